@@ -1,0 +1,34 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// One setting list for every target: strict import visibility everywhere, and in CI (LONGLINE_STRICT=1) warnings are
+// errors. The flag is ours alone, so that a warning in a dependency can't fail our build.
+var settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+if Context.environment["LONGLINE_STRICT"] == "1" {
+    settings.append(.unsafeFlags(["-warnings-as-errors"]))
+}
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+
+let package = Package(
+    name: "longline",
+    products: [
+        .library(name: "LonglineWire", targets: ["LonglineWire"]),
+        .library(name: "LonglineSession", targets: ["LonglineSession"]),
+        .library(name: "LonglineStore", targets: ["LonglineStore"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0")
+    ],
+    targets: [
+        .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
+        .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
+        .target(name: "LonglineStore", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
+        .target(name: "LonglineTestKit", dependencies: [], swiftSettings: settings),
+    ]
+)

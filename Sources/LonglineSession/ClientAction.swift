@@ -1,0 +1,70 @@
+public import LonglineWire
+public import NIOCore
+
+/// A message that waits in the outbox or is on its way: the durable row.
+public struct OutboxRow: Hashable, Sendable {
+    /// The channel it goes to.
+    public var channel: ChannelID
+    /// The publish, its ID, tag and `after` drawn when the row was written. ``Publish/timeToLive`` counts from
+    /// ``queuedAt``.
+    public var publish: Publish
+    /// When it was put in, on a clock that counts sleep.
+    public var queuedAt: NIODeadline
+
+    /// An outbox row.
+    public init(channel: ChannelID, publish: Publish, queuedAt: NIODeadline) {
+        self.channel = channel
+        self.publish = publish
+        self.queuedAt = queuedAt
+    }
+}
+
+/// How the session learned that it is over for this link.
+public struct SessionEnd: Hashable, Sendable {
+    /// The close frame that the server sent or that this side sends.
+    public var close: Close
+    /// Whether the server said so.
+    public var byServer: Bool
+
+    /// A session end.
+    public init(close: Close, byServer: Bool) {
+        self.close = close
+        self.byServer = byServer
+    }
+}
+
+/// What a ``ClientSession`` wants its host to do, in order.
+public enum ClientAction: Sendable {
+    /// Open a lane towards the server; its ``LaneHeader`` follows as the first ``ClientAction/send(_:lane:)``.
+    case openLane(LaneID)
+    /// Send a frame.
+    case send(Frame, lane: LaneID)
+    /// Finish a lane: nothing more will be sent on it.
+    case finishLane(LaneID)
+    /// The server accepted the connect.
+    case connected(Connected)
+    /// Keep this for the next connect.
+    case storeTicket(Ticket)
+    /// A publish was entered: its outbox row goes.
+    case published(channel: ChannelID, Published)
+    /// A publish was refused for good: its row goes and the app is told. Temporary refusals are handled inside.
+    case refused(channel: ChannelID, Refused)
+    /// The producer is used up (`id-reused`): the host draws a new one and renumbers its outbox, then reconnects.
+    case renewProducer
+    /// Give an entry to the app; the host answers with `confirm` once the app is done with it.
+    case deliver(channel: ChannelID, epoch: Epoch, Deliver)
+    /// A range is absent on purpose.
+    case skipped(channel: ChannelID, epoch: Epoch, Skip)
+    /// Something was lost to this device: say it to the app. The cursor goes on from ``Gap/first`` in `epoch`.
+    case gap(channel: ChannelID, epoch: Epoch, Gap)
+    /// The answer to a join or leave.
+    case roomAnswered(RoomAnswer)
+    /// The token was refreshed; it expires at this time (milliseconds since 1970).
+    case refreshed(UInt64)
+    /// The address the server sees changed: the NAT bound this client anew.
+    case observedAddress(String)
+    /// No answer on this path: on QUIC, try another local port or address; elsewhere, reconnect.
+    case probePath
+    /// Close the link; the session can be opened again on another.
+    case end(SessionEnd)
+}

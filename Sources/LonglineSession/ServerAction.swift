@@ -1,0 +1,122 @@
+public import LonglineWire
+
+/// Who a session belongs to and what it may do, as a verified credential says.
+public struct SessionIdentity: Hashable, Sendable {
+    /// The tenant.
+    public var tenant: TenantID
+    /// The user.
+    public var user: UserID
+    /// The device.
+    public var device: DeviceID
+    /// The deliberate login this credential descends from; an older one never evicts a newer.
+    public var loginEpoch: UInt64
+    /// The token's ID (`jti`).
+    public var tokenID: String
+    /// When the credential expires, in milliseconds since 1970.
+    public var expiry: UInt64
+    /// Whether it may publish.
+    public var mayPublish: Bool
+    /// Whether it may receive.
+    public var mayReceive: Bool
+    /// Whether it may join and leave rooms.
+    public var mayJoin: Bool
+
+    /// An identity.
+    public init(
+        tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, tokenID: String, expiry: UInt64,
+        mayPublish: Bool, mayReceive: Bool, mayJoin: Bool
+    ) {
+        self.tenant = tenant
+        self.user = user
+        self.device = device
+        self.loginEpoch = loginEpoch
+        self.tokenID = tokenID
+        self.expiry = expiry
+        self.mayPublish = mayPublish
+        self.mayReceive = mayReceive
+        self.mayJoin = mayJoin
+    }
+}
+
+/// One channel of a session, as the host found it in the store.
+public struct SessionChannel: Hashable, Sendable {
+    /// The channel.
+    public var channel: ChannelID
+    /// The log's last entry and epoch.
+    public var head: Position
+    /// The `previous` of the first entry left in the log.
+    public var first: Offset
+    /// Nothing at or below is readable by this user.
+    public var after: Offset
+    /// The last readable offset, or nil.
+    public var upTo: Offset?
+    /// The device's cursor in this channel, if it has one (any epoch).
+    public var cursor: Position?
+
+    /// A session channel.
+    public init(channel: ChannelID, head: Position, first: Offset, after: Offset, upTo: Offset?, cursor: Position?) {
+        self.channel = channel
+        self.head = head
+        self.first = first
+        self.after = after
+        self.upTo = upTo
+        self.cursor = cursor
+    }
+}
+
+/// The host's answer to ``ServerAction/authenticate(_:)``.
+public struct SessionGrant: Sendable {
+    /// Who it is.
+    public var identity: SessionIdentity
+    /// Names the session in logs.
+    public var session: UInt64
+    /// Whether an earlier session of the device goes on.
+    public var resumed: Bool
+    /// The version of the cursor record, after the connect's cursors were taken in.
+    public var cursorVersion: UInt64
+    /// Every channel the user is entitled to.
+    public var channels: [SessionChannel]
+    /// A new resume ticket for the client, or nil to issue none.
+    public var ticket: Ticket?
+
+    /// A grant.
+    public init(
+        identity: SessionIdentity, session: UInt64, resumed: Bool, cursorVersion: UInt64,
+        channels: [SessionChannel], ticket: Ticket?
+    ) {
+        self.identity = identity
+        self.session = session
+        self.resumed = resumed
+        self.cursorVersion = cursorVersion
+        self.channels = channels
+        self.ticket = ticket
+    }
+}
+
+/// What a ``ServerSession`` wants its host to do, in order.
+public enum ServerAction: Sendable {
+    /// Verify the credential, take in the cursors, load the channels; answer with `authenticated` or `rejected`.
+    case authenticate(Connect)
+    /// Hand a publish to the store; answer with `appended`, in the order of these actions per channel.
+    case append(channel: ChannelID, producer: ProducerID, publish: Publish)
+    /// Read on in a channel's log; answer with `pageRead`. At most one read per channel is under way.
+    case read(channel: ChannelID, after: Offset, upTo: Offset?, maximumBytes: Int)
+    /// The device confirmed a place; hosts coalesce these before they write.
+    case storeCursor(channel: ChannelID, position: Position)
+    /// Join a room; answer with `roomAnswered`.
+    case join(RoomRequest)
+    /// Leave a room; answer with `roomAnswered`.
+    case leave(RoomRequest)
+    /// Verify a fresh token for the same identity; answer with `refreshed` or `rejected`.
+    case refresh(token: String)
+    /// Open a lane towards the client; its ``LaneHeader`` follows as the first ``ServerAction/send(_:lane:)``.
+    case openLane(LaneID)
+    /// Send a frame.
+    case send(Frame, lane: LaneID)
+    /// Finish a lane: nothing more will be sent on it.
+    case finishLane(LaneID)
+    /// The session is up and its handshake complete: the device's older session ends now, presence may tell others.
+    case established
+    /// Close the link with this frame's code; the session is over.
+    case close(Close)
+}

@@ -1,0 +1,34 @@
+/// What a store could not do.
+public struct StoreError: Error, Sendable, CustomStringConvertible {
+    /// The kinds of failure.
+    public enum Code: String, Sendable {
+        /// No room on the disk; reading goes on.
+        case storageFull
+        /// The files can't be opened or are damaged.
+        case unavailable
+        /// More work is queued than the limit.
+        case overloaded
+        /// The files were written by a later version.
+        case versionTooNew
+        /// The store was closed.
+        case closed
+    }
+
+    /// What kind of failure.
+    public let code: Code
+    /// What happened, for logs.
+    public let message: String
+    /// What a person can do about it.
+    public let advice: String
+
+    /// A store error.
+    public init(_ code: Code, message: String, advice: String = "") {
+        self.code = code
+        self.message = message
+        self.advice = advice
+    }
+
+    public var description: String {
+        advice.isEmpty ? "\(code.rawValue): \(message)" : "\(code.rawValue): \(message) (\(advice))"
+    }
+}
