@@ -30,5 +30,15 @@ let package = Package(
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
         .target(name: "LonglineStore", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
         .target(name: "LonglineTestKit", dependencies: [], swiftSettings: settings),
+        .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
     ]
 )
+
+// The code samples of README.md and docs/, written there by scripts/lib/doc-samples, see every library of the package.
+if Context.environment["LONGLINE_DOC_SAMPLES"] == "1" {
+    let libraries = package.targets.filter { $0.type == .regular }.map { Target.Dependency.target(name: $0.name) }
+    package.targets.append(
+        .target(
+            name: "DocSamples", dependencies: libraries + [nioCore], path: ".build/doc-samples",
+            swiftSettings: [.swiftLanguageMode(.v6)]))
+}

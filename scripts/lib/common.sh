@@ -1,0 +1,121 @@
+# Shared by the scripts beside this directory: progress, system packages, the toolchain. Sourced, never run.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$root"
+
+# Debian packages the build needs. The first line is Longline's own; the others are what a Swift toolchain links and
+# starts with, and are on most machines already.
+debian_packages=(
+    libngtcp2-dev libngtcp2-crypto-gnutls-dev libgnutls28-dev libsqlite3-dev pkg-config
+    g++ libc6-dev git ca-certificates
+)
+
+# Where these packages don't exist by those names, the build still works when pkg-config finds these.
+pkg_config_modules=(libngtcp2 libngtcp2_crypto_gnutls gnutls sqlite3)
+
+# The oldest Swift that builds the package.
+swift_major=6
+swift_minor=1
+
+elapsed() {
+    printf '%dm%02ds' $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+# phase TEXT: what happens next, with the time since the script started.
+phase() {
+    printf '\n==> [%s] %s\n' "$(elapsed)" "$*"
+}
+
+note() {
+    printf '    %s\n' "$*"
+}
+
+# fail TEXT [ADVICE…]: says what is wrong and what to do, and ends the script.
+fail() {
+    printf '\nerror: %s\n' "$1" >&2
+    shift
+    local line
+    for line in "$@"; do printf '       %s\n' "$line" >&2; done
+    exit 1
+}
+
+# The packages of $debian_packages that are not installed, one a line.
+missing_packages() {
+    local package
+    for package in "${debian_packages[@]}"; do
+        dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed$' || echo "$package"
+    done
+}
+
+# Runs a command as root, through sudo when we are not.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -- "$@"; fi
+}
+
+# Installs what is missing, or says what to install and ends.
+install_system_packages() {
+    if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+        local module absent=()
+        for module in "${pkg_config_modules[@]}"; do
+            pkg-config --exists "$module" 2>/dev/null || absent+=("$module")
+        done
+        [ ${#absent[@]} = 0 ] && return
+        fail "these C libraries are missing, and there is no apt-get here to install them: ${absent[*]}" \
+            "Install ngtcp2 (0.12 or later) with its GnuTLS helper, GnuTLS, SQLite and pkg-config with their headers." \
+            "On Debian and Ubuntu these are: ${debian_packages[*]}"
+    fi
+
+    local missing
+    missing=$(missing_packages | tr '\n' ' ')
+    missing=${missing% }
+    if [ -z "$missing" ]; then
+        note "all there"
+        return
+    fi
+    local advice="Install them yourself, then run this again: sudo apt-get install $missing"
+    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+        fail "missing packages, and neither root nor sudo to install them: $missing" "$advice"
+    fi
+    note "installing: $missing"
+    local log
+    log=$(mktemp)
+    # A stale package list makes installs fail with 404, so it is brought up to date first; being offline is no error
+    # yet, the packages may be in apt's cache.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update >"$log" 2>&1 || note "apt-get update failed, trying on"
+    # shellcheck disable=SC2086 # a list of package names
+    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing \
+        >>"$log" 2>&1 </dev/null; then
+        tail -n 15 "$log" >&2
+        rm -f "$log"
+        fail "apt-get could not install: $missing" "$advice"
+    fi
+    rm -f "$log"
+}
+
+# Ends unless a Swift toolchain that is new enough runs.
+require_swift() {
+    local advice="Install Swift $swift_major.$swift_minor or later from https://www.swift.org/install and put it in PATH."
+    command -v swift >/dev/null || fail "there is no 'swift' in PATH." "$advice"
+    local text version major minor
+    text=$(swift --version 2>&1) || fail "'swift --version' fails:" "$text" "$advice"
+    version=$(sed -n 's/.*Swift version \([0-9][0-9.]*\).*/\1/p' <<<"$text" | head -n 1)
+    major=${version%%.*}
+    minor=${version#*.}
+    minor=${minor%%.*}
+    [ -n "$version" ] || fail "can't tell the version of 'swift' from: $text" "$advice"
+    if [ "$major" -lt $swift_major ] || { [ "$major" = $swift_major ] && [ "$minor" -lt $swift_minor ]; }; then
+        fail "Swift $version is too old." "$advice"
+    fi
+    note "Swift $version"
+}
+
+# Both of the above, as the first phases of a script.
+setup() {
+    phase "System packages"
+    install_system_packages
+    phase "Swift toolchain"
+    require_swift
+}
