@@ -1,0 +1,108 @@
+public import LonglineSession
+public import LonglineWire
+public import NIOCore
+
+/// What carries a session's lanes.
+public enum LinkKind: String, Hashable, Sendable {
+    /// QUIC: a lane is a stream.
+    case quic
+    /// TCP with TLS: one stream carries frames tagged with their lane.
+    case tcp
+    /// WebSocket: as ``tcp``, in binary messages.
+    case webSocket
+}
+
+/// How a link came to be.
+public struct LinkHandshake: Hashable, Sendable {
+    /// The application protocol both agreed on (ALPN).
+    public var applicationProtocol: String
+    /// Whether TLS resumed an earlier session.
+    public var resumed: Bool
+    /// Whether what was sent before the handshake completed was taken.
+    public var earlyDataAccepted: Bool
+    /// From the first packet to the completed handshake, as this side saw it.
+    public var duration: TimeAmount
+
+    /// A handshake report.
+    public init(applicationProtocol: String, resumed: Bool, earlyDataAccepted: Bool, duration: TimeAmount) {
+        self.applicationProtocol = applicationProtocol
+        self.resumed = resumed
+        self.earlyDataAccepted = earlyDataAccepted
+        self.duration = duration
+    }
+}
+
+/// Why a link is gone. It says nothing about the session, which may go on over another link.
+public enum LinkCloseReason: Hashable, Sendable {
+    /// This side closed it.
+    case local
+    /// The peer closed it with a code of the session protocol.
+    case peer(code: CloseCode, reason: String)
+    /// Nothing came for the idle timeout.
+    case idleTimeout
+    /// The handshake failed; the text is for logs and names no secrets.
+    case handshakeFailed(String)
+    /// The transport failed in another way; the text is for logs and names no secrets.
+    case failed(String)
+}
+
+/// One side of one connection between a client and a server, which carries frames on lanes.
+///
+/// A link is confined to its event loop: every call is made there, and every call of its ``LinkHandler`` comes there.
+/// A session outlives its links; a link never outlives its connection.
+public protocol Link: AnyObject {
+    /// What carries it.
+    var kind: LinkKind { get }
+    /// The loop it is confined to.
+    var eventLoop: any EventLoop { get }
+    /// The peer's address and port as text; it changes when the peer migrates.
+    var remoteAddress: String { get }
+
+    /// Opens a lane of this side. Frames may be sent on it at once; they wait if the peer allows no more streams now.
+    func openLane(_ lane: LaneID)
+    /// Encodes a frame and sends it behind what was sent on the lane before.
+    ///
+    /// The link itself sets no limit: the session's windows bound what it queues. Ignored once the link is closed.
+    func send(_ frame: Frame, lane: LaneID)
+    /// Says that nothing more will be sent on a lane; what was sent before is delivered first.
+    func finishLane(_ lane: LaneID)
+    /// Whether the lane takes more now; ``LinkHandler/laneWritabilityChanged(_:writable:link:)`` tells of changes.
+    func isWritable(_ lane: LaneID) -> Bool
+    /// Sends what was queued, then closes the connection with a code of the session protocol. Later calls do nothing.
+    func close(_ code: CloseCode, reason: String)
+}
+
+/// What drives a ``Link``: the server's or the client's session host. Called on the link's event loop.
+public protocol LinkHandler: AnyObject {
+    /// The link exists. A client may send, perhaps as early data; a server waits for the client's first frame.
+    func linkEstablished(_ link: any Link)
+    /// The handshake is complete: what was read before it can't be a replay any more.
+    func handshakeCompleted(_ link: any Link, info: LinkHandshake)
+    /// A frame came. `early` says that some of it came before the handshake completed.
+    func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link)
+    /// The bytes on a lane are no frame. Nothing more is read from that lane.
+    func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link)
+    /// The peer will send nothing more on a lane (finished or reset).
+    func laneFinished(_ lane: LaneID, link: any Link)
+    /// A lane of this side stopped taking frames without delay, or takes them again.
+    func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link)
+    /// An authenticated packet came: the path lives.
+    func packetReceived(_ link: any Link)
+    /// The path changed and was validated: another local or remote address.
+    func pathChanged(_ link: any Link)
+    /// The server gave this client a TLS session ticket for a later 0-RTT connect (opaque bytes).
+    func sessionTicketReceived(_ ticket: [UInt8], link: any Link)
+    /// The server gave this client an address token for a later connect.
+    func addressTokenReceived(_ token: [UInt8], link: any Link)
+    /// The events of one loop tick were delivered: work off what they caused.
+    func batchEnded(_ link: any Link)
+    /// The link is gone; the last call.
+    func linkClosed(_ link: any Link, reason: LinkCloseReason)
+}
+
+extension LinkHandler {
+    public func packetReceived(_ link: any Link) {}
+    public func pathChanged(_ link: any Link) {}
+    public func sessionTicketReceived(_ ticket: [UInt8], link: any Link) {}
+    public func addressTokenReceived(_ token: [UInt8], link: any Link) {}
+}
