@@ -18,6 +18,7 @@ let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let package = Package(
     name: "longline",
     products: [
+        .library(name: "QUICEngine", targets: ["QUICEngine"]),
         .library(name: "LonglineWire", targets: ["LonglineWire"]),
         .library(name: "LonglineSession", targets: ["LonglineSession"]),
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
@@ -26,6 +27,15 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0")
     ],
     targets: [
+        .systemLibrary(
+            name: "CGnuTLS", path: "CShims/CGnuTLS", pkgConfig: "gnutls",
+            providers: [.apt(["libgnutls28-dev"]), .brew(["gnutls"])]),
+        .systemLibrary(
+            name: "CNgtcp2", path: "CShims/CNgtcp2", pkgConfig: "libngtcp2_crypto_gnutls",
+            providers: [.apt(["libngtcp2-dev", "libngtcp2-crypto-gnutls-dev"]), .brew(["libngtcp2"])]),
+        .target(name: "CQUICShim", dependencies: ["CGnuTLS", "CNgtcp2"], path: "CShims/CQUICShim"),
+        .target(
+            name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
         .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
         .target(name: "LonglineStore", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),

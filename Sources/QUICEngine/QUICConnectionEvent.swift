@@ -1,0 +1,148 @@
+/// What a connection reports; taken from the endpoint with `pollEvent`, in order.
+public enum QUICConnectionEvent: Sendable {
+    /// Server: a client's first valid Initial packet created this connection.
+    case accepted
+    /// Client: streams may be opened and written now; what is written leaves as 0-RTT.
+    case earlyDataPossible
+    /// Client: the server refused 0-RTT. The engine sends what was written again, once, on the same streams.
+    case earlyDataRejected
+    /// The TLS handshake is complete; the peer is authenticated as configured.
+    case handshakeCompleted(HandshakeInfo)
+    /// The handshake is confirmed (RFC 9001 section 4.1.2); from now on migration is possible.
+    case handshakeConfirmed
+    /// The peer opened a stream.
+    case streamOpened(QUICStreamID)
+    /// A stream has bytes to read, or its end. Reported once until the next `read` that empties it.
+    case streamReadable(QUICStreamID)
+    /// A stream that took less than it was offered has room again.
+    case streamWritable(QUICStreamID)
+    /// The peer abandoned its sending side; what wasn't read is discarded.
+    case streamReset(QUICStreamID, code: UInt64)
+    /// The peer wants no more bytes; the engine has reset our sending side with the same code.
+    case stopSending(QUICStreamID, code: UInt64)
+    /// Both directions are done. Bytes and the end not yet read can still be read.
+    case streamClosed(QUICStreamID)
+    /// `openStream` may succeed again after it returned nil.
+    case streamsAvailable(bidirectional: Bool)
+    /// A DATAGRAM frame came in.
+    case datagram([UInt8])
+    /// The packet that carried a datagram was acknowledged.
+    case datagramAcknowledged(id: UInt64)
+    /// The packet that carried a datagram was declared lost, or the datagram never left.
+    case datagramLost(id: UInt64)
+    /// Client: a ticket for a later connection; keep the latest.
+    case sessionTicket(SessionTicket)
+    /// Client: a token that spares a later connection from this address the address check.
+    case addressToken([UInt8])
+    /// A path answered a challenge.
+    case pathValidated(QUICPath)
+    /// A path didn't answer a challenge in time.
+    case pathFailed(QUICPath)
+    /// Packets now go to this path.
+    case pathChanged(QUICPath)
+    /// The last event of a connection.
+    case closed(QUICCloseReason)
+}
+
+/// Why a connection ended.
+public enum QUICCloseReason: Sendable, Hashable {
+    /// Nothing was received for the idle timeout.
+    case idleTimeout
+    /// The handshake didn't complete in time.
+    case handshakeTimeout
+    /// The handshake failed here or at the peer; the error says why.
+    case handshakeFailed(QUICError)
+    /// The peer's application closed.
+    case peerApplication(code: UInt64, reason: String)
+    /// The peer's QUIC stack closed (RFC 9000 section 20.1).
+    case peerTransport(code: UInt64, reason: String)
+    /// Our application closed.
+    case localApplication(code: UInt64, reason: String)
+    /// Our QUIC stack closed because the peer broke a rule, or of an error of our own.
+    case localTransport(code: UInt64, reason: String)
+    /// The peer has lost the connection's state and said so.
+    case statelessReset
+    /// The server speaks no QUIC version that we do.
+    case versionNegotiation
+    /// The endpoint gave the connection up without a word to the peer.
+    case abandoned
+}
+
+/// What the TLS handshake agreed on.
+public struct HandshakeInfo: Sendable, Hashable {
+    /// What became of 0-RTT data.
+    public enum EarlyData: Sendable, Hashable {
+        case notAttempted, accepted, rejected
+    }
+
+    /// The ALPN protocol, if one was agreed on.
+    public var applicationProtocol: String?
+    /// The name the client asked for, if any.
+    public var serverName: String?
+    /// Whether a session ticket replaced the certificate exchange.
+    public var resumed: Bool
+    /// What became of 0-RTT data.
+    public var earlyData: EarlyData
+    /// The peer's certificates in DER, leaf first; empty on a server and after a resumption.
+    public var peerCertificates: [[UInt8]]
+    /// The cipher suite's name, for logs.
+    public var cipherSuite: String
+}
+
+/// Numbers about one connection. Bytes and packets are counted by the engine itself.
+public struct ConnectionStatistics: Sendable, Hashable {
+    /// The latest round trip measured; zero before the first.
+    public var latestRTT = QUICDuration(nanoseconds: 0)
+    /// The smallest round trip measured; zero before the first.
+    public var minimumRTT = QUICDuration(nanoseconds: 0)
+    /// The smoothed round trip (RFC 9002 section 5.3).
+    public var smoothedRTT = QUICDuration(nanoseconds: 0)
+    /// The round trip's variation.
+    public var rttVariation = QUICDuration(nanoseconds: 0)
+    /// The congestion window in bytes.
+    public var congestionWindow: UInt64 = 0
+    /// Bytes in flight.
+    public var bytesInFlight: UInt64 = 0
+    /// UDP payload bytes and datagrams sent.
+    public var bytesSent: UInt64 = 0
+    public var packetsSent: UInt64 = 0
+    /// UDP payload bytes and datagrams received that belonged to this connection.
+    public var bytesReceived: UInt64 = 0
+    public var packetsReceived: UInt64 = 0
+    /// Datagrams addressed to this connection that carried nothing it could use.
+    public var packetsDiscarded: UInt64 = 0
+    /// Stream bytes buffered to be sent or acknowledged, over all streams.
+    public var sendBufferBytes = 0
+    /// Where packets go now.
+    public var path: QUICPath
+    /// Time since the connection was created.
+    public var age = QUICDuration(nanoseconds: 0)
+    /// What became of the handshake; nil until it is complete.
+    public var handshake: HandshakeInfo?
+}
+
+/// The result of one `read`.
+public struct StreamRead: Sendable, Hashable {
+    /// Bytes copied.
+    public var count: Int
+    /// Whether the stream's end was reached: nothing follows what this read returned.
+    public var finished: Bool
+
+    /// Makes a result.
+    public init(count: Int, finished: Bool) {
+        self.count = count
+        self.finished = finished
+    }
+}
+
+/// One GSO run: datagrams of one path and one ECN mark, all `segmentSize` long but the last, which may be shorter.
+public struct QUICTransmit: Sendable, Hashable {
+    /// Where they go.
+    public var path: QUICPath
+    /// How their IP headers are marked.
+    public var ecn: ECNCodepoint
+    /// The length of each datagram but perhaps the last.
+    public var segmentSize: Int
+    /// The bytes written to the buffer.
+    public var length: Int
+}

@@ -1,0 +1,46 @@
+/// What a client keeps of a connection to return faster: the TLS session and the transport limits it may use in 0-RTT
+/// (RFC 9000 section 7.4.1). It holds secrets: store it as carefully as a key. It serves one server name.
+public struct SessionTicket: Sendable, Hashable {
+    /// The serialized form: version, expiry, TLS session, transport parameters.
+    public let bytes: [UInt8]
+    /// When the server stops accepting it, in seconds since 1970 on the wall clock (the TLS library's).
+    public let expiresAt: UInt64
+
+    let session: [UInt8]
+    let transportParameters: [UInt8]
+    let applicationProtocol: String
+
+    private static let formatVersion: UInt8 = 1
+
+    init(session: [UInt8], transportParameters: [UInt8], applicationProtocol: String, expiresAt: UInt64) {
+        self.session = session
+        self.transportParameters = transportParameters
+        self.applicationProtocol = applicationProtocol
+        self.expiresAt = expiresAt
+        var writer = ByteWriter()
+        writer.append(Self.formatVersion)
+        writer.append(expiresAt)
+        writer.append(lengthPrefixed: Array(applicationProtocol.utf8))
+        writer.append(lengthPrefixed: transportParameters)
+        writer.append(lengthPrefixed: session)
+        bytes = writer.bytes
+    }
+
+    /// Reads what `bytes` returned earlier. Throws `malformed` for anything else.
+    public init(bytes: [UInt8]) throws(QUICError) {
+        var reader = ByteReader(bytes)
+        guard reader.byte() == Self.formatVersion, let expiresAt = reader.uint64(),
+            let name = reader.lengthPrefixed(), let parameters = reader.lengthPrefixed(),
+            let session = reader.lengthPrefixed(), reader.isAtEnd
+        else {
+            throw QUICError(
+                .malformed, "The stored session ticket can't be read",
+                advice: "Drop it and connect without a ticket.")
+        }
+        self.bytes = bytes
+        self.expiresAt = expiresAt
+        self.session = session
+        self.transportParameters = parameters
+        self.applicationProtocol = String(decoding: name, as: UTF8.self)
+    }
+}

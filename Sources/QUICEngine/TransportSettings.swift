@@ -1,0 +1,44 @@
+/// What a connection offers its peer and how it behaves. Windows are what the peer may send before the application
+/// reads; they bound the memory a peer can make us hold.
+public struct TransportSettings: Sendable {
+    /// The congestion controllers.
+    public enum CongestionControl: Sendable { case cubic, bbr }
+
+    /// A connection without a packet for this long is closed silently.
+    public var maxIdleTimeout = QUICDuration.seconds(30)
+    /// The time allowed for a handshake.
+    public var handshakeTimeout = QUICDuration.seconds(10)
+    /// After the handshake a PING is sent when nothing else was for this long; nil: never.
+    public var keepAliveInterval: QUICDuration?
+    /// Bytes the peer may send on all streams together beyond what the application has read.
+    public var connectionWindow: UInt64 = 1 << 20
+    /// The same for one stream.
+    public var streamWindow: UInt64 = 256 << 10
+    /// Bidirectional streams the peer may have open at a time.
+    public var maxBidirectionalStreams: UInt64 = 100
+    /// Unidirectional streams the peer may have open at a time.
+    public var maxUnidirectionalStreams: UInt64 = 100
+    /// Largest DATAGRAM frame accepted, in bytes; 0: datagrams are not offered.
+    public var maxDatagramFrameSize: UInt64 = 65535
+    /// Datagrams queued to be sent; `sendDatagram` returns false beyond.
+    public var datagramQueueLimit = 64
+    /// Datagrams received and not yet taken; the oldest is dropped beyond.
+    public var receivedDatagramLimit = 256
+    /// Bytes held per stream that are not yet acknowledged; `write` takes no more beyond.
+    public var streamSendBuffer = 256 << 10
+    /// How long an acknowledgement may be held back.
+    public var maxAckDelay = QUICDuration.milliseconds(25)
+    /// The congestion controller.
+    public var congestionControl = CongestionControl.cubic
+    /// Largest UDP payload to send; path MTU discovery probes up to it. At least 1200.
+    public var maxUDPPayload = 1452
+    /// Whether the path MTU is probed; off, packets are at most 1200 bytes.
+    public var discoverPathMTU = true
+    /// Whether outgoing packets are marked ECN-capable.
+    public var ecn = true
+    /// The round trip assumed before the first is measured.
+    public var initialRTT = QUICDuration.milliseconds(333)
+
+    /// The defaults.
+    public init() {}
+}
