@@ -39,7 +39,12 @@ let package = Package(
         .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
         .target(name: "LonglineStore", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
-        .target(name: "LonglineTestKit", dependencies: [], swiftSettings: settings),
+        .target(
+            name: "LonglineTestKit",
+            dependencies: ["LonglineSession", "LonglineWire", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "LonglineSessionTests",
+            dependencies: ["LonglineSession", "LonglineWire", "LonglineTestKit", nioCore], swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
     ]
 )

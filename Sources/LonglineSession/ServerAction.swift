@@ -52,15 +52,22 @@ public struct SessionChannel: Hashable, Sendable {
     public var upTo: Offset?
     /// The device's cursor in this channel, if it has one (any epoch).
     public var cursor: Position?
+    /// The highest offset of this epoch that was ever sent to the device, as far as the host knows; entries up to it are
+    /// marked redelivered. nil: unknown, so that every entry up to `head` may have been.
+    public var sent: Offset?
 
     /// A session channel.
-    public init(channel: ChannelID, head: Position, first: Offset, after: Offset, upTo: Offset?, cursor: Position?) {
+    public init(
+        channel: ChannelID, head: Position, first: Offset, after: Offset, upTo: Offset?, cursor: Position?,
+        sent: Offset? = nil
+    ) {
         self.channel = channel
         self.head = head
         self.first = first
         self.after = after
         self.upTo = upTo
         self.cursor = cursor
+        self.sent = sent
     }
 }
 

@@ -1,0 +1,32 @@
+public import NIOCore
+
+/// How a client's session behaves; the server's ``LonglineWire/SessionLimits`` narrow it further.
+public struct ClientSessionConfiguration: Sendable {
+    /// Protocol versions spoken, best first.
+    public var versions: [UInt32] = [1]
+    /// The client's name and version, for the server's logs; at most 64 bytes.
+    public var agent = "longline"
+    /// When beats go out and how long an answer may take.
+    public var heartbeat = HeartbeatPolicy()
+    /// From `CONNECT` to its answer; then the link ends.
+    public var connectTimeout: TimeAmount = .seconds(15)
+    /// Bytes of publishes sent before `CONNECTED`, as the server holds only so much for an unproven client.
+    public var earlyBytes = 64 * 1024
+    /// Unacknowledged bytes per channel before `CONNECTED` names the server's window.
+    public var initialWindow = 64 * 1024
+    /// Rows kept per channel; ``ClientSession/enqueue(_:now:)`` answers false beyond it.
+    public var maximumOutbox = 16 * 1024
+    /// Server lanes open (or announced by a higher number) at once.
+    public var maximumLanes = 4_096
+    /// An acknowledgement leaves after this many confirmed entries…
+    public var acknowledgeEvery = 16
+    /// …or this long after the first of them, whichever comes first.
+    public var acknowledgeDelay: TimeAmount = .milliseconds(100)
+    /// A publish that was refused for now without a named time is sent again after this long.
+    public var retryDelay: TimeAmount = .seconds(1)
+    /// A lane with nothing unacknowledged is finished after this long without a frame.
+    public var laneIdleTime: TimeAmount = .seconds(60)
+
+    /// The defaults above.
+    public init() {}
+}

@@ -1,0 +1,32 @@
+public import LonglineWire
+public import NIOCore
+
+/// What a server allows its sessions, and how long it waits.
+public struct ServerSessionConfiguration: Sendable {
+    /// Protocol versions spoken, best first.
+    public var versions: [UInt32] = [1]
+    /// What ``LonglineWire/Connected`` tells the client, and what is enforced.
+    public var limits = SessionLimits(
+        maximumPayload: UInt64(FrameLimits.maximumPayload), channelWindow: 256 * 1024,
+        maximumUnacknowledged: UInt64(FrameLimits.maximumUnacknowledged), minimumHeartbeat: 5_000,
+        idleTimeout: 600_000)
+    /// From the link's start to an accepted `CONNECT`.
+    public var connectTimeout: TimeAmount = .seconds(10)
+    /// How long a session outlives its credential's expiry, so that a refresh under way is not cut off.
+    public var credentialGrace: TimeAmount = .seconds(60)
+    /// Client lanes open (or announced by a higher number) at once; beyond it the session closes with `limitExceeded`.
+    public var maximumLanes = 512
+    /// Bytes of frames that are held until `CONNECT` is accepted; beyond it the session closes with `limitExceeded`.
+    public var maximumEarlyBytes = 128 * 1024
+    /// Join and leave requests without an answer; beyond it a request is refused with `overloaded`.
+    public var maximumRoomRequests = 16
+    /// Log reads under way at once; channels that wait take turns.
+    public var maximumReads = 4
+    /// Bytes of payload asked for by one log read.
+    public var readBytes = 64 * 1024
+    /// A lane with nothing unacknowledged is finished after this long without a frame.
+    public var laneIdleTime: TimeAmount = .seconds(120)
+
+    /// The defaults above.
+    public init() {}
+}
