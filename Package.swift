@@ -45,6 +45,9 @@ let package = Package(
         .testTarget(
             name: "LonglineSessionTests",
             dependencies: ["LonglineSession", "LonglineWire", "LonglineTestKit", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "LonglineWireTests", dependencies: ["LonglineWire", "LonglineTestKit", nioCore],
+            swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
     ]
 )

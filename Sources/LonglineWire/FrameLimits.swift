@@ -1,4 +1,4 @@
-/// The limits that the frame grammar itself sets.
+/// The limits that the frame grammar itself sets. A frame whose fields keep to theirs always fits ``maximumBody``.
 public enum FrameLimits {
     /// The largest body of a frame, in bytes, so that nothing blocks a lane for long.
     public static let maximumBody = 16 * 1024
@@ -6,16 +6,24 @@ public enum FrameLimits {
     public static let maximumCursors = 96
     /// Versions in one `CONNECT`.
     public static let maximumVersions = 8
-    /// A token's bytes.
-    public static let maximumToken = 8 * 1024
+    /// A token's bytes. Together with ``maximumCursors`` of the longest names it leaves a `CONNECT` below ``maximumBody``.
+    public static let maximumToken = 7 * 1024
     /// A resume ticket's bytes.
     public static let maximumTicket = 1024
     /// A close reason's bytes.
     public static let maximumReason = 256
     /// The agent string's bytes.
     public static let maximumAgent = 64
+    /// The bytes of an address and port as text, an IPv6 zone included.
+    public static let maximumAddress = 80
+    /// The bytes of a `host:port`: a DNS name has at most 253.
+    public static let maximumAccessPoint = 260
     /// The largest payload of a publish, in bytes: what a delivery's other fields always leave room for.
     public static let maximumPayload = 15 * 1024
     /// Publishes without an answer, per producer and channel: the ledger remembers as many answers.
     public static let maximumUnacknowledged = 1024
+    /// The largest number that a varint carries (RFC 9000 section 16): 2^62 - 1.
+    public static let maximumNumber: UInt64 = (1 << 62) - 1
+    /// The largest lane number on a transport with lane tags, where the tag's lowest bit is taken: 2^61 - 1.
+    public static let maximumTaggedLane: UInt64 = (1 << 61) - 1
 }

@@ -1,0 +1,154 @@
+import NIOCore
+
+// The bodies of the frames on every other lane, in the manner of `ControlFrameCoding.swift`.
+
+extension RefusalCode {
+    /// 0 stands for "no refusal", and only where there may be none.
+    func write(to sink: inout some FrameSink) throws(FrameError) {
+        guard rawValue != 0 else { throw FrameError(.unrepresentable, message: "refusal code is 0") }
+        sink.uncheckedVarint(UInt64(rawValue))
+    }
+}
+
+extension LaneHeader {
+    func write(to sink: inout some FrameSink) {
+        sink.channel(channel)
+        sink.fixed(epoch)
+    }
+
+    init(from reader: inout FrameReader) throws(FrameError) {
+        self.init(channel: try reader.channel("channel"), epoch: try reader.fixed("epoch"))
+    }
+}
+
+extension Publish {
+    private static let hasRecipient: UInt8 = 1
+
+    func write(to sink: inout some FrameSink) throws(FrameError) {
+        sink.byte(recipient == nil ? 0 : Self.hasRecipient)
+        try sink.varint(id, "id")
+        sink.fixed(tag)
+        try sink.varint(after, "after")
+        if let recipient { sink.identifier(recipient.description) }
+        try sink.varint(timeToLive, "time to live")
+        try sink.bytes(payload, limit: FrameLimits.maximumPayload, "payload")
+    }
+
+    init(from reader: inout FrameReader) throws(FrameError) {
+        let flags = try reader.flags("flags", known: Self.hasRecipient)
+        self.init(
+            id: try reader.varint("id"), tag: try reader.fixed("tag"), after: try reader.varint("after"),
+            recipient: flags & Self.hasRecipient == 0 ? nil : try reader.user("recipient"),
+            timeToLive: try reader.varint("time to live"),
+            // A payload over its limit that fits the frame is the session's to refuse: the others on the lane go on.
+            payload: try reader.bytes("payload", limit: FrameLimits.maximumBody))
+    }
+}
+
+extension Published {
+    func write(to sink: inout some FrameSink) throws(FrameError) {
+        try sink.varint(id, "id")
+        try sink.position(position, "offset")
+        try sink.varint(time, "time")
+    }
+
+    init(from reader: inout FrameReader) throws(FrameError) {
+        self.init(
+            id: try reader.varint("id"), position: try reader.position("position"), time: try reader.varint("time"))
+    }
+}
+
+extension Refused {
+    func write(to sink: inout some FrameSink) throws(FrameError) {
+        try sink.varint(id, "id")
+        try code.write(to: &sink)
+        try sink.varint(lastID, "last id")
+        try sink.varint(retryAfter, "retry after")
+    }
+
+    init(from reader: inout FrameReader) throws(FrameError) {
+        let id = try reader.varint("id")
+        let code = try reader.varint32("code")
+        guard code != 0 else { throw reader.malformed("code", "is 0") }
+        self.init(
+            id: id, code: RefusalCode(rawValue: code), lastID: try reader.varint("last id"),
+            retryAfter: try reader.varint("retry after"))
+    }
+}
+
+extension Deliver {
+    private static let redelivered: UInt8 = 1
+    private static let hasRecipient: UInt8 = 2
+    private static let hasOrigin: UInt8 = 4
+
+    func write(to sink: inout some FrameSink) throws(FrameError) {
+        var flags: UInt8 = redelivered ? Self.redelivered : 0
+        if entry.recipient != nil { flags |= Self.hasRecipient }
+        if entry.origin != nil { flags |= Self.hasOrigin }
+        sink.byte(flags)
+        sink.byte(entry.kind.rawValue)
+        try sink.varint(entry.offset, "offset")
+        try sink.varint(entry.previous, "previous")
+        sink.identifier(entry.sender.description)
+        sink.identifier(entry.device.description)
+        sink.producer(entry.producer)
+        try sink.varint(entry.publishID, "publish id")
+        if let recipient = entry.recipient { sink.identifier(recipient.description) }
+        if let origin = entry.origin { try sink.position(origin, "origin offset") }
+        try sink.varint(entry.time, "time")
+        try sink.varint(entry.expiry, "expiry")
+        try sink.bytes(entry.payload, limit: FrameLimits.maximumPayload, "payload")
+    }
+
+    init(from reader: inout FrameReader) throws(FrameError) {
+        let flags = try reader.flags("flags", known: Self.redelivered | Self.hasRecipient | Self.hasOrigin)
+        let kind: EntryKind = try reader.choice("kind")
+        let offset = try reader.varint("offset")
+        let previous = try reader.varint("previous")
+        let sender = try reader.user("sender")
+        let device = try reader.device("device")
+        let producer = try reader.producer("producer")
+        let publishID = try reader.varint("publish id")
+        let recipient = flags & Self.hasRecipient == 0 ? nil : try reader.user("recipient")
+        let origin = flags & Self.hasOrigin == 0 ? nil : try reader.position("origin")
+        let time = try reader.varint("time")
+        let expiry = try reader.varint("expiry")
+        let payload = try reader.bytes("payload", limit: FrameLimits.maximumBody)
+        self.init(
+            entry: Entry(
+                offset: offset, previous: previous, kind: kind, sender: sender, device: device, producer: producer,
+                publishID: publishID, recipient: recipient, origin: origin, time: time, expiry: expiry,
+                payload: payload),
+            redelivered: flags & Self.redelivered != 0)
+    }
+}
+
+extension Skip {
+    func write(to sink: inout some FrameSink) throws(FrameError) {
+        try sink.varint(previous, "previous")
+        try sink.varint(to, "to")
+        sink.byte(reason.rawValue)
+    }
+
+    init(from reader: inout FrameReader) throws(FrameError) {
+        self.init(
+            previous: try reader.varint("previous"), to: try reader.varint("to"), reason: try reader.choice("reason"))
+    }
+}
+
+extension Gap {
+    func write(to sink: inout some FrameSink) throws(FrameError) {
+        try sink.position(from, "from")
+        try sink.varint(first, "first")
+    }
+
+    init(from reader: inout FrameReader) throws(FrameError) {
+        self.init(from: try reader.position("from"), first: try reader.varint("first"))
+    }
+}
+
+extension Acknowledge {
+    func write(to sink: inout some FrameSink) throws(FrameError) { try sink.varint(offset, "offset") }
+
+    init(from reader: inout FrameReader) throws(FrameError) { self.init(offset: try reader.varint("offset")) }
+}

@@ -1,0 +1,82 @@
+/// The frame types of version 1. Odd: whoever does not know it closes the session. Even: whoever does not know it skips it.
+enum FrameType: UInt64, CaseIterable {
+    case connect = 0x01
+    case connected = 0x03
+    case close = 0x05
+    case ping = 0x07
+    case pong = 0x09
+    case ticket = 0x0b
+    case refresh = 0x0d
+    case refreshed = 0x0f
+    case lane = 0x11
+    case publish = 0x13
+    case published = 0x15
+    case refused = 0x17
+    case deliver = 0x19
+    case skip = 0x1b
+    case gap = 0x1d
+    case acknowledge = 0x1f
+    case join = 0x21
+    case leave = 0x23
+    case roomAnswer = 0x25
+
+    /// The name in `docs/protocol.md`.
+    var name: String {
+        switch self {
+        case .connect: "CONNECT"
+        case .connected: "CONNECTED"
+        case .close: "CLOSE"
+        case .ping: "PING"
+        case .pong: "PONG"
+        case .ticket: "TICKET"
+        case .refresh: "REFRESH"
+        case .refreshed: "REFRESHED"
+        case .lane: "LANE"
+        case .publish: "PUBLISH"
+        case .published: "PUBLISHED"
+        case .refused: "REFUSED"
+        case .deliver: "DELIVER"
+        case .skip: "SKIP"
+        case .gap: "GAP"
+        case .acknowledge: "ACK"
+        case .join: "JOIN"
+        case .leave: "LEAVE"
+        case .roomAnswer: "ROOM_ANSWER"
+        }
+    }
+
+    /// Whether a type is one that senders use to keep receivers in the habit of skipping (`0x40 n + 0x2a`).
+    static func isGrease(_ type: UInt64) -> Bool { type % 0x40 == 0x2a }
+}
+
+extension Frame {
+    var type: FrameType {
+        switch self {
+        case .connect: .connect
+        case .connected: .connected
+        case .close: .close
+        case .ping: .ping
+        case .pong: .pong
+        case .ticket: .ticket
+        case .refresh: .refresh
+        case .refreshed: .refreshed
+        case .join: .join
+        case .leave: .leave
+        case .roomAnswer: .roomAnswer
+        case .lane: .lane
+        case .publish: .publish
+        case .published: .published
+        case .refused: .refused
+        case .deliver: .deliver
+        case .skip: .skip
+        case .gap: .gap
+        case .acknowledge: .acknowledge
+        }
+    }
+
+    /// The type's number on the wire.
+    public var typeNumber: UInt64 { type.rawValue }
+
+    /// The type's name in `docs/protocol.md`, such as `PUBLISH`, for logs and metrics.
+    public var name: String { type.name }
+}

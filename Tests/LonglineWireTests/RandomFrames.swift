@@ -1,0 +1,212 @@
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+
+/// Frames with random fields within their limits, reproducible from a seed.
+enum RandomFrames {
+    /// One frame of every type.
+    static func one(ofEach random: inout SeededRandom) -> [Frame] {
+        [
+            .connect(connect(&random)),
+            .connected(connected(&random)),
+            .close(
+                Close(
+                    code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number(&random))),
+                    reason: text(&random, FrameLimits.maximumReason), retryAfter: number(&random),
+                    accessPoint: text(&random, FrameLimits.maximumAccessPoint))),
+            .ping(Ping(nonce: random.next())),
+            .pong(Pong(nonce: random.next(), observedAddress: text(&random, FrameLimits.maximumAddress))),
+            .ticket(Ticket(ticket: bytes(&random, FrameLimits.maximumTicket), expiry: number(&random))),
+            .refresh(Refresh(token: text(&random, FrameLimits.maximumToken))),
+            .refreshed(Refreshed(credentialExpiry: number(&random))),
+            .join(RoomRequest(request: random.next(), room: room(&random))),
+            .leave(RoomRequest(request: random.next(), room: room(&random))),
+            .roomAnswer(
+                RoomAnswer(
+                    request: random.next(), refusal: Bool.random(using: &random) ? refusal(&random) : nil,
+                    position: position(&random))),
+            .lane(LaneHeader(channel: channel(&random), epoch: random.next())),
+            .publish(
+                Publish(
+                    id: number(&random), tag: random.next(), after: number(&random),
+                    recipient: Bool.random(using: &random) ? user(&random) : nil, timeToLive: number(&random),
+                    payload: bytes(&random, FrameLimits.maximumPayload))),
+            .published(Published(id: number(&random), position: position(&random), time: number(&random))),
+            .refused(
+                Refused(
+                    id: number(&random), code: refusal(&random), lastID: number(&random), retryAfter: number(&random))),
+            .deliver(Deliver(entry: entry(&random), redelivered: Bool.random(using: &random))),
+            .skip(
+                Skip(
+                    previous: number(&random), to: number(&random),
+                    reason: [.expired, .retracted, .trimmed, .notEntitled].randomElement(using: &random) ?? .expired)),
+            .gap(Gap(from: position(&random), first: number(&random))),
+            .acknowledge(Acknowledge(offset: number(&random))),
+        ]
+    }
+
+    /// The frames that can be large, with every field at its limit.
+    static func largest() -> [Frame] {
+        let most = FrameLimits.maximumNumber
+        let name = String(repeating: "n", count: 64)
+        guard let user = try? UserID(name), let device = try? DeviceID(name), let room = try? RoomID(name) else {
+            return []
+        }
+        let producer = ProducerID(high: .max, low: .max)
+        let position = Position(epoch: .max, offset: most)
+        let token = String(repeating: "t", count: FrameLimits.maximumToken)
+        let payload = ByteBuffer(repeating: 7, count: FrameLimits.maximumPayload)
+        let cursor = ChannelPosition(channel: .room(room), position: position)
+        let answer = ChannelAnswer(channel: .room(room), head: position, recovery: .fresh)
+        let limits = SessionLimits(
+            maximumPayload: most, channelWindow: most, maximumUnacknowledged: most, minimumHeartbeat: most,
+            idleTimeout: most)
+        return [
+            .connect(
+                Connect(
+                    versions: [UInt32](repeating: .max, count: FrameLimits.maximumVersions), credential: .token(token),
+                    producer: producer, connectNumber: most, cursorVersion: most,
+                    cursors: [ChannelPosition](repeating: cursor, count: FrameLimits.maximumCursors),
+                    agent: String(repeating: "a", count: FrameLimits.maximumAgent))),
+            .connected(
+                Connected(
+                    version: .max, session: .max, resumed: true, serverTime: most,
+                    observedAddress: String(repeating: "a", count: FrameLimits.maximumAddress),
+                    credentialExpiry: most, limits: limits, cursorVersion: most,
+                    channels: [ChannelAnswer](repeating: answer, count: FrameLimits.maximumCursors))),
+            .publish(
+                Publish(id: most, tag: .max, after: most, recipient: user, timeToLive: most, payload: payload)),
+            .deliver(
+                Deliver(
+                    entry: Entry(
+                        offset: most, previous: most, kind: .message, sender: user, device: device,
+                        producer: producer, publishID: most, recipient: user, origin: position, time: most,
+                        expiry: most, payload: payload),
+                    redelivered: true)),
+        ]
+    }
+
+    static func connect(_ random: inout SeededRandom) -> Connect {
+        var cursors: [ChannelPosition] = []
+        for _ in 0..<Int.random(in: 0...FrameLimits.maximumCursors, using: &random) {
+            cursors.append(ChannelPosition(channel: channel(&random), position: position(&random)))
+        }
+        var versions: [UInt32] = []
+        for _ in 0..<Int.random(in: 1...FrameLimits.maximumVersions, using: &random) {
+            versions.append(UInt32(truncatingIfNeeded: number(&random)))
+        }
+        return Connect(
+            versions: versions,
+            credential: Bool.random(using: &random)
+                ? .token(text(&random, FrameLimits.maximumToken)) : .ticket(bytes(&random, FrameLimits.maximumTicket)),
+            producer: .random(using: &random), connectNumber: number(&random), cursorVersion: number(&random),
+            cursors: cursors, agent: text(&random, FrameLimits.maximumAgent))
+    }
+
+    static func connected(_ random: inout SeededRandom) -> Connected {
+        var answers: [ChannelAnswer] = []
+        for _ in 0..<Int.random(in: 0...FrameLimits.maximumCursors, using: &random) {
+            answers.append(
+                ChannelAnswer(
+                    channel: channel(&random), head: position(&random),
+                    recovery: [.recovered, .gap, .fresh].randomElement(using: &random) ?? .fresh))
+        }
+        return Connected(
+            version: UInt32(truncatingIfNeeded: number(&random)), session: random.next(),
+            resumed: Bool.random(using: &random), serverTime: number(&random),
+            observedAddress: text(&random, FrameLimits.maximumAddress), credentialExpiry: number(&random),
+            limits: SessionLimits(
+                maximumPayload: number(&random), channelWindow: number(&random),
+                maximumUnacknowledged: number(&random), minimumHeartbeat: number(&random),
+                idleTimeout: number(&random)),
+            cursorVersion: number(&random), channels: answers)
+    }
+
+    static func entry(_ random: inout SeededRandom) -> Entry {
+        Entry(
+            offset: number(&random), previous: number(&random),
+            kind: [.message, .joined, .left].randomElement(using: &random) ?? .message, sender: user(&random),
+            device: device(&random), producer: .random(using: &random), publishID: number(&random),
+            recipient: Bool.random(using: &random) ? user(&random) : nil,
+            origin: Bool.random(using: &random) ? position(&random) : nil, time: number(&random),
+            expiry: number(&random), payload: bytes(&random, FrameLimits.maximumPayload))
+    }
+
+    /// Of a random width, so that each varint length comes up.
+    static func number(_ random: inout SeededRandom) -> UInt64 {
+        random.next() & (FrameLimits.maximumNumber >> UInt64.random(in: 0...61, using: &random))
+    }
+
+    static func position(_ random: inout SeededRandom) -> Position {
+        Position(epoch: random.next(), offset: number(&random))
+    }
+
+    static func refusal(_ random: inout SeededRandom) -> RefusalCode {
+        RefusalCode(rawValue: UInt32.random(in: 1...UInt32.max, using: &random))
+    }
+
+    /// Mostly short, sometimes of the limit's length.
+    private static func length(_ random: inout SeededRandom, _ limit: Int) -> Int {
+        switch Int.random(in: 0..<8, using: &random) {
+        case 0: 0
+        case 1: limit
+        case 2: Int.random(in: 0...limit, using: &random)
+        default: Int.random(in: 0...min(limit, 100), using: &random)
+        }
+    }
+
+    static func bytes(_ random: inout SeededRandom, _ limit: Int) -> ByteBuffer {
+        let length = length(&random, limit)
+        var buffer = ByteBuffer()
+        for _ in 0..<(length / 8) { buffer.writeInteger(random.next()) }
+        for _ in 0..<(length % 8) { buffer.writeInteger(UInt8.random(in: 0...255, using: &random)) }
+        return buffer
+    }
+
+    /// With characters of one to four bytes.
+    static func text(_ random: inout SeededRandom, _ limit: Int) -> String {
+        let length = length(&random, limit)
+        var text = ""
+        while true {
+            let next: Character = ["a", "é", "語", "🦊", "z"].randomElement(using: &random) ?? "a"
+            guard text.utf8.count + String(next).utf8.count <= length else { return text }
+            text.append(next)
+        }
+    }
+
+    private static let alphabet = Array("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._~@+-")
+
+    private static func name(_ random: inout SeededRandom) -> String {
+        let length = Int.random(in: 1...64, using: &random)
+        return String((0..<length).map { _ in alphabet.randomElement(using: &random) ?? "a" })
+    }
+
+    // The names follow the rule by construction, so that making an identifier of them can't fail.
+    static func user(_ random: inout SeededRandom) -> UserID {
+        do { return try UserID(name(&random)) } catch { fatalError("\(error)") }
+    }
+
+    static func device(_ random: inout SeededRandom) -> DeviceID {
+        do { return try DeviceID(name(&random)) } catch { fatalError("\(error)") }
+    }
+
+    static func room(_ random: inout SeededRandom) -> RoomID {
+        do { return try RoomID(name(&random)) } catch { fatalError("\(error)") }
+    }
+
+    static func channel(_ random: inout SeededRandom) -> ChannelID {
+        Bool.random(using: &random) ? .user(user(&random)) : .room(room(&random))
+    }
+}
+
+extension FrameDecoder {
+    /// Every frame of a buffer that holds whole frames.
+    static func all(in buffer: ByteBuffer) throws -> [Frame] {
+        var decoder = FrameDecoder()
+        decoder.append(buffer)
+        var frames: [Frame] = []
+        while let frame = try decoder.next() { frames.append(frame) }
+        try decoder.finish()
+        return frames
+    }
+}
