@@ -24,7 +24,9 @@ let package = Package(
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0")
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.8.0"),
     ],
     targets: [
         .systemLibrary(
@@ -38,7 +40,14 @@ let package = Package(
             name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
         .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
-        .target(name: "LonglineStore", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
+        .target(
+            name: "LonglineStore",
+            dependencies: [
+                "LonglineWire", nioCore, .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: settings
+        ),
         .target(
             name: "LonglineTestKit",
             dependencies: ["LonglineSession", "LonglineWire", nioCore], swiftSettings: settings),

@@ -12,6 +12,10 @@ public struct StoreError: Error, Sendable, CustomStringConvertible {
         case versionTooNew
         /// The store was closed.
         case closed
+        /// A room that does not exist.
+        case unknownChannel
+        /// A room, user or device has as many of something as ``StoreLimits`` allow.
+        case limitExceeded
     }
 
     /// What kind of failure.

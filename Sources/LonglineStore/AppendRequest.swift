@@ -1,0 +1,45 @@
+public import LonglineWire
+
+/// One publish on its way into the log, with the key that the ledger knows it by.
+public struct AppendRequest: Sendable {
+    /// The publishing device.
+    public var device: DeviceKey
+    /// Its outbox.
+    public var producer: ProducerID
+    /// Where the entry goes. A direct message goes into the sender's own inbox and names a recipient.
+    public var channel: ChannelID
+    /// The publish as it came.
+    public var publish: Publish
+
+    /// An append request.
+    public init(device: DeviceKey, producer: ProducerID, channel: ChannelID, publish: Publish) {
+        self.device = device
+        self.producer = producer
+        self.channel = channel
+        self.publish = publish
+    }
+}
+
+/// What became of one ``AppendRequest``.
+public enum AppendOutcome: Hashable, Sendable {
+    /// Entered now, and durable. `copy` is the recipient's inbox and the offset of the copy there.
+    case entered(Published, previous: Offset, copy: InboxCopy?)
+    /// Entered by an earlier request with the same ID and tag: the same acknowledgement again.
+    case duplicate(Published)
+    /// Not entered, and nothing stored.
+    case refused(Refused)
+}
+
+/// The recipient's copy of a direct message.
+public struct InboxCopy: Hashable, Sendable {
+    /// The recipient's inbox.
+    public var channel: ChannelID
+    /// Where the copy stands there.
+    public var position: Position
+
+    /// An inbox copy.
+    public init(channel: ChannelID, position: Position) {
+        self.channel = channel
+        self.position = position
+    }
+}

@@ -1,0 +1,29 @@
+public import LonglineWire
+
+/// What devices have confirmed: one record a device.
+public protocol DeviceCursors: Sendable {
+    /// Moves cursors forward, and answers the record as it is then.
+    ///
+    /// Within an epoch a cursor only grows; a cursor of another epoch than the channel's current one is ignored. The
+    /// version grows when the record changed.
+    func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord
+
+    /// Takes note of a connect.
+    ///
+    /// - Returns: false when a higher number of this producer was seen (stale), true otherwise.
+    func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError) -> Bool
+}
+
+/// All cursors of one device.
+public struct CursorRecord: Hashable, Sendable {
+    /// Grows with every change; 0 before the first.
+    public var version: UInt64
+    /// The places confirmed, in their current epochs.
+    public var cursors: [ChannelID: Position]
+
+    /// A record.
+    public init(version: UInt64, cursors: [ChannelID: Position]) {
+        self.version = version
+        self.cursors = cursors
+    }
+}

@@ -1,0 +1,43 @@
+public import LonglineWire
+
+/// One stretch of a channel's log.
+public struct LogPage: Sendable {
+    /// The epoch of every offset in the page.
+    public var epoch: Epoch
+    /// The entries and the absences, in order and without a hole: each continues where the one before it ended.
+    public var items: [LogItem]
+    /// The offset of the channel's last entry when the page was read; 0 when it is empty.
+    public var head: Offset
+    /// The `previous` of the first entry that is left: what lies at or below is gone. 0 when nothing was trimmed.
+    public var first: Offset
+
+    /// A page.
+    public init(epoch: Epoch, items: [LogItem], head: Offset, first: Offset) {
+        self.epoch = epoch
+        self.items = items
+        self.head = head
+        self.first = first
+    }
+}
+
+/// One step along a channel's log.
+public enum LogItem: Hashable, Sendable {
+    /// An entry.
+    case entry(Entry)
+    /// A range that is absent on purpose.
+    case skip(Skip)
+}
+
+/// The ends of a channel's log.
+public struct ChannelHead: Hashable, Sendable {
+    /// The last entry; offset 0 when the channel is empty.
+    public var position: Position
+    /// The `previous` of the first entry that is left; 0 when nothing was trimmed.
+    public var first: Offset
+
+    /// A head.
+    public init(position: Position, first: Offset) {
+        self.position = position
+        self.first = first
+    }
+}

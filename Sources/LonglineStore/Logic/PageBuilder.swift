@@ -1,0 +1,71 @@
+import LonglineWire
+import NIOCore
+
+/// Makes a page out of a channel's entries in order: one chain of entries and skips without a hole.
+///
+/// Invariant: `end` is the offset up to which the items reach; the next item's `previous` is `end`.
+struct PageBuilder {
+    private(set) var items: [LogItem] = []
+    private(set) var end: Offset
+    private var bytes = 0
+    private var seen = 0
+    private let channel: ChannelRecord
+    private let last: Offset
+    private let maximumBytes: Int
+    private let maximumEntries: Int
+    private let now: UInt64
+
+    /// - Parameter after: the reader's place; a place below the first entry left is moved up to it.
+    init(
+        channel: ChannelRecord, after: Offset, upTo: Offset?, maximumBytes: Int, maximumEntries: Int, now: UInt64
+    ) {
+        precondition(maximumEntries > 0)
+        self.channel = channel
+        self.end = max(after, channel.first)
+        self.last = min(upTo ?? channel.head, channel.head)
+        self.maximumBytes = maximumBytes
+        self.maximumEntries = maximumEntries
+        self.now = now
+    }
+
+    /// Where to read the first entry: the one above this offset.
+    var start: Offset { end }
+    /// The last offset that may be in the page.
+    var limit: Offset { last }
+
+    /// Takes the next entry of the channel.
+    /// - Returns: false when the page is full, and the entry is not in it.
+    mutating func take(_ entry: Entry) -> Bool {
+        assert(entry.offset > end, "entries come in order")
+        guard entry.offset <= last, seen < maximumEntries else { return false }
+        if entry.previous > end {
+            // What lay between was removed before its channel's end was: only retention does that.
+            skip(to: entry.previous, .trimmed)
+        }
+        if entry.expiry != 0, entry.expiry <= now {
+            skip(to: entry.offset, .expired)
+        } else {
+            let size = entry.payload.readableBytes
+            guard items.isEmpty || size <= maximumBytes - bytes else { return false }
+            bytes += size
+            items.append(.entry(entry))
+            end = entry.offset
+        }
+        seen += 1
+        return true
+    }
+
+    private mutating func skip(to offset: Offset, _ reason: SkipReason) {
+        if case .skip(let before) = items.last, before.reason == reason {
+            items[items.count - 1] = .skip(Skip(previous: before.previous, to: offset, reason: reason))
+        } else {
+            items.append(.skip(Skip(previous: end, to: offset, reason: reason)))
+        }
+        end = offset
+    }
+
+    /// The page.
+    func page() -> LogPage {
+        LogPage(epoch: channel.epoch, items: items, head: channel.head, first: channel.first)
+    }
+}

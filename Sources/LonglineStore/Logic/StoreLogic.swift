@@ -1,0 +1,181 @@
+import LonglineWire
+import NIOCore
+
+/// The rules of every store, over tables that have none. One writer uses it at a time, within a transaction.
+struct StoreLogic<Tables: StoreTables> {
+    let tables: Tables
+    let limits: StoreLimits
+    /// The wall clock, in milliseconds since 1970.
+    let clock: @Sendable () -> UInt64
+    var random: any RandomNumberGenerator & Sendable
+
+    /// A device's or outbox's `seen` is written at most this often while it publishes, in milliseconds: once a day.
+    private static var seenStep: UInt64 { 24 * 3_600 * 1_000 }
+
+    init(
+        tables: Tables, limits: StoreLimits, clock: @escaping @Sendable () -> UInt64,
+        random: any RandomNumberGenerator & Sendable
+    ) {
+        self.tables = tables
+        self.limits = limits
+        self.clock = clock
+        self.random = random
+    }
+
+    // MARK: Channels
+
+    /// Never 0, which stands for "not known" on the wire.
+    mutating func drawEpoch() -> Epoch {
+        while true {
+            let epoch: UInt64 = random.next()
+            if epoch != 0 { return epoch }
+        }
+    }
+
+    /// A channel; an inbox is made on first sight, a room isn't.
+    mutating func channel(_ key: ChannelKey) throws -> ChannelRecord? {
+        if let known = try tables.channel(key) { return known }
+        guard case .user = key.channel else { return nil }
+        return try tables.addChannel(key, epoch: drawEpoch())
+    }
+
+    /// Enters an entry at the channel's end; fills in offset, previous and time.
+    func enter(_ draft: Entry, in channel: inout ChannelRecord, now: UInt64) throws -> Entry {
+        var entry = draft
+        entry.previous = channel.head
+        entry.offset = try tables.nextOffset()
+        precondition(entry.offset > channel.head, "offsets grow along a channel")
+        entry.time = max(now, channel.time)
+        channel.head = entry.offset
+        channel.time = entry.time
+        channel.entries += 1
+        channel.bytes += entry.payload.readableBytes
+        try tables.add(entry, to: channel)
+        try tables.update(channel)
+        return entry
+    }
+
+    // MARK: Devices and their outboxes
+
+    /// The record of a device, made on first sight, and noted as seen.
+    func seenDevice(_ key: DeviceKey, now: UInt64, step: UInt64 = 0) throws -> DeviceRecord {
+        guard var device = try tables.device(key) else { return try tables.addDevice(key, seen: now) }
+        if now > device.seen, now - device.seen > step {
+            device.seen = now
+            try tables.update(device)
+        }
+        return device
+    }
+
+    /// The record of an outbox, made on first sight, and noted as seen; nil when the device has too many.
+    func seenProducer(_ id: ProducerID, of device: DeviceRecord, now: UInt64, step: UInt64 = 0) throws
+        -> ProducerRecord?
+    {
+        guard var producer = try tables.producer(id, of: device) else {
+            guard device.producers < limits.producersPerDevice else { return nil }
+            var counted = device
+            counted.producers += 1
+            try tables.update(counted)
+            return try tables.addProducer(id, of: counted, seen: now)
+        }
+        if now > producer.seen, now - producer.seen > step {
+            producer.seen = now
+            try tables.update(producer, id, of: device)
+        }
+        return producer
+    }
+
+    // MARK: Publish
+
+    /// Judges one publish and enters it.
+    mutating func append(_ request: AppendRequest) throws -> AppendOutcome {
+        let publish = request.publish
+        func refused(_ code: RefusalCode, retryAfter: UInt64 = 0) -> AppendOutcome {
+            .refused(Refused(id: publish.id, code: code, retryAfter: retryAfter))
+        }
+        guard PublishLedger.isValid(id: publish.id, after: publish.after) else { return refused(.invalidID) }
+        if case .user(let owner) = request.channel, owner != request.device.user { return refused(.unknownChannel) }
+        let key = ChannelKey(tenant: request.device.tenant, channel: request.channel)
+        guard var channel = try channel(key) else { return refused(.unknownChannel) }
+
+        let known = try tables.device(request.device)
+        let producer = try known.flatMap { try tables.producer(request.producer, of: $0) }
+        var head = try producer.map { try tables.ledger($0, in: channel) } ?? LedgerHead()
+        let mayPublish = try isMember(request.device.user, of: channel)
+        // Who never published there learns nothing about a room, not even whether it exists. Who did gets the answers to what
+        // was entered before the leave.
+        guard mayPublish || head.lastID != 0 else { return refused(.unknownChannel) }
+        let verdict = try PublishLedger.judge(
+            id: publish.id, tag: publish.tag, after: publish.after, lastID: head.lastID,
+            answer: { id in try producer.flatMap { try tables.answer(id, of: $0, in: channel) } })
+        switch verdict {
+        case .duplicate(let published): return .duplicate(published)
+        case .refuse(let refusal): return .refused(refusal)
+        case .enter: break
+        }
+        guard mayPublish else { return refused(.unknownChannel) }
+        guard publish.payload.readableBytes <= FrameLimits.maximumPayload else { return refused(.payloadTooLarge) }
+        if case .room = request.channel, publish.recipient != nil { return refused(.unknownRecipient) }
+        let now = clock()
+        let device = try seenDevice(request.device, now: now, step: Self.seenStep)
+        guard let producer = try seenProducer(request.producer, of: device, now: now, step: Self.seenStep) else {
+            return refused(.overloaded, retryAfter: limits.retryAfter)
+        }
+
+        let entry = try enter(Self.draft(request, time: max(now, channel.time)), in: &channel, now: now)
+        let position = Position(epoch: channel.epoch, offset: entry.offset)
+        let published = Published(id: publish.id, position: position, time: entry.time)
+        try remember(LedgerAnswer(tag: publish.tag, published: published), &head, producer, channel)
+        let copy = try copyToRecipient(entry, origin: position, request: request, now: now)
+        return .entered(published, previous: entry.previous, copy: copy)
+    }
+
+    private func remember(
+        _ answer: LedgerAnswer, _ head: inout LedgerHead, _ producer: ProducerRecord, _ channel: ChannelRecord
+    ) throws {
+        precondition(answer.published.id > head.lastID, "last IDs only grow")
+        head.lastID = answer.published.id
+        if head.remembered == PublishLedger.remembered {
+            try tables.forgetOldestAnswer(of: producer, in: channel)
+        } else {
+            head.remembered += 1
+        }
+        try tables.remember(answer, head: head, of: producer, in: channel)
+    }
+
+    /// The recipient's copy of a direct message, keyed by the sender's record; none for a note to self.
+    private mutating func copyToRecipient(_ record: Entry, origin: Position, request: AppendRequest, now: UInt64)
+        throws -> InboxCopy?
+    {
+        guard let recipient = record.recipient, recipient != record.sender else { return nil }
+        let key = ChannelKey(tenant: request.device.tenant, channel: .user(recipient))
+        guard var inbox = try channel(key) else { return nil }
+        var copy = record
+        copy.recipient = nil
+        copy.origin = origin
+        copy = try enter(copy, in: &inbox, now: now)
+        return InboxCopy(channel: key.channel, position: Position(epoch: inbox.epoch, offset: copy.offset))
+    }
+
+    private static func draft(_ request: AppendRequest, time: UInt64) -> Entry {
+        let publish = request.publish
+        var expiry: UInt64 = 0
+        if publish.timeToLive != 0 {
+            let (sum, overflow) = time.addingReportingOverflow(publish.timeToLive)
+            expiry = overflow ? UInt64(Int64.max) : min(sum, UInt64(Int64.max))
+        }
+        return Entry(
+            offset: 0, previous: 0, kind: .message, sender: request.device.user, device: request.device.device,
+            producer: request.producer, publishID: publish.id, recipient: publish.recipient, origin: nil, time: time,
+            expiry: expiry, payload: publish.payload)
+    }
+
+    private func isMember(_ user: UserID, of channel: ChannelRecord) throws -> Bool {
+        switch channel.key.channel {
+        case .user(let owner): return owner == user
+        case .room:
+            guard let stint = try tables.stint(of: user, in: channel) else { return false }
+            return stint.left == nil
+        }
+    }
+}

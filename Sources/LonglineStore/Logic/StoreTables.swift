@@ -1,0 +1,118 @@
+import LonglineWire
+
+/// What a store keeps about a channel.
+struct ChannelRecord: Hashable, Sendable {
+    let id: Int64
+    let key: ChannelKey
+    let epoch: Epoch
+    /// The last entry; 0 for none yet.
+    var head: Offset = 0
+    /// The last entry that was trimmed; 0 for none.
+    var first: Offset = 0
+    /// The time of the last entry: the next is never earlier.
+    var time: UInt64 = 0
+    /// Entries in the log, and the bytes of their payloads.
+    var entries = 0
+    var bytes = 0
+    /// Members now, in a room.
+    var members = 0
+
+    var ends: ChannelHead { ChannelHead(position: Position(epoch: epoch, offset: head), first: first) }
+}
+
+/// What a store keeps about a device, its cursors apart.
+struct DeviceRecord: Hashable, Sendable {
+    let id: Int64
+    let key: DeviceKey
+    /// When it was last seen, in milliseconds since 1970.
+    var seen: UInt64
+    /// The version of its cursors.
+    var cursorVersion: UInt64 = 0
+    /// Its outboxes.
+    var producers = 0
+}
+
+/// What a store keeps about one outbox of a device.
+struct ProducerRecord: Hashable, Sendable {
+    let id: Int64
+    /// When it was last seen, in milliseconds since 1970.
+    var seen: UInt64
+    /// The highest connect number.
+    var connectNumber: UInt64 = 0
+}
+
+/// The head of one publish ledger.
+struct LedgerHead: Hashable, Sendable {
+    /// The last ID entered; 0 for none.
+    var lastID: PublishID = 0
+    /// Acknowledgements remembered.
+    var remembered = 0
+}
+
+/// A user's last stay in a room, as offsets of the room's log.
+struct Stint: Hashable, Sendable {
+    /// The entry before the join.
+    var after: Offset
+    /// The join.
+    var joined: Offset
+    /// The leave, or nil while it lasts.
+    var left: Offset?
+}
+
+/// What retention needs to know of an entry.
+struct EntrySummary: Hashable, Sendable {
+    var offset: Offset
+    var time: UInt64
+    var bytes: Int
+}
+
+/// What a store keeps, without any rule: ``StoreLogic`` has the rules, so that two stores can't differ in them.
+///
+/// Calls come from one writer at a time. Ids are the tables' own, above 0 and never used again.
+protocol StoreTables: AnyObject {
+    func channel(_ key: ChannelKey) throws -> ChannelRecord?
+    func addChannel(_ key: ChannelKey, epoch: Epoch) throws -> ChannelRecord
+    func update(_ channel: ChannelRecord) throws
+    /// Draws from the one sequence that all channels share.
+    func nextOffset() throws -> Offset
+    /// - Parameter channel: the record as it is with the entry.
+    func add(_ entry: Entry, to channel: ChannelRecord) throws
+    func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary]
+    func removeEntries(in channel: ChannelRecord, through offset: Offset) throws
+
+    func device(_ key: DeviceKey) throws -> DeviceRecord?
+    func addDevice(_ key: DeviceKey, seen: UInt64) throws -> DeviceRecord
+    func update(_ device: DeviceRecord) throws
+    func producer(_ producer: ProducerID, of device: DeviceRecord) throws -> ProducerRecord?
+    func addProducer(_ producer: ProducerID, of device: DeviceRecord, seen: UInt64) throws -> ProducerRecord
+    func update(_ producer: ProducerRecord, _ id: ProducerID, of device: DeviceRecord) throws
+
+    func ledger(_ producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerHead
+    func answer(_ id: PublishID, of producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerAnswer?
+    func remember(_ answer: LedgerAnswer, head: LedgerHead, of producer: ProducerRecord, in channel: ChannelRecord)
+        throws
+    /// Forgets the acknowledgement with the lowest ID.
+    func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws
+
+    func stint(of user: UserID, in room: ChannelRecord) throws -> Stint?
+    func stints(of user: UserID, in tenant: TenantID) throws -> [(room: ChannelRecord, stint: Stint)]
+    func set(_ stint: Stint, of user: UserID, in room: ChannelRecord) throws
+    func removeStint(of user: UserID, in room: ChannelRecord) throws
+    func members(of room: ChannelRecord) throws -> [UserID]
+
+    func cursors(of device: DeviceRecord) throws -> [(channel: ChannelRecord, position: Position)]
+    func cursor(of device: DeviceRecord, in channel: ChannelRecord) throws -> Position?
+    func set(_ cursor: Position, of device: DeviceRecord, in channel: ChannelRecord) throws
+
+    /// - Parameter device: nil for the user's own generation.
+    func generation(of user: UserID, device: DeviceID?, in tenant: TenantID) throws -> UInt64
+    func set(generation: UInt64, of user: UserID, device: DeviceID?, in tenant: TenantID) throws
+    func revocation(of token: String, in tenant: TenantID) throws -> UInt64?
+    func revoke(token: String, in tenant: TenantID, until: UInt64) throws
+
+    /// Removes devices last seen before `time`, with all that hangs on them.
+    func removeDevices(unseenSince time: UInt64) throws -> Int
+    /// Removes producers last seen before `time`, with their ledgers, and counts their devices' down.
+    func removeProducers(unseenSince time: UInt64) throws -> Int
+    func removeTokens(expiredAt time: UInt64) throws -> Int
+}

@@ -1,0 +1,119 @@
+public import LonglineWire
+
+/// A store for tests and trials: the rules of ``SQLiteStore``, kept in memory only. What it answers is gone with the
+/// process.
+public actor InMemoryStore: MessageStore, StoreMaintenance {
+    private var logic: StoreLogic<MemoryTables>
+
+    /// An empty store.
+    /// - Parameters:
+    ///   - clock: the wall clock, in milliseconds since 1970; may be called from any thread.
+    ///   - random: draws epochs.
+    public init(
+        limits: StoreLimits = StoreLimits(), clock: @escaping @Sendable () -> UInt64 = WallClock.milliseconds,
+        random: any RandomNumberGenerator & Sendable = SystemRandomNumberGenerator()
+    ) {
+        logic = StoreLogic(tables: MemoryTables(), limits: limits, clock: clock, random: random)
+    }
+
+    /// The tables in memory never fail: what is thrown here is a ``StoreError`` of the rules.
+    private func perform<Value>(_ body: (inout StoreLogic<MemoryTables>) throws -> Value) throws(StoreError) -> Value {
+        do {
+            return try body(&logic)
+        } catch let error as StoreError {
+            throw error
+        } catch {
+            throw StoreError(.unavailable, message: "\(error)")
+        }
+    }
+
+    public func append(_ batch: [AppendRequest]) async -> [AppendOutcome] {
+        batch.map { request in
+            do {
+                return try logic.append(request)
+            } catch {
+                return .refused(
+                    Refused(id: request.publish.id, code: .overloaded, retryAfter: logic.limits.retryAfter))
+            }
+        }
+    }
+
+    public func read(_ channel: ChannelKey, after: Offset, upTo: Offset?, maximumBytes: Int, now: UInt64)
+        async throws(StoreError) -> LogPage
+    {
+        try perform { logic in
+            guard let record = try logic.channel(channel) else { throw StoreError.unknown(channel) }
+            var page = PageBuilder(
+                channel: record, after: after, upTo: upTo, maximumBytes: maximumBytes,
+                maximumEntries: logic.limits.pageEntries, now: now)
+            for entry in logic.tables.entries(in: record, above: page.start) {
+                guard page.take(entry) else { break }
+            }
+            return page.page()
+        }
+    }
+
+    public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
+        try perform { try $0.channel(channel)?.ends }
+    }
+
+    public func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement] {
+        try perform { try $0.entitlements(of: user, in: tenant) }
+    }
+
+    public func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position? {
+        try perform { try $0.join(room, by: device, create: create) }
+    }
+
+    public func leave(_ room: RoomID, by device: DeviceKey) async throws(StoreError) -> Position? {
+        try perform { try $0.leave(room, by: device) }
+    }
+
+    public func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID] {
+        try perform { try $0.members(of: room, in: tenant) }
+    }
+
+    public func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
+        try perform { try $0.advance(device, to: cursors) }
+    }
+
+    public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)
+        async throws(StoreError) -> Bool
+    {
+        try perform { try $0.admit(device, producer: producer, connectNumber: connectNumber) }
+    }
+
+    public func generations(of device: DeviceKey) async throws(StoreError) -> RevocationGenerations {
+        try perform { try $0.generations(of: device) }
+    }
+
+    public func revoke(user: UserID, in tenant: TenantID) async throws(StoreError) {
+        try perform { try $0.revoke(user, device: nil, in: tenant) }
+    }
+
+    public func revoke(device: DeviceKey) async throws(StoreError) {
+        try perform { try $0.revoke(device.user, device: device.device, in: device.tenant) }
+    }
+
+    public func revoke(token: String, in tenant: TenantID, until: UInt64) async throws(StoreError) {
+        try perform { try $0.revoke(token: token, in: tenant, until: until) }
+    }
+
+    public func isRevoked(token: String, in tenant: TenantID) async throws(StoreError) -> Bool {
+        try perform { $0.tables.revocation(of: token, in: tenant) != nil }
+    }
+
+    public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> Bool {
+        try perform { try $0.trim(channel, keep: keep) }
+    }
+
+    public func sweep() async throws(StoreError) -> SweepReport {
+        try perform { try $0.sweep() }
+    }
+}
+
+extension StoreError {
+    static func unknown(_ channel: ChannelKey) -> StoreError {
+        StoreError(.unknownChannel, message: "\(channel.channel) does not exist in tenant \(channel.tenant)")
+    }
+}

@@ -1,0 +1,243 @@
+import LonglineWire
+import NIOCore
+
+/// ``StoreTables`` in dictionaries.
+final class MemoryTables: StoreTables {
+    private struct LedgerKey: Hashable {
+        let producer: Int64
+        let channel: Int64
+    }
+    private struct Ledger {
+        var head = LedgerHead()
+        /// In the order of their IDs.
+        var answers: [LedgerAnswer] = []
+    }
+    private struct ProducerKey: Hashable {
+        let device: Int64
+        let producer: ProducerID
+    }
+    private struct UserKey: Hashable {
+        let tenant: TenantID
+        let user: UserID
+    }
+    private struct GenerationKey: Hashable {
+        let user: UserKey
+        let device: DeviceID?
+    }
+    private struct TokenKey: Hashable {
+        let tenant: TenantID
+        let token: String
+    }
+
+    private var lastID: Int64 = 0
+    private var sequence: Offset = 0
+    private var channels: [ChannelKey: ChannelRecord] = [:]
+    private var keys: [Int64: ChannelKey] = [:]
+    /// By channel, in the order of their offsets.
+    private var logs: [Int64: [Entry]] = [:]
+    private var devices: [DeviceKey: DeviceRecord] = [:]
+    private var producers: [ProducerKey: ProducerRecord] = [:]
+    private var ledgers: [LedgerKey: Ledger] = [:]
+    private var stintsByUser: [UserKey: [Int64: Stint]] = [:]
+    private var membersByRoom: [Int64: Set<UserID>] = [:]
+    private var cursors: [Int64: [Int64: Position]] = [:]
+    private var generations: [GenerationKey: UInt64] = [:]
+    private var tokens: [TokenKey: UInt64] = [:]
+
+    private func nextID() -> Int64 {
+        lastID += 1
+        return lastID
+    }
+
+    // MARK: Channels
+
+    func channel(_ key: ChannelKey) -> ChannelRecord? { channels[key] }
+
+    func addChannel(_ key: ChannelKey, epoch: Epoch) -> ChannelRecord {
+        let record = ChannelRecord(id: nextID(), key: key, epoch: epoch)
+        channels[key] = record
+        keys[record.id] = key
+        return record
+    }
+
+    func update(_ channel: ChannelRecord) { channels[channel.key] = channel }
+
+    func nextOffset() -> Offset {
+        sequence += 1
+        return sequence
+    }
+
+    func add(_ entry: Entry, to channel: ChannelRecord) { logs[channel.id, default: []].append(entry) }
+
+    func oldest(in channel: ChannelRecord, limit: Int) -> [EntrySummary] {
+        (logs[channel.id] ?? []).prefix(limit).map {
+            EntrySummary(offset: $0.offset, time: $0.time, bytes: $0.payload.readableBytes)
+        }
+    }
+
+    func removeEntries(in channel: ChannelRecord, through offset: Offset) {
+        let count = Self.index(above: offset, in: logs[channel.id] ?? [])
+        logs[channel.id]?.removeFirst(count)
+    }
+
+    /// The entries above an offset, in order.
+    func entries(in channel: ChannelRecord, above offset: Offset) -> ArraySlice<Entry> {
+        let log = logs[channel.id] ?? []
+        return log[Self.index(above: offset, in: log)...]
+    }
+
+    /// The index of the first entry above an offset, by binary search.
+    private static func index(above offset: Offset, in log: [Entry]) -> Int {
+        var low = 0
+        var high = log.count
+        while low < high {
+            let middle = low + (high - low) / 2
+            if log[middle].offset > offset { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
+
+    // MARK: Devices
+
+    func device(_ key: DeviceKey) -> DeviceRecord? { devices[key] }
+
+    func addDevice(_ key: DeviceKey, seen: UInt64) -> DeviceRecord {
+        let record = DeviceRecord(id: nextID(), key: key, seen: seen)
+        devices[key] = record
+        return record
+    }
+
+    func update(_ device: DeviceRecord) { devices[device.key] = device }
+
+    func producer(_ producer: ProducerID, of device: DeviceRecord) -> ProducerRecord? {
+        producers[ProducerKey(device: device.id, producer: producer)]
+    }
+
+    func addProducer(_ producer: ProducerID, of device: DeviceRecord, seen: UInt64) -> ProducerRecord {
+        let record = ProducerRecord(id: nextID(), seen: seen)
+        producers[ProducerKey(device: device.id, producer: producer)] = record
+        return record
+    }
+
+    func update(_ producer: ProducerRecord, _ id: ProducerID, of device: DeviceRecord) {
+        producers[ProducerKey(device: device.id, producer: id)] = producer
+    }
+
+    // MARK: Ledgers
+
+    func ledger(_ producer: ProducerRecord, in channel: ChannelRecord) -> LedgerHead {
+        ledgers[LedgerKey(producer: producer.id, channel: channel.id)]?.head ?? LedgerHead()
+    }
+
+    func answer(_ id: PublishID, of producer: ProducerRecord, in channel: ChannelRecord) -> LedgerAnswer? {
+        ledgers[LedgerKey(producer: producer.id, channel: channel.id)]?.answers.first { $0.published.id == id }
+    }
+
+    func remember(_ answer: LedgerAnswer, head: LedgerHead, of producer: ProducerRecord, in channel: ChannelRecord) {
+        let key = LedgerKey(producer: producer.id, channel: channel.id)
+        ledgers[key, default: Ledger()].head = head
+        ledgers[key]?.answers.append(answer)
+    }
+
+    func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) {
+        ledgers[LedgerKey(producer: producer.id, channel: channel.id)]?.answers.removeFirst()
+    }
+
+    // MARK: Rooms
+
+    func stint(of user: UserID, in room: ChannelRecord) -> Stint? {
+        stintsByUser[UserKey(tenant: room.key.tenant, user: user)]?[room.id]
+    }
+
+    func stints(of user: UserID, in tenant: TenantID) -> [(room: ChannelRecord, stint: Stint)] {
+        let stints = stintsByUser[UserKey(tenant: tenant, user: user)] ?? [:]
+        return stints.sorted { $0.key < $1.key }.compactMap { id, stint in
+            keys[id].flatMap { channels[$0] }.map { ($0, stint) }
+        }
+    }
+
+    func set(_ stint: Stint, of user: UserID, in room: ChannelRecord) {
+        stintsByUser[UserKey(tenant: room.key.tenant, user: user), default: [:]][room.id] = stint
+        if stint.left == nil {
+            membersByRoom[room.id, default: []].insert(user)
+        } else {
+            membersByRoom[room.id]?.remove(user)
+        }
+    }
+
+    func removeStint(of user: UserID, in room: ChannelRecord) {
+        stintsByUser[UserKey(tenant: room.key.tenant, user: user)]?[room.id] = nil
+        membersByRoom[room.id]?.remove(user)
+    }
+
+    func members(of room: ChannelRecord) -> [UserID] {
+        (membersByRoom[room.id] ?? []).sorted { $0.description < $1.description }
+    }
+
+    // MARK: Cursors
+
+    func cursors(of device: DeviceRecord) -> [(channel: ChannelRecord, position: Position)] {
+        (cursors[device.id] ?? [:]).compactMap { id, position in
+            keys[id].flatMap { channels[$0] }.map { ($0, position) }
+        }
+    }
+
+    func cursor(of device: DeviceRecord, in channel: ChannelRecord) -> Position? { cursors[device.id]?[channel.id] }
+
+    func set(_ cursor: Position, of device: DeviceRecord, in channel: ChannelRecord) {
+        cursors[device.id, default: [:]][channel.id] = cursor
+    }
+
+    // MARK: Revocations
+
+    func generation(of user: UserID, device: DeviceID?, in tenant: TenantID) -> UInt64 {
+        generations[GenerationKey(user: UserKey(tenant: tenant, user: user), device: device)] ?? 0
+    }
+
+    func set(generation: UInt64, of user: UserID, device: DeviceID?, in tenant: TenantID) {
+        generations[GenerationKey(user: UserKey(tenant: tenant, user: user), device: device)] = generation
+    }
+
+    func revocation(of token: String, in tenant: TenantID) -> UInt64? { tokens[TokenKey(tenant: tenant, token: token)] }
+
+    func revoke(token: String, in tenant: TenantID, until: UInt64) {
+        tokens[TokenKey(tenant: tenant, token: token)] = until
+    }
+
+    // MARK: Sweep
+
+    func removeDevices(unseenSince time: UInt64) -> Int {
+        let gone = devices.values.filter { $0.seen < time }
+        let ids = Set(gone.map(\.id))
+        for device in gone {
+            devices[device.key] = nil
+            cursors[device.id] = nil
+        }
+        removeProducers { key, _ in ids.contains(key.device) }
+        return gone.count
+    }
+
+    func removeProducers(unseenSince time: UInt64) -> Int {
+        let gone = removeProducers { _, record in record.seen < time }
+        for (key, device) in devices {
+            let count = gone.count { $0.device == device.id }
+            if count > 0 { devices[key]?.producers -= count }
+        }
+        return gone.count
+    }
+
+    @discardableResult
+    private func removeProducers(where isGone: (ProducerKey, ProducerRecord) -> Bool) -> [ProducerKey] {
+        let gone = producers.filter(isGone)
+        let ids = Set(gone.values.map(\.id))
+        for key in gone.keys { producers[key] = nil }
+        ledgers = ledgers.filter { !ids.contains($0.key.producer) }
+        return Array(gone.keys)
+    }
+
+    func removeTokens(expiredAt time: UInt64) -> Int {
+        let before = tokens.count
+        tokens = tokens.filter { $0.value > time }
+        return before - tokens.count
+    }
+}

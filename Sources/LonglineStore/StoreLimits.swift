@@ -1,0 +1,23 @@
+/// How much of everything a store keeps or answers, so that no user can make it grow without bound.
+public struct StoreLimits: Hashable, Sendable {
+    /// Members of one room at a time; a join beyond is refused.
+    public var roomMembers = 100_000
+    /// Rooms that one user is or was in. At the limit a join takes the place of the room left longest ago; without one
+    /// it is refused.
+    public var roomsPerUser = 1_000
+    /// Outboxes that one device publishes from or connects with; one more is refused until ``StoreMaintenance/sweep()``
+    /// forgets one.
+    public var producersPerDevice = 256
+    /// Entries that one page looks at.
+    public var pageEntries = 1_024
+    /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction.
+    public var trimEntries = 10_000
+    /// How long a device or an outbox may be unseen before the sweep forgets it, in milliseconds: 180 days, longer than any
+    /// resume ticket lives.
+    public var unseen: UInt64 = 180 * 24 * 3_600 * 1_000
+    /// What a publish is told to wait when there is no room for it, in milliseconds.
+    public var retryAfter: UInt64 = 1_000
+
+    /// The default limits.
+    public init() {}
+}
