@@ -1,0 +1,127 @@
+import LonglineWire
+import Testing
+
+extension Frame {
+    /// The frame that a vector describes.
+    init(_ name: String, _ fields: Fields) throws {
+        switch name {
+        case "CONNECT": self = .connect(try Connect(fields))
+        case "CONNECTED": self = .connected(try Connected(fields))
+        case "CLOSE":
+            self = .close(
+                Close(
+                    code: CloseCode(rawValue: try fields.small("code")), reason: try fields.string("reason"),
+                    retryAfter: try fields.number("retryAfter"), accessPoint: try fields.string("accessPoint")))
+        case "PING": self = .ping(Ping(nonce: try fields.opaque("nonce")))
+        case "PONG":
+            self = .pong(
+                Pong(nonce: try fields.opaque("nonce"), observedAddress: try fields.string("observedAddress")))
+        case "TICKET": self = .ticket(Ticket(ticket: try fields.bytes("ticket"), expiry: try fields.number("expiry")))
+        case "REFRESH": self = .refresh(Refresh(token: try fields.string("token")))
+        case "REFRESHED": self = .refreshed(Refreshed(credentialExpiry: try fields.number("credentialExpiry")))
+        case "JOIN": self = .join(try RoomRequest(fields))
+        case "LEAVE": self = .leave(try RoomRequest(fields))
+        case "ROOM_ANSWER":
+            let refusal = try fields.small("refusal")
+            self = .roomAnswer(
+                RoomAnswer(
+                    request: try fields.opaque("request"),
+                    refusal: refusal == 0 ? nil : RefusalCode(rawValue: refusal), position: try fields.position()))
+        default: self = try Frame(onChannelLane: name, fields)
+        }
+    }
+
+    private init(onChannelLane name: String, _ fields: Fields) throws {
+        switch name {
+        case "LANE": self = .lane(LaneHeader(channel: try fields.channel(), epoch: try fields.opaque("epoch")))
+        case "PUBLISH":
+            self = .publish(
+                Publish(
+                    id: try fields.number("id"), tag: try fields.opaque("tag"), after: try fields.number("after"),
+                    recipient: fields.has("recipient") ? try UserID(try fields.string("recipient")) : nil,
+                    timeToLive: try fields.number("timeToLive"), payload: try fields.bytes("payload")))
+        case "PUBLISHED":
+            self = .published(
+                Published(
+                    id: try fields.number("id"), position: try fields.position(), time: try fields.number("time")))
+        case "REFUSED":
+            self = .refused(
+                Refused(
+                    id: try fields.number("id"), code: RefusalCode(rawValue: try fields.small("code")),
+                    lastID: try fields.number("lastID"), retryAfter: try fields.number("retryAfter")))
+        case "DELIVER":
+            self = .deliver(Deliver(entry: try Entry(fields), redelivered: try fields.bool("redelivered")))
+        case "SKIP":
+            let reasons: [String: SkipReason] = [
+                "expired": .expired, "retracted": .retracted, "trimmed": .trimmed, "notEntitled": .notEntitled,
+            ]
+            self = .skip(
+                Skip(
+                    previous: try fields.number("previous"), to: try fields.number("to"),
+                    reason: try fields.choice("reason", reasons)))
+        case "GAP": self = .gap(Gap(from: try fields.object("from").position(), first: try fields.number("first")))
+        case "ACK": self = .acknowledge(Acknowledge(offset: try fields.number("offset")))
+        default: throw VectorError(field: name)
+        }
+    }
+}
+
+extension Connect {
+    init(_ fields: Fields) throws {
+        let versions = try fields.list("versions").map { item in
+            guard case .number(let version) = item else { throw VectorError(field: "versions") }
+            return try #require(UInt32(exactly: version))
+        }
+        self.init(
+            versions: versions,
+            credential: fields.has("token") ? .token(try fields.string("token")) : .ticket(try fields.bytes("ticket")),
+            producer: try fields.producer(), connectNumber: try fields.number("connectNumber"),
+            cursorVersion: try fields.number("cursorVersion"),
+            cursors: try fields.objects("cursors").map {
+                ChannelPosition(channel: try $0.channel(), position: try $0.position())
+            },
+            agent: try fields.string("agent"))
+    }
+}
+
+extension Connected {
+    init(_ fields: Fields) throws {
+        let limits = try fields.object("limits")
+        self.init(
+            version: try fields.small("version"), session: try fields.opaque("session"),
+            resumed: try fields.bool("resumed"), serverTime: try fields.number("serverTime"),
+            observedAddress: try fields.string("observedAddress"),
+            credentialExpiry: try fields.number("credentialExpiry"),
+            limits: SessionLimits(
+                maximumPayload: try limits.number("maximumPayload"),
+                channelWindow: try limits.number("channelWindow"),
+                maximumUnacknowledged: try limits.number("maximumUnacknowledged"),
+                minimumHeartbeat: try limits.number("minimumHeartbeat"),
+                idleTimeout: try limits.number("idleTimeout")),
+            cursorVersion: try fields.number("cursorVersion"),
+            channels: try fields.objects("channels").map {
+                ChannelAnswer(
+                    channel: try $0.channel(), head: try $0.position(),
+                    recovery: try $0.choice("recovery", ["recovered": .recovered, "gap": .gap, "fresh": .fresh]))
+            })
+    }
+}
+
+extension RoomRequest {
+    init(_ fields: Fields) throws {
+        self.init(request: try fields.opaque("request"), room: try RoomID(try fields.string("room")))
+    }
+}
+
+extension Entry {
+    init(_ fields: Fields) throws {
+        self.init(
+            offset: try fields.number("offset"), previous: try fields.number("previous"),
+            kind: try fields.choice("kind", ["message": .message, "joined": .joined, "left": .left]),
+            sender: try UserID(try fields.string("sender")), device: try DeviceID(try fields.string("device")),
+            producer: try fields.producer(), publishID: try fields.number("publishID"),
+            recipient: fields.has("recipient") ? try UserID(try fields.string("recipient")) : nil,
+            origin: fields.has("origin") ? try fields.object("origin").position() : nil,
+            time: try fields.number("time"), expiry: try fields.number("expiry"), payload: try fields.bytes("payload"))
+    }
+}

@@ -1,0 +1,354 @@
+#!/usr/bin/env python3
+"""Writes the test vectors of the session protocol beside this file.
+
+It shares no code with the package: it follows docs/protocol.md, so that it also shows how little an encoder needs.
+Run it after a change of the protocol; the Swift tests check what it wrote, both ways.
+"""
+
+import json
+import pathlib
+
+MOST = (1 << 62) - 1
+
+
+def varint(value, size=None):
+    """RFC 9000 section 16; `size` asks for a longer form than needed."""
+    value = int(value)
+    for power, (length, limit) in enumerate([(1, 1 << 6), (2, 1 << 14), (4, 1 << 30), (8, 1 << 62)]):
+        if value < limit and (size is None or size == length):
+            return (value | power << (8 * length - 2)).to_bytes(length, "big")
+    raise ValueError(value)
+
+
+def counted(data):
+    return varint(len(data)) + data
+
+
+def string(text):
+    return counted(text.encode())
+
+
+def opaque(digits):
+    assert len(digits) in (16, 32)
+    return bytes.fromhex(digits)
+
+
+def position(value):
+    return opaque(value["epoch"]) + varint(value["offset"])
+
+
+def listed(items, item):
+    return varint(len(items)) + b"".join(item(each) for each in items)
+
+
+KINDS = {"message": 0, "joined": 1, "left": 2}
+RECOVERIES = {"recovered": 0, "gap": 1, "fresh": 2}
+SKIPS = {"expired": 0, "retracted": 1, "trimmed": 2, "notEntitled": 3}
+
+
+def connect(f):
+    if "token" in f:
+        credential = b"\0" + string(f["token"])
+    else:
+        credential = b"\1" + counted(bytes.fromhex(f["ticket"]))
+    return (
+        listed(f["versions"], varint) + credential + opaque(f["producer"]) + varint(f["connectNumber"])
+        + varint(f["cursorVersion"]) + listed(f["cursors"], lambda c: string(c["channel"]) + position(c))
+        + string(f["agent"]))
+
+
+def connected(f):
+    limits = ["maximumPayload", "channelWindow", "maximumUnacknowledged", "minimumHeartbeat", "idleTimeout"]
+    return (
+        varint(f["version"]) + opaque(f["session"]) + bytes([f["resumed"]]) + varint(f["serverTime"])
+        + string(f["observedAddress"]) + varint(f["credentialExpiry"])
+        + b"".join(varint(f["limits"][name]) for name in limits) + varint(f["cursorVersion"])
+        + listed(
+            f["channels"], lambda c: string(c["channel"]) + position(c) + bytes([RECOVERIES[c["recovery"]]])))
+
+
+def publish(f):
+    recipient = string(f["recipient"]) if "recipient" in f else b""
+    return (
+        bytes([1 if recipient else 0]) + varint(f["id"]) + opaque(f["tag"]) + varint(f["after"]) + recipient
+        + varint(f["timeToLive"]) + counted(bytes.fromhex(f["payload"])))
+
+
+def deliver(f):
+    flags = (1 if f["redelivered"] else 0) | (2 if "recipient" in f else 0) | (4 if "origin" in f else 0)
+    return (
+        bytes([flags, KINDS[f["kind"]]]) + varint(f["offset"]) + varint(f["previous"]) + string(f["sender"])
+        + string(f["device"]) + opaque(f["producer"]) + varint(f["publishID"])
+        + (string(f["recipient"]) if "recipient" in f else b"") + (position(f["origin"]) if "origin" in f else b"")
+        + varint(f["time"]) + varint(f["expiry"]) + counted(bytes.fromhex(f["payload"])))
+
+
+FRAMES = {
+    "CONNECT": (0x01, connect),
+    "CONNECTED": (0x03, connected),
+    "CLOSE": (0x05, lambda f: varint(f["code"]) + string(f["reason"]) + varint(f["retryAfter"])
+              + string(f["accessPoint"])),
+    "PING": (0x07, lambda f: opaque(f["nonce"])),
+    "PONG": (0x09, lambda f: opaque(f["nonce"]) + string(f["observedAddress"])),
+    "TICKET": (0x0B, lambda f: counted(bytes.fromhex(f["ticket"])) + varint(f["expiry"])),
+    "REFRESH": (0x0D, lambda f: string(f["token"])),
+    "REFRESHED": (0x0F, lambda f: varint(f["credentialExpiry"])),
+    "LANE": (0x11, lambda f: string(f["channel"]) + opaque(f["epoch"])),
+    "PUBLISH": (0x13, publish),
+    "PUBLISHED": (0x15, lambda f: varint(f["id"]) + position(f) + varint(f["time"])),
+    "REFUSED": (0x17, lambda f: varint(f["id"]) + varint(f["code"]) + varint(f["lastID"]) + varint(f["retryAfter"])),
+    "DELIVER": (0x19, deliver),
+    "SKIP": (0x1B, lambda f: varint(f["previous"]) + varint(f["to"]) + bytes([SKIPS[f["reason"]]])),
+    "GAP": (0x1D, lambda f: position(f["from"]) + varint(f["first"])),
+    "ACK": (0x1F, lambda f: varint(f["offset"])),
+    "JOIN": (0x21, lambda f: opaque(f["request"]) + string(f["room"])),
+    "LEAVE": (0x23, lambda f: opaque(f["request"]) + string(f["room"])),
+    "ROOM_ANSWER": (0x25, lambda f: opaque(f["request"]) + varint(f["refusal"]) + position(f)),
+}
+
+
+def raw(kind, body, length=None):
+    return varint(kind) + varint(len(body) if length is None else length) + body
+
+
+def frame(name, fields):
+    kind, body = FRAMES[name]
+    return raw(kind, body(fields))
+
+
+# The values that the vectors share.
+
+EPOCH = "5f3c0a9d7e21b846"
+PRODUCER = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+LARGEST = str(MOST)
+LIMITS = {
+    "maximumPayload": "15360", "channelWindow": "262144", "maximumUnacknowledged": "1024", "minimumHeartbeat": "5000",
+    "idleTimeout": "600000"}
+
+VALID = [
+    ("connect with a token, first time", "CONNECT", {
+        "versions": [1], "token": "eyJhbGciOiJFZERTQSJ9.e30.c2ln", "producer": PRODUCER, "connectNumber": "1",
+        "cursorVersion": "0", "cursors": [], "agent": "vectors/1"}),
+    ("connect with a ticket and two cursors", "CONNECT", {
+        "versions": [2, 1], "ticket": "00ff10ef20df", "producer": PRODUCER, "connectNumber": "70",
+        "cursorVersion": "16400",
+        "cursors": [
+            {"channel": "user/alice", "epoch": EPOCH, "offset": "1201"},
+            {"channel": "room/team-7", "epoch": "0000000000000001", "offset": "1073741824"}],
+        "agent": "Äpp/2.0"}),
+    ("connect, largest numbers", "CONNECT", {
+        "versions": [4294967295], "ticket": "", "producer": "f" * 32, "connectNumber": LARGEST,
+        "cursorVersion": LARGEST, "cursors": [{"channel": "user/" + "n" * 64, "epoch": "f" * 16, "offset": LARGEST}],
+        "agent": ""}),
+    ("connected, resumed", "CONNECTED", {
+        "version": 1, "session": "00000000deadbeef", "resumed": True, "serverTime": "1767225600000",
+        "observedAddress": "192.0.2.7:49152", "credentialExpiry": "1767229200000", "limits": LIMITS,
+        "cursorVersion": "17",
+        "channels": [
+            {"channel": "user/alice", "epoch": EPOCH, "offset": "1300", "recovery": "recovered"},
+            {"channel": "room/team-7", "epoch": "0000000000000002", "offset": "9", "recovery": "gap"},
+            {"channel": "room/new", "epoch": "0000000000000003", "offset": "0", "recovery": "fresh"}]}),
+    ("connected, new, no channels", "CONNECTED", {
+        "version": 1, "session": "ffffffffffffffff", "resumed": False, "serverTime": "0",
+        "observedAddress": "[2001:db8::1]:443", "credentialExpiry": LARGEST, "limits": LIMITS, "cursorVersion": "0",
+        "channels": []}),
+    ("close, nothing more to say", "CLOSE", {"code": 1000, "reason": "", "retryAfter": "0", "accessPoint": ""}),
+    ("close, redirect", "CLOSE", {
+        "code": 2000, "reason": "drained", "retryAfter": "2500", "accessPoint": "node2.example.com:4433"}),
+    ("close, a code of a later version", "CLOSE", {
+        "code": 4294967295, "reason": "später", "retryAfter": LARGEST, "accessPoint": ""}),
+    ("ping", "PING", {"nonce": "0123456789abcdef"}),
+    ("pong", "PONG", {"nonce": "0123456789abcdef", "observedAddress": "192.0.2.7:49152"}),
+    ("ticket", "TICKET", {"ticket": "a0" * 70, "expiry": "1767830400000"}),
+    ("refresh", "REFRESH", {"token": "eyJhbGciOiJFUzI1NiJ9.e30.c2ln"}),
+    ("refreshed", "REFRESHED", {"credentialExpiry": "1767232800000"}),
+    ("lane of an inbox", "LANE", {"channel": "user/alice", "epoch": EPOCH}),
+    ("lane of a room, epoch not known yet", "LANE", {"channel": "room/a.b_c~d@e+f-9", "epoch": "0" * 16}),
+    ("publish into a room, the producer's first", "PUBLISH", {
+        "id": "1", "tag": "8899aabbccddeeff", "after": "0", "timeToLive": "0", "payload": b"hello".hex()}),
+    ("publish, a direct message with a time to live", "PUBLISH", {
+        "id": "64", "tag": "0000000000000000", "after": "63", "recipient": "bob", "timeToLive": "86400000",
+        "payload": ""}),
+    ("publish, largest numbers", "PUBLISH", {
+        "id": LARGEST, "tag": "f" * 16, "after": str(MOST - 1), "recipient": "r" * 64, "timeToLive": LARGEST,
+        "payload": "5a" * 100}),
+    ("published", "PUBLISHED", {"id": "64", "epoch": EPOCH, "offset": "1301", "time": "1767225600123"}),
+    ("refused, out of order", "REFUSED", {"id": "65", "code": 1, "lastID": "60", "retryAfter": "0"}),
+    ("refused, storage full", "REFUSED", {"id": "66", "code": 7, "lastID": "0", "retryAfter": "5000"}),
+    ("refused, a code of a later version", "REFUSED", {"id": "67", "code": 16384, "lastID": "0", "retryAfter": "0"}),
+    ("deliver a room's message", "DELIVER", {
+        "redelivered": False, "kind": "message", "offset": "1302", "previous": "1299", "sender": "bob",
+        "device": "phone", "producer": PRODUCER, "publishID": "12", "time": "1767225600200", "expiry": "0",
+        "payload": "héllo".encode().hex()}),
+    ("deliver the sender's record of a direct message, again", "DELIVER", {
+        "redelivered": True, "kind": "message", "offset": "1303", "previous": "1302", "sender": "alice",
+        "device": "tablet", "producer": PRODUCER, "publishID": "13", "recipient": "bob", "time": "1767225600201",
+        "expiry": "1767312000201", "payload": "00"}),
+    ("deliver the recipient's copy of a direct message", "DELIVER", {
+        "redelivered": False, "kind": "message", "offset": "77", "previous": "0", "sender": "alice",
+        "device": "tablet", "producer": PRODUCER, "publishID": "13", "recipient": "bob",
+        "origin": {"epoch": EPOCH, "offset": "1303"}, "time": "1767225600201", "expiry": "1767312000201",
+        "payload": "00"}),
+    ("deliver a join", "DELIVER", {
+        "redelivered": False, "kind": "joined", "offset": "5", "previous": "4", "sender": "carol", "device": "d1",
+        "producer": "0" * 32, "publishID": "0", "time": "1767225600202", "expiry": "0", "payload": ""}),
+    ("deliver a leave", "DELIVER", {
+        "redelivered": False, "kind": "left", "offset": "16384", "previous": "5", "sender": "carol", "device": "d1",
+        "producer": "0" * 32, "publishID": "0", "time": "1767225600203", "expiry": "0", "payload": ""}),
+    ("skip, expired", "SKIP", {"previous": "10", "to": "14", "reason": "expired"}),
+    ("skip, retracted", "SKIP", {"previous": "14", "to": "15", "reason": "retracted"}),
+    ("skip, trimmed", "SKIP", {"previous": "63", "to": "64", "reason": "trimmed"}),
+    ("skip, not entitled", "SKIP", {"previous": "0", "to": LARGEST, "reason": "notEntitled"}),
+    ("gap", "GAP", {"from": {"epoch": EPOCH, "offset": "100"}, "first": "5000"}),
+    ("acknowledge", "ACK", {"offset": "1303"}),
+    ("join", "JOIN", {"request": "0000000000000001", "room": "team-7"}),
+    ("leave", "LEAVE", {"request": "0000000000000002", "room": "team-7"}),
+    ("room answer, done", "ROOM_ANSWER", {
+        "request": "0000000000000001", "refusal": 0, "epoch": EPOCH, "offset": "5"}),
+    ("room answer, refused", "ROOM_ANSWER", {
+        "request": "0000000000000002", "refusal": 4, "epoch": "0" * 16, "offset": "0"}),
+]
+
+PING = frame("PING", {"nonce": "0123456789abcdef"})
+ACK = frame("ACK", {"offset": "7"})
+LANE = frame("LANE", {"channel": "user/alice", "epoch": EPOCH})
+NONCE = bytes.fromhex("0123456789abcdef")
+
+# (name, bytes, the frames in them)
+STREAMS = [
+    ("nothing", b"", []),
+    ("two frames", PING + ACK, ["PING", "ACK"]),
+    ("unknown even types are skipped", raw(0x2A, b"") + PING + raw(0x6A, b"grease") + raw(MOST - 1, b"\xff" * 3) + ACK,
+     ["PING", "ACK"]),
+    ("an unknown even type with the largest body", raw(0x02, b"\0" * 16384) + ACK, ["ACK"]),
+    ("numbers in longer forms than needed",
+     varint(0x07, 2) + varint(8, 8) + NONCE + varint(0x1F, 4) + varint(4, 2) + varint(7, 4), ["PING", "ACK"]),
+]
+
+
+def tag(lane, finished=False):
+    return varint(2 * lane + finished)
+
+
+# (name, bytes, the items in them)
+TAGGED = [
+    ("frames of two lanes", tag(0) + PING + tag(1) + LANE + tag(1) + ACK + tag(0) + PING,
+     [[0, "PING"], [1, "LANE"], [1, "ACK"], [0, "PING"]]),
+    ("a lane is finished", tag(3) + LANE + tag(3, True) + tag(0) + PING, [[3, "LANE"], [3, "FINISHED"], [0, "PING"]]),
+    ("a large lane number", tag((1 << 40) + 1) + LANE, [[(1 << 40) + 1, "LANE"]]),
+    ("unknown even types are skipped with their tag", tag(5) + raw(0x2A, b"x") + tag(0) + PING, [[0, "PING"]]),
+]
+
+
+def connect_body(versions=b"\1\1", credential=b"\0\0", cursors=b"\0", agent=b"\0"):
+    return versions + credential + bytes(16) + b"\0\0" + cursors + agent
+
+
+CURSOR = string("user/a") + bytes(8) + b"\0"
+LIMIT_BYTES = b"\0" * 5
+DELIVER_REST = b"\2\1" + string("a") + string("d") + bytes(16) + b"\1" + b"\0\0\0"
+
+# (name, bytes, error)
+INVALID = [
+    ("unknown odd type", raw(0x27, b""), "unknownType"),
+    ("unknown odd type in two bytes", raw(0x4001, b"abc"), "unknownType"),
+    ("unknown odd type before its length is known", varint(0x29), "unknownType"),
+    ("unknown odd type with a length over the limit", varint(0x2B) + varint(16385), "unknownType"),
+    ("length over the limit", varint(0x07) + varint(16385), "tooLarge"),
+    ("length over the limit of an unknown even type", varint(0x2A) + varint(MOST), "tooLarge"),
+    ("empty body", raw(0x07, b""), "malformed"),
+    ("body ends inside a fixed field", raw(0x07, NONCE[:7]), "malformed"),
+    ("body ends inside a number", raw(0x1F, b"\xc0\0\0"), "malformed"),
+    ("body ends inside a string", raw(0x09, NONCE + b"\5abcd"), "malformed"),
+    ("bytes after the last field", raw(0x07, NONCE + b"\0"), "malformed"),
+    ("the stream ends inside a header", b"\x07", "incomplete"),
+    ("the stream ends inside a body", PING[:-1], "incomplete"),
+    ("the stream ends inside a skipped frame", raw(0x2A, b"abc", 4), "incomplete"),
+    ("string is not UTF-8", raw(0x09, NONCE + b"\2\xc3\x28"), "malformed"),
+    ("string holds a surrogate", raw(0x09, NONCE + b"\3\xed\xa0\x80"), "malformed"),
+    ("PONG: observed address over its limit", raw(0x09, NONCE + counted(b"a" * 81)), "limitExceeded"),
+    ("CONNECT: no versions", raw(0x01, connect_body(versions=b"\0")), "malformed"),
+    ("CONNECT: nine versions", raw(0x01, connect_body(versions=b"\x09" + b"\1" * 9)), "limitExceeded"),
+    ("CONNECT: version over 2^32 - 1", raw(0x01, connect_body(versions=b"\1" + varint(1 << 32))), "malformed"),
+    ("CONNECT: unknown credential kind", raw(0x01, connect_body(credential=b"\2\0")), "malformed"),
+    ("CONNECT: token over its limit", raw(0x01, connect_body(credential=b"\0" + counted(b"t" * 7169))),
+     "limitExceeded"),
+    ("CONNECT: ticket over its limit", raw(0x01, connect_body(credential=b"\1" + counted(b"t" * 1025))),
+     "limitExceeded"),
+    ("CONNECT: 97 cursors", raw(0x01, connect_body(cursors=varint(97) + CURSOR * 97)), "limitExceeded"),
+    ("CONNECT: more cursors announced than there are", raw(0x01, connect_body(cursors=varint(3) + CURSOR, agent=b"")),
+     "malformed"),
+    ("CONNECT: agent over its limit", raw(0x01, connect_body(agent=counted(b"a" * 65))), "limitExceeded"),
+    ("CONNECTED: resumed is neither 0 nor 1", raw(0x03, b"\1" + bytes(8) + b"\2" + b"\0\0\0" + LIMIT_BYTES + b"\0\0"),
+     "malformed"),
+    ("CONNECTED: unknown recovery",
+     raw(0x03, b"\1" + bytes(8) + b"\0" + b"\0\0\0" + LIMIT_BYTES + b"\0" + b"\1" + CURSOR + b"\3"), "malformed"),
+    ("CLOSE: code over 2^32 - 1", raw(0x05, varint(1 << 32) + b"\0\0\0"), "malformed"),
+    ("CLOSE: reason over its limit", raw(0x05, varint(1000) + counted(b"r" * 257) + b"\0\0"), "limitExceeded"),
+    ("CLOSE: access point over its limit", raw(0x05, varint(1000) + b"\0\0" + counted(b"h" * 261)), "limitExceeded"),
+    ("TICKET: over its limit", raw(0x0B, counted(b"t" * 1025) + b"\0"), "limitExceeded"),
+    ("LANE: unknown kind of channel", raw(0x11, string("team/x") + bytes(8)), "malformed"),
+    ("LANE: no name", raw(0x11, string("user/") + bytes(8)), "malformed"),
+    ("LANE: a space in the name", raw(0x11, string("user/a b") + bytes(8)), "malformed"),
+    ("LANE: a second slash", raw(0x11, string("room/a/b") + bytes(8)), "malformed"),
+    ("LANE: a letter outside ASCII", raw(0x11, string("user/zoë") + bytes(8)), "malformed"),
+    ("LANE: name over its limit", raw(0x11, string("user/" + "n" * 65) + bytes(8)), "limitExceeded"),
+    ("PUBLISH: unknown flag", raw(0x13, b"\2\1" + bytes(8) + b"\0\0\0"), "malformed"),
+    ("PUBLISH: empty recipient", raw(0x13, b"\1\1" + bytes(8) + b"\0" + b"\0" + b"\0\0"), "malformed"),
+    ("PUBLISH: payload longer than the body", raw(0x13, b"\0\1" + bytes(8) + b"\0\0" + b"\6hello"), "malformed"),
+    ("REFUSED: code 0", raw(0x17, b"\1\0\0\0"), "malformed"),
+    ("DELIVER: unknown flag", raw(0x19, b"\x08\0" + DELIVER_REST), "malformed"),
+    ("DELIVER: unknown kind", raw(0x19, b"\0\3" + DELIVER_REST), "malformed"),
+    ("SKIP: unknown reason", raw(0x1B, b"\1\2\4"), "malformed"),
+    ("JOIN: a room with its prefix", raw(0x21, bytes(8) + string("room/a")), "malformed"),
+    ("ROOM_ANSWER: refusal over 2^32 - 1", raw(0x25, bytes(8) + varint(1 << 32) + bytes(8) + b"\0"), "malformed"),
+]
+
+INVALID_TAGGED = [
+    ("lane 0 is finished", b"\1", "malformed"),
+    ("unknown odd type on a lane", tag(1) + raw(0x27, b""), "unknownType"),
+    ("length over the limit on a lane", tag(1) + varint(0x13) + varint(16385), "tooLarge"),
+    ("the stream ends behind a tag", tag(1), "incomplete"),
+]
+
+CLOSE_CODES = {
+    "malformed": 5000, "tooLarge": 5001, "unknownType": 5003, "limitExceeded": 5004, "incomplete": 5000}
+
+VARINTS = [0, 1, 37, 63, 64, 15293, 16383, 16384, 494878333, (1 << 30) - 1, 1 << 30, 151288809941952652, MOST]
+
+
+def write(name, note, vectors):
+    path = pathlib.Path(__file__).parent / name
+    text = json.dumps({"protocol": "longline/1", "note": note, "vectors": vectors}, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n")
+
+
+def main():
+    write(
+        "varints.json", "hex <-> value. Where shortest is false, only reading is meant.",
+        [{"value": str(value), "hex": varint(value).hex(), "shortest": True} for value in VARINTS]
+        + [{"value": "37", "hex": varint(37, size).hex(), "shortest": False} for size in (2, 4, 8)])
+    write(
+        "frames.json",
+        "One frame each, hex <-> fields. 64-bit numbers are decimal strings; epochs, tags, nonces, producers and bytes "
+        "are hex strings; a field that is absent is left out.",
+        [{"name": name, "frame": kind, "fields": fields, "hex": frame(kind, fields).hex()}
+         for name, kind, fields in VALID])
+    write(
+        "streams.json", "The bytes of one lane and the names of the frames that a receiver sees in them.",
+        [{"name": name, "hex": data.hex(), "frames": frames} for name, data, frames in STREAMS])
+    write(
+        "tagged-streams.json",
+        "The bytes of a lane-tagged stream (TCP, WebSocket) and what a receiver sees in them, with the lane of each.",
+        [{"name": name, "hex": data.hex(), "items": [{"lane": str(lane), "frame": kind} for lane, kind in items]}
+         for name, data, items in TAGGED])
+    write(
+        "invalid.json",
+        "Bytes that a receiver refuses, the kind of error, and the close code. incomplete: the bytes end too early, "
+        "which is an error only when the stream ends there.",
+        [{"name": name, "tagged": tagged, "hex": data.hex(), "error": error, "closeCode": CLOSE_CODES[error]}
+         for tagged, vectors in ((False, INVALID), (True, INVALID_TAGGED)) for name, data, error in vectors])
+
+
+if __name__ == "__main__":
+    main()
