@@ -13,6 +13,9 @@ if Context.environment["LONGLINE_STRICT"] == "1" {
     settings.append(.unsafeFlags(["-warnings-as-errors"]))
 }
 
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let jwtKit = Target.Dependency.product(name: "JWTKit", package: "jwt-kit")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 
 let package = Package(
@@ -24,9 +27,11 @@ let package = Package(
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
-        .package(url: "https://github.com/apple/swift-log", from: "1.8.0"),
+        .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.0"),
     ],
     targets: [
         .systemLibrary(
@@ -43,14 +48,22 @@ let package = Package(
         .target(
             name: "LonglineStore",
             dependencies: [
-                "LonglineWire", nioCore, .product(name: "GRDB", package: "GRDB.swift"),
-                .product(name: "Logging", package: "swift-log"),
+                "LonglineWire", nioCore, logging, .product(name: "GRDB", package: "GRDB.swift"),
             ],
-            swiftSettings: settings
-        ),
+            swiftSettings: settings),
+        .target(
+            name: "LonglineServer",
+            dependencies: ["LonglineSession", "LonglineStore", "LonglineWire", crypto, jwtKit, logging, nioCore],
+            swiftSettings: settings),
         .target(
             name: "LonglineTestKit",
             dependencies: ["LonglineSession", "LonglineWire", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "LonglineServerTests",
+            dependencies: [
+                "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire", crypto, jwtKit, logging, nioCore,
+            ],
+            swiftSettings: settings),
         .testTarget(
             name: "LonglineSessionTests",
             dependencies: ["LonglineSession", "LonglineWire", "LonglineTestKit", nioCore], swiftSettings: settings),

@@ -1,0 +1,81 @@
+public import LonglineStore
+public import LonglineWire
+
+/// What a token's holder may do. On the wire the claim `scope`: words separated by spaces (RFC 8693 section 4.2).
+public struct TokenScopes: OptionSet, Hashable, Sendable {
+    public let rawValue: UInt8
+
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// May publish: `publish`.
+    public static let publish = TokenScopes(rawValue: 1)
+    /// May receive: `receive`.
+    public static let receive = TokenScopes(rawValue: 2)
+    /// May join and leave rooms: `join`.
+    public static let join = TokenScopes(rawValue: 4)
+    /// Everything a device of an ordinary user does.
+    public static let all: TokenScopes = [.publish, .receive, .join]
+
+    private static let words: [(String, TokenScopes)] = [("publish", .publish), ("receive", .receive), ("join", .join)]
+
+    /// Reads the claim; words of other services are ignored.
+    init(claim: String) {
+        let present = claim.split(separator: " ")
+        self = Self.words.reduce(into: []) { scopes, word in
+            if present.contains(Substring(word.0)) { scopes.insert(word.1) }
+        }
+    }
+
+    /// The claim's text.
+    var claim: String { Self.words.filter { contains($0.1) }.map(\.0).joined(separator: " ") }
+}
+
+/// What a token says, once it was verified; also what a ``TokenSigner`` signs.
+///
+/// Times are milliseconds since 1970. The token itself holds whole seconds (RFC 7519 section 2), rounded down.
+public struct TokenClaims: Hashable, Sendable {
+    /// `tenant`.
+    public var tenant: TenantID
+    /// `sub`.
+    public var user: UserID
+    /// `device`.
+    public var device: DeviceID
+    /// `login_epoch`: counts deliberate logins; an older login never evicts a newer one.
+    public var loginEpoch: UInt64
+    /// `scope`.
+    public var scopes: TokenScopes
+    /// `jti`: names this token, for revocation. 1 to 128 bytes of printable ASCII.
+    public var tokenID: String
+    /// `iat`.
+    public var issuedAt: UInt64
+    /// `nbf`; the same as ``issuedAt`` where the token has none.
+    public var notBefore: UInt64
+    /// `exp`.
+    public var expiry: UInt64
+    /// `user_generation` and `device_generation`: how often each had been revoked when the token was issued.
+    public var generations: RevocationGenerations
+
+    /// Claims.
+    public init(
+        tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, scopes: TokenScopes = .all,
+        tokenID: String, issuedAt: UInt64, notBefore: UInt64? = nil, expiry: UInt64,
+        generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
+    ) {
+        self.tenant = tenant
+        self.user = user
+        self.device = device
+        self.loginEpoch = loginEpoch
+        self.scopes = scopes
+        self.tokenID = tokenID
+        self.issuedAt = issuedAt
+        self.notBefore = notBefore ?? issuedAt
+        self.expiry = expiry
+        self.generations = generations
+    }
+
+    /// Draws a token ID: 128 random bits in hexadecimal.
+    public static func makeTokenID() -> String {
+        var random = SystemRandomNumberGenerator()
+        return ProducerID.random(using: &random).description
+    }
+}
