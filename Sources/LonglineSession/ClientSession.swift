@@ -1,61 +1,310 @@
 public import LonglineWire
 public import NIOCore
 
-/// A device's session on the client: a pure state machine that survives its links. Inputs are methods; after each, the
-/// host drains ``nextAction()``.
+/// A device's session on the client: a pure state machine that survives its links.
+///
+/// Inputs are methods; after each, the host drains ``nextAction()``. It reads no clock and draws no random numbers. A
+/// value, confined to one event loop.
+///
+/// ```
+///  detached --linkOpened: CONNECT--> connecting --CONNECTED--> connected
+///     ^                                  |                         |
+///     |                                  v                         |
+///     '---------- linkClosed ---------  ended  <-- CLOSE, violation, dead path, close()
+/// ```
+///
+/// What waits is kept through all of it: rows that the server did not answer, and per channel what was received and what
+/// was confirmed. On `ended` the host closes the link; frames that still come are discarded.
 public struct ClientSession: Sendable {
-    /// A session that has no link yet. `cursors`: what the app confirmed, per channel; `cursorVersion`: of the server's
-    /// cursor record as the client last saw it (0 for none).
+    enum Phase { case detached, connecting, connected, ended }
+
+    let configuration: ClientSessionConfiguration
+    var phase: Phase = .detached
+    var actions = CircularBuffer<ClientAction>()
+    var producer: ProducerID
+    var channels: [ChannelID: ClientChannel]
+    var isFirstLink = true
+
+    /// The version of the server's cursor record as last seen.
+    public internal(set) var cursorVersion: UInt64
+    /// Channels confirmed further since ``cursorVersion``.
+    var movedCursors: Set<ChannelID>
+    /// What the present link's CONNECT said.
+    var connectCursors: [ChannelID: Position] = [:]
+
+    // The present link.
+    var inbound: InboundLanes
+    var held: HeldFrames
+    var outbound: [LaneID: ChannelID] = [:]
+    var nextLane: UInt64 = 1
+    var limits: SessionLimits?
+    /// Bytes that may still leave before CONNECTED; 0 when none may.
+    var earlyBytes = 0
+    var heartbeat: Heartbeat?
+    var supportsPathChange = false
+    var connectBy: NIODeadline?
+    var observedAddress = ""
+    var roomRequests: Set<UInt64> = []
+    var nextNonce: UInt64 = 1
+    /// Channels with an acknowledgement or a retry that waits for its time.
+    var timedChannels: Set<ChannelID> = []
+    /// An ID was used with another tag: the producer is given up once nothing it sent is unresolved.
+    var isProducerSpent = false
+
+    /// A session that has no link yet.
+    /// - Parameters:
+    ///   - producer: of the outbox.
+    ///   - cursors: what the app confirmed, per channel.
+    ///   - cursorVersion: of the server's cursor record as the client last saw it; 0 for none.
     public init(
         configuration: ClientSessionConfiguration, producer: ProducerID, cursors: [ChannelID: Position],
         cursorVersion: UInt64
-    ) {}
+    ) {
+        self.configuration = configuration
+        self.producer = producer
+        self.cursorVersion = cursorVersion
+        channels = cursors.mapValues { ClientChannel(confirmed: $0) }
+        movedCursors = Set(cursors.keys)
+        inbound = InboundLanes(limit: configuration.maximumLanes)
+        held = HeldFrames(limit: configuration.maximumHeldBytes)
+    }
 
-    /// A link can carry frames (perhaps as 0-RTT): sends `CONNECT`, and with a ticket the waiting publishes.
-    ///
-    /// `outbox` holds every row that waits, in ID order; it replaces what the session had.
+    // MARK: Outputs
+
+    /// The next thing to do, in order; nil when there is nothing.
+    public mutating func nextAction() -> ClientAction? { actions.popFirst() }
+
+    /// What the app confirmed, per channel.
+    public var cursors: [ChannelID: Position] { channels.compactMapValues(\.receiver.confirmed) }
+
+    /// Whether the server accepted the connect on the present link.
+    public var isConnected: Bool { phase == .connected }
+
+    /// When ``deadlineReached(now:random:)`` wants to be called, or nil.
+    public var nextDeadline: NIODeadline? {
+        guard phase == .connecting || phase == .connected else { return nil }
+        var deadline = [connectBy, heartbeat?.deadline].compactMap { $0 }.min()
+        for channel in timedChannels {
+            guard let state = channels[channel] else { continue }
+            for due in [state.acknowledgement.due, state.queue.retryAt] {
+                if let due { deadline = min(deadline ?? due, due) }
+            }
+        }
+        return deadline
+    }
+
+    // MARK: The link
+
+    /// A link can carry frames (perhaps as 0-RTT): sends `CONNECT`, and with a ticket the waiting publishes behind it.
+    /// - Parameters:
+    ///   - connectNumber: higher than any before of this producer, and durable already.
+    ///   - supportsPathChange: whether the host can answer ``ClientAction/probePath`` with another path.
+    ///   - outbox: every row that waits, in ID order; replaces what the session had.
     public mutating func linkOpened(
         credential: Credential, connectNumber: UInt64, supportsPathChange: Bool, outbox: [OutboxRow], now: NIODeadline
-    ) {}
-    /// The link is gone.
-    public mutating func linkClosed(now: NIODeadline) {}
-    /// A frame arrived.
-    public mutating func received(_ frame: Frame, lane: LaneID, now: NIODeadline) {}
-    /// Bytes arrived that are no frame; `close` is what the codec's error says to the peer.
-    public mutating func receivedInvalid(_ close: Close, lane: LaneID, now: NIODeadline) {}
-    /// The server finished (or reset) one of its lanes.
-    public mutating func laneFinished(_ lane: LaneID, now: NIODeadline) {}
-    /// Link back-pressure on one of the client's lanes.
-    public mutating func laneWritable(_ lane: LaneID, _ writable: Bool, now: NIODeadline) {}
-    /// A row was written to the outbox (durable already; IDs grow). False: the channel's queue is full.
-    public mutating func enqueue(_ row: OutboxRow, now: NIODeadline) -> Bool { true }
-    /// The app is done with everything up to `position`.
-    public mutating func confirm(channel: ChannelID, position: Position, now: NIODeadline) {}
-    /// Asks to join a room; false while not connected or when too many requests wait.
-    public mutating func join(_ room: RoomID, request: UInt64, now: NIODeadline) -> Bool { true }
-    /// Asks to leave a room; false while not connected or when too many requests wait.
-    public mutating func leave(_ room: RoomID, request: UInt64, now: NIODeadline) -> Bool { true }
-    /// Sends a fresh token; false while not connected.
-    public mutating func refresh(token: String, now: NIODeadline) -> Bool { true }
-    /// Ends the link with a word to the server.
-    public mutating func close(_ close: Close, now: NIODeadline) {}
-    /// The link moved to another path: prove it alive.
-    public mutating func pathChanged(now: NIODeadline) {}
-    /// An authenticated packet arrived: proof of life.
-    public mutating func packetReceived(now: NIODeadline) {}
-    /// The host drew a new producer and renumbered its outbox, after ``ClientAction/renewProducer``.
-    public mutating func producerRenewed(_ producer: ProducerID) {}
-    /// ``nextDeadline`` has come.
-    public mutating func deadlineReached(now: NIODeadline, random: inout some RandomNumberGenerator) {}
-    /// When ``deadlineReached(now:random:)`` wants to be called, or nil.
-    public var nextDeadline: NIODeadline? { nil }
-    /// The next thing to do, in order; nil when there is nothing.
-    public mutating func nextAction() -> ClientAction? { nil }
+    ) {
+        detach()
+        phase = .connecting
+        self.supportsPathChange = supportsPathChange
+        connectBy = now + configuration.connectTimeout
+        takeOutbox(outbox)
+        connectCursors = [:]
+        for channel in movedCursors where connectCursors.count < FrameLimits.maximumCursors {
+            connectCursors[channel] = channels[channel]?.receiver.confirmed
+        }
+        let connect = Connect(
+            versions: configuration.versions, credential: credential, producer: producer,
+            connectNumber: connectNumber, cursorVersion: cursorVersion,
+            cursors: connectCursors.map { ChannelPosition(channel: $0.key, position: $0.value) },
+            agent: configuration.agent)
+        actions.append(.send(.connect(connect), lane: .control))
+        // A ticket says that the server knows this producer, so that its ledger makes a replayed flight harmless.
+        if case .ticket = credential {
+            earlyBytes = configuration.earlyBytes
+            publishAll(now: now)
+        }
+    }
 
-    /// What the app confirmed, per channel: durable state of the host.
-    public var cursors: [ChannelID: Position] { [:] }
-    /// The version of the server's cursor record as last seen.
-    public var cursorVersion: UInt64 { 0 }
-    /// Whether the server accepted the connect on the present link.
-    public var isConnected: Bool { false }
+    /// The link is gone. Room requests and refreshes without an answer are forgotten; publishes and cursors are not.
+    public mutating func linkClosed(now: NIODeadline) { detach() }
+
+    private mutating func detach() {
+        // What was said for a link that is gone means nothing on the next one; what the app was told stays told.
+        actions = CircularBuffer(actions.filter(\.survivesLink))
+        phase = .detached
+        for index in channels.values.indices { channels.values[index].linkClosed() }
+        inbound = InboundLanes(limit: configuration.maximumLanes)
+        held.removeAll()
+        outbound = [:]
+        nextLane = 1
+        limits = nil
+        earlyBytes = 0
+        heartbeat = nil
+        connectBy = nil
+        observedAddress = ""
+        roomRequests = []
+        timedChannels = []
+    }
+
+    private mutating func takeOutbox(_ rows: [OutboxRow]) {
+        var rowsOfChannel: [ChannelID: [OutboxRow]] = [:]
+        for row in rows { rowsOfChannel[row.channel, default: []].append(row) }
+        for (channel, rows) in rowsOfChannel {
+            channels[channel, default: ClientChannel()].queue.reset(
+                Array(rows.prefix(configuration.maximumOutbox)), maySent: isFirstLink)
+        }
+        for (channel, state) in channels where rowsOfChannel[channel] == nil && !state.queue.isEmpty {
+            channels[channel]?.queue.reset([], maySent: false)
+        }
+        isFirstLink = false
+        isProducerSpent = false
+    }
+
+    /// A frame arrived.
+    public mutating func received(_ frame: Frame, lane: LaneID, now: NIODeadline) {
+        switch phase {
+        case .detached, .ended: return
+        case .connecting: receivedEarly(frame, lane: lane, now: now)
+        case .connected: process(frame, lane: lane, now: now)
+        }
+        heartbeat?.received(now: now)
+        renewProducerIfResolved(now: now)
+    }
+
+    /// Bytes arrived that are no frame; `close` is what the codec's error says to the peer.
+    public mutating func receivedInvalid(_ close: Close, lane: LaneID, now: NIODeadline) { self.close(close, now: now) }
+
+    /// The server finished (or reset) one of its lanes.
+    public mutating func laneFinished(_ lane: LaneID, now: NIODeadline) {
+        switch phase {
+        case .detached, .ended: return
+        case .connecting: hold(.finished(lane), now: now)
+        case .connected: processFinished(lane, now: now)
+        }
+    }
+
+    /// Link back-pressure on one of the client's lanes: no publish is sent while it isn't writable.
+    public mutating func laneWritable(_ lane: LaneID, _ writable: Bool, now: NIODeadline) {
+        guard let channel = outbound[lane] else { return }
+        modify(channel) { if $0.lane?.id == lane { $0.lane?.isWritable = writable } }
+        if writable { publish(channel, now: now) }
+    }
+
+    /// The link moved to another path: asks for proof that it lives.
+    public mutating func pathChanged(now: NIODeadline) {
+        guard phase == .connected else { return }
+        heartbeat?.pathChanged(now: now)
+        ping(now: now)
+    }
+
+    /// An authenticated packet arrived: proof of life.
+    public mutating func packetReceived(now: NIODeadline) { heartbeat?.received(now: now) }
+
+    // MARK: The app
+
+    /// A row was written to the outbox (durable already; IDs grow). It leaves as soon as window and link allow.
+    /// - Returns: false when the channel's queue is full or the row is out of order: it was not taken.
+    public mutating func enqueue(_ row: OutboxRow, now: NIODeadline) -> Bool {
+        let limit = configuration.maximumOutbox
+        if channels[row.channel] == nil { channels[row.channel] = ClientChannel() }
+        let taken = modify(row.channel) { $0.queue.count < limit && $0.queue.append(row) } ?? false
+        if taken { publish(row.channel, now: now) }
+        return taken
+    }
+
+    /// The app is done with everything up to `position`: an entry, or the ``LonglineWire/Gap/first`` of a gap.
+    ///
+    /// What it never got, or what belongs to another epoch, moves nothing.
+    public mutating func confirm(channel: ChannelID, position: Position, now: NIODeadline) {
+        guard modify(channel, { $0.receiver.confirm(position) }) == true else { return }
+        cursorMoved(channel, now: now)
+    }
+
+    /// Asks to join a room; false while not connected or when too many requests wait.
+    public mutating func join(_ room: RoomID, request: UInt64, now: NIODeadline) -> Bool {
+        sendRequest(.join(RoomRequest(request: request, room: room)), request: request, now: now)
+    }
+
+    /// Asks to leave a room; false while not connected or when too many requests wait.
+    public mutating func leave(_ room: RoomID, request: UInt64, now: NIODeadline) -> Bool {
+        sendRequest(.leave(RoomRequest(request: request, room: room)), request: request, now: now)
+    }
+
+    /// Sends a fresh token; false while not connected.
+    public mutating func refresh(token: String, now: NIODeadline) -> Bool {
+        guard phase == .connected else { return false }
+        send(.refresh(Refresh(token: token)), lane: .control, owed: true, now: now)
+        return true
+    }
+
+    /// Ends the link with a word to the server.
+    public mutating func close(_ close: Close, now: NIODeadline) {
+        end(SessionEnd(close: close, byServer: false), tellPeer: true)
+    }
+
+    /// The host drew a new producer and renumbered its outbox, after ``ClientAction/renewProducer``.
+    public mutating func producerRenewed(_ producer: ProducerID) {
+        self.producer = producer
+        isProducerSpent = false
+        for index in channels.values.indices { channels.values[index].queue = PublishQueue() }
+    }
+
+    /// ``nextDeadline`` has come (or may have).
+    public mutating func deadlineReached(now: NIODeadline, random: inout some RandomNumberGenerator) {
+        guard phase == .connecting || phase == .connected else { return }
+        if let connectBy, now >= connectBy {
+            return close(Close(code: .connectTimeout, reason: "no answer to CONNECT"), now: now)
+        }
+        for channel in timedChannels {
+            acknowledge(channel, now: now)
+            publish(channel, now: now)
+        }
+        switch heartbeat?.deadlineReached(now: now, random: &random) {
+        case .ping:
+            finishIdleLanes(now: now)
+            ping(now: now)
+        case .probe:
+            actions.append(.probePath)
+            ping(now: now)
+        case .dead:
+            close(Close(code: .idle, reason: "no answer on this path"), now: now)
+        case .some(.none), nil:
+            break
+        }
+    }
+
+    // MARK: Endings
+
+    mutating func violated(_ code: CloseCode, _ reason: String, now: NIODeadline) {
+        close(Close(code: code, reason: reason), now: now)
+    }
+
+    mutating func end(_ end: SessionEnd, tellPeer: Bool) {
+        guard phase == .connecting || phase == .connected else { return }
+        if tellPeer { actions.append(.send(.close(end.close), lane: .control)) }
+        actions.append(.end(end))
+        phase = .ended
+        held.removeAll()
+        heartbeat = nil
+        connectBy = nil
+    }
+
+    /// Changes a channel in place.
+    @discardableResult
+    mutating func modify<Result>(_ channel: ChannelID, _ body: (inout ClientChannel) -> Result) -> Result? {
+        guard let index = channels.index(forKey: channel) else { return nil }
+        return body(&channels.values[index])
+    }
+}
+
+extension ClientAction {
+    /// Whether the action says something to the app rather than to the link.
+    fileprivate var survivesLink: Bool {
+        switch self {
+        case .openLane, .send, .finishLane, .probePath, .end, .observedAddress: false
+        case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
+            .refreshed:
+            true
+        }
+    }
 }

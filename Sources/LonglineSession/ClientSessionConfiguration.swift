@@ -18,6 +18,8 @@ public struct ClientSessionConfiguration: Sendable {
     public var maximumOutbox = 16 * 1024
     /// Server lanes open (or announced by a higher number) at once.
     public var maximumLanes = 4_096
+    /// Bytes of frames kept when lanes overtake CONNECTED; beyond it the link ends and another is tried.
+    public var maximumHeldBytes = 4 * 1024 * 1024
     /// An acknowledgement leaves after this many confirmed entries…
     public var acknowledgeEvery = 16
     /// …or this long after the first of them, whichever comes first.

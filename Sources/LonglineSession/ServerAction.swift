@@ -50,7 +50,8 @@ public struct SessionChannel: Hashable, Sendable {
     public var after: Offset
     /// The last readable offset, or nil.
     public var upTo: Offset?
-    /// The device's cursor in this channel, if it has one (any epoch).
+    /// The device's stored cursor in this channel, if it has one (any epoch). A cursor that CONNECT names itself goes
+    /// before it.
     public var cursor: Position?
     /// The highest offset of this epoch that was ever sent to the device, as far as the host knows; entries up to it are
     /// marked redelivered. nil: unknown, so that every entry up to `head` may have been.

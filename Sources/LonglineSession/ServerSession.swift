@@ -1,96 +1,220 @@
 public import LonglineWire
 public import NIOCore
 
-/// What became of one ``ServerAction/append(channel:producer:publish:)``.
-public enum PublishOutcome: Hashable, Sendable {
-    /// Entered (now or by an earlier copy) and durable.
-    case published(Published)
-    /// Not entered.
-    case refused(Refused)
-}
-
-/// One stretch of a channel's log, as the host read it.
-public struct SessionPage: Sendable {
-    /// One step along the log.
-    public enum Item: Hashable, Sendable {
-        /// An entry.
-        case entry(Entry)
-        /// A range that is absent on purpose.
-        case skip(Skip)
-    }
-
-    /// The epoch of every offset in the page.
-    public var epoch: Epoch
-    /// In order and without a hole: each continues where the one before it ended.
-    public var items: [Item]
-    /// The offset of the channel's last entry when the page was read.
-    public var head: Offset
-    /// The `previous` of the first entry that is left.
-    public var first: Offset
-
-    /// A page.
-    public init(epoch: Epoch, items: [Item], head: Offset, first: Offset) {
-        self.epoch = epoch
-        self.items = items
-        self.head = head
-        self.first = first
-    }
-}
-
-/// One link's session on the server: a pure state machine. Inputs are methods; after each, the host drains
-/// ``nextAction()``. It reads no clock: `now` is handed in, and ``nextDeadline`` says when to call back.
+/// One link's session on the server: a pure state machine.
+///
+/// Inputs are methods; after each, the host drains ``nextAction()``. It reads no clock: `now` is handed in, and
+/// ``nextDeadline`` says when to call back. A value, confined to the link's event loop.
+///
+/// ```
+///  waiting --CONNECT by ticket, or after the handshake--> authenticating --authenticated--> up
+///     |                                                       ^   |                         |
+///     '--early CONNECT by token--> deferred --handshake-------'   '--rejected--.            |
+///                                                                              v            v
+///   any state: violation, timeout, CLOSE, close(), linkClosed() ------------> closed <------'
+/// ```
+///
+/// Until `up`, nothing but `CONNECT` is read: what comes on other lanes is held, bounded, until the grant. `up` before the
+/// handshake completes (0-RTT) has no effect on other sessions: joins wait, and ``ServerAction/established`` too; publishes
+/// go on, because the ledger makes a replay harmless. Once `closed`, every input is discarded.
 public struct ServerSession: Sendable {
-    /// A session for a link that has just come up.
-    public init(configuration: ServerSessionConfiguration, observedAddress: String, now: NIODeadline) {}
+    enum Phase {
+        case waiting
+        case deferred(Connect)
+        case authenticating(Connect, version: UInt32)
+        case up
+        case closed
+    }
 
-    /// A frame arrived. `early`: as 0-RTT, before the handshake completed.
-    public mutating func received(_ frame: Frame, lane: LaneID, early: Bool, now: NIODeadline) {}
-    /// Bytes arrived that are no frame; `close` is what the codec's error says to the peer.
-    public mutating func receivedInvalid(_ close: Close, lane: LaneID, now: NIODeadline) {}
-    /// The client finished (or reset) one of its lanes.
-    public mutating func laneFinished(_ lane: LaneID, now: NIODeadline) {}
-    /// An authenticated packet arrived, whatever it carried: proof of life.
-    public mutating func packetReceived(now: NIODeadline) {}
-    /// The handshake is complete: nothing after this can be a replay.
-    public mutating func handshakeCompleted(now: NIODeadline) {}
-    /// Answers ``ServerAction/authenticate(_:)``. `time`: the wall clock, milliseconds since 1970.
-    public mutating func authenticated(_ grant: SessionGrant, time: UInt64, now: NIODeadline) {}
-    /// Answers ``ServerAction/authenticate(_:)`` or ``ServerAction/refresh(token:)`` with a refusal.
-    public mutating func rejected(_ close: Close, now: NIODeadline) {}
-    /// Answers ``ServerAction/append(channel:producer:publish:)``; any order, results leave in the order of the appends.
-    public mutating func appended(channel: ChannelID, id: PublishID, outcome: PublishOutcome, now: NIODeadline) {}
-    /// The channel's log grew (or changed its epoch). It only wakes the channel's sender.
-    public mutating func logAdvanced(_ channel: ChannelID, head: Position, now: NIODeadline) {}
-    /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``.
-    public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {}
-    /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``: it could not be read now. Tried again later.
-    public mutating func readFailed(_ channel: ChannelID, now: NIODeadline) {}
-    /// Answers ``ServerAction/join(_:)`` or ``ServerAction/leave(_:)``. `channel` is the room as the session may read it
-    /// from now on (after a leave with ``SessionChannel/upTo``); nil when the request was refused.
-    public mutating func roomAnswered(_ answer: RoomAnswer, channel: SessionChannel?, now: NIODeadline) {}
-    /// The user's right to a channel changed from elsewhere (another device joined, left or was removed).
-    public mutating func channelChanged(_ channel: SessionChannel, now: NIODeadline) {}
-    /// Answers ``ServerAction/refresh(token:)``. `time`: the wall clock, milliseconds since 1970.
-    public mutating func refreshed(_ identity: SessionIdentity, time: UInt64, now: NIODeadline) {}
-    /// Link back-pressure on one of the server's lanes: nothing is read for a lane that isn't writable.
-    public mutating func laneWritable(_ lane: LaneID, _ writable: Bool, now: NIODeadline) {}
-    /// The client's address changed.
-    public mutating func observedAddressChanged(_ address: String) {}
-    /// Ends the session: drained, replaced, revoked, logged out. Everything that comes later is discarded.
-    public mutating func close(_ close: Close, now: NIODeadline) {}
-    /// The link is gone: the session ends without a word.
-    public mutating func linkClosed() {}
-    /// ``nextDeadline`` has come.
-    public mutating func deadlineReached(now: NIODeadline) {}
-    /// When ``deadlineReached(now:)`` wants to be called, or nil.
-    public var nextDeadline: NIODeadline? { nil }
-    /// The next thing to do, in order; nil when there is nothing.
-    public mutating func nextAction() -> ServerAction? { nil }
+    let configuration: ServerSessionConfiguration
+    /// Unacknowledged bytes per channel and direction.
+    let window: Int
+    var phase: Phase = .waiting
+    var actions = CircularBuffer<ServerAction>()
 
+    var observedAddress: String
+    var handshakeComplete = false
+    var isEstablished = false
+    var producer: ProducerID?
     /// Who it is, once authenticated.
-    public var identity: SessionIdentity? { nil }
-    /// Whether ``ServerAction/close(_:)`` was said or the link is gone.
-    public var isClosed: Bool { false }
-    /// The highest place sent per channel on this link, for ``SessionChannel/sent`` of the device's next session.
-    public var sentPositions: [ChannelPosition] { [] }
+    public internal(set) var identity: SessionIdentity?
+
+    var held: HeldFrames
+    /// Requests of the control lane that wait for the handshake.
+    var deferredRequests = CircularBuffer<Frame>()
+    var inbound: InboundLanes
+    var channels: [ChannelID: ServerChannel] = [:]
+    var outbound: [LaneID: ChannelID] = [:]
+    var nextLane: UInt64 = 1
+    var readQueue = CircularBuffer<ChannelID>()
+    var readsUnderWay = 0
+    /// Join and leave requests without an answer.
+    var roomRequests: Set<UInt64> = []
+    var isRefreshing = false
+
+    var connectBy: NIODeadline?
+    var lastPacket: NIODeadline
+    var expiresAt: NIODeadline?
+    var sweepAt: NIODeadline?
+    /// Channels whose read failed are asked for again then.
+    var retryReadsAt: NIODeadline?
+    var failedReads: Set<ChannelID> = []
+
+    /// A session for a link that has just come up.
+    /// - Parameter observedAddress: the client's address and port as text, for `CONNECTED` and `PONG`.
+    public init(configuration: ServerSessionConfiguration, observedAddress: String, now: NIODeadline) {
+        self.configuration = configuration
+        self.observedAddress = observedAddress
+        window = Int(clamping: configuration.limits.channelWindow)
+        held = HeldFrames(limit: configuration.maximumEarlyBytes)
+        inbound = InboundLanes(limit: configuration.maximumLanes)
+        lastPacket = now
+        connectBy = now + configuration.connectTimeout
+    }
+
+    // MARK: Outputs
+
+    /// The next thing to do, in order; nil when there is nothing.
+    public mutating func nextAction() -> ServerAction? { actions.popFirst() }
+
+    /// Whether the session is over: the link is gone, or ``ServerAction/close(_:)`` is the last action.
+    public var isClosed: Bool {
+        if case .closed = phase { true } else { false }
+    }
+
+    /// The highest place sent per channel, for ``SessionChannel/sent`` of the device's next session.
+    public var sentPositions: [ChannelPosition] {
+        channels.compactMap { channel, state in
+            state.sender.map {
+                ChannelPosition(channel: channel, position: Position(epoch: $0.epoch, offset: $0.sent))
+            }
+        }
+    }
+
+    /// When ``deadlineReached(now:)`` wants to be called, or nil.
+    public var nextDeadline: NIODeadline? {
+        if isClosed { return nil }
+        let idle = lastPacket + .milliseconds(Int64(clamping: min(configuration.limits.idleTimeout, 1 << 40)))
+        return [connectBy, expiresAt, sweepAt, retryReadsAt].reduce(idle) { min($0, $1 ?? $0) }
+    }
+
+    // MARK: The link
+
+    /// A frame arrived. `early`: some of it as 0-RTT, before the handshake completed.
+    public mutating func received(_ frame: Frame, lane: LaneID, early: Bool, now: NIODeadline) {
+        lastPacket = max(lastPacket, now)
+        switch phase {
+        case .closed:
+            return
+        case .waiting where lane == .control:
+            guard case .connect(let connect) = frame else {
+                return violated(.unexpectedFrame, "CONNECT must be the first frame", now: now)
+            }
+            connectReceived(connect, early: early, now: now)
+        case .waiting, .deferred, .authenticating:
+            if case .close = frame, lane == .control { return end(Close(code: .normal), tellPeer: false) }
+            hold(.frame(frame, lane: lane, early: early), now: now)
+        case .up:
+            process(frame, lane: lane, early: early, now: now)
+        }
+    }
+
+    /// Bytes arrived that are no frame; `close` is what the codec's error says to the peer.
+    public mutating func receivedInvalid(_ close: Close, lane: LaneID, now: NIODeadline) {
+        end(close, tellPeer: true)
+    }
+
+    /// The client finished (or reset) one of its lanes.
+    public mutating func laneFinished(_ lane: LaneID, now: NIODeadline) {
+        switch phase {
+        case .closed:
+            return
+        case .up:
+            processFinished(lane, now: now)
+        case .waiting, .deferred, .authenticating:
+            hold(.finished(lane), now: now)
+        }
+    }
+
+    /// An authenticated packet arrived, whatever it carried: proof of life.
+    public mutating func packetReceived(now: NIODeadline) { lastPacket = max(lastPacket, now) }
+
+    /// The handshake is complete: what takes effect from now on can't be a replay.
+    public mutating func handshakeCompleted(now: NIODeadline) {
+        guard !isClosed, !handshakeComplete else { return }
+        handshakeComplete = true
+        if case .deferred(let connect) = phase { authenticate(connect, now: now) }
+        establish(now: now)
+    }
+
+    /// Link back-pressure on one of the server's lanes: nothing is read for a lane that isn't writable.
+    public mutating func laneWritable(_ lane: LaneID, _ writable: Bool, now: NIODeadline) {
+        guard !isClosed, let channel = outbound[lane] else { return }
+        modify(channel) { if $0.lane?.id == lane { $0.lane?.isWritable = writable } }
+        if writable { advance(channel, now: now) }
+    }
+
+    /// The client's address changed; `PONG` names it.
+    public mutating func observedAddressChanged(_ address: String) { observedAddress = address }
+
+    /// Ends the session: drained, replaced, revoked, logged out. Everything that comes later is discarded.
+    public mutating func close(_ close: Close, now: NIODeadline) { end(close, tellPeer: true) }
+
+    /// The link is gone: the session ends without a word.
+    public mutating func linkClosed() {
+        actions.removeAll()
+        finish()
+    }
+
+    /// ``nextDeadline`` has come (or may have).
+    public mutating func deadlineReached(now: NIODeadline) {
+        guard !isClosed else { return }
+        let idle = TimeAmount.milliseconds(Int64(clamping: min(configuration.limits.idleTimeout, 1 << 40)))
+        if let connectBy, now >= connectBy {
+            return end(Close(code: .connectTimeout), tellPeer: true)
+        }
+        if now >= lastPacket + idle { return end(Close(code: .idle), tellPeer: true) }
+        if let expiresAt, now >= expiresAt { return end(Close(code: .credentialExpired), tellPeer: true) }
+        if let sweepAt, now >= sweepAt { sweepLanes(now: now) }
+        if let retryReadsAt, now >= retryReadsAt {
+            self.retryReadsAt = nil
+            let channels = failedReads
+            failedReads.removeAll()
+            for channel in channels { advance(channel, now: now) }
+        }
+    }
+
+    // MARK: Endings
+
+    mutating func violated(_ code: CloseCode, _ reason: String, now: NIODeadline) {
+        end(Close(code: code, reason: reason), tellPeer: true)
+    }
+
+    mutating func end(_ close: Close, tellPeer: Bool) {
+        guard !isClosed else { return }
+        if tellPeer { actions.append(.send(.close(close), lane: .control)) }
+        actions.append(.close(close))
+        finish()
+    }
+
+    /// Lets go of everything a closed session does not need; ``channels`` stays for ``sentPositions``.
+    private mutating func finish() {
+        phase = .closed
+        held.removeAll()
+        deferredRequests.removeAll()
+        readQueue.removeAll()
+        roomRequests.removeAll()
+        failedReads.removeAll()
+    }
+
+    private mutating func hold(_ item: HeldFrames.Item, now: NIODeadline) {
+        if !held.hold(item) { violated(.limitExceeded, "too much before CONNECT was accepted", now: now) }
+    }
+
+    /// Changes a channel in place.
+    @discardableResult
+    mutating func modify<Result>(_ channel: ChannelID, _ body: (inout ServerChannel) -> Result) -> Result? {
+        guard let index = channels.index(forKey: channel) else { return nil }
+        return body(&channels.values[index])
+    }
 }

@@ -1,0 +1,110 @@
+import LonglineWire
+
+/// What this device received and confirmed in one channel. Drops what came before, accepts what continues the last entry,
+/// and reports everything else: nothing is missed silently, on any link.
+///
+/// Invariant: within an epoch `confirmed <= last` and `told <= last`.
+struct ChannelReceiver {
+    /// The end of what was received: given to the app, skipped on purpose, or reported lost. nil: nothing yet.
+    private(set) var last: Position?
+    /// What the app confirmed.
+    private(set) var confirmed: Position?
+    /// The last offset that the app was told of and has to confirm; what follows it up to ``last`` is absent on purpose.
+    private var told: Offset
+    /// The place at which the chain broke on an earlier link. A second break there is reported to the app as a loss.
+    private var brokenAt: Position?
+
+    init(confirmed: Position?) {
+        self.confirmed = confirmed
+        last = confirmed
+        told = confirmed?.offset ?? 0
+    }
+
+    enum Result: Equatable {
+        /// Give it to the app.
+        case accept
+        /// It came before; `confirmed`: and the app was done with it.
+        case duplicate(confirmed: Bool)
+        /// Give it to the app after telling it that this was lost.
+        case lost(Gap)
+        /// Not a continuation: leave the link and resume from the cursor.
+        case broken
+    }
+
+    /// A server's lane starts. Only an epoch that nothing is known of is taken over silently.
+    mutating func laneOpened(epoch: Epoch) {
+        if last == nil { last = Position(epoch: epoch, offset: 0) }
+    }
+
+    mutating func receive(_ deliver: Deliver, epoch: Epoch) -> Result {
+        let entry = deliver.entry
+        let result = receive(previous: entry.previous, offset: entry.offset, mayOverlap: false, epoch: epoch)
+        switch result {
+        case .accept, .lost: told = entry.offset
+        case .duplicate, .broken: break
+        }
+        return result
+    }
+
+    /// A range may begin before what was received: entries that were here may be absent by now.
+    mutating func receive(_ skip: Skip, epoch: Epoch) -> Result {
+        let result = receive(previous: skip.previous, offset: skip.to, mayOverlap: true, epoch: epoch)
+        switch result {
+        case .lost(let gap): told = gap.first
+        case .accept, .duplicate, .broken: break
+        }
+        return result
+    }
+
+    /// Takes a range that is absent on purpose as confirmed, when all that the app was told of is.
+    /// - Returns: whether the cursor moved.
+    mutating func confirmAbsent() -> Bool {
+        guard let last, told <= confirmedOffset(in: last.epoch) ?? 0 else { return false }
+        return confirm(last)
+    }
+
+    private mutating func receive(previous: Offset, offset: Offset, mayOverlap: Bool, epoch: Epoch) -> Result {
+        let last = self.last ?? Position(epoch: epoch, offset: 0)
+        if last.epoch == epoch {
+            if offset <= last.offset { return .duplicate(confirmed: offset <= (confirmedOffset(in: epoch) ?? 0)) }
+            if previous == last.offset || (mayOverlap && previous < last.offset) {
+                self.last = Position(epoch: epoch, offset: offset)
+                return .accept
+            }
+        }
+        guard brokenAt == last else {
+            brokenAt = last
+            return .broken
+        }
+        brokenAt = nil
+        self.last = Position(epoch: epoch, offset: offset)
+        return .lost(Gap(from: last, first: previous))
+    }
+
+    /// The server says that something is gone.
+    /// - Returns: what the app is told, or nil when this device has it already.
+    mutating func receive(_ gap: Gap, epoch: Epoch) -> Gap? {
+        let last = self.last ?? Position(epoch: epoch, offset: 0)
+        let shrank = gap.from.epoch == epoch && gap.first < gap.from.offset
+        if last.epoch == epoch, last.offset >= gap.first, !shrank { return nil }
+        self.last = Position(epoch: epoch, offset: gap.first)
+        told = gap.first
+        if shrank, let confirmed, confirmed.epoch == epoch, confirmed.offset > gap.first { self.confirmed = self.last }
+        return Gap(from: last, first: gap.first)
+    }
+
+    /// The app is done with everything up to `position`.
+    /// - Returns: whether the cursor moved. What was never received, or belongs to another epoch, moves nothing.
+    mutating func confirm(_ position: Position) -> Bool {
+        guard let last, position.epoch == last.epoch, position.offset <= last.offset else { return false }
+        if let confirmed, confirmed.epoch == position.epoch, position.offset <= confirmed.offset { return false }
+        // Nothing but absences follows what the app was told last: it is done with them too.
+        confirmed = position.offset >= told ? last : position
+        return true
+    }
+
+    /// The offset confirmed in an epoch, or nil.
+    func confirmedOffset(in epoch: Epoch) -> Offset? {
+        confirmed.flatMap { $0.epoch == epoch ? $0.offset : nil }
+    }
+}

@@ -1,0 +1,239 @@
+import LonglineWire
+import NIOCore
+
+/// Sends one channel to one session: the only path by which an entry reaches a device.
+///
+/// It reads the log from what was sent, and nothing else moves it: a wake (``advanced(to:)``) only tells that there is
+/// more to read, so a live publish can't race the catch-up.
+///
+/// ```
+///          GAP or SKIP owed                     page: items in chain order
+///  start ------------------> notice --sent-->  idle <----------------------- reading
+///    '------ none owed ---------------------->  |   more in the log, room in    ^
+///                                               '---the window, lane writable---'
+/// ```
+///
+/// Invariants: `acknowledged <= sent`; every item sent continues from `sent`; `unacknowledged` ascends and ends at or
+/// below `sent`; at most one read is under way.
+struct ChannelSender {
+    /// The log's life that every offset here belongs to.
+    private(set) var epoch: Epoch
+    /// The last offset sent, skipped or known to be on the device.
+    private(set) var sent: Offset
+    /// The highest offset the device confirmed in this epoch; nil before the first.
+    private(set) var acknowledged: Offset?
+    /// The log's last entry, as far as known.
+    private(set) var head: Offset
+    /// The leave entry, after which nothing is readable.
+    private(set) var upTo: Offset?
+    /// How the device's cursor fits the log.
+    private(set) var recovery: Recovery
+    /// A GAP or SKIP that goes before everything else.
+    private(set) var notice: Frame?
+    /// Bytes sent and not acknowledged.
+    private(set) var unacknowledgedBytes = 0
+
+    private var unacknowledged = CircularBuffer<(offset: Offset, cost: Int)>()
+    private var redeliveredUpTo: Offset
+    /// Where the read under way began.
+    private var readAfter: Offset?
+    /// A membership that starts after this one's end, taken up when the end has been sent.
+    private var next: SessionChannel?
+
+    init(_ channel: SessionChannel) {
+        let start = Self.start(channel)
+        epoch = channel.head.epoch
+        sent = start.sent
+        acknowledged = start.acknowledged
+        head = max(channel.head.offset, start.sent)
+        upTo = channel.upTo
+        recovery = start.recovery
+        notice = start.notice
+        // A device without a cursor never confirmed anything here; one with a cursor may have received what followed it.
+        redeliveredUpTo = channel.sent ?? (channel.cursor == nil ? 0 : channel.head.offset)
+    }
+
+    /// The last offset to send at present.
+    private var limit: Offset { min(head, upTo ?? .max) }
+
+    /// Whether something waits to be sent.
+    var hasMore: Bool { notice != nil || limit > sent }
+
+    var isReading: Bool { readAfter != nil }
+
+    /// Nothing to send, nothing under way, everything confirmed: the lane may be finished without being overtaken.
+    var isIdle: Bool { !hasMore && !isReading && unacknowledged.isEmpty }
+
+    /// The channel's log is longer now. A head of another epoch is not ours to judge: the next page tells.
+    mutating func advanced(to position: Position) {
+        if position.epoch == epoch { head = max(head, position.offset) }
+    }
+
+    /// Takes the notice that is owed, if the window has room.
+    mutating func takeNotice(window: Int) -> Frame? {
+        guard let frame = notice, unacknowledgedBytes < window else { return nil }
+        notice = nil
+        track(sent, cost: FrameCost.overhead)
+        return frame
+    }
+
+    /// Starts the next read, when there is something to read and room in the window.
+    mutating func startRead(window: Int, readBytes: Int) -> (after: Offset, upTo: Offset?, bytes: Int)? {
+        guard notice == nil, !isReading, limit > sent, unacknowledgedBytes < window else { return nil }
+        readAfter = sent
+        return (sent, upTo, min(readBytes, window - unacknowledgedBytes))
+    }
+
+    /// The read brought nothing.
+    mutating func readFailed() { readAfter = nil }
+
+    enum PageResult {
+        /// Send these, in order.
+        case send([Frame])
+        /// The log is another one now; the session has to start over.
+        case otherEpoch
+        /// The store's answer has a hole; the session can't go on.
+        case broken
+    }
+
+    /// Takes the answer to a read.
+    mutating func take(_ page: SessionPage) -> PageResult {
+        guard let after = readAfter else { return .send([]) }
+        readAfter = nil
+        guard page.epoch == epoch else { return .otherEpoch }
+        head = max(head, page.head)
+        // An acknowledgement moved on meanwhile: what was read is behind it.
+        guard after == sent, notice == nil else { return .send([]) }
+        var frames: [Frame] = []
+        frames.reserveCapacity(page.items.count)
+        if page.first > sent {
+            // Trimmed while we were sending: trimming ignores cursors, and the device is told.
+            frames.append(.gap(Gap(from: Position(epoch: epoch, offset: sent), first: page.first)))
+            sent = page.first
+            track(sent, cost: FrameCost.overhead)
+        }
+        for item in page.items {
+            let frame: Frame
+            switch item {
+            case .entry(let entry):
+                guard entry.previous == sent, entry.offset > sent else { return .broken }
+                if entry.offset > (upTo ?? .max) { return finish(frames) }
+                sent = entry.offset
+                frame = .deliver(Deliver(entry: entry, redelivered: entry.offset <= redeliveredUpTo))
+            case .skip(let skip):
+                guard skip.previous == sent, skip.to > sent else { return .broken }
+                var skip = skip
+                skip.to = min(skip.to, upTo ?? .max)
+                if skip.to <= sent { return finish(frames) }
+                sent = skip.to
+                frame = .skip(skip)
+            }
+            track(sent, cost: FrameCost.of(frame))
+            frames.append(frame)
+        }
+        // Nothing left up to the head the page itself names: believe it, or the same read would be made for ever. A page
+        // older than the last wake is asked for again.
+        if frames.isEmpty, page.head == head {
+            head = sent
+            if upTo != nil { upTo = sent }
+        }
+        head = max(head, sent)
+        return finish(frames)
+    }
+
+    private mutating func finish(_ frames: [Frame]) -> PageResult {
+        assert((acknowledged ?? 0) <= sent)
+        takeUpNext()
+        return .send(frames)
+    }
+
+    enum AcknowledgeResult { case moved(Position), old, beyond }
+
+    /// Takes the device's word that it is done with everything up to `offset`.
+    ///
+    /// A device that was cut off may confirm more than this link sent, when its cursor did not fit into CONNECT: then
+    /// sending goes on behind it. Nothing beyond the log's end can have been received.
+    mutating func acknowledge(_ offset: Offset) -> AcknowledgeResult {
+        guard offset <= max(limit, sent) else { return .beyond }
+        if let acknowledged, offset <= acknowledged { return .old }
+        acknowledged = offset
+        while let first = unacknowledged.first, first.offset <= offset {
+            unacknowledgedBytes -= first.cost
+            unacknowledged.removeFirst()
+        }
+        if offset > sent {
+            sent = offset
+            notice = nil
+            takeUpNext()
+        }
+        assert(unacknowledgedBytes >= 0)
+        return .moved(Position(epoch: epoch, offset: offset))
+    }
+
+    /// The right to the channel changed: a leave sets the end, a new join starts a range behind the old one's.
+    /// - Returns: whether the epoch changed, so that a new lane is needed.
+    mutating func change(_ channel: SessionChannel) -> Bool {
+        guard channel.head.epoch == epoch else {
+            let from = Position(epoch: epoch, offset: acknowledged ?? sent)
+            var fresh = channel
+            fresh.cursor = from
+            fresh.sent = fresh.sent ?? 0
+            self = ChannelSender(fresh)
+            return true
+        }
+        head = max(head, channel.head.offset)
+        if let upTo, sent < upTo, channel.after >= upTo {
+            next = channel
+        } else {
+            apply(channel)
+        }
+        return false
+    }
+
+    private mutating func takeUpNext() {
+        guard let channel = next, let upTo, sent >= upTo else { return }
+        next = nil
+        apply(channel)
+    }
+
+    private mutating func apply(_ channel: SessionChannel) {
+        upTo = channel.upTo
+        guard channel.after > sent, notice == nil else { return }
+        notice = .skip(Skip(previous: sent, to: channel.after, reason: .notEntitled))
+        sent = channel.after
+        head = max(head, sent)
+        // A read under way began before the new start; its answer is dropped.
+    }
+
+    private mutating func track(_ offset: Offset, cost: Int) {
+        assert((unacknowledged.last?.offset ?? 0) <= offset)
+        unacknowledged.append((offset, cost))
+        unacknowledgedBytes += cost
+    }
+
+    /// Where sending starts, and what has to be said first.
+    private static func start(
+        _ channel: SessionChannel
+    ) -> (sent: Offset, acknowledged: Offset?, recovery: Recovery, notice: Frame?) {
+        let begin = max(channel.after, channel.first)
+        guard let cursor = channel.cursor else {
+            guard begin > 0 else { return (0, nil, .fresh, nil) }
+            let reason: SkipReason = channel.after >= channel.first ? .notEntitled : .trimmed
+            return (begin, nil, .fresh, .skip(Skip(previous: 0, to: begin, reason: reason)))
+        }
+        guard cursor.epoch == channel.head.epoch else {
+            return (begin, nil, .gap, .gap(Gap(from: cursor, first: begin)))
+        }
+        if cursor.offset > channel.head.offset {
+            // The log is shorter than what was confirmed: say so, and go on from its end.
+            let end = channel.head.offset
+            return (end, nil, .gap, .gap(Gap(from: cursor, first: end)))
+        }
+        guard cursor.offset < begin else { return (cursor.offset, cursor.offset, .recovered, nil) }
+        if channel.first <= channel.after {
+            let skip = Skip(previous: cursor.offset, to: begin, reason: .notEntitled)
+            return (begin, cursor.offset, .recovered, .skip(skip))
+        }
+        return (begin, cursor.offset, .gap, .gap(Gap(from: cursor, first: begin)))
+    }
+}

@@ -1,0 +1,188 @@
+import LonglineWire
+import NIOCore
+
+/// What the server says.
+extension ClientSession {
+    private static let maximumRoomRequests = 16
+
+    /// Before CONNECTED: lanes may overtake it, so what they carry is held.
+    mutating func receivedEarly(_ frame: Frame, lane: LaneID, now: NIODeadline) {
+        guard lane == .control else { return hold(.frame(frame, lane: lane, early: false), now: now) }
+        switch frame {
+        case .connected(let connected): accept(connected, now: now)
+        case .close(let close): end(SessionEnd(close: close, byServer: true), tellPeer: false)
+        default: violated(.unexpectedFrame, "CONNECTED must be the first frame", now: now)
+        }
+    }
+
+    mutating func hold(_ item: HeldFrames.Item, now: NIODeadline) {
+        if !held.hold(item) { violated(.internalError, "too much before CONNECTED", now: now) }
+    }
+
+    private mutating func accept(_ connected: Connected, now: NIODeadline) {
+        guard configuration.versions.contains(connected.version) else {
+            return violated(.versionUnsupported, "a version that was not offered", now: now)
+        }
+        phase = .connected
+        connectBy = nil
+        limits = connected.limits
+        observedAddress = connected.observedAddress
+        takeCursorVersion(connected.cursorVersion)
+        let policy = configuration.heartbeat
+        heartbeat = Heartbeat(
+            policy: policy,
+            interval: policy.interval(
+                minimum: connected.limits.minimumHeartbeat, idleTimeout: connected.limits.idleTimeout),
+            canProbe: supportsPathChange, now: now)
+        actions.append(.connected(connected))
+        while phase == .connected, let item = held.next() {
+            switch item {
+            case .frame(let frame, let lane, _): process(frame, lane: lane, now: now)
+            case .finished(let lane): processFinished(lane, now: now)
+            }
+        }
+        publishAll(now: now)
+    }
+
+    private mutating func takeCursorVersion(_ version: UInt64) {
+        if version < cursorVersion {
+            // The server's record is an older one: it has to learn everything again.
+            movedCursors = Set(cursors.keys)
+        }
+        for (channel, position) in connectCursors where channels[channel]?.receiver.confirmed == position {
+            movedCursors.remove(channel)
+        }
+        cursorVersion = version
+    }
+
+    mutating func process(_ frame: Frame, lane: LaneID, now: NIODeadline) {
+        if lane == .control { return processControl(frame, now: now) }
+        do throws(InboundLanes.Problem) {
+            if case .lane(let header) = frame {
+                try inbound.opened(lane, header)
+                opened(header, now: now)
+            } else {
+                processOnLane(frame, header: try inbound.header(lane), now: now)
+            }
+        } catch {
+            violated(error, now: now)
+        }
+    }
+
+    private mutating func processControl(_ frame: Frame, now: NIODeadline) {
+        switch frame {
+        case .close(let close):
+            end(SessionEnd(close: close, byServer: true), tellPeer: false)
+        case .pong(let pong):
+            if pong.observedAddress != observedAddress {
+                observedAddress = pong.observedAddress
+                actions.append(.observedAddress(pong.observedAddress))
+            }
+        case .ticket(let ticket):
+            actions.append(.storeTicket(ticket))
+        case .refreshed(let refreshed):
+            actions.append(.refreshed(refreshed.credentialExpiry))
+        case .roomAnswer(let answer):
+            if roomRequests.remove(answer.request) != nil { actions.append(.roomAnswered(answer)) }
+        default:
+            violated(.unexpectedFrame, "a frame that has no place on the control lane", now: now)
+        }
+    }
+
+    private mutating func processOnLane(_ frame: Frame, header: LaneHeader, now: NIODeadline) {
+        let channel = header.channel
+        let epoch = header.epoch
+        switch frame {
+        case .published(let published):
+            if modify(channel, { $0.queue.published(published.id) }) == true {
+                actions.append(.published(channel: channel, published))
+            }
+            answered(channel, now: now)
+        case .refused(let refused):
+            processRefused(refused, channel: channel, now: now)
+        case .deliver(let deliver):
+            let result = modify(channel) { $0.receiver.receive(deliver, epoch: epoch) }
+            if take(result, channel: channel, epoch: epoch, now: now) {
+                actions.append(.deliver(channel: channel, epoch: epoch, deliver))
+            }
+        case .skip(let skip):
+            let result = modify(channel) { $0.receiver.receive(skip, epoch: epoch) }
+            if take(result, channel: channel, epoch: epoch, now: now) {
+                actions.append(.skipped(channel: channel, epoch: epoch, skip))
+                if modify(channel, { $0.receiver.confirmAbsent() }) == true { cursorMoved(channel, now: now) }
+            }
+        case .gap(let gap):
+            if let told = modify(channel, { $0.receiver.receive(gap, epoch: epoch) }) ?? nil {
+                actions.append(.gap(channel: channel, epoch: epoch, told))
+            }
+        default:
+            violated(.unexpectedFrame, "a frame that has no place on a channel's lane", now: now)
+        }
+    }
+
+    /// - Returns: whether the item is given to the app.
+    private mutating func take(
+        _ result: ChannelReceiver.Result?, channel: ChannelID, epoch: Epoch, now: NIODeadline
+    ) -> Bool {
+        switch result {
+        case .accept:
+            return true
+        case .lost(let gap):
+            actions.append(.gap(channel: channel, epoch: epoch, gap))
+            return true
+        case .duplicate(confirmed: true):
+            // The server's cursor is behind: what was confirmed did not reach it.
+            if let offset = channels[channel]?.receiver.confirmedOffset(in: epoch) {
+                modify(channel) { $0.acknowledgement.repeatNow(offset, now: now) }
+                acknowledge(channel, now: now)
+            }
+            return false
+        case .broken:
+            close(Close(code: .internalError, reason: "a hole in a channel"), now: now)
+            return false
+        case .duplicate(confirmed: false), nil:
+            return false
+        }
+    }
+
+    private mutating func processRefused(_ refused: Refused, channel: ChannelID, now: NIODeadline) {
+        let delay = configuration.retryDelay
+        switch modify(channel, { $0.queue.refused(refused, retryDelay: delay, now: now) }) {
+        case .givenUp: actions.append(.refused(channel: channel, refused))
+        case .spent: isProducerSpent = true
+        case .retry, .unknown, nil: break
+        }
+        answered(channel, now: now)
+    }
+
+    private mutating func opened(_ header: LaneHeader, now: NIODeadline) {
+        if channels[header.channel] == nil { channels[header.channel] = ClientChannel() }
+        if header.epoch != 0 { modify(header.channel) { $0.receiver.laneOpened(epoch: header.epoch) } }
+    }
+
+    mutating func processFinished(_ lane: LaneID, now: NIODeadline) {
+        guard lane != .control else { return }
+        do throws(InboundLanes.Problem) {
+            _ = try inbound.finished(lane)
+        } catch {
+            violated(error, now: now)
+        }
+    }
+
+    private mutating func violated(_ problem: InboundLanes.Problem, now: NIODeadline) {
+        switch problem {
+        case .reused: violated(.unexpectedFrame, "a lane number used again", now: now)
+        case .tooMany: violated(.limitExceeded, "too many lanes", now: now)
+        case .noHeader: violated(.unexpectedFrame, "a lane without a header", now: now)
+        case .secondHeader: violated(.unexpectedFrame, "a second header on a lane", now: now)
+        }
+    }
+
+    mutating func sendRequest(_ frame: Frame, request: UInt64, now: NIODeadline) -> Bool {
+        guard phase == .connected, roomRequests.count < Self.maximumRoomRequests,
+            roomRequests.insert(request).inserted
+        else { return false }
+        send(frame, lane: .control, owed: true, now: now)
+        return true
+    }
+}

@@ -1,0 +1,19 @@
+import LonglineWire
+import NIOCore
+
+/// What a frame weighs in a channel's window and in held frames: its payload and a fixed overhead, the same on both
+/// sides whatever the encoding.
+enum FrameCost {
+    /// Bytes counted for everything but the payload.
+    static let overhead = 128
+
+    static func of(_ payload: ByteBuffer) -> Int { payload.readableBytes + overhead }
+
+    static func of(_ frame: Frame) -> Int {
+        switch frame {
+        case .publish(let publish): of(publish.payload)
+        case .deliver(let deliver): of(deliver.entry.payload)
+        default: overhead
+        }
+    }
+}

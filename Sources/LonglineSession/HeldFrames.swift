@@ -1,0 +1,48 @@
+import LonglineWire
+import NIOCore
+
+/// What arrived before it may be read: frames and ends of lanes in their order, bounded in bytes.
+struct HeldFrames {
+    enum Item {
+        case frame(Frame, lane: LaneID, early: Bool)
+        case finished(LaneID)
+    }
+
+    /// The limit in bytes of ``FrameCost``; a finished lane costs a frame's overhead.
+    let limit: Int
+    private var items = CircularBuffer<Item>()
+    private(set) var bytes = 0
+
+    init(limit: Int) { self.limit = limit }
+
+    var isEmpty: Bool { items.isEmpty }
+
+    /// Keeps an item; false when it doesn't fit, and then it is not kept.
+    mutating func hold(_ item: Item) -> Bool {
+        let cost = Self.cost(item)
+        guard bytes + cost <= limit else { return false }
+        bytes += cost
+        items.append(item)
+        return true
+    }
+
+    /// Takes the oldest item.
+    mutating func next() -> Item? {
+        guard let item = items.popFirst() else { return nil }
+        bytes -= Self.cost(item)
+        assert(bytes >= 0)
+        return item
+    }
+
+    mutating func removeAll() {
+        items.removeAll()
+        bytes = 0
+    }
+
+    private static func cost(_ item: Item) -> Int {
+        switch item {
+        case .frame(let frame, _, _): FrameCost.of(frame)
+        case .finished: FrameCost.overhead
+        }
+    }
+}

@@ -1,0 +1,13 @@
+import LonglineWire
+import NIOCore
+
+/// The open lane that one side has for one channel.
+struct OutboundLane {
+    let id: LaneID
+    /// The epoch its header names; 0 when it was not known.
+    let epoch: Epoch
+    /// Whether the link takes more on it without delay.
+    var isWritable = true
+    /// When a frame was last sent on it or answered.
+    var lastUse: NIODeadline
+}

@@ -1,0 +1,165 @@
+public import LonglineWire
+public import NIOCore
+
+/// Delivery: which channel reads next, and on which lane it sends.
+extension ServerSession {
+    private static let readRetryDelay = TimeAmount.seconds(1)
+
+    /// The channel's log grew. It only wakes the channel's sender, which reads the log.
+    public mutating func logAdvanced(_ channel: ChannelID, head: Position, now: NIODeadline) {
+        guard case .up = phase else { return }
+        modify(channel) { $0.sender?.advanced(to: head) }
+        advance(channel, now: now)
+    }
+
+    /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``.
+    public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {
+        guard case .up = phase, let state = channels[channel], state.sender?.isReading == true else { return }
+        readsUnderWay -= 1
+        switch modify(channel, { $0.sender?.take(page) }) ?? nil {
+        case .send(let frames):
+            for frame in frames { send(frame, channel: channel, now: now) }
+            advance(channel, now: now)
+            startReads(now: now)
+        case .otherEpoch:
+            // The next CONNECT finds the new log and tells each channel's gap.
+            end(Close(code: .normal, reason: "a channel's log was replaced"), tellPeer: true)
+        case .broken:
+            end(Close(code: .internalError, reason: "a hole in a channel's log"), tellPeer: true)
+        case nil:
+            break
+        }
+    }
+
+    /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``: not now. It is tried again in a second.
+    public mutating func readFailed(_ channel: ChannelID, now: NIODeadline) {
+        guard case .up = phase, channels[channel]?.sender?.isReading == true else { return }
+        readsUnderWay -= 1
+        modify(channel) { $0.sender?.readFailed() }
+        failedReads.insert(channel)
+        retryReadsAt = retryReadsAt ?? now + Self.readRetryDelay
+        startReads(now: now)
+    }
+
+    /// The user's right to a channel changed: a join, a leave, or a room made again.
+    public mutating func channelChanged(_ channel: SessionChannel, now: NIODeadline) {
+        guard case .up = phase else { return }
+        let mayReceive = identity?.mayReceive == true
+        if channels[channel.channel] == nil { channels[channel.channel] = ServerChannel() }
+        let reset = modify(channel.channel) { state in
+            let wasReading = state.sender?.isReading ?? false
+            state.isMember = channel.upTo == nil
+            guard mayReceive else { return false }
+            if state.sender == nil {
+                state.sender = ChannelSender(channel)
+                return false
+            }
+            return (state.sender?.change(channel) ?? false) && wasReading
+        }
+        // The old log's read is not waited for any more; its answer finds a sender that doesn't read.
+        if reset == true { readsUnderWay -= 1 }
+        advance(channel.channel, now: now)
+    }
+
+    private func isCurrent(_ header: LaneHeader) -> Bool {
+        channels[header.channel]?.sender?.epoch == header.epoch
+    }
+
+    mutating func processAcknowledge(_ acknowledge: Acknowledge, header: LaneHeader, now: NIODeadline) {
+        // Another life of the log, or a channel that isn't the user's any more: means nothing here.
+        guard isCurrent(header) else { return }
+        switch modify(header.channel, { $0.sender?.acknowledge(acknowledge.offset) }) ?? nil {
+        case .moved(let position):
+            actions.append(.storeCursor(channel: header.channel, position: position))
+            modify(header.channel) { $0.lane?.lastUse = now }
+            advance(header.channel, now: now)
+        case .beyond:
+            violated(.unexpectedFrame, "an acknowledgement of what was never sent", now: now)
+        case .old, nil:
+            break
+        }
+    }
+
+    /// Sends what is owed and puts the channel in the queue for a read, if it may read now.
+    mutating func advance(_ channel: ChannelID, now: NIODeadline) {
+        let window = window
+        while case .up = phase, let notice = modify(channel, { $0.takeNotice(window: window) }) ?? nil {
+            send(notice, channel: channel, now: now)
+        }
+        let queue = modify(channel) { state in
+            guard !state.isQueued, state.wantsRead(window: window) else { return false }
+            state.isQueued = true
+            return true
+        }
+        if queue == true { readQueue.append(channel) }
+        startReads(now: now)
+    }
+
+    /// Starts reads in the order in which the channels asked, a few at a time.
+    private mutating func startReads(now: NIODeadline) {
+        while case .up = phase, readsUnderWay < configuration.maximumReads, let channel = readQueue.popFirst() {
+            let window = window
+            let bytes = configuration.readBytes
+            let read = modify(channel) { state in
+                state.isQueued = false
+                return state.wantsRead(window: window) ? state.sender?.startRead(window: window, readBytes: bytes) : nil
+            }
+            if let read = read ?? nil {
+                readsUnderWay += 1
+                actions.append(
+                    .read(channel: channel, after: read.after, upTo: read.upTo, maximumBytes: read.bytes))
+            }
+        }
+    }
+
+    // MARK: Lanes
+
+    /// Sends on the channel's lane, opened when there is none or when it names another epoch.
+    mutating func send(_ frame: Frame, channel: ChannelID, now: NIODeadline) {
+        guard let state = channels[channel] else { return }
+        let epoch = state.epoch
+        if let lane = state.lane, lane.epoch == epoch {
+            modify(channel) { $0.lane?.lastUse = now }
+            actions.append(.send(frame, lane: lane.id))
+            return
+        }
+        // What the old lane carried belongs to a log that is no more, or to no log at all.
+        if let lane = state.lane { finish(lane, of: channel) }
+        let lane = OutboundLane(id: LaneID(rawValue: nextLane), epoch: epoch, lastUse: now)
+        nextLane += 1
+        outbound[lane.id] = channel
+        modify(channel) { $0.lane = lane }
+        actions.append(.openLane(lane.id))
+        actions.append(.send(.lane(LaneHeader(channel: channel, epoch: epoch)), lane: lane.id))
+        actions.append(.send(frame, lane: lane.id))
+        sweepAt = sweepAt ?? now + configuration.laneIdleTime
+    }
+
+    private mutating func finish(_ lane: OutboundLane, of channel: ChannelID) {
+        outbound[lane.id] = nil
+        modify(channel) { $0.lane = nil }
+        actions.append(.finishLane(lane.id))
+    }
+
+    /// Finishes lanes that were quiet for long and have nothing unacknowledged: a lane finished earlier could be overtaken
+    /// by the channel's next one.
+    mutating func sweepLanes(now: NIODeadline) {
+        sweepAt = nil
+        for (channel, state) in channels {
+            guard let lane = state.lane, state.isIdle, now >= lane.lastUse + configuration.laneIdleTime else {
+                continue
+            }
+            finish(lane, of: channel)
+            forgetIfUnused(channel)
+        }
+        if !outbound.isEmpty { sweepAt = now + configuration.laneIdleTime }
+    }
+
+    /// Drops a channel that was kept only to refuse publishes.
+    mutating func forgetIfUnused(_ channel: ChannelID) {
+        guard let state = channels[channel], state.sender == nil, !state.isMember, state.inboundLanes == 0,
+            state.gate.isEmpty, state.lane == nil
+        else { return }
+        channels[channel] = nil
+    }
+}

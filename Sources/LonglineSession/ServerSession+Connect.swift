@@ -1,0 +1,97 @@
+public import LonglineWire
+public import NIOCore
+
+/// From `CONNECT` to a session that is up, and the life of its credential.
+extension ServerSession {
+    mutating func connectReceived(_ connect: Connect, early: Bool, now: NIODeadline) {
+        // A token's CONNECT is not ours to take from a flight that may be a replay: it waits for the handshake.
+        if early, !handshakeComplete, case .token = connect.credential {
+            phase = .deferred(connect)
+        } else {
+            authenticate(connect, now: now)
+        }
+    }
+
+    mutating func authenticate(_ connect: Connect, now: NIODeadline) {
+        guard let version = configuration.versions.first(where: connect.versions.contains) else {
+            return violated(.versionUnsupported, "no protocol version in common", now: now)
+        }
+        producer = connect.producer
+        phase = .authenticating(connect, version: version)
+        actions.append(.authenticate(connect))
+    }
+
+    /// Answers ``ServerAction/authenticate(_:)``.
+    /// - Parameter time: the server's wall clock, in milliseconds since 1970.
+    public mutating func authenticated(_ grant: SessionGrant, time: UInt64, now: NIODeadline) {
+        guard case .authenticating(let connect, let version) = phase else { return }
+        phase = .up
+        connectBy = nil
+        identity = grant.identity
+        setExpiry(grant.identity, time: time, now: now)
+        var answers: [ChannelAnswer] = []
+        // The device knows best where it goes on: one restored from a backup is behind the stored cursor.
+        let claimed = Dictionary(
+            connect.cursors.map { ($0.channel, $0.position) }, uniquingKeysWith: { first, _ in first })
+        for var channel in grant.channels {
+            channel.cursor = claimed[channel.channel] ?? channel.cursor
+            var state = ServerChannel(isMember: channel.upTo == nil)
+            if grant.identity.mayReceive {
+                let sender = ChannelSender(channel)
+                if answers.count < FrameLimits.maximumCursors {
+                    answers.append(
+                        ChannelAnswer(channel: channel.channel, head: channel.head, recovery: sender.recovery))
+                }
+                state.sender = sender
+            }
+            channels[channel.channel] = state
+        }
+        let connected = Connected(
+            version: version, session: grant.session, resumed: grant.resumed, serverTime: time,
+            observedAddress: observedAddress, credentialExpiry: grant.identity.expiry, limits: configuration.limits,
+            cursorVersion: grant.cursorVersion, channels: answers)
+        actions.append(.send(.connected(connected), lane: .control))
+        if let ticket = grant.ticket { actions.append(.send(.ticket(ticket), lane: .control)) }
+        establish(now: now)
+        for channel in grant.channels { advance(channel.channel, now: now) }
+        while case .up = phase, let item = held.next() {
+            switch item {
+            case .frame(let frame, let lane, let early): process(frame, lane: lane, early: early, now: now)
+            case .finished(let lane): processFinished(lane, now: now)
+            }
+        }
+    }
+
+    /// Answers ``ServerAction/authenticate(_:)`` or ``ServerAction/refresh(token:)`` with a refusal, which closes.
+    public mutating func rejected(_ close: Close, now: NIODeadline) { end(close, tellPeer: true) }
+
+    /// From here on the session has effects on others, once both CONNECT is accepted and the handshake complete.
+    mutating func establish(now: NIODeadline) {
+        guard case .up = phase, handshakeComplete, !isEstablished else { return }
+        isEstablished = true
+        actions.append(.established)
+        while case .up = phase, let frame = deferredRequests.popFirst() {
+            processControl(frame, now: now)
+        }
+    }
+
+    /// Answers ``ServerAction/refresh(token:)``.
+    /// - Parameter time: the server's wall clock, in milliseconds since 1970.
+    public mutating func refreshed(_ identity: SessionIdentity, time: UInt64, now: NIODeadline) {
+        guard case .up = phase, isRefreshing else { return }
+        isRefreshing = false
+        guard let old = self.identity, old.tenant == identity.tenant, old.user == identity.user,
+            old.device == identity.device
+        else { return violated(.forbidden, "the token names somebody else", now: now) }
+        self.identity = identity
+        setExpiry(identity, time: time, now: now)
+        actions.append(.send(.refreshed(Refreshed(credentialExpiry: identity.expiry)), lane: .control))
+    }
+
+    private mutating func setExpiry(_ identity: SessionIdentity, time: UInt64, now: NIODeadline) {
+        // A year is as good as for ever, and can't overflow.
+        let year: UInt64 = 366 * 24 * 3_600_000
+        let left = identity.expiry > time ? min(identity.expiry - time, year) : 0
+        expiresAt = now + .milliseconds(Int64(left)) + configuration.credentialGrace
+    }
+}

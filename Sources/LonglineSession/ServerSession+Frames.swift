@@ -1,0 +1,173 @@
+public import LonglineWire
+public import NIOCore
+
+/// What a client says once the session is up.
+extension ServerSession {
+    /// Requests of the control lane kept for the end of the handshake.
+    private static let maximumDeferredRequests = 64
+
+    mutating func process(_ frame: Frame, lane: LaneID, early: Bool, now: NIODeadline) {
+        if lane == .control { return processControl(frame, now: now) }
+        do throws(InboundLanes.Problem) {
+            switch frame {
+            case .lane(let header):
+                try inbound.opened(lane, header)
+                opened(header, now: now)
+            case .publish(let publish):
+                processPublish(publish, channel: try inbound.header(lane).channel, now: now)
+            case .acknowledge(let acknowledge):
+                processAcknowledge(acknowledge, header: try inbound.header(lane), now: now)
+            default:
+                violated(.unexpectedFrame, "a frame that has no place on a channel's lane", now: now)
+            }
+        } catch {
+            violated(error, now: now)
+        }
+    }
+
+    mutating func processControl(_ frame: Frame, now: NIODeadline) {
+        switch frame {
+        case .close:
+            end(Close(code: .normal), tellPeer: false)
+        case .ping(let ping):
+            actions.append(
+                .send(.pong(Pong(nonce: ping.nonce, observedAddress: observedAddress)), lane: .control))
+        case .refresh, .join, .leave:
+            guard handshakeComplete else {
+                guard deferredRequests.count < Self.maximumDeferredRequests else {
+                    return violated(.limitExceeded, "too many requests in early data", now: now)
+                }
+                deferredRequests.append(frame)
+                return
+            }
+            processRequest(frame, now: now)
+        default:
+            violated(.unexpectedFrame, "a frame that has no place on the control lane", now: now)
+        }
+    }
+
+    private mutating func processRequest(_ frame: Frame, now: NIODeadline) {
+        switch frame {
+        case .refresh(let refresh):
+            guard !isRefreshing else { return violated(.limitExceeded, "a refresh is under way", now: now) }
+            isRefreshing = true
+            actions.append(.refresh(token: refresh.token))
+        case .join(let request):
+            if admits(request, now: now) { actions.append(.join(request)) }
+        case .leave(let request):
+            if admits(request, now: now) { actions.append(.leave(request)) }
+        default:
+            assertionFailure("only requests are deferred")
+        }
+    }
+
+    private mutating func admits(_ request: RoomRequest, now: NIODeadline) -> Bool {
+        guard !roomRequests.contains(request.request) else {
+            violated(.unexpectedFrame, "a request number that waits for its answer", now: now)
+            return false
+        }
+        let refusal: RefusalCode
+        if identity?.mayJoin != true {
+            refusal = .forbidden
+        } else if roomRequests.count >= configuration.maximumRoomRequests {
+            refusal = .overloaded
+        } else {
+            roomRequests.insert(request.request)
+            return true
+        }
+        let answer = RoomAnswer(request: request.request, refusal: refusal, position: Position(epoch: 0, offset: 0))
+        actions.append(.send(.roomAnswer(answer), lane: .control))
+        return false
+    }
+
+    mutating func processFinished(_ lane: LaneID, now: NIODeadline) {
+        // The end of lane 0 says nothing: the session ends by CLOSE or with its link.
+        guard lane != .control else { return }
+        do throws(InboundLanes.Problem) {
+            guard let header = try inbound.finished(lane) else { return }
+            modify(header.channel) { $0.inboundLanes -= 1 }
+            forgetIfUnused(header.channel)
+        } catch {
+            violated(error, now: now)
+        }
+    }
+
+    private mutating func opened(_ header: LaneHeader, now: NIODeadline) {
+        if channels[header.channel] == nil {
+            // Not the user's channel: kept only to refuse what is published, and bounded like the lanes.
+            let strangers = channels.values.reduce(0) { $0 + ($1.sender == nil && !$1.isMember ? 1 : 0) }
+            guard strangers < configuration.maximumLanes else {
+                return violated(.limitExceeded, "lanes for too many unknown channels", now: now)
+            }
+            channels[header.channel] = ServerChannel()
+        }
+        modify(header.channel) { $0.inboundLanes += 1 }
+    }
+
+    private mutating func violated(_ problem: InboundLanes.Problem, now: NIODeadline) {
+        switch problem {
+        case .reused: violated(.unexpectedFrame, "a lane number used again", now: now)
+        case .tooMany: violated(.limitExceeded, "too many lanes", now: now)
+        case .noHeader: violated(.unexpectedFrame, "a lane without a header", now: now)
+        case .secondHeader: violated(.unexpectedFrame, "a second header on a lane", now: now)
+        }
+    }
+
+    // MARK: Publishing
+
+    private mutating func processPublish(_ publish: Publish, channel: ChannelID, now: NIODeadline) {
+        guard let state = channels[channel], let producer else { return }
+        let cost = FrameCost.of(publish.payload)
+        guard state.gate.count < Int(clamping: configuration.limits.maximumUnacknowledged),
+            state.gate.isEmpty || state.gate.bytes + cost <= window
+        else { return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now) }
+        if let code = refusal(of: publish, channel: channel, isMember: state.isMember) {
+            modify(channel) { $0.gate.admit(publish, answer: .refused(Refused(id: publish.id, code: code))) }
+            sendAnswers(channel, now: now)
+        } else {
+            modify(channel) { $0.gate.admit(publish) }
+            actions.append(.append(channel: channel, producer: producer, publish: publish))
+        }
+    }
+
+    private func refusal(of publish: Publish, channel: ChannelID, isMember: Bool) -> RefusalCode? {
+        guard identity?.mayPublish == true else { return .forbidden }
+        guard isMember else { return .unknownChannel }
+        guard publish.id > 0, publish.after < publish.id else { return .invalidID }
+        guard publish.payload.readableBytes <= Int(clamping: configuration.limits.maximumPayload) else {
+            return .payloadTooLarge
+        }
+        if publish.recipient != nil, case .room = channel { return .unknownRecipient }
+        return nil
+    }
+
+    /// Answers ``ServerAction/append(channel:producer:publish:)``. Results may come in any order; they leave in the order
+    /// of the publishes.
+    public mutating func appended(channel: ChannelID, id: PublishID, outcome: PublishOutcome, now: NIODeadline) {
+        guard case .up = phase else { return }
+        let frame: Frame =
+            switch outcome {
+            case .published(let published): .published(published)
+            case .refused(let refused): .refused(refused)
+            }
+        guard modify(channel, { $0.gate.answer(id, frame) }) == true else { return }
+        sendAnswers(channel, now: now)
+    }
+
+    private mutating func sendAnswers(_ channel: ChannelID, now: NIODeadline) {
+        while let answer = modify(channel, { $0.gate.nextAnswer() }) ?? nil {
+            send(answer, channel: channel, now: now)
+        }
+    }
+
+    // MARK: Rooms
+
+    /// Answers ``ServerAction/join(_:)`` or ``ServerAction/leave(_:)``.
+    /// - Parameter channel: the room as the session may read it from now on (after a leave with
+    ///   ``SessionChannel/upTo``); nil when nothing changed.
+    public mutating func roomAnswered(_ answer: RoomAnswer, channel: SessionChannel?, now: NIODeadline) {
+        guard case .up = phase, roomRequests.remove(answer.request) != nil else { return }
+        actions.append(.send(.roomAnswer(answer), lane: .control))
+        if let channel { channelChanged(channel, now: now) }
+    }
+}
