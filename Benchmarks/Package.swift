@@ -1,0 +1,33 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+/// A benchmark is an executable of its own, so that running one builds no more than it needs: `Sources/NAME/main.swift`
+/// and one line in the list below. The first line of main.swift is what `scripts/bench list` shows.
+func benchmark(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(name: name, dependencies: ["BenchmarkHarness"] + dependencies, swiftSettings: settings)
+}
+
+func longline(_ product: String) -> Target.Dependency { .product(name: product, package: "longline") }
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+
+let package = Package(
+    name: "longline-benchmarks",
+    dependencies: [
+        .package(name: "longline", path: ".."),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        .target(
+            name: "BenchmarkHarness", dependencies: [.product(name: "Histogram", package: "hdrhistogram-swift")],
+            swiftSettings: settings),
+        benchmark("wire", [longline("LonglineWire"), nioCore]),
+    ]
+)
