@@ -186,7 +186,7 @@ VALID = [
         "expiry": "1767312000201", "payload": "00"}),
     ("deliver the recipient's copy of a direct message", "DELIVER", {
         "redelivered": False, "kind": "message", "offset": "77", "previous": "0", "sender": "alice",
-        "device": "tablet", "producer": PRODUCER, "publishID": "13", "recipient": "bob",
+        "device": "tablet", "producer": PRODUCER, "publishID": "13",
         "origin": {"epoch": EPOCH, "offset": "1303"}, "time": "1767225600201", "expiry": "1767312000201",
         "payload": "00"}),
     ("deliver a join", "DELIVER", {
