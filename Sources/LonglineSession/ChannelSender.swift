@@ -96,8 +96,8 @@ struct ChannelSender {
         case broken
     }
 
-    /// Takes the answer to a read.
-    mutating func take(_ page: SessionPage) -> PageResult {
+    /// Takes the answer to a read. What the window has no room for is dropped and read again later.
+    mutating func take(_ page: SessionPage, window: Int) -> PageResult {
         guard let after = readAfter else { return .send([]) }
         readAfter = nil
         guard page.epoch == epoch else { return .otherEpoch }
@@ -113,6 +113,7 @@ struct ChannelSender {
             track(sent, cost: FrameCost.overhead)
         }
         for item in page.items {
+            guard unacknowledgedBytes < window else { break }
             let frame: Frame
             switch item {
             case .entry(let entry):
@@ -133,7 +134,7 @@ struct ChannelSender {
         }
         // Nothing left up to the head the page itself names: believe it, or the same read would be made for ever. A page
         // older than the last wake is asked for again.
-        if frames.isEmpty, page.head == head {
+        if frames.isEmpty, page.items.isEmpty, page.head == head {
             head = sent
             if upTo != nil { upTo = sent }
         }

@@ -11,9 +11,10 @@ extension ClientSession {
     /// Sends what waits in a channel, as far as its window and the link allow.
     mutating func publish(_ channel: ChannelID, now: NIODeadline) {
         guard phase == .connected || (phase == .connecting && earlyBytes > 0) else { return }
-        let window = limits.map { Int(clamping: $0.channelWindow) } ?? configuration.initialWindow
+        let window = limits.map { Int(clamping: $0.channelWindow) } ?? EarlyAllowance.bytes
         let limit = min(
-            FrameLimits.maximumUnacknowledged, limits.map { Int(clamping: max(1, $0.maximumUnacknowledged)) } ?? .max)
+            FrameLimits.maximumUnacknowledged,
+            limits.map { Int(clamping: max(1, $0.maximumUnacknowledged)) } ?? EarlyAllowance.publishes)
         let onlyUnresolved = isProducerSpent
         while channels[channel]?.lane?.isWritable ?? true {
             if phase == .connecting, !fitsEarly(channel) { break }

@@ -120,7 +120,7 @@ public struct ClientSession: Sendable {
         actions.append(.send(.connect(connect), lane: .control))
         // A ticket says that the server knows this producer, so that its ledger makes a replayed flight harmless.
         if case .ticket = credential {
-            earlyBytes = configuration.earlyBytes
+            earlyBytes = min(configuration.earlyBytes, EarlyAllowance.bytes)
             publishAll(now: now)
         }
     }

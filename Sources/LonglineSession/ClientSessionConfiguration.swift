@@ -10,10 +10,9 @@ public struct ClientSessionConfiguration: Sendable {
     public var heartbeat = HeartbeatPolicy()
     /// From `CONNECT` to its answer; then the link ends.
     public var connectTimeout: TimeAmount = .seconds(15)
-    /// Bytes of publishes sent before `CONNECTED`, as the server holds only so much for an unproven client.
+    /// Bytes of publishes sent before `CONNECTED`, all channels together: at most 64 KiB, as the server holds only so much
+    /// for an unproven client. A publish counts its payload and 128 bytes.
     public var earlyBytes = 64 * 1024
-    /// Unacknowledged bytes per channel before `CONNECTED` names the server's window.
-    public var initialWindow = 64 * 1024
     /// Rows kept per channel; ``ClientSession/enqueue(_:now:)`` answers false beyond it.
     public var maximumOutbox = 16 * 1024
     /// Server lanes open (or announced by a higher number) at once.

@@ -17,3 +17,12 @@ enum FrameCost {
         }
     }
 }
+
+/// What a client may have unacknowledged in one channel before CONNECTED names the limits, and so what every server
+/// grants whatever its limits are.
+enum EarlyAllowance {
+    /// Bytes, counted by ``FrameCost``.
+    static let bytes = 64 * 1024
+    /// Publishes: as many as fit into ``bytes``.
+    static let publishes = bytes / FrameCost.overhead
+}

@@ -16,7 +16,8 @@ extension ServerSession {
     public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {
         guard case .up = phase, let state = channels[channel], state.sender?.isReading == true else { return }
         readsUnderWay -= 1
-        switch modify(channel, { $0.sender?.take(page) }) ?? nil {
+        let window = window
+        switch modify(channel, { $0.sender?.take(page, window: window) }) ?? nil {
         case .send(let frames):
             for frame in frames { send(frame, channel: channel, now: now) }
             advance(channel, now: now)

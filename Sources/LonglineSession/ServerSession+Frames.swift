@@ -118,8 +118,9 @@ extension ServerSession {
     private mutating func processPublish(_ publish: Publish, channel: ChannelID, now: NIODeadline) {
         guard let state = channels[channel], let producer else { return }
         let cost = FrameCost.of(publish.payload)
-        guard state.gate.count < Int(clamping: configuration.limits.maximumUnacknowledged),
-            state.gate.isEmpty || state.gate.bytes + cost <= window
+        let limit = max(Int(clamping: configuration.limits.maximumUnacknowledged), EarlyAllowance.publishes)
+        guard state.gate.count < limit,
+            state.gate.isEmpty || state.gate.bytes + cost <= max(window, EarlyAllowance.bytes)
         else { return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now) }
         if let code = refusal(of: publish, channel: channel, isMember: state.isMember) {
             modify(channel) { $0.gate.admit(publish, answer: .refused(Refused(id: publish.id, code: code))) }
