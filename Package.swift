@@ -14,9 +14,12 @@ if Context.environment["LONGLINE_STRICT"] == "1" {
 }
 
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 let jwtKit = Target.Dependency.product(name: "JWTKit", package: "jwt-kit")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 
 let package = Package(
     name: "longline",
@@ -24,9 +27,11 @@ let package = Package(
         .library(name: "QUICEngine", targets: ["QUICEngine"]),
         .library(name: "LonglineWire", targets: ["LonglineWire"]),
         .library(name: "LonglineSession", targets: ["LonglineSession"]),
+        .library(name: "LonglineClient", targets: ["LonglineClient"]),
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
@@ -52,12 +57,28 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
+            name: "LonglineLinks", dependencies: ["LonglineSession", "LonglineWire", nioCore], swiftSettings: settings),
+        .target(
             name: "LonglineServer",
             dependencies: ["LonglineSession", "LonglineStore", "LonglineWire", crypto, jwtKit, logging, nioCore],
             swiftSettings: settings),
         .target(
+            name: "LonglineClient",
+            dependencies: [
+                "LonglineLinks", "LonglineSession", "LonglineWire", deque, logging, nioCore, nioPosix,
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ],
+            swiftSettings: settings),
+        .target(
             name: "LonglineTestKit",
             dependencies: ["LonglineSession", "LonglineWire", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "LonglineClientTests",
+            dependencies: [
+                "LonglineClient", "LonglineLinks", "LonglineSession", "LonglineWire", "LonglineTestKit", logging,
+                nioCore, nioEmbedded, nioPosix,
+            ],
+            swiftSettings: settings),
         .testTarget(
             name: "LonglineServerTests",
             dependencies: [

@@ -1,0 +1,55 @@
+import Synchronization
+
+/// Tells any number of readers of every value, each reader through a bounded buffer that drops its oldest.
+final class Broadcast<Element: Sendable>: Sendable {
+    private struct State {
+        var latest: Element?
+        var readers: [UInt64: AsyncStream<Element>.Continuation] = [:]
+        var nextReader: UInt64 = 0
+    }
+
+    private let state: Mutex<State>
+    private let replaysLatest: Bool
+    private let limit: Int
+
+    /// - Parameters:
+    ///   - replaysLatest: whether a new reader first gets the last value sent.
+    ///   - limit: values kept for a reader that lags.
+    init(replaysLatest: Bool, initial: Element? = nil, limit: Int = 256) {
+        self.replaysLatest = replaysLatest
+        self.limit = limit
+        state = Mutex(State(latest: initial))
+    }
+
+    var latest: Element? { state.withLock { $0.latest } }
+
+    func send(_ element: Element) {
+        state.withLock { state in
+            if replaysLatest { state.latest = element }
+            for reader in state.readers.values { reader.yield(element) }
+        }
+    }
+
+    func stream() -> AsyncStream<Element> {
+        AsyncStream(bufferingPolicy: .bufferingNewest(limit)) { continuation in
+            let id = state.withLock { state in
+                state.nextReader += 1
+                state.readers[state.nextReader] = continuation
+                if let latest = state.latest { continuation.yield(latest) }
+                return state.nextReader
+            }
+            continuation.onTermination = { [weak self] _ in
+                _ = self?.state.withLock { $0.readers.removeValue(forKey: id) }
+            }
+        }
+    }
+
+    /// Ends every stream.
+    func finish() {
+        let readers = state.withLock { state in
+            defer { state.readers = [:] }
+            return state.readers
+        }
+        for reader in readers.values { reader.finish() }
+    }
+}

@@ -1,0 +1,73 @@
+public import LonglineWire
+
+/// What the client could not do.
+public struct ClientError: Error, Sendable, CustomStringConvertible {
+    /// The kinds of failure.
+    public enum Code: String, Sendable {
+        /// The configuration makes no sense; the message says which part.
+        case invalidConfiguration
+        /// The client isn't connected, and the operation needs a connection now.
+        case notConnected
+        /// ``LonglineClient/LonglineClient/disconnect()`` was called while the operation waited.
+        case disconnected
+        /// The service told this client not to come back by itself; ``closeCode`` says why.
+        case stopped
+        /// The outbox holds as many messages or bytes as its limits allow.
+        case outboxFull
+        /// As many publishes to this channel wait for an answer as the protocol allows (1,024).
+        case channelFull
+        /// The payload is larger than one publish may carry.
+        case payloadTooLarge
+        /// The service refused for good; ``refusal`` says why.
+        case refused
+        /// It isn't known whether the message was entered, and it never will be from now on.
+        case outcomeUnknown
+        /// The client doesn't know yet which user it is: the inbox that carries direct messages has no name.
+        case unknownUser
+        /// The durable state could not be read or written.
+        case storage
+        /// Another process holds the same storage.
+        case storageInUse
+        /// The token provider failed.
+        case tokenProvider
+        /// No link came up in time, or an access point's name could not be resolved.
+        case connectFailed
+        /// The connection could not be moved to another local address.
+        case migrationFailed
+        /// More requests wait for an answer than the limit.
+        case tooManyRequests
+    }
+
+    /// What kind of failure.
+    public let code: Code
+    /// What happened, for logs. Carries no payload and no credential.
+    public let message: String
+    /// The error behind this one.
+    public let cause: (any Error)?
+    /// What a person can do about it; empty when there is nothing.
+    public let advice: String
+    /// Why the service refused, for ``Code/refused``.
+    public let refusal: RefusalCode?
+    /// Why the session ended, for ``Code/stopped``.
+    public let closeCode: CloseCode?
+
+    /// A client error.
+    public init(
+        _ code: Code, message: String, cause: (any Error)? = nil, advice: String = "", refusal: RefusalCode? = nil,
+        closeCode: CloseCode? = nil
+    ) {
+        self.code = code
+        self.message = message
+        self.cause = cause
+        self.advice = advice
+        self.refusal = refusal
+        self.closeCode = closeCode
+    }
+
+    public var description: String {
+        var text = "\(code.rawValue): \(message)"
+        if let cause { text += " [\(cause)]" }
+        if !advice.isEmpty { text += " (\(advice))" }
+        return text
+    }
+}

@@ -1,0 +1,73 @@
+/// What a client has done since it was created, and how its connection is doing.
+public struct ClientStatistics: Hashable, Sendable {
+    /// Sessions that were accepted.
+    public var connects = 0
+    /// Of these, how many went on with an earlier session.
+    public var resumedSessions = 0
+    /// Of these, how many were accepted with their first flight (0-RTT).
+    public var earlyDataAccepted = 0
+    /// Attempts that came to nothing.
+    public var failedAttempts = 0
+    /// Times a connection moved to another path.
+    public var migrations = 0
+    /// Messages put into the outbox.
+    public var sent = 0
+    /// Messages that the service acknowledged.
+    public var published = 0
+    /// Messages that were refused for good.
+    public var refused = 0
+    /// Messages handed to the app.
+    public var delivered = 0
+    /// Messages lost to this device, as far as gaps told: the number of gaps.
+    public var gaps = 0
+    /// Messages in the outbox now.
+    public var waiting = 0
+    /// Delivered places that the app has not confirmed.
+    public var unconfirmed = 0
+    /// The connection's transport, while there is one.
+    public var link: LinkStatistics?
+
+    init() {}
+}
+
+/// What a link's transport counted.
+public struct LinkStatistics: Hashable, Sendable {
+    /// The last round-trip time.
+    public var latestRTT: Duration
+    /// The smoothed round-trip time.
+    public var smoothedRTT: Duration
+    /// The smallest round-trip time.
+    public var minimumRTT: Duration
+    /// Bytes that may be in flight.
+    public var congestionWindow: Int
+    /// UDP payload sent.
+    public var bytesSent: UInt64
+    /// UDP payload received.
+    public var bytesReceived: UInt64
+    /// Packets sent.
+    public var packetsSent: UInt64
+    /// Packets received.
+    public var packetsReceived: UInt64
+    /// This side's address and port.
+    public var localAddress: String
+    /// The service's address and port.
+    public var remoteAddress: String
+
+    /// Counts.
+    public init(
+        latestRTT: Duration, smoothedRTT: Duration, minimumRTT: Duration, congestionWindow: Int, bytesSent: UInt64,
+        bytesReceived: UInt64, packetsSent: UInt64, packetsReceived: UInt64, localAddress: String,
+        remoteAddress: String
+    ) {
+        self.latestRTT = latestRTT
+        self.smoothedRTT = smoothedRTT
+        self.minimumRTT = minimumRTT
+        self.congestionWindow = congestionWindow
+        self.bytesSent = bytesSent
+        self.bytesReceived = bytesReceived
+        self.packetsSent = packetsSent
+        self.packetsReceived = packetsReceived
+        self.localAddress = localAddress
+        self.remoteAddress = remoteAddress
+    }
+}

@@ -1,0 +1,110 @@
+public import LonglineSession
+public import LonglineWire
+public import Logging
+public import NIOCore
+
+/// Whom a client believes to be the service.
+public enum Trust: Hashable, Sendable {
+    /// The certificate authorities of the operating system.
+    case systemRoots
+    /// One authority, or several, in PEM.
+    case certificateAuthority(pem: String)
+    /// The certificate's public key is one of these: SHA-256 of the SubjectPublicKeyInfo in DER, 32 bytes each.
+    case pinnedPublicKey([[UInt8]])
+    /// Anyone: whoever is on the path can read and change everything. For experiments on one's own machine only.
+    case insecureNoVerification
+}
+
+/// What becomes of the messages that this device itself sent, when they come back in the channel's order.
+public enum OwnMessages: Hashable, Sendable {
+    /// They are confirmed silently; the receipt is all the app sees.
+    case hidden
+    /// They are delivered like others, with ``Message/isOwn`` set.
+    case delivered
+}
+
+/// When a message counts as processed.
+public enum Confirmation: Hashable, Sendable {
+    /// Once the app asks for the one behind it.
+    case whenNextIsAsked
+    /// Once the app calls ``Message/confirm()``.
+    case explicit
+}
+
+extension LonglineClient {
+    /// Gets a signed token for this device, from the app's own backend as a rule. It is called again when a token is
+    /// about to expire or was refused; an error counts as a failed attempt to connect.
+    public typealias TokenProvider = @Sendable () async throws -> String
+
+    /// How a client finds, proves and keeps its connection.
+    public struct Configuration: Sendable {
+        /// Where the service is, in the order they are tried; at least one.
+        public var accessPoints: [AccessPoint]
+        /// Whom to believe.
+        public var trust: Trust
+        /// The name the certificate must carry, when it isn't the access point's host.
+        public var serverName: String?
+        /// Where tokens come from. User and device are in the token.
+        public var tokenProvider: TokenProvider
+        /// Where the outbox, the cursors and the tickets are kept.
+        public var storage: any ClientStorage
+        /// The app's own record of what it has processed, for exactly once; nil keeps it in ``storage``.
+        public var cursorStore: (any CursorStore)?
+        /// The user, if the app knows it; otherwise it is read from the token. It names the inbox that carries direct
+        /// messages.
+        public var user: UserID?
+        /// How long to wait before connecting again.
+        public var backOff = BackOffPolicy()
+        /// From the start of an attempt to the service's answer.
+        public var connectTimeout = Duration.seconds(10)
+        /// How ``LonglineClient/LonglineClient/disconnect()`` bounds its farewell.
+        public var closeTimeout = Duration.seconds(2)
+        /// When a quiet connection is asked for proof of life.
+        public var heartbeat = HeartbeatPolicy()
+        /// After this long without a packet the transport gives the link up.
+        public var idleTimeout = Duration.seconds(30)
+        /// What may wait in the outbox.
+        public var outbox = OutboxLimits()
+        /// What becomes of this device's own messages.
+        public var ownMessages = OwnMessages.hidden
+        /// When a message counts as processed.
+        public var confirmation = Confirmation.whenNextIsAsked
+        /// Whether the client watches the machine's addresses and moves when its own is gone.
+        public var watchesNetwork = true
+        /// A local address to start from; nil lets the system choose.
+        public var localAddress: SocketAddress?
+        /// Receives TLS secrets in the format of SSLKEYLOGFILE: for reading one's own captures only.
+        public var keyLog: (@Sendable (String) -> Void)?
+        /// Where log lines go.
+        public var logger = Logger(label: "longline.client")
+        /// The loops to run on; nil takes the process's own.
+        public var eventLoopGroup: (any EventLoopGroup)?
+        /// The name and version told to the service, for its logs; at most 64 bytes.
+        public var agent = "longline-swift"
+
+        /// A configuration with the defaults above.
+        public init(
+            accessPoints: [AccessPoint], trust: Trust = .systemRoots,
+            storage: any ClientStorage = InMemoryClientStorage(), tokenProvider: @escaping TokenProvider
+        ) {
+            self.accessPoints = accessPoints
+            self.trust = trust
+            self.storage = storage
+            self.tokenProvider = tokenProvider
+        }
+
+        func validate() throws(ClientError) {
+            func require(_ condition: Bool, _ message: String) throws(ClientError) {
+                if !condition { throw ClientError(.invalidConfiguration, message: message) }
+            }
+            try require(!accessPoints.isEmpty, "no access point")
+            try require(
+                accessPoints.allSatisfy { !$0.host.isEmpty && (1...65535).contains($0.port) },
+                "an access point needs a host and a port from 1 to 65535")
+            try require(backOff.base > .zero && backOff.maximum >= backOff.base, "back-off bounds are out of order")
+            try require(connectTimeout > .zero && idleTimeout > .zero, "time-outs must be longer than nothing")
+            try require(outbox.messages > 0 && outbox.bytes > 0 && outbox.messagesPerChannel > 0, "outbox limit of 0")
+            try require(agent.utf8.count <= FrameLimits.maximumAgent, "the agent's name is over 64 bytes")
+        }
+    }
+}

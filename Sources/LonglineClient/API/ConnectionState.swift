@@ -1,0 +1,98 @@
+public import LonglineLinks
+public import LonglineWire
+
+/// Where a client stands: what an app shows its user.
+///
+/// ```
+///   disconnected --connect()--> connecting --accepted--> connected <--> migrating
+///        ^                        |    ^                     |             |
+///        |                     failed  | time is over       lost          lost
+///   disconnect()                  v    |                     |             |
+///    from any                    waiting <-------------------'-------------'
+///                                   |
+///                                   '-- the service said "stop" --> stopped --connect()--> connecting
+/// ```
+public enum ConnectionState: Sendable {
+    /// Not connected, and not trying.
+    case disconnected
+    /// A link is being opened. `attempt` counts from 1 since the last connection.
+    case connecting(attempt: Int, accessPoint: AccessPoint)
+    /// The service accepted the session; also sent again when the path has changed.
+    case connected(ConnectionInfo)
+    /// The connection is being moved to another path; it goes on meanwhile.
+    case migrating(MigrationCause)
+    /// The next attempt starts after `delay`.
+    case waiting(delay: Duration, reason: String)
+    /// The service told the client not to come back by itself: the app has to act, then ``LonglineClient/connect()``.
+    case stopped(CloseCode, reason: String)
+
+    /// Whether messages flow now.
+    public var isConnected: Bool {
+        switch self {
+        case .connected, .migrating: true
+        default: false
+        }
+    }
+}
+
+/// Why a connection moves to another path.
+public enum MigrationCause: Hashable, Sendable {
+    /// The app asked for it.
+    case requested
+    /// The machine lost the address the connection used.
+    case addressGone
+    /// The path stopped to answer.
+    case noAnswer
+}
+
+/// A connection as it came to be, and where it runs now.
+public struct ConnectionInfo: Hashable, Sendable {
+    /// Names the session in logs of both sides.
+    public var session: UInt64
+    /// Whether an earlier session of this device goes on.
+    public var resumed: Bool
+    /// Whether the first flight (0-RTT) carried the connect and what waited, and was taken.
+    public var earlyData: Bool
+    /// Whether TLS resumed an earlier session.
+    public var transportResumed: Bool
+    /// What carries it.
+    public var link: LinkKind
+    /// Where it goes.
+    public var accessPoint: AccessPoint
+    /// The address and port of this side, if the transport tells.
+    public var localAddress: String?
+    /// The service's address and port.
+    public var remoteAddress: String
+    /// The address and port at which the service sees this client.
+    public var observedAddress: String
+    /// From the first packet to the completed handshake.
+    public var handshakeTime: Duration
+    /// From the start of the attempt to the service's answer.
+    public var connectTime: Duration
+    /// What happened to each channel: recovered, or with a gap.
+    public var channels: [ChannelAnswer]
+}
+
+/// Something an app may want to tell its user, beside messages and states.
+public enum ClientNotice: Sendable {
+    /// Messages of a channel are lost to this device: retention removed them, or the channel's log was made anew.
+    case gap(ChannelID, MessageGap)
+    /// A range of a channel is absent on purpose.
+    case skipped(ChannelID, Skip)
+    /// A publish of an earlier process was answered; a receipt of this process tells the rest.
+    case published(ChannelID, Published)
+    /// A publish of an earlier process was refused for good.
+    case refused(ChannelID, ClientError)
+    /// The service sees this client at another address.
+    case observedAddress(String)
+    /// The durable state could not be written; the client keeps trying.
+    case storageFailed(ClientError)
+}
+
+/// What is lost in a channel.
+public struct MessageGap: Hashable, Sendable {
+    /// The device's last place.
+    public var from: Position
+    /// Everything up to here is gone.
+    public var upTo: Position
+}

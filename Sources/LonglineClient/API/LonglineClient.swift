@@ -1,0 +1,177 @@
+public import LonglineWire
+public import NIOCore
+import NIOPosix
+import Synchronization
+
+/// A device's connection to a Longline service: it stays connected, sends each message once, and delivers what comes in
+/// order.
+///
+/// ```swift
+/// let client = try LonglineClient(configuration: .init(accessPoints: [point], tokenProvider: { token }))
+/// try await client.connect()
+/// try await client.send("hello", to: .user("bob")).acknowledged()
+/// for await message in client.messages { print(message.sender, message.text) }
+/// ```
+///
+/// Every method may be called from any thread or task. One client is one device's session: two with the same storage
+/// or the same device in their tokens take the session away from each other.
+public final class LonglineClient: Sendable {
+    private let core: ClientCore
+
+    init(
+        configuration: Configuration, loop: any EventLoop, clock: DriverClock, connector: any LinkConnector,
+        random: @escaping @Sendable () -> any RandomNumberGenerator = { SystemRandomNumberGenerator() }
+    ) throws {
+        try configuration.validate()
+        core = ClientCore(
+            configuration: configuration, loop: loop, clock: clock, connector: connector, random: random)
+    }
+
+    deinit { core.shutDown() }
+
+    // MARK: Connection
+
+    /// Connects, and keeps the session connected from then on: every loss is followed by a reconnect.
+    ///
+    /// Returns when the service accepted the session for the first time. Cancelling the task ends the wait only.
+    /// - Throws: ``ClientError``: ``ClientError/Code/storage`` when the durable state can't be read,
+    ///   ``ClientError/Code/stopped`` when the service does not want this client, ``ClientError/Code/disconnected``.
+    public func connect() async throws {
+        let handle = try await core.handle()
+        try await handle.call(ignoring: ()) { driver, done in
+            driver.connect { error in done(error.map { .failure($0) } ?? .success(())) }
+        } cancel: { driver, id in
+            driver.cancelConnectWaiter(id)
+        }
+    }
+
+    /// As ``connect()``, without the wait: the client connects when it can, and ``states`` tells.
+    /// - Throws: ``ClientError`` when the durable state can't be read.
+    public func start() async throws {
+        let handle = try await core.handle()
+        handle.run { _ = $0.connect(nil) }
+    }
+
+    /// Says goodbye and stays away until ``connect()``.
+    ///
+    /// What the app confirmed is told to the service and is on disk; messages that wait in the outbox stay there.
+    /// Returns within ``Configuration/closeTimeout`` or so. The sequence of ``messages`` ends.
+    public func disconnect() async {
+        guard let handle = try? await core.existing() else { return }
+        await withCheckedContinuation { continuation in
+            handle.run { $0.disconnect { continuation.resume() } }
+        }
+    }
+
+    /// The client's states: first the present one, then every change. Each call makes a stream of its own; a reader that
+    /// lags by more than 256 loses the oldest.
+    public var states: AsyncStream<ConnectionState> { core.outlets.states.stream() }
+
+    /// The present state.
+    public var state: ConnectionState { core.outlets.states.latest ?? .disconnected }
+
+    /// What else happens: gaps, skipped ranges, answers to messages of an earlier process. A reader that lags by more
+    /// than 256 loses the oldest.
+    public var notices: AsyncStream<ClientNotice> { core.outlets.notices.stream() }
+
+    /// Moves the connection to another local address while it goes on, or to a new port of the same one when `local` is
+    /// nil (RFC 9000 section 9). Returns when the new path is validated.
+    /// - Throws: ``ClientError`` of code ``ClientError/Code/notConnected`` or ``ClientError/Code/migrationFailed``; the
+    ///   old path goes on if it still works.
+    public func migrate(to local: SocketAddress? = nil) async throws {
+        let handle = try await core.handle()
+        try await handle.call(ignoring: ()) { driver, done in
+            driver.migrate(to: local, cause: .requested) { done($0.map { .failure($0) } ?? .success(())) }
+            return 0
+        }
+    }
+
+    /// Moves the connection to a new local port, as a NAT does that forgot it.
+    /// - Throws: as ``migrate(to:)``.
+    public func rebind() async throws { try await migrate(to: nil) }
+
+    /// The address and port at which the service sees this client; nil while not connected.
+    public var observedAddress: String? {
+        if case .connected(let info) = state { return info.observedAddress }
+        return nil
+    }
+
+    /// What the client has done so far.
+    public var statistics: ClientStatistics {
+        get async {
+            guard let handle = try? await core.existing() else { return ClientStatistics() }
+            return await withCheckedContinuation { continuation in
+                handle.run { continuation.resume(returning: $0.currentStatistics) }
+            }
+        }
+    }
+
+    // MARK: Messages
+
+    /// Sends a message: it is on disk when this returns, and will be published exactly once, in the order of the calls
+    /// that returned one after another, whether the client is connected or not.
+    ///
+    /// - Parameters:
+    ///   - payload: at most 15 KiB.
+    ///   - destination: a user, or a room that this user is a member of.
+    ///   - timeToLive: how long it is worth delivering, whole milliseconds from now; nil for ever.
+    /// - Returns: a receipt that tells when the service has it.
+    /// - Throws: ``ClientError``: ``ClientError/Code/outboxFull``, ``ClientError/Code/channelFull``,
+    ///   ``ClientError/Code/payloadTooLarge``, ``ClientError/Code/unknownUser``, ``ClientError/Code/storage``.
+    @discardableResult
+    public func send(
+        _ payload: ByteBuffer, to destination: Destination, timeToLive: Duration? = nil
+    ) async throws -> SendReceipt {
+        let handle = try await core.handle()
+        // 0 means for ever on the wire, so the shortest life is a millisecond.
+        let milliseconds = timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0
+        return try await withCheckedThrowingContinuation { continuation in
+            handle.run { driver in
+                driver.send(payload, to: destination, timeToLive: milliseconds) { result in
+                    continuation.resume(with: result)
+                }
+            }
+        }
+    }
+
+    /// Sends text as UTF-8; see ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
+    @discardableResult
+    public func send(
+        _ text: String, to destination: Destination, timeToLive: Duration? = nil
+    ) async throws -> SendReceipt {
+        try await send(ByteBuffer(string: text), to: destination, timeToLive: timeToLive)
+    }
+
+    /// The messages of this user's inbox and rooms.
+    public var messages: MessageStream {
+        MessageStream(
+            queue: core.outlets.messages,
+            confirmsWhenNextIsAsked: core.configuration.confirmation == .whenNextIsAsked)
+    }
+
+    /// Joins a room, which is made when it doesn't exist. Waits for a connection if there is none; joining twice is
+    /// joining once.
+    /// - Returns: the place of the join in the room's log: what comes after it is delivered.
+    /// - Throws: ``ClientError``: ``ClientError/Code/refused``, ``ClientError/Code/notConnected`` before ``connect()``.
+    @discardableResult
+    public func join(_ room: RoomID) async throws -> Position { try await request(room, joins: true) }
+
+    /// Leaves a room. Waits for a connection if there is none.
+    /// - Returns: the place of the leave in the room's log: the last that this user may read.
+    /// - Throws: as ``join(_:)``.
+    @discardableResult
+    public func leave(_ room: RoomID) async throws -> Position { try await request(room, joins: false) }
+
+    private func request(_ room: RoomID, joins: Bool) async throws -> Position {
+        let handle = try await core.handle()
+        return try await handle.call(ignoring: Position(epoch: 0, offset: 0)) { driver, done in
+            driver.requestRoom(room, joins: joins, done: done)
+        } cancel: { driver, id in
+            driver.cancelRoomRequest(id)
+        }
+    }
+
+    func run(_ body: @escaping @Sendable (ConnectionDriver) -> Void) async throws {
+        try await core.handle().run(body)
+    }
+}

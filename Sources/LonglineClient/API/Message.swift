@@ -1,0 +1,62 @@
+public import LonglineWire
+public import NIOCore
+
+/// Whom a message is for.
+public enum Destination: Hashable, Sendable, CustomStringConvertible {
+    /// A user: all devices of both sides see it.
+    case user(UserID)
+    /// A room, of which the sender is a member.
+    case room(RoomID)
+
+    /// A user by name.
+    /// - Throws: ``LonglineWire/IdentifierError``.
+    public static func user(_ name: String) throws(IdentifierError) -> Destination { .user(try UserID(name)) }
+    /// A room by name.
+    /// - Throws: ``LonglineWire/IdentifierError``.
+    public static func room(_ name: String) throws(IdentifierError) -> Destination { .room(try RoomID(name)) }
+
+    public var description: String {
+        switch self {
+        case .user(let user): "user/\(user)"
+        case .room(let room): "room/\(room)"
+        }
+    }
+}
+
+/// One entry of a channel, in the channel's order.
+public struct Message: Sendable {
+    /// The channel it came in: this user's inbox, or a room.
+    public let channel: ChannelID
+    /// Its place there. An app that commits its own cursors writes this one.
+    public let position: Position
+    /// A message, or that the sender joined or left.
+    public let kind: EntryKind
+    /// Who sent it.
+    public let sender: UserID
+    /// The device it was sent from.
+    public let device: DeviceID
+    /// The recipient of a direct message that this user sent, from this device or another.
+    public let recipient: UserID?
+    /// In a direct message from someone else: where the sender's own record stands.
+    public let origin: Position?
+    /// The service's time, in milliseconds since 1970; never decreasing along a channel.
+    public let time: UInt64
+    /// The message.
+    public let payload: ByteBuffer
+    /// Whether the app may have seen it before: never with a ``CursorStore``.
+    public let redelivered: Bool
+    /// Whether this very outbox sent it.
+    public let isOwn: Bool
+    /// What is lost right before this message, if anything is.
+    public let gapBefore: MessageGap?
+
+    let confirmer: ConfirmationInbox
+
+    /// The payload as text; bytes that are not UTF-8 are replaced.
+    public var text: String { String(buffer: payload) }
+
+    /// The app is done with this message and everything before it in its channel: none of it comes again.
+    ///
+    /// From any thread, and harmless when repeated.
+    public func confirm() { confirmer.confirm(channel, position) }
+}

@@ -1,0 +1,118 @@
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// A driver as other threads see it.
+struct DriverHandle: Sendable {
+    let loop: any EventLoop
+    let driver: NIOLoopBound<ConnectionDriver>
+
+    /// Runs `body` on the driver's loop.
+    func run(_ body: @escaping @Sendable (ConnectionDriver) -> Void) {
+        let driver = driver
+        loop.execute { body(driver.value) }
+    }
+
+    /// Starts something on the loop and waits for its end.
+    ///
+    /// - Parameters:
+    ///   - start: returns the number by which `cancel` knows the wait.
+    ///   - cancel: ends the wait when the task is cancelled.
+    func call<Value: Sendable>(
+        ignoring: Value,
+        _ start: @escaping @Sendable (ConnectionDriver, @escaping (Result<Value, ClientError>) -> Void) -> UInt64,
+        cancel: (@Sendable (ConnectionDriver, UInt64) -> Void)? = nil
+    ) async throws -> Value {
+        let outcome = Outcome<Value>()
+        let number = Mutex<UInt64?>(nil)
+        return try await withTaskCancellationHandler {
+            run { driver in
+                let id = start(driver) { result in
+                    outcome.resolve(result.mapError { $0 as any Error })
+                }
+                number.withLock { $0 = id }
+            }
+            return try await outcome.value()
+        } onCancel: {
+            guard let cancel else { return }
+            run { driver in
+                if let id = number.withLock({ $0 }) { cancel(driver, id) }
+            }
+        }
+    }
+}
+
+/// Makes the driver once its durable state is read, at the first use.
+final class ClientCore: Sendable {
+    let configuration: LonglineClient.Configuration
+    let outlets = ClientOutlets()
+    private let loop: any EventLoop
+    private let clock: DriverClock
+    private let connector: any LinkConnector
+    private let random: @Sendable () -> any RandomNumberGenerator
+    private let opening = Mutex<Task<DriverHandle, any Error>?>(nil)
+
+    init(
+        configuration: LonglineClient.Configuration, loop: any EventLoop, clock: DriverClock,
+        connector: any LinkConnector, random: @escaping @Sendable () -> any RandomNumberGenerator
+    ) {
+        self.configuration = configuration
+        self.loop = loop
+        self.clock = clock
+        self.connector = connector
+        self.random = random
+    }
+
+    /// The driver; opens the storage when nobody did.
+    func handle() async throws -> DriverHandle {
+        let task = opening.withLock { opening in
+            if let opening { return opening }
+            let task = Task { try await self.open() }
+            opening = task
+            return task
+        }
+        do {
+            return try await task.value
+        } catch {
+            // A storage that could not be read may be readable next time.
+            opening.withLock { if $0 == task { $0 = nil } }
+            throw error
+        }
+    }
+
+    /// The driver, if one was made.
+    func existing() async throws -> DriverHandle? {
+        guard let task = opening.withLock({ $0 }) else { return nil }
+        return try await task.value
+    }
+
+    private func open() async throws -> DriverHandle {
+        var state = try await configuration.storage.load()
+        if let store = configuration.cursorStore { state.cursors = try await store.cursors() }
+        let loop = loop
+        let loaded = state
+        let handle = try await loop.submit { [self] in
+            let driver = ConnectionDriver(
+                configuration: configuration, state: loaded, loop: loop, clock: clock, connector: connector,
+                outlets: outlets, random: random())
+            return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop))
+        }.get()
+        outlets.confirmations.onFirst { handle.run { $0.drainConfirmations() } }
+        return handle
+    }
+
+    /// The app let go of the client: its connection ends.
+    func shutDown() {
+        guard let task = opening.withLock({ $0 }) else { return }
+        let outlets = outlets
+        Task {
+            guard let handle = try? await task.value else { return }
+            handle.run { driver in
+                driver.disconnect {
+                    outlets.states.finish()
+                    outlets.notices.finish()
+                }
+            }
+        }
+    }
+}

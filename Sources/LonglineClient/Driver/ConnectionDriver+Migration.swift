@@ -1,0 +1,119 @@
+import LonglineLinks
+import LonglineSession
+import LonglineWire
+import Logging
+import NIOCore
+
+extension ConnectionDriver {
+    /// Moves the connection to another local address, or to a new port when `local` is nil.
+    func migrate(to local: SocketAddress?, cause: MigrationCause, done: @escaping (ClientError?) -> Void) {
+        guard case .connected = phase, let link = current, let mobile = link.mobile, let info = link.info else {
+            return done(
+                ClientError(
+                    .notConnected, message: "there is no connection that could be moved",
+                    advice: "wait until the client is connected"))
+        }
+        publish(.migrating(cause))
+        mobile.migrate(to: local) { [unowned self] result in
+            switch result {
+            case .success:
+                pathChanged(link)
+                done(nil)
+            case .failure(let error):
+                if current === link, case .connected = phase { publish(.connected(link.info ?? info)) }
+                done(ClientError(.migrationFailed, message: "the new path did not work", cause: error))
+            }
+        }
+    }
+
+    /// The link runs on another path, and the path was validated.
+    func pathChanged(_ link: DriverLink) {
+        guard current === link, var info = link.info else { return }
+        let local = link.mobile?.localAddress.map(describe)
+        let remote = link.link?.remoteAddress ?? info.remoteAddress
+        // The transport tells it twice: when the path changed, and to whoever asked for the move.
+        if local != info.localAddress || remote != info.remoteAddress {
+            session.pathChanged(now: clock.now())
+            statistics.migrations += 1
+            info.localAddress = local
+            info.remoteAddress = remote
+            link.info = info
+        }
+        if case .migrating = outlets.states.latest {
+            publish(.connected(info))
+        } else if info != link.announced {
+            publish(.connected(info))
+        }
+        link.announced = info
+        pump()
+    }
+
+    /// The session got no answer on this path: a new local port first (a NAT may have forgotten the old one), then a
+    /// new connection, which returns by 0-RTT.
+    func probePath(of link: DriverLink) {
+        link.probes += 1
+        guard link.probes == 1, link.mobile != nil, link.connectedAt != nil else {
+            return abandonPath(of: link, reason: "the path stopped to answer")
+        }
+        migrate(to: nil, cause: .noAnswer) { [unowned self] error in
+            if error != nil { abandonPath(of: link, reason: "the path stopped to answer") }
+        }
+    }
+
+    /// Leaves a path that is dead, and connects anew at once.
+    func abandonPath(of link: DriverLink, reason: String) {
+        // Not from within the session's actions: they may still speak of this link.
+        hop { (driver: ConnectionDriver, _: Void) in
+            guard driver.current === link else { return }
+            driver.giveUpCurrent()
+            driver.linkEnded(.pathGone(reason), link: link)
+        }(())
+    }
+
+    // MARK: The machine's addresses
+
+    func startMonitor() {
+        guard configuration.watchesNetwork, monitor == nil else { return }
+        let changed = hop { (driver: ConnectionDriver, change: AddressChange) in driver.addressesChanged(change) }
+        let monitor = NetworkMonitor(loop: loop, logger: logger, changed: changed)
+        self.monitor = monitor
+        monitor.start()
+    }
+
+    func addressesChanged(_ change: AddressChange) {
+        logger.debug("addresses changed", metadata: ["gone": "\(change.gone)", "new": "\(change.new)"])
+        switch phase {
+        case .idle, .stopped, .preparing: return
+        case .waiting:
+            if !change.new.isEmpty { connectNow() }
+        case .connecting:
+            // Before the handshake is confirmed a QUIC connection can't move: start again on the new path.
+            guard let link = current else { return }
+            let address = link.mobile?.localAddress?.ipAddress
+            if address.map({ change.gone.contains($0) }) ?? !change.gone.isEmpty {
+                giveUpCurrent()
+                linkEnded(.pathGone("the local address changed"), link: link)
+            }
+        case .connected:
+            guard let link = current, let mobile = link.mobile, let address = mobile.localAddress?.ipAddress,
+                change.gone.contains(address)
+            else { return }
+            moveFromLostAddress(link)
+        }
+    }
+
+    private func moveFromLostAddress(_ link: DriverLink) {
+        let local = link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
+        guard let local else { return abandonPath(of: link, reason: "the local address is gone") }
+        migrate(to: local, cause: .addressGone) { [unowned self] error in
+            if error != nil { abandonPath(of: link, reason: "the local address is gone") }
+        }
+    }
+}
+
+/// An address and port as text, without the scheme that NIO's description adds.
+func describe(_ address: SocketAddress) -> String {
+    guard let host = address.ipAddress else { return address.description }
+    let port = address.port ?? 0
+    return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+}

@@ -1,0 +1,284 @@
+import LonglineLinks
+import LonglineSession
+import LonglineWire
+import Logging
+import NIOCore
+
+extension ConnectionDriver {
+    // MARK: Driving the session
+
+    /// Performs what the session wants after an input, then arms its timer.
+    func pump() {
+        if let current { performActions(of: current) } else { performActions(of: nil) }
+        armSessionTimer()
+        scheduleFlush()
+    }
+
+    /// Performs the session's actions. A link that ended meanwhile takes none of them.
+    func performActions(of link: DriverLink?) {
+        // An action can lead back here through the link (a close is one); the outer loop goes on then.
+        guard !isPumping else { return }
+        isPumping = true
+        defer { isPumping = false }
+        var end: SessionEnd?
+        while let action = session.nextAction() {
+            if case .end(let sessionEnd) = action {
+                end = sessionEnd
+                continue
+            }
+            perform(action, link: link)
+        }
+        if let end, let link, current === link {
+            isPumping = false
+            sessionEnded(end, link: link)
+        } else if needsNewProducer, let link, current === link {
+            isPumping = false
+            endCurrent(farewell: Close(code: .normal, reason: "new producer"))
+            linkEnded(.renewed, link: link)
+        }
+    }
+
+    private func perform(_ action: ClientAction, link: DriverLink?) {
+        switch action {
+        case .openLane(let lane): link?.link?.openLane(lane)
+        case .send(let frame, let lane): link?.link?.send(frame, lane: lane)
+        case .finishLane(let lane): link?.link?.finishLane(lane)
+        case .connected(let connected): if let link { accepted(connected, on: link) }
+        case .storeTicket(let ticket):
+            keepResumeTicket(StoredSecret(bytes: Array(ticket.ticket.readableBytesView), expiry: ticket.expiry))
+        case .published(let channel, let published): acknowledged(channel, published)
+        case .refused(let channel, let refused): self.refused(channel, refused)
+        case .renewProducer: needsNewProducer = true
+        case .deliver(let channel, let epoch, let deliver): delivered(channel, epoch, deliver)
+        case .skipped(let channel, let epoch, let skip):
+            outlets.notices.send(.skipped(channel, skip))
+            passed(Position(epoch: epoch, offset: skip.to), in: channel)
+        case .gap(let channel, let epoch, let gap):
+            statistics.gaps += 1
+            let lost = MessageGap(from: gap.from, upTo: Position(epoch: epoch, offset: gap.first))
+            gapsBefore[channel] = lost
+            outlets.notices.send(.gap(channel, lost))
+        case .roomAnswered(let answer): roomAnswered(answer)
+        case .refreshed(let expiry): scheduleRefresh(expiry: expiry)
+        case .observedAddress(let address):
+            link?.info?.observedAddress = address
+            outlets.notices.send(.observedAddress(address))
+        case .probePath: if let link { probePath(of: link) }
+        case .end: assertionFailure("handled by the caller")
+        }
+    }
+
+    func armSessionTimer() {
+        guard let deadline = session.nextDeadline else {
+            sessionTimer?.task.cancel()
+            sessionTimer = nil
+            return
+        }
+        if let sessionTimer, sessionTimer.deadline == deadline { return }
+        sessionTimer?.task.cancel()
+        let delay = max(.zero, deadline - clock.now())
+        sessionTimer = (
+            deadline,
+            schedule(in: delay) { driver in
+                driver.sessionTimer = nil
+                driver.session.deadlineReached(now: driver.clock.now(), random: &driver.random)
+                driver.pump()
+            }
+        )
+    }
+
+    // MARK: A link's life
+
+    func linkEstablished(_ link: DriverLink) {
+        session.linkOpened(
+            credential: link.credential, connectNumber: connectNumber, supportsPathChange: link.mobile != nil,
+            outbox: outbox.inOrder.filter { !unwritten.contains($0.id) }.map(outboxRow), now: clock.now())
+        pump()
+    }
+
+    private func accepted(_ connected: Connected, on link: DriverLink) {
+        attemptTimer?.cancel()
+        link.connectedAt = clock.now()
+        phase = .connected
+        attempts = 0
+        plan.connected()
+        statistics.connects += 1
+        if connected.resumed { statistics.resumedSessions += 1 }
+        if link.handshake?.earlyDataAccepted == true { statistics.earlyDataAccepted += 1 }
+        for answer in connected.channels { learnUser(fromChannel: answer.channel) }
+        let info = ConnectionInfo(
+            session: connected.session, resumed: connected.resumed,
+            earlyData: link.handshake?.earlyDataAccepted ?? false,
+            transportResumed: link.handshake?.resumed ?? false, link: link.link?.kind ?? .quic,
+            accessPoint: link.accessPoint, localAddress: link.mobile?.localAddress.map(describe),
+            remoteAddress: link.link?.remoteAddress ?? "", observedAddress: connected.observedAddress,
+            handshakeTime: Duration(link.handshake?.duration ?? .zero),
+            connectTime: Duration(clock.now() - link.startedAt), channels: connected.channels)
+        link.info = info
+        link.announced = info
+        serverClockOffset = Int64(clamping: connected.serverTime) - Int64(clamping: clock.wall())
+        publish(.connected(info))
+        resolveConnectWaiters(nil)
+        scheduleRefresh(expiry: connected.credentialExpiry)
+        repeatRoomRequests()
+    }
+
+    private func sessionEnded(_ end: SessionEnd, link: DriverLink) {
+        link.farewell = end.close
+        endCurrent(farewell: end.close)
+        if link.connectedAt == nil { statistics.failedAttempts += 1 }
+        if end.byServer { return linkEnded(.closed(end.close), link: link) }
+        switch end.close.code {
+        case .idle: linkEnded(.pathGone("the path stopped to answer"), link: link)
+        case .connectTimeout:
+            linkEnded(.failed(ClientError(.connectFailed, message: "the service did not answer in time")), link: link)
+        default: linkEnded(.closed(end.close), link: link)
+        }
+    }
+
+    // MARK: Tokens
+
+    /// Gets a fresh token when four fifths of the present one's time are over.
+    func scheduleRefresh(expiry: UInt64) {
+        refreshTimer?.cancel()
+        guard expiry > 0, let link = current else { return }
+        let serverNow = Int64(clamping: clock.wall()) + serverClockOffset
+        let left = max(0, Int64(clamping: expiry) - serverNow)
+        // A timer of more than a month isn't needed: no link lives that long without a reconnect.
+        let delay = min(left / 5 * 4, 30 * 86_400_000)
+        refreshTimer = schedule(in: .milliseconds(max(1_000, delay))) { driver in
+            guard driver.current === link else { return }
+            driver.refreshToken(link, expiry: expiry)
+        }
+    }
+
+    private func refreshToken(_ link: DriverLink, expiry: UInt64) {
+        let provider = configuration.tokenProvider
+        let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
+            guard driver.current === link, link.connectedAt != nil else { return }
+            switch token {
+            case .success(let token):
+                _ = driver.session.refresh(token: token, now: driver.clock.now())
+                driver.pump()
+            case .failure(let error):
+                // The service ends the session when the token's time is over; until then it is worth other tries.
+                driver.logger.warning("no fresh token", metadata: ["error": "\(error)"])
+                driver.scheduleRefresh(expiry: expiry)
+            }
+        }
+        Task {
+            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
+        }
+    }
+
+    // MARK: Delivery
+
+    private func delivered(_ channel: ChannelID, _ epoch: Epoch, _ deliver: Deliver) {
+        let entry = deliver.entry
+        let position = Position(epoch: epoch, offset: entry.offset)
+        let isOwn = entry.producer == outbox.producer && entry.publishID != 0 && entry.kind == .message
+        if isOwn && configuration.ownMessages == .hidden && gapsBefore[channel] == nil {
+            return passed(position, in: channel)
+        }
+        ledger.delivered(position, in: channel)
+        statistics.delivered += 1
+        outlets.messages.append(
+            Message(
+                channel: channel, position: position, kind: entry.kind, sender: entry.sender, device: entry.device,
+                recipient: entry.recipient, origin: entry.origin, time: entry.time, payload: entry.payload,
+                redelivered: deliver.redelivered, isOwn: isOwn,
+                gapBefore: gapsBefore.removeValue(forKey: channel), confirmer: outlets.confirmations))
+    }
+
+    private func passed(_ position: Position, in channel: ChannelID) {
+        if let reached = ledger.passed(position, in: channel) { confirm(reached, in: channel) }
+    }
+
+    private func confirm(_ position: Position, in channel: ChannelID) {
+        session.confirm(channel: channel, position: position, now: clock.now())
+        pending.cursors[channel] = position
+    }
+
+    /// Takes in what the app confirmed.
+    func drainConfirmations() {
+        for (channel, position) in outlets.confirmations.drain() {
+            if let reached = ledger.confirmed(position, in: channel) { confirm(reached, in: channel) }
+        }
+        pump()
+    }
+
+    // MARK: Rooms
+
+    /// Someone who waits for the answer to a join or leave.
+    struct RoomWaiter {
+        var room: RoomID
+        var joins: Bool
+        var done: (Result<Position, ClientError>) -> Void
+    }
+
+    private static let maximumRoomRequests = 256
+
+    /// Joins or leaves a room, now or once connected. Both are idempotent, so a request without an answer is sent again.
+    func requestRoom(
+        _ room: RoomID, joins: Bool, done: @escaping (Result<Position, ClientError>) -> Void
+    ) -> UInt64 {
+        lastRoomRequest += 1
+        let id = lastRoomRequest
+        switch phase {
+        case .idle:
+            done(.failure(ClientError(.notConnected, message: "the client isn't connected", advice: "call connect()")))
+        case .stopped(let code, let reason):
+            done(.failure(ClientError(.stopped, message: reason, closeCode: code)))
+        case .preparing, .connecting, .connected, .waiting:
+            guard roomRequests.count < Self.maximumRoomRequests else {
+                done(.failure(ClientError(.tooManyRequests, message: "256 requests wait for an answer")))
+                return id
+            }
+            roomRequests[id] = RoomWaiter(room: room, joins: joins, done: done)
+            if case .connected = phase { sendRoomRequest(id) }
+            pump()
+        }
+        return id
+    }
+
+    func cancelRoomRequest(_ id: UInt64) {
+        roomRequests.removeValue(forKey: id)?.done(
+            .failure(ClientError(.disconnected, message: "the wait was cancelled; the request may still be served")))
+    }
+
+    private func sendRoomRequest(_ id: UInt64) {
+        guard let waiter = roomRequests[id] else { return }
+        let sent =
+            waiter.joins
+            ? session.join(waiter.room, request: id, now: clock.now())
+            : session.leave(waiter.room, request: id, now: clock.now())
+        if !sent {
+            roomRequests.removeValue(forKey: id)?.done(
+                .failure(ClientError(.tooManyRequests, message: "the service takes no more requests now")))
+        }
+    }
+
+    private func repeatRoomRequests() {
+        for id in roomRequests.keys.sorted() { sendRoomRequest(id) }
+    }
+
+    private func roomAnswered(_ answer: RoomAnswer) {
+        guard let waiter = roomRequests.removeValue(forKey: answer.request) else { return }
+        if let refusal = answer.refusal {
+            let verb = waiter.joins ? "join" : "leave"
+            waiter.done(
+                .failure(
+                    ClientError(
+                        .refused, message: "\(verb) of room \(waiter.room) was refused (\(refusal.rawValue))",
+                        refusal: refusal)))
+        } else {
+            waiter.done(.success(answer.position))
+        }
+    }
+
+    func failRoomRequests(_ error: ClientError) {
+        let waiters = roomRequests
+        roomRequests = [:]
+        for waiter in waiters.values { waiter.done(.failure(error)) }
+    }
+}

@@ -1,0 +1,422 @@
+import LonglineLinks
+import LonglineSession
+import LonglineWire
+import Logging
+import NIOCore
+
+/// Keeps one device's session connected: owns the session, its outbox and the link of the moment.
+///
+/// Confined to its event loop. It turns three kinds of input (the app's calls, the link's events, timers) into session
+/// inputs, then performs the session's actions (``pump()``). What has to survive the process goes through
+/// ``flush()``, one transaction at a time.
+///
+/// ```
+///          start            number, credential             accepted
+///   idle --------> preparing ----------------> connecting ----------> connected
+///    ^                 ^                           |                      |
+///    | stop            |  time is over      ended  v               ended  v
+///    '--- any      waiting <------------------- ReconnectPlan <-----------'
+///                                                  | stop codes
+///                                                  v
+///                                               stopped
+/// ```
+final class ConnectionDriver {
+    /// Where the driver stands.
+    enum Phase {
+        case idle
+        case preparing
+        case connecting
+        case connected
+        case waiting(Scheduled<Void>)
+        case stopped(CloseCode, String)
+    }
+
+    let configuration: LonglineClient.Configuration
+    let loop: any EventLoop
+    let clock: DriverClock
+    let connector: any LinkConnector
+    let outlets: ClientOutlets
+    var logger: Logger
+    var random: any RandomNumberGenerator
+
+    var phase = Phase.idle
+    /// Counts attempts; what an earlier one still waits for is ignored.
+    var generation: UInt64 = 0
+    /// Attempts since the last session that was accepted, for the states that an app shows.
+    var attempts = 0
+    var plan: ReconnectPlan
+    var session: ClientSession
+    var current: DriverLink?
+    /// Links that say farewell: their end is awaited by ``disconnect``.
+    var closing: [ObjectIdentifier: DriverLink] = [:]
+    var sessionTimer: (deadline: NIODeadline, task: Scheduled<Void>)?
+    var attemptTimer: Scheduled<Void>?
+    var refreshTimer: Scheduled<Void>?
+    var isPumping = false
+
+    // What is durable, and what waits to become so.
+    var outbox: Outbox
+    var unwritten: Set<PublishID> = []
+    var sends: [PublishID: (receipt: SendReceipt, done: (Result<SendReceipt, ClientError>) -> Void)] = [:]
+    var receipts: [PublishID: Outcome<Published>] = [:]
+    var connectNumber: UInt64
+    var reservedConnectNumber: UInt64
+    var user: UserID?
+    var resumeTicket: StoredSecret?
+    var transportTickets: [String: StoredSecret]
+    var addressTokens: [String: [UInt8]]
+    var pending = PendingWrites()
+    var isFlushing = false
+    var flushScheduled = false
+    var afterFlush: [(ClientError?) -> Void] = []
+    var needsNewProducer = false
+    var storedCursorVersion: UInt64
+
+    // What the app waits for.
+    var ledger = ConfirmationLedger()
+    var gapsBefore: [ChannelID: MessageGap] = [:]
+    var roomRequests: [UInt64: RoomWaiter] = [:]
+    var lastRoomRequest: UInt64 = 0
+    var connectWaiters: [UInt64: (ClientError?) -> Void] = [:]
+    var lastConnectWaiter: UInt64 = 0
+    var disconnectWaiters: [() -> Void] = []
+    var disconnectTimer: Scheduled<Void>?
+    var statistics = ClientStatistics()
+    /// Service time minus this machine's, in milliseconds.
+    var serverClockOffset: Int64 = 0
+    var monitor: NetworkMonitor?
+
+    init(
+        configuration: LonglineClient.Configuration, state: StoredClientState, loop: any EventLoop,
+        clock: DriverClock, connector: any LinkConnector, outlets: ClientOutlets, random: any RandomNumberGenerator
+    ) {
+        self.configuration = configuration
+        self.loop = loop
+        self.clock = clock
+        self.connector = connector
+        self.outlets = outlets
+        self.logger = configuration.logger
+        var random = random
+        let producer = state.producer ?? ProducerID(high: random.next(), low: random.next())
+        if state.producer == nil { pending.producer = producer }
+        self.random = random
+        plan = ReconnectPlan(policy: configuration.backOff, accessPoints: configuration.accessPoints)
+        outbox = Outbox(
+            producer: producer, lastID: state.lastID, chains: state.chains, rows: state.outbox,
+            limits: configuration.outbox)
+        connectNumber = state.connectNumber
+        reservedConnectNumber = state.connectNumber
+        user = configuration.user ?? state.user
+        resumeTicket = state.resumeTicket
+        transportTickets = state.transportTickets
+        addressTokens = state.addressTokens
+        storedCursorVersion = state.cursorVersion
+        var sessionConfiguration = ClientSessionConfiguration()
+        sessionConfiguration.agent = configuration.agent
+        sessionConfiguration.heartbeat = configuration.heartbeat
+        sessionConfiguration.connectTimeout = TimeAmount(configuration.connectTimeout)
+        session = ClientSession(
+            configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
+            cursorVersion: state.cursorVersion)
+    }
+
+    /// Runs `body` on the loop, from anywhere, while the driver lives.
+    func hop<Value: Sendable>(_ body: @escaping (ConnectionDriver, Value) -> Void) -> @Sendable (Value) -> Void {
+        let bound = NIOLoopBound((driver: self, body: body), eventLoop: loop)
+        let loop = loop
+        return { value in loop.execute { bound.value.body(bound.value.driver, value) } }
+    }
+
+    /// Calls `body` after a time, unless cancelled.
+    func schedule(in delay: TimeAmount, _ body: @escaping (ConnectionDriver) -> Void) -> Scheduled<Void> {
+        let bound = NIOLoopBound((driver: self, body: body), eventLoop: loop)
+        return loop.scheduleTask(in: delay) { bound.value.body(bound.value.driver) }
+    }
+
+    func publish(_ state: ConnectionState) {
+        logger.debug("connection state", metadata: ["state": "\(state.summary)"])
+        outlets.states.send(state)
+    }
+
+    // MARK: Connect and disconnect
+
+    /// Keeps the session connected from now on. `done` is called when it is the first time, or when it never will be.
+    func connect(_ done: ((ClientError?) -> Void)?) -> UInt64 {
+        lastConnectWaiter += 1
+        let id = lastConnectWaiter
+        if case .connected = phase {
+            done?(nil)
+            return id
+        }
+        if let done { connectWaiters[id] = done }
+        switch phase {
+        case .idle, .stopped:
+            outlets.messages.reopen()
+            plan = ReconnectPlan(policy: configuration.backOff, accessPoints: configuration.accessPoints)
+            attempts = 0
+            startMonitor()
+            beginAttempt()
+        case .preparing, .connecting, .connected, .waiting: break
+        }
+        return id
+    }
+
+    func cancelConnectWaiter(_ id: UInt64) {
+        connectWaiters.removeValue(forKey: id)?(ClientError(.disconnected, message: "the wait was cancelled"))
+    }
+
+    func resolveConnectWaiters(_ error: ClientError?) {
+        let waiters = connectWaiters
+        connectWaiters = [:]
+        for waiter in waiters.values { waiter(error) }
+    }
+
+    /// Ends the connection with a word to the service. `done` is called when that was said and everything is on disk.
+    func disconnect(_ done: @escaping () -> Void) {
+        disconnectWaiters.append(done)
+        drainConfirmations()
+        generation += 1
+        attemptTimer?.cancel()
+        if case .waiting(let timer) = phase { timer.cancel() }
+        // First of all not connected: the end of the link then leads to no other attempt.
+        let wasConnected = if case .connected = phase { true } else { false }
+        phase = .idle
+        if let link = current {
+            if wasConnected {
+                session.close(Close(code: .normal), now: clock.now())
+                performActions(of: link)
+            }
+            endCurrent(farewell: Close(code: .normal))
+        }
+        becomeIdle(.idle, .disconnected, error: ClientError(.disconnected, message: "the client was disconnected"))
+        disconnectTimer?.cancel()
+        disconnectTimer = schedule(in: TimeAmount(configuration.closeTimeout)) { driver in
+            for link in driver.closing.values { link.attempt?.abandon() }
+            driver.closing = [:]
+            driver.finishDisconnect()
+        }
+        afterDurable { [unowned self] _ in finishDisconnect() }
+    }
+
+    func finishDisconnect() {
+        guard closing.isEmpty, pending.isEmpty || !isFlushing, !disconnectWaiters.isEmpty else { return }
+        disconnectTimer?.cancel()
+        let waiters = disconnectWaiters
+        disconnectWaiters = []
+        for waiter in waiters { waiter() }
+    }
+
+    func becomeIdle(_ phase: Phase, _ state: ConnectionState, error: ClientError) {
+        self.phase = phase
+        monitor?.stop()
+        monitor = nil
+        refreshTimer?.cancel()
+        publish(state)
+        resolveConnectWaiters(error)
+        failRoomRequests(error)
+        outlets.messages.finish()
+    }
+
+    // MARK: One attempt
+
+    func beginAttempt() {
+        generation += 1
+        attempts += 1
+        let generation = generation
+        phase = .preparing
+        publish(.connecting(attempt: attempts, accessPoint: plan.target))
+        if needsNewProducer {
+            // The rows being written carry the old numbers: wait until they are all in one state.
+            guard !isFlushing else {
+                afterFlush.append { [unowned self] _ in
+                    if self.generation == generation { beginAttempt(again: generation) }
+                }
+                return
+            }
+            renewProducer()
+        }
+        if connectNumber == reservedConnectNumber {
+            // A block of numbers at once, so that a reconnect needn't wait for the disk.
+            reservedConnectNumber += 64
+            pending.connectNumber = reservedConnectNumber
+        }
+        afterDurable { [unowned self] error in
+            guard self.generation == generation else { return }
+            if let error { return attemptFailed(error) }
+            obtainCredential(generation)
+        }
+    }
+
+    private func beginAttempt(again generation: UInt64) {
+        attempts -= 1
+        beginAttempt()
+    }
+
+    func attemptFailed(_ error: ClientError) {
+        statistics.failedAttempts += 1
+        linkEnded(.failed(error), link: nil)
+    }
+
+    private func obtainCredential(_ generation: UInt64) {
+        if let ticket = resumeTicket, ticket.expiry == 0 || ticket.expiry > clock.wall() {
+            return open(.ticket(ByteBuffer(bytes: ticket.bytes)))
+        }
+        if resumeTicket != nil { keepResumeTicket(nil) }
+        let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
+            guard driver.generation == generation else { return }
+            switch token {
+            case .success(let token):
+                driver.learnUser(fromToken: token)
+                driver.open(.token(token))
+            case .failure(let error):
+                driver.attemptFailed(
+                    ClientError(
+                        .tokenProvider, message: "no token", cause: error,
+                        advice: "the token provider's error says more"))
+            }
+        }
+        let provider = configuration.tokenProvider
+        Task {
+            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
+        }
+    }
+
+    private func open(_ credential: Credential) {
+        let target = plan.target
+        let usesTicket: Bool
+        if case .ticket = credential { usesTicket = true } else { usesTicket = false }
+        let ticket = transportTickets[target.description].flatMap {
+            $0.expiry == 0 || $0.expiry > clock.wall() ? $0.bytes : nil
+        }
+        connectNumber += 1
+        assert(connectNumber <= reservedConnectNumber, "a connect number is durable before it is used")
+        let link = DriverLink(
+            driver: self, accessPoint: target, credential: credential, startedAt: clock.now(),
+            usedSessionTicket: ticket != nil)
+        phase = .connecting
+        current = link
+        attemptTimer = schedule(in: TimeAmount(configuration.connectTimeout)) { driver in
+            guard driver.current === link else { return }
+            driver.giveUpCurrent()
+            driver.attemptFailed(
+                ClientError(.connectFailed, message: "no answer from \(target) in \(driver.configuration.connectTimeout)"))
+        }
+        let request = LinkRequest(
+            accessPoint: target, serverName: configuration.serverName ?? target.host, sessionTicket: ticket,
+            addressToken: addressTokens[target.description], earlyData: usesTicket && ticket != nil,
+            localAddress: configuration.localAddress)
+        link.attempt = connector.open(request, on: loop, handler: link) { [unowned self] error in
+            guard current === link else { return }
+            current = nil
+            attemptFailed(error)
+        }
+    }
+
+    var currentStatistics: ClientStatistics {
+        var now = statistics
+        now.waiting = outbox.count
+        now.unconfirmed = ledger.count
+        now.link = current?.mobile?.statistics
+        return now
+    }
+
+    // MARK: The end of a link
+
+    /// Detaches the current link, which says farewell by itself.
+    func endCurrent(farewell: Close) {
+        guard let link = current else { return }
+        current = nil
+        attemptTimer?.cancel()
+        if let transport = link.link {
+            closing[ObjectIdentifier(link)] = link
+            transport.close(farewell.code, reason: farewell.reason)
+        } else {
+            link.attempt?.abandon()
+        }
+        session.linkClosed(now: clock.now())
+    }
+
+    /// Detaches the current link without a word.
+    func giveUpCurrent() {
+        guard let link = current else { return }
+        current = nil
+        attemptTimer?.cancel()
+        link.attempt?.abandon()
+        session.linkClosed(now: clock.now())
+    }
+
+    func linkClosed(_ link: DriverLink, reason: LinkCloseReason) {
+        if closing.removeValue(forKey: ObjectIdentifier(link)) != nil { return finishDisconnect() }
+        guard current === link else { return }
+        // What came in the link's last moments counts: an acknowledgement may be among it.
+        performActions(of: link)
+        guard current === link else { return }
+        current = nil
+        attemptTimer?.cancel()
+        session.linkClosed(now: clock.now())
+        let end: LinkEnd
+        switch reason {
+        case .local: end = .lost("closed by this side")
+        case .peer(let code, let reason): end = .closed(link.farewell ?? Close(code: code, reason: reason))
+        case .idleTimeout: end = .lost("nothing came for the idle timeout")
+        case .handshakeFailed(let text):
+            if link.usedSessionTicket { keepTransportTicket(nil, for: link.accessPoint) }
+            end = .failed(ClientError(.connectFailed, message: text))
+        case .failed(let text): end = .lost(text)
+        }
+        if link.connectedAt == nil { statistics.failedAttempts += 1 }
+        linkEnded(end, link: link)
+    }
+
+    /// Decides what comes next. The link is detached already.
+    func linkEnded(_ end: LinkEnd, link: DriverLink?) {
+        assert(current == nil)
+        refreshTimer?.cancel()
+        pump()
+        switch phase {
+        case .idle, .stopped: return
+        case .preparing, .connecting, .connected, .waiting: break
+        }
+        let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
+        let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)
+        if step.dropTicket { keepResumeTicket(nil) }
+        logger.info(
+            "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(step.delay)"])
+        switch step.kind {
+        case .stop(let code):
+            let error = ClientError(
+                .stopped, message: end.reason,
+                advice: code.policy == .upgrade ? "upgrade the app" : "find out why, then connect again", closeCode: code)
+            becomeIdle(.stopped(code, end.reason), .stopped(code, reason: end.reason), error: error)
+        case .reconnect:
+            generation += 1
+            if step.delay > .zero { publish(.waiting(delay: step.delay, reason: end.reason)) }
+            let generation = generation
+            phase = .waiting(
+                schedule(in: TimeAmount(step.delay)) { driver in
+                    if driver.generation == generation { driver.beginAttempt() }
+                })
+        }
+    }
+
+    /// The network came back while the client waited: it needn't wait any longer.
+    func connectNow() {
+        guard case .waiting(let timer) = phase else { return }
+        timer.cancel()
+        beginAttempt()
+    }
+}
+
+extension ConnectionState {
+    /// One line for logs, without addresses of the peer's view.
+    var summary: String {
+        switch self {
+        case .disconnected: "disconnected"
+        case .connecting(let attempt, let accessPoint): "connecting to \(accessPoint), attempt \(attempt)"
+        case .connected(let info): "connected\(info.resumed ? ", resumed" : "")\(info.earlyData ? ", 0-RTT" : "")"
+        case .migrating(let cause): "migrating (\(cause))"
+        case .waiting(let delay, let reason): "waiting \(delay): \(reason)"
+        case .stopped(let code, let reason): "stopped by \(code.rawValue): \(reason)"
+        }
+    }
+}

@@ -1,0 +1,105 @@
+import LonglineLinks
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// One attempt to be connected, from its first packet to the end of its link. Forwards the link's events to the driver
+/// while it is the driver's current one; a link that comes too late is closed.
+final class DriverLink: LinkHandler {
+    let accessPoint: AccessPoint
+    let credential: Credential
+    let startedAt: NIODeadline
+    /// Whether a TLS ticket was used, which may be what made the handshake fail.
+    let usedSessionTicket: Bool
+    private(set) var link: (any Link)?
+    private(set) var handshake: LinkHandshake?
+    var attempt: (any LinkAttempt)?
+    var connectedAt: NIODeadline?
+    var info: ConnectionInfo?
+    /// The info that the app was told last.
+    var announced: ConnectionInfo?
+    /// Path changes asked for since the last packet came.
+    var probes = 0
+    /// The server's last word, if it had one.
+    var farewell: Close?
+    private unowned let driver: ConnectionDriver
+
+    init(
+        driver: ConnectionDriver, accessPoint: AccessPoint, credential: Credential, startedAt: NIODeadline,
+        usedSessionTicket: Bool
+    ) {
+        self.driver = driver
+        self.accessPoint = accessPoint
+        self.credential = credential
+        self.startedAt = startedAt
+        self.usedSessionTicket = usedSessionTicket
+    }
+
+    var usedResumeTicket: Bool {
+        if case .ticket = credential { return true }
+        return false
+    }
+
+    var mobile: (any MobileLink)? { link as? any MobileLink }
+
+    private var isCurrent: Bool { driver.current === self }
+
+    func linkEstablished(_ link: any Link) {
+        guard isCurrent else { return link.close(.normal, reason: "given up") }
+        self.link = link
+        driver.linkEstablished(self)
+    }
+
+    func handshakeCompleted(_ link: any Link, info: LinkHandshake) {
+        handshake = info
+    }
+
+    func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
+        guard isCurrent else { return }
+        driver.session.received(frame, lane: lane, now: driver.clock.now())
+    }
+
+    func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) {
+        guard isCurrent else { return }
+        driver.session.receivedInvalid(
+            Close(code: error.closeCode, reason: error.description), lane: lane, now: driver.clock.now())
+    }
+
+    func laneFinished(_ lane: LaneID, link: any Link) {
+        guard isCurrent else { return }
+        driver.session.laneFinished(lane, now: driver.clock.now())
+    }
+
+    func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link) {
+        guard isCurrent else { return }
+        driver.session.laneWritable(lane, writable, now: driver.clock.now())
+    }
+
+    func packetReceived(_ link: any Link) {
+        guard isCurrent else { return }
+        probes = 0
+        driver.session.packetReceived(now: driver.clock.now())
+    }
+
+    func pathChanged(_ link: any Link) {
+        guard isCurrent else { return }
+        driver.pathChanged(self)
+    }
+
+    func sessionTicketReceived(_ ticket: [UInt8], link: any Link) {
+        driver.keepTransportTicket(ticket, for: accessPoint)
+    }
+
+    func addressTokenReceived(_ token: [UInt8], link: any Link) {
+        driver.keepAddressToken(token, for: accessPoint)
+    }
+
+    func batchEnded(_ link: any Link) {
+        guard isCurrent else { return }
+        driver.pump()
+    }
+
+    func linkClosed(_ link: any Link, reason: LinkCloseReason) {
+        driver.linkClosed(self, reason: reason)
+    }
+}

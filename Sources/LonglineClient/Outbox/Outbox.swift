@@ -1,0 +1,153 @@
+import LonglineWire
+import NIOCore
+
+/// What the app may have waiting at once.
+public struct OutboxLimits: Hashable, Sendable {
+    /// Messages in the outbox.
+    public var messages: Int
+    /// Payload bytes in the outbox.
+    public var bytes: Int
+    /// Messages without an answer in one channel; at most 1,024, since the service remembers as many answers.
+    public var messagesPerChannel: Int
+
+    /// Limits.
+    public init(messages: Int = 10_000, bytes: Int = 16 * 1024 * 1024, messagesPerChannel: Int = 1024) {
+        self.messages = messages
+        self.bytes = bytes
+        self.messagesPerChannel = messagesPerChannel
+    }
+}
+
+/// The publishes without an answer, and the numbering that lets the service tell a repetition from a new message.
+///
+/// Invariants:
+/// 1. IDs grow in the order of ``add(channel:recipient:timeToLive:queuedAt:tag:payload:)`` and are never used twice by
+///    one producer.
+/// 2. Within a channel, a row's `after` is the ID before it that was not given up; the chain of the channel is the last
+///    such ID. So a publish that overtook another is noticed by the service.
+/// 3. A given-up row leaves the chain: the one behind it names the one before it.
+struct Outbox: Sendable {
+    private let limits: OutboxLimits
+    private(set) var producer: ProducerID
+    private(set) var lastID: PublishID
+    private(set) var chains: [ChannelID: PublishID]
+    private(set) var rows: [PublishID: StoredPublish] = [:]
+    private var perChannel: [ChannelID: Int] = [:]
+    private(set) var bytes = 0
+
+    init(
+        producer: ProducerID, lastID: PublishID = 0, chains: [ChannelID: PublishID] = [:],
+        rows: [StoredPublish] = [], limits: OutboxLimits = OutboxLimits()
+    ) {
+        self.producer = producer
+        self.limits = limits
+        self.chains = chains
+        // A storage that lost the counter but kept the rows must not use an ID again.
+        self.lastID = rows.reduce(lastID) { max($0, $1.id) }
+        for row in rows { insert(row) }
+    }
+
+    var count: Int { rows.count }
+
+    /// All rows in ID order.
+    var inOrder: [StoredPublish] { rows.values.sorted { $0.id < $1.id } }
+
+    /// Draws an ID and puts a message in.
+    mutating func add(
+        channel: ChannelID, recipient: UserID?, timeToLive: UInt64, queuedAt: UInt64, tag: PublishTag,
+        payload: ByteBuffer
+    ) throws(ClientError) -> StoredPublish {
+        try checkRoom(for: payload.readableBytes, in: channel)
+        lastID += 1
+        let row = StoredPublish(
+            id: lastID, tag: tag, after: chains[channel] ?? 0, channel: channel, recipient: recipient,
+            timeToLive: timeToLive, queuedAt: queuedAt, payload: payload)
+        chains[channel] = row.id
+        insert(row)
+        return row
+    }
+
+    private func checkRoom(for size: Int, in channel: ChannelID) throws(ClientError) {
+        guard size <= FrameLimits.maximumPayload else {
+            throw ClientError(
+                .payloadTooLarge, message: "\(size) bytes, and a message carries \(FrameLimits.maximumPayload)",
+                advice: "split the message, or store the data elsewhere and send a reference")
+        }
+        guard rows.count < limits.messages, bytes + size <= limits.bytes else {
+            throw ClientError(
+                .outboxFull, message: "\(rows.count) messages of \(bytes) bytes wait for the service",
+                advice: "wait for earlier messages to be acknowledged, or raise the outbox limits")
+        }
+        let limit = min(limits.messagesPerChannel, FrameLimits.maximumUnacknowledged)
+        guard perChannel[channel, default: 0] < limit else {
+            throw ClientError(
+                .channelFull, message: "\(limit) messages to \(channel) wait for the service",
+                advice: "wait for earlier messages to be acknowledged")
+        }
+    }
+
+    private mutating func insert(_ row: StoredPublish) {
+        rows[row.id] = row
+        perChannel[row.channel, default: 0] += 1
+        bytes += row.payload.readableBytes
+    }
+
+    /// The service entered a publish.
+    /// - Returns: the row, or nil when it wasn't waiting any more.
+    mutating func acknowledge(_ id: PublishID) -> StoredPublish? {
+        guard let row = rows.removeValue(forKey: id) else { return nil }
+        if let left = perChannel[row.channel], left > 1 {
+            perChannel[row.channel] = left - 1
+        } else {
+            perChannel[row.channel] = nil
+        }
+        bytes -= row.payload.readableBytes
+        assert(bytes >= 0 && perChannel.values.reduce(0, +) == rows.count)
+        return row
+    }
+
+    /// What giving up a publish changed beside the row itself.
+    struct GivenUp: Equatable {
+        var row: StoredPublish
+        /// The row behind it, which names another one now.
+        var rechained: StoredPublish?
+        /// The new end of the channel's chain, if the row was the end.
+        var chain: PublishID?
+    }
+
+    /// A publish will never be entered: it leaves the chain.
+    mutating func giveUp(_ id: PublishID) -> GivenUp? {
+        guard let row = acknowledge(id) else { return nil }
+        var result = GivenUp(row: row, rechained: nil, chain: nil)
+        if let behind = rows.values.first(where: { $0.channel == row.channel && $0.after == id }) {
+            rows[behind.id]?.after = row.after
+            result.rechained = rows[behind.id]
+        }
+        if chains[row.channel] == id {
+            chains[row.channel] = row.after
+            result.chain = row.after
+        }
+        return result
+    }
+
+    /// Starts again under a new producer: what waits is numbered from 1, in its old order, with new tags.
+    /// - Returns: the new ID for each old one.
+    mutating func renew(producer: ProducerID, random: inout some RandomNumberGenerator) -> [PublishID: PublishID] {
+        let waiting = inOrder
+        var renumbered: [PublishID: PublishID] = [:]
+        self.producer = producer
+        lastID = 0
+        chains = [:]
+        rows = [:]
+        for var row in waiting {
+            lastID += 1
+            renumbered[row.id] = lastID
+            row.id = lastID
+            row.tag = random.next()
+            row.after = chains[row.channel] ?? 0
+            chains[row.channel] = row.id
+            rows[row.id] = row
+        }
+        return renumbered
+    }
+}

@@ -1,0 +1,179 @@
+public import LonglineWire
+public import NIOCore
+
+/// A message of the outbox, as it is kept until the service answered it.
+public struct StoredPublish: Hashable, Sendable {
+    /// Its number within the producer.
+    public var id: PublishID
+    /// Tells it from another publish that wrongly carries the same ID.
+    public var tag: PublishTag
+    /// The producer's previous ID in this channel that was not given up; 0 for none.
+    public var after: PublishID
+    /// The channel it is published to: the sender's own inbox for a direct message.
+    public var channel: ChannelID
+    /// The recipient of a direct message.
+    public var recipient: UserID?
+    /// How long it is worth delivering, in milliseconds from ``queuedAt``; 0 for ever.
+    public var timeToLive: UInt64
+    /// When the app handed it in: wall clock, milliseconds since 1970.
+    public var queuedAt: UInt64
+    /// The message.
+    public var payload: ByteBuffer
+
+    /// A stored publish.
+    public init(
+        id: PublishID, tag: PublishTag, after: PublishID, channel: ChannelID, recipient: UserID?, timeToLive: UInt64,
+        queuedAt: UInt64, payload: ByteBuffer
+    ) {
+        self.id = id
+        self.tag = tag
+        self.after = after
+        self.channel = channel
+        self.recipient = recipient
+        self.timeToLive = timeToLive
+        self.queuedAt = queuedAt
+        self.payload = payload
+    }
+}
+
+/// A secret that shortens the next connect, with the time it stops to be of use.
+public struct StoredSecret: Hashable, Sendable {
+    /// Opaque bytes.
+    public var bytes: [UInt8]
+    /// Wall clock, milliseconds since 1970; 0 when unknown.
+    public var expiry: UInt64
+
+    /// A stored secret.
+    public init(bytes: [UInt8], expiry: UInt64) {
+        self.bytes = bytes
+        self.expiry = expiry
+    }
+}
+
+/// Everything a client keeps across its process's life.
+public struct StoredClientState: Hashable, Sendable {
+    /// The outbox's producer; nil before the first use.
+    public var producer: ProducerID?
+    /// The last publish ID that was drawn.
+    public var lastID: PublishID = 0
+    /// Every connect number up to this one may have been used.
+    public var connectNumber: UInt64 = 0
+    /// The last ID per channel that was not given up.
+    public var chains: [ChannelID: PublishID] = [:]
+    /// The publishes without an answer, in any order.
+    public var outbox: [StoredPublish] = []
+    /// What the app confirmed, per channel.
+    public var cursors: [ChannelID: Position] = [:]
+    /// The version of the service's cursor record that this client last saw.
+    public var cursorVersion: UInt64 = 0
+    /// The user this storage belongs to, once it is known.
+    public var user: UserID?
+    /// The session's resume ticket.
+    public var resumeTicket: StoredSecret?
+    /// The QUIC session ticket per access point, written `host:port`.
+    public var transportTickets: [String: StoredSecret] = [:]
+    /// The QUIC address token per access point.
+    public var addressTokens: [String: [UInt8]] = [:]
+
+    /// The state of a new client.
+    public init() {}
+}
+
+/// One change of the durable state.
+public enum StorageChange: Hashable, Sendable {
+    /// A new producer: the outbox, the chains and the counters start from nothing.
+    case producer(ProducerID)
+    /// A publish entered the outbox.
+    case insert(StoredPublish)
+    /// The ``StoredPublish/after`` of a publish changed, because the one it named was given up.
+    case rechain(PublishID, after: PublishID)
+    /// A publish was answered: its row goes.
+    case remove(PublishID)
+    /// The last ID that was drawn.
+    case lastID(PublishID)
+    /// The chain of a channel.
+    case chain(ChannelID, PublishID)
+    /// Connect numbers up to this one may be used.
+    case connectNumber(UInt64)
+    /// The app confirmed everything up to here.
+    case cursor(ChannelID, Position)
+    /// The version of the service's cursor record.
+    case cursorVersion(UInt64)
+    /// The user this storage belongs to.
+    case user(UserID)
+    /// The resume ticket, or none any more.
+    case resumeTicket(StoredSecret?)
+    /// The QUIC ticket of an access point, or none any more.
+    case transportTicket(String, StoredSecret?)
+    /// The QUIC address token of an access point, or none any more.
+    case addressToken(String, [UInt8]?)
+}
+
+/// Where a client keeps its outbox, its cursors and its tickets.
+///
+/// The client calls ``load()`` once, then ``apply(_:)`` with one batch at a time, and waits for each. A storage belongs
+/// to one client: two that write to the same one would both publish under the same IDs.
+public protocol ClientStorage: Sendable {
+    /// Reads everything.
+    /// - Throws: ``ClientError`` of code ``ClientError/Code/storage`` or ``ClientError/Code/storageInUse``.
+    func load() async throws -> StoredClientState
+
+    /// Applies all changes in this order, or none of them, and returns when they are on disk.
+    ///
+    /// The first byte of a publish leaves only after this returned, so a storage that answers earlier loses messages
+    /// with the process.
+    func apply(_ changes: [StorageChange]) async throws
+}
+
+/// An app's own record of what it has processed: it turns "at least once" into "exactly once".
+///
+/// The app writes each message's ``Message/position`` in the transaction that holds the message's effect, and confirms
+/// the message after the commit. When a client starts it asks for these positions instead of its own, so a crash
+/// between the two neither repeats nor loses an effect.
+public protocol CursorStore: Sendable {
+    /// The last position per channel that the app committed.
+    func cursors() async throws -> [ChannelID: Position]
+}
+
+/// Keeps a client's state in memory: it is lost with the process.
+///
+/// For tests, and for tools that send one message and don't care whether it survives a crash.
+public actor InMemoryClientStorage: ClientStorage {
+    private var state: StoredClientState
+
+    /// A storage that starts from `state`.
+    public init(_ state: StoredClientState = StoredClientState()) { self.state = state }
+
+    public func load() -> StoredClientState { state }
+
+    public func apply(_ changes: [StorageChange]) {
+        for change in changes { state.apply(change) }
+    }
+}
+
+extension StoredClientState {
+    /// Applies one change: the meaning that every storage has to follow.
+    public mutating func apply(_ change: StorageChange) {
+        switch change {
+        case .producer(let producer):
+            self.producer = producer
+            lastID = 0
+            connectNumber = 0
+            chains = [:]
+            outbox = []
+        case .insert(let row): outbox.append(row)
+        case .rechain(let id, let after):
+            if let index = outbox.firstIndex(where: { $0.id == id }) { outbox[index].after = after }
+        case .remove(let id): outbox.removeAll { $0.id == id }
+        case .lastID(let id): lastID = id
+        case .chain(let channel, let id): chains[channel] = id
+        case .connectNumber(let number): connectNumber = number
+        case .cursor(let channel, let position): cursors[channel] = position
+        case .cursorVersion(let version): cursorVersion = version
+        case .user(let user): self.user = user
+        case .resumeTicket(let ticket): resumeTicket = ticket
+        case .transportTicket(let accessPoint, let ticket): transportTickets[accessPoint] = ticket
+        case .addressToken(let accessPoint, let token): addressTokens[accessPoint] = token
+        }
+    }
+}

@@ -1,0 +1,78 @@
+import LonglineWire
+
+/// What changed in memory and is not on disk yet. Later values replace earlier ones, so a batch is as small as the
+/// difference it makes.
+struct PendingWrites: Sendable {
+    /// A new producer: everything of the outbox is written again.
+    var producer: ProducerID?
+    var inserts: [PublishID] = []
+    var removes: [PublishID] = []
+    var rechains: [PublishID: PublishID] = [:]
+    var chains: Set<ChannelID> = []
+    var connectNumber: UInt64?
+    var cursors: [ChannelID: Position] = [:]
+    var cursorVersion: UInt64?
+    var user: UserID?
+    /// The outer optional: whether it changed.
+    var resumeTicket: StoredSecret??
+    var transportTickets: [String: StoredSecret?] = [:]
+    var addressTokens: [String: [UInt8]?] = [:]
+
+    var isEmpty: Bool {
+        producer == nil && inserts.isEmpty && removes.isEmpty && rechains.isEmpty && chains.isEmpty
+            && connectNumber == nil && cursors.isEmpty && cursorVersion == nil && user == nil && resumeTicket == nil
+            && transportTickets.isEmpty && addressTokens.isEmpty
+    }
+
+    /// The batch, with the outbox as it is now.
+    func changes(outbox: Outbox) -> [StorageChange] {
+        var changes: [StorageChange] = []
+        if let producer {
+            changes.append(.producer(producer))
+            changes += outbox.inOrder.map { .insert($0) }
+            changes += outbox.chains.map { .chain($0, $1) }
+            changes.append(.lastID(outbox.lastID))
+        } else {
+            // Rows that were given up between their insert and this batch are not there any more.
+            changes += inserts.compactMap { outbox.rows[$0] }.map { .insert($0) }
+            if !inserts.isEmpty { changes.append(.lastID(outbox.lastID)) }
+            changes += removes.map { .remove($0) }
+            changes += rechains.sorted { $0.key < $1.key }.map { .rechain($0, after: $1) }
+            changes += chains.compactMap { channel in outbox.chains[channel].map { .chain(channel, $0) } }
+        }
+        if let connectNumber { changes.append(.connectNumber(connectNumber)) }
+        changes += cursors.map { .cursor($0, $1) }
+        if let cursorVersion { changes.append(.cursorVersion(cursorVersion)) }
+        if let user { changes.append(.user(user)) }
+        if let resumeTicket { changes.append(.resumeTicket(resumeTicket)) }
+        changes += transportTickets.map { .transportTicket($0, $1) }
+        changes += addressTokens.map { .addressToken($0, $1) }
+        return changes
+    }
+
+    /// Puts a batch that failed back under what came since. Its inserts were told to the app as failed, so they go.
+    mutating func restore(_ failed: PendingWrites) {
+        var restored = failed
+        restored.inserts = []
+        if let producer {
+            // A newer producer begins from nothing and writes every row again.
+            restored.producer = producer
+            restored.removes = []
+            restored.rechains = [:]
+            restored.chains = []
+            restored.connectNumber = nil
+        }
+        restored.inserts += inserts
+        restored.removes += removes
+        restored.rechains.merge(rechains) { $1 }
+        restored.chains.formUnion(chains)
+        restored.connectNumber = connectNumber ?? restored.connectNumber
+        restored.cursors.merge(cursors) { $1 }
+        restored.cursorVersion = cursorVersion ?? restored.cursorVersion
+        restored.user = user ?? restored.user
+        restored.resumeTicket = resumeTicket ?? restored.resumeTicket
+        restored.transportTickets.merge(transportTickets) { $1 }
+        restored.addressTokens.merge(addressTokens) { $1 }
+        self = restored
+    }
+}

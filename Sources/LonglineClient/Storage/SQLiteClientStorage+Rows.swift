@@ -1,0 +1,129 @@
+import Foundation
+import GRDB
+import LonglineWire
+import NIOCore
+
+/// How the state is laid out in tables. 64-bit numbers are stored by their bits, since SQLite's are signed.
+extension SQLiteClientStorage {
+    private enum Fact {
+        static let producerHigh = "producer.high"
+        static let producerLow = "producer.low"
+        static let lastID = "last-id"
+        static let connectNumber = "connect-number"
+        static let cursorVersion = "cursor-version"
+        static let user = "user"
+        static let resumeTicket = "resume-ticket"
+        static let transportTicket = "transport-ticket/"
+        static let addressToken = "address-token/"
+    }
+
+    static func apply(_ change: StorageChange, to database: Database) throws {
+        switch change {
+        case .producer(let producer):
+            for table in ["outbox", "chain"] { try database.execute(sql: "DELETE FROM \(table)") }
+            try set(Fact.producerHigh, number: producer.high, in: database)
+            try set(Fact.producerLow, number: producer.low, in: database)
+            try set(Fact.lastID, number: 0, in: database)
+            try set(Fact.connectNumber, number: 0, in: database)
+        case .insert(let row): try insert(row, into: database)
+        case .rechain(let id, let after):
+            try database.execute(
+                sql: "UPDATE outbox SET after = ? WHERE id = ?", arguments: [bits(after), bits(id)])
+        case .remove(let id):
+            try database.execute(sql: "DELETE FROM outbox WHERE id = ?", arguments: [bits(id)])
+        case .lastID(let id): try set(Fact.lastID, number: id, in: database)
+        case .chain(let channel, let id):
+            try database.execute(
+                sql: "INSERT OR REPLACE INTO chain VALUES (?, ?)", arguments: [channel.description, bits(id)])
+        case .connectNumber(let number): try set(Fact.connectNumber, number: number, in: database)
+        case .cursor(let channel, let position):
+            try database.execute(
+                sql: "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)",
+                arguments: [channel.description, bits(position.epoch), bits(position.offset)])
+        case .cursorVersion(let version): try set(Fact.cursorVersion, number: version, in: database)
+        case .user(let user): try set(Fact.user, bytes: Array(user.description.utf8), in: database)
+        case .resumeTicket(let secret): try set(Fact.resumeTicket, secret: secret, in: database)
+        case .transportTicket(let accessPoint, let secret):
+            try set(Fact.transportTicket + accessPoint, secret: secret, in: database)
+        case .addressToken(let accessPoint, let token):
+            try set(
+                Fact.addressToken + accessPoint, secret: token.map { StoredSecret(bytes: $0, expiry: 0) }, in: database)
+        }
+    }
+
+    private static func insert(_ row: StoredPublish, into database: Database) throws {
+        try database.execute(
+            sql: "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            arguments: [
+                bits(row.id), bits(row.tag), bits(row.after), row.channel.description, row.recipient?.description,
+                bits(row.timeToLive), bits(row.queuedAt), Data(row.payload.readableBytesView),
+            ])
+    }
+
+    static func readState(_ database: Database) throws -> StoredClientState {
+        var state = StoredClientState()
+        state.outbox = try Row.fetchAll(database, sql: "SELECT * FROM outbox ORDER BY id").map { try publish($0) }
+        let chains = try Row.fetchAll(database, sql: "SELECT channel, last FROM chain")
+        for row in chains { state.chains[try channel(row[0])] = number(row[1]) }
+        let cursors = try Row.fetchAll(database, sql: "SELECT channel, epoch, offset FROM cursor")
+        for row in cursors {
+            state.cursors[try channel(row[0])] = Position(epoch: number(row[1]), offset: number(row[2]))
+        }
+        var high: UInt64?
+        var low: UInt64?
+        for row in try Row.fetchAll(database, sql: "SELECT name, number, bytes FROM fact") {
+            let name: String = row[0]
+            let number = (row[1] as Int64?).map(Self.number) ?? 0
+            let bytes = (row[2] as Data?).map { Array($0) } ?? []
+            switch name {
+            case Fact.producerHigh: high = number
+            case Fact.producerLow: low = number
+            case Fact.lastID: state.lastID = number
+            case Fact.connectNumber: state.connectNumber = number
+            case Fact.cursorVersion: state.cursorVersion = number
+            case Fact.user: state.user = try? UserID(String(decoding: bytes, as: UTF8.self))
+            case Fact.resumeTicket: state.resumeTicket = StoredSecret(bytes: bytes, expiry: number)
+            case _ where name.hasPrefix(Fact.transportTicket):
+                let accessPoint = String(name.dropFirst(Fact.transportTicket.count))
+                state.transportTickets[accessPoint] = StoredSecret(bytes: bytes, expiry: number)
+            case _ where name.hasPrefix(Fact.addressToken):
+                state.addressTokens[String(name.dropFirst(Fact.addressToken.count))] = bytes
+            default: break
+            }
+        }
+        if let high, let low { state.producer = ProducerID(high: high, low: low) }
+        return state
+    }
+
+    private static func publish(_ row: Row) throws -> StoredPublish {
+        let recipient: String? = row[4]
+        let payload: Data = row[7]
+        return StoredPublish(
+            id: number(row[0]), tag: number(row[1]), after: number(row[2]), channel: try channel(row[3]),
+            recipient: try recipient.map { try UserID($0) }, timeToLive: number(row[5]), queuedAt: number(row[6]),
+            payload: ByteBuffer(bytes: payload))
+    }
+
+    private static func channel(_ text: String) throws -> ChannelID { try ChannelID(text) }
+    private static func bits(_ number: UInt64) -> Int64 { Int64(bitPattern: number) }
+    private static func number(_ bits: Int64) -> UInt64 { UInt64(bitPattern: bits) }
+
+    private static func set(_ name: String, number: UInt64, in database: Database) throws {
+        try database.execute(
+            sql: "INSERT OR REPLACE INTO fact VALUES (?, ?, NULL)", arguments: [name, bits(number)])
+    }
+
+    private static func set(_ name: String, bytes: [UInt8], in database: Database) throws {
+        try database.execute(
+            sql: "INSERT OR REPLACE INTO fact VALUES (?, NULL, ?)", arguments: [name, Data(bytes)])
+    }
+
+    private static func set(_ name: String, secret: StoredSecret?, in database: Database) throws {
+        guard let secret else {
+            return try database.execute(sql: "DELETE FROM fact WHERE name = ?", arguments: [name])
+        }
+        try database.execute(
+            sql: "INSERT OR REPLACE INTO fact VALUES (?, ?, ?)",
+            arguments: [name, bits(secret.expiry), Data(secret.bytes)])
+    }
+}

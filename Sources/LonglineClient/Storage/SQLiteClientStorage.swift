@@ -1,0 +1,114 @@
+import Foundation
+import GRDB
+import LonglineWire
+import NIOCore
+
+/// Keeps a client's state in one SQLite file (and its write-ahead log), readable by its owner only.
+///
+/// Each batch is one transaction with `synchronous=FULL`: what ``apply(_:)`` returned for survives a power cut. The
+/// file is locked for as long as the storage lives, so that two processes can't publish from one outbox.
+public final class SQLiteClientStorage: ClientStorage {
+    private let database: DatabaseQueue
+
+    /// Opens or creates the file, and its directory with mode 0700 when that is missing.
+    /// - Throws: ``ClientError`` of code ``ClientError/Code/storage`` or ``ClientError/Code/storageInUse``.
+    public init(path: String) throws {
+        do {
+            try Self.create(path)
+            var configuration = GRDB.Configuration()
+            configuration.busyMode = .immediateError
+            configuration.prepareDatabase { database in
+                // The lock is taken with the first write and kept; the log then needs no shared memory file.
+                try database.execute(sql: "PRAGMA locking_mode=EXCLUSIVE")
+                try database.execute(sql: "PRAGMA journal_mode=WAL")
+                try database.execute(sql: "PRAGMA synchronous=FULL")
+            }
+            database = try DatabaseQueue(path: path, configuration: configuration)
+            try Self.migrator.migrate(database)
+            // Takes the lock now, not with the first message.
+            try database.write { try $0.execute(sql: "INSERT OR REPLACE INTO fact VALUES ('opened', 1, NULL)") }
+        } catch let error as ClientError {
+            throw error
+        } catch {
+            throw Self.describe(error, path: path)
+        }
+    }
+
+    public func load() async throws -> StoredClientState {
+        do {
+            return try await database.read { try Self.readState($0) }
+        } catch {
+            throw Self.describe(error, path: database.path)
+        }
+    }
+
+    public func apply(_ changes: [StorageChange]) async throws {
+        do {
+            try await database.write { database in
+                for change in changes { try Self.apply(change, to: database) }
+            }
+        } catch {
+            throw Self.describe(error, path: database.path)
+        }
+    }
+
+    /// Closes the file and lets go of its lock. Later calls fail.
+    public func close() throws { try database.close() }
+
+    // MARK: The file
+
+    private static func create(_ path: String) throws {
+        let directory = URL(fileURLWithPath: path).deletingLastPathComponent().path
+        if !FileManager.default.fileExists(atPath: directory) {
+            try FileManager.default.createDirectory(
+                atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        }
+        // The mode is there before the first secret is. SQLite gives its log the mode of the file.
+        let descriptor = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else {
+            throw ClientError(
+                .storage, message: "can't create \(path): \(String(cString: strerror(errno)))",
+                advice: "check the directory and its permissions")
+        }
+        fchmod(descriptor, 0o600)
+        Foundation.close(descriptor)
+    }
+
+    private static func describe(_ error: any Error, path: String) -> ClientError {
+        if let error = error as? DatabaseError {
+            switch error.resultCode {
+            case .SQLITE_BUSY, .SQLITE_LOCKED:
+                return ClientError(
+                    .storageInUse, message: "\(path) is in use by another process", cause: error,
+                    advice: "give each running client a storage of its own")
+            case .SQLITE_FULL:
+                return ClientError(.storage, message: "the disk is full", cause: error, advice: "make room on the disk")
+            case .SQLITE_NOTADB, .SQLITE_CORRUPT:
+                return ClientError(
+                    .storage, message: "\(path) is damaged, or is no client storage", cause: error,
+                    advice: "move the file away; messages that waited in it are lost")
+            default: break
+            }
+        }
+        return ClientError(.storage, message: "\(path) can't be used", cause: error)
+    }
+
+    private static var migrator: DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE outbox (
+                        id INTEGER PRIMARY KEY, tag INTEGER NOT NULL, after INTEGER NOT NULL, channel TEXT NOT NULL,
+                        recipient TEXT, time_to_live INTEGER NOT NULL, queued_at INTEGER NOT NULL, payload BLOB NOT NULL
+                    ) STRICT;
+                    CREATE TABLE chain (channel TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+                    CREATE TABLE cursor (
+                        channel TEXT PRIMARY KEY, epoch INTEGER NOT NULL, offset INTEGER NOT NULL
+                    ) STRICT, WITHOUT ROWID;
+                    CREATE TABLE fact (name TEXT PRIMARY KEY, number INTEGER, bytes BLOB) STRICT, WITHOUT ROWID;
+                    """)
+        }
+        return migrator
+    }
+}
