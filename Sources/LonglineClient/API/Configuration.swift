@@ -1,6 +1,6 @@
+public import Logging
 public import LonglineSession
 public import LonglineWire
-public import Logging
 public import NIOCore
 
 /// Whom a client believes to be the service.

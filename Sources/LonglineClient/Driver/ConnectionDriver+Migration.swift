@@ -1,7 +1,7 @@
+import Logging
 import LonglineLinks
 import LonglineSession
 import LonglineWire
-import Logging
 import NIOCore
 
 extension ConnectionDriver {

@@ -1,6 +1,6 @@
+import Logging
 import LonglineSession
 import LonglineWire
-import Logging
 import NIOCore
 
 extension ConnectionDriver {

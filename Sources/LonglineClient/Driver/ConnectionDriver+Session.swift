@@ -1,7 +1,7 @@
+import Logging
 import LonglineLinks
 import LonglineSession
 import LonglineWire
-import Logging
 import NIOCore
 
 extension ConnectionDriver {
@@ -31,10 +31,6 @@ extension ConnectionDriver {
         if let end, let link, current === link {
             isPumping = false
             sessionEnded(end, link: link)
-        } else if needsNewProducer, let link, current === link {
-            isPumping = false
-            endCurrent(farewell: Close(code: .normal, reason: "new producer"))
-            linkEnded(.renewed, link: link)
         }
     }
 
@@ -52,7 +48,8 @@ extension ConnectionDriver {
         case .deliver(let channel, let epoch, let deliver): delivered(channel, epoch, deliver)
         case .skipped(let channel, let epoch, let skip):
             outlets.notices.send(.skipped(channel, skip))
-            passed(Position(epoch: epoch, offset: skip.to), in: channel)
+            // A gap before it is confirmed with the next message, so that the app has seen it.
+            if gapsBefore[channel] == nil { passed(Position(epoch: epoch, offset: skip.to), in: channel) }
         case .gap(let channel, let epoch, let gap):
             statistics.gaps += 1
             let lost = MessageGap(from: gap.from, upTo: Position(epoch: epoch, offset: gap.first))
@@ -120,13 +117,15 @@ extension ConnectionDriver {
         publish(.connected(info))
         resolveConnectWaiters(nil)
         scheduleRefresh(expiry: connected.credentialExpiry)
-        repeatRoomRequests()
+        for id in roomRequests.keys { roomRequests[id]?.isSent = false }
+        sendRoomRequests()
     }
 
     private func sessionEnded(_ end: SessionEnd, link: DriverLink) {
         link.farewell = end.close
         endCurrent(farewell: end.close)
         if link.connectedAt == nil { statistics.failedAttempts += 1 }
+        if needsNewProducer { return linkEnded(.renewed, link: link) }
         if end.byServer { return linkEnded(.closed(end.close), link: link) }
         switch end.close.code {
         case .idle: linkEnded(.pathGone("the path stopped to answer"), link: link)
@@ -213,6 +212,8 @@ extension ConnectionDriver {
     struct RoomWaiter {
         var room: RoomID
         var joins: Bool
+        /// Whether it went out on the present link.
+        var isSent = false
         var done: (Result<Position, ClientError>) -> Void
     }
 
@@ -235,7 +236,7 @@ extension ConnectionDriver {
                 return id
             }
             roomRequests[id] = RoomWaiter(room: room, joins: joins, done: done)
-            if case .connected = phase { sendRoomRequest(id) }
+            sendRoomRequests()
             pump()
         }
         return id
@@ -246,23 +247,21 @@ extension ConnectionDriver {
             .failure(ClientError(.disconnected, message: "the wait was cancelled; the request may still be served")))
     }
 
-    private func sendRoomRequest(_ id: UInt64) {
-        guard let waiter = roomRequests[id] else { return }
-        let sent =
-            waiter.joins
-            ? session.join(waiter.room, request: id, now: clock.now())
-            : session.leave(waiter.room, request: id, now: clock.now())
-        if !sent {
-            roomRequests.removeValue(forKey: id)?.done(
-                .failure(ClientError(.tooManyRequests, message: "the service takes no more requests now")))
+    /// Sends what was not sent on this link, as far as the session takes requests; an answer makes room for the next.
+    private func sendRoomRequests() {
+        guard case .connected = phase else { return }
+        for (id, waiter) in roomRequests.sorted(by: { $0.key < $1.key }) where !waiter.isSent {
+            let sent =
+                waiter.joins
+                ? session.join(waiter.room, request: id, now: clock.now())
+                : session.leave(waiter.room, request: id, now: clock.now())
+            guard sent else { return }
+            roomRequests[id]?.isSent = true
         }
     }
 
-    private func repeatRoomRequests() {
-        for id in roomRequests.keys.sorted() { sendRoomRequest(id) }
-    }
-
     private func roomAnswered(_ answer: RoomAnswer) {
+        defer { sendRoomRequests() }
         guard let waiter = roomRequests.removeValue(forKey: answer.request) else { return }
         if let refusal = answer.refusal {
             let verb = waiter.joins ? "join" : "leave"

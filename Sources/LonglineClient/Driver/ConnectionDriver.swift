@@ -1,7 +1,7 @@
+import Logging
 import LonglineLinks
 import LonglineSession
 import LonglineWire
-import Logging
 import NIOCore
 
 /// Keeps one device's session connected: owns the session, its outbox and the link of the moment.
@@ -299,7 +299,8 @@ final class ConnectionDriver {
             guard driver.current === link else { return }
             driver.giveUpCurrent()
             driver.attemptFailed(
-                ClientError(.connectFailed, message: "no answer from \(target) in \(driver.configuration.connectTimeout)"))
+                ClientError(
+                    .connectFailed, message: "no answer from \(target) in \(driver.configuration.connectTimeout)"))
         }
         let request = LinkRequest(
             accessPoint: target, serverName: configuration.serverName ?? target.host, sessionTicket: ticket,
@@ -386,7 +387,8 @@ final class ConnectionDriver {
         case .stop(let code):
             let error = ClientError(
                 .stopped, message: end.reason,
-                advice: code.policy == .upgrade ? "upgrade the app" : "find out why, then connect again", closeCode: code)
+                advice: code.policy == .upgrade ? "upgrade the app" : "find out why, then connect again",
+                closeCode: code)
             becomeIdle(.stopped(code, end.reason), .stopped(code, reason: end.reason), error: error)
         case .reconnect:
             generation += 1

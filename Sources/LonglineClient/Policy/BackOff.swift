@@ -14,7 +14,9 @@ public struct BackOffPolicy: Hashable, Sendable {
     /// - Parameters:
     ///   - base: more than zero.
     ///   - maximum: at least `base`.
-    public init(base: Duration = .milliseconds(250), maximum: Duration = .seconds(60), resetAfter: Duration = .seconds(5)) {
+    public init(
+        base: Duration = .milliseconds(250), maximum: Duration = .seconds(60), resetAfter: Duration = .seconds(5)
+    ) {
         self.base = base
         self.maximum = maximum
         self.resetAfter = resetAfter

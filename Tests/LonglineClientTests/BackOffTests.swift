@@ -1,0 +1,138 @@
+import LonglineTestKit
+import LonglineWire
+import Testing
+
+@testable import LonglineClient
+
+@Suite("Back-off and reconnect plan")
+struct BackOffTests {
+    @Test("the bound doubles up to the maximum")
+    func bounds() {
+        let policy = BackOffPolicy(base: .milliseconds(100), maximum: .seconds(1))
+        #expect((0..<6).map { policy.bound(attempt: $0) }.map(\.milliseconds) == [100, 200, 400, 800, 1000, 1000])
+        #expect(policy.bound(attempt: 10_000) == .seconds(1))
+    }
+
+    @Test("delays fill the whole interval evenly and never leave it", arguments: [UInt64(1), 2, 3])
+    func fullJitter(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let policy = BackOffPolicy(base: .milliseconds(100), maximum: .seconds(1))
+        var quarters = [0, 0, 0, 0]
+        for _ in 0..<4000 {
+            let delay = policy.delay(attempt: 3, using: &random)
+            #expect(delay >= .zero && delay <= .milliseconds(800), "seed \(seed)")
+            quarters[min(3, Int(delay.milliseconds / 200))] += 1
+        }
+        // 1,000 each; five standard deviations are about 137.
+        #expect(quarters.allSatisfy { (850...1150).contains($0) }, "seed \(seed): \(quarters)")
+    }
+
+    @Test("what the service asks for is a floor under the jitter", arguments: [UInt64(7), 8])
+    func floor(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let policy = BackOffPolicy(base: .milliseconds(100), maximum: .seconds(1))
+        let delays = (0..<200).map { _ in policy.delay(attempt: 0, floor: .seconds(9), using: &random) }
+        #expect(delays.allSatisfy { $0 >= .seconds(9) && $0 <= .milliseconds(9100) }, "seed \(seed)")
+        #expect(Set(delays).count > 100, "a herd that was told the same time must spread")
+    }
+
+    private func plan(_ points: Int = 1) -> ReconnectPlan {
+        ReconnectPlan(
+            policy: BackOffPolicy(base: .milliseconds(100), maximum: .seconds(10), resetAfter: .seconds(5)),
+            accessPoints: (1...points).map { AccessPoint(host: "node\($0)", port: 443) })
+    }
+
+    @Test(
+        "the close code's range decides what comes next",
+        arguments: [
+            (CloseCode.normal, NextStep.Kind.reconnect, false), (.shuttingDown, .reconnect, false),
+            (.overloaded, .reconnect, false), (.redirect, .reconnect, false),
+            (.credentialExpired, .reconnect, true), (.ticketRejected, .reconnect, true),
+            (.credentialRevoked, .reconnect, true), (.versionUnsupported, .stop(.versionUnsupported), false),
+            (.replaced, .stop(.replaced), false), (.loggedOut, .stop(.loggedOut), false),
+            (CloseCode(rawValue: 1999), .reconnect, false),
+            (CloseCode(rawValue: 5999), .stop(.init(rawValue: 5999)), false),
+        ])
+    func policyOfCodes(code: CloseCode, kind: NextStep.Kind, dropsTicket: Bool) {
+        var random = SeededRandom(seed: 11)
+        var plan = plan()
+        plan.connected()
+        let step = plan.ended(.closed(Close(code: code)), uptime: .seconds(60), usedTicket: true, random: &random)
+        #expect(step.kind == kind)
+        #expect(step.dropTicket == dropsTicket)
+    }
+
+    @Test("a redirect is followed once, in its slot, then the list counts again")
+    func redirect() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan(2)
+        let close = Close(code: .redirect, retryAfter: 1500, accessPoint: "[::1]:4433")
+        let step = plan.ended(.closed(close), uptime: .seconds(9), usedTicket: false, random: &random)
+        #expect(step.delay == .milliseconds(1500))
+        #expect(plan.target == AccessPoint(host: "::1", port: 4433))
+        _ = plan.ended(.lost("dead"), uptime: nil, usedTicket: false, random: &random)
+        #expect(plan.target == AccessPoint(host: "node1", port: 443))
+    }
+
+    @Test("access points are tried in order without a pause, and back-off grows once a round")
+    func accessPoints() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan(3)
+        var targets: [String] = []
+        var paused: [Bool] = []
+        let error = ClientError(.connectFailed, message: "no answer")
+        for _ in 0..<6 {
+            targets.append(plan.target.host)
+            let step = plan.ended(.failed(error), uptime: nil, usedTicket: false, random: &random)
+            paused.append(step.delay > .zero)
+        }
+        #expect(targets == ["node1", "node2", "node3", "node1", "node2", "node3"])
+        #expect(paused == [false, false, true, false, false, true])
+        #expect(plan.round == 2)
+    }
+
+    @Test("a session that lasted starts back-off anew, one that did not goes on with it")
+    func reset() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan()
+        for _ in 0..<5 { _ = plan.ended(.lost("x"), uptime: .seconds(1), usedTicket: false, random: &random) }
+        #expect(plan.round == 5)
+        _ = plan.ended(.lost("x"), uptime: .seconds(6), usedTicket: false, random: &random)
+        #expect(plan.round == 1)
+    }
+
+    @Test("a lost path is answered at once, but not for ever")
+    func pathGone() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan()
+        let delays = (0..<4).map { _ in
+            plan.ended(.pathGone("x"), uptime: .seconds(1), usedTicket: true, random: &random).delay
+        }
+        #expect(delays[0..<3].allSatisfy { $0 == .zero })
+        #expect(plan.round == 1, "the fourth in a row backs off")
+    }
+
+    @Test("fresh tokens that are refused again and again back off")
+    func refusedTokens() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan()
+        let close = LinkEnd.closed(Close(code: .credentialInvalid))
+        #expect(plan.ended(close, uptime: nil, usedTicket: true, random: &random).delay == .zero)
+        for _ in 0..<3 { _ = plan.ended(close, uptime: nil, usedTicket: false, random: &random) }
+        #expect(plan.round == 3)
+        plan.connected()
+        #expect(plan.ended(close, uptime: .seconds(9), usedTicket: false, random: &random).delay == .zero)
+    }
+
+    @Test(
+        "access points parse, and nonsense doesn't",
+        arguments: [
+            ("a.example:443", AccessPoint(host: "a.example", port: 443)),
+            ("[::1]:1", AccessPoint(host: "::1", port: 1)),
+            ("::1:1", nil), ("a", nil), ("a:0", nil), ("a:65536", nil), (":1", nil), ("[::1]1", nil), ("", nil),
+            ("[::1", nil),
+        ] as [(String, AccessPoint?)])
+    func parsing(text: String, expected: AccessPoint?) {
+        #expect(AccessPoint(text) == expected)
+    }
+}

@@ -1,0 +1,157 @@
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineClient
+
+@Suite("Outbox")
+struct OutboxTests {
+    private static let producer = ProducerID(high: 1, low: 2)
+
+    private func room(_ name: String) throws -> ChannelID { .room(try RoomID(name)) }
+
+    private func add(_ outbox: inout Outbox, _ channel: ChannelID, _ text: String = "x") throws -> StoredPublish {
+        try outbox.add(
+            channel: channel, recipient: nil, timeToLive: 0, queuedAt: 0, tag: 9, payload: ByteBuffer(string: text))
+    }
+
+    @Test("IDs grow over all channels, and each names the one before it in its channel")
+    func chains() throws {
+        var outbox = Outbox(producer: Self.producer)
+        let (a, b) = (try room("a"), try room("b"))
+        let rows = try [a, b, a, b, a].map { try add(&outbox, $0) }
+        #expect(rows.map(\.id) == [1, 2, 3, 4, 5])
+        #expect(rows.map(\.after) == [0, 0, 1, 2, 3])
+    }
+
+    @Test("an answered row frees its place but stays the end of its chain")
+    func acknowledged() throws {
+        var outbox = Outbox(producer: Self.producer)
+        let a = try room("a")
+        _ = try add(&outbox, a)
+        #expect(outbox.acknowledge(1)?.id == 1)
+        #expect(outbox.acknowledge(1) == nil)
+        #expect(try add(&outbox, a).after == 1)
+    }
+
+    @Test("a given-up row leaves the chain, wherever it stood")
+    func givenUp() throws {
+        var outbox = Outbox(producer: Self.producer)
+        let (a, b) = (try room("a"), try room("b"))
+        for channel in [a, b, a, a] { _ = try add(&outbox, channel) }
+        let middle = try #require(outbox.giveUp(3))
+        #expect(middle.rechained?.id == 4 && middle.rechained?.after == 1 && middle.chain == nil)
+        let end = try #require(outbox.giveUp(4))
+        #expect(end.rechained == nil && end.chain == 1)
+        #expect(try add(&outbox, a).after == 1)
+        #expect(try add(&outbox, b).after == 2)
+    }
+
+    @Test("rows given up in any order leave a chain that names only rows that count", arguments: 1...20)
+    func randomChains(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        var outbox = Outbox(producer: Self.producer)
+        let channels = try [room("a"), room("b"), room("c")]
+        var kept: [ChannelID: [PublishID]] = [:]
+        for _ in 0..<400 {
+            let channel = channels[Int.random(in: 0..<3, using: &random)]
+            switch Int.random(in: 0..<4, using: &random) {
+            case 0, 1: kept[channel, default: []].append(try add(&outbox, channel).id)
+            case 2:
+                if let row = outbox.inOrder.first(where: { $0.channel == channel }) { _ = outbox.acknowledge(row.id) }
+            default:
+                if let row = outbox.rows.values.filter({ $0.channel == channel }).randomElement(using: &random) {
+                    #expect(outbox.giveUp(row.id) != nil)
+                    kept[channel]?.removeAll { $0 == row.id }
+                }
+            }
+        }
+        for row in outbox.inOrder {
+            let before = kept[row.channel]?.last { $0 < row.id } ?? 0
+            #expect(row.after == before, "seed \(seed), row \(row.id)")
+        }
+        for channel in channels { #expect(outbox.chains[channel] ?? 0 == kept[channel]?.last ?? 0, "seed \(seed)") }
+    }
+
+    @Test("a new producer numbers what waits from 1, in its order, with other tags")
+    func renewed() throws {
+        var random = SeededRandom(seed: 3)
+        var outbox = Outbox(producer: Self.producer)
+        let (a, b) = (try room("a"), try room("b"))
+        for (index, channel) in [a, b, a, b, a].enumerated() { _ = try add(&outbox, channel, "\(index)") }
+        _ = outbox.acknowledge(1)
+        let renumbered = outbox.renew(producer: ProducerID(high: 3, low: 4), random: &random)
+        #expect(renumbered == [2: 1, 3: 2, 4: 3, 5: 4])
+        let rows = outbox.inOrder
+        #expect(rows.map(\.id) == [1, 2, 3, 4])
+        #expect(rows.map(\.after) == [0, 0, 1, 2])
+        #expect(rows.map { String(buffer: $0.payload) } == ["1", "2", "3", "4"])
+        #expect(rows.allSatisfy { $0.tag != 9 })
+        #expect(try add(&outbox, b).after == 3)
+    }
+
+    @Test("the limits are told apart by name")
+    func limits() throws {
+        var outbox = Outbox(
+            producer: Self.producer, limits: OutboxLimits(messages: 3, bytes: 100, messagesPerChannel: 2))
+        let (a, b) = (try room("a"), try room("b"))
+        _ = try add(&outbox, a)
+        _ = try add(&outbox, a)
+        #expect(throws: ClientError.self) { try add(&outbox, a) }
+        func code(_ body: () throws -> Void) -> ClientError.Code? {
+            do { try body() } catch { return (error as? ClientError)?.code }
+            return nil
+        }
+        #expect(code { _ = try add(&outbox, a) } == .channelFull)
+        #expect(code { _ = try add(&outbox, b, String(repeating: "x", count: 99)) } == .outboxFull)
+        #expect(code { _ = try add(&outbox, b, String(repeating: "x", count: 20_000)) } == .payloadTooLarge)
+        _ = try add(&outbox, b)
+        #expect(code { _ = try add(&outbox, b) } == .outboxFull)
+        _ = outbox.acknowledge(1)
+        _ = try add(&outbox, b)
+    }
+
+    @Test("a row is never numbered again, even when the counter was lost")
+    func restored() throws {
+        let row = StoredPublish(
+            id: 7, tag: 1, after: 3, channel: try room("a"), recipient: nil, timeToLive: 0, queuedAt: 0,
+            payload: ByteBuffer())
+        var outbox = Outbox(producer: Self.producer, lastID: 2, rows: [row])
+        #expect(try add(&outbox, try room("a")).id == 8)
+    }
+}
+
+@Suite("Confirmation ledger")
+struct ConfirmationLedgerTests {
+    private let channel: ChannelID
+
+    init() throws { channel = .room(try RoomID("a")) }
+
+    private func at(_ offset: Offset, epoch: Epoch = 1) -> Position { Position(epoch: epoch, offset: offset) }
+
+    @Test("a place the app doesn't see waits for the messages before it")
+    func hidden() {
+        var ledger = ConfirmationLedger()
+        #expect(ledger.passed(at(1), in: channel) == at(1))
+        ledger.delivered(at(2), in: channel)
+        #expect(ledger.passed(at(3), in: channel) == nil)
+        #expect(ledger.passed(at(4), in: channel) == nil)
+        ledger.delivered(at(5), in: channel)
+        #expect(ledger.confirmed(at(2), in: channel) == at(4))
+        #expect(ledger.count == 1)
+        #expect(ledger.confirmed(at(5), in: channel) == at(5))
+        #expect(ledger.count == 0)
+    }
+
+    @Test("a confirmation covers what came before it, and repeating it does nothing")
+    func cumulative() {
+        var ledger = ConfirmationLedger()
+        for offset in 1...4 { ledger.delivered(at(Offset(offset)), in: channel) }
+        #expect(ledger.confirmed(at(3), in: channel) == at(3))
+        #expect(ledger.confirmed(at(3), in: channel) == nil)
+        #expect(ledger.confirmed(at(1), in: channel) == nil)
+        #expect(ledger.confirmed(at(4, epoch: 2), in: channel) == nil)
+        #expect(ledger.confirmed(at(4), in: channel) == at(4))
+    }
+}
