@@ -54,6 +54,7 @@ let package = Package(
             name: "LonglineStore",
             dependencies: [
                 "LonglineWire", nioCore, logging, .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "GRDBSQLite", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
         .target(
@@ -90,6 +91,13 @@ let package = Package(
             dependencies: ["LonglineSession", "LonglineWire", "LonglineTestKit", nioCore], swiftSettings: settings),
         .testTarget(
             name: "LonglineWireTests", dependencies: ["LonglineWire", "LonglineTestKit", nioCore],
+            swiftSettings: settings),
+        .testTarget(
+            name: "LonglineStoreTests",
+            dependencies: [
+                "LonglineStore", "LonglineWire", "LonglineTestKit", logging, nioCore,
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ],
             swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
     ]

@@ -54,12 +54,6 @@ extension StoreLogic {
         return true
     }
 
-    func generations(of device: DeviceKey) throws -> RevocationGenerations {
-        RevocationGenerations(
-            user: try tables.generation(of: device.user, device: nil, in: device.tenant),
-            device: try tables.generation(of: device.user, device: device.device, in: device.tenant))
-    }
-
     func revoke(_ user: UserID, device: DeviceID?, in tenant: TenantID) throws {
         let generation = try tables.generation(of: user, device: device, in: tenant)
         try tables.set(generation: generation + 1, of: user, device: device, in: tenant)

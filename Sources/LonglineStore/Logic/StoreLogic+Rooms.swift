@@ -34,24 +34,6 @@ extension StoreLogic {
         return Position(epoch: channel.epoch, offset: entry.offset)
     }
 
-    func members(of room: RoomID, in tenant: TenantID) throws -> [UserID] {
-        guard let channel = try tables.channel(ChannelKey(tenant: tenant, channel: .room(room))) else { return [] }
-        return try tables.members(of: channel)
-    }
-
-    mutating func entitlements(of user: UserID, in tenant: TenantID) throws -> [Entitlement] {
-        let key = ChannelKey(tenant: tenant, channel: .user(user))
-        var result: [Entitlement] = []
-        if let inbox = try channel(key) {
-            result.append(Entitlement(channel: key.channel, head: inbox.ends, after: 0, upTo: nil))
-        }
-        for (room, stint) in try tables.stints(of: user, in: tenant) {
-            result.append(
-                Entitlement(channel: room.key.channel, head: room.ends, after: stint.after, upTo: stint.left))
-        }
-        return result
-    }
-
     /// Makes sure that the user may be in one more room: the room left longest ago gives way.
     private func makeRoomForStint(of user: UserID, in room: ChannelRecord?, tenant: TenantID) throws {
         if let room, try tables.stint(of: user, in: room) != nil { return }

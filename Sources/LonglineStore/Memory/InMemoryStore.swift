@@ -58,7 +58,10 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
     }
 
     public func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement] {
-        try perform { try $0.entitlements(of: user, in: tenant) }
+        try perform { logic in
+            _ = try logic.channel(ChannelKey(tenant: tenant, channel: .user(user)))
+            return try StoreRules.entitlements(of: user, in: tenant, logic.tables)
+        }
     }
 
     public func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position? {
@@ -70,7 +73,7 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
     }
 
     public func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID] {
-        try perform { try $0.members(of: room, in: tenant) }
+        try perform { try StoreRules.members(of: room, in: tenant, $0.tables) }
     }
 
     public func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
@@ -84,7 +87,7 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
     }
 
     public func generations(of device: DeviceKey) async throws(StoreError) -> RevocationGenerations {
-        try perform { try $0.generations(of: device) }
+        try perform { try StoreRules.generations(of: device, $0.tables) }
     }
 
     public func revoke(user: UserID, in tenant: TenantID) async throws(StoreError) {

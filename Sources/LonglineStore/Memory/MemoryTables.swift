@@ -76,25 +76,14 @@ final class MemoryTables: StoreTables {
     }
 
     func removeEntries(in channel: ChannelRecord, through offset: Offset) {
-        let count = Self.index(above: offset, in: logs[channel.id] ?? [])
+        let count = (logs[channel.id] ?? []).partitionIndex { $0.offset > offset }
         logs[channel.id]?.removeFirst(count)
     }
 
     /// The entries above an offset, in order.
     func entries(in channel: ChannelRecord, above offset: Offset) -> ArraySlice<Entry> {
         let log = logs[channel.id] ?? []
-        return log[Self.index(above: offset, in: log)...]
-    }
-
-    /// The index of the first entry above an offset, by binary search.
-    private static func index(above offset: Offset, in log: [Entry]) -> Int {
-        var low = 0
-        var high = log.count
-        while low < high {
-            let middle = low + (high - low) / 2
-            if log[middle].offset > offset { high = middle } else { low = middle + 1 }
-        }
-        return low
+        return log[log.partitionIndex { $0.offset > offset }...]
     }
 
     // MARK: Devices

@@ -1,0 +1,85 @@
+import GRDB
+
+/// The tables on disk, as migrations: a released one is never changed, a new one is added at the end.
+///
+/// Unsigned 64-bit values that may use their top bit (epochs, tags, halves of producers) are stored by bit pattern, and never
+/// compared in SQL.
+enum SQLiteSchema {
+    static var migrator: DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1") { db in
+            for table in first { try db.execute(sql: table) }
+        }
+        return migrator
+    }
+
+    private static let first = [
+        // One row. `sequence` is the last offset drawn, for all channels.
+        """
+        CREATE TABLE store (
+            id INTEGER PRIMARY KEY CHECK (id = 1), identity TEXT NOT NULL, sequence INTEGER NOT NULL)
+        """,
+        "INSERT INTO store (id, identity, sequence) VALUES (1, '', 0)",
+        """
+        CREATE TABLE channels (
+            id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, epoch INTEGER NOT NULL,
+            head INTEGER NOT NULL DEFAULT 0, first INTEGER NOT NULL DEFAULT 0, time INTEGER NOT NULL DEFAULT 0,
+            entries INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, members INTEGER NOT NULL DEFAULT 0,
+            UNIQUE (tenant, name))
+        """,
+        // The offset is the rowid: entries are always appended at the table's end, whatever their channel.
+        """
+        CREATE TABLE entries (
+            offset INTEGER PRIMARY KEY, channel INTEGER NOT NULL, previous INTEGER NOT NULL, kind INTEGER NOT NULL,
+            sender TEXT NOT NULL, device TEXT NOT NULL, producer_high INTEGER NOT NULL, producer_low INTEGER NOT NULL,
+            publish_id INTEGER NOT NULL, recipient TEXT, origin_epoch INTEGER, origin_offset INTEGER,
+            time INTEGER NOT NULL, expiry INTEGER NOT NULL, payload BLOB NOT NULL)
+        """,
+        // SQLite ends every index row with the rowid, so this index orders a channel's entries by offset.
+        "CREATE INDEX entries_by_channel ON entries (channel)",
+        """
+        CREATE TABLE devices (
+            id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, user TEXT NOT NULL, device TEXT NOT NULL,
+            seen INTEGER NOT NULL, cursor_version INTEGER NOT NULL DEFAULT 0, producers INTEGER NOT NULL DEFAULT 0,
+            UNIQUE (tenant, user, device))
+        """,
+        """
+        CREATE TABLE producers (
+            id INTEGER PRIMARY KEY, device INTEGER NOT NULL, high INTEGER NOT NULL, low INTEGER NOT NULL,
+            seen INTEGER NOT NULL, connect_number INTEGER NOT NULL DEFAULT 0, UNIQUE (device, high, low))
+        """,
+        """
+        CREATE TABLE ledgers (
+            producer INTEGER NOT NULL, channel INTEGER NOT NULL, last_id INTEGER NOT NULL,
+            remembered INTEGER NOT NULL, PRIMARY KEY (producer, channel)) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE answers (
+            producer INTEGER NOT NULL, channel INTEGER NOT NULL, publish_id INTEGER NOT NULL, tag INTEGER NOT NULL,
+            epoch INTEGER NOT NULL, offset INTEGER NOT NULL, time INTEGER NOT NULL,
+            PRIMARY KEY (producer, channel, publish_id)) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE stints (
+            tenant TEXT NOT NULL, user TEXT NOT NULL, room INTEGER NOT NULL, after INTEGER NOT NULL,
+            joined INTEGER NOT NULL, "left" INTEGER, PRIMARY KEY (tenant, user, room)) WITHOUT ROWID
+        """,
+        "CREATE INDEX members ON stints (room, user) WHERE \"left\" IS NULL",
+        """
+        CREATE TABLE cursors (
+            device INTEGER NOT NULL, channel INTEGER NOT NULL, epoch INTEGER NOT NULL, offset INTEGER NOT NULL,
+            PRIMARY KEY (device, channel)) WITHOUT ROWID
+        """,
+        // The empty device stands for the user itself: no identifier is empty.
+        """
+        CREATE TABLE generations (
+            tenant TEXT NOT NULL, user TEXT NOT NULL, device TEXT NOT NULL, generation INTEGER NOT NULL,
+            PRIMARY KEY (tenant, user, device)) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE revoked_tokens (
+            tenant TEXT NOT NULL, token TEXT NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (tenant, token))
+            WITHOUT ROWID
+        """,
+    ]
+}

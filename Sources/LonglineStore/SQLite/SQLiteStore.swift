@@ -1,0 +1,231 @@
+import Foundation
+import GRDB
+import Logging
+public import LonglineWire
+import NIOCore
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+/// A store in one SQLite database: a write-ahead log, one writer, several readers.
+///
+/// Concurrent writes share a transaction (group commit), and no call returns before its transaction is on disk. One process at a
+/// time may open a folder. All methods may be called from any thread. `docs/storage.md` says what is on disk.
+public final class SQLiteStore: MessageStore, StoreMaintenance {
+    /// Whether opening found a database that wasn't the one closed last (a backup was put back), and so drew new epochs.
+    public let wasRestored: Bool
+    /// What users may make the store keep.
+    public let limits: StoreLimits
+
+    private let directory: StoreDirectory
+    private let pool: DatabasePool
+    private let commits: GroupCommit
+    let cache: TailCache
+
+    /// Opens the store in a folder, or makes one there.
+    /// - Parameters:
+    ///   - clock: the wall clock, in milliseconds since 1970; called from the writer's thread.
+    ///   - random: draws epochs.
+    /// - Throws: ``StoreError/Code/unavailable``, ``StoreError/Code/versionTooNew`` or ``StoreError/Code/storageFull``, with advice.
+    public convenience init(
+        _ configuration: SQLiteStoreConfiguration, clock: @escaping @Sendable () -> UInt64 = WallClock.milliseconds,
+        random: any RandomNumberGenerator & Sendable = SystemRandomNumberGenerator()
+    ) throws(StoreError) {
+        try self.init(configuration, clock: clock, random: random, faults: StoreFaults())
+    }
+
+    init(
+        _ configuration: SQLiteStoreConfiguration, clock: @escaping @Sendable () -> UInt64,
+        random: any RandomNumberGenerator & Sendable, faults: StoreFaults
+    ) throws(StoreError) {
+        var random = random
+        limits = configuration.limits
+        let directory = try StoreDirectory(configuration.directory)
+        let pool = try SQLiteOpening.open(directory, configuration)
+        wasRestored = try SQLiteOpening.identify(directory, pool, configuration.logger, &random)
+        cache = TailCache(maximumBytes: configuration.tailCacheBytes)
+        let tables = pool.writeWithoutTransaction { SQLiteTables($0) }
+        let logic = StoreLogic(tables: tables, limits: configuration.limits, clock: clock, random: random)
+        let writer = Writer(
+            logic: logic, cache: cache, logger: configuration.logger, checkpointBytes: 4 * 1_024 * 1_024,
+            faults: faults, fatal: configuration.fatal ?? { _ in _exit(74) })
+        commits = GroupCommit(
+            pool: pool,
+            limits: GroupCommit.Limits(
+                queueRequests: configuration.queueRequests, queueBytes: configuration.queueBytes,
+                batchRequests: configuration.batchRequests, batchBytes: configuration.batchBytes),
+            writer: writer)
+        self.directory = directory
+        self.pool = pool
+    }
+
+    /// Writes what is queued, refuses what comes, and gives the files back. Reads under way end first.
+    public func close() async throws(StoreError) {
+        await commits.close()
+        do {
+            try pool.close()
+        } catch {
+            throw SQLiteOpening.storeError(error, directory)
+        }
+        directory.unlock()
+    }
+
+    // MARK: The writer and the readers
+
+    private func write<Value: Sendable>(
+        requests: Int = 1, bytes: Int = 0,
+        _ body: @escaping @Sendable (inout StoreLogic<SQLiteTables>) throws -> Value
+    ) async throws(StoreError) -> Value {
+        let result: Result<Value, StoreError> = await withCheckedContinuation { continuation in
+            let job = WriteJob(
+                requests: requests, bytes: bytes,
+                perform: { logic in
+                    do {
+                        let value = try body(&logic)
+                        return { continuation.resume(returning: .success(value)) }
+                    } catch let error as StoreError {
+                        // A rule said no before anything was changed: the transaction goes on.
+                        return { continuation.resume(returning: .failure(error)) }
+                    }
+                },
+                refuse: { continuation.resume(returning: .failure($0)) })
+            commits.submit(job)
+        }
+        return try result.get()
+    }
+
+    /// Reads from one snapshot. Not cancelled with the task: a page is short.
+    private func read<Value: Sendable>(_ body: @escaping @Sendable (SQLiteTables) throws -> Value)
+        async throws(StoreError) -> Value
+    {
+        let directory = directory
+        let result: Result<Value, StoreError> = await withCheckedContinuation { continuation in
+            pool.asyncRead { database in
+                do {
+                    continuation.resume(returning: .success(try body(SQLiteTables(try database.get()))))
+                } catch {
+                    continuation.resume(returning: .failure(SQLiteOpening.storeError(error, directory)))
+                }
+            }
+        }
+        return try result.get()
+    }
+
+    // MARK: ChannelLog
+
+    public func append(_ batch: [AppendRequest]) async -> [AppendOutcome] {
+        guard !batch.isEmpty else { return [] }
+        let bytes = batch.reduce(0) { $0 + $1.publish.payload.readableBytes + 256 }
+        do throws(StoreError) {
+            return try await write(requests: batch.count, bytes: bytes) { logic in
+                try batch.map { try logic.append($0) }
+            }
+        } catch {
+            let code: RefusalCode = error.code == .storageFull ? .storageFull : .overloaded
+            return batch.map {
+                .refused(Refused(id: $0.publish.id, code: code, retryAfter: limits.retryAfter))
+            }
+        }
+    }
+
+    public func read(_ channel: ChannelKey, after: Offset, upTo: Offset?, maximumBytes: Int, now: UInt64)
+        async throws(StoreError) -> LogPage
+    {
+        let cached = cache.page(
+            channel, after: after, upTo: upTo, maximumBytes: maximumBytes, maximumEntries: limits.pageEntries,
+            now: now)
+        if let cached { return cached }
+        return try await readUncached(channel, after: after, upTo: upTo, maximumBytes: maximumBytes, now: now)
+    }
+
+    func readUncached(_ channel: ChannelKey, after: Offset, upTo: Offset? = nil, maximumBytes: Int, now: UInt64)
+        async throws(StoreError) -> LogPage
+    {
+        let entries = limits.pageEntries
+        let page: LogPage? = try await read { tables in
+            guard let record = try tables.channel(channel) else { return nil }
+            var page = PageBuilder(
+                channel: record, after: after, upTo: upTo, maximumBytes: maximumBytes, maximumEntries: entries,
+                now: now)
+            try tables.read(record, into: &page)
+            return page.page()
+        }
+        if let page { return page }
+        guard let head = try await head(of: channel) else { throw .unknown(channel) }
+        return LogPage(epoch: head.position.epoch, items: [], head: head.position.offset, first: head.first)
+    }
+
+    public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
+        if let cached = cache.ends(channel) { return cached }
+        if let known = try await read({ try $0.channel(channel)?.ends }) { return known }
+        guard case .user = channel.channel else { return nil }
+        return try await write { try $0.channel(channel)?.ends }
+    }
+
+    public func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement] {
+        let inbox = ChannelKey(tenant: tenant, channel: .user(user))
+        _ = try await head(of: inbox)
+        return try await read { tables in try StoreRules.entitlements(of: user, in: tenant, tables) }
+    }
+
+    public func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position? {
+        try await write { try $0.join(room, by: device, create: create) }
+    }
+
+    public func leave(_ room: RoomID, by device: DeviceKey) async throws(StoreError) -> Position? {
+        try await write { try $0.leave(room, by: device) }
+    }
+
+    public func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID] {
+        try await read { try StoreRules.members(of: room, in: tenant, $0) }
+    }
+
+    // MARK: DeviceCursors
+
+    public func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
+        try await write(bytes: cursors.count * 64) { try $0.advance(device, to: cursors) }
+    }
+
+    public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)
+        async throws(StoreError) -> Bool
+    {
+        try await write { try $0.admit(device, producer: producer, connectNumber: connectNumber) }
+    }
+
+    // MARK: Revocations
+
+    public func generations(of device: DeviceKey) async throws(StoreError) -> RevocationGenerations {
+        try await read { try StoreRules.generations(of: device, $0) }
+    }
+
+    public func revoke(user: UserID, in tenant: TenantID) async throws(StoreError) {
+        try await write { try $0.revoke(user, device: nil, in: tenant) }
+    }
+
+    public func revoke(device: DeviceKey) async throws(StoreError) {
+        try await write { try $0.revoke(device.user, device: device.device, in: device.tenant) }
+    }
+
+    public func revoke(token: String, in tenant: TenantID, until: UInt64) async throws(StoreError) {
+        try await write(bytes: token.utf8.count) { try $0.revoke(token: token, in: tenant, until: until) }
+    }
+
+    public func isRevoked(token: String, in tenant: TenantID) async throws(StoreError) -> Bool {
+        try await read { try $0.revocation(of: token, in: tenant) != nil }
+    }
+
+    // MARK: StoreMaintenance
+
+    public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> Bool {
+        try await write { try $0.trim(channel, keep: keep) }
+    }
+
+    public func sweep() async throws(StoreError) -> SweepReport {
+        try await write { try $0.sweep() }
+    }
+}

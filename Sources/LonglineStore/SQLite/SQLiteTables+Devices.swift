@@ -1,0 +1,181 @@
+import GRDB
+import LonglineWire
+
+/// Devices, rooms, cursors and revocations: everything but the logs and their ledgers.
+extension SQLiteTables {
+    func device(_ key: DeviceKey) throws -> DeviceRecord? {
+        if let known = devices[key] { return known }
+        let row = try row(
+            "SELECT id, seen, cursor_version, producers FROM devices WHERE tenant = ? AND user = ? AND device = ?",
+            [key.tenant.description, key.user.description, key.device.description])
+        guard let row else { return nil }
+        let record = DeviceRecord(id: row[0], key: key, seen: row[1], cursorVersion: row[2], producers: row[3])
+        devices[key] = record
+        return record
+    }
+
+    func addDevice(_ key: DeviceKey, seen: UInt64) throws -> DeviceRecord {
+        try run(
+            "INSERT INTO devices (tenant, user, device, seen) VALUES (?, ?, ?, ?)",
+            [key.tenant.description, key.user.description, key.device.description, Int64(seen)])
+        let record = DeviceRecord(id: db.lastInsertedRowID, key: key, seen: seen)
+        devices[key] = record
+        return record
+    }
+
+    func update(_ device: DeviceRecord) throws {
+        try run(
+            "UPDATE devices SET seen = ?, cursor_version = ?, producers = ? WHERE id = ?",
+            [Int64(device.seen), Int64(device.cursorVersion), device.producers, device.id])
+        devices[device.key] = device
+    }
+
+    func producer(_ producer: ProducerID, of device: DeviceRecord) throws -> ProducerRecord? {
+        let key = ProducerKey(device: device.id, producer: producer)
+        if let known = producers[key] { return known }
+        let row = try row(
+            "SELECT id, seen, connect_number FROM producers WHERE device = ? AND high = ? AND low = ?",
+            [device.id, Int64(bitPattern: producer.high), Int64(bitPattern: producer.low)])
+        guard let row else { return nil }
+        let record = ProducerRecord(id: row[0], seen: row[1], connectNumber: UInt64(bitPattern: row[2]))
+        producers[key] = record
+        return record
+    }
+
+    func addProducer(_ producer: ProducerID, of device: DeviceRecord, seen: UInt64) throws -> ProducerRecord {
+        try run(
+            "INSERT INTO producers (device, high, low, seen) VALUES (?, ?, ?, ?)",
+            [device.id, Int64(bitPattern: producer.high), Int64(bitPattern: producer.low), Int64(seen)])
+        let record = ProducerRecord(id: db.lastInsertedRowID, seen: seen)
+        producers[ProducerKey(device: device.id, producer: producer)] = record
+        return record
+    }
+
+    func update(_ producer: ProducerRecord, _ id: ProducerID, of device: DeviceRecord) throws {
+        try run(
+            "UPDATE producers SET seen = ?, connect_number = ? WHERE id = ?",
+            [Int64(producer.seen), Int64(bitPattern: producer.connectNumber), producer.id])
+        producers[ProducerKey(device: device.id, producer: id)] = producer
+    }
+
+    // MARK: Rooms
+
+    private static func stint(_ row: Row, from index: Int) -> Stint {
+        Stint(after: row[index], joined: row[index + 1], left: row[index + 2])
+    }
+
+    func stint(of user: UserID, in room: ChannelRecord) throws -> Stint? {
+        try row(
+            "SELECT after, joined, \"left\" FROM stints WHERE tenant = ? AND user = ? AND room = ?",
+            [room.key.tenant.description, user.description, room.id]
+        ).map { Self.stint($0, from: 0) }
+    }
+
+    func stints(of user: UserID, in tenant: TenantID) throws -> [(room: ChannelRecord, stint: Stint)] {
+        try flush()
+        return try rows(
+            """
+            SELECT \(Self.channelColumns), name, after, joined, "left"
+            FROM stints JOIN channels ON channels.id = stints.room
+            WHERE stints.tenant = ? AND user = ? ORDER BY room
+            """, [tenant.description, user.description]
+        ).map { row in (Self.channel(row, try Self.key(row[8], tenant)), Self.stint(row, from: 9)) }
+    }
+
+    func set(_ stint: Stint, of user: UserID, in room: ChannelRecord) throws {
+        try run(
+            """
+            INSERT OR REPLACE INTO stints (tenant, user, room, after, joined, "left") VALUES (?, ?, ?, ?, ?, ?)
+            """,
+            [
+                room.key.tenant.description, user.description, room.id, Int64(stint.after), Int64(stint.joined),
+                stint.left.map { Int64($0).databaseValue } ?? .null,
+            ])
+    }
+
+    func removeStint(of user: UserID, in room: ChannelRecord) throws {
+        try run(
+            "DELETE FROM stints WHERE tenant = ? AND user = ? AND room = ?",
+            [room.key.tenant.description, user.description, room.id])
+    }
+
+    func members(of room: ChannelRecord) throws -> [UserID] {
+        try rows("SELECT user FROM stints WHERE room = ? AND \"left\" IS NULL ORDER BY user", [room.id])
+            .map { row in try UserID(row[0] as String) }
+    }
+
+    /// A name in the tables was checked when it was written; one that isn't valid means damaged files.
+    private static func key(_ name: String, _ tenant: TenantID) throws -> ChannelKey {
+        ChannelKey(tenant: tenant, channel: try ChannelID(name))
+    }
+
+    // MARK: Cursors
+
+    func cursors(of device: DeviceRecord) throws -> [(channel: ChannelRecord, position: Position)] {
+        try flush()
+        return try rows(
+            """
+            SELECT \(Self.channelColumns.replacing("epoch", with: "channels.epoch")), name, cursors.epoch, offset
+            FROM cursors JOIN channels ON channels.id = cursors.channel WHERE device = ?
+            """, [device.id]
+        ).map { row in
+            (
+                Self.channel(row, try Self.key(row[8], device.key.tenant)),
+                Position(epoch: Epoch(bitPattern: row[9]), offset: row[10])
+            )
+        }
+    }
+
+    func cursor(of device: DeviceRecord, in channel: ChannelRecord) throws -> Position? {
+        try row("SELECT epoch, offset FROM cursors WHERE device = ? AND channel = ?", [device.id, channel.id])
+            .map { Position(epoch: Epoch(bitPattern: $0[0]), offset: $0[1]) }
+    }
+
+    func set(_ cursor: Position, of device: DeviceRecord, in channel: ChannelRecord) throws {
+        try run(
+            "INSERT OR REPLACE INTO cursors (device, channel, epoch, offset) VALUES (?, ?, ?, ?)",
+            [device.id, channel.id, Int64(bitPattern: cursor.epoch), Int64(cursor.offset)])
+    }
+
+    // MARK: Revocations
+
+    func generation(of user: UserID, device: DeviceID?, in tenant: TenantID) throws -> UInt64 {
+        try row(
+            "SELECT generation FROM generations WHERE tenant = ? AND user = ? AND device = ?",
+            [tenant.description, user.description, device?.description ?? ""])?[0] ?? 0
+    }
+
+    func set(generation: UInt64, of user: UserID, device: DeviceID?, in tenant: TenantID) throws {
+        try run(
+            "INSERT OR REPLACE INTO generations (tenant, user, device, generation) VALUES (?, ?, ?, ?)",
+            [tenant.description, user.description, device?.description ?? "", Int64(generation)])
+    }
+
+    func revocation(of token: String, in tenant: TenantID) throws -> UInt64? {
+        try row("SELECT until FROM revoked_tokens WHERE tenant = ? AND token = ?", [tenant.description, token])?[0]
+    }
+
+    func revoke(token: String, in tenant: TenantID, until: UInt64) throws {
+        try run(
+            "INSERT OR REPLACE INTO revoked_tokens (tenant, token, until) VALUES (?, ?, ?)",
+            [tenant.description, token, Int64(clamping: until)])
+    }
+
+    // MARK: Reading
+
+    /// Fills a page with the channel's entries, row by row: nothing beyond the page is read.
+    func read(_ channel: ChannelRecord, into page: inout PageBuilder) throws {
+        guard page.start < page.limit else { return }
+        let statement = try db.cachedStatement(
+            sql: """
+                SELECT offset, previous, kind, sender, device, producer_high, producer_low, publish_id, recipient,
+                    origin_epoch, origin_offset, time, expiry, payload
+                FROM entries WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset
+                """)
+        let rows = try Row.fetchCursor(
+            statement, arguments: [channel.id, Int64(clamping: page.start), Int64(clamping: page.limit)])
+        while let row = try rows.next() {
+            guard try page.take(Self.entry(row)) else { break }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+import Foundation
+import GRDB
+import LonglineWire
+import NIOCore
+
+/// ``StoreTables`` over one SQLite connection, within a transaction.
+///
+/// The writer's instance lives as long as the store and remembers hot rows between transactions; changes of channels and
+/// ledger heads are written once at the end of a transaction (``flush()``). After a rollback nothing remembered is true:
+/// ``forget()``.
+final class SQLiteTables {
+    struct ProducerKey: Hashable {
+        let device: Int64
+        let producer: ProducerID
+    }
+    struct LedgerKey: Hashable {
+        let producer: Int64
+        let channel: Int64
+    }
+
+    /// Rows remembered of each kind; at the limit all are forgotten.
+    private static let rememberedRows = 50_000
+
+    var db: Database
+    private var sequence: Offset?
+    private var sequenceIsDirty = false
+    private var channels: [ChannelKey: ChannelRecord] = [:]
+    private var dirtyChannels: Set<ChannelKey> = []
+    var devices: [DeviceKey: DeviceRecord] = [:]
+    var producers: [ProducerKey: ProducerRecord] = [:]
+    private var ledgers: [LedgerKey: LedgerHead] = [:]
+    private var dirtyLedgers: Set<LedgerKey> = []
+
+    /// What this transaction added and changed, for the tail cache.
+    private(set) var addedEntries: [(channel: ChannelKey, entry: Entry)] = []
+    private(set) var changedChannels: [ChannelKey: ChannelRecord] = [:]
+
+    init(_ db: Database) { self.db = db }
+
+    // MARK: Transactions
+
+    func begin() {
+        assert(dirtyChannels.isEmpty && dirtyLedgers.isEmpty, "a transaction ends with flush or forget")
+        addedEntries.removeAll(keepingCapacity: true)
+        changedChannels.removeAll(keepingCapacity: true)
+        if channels.count > Self.rememberedRows { channels.removeAll() }
+        if devices.count > Self.rememberedRows { devices.removeAll() }
+        if producers.count > Self.rememberedRows { producers.removeAll() }
+        if ledgers.count > Self.rememberedRows { ledgers.removeAll() }
+    }
+
+    func forget() {
+        sequence = nil
+        sequenceIsDirty = false
+        channels.removeAll()
+        dirtyChannels.removeAll()
+        devices.removeAll()
+        producers.removeAll()
+        ledgers.removeAll()
+        dirtyLedgers.removeAll()
+        addedEntries.removeAll()
+        changedChannels.removeAll()
+    }
+
+    func flush() throws {
+        for key in dirtyChannels {
+            guard let channel = channels[key] else { continue }
+            try run(
+                "UPDATE channels SET head = ?, first = ?, time = ?, entries = ?, bytes = ?, members = ? WHERE id = ?",
+                [
+                    Int64(channel.head), Int64(channel.first), Int64(channel.time), channel.entries, channel.bytes,
+                    channel.members, channel.id,
+                ])
+        }
+        dirtyChannels.removeAll(keepingCapacity: true)
+        for key in dirtyLedgers {
+            guard let head = ledgers[key] else { continue }
+            try run(
+                "INSERT OR REPLACE INTO ledgers (producer, channel, last_id, remembered) VALUES (?, ?, ?, ?)",
+                [key.producer, key.channel, Int64(head.lastID), head.remembered])
+        }
+        dirtyLedgers.removeAll(keepingCapacity: true)
+        if sequenceIsDirty, let sequence {
+            try run("UPDATE store SET sequence = ?", [Int64(sequence)])
+            sequenceIsDirty = false
+        }
+    }
+
+    // MARK: Statements
+
+    func run(_ sql: String, _ values: [any DatabaseValueConvertible]) throws {
+        let statement = try db.cachedStatement(sql: sql)
+        try statement.execute(arguments: StatementArguments(values))
+    }
+
+    func row(_ sql: String, _ values: [any DatabaseValueConvertible]) throws -> Row? {
+        try Row.fetchOne(db.cachedStatement(sql: sql), arguments: StatementArguments(values))
+    }
+
+    func rows(_ sql: String, _ values: [any DatabaseValueConvertible]) throws -> [Row] {
+        try Row.fetchAll(db.cachedStatement(sql: sql), arguments: StatementArguments(values))
+    }
+
+    // MARK: Channels
+
+    static let channelColumns = "id, epoch, head, first, time, entries, bytes, members"
+
+    static func channel(_ row: Row, _ key: ChannelKey) -> ChannelRecord {
+        ChannelRecord(
+            id: row[0], key: key, epoch: Epoch(bitPattern: row[1]), head: row[2], first: row[3], time: row[4],
+            entries: row[5], bytes: row[6], members: row[7])
+    }
+}
+
+extension SQLiteTables: StoreTables {
+    func channel(_ key: ChannelKey) throws -> ChannelRecord? {
+        if let known = channels[key] { return known }
+        let row = try row(
+            "SELECT \(Self.channelColumns) FROM channels WHERE tenant = ? AND name = ?",
+            [key.tenant.description, key.channel.description])
+        guard let row else { return nil }
+        let record = Self.channel(row, key)
+        channels[key] = record
+        return record
+    }
+
+    func addChannel(_ key: ChannelKey, epoch: Epoch) throws -> ChannelRecord {
+        try run(
+            "INSERT INTO channels (tenant, name, epoch) VALUES (?, ?, ?)",
+            [key.tenant.description, key.channel.description, Int64(bitPattern: epoch)])
+        let record = ChannelRecord(id: db.lastInsertedRowID, key: key, epoch: epoch)
+        channels[key] = record
+        return record
+    }
+
+    func update(_ channel: ChannelRecord) throws {
+        channels[channel.key] = channel
+        changedChannels[channel.key] = channel
+        dirtyChannels.insert(channel.key)
+    }
+
+    func nextOffset() throws -> Offset {
+        let last: Offset
+        if let sequence { last = sequence } else { last = try row("SELECT sequence FROM store", []).map { $0[0] } ?? 0 }
+        sequence = last + 1
+        sequenceIsDirty = true
+        return last + 1
+    }
+
+    func add(_ entry: Entry, to channel: ChannelRecord) throws {
+        let origin = entry.origin
+        try run(
+            """
+            INSERT INTO entries (offset, channel, previous, kind, sender, device, producer_high, producer_low, publish_id,
+                recipient, origin_epoch, origin_offset, time, expiry, payload)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """,
+            [
+                Int64(entry.offset), channel.id, Int64(entry.previous), Int64(entry.kind.rawValue),
+                entry.sender.description, entry.device.description, Int64(bitPattern: entry.producer.high),
+                Int64(bitPattern: entry.producer.low), Int64(entry.publishID),
+                entry.recipient?.description.databaseValue ?? .null,
+                origin.map { Int64(bitPattern: $0.epoch).databaseValue } ?? .null,
+                origin.map { Int64($0.offset).databaseValue } ?? .null, Int64(entry.time), Int64(entry.expiry),
+                Data(entry.payload.readableBytesView),
+            ])
+        addedEntries.append((channel.key, entry))
+    }
+
+    func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary] {
+        try rows(
+            "SELECT offset, time, length(payload) FROM entries WHERE channel = ? ORDER BY offset LIMIT ?",
+            [channel.id, limit]
+        ).map { EntrySummary(offset: $0[0], time: $0[1], bytes: $0[2]) }
+    }
+
+    func removeEntries(in channel: ChannelRecord, through offset: Offset) throws {
+        try run("DELETE FROM entries WHERE channel = ? AND offset <= ?", [channel.id, Int64(offset)])
+    }
+
+    // MARK: Ledgers
+
+    func ledger(_ producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerHead {
+        let key = LedgerKey(producer: producer.id, channel: channel.id)
+        if let known = ledgers[key] { return known }
+        let row = try row(
+            "SELECT last_id, remembered FROM ledgers WHERE producer = ? AND channel = ?", [producer.id, channel.id])
+        let head = row.map { LedgerHead(lastID: $0[0], remembered: $0[1]) } ?? LedgerHead()
+        ledgers[key] = head
+        return head
+    }
+
+    func answer(_ id: PublishID, of producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerAnswer? {
+        try row(
+            "SELECT tag, epoch, offset, time FROM answers WHERE producer = ? AND channel = ? AND publish_id = ?",
+            [producer.id, channel.id, Int64(id)]
+        ).map { row in
+            let position = Position(epoch: Epoch(bitPattern: row[1]), offset: row[2])
+            return LedgerAnswer(
+                tag: PublishTag(bitPattern: row[0]), published: Published(id: id, position: position, time: row[3]))
+        }
+    }
+
+    func remember(_ answer: LedgerAnswer, head: LedgerHead, of producer: ProducerRecord, in channel: ChannelRecord)
+        throws
+    {
+        let key = LedgerKey(producer: producer.id, channel: channel.id)
+        let published = answer.published
+        try run(
+            "INSERT INTO answers (producer, channel, publish_id, tag, epoch, offset, time) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                producer.id, channel.id, Int64(published.id), Int64(bitPattern: answer.tag),
+                Int64(bitPattern: published.position.epoch), Int64(published.position.offset), Int64(published.time),
+            ])
+        ledgers[key] = head
+        dirtyLedgers.insert(key)
+    }
+
+    func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws {
+        try run(
+            """
+            DELETE FROM answers WHERE producer = ?1 AND channel = ?2 AND publish_id =
+                (SELECT min(publish_id) FROM answers WHERE producer = ?1 AND channel = ?2)
+            """, [producer.id, channel.id])
+    }
+
+    // MARK: Sweep
+
+    func removeDevices(unseenSince time: UInt64) throws -> Int {
+        try flush()
+        let old = "SELECT id FROM devices WHERE seen < ?"
+        let theirs = "SELECT id FROM producers WHERE device IN (\(old))"
+        for table in ["ledgers", "answers"] {
+            try run("DELETE FROM \(table) WHERE producer IN (\(theirs))", [Int64(time)])
+        }
+        for table in ["producers", "cursors"] {
+            try run("DELETE FROM \(table) WHERE device IN (\(old))", [Int64(time)])
+        }
+        try run("DELETE FROM devices WHERE seen < ?", [Int64(time)])
+        let count = db.changesCount
+        forgetDevices()
+        return count
+    }
+
+    func removeProducers(unseenSince time: UInt64) throws -> Int {
+        try flush()
+        let old = "SELECT id FROM producers WHERE seen < ?"
+        for table in ["ledgers", "answers"] {
+            try run("DELETE FROM \(table) WHERE producer IN (\(old))", [Int64(time)])
+        }
+        try run(
+            """
+            UPDATE devices SET producers = producers -
+                (SELECT count(*) FROM producers WHERE producers.device = devices.id AND producers.seen < ?1)
+            WHERE id IN (SELECT device FROM producers WHERE seen < ?1)
+            """, [Int64(time)])
+        try run("DELETE FROM producers WHERE seen < ?", [Int64(time)])
+        let count = db.changesCount
+        forgetDevices()
+        return count
+    }
+
+    func removeTokens(expiredAt time: UInt64) throws -> Int {
+        try run("DELETE FROM revoked_tokens WHERE until <= ?", [Int64(time)])
+        return db.changesCount
+    }
+
+    private func forgetDevices() {
+        devices.removeAll()
+        producers.removeAll()
+        ledgers.removeAll()
+    }
+}

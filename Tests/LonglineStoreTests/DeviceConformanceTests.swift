@@ -1,0 +1,126 @@
+import LonglineStore
+import LonglineWire
+import Testing
+
+@Suite struct DeviceConformanceTests {
+    private func cursor(_ channel: ChannelID, _ epoch: Epoch, _ offset: Offset) -> ChannelPosition {
+        ChannelPosition(channel: channel, position: Position(epoch: epoch, offset: offset))
+    }
+
+    @Test(arguments: StoreKind.allCases)
+    func `a cursor only grows, within the current epoch`(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let channel = ChannelID.user(user("alice"))
+            var places: [Position] = []
+            for id in 1...3 as ClosedRange<PublishID> { places.append(try await store.enter(request(id: id)).position) }
+            let epoch = places[0].epoch
+            let empty = try await store.advance(device("alice"), to: [])
+            #expect(empty == CursorRecord(version: 0, cursors: [:]))
+            let second = try await store.advance(device("alice"), to: [cursor(channel, epoch, places[1].offset)])
+            #expect(second == CursorRecord(version: 1, cursors: [channel: places[1]]))
+            // Back, another epoch, beyond the log, nothing: no change and no new version.
+            for wrong in [
+                cursor(channel, epoch, places[0].offset), cursor(channel, epoch, places[1].offset),
+                cursor(channel, epoch &+ 1, places[2].offset), cursor(channel, epoch, places[2].offset + 1),
+                cursor(channel, epoch, 0), cursor(.room(room("none")), epoch, 1),
+            ] {
+                #expect(try await store.advance(device("alice"), to: [wrong]) == second)
+            }
+            let third = try await store.advance(device("alice"), to: [cursor(channel, epoch, places[2].offset)])
+            #expect(third == CursorRecord(version: 2, cursors: [channel: places[2]]))
+            #expect(try await store.advance(device("alice"), to: []) == third)
+            #expect(try await store.advance(device("alice", "tablet"), to: []).version == 0)
+        }
+    }
+
+    @Test(arguments: StoreKind.allCases)
+    func `a device has cursors only where its user has a part`(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let joined = try #require(try await store.join(room("r"), by: device("bob"), create: true))
+            let note = try await store.enter(request("bob", id: 1)).position
+            let record = try await store.advance(
+                device("alice"),
+                to: [
+                    ChannelPosition(channel: .room(room("r")), position: joined),
+                    ChannelPosition(channel: .user(user("bob")), position: note),
+                ])
+            #expect(record.cursors.isEmpty && record.version == 0)
+            let bob = try await store.advance(
+                device("bob"),
+                to: [
+                    ChannelPosition(channel: .room(room("r")), position: joined),
+                    ChannelPosition(channel: .user(user("bob")), position: note),
+                ])
+            #expect(bob == CursorRecord(version: 1, cursors: [.room(room("r")): joined, .user(user("bob")): note]))
+        }
+    }
+
+    @Test(arguments: StoreKind.allCases)
+    func `a connect number lower than one seen is stale`(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let other = ProducerID(high: 2, low: 2)
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5))
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5))
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 4) == false)
+            #expect(try await store.admit(device("alice"), producer: other, connectNumber: 1))
+            #expect(try await store.admit(device("alice", "tablet"), producer: producer, connectNumber: 1))
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 1 << 61))
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 6) == false)
+        }
+    }
+
+    @Test(arguments: StoreKind.allCases)
+    func `revocations count, and tokens are shut out by ID`(_ kind: StoreKind) async throws {
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            let phone = device("alice")
+            #expect(try await store.generations(of: phone) == RevocationGenerations(user: 0, device: 0))
+            try await store.revoke(user: user("alice"), in: tenant)
+            try await store.revoke(device: phone)
+            try await store.revoke(device: phone)
+            #expect(try await store.generations(of: phone) == RevocationGenerations(user: 1, device: 2))
+            let tablet = try await store.generations(of: device("alice", "tablet"))
+            #expect(tablet == RevocationGenerations(user: 1, device: 0))
+            #expect(try await store.generations(of: device("bob")) == RevocationGenerations(user: 0, device: 0))
+
+            try await store.revoke(token: "t1", in: tenant, until: clock.now + 100)
+            try await store.revoke(token: "t1", in: tenant, until: clock.now + 50)
+            #expect(try await store.isRevoked(token: "t1", in: tenant))
+            #expect(try await store.isRevoked(token: "t2", in: tenant) == false)
+            #expect(try await store.isRevoked(token: "t1", in: try TenantID("other")) == false)
+            clock.advance(99)
+            #expect(try await store.sweep().tokens == 0)
+            clock.advance(1)
+            #expect(try await store.sweep().tokens == 1)
+            #expect(try await store.isRevoked(token: "t1", in: tenant) == false)
+            #expect(try await store.generations(of: phone) == RevocationGenerations(user: 1, device: 2))
+        }
+    }
+
+    @Test(arguments: StoreKind.allCases)
+    func `devices and outboxes unseen for 180 days are forgotten, and no others`(_ kind: StoreKind) async throws {
+        let day: UInt64 = 24 * 3_600 * 1_000
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            let other = ProducerID(high: 2, low: 2)
+            let place = try await store.enter(request(id: 1)).position
+            _ = try await store.advance(
+                device("alice"), to: [ChannelPosition(channel: .user(user("alice")), position: place)])
+            try await store.enter(request("bob", id: 1))
+            try await store.enter(request("bob", id: 1, producer: other))
+            clock.advance(100 * day)
+            // Publishing is being seen.
+            try await store.enter(request("bob", id: 2, producer: other))
+            clock.advance(80 * day)
+            #expect(try await store.sweep() == SweepReport())
+            clock.advance(1)
+            #expect(try await store.sweep() == SweepReport(devices: 1, producers: 1))
+            #expect(try await store.advance(device("alice"), to: []).version == 0)
+            // The forgotten ledgers start anew, the other one goes on; the log is untouched.
+            #expect(try await store.append(request(id: 5, after: 4)).refused?.lastID == 0)
+            #expect(try await store.append(request("bob", id: 5, after: 4)).refused?.lastID == 0)
+            #expect(try await store.append(request("bob", id: 5, after: 4, producer: other)).refused?.lastID == 2)
+            #expect(try await store.all(inbox("alice")).count == 1)
+        }
+    }
+}

@@ -1,0 +1,66 @@
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineStore
+
+@Suite struct TailCacheTests {
+    @Test func `a page out of the cache is the page out of the database`() async throws {
+        let folder = try TemporaryFolder()
+        let clock = TestClock()
+        var settings = configuration(folder.path)
+        settings.limits.pageEntries = 7
+        let store = try SQLiteStore(settings, clock: clock.read, random: SeededRandom(seed: 1))
+        var random = SeededRandom(seed: 5)
+        var next: [Int: PublishID] = [:]
+        for step in 0..<300 {
+            let sender = Int(random.next() % 3)
+            next[sender, default: 0] += 1
+            let id = next[sender, default: 0]
+            try await store.enter(request("user\(sender)", id: id, timeToLive: random.next() % 3 * 100, "\(step)"))
+            clock.advance(1)
+            if random.happens(0.05) {
+                _ = try await store.trim(inbox("user\(sender)"), keep: Retention(entries: Int(random.next() % 20)))
+            }
+        }
+        for sender in 0..<3 {
+            let key = inbox("user\(sender)")
+            let head = try #require(try await store.head(of: key))
+            for after in 0...head.position.offset {
+                let cached = store.cache.page(
+                    key, after: after, upTo: nil, maximumBytes: 20, maximumEntries: 7, now: clock.now)
+                guard let cached else { continue }
+                let stored = try await store.readUncached(key, after: after, maximumBytes: 20, now: clock.now)
+                #expect(cached.items == stored.items && cached.first == stored.first && cached.head == stored.head)
+            }
+        }
+        try await store.close()
+    }
+
+    @Test func `the cache is bounded, whatever is written`() async throws {
+        let folder = try TemporaryFolder()
+        var settings = configuration(folder.path)
+        settings.tailCacheBytes = 100_000
+        let store = try SQLiteStore(settings, random: SeededRandom(seed: 1))
+        let text = String(repeating: "x", count: 1_000)
+        for index in 0..<40 {
+            _ = await store.append((1...10 as ClosedRange<PublishID>).map { request("user\(index)", id: $0, text) })
+            #expect(store.cache.bytes <= 120_000)
+        }
+        for index in 0..<40 { #expect(try await store.all(inbox("user\(index)")).count == 10) }
+        #expect(
+            store.cache.page(inbox("user0"), after: 0, upTo: nil, maximumBytes: 1, maximumEntries: 1, now: 0) == nil)
+        try await store.close()
+    }
+
+    @Test func `a long channel keeps its tail only, and reads on from the database`() async throws {
+        let folder = try TemporaryFolder()
+        let store = try SQLiteStore(configuration(folder.path), random: SeededRandom(seed: 1))
+        for start in stride(from: 0 as PublishID, to: 1_000, by: 100) {
+            _ = await store.append((1...100 as ClosedRange<PublishID>).map { request(id: start + $0, "\(start + $0)") })
+        }
+        #expect(try await store.all(inbox("alice"), pageBytes: 100).map(\.text) == (1...1_000).map { "\($0)" })
+        try await store.close()
+    }
+}
