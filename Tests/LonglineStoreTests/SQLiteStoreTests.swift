@@ -159,6 +159,7 @@ import Testing
         let store = try open(folder.path)
         try await store.enter(request(id: 1))
         try await store.close()
+        try await store.close()
         #expect(await store.append([request(id: 2)]).first?.refused != nil)
         let error = await #expect(throws: StoreError.self) { try await store.revoke(device: device("alice")) }
         #expect(error?.code == .closed)

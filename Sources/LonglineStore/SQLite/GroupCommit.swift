@@ -23,6 +23,8 @@ final class GroupCommit: Sendable {
     private struct State {
         var queue: WriteQueue
         var isDraining = false
+        var isClosing = false
+        /// Why nothing more is taken.
         var closed: StoreError?
         var whenIdle: [@Sendable () -> Void] = []
     }
@@ -60,14 +62,18 @@ final class GroupCommit: Sendable {
     }
 
     /// Refuses what comes from now on, and returns when everything before is written.
-    func close() async {
-        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
-            let isIdle = state.withLock { state in
+    /// - Returns: false when it was called before.
+    func close() async -> Bool {
+        await withCheckedContinuation { (continuation: CheckedContinuation<Bool, Never>) in
+            let isDone: Bool? = state.withLock { state in
+                guard !state.isClosing else { return false }
+                state.isClosing = true
                 if state.closed == nil { state.closed = StoreError(.closed, message: "the store was closed") }
-                if state.isDraining { state.whenIdle.append { continuation.resume() } }
-                return !state.isDraining
+                guard state.isDraining else { return true }
+                state.whenIdle.append { continuation.resume(returning: true) }
+                return nil
             }
-            if isIdle { continuation.resume() }
+            if let isDone { continuation.resume(returning: isDone) }
         }
     }
 

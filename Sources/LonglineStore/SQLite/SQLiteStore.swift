@@ -65,14 +65,17 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     }
 
     /// Writes what is queued, refuses what comes, and gives the files back. Reads under way end first.
+    ///
+    /// Afterwards the database file alone is complete. A second call does nothing.
     public func close() async throws(StoreError) {
-        await commits.close()
-        do {
+        guard await commits.close() else { return }
+        defer { directory.unlock() }
+        try SQLiteOpening.translate(directory) {
+            // GRDB closes the writer before the readers, and SQLite empties the write-ahead log only when a connection that may
+            // write closes last.
+            try pool.writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
             try pool.close()
-        } catch {
-            throw SQLiteOpening.storeError(error, directory)
         }
-        directory.unlock()
     }
 
     // MARK: The writer and the readers
