@@ -26,7 +26,7 @@ public struct Connect: Hashable, Sendable {
     /// The client's name and version, for logs: at most 64 bytes.
     public var agent: String
 
-    /// A connect frame.
+    /// A connect frame. A longer agent than the limit is cut, as it is for logs only.
     public init(
         versions: [UInt32], credential: Credential, producer: ProducerID, connectNumber: UInt64,
         cursorVersion: UInt64, cursors: [ChannelPosition], agent: String
@@ -37,7 +37,7 @@ public struct Connect: Hashable, Sendable {
         self.connectNumber = connectNumber
         self.cursorVersion = cursorVersion
         self.cursors = cursors
-        self.agent = agent
+        self.agent = agent.cut(toBytes: FrameLimits.maximumAgent)
     }
 }
 
@@ -158,10 +158,10 @@ public struct Close: Hashable, Sendable {
     /// `host:port` to connect to instead, or empty.
     public var accessPoint: String
 
-    /// A close frame.
+    /// A close frame. A longer reason than the limit is cut: a text for logs must not keep a session from ending.
     public init(code: CloseCode, reason: String = "", retryAfter: UInt64 = 0, accessPoint: String = "") {
         self.code = code
-        self.reason = reason
+        self.reason = reason.cut(toBytes: FrameLimits.maximumReason)
         self.retryAfter = retryAfter
         self.accessPoint = accessPoint
     }
@@ -250,5 +250,15 @@ public struct RoomAnswer: Hashable, Sendable {
         self.request = request
         self.refusal = refusal
         self.position = position
+    }
+}
+
+extension String {
+    /// The longest beginning that has at most `limit` bytes of UTF-8 and ends between two characters.
+    fileprivate func cut(toBytes limit: Int) -> String {
+        if utf8.count <= limit { return self }
+        var end = utf8.index(startIndex, offsetBy: limit)
+        while end > startIndex, end.samePosition(in: self) == nil { end = utf8.index(before: end) }
+        return String(self[..<end])
     }
 }

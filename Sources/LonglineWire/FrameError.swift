@@ -51,10 +51,7 @@ public struct FrameError: Error, Hashable, Sendable, CustomStringConvertible {
     }
 
     /// The close frame for a peer that sent such bytes: ``closeCode``, with the message as its reason.
-    public var close: Close {
-        // Messages are short and ASCII; the limit is kept all the same.
-        Close(code: closeCode, reason: String(decoding: message.utf8.prefix(FrameLimits.maximumReason), as: UTF8.self))
-    }
+    public var close: Close { Close(code: closeCode, reason: message) }
 
     public var description: String {
         if let cause { "\(code.rawValue): \(message) (\(cause))" } else { "\(code.rawValue): \(message)" }

@@ -19,6 +19,12 @@ struct EncoderTests {
 
     private static func text(_ count: Int) -> String { String(repeating: "x", count: count) }
 
+    private static var reasonOverLimit: Close {
+        var close = Close(code: .normal)
+        close.reason = text(257)
+        return close
+    }
+
     /// Values over a limit, and the error that names them.
     private static func overLimit() throws -> [(Frame, FrameError.Code)] {
         [
@@ -27,8 +33,7 @@ struct EncoderTests {
             (try connect(credential: .token(text(FrameLimits.maximumToken + 1))), .limitExceeded),
             (try connect(credential: .ticket(ByteBuffer(repeating: 0, count: 1025))), .limitExceeded),
             (try connect(cursors: FrameLimits.maximumCursors + 1), .limitExceeded),
-            (try connect(agent: text(65)), .limitExceeded),
-            (.close(Close(code: .normal, reason: text(257))), .limitExceeded),
+            (.close(reasonOverLimit), .limitExceeded),
             (.close(Close(code: .normal, accessPoint: text(261))), .limitExceeded),
             (.close(Close(code: .normal, retryAfter: tooMany)), .unrepresentable),
             (.pong(Pong(nonce: 1, observedAddress: text(81))), .limitExceeded),
@@ -55,6 +60,16 @@ struct EncoderTests {
             #expect(throws: FrameError.self) { try TaggedFrameEncoder.encode(frame, lane: 3, into: &buffer) }
             #expect(buffer == ByteBuffer(string: "before"))
         }
+    }
+
+    @Test("Texts for logs are cut to their limit between two characters, so that they never keep a frame from leaving")
+    func logTexts() throws {
+        let fox = "🦊"
+        let reason = Close(code: .normal, reason: "x" + String(repeating: fox, count: 100)).reason
+        #expect(reason == "x" + String(repeating: fox, count: 63))
+        #expect(Close(code: .normal, reason: Self.text(256)).reason == Self.text(256))
+        guard case .connect(let connect) = try Self.connect(agent: String(repeating: "é", count: 40)) else { return }
+        #expect(connect.agent == String(repeating: "é", count: 32))
     }
 
     @Test("A payload over the limit that fits a frame is read, so that the session can refuse it alone")
