@@ -25,8 +25,10 @@ let package = Package(
     name: "longline",
     products: [
         .library(name: "QUICEngine", targets: ["QUICEngine"]),
+        .library(name: "QUICTransport", targets: ["QUICTransport"]),
         .library(name: "LonglineWire", targets: ["LonglineWire"]),
         .library(name: "LonglineSession", targets: ["LonglineSession"]),
+        .library(name: "LonglineLinks", targets: ["LonglineLinks"]),
         .library(name: "LonglineClient", targets: ["LonglineClient"]),
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
     ],
@@ -48,6 +50,9 @@ let package = Package(
         .target(name: "CQUICShim", dependencies: ["CGnuTLS", "CNgtcp2"], path: "CShims/CQUICShim"),
         .target(
             name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
+        .target(
+            name: "QUICTransport", dependencies: ["QUICEngine", nioCore, nioPosix, logging, deque],
+            swiftSettings: settings),
         .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
         .target(
@@ -58,7 +63,11 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
-            name: "LonglineLinks", dependencies: ["LonglineSession", "LonglineWire", nioCore], swiftSettings: settings),
+            name: "LonglineLinks",
+            dependencies: [
+                "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", logging, nioCore, nioPosix,
+            ],
+            swiftSettings: settings),
         .target(
             name: "LonglineServer",
             dependencies: ["LonglineSession", "LonglineStore", "LonglineWire", crypto, jwtKit, logging, nioCore],

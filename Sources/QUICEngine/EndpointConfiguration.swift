@@ -104,4 +104,7 @@ public struct EndpointCounters: Sendable, Hashable {
     /// Frames and messages withheld from the C library because it would have aborted on them.
     public var containedFrames: UInt64 = 0
     public var containedHandshakeMessages: UInt64 = 0
+
+    /// All zero.
+    public init() {}
 }

@@ -1,0 +1,33 @@
+internal import LonglineSession
+internal import NIOCore
+internal import QUICEngine
+
+/// The frames of one lane on their way out: what the stream's send buffer didn't take yet.
+struct OutboundLane {
+    /// More than this waiting makes the lane unwritable, until all of it left.
+    static let highWater = 64 << 10
+
+    /// The stream, once the peer's limit allowed one.
+    var stream: QUICStreamID?
+    var pending = ByteBuffer()
+    /// The end was asked for, and was sent.
+    var finishes = false
+    var finished = false
+    /// The peer wants nothing more: what is sent is dropped.
+    var isDead = false
+    private(set) var isWritable = true
+
+    /// - Returns: the new state if it changed.
+    mutating func updateWritability() -> Bool? {
+        let waiting = pending.readableBytes
+        if isWritable, waiting > Self.highWater {
+            isWritable = false
+            return false
+        }
+        if !isWritable, waiting == 0 || isDead {
+            isWritable = true
+            return true
+        }
+        return nil
+    }
+}

@@ -1,0 +1,422 @@
+public import LonglineSession
+public import LonglineWire
+public import NIOCore
+public import QUICEngine
+internal import QUICTransport
+
+/// A link on one QUIC connection: lane 0 is the client's first bidirectional stream, lane n the sender's n-th
+/// unidirectional stream. The close code travels in CONNECTION_CLOSE.
+///
+/// ```
+///  connecting --early data possible, or handshake--> established --close()--> closing --all acknowledged--> closed
+///       |                                                |                       | or a second passed         ^
+///       +------------------ connection closed -----------+-----------------------+----------------------------+
+/// ```
+/// Confined to its event loop, as every link.
+public final class QUICLink: Link {
+    enum State { case connecting, established, closing, closed }
+
+    /// How long a close waits for what was queued before it.
+    private static let closePatience = TimeAmount.seconds(1)
+    private static let closePollInterval = TimeAmount.milliseconds(5)
+    /// Bytes taken from a stream at once.
+    private static let readSize = 64 << 10
+
+    public let kind = LinkKind.quic
+    public let eventLoop: any EventLoop
+    /// Whether this side accepted the connection.
+    public let isServer: Bool
+
+    private(set) var state = State.connecting
+    private var handler: (any LinkHandler)?
+    private var connection: QUICLoopConnection?
+    private let startedAt = NIODeadline.now()
+    private var lastRemoteAddress = ""
+    private var control: QUICStreamID?
+    private var inbound: [QUICStreamID: InboundLane] = [:]
+    private var outbound: [LaneID: OutboundLane] = [:]
+    private var lanesByStream: [QUICStreamID: LaneID] = [:]
+    /// Lanes that wait for stream credit, in the order of their numbers.
+    private var unopened: [LaneID] = []
+    private var dirty: [LaneID] = []
+    private var inBatch = false
+    private var flushScheduled = false
+    private var closeDeadline: NIODeadline?
+    private var closing: (code: CloseCode, reason: String)?
+
+    init(eventLoop: any EventLoop, isServer: Bool, handler: any LinkHandler) {
+        self.eventLoop = eventLoop
+        self.isServer = isServer
+        self.handler = handler
+        outbound[.control] = OutboundLane()
+    }
+
+    /// The connection beneath; given once, before any event.
+    func attach(_ connection: QUICLoopConnection) { self.connection = connection }
+
+    // MARK: Facts
+
+    public var remoteAddress: String {
+        if let address = connection?.path?.remote { return "\(address)" }
+        return lastRemoteAddress
+    }
+
+    /// The address and port of this side; nil before the first packet and after the end.
+    public var localAddress: SocketAddress? { connection?.localAddress }
+
+    /// The connection's numbers; nil before the first packet and after the end.
+    public var statistics: ConnectionStatistics? { connection?.statistics() }
+
+    // MARK: Link
+
+    public func openLane(_ lane: LaneID) {
+        guard state == .connecting || state == .established, outbound[lane] == nil else { return }
+        // The stream's number is the lane's: they are opened in order, one after another.
+        assert(lane.rawValue > (unopened.last?.rawValue ?? 0), "lanes are opened in the order of their numbers")
+        outbound[lane] = OutboundLane()
+        unopened.append(lane)
+        openStreams()
+    }
+
+    public func send(_ frame: Frame, lane: LaneID) {
+        guard state == .connecting || state == .established, var out = outbound[lane], !out.isDead, !out.finishes else {
+            return
+        }
+        outbound[lane] = nil
+        do throws(FrameError) {
+            try FrameEncoder.encode(frame, into: &out.pending)
+        } catch {
+            assertionFailure("a frame that can't be sent: \(error)")
+        }
+        outbound[lane] = out
+        mark(lane)
+    }
+
+    public func finishLane(_ lane: LaneID) {
+        guard state == .connecting || state == .established, outbound[lane]?.finishes == false else { return }
+        outbound[lane]?.finishes = true
+        mark(lane)
+    }
+
+    public func isWritable(_ lane: LaneID) -> Bool {
+        guard state == .connecting || state == .established, let out = outbound[lane] else { return false }
+        return out.isWritable
+    }
+
+    public func close(_ code: CloseCode, reason: String) {
+        eventLoop.preconditionInEventLoop()
+        guard state == .connecting || state == .established else { return }
+        let hadData = state == .established
+        state = .closing
+        closing = (code, reason)
+        closeDeadline = .now() + Self.closePatience
+        guard hadData else { return finishClosing() }
+        flush()
+        scheduleClosePoll()
+    }
+
+    // MARK: What only QUIC can
+
+    /// Client: moves to another local address, or with nil to a new port of the present one.
+    /// - Parameter completed: called once, when the new path was validated or when that failed.
+    public func migrate(to local: SocketAddress?, completed: @escaping (Result<Void, any Error>) -> Void) {
+        eventLoop.preconditionInEventLoop()
+        var target = local ?? connection?.localAddress
+        if local == nil { target?.port = 0 }
+        guard let connection, let target else {
+            return completed(
+                .failure(
+                    QUICTransportError(.pathChangeFailed, "the link has no path yet", advice: "Wait for the handshake.")
+                ))
+        }
+        let promise = eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete(completed)
+        connection.migrate(toLocal: target, promise: promise)
+    }
+
+    /// Client: goes on from a new port without telling anyone: to the server it looks like a NAT that bound this client
+    /// anew.
+    public func rebind(completed: @escaping (Result<Void, any Error>) -> Void) {
+        let promise = eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete(completed)
+        guard let connection else {
+            promise.fail(
+                QUICTransportError(.pathChangeFailed, "the link is closed", advice: "Open another."))
+            return
+        }
+        connection.rebind(promise: promise)
+    }
+
+    /// Client: from now on nothing leaves and what comes is dropped, without a word to anyone: an outage, for tests and
+    /// demonstrations.
+    public func goSilent() { connection?.goSilent() }
+
+    /// Client: gives the link up without a word to the server. The handler hears nothing any more.
+    public func abandon() {
+        handler = nil
+        state = .closed
+        connection?.abandon()
+        connection = nil
+    }
+
+    // MARK: Events
+
+    func handle(_ event: QUICConnectionEvent) {
+        inBatch = true
+        switch event {
+        case .accepted, .earlyDataPossible: establish()
+        case .handshakeCompleted(let info):
+            establish()
+            report(info)
+        case .streamOpened(let stream): opened(stream)
+        case .streamReadable(let stream): read(stream)
+        case .streamWritable(let stream): if let lane = lanesByStream[stream] { mark(lane) }
+        case .streamReset(let stream, _): reset(stream)
+        case .stopSending(let stream, _): stopped(stream)
+        case .streamClosed(let stream): closed(stream)
+        case .streamsAvailable: openStreams()
+        case .sessionTicket(let ticket): handler?.sessionTicketReceived(ticket.bytes, link: self)
+        case .addressToken(let token): handler?.addressTokenReceived(token, link: self)
+        case .pathChanged: handler?.pathChanged(self)
+        case .closed(let reason): ended(reason)
+        case .earlyDataRejected, .handshakeConfirmed, .datagram, .datagramAcknowledged, .datagramLost, .pathValidated,
+            .pathFailed:
+            break
+        }
+    }
+
+    func packetsReceived() {
+        if state == .established { handler?.packetReceived(self) }
+        if state == .closing { pollClose() }
+    }
+
+    func batchEnded() {
+        if state != .closed {
+            // The handler's own sends of this batch leave together with what was marked before.
+            inBatch = true
+            if state != .connecting { handler?.batchEnded(self) }
+        }
+        inBatch = false
+        flush()
+    }
+
+    private func establish() {
+        guard state == .connecting else { return }
+        state = .established
+        lastRemoteAddress = remoteAddress
+        handler?.linkEstablished(self)
+        openStreams()
+    }
+
+    private func report(_ info: HandshakeInfo) {
+        guard state == .established else { return }
+        handler?.handshakeCompleted(
+            self,
+            info: LinkHandshake(
+                applicationProtocol: info.applicationProtocol ?? "", resumed: info.resumed,
+                earlyDataAccepted: info.earlyData == .accepted, duration: .now() - startedAt))
+    }
+
+    private func ended(_ reason: QUICCloseReason) {
+        guard state != .closed else { return }
+        state = .closed
+        connection = nil
+        inbound.removeAll()
+        outbound.removeAll()
+        let handler = self.handler
+        self.handler = nil
+        handler?.linkClosed(self, reason: LinkCloseReason(reason))
+    }
+
+    // MARK: Reading
+
+    private func opened(_ stream: QUICStreamID) {
+        if stream.isBidirectional {
+            // The client's first one is lane 0; nobody opens another.
+            guard isServer, stream.ordinal == 0 else {
+                connection?.reset(stream, code: UInt64(CloseCode.unexpectedFrame.rawValue))
+                connection?.stopSending(stream, code: UInt64(CloseCode.unexpectedFrame.rawValue))
+                return
+            }
+            bindControl(stream)
+        } else {
+            inbound[stream] = InboundLane(id: LaneID(rawValue: stream.ordinal + 1))
+        }
+    }
+
+    private func bindControl(_ stream: QUICStreamID) {
+        control = stream
+        inbound[stream] = InboundLane(id: .control)
+        lanesByStream[stream] = .control
+        outbound[.control]?.stream = stream
+        mark(.control)
+    }
+
+    private func read(_ stream: QUICStreamID) {
+        while let connection, inbound[stream]?.isOver == false {
+            let early = isServer && connection.isEarly(stream)
+            guard let piece = try? connection.read(stream, maximumBytes: Self.readSize) else { return }
+            inbound[stream]?.append(piece.bytes, early: early)
+            deliver(stream)
+            if piece.finished { return finish(stream) }
+            if piece.bytes.readableBytes == 0 { return }
+        }
+    }
+
+    private func deliver(_ stream: QUICStreamID) {
+        // The handler may close the link between two frames: nothing is delivered then.
+        while state == .established, let lane = inbound[stream]?.id {
+            do throws(FrameError) {
+                guard let (frame, early) = try inbound[stream]?.next() else { return }
+                handler?.received(frame, lane: lane, early: early, link: self)
+            } catch {
+                return invalid(error, stream: stream, lane: lane)
+            }
+        }
+    }
+
+    private func finish(_ stream: QUICStreamID) {
+        guard state == .established, let lane = inbound[stream]?.id else { return }
+        do throws(FrameError) {
+            try inbound[stream]?.finish()
+            handler?.laneFinished(lane, link: self)
+        } catch {
+            invalid(error, stream: stream, lane: lane)
+        }
+    }
+
+    private func invalid(_ error: FrameError, stream: QUICStreamID, lane: LaneID) {
+        connection?.stopSending(stream, code: UInt64(error.closeCode.rawValue))
+        handler?.receivedInvalid(error, lane: lane, link: self)
+    }
+
+    private func reset(_ stream: QUICStreamID) {
+        guard let lane = inbound[stream], !lane.isOver else { return }
+        inbound[stream]?.abandon()
+        if state == .established { handler?.laneFinished(lane.id, link: self) }
+    }
+
+    private func closed(_ stream: QUICStreamID) {
+        read(stream)
+        inbound[stream] = nil
+        if let lane = lanesByStream.removeValue(forKey: stream), lane != .control { outbound[lane] = nil }
+    }
+
+    // MARK: Writing
+
+    private func stopped(_ stream: QUICStreamID) {
+        guard let lane = lanesByStream[stream] else { return }
+        outbound[lane]?.isDead = true
+        outbound[lane]?.pending.clear()
+        mark(lane)
+    }
+
+    private func openStreams() {
+        guard state == .established || state == .closing, let connection else { return }
+        do throws(QUICError) {
+            if !isServer, control == nil {
+                guard let stream = try connection.openStream(bidirectional: true) else { return }
+                bindControl(stream)
+            }
+            while let lane = unopened.first {
+                guard let stream = try connection.openStream(bidirectional: false) else { return }
+                assert(stream.ordinal + 1 == lane.rawValue, "lane n is the sender's n-th unidirectional stream")
+                unopened.removeFirst()
+                lanesByStream[stream] = lane
+                outbound[lane]?.stream = stream
+                mark(lane)
+            }
+        } catch {
+            // The connection is closing; its last event follows.
+        }
+    }
+
+    private func mark(_ lane: LaneID) {
+        dirty.append(lane)
+        guard !inBatch, !flushScheduled else { return }
+        flushScheduled = true
+        eventLoop.assumeIsolated().execute {
+            self.flushScheduled = false
+            self.flush()
+        }
+    }
+
+    private func flush() {
+        guard state == .established || state == .closing else { return }
+        let lanes = dirty
+        dirty.removeAll(keepingCapacity: true)
+        for lane in lanes { flush(lane) }
+    }
+
+    private func flush(_ lane: LaneID) {
+        // The lane leaves the table while it is written, so that its buffer has one owner.
+        guard var out = outbound.removeValue(forKey: lane) else { return }
+        if let stream = out.stream, let connection, !out.isDead, !out.finished {
+            let finish = out.finishes
+            do throws(QUICError) {
+                if out.pending.readableBytes > 0 || finish {
+                    try connection.write(&out.pending, to: stream, finish: finish)
+                    out.finished = finish && out.pending.readableBytes == 0
+                }
+                if out.pending.readableBytes == 0 { out.pending.clear() } else { out.pending.discardReadBytes() }
+            } catch {
+                out.isDead = true
+                out.pending.clear()
+            }
+        }
+        let changed = out.updateWritability()
+        outbound[lane] = out
+        if let changed, state == .established {
+            handler?.laneWritabilityChanged(lane, writable: changed, link: self)
+        }
+    }
+
+    // MARK: Closing
+
+    private func scheduleClosePoll() {
+        eventLoop.assumeIsolated().scheduleTask(in: Self.closePollInterval) {
+            guard self.state == .closing else { return }
+            self.pollClose()
+            if self.state == .closing, self.closing != nil { self.scheduleClosePoll() }
+        }
+    }
+
+    /// Closes once the peer has acknowledged everything that was sent before, so that no last word is lost.
+    private func pollClose() {
+        guard closing != nil, let connection, let closeDeadline else { return }
+        let waits = outbound.values.contains { !$0.isDead && $0.pending.readableBytes > 0 }
+        let unacknowledged = connection.statistics()?.sendBufferBytes ?? 0
+        if (waits || unacknowledged > 0) && .now() < closeDeadline { return }
+        finishClosing()
+    }
+
+    private func finishClosing() {
+        guard let closing else { return }
+        self.closing = nil
+        connection?.close(code: UInt64(closing.code.rawValue), reason: closing.reason)
+    }
+}
+
+extension LinkCloseReason {
+    init(_ reason: QUICCloseReason) {
+        switch reason {
+        case .localApplication: self = .local
+        case .peerApplication(let code, let reason):
+            self = .peer(code: CloseCode(rawValue: UInt32(clamping: code)), reason: reason)
+        case .idleTimeout: self = .idleTimeout
+        case .handshakeFailed, .handshakeTimeout, .versionNegotiation: self = .handshakeFailed(reason.summary)
+        default: self = .failed(reason.summary)
+        }
+    }
+}
+
+/// Forwards a connection's calls, so that they aren't part of the link's public face.
+final class QUICLinkEvents: QUICConnectionHandler {
+    private let link: QUICLink
+
+    init(_ link: QUICLink) { self.link = link }
+
+    func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) { link.handle(event) }
+    func batchEnded(on connection: QUICLoopConnection) { link.batchEnded() }
+    func packetsReceived(on connection: QUICLoopConnection) { link.packetsReceived() }
+}

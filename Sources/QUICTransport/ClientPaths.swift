@@ -1,0 +1,344 @@
+internal import Logging
+internal import NIOCore
+internal import NIOPosix
+internal import QUICEngine
+
+/// The sockets of one client connection, its attempts, and its changes of path.
+///
+/// ```
+///  starting --socket bound--> handshaking --completed--> completed --confirmed--> confirmed
+///                               |      ^                    |                       |
+///                change of path +------+ new attempt        | change waits          | change: engine migrates
+///                                                           v                       v
+///  any --closed--> ended (sockets linger for the last packets, then close)
+/// ```
+final class ClientPaths {
+    private enum Phase { case starting, handshaking, completed, confirmed, ended }
+
+    /// A change of path under way.
+    private final class Change {
+        let promise: EventLoopPromise<Void>?
+        var port: UDPPort?
+        var begun = false
+        var validated = false
+        var changed = false
+
+        init(promise: EventLoopPromise<Void>?) { self.promise = promise }
+    }
+
+    /// The cycle ends when the connection lets go of this object, behind its last event.
+    private let connection: QUICLoopConnection
+    private let driver: LoopDriver
+    private let configuration: ClientConfiguration
+    private let onMemory: (QUICConnectionEvent) -> Void
+    private var phase = Phase.starting
+    private var remote: SocketAddress?
+    private var current: UDPPort?
+    private var change: Change?
+    private var restarts = 0
+    private var surfacedEarlyData = false
+    private var isSilent = false
+    private var replayPending = false
+    /// nil once the handshake completed: nothing starts again then.
+    var journal: EarlyDataJournal? = EarlyDataJournal()
+
+    /// Attempts on one connection; an application that changes paths faster than handshakes end is stopped here.
+    private static let restartLimit = 16
+    /// How often a bound socket may turn out to have an identity in use before that is an error.
+    private static let bindTries = 8
+
+    /// - Parameter onMemory: sees tickets and tokens, for a session cache.
+    init(
+        connection: QUICLoopConnection, configuration: ClientConfiguration,
+        onMemory: @escaping (QUICConnectionEvent) -> Void
+    ) {
+        self.connection = connection
+        self.driver = connection.driver
+        self.configuration = configuration
+        self.onMemory = onMemory
+    }
+
+    private var eventLoop: any EventLoop { connection.eventLoop }
+
+    // MARK: Starting
+
+    /// Resolves, binds and sends the first flight.
+    func start(host: String, port: Int, from local: SocketAddress?) {
+        LocalAddresses.resolve(host: host, port: port, on: eventLoop).assumeIsolated().flatMapThrowing { addresses in
+            try Self.route(addresses, from: local)
+        }.whenComplete { result in
+            guard self.phase == .starting else { return }
+            switch result {
+            case .success(let route):
+                self.remote = route.remote
+                self.openPort(on: route.local) { self.firstPort($0) }
+            case .failure(let error): self.fail(error)
+            }
+        }
+    }
+
+    /// The first of a host's addresses that this machine has a route to.
+    private static func route(
+        _ addresses: [SocketAddress], from local: SocketAddress?
+    ) throws -> (remote: SocketAddress, local: SocketAddress) {
+        var failure: (any Error)?
+        for address in addresses {
+            if let local {
+                if local.protocol == address.protocol, !local.isWildcard { return (address, local) }
+                continue
+            }
+            do {
+                return (address, try LocalAddresses.toward(address))
+            } catch {
+                failure = error
+            }
+        }
+        throw failure
+            ?? QUICTransportError(
+                .unreachable, "the host has no address of the local address's family",
+                advice: "Leave the local address out, or name one of the other family.")
+    }
+
+    private func firstPort(_ result: Result<UDPPort, any Error>) {
+        switch result {
+        case .success(let port):
+            guard phase == .starting else { return driver.remove(port) }
+            current = port
+            attempt(on: port)
+            resumeChange()
+        case .failure(let error): fail(error)
+        }
+    }
+
+    /// Binds a socket that the engine can tell from every other. Ports that lost their number to a rebinding keep their
+    /// identity, so the kernel may hand out a number that is in use as one.
+    private func openPort(
+        on local: SocketAddress, tries: Int = bindTries, then body: @escaping (Result<UDPPort, any Error>) -> Void
+    ) {
+        let port = driver.makePort(sharesAddress: false)
+        port.owner = connection
+        port.isSilent = isSilent
+        port.bind(to: local).assumeIsolated().whenComplete { result in
+            switch result {
+            case .success where self.driver.add(port):
+                body(.success(port))
+            case .success where tries > 1:
+                port.close()
+                self.openPort(on: local, tries: tries - 1, then: body)
+            case .success:
+                port.close()
+                body(
+                    .failure(
+                        QUICTransportError(.bindFailed, "\(local) is in use", advice: "Use another port.")))
+            case .failure(let error): body(.failure(error))
+            }
+        }
+    }
+
+    private func attempt(on port: UDPPort) {
+        guard let remote, let target = QUICSocketAddress(remote) else { return }
+        do throws(QUICError) {
+            let engine = try driver.engine.connect(
+                to: target, from: port.identity, configuration: configuration, now: .now())
+            engine.userData = connection
+            connection.restarted(engine)
+            phase = .handshaking
+            driver.needsTick()
+        } catch {
+            fail(error)
+        }
+    }
+
+    private func fail(_ error: any Error) {
+        let wrapped: QUICError
+        switch error {
+        case let error as QUICError: wrapped = error
+        case let error as QUICTransportError:
+            wrapped = QUICError(.handshakeFailed, error.message, cause: error.cause, advice: error.advice)
+        default:
+            wrapped = QUICError(
+                .handshakeFailed, "no socket could be opened", cause: "\(error)",
+                advice: "Check the local address and the limit of open files.")
+        }
+        connection.end(.handshakeFailed(wrapped))
+    }
+
+    // MARK: Events
+
+    /// Looks at an event before the application does.
+    /// - Returns: false if the application has seen it or shall not.
+    func admit(_ event: QUICConnectionEvent) -> Bool {
+        switch event {
+        case .earlyDataPossible:
+            replay()
+            defer { surfacedEarlyData = true }
+            return !surfacedEarlyData
+        case .handshakeCompleted:
+            replay()
+            journal = nil
+            phase = .completed
+            if let change, change.begun { finish(change) }
+        case .handshakeConfirmed:
+            phase = .confirmed
+            resumeChange()
+        case .sessionTicket, .addressToken: onMemory(event)
+        case .pathValidated(let path): pathAnswered(path) { $0.validated = true }
+        case .pathChanged(let path): pathAnswered(path) { $0.changed = true }
+        case .pathFailed(let path): pathFailed(path)
+        default: break
+        }
+        return true
+    }
+
+    private func replay() {
+        guard replayPending, let journal, let engine = connection.engine else { return }
+        replayPending = false
+        if !journal.replay(on: engine) {
+            connection.close(code: 0, reason: "the first flight could not be repeated")
+        }
+    }
+
+    func connectionClosed(_ reason: QUICCloseReason) {
+        phase = .ended
+        journal = nil
+        let error = QUICTransportError.closed(reason)
+        if let change {
+            self.change = nil
+            change.promise?.fail(error)
+            if let port = change.port, port !== current { driver.remove(port) }
+        }
+        if let port = current {
+            current = nil
+            retire(port)
+        }
+    }
+
+    // MARK: Changing the path
+
+    func change(to local: SocketAddress, promise: EventLoopPromise<Void>?) {
+        supersede()
+        let change = Change(promise: promise)
+        self.change = change
+        // A connection that has no socket yet starts from the newest address: its own would be abandoned at once.
+        openPort(on: local) { result in
+            switch result {
+            case .success(let port):
+                guard self.change === change else { return self.driver.remove(port) }
+                change.port = port
+                self.resumeChange()
+            case .failure(let error):
+                guard self.change === change else { return }
+                self.change = nil
+                promise?.fail(
+                    QUICTransportError(
+                        .pathChangeFailed, "no socket could be bound to \(local)", cause: "\(error)",
+                        advice: "Migrate to an address that this machine has."))
+            }
+        }
+    }
+
+    private func supersede() {
+        guard let old = change else { return }
+        change = nil
+        old.promise?.fail(
+            QUICTransportError(
+                .superseded, "a newer change of path took this one's place", advice: "Wait for the newer one."))
+        if let port = old.port, port !== current { retire(port) }
+    }
+
+    /// Goes on with a change as far as the phase allows.
+    private func resumeChange() {
+        guard let change, let port = change.port, !change.begun else { return }
+        switch phase {
+        case .starting, .completed, .ended: break
+        case .handshaking:
+            change.begun = true
+            restart(on: port)
+        case .confirmed:
+            change.begun = true
+            guard let engine = connection.engine else { return }
+            do throws(QUICError) {
+                try engine.migrate(to: port.identity, now: .now())
+                driver.needsTick()
+            } catch {
+                self.change = nil
+                change.promise?.fail(QUICTransportError(error))
+                driver.remove(port)
+            }
+        }
+    }
+
+    private func restart(on port: UDPPort) {
+        restarts += 1
+        guard restarts <= Self.restartLimit else {
+            return connection.close(code: 0, reason: "too many changes of path before the handshake")
+        }
+        driver.logger.debug(
+            "an attempt starts again on a new path",
+            metadata: ["connection": "\(connection.id)", "local": "\(port.identity)"])
+        let abandoned = connection.engine
+        // Without its owner, the old attempt's events are nobody's.
+        abandoned?.userData = nil
+        abandoned?.close(code: 0, reason: "", now: .now())
+        if let old = current { retire(old) }
+        current = port
+        replayPending = journal.map { !$0.isEmpty } ?? false
+        attempt(on: port)
+    }
+
+    private func pathAnswered(_ path: QUICPath, _ mark: (Change) -> Void) {
+        guard let change, change.begun, phase == .confirmed, path.local == change.port?.identity else { return }
+        mark(change)
+        guard change.validated, change.changed, let port = change.port else { return }
+        if let old = current, old !== port { retire(old) }
+        current = port
+        finish(change)
+    }
+
+    private func pathFailed(_ path: QUICPath) {
+        guard let change, change.begun, phase == .confirmed, let port = change.port, path.local == port.identity else {
+            return
+        }
+        self.change = nil
+        driver.remove(port)
+        change.promise?.fail(
+            QUICTransportError(
+                .pathChangeFailed, "the new path did not answer", advice: "The old path stays in use; try another."))
+    }
+
+    private func finish(_ change: Change) {
+        self.change = nil
+        change.promise?.succeed(())
+    }
+
+    func rebind(promise: EventLoopPromise<Void>?) {
+        guard let current else {
+            promise?.fail(
+                QUICTransportError(.pathChangeFailed, "there is no socket yet", advice: "Try after the first packet."))
+            return
+        }
+        let rebound = current.rebind()
+        rebound.cascade(to: promise)
+        // A keep-alive or queued data shows the server the new address; nothing else has to happen here.
+        rebound.assumeIsolated().whenSuccess { self.driver.needsTick() }
+    }
+
+    /// From now on the connection's sockets drop everything, in both directions.
+    func goSilent() {
+        isSilent = true
+        current?.isSilent = true
+        change?.port?.isSilent = true
+    }
+
+    /// Closes a socket once packets that are still on their way to it have come: three probe timeouts.
+    private func retire(_ port: UDPPort) {
+        let statistics = connection.engine.flatMap { $0.isClosed ? nil : $0.statistics(now: .now()) }
+        let smoothed = statistics?.smoothedRTT.nanoseconds ?? 0
+        let variation = statistics?.rttVariation.nanoseconds ?? 0
+        let probe = Int64(clamping: smoothed &+ 4 &* variation &+ 25_000_000)
+        let linger = min(max(TimeAmount.nanoseconds(probe) * 3, .milliseconds(100)), .seconds(2))
+        let driver = self.driver
+        port.owner = nil
+        eventLoop.assumeIsolated().scheduleTask(in: linger) { driver.remove(port) }
+    }
+}

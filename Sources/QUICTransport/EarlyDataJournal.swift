@@ -1,0 +1,60 @@
+internal import NIOCore
+internal import QUICEngine
+
+/// What an application did on a connection before its handshake completed, so that the attempt can start again on
+/// another path and carry the same 0-RTT data. Bounded by what the engine took: the peer's remembered limits and the
+/// send buffers. It holds references to the written buffers, not copies.
+struct EarlyDataJournal {
+    private enum Entry {
+        case opened(QUICStreamID)
+        case wrote(ByteBuffer, QUICStreamID, finish: Bool)
+        case reset(QUICStreamID, code: UInt64)
+        case stopped(QUICStreamID, code: UInt64)
+        case datagram(ByteBuffer, id: UInt64)
+    }
+
+    private var entries: [Entry] = []
+
+    var isEmpty: Bool { entries.isEmpty }
+
+    mutating func opened(_ stream: QUICStreamID) { entries.append(.opened(stream)) }
+
+    mutating func wrote(_ bytes: ByteBuffer, to stream: QUICStreamID, finish: Bool) {
+        guard bytes.readableBytes > 0 || finish else { return }
+        entries.append(.wrote(bytes, stream, finish: finish))
+    }
+
+    mutating func reset(_ stream: QUICStreamID, code: UInt64) { entries.append(.reset(stream, code: code)) }
+
+    mutating func stopped(_ stream: QUICStreamID, code: UInt64) { entries.append(.stopped(stream, code: code)) }
+
+    mutating func sent(datagram: ByteBuffer, id: UInt64) { entries.append(.datagram(datagram, id: id)) }
+
+    /// Does the same again on a new attempt. The same ticket brings the same limits, so everything is taken as before.
+    /// - Returns: false if it was not: streams would differ from what the application knows.
+    func replay(on connection: QUICEngineConnection) -> Bool {
+        do throws(QUICError) {
+            for entry in entries {
+                switch entry {
+                case .opened(let stream):
+                    guard try connection.openStream(bidirectional: stream.isBidirectional) == stream else {
+                        return false
+                    }
+                case .wrote(let bytes, let stream, let finish):
+                    let taken = bytes.withUnsafeReadableBytes { memory in
+                        try? connection.write(memory, to: stream, finish: finish)
+                    }
+                    guard taken == bytes.readableBytes else { return false }
+                case .reset(let stream, let code): connection.reset(stream, code: code)
+                case .stopped(let stream, let code): connection.stopSending(stream, code: code)
+                case .datagram(let bytes, let id):
+                    // Unreliable by nature: what isn't taken is lost.
+                    _ = bytes.withUnsafeReadableBytes { try? connection.sendDatagram($0, id: id) }
+                }
+            }
+            return true
+        } catch {
+            return false
+        }
+    }
+}

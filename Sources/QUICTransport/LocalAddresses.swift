@@ -1,0 +1,134 @@
+internal import Glibc
+public import NIOCore
+internal import NIOPosix
+internal import QUICEngine
+
+/// Which local addresses exist and which of them leads to a peer.
+public enum LocalAddresses {
+    /// The concrete addresses an address stands for: itself, or every address of the machine of its family if it is a
+    /// wildcard. A datagram's source address can't be chosen on a wildcard socket, so nothing is ever bound to one.
+    /// Link-local IPv6 addresses are left out: peers beyond the link can't use them.
+    /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/bindFailed``.
+    public static func expand(_ address: SocketAddress) throws -> [SocketAddress] {
+        guard address.isWildcard else { return [address] }
+        let devices: [NIONetworkDevice]
+        do {
+            devices = try System.enumerateDevices()
+        } catch {
+            throw QUICTransportError(
+                .bindFailed, "the local addresses could not be listed", cause: "\(error)",
+                advice: "Name concrete addresses to listen on.")
+        }
+        var found: [SocketAddress] = []
+        for device in devices {
+            guard var candidate = device.address, candidate.protocol == address.protocol, !candidate.isLinkLocal6 else {
+                continue
+            }
+            candidate.port = address.port
+            if !found.contains(candidate) { found.append(candidate) }
+        }
+        guard !found.isEmpty else {
+            throw QUICTransportError(
+                .bindFailed, "no interface has an address of the wanted family",
+                advice: "Name concrete addresses to listen on.")
+        }
+        return found
+    }
+
+    /// The address that the machine would send from to reach `remote` now, with port 0. Asks the routing table by
+    /// connecting a socket that never sends.
+    /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/unreachable``.
+    public static func toward(_ remote: SocketAddress) throws -> SocketAddress {
+        guard let target = QUICSocketAddress(remote) else {
+            throw QUICTransportError(
+                .unreachable, "the remote address is neither IPv4 nor IPv6", advice: "Use an IP address.")
+        }
+        let descriptor = socket(target.isIPv6 ? AF_INET6 : AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
+        guard descriptor >= 0 else { throw unreachable(remote, errno) }
+        defer { close(descriptor) }
+        guard target.withSockaddr({ connect(descriptor, $0, $1) }) == 0 else { throw unreachable(remote, errno) }
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let found: QUICSocketAddress? = withUnsafeMutablePointer(to: &storage) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                guard getsockname(descriptor, address, &length) == 0 else { return nil }
+                return QUICSocketAddress(sockaddr: address, length: Int(length))
+            }
+        }
+        guard let found else { throw unreachable(remote, errno) }
+        return SocketAddress(found.with(port: 0))
+    }
+
+    private static func unreachable(_ remote: SocketAddress, _ code: CInt) -> QUICTransportError {
+        QUICTransportError(
+            .unreachable, "there is no route to \(remote)", cause: String(cString: strerror(code)),
+            advice: "Check the network and try again.")
+    }
+
+    /// The addresses of a host, in the resolver's order. Numeric hosts never block; names may, so this runs on NIO's
+    /// thread pool.
+    static func resolve(host: String, port: Int, on eventLoop: any EventLoop) -> EventLoopFuture<[SocketAddress]> {
+        guard let port16 = UInt16(exactly: port) else {
+            return eventLoop.makeFailedFuture(
+                QUICTransportError(.resolveFailed, "\(port) isn't a port", advice: "Use a port from 1 to 65535."))
+        }
+        if let numeric = QUICSocketAddress(numericHost: host, port: port16) {
+            return eventLoop.makeSucceededFuture([SocketAddress(numeric)])
+        }
+        return NIOThreadPool.singleton.runIfActive(eventLoop: eventLoop) {
+            try lookUp(host: host, port: port16)
+        }
+    }
+
+    private static func lookUp(host: String, port: UInt16) throws -> [SocketAddress] {
+        var hints = addrinfo()
+        hints.ai_family = AF_UNSPEC
+        hints.ai_socktype = Int32(SOCK_DGRAM.rawValue)
+        hints.ai_protocol = Int32(IPPROTO_UDP)
+        var list: UnsafeMutablePointer<addrinfo>?
+        let status = getaddrinfo(host, String(port), &hints, &list)
+        defer { if let list { freeaddrinfo(list) } }
+        guard status == 0 else {
+            throw QUICTransportError(
+                .resolveFailed, "\(host.printable) could not be resolved", cause: String(cString: gai_strerror(status)),
+                advice: "Check the name and the resolver.")
+        }
+        var found: [SocketAddress] = []
+        var next = list
+        while let entry = next {
+            if let pointer = entry.pointee.ai_addr,
+                let address = QUICSocketAddress(sockaddr: pointer, length: Int(entry.pointee.ai_addrlen))
+            {
+                found.append(SocketAddress(address))
+            }
+            next = entry.pointee.ai_next
+        }
+        guard !found.isEmpty else {
+            throw QUICTransportError(
+                .resolveFailed, "\(host.printable) has no address", advice: "Check the name.")
+        }
+        return found
+    }
+}
+
+extension SocketAddress {
+    /// Whether this is 0.0.0.0 or ::.
+    var isWildcard: Bool { hostBytes.map { bytes in bytes.allSatisfy { $0 == 0 } } ?? false }
+
+    /// Whether this is an address of fe80::/10.
+    var isLinkLocal6: Bool { hostBytes.map { $0.count == 16 && $0[0] == 0xFE && $0[1] & 0xC0 == 0x80 } ?? false }
+
+    /// The host in network order, 4 or 16 bytes; nil for a Unix-domain address.
+    private var hostBytes: [UInt8]? {
+        let offset: Int
+        let count: Int
+        switch self {
+        case .v4: (offset, count) = (4, 4)
+        case .v6: (offset, count) = (8, 16)
+        case .unixDomainSocket: return nil
+        }
+        return withSockAddr { pointer, size in
+            Array(UnsafeRawBufferPointer(start: pointer, count: size)[offset..<offset + count])
+        }
+    }
+}

@@ -1,0 +1,329 @@
+internal import Logging
+internal import NIOCore
+internal import QUICEngine
+
+/// Joins one loop's sockets and its engine. All of it happens on the loop.
+///
+/// ```
+///  datagrams -> engine.receive ─┐
+///  timer     -> handleDeadline ─┼─> tick: events -> handlers -> batchEnded -> runs out -> flush -> next deadline
+///  calls     -> needsTick ──────┘
+/// ```
+/// A tick's work is bounded: events and bytes beyond the budget wait for the next turn of the loop, so that receiving,
+/// sending and the loop's other channels share it fairly.
+final class LoopDriver {
+    /// Events taken from the engine in one tick.
+    private static let eventBudget = 4096
+    /// Buffers filled with outgoing datagrams in one tick.
+    private static let transmitBudget = 8
+
+    let eventLoop: any EventLoop
+    let engine: QUICEndpoint
+    let logger: Logger
+    let configuration: EndpointConfiguration
+    let socketOptions: QUICSocketOptions
+    var socketCounters = QUICSocketCounters()
+    /// Makes the handler of an accepted connection; nil on a client.
+    private let accept: ((QUICLoopConnection) -> any QUICConnectionHandler)?
+
+    private var ports: [QUICSocketAddress: UDPPort] = [:]
+    private(set) var connections: [ObjectIdentifier: QUICLoopConnection] = [:]
+    private var touched: [QUICLoopConnection] = []
+    private var transmitter = Transmitter()
+    private var tickScheduled = false
+    private var inTick = false
+    /// Something was asked for during a tick after its datagrams were taken.
+    private var again = false
+    private var timer: Scheduled<Void>?
+    private var timerDeadline = NIODeadline.distantFuture
+    private var nextConnectionID: UInt64 = 0
+    private var drained: [EventLoopPromise<Void>] = []
+
+    /// This loop's place among a server's loops, and where the others take datagrams. Set once, before traffic.
+    var routes: LoopRoutes?
+    private(set) lazy var handover = makeHandover()
+    private var lastRemote: (nio: SocketAddress, engine: QUICSocketAddress)?
+    private var lastTarget: (engine: QUICSocketAddress, nio: SocketAddress)?
+
+    init(
+        eventLoop: any EventLoop, configuration: EndpointConfiguration, socketOptions: QUICSocketOptions,
+        logger: Logger, accept: ((QUICLoopConnection) -> any QUICConnectionHandler)?
+    ) throws {
+        self.eventLoop = eventLoop
+        self.configuration = configuration
+        self.socketOptions = socketOptions
+        self.logger = logger
+        self.accept = accept
+        engine = try QUICEndpoint(configuration: configuration, random: SystemRandomNumberGenerator())
+    }
+
+    private func makeHandover() -> HandoverQueue {
+        let bound = NIOLoopBound(Weak(self), eventLoop: eventLoop)
+        return HandoverQueue(eventLoop: eventLoop) { bound.value.object?.drainHandover() }
+    }
+
+    // MARK: Ports
+
+    func makePort(sharesAddress: Bool) -> UDPPort {
+        UDPPort(eventLoop: eventLoop, options: socketOptions, sharesAddress: sharesAddress, driver: self)
+    }
+
+    /// Lets a bound port serve. False if another port has its identity: two ports would be one to the engine.
+    func add(_ port: UDPPort) -> Bool {
+        guard ports[port.identity] == nil else { return false }
+        ports[port.identity] = port
+        return true
+    }
+
+    func remove(_ port: UDPPort) {
+        if ports[port.identity] === port { ports[port.identity] = nil }
+        port.close()
+    }
+
+    func portBecameWritable() { needsTick() }
+
+    /// Breaks every socket as a fatal send error would.
+    func breakSockets() {
+        for port in ports.values { port.breakSocket() }
+    }
+
+    /// Closes every connection; the closes leave with the next tick.
+    func closeAll(code: UInt64, reason: String) {
+        engine.closeAll(code: code, reason: reason, now: .now())
+        for connection in connections.values where connection.engine == nil {
+            connection.close(code: code, reason: reason)
+        }
+        needsTick()
+    }
+
+    /// Closes every socket. The engine's connections are over then.
+    func closePorts() {
+        timer?.cancel()
+        for port in ports.values { port.close() }
+        ports.removeAll()
+    }
+
+    // MARK: Connections
+
+    func nextID() -> UInt64 {
+        nextConnectionID += 1
+        return nextConnectionID
+    }
+
+    func add(_ connection: QUICLoopConnection) { connections[ObjectIdentifier(connection)] = connection }
+
+    func remove(_ connection: QUICLoopConnection) {
+        connections[ObjectIdentifier(connection)] = nil
+        if connections.isEmpty { finishDraining() }
+    }
+
+    /// A connection has events of its own making (a failed connect): its batch must end too.
+    func touch(_ connection: QUICLoopConnection) {
+        if !connection.isTouched {
+            connection.isTouched = true
+            touched.append(connection)
+        }
+        needsTick()
+    }
+
+    /// Succeeds when no connection is left.
+    func whenDrained() -> EventLoopFuture<Void> {
+        let promise = eventLoop.makePromise(of: Void.self)
+        drained.append(promise)
+        if connections.isEmpty { finishDraining() }
+        return promise.futureResult
+    }
+
+    private func finishDraining() {
+        let waiting = drained
+        drained.removeAll()
+        for promise in waiting { promise.succeed(()) }
+    }
+
+    var counters: QUICTransportCounters {
+        var result = QUICTransportCounters()
+        result.sockets = socketCounters
+        result.engine = engine.counters
+        result.connections = connections.count
+        return result
+    }
+
+    // MARK: Receiving
+
+    func received(_ envelope: AddressedEnvelope<ByteBuffer>, on port: UDPPort) {
+        guard let remote = engineAddress(envelope.remoteAddress) else { return }
+        socketCounters.messagesReceived += 1
+        guard port.answers(remote) else {
+            socketCounters.unanswerableDropped += 1
+            return
+        }
+        let path = QUICPath(local: port.identity, remote: remote)
+        let ecn = envelope.metadata.map { ECNCodepoint($0.ecnState) } ?? .notECT
+        let now = QUICInstant.now()
+        if let owner = port.owner, !owner.hasNewPackets {
+            owner.hasNewPackets = true
+            touch(owner)
+        }
+        envelope.data.withUnsafeReadableBytes { bytes in
+            let segment = envelope.metadata?.segmentSize ?? 0
+            guard segment > 0, segment < bytes.count else {
+                socketCounters.datagramsReceived += 1
+                deliver(bytes, path: path, ecn: ecn, now: now)
+                return
+            }
+            socketCounters.joinedMessagesReceived += 1
+            var offset = 0
+            while offset < bytes.count {
+                let end = min(offset + segment, bytes.count)
+                socketCounters.datagramsReceived += 1
+                deliver(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]), path: path, ecn: ecn, now: now)
+                offset = end
+            }
+        }
+    }
+
+    private func deliver(_ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant) {
+        if let routes, let owner = routes.owner(of: datagram, worker: Int(configuration.workerID)) {
+            let taken = owner.offer(HandedDatagram(bytes: ByteBuffer(bytes: datagram), path: path, ecn: ecn))
+            if taken { socketCounters.handedOver += 1 } else { socketCounters.handoverDropped += 1 }
+            return
+        }
+        engine.receive(datagram, path: path, ecn: ecn, now: now)
+    }
+
+    private func drainHandover() {
+        let now = QUICInstant.now()
+        for item in handover.take() {
+            item.bytes.withUnsafeReadableBytes { engine.receive($0, path: item.path, ecn: item.ecn, now: now) }
+        }
+        tick()
+    }
+
+    func readComplete() { tick() }
+
+    private func engineAddress(_ address: SocketAddress) -> QUICSocketAddress? {
+        if let lastRemote, lastRemote.nio == address { return lastRemote.engine }
+        guard let converted = QUICSocketAddress(address) else { return nil }
+        lastRemote = (address, converted)
+        return converted
+    }
+
+    // MARK: The tick
+
+    /// Asks for a tick at the end of the loop's present turn, once however often it is called.
+    func needsTick() {
+        guard !inTick else {
+            again = true
+            return
+        }
+        guard !tickScheduled else { return }
+        tickScheduled = true
+        eventLoop.assumeIsolated().execute {
+            self.tickScheduled = false
+            self.tick()
+        }
+    }
+
+    private func tick() {
+        guard !inTick else { return }
+        inTick = true
+        let now = QUICInstant.now()
+        if let deadline = engine.nextDeadline, deadline <= now { engine.handleDeadline(now: now) }
+        var more = takeEvents()
+        again = false
+        if transmit() { more = true }
+        // What handlers did may have made events, closes above all; those come now.
+        if takeEvents() { more = true }
+        inTick = false
+        armTimer()
+        if more || again { needsTick() }
+    }
+
+    /// - Returns: whether the budget ran out.
+    private func takeEvents() -> Bool {
+        var budget = Self.eventBudget
+        while budget > 0, let (source, event) = engine.pollEvent() {
+            budget -= 1
+            guard let connection = connection(of: source, for: event) else { continue }
+            if !connection.isTouched {
+                connection.isTouched = true
+                touched.append(connection)
+            }
+            connection.dispatch(event)
+        }
+        // A handler may touch a connection while its batch ends; that one's turn is in the same round.
+        var index = 0
+        while index < touched.count {
+            let connection = touched[index]
+            connection.isTouched = false
+            connection.endBatch()
+            index += 1
+        }
+        touched.removeAll(keepingCapacity: true)
+        return budget == 0
+    }
+
+    private func connection(of source: QUICEngineConnection, for event: QUICConnectionEvent) -> QUICLoopConnection? {
+        if let known = source.userData { return known as? QUICLoopConnection }
+        guard case .accepted = event, source.isServer, let accept else { return nil }
+        let connection = QUICLoopConnection(accepted: source, driver: self)
+        source.userData = connection
+        add(connection)
+        connection.handler = accept(connection)
+        return connection
+    }
+
+    // MARK: Transmitting
+
+    /// - Returns: whether the budget ran out.
+    private func transmit() -> Bool {
+        for _ in 0..<Self.transmitBudget {
+            // A socket whose buffer is full holds the loop's sending up until it drains; nothing is queued beyond it.
+            guard ports.values.allSatisfy(\.isWritable) else { return false }
+            let drained = transmitter.fill(from: engine, now: QUICInstant.now())
+            var used: UDPPort?
+            transmitter.forEachRun { transmit, bytes in
+                guard let port = ports[transmit.path.local] else {
+                    socketCounters.unroutableRuns += 1
+                    return
+                }
+                if let used, used !== port { used.flush() }
+                used = port
+                port.send(
+                    bytes, to: nioAddress(transmit.path.remote), ecn: transmit.ecn, segmentSize: transmit.segmentSize)
+            }
+            used?.flush()
+            if drained { return false }
+        }
+        return true
+    }
+
+    private func nioAddress(_ address: QUICSocketAddress) -> SocketAddress {
+        if let lastTarget, lastTarget.engine == address { return lastTarget.nio }
+        let converted = SocketAddress(address)
+        lastTarget = (address, converted)
+        return converted
+    }
+
+    // MARK: The timer
+
+    /// One timer for all connections. A timer that is early anyway is left alone: it looks again when it fires.
+    private func armTimer() {
+        guard let next = engine.nextDeadline else { return }
+        let deadline = NIODeadline.uptimeNanoseconds(next.nanoseconds)
+        guard deadline < timerDeadline else { return }
+        timer?.cancel()
+        timerDeadline = deadline
+        timer = eventLoop.assumeIsolated().scheduleTask(deadline: deadline) {
+            self.timerDeadline = .distantFuture
+            self.timer = nil
+            self.tick()
+        }
+    }
+}
+
+/// A reference that keeps nothing alive.
+struct Weak<Object: AnyObject> {
+    weak var object: Object?
+    init(_ object: Object) { self.object = object }
+}

@@ -1,0 +1,76 @@
+internal import NIOCore
+internal import QUICEngine
+internal import Synchronization
+
+/// A datagram on its way from the loop that received it to the loop that owns its connection.
+struct HandedDatagram: Sendable {
+    var bytes: ByteBuffer
+    var path: QUICPath
+    var ecn: ECNCodepoint
+}
+
+/// Where other loops put datagrams for one loop. Bounded: what doesn't fit is lost, and QUIC sends it again.
+final class HandoverQueue: Sendable {
+    enum Offer { case first, queued, full }
+
+    private static let limit = 4096
+    private let items = Mutex<[HandedDatagram]>([])
+    let eventLoop: any EventLoop
+    /// Where the owner waits for work; it lives as long as the endpoint.
+    let wake: @Sendable () -> Void
+
+    init(eventLoop: any EventLoop, wake: @escaping @Sendable () -> Void) {
+        self.eventLoop = eventLoop
+        self.wake = wake
+    }
+
+    /// - Returns: whether it was taken.
+    func offer(_ item: HandedDatagram) -> Bool {
+        let offer: Offer = items.withLock { items in
+            guard items.count < Self.limit else { return .full }
+            items.append(item)
+            return items.count == 1 ? .first : .queued
+        }
+        if offer == .first { eventLoop.execute(wake) }
+        return offer != .full
+    }
+
+    func take() -> [HandedDatagram] {
+        items.withLock { items in
+            let taken = items
+            items.removeAll(keepingCapacity: true)
+            return taken
+        }
+    }
+}
+
+/// The loops of one server by worker number. Set once, when every loop is up.
+final class LoopRoutes: Sendable {
+    private let queues: [HandoverQueue]
+
+    init(_ queues: [HandoverQueue]) { self.queues = queues }
+
+    /// The queue of the loop that owns a datagram's connection, or nil if that is `worker` itself or nobody.
+    func owner(of datagram: UnsafeRawBufferPointer, worker: Int) -> HandoverQueue? {
+        guard queues.count > 1,
+            let named = Self.workerID(of: datagram),
+            Int(named) != worker, Int(named) < queues.count
+        else { return nil }
+        return queues[Int(named)]
+    }
+
+    /// The plain worker byte of the connection ID that a datagram is for.
+    ///
+    /// Only packets whose destination ID this server chose are looked at: short headers and Handshake packets. An Initial
+    /// or 0-RTT packet may carry an ID that the client drew; it stays on the loop that the kernel's hash chose, where
+    /// the rest of its flight goes too.
+    static func workerID(of datagram: UnsafeRawBufferPointer) -> UInt8? {
+        guard let first = datagram.first, first & 0x40 != 0 else { return nil }
+        let isLong = first & 0x80 != 0
+        // RFC 9000 section 17.2.4; version 2 numbers its types differently, so it isn't steered.
+        if isLong, first & 0x30 != 0x20 { return nil }
+        // The engine puts the worker's byte first in its connection IDs.
+        let offset = isLong ? 6 : 1
+        return offset < datagram.count ? datagram[offset] : nil
+    }
+}

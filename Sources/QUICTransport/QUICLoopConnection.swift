@@ -1,0 +1,313 @@
+internal import Logging
+public import NIOCore
+public import QUICEngine
+
+/// One QUIC connection, confined to its event loop: the loop-level API that everything else here is built on.
+///
+/// Every call is made on ``eventLoop``. Calls take effect when the loop's tick ends: what was written by all handlers in
+/// one tick leaves in as few system calls as possible. After the connection closed, calls do nothing or throw
+/// `closed`. Values cross threads, this object never does.
+public final class QUICLoopConnection {
+    /// The loop that owns the connection for life.
+    public let eventLoop: any EventLoop
+    /// Whether this side accepted the connection.
+    public let isServer: Bool
+    /// A number that is never used again on this loop, for logs.
+    public let id: UInt64
+    /// Why the connection ended; nil while it lives.
+    public private(set) var closeReason: QUICCloseReason?
+
+    let driver: LoopDriver
+    var handler: (any QUICConnectionHandler)?
+    /// The engine's side: nil before a client's first packet, another after an attempt started anew on another path.
+    var engine: QUICEngineConnection?
+    /// What only clients have: sockets of their own, and paths to change.
+    var client: ClientPaths?
+    /// Whether the driver has this connection on its list for the end of the batch.
+    var isTouched = false
+    /// Whether a client's socket received something in this tick.
+    var hasNewPackets = false
+    private var lastPackets: UInt64 = 0
+    private var lastDiscarded: UInt64 = 0
+
+    init(accepted engine: QUICEngineConnection, driver: LoopDriver) {
+        eventLoop = driver.eventLoop
+        isServer = true
+        id = driver.nextID()
+        self.driver = driver
+        self.engine = engine
+    }
+
+    init(connecting driver: LoopDriver) {
+        eventLoop = driver.eventLoop
+        isServer = false
+        id = driver.nextID()
+        self.driver = driver
+    }
+
+    // MARK: State
+
+    /// What the handshake agreed on; nil until it is complete.
+    public var handshake: HandshakeInfo? { engine?.handshake }
+
+    /// The path in use; nil before a client's first packet and after the end.
+    public var path: QUICPath? { closeReason == nil ? engine?.path : nil }
+
+    /// The peer's address; a client's changes when it migrates.
+    public var remoteAddress: SocketAddress? { path.map { SocketAddress($0.remote) } }
+
+    /// The local address; differs from the socket's own after a ``rebind(promise:)``.
+    public var localAddress: SocketAddress? { path.map { SocketAddress($0.local) } }
+
+    /// Present numbers; nil before a client's first packet and after the end.
+    public func statistics() -> ConnectionStatistics? {
+        closeReason == nil ? engine?.statistics(now: .now()) : nil
+    }
+
+    // MARK: Streams
+
+    /// Opens a stream.
+    /// - Returns: nil if the peer allows no more now; `streamsAvailable` follows. Before the handshake a client gets
+    ///   streams only once `earlyDataPossible` came.
+    public func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? {
+        guard let engine = try live() else { return nil }
+        let stream = try engine.openStream(bidirectional: bidirectional)
+        if let stream { client?.journal?.opened(stream) }
+        return stream
+    }
+
+    /// Buffers bytes to send and takes them from `bytes`, as many as the send buffer holds.
+    /// - Parameter finish: ends the stream; counts only if every byte was taken.
+    /// - Returns: how many were taken. If fewer than offered, `streamWritable` follows.
+    @discardableResult
+    public func write(_ bytes: inout ByteBuffer, to stream: QUICStreamID, finish: Bool = false) throws(QUICError) -> Int
+    {
+        guard let engine = try live() else { return 0 }
+        let offered = bytes.readableBytes
+        let outcome: Result<Int, QUICError> = bytes.withUnsafeReadableBytes { memory in
+            do throws(QUICError) {
+                return .success(try engine.write(memory, to: stream, finish: finish))
+            } catch {
+                return .failure(error)
+            }
+        }
+        let taken = try outcome.get()
+        if let part = bytes.readSlice(length: taken) {
+            client?.journal?.wrote(part, to: stream, finish: finish && taken == offered)
+        }
+        driver.needsTick()
+        return taken
+    }
+
+    /// Bytes that a write would take now.
+    public func writableBytes(_ stream: QUICStreamID) -> Int { engine?.writableBytes(stream) ?? 0 }
+
+    /// Takes received bytes, and lets the peer send as many more.
+    /// - Parameter maximumBytes: at most so many.
+    /// - Returns: the bytes, and whether the stream ended behind them.
+    public func read(
+        _ stream: QUICStreamID, maximumBytes: Int
+    ) throws(QUICError) -> (bytes: ByteBuffer, finished: Bool) {
+        guard let engine else { return (ByteBuffer(), false) }
+        let count = min(engine.readableBytes(stream), max(maximumBytes, 0))
+        var buffer = ByteBufferAllocator().buffer(capacity: count)
+        var outcome: Result<StreamRead, QUICError> = .success(StreamRead(count: 0, finished: false))
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: count) { memory in
+            do throws(QUICError) {
+                let space = UnsafeMutableRawBufferPointer(rebasing: memory[0..<count])
+                let read = try engine.read(stream, into: space)
+                outcome = .success(read)
+                return read.count
+            } catch {
+                outcome = .failure(error)
+                return 0
+            }
+        }
+        // What was read may let the peer send more: a window update leaves with the tick.
+        driver.needsTick()
+        return (buffer, try outcome.get().finished)
+    }
+
+    /// Bytes that a read would return.
+    public func readableBytes(_ stream: QUICStreamID) -> Int { engine?.readableBytes(stream) ?? 0 }
+
+    /// Whether bytes that are readable now came in 0-RTT packets: an attacker may have sent them again.
+    public func isEarly(_ stream: QUICStreamID) -> Bool { engine?.isEarly(stream) ?? false }
+
+    /// Abandons this side of a stream; what wasn't sent is dropped.
+    public func reset(_ stream: QUICStreamID, code: UInt64) {
+        guard closeReason == nil, let engine else { return }
+        engine.reset(stream, code: code)
+        client?.journal?.reset(stream, code: code)
+        driver.needsTick()
+    }
+
+    /// Asks the peer to send no more on a stream; what comes is dropped.
+    public func stopSending(_ stream: QUICStreamID, code: UInt64) {
+        guard closeReason == nil, let engine else { return }
+        engine.stopSending(stream, code: code)
+        client?.journal?.stopped(stream, code: code)
+        driver.needsTick()
+    }
+
+    // MARK: Datagrams
+
+    /// The largest datagram that can be sent now; nil: none.
+    public var maxDatagramSize: Int? { closeReason == nil ? engine?.maxDatagramSize : nil }
+
+    /// Queues an unreliable datagram.
+    /// - Parameter id: comes back in `datagramAcknowledged` or `datagramLost`.
+    /// - Returns: false if the queue is full.
+    public func sendDatagram(_ bytes: ByteBuffer, id: UInt64) throws(QUICError) -> Bool {
+        guard let engine = try live() else { return false }
+        let outcome: Result<Bool, QUICError> = bytes.withUnsafeReadableBytes { memory in
+            do throws(QUICError) {
+                return .success(try engine.sendDatagram(memory, id: id))
+            } catch {
+                return .failure(error)
+            }
+        }
+        let queued = try outcome.get()
+        if queued { client?.journal?.sent(datagram: bytes, id: id) }
+        driver.needsTick()
+        return queued
+    }
+
+    // MARK: Paths
+
+    /// Client: moves to another local address; port 0 lets the system choose one. The connection, its streams and
+    /// everything under way stay.
+    ///
+    /// Before the handshake completed, the attempt is abandoned and starts again on the new path with its 0-RTT
+    /// data; between completion and confirmation the change waits for the confirmation. A later call takes the place of
+    /// one that is under way.
+    /// - Parameter promise: succeeds when the new path was validated (or the new attempt's handshake completed), fails
+    ///   with ``QUICTransportError`` and then the old path stays.
+    public func migrate(toLocal address: SocketAddress, promise: EventLoopPromise<Void>?) {
+        eventLoop.preconditionInEventLoop()
+        guard closeReason == nil, let client else {
+            promise?.fail(closeReason.map(QUICTransportError.closed) ?? Self.serverCannotMove)
+            return
+        }
+        client.change(to: address, promise: promise)
+    }
+
+    /// Client: goes on from a new port of the same local address, without telling its own engine: to the server it
+    /// looks like a NAT that bound this client anew, and it validates the new address. Serves where a NAT's mapping is
+    /// thought to be dead: no round trip passes before data flows again.
+    /// - Parameter promise: succeeds when the new socket is in use.
+    public func rebind(promise: EventLoopPromise<Void>?) {
+        eventLoop.preconditionInEventLoop()
+        guard closeReason == nil, let client else {
+            promise?.fail(closeReason.map(QUICTransportError.closed) ?? Self.serverCannotMove)
+            return
+        }
+        client.rebind(promise: promise)
+    }
+
+    private static var serverCannotMove: QUICTransportError {
+        QUICTransportError(
+            .pathChangeFailed, "a server can't change the path", advice: "Migrate from the client's side.")
+    }
+
+    // MARK: The end
+
+    /// Closes with an application code. What was not yet sent is dropped: finish streams and wait for their end first.
+    /// The `closed` event follows.
+    public func close(code: UInt64, reason: String) {
+        eventLoop.preconditionInEventLoop()
+        guard closeReason == nil else { return }
+        if let engine {
+            engine.close(code: code, reason: reason, now: .now())
+            driver.needsTick()
+        } else {
+            end(.localApplication(code: code, reason: reason))
+        }
+    }
+
+    /// Client: from now on nothing leaves and what comes is dropped, without a word to anyone: an outage, for tests and
+    /// demonstrations.
+    public func goSilent() {
+        eventLoop.preconditionInEventLoop()
+        client?.goSilent()
+    }
+
+    /// Client: gives the connection up without a word to the server, which keeps it until its idle timeout. Nothing is
+    /// called on the handler any more.
+    public func abandon() {
+        eventLoop.preconditionInEventLoop()
+        guard closeReason == nil, let client else { return }
+        handler = nil
+        client.goSilent()
+        close(code: 0, reason: "")
+    }
+
+    /// Starts a key update (RFC 9001 section 6).
+    /// - Returns: false if that isn't possible now.
+    @discardableResult
+    public func requestKeyUpdate() -> Bool {
+        guard closeReason == nil, let engine else { return false }
+        defer { driver.needsTick() }
+        return engine.requestKeyUpdate(now: .now())
+    }
+
+    // MARK: Inside
+
+    private func live() throws(QUICError) -> QUICEngineConnection? {
+        guard closeReason == nil else {
+            throw QUICError(.closed, "the connection is closed", advice: "Connect again if the work isn't done.")
+        }
+        return engine
+    }
+
+    /// Gives an event to the handler, once the client's own affairs had their look at it.
+    func dispatch(_ event: QUICConnectionEvent) {
+        guard closeReason == nil else { return }
+        if let client, !client.admit(event) { return }
+        if case .closed(let reason) = event {
+            closeReason = reason
+            driver.logger.debug(
+                "a connection closed",
+                metadata: ["connection": "\(id)", "reason": "\(reason.summary)", "server": "\(isServer)"])
+            client?.connectionClosed(reason)
+            driver.remove(self)
+        }
+        handler?.handle(event, on: self)
+    }
+
+    func endBatch() {
+        if hasNewPackets {
+            hasNewPackets = false
+            if closeReason == nil, let engine {
+                let now = engine.statistics(now: .now())
+                if now.packetsReceived &- lastPackets > now.packetsDiscarded &- lastDiscarded {
+                    handler?.packetsReceived(on: self)
+                }
+                lastPackets = now.packetsReceived
+                lastDiscarded = now.packetsDiscarded
+            }
+        }
+        handler?.batchEnded(on: self)
+        guard closeReason != nil else { return }
+        handler = nil
+        client = nil
+        engine?.userData = nil
+        engine = nil
+    }
+
+    /// A new attempt's packets are counted anew.
+    func restarted(_ engine: QUICEngineConnection) {
+        self.engine = engine
+        lastPackets = 0
+        lastDiscarded = 0
+    }
+
+    /// Ends a connection that the engine doesn't know, on the loop's next turn: never inside the caller.
+    func end(_ reason: QUICCloseReason) {
+        eventLoop.assumeIsolated().execute {
+            guard self.closeReason == nil else { return }
+            self.dispatch(.closed(reason))
+            self.driver.touch(self)
+        }
+    }
+}

@@ -1,0 +1,157 @@
+internal import Dispatch
+public import Logging
+public import NIOCore
+public import NIOPosix
+public import QUICEngine
+
+/// How a server's endpoint behaves.
+public struct QUICServerConfiguration: Sendable {
+    /// Certificate, transport settings and limits. The worker number is the server's own business.
+    public var endpoint: EndpointConfiguration
+    /// The sockets.
+    public var sockets = QUICSocketOptions()
+    /// For what an operator should know; single connections are logged at debug level.
+    public var logger = Logger(label: "longline.quic")
+
+    /// Serves with this certificate, these protocols, and the defaults.
+    public init(server: ServerConfiguration) {
+        endpoint = EndpointConfiguration()
+        endpoint.server = server
+    }
+}
+
+/// A QUIC server on every loop of a group: the loop-level API.
+///
+/// Each loop has an engine of its own, and a socket for each local address; the kernel spreads clients over the loops.
+/// A connection stays on its loop: when a client's address change makes the kernel choose another loop, that one hands the
+/// datagrams over.
+public final class QUICServer: Sendable {
+    /// What it is bound to; wildcards are expanded and ports filled in.
+    public let localAddresses: [SocketAddress]
+    private let loops: [LoopHandle]
+    private let tls: TLSServerContext
+    private let logger: Logger
+
+    private init(localAddresses: [SocketAddress], loops: [LoopHandle], tls: TLSServerContext, logger: Logger) {
+        self.localAddresses = localAddresses
+        self.loops = loops
+        self.tls = tls
+        self.logger = logger
+    }
+
+    /// Binds to every address on every loop of the group.
+    /// - Parameters:
+    ///   - addresses: a wildcard stands for every local address of its family (those that exist now). Port 0 lets the
+    ///     system choose one port, the same for all addresses.
+    ///   - handlerFactory: called on a connection's loop when its first valid packet came, before any event.
+    /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/bindFailed``, or `QUICError` with
+    ///   `invalidConfiguration`.
+    public static func bind(
+        addresses: [SocketAddress], configuration: QUICServerConfiguration, group: MultiThreadedEventLoopGroup,
+        handlerFactory: @escaping @Sendable (QUICLoopConnection) -> any QUICConnectionHandler
+    ) async throws -> QUICServer {
+        guard let server = configuration.endpoint.server else {
+            throw QUICError(
+                .invalidConfiguration, "the endpoint has no server configuration", advice: "Set `endpoint.server`.")
+        }
+        var endpoint = configuration.endpoint
+        if endpoint.staticKey == nil {
+            // All loops must agree on it: any of them may have to recognize another's tokens.
+            var random = SystemRandomNumberGenerator()
+            endpoint.staticKey = (0..<32).map { _ in UInt8.random(in: 0...255, using: &random) }
+        }
+        var loops: [LoopHandle] = []
+        for (worker, eventLoop) in group.makeIterator().prefix(256).enumerated() {
+            endpoint.workerID = UInt8(worker)
+            loops.append(
+                try await LoopHandle.make(
+                    on: eventLoop, configuration: endpoint, sockets: configuration.sockets,
+                    logger: configuration.logger, accept: handlerFactory))
+        }
+        let wanted = try addresses.flatMap { address in
+            try LocalAddresses.expand(address).map { ($0, address.isWildcard) }
+        }
+        do {
+            let bound = try await bind(wanted, on: loops, logger: configuration.logger)
+            await LoopHandle.connect(loops)
+            configuration.logger.info(
+                "QUIC server listens",
+                metadata: [
+                    "addresses": "\(bound.map { "\($0)" }.joined(separator: ", "))", "loops": "\(loops.count)",
+                ])
+            return QUICServer(
+                localAddresses: bound, loops: loops, tls: server.tls, logger: configuration.logger)
+        } catch {
+            for loop in loops { await loop.closePorts() }
+            throw error
+        }
+    }
+
+    private static func bind(
+        _ wanted: [(address: SocketAddress, fromWildcard: Bool)], on loops: [LoopHandle], logger: Logger
+    ) async throws -> [SocketAddress] {
+        var bound: [SocketAddress] = []
+        var chosenPort: Int?
+        for (address, fromWildcard) in wanted {
+            var target = address
+            if target.port == 0, let chosenPort { target.port = chosenPort }
+            do {
+                // The first loop finds the port, the others share it.
+                for loop in loops { target = try await loop.bind(to: target, sharesAddress: loops.count > 1) }
+            } catch {
+                // An interface that goes away while a wildcard is expanded is no reason to fail.
+                guard fromWildcard else {
+                    throw QUICTransportError(
+                        .bindFailed, "\(address) could not be bound", cause: "\(error)",
+                        advice: "Check that the address exists here and that nothing else uses the port.")
+                }
+                logger.warning("an address is left out", metadata: ["address": "\(address)", "error": "\(error)"])
+                continue
+            }
+            if address.port == 0 { chosenPort = target.port }
+            bound.append(target)
+        }
+        guard !bound.isEmpty else {
+            throw QUICTransportError(
+                .bindFailed, "no address could be bound", advice: "Name at least one local address.")
+        }
+        return bound
+    }
+
+    /// What was counted so far, over all loops.
+    public func counters() async -> QUICTransportCounters {
+        var total = QUICTransportCounters()
+        for loop in loops { total.add(await loop.counters()) }
+        return total
+    }
+
+    /// Serves new connections with another certificate; those that live keep theirs.
+    /// - Throws: `QUICError` with `invalidCertificate`; the old certificate stays then.
+    public func reloadCertificate(_ credentials: TLSServerCredentials) throws {
+        try tls.reload(credentials)
+        logger.info("the certificate was reloaded")
+    }
+
+    /// Accepts no new connections from now on; those that live go on.
+    public func stopAccepting() async {
+        for loop in loops { await loop.stopAccepting() }
+    }
+
+    /// Stops accepting, closes every connection with a code and reason, waits until the closes have left, and closes the
+    /// sockets. Idempotent. A session layer that wants to move its clients elsewhere does that first.
+    /// - Parameter timeout: sockets are closed after so long in any case.
+    public func shutdownGracefully(
+        code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)
+    ) async {
+        await stopAccepting()
+        await withTaskGroup(of: Void.self) { group in
+            for loop in loops { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
+        }
+        for loop in loops { await loop.closePorts() }
+    }
+
+    /// For tests: breaks every socket as a fatal send error would.
+    package func breakSockets() async {
+        for loop in loops { await loop.breakSockets() }
+    }
+}

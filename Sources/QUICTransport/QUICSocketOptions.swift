@@ -1,0 +1,17 @@
+/// How the sockets of an endpoint are set up. What a kernel doesn't offer is left out, without an error.
+public struct QUICSocketOptions: Sendable, Hashable {
+    /// Whether several datagrams of one path leave in one system call (Linux UDP_SEGMENT). Off, or where a device
+    /// can't do it, each leaves by itself.
+    public var segmentationOffload = true
+    /// Whether the kernel may join datagrams of one path on receipt (Linux UDP_GRO).
+    public var receiveOffload = true
+    /// The kernel's receive buffer to ask for, in bytes. The system's limit may cut it.
+    public var receiveBuffer: Int32 = 4 << 20
+    /// The kernel's send buffer to ask for, in bytes.
+    public var sendBuffer: Int32 = 4 << 20
+    /// Messages read by one system call, 1...64; each has a slot of 64 KiB, so that a joined datagram fits.
+    public var messagesPerRead = 16
+
+    /// The defaults.
+    public init() {}
+}

@@ -1,0 +1,84 @@
+public import QUICEngine
+
+/// What the sockets of an endpoint did since the start.
+public struct QUICSocketCounters: Sendable, Hashable {
+    /// Messages taken from the kernel; one may hold several datagrams.
+    public var messagesReceived: UInt64 = 0
+    /// Messages that held several datagrams (GRO).
+    public var joinedMessagesReceived: UInt64 = 0
+    /// Datagrams received, and sent.
+    public var datagramsReceived: UInt64 = 0
+    public var datagramsSent: UInt64 = 0
+    /// Messages given to the kernel; one may hold several datagrams.
+    public var messagesSent: UInt64 = 0
+    /// Messages that held several datagrams (GSO).
+    public var segmentedMessagesSent: UInt64 = 0
+    /// Datagrams dropped because their sender can't be answered.
+    public var unanswerableDropped: UInt64 = 0
+    /// Runs lost because no socket has their local address any more.
+    public var unroutableRuns: UInt64 = 0
+    /// Datagrams handed to another loop, and those lost because its queue was full.
+    public var handedOver: UInt64 = 0
+    public var handoverDropped: UInt64 = 0
+    /// Sockets that died of a send error, and sockets bound again.
+    public var socketFailures: UInt64 = 0
+    public var socketsRebound: UInt64 = 0
+
+    /// All zero.
+    public init() {}
+}
+
+/// What an endpoint counted over all its loops since the start.
+public struct QUICTransportCounters: Sendable, Hashable {
+    /// The sockets.
+    public var sockets = QUICSocketCounters()
+    /// The engine, summed over the loops.
+    public var engine = EndpointCounters()
+    /// Connections that aren't closed.
+    public var connections = 0
+
+    /// All zero.
+    public init() {}
+
+    mutating func add(_ other: QUICTransportCounters) {
+        connections += other.connections
+        sockets.messagesReceived += other.sockets.messagesReceived
+        sockets.joinedMessagesReceived += other.sockets.joinedMessagesReceived
+        sockets.datagramsReceived += other.sockets.datagramsReceived
+        sockets.datagramsSent += other.sockets.datagramsSent
+        sockets.messagesSent += other.sockets.messagesSent
+        sockets.segmentedMessagesSent += other.sockets.segmentedMessagesSent
+        sockets.unanswerableDropped += other.sockets.unanswerableDropped
+        sockets.unroutableRuns += other.sockets.unroutableRuns
+        sockets.handedOver += other.sockets.handedOver
+        sockets.handoverDropped += other.sockets.handoverDropped
+        sockets.socketFailures += other.sockets.socketFailures
+        sockets.socketsRebound += other.sockets.socketsRebound
+        engine.add(other.engine)
+    }
+}
+
+extension EndpointCounters {
+    fileprivate mutating func add(_ other: EndpointCounters) {
+        datagramsReceived += other.datagramsReceived
+        bytesReceived += other.bytesReceived
+        datagramsSent += other.datagramsSent
+        bytesSent += other.bytesSent
+        garbageDatagrams += other.garbageDatagrams
+        unknownConnectionIDs += other.unknownConnectionIDs
+        statelessResetsSent += other.statelessResetsSent
+        statelessResetsReceived += other.statelessResetsReceived
+        retriesSent += other.retriesSent
+        versionNegotiationsSent += other.versionNegotiationsSent
+        connectionsRefused += other.connectionsRefused
+        connectionsAccepted += other.connectionsAccepted
+        connectionsInitiated += other.connectionsInitiated
+        handshakesCompleted += other.handshakesCompleted
+        handshakesFailed += other.handshakesFailed
+        handshakesResumed += other.handshakesResumed
+        earlyDataAccepted += other.earlyDataAccepted
+        earlyDataRejected += other.earlyDataRejected
+        containedFrames += other.containedFrames
+        containedHandshakeMessages += other.containedHandshakeMessages
+    }
+}

@@ -1,0 +1,387 @@
+internal import Glibc
+internal import Logging
+internal import NIOCore
+internal import NIOPosix
+internal import QUICEngine
+
+/// One UDP socket of one loop, as the engine knows it: by the local address it was first bound to.
+///
+/// ```
+///  idle --bind--> bound --send error--> down --bound again--> bound
+///                   |                     |
+///                   +------- close -------+--> closed
+/// ```
+/// NIO closes a datagram channel on most send errors. The port then binds a new channel to the same address, and the
+/// connections on it go on: to them a few datagrams were lost. A client's port whose number was taken meanwhile takes
+/// another one, which the peer sees as a NAT rebinding; ``identity`` stays.
+final class UDPPort {
+    enum State { case idle, bound, down, closed }
+
+    /// Rebinding waits this long after the second failure in a row, and twice as long after each further one.
+    private static let firstRetry = TimeAmount.milliseconds(10)
+    private static let lastRetry = TimeAmount.seconds(1)
+    /// Remotes that a send error was traced to aren't answered until all are forgiven, or beyond the limit not at all
+    /// remembered.
+    private static let blockedLimit = 1024
+    /// Datagrams in one message: UDP_MAX_SEGMENTS of the oldest kernels that can do it.
+    private static let maximumSegments = 64
+    private static let blockedFor = TimeAmount.seconds(10)
+
+    let eventLoop: any EventLoop
+    /// The local address in the engine's paths.
+    private(set) var identity: QUICSocketAddress
+    /// The address the socket really has; differs from ``identity`` after a rebinding.
+    private(set) var boundAddress: QUICSocketAddress
+    private(set) var state = State.idle
+    private(set) var isWritable = true
+    /// Whether runs leave as one message; turned off when the kernel or a device refuses that.
+    private(set) var usesSegmentation: Bool
+    /// A silent port drops what it is given and what it gets, as a network that went away does.
+    var isSilent = false
+    /// Whether another socket may share the address (several loops of a server).
+    let sharesAddress: Bool
+    /// The client connection that this port serves; nil on a server.
+    weak var owner: QUICLoopConnection?
+
+    private let options: QUICSocketOptions
+    private weak var driver: LoopDriver?
+    private var handler: PortHandler?
+    private var retryDelay = TimeAmount.zero
+    private var retry: Scheduled<Void>?
+    private var needsFlush = false
+    /// Once a send failed, every write carries a promise, so that the remote that causes failures is found.
+    private var tracesWrites = false
+    private var blocked: Set<QUICSocketAddress> = []
+    /// The last run of a flush, written with the flush.
+    private var staged: AddressedEnvelope<ByteBuffer>?
+
+    init(eventLoop: any EventLoop, options: QUICSocketOptions, sharesAddress: Bool, driver: LoopDriver) {
+        self.eventLoop = eventLoop
+        self.options = options
+        self.sharesAddress = sharesAddress
+        self.driver = driver
+        let unbound = QUICSocketAddress(ipv4: (0, 0, 0, 0), port: 0)
+        identity = unbound
+        boundAddress = unbound
+        usesSegmentation = options.segmentationOffload && System.supportsUDPSegmentationOffload
+    }
+
+    // MARK: Binding
+
+    /// Binds for the first time; the address, with the port the system chose, becomes ``identity``.
+    func bind(to address: SocketAddress) -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        precondition(state == .idle, "a port is bound once")
+        return open(address).map { handler, bound in
+            self.identity = bound
+            self.install(handler, bound)
+        }.nonisolated()
+    }
+
+    /// Moves to a new port number on the same host, under the same identity: to the peer a NAT rebinding.
+    func rebind() -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        guard state == .bound || state == .down else {
+            return eventLoop.makeFailedFuture(
+                QUICTransportError(.pathChangeFailed, "the port is closed", advice: "Connect again."))
+        }
+        return open(SocketAddress(boundAddress.with(port: 0))).flatMapThrowing { handler, bound in
+            guard self.state != .closed else {
+                handler.detach()
+                throw QUICTransportError(.pathChangeFailed, "the port was closed", advice: "Connect again.")
+            }
+            self.handler?.detach()
+            self.retry?.cancel()
+            self.retry = nil
+            self.install(handler, bound)
+        }.nonisolated()
+    }
+
+    func close() {
+        eventLoop.preconditionInEventLoop()
+        guard state != .closed else { return }
+        state = .closed
+        retry?.cancel()
+        retry = nil
+        handler?.detach()
+        handler = nil
+    }
+
+    private func install(_ handler: PortHandler, _ bound: QUICSocketAddress) {
+        self.handler = handler
+        boundAddress = bound
+        state = .bound
+        isWritable = true
+        needsFlush = false
+        handler.port = self
+        driver?.portBecameWritable()
+    }
+
+    private func open(_ address: SocketAddress) -> EventLoopFuture<(PortHandler, QUICSocketAddress)>.Isolated {
+        let handler = PortHandler()
+        let boundHandler = NIOLoopBound(handler, eventLoop: eventLoop)
+        let messages = min(max(options.messagesPerRead, 1), 64)
+        return DatagramBootstrap(group: eventLoop)
+            .channelOption(.socketOption(.init(rawValue: SO_REUSEPORT)), value: sharesAddress ? 1 : 0)
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: messages << 16))
+            .channelOption(.datagramVectorReadMessageCount, value: messages)
+            .channelOption(.maxMessagesPerRead, value: 2)
+            .channelOption(.writeBufferWaterMark, value: .init(low: 256 << 10, high: 1 << 20))
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(boundHandler.value)
+                }
+            }
+            .bind(to: address)
+            .assumeIsolated()
+            .flatMapThrowing { channel in
+                guard let local = channel.localAddress, let bound = QUICSocketAddress(local) else {
+                    channel.close(promise: nil)
+                    throw QUICTransportError(
+                        .bindFailed, "\(address) is neither IPv4 nor IPv6", advice: "Use an IP address.")
+                }
+                self.configure(channel, isIPv6: bound.isIPv6)
+                return (handler, bound)
+            }
+    }
+
+    /// Asks for what makes UDP fast and safe; whatever the kernel doesn't have is done without.
+    private func configure(_ channel: any Channel, isIPv6: Bool) {
+        guard let sync = channel.syncOptions else { return }
+        try? sync.setOption(.explicitCongestionNotification, value: true)
+        if options.receiveOffload, System.supportsUDPReceiveOffload {
+            // The segment size first: a joined datagram without it could not be taken apart.
+            if (try? sync.setOption(.datagramReceiveSegmentSize, value: true)) != nil {
+                try? sync.setOption(.datagramReceiveOffload, value: true)
+            }
+        }
+        let options = self.options
+        _ = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { fd in
+            // PROBE: never fragment, and let path MTU discovery send what the kernel's own guess would refuse.
+            if isIPv6 {
+                Self.set(fd, Int32(IPPROTO_IPV6), IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE)
+            } else {
+                Self.set(fd, Int32(IPPROTO_IP), IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+            }
+            // The FORCE variants pass the system's limit and need a privilege; without it the limit cuts the size.
+            if !Self.set(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.receiveBuffer) {
+                Self.set(fd, SOL_SOCKET, SO_RCVBUF, options.receiveBuffer)
+            }
+            if !Self.set(fd, SOL_SOCKET, SO_SNDBUFFORCE, options.sendBuffer) {
+                Self.set(fd, SOL_SOCKET, SO_SNDBUF, options.sendBuffer)
+            }
+        }
+    }
+
+    @discardableResult
+    private static func set(_ descriptor: CInt, _ level: CInt, _ name: CInt, _ value: CInt) -> Bool {
+        var value = value
+        return setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<CInt>.size)) == 0
+    }
+
+    // MARK: Receiving
+
+    /// Whether datagrams from this address are worth giving to the engine.
+    func answers(_ remote: QUICSocketAddress) -> Bool {
+        remote.isAnswerable && (blocked.isEmpty || !blocked.contains(remote))
+    }
+
+    func received(_ envelope: AddressedEnvelope<ByteBuffer>) {
+        guard !isSilent else { return }
+        driver?.received(envelope, on: self)
+    }
+
+    func readComplete() {
+        driver?.readComplete()
+    }
+
+    // MARK: Sending
+
+    /// Writes one run of datagrams; they leave with the next ``flush()``. While the port is down they are lost, as on
+    /// any bad network.
+    func send(_ run: ByteBuffer, to remote: SocketAddress, ecn: ECNCodepoint, segmentSize: Int) {
+        guard state == .bound, !isSilent, let handler, let driver else { return }
+        let total = run.readableBytes
+        let joined = usesSegmentation ? segmentSize * Self.maximumSegments : segmentSize
+        var run = run
+        while let part = run.readSlice(length: min(joined, run.readableBytes)), part.readableBytes > 0 {
+            let isRun = part.readableBytes > segmentSize
+            let envelope = AddressedEnvelope(
+                remoteAddress: remote, data: part,
+                metadata: .init(
+                    ecnState: .init(ecn), packetInfo: nil, segmentSize: isRun ? segmentSize : nil))
+            if tracesWrites {
+                handler.write(envelope, promise: traced(remote))
+            } else {
+                if let staged { handler.write(staged, promise: nil) }
+                staged = envelope
+            }
+            driver.socketCounters.messagesSent += 1
+            if isRun { driver.socketCounters.segmentedMessagesSent += 1 }
+        }
+        driver.socketCounters.datagramsSent += UInt64((total + segmentSize - 1) / max(segmentSize, 1))
+        needsFlush = true
+    }
+
+    func flush() {
+        guard needsFlush, let handler else { return }
+        needsFlush = false
+        if let last = staged {
+            staged = nil
+            handler.write(last, promise: watched(handler))
+        }
+        handler.flush()
+    }
+
+    /// A promise on the last write of a flush learns the error that closes a channel, at the price of one allocation
+    /// a flush.
+    private func watched(_ handler: PortHandler) -> EventLoopPromise<Void> {
+        let promise = eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenFailure { error in
+            if error is IOError { handler.lastError = error }
+        }
+        return promise
+    }
+
+    /// A promise that also tells which remote the failing write was for: the first one to fail.
+    private func traced(_ remote: SocketAddress) -> EventLoopPromise<Void> {
+        let promise = eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenFailure { error in
+            self.writeFailed(remote, error)
+        }
+        return promise
+    }
+
+    private func writeFailed(_ remote: SocketAddress, _ error: any Error) {
+        guard let failure = error as? IOError, let handler, handler.lastError == nil else { return }
+        handler.lastError = failure
+        // A client has only one peer, which it must not shut out; and these two say nothing about the remote.
+        guard owner == nil, failure.errnoCode != EIO, failure.errnoCode != ENOBUFS,
+            let address = QUICSocketAddress(remote), blocked.count < Self.blockedLimit
+        else { return }
+        if blocked.isEmpty {
+            eventLoop.assumeIsolated().scheduleTask(in: Self.blockedFor) { self.blocked.removeAll() }
+        }
+        blocked.insert(address)
+    }
+
+    func writabilityChanged(_ writable: Bool) {
+        isWritable = writable
+        if writable { driver?.portBecameWritable() }
+    }
+
+    // MARK: Dying and coming back
+
+    /// The channel closed without having been asked to.
+    func died(_ dead: PortHandler, error: (any Error)?) {
+        guard dead === handler, state == .bound else { return }
+        handler = nil
+        staged = nil
+        state = .down
+        // A port that can't send doesn't hold up the others: what is polled for it meanwhile is lost.
+        isWritable = true
+        driver?.socketCounters.socketFailures += 1
+        // Which write failed isn't known unless writes are traced. A run is the likely cause where none was ever sent
+        // successfully: devices without checksum offload answer EIO, old kernels EINVAL.
+        if usesSegmentation, let failure = error as? IOError, failure.errnoCode == EIO || failure.errnoCode == EINVAL {
+            usesSegmentation = false
+        }
+        tracesWrites = true
+        driver?.logger.debug(
+            "a UDP socket failed and is bound again",
+            metadata: ["local": "\(boundAddress)", "error": "\(error.map { "\($0)" } ?? "none")"])
+        scheduleRebind()
+    }
+
+    /// For tests: what a fatal send error does to the channel.
+    func breakSocket() { handler?.breakChannel() }
+
+    private func scheduleRebind() {
+        let delay = retryDelay
+        retryDelay = delay == .zero ? Self.firstRetry : min(delay * 2, Self.lastRetry)
+        retry = eventLoop.assumeIsolated().scheduleTask(in: delay) { self.bindAgain() }
+    }
+
+    private func bindAgain() {
+        guard state == .down else { return }
+        let wanted = boundAddress
+        open(SocketAddress(wanted)).whenComplete { result in
+            switch result {
+            case .success((let handler, let bound)):
+                self.cameBack(handler, bound)
+            case .failure where !self.sharesAddress && self.owner != nil:
+                // The port number is gone; the peer will validate the new one like a NAT rebinding.
+                self.open(SocketAddress(wanted.with(port: 0))).whenComplete { second in
+                    switch second {
+                    case .success((let handler, let bound)): self.cameBack(handler, bound)
+                    case .failure: if self.state == .down { self.scheduleRebind() }
+                    }
+                }
+            case .failure:
+                if self.state == .down { self.scheduleRebind() }
+            }
+        }
+    }
+
+    private func cameBack(_ handler: PortHandler, _ bound: QUICSocketAddress) {
+        guard state == .down else {
+            handler.detach()
+            return
+        }
+        driver?.socketCounters.socketsRebound += 1
+        install(handler, bound)
+        // A socket that lives for a while has earned a quick rebinding again.
+        eventLoop.assumeIsolated().scheduleTask(in: .seconds(5)) {
+            if self.state == .bound, self.handler === handler { self.retryDelay = .zero }
+        }
+    }
+}
+
+/// The only handler in a port's channel.
+final class PortHandler: ChannelInboundHandler {
+    typealias InboundIn = AddressedEnvelope<ByteBuffer>
+    typealias OutboundOut = AddressedEnvelope<ByteBuffer>
+
+    /// nil before the port took it and after it was let go.
+    weak var port: UDPPort?
+    /// What closed the channel, as far as it is known.
+    var lastError: (any Error)?
+    private var context: ChannelHandlerContext?
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        port?.received(unwrapInboundIn(data))
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) { port?.readComplete() }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        port?.writabilityChanged(context.channel.isWritable)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { lastError = error }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        port?.died(self, error: lastError)
+    }
+
+    func write(_ envelope: AddressedEnvelope<ByteBuffer>, promise: EventLoopPromise<Void>?) {
+        guard let context else {
+            promise?.fail(ChannelError.ioOnClosedChannel)
+            return
+        }
+        context.write(wrapOutboundOut(envelope), promise: promise)
+    }
+
+    func flush() { context?.flush() }
+
+    func breakChannel() { context?.close(promise: nil) }
+
+    /// Closes the channel without telling the port.
+    func detach() {
+        port = nil
+        context?.close(promise: nil)
+    }
+}
