@@ -47,7 +47,19 @@ extension FrameSink {
         raw(bytes)
     }
 
-    mutating func channel(_ channel: ChannelID) { identifier(channel.description) }
+    /// As ``ChannelID/description``, without making that string.
+    mutating func channel(_ channel: ChannelID) {
+        switch channel {
+        case .user(let user): identifier(user.description, kind: "user/")
+        case .room(let room): identifier(room.description, kind: "room/")
+        }
+    }
+
+    private mutating func identifier(_ name: String, kind: String) {
+        uncheckedVarint(UInt64(kind.utf8.count + name.utf8.count))
+        raw(kind.utf8)
+        raw(name.utf8)
+    }
 
     mutating func producer(_ producer: ProducerID) {
         fixed(producer.high)
