@@ -40,9 +40,11 @@ struct OutboxTests {
         var outbox = Outbox(producer: Self.producer)
         let (a, b) = (try room("a"), try room("b"))
         for channel in [a, b, a, a] { _ = try add(&outbox, channel) }
-        let middle = try #require(outbox.giveUp(3))
+        let givenUp = outbox.giveUp(3)
+        let middle = try #require(givenUp)
         #expect(middle.rechained?.id == 4 && middle.rechained?.after == 1 && middle.chain == nil)
-        let end = try #require(outbox.giveUp(4))
+        let last = outbox.giveUp(4)
+        let end = try #require(last)
         #expect(end.rechained == nil && end.chain == 1)
         #expect(try add(&outbox, a).after == 1)
         #expect(try add(&outbox, b).after == 2)
