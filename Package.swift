@@ -101,10 +101,13 @@ let package = Package(
         .testTarget(
             name: "LonglineWireTests", dependencies: ["LonglineWire", "LonglineTestKit", nioCore],
             swiftSettings: settings),
+        .executableTarget(
+            name: "StoreCrashHelper", dependencies: ["LonglineStore", "LonglineWire", logging, nioCore],
+            path: "Tests/StoreCrashHelper", swiftSettings: settings),
         .testTarget(
             name: "LonglineStoreTests",
             dependencies: [
-                "LonglineStore", "LonglineWire", "LonglineTestKit", logging, nioCore,
+                "LonglineStore", "StoreCrashHelper", "LonglineWire", "LonglineTestKit", logging, nioCore,
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),

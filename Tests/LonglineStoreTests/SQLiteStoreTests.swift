@@ -285,6 +285,29 @@ import Testing
         #expect(error?.code == .versionTooNew)
     }
 
+    @Test func `a crash while the identity changes is no restored backup`() async throws {
+        let folder = try TemporaryFolder()
+        let store = try open(folder.path)
+        let kept = try await store.enter(request(id: 1))
+        try await store.close()
+        // As it is between the file's first change and the database's, and between the database's and the file's second.
+        let queue = try DatabaseQueue(path: folder.path + "/longline.db")
+        let identity = try await queue.read { try String.fetchOne($0, sql: "SELECT identity FROM store") ?? "" }
+        try queue.close()
+        for identities in [[identity, "next"], ["last", identity]] {
+            let directory = try StoreDirectory(folder.path)
+            #expect(try directory.isKnown(identity))
+            try directory.writeIdentities(identities)
+            #expect(try directory.isKnown(identity))
+            #expect(try !directory.isKnown("another"))
+            directory.unlock()
+        }
+        let again = try open(folder.path, seed: 2)
+        #expect(!again.wasRestored)
+        #expect(try await again.head(of: inbox("alice"))?.position == kept.position)
+        try await again.close()
+    }
+
     // MARK: Restored backups
 
     @Test(arguments: ["old file put back", "whole folder put back", "identity removed"])

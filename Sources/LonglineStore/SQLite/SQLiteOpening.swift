@@ -46,42 +46,54 @@ enum SQLiteOpening {
 
     /// Draws a new identity at every open, and new epochs when the last one is not beside the database: then the database is a copy,
     /// and devices may have seen offsets that it will give out again.
+    ///
+    /// The identity file names the old and the new identity while the database changes from one to the other, so that a crash or a
+    /// full disk in between doesn't look like a restored backup.
     /// - Returns: whether epochs were drawn anew.
     static func identify(
         _ directory: StoreDirectory, _ pool: DatabasePool, _ logger: Logger,
         _ random: inout some RandomNumberGenerator
     ) throws(StoreError) -> Bool {
         let fresh = "\(hex(random.next()))\(hex(random.next()))"
-        let beside = directory.readIdentity()
-        var drawn: [UInt64] = []
-        let (isKnown, hasChannels) = try translate(directory) {
+        let (identity, channels) = try translate(directory) {
             try pool.read { db in
-                let identity = try String.fetchOne(db, sql: "SELECT identity FROM store") ?? ""
-                let expected = try directory.expectedIdentity(identity)
-                let count = try Int.fetchOne(db, sql: "SELECT count(*) FROM channels") ?? 0
-                drawn = Array(repeating: 0, count: count)
-                return (!identity.isEmpty && beside == expected, count > 0)
+                (
+                    try String.fetchOne(db, sql: "SELECT identity FROM store") ?? "",
+                    try Int.fetchOne(db, sql: "SELECT count(*) FROM channels") ?? 0
+                )
             }
         }
-        let isRestored = !isKnown && hasChannels
-        for index in drawn.indices where isRestored {
-            // 0 stands for "not known" on the wire.
-            repeat { drawn[index] = random.next() } while drawn[index] == 0
-        }
-        try translate(directory) { [drawn] in
-            try pool.write { db in
-                if isRestored { try redraw(drawn, db) }
-                try db.execute(sql: "UPDATE store SET identity = ?", arguments: [fresh])
+        let isKnown = try directory.isKnown(identity)
+        let isRestored = !isKnown && channels > 0
+        let epochs = isRestored ? (0..<channels).map { _ in drawEpoch(&random) } : []
+        do throws(StoreError) {
+            if isKnown { try directory.writeIdentities([identity, fresh]) }
+            try translate(directory) {
+                try pool.write { db in
+                    if isRestored { try redraw(epochs, db) }
+                    try db.execute(sql: "UPDATE store SET identity = ?", arguments: [fresh])
+                }
             }
+            try directory.writeIdentities([fresh])
+        } catch {
+            // What is on a full disk can still be read, under the identity that it has.
+            guard error.code == .storageFull, isKnown else { throw error }
+            logger.warning("store opened on a full disk", metadata: ["error": "\(error)"])
         }
-        // A crash before this line leaves a file that does not match: epochs are drawn once more, which harms nothing.
-        try directory.writeIdentity(fresh)
         if isRestored {
             logger.warning(
                 "store was restored from a copy: every channel starts a new epoch",
-                metadata: ["directory": "\(directory.path)", "channels": "\(drawn.count)"])
+                metadata: ["directory": "\(directory.path)", "channels": "\(channels)"])
         }
         return isRestored
+    }
+
+    /// Never 0, which stands for "not known" on the wire.
+    static func drawEpoch(_ random: inout some RandomNumberGenerator) -> UInt64 {
+        while true {
+            let epoch: UInt64 = random.next()
+            if epoch != 0 { return epoch }
+        }
     }
 
     private static func redraw(_ epochs: [UInt64], _ db: Database) throws {

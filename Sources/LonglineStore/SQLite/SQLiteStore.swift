@@ -91,7 +91,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
                     do {
                         let value = try body(&logic)
                         return { continuation.resume(returning: .success(value)) }
-                    } catch let error as StoreError {
+                    } catch let error as StoreError where error.code == .limitExceeded {
                         // A rule said no before anything was changed: the transaction goes on.
                         return { continuation.resume(returning: .failure(error)) }
                     }

@@ -43,24 +43,29 @@ struct StoreDirectory: Sendable {
 
     // MARK: Identity
 
-    /// What tells this life of the database file from a copy: the identity that the database names, and the file's inode.
-    func readIdentity() -> String? {
-        guard let data = FileManager.default.contents(atPath: identityFile), data.count <= 256 else { return nil }
-        return String(decoding: data, as: UTF8.self)
-    }
-
-    /// What the identity file must say for the database to be the one that was closed last.
-    func expectedIdentity(_ identity: String) throws(StoreError) -> String {
+    /// The inode of the database file: a copy has another.
+    private func databaseInode() throws(StoreError) -> UInt64 {
         var status = stat()
         guard stat(database, &status) == 0 else {
             throw StoreError(.unavailable, message: "\(database): \(Self.text(errno))")
         }
-        return "longline-store 1\nidentity \(identity)\ninode \(status.st_ino)\n"
+        return UInt64(status.st_ino)
+    }
+
+    /// Whether the identity file says that the database with this identity is the one that was open here last.
+    func isKnown(_ identity: String) throws(StoreError) -> Bool {
+        guard !identity.isEmpty, let data = FileManager.default.contents(atPath: identityFile), data.count <= 256
+        else { return false }
+        let lines = Set(String(decoding: data, as: UTF8.self).split(separator: "\n").map(String.init))
+        let inode = try databaseInode()
+        return lines.isSuperset(of: ["longline-store 1", "identity \(identity)", "inode \(inode)"])
     }
 
     /// Replaces the identity file, durably.
-    func writeIdentity(_ identity: String) throws(StoreError) {
-        let text = try expectedIdentity(identity)
+    /// - Parameter identities: those that the database may have: one, or two while the database is about to change it.
+    func writeIdentities(_ identities: [String]) throws(StoreError) {
+        let names = identities.map { "identity \($0)\n" }.joined()
+        let text = "longline-store 1\n\(names)inode \(try databaseInode())\n"
         let temporary = identityFile + ".new"
         let failed = { (file: String) in
             StoreError(

@@ -15,6 +15,8 @@ final class Writer: @unchecked Sendable {
     private let faults: StoreFaults
     private var bytesSinceCheckpoint = 0
     private var failed: StoreError?
+    /// Whether the last transaction found the disk full: said once in the log, and once when it is over.
+    private var isFull = false
 
     init(
         logic: StoreLogic<SQLiteTables>, cache: TailCache, logger: Logger, checkpointBytes: Int, faults: StoreFaults,
@@ -37,30 +39,36 @@ final class Writer: @unchecked Sendable {
         }
         do {
             let answers = try transaction(batch, db)
+            if isFull {
+                isFull = false
+                logger.notice("store has room again")
+            }
             for answer in answers { answer() }
             checkpointWhenDue(batch, db)
         } catch  where error.failure == .other && batch.count > 1 {
             // One bad write shall not take its neighbours with it.
             for job in batch { _ = write([job], db) }
         } catch {
-            refuse(batch, error)
+            refuse(batch, error, db)
         }
         return failed
     }
 
-    private func refuse(_ batch: [WriteJob], _ error: FailedTransaction) {
+    private func refuse(_ batch: [WriteJob], _ error: FailedTransaction, _ db: Database) {
         let answer: StoreError
         switch error.failure {
         case .full:
             answer = StoreError(
                 .storageFull, message: error.description, advice: "make room on the store's disk; reading goes on")
+            if !isFull { logger.error("store is full", metadata: ["error": "\(answer)"]) }
+            isFull = true
+            // A write-ahead log that is all in the database starts anew, and has room for what comes.
+            checkpoint(db)
         case .fatal:
             answer = fail("a transaction could not be made durable: \(error.description)")
         case .other:
             answer = StoreError(.unavailable, message: error.description)
-        }
-        if error.failure != .fatal {
-            logger.error("store refused writes", metadata: ["error": "\(answer)", "writes": "\(batch.count)"])
+            logger.error("store write failed", metadata: ["error": "\(answer)", "writes": "\(batch.count)"])
         }
         for job in batch { job.refuse(answer) }
     }
@@ -98,13 +106,17 @@ final class Writer: @unchecked Sendable {
         return answers
     }
 
-    /// Moves the write-ahead log into the database now and then. SQLite's own checkpoints are off, because they swallow errors: after
-    /// a failed sync of the database file a later checkpoint could succeed and drop a log that was still needed.
     private func checkpointWhenDue(_ batch: [WriteJob], _ db: Database) {
         // About eight pages change with any transaction; a request touches a few more.
         bytesSinceCheckpoint += 32_768 + batch.reduce(0) { $0 + $1.bytes * 2 + $1.requests * 512 }
         guard bytesSinceCheckpoint >= checkpointBytes else { return }
         bytesSinceCheckpoint = 0
+        checkpoint(db)
+    }
+
+    /// Moves the write-ahead log into the database. SQLite's own checkpoints are off, because they swallow errors: after a
+    /// failed sync of the database file a later checkpoint could succeed and drop a log that was still needed.
+    private func checkpoint(_ db: Database) {
         do {
             try faults.beforeCheckpoint()
             try db.checkpoint(.passive)
@@ -113,7 +125,7 @@ final class Writer: @unchecked Sendable {
             let failed = FailedTransaction(error, isCommit: false, systemError: systemError)
             switch failed.failure {
             case .fatal: _ = fail("a checkpoint could not be made durable: \(failed.description)")
-            case .full, .other: logger.warning("store checkpoint failed", metadata: ["error": "\(failed.description)"])
+            case .full, .other: logger.debug("store checkpoint failed", metadata: ["error": "\(failed.description)"])
             }
         }
     }
