@@ -162,8 +162,8 @@ struct StoreLogic<Tables: StoreTables> {
         var expiry: UInt64 = 0
         if publish.timeToLive != 0 {
             let (sum, overflow) = time.addingReportingOverflow(publish.timeToLive)
-            // What a delivery can carry: a publish of the longest time to live must not become an entry that can't be sent.
-            expiry = overflow ? FrameLimits.maximumNumber : min(sum, FrameLimits.maximumNumber)
+            // Beyond what a delivery can carry it means for ever: an entry that can't be sent must not come to be.
+            expiry = overflow || sum > FrameLimits.maximumNumber ? 0 : sum
         }
         return Entry(
             offset: 0, previous: 0, kind: .message, sender: request.device.user, device: request.device.device,
