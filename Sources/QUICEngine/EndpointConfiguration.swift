@@ -101,6 +101,8 @@ public struct EndpointCounters: Sendable, Hashable {
     public var handshakesResumed: UInt64 = 0
     public var earlyDataAccepted: UInt64 = 0
     public var earlyDataRejected: UInt64 = 0
+    /// DATAGRAM frames received and dropped because the application took none.
+    public var datagramFramesDropped: UInt64 = 0
     /// Frames and messages withheld from the C library because it would have aborted on them.
     public var containedFrames: UInt64 = 0
     public var containedHandshakeMessages: UInt64 = 0

@@ -1,50 +1,286 @@
+import CQUICShim
+
 /// All QUIC connections of one event loop: datagrams in, datagrams, events and the next deadline out. It reads no
 /// clock, socket or random source of its own. Not thread-safe: one owner calls it.
 ///
 /// The owner's loop: for each datagram `receive`; at `nextDeadline` `handleDeadline`; then `pollEvent` until nil,
-/// reacting through the connections; then `pollTransmit` until nil; then look at `nextDeadline`.
+/// reacting through the connections; then `pollTransmit` until nil; then `pollEvent` again, because writing can end a
+/// connection; then look at `nextDeadline`.
 public final class QUICEndpoint {
     /// What was counted since the start.
-    public private(set) var counters = EndpointCounters()
-
-    /// Makes an endpoint. Throws `invalidConfiguration`.
-    /// - Parameter random: cryptographically secure except in tests; the only randomness in what the engine itself decides.
-    public init(configuration: EndpointConfiguration, random: any RandomNumberGenerator) throws(QUICError) {
-    }
-
-    /// Takes one UDP payload. Bytes are copied as needed; nothing is kept of the buffer.
-    public func receive(
-        _ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
-    ) {}
-
-    /// Starts a connection; its first flight is ready in `pollTransmit`. Throws `invalidConfiguration`,
-    /// `connectionLimit`.
-    public func connect(
-        to remote: QUICSocketAddress, from local: QUICSocketAddress, configuration: ClientConfiguration,
-        now: QUICInstant
-    ) throws(QUICError) -> QUICEngineConnection {
-        throw QUICError(.internalError, "not yet", advice: "")
-    }
-
-    /// Lets timers act that are due.
-    public func handleDeadline(now: QUICInstant) {}
-
-    /// When `handleDeadline` wants to be called; nil: only after another call.
-    public var nextDeadline: QUICInstant? { nil }
-
-    /// Writes the next run of datagrams. nil: nothing to send now; ask again after any other call.
-    /// - Parameter buffer: at least 1,452 bytes; 64 KiB let a run use all that GSO allows.
-    public func pollTransmit(into buffer: UnsafeMutableRawBufferPointer, now: QUICInstant) -> QUICTransmit? { nil }
-
-    /// The next event, in order of each connection.
-    public func pollEvent() -> (QUICEngineConnection, QUICConnectionEvent)? { nil }
-
+    public internal(set) var counters = EndpointCounters()
     /// Whether new connections are accepted; off while draining.
     public var acceptsConnections = true
 
+    enum Route {
+        case connection(QUICEngineConnection)
+        case closed(ClosedConnection)
+    }
+
+    private enum QueuedEvent {
+        case event(QUICConnectionEvent)
+        case datagram
+    }
+
+    let configuration: EndpointConfiguration
+    let random: RandomSource
+    let layout: ConnectionIDLayout
+    let staticKey: [UInt8]
+    let ticketMasters: TicketMasters?
+    let antiReplay: AntiReplay?
+    let alpn: [UInt8]
+    let priority: TLSPriority
+
+    var routes: [ConnectionID: Route] = [:]
+    var resetTokenOwners: [[UInt8]: QUICEngineConnection] = [:]
+    var connections: [UInt64: QUICEngineConnection] = [:]
+    var deadlines = DeadlineQueue()
+    var handshakesInProgress = 0
+    var handshakesByAddress: [UInt64: Int] = [:]
+    /// Packets that belong to no connection: refusals, resets, repeated closes.
+    var loosePackets = FIFO<(bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)>()
+    var resetLimit: RateLimit
+    var refusalLimit: RateLimit
+    /// Test hook, see `ConnectionContext.rewrite`.
+    var rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
+
+    private var nextHandle: UInt64 = 1
+    private var sendQueue = FIFO<QUICEngineConnection>()
+    private var events = FIFO<(QUICEngineConnection, QueuedEvent)>()
+    private var trustCache: [TLSClientVerification: TLSCredentials] = [:]
+
+    static let maxLoosePackets = 256
+
+    /// Makes an endpoint. Throws `invalidConfiguration`.
+    /// - Parameter random: cryptographically secure except in tests; the only randomness in what the engine itself
+    ///   decides. TLS keys come from the TLS library's own source.
+    public init(configuration: EndpointConfiguration, random: any RandomNumberGenerator) throws(QUICError) {
+        guard configuration.serverID.count <= ConnectionIDLayout.maxServerIDLength else {
+            throw QUICError(
+                .invalidConfiguration, "A server ID of \(configuration.serverID.count) bytes is too long",
+                advice: "Use at most \(ConnectionIDLayout.maxServerIDLength) bytes.")
+        }
+        if let key = configuration.staticKey, key.count != 32 {
+            throw QUICError(
+                .invalidConfiguration, "The static key has \(key.count) bytes instead of 32",
+                advice: "Draw 32 random bytes once and keep them.")
+        }
+        self.configuration = configuration
+        self.random = RandomSource(random)
+        layout = ConnectionIDLayout(workerID: configuration.workerID, serverID: configuration.serverID)
+        staticKey = configuration.staticKey ?? self.random.bytes(32)
+        resetLimit = RateLimit(perSecond: configuration.statelessResetsPerSecond)
+        refusalLimit = RateLimit(perSecond: configuration.refusalsPerSecond)
+        priority = try TLSPriority.shared()
+        if let server = configuration.server {
+            try server.transport.validate()
+            ticketMasters = server.tls.ticketKeys.map { TicketMasters(ring: $0, settings: server.transport) }
+            if ticketMasters != nil, let store = server.tls.replayStore {
+                antiReplay = try AntiReplay(store: store)
+            } else {
+                antiReplay = nil
+            }
+            alpn = try ALPN.encode(server.tls.applicationProtocols)
+        } else {
+            ticketMasters = nil
+            antiReplay = nil
+            alpn = []
+        }
+    }
+
     /// Connections that aren't closed.
-    public var connectionCount: Int { 0 }
+    public var connectionCount: Int { connections.count }
+
+    /// Lets timers act that are due.
+    public func handleDeadline(now: QUICInstant) {
+        while let owner = deadlines.popDue(now: now) {
+            if let connection = owner as? QUICEngineConnection {
+                connection.handleExpiry(now: now)
+            } else if let closed = owner as? ClosedConnection {
+                for id in closed.ids {
+                    if case .closed(let current) = routes[id], current === closed { routes[id] = nil }
+                }
+            }
+        }
+    }
+
+    /// When `handleDeadline` wants to be called; nil: only after another call.
+    public var nextDeadline: QUICInstant? { deadlines.next() }
+
+    /// Writes the next run of datagrams. nil: nothing to send now; ask again after any other call.
+    /// - Parameter buffer: at least 1,500 bytes; 64 KiB let a run use all that GSO allows.
+    public func pollTransmit(into buffer: UnsafeMutableRawBufferPointer, now: QUICInstant) -> QUICTransmit? {
+        precondition(buffer.count >= 1500, "the buffer must hold a packet")
+        if let packet = loosePackets.popFirst() {
+            buffer.copyBytes(from: packet.bytes)
+            return count(
+                QUICTransmit(
+                    path: packet.path, ecn: packet.ecn, segmentSize: packet.bytes.count, length: packet.bytes.count))
+        }
+        // One run each, in turn: nobody waits for a bulk transfer to end.
+        while let connection = sendQueue.popFirst() {
+            connection.isScheduled = false
+            let (run, more) = connection.produce(into: buffer, now: now)
+            if more { schedule(connection) }
+            if let shim = connection.shim { setDeadline(of: connection, to: connection.deadlineFromShim(shim)) }
+            if let run { return count(run) }
+        }
+        return nil
+    }
+
+    private func count(_ run: QUICTransmit) -> QUICTransmit {
+        counters.datagramsSent += UInt64((run.length + run.segmentSize - 1) / run.segmentSize)
+        counters.bytesSent += UInt64(run.length)
+        return run
+    }
+
+    /// The next event, in order of each connection.
+    public func pollEvent() -> (QUICEngineConnection, QUICConnectionEvent)? {
+        while let (connection, queued) = events.popFirst() {
+            switch queued {
+            case .event(let event): return (connection, event)
+            case .datagram:
+                if let bytes = connection.receivedDatagrams.popFirst() { return (connection, .datagram(bytes)) }
+            }
+        }
+        return nil
+    }
 
     /// Closes every connection with an application code.
-    public func closeAll(code: UInt64, reason: String, now: QUICInstant) {}
+    public func closeAll(code: UInt64, reason: String, now: QUICInstant) {
+        for handle in connections.keys.sorted() { connections[handle]?.close(code: code, reason: reason, now: now) }
+    }
+
+    /// Starts a connection; its first flight is ready in `pollTransmit`. With a ticket that allows it, streams opened
+    /// and written before that leave as 0-RTT. Throws `invalidConfiguration`, `invalidCertificate`, `connectionLimit`.
+    public func connect(
+        to remote: QUICSocketAddress, from local: QUICSocketAddress, configuration client: ClientConfiguration,
+        now: QUICInstant
+    ) throws(QUICError) -> QUICEngineConnection {
+        try client.transport.validate()
+        guard connections.count < configuration.maxConnections else {
+            throw QUICError(
+                .connectionLimit, "The endpoint has \(connections.count) connections, its limit",
+                advice: "Close some, or raise maxConnections.")
+        }
+        let names = try ALPN.encode(client.applicationProtocols)
+        let trust = try trust(for: client.verification)
+        let path = QUICPath(local: local, remote: remote)
+        let id = layout.make(random: random)
+        let context = makeContext(ticketMasters: nil, keyLog: client.keyLog)
+        let shim = try ClientShim.make(
+            client: client, alpn: names, trust: trust, priority: priority, context: context, path: path, id: id,
+            random: random, now: now)
+        let connection = add(
+            client: client, settings: client.transport, context: context, tlsObjects: [trust, priority], path: path,
+            now: now)
+        connection.shim = shim
+        connection.localIDs = [id]
+        routes[id] = .connection(connection)
+        counters.connectionsInitiated += 1
+        if llq_conn_early_data_possible(shim) != 0 { emit(.earlyDataPossible, from: connection) }
+        connection.processNotes()
+        schedule(connection)
+        return connection
+    }
+
+    private func trust(for verification: TLSClientVerification) throws(QUICError) -> TLSCredentials {
+        if let known = trustCache[verification] { return known }
+        let loaded = try TLSCredentials.client(verification)
+        // A client speaks to few servers; a program that invents authorities all the time gets no cache.
+        if trustCache.count >= 16 { trustCache.removeAll() }
+        trustCache[verification] = loaded
+        return loaded
+    }
+
+    // MARK: for the connections
+
+    func makeContext(ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?) -> ConnectionContext {
+        ConnectionContext(
+            random: random, layout: layout, staticKey: staticKey, ticketMasters: ticketMasters, keyLog: keyLog,
+            rewrite: rewrite)
+    }
+
+    func add(
+        client: ClientConfiguration?, settings: TransportSettings, context: ConnectionContext, tlsObjects: [AnyObject],
+        path: QUICPath, now: QUICInstant
+    ) -> QUICEngineConnection {
+        let connection = QUICEngineConnection(
+            handle: ConnectionHandle(rawValue: nextHandle), endpoint: self, client: client, settings: settings,
+            context: context, tlsObjects: tlsObjects, path: path, now: now)
+        nextHandle += 1
+        connections[connection.handle.rawValue] = connection
+        return connection
+    }
+
+    func emit(_ event: QUICConnectionEvent, from connection: QUICEngineConnection) {
+        events.append((connection, .event(event)))
+    }
+
+    func emitDatagram(from connection: QUICEngineConnection) { events.append((connection, .datagram)) }
+
+    func schedule(_ connection: QUICEngineConnection) {
+        guard !connection.isScheduled, connection.shim != nil else { return }
+        connection.isScheduled = true
+        sendQueue.append(connection)
+    }
+
+    func setDeadline(of connection: QUICEngineConnection, to deadline: QUICInstant?) {
+        deadlines.set(deadline, for: connection)
+    }
+
+    func addRoute(_ id: ConnectionID, to connection: QUICEngineConnection) { routes[id] = .connection(connection) }
+    func removeRoute(_ id: ConnectionID) { routes[id] = nil }
+
+    func addResetToken(_ token: [UInt8], for connection: QUICEngineConnection) { resetTokenOwners[token] = connection }
+    func removeResetToken(_ token: [UInt8]) { resetTokenOwners[token] = nil }
+
+    func sendLoose(_ bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint = .notECT) {
+        guard loosePackets.count < Self.maxLoosePackets else { return }
+        loosePackets.append((bytes, path, ecn))
+    }
+
+    func handshakeEnded(_ connection: QUICEngineConnection, completed info: HandshakeInfo?) {
+        if let info {
+            counters.handshakesCompleted += 1
+            if info.resumed { counters.handshakesResumed += 1 }
+            if info.earlyData == .accepted { counters.earlyDataAccepted += 1 }
+            if info.earlyData == .rejected { counters.earlyDataRejected += 1 }
+        } else {
+            counters.handshakesFailed += 1
+        }
+        guard connection.countsAsHandshake else { return }
+        connection.countsAsHandshake = false
+        handshakesInProgress -= 1
+        let key = connection.handshakeAddressKey
+        if let count = handshakesByAddress[key] { handshakesByAddress[key] = count > 1 ? count - 1 : nil }
+        if info != nil, let original = connection.originalID {
+            // The client has our connection ID now and uses its first choice no more.
+            if case .connection(let owner) = routes[original], owner === connection { routes[original] = nil }
+            connection.originalID = nil
+        }
+    }
+
+    /// Frees a connection's state and leaves what the closing or draining period needs.
+    func retire(
+        _ connection: QUICEngineConnection, packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?,
+        alreadySent: Bool = false
+    ) {
+        guard let shim = connection.shim else { return }
+        let period = 3 * llq_conn_pto(shim)
+        llq_conn_free(shim)
+        connection.shim = nil
+        connection.sendRing.removeAll()
+        deadlines.set(nil, for: connection)
+        connections[connection.handle.rawValue] = nil
+        for token in connection.resetTokens where resetTokenOwners[token] === connection {
+            resetTokenOwners[token] = nil
+        }
+        var ids = Array(connection.localIDs)
+        if let original = connection.originalID { ids.append(original) }
+        let closed = ClosedConnection(ids: ids, packet: packet)
+        for id in ids { routes[id] = .closed(closed) }
+        deadlines.set(connection.now.advanced(byNanoseconds: period), for: closed)
+        if let packet, !alreadySent { sendLoose(packet.bytes, path: packet.path, ecn: packet.ecn) }
+    }
 }

@@ -1,76 +1,222 @@
+import CQUICShim
+
 /// One QUIC connection of an endpoint, which alone makes them. Calls take effect at the next `pollTransmit`. Not
 /// thread-safe: it belongs to its endpoint's owner.
-public final class QUICEngineConnection {
+///
+/// ```
+/// handshaking --completed--> established --confirmed--> (may migrate)
+///      \____________________________\________ close, error, timeout ----> closed
+/// ```
+/// Once closed it holds no C objects; what the peer may still send is answered by a small `ClosedConnection`.
+public final class QUICEngineConnection: DeadlineOwner {
     /// Its number.
     public let handle: ConnectionHandle
     /// Whether we are the server.
     public let isServer: Bool
-    /// For the owner; the engine only holds it, until `closed` was taken.
+    /// For the owner; the engine only holds it.
     public var userData: AnyObject?
+    /// What the handshake agreed on; nil until it is complete.
+    public internal(set) var handshake: HandshakeInfo?
 
-    init(handle: ConnectionHandle, isServer: Bool) {
+    let settings: TransportSettings
+    unowned let endpoint: QUICEndpoint
+    let context: ConnectionContext
+    /// Keeps alive what the TLS session points to.
+    let tlsObjects: [AnyObject]
+    let createdAt: QUICInstant
+    let client: ClientConfiguration?
+    /// The C connection; nil once closed.
+    var shim: OpaquePointer?
+    var now: QUICInstant
+
+    var streams: [UInt64: EngineStream] = [:]
+    /// Streams with something to send, in turn.
+    var sendRing = FIFO<EngineStream>()
+    var owesStreamCredit = (bidirectional: false, unidirectional: false)
+    /// Client: streams opened before the handshake completed, to be opened again if 0-RTT is refused.
+    var earlyStreams: [EngineStream] = []
+    var streamsToReopen = FIFO<EngineStream>()
+    var earlyData = HandshakeInfo.EarlyData.notAttempted
+
+    var datagramsToSend = FIFO<(id: UInt64, bytes: [UInt8])>()
+    var datagramsInFlightEarly: [UInt64] = []
+    var receivedDatagrams = FIFO<[UInt8]>()
+
+    /// Connection IDs that route to us.
+    var localIDs: Set<ConnectionID> = []
+    var originalID: ConnectionID?
+    var resetTokens: Set<[UInt8]> = []
+    var lastPath: QUICPath
+    var gotStatelessReset = false
+    var ticketsReported = 0
+    /// Server: counted among the endpoint's handshakes in progress.
+    var countsAsHandshake = false
+    var handshakeAddressKey: UInt64 = 0
+
+    /// A packet that didn't fit the GSO run it was made for; it goes first next time.
+    var heldPacket: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
+    var isScheduled = false
+    /// `close` was called; what is buffered goes out as far as it may, then CONNECTION_CLOSE.
+    var pendingClose: (code: UInt64, reason: String)?
+    var closeReason: QUICCloseReason?
+
+    var bytesSent: UInt64 = 0
+    var packetsSent: UInt64 = 0
+    var bytesReceived: UInt64 = 0
+    var packetsReceived: UInt64 = 0
+
+    init(
+        handle: ConnectionHandle, endpoint: QUICEndpoint, client: ClientConfiguration?, settings: TransportSettings,
+        context: ConnectionContext, tlsObjects: [AnyObject], path: QUICPath, now: QUICInstant
+    ) {
         self.handle = handle
-        self.isServer = isServer
+        self.endpoint = endpoint
+        self.client = client
+        self.settings = settings
+        self.context = context
+        self.tlsObjects = tlsObjects
+        self.isServer = client == nil
+        self.lastPath = path
+        self.createdAt = now
+        self.now = now
+        super.init()
     }
 
-    /// What the handshake agreed on; nil until it is complete.
-    public var handshake: HandshakeInfo? { nil }
+    deinit {
+        if let shim { llq_conn_free(shim) }
+    }
 
-    /// Whether it is closing or closed.
-    public var isClosed: Bool { false }
+    /// Whether it is closing or closed: every call that needs it alive throws `closed`.
+    public var isClosed: Bool { closeReason != nil }
 
-    /// Opens a stream. nil: the peer allows no more now; `streamsAvailable` follows. Throws `closed`.
-    public func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? { nil }
-
-    /// Buffers bytes to send.
-    /// - Returns: how many were accepted. If fewer than offered, `streamWritable` follows; `finish` counts only when all
-    ///   were accepted.
-    public func write(
-        _ bytes: UnsafeRawBufferPointer, to stream: QUICStreamID, finish: Bool
-    ) throws(QUICError) -> Int { 0 }
-
-    /// Bytes that `write` would accept now; 0 for an unknown stream.
-    public func writableBytes(_ stream: QUICStreamID) -> Int { 0 }
-
-    /// Copies received bytes out, in order, and lets the peer send as many more.
-    public func read(
-        _ stream: QUICStreamID, into buffer: UnsafeMutableRawBufferPointer
-    ) throws(QUICError) -> StreamRead { StreamRead(count: 0, finished: false) }
-
-    /// Bytes that `read` would return.
-    public func readableBytes(_ stream: QUICStreamID) -> Int { 0 }
-
-    /// Whether bytes that are readable now came in 0-RTT packets: an attacker may have sent them again.
-    public func isEarly(_ stream: QUICStreamID) -> Bool { false }
-
-    /// Abandons our sending side; what wasn't sent is dropped. Does nothing on an unknown stream.
-    public func reset(_ stream: QUICStreamID, code: UInt64) {}
-
-    /// Asks the peer to send no more; what comes is dropped. Does nothing on an unknown stream.
-    public func stopSending(_ stream: QUICStreamID, code: UInt64) {}
-
-    /// Queues a DATAGRAM frame.
-    /// - Parameter id: returned in `datagramAcknowledged` or `datagramLost`.
-    /// - Returns: false if the queue is full. Throws `datagramNotSupported`, `datagramTooLarge`, `closed`.
-    public func sendDatagram(_ bytes: UnsafeRawBufferPointer, id: UInt64) throws(QUICError) -> Bool { false }
-
-    /// The largest datagram the peer accepts on the present path; nil: none, or the handshake isn't far enough.
-    public var maxDatagramSize: Int? { nil }
+    /// Where packets go now.
+    public var path: QUICPath { lastPath }
 
     /// Client: moves to another local address. `pathValidated` and `pathChanged`, or `pathFailed`, follow. Throws
     /// `migrationNotPossible`, `closed`.
-    public func migrate(to local: QUICSocketAddress, now: QUICInstant) throws(QUICError) {}
+    public func migrate(to local: QUICSocketAddress, now: QUICInstant) throws(QUICError) {
+        let shim = try alive()
+        advance(to: now)
+        guard !isServer else {
+            throw QUICError(
+                .migrationNotPossible, "Only a client can move", advice: "Let the client call migrate.")
+        }
+        guard handshake != nil, llq_conn_peer_forbids_migration(shim) == 0 else {
+            throw QUICError(
+                .migrationNotPossible,
+                handshake == nil ? "The handshake isn't complete" : "The server forbids active migration",
+                advice: "Close and connect again from the new address.")
+        }
+        var path = QUICPath(local: local, remote: lastPath.remote).shim
+        let result = llq_conn_migrate(shim, &path, self.now.nanoseconds)
+        guard result == 0 else {
+            throw QUICError(
+                .migrationNotPossible, "The connection can't move now", cause: errorName(result),
+                advice: "Try again after handshakeConfirmed, or when the server has sent connection IDs; else connect "
+                    + "again from the new address.")
+        }
+        afterInput()
+    }
 
-    /// Closes with an application code. Data not yet sent is dropped; finish and drain streams first.
-    public func close(code: UInt64, reason: String, now: QUICInstant) {}
+    /// Closes with an application code. What is buffered goes out once more as far as the peer and the network allow
+    /// at this moment; to be sure of delivery finish streams and wait for `streamClosed` first. The event `closed`
+    /// follows at once.
+    public func close(code: UInt64, reason: String, now: QUICInstant) {
+        guard !isClosed, shim != nil else { return }
+        advance(to: now)
+        let reason = String(decoding: reason.utf8.prefix(1024), as: UTF8.self)
+        pendingClose = (code, reason)
+        end(.localApplication(code: code, reason: reason))
+        endpoint.schedule(self)
+    }
 
     /// Starts a key update (RFC 9001 section 6).
     /// - Returns: false while an earlier one isn't acknowledged, or before the handshake is confirmed.
     @discardableResult
-    public func requestKeyUpdate(now: QUICInstant) -> Bool { false }
+    public func requestKeyUpdate(now: QUICInstant) -> Bool {
+        guard let shim, !isClosed else { return false }
+        advance(to: now)
+        let started = llq_conn_update_key(shim, self.now.nanoseconds) == 0
+        afterInput()
+        return started
+    }
 
     /// Present numbers.
-    public func statistics(now: QUICInstant) -> ConnectionStatistics { preconditionFailure() }
-    /// Where packets go now.
-    public var path: QUICPath { preconditionFailure() }
+    public func statistics(now: QUICInstant) -> ConnectionStatistics {
+        var result = ConnectionStatistics(path: lastPath)
+        if let shim {
+            var stats = llq_stats()
+            llq_conn_stats(shim, &stats)
+            result.latestRTT = .nanoseconds(stats.latest_rtt)
+            result.minimumRTT = .nanoseconds(stats.min_rtt)
+            result.smoothedRTT = .nanoseconds(stats.smoothed_rtt)
+            result.rttVariation = .nanoseconds(stats.rtt_variation)
+            result.congestionWindow = stats.congestion_window
+            result.bytesInFlight = stats.bytes_in_flight
+        }
+        result.bytesSent = bytesSent
+        result.packetsSent = packetsSent
+        result.bytesReceived = bytesReceived
+        result.packetsReceived = packetsReceived
+        result.sendBufferBytes = streams.values.reduce(0) { $0 + $1.sendBuffer.count }
+        result.age = .nanoseconds(max(now.nanoseconds, createdAt.nanoseconds) - createdAt.nanoseconds)
+        result.handshake = handshake
+        return result
+    }
+
+    // MARK: for the endpoint and the other files of this class
+
+    func alive() throws(QUICError) -> OpaquePointer {
+        guard let shim, !isClosed else {
+            throw QUICError(.closed, "The connection is closed", advice: "Connect again.")
+        }
+        return shim
+    }
+
+    /// Time never goes back within a connection, whatever the owner's clock does.
+    func advance(to now: QUICInstant) { self.now = max(self.now, now) }
+
+    func emit(_ event: QUICConnectionEvent) { endpoint.emit(event, from: self) }
+
+    func errorName(_ code: Int32) -> String { String(cString: llq_error_name(code)) }
+
+    func receive(_ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant) {
+        guard let shim else { return }
+        advance(to: now)
+        bytesReceived += UInt64(datagram.count)
+        packetsReceived += 1
+        var from = path.shim
+        let result = llq_conn_read(
+            shim, &from, ecn.rawValue, datagram.baseAddress?.assumingMemoryBound(to: UInt8.self), datagram.count,
+            self.now.nanoseconds)
+        processNotes()
+        if result != 0 { fail(result) }
+        afterInput()
+    }
+
+    func handleExpiry(now: QUICInstant) {
+        guard let shim else { return }
+        advance(to: now)
+        let result = llq_conn_handle_expiry(shim, self.now.nanoseconds)
+        processNotes()
+        if result != 0 { fail(result) }
+        afterInput()
+    }
+
+    /// After anything that may have changed what is to be sent or when to wake up.
+    func afterInput() {
+        guard let shim else { return }
+        let path = QUICPath(llq_conn_path(shim))
+        if path != lastPath {
+            lastPath = path
+            emit(.pathChanged(path))
+        }
+        endpoint.schedule(self)
+        endpoint.setDeadline(of: self, to: deadlineFromShim(shim))
+    }
+
+    func deadlineFromShim(_ shim: OpaquePointer) -> QUICInstant? {
+        let expiry = llq_conn_expiry(shim)
+        return expiry == UInt64.max ? nil : QUICInstant(nanoseconds: expiry)
+    }
 }

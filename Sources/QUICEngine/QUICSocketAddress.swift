@@ -3,14 +3,22 @@ public import Glibc
 /// An IPv4 or IPv6 address with a port.
 public struct QUICSocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// The address in network order; an IPv4 address fills the upper 32 bits of `high`.
-    private let high: UInt64
-    private let low: UInt64
+    let high: UInt64
+    let low: UInt64
     /// The port.
     public var port: UInt16
     /// The interface of a link-local IPv6 address, else 0.
     public let scopeID: UInt32
     /// Whether this is an IPv6 address.
     public let isIPv6: Bool
+
+    init(high: UInt64, low: UInt64, port: UInt16, scopeID: UInt32, isIPv6: Bool) {
+        self.high = high
+        self.low = low
+        self.port = port
+        self.scopeID = scopeID
+        self.isIPv6 = isIPv6
+    }
 
     /// An IPv4 address, for instance `(127, 0, 0, 1)`.
     public init(ipv4 bytes: (UInt8, UInt8, UInt8, UInt8), port: UInt16) {
@@ -130,6 +138,14 @@ public struct QUICSocketAddress: Hashable, Sendable, CustomStringConvertible {
     }
 
     public var description: String { isIPv6 ? "[\(host)]:\(port)" : "\(host):\(port)" }
+
+    /// The address in network order: 4 or 16 bytes.
+    var networkBytes: [UInt8] {
+        let bytes = [high, low].flatMap { word in
+            stride(from: 56, through: 0, by: -8).map { UInt8(truncatingIfNeeded: word >> UInt64($0)) }
+        }
+        return Array(bytes.prefix(isIPv6 ? 16 : 4))
+    }
 
     /// The address without its port, for limits that count per host; IPv6 hosts of one /64 count as one.
     var hostKey: UInt64 { isIPv6 ? high : high | 1 }

@@ -8,18 +8,24 @@ public struct SessionTicket: Sendable, Hashable {
 
     let session: [UInt8]
     let transportParameters: [UInt8]
+    let serverName: String
     let applicationProtocol: String
 
     private static let formatVersion: UInt8 = 1
 
-    init(session: [UInt8], transportParameters: [UInt8], applicationProtocol: String, expiresAt: UInt64) {
+    init(
+        session: [UInt8], transportParameters: [UInt8], serverName: String, applicationProtocol: String,
+        expiresAt: UInt64
+    ) {
         self.session = session
         self.transportParameters = transportParameters
+        self.serverName = serverName
         self.applicationProtocol = applicationProtocol
         self.expiresAt = expiresAt
         var writer = ByteWriter()
         writer.append(Self.formatVersion)
         writer.append(expiresAt)
+        writer.append(lengthPrefixed: Array(serverName.utf8))
         writer.append(lengthPrefixed: Array(applicationProtocol.utf8))
         writer.append(lengthPrefixed: transportParameters)
         writer.append(lengthPrefixed: session)
@@ -30,7 +36,8 @@ public struct SessionTicket: Sendable, Hashable {
     public init(bytes: [UInt8]) throws(QUICError) {
         var reader = ByteReader(bytes)
         guard reader.byte() == Self.formatVersion, let expiresAt = reader.uint64(),
-            let name = reader.lengthPrefixed(), let parameters = reader.lengthPrefixed(),
+            let server = reader.lengthPrefixed(), let name = reader.lengthPrefixed(),
+            let parameters = reader.lengthPrefixed(),
             let session = reader.lengthPrefixed(), reader.isAtEnd
         else {
             throw QUICError(
@@ -41,6 +48,7 @@ public struct SessionTicket: Sendable, Hashable {
         self.expiresAt = expiresAt
         self.session = session
         self.transportParameters = parameters
+        self.serverName = String(decoding: server, as: UTF8.self)
         self.applicationProtocol = String(decoding: name, as: UTF8.self)
     }
 }

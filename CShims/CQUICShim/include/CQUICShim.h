@@ -1,11 +1,370 @@
+/// What QUICEngine needs of ngtcp2 and its GnuTLS helper and Swift can't call: function-like macros, versioned structs,
+/// callback tables; and every difference between ngtcp2 0.12 and 1.x. Nothing here decides anything: what happens is
+/// reported through `llq_owner`, whose functions only take notes.
 #ifndef LLQ_CQUICSHIM_H
 #define LLQ_CQUICSHIM_H
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
+#include <sys/types.h>
 
-/// The versions of ngtcp2 this package was built against, as in NGTCP2_VERSION_NUM.
-uint32_t llq_ngtcp2_version_compiled(void);
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Addresses. Numbers are in host order; an IPv4 address fills the upper 32 bits of `high`.
+
+typedef struct llq_address {
+    uint64_t high;
+    uint64_t low;
+    uint32_t scope;
+    uint16_t port;
+    uint8_t is_ipv6;
+} llq_address;
+
+typedef struct llq_path {
+    llq_address local;
+    llq_address remote;
+} llq_path;
+
+#define LLQ_MAX_CID_LENGTH 20
+#define LLQ_RESET_TOKEN_LENGTH 16
+#define LLQ_NO_DEADLINE UINT64_MAX
+
+typedef struct llq_cid {
+    uint8_t length;
+    uint8_t data[LLQ_MAX_CID_LENGTH];
+} llq_cid;
+
+/// Has the layout of ngtcp2_vec.
+typedef struct llq_vec {
+    uint8_t *base;
+    size_t length;
+} llq_vec;
+
+// Results. Other negative values are ngtcp2's own errors, to be answered with `llq_conn_write_close`.
+
+enum {
+    LLQ_OK = 0,
+    LLQ_DRAINING = 1,       // the peer closed
+    LLQ_DROP = 2,           // forget the connection without a word
+    LLQ_RETRY = 3,          // a Retry is the right answer
+    LLQ_IDLE = 4,           // the idle timeout passed
+    LLQ_HANDSHAKE_TIMEOUT = 5,
+    LLQ_CLOSING = 6,
+    LLQ_WRITE_MORE = -10001,     // the packet has room for more
+    LLQ_STREAM_BLOCKED = -10002, // by the peer's flow control
+    LLQ_STREAM_SHUT = -10003,    // finished, reset or unknown
+    LLQ_NOT_NOW = -10004,        // a datagram that doesn't fit or isn't allowed, a stream without credit
+};
+
+// Events.
+
+enum llq_event_kind {
+    LLQ_EVENT_HANDSHAKE_COMPLETED,
+    LLQ_EVENT_HANDSHAKE_CONFIRMED,
+    LLQ_EVENT_EARLY_DATA_REJECTED,
+    LLQ_EVENT_STREAM_OPENED,
+    LLQ_EVENT_STREAM_DATA,        // stream_id, flags, data
+    LLQ_EVENT_STREAM_ACKED,       // stream_id, value: bytes more
+    LLQ_EVENT_STREAM_RESET,       // stream_id, value: code
+    LLQ_EVENT_STOP_SENDING,       // stream_id, value: code
+    LLQ_EVENT_STREAM_CLOSED,      // stream_id
+    LLQ_EVENT_MAX_STREAMS_BIDI,
+    LLQ_EVENT_MAX_STREAMS_UNI,
+    LLQ_EVENT_MAX_STREAM_DATA,    // stream_id
+    LLQ_EVENT_DATAGRAM,           // data, flags
+    LLQ_EVENT_DATAGRAM_ACKED,     // value: id
+    LLQ_EVENT_DATAGRAM_LOST,      // value: id
+    LLQ_EVENT_NEW_TOKEN,          // data
+    LLQ_EVENT_PATH_VALIDATED,     // path
+    LLQ_EVENT_PATH_FAILED,        // path
+    LLQ_EVENT_CID_ADDED,          // data
+    LLQ_EVENT_CID_REMOVED,        // data
+    LLQ_EVENT_PEER_CID_ACTIVE,    // data: its reset token
+    LLQ_EVENT_PEER_CID_INACTIVE,  // data: its reset token
+    LLQ_EVENT_STATELESS_RESET,
+    LLQ_EVENT_VERSION_NEGOTIATION,
+    LLQ_EVENT_TICKET,             // a NewSessionTicket came in
+    LLQ_EVENT_CONTAINED_FRAME,    // withheld from ngtcp2, which would abort on it
+    LLQ_EVENT_CONTAINED_MESSAGE,  // the same, a handshake message
+};
+
+enum {
+    LLQ_FLAG_FIN = 1,
+    LLQ_FLAG_EARLY = 2,
+};
+
+typedef struct llq_event {
+    int32_t kind;
+    uint32_t flags;
+    int64_t stream_id;
+    uint64_t value;
+    const uint8_t *data;
+    size_t length;
+    llq_path path;
+} llq_event;
+
+/// Who owns a connection. None of these may call back into the shim.
+typedef struct llq_owner {
+    void *context;
+    void (*event)(void *context, const llq_event *event);
+    void (*random)(void *context, uint8_t *destination, size_t length);
+    /// Fills a new connection ID of `length` bytes and its stateless reset token.
+    void (*new_cid)(void *context, uint8_t *cid, size_t length, uint8_t *token);
+    /// Server: the ticket master (64 bytes) for a client that offers a ticket sealed under this key name (16 bytes, or
+    /// NULL when it offers none); returns 0 if there is one.
+    int (*ticket_master)(void *context, const uint8_t *key_name, uint8_t *master);
+    /// One line in the format of SSLKEYLOGFILE.
+    void (*key_log)(void *context, const char *line);
+    /// Test hook: the plaintext of a packet about to be protected; may be changed in place. Usually NULL.
+    void (*rewrite)(void *context, uint8_t *plaintext, size_t length, const uint8_t *header, size_t header_length);
+} llq_owner;
+
+// Connections.
+
+enum { LLQ_CC_CUBIC = 0, LLQ_CC_BBR = 1 };
+
+typedef struct llq_settings {
+    uint64_t now;
+    uint64_t initial_rtt;
+    uint64_t handshake_timeout;
+    uint64_t max_idle_timeout;
+    uint64_t max_ack_delay;
+    uint64_t connection_window;
+    uint64_t stream_window;
+    uint64_t max_streams_bidi;
+    uint64_t max_streams_uni;
+    uint64_t max_datagram_frame_size;
+    size_t max_udp_payload;
+    int congestion_control;
+    int discover_mtu;
+    const uint8_t *token;
+    size_t token_length;
+} llq_settings;
+
+enum {
+    LLQ_VERIFY_NONE = 0,
+    LLQ_VERIFY_CHAIN = 1,
+    LLQ_VERIFY_PIN = 2,
+};
+
+/// Pointers are GnuTLS objects that outlive the connection.
+typedef struct llq_tls {
+    void *credentials;
+    void *priority;
+    void *anti_replay;      // server; NULL: no 0-RTT
+    const char *server_name; // client
+    const uint8_t *alpn;    // as on the wire: each name after its length
+    size_t alpn_length;
+    const uint8_t *session; // client: ticket
+    size_t session_length;
+    const uint8_t *early_parameters; // client: what the ticket's server allowed; NULL: no 0-RTT
+    size_t early_parameters_length;
+    int verify;
+    const uint8_t *pins;    // 32 bytes each
+    size_t pin_count;
+    int tickets;            // server
+    int key_log;
+    uint32_t ticket_lifetime; // seconds
+} llq_tls;
+
+typedef struct llq_conn llq_conn;
+
+llq_conn *llq_conn_client_new(const llq_owner *owner, const llq_cid *dcid, const llq_cid *scid, const llq_path *path,
+                              const llq_settings *settings, const llq_tls *tls, int *error);
+
+/// `original_dcid` is what the client chose first; `retry_scid` is NULL unless it came back from a Retry.
+llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid, const llq_cid *scid,
+                              const llq_cid *original_dcid, const llq_cid *retry_scid, int token_from_retry,
+                              uint32_t version, const llq_path *path, const uint8_t *reset_token,
+                              const llq_settings *settings, const llq_tls *tls, int *error);
+
+void llq_conn_free(llq_conn *conn);
+
+/// Whether a client connection may send 0-RTT: its ticket allows it.
+int llq_conn_early_data_possible(const llq_conn *conn);
+
+int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8_t *packet, size_t length,
+                  uint64_t now);
+
+/// Writes a packet with stream data, or whatever waits when `stream_id` is -1. Returns its length, 0 when nothing can be
+/// sent now, or a result. `accepted` is -1 when no stream data was taken.
+ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
+                              ssize_t *accepted, uint32_t more, uint32_t fin, int64_t stream_id, const llq_vec *data,
+                              size_t count, uint64_t now);
+
+ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
+                                int *accepted, uint32_t more, uint64_t id, const uint8_t *data, size_t length,
+                                uint64_t now);
+
+enum { LLQ_CLOSE_TRANSPORT = 0, LLQ_CLOSE_APPLICATION = 1, LLQ_CLOSE_SILENT = 2 };
+
+typedef struct llq_close {
+    int kind;
+    uint64_t code;
+    const uint8_t *reason;
+    size_t reason_length;
+} llq_close;
+
+/// Writes CONNECTION_CLOSE; 0 if none can be written.
+ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
+                             const llq_close *close, uint64_t now);
+
+/// The close that answers an error of `llq_conn_read`, `llq_conn_write_stream` or `llq_conn_handle_expiry`.
+llq_close llq_conn_close_for_error(llq_conn *conn, int error);
+
+/// What the peer said when it closed; the reason lives as long as the connection.
+llq_close llq_conn_peer_close(llq_conn *conn);
+
+uint64_t llq_conn_expiry(llq_conn *conn);
+int llq_conn_handle_expiry(llq_conn *conn, uint64_t now);
+void llq_conn_update_tx_time(llq_conn *conn, uint64_t now);
+uint64_t llq_conn_pto(llq_conn *conn);
+size_t llq_conn_max_payload(llq_conn *conn);
+size_t llq_conn_path_max_payload(llq_conn *conn);
+size_t llq_conn_send_quantum(llq_conn *conn);
+uint64_t llq_conn_cwnd_left(llq_conn *conn);
+/// Bytes the peer still allows on all streams together.
+uint64_t llq_conn_data_left(llq_conn *conn);
+int llq_conn_handshake_completed(llq_conn *conn);
+void llq_conn_set_keep_alive(llq_conn *conn, uint64_t interval);
+
+int llq_conn_open_stream(llq_conn *conn, int bidirectional, int64_t *stream_id);
+int llq_conn_reset_stream(llq_conn *conn, int64_t stream_id, uint64_t code);
+int llq_conn_stop_sending(llq_conn *conn, int64_t stream_id, uint64_t code);
+void llq_conn_extend_stream(llq_conn *conn, int64_t stream_id, uint64_t count);
+void llq_conn_extend_connection(llq_conn *conn, uint64_t count);
+void llq_conn_extend_max_streams(llq_conn *conn, int bidirectional, size_t count);
+uint64_t llq_conn_streams_left(llq_conn *conn, int bidirectional);
+
+/// Largest DATAGRAM frame the peer accepts, 0 if none.
+uint64_t llq_conn_peer_datagram_limit(llq_conn *conn);
+int llq_conn_peer_forbids_migration(llq_conn *conn);
+
+int llq_conn_migrate(llq_conn *conn, const llq_path *path, uint64_t now);
+int llq_conn_update_key(llq_conn *conn, uint64_t now);
+llq_path llq_conn_path(llq_conn *conn);
+int llq_conn_submit_token(llq_conn *conn, const uint8_t *token, size_t length);
+
+typedef struct llq_stats {
+    uint64_t latest_rtt, min_rtt, smoothed_rtt, rtt_variation, congestion_window, bytes_in_flight;
+} llq_stats;
+void llq_conn_stats(llq_conn *conn, llq_stats *stats);
+
+/// Reset tokens of the peer's connection IDs in use, `LLQ_RESET_TOKEN_LENGTH` bytes each; returns how many.
+size_t llq_conn_peer_reset_tokens(llq_conn *conn, uint8_t *tokens, size_t capacity);
+
+// TLS.
+
+/// Seals and submits one session ticket.
+int llq_tls_send_ticket(llq_conn *conn);
+int llq_tls_resumed(const llq_conn *conn);
+int llq_tls_early_data_accepted(const llq_conn *conn);
+/// These return the length, or 0; text isn't terminated.
+size_t llq_tls_alpn(const llq_conn *conn, uint8_t *destination, size_t capacity);
+size_t llq_tls_server_name(const llq_conn *conn, char *destination, size_t capacity);
+size_t llq_tls_cipher_suite(const llq_conn *conn, char *destination, size_t capacity);
+/// The peer's n-th certificate in DER, alive as long as the TLS session; NULL beyond the last.
+const uint8_t *llq_tls_peer_certificate(const llq_conn *conn, size_t index, size_t *length);
+/// Client: the session for a later connection, to be freed with `llq_free`; NULL if there is none.
+uint8_t *llq_tls_session(const llq_conn *conn, size_t *length);
+/// Client: what the server allows in 0-RTT later.
+size_t llq_conn_encode_early_parameters(llq_conn *conn, uint8_t *destination, size_t capacity);
+/// Client: the lifetime in seconds of the latest ticket.
+uint32_t llq_tls_ticket_lifetime(const llq_conn *conn);
+/// The last error of the TLS library, 0 if none, and what the certificate check found (GnuTLS's flags).
+int llq_tls_error(const llq_conn *conn);
+uint32_t llq_tls_verify_status(const llq_conn *conn);
+int llq_tls_pin_mismatch(const llq_conn *conn);
+/// The alert sent, or received from the peer as a CRYPTO_ERROR code; -1 if none.
+int llq_tls_alert(llq_conn *conn);
+const char *llq_tls_alert_name(int alert);
+const char *llq_tls_error_name(int error);
+/// Frees the TLS session; nothing needs it once the handshake is confirmed and tickets are sent.
+void llq_tls_release(llq_conn *conn);
+void llq_free(void *pointer);
+
+/// The names GnuTLS gives to keys derived from a master, now and in the period before: 2 * 16 bytes.
+int llq_ticket_key_names(const uint8_t *master, uint32_t ticket_lifetime, uint8_t *names);
+/// The wall clock the TLS library uses, in seconds since 1970.
+uint64_t llq_wall_clock(void);
+
+// Packets that belong to no connection.
+
+enum {
+    LLQ_PACKET_INVALID = 0,
+    LLQ_PACKET_SHORT = 1,
+    LLQ_PACKET_LONG = 2,
+    LLQ_PACKET_UNSUPPORTED_VERSION = 3,
+};
+
+typedef struct llq_header {
+    int kind;
+    uint32_t version;
+    llq_cid dcid;
+    llq_cid scid;
+} llq_header;
+
+/// Reads what routing needs; `cid_length` is the length of our own connection IDs.
+void llq_decode(llq_header *header, const uint8_t *packet, size_t length, size_t cid_length);
+
+typedef struct llq_initial {
+    uint32_t version;
+    llq_cid dcid;
+    llq_cid scid;
+    const uint8_t *token;
+    size_t token_length;
+} llq_initial;
+
+/// Whether a packet may start a connection: a client's Initial in a datagram of full size. Returns 0 if so.
+int llq_accept(llq_initial *initial, const uint8_t *packet, size_t length);
+
+ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_cid *dcid,
+                                      const llq_cid *scid);
+ssize_t llq_write_retry(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,
+                        const llq_cid *scid, const llq_cid *original_dcid, const uint8_t *token, size_t token_length);
+/// Refuses a connection without keeping state.
+ssize_t llq_write_refusal(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,
+                          const llq_cid *scid, uint64_t code);
+ssize_t llq_write_stateless_reset(uint8_t *destination, size_t capacity, const uint8_t *token, const uint8_t *random,
+                                  size_t random_length);
+int llq_stateless_reset_token(uint8_t *token, const uint8_t *secret, size_t secret_length, const llq_cid *cid);
+
+#define LLQ_MAX_TOKEN_LENGTH 256
+enum { LLQ_TOKEN_NONE = 0, LLQ_TOKEN_RETRY = 1, LLQ_TOKEN_REGULAR = 2 };
+int llq_token_kind(const uint8_t *token, size_t length);
+ssize_t llq_retry_token(uint8_t *token, const uint8_t *secret, size_t secret_length, uint32_t version,
+                        const llq_address *remote, const llq_cid *retry_scid, const llq_cid *original_dcid,
+                        uint64_t now);
+int llq_verify_retry_token(llq_cid *original_dcid, const uint8_t *token, size_t length, const uint8_t *secret,
+                           size_t secret_length, uint32_t version, const llq_address *remote, const llq_cid *dcid,
+                           uint64_t timeout, uint64_t now);
+ssize_t llq_regular_token(uint8_t *token, const uint8_t *secret, size_t secret_length, const llq_address *remote,
+                          uint64_t now);
+int llq_verify_regular_token(const uint8_t *token, size_t length, const uint8_t *secret, size_t secret_length,
+                             const llq_address *remote, uint64_t timeout, uint64_t now);
+
+const char *llq_error_name(int error);
+/// The version of ngtcp2 at run time, for instance "0.12.1".
+const char *llq_ngtcp2_version(void);
+
+// Frame guard, exposed for its tests. It exists in every build; only 0.12.x needs it.
+
+#define LLQ_GUARD_RANGES 32
+typedef struct llq_frame_guard {
+    uint64_t retire_prior_to;
+    size_t count;
+    struct { uint64_t first, last; } known[LLQ_GUARD_RANGES];
+} llq_frame_guard;
+
+void llq_guard_init(llq_frame_guard *guard);
+/// Reads the frames of a decrypted 1-RTT or 0-RTT packet and overwrites NEW_CONNECTION_ID frames ngtcp2 0.12 would abort
+/// on; returns how many.
+size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

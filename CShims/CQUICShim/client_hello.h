@@ -1,0 +1,11 @@
+#ifndef LLQ_CLIENT_HELLO_H
+#define LLQ_CLIENT_HELLO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/// Finds the first PSK identity a complete ClientHello message (with its header) offers; NULL if there is none or the
+/// message is malformed, which GnuTLS will notice.
+const uint8_t *llq_client_hello_identity(const uint8_t *message, size_t length, size_t *identity_length);
+
+#endif

@@ -1,0 +1,37 @@
+// One set of names for ngtcp2 0.12 and 1.x: the code is written against 1.x's.
+#ifndef LLQ_COMPAT_H
+#define LLQ_COMPAT_H
+
+#include <ngtcp2/ngtcp2.h>
+#include <ngtcp2/ngtcp2_crypto.h>
+#include <ngtcp2/ngtcp2_crypto_gnutls.h>
+
+#define LLQ_NGTCP2_1 (NGTCP2_VERSION_NUM >= 0x010000)
+
+#if !LLQ_NGTCP2_1
+typedef ngtcp2_crypto_level ngtcp2_encryption_level;
+#define NGTCP2_ENCRYPTION_LEVEL_INITIAL NGTCP2_CRYPTO_LEVEL_INITIAL
+#define NGTCP2_ENCRYPTION_LEVEL_HANDSHAKE NGTCP2_CRYPTO_LEVEL_HANDSHAKE
+#define NGTCP2_ENCRYPTION_LEVEL_1RTT NGTCP2_CRYPTO_LEVEL_APPLICATION
+#define NGTCP2_ENCRYPTION_LEVEL_0RTT NGTCP2_CRYPTO_LEVEL_EARLY
+#define NGTCP2_STREAM_DATA_FLAG_0RTT NGTCP2_STREAM_DATA_FLAG_EARLY
+#define NGTCP2_DATAGRAM_FLAG_0RTT NGTCP2_DATAGRAM_FLAG_EARLY
+
+typedef ngtcp2_connection_close_error ngtcp2_ccerr;
+#define NGTCP2_CCERR_TYPE_TRANSPORT NGTCP2_CONNECTION_CLOSE_ERROR_CODE_TYPE_TRANSPORT
+#define NGTCP2_CCERR_TYPE_APPLICATION NGTCP2_CONNECTION_CLOSE_ERROR_CODE_TYPE_APPLICATION
+#define ngtcp2_ccerr_default ngtcp2_connection_close_error_default
+#define ngtcp2_ccerr_set_liberr ngtcp2_connection_close_error_set_transport_error_liberr
+#define ngtcp2_ccerr_set_tls_alert ngtcp2_connection_close_error_set_transport_error_tls_alert
+#define ngtcp2_ccerr_set_transport_error ngtcp2_connection_close_error_set_transport_error
+#define ngtcp2_ccerr_set_application_error ngtcp2_connection_close_error_set_application_error
+
+typedef ngtcp2_conn_stat ngtcp2_conn_info;
+#define ngtcp2_conn_get_conn_info ngtcp2_conn_get_conn_stat
+#define ngtcp2_conn_tls_early_data_rejected ngtcp2_conn_early_data_rejected
+#define ngtcp2_conn_tls_handshake_completed ngtcp2_conn_handshake_completed
+#define ngtcp2_conn_in_closing_period ngtcp2_conn_is_in_closing_period
+#define ngtcp2_conn_in_draining_period ngtcp2_conn_is_in_draining_period
+#endif
+
+#endif

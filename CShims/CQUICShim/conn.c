@@ -1,0 +1,450 @@
+#include "callbacks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(llq_vec) == sizeof(ngtcp2_vec), "llq_vec has the layout of ngtcp2_vec");
+_Static_assert(offsetof(llq_vec, length) == offsetof(ngtcp2_vec, len), "llq_vec has the layout of ngtcp2_vec");
+
+static _Thread_local llq_conn *current;
+
+llq_conn *llq_enter(llq_conn *conn) {
+    llq_conn *previous = current;
+    current = conn;
+    return previous;
+}
+
+void llq_leave(llq_conn *previous) { current = previous; }
+llq_conn *llq_current(void) { return current; }
+
+static void fill_settings(ngtcp2_settings *settings, const llq_settings *source, llq_conn *conn) {
+    ngtcp2_settings_default(settings);
+    settings->initial_ts = source->now;
+    settings->initial_rtt = source->initial_rtt;
+    settings->handshake_timeout = source->handshake_timeout;
+    settings->cc_algo = source->congestion_control == LLQ_CC_BBR ? NGTCP2_CC_ALGO_BBR : NGTCP2_CC_ALGO_CUBIC;
+    settings->max_tx_udp_payload_size = source->max_udp_payload;
+    settings->no_pmtud = !source->discover_mtu;
+    settings->rand_ctx.native_handle = conn;
+    // Windows stay as configured: they bound memory.
+    settings->max_window = source->connection_window;
+    settings->max_stream_window = source->stream_window;
+#if LLQ_NGTCP2_1
+    settings->token = source->token;
+    settings->tokenlen = source->token_length;
+#else
+    settings->token.base = (uint8_t *)(uintptr_t)source->token;
+    settings->token.len = source->token_length;
+#endif
+}
+
+static void fill_params(ngtcp2_transport_params *params, const llq_settings *source) {
+    ngtcp2_transport_params_default(params);
+    params->initial_max_stream_data_bidi_local = source->stream_window;
+    params->initial_max_stream_data_bidi_remote = source->stream_window;
+    params->initial_max_stream_data_uni = source->stream_window;
+    params->initial_max_data = source->connection_window;
+    params->initial_max_streams_bidi = source->max_streams_bidi;
+    params->initial_max_streams_uni = source->max_streams_uni;
+    params->max_idle_timeout = source->max_idle_timeout;
+    params->max_ack_delay = source->max_ack_delay;
+    params->max_datagram_frame_size = source->max_datagram_frame_size;
+    params->active_connection_id_limit = 7;
+    params->grease_quic_bit = 1;
+}
+
+static llq_conn *allocate(const llq_owner *owner, bool is_server, const llq_tls *tls) {
+    llq_conn *conn = calloc(1, sizeof *conn);
+    if (!conn) return NULL;
+    conn->owner = *owner;
+    conn->is_server = is_server;
+    conn->verify = tls->verify;
+    llq_guard_init(&conn->guard);
+    if (tls->server_name) conn->server_name = strdup(tls->server_name);
+    if (tls->pin_count > 0) {
+        conn->pins = malloc(tls->pin_count * 32);
+        if (conn->pins) {
+            memcpy(conn->pins, tls->pins, tls->pin_count * 32);
+            conn->pin_count = tls->pin_count;
+        }
+    }
+    return conn;
+}
+
+static llq_conn *finish(llq_conn *conn, int rv, const llq_tls *tls, int *error) {
+    if (rv == 0) {
+        llq_conn *previous = llq_enter(conn);
+        rv = llq_tls_start(conn, tls);
+        llq_leave(previous);
+        if (rv != 0) conn->tls_error = rv;
+    }
+    *error = rv;
+    if (rv != 0) {
+        llq_conn_free(conn);
+        return NULL;
+    }
+    ngtcp2_conn_set_tls_native_handle(conn->conn, conn->session);
+    return conn;
+}
+
+llq_conn *llq_conn_client_new(const llq_owner *owner, const llq_cid *dcid, const llq_cid *scid, const llq_path *path,
+                              const llq_settings *source, const llq_tls *tls, int *error) {
+    llq_conn *conn = allocate(owner, false, tls);
+    if (!conn) return NULL;
+    ngtcp2_callbacks callbacks;
+    ngtcp2_settings settings;
+    ngtcp2_transport_params params;
+    ngtcp2_cid d, s;
+    llq_path_buffer p;
+    llq_fill_callbacks(&callbacks, false);
+    fill_settings(&settings, source, conn);
+    fill_params(&params, source);
+    llq_cid_to_ngtcp2(&d, dcid);
+    llq_cid_to_ngtcp2(&s, scid);
+    llq_path_to_ngtcp2(&p, path);
+    llq_conn *previous = llq_enter(conn);
+    int rv = ngtcp2_conn_client_new(&conn->conn, &d, &s, &p.path, NGTCP2_PROTO_VER_V1, &callbacks, &settings, &params,
+                                    NULL, conn);
+    llq_leave(previous);
+    return finish(conn, rv, tls, error);
+}
+
+llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid, const llq_cid *scid,
+                              const llq_cid *original_dcid, const llq_cid *retry_scid, int token_from_retry,
+                              uint32_t version, const llq_path *path, const uint8_t *reset_token,
+                              const llq_settings *source, const llq_tls *tls, int *error) {
+    llq_conn *conn = allocate(owner, true, tls);
+    if (!conn) return NULL;
+    ngtcp2_callbacks callbacks;
+    ngtcp2_settings settings;
+    ngtcp2_transport_params params;
+    ngtcp2_cid d, s;
+    llq_path_buffer p;
+    llq_fill_callbacks(&callbacks, true);
+    fill_settings(&settings, source, conn);
+    fill_params(&params, source);
+    llq_cid_to_ngtcp2(&params.original_dcid, original_dcid);
+#if LLQ_NGTCP2_1
+    params.original_dcid_present = 1;
+    settings.token_type = token_from_retry ? NGTCP2_TOKEN_TYPE_RETRY : NGTCP2_TOKEN_TYPE_NEW_TOKEN;
+    if (source->token_length == 0) settings.token_type = NGTCP2_TOKEN_TYPE_UNKNOWN;
+#else
+    (void)token_from_retry;
+#endif
+    if (retry_scid) {
+        llq_cid_to_ngtcp2(&params.retry_scid, retry_scid);
+        params.retry_scid_present = 1;
+    }
+    memcpy(params.stateless_reset_token, reset_token, LLQ_RESET_TOKEN_LENGTH);
+    params.stateless_reset_token_present = 1;
+    llq_cid_to_ngtcp2(&d, client_scid);
+    llq_cid_to_ngtcp2(&s, scid);
+    llq_path_to_ngtcp2(&p, path);
+    llq_conn *previous = llq_enter(conn);
+    int rv = ngtcp2_conn_server_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params, NULL, conn);
+    llq_leave(previous);
+    return finish(conn, rv, tls, error);
+}
+
+void llq_conn_free(llq_conn *conn) {
+    if (!conn) return;
+    if (conn->conn) ngtcp2_conn_del(conn->conn);
+    if (conn->session) gnutls_deinit(conn->session);
+    free(conn->client_hello);
+    free(conn->pins);
+    free(conn->server_name);
+    free(conn);
+}
+
+int llq_conn_early_data_possible(const llq_conn *conn) { return conn->early_attempted; }
+
+static int normalize(int rv) {
+    switch (rv) {
+    case NGTCP2_ERR_DRAINING: return LLQ_DRAINING;
+    case NGTCP2_ERR_DROP_CONN: return LLQ_DROP;
+    case NGTCP2_ERR_RETRY: return LLQ_RETRY;
+    case NGTCP2_ERR_IDLE_CLOSE: return LLQ_IDLE;
+    case NGTCP2_ERR_HANDSHAKE_TIMEOUT: return LLQ_HANDSHAKE_TIMEOUT;
+    case NGTCP2_ERR_CLOSING: return LLQ_CLOSING;
+    default: return rv;
+    }
+}
+
+int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8_t *packet, size_t length,
+                  uint64_t now) {
+    llq_path_buffer p;
+    ngtcp2_pkt_info info = {.ecn = ecn};
+    llq_path_to_ngtcp2(&p, path);
+    llq_conn *previous = llq_enter(conn);
+    int rv = ngtcp2_conn_read_pkt(conn->conn, &p.path, &info, packet, length, now);
+    llq_leave(previous);
+    return normalize(rv);
+}
+
+static ssize_t normalize_write(ngtcp2_ssize rv, llq_path *path, uint8_t *ecn, const ngtcp2_path_storage *storage,
+                               const ngtcp2_pkt_info *info) {
+    if (rv > 0) {
+        llq_path_from_ngtcp2(path, &storage->path);
+        *ecn = (uint8_t)(info->ecn & NGTCP2_ECN_MASK);
+        return rv;
+    }
+    switch (rv) {
+    case NGTCP2_ERR_WRITE_MORE: return LLQ_WRITE_MORE;
+    case NGTCP2_ERR_STREAM_DATA_BLOCKED: return LLQ_STREAM_BLOCKED;
+    case NGTCP2_ERR_STREAM_SHUT_WR:
+    case NGTCP2_ERR_STREAM_NOT_FOUND: return LLQ_STREAM_SHUT;
+    default: return rv;
+    }
+}
+
+ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
+                              ssize_t *accepted, uint32_t more, uint32_t fin, int64_t stream_id, const llq_vec *data,
+                              size_t count, uint64_t now) {
+    ngtcp2_path_storage storage;
+    ngtcp2_pkt_info info = {0};
+    ngtcp2_ssize taken = -1;
+    uint32_t flags = (more ? NGTCP2_WRITE_STREAM_FLAG_MORE : 0u) | (fin ? NGTCP2_WRITE_STREAM_FLAG_FIN : 0u);
+    ngtcp2_path_storage_zero(&storage);
+    llq_conn *previous = llq_enter(conn);
+    ngtcp2_ssize rv =
+        ngtcp2_conn_writev_stream(conn->conn, &storage.path, &info, destination, capacity, &taken, flags, stream_id,
+                                  (const ngtcp2_vec *)(const void *)data, count, now);
+    llq_leave(previous);
+    *accepted = taken;
+    return normalize_write(rv, path, ecn, &storage, &info);
+}
+
+ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
+                                int *accepted, uint32_t more, uint64_t id, const uint8_t *data, size_t length,
+                                uint64_t now) {
+    ngtcp2_path_storage storage;
+    ngtcp2_pkt_info info = {0};
+    ngtcp2_vec vec = {.base = (uint8_t *)(uintptr_t)data, .len = length};
+    ngtcp2_path_storage_zero(&storage);
+    *accepted = 0;
+    llq_conn *previous = llq_enter(conn);
+    ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination, capacity, accepted,
+                                                  more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec, 1, now);
+    llq_leave(previous);
+    if (rv == NGTCP2_ERR_INVALID_STATE || rv == NGTCP2_ERR_INVALID_ARGUMENT) return LLQ_NOT_NOW;
+    return normalize_write(rv, path, ecn, &storage, &info);
+}
+
+ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
+                             const llq_close *close, uint64_t now) {
+    ngtcp2_path_storage storage;
+    ngtcp2_pkt_info info = {0};
+    ngtcp2_ccerr error;
+    ngtcp2_path_storage_zero(&storage);
+    ngtcp2_ccerr_default(&error);
+    if (close->kind == LLQ_CLOSE_APPLICATION)
+        ngtcp2_ccerr_set_application_error(&error, close->code, close->reason, close->reason_length);
+    else
+        ngtcp2_ccerr_set_transport_error(&error, close->code, close->reason, close->reason_length);
+    llq_conn *previous = llq_enter(conn);
+    ngtcp2_ssize rv = ngtcp2_conn_write_connection_close(conn->conn, &storage.path, &info, destination, capacity,
+                                                         &error, now);
+    llq_leave(previous);
+    return rv < 0 ? 0 : normalize_write(rv, path, ecn, &storage, &info);
+}
+
+llq_close llq_conn_close_for_error(llq_conn *conn, int error) {
+    ngtcp2_ccerr ccerr;
+    ngtcp2_ccerr_default(&ccerr);
+    if (error == NGTCP2_ERR_CRYPTO)
+        ngtcp2_ccerr_set_tls_alert(&ccerr, ngtcp2_conn_get_tls_alert(conn->conn), NULL, 0);
+    else
+        ngtcp2_ccerr_set_liberr(&ccerr, error, NULL, 0);
+    llq_close close = {.kind = LLQ_CLOSE_TRANSPORT, .code = ccerr.error_code};
+    if (ccerr.type != NGTCP2_CCERR_TYPE_TRANSPORT) close.kind = LLQ_CLOSE_SILENT;
+    return close;
+}
+
+static llq_close from_ccerr(const ngtcp2_ccerr *error) {
+    llq_close close = {.kind = error->type == NGTCP2_CCERR_TYPE_APPLICATION ? LLQ_CLOSE_APPLICATION
+                                                                            : LLQ_CLOSE_TRANSPORT,
+                       .code = error->error_code,
+                       .reason = error->reason,
+                       .reason_length = error->reasonlen};
+    return close;
+}
+
+llq_close llq_conn_peer_close(llq_conn *conn) {
+#if LLQ_NGTCP2_1
+    return from_ccerr(ngtcp2_conn_get_ccerr(conn->conn));
+#else
+    ngtcp2_ccerr error;
+    ngtcp2_conn_get_connection_close_error(conn->conn, &error);
+    return from_ccerr(&error);
+#endif
+}
+
+uint64_t llq_conn_expiry(llq_conn *conn) { return ngtcp2_conn_get_expiry(conn->conn); }
+
+int llq_conn_handle_expiry(llq_conn *conn, uint64_t now) {
+    llq_conn *previous = llq_enter(conn);
+    int rv = ngtcp2_conn_handle_expiry(conn->conn, now);
+    llq_leave(previous);
+    return normalize(rv);
+}
+
+void llq_conn_update_tx_time(llq_conn *conn, uint64_t now) { ngtcp2_conn_update_pkt_tx_time(conn->conn, now); }
+uint64_t llq_conn_pto(llq_conn *conn) { return ngtcp2_conn_get_pto(conn->conn); }
+size_t llq_conn_max_payload(llq_conn *conn) { return ngtcp2_conn_get_max_tx_udp_payload_size(conn->conn); }
+size_t llq_conn_path_max_payload(llq_conn *conn) { return ngtcp2_conn_get_path_max_tx_udp_payload_size(conn->conn); }
+size_t llq_conn_send_quantum(llq_conn *conn) { return ngtcp2_conn_get_send_quantum(conn->conn); }
+uint64_t llq_conn_cwnd_left(llq_conn *conn) { return ngtcp2_conn_get_cwnd_left(conn->conn); }
+int llq_conn_handshake_completed(llq_conn *conn) { return ngtcp2_conn_get_handshake_completed(conn->conn) != 0; }
+
+void llq_conn_set_keep_alive(llq_conn *conn, uint64_t interval) {
+#if LLQ_NGTCP2_1
+    ngtcp2_conn_set_keep_alive_timeout(conn->conn, interval ? interval : UINT64_MAX);
+#else
+    ngtcp2_conn_set_keep_alive_timeout(conn->conn, interval);
+#endif
+}
+
+int llq_conn_open_stream(llq_conn *conn, int bidirectional, int64_t *stream_id) {
+    llq_conn *previous = llq_enter(conn);
+    int rv = bidirectional ? ngtcp2_conn_open_bidi_stream(conn->conn, stream_id, NULL)
+                           : ngtcp2_conn_open_uni_stream(conn->conn, stream_id, NULL);
+    llq_leave(previous);
+    return rv == NGTCP2_ERR_STREAM_ID_BLOCKED ? LLQ_NOT_NOW : rv;
+}
+
+int llq_conn_reset_stream(llq_conn *conn, int64_t stream_id, uint64_t code) {
+    llq_conn *previous = llq_enter(conn);
+#if LLQ_NGTCP2_1
+    int rv = ngtcp2_conn_shutdown_stream_write(conn->conn, 0, stream_id, code);
+#else
+    int rv = ngtcp2_conn_shutdown_stream_write(conn->conn, stream_id, code);
+#endif
+    llq_leave(previous);
+    return rv;
+}
+
+int llq_conn_stop_sending(llq_conn *conn, int64_t stream_id, uint64_t code) {
+    llq_conn *previous = llq_enter(conn);
+#if LLQ_NGTCP2_1
+    int rv = ngtcp2_conn_shutdown_stream_read(conn->conn, 0, stream_id, code);
+#else
+    int rv = ngtcp2_conn_shutdown_stream_read(conn->conn, stream_id, code);
+#endif
+    llq_leave(previous);
+    return rv;
+}
+
+void llq_conn_extend_stream(llq_conn *conn, int64_t stream_id, uint64_t count) {
+    ngtcp2_conn_extend_max_stream_offset(conn->conn, stream_id, count);
+}
+
+void llq_conn_extend_connection(llq_conn *conn, uint64_t count) { ngtcp2_conn_extend_max_offset(conn->conn, count); }
+
+void llq_conn_extend_max_streams(llq_conn *conn, int bidirectional, size_t count) {
+    if (bidirectional)
+        ngtcp2_conn_extend_max_streams_bidi(conn->conn, count);
+    else
+        ngtcp2_conn_extend_max_streams_uni(conn->conn, count);
+}
+
+uint64_t llq_conn_streams_left(llq_conn *conn, int bidirectional) {
+    return bidirectional ? ngtcp2_conn_get_streams_bidi_left(conn->conn) : ngtcp2_conn_get_streams_uni_left(conn->conn);
+}
+
+uint64_t llq_conn_peer_datagram_limit(llq_conn *conn) {
+    const ngtcp2_transport_params *params = ngtcp2_conn_get_remote_transport_params(conn->conn);
+    return params ? params->max_datagram_frame_size : 0;
+}
+
+int llq_conn_peer_forbids_migration(llq_conn *conn) {
+    const ngtcp2_transport_params *params = ngtcp2_conn_get_remote_transport_params(conn->conn);
+    return params && params->disable_active_migration;
+}
+
+int llq_conn_migrate(llq_conn *conn, const llq_path *path, uint64_t now) {
+    llq_path_buffer p;
+    llq_path_to_ngtcp2(&p, path);
+    llq_conn *previous = llq_enter(conn);
+    int rv = ngtcp2_conn_initiate_immediate_migration(conn->conn, &p.path, now);
+    llq_leave(previous);
+    return rv;
+}
+
+int llq_conn_update_key(llq_conn *conn, uint64_t now) {
+    llq_conn *previous = llq_enter(conn);
+    int rv = ngtcp2_conn_initiate_key_update(conn->conn, now);
+    llq_leave(previous);
+    return rv;
+}
+
+llq_path llq_conn_path(llq_conn *conn) {
+    llq_path path;
+    llq_path_from_ngtcp2(&path, ngtcp2_conn_get_path(conn->conn));
+    return path;
+}
+
+int llq_conn_submit_token(llq_conn *conn, const uint8_t *token, size_t length) {
+    return ngtcp2_conn_submit_new_token(conn->conn, token, length);
+}
+
+void llq_conn_stats(llq_conn *conn, llq_stats *stats) {
+    ngtcp2_conn_info info;
+    ngtcp2_conn_get_conn_info(conn->conn, &info);
+    stats->latest_rtt = info.latest_rtt;
+    stats->min_rtt = info.min_rtt == UINT64_MAX ? 0 : info.min_rtt;
+    stats->smoothed_rtt = info.smoothed_rtt;
+    stats->rtt_variation = info.rttvar;
+    stats->congestion_window = info.cwnd;
+    stats->bytes_in_flight = info.bytes_in_flight;
+}
+
+size_t llq_conn_peer_reset_tokens(llq_conn *conn, uint8_t *tokens, size_t capacity) {
+    ngtcp2_cid_token active[16];
+    size_t copied = 0;
+#if LLQ_NGTCP2_1
+    size_t count = ngtcp2_conn_get_active_dcid(conn->conn, NULL);
+#else
+    size_t count = ngtcp2_conn_get_num_active_dcid(conn->conn);
+#endif
+    if (count > 16) return 0;
+    count = ngtcp2_conn_get_active_dcid(conn->conn, active);
+    for (size_t i = 0; i < count && copied < capacity; i++) {
+        if (!active[i].token_present) continue;
+        memcpy(tokens + copied++ * LLQ_RESET_TOKEN_LENGTH, active[i].token, LLQ_RESET_TOKEN_LENGTH);
+    }
+    return copied;
+}
+
+size_t llq_conn_encode_early_parameters(llq_conn *conn, uint8_t *destination, size_t capacity) {
+#if LLQ_NGTCP2_1
+    ngtcp2_ssize rv = ngtcp2_conn_encode_0rtt_transport_params(conn->conn, destination, capacity);
+#else
+    const ngtcp2_transport_params *remote = ngtcp2_conn_get_remote_transport_params(conn->conn);
+    ngtcp2_transport_params params;
+    if (!remote) return 0;
+    ngtcp2_transport_params_default(&params);
+    params.initial_max_stream_data_bidi_local = remote->initial_max_stream_data_bidi_local;
+    params.initial_max_stream_data_bidi_remote = remote->initial_max_stream_data_bidi_remote;
+    params.initial_max_stream_data_uni = remote->initial_max_stream_data_uni;
+    params.initial_max_data = remote->initial_max_data;
+    params.initial_max_streams_bidi = remote->initial_max_streams_bidi;
+    params.initial_max_streams_uni = remote->initial_max_streams_uni;
+    params.max_idle_timeout = remote->max_idle_timeout;
+    params.max_udp_payload_size = remote->max_udp_payload_size;
+    params.active_connection_id_limit = remote->active_connection_id_limit;
+    params.max_datagram_frame_size = remote->max_datagram_frame_size;
+    params.disable_active_migration = remote->disable_active_migration;
+    // The decoder wants them; 0-RTT doesn't use them.
+    params.original_dcid.datalen = 1;
+    params.initial_scid.datalen = 1;
+    ngtcp2_ssize rv = ngtcp2_encode_transport_params(destination, capacity,
+                                                     NGTCP2_TRANSPORT_PARAMS_TYPE_ENCRYPTED_EXTENSIONS, &params);
+#endif
+    return rv < 0 ? 0 : (size_t)rv;
+}
+
+const char *llq_error_name(int error) { return ngtcp2_strerror(error); }
+
+const char *llq_ngtcp2_version(void) { return ngtcp2_version(0)->version_str; }
+
+uint64_t llq_conn_data_left(llq_conn *conn) { return ngtcp2_conn_get_max_data_left(conn->conn); }

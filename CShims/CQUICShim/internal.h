@@ -1,0 +1,87 @@
+#ifndef LLQ_INTERNAL_H
+#define LLQ_INTERNAL_H
+
+#include "CQUICShim.h"
+#include "compat.h"
+
+#include <gnutls/gnutls.h>
+#include <stdbool.h>
+
+/// Follows the messages of one level's CRYPTO stream.
+typedef struct llq_message_filter {
+    uint8_t header[4];
+    uint8_t header_length;
+    uint32_t remaining;
+    bool finished; // TLS Finished went by
+} llq_message_filter;
+
+struct llq_conn {
+    ngtcp2_crypto_conn_ref ref;
+    ngtcp2_conn *conn;
+    gnutls_session_t session;
+    llq_owner owner;
+    bool is_server;
+    bool early_attempted;
+    bool key_log;
+    bool tickets;
+    bool ticket_master_set;
+    bool pin_mismatch;
+    int verify;
+    int tls_error;
+    uint32_t verify_status;
+    uint32_t ticket_lifetime;
+    uint8_t *pins;
+    size_t pin_count;
+    char *server_name;
+    uint8_t *client_hello; // server: until it is complete
+    size_t client_hello_length;
+    llq_message_filter filters[3];
+    llq_frame_guard guard;
+};
+
+/// Around every call into ngtcp2: the packet protection callbacks get no connection. One value per thread.
+llq_conn *llq_enter(llq_conn *conn);
+void llq_leave(llq_conn *previous);
+llq_conn *llq_current(void);
+
+void llq_emit(llq_conn *conn, const llq_event *event);
+void llq_emit_simple(llq_conn *conn, int kind);
+
+/// Returns 0, or an alert: the data holds a message that has no place there.
+int llq_filter_messages(llq_conn *conn, ngtcp2_encryption_level level, const uint8_t *data, size_t length);
+
+int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
+                const uint8_t *plaintext, size_t plaintextlen, const uint8_t *nonce, size_t noncelen,
+                const uint8_t *aad, size_t aadlen);
+int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
+                const uint8_t *ciphertext, size_t ciphertextlen, const uint8_t *nonce, size_t noncelen,
+                const uint8_t *aad, size_t aadlen);
+
+int llq_tls_start(llq_conn *conn, const llq_tls *tls);
+/// Takes handshake bytes of the peer; an ngtcp2 result.
+int llq_tls_receive(llq_conn *conn, ngtcp2_encryption_level level, uint64_t offset, const uint8_t *data,
+                    size_t length);
+
+typedef struct llq_sockaddr {
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    };
+    socklen_t length;
+} llq_sockaddr;
+
+void llq_address_to_sockaddr(llq_sockaddr *destination, const llq_address *source);
+void llq_address_from_sockaddr(llq_address *destination, const struct sockaddr *source);
+
+typedef struct llq_path_buffer {
+    ngtcp2_path path;
+    llq_sockaddr local, remote;
+} llq_path_buffer;
+
+void llq_path_to_ngtcp2(llq_path_buffer *destination, const llq_path *source);
+void llq_path_from_ngtcp2(llq_path *destination, const ngtcp2_path *source);
+void llq_cid_to_ngtcp2(ngtcp2_cid *destination, const llq_cid *source);
+void llq_cid_from_ngtcp2(llq_cid *destination, const ngtcp2_cid *source);
+
+#endif

@@ -1,0 +1,130 @@
+#include "internal.h"
+
+#include <string.h>
+
+void llq_decode(llq_header *header, const uint8_t *packet, size_t length, size_t cid_length) {
+    memset(header, 0, sizeof *header);
+    if (length == 0) return;
+#if LLQ_NGTCP2_1
+    ngtcp2_version_cid v;
+    int rv = ngtcp2_pkt_decode_version_cid(&v, packet, length, cid_length);
+#else
+    ngtcp2_version_cid v;
+    int rv = ngtcp2_pkt_decode_version_cid(&v, packet, length, cid_length);
+#endif
+    if (rv != 0 && rv != NGTCP2_ERR_VERSION_NEGOTIATION) return;
+    if (v.dcidlen > LLQ_MAX_CID_LENGTH || v.scidlen > LLQ_MAX_CID_LENGTH) return;
+    header->version = v.version;
+    header->dcid.length = (uint8_t)v.dcidlen;
+    memcpy(header->dcid.data, v.dcid, v.dcidlen);
+    header->scid.length = (uint8_t)v.scidlen;
+    if (v.scidlen > 0) memcpy(header->scid.data, v.scid, v.scidlen);
+    if (rv == NGTCP2_ERR_VERSION_NEGOTIATION)
+        header->kind = LLQ_PACKET_UNSUPPORTED_VERSION;
+    else
+        header->kind = packet[0] & 0x80 ? LLQ_PACKET_LONG : LLQ_PACKET_SHORT;
+}
+
+int llq_accept(llq_initial *initial, const uint8_t *packet, size_t length) {
+    ngtcp2_pkt_hd header;
+    memset(initial, 0, sizeof *initial);
+    // 1.x renamed nothing here, but tells an unsupported version apart; routing has handled that.
+    if (ngtcp2_accept(&header, packet, length) != 0 || header.type != NGTCP2_PKT_INITIAL) return -1;
+    initial->version = header.version;
+    llq_cid_from_ngtcp2(&initial->dcid, &header.dcid);
+    llq_cid_from_ngtcp2(&initial->scid, &header.scid);
+#if LLQ_NGTCP2_1
+    initial->token = header.token;
+    initial->token_length = header.tokenlen;
+#else
+    initial->token = header.token.base;
+    initial->token_length = header.token.len;
+#endif
+    return 0;
+}
+
+ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_cid *dcid,
+                                      const llq_cid *scid) {
+    // One reserved version keeps clients honest (RFC 9000 section 15).
+    uint32_t versions[] = {0x1a2a3a4au, NGTCP2_PROTO_VER_V1};
+    return ngtcp2_pkt_write_version_negotiation(destination, capacity, random, dcid->data, dcid->length, scid->data,
+                                                scid->length, versions, sizeof versions / sizeof versions[0]);
+}
+
+ssize_t llq_write_retry(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,
+                        const llq_cid *scid, const llq_cid *original_dcid, const uint8_t *token, size_t token_length) {
+    ngtcp2_cid d, s, o;
+    llq_cid_to_ngtcp2(&d, dcid);
+    llq_cid_to_ngtcp2(&s, scid);
+    llq_cid_to_ngtcp2(&o, original_dcid);
+    return ngtcp2_crypto_write_retry(destination, capacity, version, &d, &s, &o, token, token_length);
+}
+
+ssize_t llq_write_refusal(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,
+                          const llq_cid *scid, uint64_t code) {
+    ngtcp2_cid d, s;
+    llq_cid_to_ngtcp2(&d, dcid);
+    llq_cid_to_ngtcp2(&s, scid);
+    return ngtcp2_crypto_write_connection_close(destination, capacity, version, &d, &s, code, NULL, 0);
+}
+
+ssize_t llq_write_stateless_reset(uint8_t *destination, size_t capacity, const uint8_t *token, const uint8_t *random,
+                                  size_t random_length) {
+    return ngtcp2_pkt_write_stateless_reset(destination, capacity, token, random, random_length);
+}
+
+int llq_stateless_reset_token(uint8_t *token, const uint8_t *secret, size_t secret_length, const llq_cid *cid) {
+    ngtcp2_cid c;
+    llq_cid_to_ngtcp2(&c, cid);
+    return ngtcp2_crypto_generate_stateless_reset_token(token, secret, secret_length, &c);
+}
+
+int llq_token_kind(const uint8_t *token, size_t length) {
+    if (length == 0) return LLQ_TOKEN_NONE;
+    if (token[0] == NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY) return LLQ_TOKEN_RETRY;
+    if (token[0] == NGTCP2_CRYPTO_TOKEN_MAGIC_REGULAR) return LLQ_TOKEN_REGULAR;
+    return LLQ_TOKEN_NONE;
+}
+
+_Static_assert(NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN <= LLQ_MAX_TOKEN_LENGTH, "retry tokens fit");
+_Static_assert(NGTCP2_CRYPTO_MAX_REGULAR_TOKENLEN <= LLQ_MAX_TOKEN_LENGTH, "regular tokens fit");
+
+ssize_t llq_retry_token(uint8_t *token, const uint8_t *secret, size_t secret_length, uint32_t version,
+                        const llq_address *remote, const llq_cid *retry_scid, const llq_cid *original_dcid,
+                        uint64_t now) {
+    llq_sockaddr address;
+    ngtcp2_cid r, o;
+    llq_address_to_sockaddr(&address, remote);
+    llq_cid_to_ngtcp2(&r, retry_scid);
+    llq_cid_to_ngtcp2(&o, original_dcid);
+    return ngtcp2_crypto_generate_retry_token(token, secret, secret_length, version, &address.sa, address.length, &r,
+                                              &o, now);
+}
+
+int llq_verify_retry_token(llq_cid *original_dcid, const uint8_t *token, size_t length, const uint8_t *secret,
+                           size_t secret_length, uint32_t version, const llq_address *remote, const llq_cid *dcid,
+                           uint64_t timeout, uint64_t now) {
+    llq_sockaddr address;
+    ngtcp2_cid o, d;
+    llq_address_to_sockaddr(&address, remote);
+    llq_cid_to_ngtcp2(&d, dcid);
+    int rv = ngtcp2_crypto_verify_retry_token(&o, token, length, secret, secret_length, version, &address.sa,
+                                              address.length, &d, timeout, now);
+    if (rv == 0) llq_cid_from_ngtcp2(original_dcid, &o);
+    return rv;
+}
+
+ssize_t llq_regular_token(uint8_t *token, const uint8_t *secret, size_t secret_length, const llq_address *remote,
+                          uint64_t now) {
+    llq_sockaddr address;
+    llq_address_to_sockaddr(&address, remote);
+    return ngtcp2_crypto_generate_regular_token(token, secret, secret_length, &address.sa, address.length, now);
+}
+
+int llq_verify_regular_token(const uint8_t *token, size_t length, const uint8_t *secret, size_t secret_length,
+                             const llq_address *remote, uint64_t timeout, uint64_t now) {
+    llq_sockaddr address;
+    llq_address_to_sockaddr(&address, remote);
+    return ngtcp2_crypto_verify_regular_token(token, length, secret, secret_length, &address.sa, address.length,
+                                              timeout, now);
+}

@@ -1,0 +1,35 @@
+import CGnuTLS
+
+/// What GnuTLS found wrong with a certificate, in words.
+enum CertificateProblem {
+    static func error(status: UInt32, serverName: String) -> QUICError {
+        func has(_ flag: gnutls_certificate_status_t) -> Bool { status & UInt32(flag.rawValue) != 0 }
+        if has(GNUTLS_CERT_UNEXPECTED_OWNER) {
+            return QUICError(
+                .certificateRejected, "The server's certificate is not for the name \"\(serverName)\"",
+                advice: "Connect by a name in the certificate, or give the server a certificate for this name.")
+        }
+        if has(GNUTLS_CERT_EXPIRED) {
+            return QUICError(
+                .certificateRejected, "The server's certificate has expired",
+                advice: "Renew it on the server; check this machine's clock.")
+        }
+        if has(GNUTLS_CERT_NOT_ACTIVATED) {
+            return QUICError(
+                .certificateRejected, "The server's certificate is not yet valid",
+                advice: "Check the clocks of both machines.")
+        }
+        if has(GNUTLS_CERT_SIGNER_NOT_FOUND) || has(GNUTLS_CERT_SIGNER_NOT_CA) {
+            return QUICError(
+                .certificateRejected, "The server's certificate is from an issuer that isn't trusted",
+                advice: "Name the issuing certificate authority, or pin the server's key.")
+        }
+        if has(GNUTLS_CERT_REVOKED) {
+            return QUICError(
+                .certificateRejected, "The server's certificate was revoked", advice: "Replace it on the server.")
+        }
+        return QUICError(
+            .certificateRejected, "The server's certificate can't be trusted", cause: "status \(status)",
+            advice: "Look at it with certtool or openssl.")
+    }
+}

@@ -1,0 +1,112 @@
+import CQUICShim
+
+/// Makes the C side of a client connection.
+enum ClientShim {
+    static func make(
+        client: ClientConfiguration, alpn: [UInt8], trust: TLSCredentials, priority: TLSPriority,
+        context: ConnectionContext, path: QUICPath, id: ConnectionID, random: RandomSource, now: QUICInstant
+    ) throws(QUICError) -> OpaquePointer {
+        var tls = llq_tls()
+        tls.credentials = UnsafeMutableRawPointer(trust.pointer)
+        tls.priority = UnsafeMutableRawPointer(priority.pointer)
+        tls.key_log = client.keyLog == nil ? 0 : 1
+        var pins: [UInt8] = []
+        switch client.verification {
+        case .systemRoots, .certificateAuthority: tls.verify = Int32(LLQ_VERIFY_CHAIN)
+        case .pinnedPublicKey(let hashes):
+            tls.verify = Int32(LLQ_VERIFY_PIN)
+            pins = hashes.flatMap { $0 }
+        case .insecureNoVerification: tls.verify = Int32(LLQ_VERIFY_NONE)
+        }
+        let ticket = client.usableTicket
+        let early = ticket != nil && client.earlyData && client.applicationProtocols.first == ticket?.applicationProtocol
+        // RFC 9000 section 7.2: at least 8 unpredictable bytes.
+        let destination = random.bytes(18).withUnsafeBytes { ConnectionID($0) }
+        var settings = client.transport.shim(now: now)
+        let token = client.addressToken ?? []
+        var error: Int32 = 0
+        let made = client.serverName.withCString { name in
+            alpn.withUnsafeBufferPointer { names in
+                pins.withUnsafeBufferPointer { pins in
+                    (ticket?.session ?? []).withUnsafeBufferPointer { session in
+                        (early ? ticket?.transportParameters ?? [] : []).withUnsafeBufferPointer { parameters in
+                            token.withUnsafeBufferPointer { token -> OpaquePointer? in
+                                tls.server_name = name
+                                tls.alpn = names.baseAddress
+                                tls.alpn_length = names.count
+                                tls.pins = pins.baseAddress
+                                tls.pin_count = pins.count / 32
+                                tls.session = session.isEmpty ? nil : session.baseAddress
+                                tls.session_length = session.count
+                                tls.early_parameters = parameters.isEmpty ? nil : parameters.baseAddress
+                                tls.early_parameters_length = parameters.count
+                                settings.token = token.isEmpty ? nil : token.baseAddress
+                                settings.token_length = token.count
+                                var owner = context.owner
+                                var dcid = destination.shim
+                                var scid = id.shim
+                                var path = path.shim
+                                return llq_conn_client_new(&owner, &dcid, &scid, &path, &settings, &tls, &error)
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        guard let made else {
+            throw QUICError(
+                .internalError, "The connection can't be made", cause: "code \(error)",
+                advice: "Check the transport settings and the installed ngtcp2 and GnuTLS.")
+        }
+        return made
+    }
+}
+
+extension ClientConfiguration {
+    /// The ticket, if it was issued for this server and hasn't expired.
+    var usableTicket: SessionTicket? {
+        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > llq_wall_clock()
+        else { return nil }
+        return sessionTicket
+    }
+}
+
+extension TransportSettings {
+    /// Throws `invalidConfiguration` for what QUIC or memory doesn't allow.
+    func validate() throws(QUICError) {
+        func check(_ condition: Bool, _ message: String) throws(QUICError) {
+            guard condition else {
+                throw QUICError(.invalidConfiguration, message, advice: "Correct the transport settings.")
+            }
+        }
+        try check((1200...65527).contains(maxUDPPayload), "maxUDPPayload must be from 1200 to 65527")
+        try check(maxAckDelay < .milliseconds(1 << 14), "maxAckDelay must be below 16384 ms")
+        try check(
+            maxBidirectionalStreams <= 1 << 20 && maxUnidirectionalStreams <= 1 << 20,
+            "stream limits must be at most 2^20")
+        try check(
+            connectionWindow <= 1 << 40 && streamWindow <= 1 << 40, "windows must be at most 2^40 bytes")
+        try check(maxDatagramFrameSize <= 65535, "maxDatagramFrameSize must be at most 65535")
+        try check(streamSendBuffer >= 1024, "streamSendBuffer must be at least 1024 bytes")
+        try check(maxIdleTimeout.nanoseconds > 0, "maxIdleTimeout must not be zero")
+        try check(initialRTT.nanoseconds > 0, "initialRTT must not be zero")
+    }
+
+    func shim(now: QUICInstant) -> llq_settings {
+        var settings = llq_settings()
+        settings.now = now.nanoseconds
+        settings.initial_rtt = initialRTT.nanoseconds
+        settings.handshake_timeout = handshakeTimeout.nanoseconds
+        settings.max_idle_timeout = maxIdleTimeout.nanoseconds
+        settings.max_ack_delay = maxAckDelay.nanoseconds
+        settings.connection_window = connectionWindow
+        settings.stream_window = streamWindow
+        settings.max_streams_bidi = maxBidirectionalStreams
+        settings.max_streams_uni = maxUnidirectionalStreams
+        settings.max_datagram_frame_size = maxDatagramFrameSize
+        settings.max_udp_payload = maxUDPPayload
+        settings.congestion_control = congestionControl == .bbr ? Int32(LLQ_CC_BBR) : Int32(LLQ_CC_CUBIC)
+        settings.discover_mtu = discoverPathMTU ? 1 : 0
+        return settings
+    }
+}

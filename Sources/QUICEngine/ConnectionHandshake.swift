@@ -1,0 +1,203 @@
+import CQUICShim
+
+/// The handshake's end, 0-RTT, and what failures mean.
+extension QUICEngineConnection {
+    func handshakeCompleted() {
+        guard let shim else { return }
+        if !isServer, llq_conn_early_data_possible(shim) != 0, earlyData != .rejected { earlyData = .accepted }
+        if isServer, llq_tls_early_data_accepted(shim) != 0 { earlyData = .accepted }
+        let info = readHandshake(shim)
+        handshake = info
+        earlyStreams = []
+        datagramsInFlightEarly = []
+        if let interval = settings.keepAliveInterval { llq_conn_set_keep_alive(shim, interval.nanoseconds) }
+        endpoint.handshakeEnded(self, completed: info)
+        emit(.handshakeCompleted(info))
+        if isServer {
+            finishServerHandshake(shim)
+        } else {
+            learnResetTokens(shim)
+            reopenStreams()
+        }
+        streamCredit(bidirectional: true)
+        streamCredit(bidirectional: false)
+    }
+
+    /// A server's handshake is confirmed when it is complete (RFC 9001 section 4.1.2): ticket and address token go out, and
+    /// nothing needs the TLS session any more.
+    private func finishServerHandshake(_ shim: OpaquePointer) {
+        _ = llq_tls_send_ticket(shim)
+        var token = [UInt8](repeating: 0, count: Int(LLQ_MAX_TOKEN_LENGTH))
+        var remote = lastPath.remote.shim
+        let length = llq_regular_token(
+            &token, context.staticKey, context.staticKey.count, &remote, llq_wall_clock() &* 1_000_000_000)
+        if length > 0 { _ = llq_conn_submit_token(shim, token, length) }
+        emit(.handshakeConfirmed)
+        llq_tls_release(shim)
+    }
+
+    private func learnResetTokens(_ shim: OpaquePointer) {
+        let length = Int(LLQ_RESET_TOKEN_LENGTH)
+        var tokens = [UInt8](repeating: 0, count: 16 * length)
+        let count = Int(llq_conn_peer_reset_tokens(shim, &tokens, 16))
+        for index in 0..<count { learn(resetToken: Array(tokens[index * length..<(index + 1) * length])) }
+    }
+
+    private func readHandshake(_ shim: OpaquePointer) -> HandshakeInfo {
+        var certificates: [[UInt8]] = []
+        var length = 0
+        while certificates.count < 16, let bytes = llq_tls_peer_certificate(shim, certificates.count, &length) {
+            certificates.append(Array(UnsafeBufferPointer(start: bytes, count: length)))
+        }
+        return HandshakeInfo(
+            applicationProtocol: Self.text { llq_tls_alpn(shim, $0, $1) },
+            serverName: Self.text { buffer, capacity in
+                buffer.withMemoryRebound(to: CChar.self, capacity: capacity) {
+                    llq_tls_server_name(shim, $0, capacity)
+                }
+            },
+            resumed: llq_tls_resumed(shim) != 0, earlyData: earlyData, peerCertificates: certificates,
+            cipherSuite: Self.text { buffer, capacity in
+                buffer.withMemoryRebound(to: CChar.self, capacity: capacity) {
+                    llq_tls_cipher_suite(shim, $0, capacity)
+                }
+            } ?? "")
+    }
+
+    private static func text(_ fill: (UnsafeMutablePointer<UInt8>, Int) -> Int) -> String? {
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 512) { buffer in
+            guard let base = buffer.baseAddress else { return nil }
+            let length = fill(base, buffer.count)
+            return length == 0 ? nil : String(decoding: buffer[0..<length], as: UTF8.self)
+        }
+    }
+
+    // MARK: refused 0-RTT
+
+    /// ngtcp2 has forgotten every stream opened so far. They are opened again in the same order, so they get the
+    /// same numbers, and what they carried is sent again, once.
+    func earlyDataRejected() {
+        earlyData = .rejected
+        for id in datagramsInFlightEarly { emit(.datagramLost(id: id)) }
+        datagramsInFlightEarly = []
+        sendRing.removeAll()
+        for stream in earlyStreams {
+            stream.isQueued = false
+            stream.isBlocked = false
+            stream.finWasSent = false
+            stream.awaitsReopening = true
+            stream.sendBuffer.rewind()
+            streamsToReopen.append(stream)
+        }
+        earlyStreams = []
+        emit(.earlyDataRejected)
+    }
+
+    func reopenStreams() {
+        guard let shim else { return }
+        while let stream = streamsToReopen.first {
+            var id: Int64 = -1
+            guard llq_conn_open_stream(shim, stream.id.isBidirectional ? 1 : 0, &id) == 0 else { return }
+            assert(UInt64(id) == stream.id.rawValue, "a stream opened again has its old number")
+            _ = streamsToReopen.popFirst()
+            stream.awaitsReopening = false
+            if let code = stream.resetCode { _ = llq_conn_reset_stream(shim, id, code) }
+            if let code = stream.stopCode { _ = llq_conn_stop_sending(shim, id, code) }
+            queueForSending(stream)
+        }
+    }
+
+    // MARK: failure
+
+    /// An error of ngtcp2, answered on the wire where that is right, ends the connection.
+    func fail(_ result: Int32) {
+        guard let shim, closeReason == nil else { return }
+        switch Int(result) {
+        case Int(LLQ_DRAINING):
+            end(gotStatelessReset ? .statelessReset : peerCloseReason(shim))
+            if gotStatelessReset { endpoint.counters.statelessResetsReceived += 1 }
+            endpoint.retire(self, packet: nil)
+        case Int(LLQ_IDLE):
+            end(.idleTimeout)
+            endpoint.retire(self, packet: nil)
+        case Int(LLQ_HANDSHAKE_TIMEOUT):
+            end(.handshakeTimeout)
+            endpoint.retire(self, packet: nil)
+        case Int(LLQ_DROP), Int(LLQ_RETRY), Int(LLQ_CLOSING):
+            end(.abandoned)
+            endpoint.retire(self, packet: nil)
+        default:
+            let close = llq_conn_close_for_error(shim, result)
+            if Int(close.kind) == Int(LLQ_CLOSE_SILENT) {
+                end(.versionNegotiation)
+                endpoint.retire(self, packet: nil)
+            } else {
+                end(localFailure(shim, code: close.code, result: result))
+                endpoint.retire(self, packet: writeClose(close))
+            }
+        }
+    }
+
+    /// Records why the connection ended and reports it; nothing is reported after it.
+    func end(_ reason: QUICCloseReason) {
+        guard closeReason == nil else { return }
+        closeReason = reason
+        if handshake == nil { endpoint.handshakeEnded(self, completed: nil) }
+        emit(.closed(reason))
+    }
+
+    func writeClose(_ close: llq_close) -> (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)? {
+        guard let shim else { return nil }
+        var close = close
+        var path = llq_path()
+        var ecn: UInt8 = 0
+        var packet = [UInt8](repeating: 0, count: 1500)
+        let length = llq_conn_write_close(shim, &path, &ecn, &packet, packet.count, &close, now.nanoseconds)
+        guard length > 0 else { return nil }
+        return (Array(packet.prefix(length)), QUICPath(path), ECNCodepoint(rawValue: ecn) ?? .notECT)
+    }
+
+    private func peerCloseReason(_ shim: OpaquePointer) -> QUICCloseReason {
+        let close = llq_conn_peer_close(shim)
+        let reason = String(
+            decoding: UnsafeBufferPointer(start: close.reason, count: close.reason_length), as: UTF8.self)
+        if Int(close.kind) == Int(LLQ_CLOSE_APPLICATION) {
+            return .peerApplication(code: close.code, reason: reason)
+        }
+        if handshake == nil, (0x100...0x1ff).contains(close.code) {
+            let alert = Int32(close.code & 0xff)
+            return .handshakeFailed(
+                QUICError(
+                    .handshakeFailed, "The peer refused the TLS handshake", cause: Self.alertName(alert),
+                    advice: alert == 120
+                        ? "The two sides share no application protocol: compare their ALPN lists."
+                        : "Compare certificates and protocols of both sides."))
+        }
+        return .peerTransport(code: close.code, reason: reason)
+    }
+
+    private func localFailure(_ shim: OpaquePointer, code: UInt64, result: Int32) -> QUICCloseReason {
+        let tlsError = llq_tls_error(shim)
+        guard handshake == nil, tlsError != 0 else {
+            return .localTransport(code: code, reason: errorName(result))
+        }
+        if llq_tls_pin_mismatch(shim) != 0 {
+            return .handshakeFailed(
+                QUICError(
+                    .certificateRejected, "The server's public key is none of those pinned",
+                    advice: "If the server's key was changed on purpose, update the pins; else someone is in between."))
+        }
+        let status = llq_tls_verify_status(shim)
+        if status != 0 {
+            return .handshakeFailed(CertificateProblem.error(status: status, serverName: client?.serverName ?? ""))
+        }
+        return .handshakeFailed(
+            QUICError(
+                .handshakeFailed, "The TLS handshake failed", cause: tlsErrorName(tlsError),
+                advice: "Compare certificates and protocols of both sides."))
+    }
+
+    private static func alertName(_ alert: Int32) -> String {
+        llq_tls_alert_name(alert).map { String(cString: $0) } ?? "alert \(alert)"
+    }
+}

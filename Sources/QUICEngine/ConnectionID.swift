@@ -1,0 +1,113 @@
+import CQUICShim
+
+/// A connection ID, at most 20 bytes (RFC 9000 section 17.2).
+struct ConnectionID: Hashable, Sendable {
+    private var first: UInt64 = 0
+    private var second: UInt64 = 0
+    private var third: UInt32 = 0
+    private var length: UInt8 = 0
+
+    var count: Int { Int(length) }
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+        precondition(bytes.count <= Int(LLQ_MAX_CID_LENGTH))
+        length = UInt8(bytes.count)
+        var storage = (UInt64(0), UInt64(0), UInt64(0))
+        withUnsafeMutableBytes(of: &storage) { $0.copyMemory(from: bytes) }
+        first = storage.0
+        second = storage.1
+        third = UInt32(truncatingIfNeeded: UInt64(littleEndian: storage.2))
+    }
+
+    init(_ cid: llq_cid) {
+        self = withUnsafeBytes(of: cid.data) {
+            ConnectionID(UnsafeRawBufferPointer(rebasing: $0[0..<Int(cid.length)]))
+        }
+    }
+
+    var shim: llq_cid {
+        var cid = llq_cid()
+        cid.length = length
+        var storage = (first, second, UInt64(third).littleEndian)
+        withUnsafeMutableBytes(of: &cid.data) { target in
+            withUnsafeBytes(of: &storage) {
+                target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[0..<target.count]))
+            }
+        }
+        return cid
+    }
+}
+
+/// The layout of our connection IDs: the worker's byte, the server's name, then random bytes. Worker and server are in
+/// the clear, so that a kernel filter or a load balancer can steer without a key.
+struct ConnectionIDLayout {
+    /// Random bytes: with them a peer can't guess another connection's ID.
+    static let randomLength = 9
+    static let maxServerIDLength = 8
+
+    let workerID: UInt8
+    let serverID: [UInt8]
+
+    var length: Int { 1 + serverID.count + Self.randomLength }
+
+    func fill(_ target: UnsafeMutableRawBufferPointer, random: RandomSource) {
+        precondition(target.count == length)
+        target[0] = workerID
+        for (index, byte) in serverID.enumerated() { target[1 + index] = byte }
+        random.fill(UnsafeMutableRawBufferPointer(rebasing: target[(1 + serverID.count)...]))
+    }
+
+    func make(random: RandomSource) -> ConnectionID {
+        withUnsafeTemporaryAllocation(byteCount: length, alignment: 1) { buffer in
+            fill(buffer, random: random)
+            return ConnectionID(UnsafeRawBufferPointer(buffer))
+        }
+    }
+}
+
+/// The endpoint's random source, shared by its connections.
+final class RandomSource {
+    private var generator: any RandomNumberGenerator
+
+    init(_ generator: any RandomNumberGenerator) { self.generator = generator }
+
+    func fill(_ target: UnsafeMutableRawBufferPointer) {
+        var index = 0
+        while index < target.count {
+            var word = generator.next()
+            let part = min(8, target.count - index)
+            withUnsafeBytes(of: &word) {
+                UnsafeMutableRawBufferPointer(rebasing: target[index..<index + part])
+                    .copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[0..<part]))
+            }
+            index += part
+        }
+    }
+
+    func bytes(_ count: Int) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+            fill(UnsafeMutableRawBufferPointer(buffer))
+            initialized = count
+        }
+    }
+}
+
+extension QUICSocketAddress {
+    init(_ address: llq_address) {
+        self.init(
+            high: address.high, low: address.low, port: address.port, scopeID: address.scope,
+            isIPv6: address.is_ipv6 != 0)
+    }
+
+    var shim: llq_address {
+        llq_address(high: high, low: low, scope: scopeID, port: port, is_ipv6: isIPv6 ? 1 : 0)
+    }
+}
+
+extension QUICPath {
+    init(_ path: llq_path) {
+        self.init(local: QUICSocketAddress(path.local), remote: QUICSocketAddress(path.remote))
+    }
+
+    var shim: llq_path { llq_path(local: local.shim, remote: remote.shim) }
+}

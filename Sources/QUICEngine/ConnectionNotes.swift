@@ -1,0 +1,162 @@
+import CQUICShim
+
+/// What ngtcp2's callbacks told becomes state and events.
+extension QUICEngineConnection {
+    private static let maxTickets = 16
+
+    func processNotes() {
+        var notes = context.takeNotes()
+        while !notes.isEmpty {
+            for note in notes { process(note) }
+            notes = context.takeNotes()
+        }
+    }
+
+    private func process(_ note: EngineNote) {
+        switch note {
+        case .handshakeCompleted: handshakeCompleted()
+        case .handshakeConfirmed: emit(.handshakeConfirmed)
+        case .earlyDataRejected: earlyDataRejected()
+        case .ticket: reportTicket()
+        case .streamOpened, .streamData, .streamAcknowledged, .streamReset, .stopSending, .streamClosed, .streamWindow:
+            processStream(note)
+        case .streamCredit(let bidirectional): streamCredit(bidirectional: bidirectional)
+        case .datagram(let bytes): received(datagram: bytes)
+        case .datagramAcknowledged(let id): emit(.datagramAcknowledged(id: id))
+        case .datagramLost(let id): emit(.datagramLost(id: id))
+        case .addressToken(let token): emit(.addressToken(token))
+        case .path(let path, let valid): emit(valid ? .pathValidated(path) : .pathFailed(path))
+        case .localIDAdded(let id):
+            localIDs.insert(id)
+            endpoint.addRoute(id, to: self)
+        case .localIDRemoved(let id):
+            localIDs.remove(id)
+            endpoint.removeRoute(id)
+        case .peerResetToken(let token, let active):
+            if active { learn(resetToken: token) } else { forget(resetToken: token) }
+        case .statelessReset: gotStatelessReset = true
+        case .versionNegotiation: break
+        case .containedFrame: endpoint.counters.containedFrames += 1
+        case .containedMessage: endpoint.counters.containedHandshakeMessages += 1
+        }
+    }
+
+    private func processStream(_ note: EngineNote) {
+        switch note {
+        case .streamOpened(let id):
+            _ = remoteStream(id)
+        case .streamData(let id, let bytes, let finished, let early):
+            guard let stream = remoteStream(id) ?? streams[UInt64(id)] else { return }
+            received(bytes, finished: finished, early: early, on: stream)
+        case .streamAcknowledged(let id, let count):
+            guard let stream = streams[UInt64(id)] else { return }
+            stream.sendBuffer.acknowledge(count)
+            reportWritable(stream)
+        case .streamReset(let id, let code):
+            guard let stream = streams[UInt64(id)], !stream.peerReset else { return }
+            stream.peerReset = true
+            dropUnread(stream)
+            emit(.streamReset(stream.id, code: code))
+            forgetIfDone(stream)
+        case .stopSending(let id, let code):
+            guard let stream = streams[UInt64(id)] else { return }
+            if stream.resetCode == nil { stream.resetCode = code }
+            stream.owesWritable = false
+            emit(.stopSending(stream.id, code: code))
+        case .streamClosed(let id):
+            guard let stream = streams[UInt64(id)] else { return }
+            stream.isClosed = true
+            stream.sendBuffer = SendBuffer()
+            emit(.streamClosed(stream.id))
+            forgetIfDone(stream)
+        case .streamWindow(let id):
+            guard let stream = streams[UInt64(id)] else { return }
+            stream.isBlocked = false
+            queueForSending(stream)
+        default:
+            assertionFailure("not a stream's note")
+        }
+    }
+
+    /// The stream, made and announced if the peer has just opened it; nil for one of ours.
+    private func remoteStream(_ id: Int64) -> EngineStream? {
+        let id = QUICStreamID(rawValue: UInt64(id))
+        guard id.isClientInitiated == isServer else { return nil }
+        if let stream = streams[id.rawValue] { return stream }
+        let stream = EngineStream(id: id, isLocal: false)
+        streams[id.rawValue] = stream
+        emit(.streamOpened(id))
+        return stream
+    }
+
+    private func received(_ bytes: [UInt8], finished: Bool, early: Bool, on stream: EngineStream) {
+        if stream.stopCode != nil || stream.peerReset {
+            if let shim, !bytes.isEmpty { llq_conn_extend_connection(shim, UInt64(bytes.count)) }
+            return
+        }
+        stream.receiveBuffer.append(bytes, early: early && handshake == nil)
+        if finished { stream.receiveBuffer.hasEnd = true }
+        guard !stream.readableReported, !bytes.isEmpty || finished else { return }
+        stream.readableReported = true
+        emit(.streamReadable(stream.id))
+    }
+
+    /// Hysteresis: a writer that was stopped is woken when half of the buffer is free.
+    private func reportWritable(_ stream: EngineStream) {
+        guard stream.owesWritable, stream.resetCode == nil,
+            stream.sendBuffer.count <= settings.streamSendBuffer / 2
+        else { return }
+        stream.owesWritable = false
+        emit(.streamWritable(stream.id))
+    }
+
+    func streamCredit(bidirectional: Bool) {
+        reopenStreams()
+        guard let shim, streamsToReopen.isEmpty, llq_conn_streams_left(shim, bidirectional ? 1 : 0) > 0 else { return }
+        if bidirectional {
+            guard owesStreamCredit.bidirectional else { return }
+            owesStreamCredit.bidirectional = false
+        } else {
+            guard owesStreamCredit.unidirectional else { return }
+            owesStreamCredit.unidirectional = false
+        }
+        emit(.streamsAvailable(bidirectional: bidirectional))
+    }
+
+    private func received(datagram: [UInt8]) {
+        receivedDatagrams.append(datagram)
+        if receivedDatagrams.count > settings.receivedDatagramLimit {
+            // The oldest is worth the least. Its event finds the next one in its place.
+            _ = receivedDatagrams.popFirst()
+            endpoint.counters.datagramFramesDropped += 1
+        } else {
+            endpoint.emitDatagram(from: self)
+        }
+    }
+
+    func learn(resetToken token: [UInt8]) {
+        resetTokens.insert(token)
+        endpoint.addResetToken(token, for: self)
+    }
+
+    private func forget(resetToken token: [UInt8]) {
+        resetTokens.remove(token)
+        endpoint.removeResetToken(token)
+    }
+
+    private func reportTicket() {
+        guard let shim, let handshake, ticketsReported < Self.maxTickets else { return }
+        var length = 0
+        guard let data = llq_tls_session(shim, &length) else { return }
+        defer { llq_free(data) }
+        var parameters = [UInt8](repeating: 0, count: 512)
+        let used = llq_conn_encode_early_parameters(shim, &parameters, parameters.count)
+        ticketsReported += 1
+        let ticket = SessionTicket(
+            session: Array(UnsafeBufferPointer(start: data, count: length)),
+            transportParameters: Array(parameters.prefix(used)),
+            serverName: client?.serverName ?? "", applicationProtocol: handshake.applicationProtocol ?? "",
+            expiresAt: llq_wall_clock() + UInt64(llq_tls_ticket_lifetime(shim)))
+        emit(.sessionTicket(ticket))
+    }
+}

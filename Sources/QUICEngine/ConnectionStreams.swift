@@ -1,0 +1,173 @@
+import CQUICShim
+
+/// What the owner does with streams and datagrams.
+extension QUICEngineConnection {
+    /// Opens a stream. nil: the peer allows no more now; `streamsAvailable` follows. Throws `closed`.
+    public func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? {
+        let shim = try alive()
+        var id: Int64 = -1
+        // Streams refused as 0-RTT must get their numbers back first.
+        guard streamsToReopen.isEmpty, llq_conn_open_stream(shim, bidirectional ? 1 : 0, &id) == 0 else {
+            if bidirectional { owesStreamCredit.bidirectional = true } else { owesStreamCredit.unidirectional = true }
+            return nil
+        }
+        let stream = EngineStream(id: QUICStreamID(rawValue: UInt64(id)), isLocal: true)
+        streams[stream.id.rawValue] = stream
+        if !isServer, handshake == nil { earlyStreams.append(stream) }
+        return stream.id
+    }
+
+    /// Buffers bytes to send.
+    /// - Returns: how many were accepted. If fewer than offered, `streamWritable` follows; `finish` counts only when all
+    ///   were accepted. Throws `closed`, `unknownStream`, `streamState`.
+    public func write(
+        _ bytes: UnsafeRawBufferPointer, to stream: QUICStreamID, finish: Bool
+    ) throws(QUICError) -> Int {
+        _ = try alive()
+        let state = try sendingStream(stream)
+        let room = max(0, settings.streamSendBuffer - state.sendBuffer.count)
+        let accepted = min(room, bytes.count)
+        if accepted > 0 { state.sendBuffer.append(UnsafeRawBufferPointer(rebasing: bytes[0..<accepted])) }
+        if accepted < bytes.count {
+            state.owesWritable = true
+        } else if finish {
+            state.isFinishing = true
+        }
+        queueForSending(state)
+        return accepted
+    }
+
+    /// Bytes that `write` would accept now; 0 for a stream that can't be written.
+    public func writableBytes(_ stream: QUICStreamID) -> Int {
+        guard !isClosed, let state = streams[stream.rawValue], state.sends, !state.isFinishing, state.resetCode == nil
+        else { return 0 }
+        return max(0, settings.streamSendBuffer - state.sendBuffer.count)
+    }
+
+    /// Copies received bytes out, in order, and lets the peer send as many more. What was received before the connection
+    /// closed can still be read. Throws `unknownStream`, also after the end was read.
+    public func read(
+        _ stream: QUICStreamID, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(QUICError) -> StreamRead {
+        guard let state = streams[stream.rawValue] else { throw unknown(stream) }
+        guard state.receives else {
+            throw QUICError(.streamState, "\(stream) only sends", advice: "Read from streams the peer opened.")
+        }
+        let result = state.receiveBuffer.read(into: buffer)
+        if state.receiveBuffer.count == 0 { state.readableReported = false }
+        if let shim, result.count > 0 {
+            if !state.isClosed { llq_conn_extend_stream(shim, Int64(stream.rawValue), UInt64(result.count)) }
+            llq_conn_extend_connection(shim, UInt64(result.count))
+            endpoint.schedule(self)
+        }
+        forgetIfDone(state)
+        return result
+    }
+
+    /// Bytes that `read` would return.
+    public func readableBytes(_ stream: QUICStreamID) -> Int { streams[stream.rawValue]?.receiveBuffer.count ?? 0 }
+
+    /// Whether bytes that are readable now came in 0-RTT packets: an attacker may have sent them again.
+    public func isEarly(_ stream: QUICStreamID) -> Bool { streams[stream.rawValue]?.receiveBuffer.isEarly ?? false }
+
+    /// Abandons our sending side; what wasn't sent is dropped. Does nothing on a stream that isn't sending.
+    public func reset(_ stream: QUICStreamID, code: UInt64) {
+        guard let shim, !isClosed, let state = streams[stream.rawValue], state.sends, state.resetCode == nil,
+            !state.isClosed
+        else { return }
+        state.resetCode = code
+        if !state.awaitsReopening { _ = llq_conn_reset_stream(shim, Int64(stream.rawValue), code) }
+        afterCall()
+    }
+
+    /// Asks the peer to send no more; what comes is dropped. Does nothing on a stream that isn't receiving.
+    public func stopSending(_ stream: QUICStreamID, code: UInt64) {
+        guard let shim, !isClosed, let state = streams[stream.rawValue], state.receives, state.stopCode == nil,
+            !state.peerReset
+        else { return }
+        state.stopCode = code
+        if !state.isClosed, !state.awaitsReopening {
+            _ = llq_conn_stop_sending(shim, Int64(stream.rawValue), code)
+        }
+        dropUnread(state)
+        forgetIfDone(state)
+        afterCall()
+    }
+
+    /// Queues a DATAGRAM frame.
+    /// - Parameter id: returned in `datagramAcknowledged` or `datagramLost`.
+    /// - Returns: false if the queue is full. Throws `datagramNotSupported`, `datagramTooLarge`, `closed`.
+    public func sendDatagram(_ bytes: UnsafeRawBufferPointer, id: UInt64) throws(QUICError) -> Bool {
+        _ = try alive()
+        guard let limit = maxDatagramSize else {
+            throw QUICError(
+                .datagramNotSupported, "The peer takes no datagrams, or the handshake isn't far enough",
+                advice: "Send on a stream.")
+        }
+        guard bytes.count <= limit else {
+            throw QUICError(
+                .datagramTooLarge, "A datagram of \(bytes.count) bytes doesn't fit; the path takes \(limit)",
+                advice: "Send on a stream, or less.")
+        }
+        guard datagramsToSend.count < settings.datagramQueueLimit else { return false }
+        datagramsToSend.append((id, Array(bytes)))
+        endpoint.schedule(self)
+        return true
+    }
+
+    /// The largest datagram the peer accepts on the present path; nil: none, or the handshake isn't far enough.
+    public var maxDatagramSize: Int? {
+        guard let shim, !isClosed else { return nil }
+        let frame = llq_conn_peer_datagram_limit(shim)
+        guard frame > 0 else { return nil }
+        // Short header with the longest connection ID and packet number, and the AEAD's tag; type and length of the frame.
+        let overhead = 1 + Int(LLQ_MAX_CID_LENGTH) + 4 + 16
+        let payload = min(Int(llq_conn_path_max_payload(shim)) - overhead, Int(min(frame, 65535)))
+        return max(0, payload - 3)
+    }
+
+    // MARK: -
+
+    func unknown(_ stream: QUICStreamID) -> QUICError {
+        QUICError(
+            .unknownStream, "There is no \(stream)", advice: "It was never opened, or it is closed and read to its end.")
+    }
+
+    private func sendingStream(_ id: QUICStreamID) throws(QUICError) -> EngineStream {
+        guard let state = streams[id.rawValue] else { throw unknown(id) }
+        guard state.sends, !state.isFinishing, state.resetCode == nil, !state.isClosed else {
+            throw QUICError(
+                .streamState, "\(id) can't be written: it only receives, or was finished or reset",
+                advice: "Open another stream.")
+        }
+        return state
+    }
+
+    func queueForSending(_ stream: EngineStream) {
+        guard stream.hasSomethingToSend, !stream.isQueued, !stream.isBlocked, !stream.awaitsReopening else { return }
+        stream.isQueued = true
+        sendRing.append(stream)
+        endpoint.schedule(self)
+    }
+
+    /// Gives up unread bytes; the peer may send as many more on other streams.
+    func dropUnread(_ stream: EngineStream) {
+        let dropped = stream.receiveBuffer.discard()
+        stream.readableReported = false
+        if let shim, dropped > 0 { llq_conn_extend_connection(shim, UInt64(dropped)) }
+    }
+
+    func forgetIfDone(_ stream: EngineStream) {
+        guard stream.isClosed, stream.isReadOut, streams.removeValue(forKey: stream.id.rawValue) != nil else { return }
+        let isLocal = stream.id.isClientInitiated != isServer
+        if let shim, !isLocal {
+            llq_conn_extend_max_streams(shim, stream.id.isBidirectional ? 1 : 0, 1)
+            endpoint.schedule(self)
+        }
+    }
+
+    private func afterCall() {
+        processNotes()
+        endpoint.schedule(self)
+    }
+}

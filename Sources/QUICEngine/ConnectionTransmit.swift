@@ -1,0 +1,221 @@
+import CQUICShim
+
+/// A connection writes its packets.
+extension QUICEngineConnection {
+    /// What one packet came to.
+    private enum Written {
+        case packet(length: Int, path: QUICPath, ecn: ECNCodepoint)
+        case nothing
+        case failed(Int32)
+    }
+
+    private static let maxSegments = 64
+    private static let maxRunLength = 65_000
+    private static let maxVectors = 16
+
+    /// Writes one GSO run.
+    /// - Returns: the run, or nil; and whether another may follow at once.
+    func produce(into buffer: UnsafeMutableRawBufferPointer, now: QUICInstant) -> (run: QUICTransmit?, more: Bool) {
+        guard let shim else { return (nil, false) }
+        advance(to: now)
+        if let held = heldPacket, held.bytes.count <= buffer.count {
+            heldPacket = nil
+            buffer.copyBytes(from: held.bytes)
+            return (
+                QUICTransmit(path: held.path, ecn: held.ecn, segmentSize: held.bytes.count, length: held.bytes.count),
+                true
+            )
+        }
+        let (run, more) = fill(buffer, shim: shim)
+        llq_conn_update_tx_time(shim, self.now.nanoseconds)
+        processNotes()
+        if pendingClose != nil, run == nil { return (finishClose(into: buffer), false) }
+        return (run, more || (pendingClose != nil))
+    }
+
+    private func fill(_ buffer: UnsafeMutableRawBufferPointer, shim: OpaquePointer) -> (QUICTransmit?, Bool) {
+        let largest = llq_conn_max_payload(shim)
+        let pathLargest = llq_conn_path_max_payload(shim)
+        let quantum = min(Self.maxSegments, max(1, llq_conn_send_quantum(shim) / max(largest, 1)))
+        var run: QUICTransmit?
+        var segments = 0
+        while true {
+            let offset = run?.length ?? 0
+            let room = min(buffer.count, Self.maxRunLength) - offset
+            guard room >= largest || run == nil else { return (run, true) }
+            let target = UnsafeMutableRawBufferPointer(rebasing: buffer[offset..<offset + min(room, largest)])
+            switch writePacket(into: target, shim: shim) {
+            case .nothing:
+                return (run, false)
+            case .failed(let code):
+                fail(code)
+                return (run, false)
+            case .packet(let length, let path, let ecn):
+                bytesSent += UInt64(length)
+                packetsSent += 1
+                guard var current = run else {
+                    run = QUICTransmit(path: path, ecn: ecn, segmentSize: length, length: length)
+                    segments = 1
+                    if segments >= quantum { return (run, true) }
+                    continue
+                }
+                // A probe larger than the path's packets travels alone.
+                let fits =
+                    current.path == path && current.ecn == ecn && length <= current.segmentSize
+                    && (current.segmentSize <= pathLargest || length == current.segmentSize)
+                guard fits else {
+                    heldPacket = (Array(target[0..<length]), path, ecn)
+                    return (run, true)
+                }
+                current.length += length
+                run = current
+                segments += 1
+                if segments >= quantum || length < current.segmentSize { return (run, true) }
+            }
+        }
+    }
+
+    /// Packs datagrams and streams in turn until the packet is full or nothing is left.
+    private func writePacket(into target: UnsafeMutableRawBufferPointer, shim: OpaquePointer) -> Written {
+        var tryDatagrams = true
+        var connectionBlocked: [EngineStream] = []
+        defer {
+            for stream in connectionBlocked where stream.hasSomethingToSend && !stream.isQueued {
+                stream.isQueued = true
+                sendRing.append(stream)
+            }
+        }
+        while true {
+            if tryDatagrams, !datagramsToSend.isEmpty {
+                if let written = writeDatagram(into: target, shim: shim, keepTrying: &tryDatagrams) { return written }
+                continue
+            }
+            if let stream = sendRing.popFirst() {
+                stream.isQueued = false
+                guard stream.hasSomethingToSend, !stream.isBlocked else { continue }
+                if let written = write(stream, into: target, shim: shim, connectionBlocked: &connectionBlocked) {
+                    return written
+                }
+                continue
+            }
+            return writeRest(into: target, shim: shim)
+        }
+    }
+
+    /// nil: the packet has room for more.
+    private func writeDatagram(
+        into target: UnsafeMutableRawBufferPointer, shim: OpaquePointer, keepTrying: inout Bool
+    ) -> Written? {
+        guard let datagram = datagramsToSend.first else { return nil }
+        var path = llq_path()
+        var ecn: UInt8 = 0
+        var accepted: Int32 = 0
+        let result = datagram.bytes.withUnsafeBufferPointer {
+            llq_conn_write_datagram(
+                shim, &path, &ecn, target.baseAddress?.assumingMemoryBound(to: UInt8.self), target.count, &accepted, 1,
+                datagram.id, $0.baseAddress, $0.count, now.nanoseconds)
+        }
+        if accepted != 0 {
+            _ = datagramsToSend.popFirst()
+            if handshake == nil { datagramsInFlightEarly.append(datagram.id) }
+        }
+        switch result {
+        case Int(LLQ_WRITE_MORE):
+            return nil
+        case Int(LLQ_NOT_NOW):
+            keepTrying = false
+            if handshake != nil {
+                // The path has become too small for it.
+                _ = datagramsToSend.popFirst()
+                emit(.datagramLost(id: datagram.id))
+                keepTrying = true
+            }
+            return nil
+        case 0:
+            return .nothing
+        case 1...:
+            return written(result, path, ecn)
+        default:
+            return .failed(Int32(result))
+        }
+    }
+
+    /// nil: the packet has room for more, or the stream can't send now.
+    private func write(
+        _ stream: EngineStream, into target: UnsafeMutableRawBufferPointer, shim: OpaquePointer,
+        connectionBlocked: inout [EngineStream]
+    ) -> Written? {
+        var path = llq_path()
+        var ecn: UInt8 = 0
+        var accepted = -1
+        let result = withUnsafeTemporaryAllocation(of: llq_vec.self, capacity: Self.maxVectors) { vectors in
+            let (count, bytes) = stream.sendBuffer.unsentVectors(vectors)
+            let finish = stream.isFinishing && bytes == stream.sendBuffer.unsent
+            let result = llq_conn_write_stream(
+                shim, &path, &ecn, target.baseAddress?.assumingMemoryBound(to: UInt8.self), target.count, &accepted, 1,
+                finish ? 1 : 0, Int64(stream.id.rawValue), vectors.baseAddress, count, now.nanoseconds)
+            if accepted >= 0 {
+                stream.sendBuffer.handOver(accepted)
+                if finish, accepted == bytes { stream.finWasSent = true }
+            }
+            return result
+        }
+        switch result {
+        case Int(LLQ_WRITE_MORE), 1...:
+            queueForSending(stream)
+            return result > 0 ? written(result, path, ecn) : nil
+        case Int(LLQ_STREAM_BLOCKED):
+            if llq_conn_data_left(shim) == 0 {
+                // No callback tells when the connection's window opens: it is tried again after each packet received.
+                connectionBlocked.append(stream)
+            } else {
+                stream.isBlocked = true
+            }
+            return nil
+        case Int(LLQ_STREAM_SHUT):
+            if stream.resetCode == nil { stream.resetCode = 0 }
+            return nil
+        case 0:
+            queueForSending(stream)
+            return .nothing
+        default:
+            return .failed(Int32(result))
+        }
+    }
+
+    private func writeRest(into target: UnsafeMutableRawBufferPointer, shim: OpaquePointer) -> Written {
+        var path = llq_path()
+        var ecn: UInt8 = 0
+        var accepted = -1
+        let result = llq_conn_write_stream(
+            shim, &path, &ecn, target.baseAddress?.assumingMemoryBound(to: UInt8.self), target.count, &accepted, 0, 0,
+            -1, nil, 0, now.nanoseconds)
+        if result > 0 { return written(result, path, ecn) }
+        return result == 0 ? .nothing : .failed(Int32(result))
+    }
+
+    private func written(_ length: Int, _ path: llq_path, _ ecn: UInt8) -> Written {
+        let mark = settings.ecn ? ECNCodepoint(rawValue: ecn) ?? .notECT : .notECT
+        return .packet(length: length, path: QUICPath(path), ecn: mark)
+    }
+
+    /// After what was buffered comes CONNECTION_CLOSE, and the connection is gone.
+    private func finishClose(into buffer: UnsafeMutableRawBufferPointer) -> QUICTransmit? {
+        guard let close = pendingClose, shim != nil else { return nil }
+        pendingClose = nil
+        let reason = Array(close.reason.utf8)
+        let packet = reason.withUnsafeBufferPointer {
+            writeClose(
+                llq_close(
+                    kind: Int32(LLQ_CLOSE_APPLICATION), code: close.code, reason: $0.baseAddress,
+                    reason_length: $0.count))
+        }
+        endpoint.retire(self, packet: packet, alreadySent: true)
+        guard let packet, packet.bytes.count <= buffer.count else { return nil }
+        bytesSent += UInt64(packet.bytes.count)
+        packetsSent += 1
+        buffer.copyBytes(from: packet.bytes)
+        return QUICTransmit(
+            path: packet.path, ecn: packet.ecn, segmentSize: packet.bytes.count, length: packet.bytes.count)
+    }
+}

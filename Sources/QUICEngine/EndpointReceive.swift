@@ -1,0 +1,249 @@
+import CQUICShim
+
+/// What the endpoint does with a datagram: route it, or accept, refuse or ignore who sent it.
+extension QUICEndpoint {
+    /// Takes one UDP payload. Bytes are copied as needed; nothing is kept of the buffer.
+    public func receive(
+        _ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+    ) {
+        counters.datagramsReceived += 1
+        counters.bytesReceived += UInt64(datagram.count)
+        guard let base = datagram.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            counters.garbageDatagrams += 1
+            return
+        }
+        var header = llq_header()
+        llq_decode(&header, base, datagram.count, layout.length)
+        guard Int(header.kind) != Int(LLQ_PACKET_INVALID) else {
+            counters.garbageDatagrams += 1
+            return
+        }
+        let id = ConnectionID(header.dcid)
+        switch routes[id] {
+        case .connection(let connection):
+            connection.receive(datagram, path: path, ecn: ecn, now: now)
+            return
+        case .closed(let closed):
+            if closed.shouldAnswer(), let packet = closed.packet {
+                sendLoose(packet.bytes, path: packet.path, ecn: packet.ecn)
+            }
+            return
+        case nil:
+            break
+        }
+        switch Int(header.kind) {
+        case Int(LLQ_PACKET_SHORT): receiveUnknownShort(datagram, path: path, ecn: ecn, id: id, now: now)
+        case Int(LLQ_PACKET_UNSUPPORTED_VERSION):
+            answerUnsupportedVersion(header, size: datagram.count, path: path, now: now)
+        default: receiveUnknownLong(datagram, path: path, ecn: ecn, now: now)
+        }
+    }
+
+    private func answerUnsupportedVersion(_ header: llq_header, size: Int, path: QUICPath, now: QUICInstant) {
+        // Never more than what came in (RFC 9000 section 6.1), and only as a server.
+        guard configuration.server != nil, size >= 1200, refusalLimit.allows(now: now) else {
+            counters.garbageDatagrams += 1
+            return
+        }
+        var packet = [UInt8](repeating: 0, count: 256)
+        var destination = header.scid
+        var source = header.dcid
+        let length = llq_write_version_negotiation(
+            &packet, packet.count, random.bytes(1)[0], &destination, &source)
+        guard length > 0 else { return }
+        counters.versionNegotiationsSent += 1
+        sendLoose(Array(packet.prefix(length)), path: path)
+    }
+
+    /// A stateless reset of a peer looks like this, and so does a packet of a connection we have forgotten.
+    private func receiveUnknownShort(
+        _ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, id: ConnectionID, now: QUICInstant
+    ) {
+        let tokenLength = Int(LLQ_RESET_TOKEN_LENGTH)
+        if datagram.count >= 21, let owner = resetTokenOwners[Array(datagram.suffix(tokenLength))] {
+            owner.receive(datagram, path: path, ecn: ecn, now: now)
+            return
+        }
+        counters.unknownConnectionIDs += 1
+        // Shorter than what came in, so that two endpoints can't answer each other for ever (RFC 9000 section 10.3.3).
+        let smallest = 5 + tokenLength
+        guard configuration.server != nil, datagram.count > smallest, resetLimit.allows(now: now) else { return }
+        var token = [UInt8](repeating: 0, count: tokenLength)
+        var cid = id.shim
+        guard llq_stateless_reset_token(&token, staticKey, staticKey.count, &cid) == 0 else { return }
+        let filler = random.bytes(min(datagram.count - 1, 43) - tokenLength)
+        var packet = [UInt8](repeating: 0, count: filler.count + tokenLength)
+        let length = llq_write_stateless_reset(&packet, packet.count, token, filler, filler.count)
+        guard length > 0 else { return }
+        counters.statelessResetsSent += 1
+        sendLoose(Array(packet.prefix(length)), path: path)
+    }
+
+    private func receiveUnknownLong(
+        _ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+    ) {
+        var initial = llq_initial()
+        guard let base = datagram.baseAddress?.assumingMemoryBound(to: UInt8.self), let server = configuration.server,
+            datagram.count >= 1200, llq_accept(&initial, base, datagram.count) == 0
+        else {
+            counters.garbageDatagrams += 1
+            return
+        }
+        guard acceptsConnections, connections.count < configuration.maxConnections,
+            handshakesInProgress < server.maxHandshakes
+        else {
+            refuse(initial, code: 0x02, path: path, now: now)
+            return
+        }
+        switch checkToken(initial, path: path, now: now) {
+        case .invalid:
+            refuse(initial, code: 0x0b, path: path, now: now)
+        case .none where mustRetry(server, path: path):
+            retry(initial, path: path, now: now)
+        case let address:
+            accept(initial, address: address, server: server, path: path, now: now)?
+                .receive(datagram, path: path, ecn: ecn, now: now)
+        }
+    }
+
+    private enum AddressProof {
+        case none
+        case invalid
+        case retry(original: ConnectionID)
+        case earlier
+    }
+
+    private func checkToken(_ initial: llq_initial, path: QUICPath, now: QUICInstant) -> AddressProof {
+        var remote = path.remote.shim
+        switch Int(llq_token_kind(initial.token, initial.token_length)) {
+        case Int(LLQ_TOKEN_RETRY):
+            var original = llq_cid()
+            var dcid = initial.dcid
+            let result = llq_verify_retry_token(
+                &original, initial.token, initial.token_length, staticKey, staticKey.count, initial.version, &remote,
+                &dcid, 10_000_000_000, now.nanoseconds)
+            return result == 0 ? .retry(original: ConnectionID(original)) : .invalid
+        case Int(LLQ_TOKEN_REGULAR):
+            let lifetime = configuration.server?.addressTokenLifetime ?? .seconds(0)
+            let result = llq_verify_regular_token(
+                initial.token, initial.token_length, staticKey, staticKey.count, &remote, lifetime.nanoseconds,
+                llq_wall_clock() &* 1_000_000_000)
+            // A token that doesn't hold is as good as none: the client may have moved.
+            return result == 0 ? .earlier : .none
+        default:
+            return .none
+        }
+    }
+
+    private func mustRetry(_ server: ServerConfiguration, path: QUICPath) -> Bool {
+        handshakesInProgress >= server.retryThreshold
+            || handshakesByAddress[path.remote.hostKey, default: 0] >= server.maxHandshakesPerAddress
+    }
+
+    private func refuse(_ initial: llq_initial, code: UInt64, path: QUICPath, now: QUICInstant) {
+        counters.connectionsRefused += 1
+        guard refusalLimit.allows(now: now) else { return }
+        var packet = [UInt8](repeating: 0, count: 256)
+        var destination = initial.scid
+        var source = initial.dcid
+        let length = llq_write_refusal(&packet, packet.count, initial.version, &destination, &source, code)
+        if length > 0 { sendLoose(Array(packet.prefix(length)), path: path) }
+    }
+
+    private func retry(_ initial: llq_initial, path: QUICPath, now: QUICInstant) {
+        let id = layout.make(random: random)
+        var source = id.shim
+        var original = initial.dcid
+        var destination = initial.scid
+        var remote = path.remote.shim
+        var token = [UInt8](repeating: 0, count: Int(LLQ_MAX_TOKEN_LENGTH))
+        let tokenLength = llq_retry_token(
+            &token, staticKey, staticKey.count, initial.version, &remote, &source, &original, now.nanoseconds)
+        guard tokenLength > 0 else { return }
+        var packet = [UInt8](repeating: 0, count: 512)
+        let length = llq_write_retry(
+            &packet, packet.count, initial.version, &destination, &source, &original, token, tokenLength)
+        guard length > 0 else { return }
+        counters.retriesSent += 1
+        sendLoose(Array(packet.prefix(length)), path: path)
+    }
+
+    private func accept(
+        _ initial: llq_initial, address: AddressProof, server: ServerConfiguration, path: QUICPath, now: QUICInstant
+    ) -> QUICEngineConnection? {
+        let id = layout.make(random: random)
+        let credentials = server.tls.current
+        let context = makeContext(ticketMasters: ticketMasters, keyLog: server.tls.keyLog)
+        guard
+            let shim = makeServerShim(
+                initial, id: id, address: address, server: server, credentials: credentials, context: context,
+                path: path, now: now)
+        else {
+            counters.connectionsRefused += 1
+            return nil
+        }
+        var objects: [AnyObject] = [credentials, priority]
+        if let antiReplay { objects.append(antiReplay) }
+        let connection = add(
+            client: nil, settings: server.transport, context: context, tlsObjects: objects, path: path, now: now)
+        connection.shim = shim
+        connection.localIDs = [id]
+        routes[id] = .connection(connection)
+        // The client uses its own choice until it has read ours.
+        let first = ConnectionID(initial.dcid)
+        connection.originalID = first
+        routes[first] = .connection(connection)
+        connection.countsAsHandshake = true
+        connection.handshakeAddressKey = path.remote.hostKey
+        handshakesInProgress += 1
+        handshakesByAddress[path.remote.hostKey, default: 0] += 1
+        counters.connectionsAccepted += 1
+        connection.emit(.accepted)
+        return connection
+    }
+
+    private func makeServerShim(
+        _ initial: llq_initial, id: ConnectionID, address: AddressProof, server: ServerConfiguration,
+        credentials: TLSCredentials, context: ConnectionContext, path: QUICPath, now: QUICInstant
+    ) -> OpaquePointer? {
+        var owner = context.owner
+        var clientID = initial.scid
+        var ownID = id.shim
+        var original = initial.dcid
+        var retryID = initial.dcid
+        var isRetry = false
+        var settings = server.transport.shim(now: now)
+        switch address {
+        case .retry(let first):
+            original = first.shim
+            isRetry = true
+            settings.token = initial.token
+            settings.token_length = initial.token_length
+        case .earlier:
+            settings.token = initial.token
+            settings.token_length = initial.token_length
+        case .none, .invalid:
+            break
+        }
+        var token = [UInt8](repeating: 0, count: Int(LLQ_RESET_TOKEN_LENGTH))
+        guard llq_stateless_reset_token(&token, staticKey, staticKey.count, &ownID) == 0 else { return nil }
+        var tls = llq_tls()
+        tls.credentials = UnsafeMutableRawPointer(credentials.pointer)
+        tls.priority = UnsafeMutableRawPointer(priority.pointer)
+        tls.anti_replay = antiReplay.map { UnsafeMutableRawPointer($0.pointer) }
+        tls.tickets = ticketMasters == nil ? 0 : 1
+        tls.ticket_lifetime = UInt32(TicketKeyRing.ticketLifetime)
+        tls.key_log = server.tls.keyLog == nil ? 0 : 1
+        var path = path.shim
+        var error: Int32 = 0
+        return alpn.withUnsafeBufferPointer { names in
+            tls.alpn = names.baseAddress
+            tls.alpn_length = names.count
+            return withUnsafePointer(to: &retryID) { retryID in
+                llq_conn_server_new(
+                    &owner, &clientID, &ownID, &original, isRetry ? retryID : nil, isRetry ? 1 : 0, initial.version,
+                    &path, token, &settings, &tls, &error)
+            }
+        }
+    }
+}

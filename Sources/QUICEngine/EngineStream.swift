@@ -1,0 +1,53 @@
+/// A stream's state in the engine.
+///
+/// ```
+/// sending:    open --write(finish)--> finishing --all acknowledged--> done
+///               \--reset, or the peer's STOP_SENDING--> reset --> done
+/// receiving:  open --FIN--> ended --read--> done
+///               \--the peer's RESET_STREAM--> reset       \--stopSending: what comes is dropped
+/// ```
+/// ngtcp2 closes a stream when both are done for the network; the engine forgets it when it is also read out.
+final class EngineStream {
+    let id: QUICStreamID
+    let sends: Bool
+    let receives: Bool
+
+    var sendBuffer = SendBuffer()
+    /// `finish` was accepted; and its FIN handed to ngtcp2.
+    var isFinishing = false
+    var finWasSent = false
+    /// Our reset, or the answer to the peer's STOP_SENDING.
+    var resetCode: UInt64?
+    /// A write was short: `streamWritable` is owed.
+    var owesWritable = false
+    /// It is in the connection's ring of streams with something to send.
+    var isQueued = false
+    /// The peer's flow control holds it back.
+    var isBlocked = false
+
+    var receiveBuffer = ReceiveBuffer()
+    var stopCode: UInt64?
+    var peerReset = false
+    /// `streamReadable` was reported and not yet answered by a read that emptied the buffer.
+    var readableReported = false
+
+    /// ngtcp2 has closed it.
+    var isClosed = false
+    /// 0-RTT was refused and the peer's limits don't allow it yet again.
+    var awaitsReopening = false
+
+    init(id: QUICStreamID, isLocal: Bool) {
+        self.id = id
+        sends = id.isBidirectional || isLocal
+        receives = id.isBidirectional || !isLocal
+    }
+
+    var hasSomethingToSend: Bool {
+        sends && resetCode == nil && !isClosed && (sendBuffer.unsent > 0 || (isFinishing && !finWasSent))
+    }
+
+    /// Nothing is left that the application could read.
+    var isReadOut: Bool {
+        !receives || peerReset || stopCode != nil || receiveBuffer.endWasRead
+    }
+}

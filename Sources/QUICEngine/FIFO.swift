@@ -1,0 +1,32 @@
+/// A first-in first-out queue over an array whose front moves.
+struct FIFO<Element> {
+    private var items: [Element?] = []
+    private var head = 0
+
+    var count: Int { items.count - head }
+    var isEmpty: Bool { head == items.count }
+
+    mutating func append(_ element: Element) { items.append(element) }
+
+    mutating func popFirst() -> Element? {
+        guard head < items.count else { return nil }
+        let element = items[head]
+        items[head] = nil
+        head += 1
+        if head == items.count {
+            items.removeAll(keepingCapacity: items.count <= 64)
+            head = 0
+        } else if head > 64, head > items.count / 2 {
+            items.removeFirst(head)
+            head = 0
+        }
+        return element
+    }
+
+    var first: Element? { head < items.count ? items[head] : nil }
+
+    mutating func removeAll() {
+        items.removeAll()
+        head = 0
+    }
+}

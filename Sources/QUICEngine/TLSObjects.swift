@@ -1,0 +1,166 @@
+import CGnuTLS
+import CQUICShim
+import Synchronization
+
+/// The TLS library's hashes.
+enum TLSHash {
+    static func hmacSHA512(key: [UInt8], data: [UInt8]) -> [UInt8]? {
+        var digest = [UInt8](repeating: 0, count: 64)
+        guard gnutls_hmac_fast(GNUTLS_MAC_SHA512, key, key.count, data, data.count, &digest) == 0 else { return nil }
+        return digest
+    }
+
+    static func sha256(_ data: UnsafeRawBufferPointer) -> [UInt8]? {
+        var digest = [UInt8](repeating: 0, count: 32)
+        guard gnutls_hash_fast(GNUTLS_DIG_SHA256, data.baseAddress, data.count, &digest) == 0 else { return nil }
+        return digest
+    }
+}
+
+/// What GnuTLS's numbers mean, as a cause in our errors.
+func tlsErrorName(_ code: Int32) -> String { String(cString: llq_tls_error_name(code)) }
+
+/// The cipher suites and groups offered, parsed once for the process.
+final class TLSPriority: @unchecked Sendable {
+    // Proof: the parsed list is never changed, and GnuTLS only reads it.
+    let pointer: OpaquePointer
+
+    private static let text =
+        "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305"
+        + ":-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:%DISABLE_TLS13_COMPAT_MODE"
+
+    private init(pointer: OpaquePointer) { self.pointer = pointer }
+
+    private static let cached: Result<TLSPriority, QUICError> = {
+        var priority: gnutls_priority_t?
+        let result = gnutls_priority_init(&priority, text, nil)
+        guard result == 0, let priority else {
+            return .failure(
+                QUICError(
+                    .internalError, "The TLS library refuses our cipher suites", cause: tlsErrorName(result),
+                    advice: "Check the system's crypto policy and the installed GnuTLS (3.7 or later)."))
+        }
+        return .success(TLSPriority(pointer: priority))
+    }()
+
+    static func shared() throws(QUICError) -> TLSPriority { try cached.get() }
+}
+
+/// A certificate with its key, or a set of trusted roots, as GnuTLS holds them. Freed with the last session that uses it.
+final class TLSCredentials: @unchecked Sendable {
+    // Proof: it is filled before anyone else sees it and only read afterwards, which GnuTLS allows from any thread.
+    let pointer: OpaquePointer
+
+    private init() throws(QUICError) {
+        var credentials: gnutls_certificate_credentials_t?
+        let result = gnutls_certificate_allocate_credentials(&credentials)
+        guard result == 0, let credentials else {
+            throw QUICError(
+                .internalError, "The TLS library has no memory", cause: tlsErrorName(result), advice: "Try again.")
+        }
+        pointer = credentials
+    }
+
+    deinit { gnutls_certificate_free_credentials(pointer) }
+
+    private var raw: OpaquePointer { pointer }
+
+    /// A server's.
+    static func server(_ source: TLSServerCredentials) throws(QUICError) -> TLSCredentials {
+        let credentials = try TLSCredentials()
+        let result = withDatum(source.certificateChainPEM) { certificate in
+            withDatum(source.privateKeyPEM) { key in
+                gnutls_certificate_set_x509_key_mem2(
+                    credentials.raw, certificate, key, GNUTLS_X509_FMT_PEM, nil, 0)
+            }
+        }
+        guard result >= 0 else {
+            throw QUICError(
+                .invalidCertificate, "The certificate and key can't be used", cause: tlsErrorName(result),
+                advice: "Check that both are PEM, that the key is not encrypted, and that it belongs to the first "
+                    + "certificate.")
+        }
+        return credentials
+    }
+
+    /// A client's.
+    static func client(_ verification: TLSClientVerification) throws(QUICError) -> TLSCredentials {
+        let credentials = try TLSCredentials()
+        switch verification {
+        case .systemRoots:
+            let result = gnutls_certificate_set_x509_system_trust(credentials.raw)
+            guard result > 0 else {
+                throw QUICError(
+                    .invalidConfiguration, "No system root certificates were found",
+                    cause: result < 0 ? tlsErrorName(result) : nil,
+                    advice: "Install the package ca-certificates, or name a certificate authority.")
+            }
+        case .certificateAuthority(let pem):
+            let result = withDatum(pem) {
+                gnutls_certificate_set_x509_trust_mem(credentials.raw, $0, GNUTLS_X509_FMT_PEM)
+            }
+            guard result > 0 else {
+                throw QUICError(
+                    .invalidCertificate, "The certificate authority can't be read",
+                    cause: result < 0 ? tlsErrorName(result) : "no certificate in it",
+                    advice: "Give one or more certificates in PEM.")
+            }
+        case .pinnedPublicKey(let hashes):
+            guard !hashes.isEmpty, hashes.allSatisfy({ $0.count == 32 }) else {
+                throw QUICError(
+                    .invalidConfiguration, "A public key pin must be 32 bytes: SHA-256 of the SubjectPublicKeyInfo",
+                    advice: "Give at least one pin of that length.")
+            }
+        case .insecureNoVerification:
+            break
+        }
+        return credentials
+    }
+
+    private static func withDatum(_ text: String, _ body: (UnsafePointer<gnutls_datum_t>) -> Int32) -> Int32 {
+        var bytes = Array(text.utf8)
+        return bytes.withUnsafeMutableBufferPointer { buffer in
+            var datum = gnutls_datum_t(data: buffer.baseAddress, size: UInt32(buffer.count))
+            return body(&datum)
+        }
+    }
+}
+
+/// GnuTLS's guard against copies of 0-RTT flights, over a store of ours that all loops share. One per endpoint:
+/// GnuTLS changes the object without a lock.
+final class AntiReplay {
+    let pointer: OpaquePointer
+    private let store: ReplayStore
+
+    /// Far longer than a ticket lives. When it has passed GnuTLS begins anew and refuses 0-RTT for tickets issued before.
+    private static let windowMilliseconds: UInt32 = 21 * 24 * 3600 * 1000
+    /// The store's key begins with the time GnuTLS began, which differs between loops.
+    private static let startTimeLength = 12
+
+    init(store: ReplayStore) throws(QUICError) {
+        var object: gnutls_anti_replay_t?
+        let result = gnutls_anti_replay_init(&object)
+        guard result == 0, let object else {
+            throw QUICError(
+                .internalError, "The TLS library has no memory", cause: tlsErrorName(result), advice: "Try again.")
+        }
+        pointer = object
+        self.store = store
+        gnutls_anti_replay_set_window(object, Self.windowMilliseconds)
+        gnutls_anti_replay_set_ptr(object, Unmanaged.passUnretained(store).toOpaque())
+        gnutls_anti_replay_set_add_function(object) { context, _, key, _ in
+            guard let context, let key, Int(key.pointee.size) > AntiReplay.startTimeLength else {
+                return GNUTLS_E_DB_ENTRY_EXISTS
+            }
+            let store = Unmanaged<ReplayStore>.fromOpaque(context).takeUnretainedValue()
+            let bytes = UnsafeBufferPointer(start: key.pointee.data, count: Int(key.pointee.size))
+            let now = llq_wall_clock()
+            let verdict = store.check(
+                Array(bytes[AntiReplay.startTimeLength...]), expiry: now + TicketKeyRing.ticketLifetime + 3600,
+                now: now)
+            return verdict == .fresh ? 0 : GNUTLS_E_DB_ENTRY_EXISTS
+        }
+    }
+
+    deinit { gnutls_anti_replay_deinit(pointer) }
+}
