@@ -47,7 +47,11 @@ let package = Package(
         .systemLibrary(
             name: "CNgtcp2", path: "CShims/CNgtcp2", pkgConfig: "libngtcp2_crypto_gnutls",
             providers: [.apt(["libngtcp2-dev", "libngtcp2-crypto-gnutls-dev"]), .brew(["libngtcp2"])]),
-        .target(name: "CQUICShim", dependencies: ["CGnuTLS", "CNgtcp2"], path: "CShims/CQUICShim"),
+        .target(
+            name: "CQUICShim", dependencies: ["CGnuTLS", "CNgtcp2"], path: "CShims/CQUICShim",
+            linkerSettings: [
+                .linkedLibrary("ngtcp2_crypto_gnutls"), .linkedLibrary("ngtcp2"), .linkedLibrary("gnutls"),
+            ]),
         .target(
             name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
         .target(
@@ -81,7 +85,7 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LonglineTestKit",
-            dependencies: ["LonglineSession", "LonglineWire", nioCore], swiftSettings: settings),
+            dependencies: ["LonglineSession", "LonglineWire", "QUICEngine", nioCore], swiftSettings: settings),
         .testTarget(
             name: "LonglineClientTests",
             dependencies: [
@@ -112,6 +116,8 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
+        .testTarget(
+            name: "QUICEngineTests", dependencies: ["LonglineTestKit", "QUICEngine"], swiftSettings: settings),
     ]
 )
 

@@ -19,7 +19,8 @@ enum ClientShim {
         case .insecureNoVerification: tls.verify = Int32(LLQ_VERIFY_NONE)
         }
         let ticket = client.usableTicket
-        let early = ticket != nil && client.earlyData && client.applicationProtocols.first == ticket?.applicationProtocol
+        let early =
+            ticket != nil && client.earlyData && client.applicationProtocols.first == ticket?.applicationProtocol
         // RFC 9000 section 7.2: at least 8 unpredictable bytes.
         let destination = random.bytes(18).withUnsafeBytes { ConnectionID($0) }
         var settings = client.transport.shim(now: now)

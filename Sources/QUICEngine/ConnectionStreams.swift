@@ -130,7 +130,8 @@ extension QUICEngineConnection {
 
     func unknown(_ stream: QUICStreamID) -> QUICError {
         QUICError(
-            .unknownStream, "There is no \(stream)", advice: "It was never opened, or it is closed and read to its end.")
+            .unknownStream, "There is no \(stream)", advice: "It was never opened, or it is closed and read to its end."
+        )
     }
 
     private func sendingStream(_ id: QUICStreamID) throws(QUICError) -> EngineStream {

@@ -176,7 +176,9 @@ extension QUICEngineConnection {
             if stream.resetCode == nil { stream.resetCode = 0 }
             return nil
         case 0:
-            queueForSending(stream)
+            // Congestion control or pacing holds it back: it stays in the ring, and the next packet received or the next
+            // deadline schedules the connection. Scheduling it here would make `pollTransmit` spin.
+            connectionBlocked.append(stream)
             return .nothing
         default:
             return .failed(Int32(result))
