@@ -6,11 +6,11 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 
-# Debian packages the build needs. The first line is Longline's own; the others are what a Swift toolchain links and
-# starts with, and are on most machines already.
+# Debian packages the build needs. The first line is Longline's own; the others are what a Swift toolchain starts and
+# links with, and are on most machines already.
 debian_packages=(
     libngtcp2-dev libngtcp2-crypto-gnutls-dev libgnutls28-dev libsqlite3-dev pkg-config
-    g++ libc6-dev git ca-certificates
+    g++ libc6-dev git ca-certificates libncurses6 libcurl4-openssl-dev libxml2
 )
 
 # Where these packages don't exist by those names, the build still works when pkg-config finds these.
@@ -48,6 +48,8 @@ missing_packages() {
     for package in "${debian_packages[@]}"; do
         dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed$' || echo "$package"
     done
+    # Swift's linker on Linux: part of binutils up to Debian 12, a package of its own from 13 on.
+    command -v ld.gold >/dev/null || echo binutils-gold
 }
 
 # Runs a command as root, through sudo when we are not.
