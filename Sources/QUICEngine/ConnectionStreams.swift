@@ -145,10 +145,18 @@ extension QUICEngineConnection {
     }
 
     func queueForSending(_ stream: EngineStream) {
-        guard stream.hasSomethingToSend, !stream.isQueued, !stream.isBlocked, !stream.awaitsReopening else { return }
+        if enqueue(stream) { endpoint.schedule(self) }
+    }
+
+    /// Puts a stream at the end of the ring, without asking for a turn: what a packet left over waits for one that comes.
+    @discardableResult
+    func enqueue(_ stream: EngineStream) -> Bool {
+        guard stream.hasSomethingToSend, !stream.isQueued, !stream.isBlocked, !stream.awaitsReopening else {
+            return false
+        }
         stream.isQueued = true
         sendRing.append(stream)
-        endpoint.schedule(self)
+        return true
     }
 
     /// Gives up unread bytes; the peer may send as many more on other streams.

@@ -80,10 +80,7 @@ extension QUICEngineConnection {
         var tryDatagrams = true
         var connectionBlocked: [EngineStream] = []
         defer {
-            for stream in connectionBlocked where stream.hasSomethingToSend && !stream.isQueued {
-                stream.isQueued = true
-                sendRing.append(stream)
-            }
+            for stream in connectionBlocked { enqueue(stream) }
         }
         while true {
             if tryDatagrams, !datagramsToSend.isEmpty {
@@ -162,7 +159,7 @@ extension QUICEngineConnection {
         }
         switch result {
         case Int(LLQ_WRITE_MORE), 1...:
-            queueForSending(stream)
+            enqueue(stream)
             return result > 0 ? written(result, path, ecn) : nil
         case Int(LLQ_STREAM_BLOCKED):
             if llq_conn_data_left(shim) == 0 {
