@@ -28,6 +28,7 @@ let package = Package(
         .target(
             name: "BenchmarkHarness", dependencies: [.product(name: "Histogram", package: "hdrhistogram-swift")],
             swiftSettings: settings),
+        benchmark("engine", [longline("QUICEngine")]),
         benchmark("wire", [longline("LonglineWire"), nioCore]),
     ]
 )
