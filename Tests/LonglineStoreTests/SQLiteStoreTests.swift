@@ -310,6 +310,31 @@ import Testing
 
     // MARK: Restored backups
 
+    @Test func `a backup of a running store is complete, and known as a backup when it is put back`() async throws {
+        let folder = try TemporaryFolder()
+        let database = folder.path + "/longline.db"
+        let copy = folder.path + "/backup.db"
+        var store = try open(folder.path)
+        let kept = try await store.enter(request(id: 1, "kept"))
+        try await store.backup(to: copy)
+        await #expect(throws: StoreError.self) { try await store.backup(to: copy) }
+        try await store.enter(request(id: 2, "lost"))
+        try await store.close()
+        #expect(!FileManager.default.fileExists(atPath: copy + "-wal"))
+
+        // Into the same inode, as `cp` does.
+        let handle = try #require(FileHandle(forWritingAtPath: database))
+        try handle.truncate(atOffset: 0)
+        try handle.write(contentsOf: Data(contentsOf: URL(fileURLWithPath: copy)))
+        try handle.close()
+        store = try open(folder.path, seed: 2)
+        #expect(store.wasRestored)
+        #expect(try await store.all(inbox("alice")).map(\.text) == ["kept"])
+        #expect(try await store.head(of: inbox("alice"))?.position.epoch != kept.position.epoch)
+        #expect(try await store.append(request(id: 1, "kept")) == .duplicate(kept))
+        try await store.close()
+    }
+
     @Test(arguments: ["old file put back", "whole folder put back", "identity removed"])
     func `a restored backup starts new epochs, and keeps ledger and log`(_ way: String) async throws {
         let folder = try TemporaryFolder()

@@ -14,26 +14,35 @@ import Testing
         let store = try SQLiteStore(settings, clock: clock.read, random: SeededRandom(seed: 1))
         var random = SeededRandom(seed: 5)
         var next: [Int: PublishID] = [:]
-        for step in 0..<300 {
-            let sender = Int(random.next() % 3)
-            next[sender, default: 0] += 1
-            let id = next[sender, default: 0]
-            try await store.enter(request("user\(sender)", id: id, timeToLive: random.next() % 3 * 100, "\(step)"))
-            clock.advance(1)
+        // Long enough that channels outgrow the cache's share of them.
+        for step in 0..<150 {
+            let batch = (0..<20).map { index in
+                let sender = Int(random.next() % 3)
+                next[sender, default: 0] += 1
+                return request(
+                    "user\(sender)", id: next[sender, default: 0], timeToLive: random.next() % 3 * 100,
+                    "\(step) \(index)")
+            }
+            #expect(!(await store.append(batch)).map(\.isEntered).contains(false))
+            clock.advance(2)
             if random.happens(0.05) {
-                _ = try await store.trim(inbox("user\(sender)"), keep: Retention(entries: Int(random.next() % 20)))
+                let keep = Retention(entries: 200 + Int(random.next() % 200))
+                _ = try await store.trim(inbox("user\(step % 3)"), keep: keep)
             }
         }
         for sender in 0..<3 {
             let key = inbox("user\(sender)")
             let head = try #require(try await store.head(of: key))
+            var pages = 0
             for after in 0...head.position.offset {
                 let cached = store.cache.page(
                     key, after: after, upTo: nil, maximumBytes: 20, maximumEntries: 7, now: clock.now)
                 guard let cached else { continue }
+                pages += 1
                 let stored = try await store.readUncached(key, after: after, maximumBytes: 20, now: clock.now)
                 #expect(cached.items == stored.items && cached.first == stored.first && cached.head == stored.head)
             }
+            #expect(pages > 0 && pages < Int(head.position.offset))
         }
         try await store.close()
     }

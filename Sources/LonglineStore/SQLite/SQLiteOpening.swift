@@ -1,3 +1,4 @@
+import Foundation
 import GRDB
 import Logging
 
@@ -102,6 +103,21 @@ enum SQLiteOpening {
         for (id, epoch) in zip(ids, epochs) {
             try statement.execute(arguments: [Int64(bitPattern: epoch), id])
         }
+    }
+
+    /// Copies the database into a new file that names no identity: whoever opens it knows that it is a copy.
+    static func copy(_ pool: DatabasePool, to path: String) throws {
+        guard !FileManager.default.fileExists(atPath: path) else {
+            throw StoreError(.unavailable, message: "\(path) exists", advice: "name a file that doesn't exist yet")
+        }
+        let copy = try DatabaseQueue(path: path)
+        try pool.backup(to: copy)
+        try copy.inDatabase { db in
+            try db.execute(sql: "PRAGMA journal_mode = DELETE")
+            try db.execute(sql: "PRAGMA synchronous = FULL")
+            try db.execute(sql: "UPDATE store SET identity = ''")
+        }
+        try copy.close()
     }
 
     private static func hex(_ value: UInt64) -> String {

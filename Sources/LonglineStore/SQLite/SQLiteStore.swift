@@ -78,6 +78,22 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         }
     }
 
+    /// Writes a consistent copy of the database as it is now, while the store goes on.
+    ///
+    /// The copy is one file, and opening it in this folder or another starts new epochs (it is a backup). It is durable on return.
+    /// - Parameter path: a file that does not exist yet.
+    public func backup(to path: String) async throws(StoreError) {
+        let (pool, directory) = (pool, directory)
+        let result: Result<Void, StoreError> = await withCheckedContinuation { continuation in
+            // Not on the tasks' threads: a large copy takes long.
+            DispatchQueue.global(qos: .utility).async {
+                let result = Result { try SQLiteOpening.copy(pool, to: path) }
+                continuation.resume(returning: result.mapError { SQLiteOpening.storeError($0, directory) })
+            }
+        }
+        try result.get()
+    }
+
     // MARK: The writer and the readers
 
     private func write<Value: Sendable>(
