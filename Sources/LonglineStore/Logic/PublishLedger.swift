@@ -30,7 +30,7 @@ public struct PublishLedger: Sendable {
     /// How many acknowledgements a ledger remembers: as many as a client may have unanswered.
     public static let remembered = FrameLimits.maximumUnacknowledged
     /// The highest ID: what a varint holds.
-    public static let maximumID: PublishID = 1 << 62 - 1
+    public static let maximumID: PublishID = FrameLimits.maximumNumber
 
     /// What the ledger says about a publish.
     public enum Verdict: Hashable, Sendable {
