@@ -13,6 +13,7 @@ if Context.environment["LONGLINE_STRICT"] == "1" {
     settings.append(.unsafeFlags(["-warnings-as-errors"]))
 }
 
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 let jwtKit = Target.Dependency.product(name: "JWTKit", package: "jwt-kit")
@@ -33,6 +34,7 @@ let package = Package(
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
@@ -82,6 +84,9 @@ let package = Package(
                 "LonglineLinks", "LonglineSession", "LonglineWire", deque, logging, nioCore, nioPosix,
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
+            swiftSettings: settings),
+        .executableTarget(
+            name: "longline", dependencies: ["LonglineClient", "LonglineWire", argumentParser, logging, nioCore],
             swiftSettings: settings),
         .target(
             name: "LonglineTestKit",

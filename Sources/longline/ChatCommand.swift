@@ -1,0 +1,142 @@
+import ArgumentParser
+import Foundation
+import LonglineClient
+import LonglineWire
+import NIOCore
+
+/// Talks: what is typed goes to a user or a room, what comes in is printed.
+struct ChatCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "chat", abstract: "Talk to a user or a room.",
+        discussion: """
+            Type a line to send it. Lines that begin with a slash are commands:
+              /to USER          talk to a user
+              /room ROOM        talk to a room you are in
+              /join ROOM        join a room (it is made when it doesn't exist), and talk to it
+              /leave ROOM       leave a room
+              /migrate [ADDR]   move the connection to a new port, or to another local address
+              /state            show the connection
+              /quit             end
+            """)
+
+    @OptionGroup var options: ClientOptions
+
+    @Option(name: .long, help: "The user to talk to at first.")
+    var to: String?
+
+    @Option(name: .long, help: "The room to join and talk to at first.")
+    var room: String?
+
+    func run() async throws {
+        let client = try options.makeClient { $0.confirmation = .explicit }
+        let background = Task { await show(client) }
+        defer { background.cancel() }
+        // A service that can't be reached now is no reason to stop: what is typed waits in the outbox.
+        try await client.start()
+        var chat = Conversation(client: client)
+        if let room { await chat.perform("/join \(room)") }
+        if let to { await chat.perform("/to \(to)") }
+        if chat.destination == nil { Terminal.note("say /to USER or /join ROOM first, /quit to end") }
+        for await line in Terminal.lines() {
+            guard await chat.perform(line) else { break }
+        }
+        await client.disconnect()
+    }
+
+    private func show(_ client: LonglineClient) async {
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for await state in client.states { Terminal.note(Terminal.describe(state)) }
+            }
+            group.addTask {
+                for await message in client.messages {
+                    print(Terminal.describe(message))
+                    message.confirm()
+                }
+            }
+            group.addTask {
+                for await notice in client.notices {
+                    switch notice {
+                    case .gap(let channel, _): Terminal.note("messages of \(channel) are gone from the service")
+                    case .refused(let channel, let error): Terminal.note("a message to \(channel): \(error)")
+                    case .observedAddress(let address): Terminal.note("now seen as \(address)")
+                    case .storageFailed(let error): Terminal.error(error)
+                    case .skipped, .published: break
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whom the lines go to, and what the commands do.
+private struct Conversation {
+    let client: LonglineClient
+    private(set) var destination: Destination?
+
+    init(client: LonglineClient) { self.client = client }
+
+    /// Takes one line.
+    /// - Returns: false when the user is done.
+    @discardableResult
+    mutating func perform(_ line: String) async -> Bool {
+        do {
+            guard line.hasPrefix("/") else {
+                try await send(line)
+                return true
+            }
+            let words = line.dropFirst().split(separator: " ", maxSplits: 1).map(String.init)
+            let argument = words.count > 1 ? words[1].trimmingCharacters(in: .whitespaces) : ""
+            switch words.first {
+            case "quit", "exit": return false
+            case "to": talk(to: try .user(argument))
+            case "room": talk(to: try .room(argument))
+            case "join":
+                let room = try RoomID(argument)
+                // Not awaited: without a connection the answer may take long, and typing goes on.
+                request("joined #\(room)") { client in _ = try await client.join(room) }
+                talk(to: .room(room))
+            case "leave":
+                let room = try RoomID(argument)
+                request("left #\(room)") { client in _ = try await client.leave(room) }
+                if destination == .room(room) { destination = nil }
+            case "migrate":
+                let local = argument.isEmpty ? nil : try SocketAddress(ipAddress: argument, port: 0)
+                request("moved") { client in try await client.migrate(to: local) }
+            case "state": Terminal.note(Terminal.describe(client.state))
+            default: Terminal.note("unknown command; /to, /room, /join, /leave, /migrate, /state, /quit")
+            }
+        } catch {
+            Terminal.error(error)
+        }
+        return true
+    }
+
+    private mutating func talk(to destination: Destination) {
+        self.destination = destination
+        Terminal.note("talking to \(destination)")
+    }
+
+    private func request(
+        _ success: String, _ body: @escaping @Sendable (LonglineClient) async throws -> Void
+    ) {
+        let client = client
+        Task {
+            do {
+                try await body(client)
+                Terminal.note(success)
+            } catch {
+                Terminal.error(error)
+            }
+        }
+    }
+
+    private func send(_ line: String) async throws {
+        guard !line.isEmpty else { return }
+        guard let destination else { return Terminal.note("say /to USER or /join ROOM first") }
+        let receipt = try await client.send(line, to: destination)
+        Task {
+            do { _ = try await receipt.acknowledged() } catch { Terminal.error(error) }
+        }
+    }
+}

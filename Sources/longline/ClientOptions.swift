@@ -1,0 +1,122 @@
+import ArgumentParser
+import Foundation
+import Logging
+import LonglineClient
+
+/// What every command needs that connects to a service.
+struct ClientOptions: ParsableArguments {
+    @Option(name: .long, help: "Where the service is: host:port. Give it several times to try several in order.")
+    var server: [String] = ["localhost:4433"]
+
+    @Option(name: .long, help: "A signed token; better in a file or in LONGLINE_TOKEN, where no process list shows it.")
+    var token: String?
+
+    @Option(name: .long, help: "A file that holds a signed token; it is read again for every new login.")
+    var tokenFile: String?
+
+    @Option(name: .long, help: "A shell command that prints a signed token, run for every new login.")
+    var tokenCommand: String?
+
+    @Option(name: .long, help: "Believe certificates of this authority (a PEM file) instead of the system's.")
+    var ca: String?
+
+    @Option(name: .long, help: "Believe only this public key: SHA-256 of its SubjectPublicKeyInfo, as 64 hex digits.")
+    var pin: [String] = []
+
+    @Flag(name: .long, help: "Believe anyone. Whoever is on the path can then read and change everything.")
+    var insecure = false
+
+    @Option(name: .long, help: "The name the certificate must carry, when it isn't the host's.")
+    var serverName: String?
+
+    @Option(
+        name: .long,
+        help: "A file that keeps the outbox, the cursors and the tickets. Without one they are lost at the end.")
+    var state: String?
+
+    @Option(name: .long, help: "How much to log to standard error: trace, debug, info, warning, error.")
+    var logLevel: String = "error"
+
+    func validate() throws {
+        if insecure && (ca != nil || !pin.isEmpty) {
+            throw ValidationError("--insecure and --ca or --pin contradict each other.")
+        }
+        for text in server where AccessPoint(text) == nil {
+            throw ValidationError("'\(text)' is not host:port.")
+        }
+        if Logger.Level(rawValue: logLevel) == nil {
+            throw ValidationError("'\(logLevel)' is no log level; use trace, debug, info, warning or error.")
+        }
+        for text in pin where Self.bytes(ofHex: text)?.count != 32 {
+            throw ValidationError("'\(text)' is not 64 hex digits.")
+        }
+    }
+
+    /// A client that is set up as the options say.
+    func makeClient(_ change: (inout LonglineClient.Configuration) -> Void = { _ in }) throws -> LonglineClient {
+        let storage: any ClientStorage =
+            if let state { try SQLiteClientStorage(path: state) } else { InMemoryClientStorage() }
+        var configuration = LonglineClient.Configuration(
+            accessPoints: server.compactMap { AccessPoint($0) }, trust: try trust(), storage: storage,
+            tokenProvider: try tokenProvider())
+        configuration.serverName = serverName
+        configuration.logger.logLevel = Logger.Level(rawValue: logLevel) ?? .error
+        configuration.agent = "longline-cli"
+        change(&configuration)
+        return try LonglineClient(configuration: configuration)
+    }
+
+    private func trust() throws -> Trust {
+        if insecure { return .insecureNoVerification }
+        if !pin.isEmpty { return .pinnedPublicKey(pin.compactMap(Self.bytes(ofHex:))) }
+        if let ca { return .certificateAuthority(pem: try Self.text(ofFile: ca, named: "certificate authority")) }
+        return .systemRoots
+    }
+
+    private func tokenProvider() throws -> LonglineClient.TokenProvider {
+        if let token { return { token } }
+        if let tokenFile {
+            return { try Self.text(ofFile: tokenFile, named: "token").trimmingCharacters(in: .whitespacesAndNewlines) }
+        }
+        if let tokenCommand { return { try await TokenCommand.run(tokenCommand) } }
+        if let token = ProcessInfo.processInfo.environment["LONGLINE_TOKEN"], !token.isEmpty { return { token } }
+        throw ValidationError(
+            "A token is missing. Make one with 'longline token', then give it with --token-file, --token-command, "
+                + "--token or LONGLINE_TOKEN.")
+    }
+
+    private static func text(ofFile path: String, named name: String) throws -> String {
+        do {
+            return try String(contentsOfFile: path, encoding: .utf8)
+        } catch {
+            throw ValidationError("The \(name) file \(path) can't be read: \(error.localizedDescription)")
+        }
+    }
+
+    private static func bytes(ofHex text: String) -> [UInt8]? {
+        let digits = text.compactMap(\.hexDigitValue)
+        guard digits.count == text.count, digits.count.isMultiple(of: 2) else { return nil }
+        return stride(from: 0, to: digits.count, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+    }
+}
+
+/// Runs a command that prints a token.
+private enum TokenCommand {
+    struct Failure: Error, CustomStringConvertible {
+        var status: Int32
+        var description: String { "the token command ended with status \(status)" }
+    }
+
+    static func run(_ command: String) async throws -> String {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/bin/sh")
+        process.arguments = ["-c", command]
+        let output = Pipe()
+        process.standardOutput = output
+        try process.run()
+        let data = output.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        guard process.terminationStatus == 0 else { throw Failure(status: process.terminationStatus) }
+        return String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+}

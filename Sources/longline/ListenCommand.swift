@@ -1,0 +1,76 @@
+import ArgumentParser
+import Foundation
+import LonglineClient
+import LonglineWire
+
+/// Prints what comes in, until it is ended.
+struct ListenCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "listen", abstract: "Print messages as they come.",
+        discussion:
+            "A message counts as processed once it is printed; with --state it isn't printed again by a later run.")
+
+    @OptionGroup var options: ClientOptions
+
+    @Option(name: .long, help: "A room to join first; may be given several times.")
+    var room: [String] = []
+
+    @Option(name: .long, help: "End after so many messages.")
+    var count: Int?
+
+    @Flag(name: .long, help: "One JSON object a line.")
+    var json = false
+
+    @Flag(name: .long, help: "Say on standard error what becomes of the connection.")
+    var states = false
+
+    func run() async throws {
+        let client = try options.makeClient { $0.ownMessages = .delivered }
+        let rooms = try room.map { try RoomID($0) }
+        let watcher = Task {
+            for await state in client.states {
+                if states { FileHandle.standardError.write(Data("* \(Terminal.describe(state))\n".utf8)) }
+                if case .stopped = state { return }
+            }
+        }
+        defer { watcher.cancel() }
+        try await client.connect()
+        for room in rooms { try await client.join(room) }
+        var left = count ?? .max
+        for await message in client.messages {
+            print(json ? try Self.json(message) : Terminal.describe(message))
+            message.confirm()
+            left -= 1
+            if left <= 0 { break }
+        }
+        if case .stopped(let code, let reason) = client.state {
+            throw ClientError(.stopped, message: reason, closeCode: code)
+        }
+        await client.disconnect()
+    }
+
+    private struct Line: Encodable {
+        var channel: String
+        var epoch: String
+        var offset: UInt64
+        var kind: String
+        var sender: String
+        var device: String
+        var recipient: String?
+        var time: UInt64
+        var text: String
+        var redelivered: Bool
+        var gapBefore: Bool
+    }
+
+    private static func json(_ message: Message) throws -> String {
+        let line = Line(
+            channel: message.channel.description, epoch: String(message.position.epoch, radix: 16),
+            offset: message.position.offset, kind: "\(message.kind)", sender: message.sender.description,
+            device: message.device.description, recipient: message.recipient?.description, time: message.time,
+            text: message.text, redelivered: message.redelivered, gapBefore: message.gapBefore != nil)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(line), as: UTF8.self)
+    }
+}

@@ -1,0 +1,70 @@
+import ArgumentParser
+import LonglineClient
+import LonglineWire
+
+/// Sends one message and waits until the service has it on its disk.
+struct SendCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "send", abstract: "Send a message and wait until the service has it.",
+        discussion: "With --state the message survives this process: a later run sends what this one could not.")
+
+    @OptionGroup var options: ClientOptions
+
+    @Option(name: .long, help: "The user to send to.")
+    var to: String?
+
+    @Option(name: .long, help: "The room to send to; it is joined first.")
+    var room: String?
+
+    @Option(name: .long, help: "Seconds the message is worth delivering; for ever without.")
+    var timeToLive: Double?
+
+    @Option(name: .long, help: "Give up after so many seconds without an answer.")
+    var timeout: Double = 30
+
+    @Argument(help: "The message; several words are joined by spaces.")
+    var text: [String]
+
+    func validate() throws {
+        guard (to == nil) != (room == nil) else { throw ValidationError("Give either --to or --room.") }
+        guard !text.isEmpty else { throw ValidationError("The message is missing.") }
+        guard timeout > 0, timeout < 1e9, timeToLive.map({ $0 > 0 && $0 < 1e9 }) ?? true else {
+            throw ValidationError("Times are seconds, more than 0.")
+        }
+    }
+
+    func run() async throws {
+        let client = try options.makeClient()
+        let message = text.joined(separator: " ")
+        let destination: Destination
+        if let to {
+            destination = try .user(to)
+        } else {
+            destination = try .room(room ?? "")
+        }
+        let published = try await withThrowingTaskGroup(of: Published?.self) { group in
+            group.addTask {
+                try await client.connect()
+                if case .room(let room) = destination { try await client.join(room) }
+                let life = timeToLive.map { Duration.seconds($0) }
+                return try await client.send(message, to: destination, timeToLive: life).acknowledged()
+            }
+            group.addTask {
+                try await Task.sleep(for: .seconds(timeout))
+                return nil
+            }
+            defer { group.cancelAll() }
+            return try await group.next() ?? nil
+        }
+        await client.disconnect()
+        guard let published else {
+            Terminal.error(
+                ClientError(
+                    .connectFailed, message: "no answer in \(timeout) s",
+                    advice: options.state == nil
+                        ? "the message is lost; --state keeps it" : "it waits in the state file"))
+            throw ExitCode.failure
+        }
+        print("entered at \(published.position.offset)")
+    }
+}

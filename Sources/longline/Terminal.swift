@@ -1,0 +1,76 @@
+import Foundation
+import LonglineClient
+import LonglineWire
+
+/// What the client commands print and read.
+enum Terminal {
+    /// Lines typed by the user, until the end of input.
+    ///
+    /// Reading blocks a thread of its own: the cooperative pool has none to spare.
+    static func lines() -> AsyncStream<String> {
+        AsyncStream { continuation in
+            let thread = Thread {
+                while let line = readLine() { continuation.yield(line) }
+                continuation.finish()
+            }
+            thread.start()
+        }
+    }
+
+    static func note(_ text: String) { print("* \(text)") }
+
+    static func error(_ error: any Error) {
+        FileHandle.standardError.write(Data("! \(error)\n".utf8))
+    }
+
+    /// One line about a state, for people.
+    static func describe(_ state: ConnectionState) -> String {
+        switch state {
+        case .disconnected: return "disconnected"
+        case .connecting(let attempt, let accessPoint):
+            return attempt == 1 ? "connecting to \(accessPoint)" : "connecting to \(accessPoint), attempt \(attempt)"
+        case .connected(let info):
+            var text = "connected to \(info.remoteAddress) in \(milliseconds(info.connectTime)) ms"
+            if info.earlyData { text += " (0-RTT)" } else if info.transportResumed { text += " (resumed)" }
+            if let local = info.localAddress { text += " from \(local)" }
+            return text + ", seen as \(info.observedAddress)"
+        case .migrating(let cause):
+            switch cause {
+            case .requested: return "moving to another path"
+            case .addressGone: return "the local address is gone, moving to another path"
+            case .noAnswer: return "the path doesn't answer, moving to another"
+            }
+        case .waiting(let delay, let reason): return "waiting \(milliseconds(delay)) ms: \(reason)"
+        case .stopped(let code, let reason): return "stopped by the service (\(code.rawValue)): \(reason)"
+        }
+    }
+
+    /// One line for a message.
+    static func describe(_ message: Message) -> String {
+        var text = ""
+        if message.gapBefore != nil { text += "[messages before this one are gone]\n" }
+        switch message.channel {
+        case .room(let room): text += "#\(room) "
+        case .user: break
+        }
+        switch message.kind {
+        case .joined: return text + "* \(message.sender) joined"
+        case .left: return text + "* \(message.sender) left"
+        case .message: break
+        }
+        text += "\(message.sender)"
+        if let recipient = message.recipient { text += " to \(recipient)" }
+        return text + ": \(printable(message.text))"
+    }
+
+    /// Text from others can't move the cursor or change colours.
+    private static func printable(_ text: String) -> String {
+        String(
+            String.UnicodeScalarView(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : $0 }))
+    }
+
+    static func milliseconds(_ duration: Duration) -> String {
+        let (seconds, attoseconds) = duration.components
+        return String(format: "%.1f", Double(seconds) * 1000 + Double(attoseconds) / 1e15)
+    }
+}

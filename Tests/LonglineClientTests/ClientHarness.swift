@@ -1,0 +1,76 @@
+import Foundation
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import NIOPosix
+import Synchronization
+
+@testable import LonglineClient
+
+/// A client on a fake service, with short delays and a seeded random source.
+struct ClientHarness {
+    let service = FakeService()
+    let client: LonglineClient
+    let tokens: Counter
+
+    init(
+        storage: any ClientStorage = InMemoryClientStorage(), seed: UInt64 = 1,
+        _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+    ) throws {
+        let tokens = Counter()
+        self.tokens = tokens
+        var configuration = LonglineClient.Configuration(
+            accessPoints: [AccessPoint(host: "one", port: 1), AccessPoint(host: "two", port: 2)], storage: storage
+        ) {
+            "token-\(tokens.increment())"
+        }
+        configuration.user = try UserID("alice")
+        configuration.backOff = BackOffPolicy(base: .milliseconds(1), maximum: .milliseconds(4))
+        configuration.watchesNetwork = false
+        configuration.logger.logLevel = .critical
+        change(&configuration)
+        client = try LonglineClient(
+            configuration: configuration, loop: MultiThreadedEventLoopGroup.singleton.next(), clock: .system,
+            connector: service, random: { SeededRandom(seed: seed) })
+    }
+
+    /// Waits for a state; the stream holds every state from the present one on.
+    func state(_ matches: @Sendable (ConnectionState) -> Bool) async -> ConnectionState? {
+        for await state in client.states where matches(state) { return state }
+        return nil
+    }
+
+    /// Lets everything that was handed to the client's loop take effect, and is on disk.
+    func settle() async throws {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+            Task {
+                try await client.run { driver in driver.afterDurable { _ in continuation.resume() } }
+            }
+        }
+    }
+}
+
+/// Counts from 1.
+final class Counter: Sendable {
+    private let value = Mutex(0)
+    func increment() -> Int {
+        value.withLock {
+            $0 += 1; return $0
+        }
+    }
+    var count: Int { value.withLock { $0 } }
+}
+
+/// A directory that goes with its owner.
+final class TemporaryDirectory: Sendable {
+    let path: String
+
+    init() throws {
+        path = NSTemporaryDirectory() + "/longline-client-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func file(_ name: String) -> String { path + "/" + name }
+}

@@ -1,0 +1,242 @@
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineClient
+
+@Suite("Sending and receiving", .timeLimit(.minutes(1)))
+struct DeliveryTests {
+    @Test("what is sent is entered once and in order, wherever the link is cut", arguments: [UInt64(1), 2, 3, 4, 5])
+    func cuts(seed: UInt64) async throws {
+        let harness = try ClientHarness(seed: seed)
+        var random = SeededRandom(seed: seed)
+        try await harness.client.connect()
+        var receipts: [SendReceipt] = []
+        for index in 0..<150 {
+            if index % 10 == 0 {
+                let cut = Int.random(in: 1...12, using: &random)
+                harness.service.state.withLock { $0.cutIn = $0.cutIn ?? cut }
+            }
+            receipts.append(try await harness.client.send("\(index)", to: .room("room\(index % 3)")))
+        }
+        for receipt in receipts { _ = try await receipt.acknowledged() }
+        let entered = harness.service.state.withLock { $0.entered }
+        #expect(entered.count == 150, "seed \(seed)")
+        for room in 0..<3 {
+            let channel = ChannelID.room(try RoomID("room\(room)"))
+            let texts = entered.filter { $0.channel == channel }.map { String(buffer: $0.publish.payload) }
+            #expect(texts == stride(from: room, to: 150, by: 3).map { "\($0)" }, "seed \(seed)")
+        }
+        #expect(await harness.client.statistics.waiting == 0)
+        await harness.client.disconnect()
+    }
+
+    @Test("a direct message goes to the sender's own inbox and names the recipient")
+    func direct() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        _ = try await harness.client.send("hi", to: .user("bob"), timeToLive: .seconds(5)).acknowledged()
+        let entered = try #require(harness.service.state.withLock { $0.entered.first })
+        #expect(entered.channel.description == "user/alice")
+        #expect(entered.publish.recipient?.description == "bob")
+        #expect((1...5000).contains(entered.publish.timeToLive))
+        await harness.client.disconnect()
+    }
+
+    @Test("a refusal for good fails its receipt, and what comes behind it is entered")
+    func refused() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.refusedPrefix = "bad" }
+        try await harness.client.connect()
+        let receipts = try await [
+            harness.client.send("one", to: .room("a")), harness.client.send("bad", to: .room("a")),
+            harness.client.send("two", to: .room("a")),
+        ]
+        _ = try await receipts[0].acknowledged()
+        let error = await #expect(throws: ClientError.self) { try await receipts[1].acknowledged() }
+        #expect(error?.code == .refused && error?.refusal == .forbidden)
+        _ = try await receipts[2].acknowledged()
+        await harness.client.disconnect()
+    }
+
+    @Test("an ID that was used with another tag leads to a new producer, and nothing is lost")
+    func renewedProducer() async throws {
+        let producer = ProducerID(high: 5, low: 6)
+        var state = StoredClientState()
+        state.producer = producer
+        state.connectNumber = 64
+        let storage = InMemoryClientStorage(state)
+        let harness = try ClientHarness(storage: storage)
+        harness.service.state.withLock { $0.spentProducer = producer }
+        try await harness.client.start()
+        let receipts = try await [
+            harness.client.send("one", to: .room("a")), harness.client.send("two", to: .room("b")),
+            harness.client.send("three", to: .room("a")),
+        ]
+        for receipt in receipts { _ = try await receipt.acknowledged() }
+        try await harness.settle()
+        let service = harness.service.state.withLock { $0 }
+        #expect(service.entered.map { String(buffer: $0.publish.payload) }.sorted() == ["one", "three", "two"])
+        #expect(service.entered.allSatisfy { $0.producer != producer })
+        let stored = await storage.load()
+        #expect(stored.producer == service.entered.first?.producer && stored.outbox.isEmpty)
+        await harness.client.disconnect()
+    }
+
+    @Test("the outbox survives the process: same producer, IDs and tags, and the numbering goes on")
+    func restart() async throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("client.sqlite")
+        do {
+            let storage = try SQLiteClientStorage(path: path)
+            let harness = try ClientHarness(storage: storage)
+            // Never connected: the messages are on disk all the same.
+            for index in 0..<5 { try await harness.client.send("\(index)", to: .room("a")) }
+            try await harness.settle()
+            try storage.close()
+        }
+        let storage = try SQLiteClientStorage(path: path)
+        let before = try await storage.load()
+        #expect(before.outbox.map(\.id) == [1, 2, 3, 4, 5])
+        let harness = try ClientHarness(storage: storage, seed: 2)
+        try await harness.client.connect()
+        _ = try await harness.client.send("5", to: .room("a")).acknowledged()
+        let entered = harness.service.state.withLock { $0.entered }
+        #expect(entered.map { String(buffer: $0.publish.payload) } == (0...5).map { "\($0)" })
+        #expect(entered.map(\.publish.id) == [1, 2, 3, 4, 5, 6])
+        #expect(entered.prefix(5).map(\.publish.tag) == before.outbox.map(\.tag))
+        #expect(entered.allSatisfy { $0.producer == before.producer })
+        try await harness.settle()
+        #expect(try await storage.load().outbox.isEmpty)
+        await harness.client.disconnect()
+    }
+
+    @Test("a storage that can't write refuses the message by name, and later ones don't wait for it")
+    func storageFails() async throws {
+        let storage = FailingStorage()
+        let harness = try ClientHarness(storage: storage)
+        try await harness.client.connect()
+        try await harness.settle()
+        await storage.fail(true)
+        let error = await #expect(throws: ClientError.self) { try await harness.client.send("x", to: .room("a")) }
+        #expect(error?.code == .storage)
+        await storage.fail(false)
+        _ = try await harness.client.send("y", to: .room("a")).acknowledged()
+        #expect(harness.service.state.withLock { $0.entered.map { String(buffer: $0.publish.payload) } } == ["y"])
+        await harness.client.disconnect()
+    }
+
+    @Test("messages come once and in order across cuts, and confirmed ones don't come again")
+    func receiving() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        let channel = ChannelID.room(try RoomID("a"))
+        var messages = harness.client.messages.makeAsyncIterator()
+        var texts: [String] = []
+        for index in 0..<60 {
+            if index % 20 == 19 { harness.service.cut() }
+            try harness.service.post("\(index)", in: channel)
+            if index >= 3, let message = await messages.next() { texts.append(message.text) }
+        }
+        while texts.count < 60, let message = await messages.next() { texts.append(message.text) }
+        #expect(texts == (0..<60).map { "\($0)" })
+        await harness.client.disconnect()
+    }
+
+    @Test("this device's own messages are hidden, and confirmed in their turn")
+    func ownMessages() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        try await harness.settle()
+        let own = try #require(await storage.load().producer)
+        let channel = ChannelID.room(try RoomID("a"))
+        try harness.service.post("other", in: channel)
+        try harness.service.post("mine", in: channel, producer: own)
+        try harness.service.post("last", in: channel)
+        var messages = harness.client.messages.makeAsyncIterator()
+        let first = try #require(await messages.next())
+        let second = try #require(await messages.next())
+        #expect([first.text, second.text] == ["other", "last"])
+        first.confirm()
+        try await harness.settle()
+        try await harness.settle()
+        #expect(await storage.load().cursors[channel]?.offset == 2)
+        await harness.client.disconnect()
+    }
+
+    @Test("an app's own cursors take the place of the client's")
+    func cursorStore() async throws {
+        struct Store: CursorStore {
+            var position: [ChannelID: Position]
+            func cursors() async throws -> [ChannelID: Position] { position }
+        }
+        let channel = ChannelID.room(try RoomID("a"))
+        var state = StoredClientState()
+        state.cursors[channel] = Position(epoch: FakeService.epoch, offset: 1)
+        let harness = try ClientHarness(storage: InMemoryClientStorage(state)) {
+            $0.cursorStore = Store(position: [channel: Position(epoch: FakeService.epoch, offset: 2)])
+        }
+        for index in 1...3 { try harness.service.post("\(index)", in: channel) }
+        try await harness.client.connect()
+        var messages = harness.client.messages.makeAsyncIterator()
+        #expect(await messages.next()?.text == "3")
+        await harness.client.disconnect()
+    }
+
+    @Test("a join that lost its link is asked again on the next one")
+    func joins() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.cutsRoomRequest = true }
+        try await harness.client.start()
+        let position = try await harness.client.join(RoomID("a"))
+        #expect(position.offset == 5)
+        #expect(harness.service.state.withLock { $0.rooms.count } == 2)
+        await harness.client.disconnect()
+        let error = await #expect(throws: ClientError.self) { try await harness.client.join(RoomID("a")) }
+        #expect(error?.code == .notConnected)
+    }
+
+    @Test("many joins at once are all answered")
+    func manyJoins() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for index in 0..<50 { group.addTask { _ = try await harness.client.join(RoomID("r\(index)")) } }
+            try await group.waitForAll()
+        }
+        #expect(harness.service.state.withLock { $0.rooms.count } == 50)
+        await harness.client.disconnect()
+    }
+
+    @Test("the user is read from the token when the app doesn't name it")
+    func userFromToken() async throws {
+        // {"sub":"carol"}
+        #expect(TokenSubject.read(from: "e30.eyJzdWIiOiJjYXJvbCJ9.sig")?.description == "carol")
+        for text in ["", "a.b", "a.b.c", "e30.e30.sig", "..."] { #expect(TokenSubject.read(from: text) == nil) }
+        let harness = try ClientHarness {
+            $0.user = nil
+            $0.tokenProvider = { "e30.eyJzdWIiOiJjYXJvbCJ9.sig" }
+        }
+        let error = await #expect(throws: ClientError.self) { try await harness.client.send("x", to: .user("bob")) }
+        #expect(error?.code == .unknownUser)
+        try await harness.client.connect()
+        let receipt = try await harness.client.send("x", to: .user("bob"))
+        #expect(receipt.channel.description == "user/carol")
+        await harness.client.disconnect()
+    }
+}
+
+/// A storage that fails on demand.
+private actor FailingStorage: ClientStorage {
+    private let inner = InMemoryClientStorage()
+    private var fails = false
+
+    func fail(_ fails: Bool) { self.fails = fails }
+    func load() async throws -> StoredClientState { await inner.load() }
+    func apply(_ changes: [StorageChange]) async throws {
+        if fails { throw ClientError(.storage, message: "the disk is full") }
+        await inner.apply(changes)
+    }
+}

@@ -1,0 +1,314 @@
+import LonglineLinks
+import LonglineSession
+import LonglineWire
+import NIOCore
+import Synchronization
+
+@testable import LonglineClient
+
+/// A service in memory: accepts, refuses, cuts and answers as a test says, and keeps a ledger by the protocol's rule.
+///
+/// Its links run on the client's loop; what tests ask and change is behind a lock.
+final class FakeService: LinkConnector {
+    /// What becomes of one attempt.
+    enum Answer: Sendable {
+        /// The connect is accepted.
+        case accept
+        /// No link comes up.
+        case fail(ClientError)
+        /// The link comes up, and the connect is answered by this.
+        case close(Close)
+        /// The link comes up, and nothing answers.
+        case silence
+        /// The TLS handshake fails.
+        case handshakeFailure
+    }
+
+    struct Entered: Equatable, Sendable {
+        var channel: ChannelID
+        var producer: ProducerID
+        var publish: Publish
+    }
+
+    struct State: Sendable {
+        /// Answers for the next attempts; afterwards every attempt is accepted.
+        var answers: [Answer] = []
+        var requests: [LinkRequest] = []
+        var connects: [Connect] = []
+        var entered: [Entered] = []
+        var refusals: [RefusalCode] = []
+        var acknowledged: [ChannelID: Offset] = [:]
+        var log: [ChannelID: [Deliver]] = [:]
+        var rooms: [RoomRequest] = []
+        var closes: [Close] = []
+        var migrations = 0
+        var migrationFails = false
+        /// Cut the link instead of answering when so many more publishes were entered.
+        var cutIn: Int?
+        /// Cut the link instead of answering the next room request.
+        var cutsRoomRequest = false
+        /// IDs of this producer are answered as used with another tag.
+        var spentProducer: ProducerID?
+        /// Refuse payloads that begin so.
+        var refusedPrefix: String?
+        var credentialExpiry: UInt64 = 0
+        var refreshed: [String] = []
+    }
+
+    let state = Mutex(State())
+    private let links = Mutex<[NIOLoopBound<FakeLink>]>([])
+    static let epoch: Epoch = 77
+
+    func open(
+        _ request: LinkRequest, on loop: any EventLoop, handler: any LinkHandler,
+        failed: @escaping (ClientError) -> Void
+    ) -> any LinkAttempt {
+        let answer = state.withLock { state -> Answer in
+            state.requests.append(request)
+            return state.answers.isEmpty ? .accept : state.answers.removeFirst()
+        }
+        let link = FakeLink(service: self, eventLoop: loop, handler: handler, answer: answer, request: request)
+        let bound = NIOLoopBound(link, eventLoop: loop)
+        links.withLock { $0.append(bound) }
+        let failed = NIOLoopBound(failed, eventLoop: loop)
+        loop.execute {
+            switch answer {
+            case .fail(let error): failed.value(error)
+            case .handshakeFailure: bound.value.end(.handshakeFailed("certificate"))
+            case .accept, .close, .silence: bound.value.establish()
+            }
+        }
+        return link
+    }
+
+    /// Cuts the newest link, as a lost network does that the transport noticed.
+    func cut() {
+        guard let link = links.withLock({ $0.last }) else { return }
+        link.eventLoop.execute { link.value.end(.failed("cut")) }
+    }
+
+    /// Says something on the newest link.
+    func send(_ frame: Frame, lane: LaneID = .control) {
+        guard let link = links.withLock({ $0.last }) else { return }
+        link.eventLoop.execute { link.value.deliver(frame, lane: lane) }
+    }
+
+    /// Enters a message of someone else, and delivers it on the newest link.
+    func post(_ text: String, in channel: ChannelID, producer: ProducerID = ProducerID(high: 9, low: 9)) throws {
+        let (sender, device) = (try UserID("zoe"), try DeviceID("d"))
+        state.withLock { state in
+            let offset = UInt64((state.log[channel]?.count ?? 0) + 1)
+            let entry = Entry(
+                offset: offset, previous: offset - 1, kind: .message, sender: sender, device: device,
+                producer: producer, publishID: offset, recipient: nil, origin: nil, time: 0, expiry: 0,
+                payload: ByteBuffer(string: text))
+            state.log[channel, default: []].append(Deliver(entry: entry, redelivered: false))
+        }
+        guard let link = links.withLock({ $0.last }) else { return }
+        link.eventLoop.execute { link.value.deliverLog() }
+    }
+}
+
+/// One link of the fake service; confined to the client's loop.
+final class FakeLink: MobileLink, LinkAttempt {
+    let kind = LinkKind.quic
+    let eventLoop: any EventLoop
+    let remoteAddress = "192.0.2.1:443"
+    private(set) var localAddress: SocketAddress?
+    private let service: FakeService
+    private var handler: (any LinkHandler)?
+    private let answer: FakeService.Answer
+    private let request: LinkRequest
+    private var lanes: [LaneID: ChannelID] = [:]
+    private var own: [ChannelID: LaneID] = [:]
+    private var sent: [ChannelID: Offset] = [:]
+    private var producer = ProducerID(high: 0, low: 0)
+    private var isConnected = false
+    private var isSilent = false
+
+    init(
+        service: FakeService, eventLoop: any EventLoop, handler: any LinkHandler, answer: FakeService.Answer,
+        request: LinkRequest
+    ) {
+        self.service = service
+        self.eventLoop = eventLoop
+        self.handler = handler
+        self.answer = answer
+        self.request = request
+        localAddress = try? SocketAddress(ipAddress: "192.0.2.77", port: 1000)
+    }
+
+    func establish() {
+        handler?.linkEstablished(self)
+        handler?.handshakeCompleted(
+            self,
+            info: LinkHandshake(
+                applicationProtocol: "longline/1", resumed: request.sessionTicket != nil,
+                earlyDataAccepted: request.earlyData, duration: .milliseconds(1)))
+        handler?.batchEnded(self)
+    }
+
+    func abandon() { handler = nil }
+
+    func end(_ reason: LinkCloseReason) {
+        let handler = handler
+        self.handler = nil
+        handler?.linkClosed(self, reason: reason)
+    }
+
+    func deliver(_ frame: Frame, lane: LaneID) {
+        guard !isSilent else { return }
+        handler?.received(frame, lane: lane, early: false, link: self)
+        handler?.batchEnded(self)
+    }
+
+    /// The client's frames are answered in a later turn, as by a peer.
+    private func reply(_ body: @escaping (FakeLink) -> Void) {
+        let bound = NIOLoopBound((self, body), eventLoop: eventLoop)
+        eventLoop.execute { bound.value.1(bound.value.0) }
+    }
+
+    private func laneFor(_ channel: ChannelID) -> LaneID {
+        if let lane = own[channel] { return lane }
+        let lane = LaneID(rawValue: UInt64(own.count + 1))
+        own[channel] = lane
+        deliver(.lane(LaneHeader(channel: channel, epoch: FakeService.epoch)), lane: lane)
+        return lane
+    }
+
+    // MARK: Link
+
+    func openLane(_ lane: LaneID) {}
+    func finishLane(_ lane: LaneID) { lanes[lane] = nil }
+    func isWritable(_ lane: LaneID) -> Bool { true }
+    func goSilent() { isSilent = true }
+
+    func close(_ code: CloseCode, reason: String) { reply { $0.end(.local) } }
+
+    var statistics: LinkStatistics {
+        LinkStatistics(
+            latestRTT: .zero, smoothedRTT: .zero, minimumRTT: .zero, congestionWindow: 0, bytesSent: 0,
+            bytesReceived: 0, packetsSent: 0, packetsReceived: 0, localAddress: "", remoteAddress: remoteAddress)
+    }
+
+    func migrate(to local: SocketAddress?, completed: @escaping (Result<Void, any Error>) -> Void) {
+        let fails = service.state.withLock { state in
+            state.migrations += 1
+            return state.migrationFails
+        }
+        reply { link in
+            if fails { return completed(.failure(ClientError(.migrationFailed, message: "no"))) }
+            link.localAddress = local ?? (try? SocketAddress(ipAddress: "192.0.2.77", port: 2000))
+            link.handler?.pathChanged(link)
+            completed(.success(()))
+        }
+    }
+
+    func send(_ frame: Frame, lane: LaneID) {
+        guard !isSilent else { return }
+        reply { $0.answer(frame, lane: lane) }
+    }
+
+    private func answer(_ frame: Frame, lane: LaneID) {
+        guard handler != nil else { return }
+        switch frame {
+        case .connect(let connect): answer(connect)
+        case .lane(let header): lanes[lane] = header.channel
+        case .publish(let publish): if let channel = lanes[lane] { enter(publish, in: channel) }
+        case .acknowledge(let acknowledge):
+            guard let channel = lanes[lane] else { return }
+            service.state.withLock { $0.acknowledged[channel] = acknowledge.offset }
+        case .join(let room), .leave(let room):
+            let cuts = service.state.withLock { state in
+                state.rooms.append(room)
+                defer { state.cutsRoomRequest = false }
+                return state.cutsRoomRequest
+            }
+            if cuts { return end(.failed("cut")) }
+            let position = Position(epoch: FakeService.epoch, offset: 5)
+            deliver(.roomAnswer(RoomAnswer(request: room.request, refusal: nil, position: position)), lane: .control)
+        case .refresh(let refresh): service.state.withLock { $0.refreshed.append(refresh.token) }
+        case .close(let close): service.state.withLock { $0.closes.append(close) }
+        case .ping(let ping):
+            deliver(.pong(Pong(nonce: ping.nonce, observedAddress: "198.51.100.1:1")), lane: .control)
+        default: break
+        }
+    }
+
+    private func answer(_ connect: Connect) {
+        let expiry = service.state.withLock { state in
+            state.connects.append(connect)
+            for cursor in connect.cursors { state.acknowledged[cursor.channel] = cursor.position.offset }
+            return state.credentialExpiry
+        }
+        switch answer {
+        case .silence, .fail, .handshakeFailure: return
+        case .close(let close): return deliver(.close(close), lane: .control)
+        case .accept: break
+        }
+        producer = connect.producer
+        isConnected = true
+        deliver(
+            .connected(
+                Connected(
+                    version: 1, session: 1, resumed: false, serverTime: 0, observedAddress: "198.51.100.1:1",
+                    credentialExpiry: expiry,
+                    limits: SessionLimits(
+                        maximumPayload: 15_000, channelWindow: 65_536, maximumUnacknowledged: 1024,
+                        minimumHeartbeat: 1000, idleTimeout: 30_000),
+                    cursorVersion: 0, channels: [])), lane: .control)
+        deliver(.ticket(Ticket(ticket: ByteBuffer(string: "resume"), expiry: .max)), lane: .control)
+        handler?.sessionTicketReceived(Array("tls".utf8), link: self)
+        deliverLog()
+    }
+
+    /// The ledger's rule: ID > last and after <= last is entered; anything else is answered as the protocol says.
+    private func enter(_ publish: Publish, in channel: ChannelID) {
+        enum Outcome { case answer(Frame), cut }
+        let producer = producer
+        let outcome = service.state.withLock { state -> Outcome in
+            let known = state.entered.filter { $0.channel == channel && $0.producer == producer }
+            let position = Position(epoch: FakeService.epoch, offset: publish.id)
+            func refuse(_ code: RefusalCode) -> Outcome {
+                state.refusals.append(code)
+                return .answer(.refused(Refused(id: publish.id, code: code, lastID: known.last?.publish.id ?? 0)))
+            }
+            if state.spentProducer == producer { return refuse(.idReused) }
+            if let prefix = state.refusedPrefix, String(buffer: publish.payload).hasPrefix(prefix) {
+                return refuse(.forbidden)
+            }
+            let last = known.last?.publish.id ?? 0
+            if publish.id <= last {
+                guard let row = known.first(where: { $0.publish.id == publish.id }) else {
+                    return refuse(.outcomeUnknown)
+                }
+                guard row.publish.tag == publish.tag else { return refuse(.idReused) }
+            } else {
+                if publish.after > last { return refuse(.outOfOrder) }
+                state.entered.append(FakeService.Entered(channel: channel, producer: producer, publish: publish))
+                if let left = state.cutIn {
+                    state.cutIn = left > 1 ? left - 1 : nil
+                    if left <= 1 { return .cut }
+                }
+            }
+            return .answer(.published(Published(id: publish.id, position: position, time: 1)))
+        }
+        switch outcome {
+        case .answer(let frame): deliver(frame, lane: laneFor(channel))
+        case .cut: end(.failed("cut"))
+        }
+    }
+
+    /// Sends what the log holds beyond what was sent and acknowledged.
+    func deliverLog() {
+        guard isConnected, handler != nil else { return }
+        let (log, acknowledged) = service.state.withLock { ($0.log, $0.acknowledged) }
+        for (channel, entries) in log {
+            let from = max(sent[channel] ?? 0, acknowledged[channel] ?? 0)
+            for entry in entries where entry.entry.offset > from {
+                deliver(.deliver(entry), lane: laneFor(channel))
+                sent[channel] = entry.entry.offset
+            }
+        }
+    }
+}

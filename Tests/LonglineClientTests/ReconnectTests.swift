@@ -1,0 +1,273 @@
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineClient
+
+@Suite("Reconnecting", .timeLimit(.minutes(1)))
+struct ReconnectTests {
+    @Test("connects with a token first and with the ticket afterwards, in the first flight")
+    func ticketAfterToken() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        harness.service.cut()
+        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        try await harness.client.connect()
+        let state = harness.service.state.withLock { $0 }
+        #expect(state.connects.map(\.credential) == [.token("token-1"), .ticket(ByteBuffer(string: "resume"))])
+        #expect(state.connects.map(\.connectNumber) == [1, 2])
+        #expect(state.requests.map(\.earlyData) == [false, true])
+        #expect(state.requests.map(\.sessionTicket) == [nil, Array("tls".utf8)])
+        #expect(harness.tokens.count == 1)
+        await harness.client.disconnect()
+    }
+
+    @Test("a refused ticket costs one round trip: the token is next")
+    func refusedTicket() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        harness.service.state.withLock { $0.answers = [.close(Close(code: .ticketRejected))] }
+        harness.service.cut()
+        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        try await harness.client.connect()
+        let credentials = harness.service.state.withLock { $0.connects.map(\.credential) }
+        #expect(credentials.last == .token("token-2"))
+        await harness.client.disconnect()
+    }
+
+    @Test(
+        "codes that say stop, stop",
+        arguments: [CloseCode.versionUnsupported, .replaced, .forbidden, .loggedOut, .malformedFrame])
+    func stops(code: CloseCode) async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.answers = [.close(Close(code: code, reason: "because"))] }
+        let error = await #expect(throws: ClientError.self) { try await harness.client.connect() }
+        #expect(error?.code == .stopped && error?.closeCode == code)
+        guard case .stopped(code, "because") = harness.client.state else {
+            Issue.record("the state is \(harness.client.state)")
+            return
+        }
+        // The app acted, and connects again.
+        try await harness.client.connect()
+        #expect(harness.service.state.withLock { $0.requests.count } == 2)
+        await harness.client.disconnect()
+    }
+
+    @Test("a redirect is followed to the named access point")
+    func redirect() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock {
+            $0.answers = [.close(Close(code: .redirect, retryAfter: 2, accessPoint: "three:3"))]
+        }
+        try await harness.client.connect()
+        let hosts = harness.service.state.withLock { $0.requests.map(\.accessPoint.host) }
+        #expect(hosts == ["one", "three"])
+        await harness.client.disconnect()
+    }
+
+    @Test("access points are tried in order, and one that doesn't answer is left in time")
+    func accessPoints() async throws {
+        let harness = try ClientHarness { $0.connectTimeout = .milliseconds(20) }
+        harness.service.state.withLock {
+            $0.answers = [.silence, .fail(ClientError(.connectFailed, message: "no such name")), .silence]
+        }
+        try await harness.client.connect()
+        let hosts = harness.service.state.withLock { $0.requests.map(\.accessPoint.host) }
+        #expect(hosts == ["one", "two", "one", "two"])
+        #expect(await harness.client.statistics.failedAttempts == 3)
+        await harness.client.disconnect()
+    }
+
+    @Test("a TLS ticket that breaks the handshake is not used again")
+    func brokenTicket() async throws {
+        let harness = try ClientHarness { $0.accessPoints = [AccessPoint(host: "one", port: 1)] }
+        try await harness.client.connect()
+        harness.service.state.withLock { $0.answers = [.handshakeFailure] }
+        harness.service.cut()
+        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        try await harness.client.connect()
+        let tickets = harness.service.state.withLock { $0.requests.map(\.sessionTicket) }
+        #expect(tickets == [nil, Array("tls".utf8), nil])
+        await harness.client.disconnect()
+    }
+
+    @Test("a failing token provider is asked again, with back-off")
+    func tokenProvider() async throws {
+        struct Down: Error {}
+        let calls = Counter()
+        let harness = try ClientHarness {
+            $0.tokenProvider = {
+                if calls.increment() < 3 { throw Down() }
+                return "token"
+            }
+        }
+        try await harness.client.connect()
+        #expect(calls.count == 3)
+        await harness.client.disconnect()
+    }
+
+    @Test("a token is renewed within the session before its time is over")
+    func refresh() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.credentialExpiry = 1 }
+        try await harness.client.connect()
+        while harness.service.state.withLock({ $0.refreshed }).isEmpty { await Task.yield() }
+        #expect(harness.service.state.withLock { $0.refreshed.first } == "token-2")
+        await harness.client.disconnect()
+    }
+
+    @Test("disconnecting tells the service what was confirmed, then says goodbye")
+    func farewell() async throws {
+        let harness = try ClientHarness { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        let channel = ChannelID.room(try RoomID("a"))
+        try harness.service.post("hello", in: channel)
+        var messages = harness.client.messages.makeAsyncIterator()
+        let message = try #require(await messages.next())
+        message.confirm()
+        await harness.client.disconnect()
+        let closes = harness.service.state.withLock { $0.closes }
+        #expect(closes.map(\.code) == [.normal])
+        #expect(await messages.next() == nil, "the sequence ends with the connection")
+        try await harness.client.connect()
+        #expect(harness.service.state.withLock { $0.acknowledged[channel] } == 1)
+        await harness.client.disconnect()
+    }
+
+    @Test("a client that is let go of closes its connection")
+    func released() async throws {
+        let service: FakeService
+        do {
+            let harness = try ClientHarness()
+            service = harness.service
+            try await harness.client.connect()
+        }
+        while service.state.withLock({ $0.closes }).isEmpty { await Task.yield() }
+    }
+
+    @Test("the wait for a connection ends with its task, the client goes on")
+    func cancelledWait() async throws {
+        let harness = try ClientHarness { $0.connectTimeout = .seconds(60) }
+        harness.service.state.withLock { $0.answers = [.silence] }
+        let task = Task { try await harness.client.connect() }
+        _ = await harness.state { if case .connecting = $0 { true } else { false } }
+        task.cancel()
+        await #expect(throws: (any Error).self) { try await task.value }
+        if case .disconnected = harness.client.state { Issue.record("cancelling a wait must not disconnect") }
+        await harness.client.disconnect()
+    }
+}
+
+@Suite("Moving between paths", .timeLimit(.minutes(1)))
+struct MigrationTests {
+    @Test("a move on demand keeps the session and shows the new address")
+    func onDemand() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        try await harness.client.migrate(to: SocketAddress(ipAddress: "192.0.2.78", port: 5))
+        guard case .connected(let info) = harness.client.state else {
+            Issue.record("the state is \(harness.client.state)")
+            return
+        }
+        #expect(info.localAddress == "192.0.2.78:5")
+        let statistics = await harness.client.statistics
+        #expect(statistics.migrations == 1 && statistics.connects == 1)
+        await harness.client.disconnect()
+    }
+
+    @Test("a move that fails is told, and the old path goes on")
+    func failed() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.migrationFails = true }
+        try await harness.client.connect()
+        let error = await #expect(throws: ClientError.self) { try await harness.client.rebind() }
+        #expect(error?.code == .migrationFailed)
+        #expect(harness.client.state.isConnected)
+        let receipt = try await harness.client.send("still there", to: .room("a"))
+        _ = try await receipt.acknowledged()
+        await harness.client.disconnect()
+    }
+
+    @Test("without a connection there is nothing to move")
+    func notConnected() async throws {
+        let harness = try ClientHarness()
+        let error = await #expect(throws: ClientError.self) { try await harness.client.rebind() }
+        #expect(error?.code == .notConnected)
+    }
+
+    @Test("when the local address is gone the connection moves; another address doesn't matter")
+    func addressGone() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        let other = try #require(AddressChange(from: ["10.0.0.9", "192.0.2.77"], to: ["192.0.2.77"]))
+        let own = try #require(AddressChange(from: ["192.0.2.77"], to: ["192.0.2.99"]))
+        try await harness.client.run { $0.addressesChanged(other) }
+        try await harness.settle()
+        #expect(harness.service.state.withLock { $0.migrations } == 0)
+        var states = harness.client.states.makeAsyncIterator()
+        try await harness.client.run { $0.addressesChanged(own) }
+        // Depending on this machine's routes the connection moves, or is left for a new one: never nothing.
+        _ = await states.next()
+        _ = await states.next()
+        let state = harness.service.state.withLock { $0 }
+        #expect(state.migrations == 1 || state.requests.count == 2)
+        await harness.client.disconnect()
+    }
+
+    @Test("an attempt whose address is gone starts again at once")
+    func whileConnecting() async throws {
+        let harness = try ClientHarness { $0.connectTimeout = .seconds(60) }
+        harness.service.state.withLock { $0.answers = [.silence] }
+        try await harness.client.start()
+        _ = await harness.state { if case .connecting = $0 { true } else { false } }
+        while harness.service.state.withLock({ $0.connects }).isEmpty { await Task.yield() }
+        let change = try #require(AddressChange(from: ["192.0.2.77"], to: ["192.0.2.99"]))
+        try await harness.client.run { $0.addressesChanged(change) }
+        try await harness.client.connect()
+        #expect(harness.service.state.withLock { $0.requests.count } == 2)
+        await harness.client.disconnect()
+    }
+
+    @Test("a new address ends the wait for the next attempt")
+    func whileWaiting() async throws {
+        let harness = try ClientHarness {
+            $0.backOff = BackOffPolicy(base: .seconds(3600), maximum: .seconds(3600))
+            $0.accessPoints = [AccessPoint(host: "one", port: 1)]
+        }
+        harness.service.state.withLock { $0.answers = [.fail(ClientError(.connectFailed, message: "no network"))] }
+        try await harness.client.start()
+        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        let change = try #require(AddressChange(from: [], to: ["192.0.2.99"]))
+        try await harness.client.run { $0.addressesChanged(change) }
+        try await harness.client.connect()
+        await harness.client.disconnect()
+    }
+
+    @Test("a path that stops to answer is changed, then left")
+    func silentPath() async throws {
+        let harness = try ClientHarness {
+            $0.heartbeat.interval = .milliseconds(20)
+            $0.heartbeat.answerTimeout = .milliseconds(20)
+        }
+        try await harness.client.connect()
+        try await harness.client.simulateOutage()
+        let receipt = try await harness.client.send("through the tunnel", to: .room("a"))
+        _ = try await receipt.acknowledged()
+        let state = harness.service.state.withLock { $0 }
+        #expect(state.migrations >= 1 && state.requests.count >= 2)
+        await harness.client.disconnect()
+    }
+
+    @Test("the difference between two views of the addresses")
+    func difference() {
+        #expect(AddressChange(from: ["a", "b"], to: ["b", "a"]) == nil)
+        let change = AddressChange(from: ["a", "b"], to: ["b", "c"])
+        #expect(change?.gone == ["a"] && change?.new == ["c"])
+    }
+
+    @Test("the route to this machine itself starts at the loopback address")
+    func route() throws {
+        #expect(RouteProbe.localAddress(towards: "127.0.0.1:9")?.ipAddress == "127.0.0.1")
+        #expect(RouteProbe.localAddress(towards: "no address") == nil)
+    }
+}

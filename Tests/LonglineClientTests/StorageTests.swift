@@ -1,0 +1,112 @@
+import Foundation
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineClient
+
+@Suite("Durable state")
+struct StorageTests {
+    /// A change of every kind, drawn at random.
+    private func change(_ random: inout SeededRandom, rows: inout [PublishID]) throws -> StorageChange {
+        func number() -> UInt64 { random.next() }
+        let channel =
+            random.happens(0.5)
+            ? ChannelID.room(try RoomID("r\(Int.random(in: 0..<3, using: &random))")) : .user(try UserID("u"))
+        let point = "host:\(Int.random(in: 1...3, using: &random))"
+        let secret =
+            random.happens(0.3)
+            ? nil : StoredSecret(bytes: [1, 2, UInt8(truncatingIfNeeded: number())], expiry: number())
+        switch Int.random(in: 0..<14, using: &random) {
+        case 0 where random.happens(0.1):
+            rows = []
+            return .producer(ProducerID(high: number(), low: number()))
+        case 0, 1, 2, 3, 4:
+            let id = (rows.last ?? 0) + UInt64.random(in: 1...3, using: &random)
+            rows.append(id)
+            return .insert(
+                StoredPublish(
+                    id: id, tag: number(), after: rows.dropLast().last ?? 0, channel: channel,
+                    recipient: random.happens(0.5) ? try UserID("bob") : nil, timeToLive: number(),
+                    queuedAt: number(), payload: ByteBuffer(bytes: [UInt8(truncatingIfNeeded: number())])))
+        case 5: return rows.isEmpty ? .lastID(number()) : .rechain(rows[0], after: 0)
+        case 6: return rows.isEmpty ? .lastID(number()) : .remove(rows.removeFirst())
+        case 7: return .chain(channel, number())
+        case 8: return .connectNumber(number())
+        case 9: return .cursor(channel, Position(epoch: number(), offset: number()))
+        case 10: return .cursorVersion(number())
+        case 11: return .resumeTicket(secret)
+        case 12: return .transportTicket(point, secret)
+        default: return .addressToken(point, secret?.bytes)
+        }
+    }
+
+    @Test("a file holds what memory holds, through every reopening", arguments: 1...8)
+    func model(seed: UInt64) async throws {
+        var random = SeededRandom(seed: seed)
+        let directory = try TemporaryDirectory()
+        let path = directory.file("client.sqlite")
+        let model = InMemoryClientStorage()
+        var rows: [PublishID] = []
+        for _ in 0..<6 {
+            let storage = try SQLiteClientStorage(path: path)
+            for _ in 0..<10 {
+                var batch: [StorageChange] = []
+                for _ in 0..<Int.random(in: 1...5, using: &random) { batch.append(try change(&random, rows: &rows)) }
+                try await storage.apply(batch)
+                await model.apply(batch)
+            }
+            try storage.close()
+            let reopened = try SQLiteClientStorage(path: path)
+            var (stored, expected) = (try await reopened.load(), await model.load())
+            stored.outbox.sort { $0.id < $1.id }
+            expected.outbox.sort { $0.id < $1.id }
+            #expect(stored == expected, "seed \(seed)")
+            try reopened.close()
+        }
+    }
+
+    @Test("only the owner may read the files, and only one process at a time")
+    func permissions() async throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("sub/client.sqlite")
+        let storage = try SQLiteClientStorage(path: path)
+        try await storage.apply([.resumeTicket(StoredSecret(bytes: [1], expiry: 2))])
+        for name in try FileManager.default.contentsOfDirectory(atPath: directory.file("sub")) {
+            let mode = try FileManager.default.attributesOfItem(atPath: directory.file("sub/\(name)"))[
+                .posixPermissions]
+            #expect(mode as? Int == 0o600, "\(name)")
+        }
+        let error = #expect(throws: ClientError.self) { try SQLiteClientStorage(path: path) }
+        #expect(error?.code == .storageInUse)
+        try storage.close()
+        try SQLiteClientStorage(path: path).close()
+    }
+
+    @Test("a file that is no database is told by name")
+    func damaged() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("client.sqlite")
+        try Data(repeating: 0x55, count: 8192).write(to: URL(fileURLWithPath: path))
+        let error = #expect(throws: ClientError.self) { try SQLiteClientStorage(path: path) }
+        #expect(error?.code == .storage)
+        #expect(throws: ClientError.self) { try SQLiteClientStorage(path: "/proc/none/client.sqlite") }
+    }
+
+    @Test("a write that failed goes under what came since, without its inserts")
+    func restored() throws {
+        let channel = ChannelID.room(try RoomID("a"))
+        var failed = PendingWrites()
+        failed.inserts = [1, 2]
+        failed.removes = [9]
+        failed.cursors[channel] = Position(epoch: 1, offset: 1)
+        failed.connectNumber = 64
+        var pending = PendingWrites()
+        pending.inserts = [3]
+        pending.cursors[channel] = Position(epoch: 1, offset: 2)
+        pending.restore(failed)
+        #expect(pending.inserts == [3] && pending.removes == [9] && pending.connectNumber == 64)
+        #expect(pending.cursors[channel]?.offset == 2)
+    }
+}
