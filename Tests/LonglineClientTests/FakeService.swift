@@ -185,7 +185,7 @@ final class FakeLink: MobileLink, LinkAttempt {
 
     func close(_ code: CloseCode, reason: String) { reply { $0.end(.local) } }
 
-    var statistics: LinkStatistics {
+    var linkStatistics: LinkStatistics? {
         LinkStatistics(
             latestRTT: .zero, smoothedRTT: .zero, minimumRTT: .zero, congestionWindow: 0, bytesSent: 0,
             bytesReceived: 0, packetsSent: 0, packetsReceived: 0, localAddress: "", remoteAddress: remoteAddress)

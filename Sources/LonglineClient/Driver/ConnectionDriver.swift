@@ -317,7 +317,7 @@ final class ConnectionDriver {
         var now = statistics
         now.waiting = outbox.count
         now.unconfirmed = ledger.count
-        now.link = current?.mobile?.statistics
+        now.link = current?.mobile?.linkStatistics
         return now
     }
 

@@ -23,7 +23,7 @@ protocol MobileLink: Link {
     /// Moves to another local address, or to a new port of the same one; completes when the new path is validated.
     func migrate(to local: SocketAddress?, completed: @escaping (Result<Void, any Error>) -> Void)
     /// What the transport counted.
-    var statistics: LinkStatistics { get }
+    var linkStatistics: LinkStatistics? { get }
     /// From now on nothing is sent and what comes is dropped, without a word to anyone: an outage.
     func goSilent()
 }
