@@ -19,7 +19,6 @@ let deque = Target.Dependency.product(name: "DequeModule", package: "swift-colle
 let jwtKit = Target.Dependency.product(name: "JWTKit", package: "jwt-kit")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
-let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 
 let package = Package(
@@ -81,7 +80,7 @@ let package = Package(
         .target(
             name: "LonglineClient",
             dependencies: [
-                "LonglineLinks", "LonglineSession", "LonglineWire", deque, logging, nioCore, nioPosix,
+                "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine", deque, logging, nioCore, nioPosix,
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
@@ -95,7 +94,7 @@ let package = Package(
             name: "LonglineClientTests",
             dependencies: [
                 "LonglineClient", "LonglineLinks", "LonglineSession", "LonglineWire", "LonglineTestKit", logging,
-                nioCore, nioEmbedded, nioPosix,
+                nioCore, nioPosix,
             ],
             swiftSettings: settings),
         .testTarget(

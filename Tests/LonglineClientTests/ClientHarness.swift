@@ -1,4 +1,5 @@
 import Foundation
+import Logging
 import LonglineTestKit
 import LonglineWire
 import NIOCore

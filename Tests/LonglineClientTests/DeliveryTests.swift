@@ -1,6 +1,7 @@
 import LonglineTestKit
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineClient

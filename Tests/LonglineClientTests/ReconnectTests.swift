@@ -1,8 +1,10 @@
+import LonglineSession
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
-@testable import LonglineClient
+@_spi(Testing) @testable import LonglineClient
 
 @Suite("Reconnecting", .timeLimit(.minutes(1)))
 struct ReconnectTests {

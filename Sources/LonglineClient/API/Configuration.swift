@@ -61,8 +61,6 @@ extension LonglineClient {
         public var closeTimeout = Duration.seconds(2)
         /// When a quiet connection is asked for proof of life.
         public var heartbeat = HeartbeatPolicy()
-        /// After this long without a packet the transport gives the link up.
-        public var idleTimeout = Duration.seconds(30)
         /// What may wait in the outbox.
         public var outbox = OutboxLimits()
         /// What becomes of this device's own messages.
@@ -102,7 +100,7 @@ extension LonglineClient {
                 accessPoints.allSatisfy { !$0.host.isEmpty && (1...65535).contains($0.port) },
                 "an access point needs a host and a port from 1 to 65535")
             try require(backOff.base > .zero && backOff.maximum >= backOff.base, "back-off bounds are out of order")
-            try require(connectTimeout > .zero && idleTimeout > .zero, "time-outs must be longer than nothing")
+            try require(connectTimeout > .zero && closeTimeout > .zero, "time-outs must be longer than nothing")
             try require(outbox.messages > 0 && outbox.bytes > 0 && outbox.messagesPerChannel > 0, "outbox limit of 0")
             try require(agent.utf8.count <= FrameLimits.maximumAgent, "the agent's name is over 64 bytes")
         }

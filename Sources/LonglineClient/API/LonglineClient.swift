@@ -18,6 +18,15 @@ import Synchronization
 public final class LonglineClient: Sendable {
     private let core: ClientCore
 
+    /// A client that does nothing yet.
+    /// - Throws: ``ClientError`` of code ``ClientError/Code/invalidConfiguration``.
+    public convenience init(configuration: Configuration) throws {
+        let group = configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton
+        try self.init(
+            configuration: configuration, loop: group.next(), clock: .system,
+            connector: QUICConnector(configuration: configuration))
+    }
+
     init(
         configuration: Configuration, loop: any EventLoop, clock: DriverClock, connector: any LinkConnector,
         random: @escaping @Sendable () -> any RandomNumberGenerator = { SystemRandomNumberGenerator() }

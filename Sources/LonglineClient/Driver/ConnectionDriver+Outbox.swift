@@ -225,9 +225,9 @@ extension ConnectionDriver {
         pending.resumeTicket = .some(ticket)
     }
 
-    func keepTransportTicket(_ ticket: [UInt8]?, for accessPoint: AccessPoint) {
+    func keepTransportTicket(_ ticket: [UInt8], for accessPoint: AccessPoint) {
         let key = accessPoint.description
-        let secret = ticket.map { StoredSecret(bytes: $0, expiry: clock.wall() + Self.transportTicketLife) }
+        let secret = StoredSecret(bytes: ticket, expiry: clock.wall() + Self.transportTicketLife)
         transportTickets[key] = secret
         pending.transportTickets[key] = .some(secret)
         scheduleFlush()

@@ -65,6 +65,8 @@ final class ConnectionDriver {
     var resumeTicket: StoredSecret?
     var transportTickets: [String: StoredSecret]
     var addressTokens: [String: [UInt8]]
+    /// Access points whose TLS ticket was used for a handshake that failed.
+    var suspectTickets: Set<AccessPoint> = []
     var pending = PendingWrites()
     var isFlushing = false
     var flushScheduled = false
@@ -285,9 +287,10 @@ final class ConnectionDriver {
         let target = plan.target
         let usesTicket: Bool
         if case .ticket = credential { usesTicket = true } else { usesTicket = false }
-        let ticket = transportTickets[target.description].flatMap {
+        var ticket = transportTickets[target.description].flatMap {
             $0.expiry == 0 || $0.expiry > clock.wall() ? $0.bytes : nil
         }
+        if suspectTickets.remove(target) != nil { ticket = nil }
         connectNumber += 1
         assert(connectNumber <= reservedConnectNumber, "a connect number is durable before it is used")
         let link = DriverLink(
@@ -361,7 +364,8 @@ final class ConnectionDriver {
         case .peer(let code, let reason): end = .closed(link.farewell ?? Close(code: code, reason: reason))
         case .idleTimeout: end = .lost("nothing came for the idle timeout")
         case .handshakeFailed(let text):
-            if link.usedSessionTicket { keepTransportTicket(nil, for: link.accessPoint) }
+            // The ticket may be what broke it: the next attempt does without, and gets a new one if it comes through.
+            if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
             end = .failed(ClientError(.connectFailed, message: text))
         case .failed(let text): end = .lost(text)
         }
