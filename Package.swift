@@ -119,6 +119,9 @@ let package = Package(
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
+        .testTarget(
+            name: "QUICTransportTests", dependencies: ["QUICEngine", "QUICTransport", logging, nioCore, nioPosix],
+            swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(
             name: "QUICEngineTests", dependencies: ["LonglineTestKit", "QUICEngine"], swiftSettings: settings),

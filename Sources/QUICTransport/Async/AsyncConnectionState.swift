@@ -1,0 +1,207 @@
+internal import DequeModule
+internal import NIOCore
+internal import QUICEngine
+
+/// The loop's side of a ``QUICConnection``: who waits for what. Confined to the connection's loop.
+final class AsyncConnectionState: QUICConnectionHandler {
+    /// When a connect is done.
+    enum Readiness { case handshake, earlyData }
+
+    /// Bytes taken from a stream by one read.
+    static let readSize = 64 << 10
+    /// Datagrams that nobody took yet; the oldest goes first.
+    private static let datagramLimit = 256
+
+    private(set) var connection: QUICLoopConnection?
+    let inbound: Mailbox<QUICStreamID>
+    let datagrams = Mailbox<ByteBuffer>(limit: datagramLimit, policy: .dropOldest)
+    /// Server: the connection is ready for the application.
+    var onReady: (() -> Void)?
+
+    private var streams: [QUICStreamID: AsyncStreamState] = [:]
+    private var openers: [(bidirectional: Bool, waiter: Waiter<QUICStreamID>)] = []
+    private var readyWaiters: [(readiness: Readiness, waiter: Waiter<Void>)] = []
+    private var closeWaiters: [Waiter<QUICCloseReason>] = []
+    private var handshakeWaiters: [Waiter<HandshakeInfo>] = []
+    private var closeReason: QUICCloseReason?
+    private var isEstablished = false
+    private var earlyDataPossible = false
+    private let readiness: Readiness
+
+    /// - Parameter streamLimit: streams the peer may have open; no more can wait to be taken.
+    init(readiness: Readiness, streamLimit: Int) {
+        self.readiness = readiness
+        inbound = Mailbox(limit: max(streamLimit, 1), policy: .refuse)
+    }
+
+    func attach(_ connection: QUICLoopConnection) { self.connection = connection }
+
+    // MARK: Events
+
+    func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
+        switch event {
+        case .accepted:
+            if readiness == .earlyData { becomeReady() }
+        case .earlyDataPossible:
+            earlyDataPossible = true
+            succeedReady { $0 == .earlyData }
+            openMore()
+        case .handshakeCompleted(let info):
+            isEstablished = true
+            becomeReady()
+            succeedReady { _ in true }
+            for waiter in handshakeWaiters { waiter.finish(.success(info)) }
+            handshakeWaiters.removeAll()
+            openMore()
+        case .streamOpened(let stream):
+            streams[stream] = AsyncStreamState(id: stream, isServer: connection.isServer)
+            if !inbound.put(stream) { drop(stream) }
+        case .streamReadable(let stream): streams[stream]?.readable(connection)
+        case .streamWritable(let stream): streams[stream]?.writable(connection)
+        case .streamReset(let stream, let code): streams[stream]?.wasReset(code: code)
+        case .stopSending(let stream, let code): streams[stream]?.wasStopped(code: code)
+        case .streamClosed(let stream): streams[stream]?.readable(connection)
+        case .streamsAvailable: openMore()
+        case .datagram(let bytes): datagrams.put(ByteBuffer(bytes: bytes))
+        case .closed(let reason): closed(reason)
+        case .earlyDataRejected, .handshakeConfirmed, .datagramAcknowledged, .datagramLost, .sessionTicket,
+            .addressToken, .pathValidated, .pathFailed, .pathChanged:
+            break
+        }
+    }
+
+    func batchEnded(on connection: QUICLoopConnection) {}
+
+    private func becomeReady() {
+        onReady?()
+        onReady = nil
+    }
+
+    private func succeedReady(_ isMet: (Readiness) -> Bool) {
+        let met = readyWaiters.filter { isMet($0.readiness) }
+        readyWaiters.removeAll { isMet($0.readiness) }
+        for entry in met { entry.waiter.finish(.success(())) }
+    }
+
+    private func closed(_ reason: QUICCloseReason) {
+        closeReason = reason
+        onReady = nil
+        inbound.finish()
+        datagrams.finish()
+        let error = QUICTransportError.closed(reason)
+        for stream in streams.values { stream.fail(error) }
+        streams.removeAll()
+        for opener in openers { opener.waiter.finish(.failure(error)) }
+        openers.removeAll()
+        for entry in readyWaiters { entry.waiter.finish(.failure(QUICTransportError.connectFailed(reason))) }
+        readyWaiters.removeAll()
+        for waiter in handshakeWaiters { waiter.finish(.failure(QUICTransportError.connectFailed(reason))) }
+        handshakeWaiters.removeAll()
+        for waiter in closeWaiters { waiter.finish(.success(reason)) }
+        closeWaiters.removeAll()
+        connection = nil
+    }
+
+    private func drop(_ stream: QUICStreamID) {
+        streams[stream] = nil
+        connection?.reset(stream, code: 0)
+        connection?.stopSending(stream, code: 0)
+    }
+
+    // MARK: Calls
+
+    func waitReady(_ readiness: Readiness, _ waiter: Waiter<Void>) {
+        if let closeReason { return waiter.finish(.failure(QUICTransportError.connectFailed(closeReason))) }
+        if isEstablished || (readiness == .earlyData && earlyDataPossible) { return waiter.finish(.success(())) }
+        readyWaiters.append((readiness, waiter))
+    }
+
+    func waitHandshake(_ waiter: Waiter<HandshakeInfo>) {
+        if let closeReason { return waiter.finish(.failure(QUICTransportError.closed(closeReason))) }
+        if let info = connection?.handshake { return waiter.finish(.success(info)) }
+        handshakeWaiters.append(waiter)
+    }
+
+    func waitClosed(_ waiter: Waiter<QUICCloseReason>) {
+        if let closeReason { return waiter.finish(.success(closeReason)) }
+        closeWaiters.append(waiter)
+    }
+
+    func open(bidirectional: Bool, _ waiter: Waiter<QUICStreamID>) {
+        if let closeReason { return waiter.finish(.failure(QUICTransportError.closed(closeReason))) }
+        openers.append((bidirectional, waiter))
+        openMore()
+    }
+
+    /// Opens streams for those who wait, first come first served within each kind.
+    private func openMore() {
+        guard let connection else { return }
+        var waiting: [(bidirectional: Bool, waiter: Waiter<QUICStreamID>)] = []
+        var exhausted: Set<Bool> = []
+        for opener in openers {
+            guard !exhausted.contains(opener.bidirectional) else {
+                waiting.append(opener)
+                continue
+            }
+            // Claimed only with a stream in hand: a stream that nobody waits for would be lost.
+            do throws(QUICError) {
+                guard let stream = try connection.openStream(bidirectional: opener.bidirectional) else {
+                    exhausted.insert(opener.bidirectional)
+                    waiting.append(opener)
+                    continue
+                }
+                if opener.waiter.claim() {
+                    streams[stream] = AsyncStreamState(id: stream, isServer: connection.isServer)
+                    opener.waiter.resume(with: .success(stream))
+                } else {
+                    connection.reset(stream, code: 0)
+                    if stream.isBidirectional { connection.stopSending(stream, code: 0) }
+                }
+            } catch {
+                opener.waiter.finish(.failure(QUICTransportError(error)))
+            }
+        }
+        openers = waiting
+    }
+
+    func read(_ stream: QUICStreamID, _ waiter: Waiter<ByteBuffer?>) {
+        guard let state = streams[stream], let connection else { return waiter.finish(.failure(gone)) }
+        state.read(waiter, connection)
+    }
+
+    func write(_ bytes: ByteBuffer, to stream: QUICStreamID, _ waiter: Waiter<Void>) {
+        guard let state = streams[stream], let connection else { return waiter.finish(.failure(gone)) }
+        state.write(bytes, waiter, connection)
+    }
+
+    func finish(_ stream: QUICStreamID) throws {
+        guard let state = streams[stream], let connection else { throw gone }
+        try state.finish(connection)
+    }
+
+    func cancelWrite(_ stream: QUICStreamID, code: UInt64) {
+        guard let state = streams[stream], let connection else { return }
+        state.cancelWrite(code: code, connection)
+    }
+
+    func reset(_ stream: QUICStreamID, code: UInt64) {
+        guard let state = streams[stream], let connection else { return }
+        state.reset(code: code, connection)
+    }
+
+    func stopSending(_ stream: QUICStreamID, code: UInt64) {
+        guard let state = streams[stream], let connection else { return }
+        state.stopSending(code: code, connection)
+    }
+
+    /// The application let go of a stream: what is unfinished is abandoned, so that it doesn't hold credit for ever.
+    func release(_ stream: QUICStreamID) {
+        guard let state = streams.removeValue(forKey: stream), let connection else { return }
+        state.abandon(connection)
+    }
+
+    private var gone: QUICTransportError {
+        if let closeReason { return .closed(closeReason) }
+        return QUICTransportError(.streamState, "the stream is over", advice: "Open another.")
+    }
+}

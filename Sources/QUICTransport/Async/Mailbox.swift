@@ -1,0 +1,76 @@
+internal import DequeModule
+internal import Synchronization
+
+/// A bounded queue from an event loop to tasks. It ends: what was put in before the end is still taken out.
+final class Mailbox<Element: Sendable>: Sendable {
+    /// What happens to an element that has no room.
+    enum Policy { case dropOldest, refuse }
+
+    private struct State {
+        var elements = Deque<Element>()
+        var waiters = Deque<Waiter<Element?>>()
+        var isFinished = false
+    }
+
+    private let limit: Int
+    private let policy: Policy
+    private let state = Mutex(State())
+
+    init(limit: Int, policy: Policy) {
+        precondition(limit > 0, "a mailbox holds at least one element")
+        self.limit = limit
+        self.policy = policy
+    }
+
+    /// - Returns: false if the element was refused.
+    @discardableResult
+    func put(_ element: Element) -> Bool {
+        var taker: Waiter<Element?>?
+        let accepted: Bool = state.withLock { state in
+            guard !state.isFinished else { return false }
+            while let waiter = state.waiters.popFirst() {
+                if waiter.claim() {
+                    taker = waiter
+                    return true
+                }
+            }
+            if state.elements.count >= limit {
+                if policy == .refuse { return false }
+                state.elements.removeFirst()
+            }
+            state.elements.append(element)
+            return true
+        }
+        taker?.resume(with: .success(element))
+        return accepted
+    }
+
+    /// No more elements come.
+    func finish() {
+        let waiters = state.withLock { state in
+            state.isFinished = true
+            defer { state.waiters.removeAll() }
+            return state.waiters
+        }
+        for waiter in waiters { waiter.finish(.success(nil)) }
+    }
+
+    /// The next element, or nil after the last.
+    /// - Throws: `CancellationError`.
+    func next() async throws -> Element? {
+        try await Waiter<Element?>().wait { waiter in
+            // Decided under the lock, resumed outside of it.
+            let result: Element??? = self.state.withLock { state in
+                if let first = state.elements.first {
+                    guard waiter.claim() else { return .none }
+                    state.elements.removeFirst()
+                    return .some(.some(first))
+                }
+                if state.isFinished { return waiter.claim() ? .some(.some(nil)) : .none }
+                state.waiters.append(waiter)
+                return .none
+            }
+            if case .some(.some(let value)) = result { waiter.resume(with: .success(value)) }
+        }
+    }
+}

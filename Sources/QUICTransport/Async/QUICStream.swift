@@ -1,0 +1,77 @@
+public import NIOCore
+public import QUICEngine
+
+/// A QUIC stream for tasks: one reads, one writes, from any thread. Iterating over it reads it.
+///
+/// Back-pressure goes both ways: bytes that nobody reads hold the peer up, and ``write(_:)`` suspends while the peer or the
+/// network hold us up. Letting go of the last reference abandons what isn't finished: the sending side is reset, the
+/// receiving side stopped, both with code 0.
+public final class QUICStream: Sendable {
+    /// Its number within the connection.
+    public let id: QUICStreamID
+    /// The connection it belongs to.
+    public let connection: QUICConnection
+    /// The application code of the reset when a suspended write is cancelled.
+    public static let cancellationCode: UInt64 = 0
+
+    init(id: QUICStreamID, connection: QUICConnection) {
+        self.id = id
+        self.connection = connection
+    }
+
+    deinit {
+        let id = self.id
+        connection.perform { $0.release(id) }
+    }
+
+    /// Takes the next bytes, as they came.
+    /// - Returns: nil at the stream's end.
+    /// - Throws: ``QUICTransportError`` (`streamReset`, `connectionClosed`, `concurrentUse`), or `CancellationError`, after
+    ///   which reading can go on and nothing is lost.
+    public func read() async throws -> ByteBuffer? {
+        let id = self.id
+        return try await connection.wait { $0.read(id, $1) }
+    }
+
+    /// Sends bytes. Returns when the stream's send buffer took them all; they are on their way then, not yet
+    /// acknowledged.
+    /// - Throws: ``QUICTransportError`` (`stopSending`, `streamState`, `connectionClosed`, `concurrentUse`), or
+    ///   `CancellationError`. A cancelled write that had to wait resets the stream, since part of it may have been sent.
+    public func write(_ bytes: ByteBuffer) async throws {
+        let id = self.id
+        let connection = self.connection
+        try await connection.wait(
+            cancelled: { connection.perform { $0.cancelWrite(id, code: Self.cancellationCode) } },
+            { $0.write(bytes, to: id, $1) })
+    }
+
+    /// Ends the sending side behind what was written. Does not wait for the peer.
+    /// - Throws: ``QUICTransportError`` (`streamState`, `stopSending`, `connectionClosed`).
+    public func finish() async throws {
+        let id = self.id
+        try await connection.call { try $0.finish(id) }
+    }
+
+    /// Abandons the sending side; what wasn't delivered is dropped.
+    public func reset(code: UInt64) {
+        let id = self.id
+        connection.perform { $0.reset(id, code: code) }
+    }
+
+    /// Asks the peer to send no more; what comes is dropped.
+    public func stopSending(code: UInt64) {
+        let id = self.id
+        connection.perform { $0.stopSending(id, code: code) }
+    }
+}
+
+extension QUICStream: AsyncSequence {
+    /// Reads the stream.
+    public struct AsyncIterator: AsyncIteratorProtocol {
+        let stream: QUICStream
+
+        public func next() async throws -> ByteBuffer? { try await stream.read() }
+    }
+
+    public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(stream: self) }
+}

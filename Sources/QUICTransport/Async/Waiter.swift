@@ -1,0 +1,79 @@
+internal import Synchronization
+
+/// One suspended task. It is resumed exactly once: by whoever claims it first, or by its cancellation.
+final class Waiter<Value: Sendable>: Sendable {
+    private enum State {
+        case new
+        case waiting(CheckedContinuation<Value, any Error>)
+        case claimed(CheckedContinuation<Value, any Error>)
+        case cancelled
+        case done
+    }
+
+    private let state = Mutex(State.new)
+
+    /// Suspends the calling task.
+    /// - Parameters:
+    ///   - arrange: makes sure that somebody will claim the waiter; called once, while suspended.
+    ///   - cancelled: called if the task was cancelled before it was claimed.
+    func wait(
+        _ arrange: @escaping @Sendable (Waiter<Value>) -> Void,
+        cancelled: @escaping @Sendable () -> Void = {}
+    ) async throws -> Value {
+        try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                let isCancelled = state.withLock { state in
+                    guard case .new = state else { return true }
+                    state = .waiting(continuation)
+                    return false
+                }
+                if isCancelled {
+                    continuation.resume(throwing: CancellationError())
+                } else {
+                    arrange(self)
+                }
+            }
+        } onCancel: {
+            let continuation: CheckedContinuation<Value, any Error>? = state.withLock { state in
+                switch state {
+                case .new:
+                    state = .cancelled
+                    return nil
+                case .waiting(let continuation):
+                    state = .cancelled
+                    return continuation
+                case .claimed, .cancelled, .done: return nil
+                }
+            }
+            if let continuation {
+                cancelled()
+                continuation.resume(throwing: CancellationError())
+            }
+        }
+    }
+
+    /// Takes the right to resume the task. False if it was cancelled or claimed before: nothing may be consumed for it.
+    func claim() -> Bool {
+        state.withLock { state in
+            guard case .waiting(let continuation) = state else { return false }
+            state = .claimed(continuation)
+            return true
+        }
+    }
+
+    /// Resumes a task that was claimed.
+    func resume(with result: Result<Value, any Error>) {
+        let continuation: CheckedContinuation<Value, any Error>? = state.withLock { state in
+            guard case .claimed(let continuation) = state else { return nil }
+            state = .done
+            return continuation
+        }
+        assert(continuation != nil, "a waiter is claimed before it is resumed, once")
+        continuation?.resume(with: result)
+    }
+
+    /// Claims and resumes. Does nothing if the task was cancelled.
+    func finish(_ result: Result<Value, any Error>) {
+        if claim() { resume(with: result) }
+    }
+}

@@ -1,0 +1,190 @@
+import NIOCore
+import NIOPosix
+import QUICEngine
+import Synchronization
+import Testing
+
+@testable import QUICTransport
+
+@Suite("Endpoints over loopback", .timeLimit(.minutes(1)))
+struct EndpointTests {
+    @Test("The close code and reason are seen on both sides")
+    func closeReason() async throws {
+        let seen = Mailbox<QUICCloseReason>(limit: 1, policy: .refuse)
+        try await withPair { connection in
+            seen.put(try await connection.closed())
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            connection.close(code: 1234, reason: "done here")
+            #expect(try await connection.closed() == .localApplication(code: 1234, reason: "done here"))
+            #expect(try await seen.next() == .peerApplication(code: 1234, reason: "done here"))
+            await #expect(throws: QUICTransportError.self) { _ = try await connection.openStream() }
+        }
+    }
+
+    @Test("A graceful shutdown tells every client why")
+    func gracefulShutdown() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            var connections: [QUICConnection] = []
+            for _ in 0..<5 { connections.append(try await client.connect(to: listener, on: loop)) }
+            await listener.shutdownGracefully(code: 1001, reason: "restart")
+            for connection in connections {
+                #expect(try await connection.closed() == .peerApplication(code: 1001, reason: "restart"))
+            }
+        }
+    }
+
+    @Test("Connections are served on every loop")
+    func twoLoops() async throws {
+        try await withPair(loops: 2, serve: echo) { client, listener, loop in
+            try await withThrowingTaskGroup(of: Bool.self) { group in
+                for number in 0..<24 {
+                    group.addTask {
+                        let connection = try await client.connect(to: listener, on: loop)
+                        let stream = try await connection.openStream()
+                        let sent = pattern(50_000, seed: UInt64(number))
+                        try await stream.send(sent)
+                        return try await stream.collect() == sent
+                    }
+                }
+                for try await same in group { #expect(same) }
+            }
+            #expect(await listener.counters().engine.handshakesCompleted == 24)
+        }
+    }
+
+    @Test("A certificate that isn't trusted fails the connect, and says so")
+    func untrustedCertificate() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            var configuration = clientConfiguration()
+            configuration.verification = .pinnedPublicKey(sha256: [[UInt8](repeating: 0, count: 32)])
+            let error = await #expect(throws: QUICTransportError.self) {
+                _ = try await client.connect(to: listener, configuration, on: loop)
+            }
+            #expect(error?.code == .connectFailed)
+            guard case .handshakeFailed = error?.closeReason else {
+                Issue.record("not a handshake failure: \(String(describing: error))")
+                return
+            }
+        }
+    }
+
+    @Test("A pinned key is enough")
+    func pinnedKey() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            var configuration = clientConfiguration()
+            configuration.verification = .pinnedPublicKey(sha256: [certificate.publicKeySHA256])
+            let connection = try await client.connect(to: listener, configuration, on: loop)
+            #expect(try await connection.handshake().applicationProtocol == protocolName)
+        }
+    }
+
+    @Test("New connections get the reloaded certificate, those that live go on")
+    func reload() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let before = try await client.connect(to: listener, on: loop)
+            let other = try DevelopmentCertificate.generate(names: ["localhost"], now: wallClock())
+            try listener.reloadCertificate(other.credentials)
+            var configuration = clientConfiguration()
+            configuration.verification = .pinnedPublicKey(sha256: [other.publicKeySHA256])
+            _ = try await client.connect(to: listener, configuration, on: loop)
+            let stream = try await before.openStream()
+            try await stream.send([1, 2, 3])
+            #expect(try await stream.collect() == [1, 2, 3])
+            #expect(throws: QUICError.self) {
+                try listener.reloadCertificate(TLSServerCredentials(certificateChainPEM: "x", privateKeyPEM: "y"))
+            }
+        }
+    }
+
+    @Test("Nobody there: the connect fails when its time is over")
+    func nobodyThere() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let client = QUICClient()
+        let silent = try await DatagramBootstrap(group: group).bind(host: "127.0.0.1", port: 0).get()
+        let error = await #expect(throws: QUICTransportError.self) {
+            _ = try await client.connect(
+                host: "127.0.0.1", port: silent.localAddress?.port ?? 0,
+                configuration: clientConfiguration { $0.handshakeTimeout = .milliseconds(200) }, on: group.next())
+        }
+        #expect(error?.code == .connectFailed)
+        #expect(error?.closeReason == .handshakeTimeout)
+        let unresolved = await #expect(throws: QUICTransportError.self) {
+            _ = try await client.connect(
+                host: "name.invalid", port: 1, configuration: clientConfiguration(), on: group.next())
+        }
+        #expect(unresolved?.code == .connectFailed)
+        await client.shutdownGracefully()
+        try await group.shutdownGracefully()
+    }
+
+    @Test("A cancelled connect gives up")
+    func cancelledConnect() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let client = QUICClient()
+        let silent = try await DatagramBootstrap(group: group).bind(host: "127.0.0.1", port: 0).get()
+        let loop = group.next()
+        let connecting = Task {
+            _ = try await client.connect(
+                host: "127.0.0.1", port: silent.localAddress?.port ?? 0, configuration: clientConfiguration(), on: loop)
+        }
+        connecting.cancel()
+        await #expect(throws: CancellationError.self) { try await connecting.value }
+        await client.shutdownGracefully()
+        #expect(await client.counters().connections == 0)
+        try await group.shutdownGracefully()
+    }
+
+    @Test("Garbage costs a counter, and connections beside it live")
+    func garbage() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let socket = try await DatagramBootstrap(group: loop).bind(host: "127.0.0.1", port: 0).get()
+            let target = try loopback(port: listener.port)
+            for length in [1, 20, 100, 1200] {
+                try await socket.writeAndFlush(
+                    AddressedEnvelope(remoteAddress: target, data: ByteBuffer(bytes: pattern(length))))
+            }
+            let stream = try await connection.openStream()
+            try await stream.send([4, 5])
+            #expect(try await stream.collect() == [4, 5])
+            try await socket.close()
+        }
+    }
+
+    @Test("Without GSO and GRO everything works the same")
+    func withoutOffload() async throws {
+        var configuration = try serverConfiguration()
+        configuration.sockets.segmentationOffload = false
+        configuration.sockets.receiveOffload = false
+        var sockets = QUICSocketOptions.client
+        sockets.segmentationOffload = false
+        sockets.receiveOffload = false
+        try await withPair(configuration: configuration, sockets: sockets, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            let sent = pattern(1 << 20)
+            async let received = stream.collect()
+            try await stream.send(sent)
+            #expect(try await received == sent)
+            let counters = await listener.counters()
+            #expect(counters.sockets.segmentedMessagesSent == 0)
+            #expect(counters.sockets.joinedMessagesReceived == 0)
+        }
+    }
+
+    @Test("A backlog that nobody empties refuses with a code")
+    func backlog() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback()], configuration: serverConfiguration(), group: group, backlog: 1, refusalCode: 3)
+        let client = QUICClient()
+        let first = try await client.connect(to: listener, on: group.next())
+        let second = try await client.connect(to: listener, on: group.next())
+        #expect(try await second.closed() == .peerApplication(code: 3, reason: "the backlog is full"))
+        await client.shutdownGracefully()
+        _ = try await first.closed()
+        await listener.shutdownGracefully()
+        try await group.shutdownGracefully()
+    }
+}

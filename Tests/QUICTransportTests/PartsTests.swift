@@ -1,0 +1,88 @@
+import NIOCore
+import NIOPosix
+import QUICEngine
+import Testing
+
+@testable import QUICTransport
+
+@Suite("Parts of the transport")
+struct PartsTests {
+    @Test(
+        "Only addresses that can be answered are",
+        arguments: [
+            ("127.0.0.1", 1, true), ("10.1.2.3", 443, true), ("127.0.0.1", 0, false), ("0.0.0.0", 5, false),
+            ("224.0.0.1", 5, false), ("255.255.255.255", 5, false), ("240.0.0.1", 5, false), ("::1", 5, true),
+            ("::", 5, false), ("ff02::1", 5, false), ("2001:db8::1", 5, true),
+        ] as [(String, UInt16, Bool)])
+    func answerable(host: String, port: UInt16, expected: Bool) throws {
+        #expect(try #require(QUICSocketAddress(numericHost: host, port: port)).isAnswerable == expected)
+    }
+
+    @Test("Addresses keep their value between NIO and the engine", arguments: ["127.0.0.1", "2001:db8::17"])
+    func conversion(host: String) throws {
+        let nio = try SocketAddress(ipAddress: host, port: 4711)
+        let engine = try #require(QUICSocketAddress(nio))
+        #expect(engine.host == host && engine.port == 4711)
+        #expect(SocketAddress(engine) == nio)
+    }
+
+    @Test("A wildcard stands for concrete addresses, never for itself")
+    func wildcard() throws {
+        let expanded = try LocalAddresses.expand(SocketAddress(ipAddress: "0.0.0.0", port: 99))
+        #expect(expanded.contains(try SocketAddress(ipAddress: "127.0.0.1", port: 99)))
+        #expect(!expanded.contains(where: \.isWildcard))
+        let concrete = try SocketAddress(ipAddress: "127.0.0.2", port: 99)
+        #expect(try LocalAddresses.expand(concrete) == [concrete])
+        #expect(try LocalAddresses.toward(concrete).ipAddress?.hasPrefix("127.") == true)
+    }
+
+    @Test(
+        "The worker is read from packets whose connection ID the server chose",
+        arguments: [
+            ([0x40, 7, 1, 2], 7), ([0xE0, 0, 0, 0, 1, 20, 9, 1], 9), ([0xC0, 0, 0, 0, 1, 20, 9, 1], nil),
+            ([0xD0, 0, 0, 0, 1, 20, 9, 1], nil), ([0x00, 7, 1, 2], nil), ([0x40], nil), ([], nil),
+        ] as [([UInt8], UInt8?)])
+    func worker(datagram: [UInt8], expected: UInt8?) {
+        #expect(datagram.withUnsafeBytes { LoopRoutes.workerID(of: $0) } == expected)
+    }
+
+    @Test("A mailbox drops the oldest or refuses, ends after its last element, and loses none to a cancelled taker")
+    func mailbox() async throws {
+        let dropping = Mailbox<Int>(limit: 2, policy: .dropOldest)
+        for value in 1...3 { #expect(dropping.put(value)) }
+        dropping.finish()
+        #expect(try await dropping.next() == 2)
+        #expect(try await dropping.next() == 3)
+        #expect(try await dropping.next() == nil)
+
+        let refusing = Mailbox<Int>(limit: 1, policy: .refuse)
+        #expect(refusing.put(1))
+        #expect(!refusing.put(2))
+        #expect(try await refusing.next() == 1)
+        let taker = Task { try await refusing.next() }
+        taker.cancel()
+        await #expect(throws: CancellationError.self) { _ = try await taker.value }
+        refusing.put(5)
+        #expect(try await refusing.next() == 5)
+    }
+
+    @Test("A queue between loops is bounded")
+    func handover() throws {
+        let queue = HandoverQueue(eventLoop: MultiThreadedEventLoopGroup.singleton.next()) {}
+        let path = QUICPath(
+            local: QUICSocketAddress(ipv4: (127, 0, 0, 1), port: 1),
+            remote: QUICSocketAddress(ipv4: (127, 0, 0, 1), port: 2))
+        let item = HandedDatagram(bytes: ByteBuffer(string: "x"), path: path, ecn: .notECT)
+        var taken = 0
+        while queue.offer(item), taken < 100_000 { taken += 1 }
+        #expect(taken == 4096)
+        #expect(queue.take().count == 4096)
+        #expect(queue.offer(item))
+    }
+
+    @Test("What a peer says is fit for a log line")
+    func printable() {
+        #expect("a\nb\u{7f}".printable == "a?b?")
+        #expect(String(repeating: "x", count: 500).printable.count == 128)
+    }
+}

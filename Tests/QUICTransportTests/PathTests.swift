@@ -1,0 +1,111 @@
+import NIOCore
+import NIOPosix
+import QUICEngine
+import Synchronization
+import Testing
+
+@testable import QUICTransport
+
+@Suite("Changing paths over loopback", .timeLimit(.minutes(1)))
+struct PathTests {
+    /// Echoes 4 MiB while `disturb` runs in its midst, and checks that every byte came back.
+    private func transfer(
+        on connection: QUICConnection, during disturb: @escaping @Sendable () async throws -> Void
+    ) async throws {
+        let stream = try await connection.openStream()
+        let sent = pattern(4 << 20)
+        let sending = Task {
+            for start in stride(from: 0, to: sent.count, by: 64 << 10) {
+                try await stream.write(ByteBuffer(bytes: sent[start..<min(start + 64 << 10, sent.count)]))
+            }
+            try await stream.finish()
+        }
+        var received: [UInt8] = []
+        var disturbing: Task<Void, any Error>?
+        while let piece = try await stream.read() {
+            received.append(contentsOf: piece.readableBytesView)
+            if disturbing == nil, received.count > 256 << 10 { disturbing = Task { try await disturb() } }
+        }
+        try await sending.value
+        try await disturbing?.value
+        #expect(received == sent)
+    }
+
+    @Test("A transfer goes on over a new port and a new address, and nothing is lost", arguments: [1, 2])
+    func migrate(loops: Int) async throws {
+        try await withPair(loops: loops, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, localAddress: loopback(), on: loop)
+            let before = try #require(await connection.statistics()?.path.local)
+            try await transfer(on: connection) { try await connection.migrate(to: loopback()) }
+            let port = try #require(await connection.statistics()?.path.local)
+            #expect(port != before && port.host == "127.0.0.1")
+            try await transfer(on: connection) { try await connection.migrate(to: loopback("127.0.0.2")) }
+            #expect(await connection.statistics()?.path.local.host == "127.0.0.2")
+        }
+    }
+
+    @Test("A NAT that binds the client anew goes unnoticed", arguments: [1, 2])
+    func rebinding(loops: Int) async throws {
+        try await withPair(loops: loops, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await transfer(on: connection) { try await connection.rebind() }
+        }
+    }
+
+    @Test("Sockets that break are bound again and their connections live on")
+    func brokenSockets() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await transfer(on: connection) {
+                await client.breakSockets()
+                await listener.breakSockets()
+            }
+            let (here, there) = (await client.counters(), await listener.counters())
+            #expect(here.sockets.socketFailures == 1 && here.sockets.socketsRebound == 1)
+            #expect(there.sockets.socketFailures == 1 && there.sockets.socketsRebound == 1)
+        }
+    }
+
+    @Test("A migration to an address that isn't here fails, and the old path stays")
+    func impossible() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let error = await #expect(throws: QUICTransportError.self) {
+                try await connection.migrate(to: loopback("192.0.2.77"))
+            }
+            #expect(error?.code == .pathChangeFailed)
+            let stream = try await connection.openStream()
+            try await stream.send([1])
+            #expect(try await stream.collect() == [1])
+        }
+    }
+
+    @Test("A change of path before the handshake completed starts the attempt again")
+    func beforeHandshake() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let done = Mailbox<Result<QUICSocketAddress, QUICTransportError>>(limit: 1, policy: .refuse)
+            let port = listener.port
+            // The loop-level API: the change comes before the first packet could be answered.
+            try await loop.submit {
+                let recorder = HandshakeRecorder { path in done.put(.success(path.local)) }
+                let connection = client.connect(
+                    host: "127.0.0.1", port: port, configuration: clientConfiguration(), on: loop, handler: recorder)
+                connection.migrate(toLocal: try loopback("127.0.0.2"), promise: nil)
+            }.get()
+            #expect(try await done.next()?.get().host == "127.0.0.2")
+        }
+    }
+}
+
+/// Reports the path that a handshake completed on, and keeps the connection until then.
+private final class HandshakeRecorder: QUICConnectionHandler {
+    private let completed: (QUICPath) -> Void
+
+    init(completed: @escaping (QUICPath) -> Void) { self.completed = completed }
+
+    func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
+        if case .handshakeCompleted = event, let path = connection.path { completed(path) }
+    }
+
+    func batchEnded(on connection: QUICLoopConnection) {}
+}

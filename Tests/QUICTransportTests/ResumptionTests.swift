@@ -1,0 +1,132 @@
+import NIOCore
+import NIOPosix
+import QUICEngine
+import Synchronization
+import Testing
+
+@testable import QUICTransport
+
+@Suite("Coming back", .timeLimit(.minutes(1)))
+struct ResumptionTests {
+    /// Connects once and waits until the cache holds a ticket.
+    private func prime(
+        _ cache: InMemorySessionCache, _ client: QUICClient, _ listener: QUICListener, on loop: any EventLoop
+    ) async throws {
+        let connection = try await client.connect(to: listener, on: loop)
+        let stream = try await connection.openStream()
+        try await stream.send([0])
+        _ = try await stream.collect()
+        let key = SessionCacheKey(serverName: "localhost", port: listener.port, applicationProtocol: protocolName)
+        while cache.session(for: key)?.ticket == nil { try await Task.sleep(for: .milliseconds(2)) }
+        connection.close(code: 0)
+        _ = try await connection.closed()
+    }
+
+    @Test("A returning client sends before the handshake and is answered")
+    func earlyData() async throws {
+        let cache = InMemorySessionCache()
+        try await withPair(sessionCache: cache, yieldsEarly: true, serve: echo) { client, listener, loop in
+            try await prime(cache, client, listener, on: loop)
+            let connection = try await client.connect(to: listener, returnsEarly: true, on: loop)
+            let stream = try await connection.openStream()
+            try await stream.send(Array("early".utf8))
+            let info = try await connection.handshake()
+            #expect(info.resumed)
+            #expect(info.earlyData == .accepted)
+            #expect(try await stream.collect() == Array("early".utf8))
+            #expect(await listener.counters().engine.earlyDataAccepted == 1)
+        }
+    }
+
+    @Test("After a restart with the same ticket keys a client resumes, and what it sent early arrives")
+    func restart() async throws {
+        let cache = InMemorySessionCache()
+        let secrets = ServerSecrets()
+        let port = Mutex(0)
+        try await withPair(configuration: serverConfiguration(secrets), sessionCache: cache, serve: echo) {
+            client, listener, loop in
+            try await prime(cache, client, listener, on: loop)
+            port.withLock { $0 = listener.port }
+        }
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback(port: port.withLock { $0 })], configuration: serverConfiguration(secrets), group: group
+        )
+        let serving = Task {
+            for try await connection in listener.connections { try? await echo(connection) }
+        }
+        let client = QUICClient(sessionCache: cache)
+        let connection = try await client.connect(to: listener, returnsEarly: true, on: group.next())
+        let stream = try await connection.openStream()
+        try await stream.send(Array("again".utf8))
+        #expect(try await stream.collect() == Array("again".utf8))
+        #expect(try await connection.handshake().resumed)
+        await client.shutdownGracefully()
+        await listener.shutdownGracefully()
+        serving.cancel()
+        try await group.shutdownGracefully()
+    }
+
+    @Test("0-RTT data survives a change of path before the handshake")
+    func earlyDataOnNewPath() async throws {
+        let cache = InMemorySessionCache()
+        try await withPair(sessionCache: cache, yieldsEarly: true, serve: echo) { client, listener, loop in
+            try await prime(cache, client, listener, on: loop)
+            let answer = Mailbox<[UInt8]>(limit: 1, policy: .refuse)
+            let port = listener.port
+            try await loop.submit {
+                _ = client.connect(
+                    host: "127.0.0.1", port: port, configuration: clientConfiguration(), on: loop,
+                    handler: EarlyMover { answer.put($0) })
+            }.get()
+            #expect(try await answer.next() == Array("moved early".utf8))
+        }
+    }
+
+    @Test("A replaced ticket replaces, and a full cache forgets the oldest server")
+    func cache() throws {
+        let cache = InMemorySessionCache(capacity: 2)
+        let keys = (1...3).map { SessionCacheKey(serverName: "s\($0)", port: 1, applicationProtocol: "p") }
+        for (index, key) in keys.enumerated() { cache.store(addressToken: [UInt8(index)], for: key) }
+        #expect(cache.session(for: keys[0]) == nil)
+        #expect(cache.session(for: keys[2])?.addressToken == [2])
+        cache.remove(keys[2])
+        #expect(cache.session(for: keys[2]) == nil)
+    }
+}
+
+/// Sends early data, moves to another address at once, and collects the echo.
+private final class EarlyMover: QUICConnectionHandler {
+    private let done: ([UInt8]) -> Void
+    private var stream: QUICStreamID?
+    private var answer: [UInt8] = []
+    private var earlyDataEvents = 0
+
+    init(done: @escaping ([UInt8]) -> Void) { self.done = done }
+
+    func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
+        do {
+            switch event {
+            case .earlyDataPossible:
+                earlyDataEvents += 1
+                #expect(earlyDataEvents == 1, "the new attempt's early data is not the application's business")
+                let opened = try #require(try connection.openStream(bidirectional: true))
+                stream = opened
+                var bytes = ByteBuffer(string: "moved early")
+                try connection.write(&bytes, to: opened, finish: true)
+                connection.migrate(toLocal: try loopback("127.0.0.2"), promise: nil)
+            case .handshakeCompleted:
+                #expect(connection.path?.local.host == "127.0.0.2")
+            case .streamReadable(let readable) where readable == stream:
+                let read = try connection.read(readable, maximumBytes: 1000)
+                answer.append(contentsOf: read.bytes.readableBytesView)
+                if read.finished { done(answer) }
+            default: break
+            }
+        } catch {
+            Issue.record(error)
+        }
+    }
+
+    func batchEnded(on connection: QUICLoopConnection) {}
+}

@@ -1,0 +1,193 @@
+import NIOCore
+import NIOPosix
+import QUICEngine
+import Synchronization
+import Testing
+
+@testable import QUICTransport
+
+@Suite("Streams over loopback", .timeLimit(.minutes(1)))
+struct StreamTests {
+    @Test("Megabytes go both ways at once and come back byte for byte")
+    func echoBulk() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            let sent = pattern(4 << 20)
+            async let received = stream.collect()
+            try await stream.send(sent)
+            #expect(try await received == sent)
+            let counters = await listener.counters()
+            #expect(counters.sockets.segmentedMessagesSent > 0, "bulk leaves in GSO runs")
+            #expect(counters.sockets.messagesSent < counters.sockets.datagramsSent)
+            #expect(counters.engine.handshakesCompleted == 1)
+        }
+    }
+
+    @Test("A reader that doesn't read holds the writer up, and nothing is lost when it goes on")
+    func backPressure() async throws {
+        let release = Mailbox<Void>(limit: 1, policy: .refuse)
+        let received = Mailbox<[UInt8]>(limit: 1, policy: .refuse)
+        let configuration = try serverConfiguration {
+            $0.streamWindow = 32 << 10
+            $0.connectionWindow = 64 << 10
+        }
+        try await withPair(configuration: configuration) { connection in
+            for try await stream in connection.inboundStreams {
+                _ = try await release.next()
+                received.put(try await stream.collect())
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(
+                to: listener, clientConfiguration { $0.streamSendBuffer = 64 << 10 }, on: loop)
+            let stream = try await connection.openStream(bidirectional: false)
+            let sent = pattern(1 << 20)
+            let done = Mutex(false)
+            let writing = Task {
+                try await stream.send(sent)
+                done.withLock { $0 = true }
+            }
+            // Whatever the peer allows is gone when the stream is blocked; the connection then goes quiet.
+            var last: UInt64 = .max
+            while let now = await connection.statistics()?.bytesSent, now != last {
+                last = now
+                try await Task.sleep(for: .milliseconds(100))
+            }
+            #expect(done.withLock { $0 } == false)
+            #expect(last < 512 << 10, "the peer's window bounds what was sent")
+            release.put(())
+            try await writing.value
+            #expect(try await received.next() == sent)
+        }
+    }
+
+    @Test("Many streams at a time, more than the peer allows at once")
+    func manyStreams() async throws {
+        let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 16 }
+        try await withPair(configuration: configuration, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await withThrowingTaskGroup(of: Bool.self) { group in
+                for number in 0..<200 {
+                    group.addTask {
+                        let stream = try await connection.openStream()
+                        let sent = pattern(1000 + number, seed: UInt64(number))
+                        try await stream.send(sent)
+                        return try await stream.collect() == sent
+                    }
+                }
+                for try await same in group { #expect(same) }
+            }
+        }
+    }
+
+    @Test("A server opens streams too")
+    func serverStreams() async throws {
+        try await withPair { connection in
+            let stream = try await connection.openStream(bidirectional: false)
+            try await stream.send(Array("hello".utf8))
+            _ = try await connection.closed()
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            var streams = connection.inboundStreams.makeAsyncIterator()
+            let stream = try #require(try await streams.next())
+            #expect(!stream.id.isBidirectional)
+            #expect(try await stream.collect() == Array("hello".utf8))
+        }
+    }
+
+    @Test("Reset and stop-sending carry their codes to the other side")
+    func resetAndStop() async throws {
+        let seen = Mailbox<UInt64>(limit: 4, policy: .refuse)
+        try await withPair { connection in
+            for try await stream in connection.inboundStreams {
+                do {
+                    _ = try await stream.collect()
+                } catch let error as QUICTransportError {
+                    #expect(error.code == .streamReset)
+                    seen.put(error.applicationCode ?? 0)
+                }
+                stream.stopSending(code: 9)
+                stream.reset(code: 77)
+                _ = try await connection.closed()
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            try await stream.write(ByteBuffer(string: "half"))
+            stream.reset(code: 42)
+            #expect(try await seen.next() == 42)
+            let error = await #expect(throws: QUICTransportError.self) { _ = try await stream.collect() }
+            #expect(error?.code == .streamReset)
+            #expect(error?.applicationCode == 77)
+        }
+    }
+
+    @Test("A peer that stops reading fails the writer with its code")
+    func stopSending() async throws {
+        try await withPair { connection in
+            for try await stream in connection.inboundStreams {
+                _ = try await stream.read()
+                stream.stopSending(code: 5)
+                _ = try await connection.closed()
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            let error = await #expect(throws: QUICTransportError.self) {
+                for _ in 0..<1000 { try await stream.write(ByteBuffer(bytes: pattern(64 << 10))) }
+            }
+            #expect(error?.code == .stopSending)
+            #expect(error?.applicationCode == 5)
+        }
+    }
+
+    @Test("Datagrams go both ways")
+    func datagrams() async throws {
+        try await withPair { connection in
+            for try await datagram in connection.datagrams { try await connection.sendDatagram(datagram) }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            #expect(try #require(await connection.maxDatagramSize()) > 1000)
+            var datagrams = connection.datagrams.makeAsyncIterator()
+            // Unreliable even on loopback: one in ten tries is enough.
+            let answer = Task { try await datagrams.next() }
+            for _ in 0..<10 { try await connection.sendDatagram(ByteBuffer(string: "ping")) }
+            #expect(try await answer.value == ByteBuffer(string: "ping"))
+            let error = await #expect(throws: QUICTransportError.self) {
+                try await connection.sendDatagram(ByteBuffer(repeating: 0, count: 70_000))
+            }
+            #expect(error?.code == .datagramRefused)
+        }
+    }
+
+    @Test("A cancelled write resets its stream; a cancelled read loses nothing")
+    func cancellation() async throws {
+        let seen = Mailbox<UInt64>(limit: 4, policy: .refuse)
+        let configuration = try serverConfiguration { $0.streamWindow = 16 << 10 }
+        try await withPair(configuration: configuration) { connection in
+            for try await stream in connection.inboundStreams {
+                try await stream.write(ByteBuffer(string: "go"))
+                guard let reset = try? await connection.closed() else { continue }
+                _ = reset
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(
+                to: listener, clientConfiguration { $0.streamSendBuffer = 16 << 10 }, on: loop)
+            let stream = try await connection.openStream()
+            let writing = Task { try await stream.write(ByteBuffer(bytes: pattern(1 << 20))) }
+            let reading = Task { try await stream.read() }
+            reading.cancel()
+            let early = try? await reading.value
+            writing.cancel()
+            await #expect(throws: CancellationError.self) { try await writing.value }
+            let error = await #expect(throws: QUICTransportError.self) {
+                try await stream.write(ByteBuffer(string: "more"))
+            }
+            #expect(error?.code == .streamState)
+            // The read that was cancelled before bytes came left them for this one.
+            let first = early ?? nil
+            #expect(try await (first == nil ? stream.read() : first) == ByteBuffer(string: "go"))
+            _ = seen
+        }
+    }
+}
