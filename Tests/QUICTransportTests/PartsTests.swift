@@ -30,7 +30,7 @@ struct PartsTests {
     func wildcard() throws {
         let expanded = try LocalAddresses.expand(SocketAddress(ipAddress: "0.0.0.0", port: 99))
         #expect(expanded.contains(try SocketAddress(ipAddress: "127.0.0.1", port: 99)))
-        #expect(!expanded.contains(where: \.isWildcard))
+        #expect(expanded.allSatisfy { !$0.isWildcard })
         let concrete = try SocketAddress(ipAddress: "127.0.0.2", port: 99)
         #expect(try LocalAddresses.expand(concrete) == [concrete])
         #expect(try LocalAddresses.toward(concrete).ipAddress?.hasPrefix("127.") == true)

@@ -152,7 +152,7 @@ extension QUICConnection {
         public struct AsyncIterator: AsyncIteratorProtocol {
             let connection: QUICConnection
 
-            public func next() async throws -> QUICStream? { try await connection.nextInboundStream() }
+            public mutating func next() async throws -> QUICStream? { try await connection.nextInboundStream() }
         }
 
         public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(connection: connection) }
@@ -166,7 +166,7 @@ extension QUICConnection {
         public struct AsyncIterator: AsyncIteratorProtocol {
             let connection: QUICConnection
 
-            public func next() async throws -> ByteBuffer? { try await connection.nextDatagram() }
+            public mutating func next() async throws -> ByteBuffer? { try await connection.nextDatagram() }
         }
 
         public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(connection: connection) }

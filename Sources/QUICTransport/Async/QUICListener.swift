@@ -73,7 +73,7 @@ extension QUICListener {
         public struct AsyncIterator: AsyncIteratorProtocol {
             let mailbox: Mailbox<QUICConnection>
 
-            public func next() async throws -> QUICConnection? { try await mailbox.next() }
+            public mutating func next() async throws -> QUICConnection? { try await mailbox.next() }
         }
 
         public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(mailbox: mailbox) }

@@ -70,7 +70,7 @@ extension QUICStream: AsyncSequence {
     public struct AsyncIterator: AsyncIteratorProtocol {
         let stream: QUICStream
 
-        public func next() async throws -> ByteBuffer? { try await stream.read() }
+        public mutating func next() async throws -> ByteBuffer? { try await stream.read() }
     }
 
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(stream: self) }
