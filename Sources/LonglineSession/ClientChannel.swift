@@ -13,6 +13,13 @@ struct ClientChannel {
     /// The epoch that acknowledgements belong to; 0 while none is known.
     var epoch: Epoch { receiver.last?.epoch ?? 0 }
 
+    /// When an acknowledgement or a retry is due. An acknowledgement that waits for answers, not for a time, has none.
+    var deadline: NIODeadline? {
+        let due = queue.isPaused ? nil : acknowledgement.due
+        guard let due, let retry = queue.retryAt else { return due ?? queue.retryAt }
+        return min(due, retry)
+    }
+
     /// The link is gone, and with it the lane and what was to be said on it.
     mutating func linkClosed() {
         lane = nil

@@ -3,9 +3,10 @@ import NIOCore
 
 /// What the client says: publishes, acknowledgements, pings, and the lanes they leave on.
 extension ClientSession {
-    /// Sends what waits in every channel, as far as windows allow.
+    /// Sends what waits in every channel, as far as windows allow; the channel with the oldest message goes first.
     mutating func publishAll(now: NIODeadline) {
-        for channel in Array(channels.keys) { publish(channel, now: now) }
+        let waiting = channels.compactMap { channel, state in state.queue.firstID.map { (channel, $0) } }
+        for (channel, _) in waiting.sorted(by: { $0.1 < $1.1 }) { publish(channel, now: now) }
     }
 
     /// Sends what waits in a channel, as far as its window and the link allow.
@@ -16,6 +17,7 @@ extension ClientSession {
             FrameLimits.maximumUnacknowledged,
             limits.map { Int(clamping: max(1, $0.maximumUnacknowledged)) } ?? EarlyAllowance.publishes)
         let onlyUnresolved = isProducerSpent
+        modify(channel) { $0.queue.timePassed(now: now) }
         while channels[channel]?.lane?.isWritable ?? true {
             if phase == .connecting, !fitsEarly(channel) { break }
             let next = modify(channel) {
@@ -91,8 +93,7 @@ extension ClientSession {
     /// Keeps the channel among those that wait for a time, or not.
     private mutating func keepTime(_ channel: ChannelID) {
         guard let state = channels[channel] else { return }
-        let waits = state.queue.retryAt != nil || (state.acknowledgement.due != nil && !state.queue.isPaused)
-        if waits { timedChannels.insert(channel) } else { timedChannels.remove(channel) }
+        if state.deadline != nil { timedChannels.insert(channel) } else { timedChannels.remove(channel) }
     }
 
     // MARK: Lanes
@@ -122,11 +123,12 @@ extension ClientSession {
     /// Finishes lanes on which every publish was answered long ago. It is done with a heartbeat, not on a timer of its own,
     /// which would wake the device.
     mutating func finishIdleLanes(now: NIODeadline) {
-        for (channel, state) in channels {
+        let idle = channels.compactMap { channel, state -> (ChannelID, OutboundLane)? in
             guard let lane = state.lane, state.queue.inFlight == 0, now >= lane.lastUse + configuration.laneIdleTime
-            else { continue }
-            finish(lane, of: channel)
+            else { return nil }
+            return (channel, lane)
         }
+        for (channel, lane) in idle.sorted(by: { $0.1.id < $1.1.id }) { finish(lane, of: channel) }
     }
 
     mutating func ping(now: NIODeadline) {

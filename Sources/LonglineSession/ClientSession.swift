@@ -85,10 +85,7 @@ public struct ClientSession: Sendable {
         guard phase == .connecting || phase == .connected else { return nil }
         var deadline = [connectBy, heartbeat?.deadline].compactMap { $0 }.min()
         for channel in timedChannels {
-            guard let state = channels[channel] else { continue }
-            for due in [state.acknowledgement.due, state.queue.retryAt] {
-                if let due { deadline = min(deadline ?? due, due) }
-            }
+            if let due = channels[channel]?.deadline { deadline = min(deadline ?? due, due) }
         }
         return deadline
     }
@@ -109,13 +106,14 @@ public struct ClientSession: Sendable {
         connectBy = now + configuration.connectTimeout
         takeOutbox(outbox)
         connectCursors = [:]
-        for channel in movedCursors where connectCursors.count < FrameLimits.maximumCursors {
-            connectCursors[channel] = channels[channel]?.receiver.confirmed
-        }
+        let cursors = movedCursors.compactMap { channel in
+            channels[channel]?.receiver.confirmed.map { ChannelPosition(channel: channel, position: $0) }
+        }.sorted { $0.channel.description < $1.channel.description }.prefix(FrameLimits.maximumCursors)
+        for cursor in cursors { connectCursors[cursor.channel] = cursor.position }
         let connect = Connect(
             versions: configuration.versions, credential: credential, producer: producer,
             connectNumber: connectNumber, cursorVersion: cursorVersion,
-            cursors: connectCursors.map { ChannelPosition(channel: $0.key, position: $0.value) },
+            cursors: Array(cursors),
             agent: configuration.agent)
         actions.append(.send(.connect(connect), lane: .control))
         // A ticket says that the server knows this producer, so that its ledger makes a replayed flight harmless.
@@ -255,7 +253,7 @@ public struct ClientSession: Sendable {
         if let connectBy, now >= connectBy {
             return close(Close(code: .connectTimeout, reason: "no answer to CONNECT"), now: now)
         }
-        for channel in timedChannels {
+        for channel in timedChannels.sorted(by: { $0.description < $1.description }) {
             acknowledge(channel, now: now)
             publish(channel, now: now)
         }

@@ -48,6 +48,8 @@ struct PublishQueue {
         inFlight > 0 || slots.contains { $0.state == .waiting && $0.row.publish.id <= highestSent }
     }
 
+    /// The oldest row's ID.
+    var firstID: PublishID? { slots.first?.row.publish.id }
     /// What the next publish weighs.
     var nextCost: Int? { next < slots.count ? slots[offset: next].cost : nil }
 
@@ -76,16 +78,20 @@ struct PublishQueue {
 
     // MARK: Sending
 
+    /// Forgets a pause that is over.
+    mutating func timePassed(now: NIODeadline) {
+        if let time = retryAt, now >= time { retryAt = nil }
+    }
+
     /// The next publish to send, or nil when none may leave now.
     /// - Parameter onlyUnresolved: send only what may have reached the server before.
     mutating func take(
         window: Int, limit: Int, onlyUnresolved: Bool, now: NIODeadline
     ) -> Publish? {
-        guard !isDraining, !isPaused, now >= (retryAt ?? now), next < slots.count, inFlight < limit else { return nil }
+        guard !isDraining, !isPaused, retryAt == nil, next < slots.count, inFlight < limit else { return nil }
         let slot = slots[offset: next]
         guard inFlight == 0 || inFlightBytes + slot.cost <= window else { return nil }
         if onlyUnresolved, slot.row.publish.id > highestSent { return nil }
-        retryAt = nil
         var publish = slot.row.publish
         if next > 0 { publish.after = slots[offset: next - 1].row.publish.id }
         assert(publish.after < publish.id || publish.id == 0)

@@ -37,7 +37,7 @@ extension ServerSession {
         guard case .up = phase, channels[channel]?.sender?.isReading == true else { return }
         readsUnderWay -= 1
         modify(channel) { $0.sender?.readFailed() }
-        failedReads.insert(channel)
+        failedReads.append(channel)
         retryReadsAt = retryReadsAt ?? now + Self.readRetryDelay
         startReads(now: now)
     }

@@ -58,7 +58,7 @@ public struct ServerSession: Sendable {
     var sweepAt: NIODeadline?
     /// Channels whose read failed are asked for again then.
     var retryReadsAt: NIODeadline?
-    var failedReads: Set<ChannelID> = []
+    var failedReads: [ChannelID] = []
 
     /// A session for a link that has just come up.
     /// - Parameter observedAddress: the client's address and port as text, for `CONNECTED` and `PONG`.
