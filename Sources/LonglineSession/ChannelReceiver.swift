@@ -31,8 +31,8 @@ struct ChannelReceiver {
         case broken
     }
 
-    /// A server's lane starts. Only an epoch that nothing is known of is taken over silently.
-    mutating func laneOpened(epoch: Epoch) {
+    /// The server names the log's epoch. Only an epoch that nothing is known of is taken over silently.
+    mutating func opened(epoch: Epoch) {
         if last == nil { last = Position(epoch: epoch, offset: 0) }
     }
 
@@ -102,6 +102,9 @@ struct ChannelReceiver {
         confirmed = position.offset >= told ? last : position
         return true
     }
+
+    /// Where this device wants to go on: the confirmed place, or the start of a log of which nothing was confirmed.
+    var claim: Position? { confirmed ?? last.map { Position(epoch: $0.epoch, offset: 0) } }
 
     /// The offset confirmed in an epoch, or nil.
     func confirmedOffset(in epoch: Epoch) -> Offset? {

@@ -49,9 +49,11 @@ struct ChannelSender {
         upTo = channel.upTo
         recovery = start.recovery
         notice = start.notice
-        // A device without a cursor never confirmed anything here; one with a cursor may have received what followed it.
-        redeliveredUpTo = channel.sent ?? (channel.cursor == nil ? 0 : channel.head.offset)
+        redeliveredUpTo = channel.sent ?? channel.head.offset
     }
+
+    /// The highest offset that may have reached the device, on this link or before.
+    var everSent: Offset { max(sent, redeliveredUpTo) }
 
     /// The last offset to send at present.
     private var limit: Offset { min(head, upTo ?? .max) }

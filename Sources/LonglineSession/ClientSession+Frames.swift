@@ -35,6 +35,7 @@ extension ClientSession {
                 minimum: connected.limits.minimumHeartbeat, idleTimeout: connected.limits.idleTimeout),
             canProbe: supportsPathChange, now: now)
         actions.append(.connected(connected))
+        claimUnknownCursors(connected.channels, now: now)
         while phase == .connected, let item = held.next() {
             switch item {
             case .frame(let frame, let lane, _): process(frame, lane: lane, now: now)
@@ -49,10 +50,23 @@ extension ClientSession {
             // The server's record is an older one: it has to learn everything again.
             movedCursors = Set(cursors.keys)
         }
-        for (channel, position) in connectCursors where channels[channel]?.receiver.confirmed == position {
+        for (channel, position) in connectCursors where channels[channel]?.receiver.claim == position {
             movedCursors.remove(channel)
         }
         cursorVersion = version
+    }
+
+    /// A device restored from a backup may have no place in a channel where the server remembers one: nothing that lies
+    /// before that place would ever come, so the next CONNECT says that we start at the beginning.
+    private mutating func claimUnknownCursors(_ answers: [ChannelAnswer], now: NIODeadline) {
+        var isBehind = false
+        for answer in answers where answer.recovery == .recovered && answer.head.epoch != 0 {
+            guard channels[answer.channel]?.receiver.last == nil else { continue }
+            channels[answer.channel, default: ClientChannel()].receiver.opened(epoch: answer.head.epoch)
+            claimedChannels.insert(answer.channel)
+            isBehind = true
+        }
+        if isBehind { close(Close(code: .normal, reason: "resuming from this device's own cursors"), now: now) }
     }
 
     mutating func process(_ frame: Frame, lane: LaneID, now: NIODeadline) {
@@ -138,6 +152,8 @@ extension ClientSession {
             }
             return false
         case .broken:
+            // The server goes on from a cursor that is not ours: the next CONNECT says where we are.
+            claimedChannels.insert(channel)
             close(Close(code: .internalError, reason: "a hole in a channel"), now: now)
             return false
         case .duplicate(confirmed: false), nil:
@@ -157,7 +173,7 @@ extension ClientSession {
 
     private mutating func opened(_ header: LaneHeader, now: NIODeadline) {
         if channels[header.channel] == nil { channels[header.channel] = ClientChannel() }
-        if header.epoch != 0 { modify(header.channel) { $0.receiver.laneOpened(epoch: header.epoch) } }
+        if header.epoch != 0 { modify(header.channel) { $0.receiver.opened(epoch: header.epoch) } }
     }
 
     mutating func processFinished(_ lane: LaneID, now: NIODeadline) {

@@ -29,6 +29,8 @@ public struct ClientSession: Sendable {
     public internal(set) var cursorVersion: UInt64
     /// Channels confirmed further since ``cursorVersion``.
     var movedCursors: Set<ChannelID>
+    /// Channels in which the server's cursor is ahead of ours, as after a restore from a backup: every CONNECT names them.
+    var claimedChannels: Set<ChannelID> = []
     /// What the present link's CONNECT said.
     var connectCursors: [ChannelID: Position] = [:]
 
@@ -106,8 +108,8 @@ public struct ClientSession: Sendable {
         connectBy = now + configuration.connectTimeout
         takeOutbox(outbox)
         connectCursors = [:]
-        let cursors = movedCursors.compactMap { channel in
-            channels[channel]?.receiver.confirmed.map { ChannelPosition(channel: channel, position: $0) }
+        let cursors = movedCursors.union(claimedChannels).compactMap { channel in
+            channels[channel]?.receiver.claim.map { ChannelPosition(channel: channel, position: $0) }
         }.sorted { $0.channel.description < $1.channel.description }.prefix(FrameLimits.maximumCursors)
         for cursor in cursors { connectCursors[cursor.channel] = cursor.position }
         let connect = Connect(

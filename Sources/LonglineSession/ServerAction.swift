@@ -54,7 +54,8 @@ public struct SessionChannel: Hashable, Sendable {
     /// before it.
     public var cursor: Position?
     /// The highest offset of this epoch that was ever sent to the device, as far as the host knows; entries up to it are
-    /// marked redelivered. nil: unknown, so that every entry up to `head` may have been.
+    /// marked redelivered. 0 for a device that is seen for the first time; nil: unknown, so that every entry up to `head`
+    /// may have been.
     public var sent: Offset?
 
     /// A session channel.

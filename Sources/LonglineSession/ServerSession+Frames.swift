@@ -122,7 +122,7 @@ extension ServerSession {
         guard state.gate.count < limit,
             state.gate.isEmpty || state.gate.bytes + cost <= max(window, EarlyAllowance.bytes)
         else { return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now) }
-        if let code = refusal(of: publish, channel: channel, isMember: state.isMember) {
+        if let code = refusal(of: publish, channel: channel) {
             modify(channel) { $0.gate.admit(publish, answer: .refused(Refused(id: publish.id, code: code))) }
             sendAnswers(channel, now: now)
         } else {
@@ -131,9 +131,11 @@ extension ServerSession {
         }
     }
 
-    private func refusal(of publish: Publish, channel: ChannelID, isMember: Bool) -> RefusalCode? {
-        guard identity?.mayPublish == true else { return .forbidden }
-        guard isMember else { return .unknownChannel }
+    /// What is refused without asking the store. Membership is not: a publish that was entered before its user left the
+    /// room gets its acknowledgement all the same, and only the ledger knows.
+    private func refusal(of publish: Publish, channel: ChannelID) -> RefusalCode? {
+        guard let identity, identity.mayPublish else { return .forbidden }
+        if case .user(let owner) = channel, owner != identity.user { return .unknownChannel }
         guard publish.id > 0, publish.after < publish.id else { return .invalidID }
         guard publish.payload.readableBytes <= Int(clamping: configuration.limits.maximumPayload) else {
             return .payloadTooLarge

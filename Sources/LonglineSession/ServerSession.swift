@@ -82,11 +82,11 @@ public struct ServerSession: Sendable {
         if case .closed = phase { true } else { false }
     }
 
-    /// The highest place sent per channel, for ``SessionChannel/sent`` of the device's next session.
+    /// The highest place that may have reached the device per channel, on this link or before, for ``SessionChannel/sent`` of the device's next session.
     public var sentPositions: [ChannelPosition] {
         channels.compactMap { channel, state in
             state.sender.map {
-                ChannelPosition(channel: channel, position: Position(epoch: $0.epoch, offset: $0.sent))
+                ChannelPosition(channel: channel, position: Position(epoch: $0.epoch, offset: $0.everSent))
             }
         }
     }

@@ -151,7 +151,9 @@ public struct MessageChecker {
             violation("message \(number) was acknowledged and is gone")
         }
         for (number, origin) in published where !restored.contains(origin.device) {
-            if refused.contains(number), places[number] != nil { violation("message \(number) was refused and entered") }
+            if refused.contains(number), places[number] != nil {
+                violation("message \(number) was refused and entered")
+            }
             if !refused.contains(number), !acknowledged.contains(number) {
                 violation("message \(number) of \(origin.device) in \(origin.channel) never got an answer")
             }

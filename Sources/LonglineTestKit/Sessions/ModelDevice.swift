@@ -33,6 +33,7 @@ final class ModelDevice {
     private var staleStep: UInt64 = 1
     private var nextRequest: UInt64 = 1
     private var confirmTimes: [ChannelID: NIODeadline] = [:]
+    private var wasRestored = false
     /// Whether the app stays away.
     private(set) var isOffline = false
     private let configuration: ClientSessionConfiguration
@@ -56,7 +57,8 @@ final class ModelDevice {
         self.configuration = configuration
         durable = Durable(producer: .random(using: &self.random))
         backup = durable
-        session = ClientSession(configuration: configuration, producer: durable.producer, cursors: [:], cursorVersion: 0)
+        session = ClientSession(
+            configuration: configuration, producer: durable.producer, cursors: [:], cursorVersion: 0)
     }
 
     // MARK: Links
@@ -123,7 +125,10 @@ final class ModelDevice {
     /// The process is killed and started again: from its disk, or from an older copy of it.
     func restart(fromBackup: Bool) {
         life += 1
-        if fromBackup { durable = backup }
+        if fromBackup {
+            durable = backup
+            wasRestored = true
+        }
         link?.cut(
             tellClient: false, tellServer: random.happens(0.5), losesToServer: random.happens(0.5), losesToClient: true)
         link?.abandon(.client)
@@ -161,7 +166,8 @@ final class ModelDevice {
         nextRequest += 1
         let request = nextRequest
         input { session, now in
-            _ = joins
+            _ =
+                joins
                 ? session.join(room, request: request, now: now) : session.leave(room, request: request, now: now)
         }
     }
@@ -244,6 +250,8 @@ final class ModelDevice {
             durable.connectNumber += staleStep
             staleStep *= 2
         case .normal, .idle, .connectTimeout, .replaced, .shuttingDown: break
+        // An older state than the server remembers: the session resumes from its own cursor.
+        case .internalError where wasRestored: break
         default:
             simulation.checker.violation("\(device)'s session ended: \(end)")
         }

@@ -100,7 +100,8 @@ public final class ModelStore {
                 return .refused(Refused(id: publish.id, code: .idReused))
             }
             if faults.contains(.enterTwice) {
-                _ = enter(publish, .message, channel: channel, user: user, device: device, producer: producer, time: time)
+                _ = enter(
+                    publish, .message, channel: channel, user: user, device: device, producer: producer, time: time)
             }
             return .published(known.published)
         }
@@ -110,7 +111,8 @@ public final class ModelStore {
         guard stint(of: user, in: channel)?.upTo == nil else {
             return .refused(Refused(id: publish.id, code: .unknownChannel))
         }
-        let entry = enter(publish, .message, channel: channel, user: user, device: device, producer: producer, time: time)
+        let entry = enter(
+            publish, .message, channel: channel, user: user, device: device, producer: producer, time: time)
         let published = Published(
             id: publish.id, position: Position(epoch: log(channel).epoch, offset: entry.offset), time: time)
         ledger.last = publish.id
@@ -121,7 +123,8 @@ public final class ModelStore {
     }
 
     private func enter(
-        _ publish: Publish?, _ kind: EntryKind, channel: ChannelID, user: UserID, device: DeviceID, producer: ProducerID,
+        _ publish: Publish?, _ kind: EntryKind, channel: ChannelID, user: UserID, device: DeviceID,
+        producer: ProducerID,
         time: UInt64
     ) -> Entry {
         var log = log(channel)
@@ -144,7 +147,8 @@ public final class ModelStore {
             formerStints[StintKey(user: user, channel: channel), default: []].append(former)
         }
         let entry = enter(
-            nil, .joined, channel: channel, user: user, device: device, producer: ProducerID(high: 0, low: 0), time: time)
+            nil, .joined, channel: channel, user: user, device: device, producer: ProducerID(high: 0, low: 0),
+            time: time)
         stints[channel, default: [:]][user] = Stint(after: entry.previous)
         return Position(epoch: epoch, offset: entry.offset)
     }
@@ -189,7 +193,9 @@ public final class ModelStore {
     }
 
     func admit(_ producer: ProducerID, connectNumber: UInt64) -> Bool {
-        guard connectNumber >= connectNumbers[producer] ?? 0 || faults.contains(.ignoreConnectNumber) else { return false }
+        guard connectNumber >= connectNumbers[producer] ?? 0 || faults.contains(.ignoreConnectNumber) else {
+            return false
+        }
         connectNumbers[producer] = max(connectNumbers[producer] ?? 0, connectNumber)
         return true
     }

@@ -64,7 +64,8 @@ public final class SessionSimulation {
         server = ModelServer(
             store: store, simulation: self, scheduler: scheduler, random: SeededRandom(seed: random.next()))
         for (user, device) in [
-            ("alice", "phone"), ("alice", "tablet"), ("bob", "bob-phone"), ("carol", "carol-phone"), ("carol", "laptop"),
+            ("alice", "phone"), ("alice", "tablet"), ("bob", "bob-phone"), ("carol", "carol-phone"),
+            ("carol", "laptop"),
         ] {
             devices.append(
                 ModelDevice(
