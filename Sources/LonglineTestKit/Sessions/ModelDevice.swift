@@ -219,8 +219,8 @@ final class ModelDevice {
             staleStep = 1
             simulation.noteConnected(resumed: link?.isEarly == true)
         case .storeTicket: durable.hasTicket = true
-        case .published(let channel, let published): published_(published, channel)
-        case .refused(let channel, let refused): refused_(refused, channel)
+        case .published(let channel, let published): takePublished(published, channel)
+        case .refused(let channel, let refused): takeRefused(refused, channel)
         case .renewProducer:
             simulation.renewals += 1
             renumber()
@@ -260,14 +260,14 @@ final class ModelDevice {
         leaveLink()
     }
 
-    private func published_(_ published: Published, _ channel: ChannelID) {
+    private func takePublished(_ published: Published, _ channel: ChannelID) {
         guard let index = durable.rows.firstIndex(where: { $0.publish.id == published.id }) else { return }
         let row = durable.rows.remove(at: index)
         guard let number = MessageChecker.number(of: row.publish.payload) else { return }
         simulation.checker.acknowledged(number, at: published.position, in: channel, store: simulation.store)
     }
 
-    private func refused_(_ refused: Refused, _ channel: ChannelID) {
+    private func takeRefused(_ refused: Refused, _ channel: ChannelID) {
         guard let index = durable.rows.firstIndex(where: { $0.publish.id == refused.id }) else { return }
         let row = durable.rows.remove(at: index)
         if durable.lastID[channel] == refused.id { durable.lastID[channel] = row.publish.after }
