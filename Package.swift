@@ -31,6 +31,7 @@ let package = Package(
         .library(name: "LonglineLinks", targets: ["LonglineLinks"]),
         .library(name: "LonglineClient", targets: ["LonglineClient"]),
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
+        .library(name: "LonglineServer", targets: ["LonglineServer"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -39,6 +40,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.0"),
     ],
     targets: [
@@ -75,7 +77,11 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LonglineServer",
-            dependencies: ["LonglineSession", "LonglineStore", "LonglineWire", crypto, jwtKit, logging, nioCore],
+            dependencies: [
+                "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport", crypto,
+                jwtKit, deque, logging, nioCore, nioPosix, .product(name: "HeapModule", package: "swift-collections"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
             swiftSettings: settings),
         .target(
             name: "LonglineClient",
@@ -85,7 +91,12 @@ let package = Package(
             ],
             swiftSettings: settings),
         .executableTarget(
-            name: "longline", dependencies: ["LonglineClient", "LonglineWire", argumentParser, logging, nioCore],
+            name: "longline",
+            dependencies: [
+                "LonglineClient", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine", argumentParser,
+                logging, nioCore, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
             swiftSettings: settings),
         .target(
             name: "LonglineTestKit",
@@ -100,7 +111,8 @@ let package = Package(
         .testTarget(
             name: "LonglineServerTests",
             dependencies: [
-                "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire", crypto, jwtKit, logging, nioCore,
+                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineTestKit", "LonglineWire",
+                "QUICEngine", crypto, jwtKit, logging, nioCore, nioPosix,
             ],
             swiftSettings: settings),
         .testTarget(

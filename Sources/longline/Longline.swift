@@ -1,9 +1,13 @@
 import ArgumentParser
+import LonglineServer
 
 /// The command-line tool.
 @main
 struct Longline: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "longline", abstract: "Keep clients connected over QUIC.",
-        subcommands: [ChatCommand.self, SendCommand.self, ListenCommand.self])
+        commandName: "longline", abstract: "Keep clients connected over QUIC.", version: LonglineVersion.current,
+        subcommands: [
+            ServerCommand.self, SignTokenCommand.self, ChatCommand.self, SendCommand.self, ListenCommand.self,
+            VersionCommand.self,
+        ])
 }

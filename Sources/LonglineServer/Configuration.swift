@@ -1,0 +1,73 @@
+public import Logging
+public import LonglineStore
+public import LonglineWire
+public import NIOCore
+public import QUICEngine
+
+extension LonglineServer {
+    /// How a server is set up. Everything has a default but the store, the certificate and the keys of the tokens.
+    public struct Configuration: Sendable {
+        /// Reads certificate and key; called at the start and by ``LonglineServer/reloadCertificate()``.
+        public typealias CertificateProvider = @Sendable () throws -> TLSServerCredentials
+
+        /// Where messages are kept.
+        public enum Store: Sendable {
+            /// An SQLite store in this folder, which the server opens and closes.
+            case directory(String)
+            /// An SQLite store that is set up in detail, which the server opens and closes.
+            case sqlite(SQLiteStoreConfiguration)
+            /// A store that somebody else opened and closes.
+            case shared(any MessageStore)
+        }
+
+        /// Where messages are kept.
+        public var store: Store
+        /// The server's TLS identity.
+        public var certificate: CertificateProvider
+        /// Public keys that tokens are verified with. While a key is being replaced, the old and the new one.
+        public var tokenKeys: [VerificationKey]
+        /// Tenants that are served; nil for every tenant that a token names.
+        public var tenants: Set<TenantID>?
+        /// UDP addresses to listen on; a wildcard stands for every address of the host, port 0 for a free one.
+        public var addresses: [SocketAddress] = []
+        /// The server's own secrets: what seals resume tickets, TLS tickets and stateless resets. Kept in files, they
+        /// let clients come back quickly after a restart; nil draws new ones at each start.
+        public var secrets: ServerSecrets?
+        /// What peers, users and tenants may take.
+        public var limits = ServerLimits()
+        /// Event loops, each with its own sockets and connections; at least 1.
+        public var eventLoops = System.coreCount
+        /// Receives TLS secrets for debugging, in SSLKEYLOGFILE's format; nil: nobody does.
+        public var keyLog: ClientConfiguration.KeyLog?
+        /// Receives the server's log lines, none of which holds a token, a ticket or a payload.
+        public var logger = Logger(label: "longline.server")
+
+        /// A configuration.
+        public init(
+            store: Store, certificate: @escaping CertificateProvider, tokenKeys: [VerificationKey],
+            addresses: [SocketAddress]
+        ) {
+            self.store = store
+            self.certificate = certificate
+            self.tokenKeys = tokenKeys
+            self.addresses = addresses
+        }
+
+        func validate() throws(ServerError) {
+            func check(_ holds: Bool, _ message: String) throws(ServerError) {
+                if !holds { throw ServerError(.invalidConfiguration, message: message) }
+            }
+            try check(!addresses.isEmpty, "no address to listen on")
+            try check(!tokenKeys.isEmpty, "no key to verify tokens with")
+            try check(eventLoops >= 1, "at least one event loop is needed")
+            try check(
+                (1...FrameLimits.maximumPayload).contains(limits.maximumPayload),
+                "the largest payload has to be 1 to \(FrameLimits.maximumPayload) bytes")
+            try check(
+                (1...FrameLimits.maximumUnacknowledged).contains(limits.maximumUnacknowledged),
+                "unanswered publishes have to be 1 to \(FrameLimits.maximumUnacknowledged)")
+            try check(limits.channelWindow >= limits.maximumPayload, "a channel's window has to hold one payload")
+            try check(limits.appendBatch >= 1 && limits.concurrentReadsPerLoop >= 1, "batches need at least one")
+        }
+    }
+}

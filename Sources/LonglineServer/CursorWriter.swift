@@ -1,0 +1,126 @@
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// Gathers what devices confirm, and writes it to the store once in a while: one write a device, not one an entry.
+///
+/// What waits here is lost with the process; the entries are then delivered again, marked as such. A place is
+/// remembered per device and channel, so that the table is bounded by the sessions' channels.
+final class CursorWriter: Sendable {
+    private struct State {
+        var pending: [DeviceKey: [ChannelID: Position]] = [:]
+        var wake: CheckedContinuation<Void, Never>?
+        var stopped = false
+    }
+
+    private let cursors: any DeviceCursors
+    private let delay: TimeAmount
+    private let onFailure: @Sendable (StoreError) -> Void
+    private let state = Mutex(State())
+
+    /// Devices written at the same time, so that they share a transaction.
+    private static let concurrentWrites = 64
+
+    init(cursors: any DeviceCursors, delay: TimeAmount, onFailure: @escaping @Sendable (StoreError) -> Void) {
+        self.cursors = cursors
+        self.delay = delay
+        self.onFailure = onFailure
+    }
+
+    /// Takes note of what a device confirmed, in the order it did.
+    func put(_ device: DeviceKey, _ places: [ChannelPosition]) {
+        guard !places.isEmpty else { return }
+        let wake = state.withLock { state in
+            merge(places, into: &state.pending[device, default: [:]])
+            defer { state.wake = nil }
+            return state.wake
+        }
+        wake?.resume()
+    }
+
+    /// Takes out what waits for a device, for a caller who writes it together with something else.
+    func take(_ device: DeviceKey) -> [ChannelPosition] {
+        let places = state.withLock { $0.pending.removeValue(forKey: device) }
+        return places?.map { ChannelPosition(channel: $0.key, position: $0.value) } ?? []
+    }
+
+    /// Writes what is put in, until ``stop()``; then writes the rest and returns.
+    func run() async {
+        while await waitForWork() {
+            try? await Task.sleep(for: .nanoseconds(delay.nanoseconds))
+            await flush()
+        }
+        await flush()
+    }
+
+    /// Lets ``run()`` end.
+    func stop() {
+        let wake = state.withLock { state in
+            state.stopped = true
+            defer { state.wake = nil }
+            return state.wake
+        }
+        wake?.resume()
+    }
+
+    /// Writes what waits now. What the store has no room for waits on.
+    func flush() async {
+        let batch = state.withLock { state in
+            defer { state.pending = [:] }
+            return state.pending
+        }
+        await withTaskGroup(of: Void.self) { group in
+            var running = 0
+            for (device, places) in batch {
+                if running >= Self.concurrentWrites {
+                    await group.next()
+                    running -= 1
+                }
+                running += 1
+                group.addTask { await self.write(device, places) }
+            }
+        }
+    }
+
+    private func write(_ device: DeviceKey, _ places: [ChannelID: Position]) async {
+        do {
+            _ = try await cursors.advance(
+                device, to: places.map { ChannelPosition(channel: $0.key, position: $0.value) })
+        } catch {
+            onFailure(error)
+            guard error.code == .storageFull || error.code == .overloaded else { return }
+            state.withLock { state in
+                guard !state.stopped else { return }
+                // What was confirmed meanwhile is newer.
+                state.pending[device, default: [:]].merge(places) { newer, _ in newer }
+            }
+        }
+    }
+
+    /// Waits until something was put in: true; or until nothing will be: false.
+    private func waitForWork() async -> Bool {
+        await withCheckedContinuation { continuation in
+            let now = state.withLock { state in
+                if state.stopped || !state.pending.isEmpty { return true }
+                assert(state.wake == nil, "run() runs twice")
+                state.wake = continuation
+                return false
+            }
+            if now { continuation.resume() }
+        }
+        return state.withLock { !$0.stopped }
+    }
+
+    private func merge(_ places: [ChannelPosition], into pending: inout [ChannelID: Position]) {
+        for place in places {
+            // Another epoch replaces the one before it: the session only confirms in the channel's current one.
+            if let old = pending[place.channel], old.epoch == place.position.epoch,
+                old.offset >= place.position.offset
+            {
+                continue
+            }
+            pending[place.channel] = place.position
+        }
+    }
+}

@@ -1,0 +1,192 @@
+import Logging
+public import LonglineStore
+public import LonglineWire
+public import NIOCore
+import NIOPosix
+public import ServiceLifecycle
+import Synchronization
+
+/// The access layer: accepts connections, authenticates them, and carries sessions between devices and the store.
+///
+/// ```
+///   idle ──start()──▶ starting ──▶ running ──shutdown()──▶ stopping ──▶ stopped
+///                        └── a failure ───────────────────────────────────▲
+/// ```
+/// As a `Service` it runs until a graceful shutdown: then clients are told to come back elsewhere or later, what devices
+/// confirmed is written, and the sockets close. All methods may be called from anywhere.
+public final class LonglineServer: Service {
+    private struct Running: Sendable {
+        var runtime: ServerRuntime
+        var listeners: [any LinkListener]
+        var group: MultiThreadedEventLoopGroup
+        var maintenance: Task<Void, Never>
+        var store: OpenedStore
+    }
+
+    private enum State {
+        case idle, starting
+        case running(Running)
+        case stopping, stopped
+    }
+
+    /// What the server was set up with.
+    public let configuration: Configuration
+    private let state = Mutex(State.idle)
+
+    /// A server that does nothing yet.
+    public init(configuration: Configuration) { self.configuration = configuration }
+
+    /// Starts, and serves until a graceful shutdown or the task's cancellation.
+    /// - Throws: ``ServerError``, when it can't start.
+    public func run() async throws {
+        if !isRunning { try await start() }
+        // Cancelled or asked to: both end in the same orderly way.
+        try? await gracefulShutdown()
+        await shutdown()
+    }
+
+    /// Opens the store, binds the sockets and serves. Returns when clients can connect.
+    /// - Throws: ``ServerError``; the server is then stopped, and another one has to be made.
+    public func start() async throws(ServerError) {
+        let mayStart = state.withLock { state in
+            guard case .idle = state else { return false }
+            state = .starting
+            return true
+        }
+        guard mayStart else { throw ServerError(.alreadyStarted, message: "the server was started before") }
+        do {
+            try configuration.validate()
+            let running = try await launch()
+            state.withLock { $0 = .running(running) }
+            configuration.logger.info(
+                "server started", metadata: ["addresses": "\(running.listeners.flatMap(\.localAddresses))"])
+        } catch {
+            state.withLock { $0 = .stopped }
+            throw error
+        }
+    }
+
+    /// Ends every session with ``CloseCode/shuttingDown``, writes what is pending, closes the sockets and the store.
+    /// Returns when all is done; does nothing when the server isn't running.
+    public func shutdown() async {
+        let running: Running? = state.withLock { state in
+            guard case .running(let running) = state else { return nil }
+            state = .stopping
+            return running
+        }
+        guard let running else { return }
+        let timeout = configuration.limits.drainTimeout
+        for listener in running.listeners { await listener.stopAccepting() }
+        running.runtime.drain()
+        let left = await running.runtime.waitUntilIdle(timeout: timeout)
+        if left > 0 { configuration.logger.notice("links did not close in time", metadata: ["links": "\(left)"]) }
+        for listener in running.listeners { await listener.close(timeout: timeout) }
+        _ = await running.runtime.waitUntilIdle(timeout: timeout)
+        running.maintenance.cancel()
+        running.runtime.core.cursors.stop()
+        await running.maintenance.value
+        do { try await running.store.close() } catch {
+            configuration.logger.error("the store was not closed in order", metadata: ["error": "\(error)"])
+        }
+        try? await running.group.shutdownGracefully()
+        state.withLock { $0 = .stopped }
+        configuration.logger.info("server stopped")
+    }
+
+    // MARK: While it runs
+
+    /// Whether clients can connect.
+    public var isRunning: Bool { running != nil }
+
+    /// Where it listens, with the ports that the system chose; empty when it isn't running.
+    public var addresses: [SocketAddress] { running?.listeners.flatMap(\.localAddresses) ?? [] }
+
+    /// What it has done since it started, and what it holds now.
+    /// - Throws: ``ServerError/Code/notRunning``.
+    public func statistics() async throws(ServerError) -> ServerStatistics {
+        await (try requireRunning()).runtime.statistics()
+    }
+
+    /// The devices of a user that have a session now.
+    public func devices(of user: UserID, in tenant: TenantID) -> [DeviceID] {
+        running?.runtime.core.registry.devices(of: UserKey(tenant: tenant, user: user)) ?? []
+    }
+
+    /// Shuts a user out: every credential issued so far is void, durably, and live sessions end at once.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable`` when it can't be stored.
+    public func revoke(user: UserID, in tenant: TenantID) async throws(ServerError) {
+        try await revoke(.user(UserKey(tenant: tenant, user: user)))
+    }
+
+    /// Shuts a device out, as ``revoke(user:in:)`` does a user.
+    public func revoke(device: DeviceKey) async throws(ServerError) {
+        try await revoke(.device(device))
+    }
+
+    /// Shuts out one token and the tickets that came from it.
+    /// - Parameter until: when it would expire by itself, in milliseconds since 1970.
+    public func revoke(token: String, in tenant: TenantID, until: UInt64) async throws(ServerError) {
+        try await revoke(.token(token, tenant), until: until)
+    }
+
+    /// Reads certificate and key again; new connections get them, and those that live keep theirs.
+    /// - Throws: ``ServerError``; the old certificate then stays.
+    public func reloadCertificate() throws(ServerError) {
+        let running = try requireRunning()
+        do {
+            for listener in running.listeners { try listener.reloadCertificate() }
+        } catch {
+            throw ServerError(
+                .certificate, message: "the certificate was not reloaded", cause: error,
+                advice: "the old one stays in use; correct the files and reload again")
+        }
+        configuration.logger.info("certificate reloaded")
+    }
+
+    private func revoke(_ target: RevocationTarget, until: UInt64 = 0) async throws(ServerError) {
+        let runtime = try requireRunning().runtime
+        do { try await runtime.revoke(target, until: until) } catch {
+            throw ServerError(.storeUnavailable, message: "the revocation could not be stored", cause: error)
+        }
+    }
+
+    private var running: Running? {
+        state.withLock { state in
+            guard case .running(let running) = state else { return nil }
+            return running
+        }
+    }
+
+    private func requireRunning() throws(ServerError) -> Running {
+        guard let running else { throw ServerError(.notRunning, message: "the server isn't running") }
+        return running
+    }
+
+    // MARK: Starting
+
+    private func launch() async throws(ServerError) -> Running {
+        let store = try OpenedStore(configuration)
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
+        do {
+            let secrets = configuration.secrets ?? ServerSecrets(now: WallClock.milliseconds())
+            let verifier = await TokenVerifier(keys: configuration.tokenKeys, tenants: configuration.tenants)
+            let authenticator = Authenticator(
+                verifier: verifier, tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys),
+                revocations: store.store, logger: configuration.logger)
+            let core = ServerCore(
+                limits: configuration.limits, store: store.store, authenticator: authenticator,
+                logger: configuration.logger, time: WallClock.milliseconds)
+            let runtime = try await ServerRuntime(core: core, group: group)
+            let listener = try await QUICListener.bind(configuration, secrets: secrets, runtime: runtime, group: group)
+            let maintenance = Task { [logger = configuration.logger] in
+                await Maintenance(core: core, secrets: secrets, store: store, logger: logger).run()
+            }
+            return Running(
+                runtime: runtime, listeners: [listener], group: group, maintenance: maintenance, store: store)
+        } catch {
+            try? await group.shutdownGracefully()
+            try? await store.close()
+            throw (error as? ServerError) ?? ServerError(.invalidConfiguration, message: "can't start", cause: error)
+        }
+    }
+}

@@ -1,0 +1,37 @@
+import LonglineStore
+
+/// The server's store, and whether the server has to close it.
+struct OpenedStore: Sendable {
+    let store: any MessageStore
+    private let own: SQLiteStore?
+
+    init(_ configuration: LonglineServer.Configuration) throws(ServerError) {
+        switch configuration.store {
+        case .shared(let shared): self.init(store: shared, own: nil)
+        case .directory(let path):
+            self.init(opened: try Self.open(SQLiteStoreConfiguration(directory: path, logger: configuration.logger)))
+        case .sqlite(let settings): self.init(opened: try Self.open(settings))
+        }
+    }
+
+    private init(opened: SQLiteStore) { self.init(store: opened, own: opened) }
+
+    private init(store: any MessageStore, own: SQLiteStore?) {
+        self.store = store
+        self.own = own
+    }
+
+    private static func open(_ settings: SQLiteStoreConfiguration) throws(ServerError) -> SQLiteStore {
+        do { return try SQLiteStore(settings) } catch {
+            throw ServerError(
+                .storeUnavailable, message: "can't open the store in \(settings.directory)", cause: error,
+                advice: error.advice.isEmpty ? "check the folder, its owner and free space" : "")
+        }
+    }
+
+    /// Forgets what was unseen for long, if the store is the server's own.
+    func sweep() async throws(StoreError) -> SweepReport? { try await own?.sweep() }
+
+    /// Writes what is queued and gives the files back.
+    func close() async throws(StoreError) { try await own?.close() }
+}

@@ -1,0 +1,62 @@
+import LonglineLinks
+import LonglineWire
+import NIOCore
+import NIOPosix
+import QUICEngine
+import QUICTransport
+
+/// Links over QUIC, on every loop of the server.
+final class QUICListener: LinkListener {
+    private let listener: QUICLinkListener
+    private let certificate: LonglineServer.Configuration.CertificateProvider
+
+    private init(
+        listener: QUICLinkListener, certificate: @escaping LonglineServer.Configuration.CertificateProvider
+    ) {
+        self.listener = listener
+        self.certificate = certificate
+    }
+
+    /// Reads the certificate and binds.
+    static func bind(
+        _ configuration: LonglineServer.Configuration, secrets: ServerSecrets, runtime: ServerRuntime,
+        group: MultiThreadedEventLoopGroup
+    ) async throws(ServerError) -> QUICListener {
+        let tls: TLSServerContext
+        do {
+            tls = try TLSServerContext(
+                credentials: try configuration.certificate(),
+                applicationProtocols: [QUICLinkProtocol.applicationProtocol], ticketKeys: secrets.tlsTicketKeys,
+                replayStore: ReplayStore(), keyLog: configuration.keyLog)
+        } catch {
+            throw ServerError(
+                .certificate, message: "can't use the certificate", cause: error,
+                advice: "check both PEM files, and that the key belongs to the certificate")
+        }
+        var settings = QUICLinkServerConfiguration(tls: tls)
+        settings.quic.endpoint.staticKey = secrets.endpointKey
+        // Each loop has an endpoint; the server's own count over all of them is exact and closes with a code.
+        settings.quic.endpoint.maxConnections = configuration.limits.maximumConnections + 1024
+        settings.quic.logger = configuration.logger
+        do {
+            let listener = try await QUICLinkListener.bind(
+                addresses: configuration.addresses, configuration: settings, group: group
+            ) { runtime.makeHandler(on: $0) }
+            return QUICListener(listener: listener, certificate: configuration.certificate)
+        } catch {
+            throw ServerError(
+                .addressUnavailable, message: "can't listen on \(configuration.addresses)", cause: error,
+                advice: "choose a free UDP port, and addresses of this host")
+        }
+    }
+
+    var localAddresses: [SocketAddress] { listener.localAddresses }
+
+    func reloadCertificate() throws { try listener.reloadCertificate(try certificate()) }
+
+    func stopAccepting() async { await listener.stopAccepting() }
+
+    func close(timeout: TimeAmount) async {
+        await listener.shutdownGracefully(.shuttingDown, reason: "the server stops", timeout: timeout)
+    }
+}

@@ -1,0 +1,121 @@
+import FoundationEssentials
+public import LonglineStore
+public import LonglineWire
+public import QUICEngine
+
+/// A server's folder: its store, its secrets, the key of its token signer and a development certificate.
+///
+/// ```
+///   store/                the messages (see SQLiteStore)
+///   token.key             signs tokens: whoever reads it can be anybody
+///   resume-tickets.keys   seals resume tickets
+///   tls-tickets.keys      seals TLS tickets
+///   endpoint.key          signs address tokens and stateless resets
+///   development.pem       a self-signed certificate with its key, while no other is given
+///   certificate.pem       the same certificate without the key, for clients that take it as their authority
+/// ```
+/// Everything is made when it is first asked for, readable by its owner only. Calls block on the disk.
+public struct ServerDirectory: Sendable {
+    /// The folder.
+    public let path: String
+
+    /// Uses a folder, which is made with mode 0700 when it does not exist.
+    /// - Throws: ``ServerError/Code/storeUnavailable``.
+    public init(_ path: String) throws(ServerError) {
+        self.path = path
+        for folder in [path, path + "/store"] {
+            do {
+                try FileManager.default.createDirectory(
+                    atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            } catch {
+                throw ServerError(
+                    .storeUnavailable, message: "can't make the folder \(folder)", cause: error,
+                    advice: "name one that this user may write to")
+            }
+        }
+    }
+
+    /// Where the store's files are.
+    public var storePath: String { path + "/store" }
+
+    /// The key that signs this server's tokens.
+    /// - Throws: ``AuthenticationError/Code/keyUnusable``.
+    public func signingKey() throws(AuthenticationError) -> SigningKey {
+        try SigningKey.loadOrCreate(at: path + "/token.key")
+    }
+
+    /// What the server seals with for itself.
+    /// - Throws: ``AuthenticationError``, `QUICError`.
+    public func secrets() throws -> ServerSecrets {
+        try ServerSecrets(directory: path, now: WallClock.milliseconds())
+    }
+
+    /// Signs a token with this folder's key.
+    /// - Parameters:
+    ///   - lifetime: in milliseconds from now.
+    ///   - loginEpoch: by default the time, so that each token counts as a later login than the ones before.
+    /// - Throws: ``AuthenticationError``.
+    public func sign(
+        tenant: TenantID, user: UserID, device: DeviceID, lifetime: UInt64, scopes: TokenScopes = .all,
+        loginEpoch: UInt64? = nil, generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
+    ) async throws(AuthenticationError) -> String {
+        let now = WallClock.milliseconds()
+        let signer = await TokenSigner(key: try signingKey())
+        return try await signer.sign(
+            TokenClaims(
+                tenant: tenant, user: user, device: device, loginEpoch: loginEpoch ?? now / 1000, scopes: scopes,
+                tokenID: TokenClaims.makeTokenID(), issuedAt: now, expiry: now + lifetime, generations: generations))
+    }
+
+    // MARK: Development certificate
+
+    /// A self-signed certificate and the pin that clients believe it by.
+    public struct DevelopmentIdentity: Sendable {
+        /// Certificate and key.
+        public let credentials: TLSServerCredentials
+        /// SHA-256 of the public key (SubjectPublicKeyInfo).
+        public let pin: [UInt8]
+        /// The pin as 64 hexadecimal digits.
+        public var pinText: String { pin.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() }
+    }
+
+    /// Ten years: it is believed by its pin, never by its dates.
+    private static let certificateDays = 3650
+    private static let certificateStart = "-----BEGIN CERTIFICATE-----"
+    private static let keyStart = "-----BEGIN PRIVATE KEY-----"
+
+    /// The folder's self-signed certificate.
+    /// - Parameter names: DNS names and numeric addresses, for the certificate when it has to be made.
+    /// - Throws: ``AuthenticationError``, `QUICError`.
+    public func developmentIdentity(names: [String]) throws -> DevelopmentIdentity {
+        let file = path + "/development.pem"
+        if let bytes = try PrivateFile.read(file, limit: 64 * 1024) { return try Self.parse(bytes, file) }
+        let made = try DevelopmentCertificate.generate(
+            names: names, validDays: Self.certificateDays, now: WallClock.milliseconds() / 1000)
+        let identity = DevelopmentIdentity(credentials: made.credentials, pin: made.publicKeySHA256)
+        let text = "\(identity.pinText)\n\(made.certificatePEM)\n\(made.privateKeyPEM)\n"
+        guard try PrivateFile.create(file, Array(text.utf8)) else {
+            // Another process was first.
+            return try Self.parse(try PrivateFile.read(file, limit: 64 * 1024) ?? [], file)
+        }
+        try PrivateFile.replace(path + "/certificate.pem", Array(made.certificatePEM.utf8))
+        return identity
+    }
+
+    private static func parse(_ bytes: [UInt8], _ file: String) throws(AuthenticationError) -> DevelopmentIdentity {
+        let text = String(decoding: bytes, as: UTF8.self)
+        let digits = text.prefix { $0 != "\n" }.compactMap(\.hexDigitValue)
+        guard digits.count == 64, let certificate = text.firstRange(of: certificateStart),
+            let key = text.firstRange(of: keyStart), certificate.lowerBound < key.lowerBound
+        else {
+            throw AuthenticationError(
+                .keyUnusable, "\(file) is not a development certificate",
+                advice: "move it away: a new one is made, and clients need its new pin")
+        }
+        return DevelopmentIdentity(
+            credentials: TLSServerCredentials(
+                certificateChainPEM: String(text[certificate.lowerBound..<key.lowerBound]),
+                privateKeyPEM: String(text[key.lowerBound...])),
+            pin: stride(from: 0, to: 64, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) })
+    }
+}

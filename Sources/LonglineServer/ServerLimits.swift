@@ -1,0 +1,82 @@
+import LonglineSession
+import LonglineWire
+public import NIOCore
+
+/// What a peer, a user and a tenant may take. Every queue and table of the server has its bound here.
+///
+/// The defaults suit one node of a few cores; raise ``maximumConnections`` and the session counts with the memory.
+public struct ServerLimits: Sendable {
+    /// Connections at one time, authenticated or not. Beyond: closed with ``CloseCode/overloaded``.
+    public var maximumConnections = 100_000
+    /// Connections that have not been accepted yet. Beyond: closed with ``CloseCode/overloaded``.
+    public var maximumUnauthenticated = 4096
+    /// Sessions at one time, all tenants together. Beyond: ``CloseCode/overloaded``.
+    public var maximumSessions = 100_000
+    /// Sessions of one tenant at one time. Beyond: ``CloseCode/overloaded``.
+    public var maximumSessionsPerTenant = 100_000
+    /// Devices of one user with a session at one time. Beyond: ``CloseCode/limitExceeded``.
+    public var maximumSessionsPerUser = 16
+    /// How long the server remembers an ended session, so that a device that comes back goes on with it.
+    public var resumeWindow: TimeAmount = .hours(2)
+    /// How many ended sessions it remembers; the oldest is forgotten first.
+    public var maximumDetachedSessions = 100_000
+
+    /// How long a new connection may take to be accepted. Then: ``CloseCode/connectTimeout``.
+    public var connectTimeout: TimeAmount = .seconds(10)
+    /// After this long without a frame the server gives a session up.
+    public var idleTimeout: TimeAmount = .minutes(10)
+    /// The shortest heartbeat interval a client may use.
+    public var minimumHeartbeat: TimeAmount = .seconds(5)
+
+    /// The largest payload of a publish, in bytes; at most ``FrameLimits/maximumPayload``.
+    public var maximumPayload = FrameLimits.maximumPayload
+    /// Unacknowledged bytes per channel and direction.
+    public var channelWindow = 256 * 1024
+    /// Publishes without an answer per channel; at most ``FrameLimits/maximumUnacknowledged``.
+    public var maximumUnacknowledged = FrameLimits.maximumUnacknowledged
+
+    /// Publishes of one session that wait for the store. Beyond: ``RefusalCode/overloaded``.
+    public var appendsPerSession = 2048
+    /// Payload bytes of publishes that wait for the store, per event loop. Beyond: ``RefusalCode/overloaded``.
+    public var appendBytesPerLoop = 64 * 1024 * 1024
+    /// Publishes that are handed to the store as one batch.
+    public var appendBatch = 1024
+    /// Log reads under way at one time, per event loop; the rest wait their turn (one read per session and channel).
+    public var concurrentReadsPerLoop = 16
+    /// How long cursors are gathered before they are written.
+    public var cursorDelay: TimeAmount = .milliseconds(50)
+
+    /// Joins and leaves of one session per second, after a burst of ``roomRequestBurst``.
+    /// Beyond: ``RefusalCode/overloaded``.
+    public var roomRequestsPerSecond = 5.0
+    /// Joins and leaves of one session at once.
+    public var roomRequestBurst = 20
+    /// Rooms a user may be in. Beyond: ``RefusalCode/forbidden``.
+    public var roomsPerUser = 500
+
+    /// Log lines per second about things that peers cause; the rest are counted and reported in one line.
+    public var logLinesPerSecond = 50.0
+
+    /// Clients that are told to go elsewhere come back spread over this time.
+    public var drainSpread: TimeAmount = .seconds(5)
+    /// How long a graceful shutdown waits for connections to close.
+    public var drainTimeout: TimeAmount = .seconds(10)
+    /// What a client is asked to wait when the store or the server has no room.
+    public var retryAfter: TimeAmount = .seconds(1)
+
+    /// The default limits.
+    public init() {}
+
+    /// What the server tells each client.
+    var session: SessionLimits {
+        SessionLimits(
+            maximumPayload: UInt64(maximumPayload), channelWindow: UInt64(channelWindow),
+            maximumUnacknowledged: UInt64(maximumUnacknowledged),
+            minimumHeartbeat: minimumHeartbeat.wholeMilliseconds, idleTimeout: idleTimeout.wholeMilliseconds)
+    }
+}
+
+extension TimeAmount {
+    /// Milliseconds, rounded down; 0 for a negative amount.
+    var wholeMilliseconds: UInt64 { UInt64(max(0, nanoseconds / 1_000_000)) }
+}

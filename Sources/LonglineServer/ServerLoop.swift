@@ -1,0 +1,238 @@
+import DequeModule
+import LonglineLinks
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+
+/// The sessions of one event loop, and what they share: subscriptions, deadlines, the append and the read queue.
+///
+/// Confined to its loop. Loops talk to each other in values only: a wake is one hop per loop and batch (``LoopReference``).
+/// Everything here is counted in a plain struct, read by a snapshot's hop.
+final class ServerLoop {
+    let core: ServerCore
+    let eventLoop: any EventLoop
+    /// Every loop of the server but this one.
+    private(set) var siblings: [LoopReference] = []
+
+    var statistics = ServerStatistics()
+    var history = WakeHistory()
+    var appends = AppendQueue()
+    var reads = ReadQueue()
+
+    private var hosts: [UInt64: SessionHost] = [:]
+    private var users: [UserKey: [SessionHost]] = [:]
+    private var subscriptions = SubscriptionTable<SessionHost>()
+    private var timers = LoopTimers()
+    private var timer: Scheduled<Void>?
+    private var timerDeadline: NIODeadline?
+    private var dirty: Deque<SessionHost> = []
+    private var draining: Close?
+    /// Store and authenticator calls of sessions under way.
+    private var work = 0
+    private var idleWaiters: [EventLoopPromise<Void>] = []
+
+    /// Sessions worked off in one go, before the loop's sockets get their turn.
+    private static let drainsPerTick = 256
+
+    init(core: ServerCore, eventLoop: any EventLoop) {
+        eventLoop.preconditionInEventLoop()
+        self.core = core
+        self.eventLoop = eventLoop
+    }
+
+    /// Tells the loop of the others; once, before the first link.
+    func connect(to all: [LoopReference]) {
+        siblings = all.filter { $0.eventLoop !== eventLoop }
+    }
+
+    var reference: LoopReference {
+        LoopReference(eventLoop: eventLoop, loop: NIOLoopBound(self, eventLoop: eventLoop))
+    }
+
+    // MARK: Links
+
+    /// A handler for a link that comes up on this loop.
+    func makeHost() -> SessionHost { SessionHost(loop: self, id: core.nextLinkID()) }
+
+    /// Takes a link in.
+    /// - Returns: how to close it instead, when there is no room.
+    func add(_ host: SessionHost) -> Close? {
+        hosts[host.id] = host
+        statistics.connectionsAccepted += 1
+        return draining.map { spread($0) } ?? core.admitLink()
+    }
+
+    /// Forgets a link, which ``add(_:)`` took in.
+    func remove(_ host: SessionHost) {
+        guard hosts.removeValue(forKey: host.id) != nil else { return }
+        timers.remove(host.id)
+        checkIdle()
+    }
+
+    /// Ends every link, and every one to come. `retryAfter` is spread over the clients.
+    func drain(_ close: Close) {
+        draining = close
+        for host in Array(hosts.values) { host.end(spread(close)) }
+    }
+
+    /// Succeeds once no link and no store call is left.
+    func whenIdle(_ promise: EventLoopPromise<Void>) {
+        idleWaiters.append(promise)
+        checkIdle()
+    }
+
+    func checkIdle() {
+        guard !idleWaiters.isEmpty, hosts.isEmpty, work == 0, appends.isEmpty, reads.isEmpty else { return }
+        for waiter in idleWaiters { waiter.succeed() }
+        idleWaiters = []
+    }
+
+    /// A session's work leaves the loop.
+    func beginWork() { work += 1 }
+
+    /// A session's work came back.
+    func endWork() {
+        work -= 1
+        checkIdle()
+    }
+
+    private func spread(_ close: Close) -> Close {
+        var close = close
+        close.retryAfter = UInt64.random(in: 0...core.limits.drainSpread.wholeMilliseconds)
+        return close
+    }
+
+    // MARK: Users
+
+    func register(_ host: SessionHost, user: UserKey) { users[user, default: []].append(host) }
+
+    func unregister(_ host: SessionHost, user: UserKey) {
+        users[user]?.removeAll { $0 === host }
+        if users[user]?.isEmpty == true { users[user] = nil }
+    }
+
+    /// The user's right to a room changed: all devices learn it, but the one that asked.
+    func channelChanged(_ channel: SessionChannel, of user: UserKey, except asked: UInt64) {
+        for host in users[user] ?? [] where host.id != asked { host.channelChanged(channel) }
+        drainDirty()
+    }
+
+    /// Ends sessions that a revocation names.
+    func revoke(_ target: RevocationTarget) {
+        let close = Close(code: .credentialRevoked, reason: "revoked")
+        switch target {
+        case .user(let user):
+            for host in users[user] ?? [] { host.end(close) }
+        case .device(let device):
+            for host in users[device.userKey] ?? [] where host.identity?.device == device.device { host.end(close) }
+        case .token(let token, let tenant):
+            for host in Array(hosts.values) {
+                guard let identity = host.identity, identity.tokenID == token, identity.tenant == tenant else {
+                    continue
+                }
+                host.end(close)
+            }
+        }
+    }
+
+    // MARK: Wakes
+
+    func subscribe(_ host: SessionHost, to channel: ChannelKey) { subscriptions.insert(host, for: channel) }
+    func unsubscribe(_ host: SessionHost, from channel: ChannelKey) { subscriptions.remove(host, for: channel) }
+    var subscriptionCount: Int { subscriptions.count }
+
+    /// Logs grew: wakes who listens, on every loop.
+    func publishWakes(_ heads: [ChannelKey: Position]) {
+        guard !heads.isEmpty else { return }
+        for sibling in siblings { sibling.execute { $0.wake(heads) } }
+        wake(heads)
+    }
+
+    /// Wakes this loop's subscribers. They read the log; no payload comes this way.
+    func wake(_ heads: [ChannelKey: Position]) {
+        let now = eventLoop.now
+        for (channel, head) in heads {
+            history.record(channel, head: head)
+            subscriptions.forEach(of: channel) { $0.logAdvanced(channel.channel, head: head, now: now) }
+        }
+        drainDirty()
+    }
+
+    /// A session has something to do; ``drainDirty()`` comes before the tick ends.
+    func markDirty(_ host: SessionHost) { dirty.append(host) }
+
+    /// Works off sessions that were woken, a bounded number before the loop's sockets get their turn again.
+    func drainDirty() {
+        var left = Self.drainsPerTick
+        while let host = dirty.popFirst() {
+            host.drain()
+            left -= 1
+            if left == 0 {
+                if !dirty.isEmpty { reference.execute { $0.drainDirty() } }
+                return
+            }
+        }
+    }
+
+    // MARK: Deadlines
+
+    func setTimer(_ host: UInt64, deadline: NIODeadline?) {
+        timers.set(host, deadline: deadline)
+        scheduleTimer()
+    }
+
+    private func scheduleTimer() {
+        guard let next = timers.next else { return }
+        if let timerDeadline, timerDeadline <= next { return }
+        timer?.cancel()
+        timerDeadline = next
+        timer = eventLoop.assumeIsolated().scheduleTask(deadline: next) { [self] in timerFired() }
+    }
+
+    private func timerFired() {
+        timerDeadline = nil
+        timer = nil
+        let now = eventLoop.now
+        while let id = timers.due(now: now) {
+            guard let host = hosts[id] else { continue }
+            host.deadlineReached(now: now)
+        }
+        scheduleTimer()
+        drainDirty()
+    }
+
+    // MARK: Statistics
+
+    /// What this loop counted and holds.
+    func snapshot() -> ServerStatistics {
+        var snapshot = statistics
+        snapshot.connections = hosts.count
+        snapshot.unauthenticated = hosts.values.count { $0.isUnauthenticated }
+        snapshot.subscriptions = subscriptions.count
+        return snapshot
+    }
+}
+
+/// Who is shut out.
+enum RevocationTarget: Sendable {
+    case user(UserKey)
+    case device(DeviceKey)
+    case token(String, TenantID)
+}
+
+/// Reaches a ``ServerLoop`` from any thread.
+struct LoopReference: Sendable {
+    let eventLoop: any EventLoop
+    let loop: NIOLoopBound<ServerLoop>
+
+    /// Runs on the loop, later.
+    func execute(_ body: @escaping @Sendable (ServerLoop) -> Void) {
+        eventLoop.execute { body(loop.value) }
+    }
+
+    /// Runs on the loop and answers.
+    func submit<Value: Sendable>(_ body: @escaping @Sendable (ServerLoop) -> Value) async throws -> Value {
+        try await eventLoop.submit { body(loop.value) }.get()
+    }
+}

@@ -1,0 +1,82 @@
+import LonglineLinks
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// The server without its sockets: the loops with their sessions, whatever carries the links.
+final class ServerRuntime: Sendable {
+    let core: ServerCore
+    let loops: [LoopReference]
+    private let byLoop: [ObjectIdentifier: LoopReference]
+
+    /// Puts a ``ServerLoop`` on each of the group's loops.
+    init(core: ServerCore, group: any EventLoopGroup) async throws {
+        self.core = core
+        var loops: [LoopReference] = []
+        for eventLoop in group.makeIterator() {
+            loops.append(try await eventLoop.submit { ServerLoop(core: core, eventLoop: eventLoop).reference }.get())
+        }
+        let all = loops
+        for loop in all { try await loop.submit { $0.connect(to: all) } }
+        self.loops = all
+        byLoop = Dictionary(uniqueKeysWithValues: all.map { (ObjectIdentifier($0.eventLoop), $0) })
+    }
+
+    /// A handler for a link that comes up on one of the group's loops. Call it there.
+    func makeHandler(on eventLoop: any EventLoop) -> any LinkHandler {
+        guard let loop = byLoop[ObjectIdentifier(eventLoop)] else {
+            preconditionFailure("links come up on the server's own loops")
+        }
+        return loop.loop.value.makeHost()
+    }
+
+    // MARK: Revocation
+
+    /// Makes a revocation durable, then ends the live sessions it names. A credential that is being verified meanwhile is
+    /// verified again.
+    func revoke(_ target: RevocationTarget, until: UInt64 = 0) async throws(StoreError) {
+        switch target {
+        case .user(let user): try await core.store.revoke(user: user.user, in: user.tenant)
+        case .device(let device):
+            try await core.store.revoke(device: device)
+            core.registry.forget(device)
+        case .token(let token, let tenant): try await core.store.revoke(token: token, in: tenant, until: until)
+        }
+        core.revocations.wrappingAdd(1, ordering: .acquiringAndReleasing)
+        for loop in loops { try? await loop.submit { $0.revoke(target) } }
+    }
+
+    // MARK: Draining
+
+    /// Ends every session, and refuses new ones.
+    func drain() {
+        let close = Close(code: .shuttingDown, reason: "the server stops")
+        for loop in loops { loop.execute { $0.drain(close) } }
+    }
+
+    /// Waits until no link and no store call is left, or for `timeout`.
+    /// - Returns: links that are left.
+    func waitUntilIdle(timeout: TimeAmount) async -> Int {
+        var left = 0
+        for loop in loops {
+            let promise = loop.eventLoop.makePromise(of: Void.self)
+            loop.execute { $0.whenIdle(promise) }
+            // A promise that was kept in time ignores this.
+            let timer = loop.eventLoop.scheduleTask(in: timeout) { promise.succeed() }
+            try? await promise.futureResult.get()
+            timer.cancel()
+            left += (try? await loop.submit { $0.snapshot().connections }) ?? 0
+        }
+        return left
+    }
+
+    func statistics() async -> ServerStatistics {
+        var sum = ServerStatistics()
+        for loop in loops {
+            if let part = try? await loop.submit({ $0.snapshot() }) { sum.add(part) }
+        }
+        core.addStatistics(to: &sum)
+        return sum
+    }
+}

@@ -1,0 +1,79 @@
+public import LonglineWire
+
+/// What a server has done since it started, and what it holds now.
+public struct ServerStatistics: Hashable, Sendable {
+    /// Connections open now.
+    public var connections = 0
+    /// Of these, not accepted yet.
+    public var unauthenticated = 0
+    /// Sessions established now.
+    public var sessions = 0
+    /// Ended sessions that are remembered for a return.
+    public var detachedSessions = 0
+    /// Subscriptions of sessions to channels now.
+    public var subscriptions = 0
+
+    /// Connections accepted since the start.
+    public var connectionsAccepted: UInt64 = 0
+    /// Sessions granted since the start.
+    public var sessionsGranted: UInt64 = 0
+    /// Of these, those that go on from an earlier session.
+    public var sessionsResumed: UInt64 = 0
+    /// Sessions that ended because their device connected anew.
+    public var takeovers: UInt64 = 0
+    /// Frames received.
+    public var framesReceived: UInt64 = 0
+    /// Frames that could not be parsed.
+    public var framesInvalid: UInt64 = 0
+    /// Frames sent.
+    public var framesSent: UInt64 = 0
+    /// Publishes entered.
+    public var published: UInt64 = 0
+    /// Publishes answered from the ledger.
+    public var duplicates: UInt64 = 0
+    /// Entries sent to devices.
+    public var delivered: UInt64 = 0
+    /// Reads of the log.
+    public var reads: UInt64 = 0
+    /// Reads that another session's read answered too.
+    public var readsShared: UInt64 = 0
+    /// Store calls that failed.
+    public var storeFailures: UInt64 = 0
+    /// Log lines left out because there were too many.
+    public var logLinesDropped: UInt64 = 0
+    /// Publishes and requests refused, by code.
+    public var refusals: [RefusalCode: UInt64] = [:]
+    /// Links closed by the server, by code.
+    public var closes: [CloseCode: UInt64] = [:]
+    /// Links closed by the client or lost.
+    public var closedByPeer: UInt64 = 0
+
+    /// All zero.
+    public init() {}
+
+    /// Adds what another part of the server counted.
+    mutating func add(_ other: ServerStatistics) {
+        connections += other.connections
+        unauthenticated += other.unauthenticated
+        sessions += other.sessions
+        detachedSessions += other.detachedSessions
+        subscriptions += other.subscriptions
+        connectionsAccepted += other.connectionsAccepted
+        sessionsGranted += other.sessionsGranted
+        sessionsResumed += other.sessionsResumed
+        takeovers += other.takeovers
+        framesReceived += other.framesReceived
+        framesInvalid += other.framesInvalid
+        framesSent += other.framesSent
+        published += other.published
+        duplicates += other.duplicates
+        delivered += other.delivered
+        reads += other.reads
+        readsShared += other.readsShared
+        storeFailures += other.storeFailures
+        logLinesDropped += other.logLinesDropped
+        refusals.merge(other.refusals, uniquingKeysWith: +)
+        closes.merge(other.closes, uniquingKeysWith: +)
+        closedByPeer += other.closedByPeer
+    }
+}

@@ -1,0 +1,115 @@
+import Logging
+import LonglineLinks
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// What of a CONNECT is needed after it was answered.
+struct ConnectSummary {
+    let producer: ProducerID
+    let connectNumber: UInt64
+    /// The client's name for logs, without what could break a line.
+    let agent: String
+
+    init(_ connect: Connect) {
+        producer = connect.producer
+        connectNumber = connect.connectNumber
+        agent = String(
+            connect.agent.unicodeScalars.prefix(FrameLimits.maximumAgent).map { scalar -> Character in
+                (0x20...0x7E).contains(scalar.value) ? Character(scalar) : "?"
+            })
+    }
+}
+
+/// Reaches a ``SessionHost`` from any thread.
+struct SessionReference: SessionHandle {
+    let eventLoop: any EventLoop
+    let host: NIOLoopBound<SessionHost>
+
+    func end(_ close: Close) { eventLoop.execute { host.value.end(close) } }
+
+    func sentPositions() async -> [ChannelPosition] {
+        (try? await eventLoop.submit { host.value.sentPositions }.get()) ?? []
+    }
+}
+
+extension SessionHost {
+    /// Runs work off the loop, then comes back with its answer. The session is drained afterwards.
+    func offLoop<Answer: Sendable>(
+        _ work: @escaping @Sendable () async -> Answer, then: @escaping @Sendable (SessionHost, Answer) -> Void
+    ) {
+        let reference = self.reference
+        loop.beginWork()
+        Task {
+            let answer = await work()
+            reference.eventLoop.execute {
+                let host = reference.host.value
+                then(host, answer)
+                host.drain()
+                host.loop.endWork()
+            }
+        }
+    }
+
+    // MARK: Refreshing the token
+
+    /// Verifies a fresh token for the session that lives.
+    func refresh(_ token: String) {
+        guard let identity else { return }
+        let core = self.core
+        let revocations = core.revocations.load(ordering: .acquiring)
+        offLoop {
+            await Result { () async throws(AuthenticationError) in
+                try await core.authenticator.refresh(token, of: identity, now: core.time())
+            }
+        } then: { host, result in
+            guard host.phase != .ended else { return }
+            switch result {
+            case .failure(let error): host.session.rejected(Close(error, limits: core.limits), now: host.now)
+            case .success(let fresh):
+                // Somebody was revoked meanwhile; ask again whether it was this one.
+                guard core.revocations.load(ordering: .acquiring) == revocations else { return host.refresh(token) }
+                host.refreshed(fresh)
+            }
+        }
+    }
+
+    private func refreshed(_ fresh: AuthenticatedIdentity) {
+        authenticated = fresh
+        session.refreshed(fresh.identity, time: core.time(), now: now)
+        renewClaim()
+        drain()
+        // The old ticket ends with the old token.
+        guard phase == .established, let ticket = core.authenticator.tickets.seal(fresh, now: core.time()) else {
+            return
+        }
+        link?.send(.ticket(ticket), lane: .control)
+    }
+
+    // MARK: Logs
+
+    /// Who and where, for a log line.
+    func metadata(_ more: Logger.Metadata = [:]) -> Logger.Metadata {
+        var metadata = more
+        metadata["link"] = "\(id)"
+        if let link {
+            metadata["transport"] = "\(link.kind.rawValue)"
+            metadata["remote"] = "\(link.remoteAddress)"
+        }
+        if let identity {
+            metadata["tenant"] = "\(identity.tenant)"
+            metadata["user"] = "\(identity.user)"
+            metadata["device"] = "\(identity.device)"
+        }
+        return metadata
+    }
+}
+
+extension Result {
+    /// An async throwing body's result.
+    init(_ body: () async throws(Failure) -> Success) async {
+        do { self = .success(try await body()) } catch { self = .failure(error) }
+    }
+}

@@ -1,0 +1,451 @@
+import Logging
+import LonglineLinks
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// Drives one link's ``ServerSession`` on the link's event loop.
+///
+/// After each batch of input it drains the session's actions: what concerns the link is done at once, what needs the store
+/// or the authenticator leaves the loop as values and comes back as an input. The session itself decides everything that
+/// the protocol says; the host knows the other sessions.
+/// ```
+///           link up          CONNECT            grant           handshake complete
+///   new ───────────▶ open ─────────▶ connecting ─────▶ granted ─────────────────▶ established
+///                      │                 │                │                            │
+///                      └─────────────────┴───── close, or the link is gone ────────────┴──▶ ended
+/// ```
+/// Invariants: the user table holds the host from the identity until `ended`; subscriptions exist in `granted` and
+/// `established` only; the registry's claim exists in `established` only, and not after another link took it over.
+final class SessionHost: LinkHandler {
+    enum Phase {
+        case new, open, connecting, granted, established, ended
+    }
+
+    let id: UInt64
+    let loop: ServerLoop
+    var core: ServerCore { loop.core }
+    var now: NIODeadline { loop.eventLoop.now }
+
+    private(set) var phase = Phase.new
+    private(set) var link: (any Link)?
+    var session: ServerSession
+    /// Who it is, once its credential was verified.
+    var authenticated: AuthenticatedIdentity?
+    var identity: SessionIdentity? { authenticated?.identity }
+    /// Publishes that wait for the store.
+    var appendsWaiting = 0
+    /// The room stints that this session knows; the inbox has none.
+    var rooms: [RoomID: Stint] = [:]
+    var roomBucket: TokenBucket?
+
+    private var sessionNumber: UInt64 = 0
+    private var connect: ConnectSummary?
+    private var load: WakeHistory.Load?
+    /// Changes of rooms that came while the channels were loaded.
+    private var heldChanges: [SessionChannel] = []
+    /// Early publishes of an outbox that the server doesn't know: they wait for the handshake.
+    private var heldAppends: [AppendRequest] = []
+    /// Places that earlier links of the device sent beyond its cursor.
+    private var inheritedSent: [ChannelPosition] = []
+    private var confirmed: [ChannelPosition] = []
+    private var handshakeComplete = false
+    private var isDraining = false
+    private var isDirty = false
+    private var wasAdmitted = false
+    private var isAuthenticatedLink = false
+
+    /// Room changes kept while the channels are loaded; beyond, the client has to come again.
+    private static let heldChangeLimit = 256
+
+    init(loop: ServerLoop, id: UInt64) {
+        self.loop = loop
+        self.id = id
+        session = ServerSession(
+            configuration: loop.core.sessionConfiguration, observedAddress: "", now: loop.eventLoop.now)
+    }
+
+    var reference: SessionReference {
+        SessionReference(eventLoop: loop.eventLoop, host: NIOLoopBound(self, eventLoop: loop.eventLoop))
+    }
+
+    var isUnauthenticated: Bool { phase == .new || phase == .open || phase == .connecting }
+
+    // MARK: Input from the link
+
+    func linkEstablished(_ link: any Link) {
+        guard phase == .new else { return }
+        phase = .open
+        self.link = link
+        session.observedAddressChanged(link.remoteAddress)
+        wasAdmitted = true
+        if let close = loop.add(self) { return finish(close) }
+        drain()
+    }
+
+    func handshakeCompleted(_ link: any Link, info: LinkHandshake) {
+        guard phase != .ended else { return }
+        handshakeComplete = true
+        session.handshakeCompleted(now: now)
+        for request in heldAppends { enqueue(request) }
+        heldAppends = []
+    }
+
+    func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
+        guard phase != .ended else { return }
+        loop.statistics.framesReceived += 1
+        session.received(frame, lane: lane, early: early, now: now)
+    }
+
+    func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) {
+        guard phase != .ended else { return }
+        loop.statistics.framesInvalid += 1
+        core.log.log(
+            .notice, "invalid frame", metadata(["code": "\(error.code.rawValue)", "reason": "\(error.message)"]))
+        session.receivedInvalid(Close(code: error.closeCode, reason: error.message), lane: lane, now: now)
+    }
+
+    func laneFinished(_ lane: LaneID, link: any Link) {
+        guard phase != .ended else { return }
+        session.laneFinished(lane, now: now)
+    }
+
+    func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link) {
+        guard phase != .ended else { return }
+        session.laneWritable(lane, writable, now: now)
+        wake()
+    }
+
+    func packetReceived(_ link: any Link) {
+        guard phase != .ended else { return }
+        session.packetReceived(now: now)
+    }
+
+    func pathChanged(_ link: any Link) {
+        guard phase != .ended else { return }
+        session.observedAddressChanged(link.remoteAddress)
+    }
+
+    func batchEnded(_ link: any Link) { drain() }
+
+    func linkClosed(_ link: any Link, reason: LinkCloseReason) {
+        if phase != .ended {
+            loop.statistics.closedByPeer += 1
+            core.log.log(.debug, "link gone", metadata(["reason": "\(reason)"]))
+        }
+        detach()
+        session.linkClosed()
+        self.link = nil
+        guard wasAdmitted else { return }
+        wasAdmitted = false
+        core.releaseLink(wasAuthenticated: isAuthenticatedLink)
+        loop.remove(self)
+    }
+
+    // MARK: Input from the loop
+
+    func deadlineReached(now: NIODeadline) {
+        guard phase != .ended else { return }
+        session.deadlineReached(now: now)
+        drain()
+    }
+
+    func logAdvanced(_ channel: ChannelID, head: Position, now: NIODeadline) {
+        guard phase != .ended else { return }
+        session.logAdvanced(channel, head: head, now: now)
+        wake()
+    }
+
+    func readDone(_ channel: ChannelID, _ result: Result<SessionPage, StoreError>, now: NIODeadline) {
+        guard phase != .ended else { return }
+        switch result {
+        case .success(let page): session.pageRead(channel, page: page, now: now)
+        case .failure(let error) where error.code == .overloaded || error.code == .unknownChannel:
+            session.readFailed(channel, now: now)
+        case .failure(let error): session.close(Close(error, limits: core.limits), now: now)
+        }
+        wake()
+    }
+
+    func appended(_ request: AppendRequest, _ outcome: AppendOutcome, now: NIODeadline) {
+        appendsWaiting -= 1
+        guard phase != .ended else { return }
+        let answer: PublishOutcome =
+            switch outcome {
+            case .entered(let published, _, _), .duplicate(let published): .published(published)
+            case .refused(let refused): .refused(refused)
+            }
+        session.appended(channel: request.channel, id: request.publish.id, outcome: answer, now: now)
+        wake()
+    }
+
+    /// The user's right to a room changed, by another device or from outside.
+    func channelChanged(_ channel: SessionChannel) {
+        switch phase {
+        case .granted, .established:
+            guard noteStint(channel) else { return }
+            session.channelChanged(channel, now: now)
+            wake()
+        case .connecting:
+            if heldChanges.count < Self.heldChangeLimit {
+                heldChanges.append(channel)
+            } else {
+                end(Close(code: .overloaded, retryAfter: core.limits.retryAfter.wholeMilliseconds))
+            }
+        case .new, .open, .ended: return
+        }
+    }
+
+    /// Ends the session from outside: drained, replaced, revoked.
+    func end(_ close: Close) {
+        guard phase != .ended else { return }
+        session.close(close, now: now)
+        drain()
+    }
+
+    /// The highest places sent to the device, by this link or before.
+    var sentPositions: [ChannelPosition] {
+        var places = Dictionary(inheritedSent.map { ($0.channel, $0.position) }) { _, last in last }
+        places.merge(session.sentPositions.map { ($0.channel, $0.position) }) { inherited, own in
+            inherited.epoch == own.epoch && inherited.offset > own.offset ? inherited : own
+        }
+        return places.map { ChannelPosition(channel: $0.key, position: $0.value) }
+    }
+
+    // MARK: Actions
+
+    /// Has the loop drain this session before its tick ends, together with others.
+    private func wake() {
+        guard !isDirty, !isDraining else { return }
+        isDirty = true
+        loop.markDirty(self)
+    }
+
+    /// Does what the session wants, until it wants nothing more.
+    func drain() {
+        isDirty = false
+        guard !isDraining else { return }
+        isDraining = true
+        while phase != .ended, let action = session.nextAction() { perform(action) }
+        isDraining = false
+        if !confirmed.isEmpty, let device {
+            core.cursors.put(device, confirmed)
+            confirmed.removeAll(keepingCapacity: true)
+        }
+        if phase != .ended { loop.setTimer(id, deadline: session.nextDeadline) }
+    }
+
+    private func perform(_ action: ServerAction) {
+        switch action {
+        case .send(let frame, let lane): send(frame, lane: lane)
+        case .openLane(let lane): link?.openLane(lane)
+        case .finishLane(let lane): link?.finishLane(lane)
+        case .append(let channel, let producer, let publish):
+            guard let device else { return }
+            let request = AppendRequest(device: device, producer: producer, channel: channel, publish: publish)
+            if mustHold { heldAppends.append(request) } else { enqueue(request) }
+        case .read(let channel, let after, let upTo, let maximumBytes):
+            guard let tenant = identity?.tenant else { return }
+            let key = ChannelKey(tenant: tenant, channel: channel)
+            loop.read(ReadQueue.Key(channel: key, after: after, upTo: upTo, maximumBytes: maximumBytes), for: self)
+        case .storeCursor(let channel, let position):
+            confirmed.append(ChannelPosition(channel: channel, position: position))
+        case .authenticate(let connect): authenticate(connect)
+        case .refresh(let token): refresh(token)
+        case .join(let request): changeRoom(request, joining: true)
+        case .leave(let request): changeRoom(request, joining: false)
+        case .established: establish()
+        case .close(let close): finish(close)
+        }
+    }
+
+    private func send(_ frame: Frame, lane: LaneID) {
+        loop.statistics.framesSent += 1
+        if case .deliver = frame { loop.statistics.delivered += 1 }
+        link?.send(frame, lane: lane)
+    }
+
+    private func enqueue(_ request: AppendRequest) {
+        guard !loop.append(request, from: self) else { return }
+        loop.statistics.refusals[.overloaded, default: 0] += 1
+        let refused = Refused(
+            id: request.publish.id, code: .overloaded, retryAfter: core.limits.retryAfter.wholeMilliseconds)
+        session.appended(channel: request.channel, id: request.publish.id, outcome: .refused(refused), now: now)
+    }
+
+    /// Early data publishes only for an outbox that has connected before: a first connect's publishes wait for the
+    /// handshake. The session bounds what is early.
+    private var mustHold: Bool { !handshakeComplete && (connect?.connectNumber ?? 0) <= 1 }
+
+    var device: DeviceKey? {
+        identity.map { DeviceKey(tenant: $0.tenant, user: $0.user, device: $0.device) }
+    }
+
+    // MARK: Admission
+
+    private func authenticate(_ connect: Connect) {
+        guard phase == .open else { return }
+        phase = .connecting
+        self.connect = ConnectSummary(connect)
+        admit(Admission(core: core, connect: connect), attempts: 3)
+    }
+
+    /// Runs an admission: see ``Admission`` for its steps.
+    private func admit(_ admission: Admission, attempts: Int) {
+        let revocations = core.revocations.load(ordering: .acquiring)
+        offLoop {
+            await Result { () async throws(Rejection) in try await admission.identify() }
+        } then: { host, result in
+            switch result {
+            case .failure(let rejection): host.reject(rejection)
+            case .success(let authenticated):
+                guard host.phase == .connecting else { return }
+                let unchanged = host.core.revocations.load(ordering: .acquiring) == revocations
+                guard unchanged else { return host.retry(admission, attempts: attempts) }
+                host.register(authenticated)
+                host.prepare(admission, authenticated, attempts: attempts)
+            }
+        }
+    }
+
+    private func register(_ authenticated: AuthenticatedIdentity) {
+        guard self.authenticated == nil else { return }
+        self.authenticated = authenticated
+        if let device { loop.register(self, user: device.userKey) }
+    }
+
+    private func prepare(_ admission: Admission, _ authenticated: AuthenticatedIdentity, attempts: Int) {
+        load = loop.history.beginLoad()
+        offLoop {
+            await Result { () async throws(Rejection) in try await admission.prepare(authenticated) }
+        } then: { host, result in
+            switch result {
+            case .failure(let rejection): host.reject(rejection)
+            case .success(let prepared): host.grant(prepared, admission, attempts: attempts)
+            }
+        }
+    }
+
+    private func retry(_ admission: Admission, attempts: Int) {
+        guard attempts > 1 else {
+            let retryAfter = core.limits.retryAfter.wholeMilliseconds
+            return reject(Rejection(close: Close(code: .overloaded, reason: "try again", retryAfter: retryAfter)))
+        }
+        admit(admission, attempts: attempts - 1)
+    }
+
+    private func reject(_ rejection: Rejection) {
+        endLoad()
+        guard phase == .connecting else { return }
+        session.rejected(rejection.close, now: now)
+        wake()
+    }
+
+    private func grant(_ prepared: PreparedGrant, _ admission: Admission, attempts: Int) {
+        guard phase == .connecting, let load, let device else { return endLoad() }
+        let keys = prepared.channels.map { ChannelKey(tenant: device.tenant, channel: $0.channel) }
+        guard let wakes = loop.history.wakes(since: load, of: keys) else {
+            endLoad()
+            return retry(admission, attempts: attempts)
+        }
+        endLoad()
+        phase = .granted
+        isAuthenticatedLink = true
+        core.linkAuthenticated()
+        loop.statistics.sessionsGranted += 1
+        if prepared.earlier != nil { loop.statistics.sessionsResumed += 1 }
+        sessionNumber = prepared.earlier ?? UInt64.random(in: 1...(1 << 53))
+        subscribe(to: prepared.channels)
+        let grant = SessionGrant(
+            identity: prepared.authenticated.identity, session: sessionNumber, resumed: prepared.earlier != nil,
+            cursorVersion: prepared.cursorVersion, channels: prepared.channels, ticket: prepared.ticket)
+        session.authenticated(grant, time: core.time(), now: now)
+        for (channel, head) in wakes { session.logAdvanced(channel.channel, head: head, now: now) }
+        for change in heldChanges where noteStint(change) { session.channelChanged(change, now: now) }
+        heldChanges = []
+        core.log.log(.info, "session granted", metadata(["resumed": "\(prepared.earlier != nil)"]))
+        wake()
+    }
+
+    private func subscribe(to channels: [SessionChannel]) {
+        guard let device else { return }
+        for channel in channels {
+            if case .room = channel.channel {
+                _ = noteStint(channel)
+            } else {
+                loop.subscribe(self, to: ChannelKey(tenant: device.tenant, channel: channel.channel))
+            }
+            // Nothing known was sent beyond what is confirmed: nothing to inherit.
+            let confirmed = channel.cursor.map { $0.epoch == channel.head.epoch ? $0.offset : 0 } ?? 0
+            let sent = channel.sent ?? channel.head.offset
+            guard sent > confirmed else { continue }
+            inheritedSent.append(
+                ChannelPosition(channel: channel.channel, position: Position(epoch: channel.head.epoch, offset: sent)))
+        }
+    }
+
+    private func establish() {
+        guard phase == .granted, let claim else { return }
+        switch core.registry.claim(claim) {
+        case .refused(let close): session.close(close, now: now)
+        case .accepted(let replaced):
+            phase = .established
+            replaced?.end(Close(code: .replaced, reason: "this device connected anew"))
+            core.log.log(.debug, "session established", metadata())
+        }
+    }
+
+    /// What this link claims of the registry.
+    private var claim: SessionClaim? {
+        guard let device, let identity, let connect else { return nil }
+        return SessionClaim(
+            device: device, link: id, session: sessionNumber, loginEpoch: identity.loginEpoch,
+            producer: connect.producer, connectNumber: connect.connectNumber, handle: reference)
+    }
+
+    /// A refresh brought a later login: the registry compares with that from now on.
+    func renewClaim() {
+        guard phase == .established, let claim else { return }
+        if case .refused(let close) = core.registry.claim(claim) { session.close(close, now: now) }
+    }
+
+    private func endLoad() {
+        guard let load else { return }
+        self.load = nil
+        loop.history.endLoad(load)
+    }
+
+    // MARK: The end
+
+    /// The session said its last word: the link sends what is queued and closes.
+    private func finish(_ close: Close) {
+        guard phase != .ended else { return }
+        loop.statistics.closes[close.code, default: 0] += 1
+        let level: Logger.Level = close.code == .internalError ? .error : .info
+        core.log.log(
+            level, "session closed", metadata(["code": "\(close.code.rawValue)", "reason": "\(close.reason)"]))
+        detach()
+        link?.close(close.code, reason: close.reason)
+    }
+
+    /// Gives back everything that the session holds but the link; once.
+    private func detach() {
+        guard phase != .ended else { return }
+        let wasEstablished = phase == .established
+        phase = .ended
+        endLoad()
+        heldAppends = []
+        heldChanges = []
+        guard let device else { return }
+        core.cursors.put(device, confirmed)
+        confirmed = []
+        if wasEstablished { core.registry.release(device, link: id, sent: sentPositions, now: now) }
+        loop.unregister(self, user: device.userKey)
+        loop.unsubscribe(self, from: ChannelKey(tenant: device.tenant, channel: .user(device.user)))
+        for room in rooms.keys { loop.unsubscribe(self, from: ChannelKey(tenant: device.tenant, channel: .room(room))) }
+        rooms = [:]
+        inheritedSent = []
+    }
+}

@@ -1,0 +1,221 @@
+import DequeModule
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// A user within a tenant.
+struct UserKey: Hashable, Sendable {
+    let tenant: TenantID
+    let user: UserID
+}
+
+/// Reaches a session from anywhere; the session's host does the work on its own loop.
+protocol SessionHandle: Sendable {
+    /// Ends the session with this.
+    func end(_ close: Close)
+    /// The highest place sent to the device, per channel.
+    func sentPositions() async -> [ChannelPosition]
+}
+
+/// What a device's earlier session leaves to the next.
+enum EarlierSession: Sendable {
+    /// Its link is still up.
+    case attached(session: UInt64, any SessionHandle)
+    /// Its link ended; `sent` is what was sent to the device, or nil when that was too much to remember.
+    case detached(session: UInt64, sent: [ChannelPosition]?)
+}
+
+/// One link's claim to be its device's session.
+struct SessionClaim: Sendable {
+    var device: DeviceKey
+    /// The link: unique for the life of the server.
+    var link: UInt64
+    /// The session's name in logs; a resumed session keeps it.
+    var session: UInt64
+    /// The deliberate login that the credential descends from.
+    var loginEpoch: UInt64
+    var producer: ProducerID
+    var connectNumber: UInt64
+    var handle: any SessionHandle
+}
+
+/// Which link is a device's session, apart from the links themselves.
+///
+/// A session here outlives its link: when the link ends, the session is *detached* and remembered for a while, so that
+/// the device goes on with it.
+/// ```
+///            claim                  claim by another link
+///   (none) ────────▶ attached ─────────────────────────────▶ attached (the link before is ended: replaced)
+///      ▲                │ ▲
+///      │ window over    │ │ claim
+///      │           release│
+///      │                ▼ │
+///      └───────────── detached
+/// ```
+/// Invariant: `perUser` and `perTenant` count `attached`, key by key; a device is never attached and detached at once.
+final class SessionRegistry: Sendable {
+    enum ClaimResult: Sendable {
+        /// The link is the session now; the one before it, if there was one, has to be ended.
+        case accepted(replaced: (any SessionHandle)?)
+        /// The link has to be closed with this.
+        case refused(Close)
+    }
+
+    /// Channels of a detached session whose sent place is remembered; with more, none is, and what is delivered again
+    /// is marked as such more often than needed.
+    private static let rememberedChannels = 64
+
+    private struct Detached {
+        var session: UInt64
+        var sent: [ChannelPosition]?
+        var stamp: UInt64
+        var until: NIODeadline
+    }
+
+    private struct State {
+        var attached: [DeviceKey: SessionClaim] = [:]
+        var detached: [DeviceKey: Detached] = [:]
+        /// Detached sessions, oldest first; an entry whose stamp is not the device's is a leftover.
+        var detachedOrder: Deque<(device: DeviceKey, stamp: UInt64)> = []
+        var stamp: UInt64 = 0
+        var perUser: [UserKey: Int] = [:]
+        var perTenant: [TenantID: Int] = [:]
+        var takeovers: UInt64 = 0
+    }
+
+    private let limits: ServerLimits
+    private let state = Mutex(State())
+
+    init(limits: ServerLimits) { self.limits = limits }
+
+    /// Whether a device would find room now: asked before its channels are loaded. ``claim(_:)`` decides.
+    func refusal(for device: DeviceKey) -> Close? {
+        state.withLock { refusal(for: device, in: $0) }
+    }
+
+    /// The session that a device goes on with, if it left one.
+    func earlierSession(of device: DeviceKey, now: NIODeadline) -> EarlierSession? {
+        state.withLock { state in
+            if let claim = state.attached[device] { return .attached(session: claim.session, claim.handle) }
+            guard let detached = state.detached[device], detached.until > now else { return nil }
+            return .detached(session: detached.session, sent: detached.sent)
+        }
+    }
+
+    /// Makes a link its device's session, once its handshake is complete.
+    ///
+    /// A newer login evicts an older one and never the other way round, so that two automatic reconnects can't evict
+    /// each other in turn. Within one login and outbox the higher connect number wins; at equal numbers, and between
+    /// outboxes, the link that comes later does.
+    func claim(_ claim: SessionClaim) -> ClaimResult {
+        state.withLock { state in
+            if let current = state.attached[claim.device], current.link != claim.link {
+                if claim.loginEpoch < current.loginEpoch {
+                    return .refused(Close(code: .replaced, reason: "a newer login of this device is connected"))
+                }
+                let sameOutbox = claim.loginEpoch == current.loginEpoch && claim.producer == current.producer
+                if sameOutbox && claim.connectNumber < current.connectNumber {
+                    return .refused(Close(code: .stale, reason: "a later connect of this device is up"))
+                }
+                state.attached[claim.device] = claim
+                state.takeovers += 1
+                return .accepted(replaced: current.handle)
+            }
+            if state.attached[claim.device] == nil {
+                if let close = refusal(for: claim.device, in: state) { return .refused(close) }
+                state.perUser[claim.device.userKey, default: 0] += 1
+                state.perTenant[claim.device.tenant, default: 0] += 1
+                state.detached[claim.device] = nil
+            }
+            state.attached[claim.device] = claim
+            return .accepted(replaced: nil)
+        }
+    }
+
+    /// A link ended. If it was its device's session, the session is detached.
+    func release(_ device: DeviceKey, link: UInt64, sent: [ChannelPosition], now: NIODeadline) {
+        state.withLock { state in
+            guard let claim = state.attached[device], claim.link == link else { return }
+            state.attached[device] = nil
+            decrement(&state.perUser, device.userKey)
+            decrement(&state.perTenant, device.tenant)
+            guard limits.maximumDetachedSessions > 0 else { return }
+            state.stamp += 1
+            state.detached[device] = Detached(
+                session: claim.session, sent: sent.count <= Self.rememberedChannels ? sent : nil,
+                stamp: state.stamp, until: now + limits.resumeWindow)
+            state.detachedOrder.append((device, state.stamp))
+            forgetDetached(&state, now: now)
+        }
+    }
+
+    /// Forgets a device's ended session: after a revocation or a logout nothing goes on.
+    func forget(_ device: DeviceKey) {
+        state.withLock { $0.detached[device] = nil }
+    }
+
+    /// The devices of a user that have a session now.
+    func devices(of user: UserKey) -> [DeviceID] {
+        state.withLock { state in
+            guard state.perUser[user] != nil else { return [] }
+            return state.attached.keys.filter { $0.userKey == user }.map(\.device)
+        }
+    }
+
+    /// Whether a user has a session now.
+    func isOnline(_ user: UserKey) -> Bool { state.withLock { $0.perUser[user] != nil } }
+
+    /// Adds the registry's figures to a snapshot.
+    func addStatistics(to statistics: inout ServerStatistics) {
+        state.withLock { state in
+            statistics.sessions += state.attached.count
+            statistics.detachedSessions += state.detached.count
+            statistics.takeovers += state.takeovers
+        }
+    }
+
+    private func refusal(for device: DeviceKey, in state: borrowing State) -> Close? {
+        // A device that is attached keeps its place.
+        guard state.attached[device] == nil else { return nil }
+        if state.perUser[device.userKey, default: 0] >= limits.maximumSessionsPerUser {
+            return Close(code: .limitExceeded, reason: "too many devices of this user are connected")
+        }
+        let full =
+            state.attached.count >= limits.maximumSessions
+            || state.perTenant[device.tenant, default: 0] >= limits.maximumSessionsPerTenant
+        guard full else { return nil }
+        return Close(
+            code: .overloaded, reason: "no room for another session",
+            retryAfter: limits.retryAfter.wholeMilliseconds)
+    }
+
+    /// Forgets what is over, and the oldest beyond the limit. Each call does work in proportion to what it removes.
+    private func forgetDetached(_ state: inout State, now: NIODeadline) {
+        while let oldest = state.detachedOrder.first {
+            if let detached = state.detached[oldest.device], detached.stamp == oldest.stamp {
+                guard detached.until <= now || state.detached.count > limits.maximumDetachedSessions else { break }
+                state.detached[oldest.device] = nil
+            }
+            state.detachedOrder.removeFirst()
+        }
+        // Leftovers behind a session that stays: a device that came and went again and again.
+        if state.detachedOrder.count > 2 * state.detached.count + 64 {
+            let detached = state.detached
+            state.detachedOrder.removeAll { detached[$0.device]?.stamp != $0.stamp }
+        }
+    }
+
+    private func decrement<Key: Hashable>(_ counts: inout [Key: Int], _ key: Key) {
+        guard let count = counts[key], count > 1 else {
+            counts[key] = nil
+            return
+        }
+        counts[key] = count - 1
+    }
+}
+
+extension DeviceKey {
+    /// The user whose device it is.
+    var userKey: UserKey { UserKey(tenant: tenant, user: user) }
+}

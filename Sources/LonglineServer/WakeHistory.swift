@@ -1,0 +1,61 @@
+import LonglineStore
+import LonglineWire
+
+/// What has been woken lately on one event loop, kept while sessions load their channels.
+///
+/// A session reads its channels' heads from the store and subscribes to them afterwards, on its loop. An entry that
+/// commits in between is in neither: the wake for it came when nobody listened. So a load notes where the history stands
+/// before it reads, and asks afterwards what was woken since. Nothing is kept while nobody loads.
+struct WakeHistory {
+    /// A load under way.
+    struct Load {
+        fileprivate let since: UInt64
+    }
+
+    private let limit: Int
+    private var loads = 0
+    private var sequence: UInt64 = 0
+    /// Loads that began before this can't be answered: the table was too large and was dropped.
+    private var completeSince: UInt64 = 0
+    private var woken: [ChannelKey: (head: Position, sequence: UInt64)] = [:]
+
+    /// - Parameter limit: channels kept at most.
+    init(limit: Int = 65_536) { self.limit = limit }
+
+    /// Channels kept now.
+    var count: Int { woken.count }
+
+    /// Call before the heads are read.
+    mutating func beginLoad() -> Load {
+        loads += 1
+        return Load(since: sequence)
+    }
+
+    /// Call once for each load, after its last ``wakes(since:of:)``.
+    mutating func endLoad(_ load: Load) {
+        assert(loads > 0, "a load ended twice")
+        loads -= 1
+        if loads == 0 { woken.removeAll() }
+    }
+
+    /// Takes note of a wake.
+    mutating func record(_ channel: ChannelKey, head: Position) {
+        guard loads > 0 else { return }
+        sequence += 1
+        if woken.count >= limit && woken[channel] == nil {
+            woken.removeAll()
+            completeSince = sequence
+        }
+        woken[channel] = (head, sequence)
+    }
+
+    /// The last wake since the load began, for each of the channels that had one; nil when that is not known any more
+    /// and the heads have to be read again.
+    func wakes(since load: Load, of channels: some Sequence<ChannelKey>) -> [(ChannelKey, Position)]? {
+        guard load.since >= completeSince else { return nil }
+        return channels.compactMap { channel in
+            guard let wake = woken[channel], wake.sequence > load.since else { return nil }
+            return (channel, wake.head)
+        }
+    }
+}

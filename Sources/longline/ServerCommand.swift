@@ -1,0 +1,169 @@
+import ArgumentParser
+import Foundation
+import Logging
+import LonglineServer
+import LonglineStore
+import LonglineWire
+import NIOCore
+import QUICEngine
+import ServiceLifecycle
+import UnixSignals
+
+/// Runs a server: the access layer, with the embedded store and the token signer's key in one folder.
+struct ServerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "server",
+        abstract: "Run a server with its embedded store.",
+        discussion: """
+            Everything the server keeps is in its data folder: messages, the key that 'longline token' signs with, ticket \
+            keys and, unless --certificate and --key are given, a self-signed development certificate whose pin is printed.
+
+            SIGTERM and SIGINT stop it in order: clients are told to come back, what is pending is written. A second \
+            server can't use the same folder. SIGHUP reads certificate and key again.
+            """)
+
+    @Option(help: "A local address to listen on; give it several times for several. 0.0.0.0 or :: stand for all.")
+    var host: [String] = ["127.0.0.1"]
+
+    @Option(help: "The UDP port; 0 for a free one.")
+    var port: Int = 4433
+
+    @Option(name: [.long, .customLong("data-directory")], help: "The data folder; it is made when it does not exist.")
+    var data: String = "longline-data"
+
+    @Option(help: "A tenant that is served; give it several times for several.")
+    var tenant: [String] = ["default"]
+
+    @Option(help: "The certificate chain in PEM form. Without one, a self-signed development certificate is used.")
+    var certificate: String?
+
+    @Option(help: "The certificate's private key in PEM form.")
+    var key: String?
+
+    @Option(
+        help: """
+            A public key in PEM form (Ed25519 or P-256) that tokens are verified with, besides the data folder's own; \
+            give it several times for several.
+            """)
+    var tokenKey: [String] = []
+
+    @Option(help: "Event loops; by default one for each core.")
+    var eventLoops: Int?
+
+    @Option(help: "The largest size of the message store in MiB; by default what the disk has.")
+    var storeLimit: Int?
+
+    @OptionGroup var logs: LogOptions
+
+    func validate() throws {
+        guard (0...65535).contains(port) else { throw ValidationError("--port has to be 0 to 65535.") }
+        guard (certificate == nil) == (key == nil) else {
+            throw ValidationError("--certificate and --key belong together.")
+        }
+        if let eventLoops, !(1...256).contains(eventLoops) {
+            throw ValidationError("--event-loops has to be 1 to 256.")
+        }
+        if let storeLimit, storeLimit < 1 { throw ValidationError("--store-limit has to be 1 or more.") }
+        for name in tenant where (try? TenantID(name)) == nil {
+            throw ValidationError("'\(name)' is no tenant: 1 to 64 of A-Z a-z 0-9 . _ ~ @ + -")
+        }
+    }
+
+    func run() async throws {
+        let logger = logs.bootstrap("longline.server")
+        let directory = try ServerDirectory(data)
+        let identity = try certificate == nil ? directory.developmentIdentity(names: certificateNames) : nil
+        let server = LonglineServer(configuration: try configuration(directory, identity, logger))
+        try await server.start()
+        announce(server, identity)
+        let services: [ServiceGroupConfiguration.ServiceConfiguration] = [
+            .init(service: server, successTerminationBehavior: .gracefullyShutdownGroup),
+            .init(service: CertificateReloader(server: server, logger: logger)),
+        ]
+        let group = ServiceGroup(
+            configuration: ServiceGroupConfiguration(
+                services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+        try await group.run()
+    }
+
+    private func configuration(
+        _ directory: ServerDirectory, _ identity: ServerDirectory.DevelopmentIdentity?, _ logger: Logger
+    ) throws -> LonglineServer.Configuration {
+        let provider: LonglineServer.Configuration.CertificateProvider
+        if let identity {
+            provider = { identity.credentials }
+        } else {
+            let (certificate, key) = (certificate ?? "", key ?? "")
+            provider = {
+                TLSServerCredentials(
+                    certificateChainPEM: try Self.text(ofFile: certificate), privateKeyPEM: try Self.text(ofFile: key))
+            }
+        }
+        var store = SQLiteStoreConfiguration(directory: directory.storePath, logger: logger)
+        store.maximumSize = storeLimit.map { $0 * 1024 * 1024 }
+        var configuration = LonglineServer.Configuration(
+            store: .sqlite(store), certificate: provider,
+            tokenKeys: [try directory.signingKey().verificationKey]
+                + (try tokenKey.map { try VerificationKey(pem: try Self.text(ofFile: $0)) }),
+            addresses: try host.map { try Self.address($0, port: port) })
+        configuration.tenants = Set(tenant.compactMap { try? TenantID($0) })
+        configuration.secrets = try directory.secrets()
+        configuration.logger = logger
+        if let eventLoops { configuration.eventLoops = eventLoops }
+        return configuration
+    }
+
+    /// The one line that says that clients can connect, and how.
+    private func announce(_ server: LonglineServer, _ identity: ServerDirectory.DevelopmentIdentity?) {
+        let address = server.addresses.first
+        let place = "\(host.first ?? "localhost"):\(address?.port ?? port)"
+        let trust = identity.map { " --pin \($0.pinText)" } ?? ""
+        let places = server.addresses.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" }.joined(separator: ", ")
+        var text = "longline server ready on \(places)"
+        if let identity { text += ", certificate pin \(identity.pinText)" }
+        text += """
+
+            Talk to it:
+              longline token --data \(data) --user alice --device phone > alice.token
+              longline chat --server \(place)\(trust) --token-file alice.token --to user/bob
+
+            """
+        // Not `print`: a pipe's reader waits for this line.
+        FileHandle.standardOutput.write(Data(text.utf8))
+    }
+
+    private var certificateNames: [String] {
+        var names = ["localhost", "127.0.0.1", "::1"]
+        for name in host + [ProcessInfo.processInfo.hostName] where !names.contains(name) {
+            if name != "0.0.0.0" && name != "::" { names.append(name) }
+        }
+        return names
+    }
+
+    private static func address(_ host: String, port: Int) throws -> SocketAddress {
+        do { return try SocketAddress(ipAddress: host, port: port) } catch {
+            throw ValidationError("--host takes numeric addresses such as 127.0.0.1 or ::1, not '\(host)'.")
+        }
+    }
+
+    private static func text(ofFile path: String) throws -> String {
+        do { return try String(contentsOfFile: path, encoding: .utf8) } catch {
+            throw ServerError(
+                .certificate, message: "can't read \(path)", cause: error, advice: "check the path and who may read it")
+        }
+    }
+}
+
+/// Reads the certificate again on SIGHUP.
+private struct CertificateReloader: Service {
+    let server: LonglineServer
+    let logger: Logger
+
+    func run() async throws {
+        for await _ in await UnixSignalsSequence(trapping: .sighup).cancelOnGracefulShutdown() {
+            do { try server.reloadCertificate() } catch {
+                logger.error("certificate not reloaded", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+import FoundationEssentials
+import Logging
+import LonglineLinks
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import QUICEngine
+import Testing
+
+@testable import LonglineServer
+
+private let ann = identifier { try UserID("ann") }
+private let bob = identifier { try UserID("bob") }
+private let hall = identifier { try RoomID("hall") }
+
+/// The whole server on loopback: QUIC, sessions, SQLite.
+@Suite(.serialized, .timeLimit(.minutes(2))) struct EndToEndTests {
+    /// A server in a folder of its own, and what devices need to reach it.
+    private struct Site {
+        let server: LonglineServer
+        let issuer: TokenIssuer
+        let connector: QUICLinkConnector
+        let identity: ServerDirectory.DevelopmentIdentity
+
+        func device(_ user: String, _ name: String = "phone") async throws -> TestDevice {
+            let address = try #require(server.addresses.first)
+            let (said, continuation) = AsyncStream.makeStream(of: ServerSaid.self)
+            let target = QUICLinkTarget(
+                host: try #require(address.ipAddress), port: try #require(address.port), serverName: "localhost",
+                verification: .pinnedPublicKey([identity.pin]))
+            let wire = try await QUICWire(connector: connector, target: target, said: continuation)
+            return TestDevice(
+                user: try UserID(user), device: try DeviceID(name), issuer: issuer, wire: wire, said: said)
+        }
+
+        func connected(_ user: String, _ name: String = "phone") async throws -> TestDevice {
+            let device = try await device(user, name)
+            _ = try await device.connect()
+            return device
+        }
+    }
+
+    private func withFolder(_ body: (String) async throws -> Void) async throws {
+        let folder = FileManager.default.temporaryDirectory.appending(
+            path: "longline-\(UInt64.random(in: 0 ... .max))", directoryHint: .notDirectory
+        ).path
+        do { try await body(folder) } catch {
+            try? FileManager.default.removeItem(atPath: folder)
+            throw error
+        }
+        try? FileManager.default.removeItem(atPath: folder)
+    }
+
+    private func withSite(
+        _ folder: String, issuer: TokenIssuer, storeLimit: Int? = nil, _ body: (Site) async throws -> Void
+    ) async throws {
+        let directory = try ServerDirectory(folder)
+        let identity = try directory.developmentIdentity(names: ["localhost", "127.0.0.1"])
+        let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        var store = SQLiteStoreConfiguration(directory: directory.storePath, logger: silent)
+        store.maximumSize = storeLimit
+        var configuration = LonglineServer.Configuration(
+            store: .sqlite(store), certificate: { identity.credentials }, tokenKeys: [issuer.key.verificationKey],
+            addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
+        configuration.secrets = try directory.secrets()
+        configuration.eventLoops = 2
+        configuration.tenants = [TokenIssuer.tenant]
+        configuration.logger = silent
+        configuration.limits.drainTimeout = .seconds(3)
+        let server = LonglineServer(configuration: configuration)
+        try await server.start()
+        let connector = QUICLinkConnector(logger: silent)
+        let site = Site(server: server, issuer: issuer, connector: connector, identity: identity)
+        do { try await body(site) } catch {
+            await connector.shutdownGracefully()
+            await server.shutdown()
+            throw error
+        }
+        await connector.shutdownGracefully()
+        await server.shutdown()
+    }
+
+    @Test func devicesTalkAndOfflineMessagesWait() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            try await withSite(folder, issuer: issuer) { site in
+                let phone = try await site.connected("ann", "phone")
+                let tablet = try await site.connected("ann", "tablet")
+                for index in 0..<50 { try await phone.message("m\(index)", to: bob) }
+                let other = try await site.connected("bob")
+                for index in 0..<50 {
+                    #expect(try await other.text(.user(bob)) == "m\(index)")
+                    #expect(try await tablet.text(.user(ann)) == "m\(index)")
+                }
+                for (number, member) in [phone, tablet, other].enumerated() where member !== tablet {
+                    _ = try await member.request(hall, number: UInt64(number + 1))
+                }
+                try await other.publish("to the room", to: .room(hall))
+                for member in [phone, tablet, other] { #expect(try await member.text(.room(hall)) == "to the room") }
+            }
+        }
+    }
+
+    @Test func aRestartKeepsWhatWasAcknowledgedAndTheTickets() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            var ticket: Ticket?
+            try await withSite(folder, issuer: issuer) { site in
+                let phone = try await site.connected("ann")
+                try await phone.message("before the restart", to: bob)
+                ticket = phone.ticket
+            }
+            try await withSite(folder, issuer: issuer) { site in
+                let other = try await site.connected("bob")
+                #expect(try await other.text(.user(bob)) == "before the restart")
+                let phone = try await site.device("ann")
+                _ = try await phone.connect(credential: .ticket(try #require(ticket).ticket))
+            }
+        }
+    }
+
+    @Test func badCredentialsComeBackAsTheLinksCloseCode() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            try await withSite(folder, issuer: issuer) { site in
+                let stranger = try await TokenIssuer()
+                let elsewhere = try TenantID("elsewhere")
+                let cases: [(String, CloseCode)] = [
+                    (try await stranger.token("ann", "phone"), .credentialInvalid),
+                    (try await issuer.token("ann", "phone", lifetime: -60_000), .credentialExpired),
+                    (try await issuer.token("ann", "phone", tenant: elsewhere), .forbidden),
+                ]
+                for (token, code) in cases {
+                    let device = try await site.device("ann")
+                    try await device.send([(device.connectFrame(.token(token)), .control)])
+                    #expect(try await device.closed() == code)
+                }
+            }
+        }
+    }
+
+    @Test func aFullStoreRefusesAndGoesOnReading() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            try await withSite(folder, issuer: issuer, storeLimit: 1024 * 1024) { site in
+                let phone = try await site.connected("ann")
+                let text = String(repeating: "x", count: 10_000)
+                var entered = 0
+                var refusal: Refused?
+                while refusal == nil, entered < 500 {
+                    switch try await phone.message(text, to: bob) {
+                    case .published: entered += 1
+                    case .refused(let refused): refusal = refused
+                    }
+                }
+                #expect(refusal?.code == .storageFull)
+                #expect((refusal?.retryAfter ?? 0) > 0)
+                let other = try await site.connected("bob")
+                for _ in 0..<min(entered, 20) { #expect(try await other.text(.user(bob)).utf8.count == 10_000) }
+            }
+        }
+    }
+
+    @Test func shutdownTellsTheClientsToComeBack() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            try await withSite(folder, issuer: issuer) { site in
+                let phone = try await site.connected("ann")
+                await site.server.shutdown()
+                let close = try await phone.next { if case .close(let close) = $0 { close } else { nil } }
+                #expect(close.code == .shuttingDown)
+                #expect(try await phone.closed() == .shuttingDown)
+                #expect(!site.server.isRunning)
+            }
+        }
+    }
+
+    @Test func twoServersCanNotShareAStoreOrAPort() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            try await withSite(folder, issuer: issuer) { site in
+                let second = LonglineServer(configuration: site.server.configuration)
+                await #expect {
+                    try await second.start()
+                } throws: { ($0 as? ServerError)?.code == .storeUnavailable }
+                var configuration = site.server.configuration
+                configuration.store = .shared(InMemoryStore())
+                configuration.addresses = site.server.addresses
+                let third = LonglineServer(configuration: configuration)
+                await #expect {
+                    try await third.start()
+                } throws: { ($0 as? ServerError)?.code == .addressUnavailable }
+            }
+        }
+    }
+}

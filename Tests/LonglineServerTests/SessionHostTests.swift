@@ -1,0 +1,271 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+private let ann = identifier { try UserID("ann") }
+private let bob = identifier { try UserID("bob") }
+private let hall = identifier { try RoomID("hall") }
+
+@Suite(.timeLimit(.minutes(1))) struct SessionHostTests {
+    private func withServer(
+        store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
+        _ body: (TestServer) async throws -> Void
+    ) async throws {
+        let server = try await TestServer(store: store, limits: limits, loops: loops)
+        do { try await body(server) } catch {
+            await server.stop()
+            throw error
+        }
+        await server.stop()
+    }
+
+    // MARK: Messages
+
+    @Test(arguments: [0, 1]) func directMessageReachesTheRecipientAndTheSendersOtherDevice(loop: Int) async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann", "phone")
+            let tablet = try await server.connected("ann", "tablet", loop: loop)
+            let other = try await server.connected("bob", loop: loop)
+            try await phone.message("hi bob", to: bob)
+            #expect(try await other.text(.user(bob)) == "hi bob")
+            #expect(try await tablet.text(.user(ann)) == "hi bob")
+            let echo = try await phone.delivered(.user(ann))
+            #expect(echo.entry.producer == phone.producer)
+        }
+    }
+
+    @Test func whatWasSentWhileOfflineComesWithTheConnect() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann")
+            for index in 0..<20 { try await phone.message("m\(index)", to: bob) }
+            let other = try await server.connected("bob", loop: 1)
+            for index in 0..<20 { #expect(try await other.text(.user(bob)) == "m\(index)") }
+        }
+    }
+
+    @Test func roomHearsAMessageOnEveryLoopOnce() async throws {
+        try await withServer(loops: 3) { server in
+            var members: [TestDevice] = []
+            for (index, user) in ["ann", "bob", "eve", "joe", "kim"].enumerated() {
+                let member = try await server.connected(user, loop: index)
+                #expect(try await member.request(hall, number: 1).refusal == nil)
+                members.append(member)
+            }
+            try await members[0].publish("first", to: .room(hall))
+            try await members[4].publish("second", to: .room(hall))
+            for member in members {
+                #expect(try await member.text(.room(hall)) == "first")
+                #expect(try await member.text(.room(hall)) == "second")
+                #expect(member.untaken(.room(hall)).allSatisfy { $0.entry.kind != .message })
+            }
+        }
+    }
+
+    /// A room's subscribers on one loop stand at one place: the log is read once for all of them.
+    @Test func subscribersAtOnePlaceShareARead() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store, loops: 1) { server in
+            var members: [TestDevice] = []
+            for index in 0..<40 {
+                let member = try await server.connected("user\(index)")
+                _ = try await member.request(hall, number: 1)
+                members.append(member)
+            }
+            // Everybody has seen everybody's join.
+            for member in members {
+                while try await member.delivered(.room(hall), kind: .joined).entry.sender.description != "user39" {}
+            }
+            let before = store.reads.withLock { $0 }
+            try await members[0].publish("hello", to: .room(hall))
+            for member in members { #expect(try await member.text(.room(hall)) == "hello") }
+            let reads = store.reads.withLock { $0 } - before
+            #expect(reads < members.count / 2, "\(reads) reads for \(members.count) subscribers")
+        }
+    }
+
+    @Test func publishesOfOneTickShareABatch() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store, loops: 1) { server in
+            let phone = try await server.connected("ann")
+            let frames = (0..<50).flatMap { phone.publishFrames("m\($0)", to: .user(ann)) }
+            try await phone.send(frames)
+            for index in 0..<50 { #expect(try await phone.text(.user(ann)) == "m\(index)") }
+            #expect(store.batches.withLock { $0 } == [50])
+        }
+    }
+
+    // MARK: Rooms
+
+    @Test func joiningReachesTheUsersOtherDeviceAndLeavingEndsIt() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann", "phone")
+            let tablet = try await server.connected("ann", "tablet", loop: 1)
+            let other = try await server.connected("bob")
+            _ = try await phone.request(hall, number: 1)
+            _ = try await other.request(hall, number: 1)
+            try await other.publish("all of you", to: .room(hall))
+            #expect(try await phone.text(.room(hall)) == "all of you")
+            #expect(try await tablet.text(.room(hall)) == "all of you")
+
+            _ = try await tablet.request(hall, number: 2, leave: true)
+            #expect(try await tablet.delivered(.room(hall), kind: .left).entry.sender == ann)
+            #expect(try await phone.delivered(.room(hall), kind: .left).entry.sender == ann)
+            try await other.publish("without ann", to: .room(hall))
+            #expect(try await other.text(.room(hall)) == "all of you")
+            #expect(try await other.text(.room(hall)) == "without ann")
+            // What comes after the leave entry reaches neither device: a message through the inbox comes first.
+            try await other.message("ping", to: ann)
+            for device in [phone, tablet] {
+                #expect(try await device.text(.user(ann)) == "ping")
+                #expect(device.untaken(.room(hall)).allSatisfy { $0.entry.kind != .message })
+            }
+            guard case .refused(let refused) = try await phone.publish("back", to: .room(hall)) else {
+                Issue.record("a publish after leaving was entered")
+                return
+            }
+            #expect(refused.code == .unknownChannel)
+        }
+    }
+
+    @Test func someoneElsesChannelsAreUnknown() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann")
+            for channel in [ChannelID.user(bob), .room(hall)] {
+                guard case .refused(let refused) = try await phone.publish("x", to: channel) else {
+                    Issue.record("entered into \(channel)")
+                    continue
+                }
+                #expect(refused.code == .unknownChannel)
+            }
+        }
+    }
+
+    @Test func joinsAreLimitedInRateAndNumber() async throws {
+        var limits = ServerLimits()
+        limits.roomRequestBurst = 3
+        limits.roomRequestsPerSecond = 0.001
+        try await withServer(limits: limits) { server in
+            let phone = try await server.connected("ann")
+            for number in 1...3 as ClosedRange<UInt64> {
+                #expect(try await phone.request(try RoomID("r\(number)"), number: number).refusal == nil)
+            }
+            #expect(try await phone.request(try RoomID("r4"), number: 4).refusal == .overloaded)
+        }
+        limits = ServerLimits()
+        limits.roomsPerUser = 2
+        try await withServer(limits: limits) { server in
+            let phone = try await server.connected("ann")
+            #expect(try await phone.request(try RoomID("r1"), number: 1).refusal == nil)
+            #expect(try await phone.request(try RoomID("r2"), number: 2).refusal == nil)
+            #expect(try await phone.request(try RoomID("r3"), number: 3).refusal == .forbidden)
+            #expect(try await phone.request(try RoomID("r2"), number: 4).refusal == nil)
+            #expect(try await phone.request(try RoomID("r1"), number: 5, leave: true).refusal == nil)
+            #expect(try await phone.request(try RoomID("r3"), number: 6).refusal == nil)
+        }
+    }
+
+    // MARK: Taking over and coming back
+
+    @Test(arguments: [0, 1]) func aSecondLinkOfADeviceReplacesTheFirst(loop: Int) async throws {
+        try await withServer { server in
+            let first = try await server.connected("ann")
+            let second = try await server.device("ann", loop: loop)
+            second.producer = first.producer
+            second.connectNumber = 2
+            let connected = try await second.connect()
+            #expect(connected.resumed)
+            #expect(try await first.closed() == .replaced)
+            try await second.publish("still here", to: .user(ann))
+            #expect(server.runtime.core.registry.devices(of: UserKey(tenant: TokenIssuer.tenant, user: ann)).count == 1)
+        }
+    }
+
+    @Test func anOlderLoginNeverEvictsANewer() async throws {
+        try await withServer { server in
+            let newer = try await server.device("ann")
+            _ = try await newer.connect(login: 5)
+            let older = try await server.device("ann", loop: 1)
+            _ = try await older.connect(login: 4)
+            #expect(try await older.closed() == .replaced)
+            try await newer.publish("undisturbed", to: .user(ann))
+        }
+    }
+
+    @Test func aLowerConnectNumberIsStale() async throws {
+        try await withServer { server in
+            let first = try await server.device("ann")
+            first.connectNumber = 7
+            _ = try await first.connect()
+            try await first.drop()
+            let second = try await server.device("ann")
+            second.producer = first.producer
+            second.connectNumber = 6
+            await #expect(throws: TestDevice.LinkEnded.self) { try await second.connect() }
+            #expect(try await second.closed() == .stale)
+        }
+    }
+
+    @Test func whatWasConfirmedIsNotDeliveredAgain() async throws {
+        try await withServer { server in
+            let sender = try await server.connected("bob")
+            let phone = try await server.connected("ann")
+            for index in 0..<3 { try await sender.message("m\(index)", to: ann) }
+            _ = try await phone.text(.user(ann))
+            let second = try await phone.delivered(.user(ann))
+            _ = try await phone.text(.user(ann))
+            let epoch = try await server.store.head(of: ChannelKey(tenant: TokenIssuer.tenant, channel: .user(ann)))
+            try await phone.acknowledge(
+                .user(ann), epoch: try #require(epoch).position.epoch, offset: second.entry.offset)
+            // The confirmation waits in the server, and is in time all the same.
+            try await phone.drop()
+            let back = try await server.device("ann", loop: 1)
+            back.producer = phone.producer
+            back.connectNumber = 2
+            let connected = try await back.connect(credential: .ticket(try #require(phone.ticket).ticket))
+            #expect(connected.resumed)
+            #expect(connected.channels.first { $0.channel == .user(ann) }?.recovery == .recovered)
+            let third = try await back.delivered(.user(ann))
+            #expect(String(buffer: third.entry.payload) == "m2")
+            #expect(third.redelivered)
+            try await sender.message("m3", to: ann)
+            #expect(try await back.delivered(.user(ann)).redelivered == false)
+        }
+    }
+
+    /// Before its handshake is complete a link may be a replay: it evicts nobody.
+    @Test func anEarlyLinkTakesOverWhenItsHandshakeIsComplete() async throws {
+        try await withServer { server in
+            let first = try await server.connected("ann")
+            let early = try await server.device("ann", loop: 1, early: true)
+            early.producer = first.producer
+            early.connectNumber = 2
+            let waiting = early.publishFrames("from the tunnel", to: .user(ann))
+            _ = try await early.connect(
+                credential: .ticket(try #require(first.ticket).ticket), early: true, with: waiting)
+            _ = try await early.next { if case .published(let published) = $0 { published } else { nil } }
+            // The old link is untouched: it even hears of it.
+            #expect(try await first.text(.user(ann)) == "from the tunnel")
+            try await early.completeHandshake()
+            #expect(try await first.closed() == .replaced)
+        }
+    }
+
+    @Test func earlyPublishesOfAnUnknownOutboxWaitForTheHandshake() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let first = try await server.connected("ann")
+            let early = try await server.device("ann", loop: 1, early: true)
+            _ = try await early.connect(
+                credential: .ticket(try #require(first.ticket).ticket), early: true,
+                with: early.publishFrames("first of a new outbox", to: .user(ann)))
+            #expect(store.batches.withLock { $0 }.isEmpty)
+            try await early.completeHandshake()
+            _ = try await early.next { if case .published(let published) = $0 { published } else { nil } }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineServer
+
+private let ann = identifier { try UserID("ann") }
+private let bob = identifier { try UserID("bob") }
+
+/// What peers, operators and disks can do wrong: a named code, and nothing lost for others.
+@Suite(.timeLimit(.minutes(1))) struct SessionRefusalTests {
+    private func withServer(
+        store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
+        _ body: (TestServer) async throws -> Void
+    ) async throws {
+        let server = try await TestServer(store: store, limits: limits, loops: loops)
+        do { try await body(server) } catch {
+            await server.stop()
+            throw error
+        }
+        await server.stop()
+    }
+
+    private func closeCode(_ device: TestDevice, _ credential: Credential) async throws -> CloseCode {
+        try await device.send([(device.connectFrame(credential), .control)])
+        return try await device.closed()
+    }
+
+    // MARK: Credentials
+
+    @Test func badCredentialsAreNamed() async throws {
+        try await withServer { server in
+            let good = try await server.issuer.token("ann", "phone")
+            let expired = try await server.issuer.token("ann", "phone", lifetime: -60_000)
+            let cases: [(Credential, CloseCode)] = [
+                (.token("nonsense"), .credentialInvalid),
+                (.token(String(good.dropLast(4)) + "AAAA"), .credentialInvalid),
+                (.token(expired), .credentialExpired),
+                (.ticket(ByteBuffer(string: "forged")), .ticketRejected),
+            ]
+            for (credential, code) in cases {
+                #expect(try await closeCode(try await server.device("ann"), credential) == code)
+            }
+            // Nobody else notices.
+            _ = try await server.connected("ann")
+        }
+    }
+
+    @Test func scopesLimitWhatASessionMayDo() async throws {
+        try await withServer { server in
+            let reader = try await server.device("ann")
+            _ = try await reader.connect(
+                credential: .token(try await server.issuer.token("ann", "phone", scopes: .receive)))
+            guard case .refused(let refused) = try await reader.publish("x", to: .user(ann)) else {
+                Issue.record("published without the scope")
+                return
+            }
+            #expect(refused.code == .forbidden)
+            #expect(try await reader.request(try RoomID("hall"), number: 1).refusal == .forbidden)
+        }
+    }
+
+    // MARK: Revocation
+
+    @Test func revokingAUserEndsAllSessionsAndVoidsTheTickets() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann", "phone")
+            let tablet = try await server.connected("ann", "tablet", loop: 1)
+            let other = try await server.connected("bob")
+            try await server.runtime.revoke(.user(UserKey(tenant: TokenIssuer.tenant, user: ann)))
+            #expect(try await phone.closed() == .credentialRevoked)
+            #expect(try await tablet.closed() == .credentialRevoked)
+            let ticket = Credential.ticket(try #require(phone.ticket).ticket)
+            #expect(try await closeCode(try await server.device("ann"), ticket) == .credentialRevoked)
+            try await other.publish("undisturbed", to: .user(bob))
+        }
+    }
+
+    @Test func revokingADeviceSparesTheOthers() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann", "phone")
+            let tablet = try await server.connected("ann", "tablet", loop: 1)
+            let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: phone.device)
+            try await server.runtime.revoke(.device(device))
+            #expect(try await phone.closed() == .credentialRevoked)
+            try await tablet.publish("still here", to: .user(ann))
+        }
+    }
+
+    @Test func revokingATokenEndsItsSessionOnly() async throws {
+        try await withServer { server in
+            let phone = try await server.device("ann", "phone")
+            _ = try await phone.connect(
+                credential: .token(try await server.issuer.token("ann", "phone", id: "lost-one")))
+            let tablet = try await server.connected("ann", "tablet", loop: 1)
+            try await server.runtime.revoke(
+                .token("lost-one", TokenIssuer.tenant), until: WallClock.milliseconds() + 3_600_000)
+            #expect(try await phone.closed() == .credentialRevoked)
+            try await tablet.publish("still here", to: .user(ann))
+        }
+    }
+
+    // MARK: Limits
+
+    @Test func linksBeyondTheLimitAreTurnedAway() async throws {
+        var limits = ServerLimits()
+        limits.maximumConnections = 2
+        try await withServer(limits: limits) { server in
+            let first = try await server.connected("ann", "a")
+            _ = try await server.connected("ann", "b")
+            #expect(try await server.device("ann", "c").closed() == .overloaded)
+            try await first.drop()
+            _ = try await server.connected("ann", "b", loop: 1)
+        }
+    }
+
+    @Test func strangersAreCountedApart() async throws {
+        var limits = ServerLimits()
+        limits.maximumUnauthenticated = 1
+        try await withServer(limits: limits) { server in
+            let silent = try await server.device("ann", "a")
+            #expect(try await server.device("ann", "b").closed() == .overloaded)
+            _ = try await silent.connect()
+            _ = try await server.connected("ann", "c")
+        }
+    }
+
+    @Test func devicesOfAUserAreLimited() async throws {
+        var limits = ServerLimits()
+        limits.maximumSessionsPerUser = 2
+        try await withServer(limits: limits) { server in
+            _ = try await server.connected("ann", "a")
+            _ = try await server.connected("ann", "b", loop: 1)
+            let third = try await server.device("ann", "c")
+            await #expect(throws: TestDevice.LinkEnded.self) { try await third.connect() }
+            #expect(try await third.closed() == .limitExceeded)
+            // A device that is in comes back all the same.
+            _ = try await server.connected("ann", "b")
+        }
+    }
+
+    @Test func publishesBeyondTheQueueAreRefusedAndCanBeSentAgain() async throws {
+        var limits = ServerLimits()
+        limits.appendsPerSession = 4
+        try await withServer(limits: limits, loops: 1) { server in
+            let phone = try await server.connected("ann")
+            try await phone.send((0..<10).flatMap { phone.publishFrames("m\($0)", to: .user(ann)) })
+            var codes: [RefusalCode] = []
+            var entered = 0
+            for _ in 0..<10 {
+                let refusal = try await phone.next { frame -> RefusalCode?? in
+                    switch frame {
+                    case .published: .some(nil)
+                    case .refused(let refused): .some(refused.code)
+                    default: nil
+                    }
+                }
+                if let refusal { codes.append(refusal) } else { entered += 1 }
+            }
+            #expect(entered == 4)
+            #expect(codes.allSatisfy { $0.isTemporary })
+        }
+    }
+
+    // MARK: Frames
+
+    @Test func brokenBytesCloseWithTheirCode() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("bob")
+            try await phone.sendInvalid(FrameError(.tooLarge, message: "too large"))
+            #expect(try await phone.closed() == .frameTooLarge)
+            try await other.publish("undisturbed", to: .user(bob))
+            let statistics = await server.runtime.statistics()
+            #expect(statistics.framesInvalid == 1)
+            #expect(statistics.closes[.frameTooLarge] == 1)
+        }
+    }
+
+    @Test func nothingIsReadBeforeTheConnect() async throws {
+        try await withServer { server in
+            let phone = try await server.device("ann")
+            try await phone.send([(.ping(Ping(nonce: 1)), .control)])
+            #expect(try await phone.closed() == .unexpectedFrame)
+        }
+    }
+
+    // MARK: The store
+
+    @Test func aFullStoreRefusesPublishesAndServesWhatItHas() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let phone = try await server.connected("ann")
+            try await phone.message("before", to: bob)
+            store.set { $0.isFull = true }
+            guard case .refused(let refused) = try await phone.message("no room", to: bob) else {
+                Issue.record("entered into a full store")
+                return
+            }
+            #expect(refused.code == .storageFull)
+            #expect(refused.retryAfter > 0)
+            #expect(try await phone.request(try RoomID("hall"), number: 1).refusal == .storageFull)
+            // Who comes now is served, though neither connect number nor cursors can be stored.
+            let other = try await server.connected("bob", loop: 1)
+            #expect(try await other.text(.user(bob)) == "before")
+            store.set { $0.isFull = false }
+            try await phone.publish("again", to: .user(ann))
+        }
+    }
+
+    @Test func aStoreThatFailsClosesTheSessionAndTheServerStaysUp() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let phone = try await server.connected("ann")
+            store.set { $0.reads = StoreError(.unavailable, message: "gone") }
+            try await phone.publish("x", to: .user(ann))
+            #expect(try await phone.closed() == .internalError)
+            store.set {
+                $0.reads = nil
+                $0.entitlements = StoreError(.overloaded, message: "busy")
+            }
+            let second = try await server.device("ann")
+            await #expect(throws: TestDevice.LinkEnded.self) { try await second.connect() }
+            #expect(try await second.closed() == .overloaded)
+            store.set { $0.entitlements = nil }
+            let third = try await server.connected("ann")
+            #expect(try await third.text(.user(ann)) == "x")
+        }
+    }
+
+    // MARK: The end
+
+    @Test func drainingTellsEveryClientToComeBackAtATimeOfItsOwn() async throws {
+        try await withServer { server in
+            var devices: [TestDevice] = []
+            for index in 0..<20 { devices.append(try await server.connected("user\(index)", loop: index)) }
+            server.runtime.drain()
+            var delays: Set<UInt64> = []
+            for device in devices {
+                let close = try await device.next { if case .close(let close) = $0 { close } else { nil } }
+                #expect(close.code == .shuttingDown)
+                delays.insert(close.retryAfter)
+            }
+            #expect(delays.count > 1, "all clients come back at once")
+            #expect(try await server.device("late").closed() == .shuttingDown)
+        }
+    }
+
+    @Test func nothingIsLeftBehind() async throws {
+        try await withServer { server in
+            for index in 0..<10 {
+                let device = try await server.connected("user\(index)", loop: index)
+                _ = try await device.request(try RoomID("hall"), number: 1)
+                try await device.drop()
+            }
+            let statistics = await server.runtime.statistics()
+            #expect(statistics.connections == 0)
+            #expect(statistics.sessions == 0)
+            #expect(statistics.subscriptions == 0)
+            #expect(statistics.detachedSessions == 10)
+            #expect(await server.runtime.waitUntilIdle(timeout: .seconds(5)) == 0)
+        }
+    }
+}

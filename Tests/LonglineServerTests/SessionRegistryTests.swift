@@ -1,0 +1,133 @@
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+@Suite struct SessionRegistryTests {
+    private final class Handle: SessionHandle {
+        let ends = Mutex<[Close]>([])
+        func end(_ close: Close) { ends.withLock { $0.append(close) } }
+        func sentPositions() async -> [ChannelPosition] { [] }
+    }
+
+    private static let device = key("ann", "phone")
+
+    private static func key(_ user: String, _ device: String, tenant: String = "acme") -> DeviceKey {
+        identifier {
+            DeviceKey(tenant: try TenantID(tenant), user: try UserID(user), device: try DeviceID(device))
+        }
+    }
+
+    private static func claim(
+        _ device: DeviceKey = device, link: UInt64, login: UInt64 = 1, producer: UInt64 = 1, number: UInt64 = 1
+    ) -> SessionClaim {
+        SessionClaim(
+            device: device, link: link, session: link, loginEpoch: login,
+            producer: ProducerID(high: 0, low: producer), connectNumber: number, handle: Handle())
+    }
+
+    private func code(_ result: SessionRegistry.ClaimResult) -> CloseCode? {
+        if case .refused(let close) = result { close.code } else { nil }
+    }
+
+    private func isRemembered(_ device: String, _ registry: SessionRegistry) -> Bool {
+        if case .detached = registry.earlierSession(of: Self.key("ann", device), now: .uptimeNanoseconds(3)) {
+            true
+        } else {
+            false
+        }
+    }
+
+    private func replaces(_ result: SessionRegistry.ClaimResult) -> Bool {
+        if case .accepted(_?) = result { true } else { false }
+    }
+
+    /// What a second link of the same device gets: by login, outbox and connect number.
+    @Test(arguments: [
+        (login: UInt64(1), producer: UInt64(1), number: UInt64(2), refusal: CloseCode?.none),
+        (1, 1, 1, nil),  // the same connect number: a retry of the same connect, and the later link counts
+        (1, 1, 0, .stale),
+        (1, 2, 0, nil),  // another outbox: numbers don't compare
+        (2, 1, 0, nil),  // a newer login
+        (0, 1, 9, .replaced),  // an automatic reconnect of an older login
+        (0, 2, 9, .replaced),
+    ])
+    func takeover(login: UInt64, producer: UInt64, number: UInt64, refusal: CloseCode?) {
+        let registry = SessionRegistry(limits: ServerLimits())
+        #expect(code(registry.claim(Self.claim(link: 1))) == nil)
+        let result = registry.claim(Self.claim(link: 2, login: login, producer: producer, number: number))
+        #expect(code(result) == refusal)
+        #expect(replaces(result) == (refusal == nil))
+    }
+
+    @Test func replacedLinkTakesNothingWithIt() {
+        let registry = SessionRegistry(limits: ServerLimits())
+        _ = registry.claim(Self.claim(link: 1))
+        _ = registry.claim(Self.claim(link: 2, number: 2))
+        registry.release(Self.device, link: 1, sent: [], now: .uptimeNanoseconds(0))
+        #expect(registry.devices(of: Self.device.userKey) == [Self.device.device])
+        registry.release(Self.device, link: 2, sent: [], now: .uptimeNanoseconds(0))
+        #expect(registry.devices(of: Self.device.userKey).isEmpty)
+        #expect(!registry.isOnline(Self.device.userKey))
+    }
+
+    @Test func rememberedForTheResumeWindow() {
+        var limits = ServerLimits()
+        limits.resumeWindow = .seconds(10)
+        let registry = SessionRegistry(limits: limits)
+        _ = registry.claim(Self.claim(link: 7))
+        let left = NIODeadline.uptimeNanoseconds(1_000_000_000)
+        registry.release(Self.device, link: 7, sent: [], now: left)
+        guard case .detached(7, _) = registry.earlierSession(of: Self.device, now: left + .seconds(9)) else {
+            Issue.record("forgotten too early")
+            return
+        }
+        if registry.earlierSession(of: Self.device, now: left + .seconds(10)) != nil {
+            Issue.record("remembered too long")
+        }
+    }
+
+    @Test func detachedSessionsAreBounded() {
+        var limits = ServerLimits()
+        limits.maximumDetachedSessions = 10
+        limits.maximumSessionsPerUser = 1000
+        let registry = SessionRegistry(limits: limits)
+        for index in 0..<100 as Range<UInt64> {
+            let device = Self.key("ann", "d\(index)")
+            _ = registry.claim(Self.claim(device, link: index))
+            registry.release(device, link: index, sent: [], now: .uptimeNanoseconds(1))
+        }
+        // One device that comes and goes leaves one place, not a hundred.
+        for index in 100..<1000 as Range<UInt64> {
+            _ = registry.claim(Self.claim(Self.key("ann", "d99"), link: index))
+            registry.release(Self.key("ann", "d99"), link: index, sent: [], now: .uptimeNanoseconds(2))
+        }
+        var statistics = ServerStatistics()
+        registry.addStatistics(to: &statistics)
+        #expect(statistics.detachedSessions == 10)
+        #expect(isRemembered("d0", registry) == false)
+        #expect(isRemembered("d98", registry))
+    }
+
+    @Test func countsPerUserTenantAndInAll() {
+        var limits = ServerLimits()
+        limits.maximumSessionsPerUser = 2
+        limits.maximumSessionsPerTenant = 3
+        limits.maximumSessions = 4
+        let registry = SessionRegistry(limits: limits)
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "a"), link: 1))) == nil)
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "b"), link: 2))) == nil)
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "c"), link: 3))) == .limitExceeded)
+        // A device that is in already isn't one more.
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "a"), link: 4, number: 2))) == nil)
+        #expect(code(registry.claim(Self.claim(Self.key("bob", "a"), link: 5))) == nil)
+        #expect(code(registry.claim(Self.claim(Self.key("eve", "a"), link: 6))) == .overloaded)
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "a", tenant: "other"), link: 7))) == nil)
+        #expect(code(registry.claim(Self.claim(Self.key("bob", "a", tenant: "third"), link: 8))) == .overloaded)
+        registry.release(Self.key("ann", "b"), link: 2, sent: [], now: .uptimeNanoseconds(0))
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "c"), link: 9))) == nil)
+    }
+}

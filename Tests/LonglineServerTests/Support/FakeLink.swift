@@ -1,0 +1,95 @@
+import LonglineLinks
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+@testable import LonglineServer
+
+/// What the server does to a link.
+enum ServerSaid: Sendable {
+    case frame(Frame, LaneID)
+    case finished(LaneID)
+    case closed(CloseCode, String)
+}
+
+/// A link in memory: what the server says goes into a stream, what a test sends goes to the handler.
+final class FakeLink: Link {
+    let kind = LinkKind.quic
+    let eventLoop: any EventLoop
+    let remoteAddress = "192.0.2.1:4242"
+    /// Told that the link is gone, after the server closed it.
+    weak var handler: (any LinkHandler)?
+    private let said: AsyncStream<ServerSaid>.Continuation
+    private var isClosed = false
+
+    init(eventLoop: any EventLoop, said: AsyncStream<ServerSaid>.Continuation) {
+        self.eventLoop = eventLoop
+        self.said = said
+    }
+
+    func openLane(_ lane: LaneID) {}
+    func send(_ frame: Frame, lane: LaneID) { if !isClosed { said.yield(.frame(frame, lane)) } }
+    func finishLane(_ lane: LaneID) { said.yield(.finished(lane)) }
+    func isWritable(_ lane: LaneID) -> Bool { true }
+
+    func close(_ code: CloseCode, reason: String) {
+        guard !isClosed else { return }
+        isClosed = true
+        said.yield(.closed(code, reason))
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.execute { bound.value.handler?.linkClosed(bound.value, reason: .local) }
+    }
+}
+
+/// A device's end of a ``FakeLink``.
+final class FakeWire: DeviceWire {
+    private struct Ends {
+        let link: FakeLink
+        let handler: any LinkHandler
+    }
+
+    private let eventLoop: any EventLoop
+    private let ends: NIOLoopBound<Ends>
+
+    init(runtime: ServerRuntime, loop: LoopReference, early: Bool, said: AsyncStream<ServerSaid>.Continuation)
+        async throws
+    {
+        let eventLoop = loop.eventLoop
+        self.eventLoop = eventLoop
+        ends = try await eventLoop.submit {
+            let link = FakeLink(eventLoop: eventLoop, said: said)
+            let handler = runtime.makeHandler(on: eventLoop)
+            link.handler = handler
+            handler.linkEstablished(link)
+            if !early { handler.handshakeCompleted(link, info: Self.handshake) }
+            handler.batchEnded(link)
+            return NIOLoopBound(Ends(link: link, handler: handler), eventLoop: eventLoop)
+        }.get()
+    }
+
+    private static let handshake = LinkHandshake(
+        applicationProtocol: "longline/1", resumed: false, earlyDataAccepted: false, duration: .milliseconds(1))
+
+    func send(_ frames: [(Frame, LaneID)], early: Bool) async throws {
+        try await onLoop { ends in
+            for (frame, lane) in frames { ends.handler.received(frame, lane: lane, early: early, link: ends.link) }
+        }
+    }
+
+    func completeHandshake() async throws {
+        try await onLoop { $0.handler.handshakeCompleted($0.link, info: Self.handshake) }
+    }
+
+    func drop() async throws { try await onLoop { $0.handler.linkClosed($0.link, reason: .idleTimeout) } }
+
+    func sendInvalid(_ error: FrameError) async throws {
+        try await onLoop { $0.handler.receivedInvalid(error, lane: .control, link: $0.link) }
+    }
+
+    private func onLoop(_ body: @escaping @Sendable (Ends) -> Void) async throws {
+        try await eventLoop.submit { [ends] in
+            body(ends.value)
+            ends.value.handler.batchEnded(ends.value.link)
+        }.get()
+    }
+}

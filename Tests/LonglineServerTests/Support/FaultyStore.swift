@@ -1,0 +1,91 @@
+import LonglineStore
+import LonglineWire
+import Synchronization
+
+/// A store in memory that fails when it is told to.
+final class FaultyStore: MessageStore {
+    struct Faults: Sendable {
+        /// Appends, joins and cursors find no room.
+        var isFull = false
+        /// Reads of pages throw this.
+        var reads: StoreError?
+        /// Reads of entitlements throw this.
+        var entitlements: StoreError?
+    }
+
+    let inner = InMemoryStore()
+    let faults = Mutex(Faults())
+    /// Batches handed to ``append(_:)``, by size.
+    let batches = Mutex<[Int]>([])
+    /// Pages read.
+    let reads = Mutex(0)
+    private let full = StoreError(.storageFull, message: "no room", advice: "make some")
+
+    func set(_ change: (inout Faults) -> Void) { faults.withLock { change(&$0) } }
+    private var current: Faults { faults.withLock { $0 } }
+
+    func append(_ batch: [AppendRequest]) async -> [AppendOutcome] {
+        batches.withLock { $0.append(batch.count) }
+        if current.isFull {
+            return batch.map { .refused(Refused(id: $0.publish.id, code: .storageFull, retryAfter: 700)) }
+        }
+        return await inner.append(batch)
+    }
+
+    func read(
+        _ channel: ChannelKey, after: Offset, upTo: Offset?, maximumBytes: Int, now: UInt64
+    ) async throws(StoreError) -> LogPage {
+        reads.withLock { $0 += 1 }
+        if let error = current.reads { throw error }
+        return try await inner.read(channel, after: after, upTo: upTo, maximumBytes: maximumBytes, now: now)
+    }
+
+    func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? { try await inner.head(of: channel) }
+
+    func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement] {
+        if let error = current.entitlements { throw error }
+        return try await inner.entitlements(of: user, in: tenant)
+    }
+
+    func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position? {
+        if current.isFull { throw full }
+        return try await inner.join(room, by: device, create: create)
+    }
+
+    func leave(_ room: RoomID, by device: DeviceKey) async throws(StoreError) -> Position? {
+        if current.isFull { throw full }
+        return try await inner.leave(room, by: device)
+    }
+
+    func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID] {
+        try await inner.members(of: room, in: tenant)
+    }
+
+    func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
+        if current.isFull && !cursors.isEmpty { throw full }
+        return try await inner.advance(device, to: cursors)
+    }
+
+    func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError) -> Bool {
+        if current.isFull { throw full }
+        return try await inner.admit(device, producer: producer, connectNumber: connectNumber)
+    }
+
+    func generations(of device: DeviceKey) async throws(StoreError) -> RevocationGenerations {
+        try await inner.generations(of: device)
+    }
+
+    func revoke(user: UserID, in tenant: TenantID) async throws(StoreError) {
+        try await inner.revoke(user: user, in: tenant)
+    }
+
+    func revoke(device: DeviceKey) async throws(StoreError) { try await inner.revoke(device: device) }
+
+    func revoke(token: String, in tenant: TenantID, until: UInt64) async throws(StoreError) {
+        try await inner.revoke(token: token, in: tenant, until: until)
+    }
+
+    func isRevoked(token: String, in tenant: TenantID) async throws(StoreError) -> Bool {
+        try await inner.isRevoked(token: token, in: tenant)
+    }
+}

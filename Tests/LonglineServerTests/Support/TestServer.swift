@@ -1,0 +1,87 @@
+import Logging
+import LonglineStore
+import LonglineWire
+import NIOCore
+import NIOPosix
+
+@testable import LonglineServer
+
+/// A server without sockets: its loops and a store, for tests with ``TestDevice``.
+final class TestServer: Sendable {
+    let store: any MessageStore
+    let runtime: ServerRuntime
+    let group: MultiThreadedEventLoopGroup
+    let issuer: TokenIssuer
+    private let cursorTask: Task<Void, Never>
+
+    init(
+        store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2
+    ) async throws {
+        self.store = store
+        group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
+        issuer = try await TokenIssuer()
+        let now = WallClock.milliseconds()
+        let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let authenticator = Authenticator(
+            verifier: await TokenVerifier(keys: [issuer.key.verificationKey], tenants: nil),
+            tickets: ResumeTicketSealer(keys: ResumeTicketKeys(now: now)), revocations: store, logger: silent)
+        let core = ServerCore(
+            limits: limits, store: store, authenticator: authenticator, logger: silent, time: WallClock.milliseconds)
+        runtime = try await ServerRuntime(core: core, group: group)
+        cursorTask = Task { await core.cursors.run() }
+    }
+
+    func stop() async {
+        runtime.core.cursors.stop()
+        await cursorTask.value
+        try? await group.shutdownGracefully()
+    }
+
+    /// A device whose link is up on one of the loops, and has said nothing.
+    func device(_ user: String, _ name: String = "phone", loop: Int = 0, early: Bool = false) async throws -> TestDevice
+    {
+        let (said, continuation) = AsyncStream.makeStream(of: ServerSaid.self)
+        let wire = try await FakeWire(
+            runtime: runtime, loop: runtime.loops[loop % runtime.loops.count], early: early, said: continuation)
+        return TestDevice(
+            user: try UserID(user), device: try DeviceID(name), issuer: issuer, wire: wire, said: said)
+    }
+
+    /// A device whose session is granted.
+    func connected(_ user: String, _ name: String = "phone", loop: Int = 0) async throws -> TestDevice {
+        let device = try await device(user, name, loop: loop)
+        _ = try await device.connect()
+        return device
+    }
+}
+
+/// An identifier that is known to be well-formed.
+func identifier<ID>(_ make: () throws -> ID) -> ID {
+    do { return try make() } catch { preconditionFailure("a test's identifier: \(error)") }
+}
+
+/// Signs tokens that the tests' servers believe.
+struct TokenIssuer: Sendable {
+    static let tenant = identifier { try TenantID("acme") }
+
+    let key: SigningKey
+    private let signer: TokenSigner
+
+    init() async throws {
+        key = try SigningKey.generate(.edDSA)
+        signer = await TokenSigner(key: key)
+    }
+
+    /// A token that lives for an hour, or lived until `-lifetime` milliseconds ago.
+    func token(
+        _ user: String, _ device: String, login: UInt64 = 1, scopes: TokenScopes = .all, id: String? = nil,
+        tenant: TenantID = Self.tenant, lifetime: Int64 = 3_600_000
+    ) async throws -> String {
+        let now = Int64(WallClock.milliseconds())
+        return try await signer.sign(
+            TokenClaims(
+                tenant: tenant, user: try UserID(user), device: try DeviceID(device), loginEpoch: login, scopes: scopes,
+                tokenID: id ?? TokenClaims.makeTokenID(), issuedAt: UInt64(now + min(lifetime, 0) - 60_000),
+                expiry: UInt64(now + lifetime)))
+    }
+}
