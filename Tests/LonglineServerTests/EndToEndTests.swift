@@ -28,7 +28,7 @@ private let hall = identifier { try RoomID("hall") }
             let (said, continuation) = AsyncStream.makeStream(of: ServerSaid.self)
             let target = QUICLinkTarget(
                 host: try #require(address.ipAddress), port: try #require(address.port), serverName: "localhost",
-                verification: .pinnedPublicKey([identity.pin]))
+                verification: .pinnedPublicKey(sha256: [identity.pin]))
             let wire = try await QUICWire(connector: connector, target: target, said: continuation)
             return TestDevice(
                 user: try UserID(user), device: try DeviceID(name), issuer: issuer, wire: wire, said: said)

@@ -136,10 +136,13 @@ import Testing
     @Test func burstThenRate() {
         let start = NIODeadline.uptimeNanoseconds(0)
         var bucket = TokenBucket(perSecond: 2, burst: 3, now: start)
-        #expect((0..<4).map { _ in bucket.take(now: start) } == [true, true, true, false])
-        #expect(bucket.take(now: start + .milliseconds(500)))
-        #expect(!bucket.take(now: start + .milliseconds(600)))
+        func take(after delay: TimeAmount, _ count: Int) -> [Bool] {
+            (0..<count).map { _ in bucket.take(now: start + delay) }
+        }
+        #expect(take(after: .zero, 4) == [true, true, true, false])
+        #expect(take(after: .milliseconds(500), 1) == [true])
+        #expect(take(after: .milliseconds(600), 1) == [false])
         // A long silence earns the burst, not more.
-        #expect((0..<4).map { _ in bucket.take(now: start + .hours(1)) } == [true, true, true, false])
+        #expect(take(after: .hours(1), 4) == [true, true, true, false])
     }
 }
