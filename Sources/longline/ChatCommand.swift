@@ -21,11 +21,12 @@ struct ChatCommand: AsyncParsableCommand {
 
     @OptionGroup var options: ClientOptions
 
-    @Option(name: .long, help: "The user to talk to at first.")
+    @Option(name: .long, help: "Whom to talk to at first: user/NAME, or room/NAME, which is joined.")
     var to: String?
 
-    @Option(name: .long, help: "The room to join and talk to at first.")
-    var room: String?
+    func validate() throws {
+        if let to { _ = try Destination(argument: to) }
+    }
 
     func run() async throws {
         let client = try options.makeClient { $0.confirmation = .explicit }
@@ -34,8 +35,11 @@ struct ChatCommand: AsyncParsableCommand {
         // A service that can't be reached now is no reason to stop: what is typed waits in the outbox.
         try await client.start()
         var chat = Conversation(client: client)
-        if let room { await chat.perform("/join \(room)") }
-        if let to { await chat.perform("/to \(to)") }
+        switch try to.map({ try Destination(argument: $0) }) {
+        case .user(let user): await chat.perform("/to \(user)")
+        case .room(let room): await chat.perform("/join \(room)")
+        case nil: break
+        }
         if chat.destination == nil { Terminal.note("say /to USER or /join ROOM first, /quit to end") }
         for await line in Terminal.lines() {
             guard await chat.perform(line) else { break }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Logging
 import LonglineClient
+import LonglineWire
 
 /// What every command needs that connects to a service.
 struct ClientOptions: ParsableArguments {
@@ -97,6 +98,20 @@ struct ClientOptions: ParsableArguments {
         let digits = text.compactMap(\.hexDigitValue)
         guard digits.count == text.count, digits.count.isMultiple(of: 2) else { return nil }
         return stride(from: 0, to: digits.count, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+    }
+}
+
+extension Destination {
+    /// Parses `user/NAME`, `room/NAME`, or a user's bare name.
+    init(argument: String) throws {
+        do {
+            switch try ChannelID(argument.contains("/") ? argument : "user/\(argument)") {
+            case .user(let user): self = .user(user)
+            case .room(let room): self = .room(room)
+            }
+        } catch {
+            throw ValidationError("'\(argument)' is neither user/NAME nor room/NAME.")
+        }
     }
 }
 

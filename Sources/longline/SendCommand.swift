@@ -10,11 +10,8 @@ struct SendCommand: AsyncParsableCommand {
 
     @OptionGroup var options: ClientOptions
 
-    @Option(name: .long, help: "The user to send to.")
-    var to: String?
-
-    @Option(name: .long, help: "The room to send to; it is joined first.")
-    var room: String?
+    @Option(name: .long, help: "Whom to send to: user/NAME, or room/NAME, which is joined first.")
+    var to: String
 
     @Option(name: .long, help: "Seconds the message is worth delivering; for ever without.")
     var timeToLive: Double?
@@ -26,7 +23,7 @@ struct SendCommand: AsyncParsableCommand {
     var text: [String]
 
     func validate() throws {
-        guard (to == nil) != (room == nil) else { throw ValidationError("Give either --to or --room.") }
+        _ = try Destination(argument: to)
         guard !text.isEmpty else { throw ValidationError("The message is missing.") }
         guard timeout > 0, timeout < 1e9, timeToLive.map({ $0 > 0 && $0 < 1e9 }) ?? true else {
             throw ValidationError("Times are seconds, more than 0.")
@@ -36,12 +33,7 @@ struct SendCommand: AsyncParsableCommand {
     func run() async throws {
         let client = try options.makeClient()
         let message = text.joined(separator: " ")
-        let destination: Destination
-        if let to {
-            destination = try .user(to)
-        } else {
-            destination = try .room(room ?? "")
-        }
+        let destination = try Destination(argument: to)
         let published = try await withThrowingTaskGroup(of: Published?.self) { group in
             group.addTask {
                 try await client.connect()

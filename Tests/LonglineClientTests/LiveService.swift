@@ -1,0 +1,91 @@
+import Logging
+import LonglineServer
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+
+@testable import LonglineClient
+
+/// A real server on loopback, which can be stopped and started again on the same store and port.
+final class LiveService: Sendable {
+    private let directory: TemporaryDirectory
+    private let data: ServerDirectory
+    private let server: Mutex<LonglineServer?>
+    private let knownPort = Mutex(0)
+    let pin: [UInt8]
+
+    init() async throws {
+        directory = try TemporaryDirectory()
+        data = try ServerDirectory(directory.path)
+        pin = try data.developmentIdentity(names: ["localhost"]).pin
+        server = Mutex(nil)
+        try await start()
+    }
+
+    var port: Int { knownPort.withLock { $0 } }
+
+    func start() async throws {
+        let identity = try data.developmentIdentity(names: ["localhost"])
+        var configuration = LonglineServer.Configuration(
+            store: .directory(data.storePath), certificate: { identity.credentials },
+            tokenKeys: [try data.signingKey().verificationKey],
+            addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: port)])
+        configuration.secrets = try data.secrets()
+        configuration.eventLoops = 1
+        configuration.logger.logLevel = .error
+        let started = LonglineServer(configuration: configuration)
+        try await started.start()
+        knownPort.withLock { $0 = started.addresses.first?.port ?? 0 }
+        server.withLock { $0 = started }
+    }
+
+    func stop() async {
+        let running = server.withLock { server in
+            defer { server = nil }
+            return server
+        }
+        await running?.shutdown()
+    }
+
+    func client(
+        _ user: String, _ device: String = "phone", _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+    ) throws -> LonglineClient {
+        let (user, device) = (try UserID(user), try DeviceID(device))
+        let (tenant, data) = (try TenantID("default"), data)
+        var configuration = LonglineClient.Configuration(
+            accessPoints: [AccessPoint(host: "127.0.0.1", port: port)], trust: .pinnedPublicKey([pin])
+        ) {
+            try await data.sign(tenant: tenant, user: user, device: device, lifetime: 3_600_000)
+        }
+        configuration.backOff = BackOffPolicy(base: .milliseconds(10), maximum: .milliseconds(100))
+        configuration.logger.logLevel = .error
+        change(&configuration)
+        return try LonglineClient(configuration: configuration)
+    }
+}
+
+extension LonglineClient {
+    /// Waits until there is a connection, and tells of it.
+    func nextConnection() async throws -> ConnectionInfo {
+        for await state in states {
+            switch state {
+            case .connected(let info): return info
+            case .stopped(let code, let reason): throw ClientError(.stopped, message: reason, closeCode: code)
+            default: continue
+            }
+        }
+        throw ClientError(.disconnected, message: "the states ended")
+    }
+
+    /// Reads so many messages.
+    func receive(_ count: Int) async -> [Message] {
+        var result: [Message] = []
+        for await message in messages {
+            message.confirm()
+            result.append(message)
+            if result.count == count { break }
+        }
+        return result
+    }
+}
