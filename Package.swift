@@ -104,7 +104,8 @@ let package = Package(
         .testTarget(
             name: "LonglineClientTests",
             dependencies: [
-                "LonglineClient", "LonglineLinks", "LonglineSession", "LonglineWire", "LonglineTestKit", logging,
+                "LonglineClient", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
+                "LonglineTestKit", logging,
                 nioCore, nioPosix,
             ],
             swiftSettings: settings),
