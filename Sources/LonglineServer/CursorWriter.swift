@@ -21,6 +21,8 @@ final class CursorWriter: Sendable {
 
     /// Devices written at the same time, so that they share a transaction.
     private static let concurrentWrites = 64
+    /// After a write found no room, the next waits for so many delays.
+    private static let fullDelays: Int64 = 20
 
     init(cursors: any DeviceCursors, delay: TimeAmount, onFailure: @escaping @Sendable (StoreError) -> Void) {
         self.cursors = cursors
@@ -47,9 +49,10 @@ final class CursorWriter: Sendable {
 
     /// Writes what is put in, until ``stop()``; then writes the rest and returns.
     func run() async {
+        var delays: Int64 = 1
         while await waitForWork() {
-            try? await Task.sleep(for: .nanoseconds(delay.nanoseconds))
-            await flush()
+            try? await Task.sleep(for: .nanoseconds(delay.nanoseconds * delays))
+            delays = await flush() ? 1 : Self.fullDelays
         }
         await flush()
     }
@@ -65,36 +68,43 @@ final class CursorWriter: Sendable {
     }
 
     /// Writes what waits now. What the store has no room for waits on.
-    func flush() async {
+    /// - Returns: whether there was room for all.
+    @discardableResult
+    func flush() async -> Bool {
         let batch = state.withLock { state in
             defer { state.pending = [:] }
             return state.pending
         }
-        await withTaskGroup(of: Void.self) { group in
+        return await withTaskGroup(of: Bool.self) { group in
             var running = 0
+            var hadRoom = true
             for (device, places) in batch {
-                if running >= Self.concurrentWrites {
-                    await group.next()
+                if running >= Self.concurrentWrites, let one = await group.next() {
+                    hadRoom = hadRoom && one
                     running -= 1
                 }
                 running += 1
                 group.addTask { await self.write(device, places) }
             }
+            for await one in group { hadRoom = hadRoom && one }
+            return hadRoom
         }
     }
 
-    private func write(_ device: DeviceKey, _ places: [ChannelID: Position]) async {
+    private func write(_ device: DeviceKey, _ places: [ChannelID: Position]) async -> Bool {
         do {
             _ = try await cursors.advance(
                 device, to: places.map { ChannelPosition(channel: $0.key, position: $0.value) })
+            return true
         } catch {
             onFailure(error)
-            guard error.code == .storageFull || error.code == .overloaded else { return }
+            guard error.code == .storageFull || error.code == .overloaded else { return true }
             state.withLock { state in
                 guard !state.stopped else { return }
                 // What was confirmed meanwhile is newer.
                 state.pending[device, default: [:]].merge(places) { newer, _ in newer }
             }
+            return false
         }
     }
 

@@ -39,6 +39,7 @@ final class QUICListener: LinkListener {
         settings.quic.endpoint.maxConnections = configuration.limits.maximumConnections + 1024
         settings.quic.logger = configuration.logger
         do {
+            for address in configuration.addresses { try await checkFree(address, group) }
             let listener = try await QUICLinkListener.bind(
                 addresses: configuration.addresses, configuration: settings, group: group
             ) { runtime.makeHandler(on: $0) }
@@ -48,6 +49,13 @@ final class QUICListener: LinkListener {
                 .addressUnavailable, message: "can't listen on \(configuration.addresses)", cause: error,
                 advice: "choose a free UDP port, and addresses of this host")
         }
+    }
+
+    /// Loops share a port (SO_REUSEPORT), and the kernel would as gladly share it with another server of the same user,
+    /// which would then get half of the clients. A socket that doesn't share can only be bound where nobody is.
+    private static func checkFree(_ address: SocketAddress, _ group: MultiThreadedEventLoopGroup) async throws {
+        guard address.port != 0 else { return }
+        try await DatagramBootstrap(group: group).bind(to: address).get().close()
     }
 
     var localAddresses: [SocketAddress] { listener.localAddresses }

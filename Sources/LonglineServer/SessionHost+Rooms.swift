@@ -12,6 +12,12 @@ struct Stint: Hashable {
     /// The log's life that the offsets belong to.
     var epoch: Epoch
 
+    init(_ channel: SessionChannel) {
+        after = channel.after
+        upTo = channel.upTo
+        epoch = channel.head.epoch
+    }
+
     /// Whether `next` is later knowledge. Changes reach a loop from several others, in any order: joining and leaving
     /// move the range forward only, so that an old change can't undo a newer one.
     func isSuperseded(by next: Stint) -> Bool {
@@ -26,7 +32,7 @@ extension SessionHost {
     /// - Returns: whether it is news.
     func noteStint(_ channel: SessionChannel) -> Bool {
         guard case .room(let room) = channel.channel, let device else { return true }
-        let stint = Stint(after: channel.after, upTo: channel.upTo, epoch: channel.head.epoch)
+        let stint = Stint(channel)
         if let known = rooms[room], !known.isSuperseded(by: stint) { return false }
         rooms[room] = stint
         let key = ChannelKey(tenant: device.tenant, channel: channel.channel)
@@ -90,8 +96,10 @@ extension SessionHost {
         case .success(nil): refuse(request, .unknownChannel)
         case .success(let change?):
             // The store has it: the user's other devices and the room learn it even if this link is gone.
+            var answered = change.channel
             if let channel = change.channel {
-                if phase != .ended { _ = noteStint(channel) }
+                // An answer that another device's later change overtook says nothing about the room any more.
+                if phase != .ended, !noteStint(channel), rooms[request.room] != Stint(channel) { answered = nil }
                 let (user, asked) = (device.userKey, id)
                 for sibling in loop.siblings {
                     sibling.execute { $0.channelChanged(channel, of: user, except: asked) }
@@ -100,7 +108,7 @@ extension SessionHost {
             }
             if phase != .ended {
                 let answer = RoomAnswer(request: request.request, refusal: nil, position: change.position)
-                session.roomAnswered(answer, channel: change.channel, now: now)
+                session.roomAnswered(answer, channel: answered, now: now)
             }
             let key = ChannelKey(tenant: device.tenant, channel: .room(request.room))
             loop.publishWakes([key: change.channel?.head ?? change.position])

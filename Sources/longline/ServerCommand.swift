@@ -125,7 +125,7 @@ struct ServerCommand: AsyncParsableCommand {
 
             Talk to it:
               longline token --data \(data) --user alice --device phone > alice.token
-              longline chat --server \(place)\(trust) --token-file alice.token --to user/bob
+              longline chat --server \(place)\(trust) --token-file alice.token --to bob
 
             """
         // Not `print`: a pipe's reader waits for this line.

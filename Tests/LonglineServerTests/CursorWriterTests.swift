@@ -1,0 +1,87 @@
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+@Suite(.timeLimit(.minutes(1))) struct CursorWriterTests {
+    private static let inbox = identifier { try ChannelID("user/ann") }
+    private static let device = identifier {
+        DeviceKey(tenant: try TenantID("acme"), user: try UserID("ann"), device: try DeviceID("phone"))
+    }
+
+    private func place(_ offset: Offset, epoch: Epoch = 1) -> ChannelPosition {
+        ChannelPosition(channel: Self.inbox, position: Position(epoch: epoch, offset: offset))
+    }
+
+    /// Counts writes, and has no room when it is told so.
+    private final class Cursors: DeviceCursors {
+        let writes = Mutex<[[ChannelPosition]]>([])
+        let isFull = Mutex(false)
+
+        func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
+            if isFull.withLock({ $0 }) { throw StoreError(.storageFull, message: "no room") }
+            writes.withLock { $0.append(cursors) }
+            return CursorRecord(version: 1, cursors: [:])
+        }
+
+        func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async -> Bool { true }
+    }
+
+    private func writer(_ cursors: Cursors) -> CursorWriter {
+        CursorWriter(cursors: cursors, delay: .milliseconds(1), onFailure: { _ in })
+    }
+
+    @Test func manyConfirmationsAreOneWrite() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        for offset in 1...100 as ClosedRange<Offset> { writer.put(Self.device, [place(offset)]) }
+        writer.put(Self.device, [place(50)])
+        #expect(await writer.flush())
+        #expect(cursors.writes.withLock { $0 } == [[place(100)]])
+        #expect(await writer.flush())
+        #expect(cursors.writes.withLock { $0.count } == 1)
+    }
+
+    @Test func aNewEpochReplacesTheOld() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        writer.put(Self.device, [place(100)])
+        writer.put(Self.device, [place(3, epoch: 2)])
+        await writer.flush()
+        #expect(cursors.writes.withLock { $0 } == [[place(3, epoch: 2)]])
+    }
+
+    @Test func whatFoundNoRoomIsWrittenLaterAndNeverBackwards() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        cursors.isFull.withLock { $0 = true }
+        writer.put(Self.device, [place(10)])
+        #expect(await writer.flush() == false)
+        writer.put(Self.device, [place(20)])
+        cursors.isFull.withLock { $0 = false }
+        #expect(await writer.flush())
+        #expect(cursors.writes.withLock { $0 } == [[place(20)]])
+    }
+
+    @Test func whatIsTakenIsNotWrittenTwice() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        writer.put(Self.device, [place(7)])
+        #expect(writer.take(Self.device) == [place(7)])
+        await writer.flush()
+        #expect(cursors.writes.withLock { $0 }.isEmpty)
+    }
+
+    @Test func theRestIsWrittenWhenItStops() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        let running = Task { await writer.run() }
+        writer.put(Self.device, [place(5)])
+        writer.stop()
+        await running.value
+        #expect(cursors.writes.withLock { $0.last } == [place(5)])
+    }
+}
