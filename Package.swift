@@ -133,6 +133,12 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(
+            name: "LonglineLinksTests",
+            dependencies: [
+                "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", nioCore, nioPosix,
+            ],
+            swiftSettings: settings),
+        .testTarget(
             name: "QUICTransportTests", dependencies: ["QUICEngine", "QUICTransport", logging, nioCore, nioPosix],
             swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),

@@ -12,12 +12,16 @@ struct EndpointTests {
     func closeReason() async throws {
         let seen = Mailbox<QUICCloseReason>(limit: 1, policy: .refuse)
         try await withPair { connection in
+            try? await echo(connection)
             seen.put(try await connection.closed())
         } body: { client, listener, loop in
             let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
             connection.close(code: 1234, reason: "done here")
-            #expect(try await connection.closed() == .localApplication(code: 1234, reason: "done here"))
-            #expect(try await seen.next() == .peerApplication(code: 1234, reason: "done here"))
+            let here = try await connection.closed()
+            #expect(here == .localApplication(code: 1234, reason: "done here"))
+            let there = try await seen.next()
+            #expect(there == .peerApplication(code: 1234, reason: "done here"))
             await #expect(throws: QUICTransportError.self) { _ = try await connection.openStream() }
         }
     }
@@ -27,9 +31,12 @@ struct EndpointTests {
         try await withPair(serve: echo) { client, listener, loop in
             var connections: [QUICConnection] = []
             for _ in 0..<5 { connections.append(try await client.connect(to: listener, on: loop)) }
+            // Before its handshake is complete a server may not say the code: then it says APPLICATION_ERROR.
+            for connection in connections { try await connection.roundTrip() }
             await listener.shutdownGracefully(code: 1001, reason: "restart")
             for connection in connections {
-                #expect(try await connection.closed() == .peerApplication(code: 1001, reason: "restart"))
+                let reason = try await connection.closed()
+                #expect(reason == .peerApplication(code: 1001, reason: "restart"))
             }
         }
     }

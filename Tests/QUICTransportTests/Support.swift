@@ -113,6 +113,15 @@ extension QUICClient {
     }
 }
 
+extension QUICConnection {
+    /// Echoes one byte: both sides have completed the handshake then.
+    func roundTrip() async throws {
+        let stream = try await openStream()
+        try await stream.send([1])
+        #expect(try await stream.collect() == [1])
+    }
+}
+
 extension QUICStream {
     /// Everything up to the end.
     func collect() async throws -> [UInt8] {

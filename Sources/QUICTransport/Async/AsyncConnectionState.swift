@@ -60,7 +60,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
         case .streamWritable(let stream): streams[stream]?.writable(connection)
         case .streamReset(let stream, let code): streams[stream]?.wasReset(code: code)
         case .stopSending(let stream, let code): streams[stream]?.wasStopped(code: code)
-        case .streamClosed(let stream): streams[stream]?.readable(connection)
+        case .streamClosed(let stream): streams[stream]?.closed(connection)
         case .streamsAvailable: openMore()
         case .datagram(let bytes): datagrams.put(ByteBuffer(bytes: bytes))
         case .closed(let reason): closed(reason)

@@ -13,6 +13,7 @@ final class AsyncStreamState {
     private var writer: (bytes: ByteBuffer, waiter: Waiter<Void>)?
     /// Why there is nothing to read any more; `.success` after the end.
     private var readEnd: Result<Void, QUICTransportError>?
+    private var isClosed = false
     /// Why nothing can be written any more.
     private var writeEnd: QUICTransportError?
 
@@ -110,8 +111,20 @@ final class AsyncStreamState {
                 writer = pending
             }
         } catch {
-            pending.waiter.finish(.failure(QUICTransportError(error)))
+            // The engine knows of the peer's STOP_SENDING before its event, with the code, has come here.
+            if error.code == .streamState, !isClosed {
+                writer = pending
+            } else {
+                pending.waiter.finish(.failure(QUICTransportError(error)))
+            }
         }
+    }
+
+    /// Both directions are done for the engine; what is unread can still be read.
+    func closed(_ connection: QUICLoopConnection) {
+        isClosed = true
+        readable(connection)
+        if writer != nil { endWriting(Self.over) }
     }
 
     func finish(_ connection: QUICLoopConnection) throws {
@@ -167,6 +180,7 @@ final class AsyncStreamState {
 
     private static let finished = QUICTransportError(
         .streamState, "the stream was finished", advice: "Write before finishing.")
+    private static let over = QUICTransportError(.streamState, "the stream is over", advice: "Open another.")
     private static let wrongDirection = QUICTransportError(
         .streamState, "a unidirectional stream is used against its direction", advice: "Open a bidirectional stream.")
 

@@ -1,0 +1,280 @@
+import LonglineLinks
+import LonglineSession
+import LonglineWire
+import NIOCore
+import NIOPosix
+import QUICEngine
+import QUICTransport
+import Synchronization
+import Testing
+
+@Suite("Links over QUIC", .timeLimit(.minutes(1)))
+struct QUICLinkTests {
+    @Test("Frames go both ways on control and on lanes of both sides, in order on each")
+    func lanes() async throws {
+        try await withLinks { event, link in
+            guard case .frame(.ping(let ping), let lane, _) = event else { return }
+            // The answer to lane n comes on the server's own lane n.
+            if lane != .control, ping.nonce == 1 { link.openLane(lane) }
+            link.send(pong(ping.nonce), lane: lane)
+            if ping.nonce == 100, lane != .control { link.finishLane(lane) }
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                guard event == .established else { return }
+                for number in 0..<4 {
+                    let lane = LaneID(rawValue: UInt64(number))
+                    if number > 0 { link.openLane(lane) }
+                    for nonce in 1...100 { link.send(ping(UInt64(nonce)), lane: lane) }
+                    if number > 0 { link.finishLane(lane) }
+                }
+            }
+            var next: [LaneID: UInt64] = [:]
+            for _ in 0..<400 {
+                let (frame, lane, early) = try await log.frame()
+                next[lane, default: 1] += 1
+                #expect(frame == pong(next[lane, default: 1] - 1))
+                #expect(!early)
+            }
+            #expect(next.count == 4 && next.values.allSatisfy { $0 == 101 })
+            _ = try await server.next { if case .laneFinished(let lane) = $0 { lane } else { nil } }
+        }
+    }
+
+    @Test("The close code and reason reach the peer behind the last frame", arguments: [true, false])
+    func close(byServer: Bool) async throws {
+        try await withLinks { event, link in
+            guard byServer, case .frame = event else { return }
+            link.send(pong(7), lane: .control)
+            link.close(.replaced, reason: "another device")
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                guard event == .established else { return }
+                link.send(ping(7), lane: .control)
+                if !byServer { link.close(.loggedOut, reason: "bye") }
+            }
+            #expect(try await server.frame().frame == ping(7))
+            if byServer {
+                #expect(try await log.frame().frame == pong(7))
+                #expect(try await log.closed() == .peer(code: .replaced, reason: "another device"))
+                #expect(try await server.closed() == .local)
+            } else {
+                #expect(try await server.closed() == .peer(code: .loggedOut, reason: "bye"))
+                #expect(try await log.closed() == .local)
+            }
+        }
+    }
+
+    @Test("A returning client's first flight carries frames, marked as early")
+    func earlyFrames() async throws {
+        try await withLinks { event, link in
+            if case .frame(.ping(let ping), _, _) = event { link.send(pong(ping.nonce), lane: .control) }
+        } body: { connector, target, server, loop in
+            let first = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.send(ping(1), lane: .control) }
+            }
+            let ticket = try await first.next { if case .ticket(let bytes) = $0 { bytes } else { nil } }
+            #expect(try await server.frame().early == false)
+
+            var returning = target
+            returning.sessionTicket = ticket
+            let second = try await connector.link(returning, on: loop) { event, link in
+                guard event == .established else { return }
+                link.send(ping(2), lane: .control)
+                link.openLane(LaneID(rawValue: 1))
+                link.send(ping(3), lane: LaneID(rawValue: 1))
+            }
+            let one = try await server.frame()
+            let two = try await server.frame()
+            #expect(one.early && two.early)
+            #expect(Set([one.frame, two.frame]) == [ping(2), ping(3)])
+            let handshake = try await second.next {
+                if case .handshake(let resumed, let early) = $0 { [resumed, early] } else { nil }
+            }
+            #expect(handshake == [true, true])
+
+            // Without early data the same ticket still resumes.
+            returning.earlyData = false
+            let third = try await connector.link(returning, on: loop) { event, link in
+                if event == .established { link.send(ping(4), lane: .control) }
+            }
+            #expect(try await server.frame().early == false)
+            _ = try await third.next { if case .handshake = $0 { true } else { nil } }
+
+            // Bytes that are no ticket are ignored.
+            returning.sessionTicket = [1, 2, 3]
+            let fourth = try await connector.link(returning, on: loop)
+            #expect(
+                try await fourth.next { if case .handshake(let resumed, _) = $0 { resumed } else { nil } } == false)
+        }
+    }
+
+    @Test("More lanes than the peer allows at once wait their turn")
+    func streamCredit() async throws {
+        try await withLinks { event, link in
+            if case .laneFinished(let lane) = event { link.send(pong(lane.rawValue), lane: .control) }
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                guard event == .established else { return }
+                for number in 1...600 {
+                    let lane = LaneID(rawValue: UInt64(number))
+                    link.openLane(lane)
+                    link.send(ping(UInt64(number)), lane: lane)
+                    link.finishLane(lane)
+                }
+                link.send(ping(0), lane: .control)
+            }
+            var finished: Set<UInt64> = []
+            while finished.count < 600 {
+                if case .pong(let pong) = try await log.frame().frame { finished.insert(pong.nonce) }
+            }
+            #expect(finished == Set(1...600))
+            _ = server
+        }
+    }
+
+    @Test("A lane that the peer's window holds up says so, and says when it goes on")
+    func writability() async throws {
+        try await withLinks { event, link in
+            guard case .frame(.ping, _, _) = event else { return }
+            link.openLane(LaneID(rawValue: 1))
+            let payload = ByteBuffer(repeating: 7, count: 15_000)
+            let publish = Publish(id: 1, tag: 2, after: 0, recipient: nil, timeToLive: 0, payload: payload)
+            for _ in 0..<100 { link.send(.publish(publish), lane: LaneID(rawValue: 1)) }
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.send(ping(1), lane: .control) }
+            }
+            for _ in 0..<100 { _ = try await log.frame() }
+            let lane = LaneID(rawValue: 1)
+            #expect(
+                try await server.next { if case .writability(lane, let writable) = $0 { writable } else { nil } }
+                    == false)
+            #expect(
+                try await server.next { if case .writability(lane, let writable) = $0 { writable } else { nil } }
+                    == true)
+        }
+    }
+
+    @Test("A link moves to another address and goes on")
+    func migrate() async throws {
+        try await withLinks { event, link in
+            if case .frame(.ping(let ping), _, _) = event { link.send(pong(ping.nonce), lane: .control) }
+        } body: { connector, target, server, loop in
+            let moved = Mutex<Bool?>(nil)
+            let log = try await connector.link(target, on: loop) { event, link in
+                switch event {
+                case .established: link.send(ping(1), lane: .control)
+                case .frame(.pong(let pong), _, _) where pong.nonce == 1:
+                    guard let quic = link as? QUICLink, let local = try? SocketAddress(ipAddress: "127.0.0.2", port: 0)
+                    else { return }
+                    quic.migrate(to: local) { result in
+                        moved.withLock { $0 = (try? result.get()) != nil }
+                        link.send(ping(2), lane: .control)
+                    }
+                default: break
+                }
+            }
+            while try await log.frame().frame != pong(2) {}
+            #expect(moved.withLock { $0 } == true)
+            _ = try await server.next { $0 == .pathChanged ? true : nil }
+        }
+    }
+
+    @Test("A silent link is an outage: nothing arrives any more, and nobody is told")
+    func outage() async throws {
+        try await withLinks { event, link in
+            if case .frame(.ping(let ping), _, _) = event { link.send(pong(ping.nonce), lane: .control) }
+        } body: { connector, target, server, loop in
+            let first = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.send(ping(1), lane: .control) }
+                if case .frame = event {
+                    (link as? QUICLink)?.goSilent()
+                    link.send(ping(2), lane: .control)
+                }
+            }
+            _ = try await first.frame()
+            // Another link's whole life passes; the silent one's ping is not among what came.
+            let second = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.send(ping(3), lane: .control) }
+            }
+            #expect(try await second.frame().frame == pong(3))
+            #expect(try await server.frame().frame == ping(1))
+            #expect(try await server.frame().frame == ping(3))
+        }
+    }
+
+    @Test("A server of another protocol is refused in the handshake")
+    func wrongProtocol() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICLinkListener.bind(
+            addresses: [SocketAddress(ipAddress: "127.0.0.1", port: 0)],
+            configuration: QUICLinkServerConfiguration(tls: serverTLS(protocols: ["other/1"])), group: group
+        ) { _ in TestHandler(log: LinkLog()) }
+        let connector = QUICLinkConnector()
+        let target = QUICLinkTarget(
+            host: "127.0.0.1", port: listener.localAddresses.first?.port ?? 0, serverName: "localhost",
+            verification: .certificateAuthority(pem: certificate.certificatePEM))
+        let log = try await connector.link(target, on: group.next())
+        guard case .handshakeFailed = try await log.closed() else {
+            Issue.record("the handshake should have failed")
+            return
+        }
+        await connector.shutdownGracefully()
+        await listener.shutdownGracefully()
+        try await group.shutdownGracefully()
+    }
+}
+
+@Suite("What a peer may send wrong on a link", .timeLimit(.minutes(1)))
+struct BadLaneTests {
+    /// Speaks raw QUIC to a link server and sends bytes on a stream.
+    private func send(
+        _ bytes: [UInt8], bidirectional: Bool, finish: Bool, to target: QUICLinkTarget, on loop: any EventLoop
+    )
+        async throws -> (client: QUICClient, connection: QUICConnection, stream: QUICStream)
+    {
+        let client = QUICClient()
+        let connection = try await client.connect(
+            host: target.host, port: target.port,
+            configuration: ClientConfiguration(
+                serverName: "localhost", applicationProtocols: ["longline/1"], verification: target.verification),
+            on: loop)
+        let stream = try await connection.openStream(bidirectional: bidirectional)
+        try await stream.write(ByteBuffer(bytes: bytes))
+        if finish { try await stream.finish() }
+        return (client, connection, stream)
+    }
+
+    @Test(
+        "Bytes that are no frame are reported with their code, on the lane they came on",
+        arguments: [
+            // A type and a length over the limit (RFC 9000 varints): type 2, length 1 GiB.
+            ([0x02, 0xC0, 0, 0, 0, 0x40, 0, 0, 0], FrameError.Code.tooLarge),
+            // An unknown odd type.
+            ([0x7F, 0xFF, 0x00], .unknownType),
+        ] as [([UInt8], FrameError.Code)])
+    func invalid(bytes: [UInt8], code: FrameError.Code) async throws {
+        try await withLinks { connector, target, server, loop in
+            let raw = try await send(bytes, bidirectional: false, finish: false, to: target, on: loop)
+            let found = try await server.next {
+                if case .invalid(let code, let lane) = $0 { (code, lane) } else { nil }
+            }
+            #expect(found.0 == code)
+            #expect(found.1 == LaneID(rawValue: 1))
+            await raw.client.shutdownGracefully()
+        }
+    }
+
+    @Test("A lane that ends inside a frame is malformed")
+    func cutShort() async throws {
+        try await withLinks { connector, target, server, loop in
+            let raw = try await send([0x02], bidirectional: true, finish: true, to: target, on: loop)
+            let found = try await server.next {
+                if case .invalid(let code, let lane) = $0 { (code, lane) } else { nil }
+            }
+            #expect(found.0 == .malformed)
+            #expect(found.1 == .control)
+            await raw.client.shutdownGracefully()
+        }
+    }
+}
