@@ -102,13 +102,6 @@ static int on_stream_reset(ngtcp2_conn *conn, int64_t stream_id, uint64_t final_
     return emit_stream(user_data, LLQ_EVENT_STREAM_RESET, stream_id, code);
 }
 
-static int on_stop_sending(ngtcp2_conn *conn, int64_t stream_id, uint64_t code, void *user_data,
-                           void *stream_user_data) {
-    (void)conn;
-    (void)stream_user_data;
-    return emit_stream(user_data, LLQ_EVENT_STOP_SENDING, stream_id, code);
-}
-
 static int on_max_streams_bidi(ngtcp2_conn *conn, uint64_t count, void *user_data) {
     (void)conn;
     return emit_stream(user_data, LLQ_EVENT_MAX_STREAMS_BIDI, -1, count);
@@ -253,7 +246,6 @@ void llq_fill_callbacks(ngtcp2_callbacks *c, bool is_server) {
     c->stream_open = on_stream_open;
     c->stream_close = on_stream_close;
     c->stream_reset = on_stream_reset;
-    c->stream_stop_sending = on_stop_sending;
     c->extend_max_local_streams_bidi = on_max_streams_bidi;
     c->extend_max_local_streams_uni = on_max_streams_uni;
     c->extend_max_stream_data = on_max_stream_data;

@@ -100,7 +100,7 @@ static void remember(llq_frame_guard *guard, uint64_t sequence) {
 }
 
 /// Reads a NEW_CONNECTION_ID frame after its type; 1 if it was overwritten, -1 if it is malformed.
-static int inspect_new_cid(llq_frame_guard *guard, reader *r, uint8_t *start) {
+static int inspect_new_cid(llq_frame_guard *guard, reader *r, uint8_t *start, int contain) {
     uint64_t sequence, retire_prior_to;
     if (read_varint(r, &sequence) || read_varint(r, &retire_prior_to) || r->position == r->end) return -1;
     uint8_t length = *r->position++;
@@ -109,15 +109,26 @@ static int inspect_new_cid(llq_frame_guard *guard, reader *r, uint8_t *start) {
     int overwrite = sequence < guard->retire_prior_to && is_known(guard, sequence);
     remember(guard, sequence);
     if (retire_prior_to > guard->retire_prior_to) guard->retire_prior_to = retire_prior_to;
-    if (!overwrite) return 0;
+    if (!overwrite || !contain) return 0;
     memset(start, 0, (size_t)(r->position - start));
     *start = 0x01;
     return 1;
 }
 
-size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length) {
+static int note_stop(llq_frame_guard *guard, reader *r) {
+    uint64_t stream_id, code;
+    if (read_varint(r, &stream_id) || read_varint(r, &code)) return -1;
+    if (guard->stop_count < LLQ_GUARD_STOPS) {
+        guard->stops[guard->stop_count].stream_id = stream_id;
+        guard->stops[guard->stop_count++].code = code;
+    }
+    return 0;
+}
+
+size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain) {
     reader r = {plaintext, plaintext + length};
     size_t overwritten = 0;
+    guard->stop_count = 0;
     while (r.position < r.end) {
         uint8_t *start = r.position;
         uint64_t type;
@@ -131,7 +142,7 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
         case 0x02:
         case 0x03: rv = skip_ack(&r, type == 0x03); break;
         case 0x04: rv = skip_varints(&r, 3); break; // RESET_STREAM
-        case 0x05: rv = skip_varints(&r, 2); break; // STOP_SENDING
+        case 0x05: rv = note_stop(guard, &r); break; // STOP_SENDING
         case 0x06: rv = skip_varints(&r, 1) || skip_prefixed(&r); break; // CRYPTO
         case 0x07: rv = skip_prefixed(&r); break; // NEW_TOKEN
         case 0x10: // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
@@ -144,7 +155,7 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
         case 0x11: // MAX_STREAM_DATA, STREAM_DATA_BLOCKED
         case 0x15: rv = skip_varints(&r, 2); break;
         case 0x18:
-            rv = inspect_new_cid(guard, &r, start);
+            rv = inspect_new_cid(guard, &r, start, contain);
             if (rv > 0) overwritten++;
             break;
         case 0x1a: // PATH_CHALLENGE, PATH_RESPONSE

@@ -22,15 +22,20 @@ int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
                 const uint8_t *aad, size_t aadlen) {
     if (ngtcp2_crypto_decrypt(dest, aead, aead_ctx, ciphertext, ciphertextlen, nonce, noncelen, aad, aadlen) != 0)
         return NGTCP2_ERR_DECRYPT;
-#if !LLQ_NGTCP2_1
-    // Long header packets but 0-RTT can't carry the frame the guard looks for.
+    // Long header packets but 0-RTT can't carry the frames the guard looks for.
     llq_conn *conn = llq_current();
     int is_short = aadlen > 0 && !(aad[0] & 0x80);
     int is_early = aadlen > 0 && (aad[0] & 0xb0) == 0x90;
     if (conn && (is_short || is_early) && ciphertextlen >= aead->max_overhead) {
-        size_t contained = llq_guard_inspect(&conn->guard, dest, ciphertextlen - aead->max_overhead);
+        size_t contained = llq_guard_inspect(&conn->guard, dest, ciphertextlen - aead->max_overhead,
+                                             !LLQ_NGTCP2_1);
         while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
+        for (size_t i = 0; i < conn->guard.stop_count; i++) {
+            llq_event event = {.kind = LLQ_EVENT_STOP_SENDING,
+                               .stream_id = (int64_t)conn->guard.stops[i].stream_id,
+                               .value = conn->guard.stops[i].code};
+            llq_emit(conn, &event);
+        }
     }
-#endif
     return 0;
 }

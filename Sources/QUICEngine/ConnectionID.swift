@@ -25,6 +25,11 @@ struct ConnectionID: Hashable, Sendable {
         }
     }
 
+    var bytes: [UInt8] {
+        let cid = shim
+        return withUnsafeBytes(of: cid.data) { Array($0.prefix(Int(cid.length))) }
+    }
+
     var shim: llq_cid {
         var cid = llq_cid()
         cid.length = length

@@ -7,7 +7,12 @@ extension QUICEngineConnection {
     func processNotes() {
         var notes = context.takeNotes()
         while !notes.isEmpty {
-            for note in notes { process(note) }
+            // The peer's STOP_SENDING is noted before ngtcp2 has seen its packet, which may open the stream first.
+            var stops: [EngineNote] = []
+            for note in notes {
+                if case .stopSending = note { stops.append(note) } else { process(note) }
+            }
+            for stop in stops { process(stop) }
             notes = context.takeNotes()
         }
     }
@@ -59,7 +64,8 @@ extension QUICEngineConnection {
             emit(.streamReset(stream.id, code: code))
             forgetIfDone(stream)
         case .stopSending(let id, let code):
-            guard let stream = streams[UInt64(id)] else { return }
+            guard let stream = streams[UInt64(id)], stream.sends, !stream.isClosed, !stream.wasStopped else { return }
+            stream.wasStopped = true
             if stream.resetCode == nil { stream.resetCode = code }
             stream.owesWritable = false
             emit(.stopSending(stream.id, code: code))

@@ -18,6 +18,8 @@ final class EngineStream {
     var finWasSent = false
     /// Our reset, or the answer to the peer's STOP_SENDING.
     var resetCode: UInt64?
+    /// The peer's STOP_SENDING was reported.
+    var wasStopped = false
     /// A write was short: `streamWritable` is owed.
     var owesWritable = false
     /// It is in the connection's ring of streams with something to send.

@@ -6,7 +6,7 @@ import CQUICShim
 /// The owner's loop: for each datagram `receive`; at `nextDeadline` `handleDeadline`; then `pollEvent` until nil,
 /// reacting through the connections; then `pollTransmit` until nil; then `pollEvent` again, because writing can end a
 /// connection; then look at `nextDeadline`.
-public final class QUICEndpoint {
+public final class QUICEndpoint: CustomReflectable {
     /// What was counted since the start.
     public internal(set) var counters = EndpointCounters()
     /// Whether new connections are accepted; off while draining.
@@ -87,6 +87,9 @@ public final class QUICEndpoint {
             alpn = []
         }
     }
+
+    /// Nothing: an endpoint refers to all its connections.
+    public var customMirror: Mirror { Mirror(self, children: [:]) }
 
     /// Connections that aren't closed.
     public var connectionCount: Int { connections.count }

@@ -8,7 +8,7 @@ import CQUICShim
 ///      \____________________________\________ close, error, timeout ----> closed
 /// ```
 /// Once closed it holds no C objects; what the peer may still send is answered by a small `ClosedConnection`.
-public final class QUICEngineConnection: DeadlineOwner {
+public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible, CustomReflectable {
     /// Its number.
     public let handle: ConnectionHandle
     /// Whether we are the server.
@@ -89,6 +89,10 @@ public final class QUICEngineConnection: DeadlineOwner {
     /// Whether it is closing or closed: every call that needs it alive throws `closed`.
     public var isClosed: Bool { closeReason != nil }
 
+    public var description: String { "\(isServer ? "server" : "client") \(handle)" }
+    /// Nothing: a connection refers to its whole endpoint.
+    public var customMirror: Mirror { Mirror(self, children: [:]) }
+
     /// Where packets go now.
     public var path: QUICPath { lastPath }
 
@@ -134,7 +138,7 @@ public final class QUICEngineConnection: DeadlineOwner {
     /// - Returns: false while an earlier one isn't acknowledged, or before the handshake is confirmed.
     @discardableResult
     public func requestKeyUpdate(now: QUICInstant) -> Bool {
-        guard let shim, !isClosed else { return false }
+        guard let shim, !isClosed, handshake != nil else { return false }
         advance(to: now)
         let started = llq_conn_update_key(shim, self.now.nanoseconds) == 0
         afterInput()

@@ -349,19 +349,24 @@ const char *llq_error_name(int error);
 /// The version of ngtcp2 at run time, for instance "0.12.1".
 const char *llq_ngtcp2_version(void);
 
-// Frame guard, exposed for its tests. It exists in every build; only 0.12.x needs it.
+// Frame guard, exposed for its tests. Only 0.12.x needs what it withholds; what it tells of STOP_SENDING every version
+// needs, because ngtcp2 answers that frame by itself and reports it to nobody.
 
 #define LLQ_GUARD_RANGES 32
+#define LLQ_GUARD_STOPS 16
 typedef struct llq_frame_guard {
     uint64_t retire_prior_to;
     size_t count;
     struct { uint64_t first, last; } known[LLQ_GUARD_RANGES];
+    /// STOP_SENDING frames of the packet looked at last.
+    size_t stop_count;
+    struct { uint64_t stream_id, code; } stops[LLQ_GUARD_STOPS];
 } llq_frame_guard;
 
 void llq_guard_init(llq_frame_guard *guard);
-/// Reads the frames of a decrypted 1-RTT or 0-RTT packet and overwrites NEW_CONNECTION_ID frames ngtcp2 0.12 would abort
-/// on; returns how many.
-size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length);
+/// Reads the frames of a decrypted 1-RTT or 0-RTT packet and, if `contain`, overwrites NEW_CONNECTION_ID frames ngtcp2
+/// 0.12 would abort on; returns how many.
+size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain);
 
 #ifdef __cplusplus
 }
