@@ -19,7 +19,7 @@ enum CertificateProblem {
                 .certificateRejected, "The server's certificate is not yet valid",
                 advice: "Check the clocks of both machines.")
         }
-        if has(GNUTLS_CERT_SIGNER_NOT_FOUND) || has(GNUTLS_CERT_SIGNER_NOT_CA) {
+        if has(GNUTLS_CERT_SIGNER_NOT_FOUND) || has(GNUTLS_CERT_SIGNER_NOT_CA) || has(GNUTLS_CERT_SIGNATURE_FAILURE) {
             return QUICError(
                 .certificateRejected, "The server's certificate is from an issuer that isn't trusted",
                 advice: "Name the issuing certificate authority, or pin the server's key.")

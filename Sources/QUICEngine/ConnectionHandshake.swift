@@ -111,7 +111,13 @@ extension QUICEngineConnection {
 
     /// An error of ngtcp2, answered on the wire where that is right, ends the connection.
     func fail(_ result: Int32) {
-        guard let shim, closeReason == nil else { return }
+        guard let shim else { return }
+        if closeReason != nil {
+            // It was lingering to send what was written before a close.
+            pendingClose = nil
+            endpoint.retire(self, packet: nil)
+            return
+        }
         switch Int(result) {
         case Int(LLQ_DRAINING):
             end(gotStatelessReset ? .statelessReset : peerCloseReason(shim))

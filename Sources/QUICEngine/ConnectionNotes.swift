@@ -58,7 +58,7 @@ extension QUICEngineConnection {
             stream.sendBuffer.acknowledge(count)
             reportWritable(stream)
         case .streamReset(let id, let code):
-            guard let stream = streams[UInt64(id)], !stream.peerReset else { return }
+            guard let stream = remoteStream(id) ?? streams[UInt64(id)], !stream.peerReset else { return }
             stream.peerReset = true
             dropUnread(stream)
             emit(.streamReset(stream.id, code: code))

@@ -29,8 +29,15 @@ extension QUICEngineConnection {
         let (run, more) = fill(buffer, shim: shim)
         llq_conn_update_tx_time(shim, self.now.nanoseconds)
         processNotes()
-        if pendingClose != nil, run == nil { return (finishClose(into: buffer), false) }
-        return (run, more || (pendingClose != nil))
+        guard pendingClose != nil, self.shim != nil else { return (run, more) }
+        if run != nil { return (run, true) }
+        return lingers ? (nil, false) : (finishClose(into: buffer), false)
+    }
+
+    /// A close waits for what pacing or the congestion window holds back, for two probe timeouts at most.
+    private var lingers: Bool {
+        guard let shim, let pendingClose, !sendRing.isEmpty || !datagramsToSend.isEmpty else { return false }
+        return now.nanoseconds - pendingClose.at.nanoseconds < 2 * llq_conn_pto(shim)
     }
 
     private func fill(_ buffer: UnsafeMutableRawBufferPointer, shim: OpaquePointer) -> (QUICTransmit?, Bool) {

@@ -56,8 +56,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// A packet that didn't fit the GSO run it was made for; it goes first next time.
     var heldPacket: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
     var isScheduled = false
+    /// When `handleExpiry` was last called.
+    private var expiryHandled: QUICInstant?
     /// `close` was called; what is buffered goes out as far as it may, then CONNECTION_CLOSE.
-    var pendingClose: (code: UInt64, reason: String)?
+    var pendingClose: (code: UInt64, reason: String, at: QUICInstant)?
     var closeReason: QUICCloseReason?
 
     var bytesSent: UInt64 = 0
@@ -122,14 +124,14 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         afterInput()
     }
 
-    /// Closes with an application code. What is buffered goes out once more as far as the peer and the network allow
-    /// at this moment; to be sure of delivery finish streams and wait for `streamClosed` first. The event `closed`
-    /// follows at once.
+    /// Closes with an application code. What was written goes out first as far as peer and network allow within two
+    /// probe timeouts; to be sure of delivery finish streams and wait for `streamClosed`. The event `closed` follows at
+    /// once.
     public func close(code: UInt64, reason: String, now: QUICInstant) {
         guard !isClosed, shim != nil else { return }
         advance(to: now)
         let reason = String(decoding: reason.utf8.prefix(1024), as: UTF8.self)
-        pendingClose = (code, reason)
+        pendingClose = (code, reason, self.now)
         end(.localApplication(code: code, reason: reason))
         endpoint.schedule(self)
     }
@@ -201,6 +203,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     func handleExpiry(now: QUICInstant) {
         guard let shim else { return }
         advance(to: now)
+        expiryHandled = self.now
         let result = llq_conn_handle_expiry(shim, self.now.nanoseconds)
         processNotes()
         if result != 0 { fail(result) }
@@ -219,8 +222,14 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         endpoint.setDeadline(of: self, to: deadlineFromShim(shim))
     }
 
+    /// ngtcp2 may still name an instant that was handled, until it has sent what that asked for; while pacing or the
+    /// congestion window holds that back, asking again at once would spin, so it is asked a millisecond later.
     func deadlineFromShim(_ shim: OpaquePointer) -> QUICInstant? {
         let expiry = llq_conn_expiry(shim)
-        return expiry == UInt64.max ? nil : QUICInstant(nanoseconds: expiry)
+        guard expiry != UInt64.max else { return nil }
+        if let handled = expiryHandled, expiry <= handled.nanoseconds {
+            return handled.advanced(byNanoseconds: 1_000_000)
+        }
+        return QUICInstant(nanoseconds: expiry)
     }
 }

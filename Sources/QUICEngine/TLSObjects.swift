@@ -68,6 +68,7 @@ final class TLSCredentials: @unchecked Sendable {
     /// A server's.
     static func server(_ source: TLSServerCredentials) throws(QUICError) -> TLSCredentials {
         let credentials = try TLSCredentials()
+        try checkMatch(source)
         let result = withDatum(source.certificateChainPEM) { certificate in
             withDatum(source.privateKeyPEM) { key in
                 gnutls_certificate_set_x509_key_mem2(
@@ -81,6 +82,41 @@ final class TLSCredentials: @unchecked Sendable {
                     + "certificate.")
         }
         return credentials
+    }
+
+    /// GnuTLS 3.7 takes any key for a certificate; the handshake would fail later.
+    private static func checkMatch(_ source: TLSServerCredentials) throws(QUICError) {
+        var certificate: gnutls_x509_crt_t?
+        var key: gnutls_x509_privkey_t?
+        var certificateID = [UInt8](repeating: 0, count: 32)
+        var keyID = certificateID
+        var lengths = (certificateID.count, keyID.count)
+        defer {
+            if let certificate { gnutls_x509_crt_deinit(certificate) }
+            if let key { gnutls_x509_privkey_deinit(key) }
+        }
+        let flags = UInt32(GNUTLS_KEYID_USE_SHA256.rawValue)
+        var result = gnutls_x509_crt_init(&certificate)
+        if result == 0 { result = gnutls_x509_privkey_init(&key) }
+        if result == 0 {
+            result = withDatum(source.certificateChainPEM) {
+                gnutls_x509_crt_import(certificate, $0, GNUTLS_X509_FMT_PEM)
+            }
+        }
+        if result == 0 {
+            result = withDatum(source.privateKeyPEM) {
+                gnutls_x509_privkey_import2(key, $0, GNUTLS_X509_FMT_PEM, nil, 0)
+            }
+        }
+        if result == 0 { result = gnutls_x509_crt_get_key_id(certificate, flags, &certificateID, &lengths.0) }
+        if result == 0 { result = gnutls_x509_privkey_get_key_id(key, flags, &keyID, &lengths.1) }
+        guard result == 0, certificateID == keyID else {
+            throw QUICError(
+                .invalidCertificate, "The certificate and key can't be used",
+                cause: result == 0 ? "the key belongs to another certificate" : tlsErrorName(result),
+                advice: "Check that both are PEM, that the key is not encrypted, and that it belongs to the first "
+                    + "certificate.")
+        }
     }
 
     /// A client's.
