@@ -3,7 +3,9 @@ import LonglineTestKit
 @testable import QUICEngine
 
 /// A server, a client and the network between them.
-final class EngineWorld {
+final class EngineWorld: CustomReflectable {
+    var customMirror: Mirror { Mirror(self, children: [:]) }
+
     static let serverAddress = QUICSocketAddress(ipv4: (10, 0, 0, 1), port: 4433)
     static let clientAddress = QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 50000)
     static let otherClientAddress = QUICSocketAddress(ipv4: (10, 0, 9, 9), port: 50001)
@@ -103,7 +105,9 @@ final class EngineWorld {
 }
 
 /// What one side's connections reported, and what was read from their streams.
-final class PeerRecord {
+final class PeerRecord: CustomReflectable {
+    var customMirror: Mirror { Mirror(self, children: [:]) }
+
     private(set) var connections: [QUICEngineConnection] = []
     private(set) var events: [QUICConnectionEvent] = []
     private(set) var confirmed: Set<ConnectionHandle> = []
@@ -199,6 +203,11 @@ extension QUICEngineConnection {
         try bytes.withUnsafeBytes { try write($0, to: stream, finish: finish) }
     }
 
+    /// Queues a datagram.
+    func offer(_ bytes: [UInt8], id: UInt64) throws -> Bool {
+        try bytes.withUnsafeBytes { try sendDatagram($0, id: id) }
+    }
+
     func open(bidirectional: Bool = true) throws -> QUICStreamID {
         guard let id = try openStream(bidirectional: bidirectional) else {
             throw EngineWorld.Failure("no stream credit")
@@ -226,8 +235,8 @@ final class Sender {
     }
 
     func step() throws {
-        guard !isDone else { return }
-        let sent = try connection.send(Array(rest), on: stream, finish: true)
+        guard !isDone, connection.writableBytes(stream) > 0 else { return }
+        let sent = try rest.withUnsafeBytes { try connection.write($0, to: stream, finish: true) }
         rest = rest.dropFirst(sent)
         isDone = rest.isEmpty
     }

@@ -1,0 +1,132 @@
+import LonglineTestKit
+import Synchronization
+import Testing
+
+@testable import QUICEngine
+
+@Suite struct CertificateTests {
+    /// Connects and returns the error the client's application sees.
+    private func failure(_ configure: (inout ClientConfiguration) -> Void) throws -> QUICError {
+        let world = try EngineWorld { _, client in configure(&client) }
+        let client = try world.connect()
+        world.simulation.run(for: .seconds(5)) { client.isClosed }
+        guard case .handshakeFailed(let error)? = world.clientSide.closed[client.handle] else {
+            throw EngineWorld.Failure("closed with \(String(describing: world.clientSide.closed[client.handle]))")
+        }
+        // The server learns that it failed, too, and keeps nothing.
+        world.simulation.run(for: .seconds(5))
+        #expect(world.server.connectionCount == 0)
+        #expect(world.server.handshakesInProgress == 0)
+        return error
+    }
+
+    @Test func `an unknown issuer is refused with advice`() throws {
+        let other = EngineWorld.makeCertificate(names: ["server.test"])
+        let error = try failure { $0.verification = .certificateAuthority(pem: other.certificatePEM) }
+        #expect(error.code == .certificateRejected)
+        #expect(error.message.contains("issuer"))
+        #expect(!error.advice.isEmpty)
+    }
+
+    @Test func `a certificate for another name is refused`() throws {
+        let error = try failure { $0.serverName = "other.test" }
+        #expect(error.code == .certificateRejected)
+        #expect(error.message.contains("other.test"))
+    }
+
+    @Test func `a numeric address in the certificate is accepted`() throws {
+        let world = try EngineWorld { _, client in client.serverName = "10.0.0.1" }
+        let (client, server) = try world.connected()
+        #expect(client.handshake != nil)
+        #expect(server.handshake?.serverName == nil, "an address is no server name")
+    }
+
+    @Test func `the system's roots don't trust a development certificate`() throws {
+        let error = try failure { $0.verification = .systemRoots }
+        #expect(error.code == .certificateRejected || error.code == .invalidConfiguration)
+    }
+
+    @Test func `a pin accepts its key and no other`() throws {
+        let world = try EngineWorld { _, client in
+            client.serverName = "whatever.test"
+            client.verification = .pinnedPublicKey(
+                sha256: [[UInt8](repeating: 0, count: 32), EngineWorld.certificate.publicKeySHA256])
+        }
+        _ = try world.connected()
+        let error = try failure { $0.verification = .pinnedPublicKey(sha256: [[UInt8](repeating: 1, count: 32)]) }
+        #expect(error.code == .certificateRejected)
+        #expect(error.message.contains("pinned"))
+    }
+
+    @Test func `no verification has to be asked for by name`() throws {
+        let world = try EngineWorld { _, client in
+            client.serverName = "whatever.test"
+            client.verification = .insecureNoVerification
+        }
+        _ = try world.connected()
+    }
+
+    @Test func `no common protocol fails the handshake on both sides`() throws {
+        let error = try failure { $0.applicationProtocols = ["something/else"] }
+        #expect(error.code == .handshakeFailed)
+        #expect(error.advice.contains("ALPN"))
+    }
+
+    @Test func `a certificate is replaced while connections live`() throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        let (old, _) = try world.connected()
+        let replacement = EngineWorld.makeCertificate(names: ["server.test"])
+        try world.tls.reload(replacement.credentials)
+        #expect(throws: QUICError.self) {
+            try world.tls.reload(TLSServerCredentials(certificateChainPEM: "nonsense", privateKeyPEM: "nonsense"))
+        }
+        world.clientConfiguration.verification = .certificateAuthority(pem: replacement.certificatePEM)
+        let (new, _) = try world.connected()
+        #expect(new.handshake?.peerCertificates != old.handshake?.peerCertificates)
+        let stream = try old.open()
+        try old.send(pattern(100), on: stream, finish: true)
+        world.simulation.run(for: .seconds(1)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.received[stream] == pattern(100))
+    }
+
+    @Test func `key and certificate must belong together`() throws {
+        let one = EngineWorld.makeCertificate(names: ["a"])
+        let two = EngineWorld.makeCertificate(names: ["a"])
+        #expect(throws: QUICError.self) {
+            try TLSServerContext(
+                credentials: TLSServerCredentials(
+                    certificateChainPEM: one.certificatePEM, privateKeyPEM: two.privateKeyPEM),
+                applicationProtocols: ["x"])
+        }
+    }
+
+    @Test func `an ECDSA certificate works and is the default`() throws {
+        let certificate = try DevelopmentCertificate.generate(
+            names: ["server.test", "127.0.0.1", "::1"], validDays: 20000, now: 1_000_000_000)
+        let world = try EngineWorld()
+        try world.tls.reload(certificate.credentials)
+        world.clientConfiguration.verification = .certificateAuthority(pem: certificate.certificatePEM)
+        _ = try world.connected()
+        #expect(certificate.privateKeyPEM.contains("BEGIN PRIVATE KEY"))
+    }
+
+    @Test func `the key log has the lines Wireshark wants`() throws {
+        final class Lines: Sendable {
+            let all = Mutex<[String]>([])
+        }
+        let lines = Lines()
+        let world = try EngineWorld { _, client in
+            client.keyLog = { line in lines.all.withLock { $0.append(line) } }
+        }
+        _ = try world.connected()
+        let all = lines.all.withLock { $0 }
+        for label in ["CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_TRAFFIC_SECRET_0", "CLIENT_TRAFFIC_SECRET_0"] {
+            let line = try #require(all.first { $0.hasPrefix(label + " ") })
+            let parts = line.split(separator: " ")
+            #expect(parts.count == 3)
+            #expect(parts[1].count == 64)
+            #expect(parts[2].allSatisfy { $0.isHexDigit })
+        }
+    }
+}

@@ -1,0 +1,211 @@
+import LonglineTestKit
+import Testing
+
+@testable import QUICEngine
+
+@Suite struct LifetimeTests {
+    @Test func `silence ends a connection on both sides`() throws {
+        let world = try EngineWorld { server, client in
+            server.transport.maxIdleTimeout = .seconds(5)
+            client.transport.maxIdleTimeout = .seconds(60)
+        }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(20))
+        #expect(world.clientSide.closed[client.handle] == .idleTimeout)
+        #expect(world.serverSide.closed[server.handle] == .idleTimeout)
+        #expect(throws: QUICError.self) { try client.openStream(bidirectional: true) }
+        #expect(world.client.nextDeadline == nil)
+        #expect(world.server.routes.isEmpty)
+    }
+
+    @Test func `keep-alive holds a connection and starts after the handshake only`() throws {
+        let world = try EngineWorld { server, client in
+            server.transport.maxIdleTimeout = .seconds(5)
+            client.transport.keepAliveInterval = .seconds(2)
+        }
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(60))
+        #expect(!client.isClosed)
+        #expect(client.packetsSent > 20)
+    }
+
+    @Test func `a handshake nobody answers times out`() throws {
+        let world = try EngineWorld()
+        world.network.setBlackhole(EngineWorld.serverAddress, true)
+        let client = try world.connect()
+        world.simulation.run(for: .seconds(30))
+        #expect(world.clientSide.closed[client.handle] == .handshakeTimeout)
+        #expect(world.client.counters.handshakesFailed == 1)
+    }
+
+    @Test func `what was written before a close still arrives`() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        let stream = try client.open()
+        try client.send(pattern(3000), on: stream, finish: true)
+        client.close(code: 1, reason: "bye", now: world.network.now)
+        world.simulation.run(for: .seconds(1))
+        #expect(world.serverSide.received[stream] == pattern(3000))
+        #expect(world.serverSide.closed[server.handle] == .peerApplication(code: 1, reason: "bye"))
+    }
+
+    @Test func `a lost close is repeated when the peer goes on`() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        world.network.filter = { _, path in path.local != EngineWorld.serverAddress }
+        server.close(code: 9, reason: "gone", now: world.network.now)
+        world.simulation.settle()
+        world.network.filter = nil
+        let stream = try client.open()
+        try client.send([1], on: stream)
+        world.simulation.run(for: .seconds(2)) { world.clientSide.closed[client.handle] != nil }
+        #expect(world.clientSide.closed[client.handle] == .peerApplication(code: 9, reason: "gone"))
+    }
+
+    @Test func `a restarted server resets what it doesn't know`() throws {
+        let world = try EngineWorld()
+        let (client, _) = try world.connected()
+        try world.restartServer()
+        let stream = try client.open()
+        try client.send(pattern(100), on: stream)
+        world.simulation.run(for: .seconds(3)) { world.clientSide.closed[client.handle] != nil }
+        #expect(world.clientSide.closed[client.handle] == .statelessReset)
+        #expect(world.server.counters.statelessResetsSent >= 1)
+        #expect(world.client.counters.statelessResetsReceived == 1)
+    }
+
+    @Test func `stateless resets are limited and never larger than what they answer`() throws {
+        let world = try EngineWorld()
+        var sizes: [Int] = []
+        world.network.filter = { bytes, path in
+            if path.local == EngineWorld.serverAddress { sizes.append(bytes.count) }
+            return true
+        }
+        let path = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        for index in 0..<500 {
+            world.network.send([0x40] + pattern(29, index), on: path, ecn: .notECT)
+        }
+        world.simulation.run(for: .milliseconds(500))
+        #expect(world.server.counters.unknownConnectionIDs == 500)
+        #expect(sizes.count <= 200 && !sizes.isEmpty)
+        #expect(sizes.allSatisfy { $0 < 30 })
+    }
+
+    @Test func `garbage costs a counter`() throws {
+        let world = try EngineWorld()
+        let (client, _) = try world.connected()
+        var random = SeededRandom(seed: 4)
+        let path = QUICPath(local: EngineWorld.otherClientAddress, remote: EngineWorld.serverAddress)
+        for _ in 0..<2000 {
+            let count = Int(random.next() % 1400)
+            world.network.send(
+                (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next()) }, on: path, ecn: .notECT)
+        }
+        world.network.send([], on: path, ecn: .notECT)
+        world.simulation.run(for: .seconds(1))
+        let counters = world.server.counters
+        #expect(counters.garbageDatagrams + counters.unknownConnectionIDs + counters.versionNegotiationsSent >= 1990)
+        #expect(world.server.connectionCount == 1)
+        #expect(!client.isClosed)
+    }
+
+    @Test func `an unknown version is answered with ours`() throws {
+        let world = try EngineWorld()
+        var answer: [UInt8] = []
+        world.network.filter = { bytes, path in
+            if path.local == EngineWorld.serverAddress { answer = bytes }
+            return true
+        }
+        let path = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        let header: [UInt8] = [0xc0, 0xba, 0xba, 0xba, 0xba, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0]
+        world.network.send(header + pattern(1200), on: path, ecn: .notECT)
+        world.simulation.run(for: .seconds(1))
+        #expect(answer.count > 15)
+        #expect(Array(answer[1..<5]) == [0, 0, 0, 0])
+        #expect(Array(answer.suffix(4)) == [0, 0, 0, 1])
+        #expect(world.server.counters.versionNegotiationsSent == 1)
+    }
+
+    @Test func `above the threshold a client must show its address`() throws {
+        let world = try EngineWorld { server, _ in server.retryThreshold = 0 }
+        let (client, server) = try world.connected()
+        #expect(world.server.counters.retriesSent == 1)
+        #expect(client.handshake != nil && server.handshake != nil)
+        // The token from this connection spares the next one the Retry.
+        world.simulation.run(for: .seconds(1)) { !world.clientSide.tokens.isEmpty }
+        #expect(!world.clientSide.tokens.isEmpty)
+        world.clientConfiguration.addressToken = world.clientSide.tokens.last
+        _ = try world.connected()
+        #expect(world.server.counters.retriesSent == 1)
+    }
+
+    @Test func `half-open handshakes are limited per address and in all`() throws {
+        let world = try EngineWorld { server, _ in
+            server.maxHandshakesPerAddress = 3
+            server.maxHandshakes = 5
+        }
+        // Clients that never answer.
+        world.network.filter = { _, path in path.local != EngineWorld.serverAddress }
+        for _ in 0..<10 { _ = try world.connect() }
+        world.simulation.run(for: .milliseconds(50))
+        #expect(world.server.handshakesInProgress == 3)
+        #expect(world.server.counters.retriesSent == 7)
+        for _ in 0..<10 { _ = try world.connect(from: EngineWorld.otherClientAddress) }
+        world.simulation.run(for: .milliseconds(50))
+        #expect(world.server.handshakesInProgress == 5)
+        #expect(world.server.counters.connectionsRefused > 0)
+        world.simulation.run(for: .seconds(60))
+        #expect(world.server.handshakesInProgress == 0)
+        #expect(world.server.connectionCount == 0)
+    }
+
+    @Test func `a server that is full or draining refuses at once`() throws {
+        let world = try EngineWorld()
+        world.server.acceptsConnections = false
+        let client = try world.connect()
+        world.simulation.run(for: .seconds(1))
+        #expect(world.clientSide.closed[client.handle] == .peerTransport(code: 2, reason: ""))
+    }
+
+    @Test func `every datagram with an Initial is padded`() throws {
+        let world = try EngineWorld(tickets: true)
+        let (first, _) = try world.connected()
+        world.simulation.run(for: .seconds(1)) { !world.clientSide.tickets.isEmpty }
+        first.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(2))
+        world.clientConfiguration.sessionTicket = world.clientSide.tickets.last
+        var small: [Int] = []
+        world.network.filter = { bytes, _ in
+            if bytes[0] & 0xf0 == 0xc0, bytes.count < 1200 { small.append(bytes.count) }
+            return true
+        }
+        for size in [1, 100, 1000, 3000] {
+            let connection = try world.connect()
+            let stream = try connection.open()
+            try connection.send(pattern(size), on: stream, finish: true)
+            world.simulation.run(for: .seconds(2)) { world.serverSide.finished.contains(stream) }
+            connection.close(code: 0, reason: "", now: world.network.now)
+            world.simulation.run(for: .seconds(2))
+        }
+        #expect(small.isEmpty)
+    }
+
+    @Test func `connection IDs carry server and worker`() throws {
+        var configuration = EndpointConfiguration()
+        configuration.serverID = [0xaa, 0xbb]
+        configuration.workerID = 5
+        let endpoint = try QUICEndpoint(configuration: configuration, random: SeededRandom(seed: 1))
+        let connection = try endpoint.connect(
+            to: EngineWorld.serverAddress, from: EngineWorld.clientAddress,
+            configuration: ClientConfiguration(
+                serverName: "x", applicationProtocols: ["t"], verification: .insecureNoVerification),
+            now: QUICInstant(nanoseconds: 1_000_000_000))
+        let id = try #require(connection.localIDs.first).bytes
+        #expect(id.count == 12)
+        #expect(Array(id.prefix(3)) == [5, 0xaa, 0xbb])
+        configuration.serverID = [UInt8](repeating: 0, count: 9)
+        #expect(throws: QUICError.self) {
+            try QUICEndpoint(configuration: configuration, random: SeededRandom(seed: 1))
+        }
+    }
+}

@@ -1,0 +1,190 @@
+import LonglineTestKit
+import Testing
+
+@testable import QUICEngine
+
+@Suite struct ResumptionTests {
+    /// Connects once, takes the ticket and leaves.
+    private func ticket(from world: EngineWorld) throws -> SessionTicket {
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(2)) { !world.clientSide.tickets.isEmpty }
+        let ticket = try #require(world.clientSide.tickets.last)
+        client.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(3))
+        return ticket
+    }
+
+    private func reconnect(_ world: EngineWorld, writing bytes: [UInt8]) throws -> (QUICEngineConnection, QUICStreamID)
+    {
+        let connection = try world.connect()
+        let stream = try connection.open()
+        try connection.send(bytes, on: stream, finish: true)
+        return (connection, stream)
+    }
+
+    @Test func `a ticket survives storage and resumes`() throws {
+        let world = try EngineWorld(tickets: true)
+        let ticket = try ticket(from: world)
+        let stored = try SessionTicket(bytes: ticket.bytes)
+        #expect(stored == ticket)
+        let lifetime = ticket.expiresAt - EngineClock.wall()
+        let week: UInt64 = 7 * 24 * 3600
+        #expect(lifetime <= week && lifetime > week - 60, "\(lifetime)")
+        world.clientConfiguration.sessionTicket = stored
+        world.clientConfiguration.earlyData = false
+        let (client, server) = try world.connected()
+        #expect(client.handshake?.resumed == true)
+        #expect(server.handshake?.resumed == true)
+        #expect(client.handshake?.earlyData == .notAttempted)
+        #expect(throws: QUICError.self) { try SessionTicket(bytes: Array(ticket.bytes.dropLast())) }
+        #expect(throws: QUICError.self) { try SessionTicket(bytes: [1, 2, 3]) }
+    }
+
+    @Test func `0-RTT data arrives in the first flight`() throws {
+        let world = try EngineWorld(tickets: true)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        world.serverSide.reads = false
+        let start = world.network.now
+        let (connection, stream) = try reconnect(world, writing: pattern(900))
+        #expect(world.clientSide.earlyPossible == 0)
+        world.simulation.run(for: .milliseconds(11))
+        #expect(world.clientSide.earlyPossible == 1)
+        let server = try #require(world.serverSide.connections.last)
+        #expect(server.readableBytes(stream) == 900, "after one way, before any answer")
+        #expect(server.isEarly(stream))
+        #expect(server.handshake == nil)
+        #expect(world.network.now.nanoseconds - start.nanoseconds < 15_000_000)
+        world.serverSide.drain(stream, of: server)
+        world.simulation.run(for: .seconds(2)) { world.clientSide.confirmed.contains(connection.handle) }
+        #expect(connection.handshake?.earlyData == .accepted)
+        #expect(server.handshake?.earlyData == .accepted)
+        #expect(world.serverSide.received[stream] == pattern(900))
+        #expect(!server.isEarly(stream))
+    }
+
+    @Test(arguments: 1...6)
+    func `0-RTT over a rough path arrives once`(seed: Int) throws {
+        let world = try EngineWorld(seed: UInt64(seed), tickets: true)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        world.network.conditions = .rough
+        world.serverSide.echoes = true
+        let (connection, stream) = try reconnect(world, writing: pattern(8000))
+        world.simulation.run(for: .seconds(20)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.received[stream] == pattern(8000), "seed \(seed) \(world.clientSide.closed)")
+        #expect(connection.handshake?.resumed == true)
+    }
+
+    @Test func `refused 0-RTT data arrives once on the same streams`() throws {
+        let world = try EngineWorld(tickets: true)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        // A restarted server refuses 0-RTT for older tickets, and still resumes.
+        try world.restartServer()
+        world.serverSide.echoes = true
+        let connection = try world.connect()
+        var expected: [QUICStreamID: [UInt8]] = [:]
+        for index in 0..<4 {
+            let stream = try connection.open(bidirectional: index.isMultiple(of: 2))
+            let bytes = pattern(700 * (index + 1), index)
+            expected[stream] = bytes
+            try connection.send(bytes, on: stream, finish: true)
+        }
+        let dropped = try connection.open()
+        try connection.send(pattern(50), on: dropped)
+        world.simulation.settle()
+        connection.reset(dropped, code: 5)
+        world.simulation.run(for: .seconds(5)) { expected.keys.allSatisfy { world.serverSide.finished.contains($0) } }
+        #expect(world.clientSide.earlyRejected == 1)
+        #expect(connection.handshake?.earlyData == .rejected)
+        #expect(connection.handshake?.resumed == true)
+        for (stream, bytes) in expected { #expect(world.serverSide.received[stream] == bytes) }
+        #expect(!world.serverSide.sawEarlyBytes)
+        let later = try connection.open()
+        #expect(later.rawValue > dropped.rawValue)
+        world.simulation.run(for: .seconds(5)) { world.serverSide.resets[dropped] != nil }
+        #expect(world.serverSide.resets[dropped] == 5)
+    }
+
+    @Test func `a copy of a 0-RTT flight is not accepted again`() throws {
+        let world = try EngineWorld(tickets: true)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        var flight: [[UInt8]] = []
+        world.network.filter = { bytes, path in
+            if path.remote == EngineWorld.serverAddress { flight.append(bytes) }
+            return true
+        }
+        let (connection, stream) = try reconnect(world, writing: pattern(600))
+        world.simulation.settle()
+        world.network.filter = nil
+        let copies = flight
+        world.simulation.run(for: .seconds(3)) { connection.handshake != nil }
+        #expect(world.serverSide.received[stream] == pattern(600))
+        #expect(connection.handshake?.earlyData == .accepted)
+        connection.close(code: 0, reason: "", now: world.network.now)
+        // The closing period must pass, or the copies meet the old connection's remains.
+        world.simulation.run(for: .seconds(10))
+
+        let before = world.serverSide.connections.count
+        let received = world.serverSide.received.count
+        world.serverSide.reads = false
+        let attacker = QUICPath(local: EngineWorld.otherClientAddress, remote: EngineWorld.serverAddress)
+        for copy in copies { world.network.send(copy, on: attacker, ecn: .notECT) }
+        world.simulation.run(for: .seconds(1))
+        #expect(world.serverSide.connections.count == before + 1, "the copy starts a handshake")
+        let replayed = try #require(world.serverSide.connections.last)
+        #expect(replayed.streams.isEmpty, "and none of its 0-RTT data is taken")
+        #expect(world.serverSide.received.count == received)
+        #expect(replayed.handshake == nil)
+    }
+
+    @Test func `masters rotate with overlap`() throws {
+        let world = try EngineWorld(tickets: true)
+        let ring = try #require(world.tls.ticketKeys)
+        let first = try ticket(from: world)
+        var random = SeededRandom(seed: 9)
+        let day: UInt64 = 24 * 3600
+        #expect(!ring.rotate(now: EngineWorld.wallClock + day - 1, random: &random))
+        #expect(ring.rotate(now: EngineWorld.wallClock + day, random: &random))
+        #expect(ring.current.count == 2)
+        world.clientConfiguration.sessionTicket = first
+        let second = try ticket(from: world)
+        #expect(world.clientSide.handshakes.values.contains { $0.resumed }, "an old master still opens")
+        // Seven days after it was replaced the old master is gone.
+        #expect(ring.rotate(now: EngineWorld.wallClock + 9 * day, random: &random))
+        #expect(ring.current.count == 2)
+        let (client, _) = try world.connected()
+        #expect(client.handshake?.resumed == false)
+        // The file brings a ring back.
+        let copy = try TicketKeyRing(serialized: ring.serialized())
+        #expect(copy.current == ring.current)
+        #expect(throws: QUICError.self) { try TicketKeyRing(serialized: Array(ring.serialized().dropLast())) }
+        _ = second
+    }
+
+    @Test func `other limits make old tickets useless`() throws {
+        let world = try EngineWorld(tickets: true)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        world.serverConfiguration.server?.transport.streamWindow = 1000
+        try world.restartServer()
+        let (client, _) = try world.connected()
+        #expect(client.handshake?.resumed == false)
+    }
+
+    @Test func `the replay store is bounded and forgets in time`() {
+        let store = ReplayStore(capacity: 2)
+        #expect(store.check([1], expiry: 100, now: 0) == .fresh)
+        #expect(store.check([1], expiry: 100, now: 1) == .seen)
+        #expect(store.check([2], expiry: 110, now: 2) == .fresh)
+        #expect(store.check([3], expiry: 120, now: 3) == .full)
+        #expect(store.check([3], expiry: 200, now: 100) == .fresh)
+        #expect(store.count == 2)
+        #expect(store.check([2], expiry: 200, now: 100) == .seen)
+    }
+
+    @Test func `a ticket for another name isn't used`() throws {
+        let world = try EngineWorld(tickets: true)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        world.clientConfiguration.serverName = "10.0.0.1"
+        let (client, _) = try world.connected()
+        #expect(client.handshake?.resumed == false)
+    }
+}

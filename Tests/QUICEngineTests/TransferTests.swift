@@ -1,0 +1,256 @@
+import LonglineTestKit
+import Testing
+
+@testable import QUICEngine
+
+@Suite struct TransferTests {
+    @Test(arguments: 1...20)
+    func `bytes arrive exactly over a rough path`(seed: Int) throws {
+        let world = try EngineWorld(seed: UInt64(seed), conditions: .rough)
+        world.serverSide.echoes = true
+        let (client, _) = try world.connected()
+        var senders: [Sender] = []
+        var expected: [QUICStreamID: [UInt8]] = [:]
+        for index in 0..<3 {
+            let stream = try client.open()
+            let bytes = pattern(30_000 + 7_001 * index, index)
+            expected[stream] = bytes
+            senders.append(Sender(bytes, on: stream, of: client))
+        }
+        let done = world.simulation.run(for: .seconds(60)) {
+            for sender in senders { try? sender.step() }
+            world.simulation.settle()
+            return expected.keys.allSatisfy { world.clientSide.finished.contains($0) }
+        }
+        #expect(done, "seed \(seed): \(world.clientSide.closed) \(world.serverSide.closed)")
+        for (stream, bytes) in expected {
+            #expect(world.clientSide.received[stream] == bytes, "seed \(seed), \(stream)")
+        }
+    }
+
+    @Test(arguments: 100...104)
+    func `corrupted datagrams cost nothing but time`(seed: Int) throws {
+        var conditions = NetworkConditions()
+        conditions.corruption = 0.1
+        let world = try EngineWorld(seed: UInt64(seed), conditions: conditions)
+        world.serverSide.echoes = true
+        let (client, _) = try world.connected()
+        let stream = try client.open()
+        let bytes = pattern(50_000)
+        try client.send(bytes, on: stream, finish: true)
+        world.simulation.run(for: .seconds(60)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.received[stream] == bytes, "seed \(seed)")
+    }
+
+    @Test func `many small streams share packets`() throws {
+        let world = try EngineWorld { server, _ in server.transport.maxUnidirectionalStreams = 200 }
+        let (client, _) = try world.connected()
+        let before = client.packetsSent
+        for index in 0..<100 {
+            let stream = try client.open(bidirectional: false)
+            try client.send([UInt8(index)], on: stream, finish: true)
+        }
+        world.simulation.run(for: .seconds(2)) { world.serverSide.finished.count == 100 }
+        #expect(world.serverSide.finished.count == 100)
+        for (stream, bytes) in world.serverSide.received { #expect(bytes == [UInt8(stream.ordinal)]) }
+        #expect(client.packetsSent - before < 20)
+    }
+
+    @Test func `streams beyond the limit wait for credit`() throws {
+        let world = try EngineWorld { server, _ in server.transport.maxUnidirectionalStreams = 2 }
+        let (client, _) = try world.connected()
+        for _ in 0..<2 {
+            let stream = try client.open(bidirectional: false)
+            try client.send([1, 2, 3], on: stream, finish: true)
+        }
+        #expect(try client.openStream(bidirectional: false) == nil)
+        world.simulation.run(for: .seconds(2)) { world.clientSide.streamsAvailable > 0 }
+        #expect(world.clientSide.streamsAvailable > 0)
+        #expect(try client.openStream(bidirectional: false) != nil)
+    }
+
+    @Test func `a reader that doesn't read stops the sender`() throws {
+        let world = try EngineWorld { server, client in
+            server.transport.streamWindow = 10_000
+            server.transport.connectionWindow = 15_000
+            client.transport.streamSendBuffer = 20_000
+        }
+        world.serverSide.reads = false
+        let (client, server) = try world.connected()
+        let first = try client.open(bidirectional: false)
+        let second = try client.open(bidirectional: false)
+        let bytes = pattern(20_000)
+        #expect(try client.send(bytes, on: first) == 20_000)
+        // The buffer is full: nothing more is accepted, and no byte is lost.
+        #expect(try client.send([0], on: first) == 0)
+        #expect(try client.send(bytes, on: second, finish: true) == 20_000)
+        world.simulation.run(for: .seconds(3))
+        let held = server.readableBytes(first) + server.readableBytes(second)
+        #expect(server.readableBytes(first) <= 10_000 && server.readableBytes(second) <= 10_000)
+        #expect(held == 15_000)
+        #expect(world.clientSide.writable.isEmpty)
+        world.serverSide.reads = true
+        for stream in [first, second] { world.serverSide.drain(stream, of: server) }
+        world.simulation.run(for: .seconds(5)) {
+            world.serverSide.finished.contains(second) && world.serverSide.received[first]?.count == 20_000
+        }
+        #expect(world.serverSide.received[first] == bytes)
+        #expect(world.serverSide.received[second] == bytes)
+        #expect(world.clientSide.writable.contains(first))
+    }
+
+    @Test func `reset and stop-sending carry their codes`() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        let given = try client.open()
+        try client.send(pattern(1000), on: given)
+        world.simulation.run(for: .seconds(1)) { world.serverSide.received[given]?.count == 1000 }
+        client.reset(given, code: 0xabc)
+        server.stopSending(given, code: 0x777)
+        world.simulation.run(for: .seconds(1)) { world.serverSide.resets[given] != nil }
+        #expect(world.serverSide.resets[given] == 0xabc)
+
+        let refused = try client.open()
+        try client.send(pattern(1000), on: refused)
+        world.simulation.run(for: .seconds(1)) { world.serverSide.received[refused]?.count == 1000 }
+        server.stopSending(refused, code: 0xdef)
+        world.simulation.run(for: .seconds(1)) { world.clientSide.stops[refused] != nil }
+        #expect(world.clientSide.stops[refused] == 0xdef)
+        #expect(throws: QUICError.self) { try client.send([1], on: refused) }
+        try server.send([9], on: refused, finish: true)
+        world.simulation.run(for: .seconds(1)) { world.clientSide.streamsClosed.contains(refused) }
+        #expect(world.clientSide.streamsClosed.contains(refused))
+        #expect(world.clientSide.received[refused] == [9])
+    }
+
+    @Test func `datagrams arrive and are accounted for`() throws {
+        let world = try EngineWorld { _, client in client.transport.datagramQueueLimit = 8 }
+        let (client, _) = try world.connected()
+        let limit = try #require(client.maxDatagramSize)
+        #expect(limit >= 1100)
+        let largest = pattern(limit)
+        #expect(try client.offer(largest, id: 7))
+        for id in 8..<15 { #expect(try client.offer([UInt8(id)], id: UInt64(id))) }
+        #expect(try client.offer([0], id: 99) == false)
+        #expect(throws: QUICError.self) { try client.offer([UInt8](repeating: 0, count: limit + 1), id: 100) }
+        world.simulation.run(for: .seconds(1)) { world.clientSide.datagramsAcknowledged.count == 8 }
+        #expect(world.serverSide.datagrams.first == largest)
+        #expect(world.serverSide.datagrams.count == 8)
+        #expect(Set(world.clientSide.datagramsAcknowledged) == Set(7..<15))
+    }
+
+    @Test func `a lost datagram is reported and not sent again`() throws {
+        let world = try EngineWorld()
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        world.network.filter = { _, path in path.local != EngineWorld.clientAddress }
+        #expect(try client.offer([1], id: 1))
+        world.simulation.settle()
+        world.network.filter = nil
+        let stream = try client.open()
+        try client.send(pattern(20_000), on: stream)
+        world.simulation.run(for: .seconds(3)) { !world.clientSide.datagramsLost.isEmpty }
+        #expect(world.clientSide.datagramsLost == [1])
+        #expect(world.serverSide.datagrams.isEmpty)
+    }
+
+    @Test func `what the application doesn't take is dropped oldest first`() throws {
+        let world = try EngineWorld { server, client in
+            server.transport.receivedDatagramLimit = 3
+            client.transport.datagramQueueLimit = 64
+        }
+        let (client, _) = try world.connected()
+        // One packet carries them all, so they are received within one call.
+        for id in 0..<10 { #expect(try client.offer([UInt8(id)], id: UInt64(id))) }
+        world.simulation.run(for: .seconds(1))
+        #expect(world.serverSide.datagrams == [[7], [8], [9]])
+        #expect(world.server.counters.datagramFramesDropped == 7)
+    }
+
+    @Test(arguments: [3, 4])
+    func `the same seed makes the same run`(seed: Int) throws {
+        func run() throws -> (UInt64, Int, UInt64) {
+            let world = try EngineWorld(seed: UInt64(seed), conditions: .rough)
+            world.serverSide.echoes = true
+            let (client, _) = try world.connected()
+            let stream = try client.open()
+            try client.send(pattern(40_000), on: stream, finish: true)
+            world.simulation.run(for: .seconds(30)) { world.clientSide.finished.contains(stream) }
+            return (world.network.traceHash, world.network.sent, world.network.now.nanoseconds)
+        }
+        let first = try run()
+        let second = try run()
+        #expect(first == second)
+    }
+
+    @Test func `statistics count what is on the wire`() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        let stream = try client.open()
+        try client.send(pattern(100_000), on: stream, finish: true)
+        world.simulation.run(for: .seconds(5)) { world.serverSide.finished.contains(stream) }
+        let sending = client.statistics(now: world.network.now)
+        let receiving = server.statistics(now: world.network.now)
+        #expect(sending.bytesSent > 100_000)
+        #expect(receiving.bytesReceived == sending.bytesSent)
+        #expect(receiving.packetsReceived == sending.packetsSent)
+        #expect(sending.minimumRTT == .milliseconds(20))
+        #expect(sending.congestionWindow > 12_000)
+        #expect(sending.path == QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress))
+    }
+
+    @Test func `runs for GSO have one size but the last`() throws {
+        let world = try EngineWorld()
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(3))
+        let stream = try client.open()
+        try client.send(pattern(12_000), on: stream)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 16)
+        defer { buffer.deallocate() }
+        let run = try #require(world.client.pollTransmit(into: buffer, now: world.network.now))
+        #expect(run.length > 2 * run.segmentSize)
+        #expect(run.segmentSize > 1200, "path MTU discovery found more")
+        #expect(run.ecn == .ect0)
+    }
+
+    @Test func `congestion marks reach the sender`() throws {
+        var conditions = NetworkConditions()
+        conditions.congestionMark = 0.2
+        let world = try EngineWorld(seed: 5, conditions: conditions)
+        let (client, _) = try world.connected()
+        let clean = try EngineWorld(seed: 5)
+        let (other, _) = try clean.connected()
+        for (world, connection) in [(world, client), (clean, other)] {
+            let stream = try connection.open()
+            try connection.send(pattern(100_000), on: stream, finish: true)
+            world.simulation.run(for: .seconds(20)) { world.serverSide.finished.contains(stream) }
+            #expect(world.serverSide.finished.contains(stream))
+        }
+        let marked = client.statistics(now: world.network.now).congestionWindow
+        #expect(marked < other.statistics(now: clean.network.now).congestionWindow)
+    }
+
+    @Test func `keys can be updated while data flows`() throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        let (client, server) = try world.connected()
+        for round in 0..<3 {
+            world.simulation.run(for: .seconds(2))
+            // A packet after the last update is confirmed prepares the next keys.
+            for connection in [client, server] {
+                let stream = try connection.open(bidirectional: false)
+                try connection.send([1], on: stream, finish: true)
+            }
+            world.simulation.run(for: .seconds(2))
+            let updated =
+                round.isMultiple(of: 2)
+                ? client.requestKeyUpdate(now: world.network.now)
+                : server.requestKeyUpdate(now: world.network.now)
+            #expect(updated)
+            let stream = try client.open()
+            try client.send(pattern(20_000, round), on: stream, finish: true)
+            world.simulation.run(for: .seconds(5)) { world.clientSide.finished.contains(stream) }
+            #expect(world.clientSide.received[stream] == pattern(20_000, round))
+        }
+    }
+}
