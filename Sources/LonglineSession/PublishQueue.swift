@@ -33,7 +33,7 @@ struct PublishQueue {
     private var highestSent: PublishID = 0
     /// The last row given up at the end of the queue: a later row that names it continues from its `after`.
     private var givenUp: (id: PublishID, after: PublishID)?
-    /// A rewind that brought nothing is followed by a pause, so that no refusal can be answered for ever at full speed.
+    /// A rewind since which no row was answered for good is followed by a pause, so that no refusal can be answered for ever at full speed.
     private var rewound = false
     /// Set while the lane has to be changed: nothing new leaves.
     var isPaused = false
@@ -168,6 +168,7 @@ struct PublishQueue {
     }
 
     private mutating func giveUp(_ index: Int) {
+        rewound = false
         let publish = slots[offset: index].row.publish
         let after = index > 0 ? slots[offset: index - 1].row.publish.id : publish.after
         if index + 1 < slots.count {

@@ -125,6 +125,9 @@ public enum ServerAction: Sendable {
     /// Finish a lane: nothing more will be sent on it.
     case finishLane(LaneID)
     /// The session is up and its handshake complete: the device's older session ends now, presence may tell others.
+    ///
+    /// A connect with a higher number of the same producer may have been established since this one was accepted: then it
+    /// is this session that the host closes, as `stale`.
     case established
     /// Close the link with this frame's code; the session is over.
     case close(Close)

@@ -41,7 +41,7 @@ public struct MessageChecker {
 
     mutating func acknowledged(_ number: UInt64, at position: Position, in channel: ChannelID, store: ModelStore) {
         acknowledged.insert(number)
-        let entry = store.logs[channel]?.entries.last { $0.offset == position.offset }
+        let entry = store.logs[channel]?.entry(at: position.offset)
         if store.logs[channel]?.epoch != position.epoch || entry.flatMap({ Self.number(of: $0.payload) }) != number {
             violation("message \(number) was acknowledged at \(position) in \(channel), and is not there")
         }
@@ -58,7 +58,7 @@ public struct MessageChecker {
         let entry = deliver.entry
         let place = "\(channel) at \(entry.offset) for \(device)"
         guard let log = store.logs[channel], log.epoch == epoch,
-            let truth = log.entries.last(where: { $0.offset == entry.offset }), truth == entry
+            log.entry(at: entry.offset) == entry
         else { return violation("\(place): given what is not in the log") }
         if !store.mayRead(entry.offset, of: channel, user) { violation("\(place): given without a right to it") }
         let last = lastTold(device, channel, epoch: epoch)
@@ -128,9 +128,8 @@ public struct MessageChecker {
         store: ModelStore
     ) -> [Entry] {
         guard let stint = store.stint(of: user, in: channel) else { return [] }
-        return log.entries.filter {
-            $0.offset > last && $0.offset < end && $0.offset > stint.after && $0.offset <= stint.upTo ?? .max
-        }
+        return Array(
+            log.entries(above: max(last, stint.after)).prefix { $0.offset < end && $0.offset <= stint.upTo ?? .max })
     }
 
     // MARK: The end

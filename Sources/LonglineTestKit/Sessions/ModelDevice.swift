@@ -270,6 +270,9 @@ final class ModelDevice {
     private func takeRefused(_ refused: Refused, _ channel: ChannelID) {
         guard let index = durable.rows.firstIndex(where: { $0.publish.id == refused.id }) else { return }
         let row = durable.rows.remove(at: index)
+        if refused.code != .payloadTooLarge, refused.code != .unknownChannel, !wasRestored {
+            simulation.checker.violation("\(device)'s publish \(refused.id) was refused for no reason: \(refused)")
+        }
         if durable.lastID[channel] == refused.id { durable.lastID[channel] = row.publish.after }
         guard let number = MessageChecker.number(of: row.publish.payload) else { return }
         simulation.checker.refused(number)

@@ -10,6 +10,8 @@ final class ModelServer {
         let link: SimulatedLink
         var device: DeviceID?
         var user: UserID?
+        var producer: ProducerID?
+        var connectNumber: UInt64 = 0
         var armed: NIODeadline?
         var isOver = false
 
@@ -185,6 +187,8 @@ final class ModelServer {
         for other in sessions.values where other.device == device { noteSent(other) }
         hosted.device = device
         hosted.user = user
+        hosted.producer = connect.producer
+        hosted.connectNumber = connect.connectNumber
         let time = scheduler.milliseconds
         let grant = SessionGrant(
             identity: SessionIdentity(
@@ -211,6 +215,13 @@ final class ModelServer {
         guard let device = hosted.device else { return }
         if !hosted.link.isHandshakeComplete {
             simulation.checker.violation("a session took effect before its handshake was complete")
+        }
+        if let newer = current[device], newer.producer == hosted.producer, newer.connectNumber > hosted.connectNumber {
+            // Its handshake took so long that a later connect was established meanwhile.
+            if !store.faults.contains(.ignoreConnectNumber) {
+                return input(hosted) { $0.close(Close(code: .stale), now: $1) }
+            }
+            simulation.checker.violation("\(device)'s connect \(hosted.connectNumber) took over from a later one")
         }
         let old = current.updateValue(hosted, forKey: device)
         if let old, old !== hosted { input(old) { $0.close(Close(code: .replaced), now: $1) } }

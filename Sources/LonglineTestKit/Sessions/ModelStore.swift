@@ -18,6 +18,22 @@ public final class ModelStore {
         public var first: Offset = 0
         /// The last entry.
         public var head: Position { Position(epoch: epoch, offset: entries.last?.offset ?? 0) }
+
+        /// The entries above an offset.
+        func entries(above offset: Offset) -> ArraySlice<Entry> {
+            var low = 0
+            var high = entries.count
+            while low < high {
+                let middle = (low + high) / 2
+                if entries[middle].offset > offset { high = middle } else { low = middle + 1 }
+            }
+            return entries[low...]
+        }
+
+        /// The entry at an offset.
+        func entry(at offset: Offset) -> Entry? {
+            entries(above: offset &- 1).first.flatMap { $0.offset == offset ? $0 : nil }
+        }
     }
 
     /// The range of a room that a user may read.
@@ -179,7 +195,8 @@ public final class ModelStore {
         var end = max(after, log.first)
         var items: [SessionPage.Item] = []
         var bytes = 0
-        for entry in log.entries where entry.offset > end && entry.offset <= (upTo ?? .max) {
+        for entry in log.entries(above: end) {
+            guard entry.offset <= upTo ?? .max else { break }
             if entry.expiry > 0, entry.expiry <= time {
                 items.append(.skip(Skip(previous: end, to: entry.offset, reason: .expired)))
             } else {

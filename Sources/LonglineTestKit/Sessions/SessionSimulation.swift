@@ -82,14 +82,14 @@ public final class SessionSimulation {
 
     /// Runs it to its end.
     /// - Parameter time: how long things go wrong, in virtual time.
-    public func run(for time: TimeAmount = .seconds(6)) {
+    public func run(for time: TimeAmount = .seconds(3)) {
         for device in devices { device.connect() }
         let end = scheduler.now + time
         chaos(until: end)
         scheduler.run(until: end, limit: Self.maximumEvents)
         isCalm = true
         server.refusesAppends = 0
-        if !scheduler.run(until: end + .seconds(40), limit: Self.maximumEvents) {
+        if !scheduler.run(until: end + .seconds(25), limit: Self.maximumEvents) {
             checker.violation("the sessions don't come to rest")
         }
         checker.finish(devices: devices.map { ($0.device, $0.user) }, store: store)
@@ -105,18 +105,18 @@ public final class SessionSimulation {
             simulation.counts.deviceRestarts += 1
             simulation.anyDevice().restart(fromBackup: false)
         }
-        repeatedly(2_000...9_000) { simulation in
+        repeatedly(1_000...5_000) { simulation in
             simulation.counts.serverRestarts += 1
             simulation.server.restart()
         }
         repeatedly(200...1_500) { $0.replay() }
         repeatedly(200...1_500) { $0.devices[Int($0.pick(3...4))].changeRoom($0.room, joins: $0.random.happens(0.6)) }
         repeatedly(500...3_000) { $0.anyDevice().refresh() }
-        repeatedly(3_000...12_000) { $0.trim() }
+        repeatedly(1_500...8_000) { $0.trim() }
         if random.happens(0.3) {
             let device = anyDevice()
-            scheduler.after(.milliseconds(pick(100...2_000))) { device.takeBackup() }
-            scheduler.after(.milliseconds(pick(2_500...5_000))) { [weak self] in
+            scheduler.after(.milliseconds(pick(100...1_000))) { device.takeBackup() }
+            scheduler.after(.milliseconds(pick(1_200...2_500))) { [weak self] in
                 self?.counts.restores += 1
                 device.restart(fromBackup: true)
             }
