@@ -63,9 +63,8 @@ struct ChatCommand: AsyncParsableCommand {
                     switch notice {
                     case .gap(let channel, _): Terminal.note("messages of \(channel) are gone from the service")
                     case .refused(let channel, let error): Terminal.note("a message to \(channel): \(error)")
-                    case .observedAddress(let address): Terminal.note("now seen as \(address)")
                     case .storageFailed(let error): Terminal.error(error)
-                    case .skipped, .published: break
+                    case .skipped, .published, .observedAddress: break
                     }
                 }
             }

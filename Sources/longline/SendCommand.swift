@@ -1,6 +1,7 @@
 import ArgumentParser
 import LonglineClient
 import LonglineWire
+import Synchronization
 
 /// Sends one message and waits until the service has it on its disk.
 struct SendCommand: AsyncParsableCommand {
@@ -34,6 +35,8 @@ struct SendCommand: AsyncParsableCommand {
         let client = try options.makeClient()
         let message = text.joined(separator: " ")
         let destination = try Destination(argument: to)
+        let trouble = LastTrouble(client)
+        defer { trouble.stop() }
         let published = try await withThrowingTaskGroup(of: Published?.self) { group in
             group.addTask {
                 try await client.connect()
@@ -52,11 +55,32 @@ struct SendCommand: AsyncParsableCommand {
         guard let published else {
             Terminal.error(
                 ClientError(
-                    .connectFailed, message: "no answer in \(timeout) s",
+                    .connectFailed, message: "no answer in \(timeout) s\(trouble.reason.map { "; \($0)" } ?? "")",
                     advice: options.state == nil
                         ? "the message is lost; --state keeps it" : "it waits in the state file"))
             throw ExitCode.failure
         }
         print("entered at \(published.position.offset)")
     }
+}
+
+/// Remembers why the last attempt to connect failed, so that a command that gives up can say it.
+private final class LastTrouble: Sendable {
+    private let latest = Mutex<String?>(nil)
+    private let watcher = Mutex<Task<Void, Never>?>(nil)
+
+    init(_ client: LonglineClient) {
+        let states = client.states
+        let task = Task { [weak self] in
+            for await state in states {
+                if case .waiting(_, let reason) = state { self?.latest.withLock { $0 = reason } }
+                if state.isConnected { self?.latest.withLock { $0 = nil } }
+            }
+        }
+        watcher.withLock { $0 = task }
+    }
+
+    var reason: String? { latest.withLock { $0 } }
+
+    func stop() { watcher.withLock { $0?.cancel() } }
 }

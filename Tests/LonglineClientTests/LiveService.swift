@@ -32,7 +32,7 @@ final class LiveService: Sendable {
             tokenKeys: [try data.signingKey().verificationKey],
             addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: port)])
         configuration.secrets = try data.secrets()
-        configuration.eventLoops = 1
+        configuration.eventLoops = 2
         configuration.logger.logLevel = .error
         let started = LonglineServer(configuration: configuration)
         try await started.start()

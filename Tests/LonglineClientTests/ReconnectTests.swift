@@ -254,6 +254,10 @@ struct MigrationTests {
         try await harness.client.connect()
         try await harness.client.simulateOutage()
         let receipt = try await harness.client.send("through the tunnel", to: .room("a"))
+        // The path is changed, the link is left, and the next attempt hears nothing either.
+        while harness.service.state.withLock({ $0.requests.count }) < 2 { await Task.yield() }
+        #expect(harness.service.state.withLock { $0.entered.isEmpty })
+        try await harness.client.endOutage()
         _ = try await receipt.acknowledged()
         let state = harness.service.state.withLock { $0 }
         #expect(state.migrations >= 1 && state.requests.count >= 2)

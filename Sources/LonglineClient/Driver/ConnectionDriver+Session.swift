@@ -58,8 +58,12 @@ extension ConnectionDriver {
         case .roomAnswered(let answer): roomAnswered(answer)
         case .refreshed(let expiry): scheduleRefresh(expiry: expiry)
         case .observedAddress(let address):
-            link?.info?.observedAddress = address
             outlets.notices.send(.observedAddress(address))
+            link?.info?.observedAddress = address
+            if let link, let info = link.info, case .connected = outlets.states.latest {
+                link.announced = info
+                publish(.connected(info))
+            }
         case .probePath: if let link { probePath(of: link) }
         case .end: assertionFailure("handled by the caller")
         }

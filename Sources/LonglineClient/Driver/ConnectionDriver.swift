@@ -87,6 +87,8 @@ final class ConnectionDriver {
     /// Service time minus this machine's, in milliseconds.
     var serverClockOffset: Int64 = 0
     var monitor: NetworkMonitor?
+    /// Tests and demonstrations only: no link of this client hears or says anything.
+    var isInOutage = false
 
     init(
         configuration: LonglineClient.Configuration, state: StoredClientState, loop: any EventLoop,
@@ -314,6 +316,7 @@ final class ConnectionDriver {
             current = nil
             attemptFailed(error)
         }
+        if isInOutage { (link.attempt as? any MobileLink)?.goSilent() }
     }
 
     var currentStatistics: ClientStatistics {
