@@ -62,7 +62,7 @@ extension QUICEngineConnection {
             stream.peerReset = true
             dropUnread(stream)
             emit(.streamReset(stream.id, code: code))
-            forgetIfDone(stream)
+            if stream.sends { forgetIfDone(stream) } else { close(stream) }
         case .stopSending(let id, let code):
             guard let stream = streams[UInt64(id)], stream.sends, !stream.isClosed, !stream.wasStopped else { return }
             stream.wasStopped = true
@@ -70,11 +70,7 @@ extension QUICEngineConnection {
             stream.owesWritable = false
             emit(.stopSending(stream.id, code: code))
         case .streamClosed(let id):
-            guard let stream = streams[UInt64(id)] else { return }
-            stream.isClosed = true
-            stream.sendBuffer = SendBuffer()
-            emit(.streamClosed(stream.id))
-            forgetIfDone(stream)
+            if let stream = streams[UInt64(id)] { close(stream) }
         case .streamWindow(let id):
             guard let stream = streams[UInt64(id)] else { return }
             stream.isBlocked = false
@@ -102,9 +98,21 @@ extension QUICEngineConnection {
         }
         stream.receiveBuffer.append(bytes, early: early && handshake == nil)
         if finished { stream.receiveBuffer.hasEnd = true }
-        guard !stream.readableReported, !bytes.isEmpty || finished else { return }
-        stream.readableReported = true
-        emit(.streamReadable(stream.id))
+        if !stream.readableReported, !bytes.isEmpty || finished {
+            stream.readableReported = true
+            emit(.streamReadable(stream.id))
+        }
+        // ngtcp2 0.12 waits for an acknowledgement of a FIN that we never send, and doesn't report this one closed.
+        if finished, !stream.sends { close(stream) }
+    }
+
+    /// Nothing more comes or goes; what was received can still be read.
+    private func close(_ stream: EngineStream) {
+        guard !stream.isClosed else { return }
+        stream.isClosed = true
+        stream.sendBuffer = SendBuffer()
+        emit(.streamClosed(stream.id))
+        forgetIfDone(stream)
     }
 
     /// Hysteresis: a writer that was stopped is woken when half of the buffer is free.

@@ -96,7 +96,10 @@ public final class QUICEndpoint: CustomReflectable {
 
     /// Lets timers act that are due.
     public func handleDeadline(now: QUICInstant) {
-        while let owner = deadlines.popDue(now: now) {
+        // First all, then each: one whose deadline stays in the past is not served twice.
+        var due: [DeadlineOwner] = []
+        while let owner = deadlines.popDue(now: now) { due.append(owner) }
+        for owner in due {
             if let connection = owner as? QUICEngineConnection {
                 connection.handleExpiry(now: now)
             } else if let closed = owner as? ClosedConnection {
