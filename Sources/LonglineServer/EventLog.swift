@@ -13,7 +13,7 @@ final class EventLog: Sendable {
         var droppedInAll: UInt64 = 0
     }
 
-    let logger: Logger
+    private let logger: Logger
     private let state: Mutex<State>
 
     init(logger: Logger, linesPerSecond: Double, now: NIODeadline) {
@@ -24,9 +24,21 @@ final class EventLog: Sendable {
     /// Log lines left out so far.
     var dropped: UInt64 { state.withLock { $0.droppedInAll } }
 
+    /// A logger with the same limit, for parts that log by themselves.
+    var limited: Logger {
+        var limited = Logger(label: logger.label) { _ in LimitedLogHandler(log: self, logger: logger) }
+        limited.logLevel = logger.logLevel
+        return limited
+    }
+
     /// Logs one line, unless there were too many.
     func log(_ level: Logger.Level, _ message: @autoclosure () -> Logger.Message, _ metadata: Logger.Metadata = [:]) {
-        guard logger.logLevel <= level else { return }
+        guard logger.logLevel <= level, admit() else { return }
+        logger.log(level: level, message(), metadata: metadata)
+    }
+
+    /// Whether one more line may be written now; says first how many were left out before it.
+    fileprivate func admit() -> Bool {
         let now = NIODeadline.now()
         let skipped: UInt64? = state.withLock { state in
             guard state.bucket.take(now: now) else {
@@ -37,8 +49,38 @@ final class EventLog: Sendable {
             defer { state.dropped = 0 }
             return state.dropped
         }
-        guard let skipped else { return }
+        guard let skipped else { return false }
         if skipped > 0 { logger.notice("log lines left out", metadata: ["lines": "\(skipped)"]) }
-        logger.log(level: level, message(), metadata: metadata)
+        return true
+    }
+}
+
+/// Passes lines on to a logger while an ``EventLog`` admits them.
+private struct LimitedLogHandler: LogHandler {
+    let log: EventLog
+    var logger: Logger
+    var metadata: Logger.Metadata = [:]
+
+    init(log: EventLog, logger: Logger) {
+        self.log = log
+        self.logger = logger
+    }
+
+    var logLevel: Logger.Level {
+        get { logger.logLevel }
+        set { logger.logLevel = newValue }
+    }
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        guard log.admit() else { return }
+        logger.log(
+            level: event.level, event.message,
+            metadata: metadata.merging(event.metadata ?? [:]) { _, line in line }, source: event.source,
+            file: event.file, function: event.function, line: event.line)
     }
 }

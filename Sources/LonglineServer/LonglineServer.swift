@@ -170,12 +170,10 @@ public final class LonglineServer: Service {
         do {
             let secrets = configuration.secrets ?? ServerSecrets(now: WallClock.milliseconds())
             let verifier = await TokenVerifier(keys: configuration.tokenKeys, tenants: configuration.tenants)
-            let authenticator = Authenticator(
-                verifier: verifier, tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys),
-                revocations: store.store, logger: configuration.logger)
             let core = ServerCore(
-                limits: configuration.limits, store: store.store, authenticator: authenticator,
-                logger: configuration.logger, time: WallClock.milliseconds)
+                limits: configuration.limits, store: store.store, verifier: verifier,
+                tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys), logger: configuration.logger,
+                time: WallClock.milliseconds)
             let runtime = try await ServerRuntime(core: core, group: group)
             let listener = try await QUICListener.bind(configuration, secrets: secrets, runtime: runtime, group: group)
             let maintenance = Task { [logger = configuration.logger] in

@@ -26,16 +26,16 @@ final class ServerCore: Sendable {
     private let storeFailures = Atomic<UInt64>(0)
 
     init(
-        limits: ServerLimits, store: any MessageStore, authenticator: Authenticator, logger: Logger,
-        time: @escaping @Sendable () -> UInt64
+        limits: ServerLimits, store: any MessageStore, verifier: TokenVerifier, tickets: ResumeTicketSealer,
+        logger: Logger, time: @escaping @Sendable () -> UInt64
     ) {
         self.limits = limits
         self.store = store
-        self.authenticator = authenticator
         self.time = time
         registry = SessionRegistry(limits: limits)
         let log = EventLog(logger: logger, linesPerSecond: limits.logLinesPerSecond, now: .now())
         self.log = log
+        authenticator = Authenticator(verifier: verifier, tickets: tickets, revocations: store, logger: log.limited)
         cursors = CursorWriter(cursors: store, delay: limits.cursorDelay) { error in
             log.log(.error, "cursors could not be written", ["error": "\(error)"])
         }

@@ -1,7 +1,12 @@
-import FoundationEssentials
 public import LonglineStore
 public import LonglineWire
 public import QUICEngine
+
+#if canImport(Musl)
+    import Musl
+#else
+    import Glibc
+#endif
 
 /// A server's folder: its store, its secrets, the key of its token signer and a development certificate.
 ///
@@ -23,15 +28,20 @@ public struct ServerDirectory: Sendable {
     /// - Throws: ``ServerError/Code/storeUnavailable``.
     public init(_ path: String) throws(ServerError) {
         self.path = path
-        for folder in [path, path + "/store"] {
-            do {
-                try FileManager.default.createDirectory(
-                    atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-            } catch {
-                throw ServerError(
-                    .storeUnavailable, message: "can't make the folder \(folder)", cause: error,
-                    advice: "name one that this user may write to")
-            }
+        try Self.make(path)
+        try Self.make(path + "/store")
+    }
+
+    /// Makes a folder and those above it.
+    private static func make(_ path: String) throws(ServerError) {
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        for count in 1...parts.count {
+            let folder = parts[..<count].joined(separator: "/")
+            guard !folder.isEmpty, mkdir(folder, 0o700) != 0, errno != EEXIST else { continue }
+            let reason = String(cString: strerror(errno))
+            throw ServerError(
+                .storeUnavailable, message: "can't make the folder \(folder): \(reason)",
+                advice: "name one that this user may write to")
         }
     }
 

@@ -98,6 +98,7 @@ extension SessionHost {
             metadata["transport"] = "\(link.kind.rawValue)"
             metadata["remote"] = "\(link.remoteAddress)"
         }
+        if sessionNumber != 0 { metadata["session"] = "\(sessionNumber)" }
         if let identity {
             metadata["tenant"] = "\(identity.tenant)"
             metadata["user"] = "\(identity.user)"

@@ -41,7 +41,8 @@ final class SessionHost: LinkHandler {
     var rooms: [RoomID: Stint] = [:]
     var roomBucket: TokenBucket?
 
-    private var sessionNumber: UInt64 = 0
+    /// Names the session in logs; 0 before the grant.
+    private(set) var sessionNumber: UInt64 = 0
     private var connect: ConnectSummary?
     private var load: WakeHistory.Load?
     /// Changes of rooms that came while the channels were loaded.
@@ -365,7 +366,9 @@ final class SessionHost: LinkHandler {
         for (channel, head) in wakes { session.logAdvanced(channel.channel, head: head, now: now) }
         for change in heldChanges where noteStint(change) { session.channelChanged(change, now: now) }
         heldChanges = []
-        core.log.log(.info, "session granted", metadata(["resumed": "\(prepared.earlier != nil)"]))
+        core.log.log(
+            .info, "session granted",
+            metadata(["resumed": "\(prepared.earlier != nil)", "agent": "\(connect?.agent ?? "")"]))
         wake()
     }
 

@@ -263,9 +263,13 @@ private let hall = identifier { try RoomID("hall") }
             _ = try await early.connect(
                 credential: .ticket(try #require(first.ticket).ticket), early: true,
                 with: early.publishFrames("first of a new outbox", to: .user(ann)))
-            #expect(store.batches.withLock { $0 }.isEmpty)
+            // The loop's batches keep their order: what had been let through would be answered before this.
+            let other = try await server.connected("bob", loop: 1)
+            try await other.publish("meanwhile", to: .user(bob))
+            #expect(store.batches.withLock { $0 } == [1])
             try await early.completeHandshake()
             _ = try await early.next { if case .published(let published) = $0 { published } else { nil } }
+            #expect(store.batches.withLock { $0 } == [1, 1])
         }
     }
 }

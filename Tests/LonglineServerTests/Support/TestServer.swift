@@ -15,18 +15,19 @@ final class TestServer: Sendable {
     private let cursorTask: Task<Void, Never>
 
     init(
-        store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2
+        store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
+        logger: Logger? = nil
     ) async throws {
         self.store = store
         group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
         issuer = try await TokenIssuer()
         let now = WallClock.milliseconds()
         let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-        let authenticator = Authenticator(
-            verifier: await TokenVerifier(keys: [issuer.key.verificationKey], tenants: nil),
-            tickets: ResumeTicketSealer(keys: ResumeTicketKeys(now: now)), revocations: store, logger: silent)
         let core = ServerCore(
-            limits: limits, store: store, authenticator: authenticator, logger: silent, time: WallClock.milliseconds)
+            limits: limits, store: store,
+            verifier: await TokenVerifier(keys: [issuer.key.verificationKey], tenants: nil),
+            tickets: ResumeTicketSealer(keys: ResumeTicketKeys(now: now)), logger: logger ?? silent,
+            time: WallClock.milliseconds)
         runtime = try await ServerRuntime(core: core, group: group)
         cursorTask = Task { await core.cursors.run() }
     }
