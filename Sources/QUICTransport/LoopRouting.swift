@@ -65,7 +65,8 @@ final class LoopRoutes: Sendable {
     /// or 0-RTT packet may carry an ID that the client drew; it stays on the loop that the kernel's hash chose, where
     /// the rest of its flight goes too.
     static func workerID(of datagram: UnsafeRawBufferPointer) -> UInt8? {
-        guard let first = datagram.first, first & 0x40 != 0 else { return nil }
+        // The fixed bit says nothing: peers may grease it (RFC 9287).
+        guard let first = datagram.first else { return nil }
         let isLong = first & 0x80 != 0
         // RFC 9000 section 17.2.4; version 2 numbers its types differently, so it isn't steered.
         if isLong, first & 0x30 != 0x20 { return nil }

@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -193,5 +194,31 @@ struct EndpointTests {
         _ = try await first.closed()
         await listener.shutdownGracefully()
         try await group.shutdownGracefully()
+    }
+
+    @Test("A key log gets a connection's secrets, one line each, and only where it was asked for")
+    func keyLog() async throws {
+        let path = "/tmp/longline-keys-\(UInt64.random(in: 0...UInt64.max)).log"
+        defer { unlink(path) }
+        let file = try KeyLogFile(path: path)
+        try await withPair(serve: echo) { client, listener, loop in
+            _ = try await client.connect(to: listener, on: loop)
+            #expect(try text(of: path).isEmpty)
+            var configuration = clientConfiguration()
+            configuration.keyLog = { file.append($0) }
+            _ = try await client.connect(to: listener, configuration, on: loop)
+        }
+        let lines = try text(of: path).split(separator: "\n")
+        for label in ["CLIENT_HANDSHAKE_TRAFFIC_SECRET ", "SERVER_TRAFFIC_SECRET_0 "] {
+            #expect(lines.contains { $0.hasPrefix(label) })
+        }
+    }
+
+    private func text(of path: String) throws -> String {
+        let file = try #require(fopen(path, "r"))
+        defer { fclose(file) }
+        var bytes = [UInt8](repeating: 0, count: 64 << 10)
+        let count = fread(&bytes, 1, bytes.count, file)
+        return String(decoding: bytes[..<count], as: UTF8.self)
     }
 }
