@@ -12,6 +12,8 @@ typedef struct llq_message_filter {
     uint8_t header[4];
     uint8_t header_length;
     uint32_t remaining;
+    uint32_t body_offset;
+    uint32_t lifetime; // of a NewSessionTicket: the body's first four bytes
     bool finished; // TLS Finished went by
 } llq_message_filter;
 

@@ -43,6 +43,10 @@ int llq_filter_messages(llq_conn *conn, ngtcp2_encryption_level level, const uin
     while (length > 0) {
         if (filter->remaining > 0) {
             size_t part = filter->remaining < length ? filter->remaining : length;
+            for (size_t i = 0; i < part && filter->body_offset < 4; i++, filter->body_offset++)
+                filter->lifetime = filter->lifetime << 8 | data[i];
+            // GnuTLS hands its hook only what it has left over of the message, so the lifetime is read here.
+            if (index == 2 && filter->body_offset == 4) conn->ticket_lifetime = filter->lifetime;
             filter->remaining -= (uint32_t)part;
             data += part;
             length -= part;
@@ -57,6 +61,7 @@ int llq_filter_messages(llq_conn *conn, ngtcp2_encryption_level level, const uin
         }
         if (filter->header_length == 4) {
             filter->header_length = 0;
+            filter->body_offset = filter->lifetime = 0;
             filter->remaining =
                 (uint32_t)filter->header[1] << 16 | (uint32_t)filter->header[2] << 8 | filter->header[3];
             // GnuTLS holds a message in memory until it is complete.

@@ -41,12 +41,8 @@ static int on_ticket(gnutls_session_t session, unsigned type, unsigned when, uns
     llq_conn *conn = conn_of(session);
     (void)type;
     (void)when;
-    if (!incoming) return 0;
-    if (message && message->size >= 4) {
-        const uint8_t *p = message->data;
-        conn->ticket_lifetime = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-    }
-    llq_emit_simple(conn, LLQ_EVENT_TICKET);
+    (void)message;
+    if (incoming) llq_emit_simple(conn, LLQ_EVENT_TICKET);
     return 0;
 }
 
