@@ -99,6 +99,29 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    /// The message commits, and wakes, after the recipient's channels were read and before its session listens.
+    @Test(arguments: [0, 1]) func whatCommitsDuringAConnectIsDelivered(loop: Int) async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            _ = try await server.connected("bob", "tablet", loop: loop)
+            let request = AppendRequest(
+                device: DeviceKey(tenant: TokenIssuer.tenant, user: bob, device: try DeviceID("tablet")),
+                producer: ProducerID(high: 1, low: 1), channel: .user(bob),
+                publish: Publish(
+                    id: 1, tag: 1, after: 0, recipient: nil, timeToLive: 0, payload: ByteBuffer(string: "just now")))
+            let publisher = server.runtime.loops[0]
+            store.set { faults in
+                faults.afterEntitlements = {
+                    guard case .entered(let published, _, _) = await store.append([request]).first else { return }
+                    let key = ChannelKey(tenant: TokenIssuer.tenant, channel: .user(bob))
+                    try? await publisher.submit { $0.publishWakes([key: published.position]) }
+                }
+            }
+            let phone = try await server.connected("bob", "phone", loop: loop)
+            #expect(try await phone.text(.user(bob)) == "just now")
+        }
+    }
+
     // MARK: Rooms
 
     @Test func joiningReachesTheUsersOtherDeviceAndLeavingEndsIt() async throws {

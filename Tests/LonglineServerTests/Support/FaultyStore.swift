@@ -11,6 +11,8 @@ final class FaultyStore: MessageStore {
         var reads: StoreError?
         /// Reads of entitlements throw this.
         var entitlements: StoreError?
+        /// Runs, once, when entitlements were read and before they are answered.
+        var afterEntitlements: (@Sendable () async -> Void)?
     }
 
     let inner = InMemoryStore()
@@ -44,7 +46,13 @@ final class FaultyStore: MessageStore {
 
     func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement] {
         if let error = current.entitlements { throw error }
-        return try await inner.entitlements(of: user, in: tenant)
+        let answer = try await inner.entitlements(of: user, in: tenant)
+        let hook = faults.withLock { faults in
+            defer { faults.afterEntitlements = nil }
+            return faults.afterEntitlements
+        }
+        await hook?()
+        return answer
     }
 
     func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position? {
