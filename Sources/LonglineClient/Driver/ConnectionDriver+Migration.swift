@@ -34,6 +34,7 @@ extension ConnectionDriver {
         // The transport tells it twice: when the path changed, and to whoever asked for the move.
         if local != info.localAddress || remote != info.remoteAddress {
             session.pathChanged(now: clock.now())
+            askForAddress(on: link)
             statistics.migrations += 1
             info.localAddress = local
             info.remoteAddress = remote
@@ -46,6 +47,17 @@ extension ConnectionDriver {
         }
         link.announced = info
         pump()
+    }
+
+    /// Asks once more which address the service sees: it believes a new one only after it validated the path itself
+    /// (RFC 9000 section 9.3), and the first answer may come before that.
+    private func askForAddress(on link: DriverLink) {
+        let roundTrip = link.mobile?.linkStatistics?.smoothedRTT ?? .zero
+        _ = schedule(in: TimeAmount(max(.milliseconds(100), roundTrip * 3))) { driver in
+            guard driver.current === link else { return }
+            driver.session.pathChanged(now: driver.clock.now())
+            driver.pump()
+        }
     }
 
     /// The session got no answer on this path: a new local port first (a NAT may have forgotten the old one), then a
