@@ -36,7 +36,7 @@ extension QUICEngineConnection {
             endpoint.addRoute(id, to: self)
         case .localIDRemoved(let id):
             localIDs.remove(id)
-            endpoint.removeRoute(id)
+            endpoint.removeRoute(id, of: self)
         case .peerResetToken(let token, let active):
             if active { learn(resetToken: token) } else { forget(resetToken: token) }
         case .statelessReset: gotStatelessReset = true

@@ -236,7 +236,23 @@ public final class QUICEndpoint: CustomReflectable {
     }
 
     func addRoute(_ id: ConnectionID, to connection: QUICEngineConnection) { routes[id] = .connection(connection) }
-    func removeRoute(_ id: ConnectionID) { routes[id] = nil }
+
+    /// A peer that moved retires an ID while packets that it sent with it may still be on their way, on a slower path or in
+    /// another loop's queue. A stateless reset for one of them would end the living connection, so they are dropped
+    /// without an answer for a while.
+    func removeRoute(_ id: ConnectionID, of connection: QUICEngineConnection) {
+        guard let shim = connection.shim else {
+            routes[id] = nil
+            return
+        }
+        let retired = ClosedConnection(ids: [id], packet: nil)
+        routes[id] = .closed(retired)
+        let period = max(3 * llq_conn_pto(shim), Self.retiredIDLinger)
+        deadlines.set(connection.now.advanced(byNanoseconds: period), for: retired)
+    }
+
+    /// Nanoseconds; above what a loaded machine holds a packet up.
+    private static let retiredIDLinger: UInt64 = 1_000_000_000
 
     func addResetToken(_ token: [UInt8], for connection: QUICEngineConnection) { resetTokenOwners[token] = connection }
     func removeResetToken(_ token: [UInt8]) { resetTokenOwners[token] = nil }
