@@ -7,7 +7,7 @@ extension ClientSession {
 
     /// Before CONNECTED: lanes may overtake it, so what they carry is held.
     mutating func receivedEarly(_ frame: Frame, lane: LaneID, now: NIODeadline) {
-        guard lane == .control else { return hold(.frame(frame, lane: lane, early: false), now: now) }
+        guard lane == .control else { return hold(.frame(frame, lane: lane), now: now) }
         switch frame {
         case .connected(let connected): accept(connected, now: now)
         case .close(let close): end(SessionEnd(close: close, byServer: true), tellPeer: false)
@@ -38,7 +38,7 @@ extension ClientSession {
         claimUnknownCursors(connected.channels, now: now)
         while phase == .connected, let item = held.next() {
             switch item {
-            case .frame(let frame, let lane, _): process(frame, lane: lane, now: now)
+            case .frame(let frame, let lane): process(frame, lane: lane, now: now)
             case .finished(let lane): processFinished(lane, now: now)
             }
         }

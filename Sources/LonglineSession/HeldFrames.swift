@@ -4,7 +4,7 @@ import NIOCore
 /// What arrived before it may be read: frames and ends of lanes in their order, bounded in bytes.
 struct HeldFrames {
     enum Item {
-        case frame(Frame, lane: LaneID, early: Bool)
+        case frame(Frame, lane: LaneID)
         case finished(LaneID)
     }
 
@@ -41,7 +41,7 @@ struct HeldFrames {
 
     private static func cost(_ item: Item) -> Int {
         switch item {
-        case .frame(let frame, _, _): FrameCost.of(frame)
+        case .frame(let frame, _): FrameCost.of(frame)
         case .finished: FrameCost.overhead
         }
     }

@@ -17,6 +17,7 @@ extension ServerSession {
             return violated(.versionUnsupported, "no protocol version in common", now: now)
         }
         producer = connect.producer
+        connectNumber = connect.connectNumber
         phase = .authenticating(connect, version: version)
         actions.append(.authenticate(connect))
     }
@@ -54,12 +55,7 @@ extension ServerSession {
         if let ticket = grant.ticket { actions.append(.send(.ticket(ticket), lane: .control)) }
         establish(now: now)
         for channel in grant.channels { advance(channel.channel, now: now) }
-        while case .up = phase, let item = held.next() {
-            switch item {
-            case .frame(let frame, let lane, let early): process(frame, lane: lane, early: early, now: now)
-            case .finished(let lane): processFinished(lane, now: now)
-            }
-        }
+        processHeld(now: now)
     }
 
     /// Answers ``ServerAction/authenticate(_:)`` or ``ServerAction/refresh(token:)`` with a refusal, which closes.

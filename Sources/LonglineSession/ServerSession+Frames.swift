@@ -6,7 +6,7 @@ extension ServerSession {
     /// Requests of the control lane kept for the end of the handshake.
     private static let maximumDeferredRequests = 64
 
-    mutating func process(_ frame: Frame, lane: LaneID, early: Bool, now: NIODeadline) {
+    mutating func process(_ frame: Frame, lane: LaneID, now: NIODeadline) {
         if lane == .control { return processControl(frame, now: now) }
         do throws(InboundLanes.Problem) {
             switch frame {

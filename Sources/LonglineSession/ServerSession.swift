@@ -36,6 +36,7 @@ public struct ServerSession: Sendable {
     var handshakeComplete = false
     var isEstablished = false
     var producer: ProducerID?
+    var connectNumber: UInt64 = 0
     /// Who it is, once authenticated.
     public internal(set) var identity: SessionIdentity?
 
@@ -113,9 +114,11 @@ public struct ServerSession: Sendable {
             connectReceived(connect, early: early, now: now)
         case .waiting, .deferred, .authenticating:
             if case .close = frame, lane == .control { return end(Close(code: .normal), tellPeer: false) }
-            hold(.frame(frame, lane: lane, early: early), now: now)
+            hold(.frame(frame, lane: lane), now: now)
+        case .up where lane != .control && holdsLanes:
+            hold(.frame(frame, lane: lane), now: now)
         case .up:
-            process(frame, lane: lane, early: early, now: now)
+            process(frame, lane: lane, now: now)
         }
     }
 
@@ -129,6 +132,8 @@ public struct ServerSession: Sendable {
         switch phase {
         case .closed:
             return
+        case .up where lane != .control && holdsLanes:
+            hold(.finished(lane), now: now)
         case .up:
             processFinished(lane, now: now)
         case .waiting, .deferred, .authenticating:
@@ -145,6 +150,7 @@ public struct ServerSession: Sendable {
         handshakeComplete = true
         if case .deferred(let connect) = phase { authenticate(connect, now: now) }
         establish(now: now)
+        processHeld(now: now)
     }
 
     /// Link back-pressure on one of the server's lanes: nothing is read for a lane that isn't writable.
@@ -205,6 +211,20 @@ public struct ServerSession: Sendable {
         readQueue.removeAll()
         roomRequests.removeAll()
         failedReads.removeAll()
+    }
+
+    /// Whether lanes wait for the handshake although CONNECT is accepted: the ledger has nothing yet by which it could know
+    /// a replay of a producer's first connect.
+    private var holdsLanes: Bool { !handshakeComplete && connectNumber <= 1 }
+
+    /// Reads what was held, once it may be read.
+    mutating func processHeld(now: NIODeadline) {
+        while case .up = phase, !holdsLanes, let item = held.next() {
+            switch item {
+            case .frame(let frame, let lane): process(frame, lane: lane, now: now)
+            case .finished(let lane): processFinished(lane, now: now)
+            }
+        }
     }
 
     private mutating func hold(_ item: HeldFrames.Item, now: NIODeadline) {

@@ -1,0 +1,299 @@
+import LonglineSession
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import Testing
+
+/// One device seen from itself: a frame in, actions out.
+@Suite("Client session")
+struct ClientSessionTests {
+    private let now = Fixture.start
+    private let lane = LaneID(rawValue: 1)
+    private let ticket = Credential.ticket(ByteBuffer(string: "t"))
+
+    private func session(
+        cursors: [ChannelID: Position] = [:], _ change: (inout ClientSessionConfiguration) -> Void = { _ in }
+    ) -> ClientSession {
+        var configuration = ClientSessionConfiguration()
+        change(&configuration)
+        return ClientSession(
+            configuration: configuration, producer: Fixture.producer, cursors: cursors, cursorVersion: 4)
+    }
+
+    private func open(
+        _ session: inout ClientSession, _ credential: Credential? = nil, outbox: [OutboxRow] = [],
+        supportsPathChange: Bool = false
+    ) -> [ClientAction] {
+        session.linkOpened(
+            credential: credential ?? ticket, connectNumber: 1, supportsPathChange: supportsPathChange, outbox: outbox,
+            now: now)
+        return session.drain()
+    }
+
+    private func receive(
+        _ frame: Frame, on lane: LaneID = .control, _ session: inout ClientSession, at time: NIODeadline? = nil
+    ) -> [ClientAction] {
+        session.received(frame, lane: lane, now: time ?? now)
+        return session.drain()
+    }
+
+    /// A session that is connected, with a server's lane open for the inbox.
+    private func connected(
+        cursors: [ChannelID: Position] = [:], outbox: [OutboxRow] = [], supportsPathChange: Bool = false,
+        window: UInt64 = 1 << 20, _ change: (inout ClientSessionConfiguration) -> Void = { _ in }
+    ) -> ClientSession {
+        var session = session(cursors: cursors, change)
+        _ = open(&session, outbox: outbox, supportsPathChange: supportsPathChange)
+        _ = receive(.connected(Fixture.connected(window: window)), &session)
+        _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), on: lane, &session)
+        return session
+    }
+
+    private func deliver(_ offset: Offset, after previous: Offset) -> Frame {
+        .deliver(Deliver(entry: Fixture.entry(offset, after: previous), redelivered: false))
+    }
+
+    // MARK: Connect
+
+    @Test("With a ticket the waiting publishes leave behind CONNECT; with a token they wait for CONNECTED")
+    func firstFlight() {
+        let rows = [Fixture.row(1), Fixture.row(2, after: 1)]
+        var session = session()
+        let early = open(&session, outbox: rows)
+        guard case .connect = early.frames.first else { return #expect(Bool(false), "CONNECT goes first") }
+        #expect(early.publishes.map(\.id) == [1, 2])
+
+        session = self.session()
+        #expect(open(&session, .token("x"), outbox: rows).publishes.isEmpty)
+        #expect(receive(.connected(Fixture.connected()), &session).publishes.map(\.id) == [1, 2])
+    }
+
+    @Test("The first flight is bounded, and the rest follows CONNECTED")
+    func earlyBytes() {
+        let rows = (UInt64(1)...100).map { Fixture.row($0, after: $0 - 1, bytes: 2_000) }
+        var session = session()
+        let early = open(&session, outbox: rows).publishes.count
+        #expect(early == (64 * 1024 - 128) / 2_128)
+        #expect(receive(.connected(Fixture.connected()), &session).publishes.count == 100 - early)
+    }
+
+    @Test("CONNECT carries the cursors that moved since the version it names")
+    func cursors() {
+        let place = Position(epoch: Fixture.epoch, offset: 3)
+        var session = session(cursors: [Fixture.inbox: place])
+        func sent(_ actions: [ClientAction]) -> [ChannelPosition]? {
+            if case .connect(let connect) = actions.frames.first { connect.cursors } else { nil }
+        }
+        #expect(sent(open(&session)) == [ChannelPosition(channel: Fixture.inbox, position: place)])
+        _ = receive(.connected(Fixture.connected()), &session)
+        session.linkClosed(now: now)
+        #expect(sent(open(&session)) == [])
+        _ = receive(.connected(Fixture.connected()), &session)
+        _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), on: lane, &session)
+        _ = receive(deliver(5, after: 3), on: lane, &session)
+        session.confirm(channel: Fixture.inbox, position: Position(epoch: Fixture.epoch, offset: 5), now: now)
+        session.linkClosed(now: now)
+        #expect(sent(open(&session))?.map(\.position.offset) == [5])
+    }
+
+    @Test("Lanes that overtake CONNECTED are held; other control frames before it end the link")
+    func holds() {
+        var session = session()
+        _ = open(&session)
+        #expect(receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: 7)), on: lane, &session).isEmpty)
+        #expect(receive(deliver(3, after: 0), on: lane, &session).isEmpty)
+        let actions = receive(.connected(Fixture.connected()), &session)
+        guard case .connected = actions.first else { return #expect(Bool(false), "connected goes first") }
+        #expect(actions.delivered == [3])
+        session.linkClosed(now: now)
+        _ = open(&session)
+        #expect(receive(.pong(Pong(nonce: 1, observedAddress: "")), &session).endCode == .unexpectedFrame)
+    }
+
+    @Test("No answer to CONNECT ends the link; what the server says of it is passed on")
+    func noAnswer() {
+        var session = session()
+        var random = SeededRandom(seed: 1)
+        _ = open(&session)
+        session.deadlineReached(now: now + .seconds(15), random: &random)
+        #expect(session.drain().endCode == .connectTimeout)
+        session.linkClosed(now: now)
+        _ = open(&session)
+        let close = Close(code: .ticketRejected, reason: "r")
+        let actions = receive(.close(close), &session)
+        #expect(actions.frames.isEmpty)
+        guard case .end(let end) = actions.first else { return #expect(Bool(false)) }
+        #expect(end == SessionEnd(close: close, byServer: true))
+        #expect(receive(.connected(Fixture.connected()), &session).isEmpty)
+    }
+
+    @Test("Where the server remembers a place that this device has not, the next CONNECT claims the beginning")
+    func restored() {
+        var session = session()
+        _ = open(&session)
+        let answer = ChannelAnswer(
+            channel: Fixture.inbox, head: Position(epoch: Fixture.epoch, offset: 9), recovery: .recovered)
+        #expect(receive(.connected(Fixture.connected([answer])), &session).endCode == .normal)
+        session.linkClosed(now: now)
+        guard case .connect(let connect) = open(&session).frames.first else { return #expect(Bool(false)) }
+        #expect(connect.cursors.map(\.position) == [Position(epoch: Fixture.epoch, offset: 0)])
+    }
+
+    // MARK: Receiving
+
+    @Test("Duplicates are dropped, continuations accepted")
+    func chain() {
+        var session = connected()
+        #expect(receive(deliver(3, after: 0), on: lane, &session).delivered == [3])
+        #expect(receive(deliver(3, after: 0), on: lane, &session).delivered.isEmpty)
+        #expect(receive(deliver(7, after: 3), on: lane, &session).delivered == [7])
+        session.linkClosed(now: now)
+        _ = open(&session)
+        _ = receive(.connected(Fixture.connected()), &session)
+        _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), on: lane, &session)
+        #expect(receive(deliver(7, after: 3), on: lane, &session).delivered.isEmpty)
+        #expect(receive(deliver(8, after: 7), on: lane, &session).delivered == [8])
+    }
+
+    @Test("A hole ends the link; at the same place again it is told as a loss")
+    func hole() {
+        var session = connected()
+        #expect(receive(deliver(9, after: 5), on: lane, &session).endCode == .internalError)
+        session.linkClosed(now: now)
+        guard case .connect(let connect) = open(&session).frames.first else { return #expect(Bool(false)) }
+        #expect(connect.cursors.map(\.position.offset) == [0])
+        _ = receive(.connected(Fixture.connected()), &session)
+        _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), on: lane, &session)
+        let actions = receive(deliver(9, after: 5), on: lane, &session)
+        #expect(actions.gaps == [Gap(from: Position(epoch: Fixture.epoch, offset: 0), first: 5)])
+        #expect(actions.delivered == [9])
+    }
+
+    @Test("ACK leaves after the app confirmed: after a number of entries, or a delay")
+    func acknowledges() {
+        var session = connected { $0.acknowledgeEvery = 2 }
+        var random = SeededRandom(seed: 1)
+        for offset in UInt64(1)...3 {
+            #expect(receive(deliver(offset, after: offset - 1), on: lane, &session).acknowledged.isEmpty)
+        }
+        func confirm(_ offset: Offset, epoch: Epoch = Fixture.epoch) -> [Offset] {
+            session.confirm(channel: Fixture.inbox, position: Position(epoch: epoch, offset: offset), now: now)
+            return session.drain().acknowledged
+        }
+        #expect(confirm(1).isEmpty)
+        #expect(confirm(2) == [2])
+        #expect(confirm(2).isEmpty)
+        #expect(confirm(9).isEmpty, "what was never received can't be confirmed")
+        #expect(confirm(3, epoch: 5).isEmpty)
+        #expect(confirm(3).isEmpty)
+        session.deadlineReached(now: now + .milliseconds(100), random: &random)
+        #expect(session.drain().acknowledged == [3])
+    }
+
+    @Test("A skip is confirmed by itself, once nothing before it waits for the app")
+    func skips() {
+        var session = connected { $0.acknowledgeEvery = 1 }
+        let skip = Frame.skip(Skip(previous: 0, to: 4, reason: .expired))
+        #expect(receive(skip, on: lane, &session).acknowledged == [4])
+        _ = receive(deliver(5, after: 4), on: lane, &session)
+        #expect(receive(.skip(Skip(previous: 5, to: 8, reason: .expired)), on: lane, &session).acknowledged.isEmpty)
+        session.confirm(channel: Fixture.inbox, position: Position(epoch: Fixture.epoch, offset: 5), now: now)
+        #expect(session.drain().acknowledged == [8])
+    }
+
+    @Test("An acknowledgement needs a lane of its epoch, which waits for the answers on the old one")
+    func changesLane() {
+        var session = session { $0.acknowledgeEvery = 1 }
+        _ = open(&session, outbox: [Fixture.row(1)])
+        _ = receive(.connected(Fixture.connected()), &session)
+        _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), on: lane, &session)
+        _ = receive(deliver(3, after: 0), on: lane, &session)
+        session.confirm(channel: Fixture.inbox, position: Position(epoch: Fixture.epoch, offset: 3), now: now)
+        #expect(session.drain().acknowledged.isEmpty)
+        #expect(session.enqueue(Fixture.row(2, after: 1), now: now))
+        #expect(session.drain().publishes.isEmpty)
+        let published = Published(id: 1, position: Position(epoch: Fixture.epoch, offset: 3), time: 0)
+        let actions = receive(.published(published), on: lane, &session)
+        #expect(actions.acknowledged == [3])
+        #expect(actions.publishes.map(\.id) == [2])
+        let finished = actions.contains { if case .finishLane(lane) = $0 { true } else { false } }
+        #expect(finished)
+        #expect(actions.frames.first == .lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)))
+    }
+
+    // MARK: Heartbeat
+
+    @Test("A quiet link is asked after a drawn time; no answer is a probe where the path can change, and then the end")
+    func heartbeat() {
+        var session = connected(supportsPathChange: true)
+        var random = SeededRandom(seed: 3)
+        _ = session.drain()
+        var pinged: NIODeadline?
+        var probed: NIODeadline?
+        var ended: NIODeadline?
+        while let deadline = session.nextDeadline, ended == nil {
+            session.deadlineReached(now: deadline, random: &random)
+            let actions = session.drain()
+            if actions.pings > 0, pinged == nil { pinged = deadline }
+            if actions.contains(where: { if case .probePath = $0 { true } else { false } }) { probed = deadline }
+            if actions.endCode != nil { ended = deadline }
+        }
+        #expect((now + .seconds(15)...now + .seconds(30)).contains(pinged ?? now))
+        #expect(probed == pinged.map { $0 + .seconds(5) })
+        #expect(ended == probed.map { $0 + .seconds(5) })
+    }
+
+    @Test("Only what is received proves life")
+    func proofOfLife() {
+        var session = connected()
+        var random = SeededRandom(seed: 3)
+        _ = session.drain()
+        for step in Int64(0)..<5 {
+            _ = session.enqueue(Fixture.row(UInt64(step) + 1, after: UInt64(step)), now: now + .seconds(step))
+            session.deadlineReached(now: now + .seconds(step), random: &random)
+        }
+        #expect(session.drain().endCode == nil)
+        session.deadlineReached(now: now + .seconds(5), random: &random)
+        #expect(session.drain().endCode == .idle)
+    }
+
+    @Test("A quiet lane is finished with a heartbeat, unless a publish on it has no answer", arguments: [false, true])
+    func finishesLane(answered: Bool) {
+        var session = connected(outbox: [Fixture.row(1)]) { $0.laneIdleTime = .seconds(1) }
+        var random = SeededRandom(seed: 3)
+        let published = Published(id: 1, position: Position(epoch: Fixture.epoch, offset: 3), time: 0)
+        if answered { session.received(.published(published), lane: lane, now: now) }
+        session.packetReceived(now: now)
+        var actions = session.drain()
+        while actions.pings == 0, let deadline = session.nextDeadline {
+            session.deadlineReached(now: deadline, random: &random)
+            actions = session.drain()
+        }
+        #expect(actions.contains { if case .finishLane = $0 { true } else { false } } == answered)
+    }
+
+    @Test("The address that the server sees is passed on when it changes")
+    func observedAddress() {
+        var session = connected()
+        _ = session.drain()
+        #expect(receive(.pong(Pong(nonce: 1, observedAddress: "192.0.2.1:1")), &session).isEmpty)
+        let actions = receive(.pong(Pong(nonce: 1, observedAddress: "192.0.2.1:9")), &session)
+        guard case .observedAddress("192.0.2.1:9") = actions.first else { return #expect(Bool(false)) }
+    }
+
+    // MARK: A used-up producer
+
+    @Test("A new producer is asked for once all that was sent is resolved, and nothing new is sent before")
+    func renews() {
+        var session = connected(outbox: [Fixture.row(1), Fixture.row(2, after: 1)])
+        _ = session.drain()
+        let first = receive(.refused(Refused(id: 1, code: .idReused)), on: lane, &session)
+        #expect(first.endCode == nil)
+        #expect(session.enqueue(Fixture.row(3, after: 2), now: now))
+        #expect(session.drain().publishes.isEmpty)
+        let published = Published(id: 2, position: Position(epoch: Fixture.epoch, offset: 3), time: 0)
+        let actions = receive(.published(published), on: lane, &session)
+        #expect(actions.contains { if case .renewProducer = $0 { true } else { false } })
+        #expect(actions.endCode == .normal)
+    }
+}
