@@ -85,8 +85,8 @@ struct ChannelSenderTests {
     @Test("Nothing beyond the leave entry, and the end of one stay goes before the next")
     func stays() {
         var sender = ChannelSender(Fixture.channel(head: 9, cursor: cursor(2)))
-        #expect(!sender.change(Fixture.channel(head: 9, upTo: 5)))
-        #expect(!sender.change(Fixture.channel(head: 9, after: 7)))
+        #expect(sender.change(Fixture.channel(head: 9, upTo: 5)) == false)
+        #expect(sender.change(Fixture.channel(head: 9, after: 7)) == false)
         _ = sender.startRead(window: 1_000, readBytes: 1_000)
         guard case .send(let frames) = sender.take(Fixture.page([4, 5, 8], after: 2, head: 9), window: 1_000) else {
             return #expect(Bool(false))
