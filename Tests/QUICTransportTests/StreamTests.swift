@@ -101,6 +101,8 @@ struct StreamTests {
         try await withPair { connection in
             for try await stream in connection.inboundStreams {
                 do {
+                    _ = try await stream.read()
+                    try await stream.write(ByteBuffer(string: "go"))
                     _ = try await stream.collect()
                 } catch let error as QUICTransportError {
                     #expect(error.code == .streamReset)
@@ -114,6 +116,7 @@ struct StreamTests {
             let connection = try await client.connect(to: listener, on: loop)
             let stream = try await connection.openStream()
             try await stream.write(ByteBuffer(string: "half"))
+            #expect(try await stream.read() == ByteBuffer(string: "go"))
             stream.reset(code: 42)
             #expect(try await seen.next() == 42)
             let error = await #expect(throws: QUICTransportError.self) { _ = try await stream.collect() }
