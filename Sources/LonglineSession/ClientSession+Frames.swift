@@ -27,7 +27,7 @@ extension ClientSession {
         connectBy = nil
         limits = connected.limits
         observedAddress = connected.observedAddress
-        takeCursorVersion(connected.cursorVersion)
+        takeCursorVersion(connected)
         let policy = configuration.heartbeat
         heartbeat = Heartbeat(
             policy: policy,
@@ -45,15 +45,25 @@ extension ClientSession {
         publishAll(now: now)
     }
 
-    private mutating func takeCursorVersion(_ version: UInt64) {
-        if version < cursorVersion {
+    /// The server knows the cursors that CONNECT carried. One that had missed entries is said again on the next link all
+    /// the same: a server whose own cursor is further ahead (this device was restored from a backup) would go on from there,
+    /// and what was not received yet would never come.
+    private mutating func takeCursorVersion(_ connected: Connected) {
+        if connected.cursorVersion < cursorVersion {
             // The server's record is an older one: it has to learn everything again.
             movedCursors = Set(cursors.keys)
         }
-        for (channel, position) in connectCursors where channels[channel]?.receiver.claim == position {
+        let heads = Dictionary(
+            connected.channels.map { ($0.channel, $0.head) }, uniquingKeysWith: { first, _ in first })
+        for (channel, position) in connectCursors {
+            guard let receiver = channels[channel]?.receiver, receiver.claim == position else { continue }
+            if let head = heads[channel], let last = receiver.last, last.epoch == head.epoch, last.offset < head.offset
+            {
+                continue
+            }
             movedCursors.remove(channel)
         }
-        cursorVersion = version
+        cursorVersion = connected.cursorVersion
     }
 
     /// A device restored from a backup may have no place in a channel where the server remembers one: nothing that lies

@@ -78,6 +78,15 @@ struct PublishQueueTests {
         #expect(takeAll(&queue, at: now).map(\.after) == [4])
     }
 
+    @Test("A row that was not sent yet steps over the one given up before it")
+    func stepsOver() {
+        var queue = queue([4, 5, 6])
+        #expect(take(&queue, limit: 2) == [4, 5])
+        #expect(queue.published(4) == true)
+        #expect(refuse(&queue, 5, .payloadTooLarge) == .givenUp)
+        #expect(takeAll(&queue, at: now).map(\.after) == [4])
+    }
+
     @Test("Rows given up in an earlier process are stepped over by the ledger's last ID")
     func rewinds() {
         var queue = PublishQueue()

@@ -276,6 +276,9 @@ final class ModelServer {
                         time: scheduler.milliseconds)
                 ))
         }
+        for (append, outcome) in outcomes where append.hosted.link.isReplay {
+            if case .published = outcome { simulation.checker.enteredByReplay(append.publish.payload) }
+        }
         for (append, outcome) in outcomes { answer(append, outcome) }
         wake(Set(batch.map(\.channel)))
     }

@@ -89,7 +89,7 @@ public final class SessionSimulation {
         scheduler.run(until: end, limit: Self.maximumEvents)
         isCalm = true
         server.refusesAppends = 0
-        if !scheduler.run(until: end + .seconds(25), limit: Self.maximumEvents) {
+        if !scheduler.run(until: end + .seconds(60), limit: Self.maximumEvents) {
             checker.violation("the sessions don't come to rest")
         }
         checker.finish(devices: devices.map { ($0.device, $0.user) }, store: store)
@@ -186,6 +186,7 @@ public final class SessionSimulation {
         counts.replays += 1
         let flight = heard[Int(pick(0...Int64(heard.count - 1)))].firstFlight
         let link = makeLink(isEarly: true, hasStreams: true)
+        link.isReplay = true
         server.accept(link)
         for (frame, lane) in flight { link.send(frame, lane: lane, from: .client) }
         scheduler.after(.seconds(2)) {
