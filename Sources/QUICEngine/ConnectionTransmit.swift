@@ -26,7 +26,15 @@ extension QUICEngineConnection {
                 true
             )
         }
+        let pings = owesPing
+        // ngtcp2 has no call for a PING; a keep-alive that is due at once makes one.
+        if pings { llq_conn_set_keep_alive(shim, 1) }
         let (run, more) = fill(buffer, shim: shim)
+        if pings, self.shim != nil {
+            llq_conn_set_keep_alive(shim, settings.keepAliveInterval?.nanoseconds ?? 0)
+            // Without a packet, pacing holds it back.
+            owesPing = run == nil
+        }
         llq_conn_update_tx_time(shim, self.now.nanoseconds)
         processNotes()
         guard pendingClose != nil, self.shim != nil else { return (run, more) }

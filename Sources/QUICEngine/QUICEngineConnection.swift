@@ -56,6 +56,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// A packet that didn't fit the GSO run it was made for; it goes first next time.
     var heldPacket: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
     var isScheduled = false
+    /// `ping` was called and no packet was written since.
+    var owesPing = false
     /// When `handleExpiry` was last called.
     private var expiryHandled: QUICInstant?
     /// `close` was called; what is buffered goes out as far as it may, then CONNECTION_CLOSE.
@@ -145,6 +147,15 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         let started = llq_conn_update_key(shim, self.now.nanoseconds) == 0
         afterInput()
         return started
+    }
+
+    /// Sends a packet that the peer must acknowledge, whatever else there is to send: shows the peer where we are now, and
+    /// whether the path lives. Does nothing before the handshake is complete.
+    public func ping(now: QUICInstant) {
+        guard shim != nil, !isClosed, handshake != nil else { return }
+        advance(to: now)
+        owesPing = true
+        endpoint.schedule(self)
     }
 
     /// Present numbers.

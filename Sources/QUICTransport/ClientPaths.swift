@@ -317,10 +317,7 @@ final class ClientPaths {
                 QUICTransportError(.pathChangeFailed, "there is no socket yet", advice: "Try after the first packet."))
             return
         }
-        let rebound = current.rebind()
-        rebound.cascade(to: promise)
-        // A keep-alive or queued data shows the server the new address; nothing else has to happen here.
-        rebound.assumeIsolated().whenSuccess { self.driver.needsTick() }
+        current.rebind().cascade(to: promise)
     }
 
     /// From now on the connection's sockets drop everything, in both directions.

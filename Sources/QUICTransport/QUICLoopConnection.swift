@@ -210,6 +210,14 @@ public final class QUICLoopConnection {
             .pathChangeFailed, "a server can't change the path", advice: "Migrate from the client's side.")
     }
 
+    /// Sends a packet that the peer must acknowledge: shows it where we are now, and whether the path lives. Does nothing
+    /// before the handshake is complete.
+    public func ping() {
+        guard closeReason == nil, let engine else { return }
+        engine.ping(now: .now())
+        driver.needsTick()
+    }
+
     // MARK: The end
 
     /// Closes with an application code. What was not yet sent is dropped: finish streams and wait for their end first.

@@ -79,6 +79,9 @@ final class UDPPort {
     }
 
     /// Moves to a new port number on the same host, under the same identity: to the peer a NAT rebinding.
+    ///
+    /// A connection that the peer's windows hold up says nothing by itself, and the peer sends to the old address: a
+    /// ping behind every rebinding keeps the two from waiting for each other.
     func rebind() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         guard state == .bound || state == .down else {
@@ -94,6 +97,7 @@ final class UDPPort {
             self.retry?.cancel()
             self.retry = nil
             self.install(handler, bound)
+            self.owner?.ping()
         }.nonisolated()
     }
 
@@ -330,6 +334,7 @@ final class UDPPort {
         }
         driver?.socketCounters.socketsRebound += 1
         install(handler, bound)
+        owner?.ping()
         // A socket that lives for a while has earned a quick rebinding again.
         eventLoop.assumeIsolated().scheduleTask(in: .seconds(5)) {
             if self.state == .bound, self.handler === handler { self.retryDelay = .zero }

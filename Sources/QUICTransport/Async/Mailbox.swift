@@ -55,6 +55,17 @@ final class Mailbox<Element: Sendable>: Sendable {
         for waiter in waiters { waiter.finish(.success(nil)) }
     }
 
+    /// Ends, and drops what nobody took.
+    func close() {
+        finish()
+        // Elements may do anything when they go: not under the lock.
+        let dropped = state.withLock { state in
+            defer { state.elements.removeAll() }
+            return state.elements
+        }
+        _ = dropped
+    }
+
     /// The next element, or nil after the last.
     /// - Throws: `CancellationError`.
     func next() async throws -> Element? {

@@ -56,7 +56,7 @@ public final class QUICListener: Sendable {
     /// Stops accepting, closes every connection with a code and reason, waits until the closes have left, and closes the
     /// sockets.
     public func shutdownGracefully(code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)) async {
-        mailbox.finish()
+        mailbox.close()
         await server.shutdownGracefully(code: code, reason: reason, timeout: timeout)
     }
 
