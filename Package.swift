@@ -78,7 +78,8 @@ let package = Package(
         .target(
             name: "LonglineServer",
             dependencies: [
-                "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport", crypto,
+                "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport",
+                crypto,
                 jwtKit, deque, logging, nioCore, nioPosix, .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
@@ -94,7 +95,7 @@ let package = Package(
             name: "longline",
             dependencies: [
                 "LonglineClient", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine", argumentParser,
-                logging, nioCore, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                logging, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
             swiftSettings: settings),
@@ -112,7 +113,8 @@ let package = Package(
         .testTarget(
             name: "LonglineServerTests",
             dependencies: [
-                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineTestKit", "LonglineWire",
+                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineTestKit",
+                "LonglineWire",
                 "QUICEngine", crypto, jwtKit, logging, nioCore, nioPosix,
             ],
             swiftSettings: settings),

@@ -7,6 +7,7 @@ struct Longline: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "longline", abstract: "Keep clients connected over QUIC.", version: LonglineVersion.current,
         subcommands: [
+            DemoCommand.self,
             ServerCommand.self, SignTokenCommand.self, ChatCommand.self, SendCommand.self, ListenCommand.self,
             VersionCommand.self,
         ])
