@@ -26,7 +26,7 @@ struct DemoCommand: AsyncParsableCommand {
         defer { if keep == nil { try? FileManager.default.removeItem(at: directory) } }
         var logger = Logger(label: "longline.demo")
         logger.logLevel = verbose ? .debug : .error
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let group = MultiThreadedEventLoopGroup.singleton
         let port = try await freePort(on: group)
         let server = DemoServerProcess(dataDirectory: directory.appendingPathComponent("server"), port: port)
         print("Starting the server on 127.0.0.1:\(port) …")
@@ -44,7 +44,6 @@ struct DemoCommand: AsyncParsableCommand {
         }
         await relay.close()
         await server.stop()
-        try? await group.shutdownGracefully()
         print("\n\(demonstration.report.table())\n")
         guard demonstration.report.passed else {
             print("At least one expectation did not hold.")
