@@ -94,7 +94,8 @@ let package = Package(
         .executableTarget(
             name: "longline",
             dependencies: [
-                "LonglineClient", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine", argumentParser,
+                "LonglineClient", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport",
+                argumentParser,
                 logging, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],

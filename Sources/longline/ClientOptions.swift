@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import LonglineClient
 import LonglineWire
+import QUICTransport
 
 /// What every command needs that connects to a service.
 struct ClientOptions: ParsableArguments {
@@ -63,6 +64,7 @@ struct ClientOptions: ParsableArguments {
         configuration.serverName = serverName
         configuration.logger.logLevel = Logger.Level(rawValue: logLevel) ?? .error
         configuration.agent = "longline-cli"
+        if let file = try KeyLogFile.fromEnvironment() { configuration.keyLog = { file.append($0) } }
         change(&configuration)
         return try LonglineClient(configuration: configuration)
     }

@@ -6,6 +6,7 @@ import LonglineStore
 import LonglineWire
 import NIOCore
 import QUICEngine
+import QUICTransport
 import ServiceLifecycle
 import UnixSignals
 
@@ -20,6 +21,9 @@ struct ServerCommand: AsyncParsableCommand {
 
             SIGTERM and SIGINT stop it in order: clients are told to come back, what is pending is written. A second \
             server can't use the same folder. SIGHUP reads certificate and key again.
+
+            With the environment variable SSLKEYLOGFILE set, TLS secrets are appended to the file that it names, for \
+            reading one's own captures.
             """)
 
     @Option(help: "A local address to listen on; give it several times for several. 0.0.0.0 or :: stand for all.")
@@ -109,6 +113,10 @@ struct ServerCommand: AsyncParsableCommand {
         configuration.tenants = Set(tenant.compactMap { try? TenantID($0) })
         configuration.secrets = try directory.secrets()
         configuration.logger = logger
+        if let file = try KeyLogFile.fromEnvironment() {
+            logger.warning("SSLKEYLOGFILE is set: whoever has that file can read every connection")
+            configuration.keyLog = { file.append($0) }
+        }
         if let eventLoops { configuration.eventLoops = eventLoops }
         return configuration
     }
