@@ -447,4 +447,6 @@ const char *llq_error_name(int error) { return ngtcp2_strerror(error); }
 
 const char *llq_ngtcp2_version(void) { return ngtcp2_version(0)->version_str; }
 
+int llq_keeps_stream_records(void) { return !LLQ_NGTCP2_1; }
+
 uint64_t llq_conn_data_left(llq_conn *conn) { return ngtcp2_conn_get_max_data_left(conn->conn); }

@@ -8,7 +8,7 @@ enum EngineNote {
     case streamOpened(Int64)
     case streamData(Int64, bytes: [UInt8], finished: Bool, early: Bool)
     case streamAcknowledged(Int64, count: UInt64)
-    case streamReset(Int64, code: UInt64)
+    case streamReset(Int64, code: UInt64, stillborn: Bool)
     case stopSending(Int64, code: UInt64)
     case streamClosed(Int64)
     case streamCredit(bidirectional: Bool)
@@ -127,7 +127,10 @@ final class ConnectionContext {
                     event.stream_id, bytes: Array(bytes), finished: event.flags & UInt32(LLQ_FLAG_FIN) != 0,
                     early: event.flags & UInt32(LLQ_FLAG_EARLY) != 0))
         case LLQ_EVENT_STREAM_ACKED: notes.append(.streamAcknowledged(event.stream_id, count: event.value))
-        case LLQ_EVENT_STREAM_RESET: notes.append(.streamReset(event.stream_id, code: event.value))
+        case LLQ_EVENT_STREAM_RESET:
+            notes.append(
+                .streamReset(
+                    event.stream_id, code: event.value, stillborn: event.flags & UInt32(LLQ_FLAG_STILLBORN) != 0))
         case LLQ_EVENT_STOP_SENDING: notes.append(.stopSending(event.stream_id, code: event.value))
         case LLQ_EVENT_STREAM_CLOSED: notes.append(.streamClosed(event.stream_id))
         case LLQ_EVENT_MAX_STREAMS_BIDI: notes.append(.streamCredit(bidirectional: true))

@@ -144,6 +144,21 @@ extension QUICEngineConnection {
         }
     }
 
+    /// ngtcp2 0.12 frees the record of a peer's unidirectional stream, some 250 bytes and more if its data came out of order,
+    /// only with the connection, and nothing from outside can make it do so earlier. A peer that has used up so many of
+    /// them is sent away; an honest one connects again.
+    func endForStreamRecords() {
+        guard shim != nil, closeReason == nil else { return }
+        let reason = "The connection has carried all the unidirectional streams it can; connect again"
+        end(.localTransport(code: 0, reason: reason))
+        let packet = Array(reason.utf8).withUnsafeBufferPointer {
+            writeClose(
+                llq_close(
+                    kind: Int32(LLQ_CLOSE_TRANSPORT), code: 0, reason: $0.baseAddress, reason_length: $0.count))
+        }
+        endpoint.retire(self, packet: packet)
+    }
+
     /// Records why the connection ended and reports it; nothing is reported after it.
     func end(_ reason: QUICCloseReason) {
         guard closeReason == nil else { return }

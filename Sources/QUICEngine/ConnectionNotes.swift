@@ -57,12 +57,13 @@ extension QUICEngineConnection {
             guard let stream = streams[UInt64(id)] else { return }
             stream.sendBuffer.acknowledge(count)
             reportWritable(stream)
-        case .streamReset(let id, let code):
+        case .streamReset(let id, let code, let stillborn):
             guard let stream = remoteStream(id) ?? streams[UInt64(id)], !stream.peerReset else { return }
             stream.peerReset = true
+            stream.isStillborn = stillborn
             dropUnread(stream)
             emit(.streamReset(stream.id, code: code))
-            if stream.sends { forgetIfDone(stream) } else { close(stream) }
+            if stream.sends, !stillborn { forgetIfDone(stream) } else { close(stream) }
         case .stopSending(let id, let code):
             guard let stream = streams[UInt64(id)], stream.sends, !stream.isClosed, !stream.wasStopped else { return }
             stream.wasStopped = true

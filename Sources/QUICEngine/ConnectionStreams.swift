@@ -169,7 +169,8 @@ extension QUICEngineConnection {
     func forgetIfDone(_ stream: EngineStream) {
         guard stream.isClosed, stream.isReadOut, streams.removeValue(forKey: stream.id.rawValue) != nil else { return }
         let isLocal = stream.id.isClientInitiated != isServer
-        if let shim, !isLocal {
+        if !isLocal, !stream.id.isBidirectional, !stream.isStillborn { peerStreamRecords += 1 }
+        if let shim, !isLocal, !stream.isStillborn {
             llq_conn_extend_max_streams(shim, stream.id.isBidirectional ? 1 : 0, 1)
             endpoint.schedule(self)
         }

@@ -30,6 +30,8 @@ final class EngineStream {
     var receiveBuffer = ReceiveBuffer()
     var stopCode: UInt64?
     var peerReset = false
+    /// ngtcp2 has no record of it: it was reset by the peer before anything else of it came in.
+    var isStillborn = false
     /// `streamReadable` was reported and not yet answered by a read that emptied the buffer.
     var readableReported = false
 

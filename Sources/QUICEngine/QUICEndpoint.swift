@@ -50,6 +50,8 @@ public final class QUICEndpoint: CustomReflectable {
     private var trustCache: [TLSClientVerification: TLSCredentials] = [:]
 
     static let maxLoosePackets = 256
+    /// See `endForStreamRecords`. A test lowers it.
+    var maxPeerStreamRecords = llq_keeps_stream_records() != 0 ? 1 << 15 : Int.max
 
     /// Makes an endpoint. Throws `invalidConfiguration`.
     /// - Parameter random: cryptographically secure except in tests; the only randomness in what the engine itself

@@ -32,6 +32,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var streams: [UInt64: EngineStream] = [:]
     /// Streams with something to send, in turn.
     var sendRing = FIFO<EngineStream>()
+    /// The peer's unidirectional streams that ended, of which ngtcp2 0.12 keeps a record as long as it keeps the connection.
+    var peerStreamRecords = 0
     var owesStreamCredit = (bidirectional: false, unidirectional: false)
     /// Client: streams opened before the handshake completed, to be opened again if 0-RTT is refused.
     var earlyStreams: [EngineStream] = []
@@ -223,6 +225,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     /// After anything that may have changed what is to be sent or when to wake up.
     func afterInput() {
+        if peerStreamRecords > endpoint.maxPeerStreamRecords { endForStreamRecords() }
         guard let shim else { return }
         let path = QUICPath(llq_conn_path(shim))
         if path != lastPath {

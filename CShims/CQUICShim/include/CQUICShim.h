@@ -67,7 +67,7 @@ enum llq_event_kind {
     LLQ_EVENT_STREAM_OPENED,
     LLQ_EVENT_STREAM_DATA,        // stream_id, flags, data
     LLQ_EVENT_STREAM_ACKED,       // stream_id, value: bytes more
-    LLQ_EVENT_STREAM_RESET,       // stream_id, value: code
+    LLQ_EVENT_STREAM_RESET,       // stream_id, value: code, flags
     LLQ_EVENT_STOP_SENDING,       // stream_id, value: code
     LLQ_EVENT_STREAM_CLOSED,      // stream_id
     LLQ_EVENT_MAX_STREAMS_BIDI,
@@ -93,6 +93,9 @@ enum llq_event_kind {
 enum {
     LLQ_FLAG_FIN = 1,
     LLQ_FLAG_EARLY = 2,
+    /// ngtcp2 0.12 makes no stream of one whose first frame is RESET_STREAM: no close follows, our side can't be reset,
+    /// and the peer has its stream credit back already.
+    LLQ_FLAG_STILLBORN = 4,
 };
 
 typedef struct llq_event {
@@ -348,6 +351,8 @@ int llq_verify_regular_token(const uint8_t *token, size_t length, const uint8_t 
 const char *llq_error_name(int error);
 /// The version of ngtcp2 at run time, for instance "0.12.1".
 const char *llq_ngtcp2_version(void);
+/// Whether ngtcp2 keeps the records of the peer's unidirectional streams that have ended.
+int llq_keeps_stream_records(void);
 
 // Frame guard, exposed for its tests. Only 0.12.x needs what it withholds; what it tells of STOP_SENDING every version
 // needs, because ngtcp2 answers that frame by itself and reports it to nobody.

@@ -1,0 +1,93 @@
+import LonglineTestKit
+import Testing
+
+@testable import QUICEngine
+
+/// What is left of streams when they are done: nothing, whatever the peer did, and the peer's limit is as it was.
+@Suite struct StreamLifecycleTests {
+    enum First: CaseIterable, Sendable { case resetStream, stopSending, both }
+
+    /// Whether a packet carries stream data is told by its size: the tests lose the large ones.
+    private func loseLarge(_ world: EngineWorld, _ lose: Bool) {
+        world.network.filter =
+            lose ? { bytes, path in bytes.count < 700 || path.local != EngineWorld.clientAddress } : nil
+    }
+
+    @Test(arguments: First.allCases, [true, false])
+    func `a stream whose end comes before its data is freed`(first: First, bidirectional: Bool) throws {
+        let world = try EngineWorld { server, client in
+            server.transport.maxBidirectionalStreams = 4
+            server.transport.maxUnidirectionalStreams = 4
+            client.transport.discoverPathMTU = false
+            server.transport.discoverPathMTU = false
+        }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(2))
+        for round in 0..<30 {
+            let id: QUICStreamID
+            if let next = try client.openStream(bidirectional: bidirectional) {
+                id = next
+            } else {
+                world.simulation.run(for: .seconds(2))
+                id = try client.open(bidirectional: bidirectional)
+            }
+            loseLarge(world, true)
+            try client.send(pattern(800), on: id)
+            world.simulation.settle()
+            loseLarge(world, false)
+            // On the wire the latest is the first.
+            if first != .resetStream { client.stopSending(id, code: 8) }
+            if first != .stopSending || !bidirectional { client.reset(id, code: 7) }
+            world.simulation.run(for: .seconds(1))
+            if first == .stopSending, bidirectional {
+                #expect(server.streams[id.rawValue]?.resetCode == 8)
+                client.reset(id, code: 7)
+            }
+            world.simulation.run(for: .seconds(1))
+            #expect(server.streams.isEmpty, "round \(round)")
+            #expect(world.serverSide.resets[id] == 7)
+            #expect(world.serverSide.streamsClosed.contains(id))
+            #expect(server.closeReason == nil && client.closeReason == nil)
+        }
+    }
+
+    @Test(arguments: [true, false])
+    func `a peer that resets what it opens gets no more streams than it was promised`(bidirectional: Bool) throws {
+        let world = try EngineWorld { server, _ in
+            server.transport.maxBidirectionalStreams = 4
+            server.transport.maxUnidirectionalStreams = 4
+        }
+        let (client, server) = try world.connected()
+        for _ in 0..<10 {
+            // A stream that never carried anything.
+            let id = try client.open(bidirectional: bidirectional)
+            client.reset(id, code: 1)
+            world.simulation.run(for: .seconds(1))
+        }
+        #expect(server.streams.isEmpty)
+        var opened = 0
+        while try client.openStream(bidirectional: bidirectional) != nil { opened += 1 }
+        #expect(opened == 4)
+    }
+
+    @Test func `a peer that uses up stream records is sent away and may come again`() throws {
+        let world = try EngineWorld()
+        world.server.maxPeerStreamRecords = 50
+        let (client, server) = try world.connected()
+        for _ in 0..<51 {
+            #expect(server.closeReason == nil)
+            let stream = try client.open(bidirectional: false)
+            try client.send([1], on: stream, finish: true)
+            world.simulation.run(for: .milliseconds(100))
+        }
+        #expect(world.serverSide.finished.count == 51)
+        // The last stream is read after its packet; the next packet meets the limit.
+        client.ping(now: world.network.now)
+        world.simulation.run(for: .seconds(1))
+        guard case .localTransport(0, _)? = server.closeReason, case .peerTransport(0, _)? = client.closeReason else {
+            Issue.record("\(String(describing: server.closeReason)) \(String(describing: client.closeReason))")
+            return
+        }
+        _ = try world.connected()
+    }
+}
