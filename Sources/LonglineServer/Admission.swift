@@ -43,16 +43,17 @@ struct Admission: Sendable {
         let device = DeviceKey(tenant: identity.tenant, user: identity.user, device: identity.device)
         if let close = core.registry.refusal(for: device) { throw Rejection(close: close) }
         do {
-            try await admitNumber(of: device)
+            let isFirst = try await admitNumber(of: device)
             let record = try await advanceCursors(of: device)
             let earlier = await earlierSession(of: device)
             let entitlements = try await core.store.entitlements(of: identity.user, in: identity.tenant)
-            let channels = entitlements.compactMap { entitlement in
-                sessionChannel(entitlement, cursor: record.cursors[entitlement.channel], sent: earlier?.sent)
-            }
+            let places = Places(
+                stored: record.cursors,
+                claimed: Dictionary(connect.cursors.map { ($0.channel, $0.position) }) { first, _ in first },
+                sent: earlier.map(\.sent) ?? (isFirst ? [:] : nil))
             return PreparedGrant(
                 authenticated: authenticated, earlier: earlier?.session, cursorVersion: record.version,
-                channels: channels,
+                channels: entitlements.compactMap(places.sessionChannel),
                 ticket: core.authenticator.tickets.seal(authenticated, now: core.time()))
         } catch let error as StoreError {
             core.note(error, in: "connect")
@@ -64,15 +65,20 @@ struct Admission: Sendable {
         }
     }
 
-    private func admitNumber(of device: DeviceKey) async throws {
+    /// - Returns: whether nothing can have been sent to the device before. The store's word alone is not enough: it
+    ///   forgets a device that was unseen for long, and one that came after the backup it was restored from.
+    private func admitNumber(of device: DeviceKey) async throws -> Bool {
+        let number = connect.connectNumber
         do {
-            let number = connect.connectNumber
-            guard try await core.store.admit(device, producer: connect.producer, connectNumber: number) else {
-                throw Rejection(close: Close(code: .stale, reason: "a later connect of this outbox was seen"))
+            switch try await core.store.admit(device, producer: connect.producer, connectNumber: number) {
+            case .stale: throw Rejection(close: Close(code: .stale, reason: "a later connect of this outbox was seen"))
+            case .returning: return false
+            case .firstOfDevice: return number <= 1 && connect.cursorVersion == 0 && connect.cursors.isEmpty
             }
         } catch let error as StoreError where error.code == .storageFull {
-            // What is stored is still served; the registry compares the numbers of links that are up.
+            // What is stored is still served; the registry compares the numbers of links.
             core.note(error, in: "connect number")
+            return false
         }
     }
 
@@ -109,19 +115,33 @@ struct Admission: Sendable {
         case .detached(let session, let sent): return (session, sent.map(table))
         }
     }
+}
 
-    private func sessionChannel(
-        _ entitlement: Entitlement, cursor: Position?, sent: [ChannelID: Position]?
-    ) -> SessionChannel? {
+/// What is known of a device's places in its channels, when it connects.
+struct Places {
+    /// The cursors in the store, those of the connect taken in.
+    var stored: [ChannelID: Position]
+    /// The cursors that the connect names.
+    var claimed: [ChannelID: Position]
+    /// The highest places ever sent to the device; a channel that isn't listed has none beyond its stored cursor. nil
+    /// when nothing is known.
+    var sent: [ChannelID: Position]?
+
+    /// The channel as the session takes it up; nil when the user left it and the device has it to its end.
+    func sessionChannel(_ entitlement: Entitlement) -> SessionChannel? {
         let head = entitlement.head.position
+        // The device knows best where it goes on: one restored from a backup is behind its stored cursor.
+        let cursor = claimed[entitlement.channel] ?? stored[entitlement.channel]
         if let upTo = entitlement.upTo, let cursor, cursor.epoch == head.epoch, cursor.offset >= upTo {
             return nil  // left, and read to the end
         }
-        // Without a table nothing is known. Only what is listed in it was sent and isn't confirmed by now.
         var highest: Offset?
         if let sent {
-            let place = sent[entitlement.channel].flatMap { $0.epoch == head.epoch ? $0.offset : nil }
-            highest = max(place ?? 0, cursor?.offset ?? 0)
+            // What was confirmed once was sent, also where the device forgot it.
+            highest =
+                [sent[entitlement.channel], stored[entitlement.channel], cursor]
+                .compactMap { $0 }.filter { $0.epoch == head.epoch && $0.offset <= head.offset }.map(\.offset).max()
+                ?? 0
         }
         return SessionChannel(entitlement, cursor: cursor, sent: highest)
     }

@@ -69,6 +69,9 @@ final class SessionRegistry: Sendable {
     private struct Detached {
         var session: UInt64
         var sent: [ChannelPosition]?
+        /// The outbox of the session's last link, and its connect number.
+        var producer: ProducerID
+        var connectNumber: UInt64
         var stamp: UInt64
         var until: NIODeadline
     }
@@ -107,7 +110,8 @@ final class SessionRegistry: Sendable {
     ///
     /// A newer login evicts an older one and never the other way round, so that two automatic reconnects can't evict
     /// each other in turn. Within one login and outbox the higher connect number wins; at equal numbers, and between
-    /// outboxes, the link that comes later does.
+    /// outboxes, the link that comes later does. That holds against a link that has ended since, too: of two connects
+    /// that race, the older one's handshake may be complete only after the newer one came and went.
     func claim(_ claim: SessionClaim) -> ClaimResult {
         state.withLock { state in
             if let current = state.attached[claim.device], current.link != claim.link {
@@ -123,6 +127,11 @@ final class SessionRegistry: Sendable {
                 return .accepted(replaced: current.handle)
             }
             if state.attached[claim.device] == nil {
+                if let last = state.detached[claim.device], last.producer == claim.producer,
+                    claim.connectNumber < last.connectNumber
+                {
+                    return .refused(Close(code: .stale, reason: "a later connect of this outbox was up"))
+                }
                 if let close = refusal(for: claim.device, in: state) { return .refused(close) }
                 state.perUser[claim.device.userKey, default: 0] += 1
                 state.perTenant[claim.device.tenant, default: 0] += 1
@@ -144,7 +153,8 @@ final class SessionRegistry: Sendable {
             state.stamp += 1
             state.detached[device] = Detached(
                 session: claim.session, sent: sent.count <= Self.rememberedChannels ? sent : nil,
-                stamp: state.stamp, until: now + limits.resumeWindow)
+                producer: claim.producer, connectNumber: claim.connectNumber, stamp: state.stamp,
+                until: now + limits.resumeWindow)
             state.detachedOrder.append((device, state.stamp))
             forgetDetached(&state, now: now)
         }

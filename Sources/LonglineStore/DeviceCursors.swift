@@ -8,10 +8,19 @@ public protocol DeviceCursors: Sendable {
     /// version grows when the record changed.
     func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord
 
-    /// Takes note of a connect.
-    ///
-    /// - Returns: false when a higher number of this producer was seen (stale), true otherwise.
-    func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError) -> Bool
+    /// Takes note of a connect, and tells what was known of the device before it.
+    func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError)
+        -> ConnectAdmission
+}
+
+/// What a store answers to a connect.
+public enum ConnectAdmission: Hashable, Sendable {
+    /// A higher number of this producer was seen: nothing was noted.
+    case stale
+    /// The store knew nothing of the device before.
+    case firstOfDevice
+    /// The device was seen before.
+    case returning
 }
 
 /// All cursors of one device.

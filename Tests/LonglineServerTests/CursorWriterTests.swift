@@ -27,7 +27,9 @@ import Testing
             return CursorRecord(version: 1, cursors: [:])
         }
 
-        func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async -> Bool { true }
+        func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async -> ConnectAdmission {
+            .returning
+        }
     }
 
     private func writer(_ cursors: Cursors) -> CursorWriter {

@@ -233,6 +233,68 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    /// Two connects of one outbox race: the one with the lower number completes its handshake last.
+    @Test func anOlderConnectIsStaleWhenTheNewerCameAndWent() async throws {
+        try await withServer { server in
+            let first = try await server.connected("ann")
+            let proof = Credential.ticket(try #require(first.ticket).ticket)
+            let older = try await server.device("ann", early: true)
+            older.producer = first.producer
+            older.connectNumber = 2
+            _ = try await older.connect(credential: proof, early: true)
+            let newer = try await server.device("ann", loop: 1)
+            newer.producer = first.producer
+            newer.connectNumber = 3
+            _ = try await newer.connect(credential: proof)
+            try await newer.drop()
+            try await older.completeHandshake()
+            #expect(try await older.closed() == .stale)
+        }
+    }
+
+    @Test func aFirstConnectGetsNothingMarkedRedelivered() async throws {
+        try await withServer { server in
+            let sender = try await server.connected("bob")
+            try await sender.message("waiting", to: ann)
+            let phone = try await server.connected("ann")
+            #expect(try await phone.delivered(.user(ann)).redelivered == false)
+        }
+    }
+
+    /// A device that was restored from a backup names an older place than the store has, also in a room its user left.
+    @Test func aRestoredDeviceGetsTheRestOfALeftRoomAgain() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann")
+            let room = ChannelID.room(hall)
+            #expect(try await phone.request(hall, number: 1).refusal == nil)
+            try await phone.publish("one", to: room)
+            try await phone.publish("two", to: room)
+            #expect(try await phone.request(hall, number: 2, leave: true).refusal == nil)
+            let one = try await phone.delivered(room)
+            _ = try await phone.delivered(room)
+            let left = try await phone.delivered(room, kind: .left)
+            let key = ChannelKey(tenant: TokenIssuer.tenant, channel: room)
+            let epoch = try #require(try await server.store.head(of: key)).position.epoch
+            try await phone.acknowledge(room, epoch: epoch, offset: left.entry.offset)
+            try await phone.drop()
+
+            let back = try await server.device("ann", loop: 1)
+            back.producer = phone.producer
+            back.connectNumber = 2
+            #expect(try await back.connect().channels.contains { $0.channel == room } == false)
+            try await back.drop()
+
+            let restored = try await server.device("ann")
+            restored.producer = phone.producer
+            restored.connectNumber = 3
+            let place = Position(epoch: epoch, offset: one.entry.offset)
+            _ = try await restored.connect(cursors: [ChannelPosition(channel: room, position: place)])
+            let two = try await restored.delivered(room)
+            #expect(String(buffer: two.entry.payload) == "two")
+            #expect(two.redelivered)
+        }
+    }
+
     @Test func whatWasConfirmedIsNotDeliveredAgain() async throws {
         try await withServer { server in
             let sender = try await server.connected("bob")

@@ -45,6 +45,21 @@ import Testing
         if case .accepted(_?) = result { true } else { false }
     }
 
+    /// Of two connects that race, the older one's handshake is complete after the newer link has come and gone.
+    @Test(arguments: [
+        (producer: UInt64(1), number: UInt64(5), refusal: CloseCode?.some(.stale)),
+        (1, 6, nil),
+        (1, 7, nil),
+        (2, 5, nil),
+    ])
+    func claimAfterTheLaterLinkEnded(producer: UInt64, number: UInt64, refusal: CloseCode?) {
+        let registry = SessionRegistry(limits: ServerLimits())
+        #expect(code(registry.claim(Self.claim(link: 2, number: 6))) == nil)
+        registry.release(Self.device, link: 2, sent: [], now: .uptimeNanoseconds(1))
+        #expect(code(registry.claim(Self.claim(link: 1, producer: producer, number: number))) == refusal)
+        #expect(isRemembered("phone", registry) == (refusal != nil))
+    }
+
     /// What a second link of the same device gets: by login, outbox and connect number.
     @Test(arguments: [
         (login: UInt64(1), producer: UInt64(1), number: UInt64(2), refusal: CloseCode?.none),

@@ -59,13 +59,14 @@ import Testing
     func `a connect number lower than one seen is stale`(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let other = ProducerID(high: 2, low: 2)
-            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5))
-            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5))
-            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 4) == false)
-            #expect(try await store.admit(device("alice"), producer: other, connectNumber: 1))
-            #expect(try await store.admit(device("alice", "tablet"), producer: producer, connectNumber: 1))
-            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 1 << 61))
-            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 6) == false)
+            let tablet = device("alice", "tablet")
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5) == .firstOfDevice)
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5) == .returning)
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 4) == .stale)
+            #expect(try await store.admit(device("alice"), producer: other, connectNumber: 1) == .returning)
+            #expect(try await store.admit(tablet, producer: producer, connectNumber: 1) == .firstOfDevice)
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 1 << 61) == .returning)
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 6) == .stale)
         }
     }
 

@@ -142,7 +142,8 @@ import Testing
         limits.producersPerDevice = 2
         try await withStore(kind, limits: limits) { store async throws in
             try await store.enter(request(id: 1, producer: ProducerID(high: 1, low: 1)))
-            #expect(try await store.admit(device("alice"), producer: ProducerID(high: 1, low: 2), connectNumber: 1))
+            let second = ProducerID(high: 1, low: 2)
+            #expect(try await store.admit(device("alice"), producer: second, connectNumber: 1) == .returning)
             let third = ProducerID(high: 1, low: 3)
             let refused = try await store.append(request(id: 1, producer: third)).refused
             #expect(refused?.code == .overloaded)

@@ -30,7 +30,7 @@ import Testing
         let inboxItems = try await store.all(inbox("bob"))
         let record = try await store.advance(
             device("alice"), to: [ChannelPosition(channel: .user(user("alice")), position: first.position)])
-        #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 9) == true)
+        #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 9) == .returning)
         try await store.revoke(device: device("alice"))
         let entitlements = try await store.entitlements(of: user("alice"), in: tenant)
         try await store.close()
@@ -41,7 +41,7 @@ import Testing
         #expect(try await store.all(inbox("bob")) == inboxItems)
         #expect(try await store.entitlements(of: user("alice"), in: tenant) == entitlements)
         #expect(try await store.advance(device("alice"), to: []) == record)
-        #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 8) == false)
+        #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 8) == .stale)
         #expect(try await store.generations(of: device("alice")) == RevocationGenerations(user: 0, device: 1))
         let next = try await store.enter(request(id: 3, after: 1))
         #expect(next.position.offset > entitlements.map(\.head.position.offset).max() ?? 0)

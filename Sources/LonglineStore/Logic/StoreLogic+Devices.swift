@@ -38,20 +38,21 @@ extension StoreLogic {
         return true
     }
 
-    func admit(_ key: DeviceKey, producer id: ProducerID, connectNumber: UInt64) throws -> Bool {
+    func admit(_ key: DeviceKey, producer id: ProducerID, connectNumber: UInt64) throws -> ConnectAdmission {
         let now = clock()
+        let isKnown = try tables.device(key) != nil
         let device = try seenDevice(key, now: now)
         guard var producer = try seenProducer(id, of: device, now: now) else {
             throw StoreError(
                 .limitExceeded, message: "device \(key.device) of \(key.user) has \(device.producers) outboxes",
                 advice: "an app keeps its outbox; one that draws a new producer at every start has a defect")
         }
-        guard connectNumber >= producer.connectNumber else { return false }
+        guard connectNumber >= producer.connectNumber else { return .stale }
         if connectNumber > producer.connectNumber {
             producer.connectNumber = connectNumber
             try tables.update(producer, id, of: device)
         }
-        return true
+        return isKnown ? .returning : .firstOfDevice
     }
 
     func revoke(_ user: UserID, device: DeviceID?, in tenant: TenantID) throws {

@@ -81,7 +81,7 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
     }
 
     public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)
-        async throws(StoreError) -> Bool
+        async throws(StoreError) -> ConnectAdmission
     {
         try perform { try $0.admit(device, producer: producer, connectNumber: connectNumber) }
     }

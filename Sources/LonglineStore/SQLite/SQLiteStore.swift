@@ -211,7 +211,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     }
 
     public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)
-        async throws(StoreError) -> Bool
+        async throws(StoreError) -> ConnectAdmission
     {
         try await write { try $0.admit(device, producer: producer, connectNumber: connectNumber) }
     }

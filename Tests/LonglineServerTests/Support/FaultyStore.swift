@@ -74,7 +74,9 @@ final class FaultyStore: MessageStore {
         return try await inner.advance(device, to: cursors)
     }
 
-    func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError) -> Bool {
+    func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError)
+        -> ConnectAdmission
+    {
         if current.isFull { throw full }
         return try await inner.admit(device, producer: producer, connectNumber: connectNumber)
     }
