@@ -22,6 +22,8 @@ final class ServerCore: Sendable {
     let revocations = Atomic<UInt64>(0)
     private let links = Atomic<Int>(0)
     private let unauthenticated = Atomic<Int>(0)
+    private let strangers = StrangerTable()
+    private let overAddressLimit = Atomic<UInt64>(0)
     private let lastLinkID = Atomic<UInt64>(0)
     private let storeFailures = Atomic<UInt64>(0)
 
@@ -47,20 +49,40 @@ final class ServerCore: Sendable {
 
     func nextLinkID() -> UInt64 { lastLinkID.wrappingAdd(1, ordering: .relaxed).newValue }
 
-    /// Counts a link in. Every call is matched by ``releaseLink(wasAuthenticated:)``.
-    /// - Returns: how to close it, when there is no room.
-    func admitLink() -> Close? {
+    /// Counts a link in. What it answers goes to ``linkAuthenticated(_:)`` and ``releaseLink(_:)``, to the latter once.
+    ///
+    /// A link that is turned away counts as a connection until it is closed, and takes no stranger's room.
+    func admitLink(from remote: String) -> LinkAdmission {
         let count = links.wrappingAdd(1, ordering: .relaxed).newValue
-        let strangers = unauthenticated.wrappingAdd(1, ordering: .relaxed).newValue
-        guard count > limits.maximumConnections || strangers > limits.maximumUnauthenticated else { return nil }
-        return Close(code: .overloaded, reason: "no room", retryAfter: limits.retryAfter.wholeMilliseconds)
+        let all = unauthenticated.wrappingAdd(1, ordering: .relaxed).newValue
+        if count > limits.maximumConnections || all > limits.maximumUnauthenticated { return refuseLink("no room") }
+        let address = StrangerTable.address(of: remote)
+        guard strangers.add(address, limit: limits.maximumUnauthenticatedPerAddress) else {
+            overAddressLimit.wrappingAdd(1, ordering: .relaxed)
+            log.log(.notice, "too many connects from one address", ["address": "\(address)"])
+            return refuseLink("too many connects from this address")
+        }
+        return LinkAdmission(address: address)
     }
 
-    func linkAuthenticated() { unauthenticated.wrappingSubtract(1, ordering: .relaxed) }
+    private func refuseLink(_ reason: String) -> LinkAdmission {
+        unauthenticated.wrappingSubtract(1, ordering: .relaxed)
+        return LinkAdmission(
+            refusal: Close(code: .overloaded, reason: reason, retryAfter: limits.retryAfter.wholeMilliseconds))
+    }
 
-    func releaseLink(wasAuthenticated: Bool) {
+    /// The link's session is granted: it is no stranger any more.
+    func linkAuthenticated(_ admission: inout LinkAdmission) {
+        guard let address = admission.address else { return }
+        admission.address = nil
+        unauthenticated.wrappingSubtract(1, ordering: .relaxed)
+        strangers.remove(address)
+    }
+
+    /// The link is gone.
+    func releaseLink(_ admission: inout LinkAdmission) {
+        linkAuthenticated(&admission)
         links.wrappingSubtract(1, ordering: .relaxed)
-        if !wasAuthenticated { unauthenticated.wrappingSubtract(1, ordering: .relaxed) }
     }
 
     /// Logs and counts what the store could not do.
@@ -73,6 +95,20 @@ final class ServerCore: Sendable {
         registry.addStatistics(to: &statistics)
         statistics.logLinesDropped = log.dropped
         statistics.storeFailures = storeFailures.load(ordering: .relaxed)
+        statistics.connectionsOverAddressLimit = overAddressLimit.load(ordering: .relaxed)
+    }
+}
+
+/// How a link was counted in.
+struct LinkAdmission {
+    /// How to close the link, when there is no room for it.
+    let refusal: Close?
+    /// Where it is counted as a stranger, while it is.
+    fileprivate var address: String?
+
+    fileprivate init(refusal: Close? = nil, address: String? = nil) {
+        self.refusal = refusal
+        self.address = address
     }
 }
 
@@ -83,6 +119,9 @@ extension Close {
         switch error.code {
         case .overloaded, .storageFull:
             self.init(code: .overloaded, reason: "the store has no room now", retryAfter: retryAfter)
+        case .limitExceeded:
+            // The device has as many outboxes as it may: another try would find the same.
+            self.init(code: .limitExceeded, reason: error.message)
         default:
             self.init(code: .internalError, reason: "the store is not available", retryAfter: retryAfter)
         }

@@ -57,10 +57,10 @@ final class ServerLoop {
 
     /// Takes a link in.
     /// - Returns: how to close it instead, when there is no room.
-    func add(_ host: SessionHost) -> Close? {
+    func add(_ host: SessionHost, _ admission: LinkAdmission) -> Close? {
         hosts[host.id] = host
         statistics.connectionsAccepted += 1
-        return draining.map { spread($0) } ?? core.admitLink()
+        return draining.map { spread($0) } ?? admission.refusal
     }
 
     /// Forgets a link, which ``add(_:)`` took in.

@@ -15,6 +15,8 @@ public struct ServerStatistics: Hashable, Sendable {
 
     /// Connections accepted since the start.
     public var connectionsAccepted: UInt64 = 0
+    /// Of these, closed at once because their address had too many that were not accepted yet.
+    public var connectionsOverAddressLimit: UInt64 = 0
     /// Sessions granted since the start.
     public var sessionsGranted: UInt64 = 0
     /// Of these, those that go on from an earlier session.
@@ -59,6 +61,7 @@ public struct ServerStatistics: Hashable, Sendable {
         detachedSessions += other.detachedSessions
         subscriptions += other.subscriptions
         connectionsAccepted += other.connectionsAccepted
+        connectionsOverAddressLimit += other.connectionsOverAddressLimit
         sessionsGranted += other.sessionsGranted
         sessionsResumed += other.sessionsResumed
         takeovers += other.takeovers

@@ -55,8 +55,8 @@ final class SessionHost: LinkHandler {
     private var handshakeComplete = false
     private var isDraining = false
     private var isDirty = false
-    private var wasAdmitted = false
-    private var isAuthenticatedLink = false
+    /// How the link is counted, from its first moment to its last.
+    private var linkAdmission: LinkAdmission?
 
     /// Room changes kept while the channels are loaded; beyond, the client has to come again.
     private static let heldChangeLimit = 256
@@ -81,8 +81,9 @@ final class SessionHost: LinkHandler {
         phase = .open
         self.link = link
         session.observedAddressChanged(link.remoteAddress)
-        wasAdmitted = true
-        if let close = loop.add(self) { return finish(close) }
+        let admission = core.admitLink(from: link.remoteAddress)
+        linkAdmission = admission
+        if let close = loop.add(self, admission) { return finish(close) }
         drain()
     }
 
@@ -139,9 +140,9 @@ final class SessionHost: LinkHandler {
         detach()
         session.linkClosed()
         self.link = nil
-        guard wasAdmitted else { return }
-        wasAdmitted = false
-        core.releaseLink(wasAuthenticated: isAuthenticatedLink)
+        guard var admission = linkAdmission else { return }
+        linkAdmission = nil
+        core.releaseLink(&admission)
         loop.remove(self)
     }
 
@@ -353,8 +354,10 @@ final class SessionHost: LinkHandler {
         }
         endLoad()
         phase = .granted
-        isAuthenticatedLink = true
-        core.linkAuthenticated()
+        if var admission = linkAdmission {
+            core.linkAuthenticated(&admission)
+            linkAdmission = admission
+        }
         loop.statistics.sessionsGranted += 1
         if prepared.earlier != nil { loop.statistics.sessionsResumed += 1 }
         sessionNumber = prepared.earlier ?? UInt64.random(in: 1...(1 << 53))

@@ -127,6 +127,61 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    @Test func strangersOfOneAddressAreLimited() async throws {
+        var limits = ServerLimits()
+        limits.maximumUnauthenticatedPerAddress = 2
+        try await withServer(limits: limits) { server in
+            let silent = try await server.device("ann", "a")
+            let gone = try await server.device("ann", "b", loop: 1)
+            #expect(try await server.device("ann", "c").closed() == .overloaded)
+            #expect(await server.runtime.statistics().connectionsOverAddressLimit == 1)
+            // Another address has room of its own.
+            let elsewhere = try await server.device("bob", remoteAddress: "198.51.100.7:4242")
+            _ = try await elsewhere.connect()
+            // Who is accepted, and who is gone, counts no more.
+            _ = try await silent.connect()
+            try await gone.drop()
+            _ = try await server.connected("ann", "d")
+            _ = try await server.connected("ann", "e")
+        }
+    }
+
+    @Test(arguments: [
+        ("192.0.2.1:4242", "192.0.2.1"),
+        ("[2001:db8:1:2:3:4:5:6]:443", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2:ffff::1]:1", "2001:db8:1:2::/64"),
+        ("[fe80::1%eth0]:1", "fe80:0:0:0::/64"),
+        ("[::ffff:192.0.2.1]:9", "192.0.2.1"),
+        ("", ""),
+        ("[nonsense]:1", "nonsense"),
+    ])
+    func whatCountsAsOneAddress(remote: String, address: String) {
+        #expect(StrangerTable.address(of: remote) == address)
+    }
+
+    @Test func strangersAreForgottenWhenTheyAreGone() {
+        let table = StrangerTable()
+        for _ in 0..<3 { #expect(table.add("a", limit: 3)) }
+        #expect(!table.add("a", limit: 3))
+        #expect(table.add("b", limit: 3))
+        for _ in 0..<3 { table.remove("a") }
+        table.remove("b")
+        #expect(table.addressCount == 0)
+    }
+
+    /// An app that draws a new outbox at each start is told to stop, not to try again for ever.
+    @Test func outboxesOfADeviceAreLimited() async throws {
+        var limits = StoreLimits()
+        limits.producersPerDevice = 1
+        try await withServer(store: InMemoryStore(limits: limits)) { server in
+            let first = try await server.connected("ann")
+            try await first.drop()
+            let second = try await server.device("ann")
+            await #expect(throws: TestDevice.LinkEnded.self) { try await second.connect() }
+            #expect(try await second.closed() == .limitExceeded)
+        }
+    }
+
     @Test func devicesOfAUserAreLimited() async throws {
         var limits = ServerLimits()
         limits.maximumSessionsPerUser = 2

@@ -16,14 +16,15 @@ enum ServerSaid: Sendable {
 final class FakeLink: Link {
     let kind = LinkKind.quic
     let eventLoop: any EventLoop
-    let remoteAddress = "192.0.2.1:4242"
+    let remoteAddress: String
     /// Told that the link is gone, after the server closed it.
     weak var handler: (any LinkHandler)?
     private let said: AsyncStream<ServerSaid>.Continuation
     private var isClosed = false
 
-    init(eventLoop: any EventLoop, said: AsyncStream<ServerSaid>.Continuation) {
+    init(eventLoop: any EventLoop, remoteAddress: String, said: AsyncStream<ServerSaid>.Continuation) {
         self.eventLoop = eventLoop
+        self.remoteAddress = remoteAddress
         self.said = said
     }
 
@@ -51,13 +52,14 @@ final class FakeWire: DeviceWire {
     private let eventLoop: any EventLoop
     private let ends: NIOLoopBound<Ends>
 
-    init(runtime: ServerRuntime, loop: LoopReference, early: Bool, said: AsyncStream<ServerSaid>.Continuation)
-        async throws
-    {
+    init(
+        runtime: ServerRuntime, loop: LoopReference, early: Bool, remoteAddress: String,
+        said: AsyncStream<ServerSaid>.Continuation
+    ) async throws {
         let eventLoop = loop.eventLoop
         self.eventLoop = eventLoop
         ends = try await eventLoop.submit {
-            let link = FakeLink(eventLoop: eventLoop, said: said)
+            let link = FakeLink(eventLoop: eventLoop, remoteAddress: remoteAddress, said: said)
             let handler = runtime.makeHandler(on: eventLoop)
             link.handler = handler
             handler.linkEstablished(link)
