@@ -11,20 +11,25 @@ struct Maintenance: Sendable {
     /// How often keys are looked at; they rotate once a day.
     private static let keyInterval = Duration.seconds(3600)
     private static let sweepInterval = Duration.seconds(24 * 3600)
+    /// The first sweep comes soon, so that a server that is restarted every day sweeps all the same, and not at once, when
+    /// every client comes back.
+    private static let firstSweep = Duration.seconds(600)
 
     /// Runs until it is cancelled and the cursor writer is stopped.
     func run() async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await core.cursors.run() }
-            group.addTask { await every(Self.keyInterval) { rotateKeys() } }
-            group.addTask { await every(Self.sweepInterval) { await sweep() } }
+            group.addTask { await every(Self.keyInterval, first: Self.keyInterval) { rotateKeys() } }
+            group.addTask { await every(Self.sweepInterval, first: Self.firstSweep) { await sweep() } }
         }
     }
 
-    private func every(_ interval: Duration, _ work: () async -> Void) async {
+    private func every(_ interval: Duration, first: Duration, _ work: () async -> Void) async {
+        var wait = first
         while true {
-            do { try await Task.sleep(for: interval) } catch { return }
+            do { try await Task.sleep(for: wait) } catch { return }
             await work()
+            wait = interval
         }
     }
 
