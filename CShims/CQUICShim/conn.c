@@ -398,6 +398,8 @@ void llq_conn_stats(llq_conn *conn, llq_stats *stats) {
     stats->bytes_in_flight = info.bytes_in_flight;
 }
 
+uint64_t llq_conn_packets_authenticated(const llq_conn *conn) { return conn->packets_authenticated; }
+
 size_t llq_conn_peer_reset_tokens(llq_conn *conn, uint8_t *tokens, size_t capacity) {
     ngtcp2_cid_token active[16];
     size_t copied = 0;

@@ -39,6 +39,7 @@ struct llq_conn {
     size_t client_hello_length;
     llq_message_filter filters[3];
     llq_frame_guard guard;
+    uint64_t packets_authenticated;
 };
 
 /// Around every call into ngtcp2: the packet protection callbacks get no connection. One value per thread.

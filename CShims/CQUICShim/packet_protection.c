@@ -24,6 +24,9 @@ int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
         return NGTCP2_ERR_DECRYPT;
     // Long header packets but 0-RTT can't carry the frames the guard looks for.
     llq_conn *conn = llq_current();
+    // Anyone can make the keys of Initial packets: they prove nothing.
+    int is_initial = aadlen > 0 && (aad[0] & 0xb0) == 0x80;
+    if (conn && !is_initial) conn->packets_authenticated++;
     int is_short = aadlen > 0 && !(aad[0] & 0x80);
     int is_early = aadlen > 0 && (aad[0] & 0xb0) == 0x90;
     if (conn && (is_short || is_early) && ciphertextlen >= aead->max_overhead) {

@@ -106,11 +106,12 @@ public struct ConnectionStatistics: Sendable, Hashable {
     /// UDP payload bytes and datagrams sent.
     public var bytesSent: UInt64 = 0
     public var packetsSent: UInt64 = 0
-    /// UDP payload bytes and datagrams received that belonged to this connection.
+    /// UDP payload bytes and datagrams received that were addressed to this connection, whoever sent them.
     public var bytesReceived: UInt64 = 0
+    public var datagramsReceived: UInt64 = 0
+    /// Packets received under keys that only the peer has: they show that the peer lives. Initial packets don't count,
+    /// because anyone who sees the handshake can make them; copies of a packet do.
     public var packetsReceived: UInt64 = 0
-    /// Datagrams addressed to this connection that carried nothing it could use.
-    public var packetsDiscarded: UInt64 = 0
     /// Stream bytes buffered to be sent or acknowledged, over all streams.
     public var sendBufferBytes = 0
     /// Where packets go now.

@@ -69,7 +69,9 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var bytesSent: UInt64 = 0
     var packetsSent: UInt64 = 0
     var bytesReceived: UInt64 = 0
-    var packetsReceived: UInt64 = 0
+    var datagramsReceived: UInt64 = 0
+    /// Packets that only the peer can have made, unless somebody sent a captured one again; see `ConnectionStatistics`.
+    public internal(set) var packetsReceived: UInt64 = 0
 
     init(
         handle: ConnectionHandle, endpoint: QUICEndpoint, client: ClientConfiguration?, settings: TransportSettings,
@@ -176,6 +178,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         result.bytesSent = bytesSent
         result.packetsSent = packetsSent
         result.bytesReceived = bytesReceived
+        result.datagramsReceived = datagramsReceived
         result.packetsReceived = packetsReceived
         result.sendBufferBytes = streams.values.reduce(0) { $0 + $1.sendBuffer.count }
         result.age = .nanoseconds(max(now.nanoseconds, createdAt.nanoseconds) - createdAt.nanoseconds)
@@ -203,11 +206,12 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         guard let shim else { return }
         advance(to: now)
         bytesReceived += UInt64(datagram.count)
-        packetsReceived += 1
+        datagramsReceived += 1
         var from = path.shim
         let result = llq_conn_read(
             shim, &from, ecn.rawValue, datagram.baseAddress?.assumingMemoryBound(to: UInt8.self), datagram.count,
             self.now.nanoseconds)
+        packetsReceived = llq_conn_packets_authenticated(shim)
         processNotes()
         if result != 0 { fail(result) }
         afterInput()

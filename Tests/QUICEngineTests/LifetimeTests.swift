@@ -109,6 +109,47 @@ import Testing
         #expect(!client.isClosed)
     }
 
+    @Test func `only authenticated packets count as the peer's`() throws {
+        let world = try EngineWorld()
+        var fromServer: [UInt8] = []
+        var fromClient: [UInt8] = []
+        world.network.filter = { bytes, path in
+            if path.local == EngineWorld.serverAddress { fromServer = bytes } else { fromClient = bytes }
+            return true
+        }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        let path = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        let before = (
+            client: client.statistics(now: world.network.now), server: server.statistics(now: world.network.now)
+        )
+        #expect(before.client.packetsReceived > 0 && before.server.packetsReceived > 0)
+        var random = SeededRandom(seed: 9)
+        var bytes = 0
+        // The attacker saw a connection ID, and sends under it from the peer's address.
+        for _ in 0..<100 {
+            for (seen, path) in [(fromClient, path), (fromServer, QUICPath(local: path.remote, remote: path.local))] {
+                let rest = (0..<40 + Int(random.next() % 1000)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+                let forged = Array(seen.prefix(1 + world.server.layout.length)) + rest
+                if seen == fromClient { bytes += forged.count }
+                world.network.send(forged, on: path, ecn: .notECT)
+            }
+        }
+        world.simulation.run(for: .milliseconds(100))
+        let after = (
+            client: client.statistics(now: world.network.now), server: server.statistics(now: world.network.now)
+        )
+        #expect(after.server.datagramsReceived == before.server.datagramsReceived + 100)
+        #expect(after.server.bytesReceived == before.server.bytesReceived + UInt64(bytes))
+        #expect(after.client.datagramsReceived == before.client.datagramsReceived + 100)
+        #expect(after.server.packetsReceived == before.server.packetsReceived)
+        #expect(after.client.packetsReceived == before.client.packetsReceived)
+        client.ping(now: world.network.now)
+        world.simulation.run(for: .milliseconds(100))
+        #expect(server.packetsReceived > after.server.packetsReceived)
+        #expect(client.packetsReceived > after.client.packetsReceived)
+    }
+
     @Test func `an unknown version is answered with ours`() throws {
         let world = try EngineWorld()
         var answer: [UInt8] = []

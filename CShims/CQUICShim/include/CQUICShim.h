@@ -254,6 +254,8 @@ typedef struct llq_stats {
     uint64_t latest_rtt, min_rtt, smoothed_rtt, rtt_variation, congestion_window, bytes_in_flight;
 } llq_stats;
 void llq_conn_stats(llq_conn *conn, llq_stats *stats);
+/// Packets under keys that only the peer has: all but Initial. A replayed packet counts.
+uint64_t llq_conn_packets_authenticated(const llq_conn *conn);
 
 /// Reset tokens of the peer's connection IDs in use, `LLQ_RESET_TOKEN_LENGTH` bytes each; returns how many.
 size_t llq_conn_peer_reset_tokens(llq_conn *conn, uint8_t *tokens, size_t capacity);
