@@ -2,6 +2,9 @@
 /// CONNECTION_CLOSE to repeat if we closed, less and less often. It ends after three probe timeouts.
 final class ClosedConnection: DeadlineOwner {
     let ids: [ConnectionID]
+    /// It stands for one retired ID of this connection, which may live.
+    let isRetiredID: Bool
+    weak var connection: QUICEngineConnection?
     let packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
     private var received = 0
     private var nextAnswer = 1
@@ -9,6 +12,15 @@ final class ClosedConnection: DeadlineOwner {
     init(ids: [ConnectionID], packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?) {
         self.ids = ids
         self.packet = packet
+        isRetiredID = false
+        super.init()
+    }
+
+    init(retired id: ConnectionID, of connection: QUICEngineConnection) {
+        ids = [id]
+        packet = nil
+        isRetiredID = true
+        self.connection = connection
         super.init()
     }
 

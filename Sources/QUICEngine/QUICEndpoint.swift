@@ -35,6 +35,9 @@ public final class QUICEndpoint: CustomReflectable {
     var resetTokenOwners: [[UInt8]: QUICEngineConnection] = [:]
     var connections: [UInt64: QUICEngineConnection] = [:]
     var deadlines = DeadlineQueue()
+    /// Connections in their closing or draining period, some kilobytes each. A test lowers the limit.
+    private var closedConnections = 0
+    var maxClosedConnections = 16384
     var handshakesInProgress = 0
     var handshakesByAddress: [UInt64: Int] = [:]
     /// Packets that belong to no connection: refusals, resets, repeated closes.
@@ -105,11 +108,16 @@ public final class QUICEndpoint: CustomReflectable {
             if let connection = owner as? QUICEngineConnection {
                 connection.handleExpiry(now: now)
             } else if let closed = owner as? ClosedConnection {
-                for id in closed.ids {
-                    if case .closed(let current) = routes[id], current === closed { routes[id] = nil }
-                }
+                forget(closed)
             }
         }
+    }
+
+    private func forget(_ closed: ClosedConnection) {
+        for id in closed.ids {
+            if case .closed(let current) = routes[id], current === closed { routes[id] = nil }
+        }
+        if closed.isRetiredID { closed.connection?.retiredIDs -= 1 } else { closedConnections -= 1 }
     }
 
     /// When `handleDeadline` wants to be called; nil: only after another call.
@@ -243,11 +251,13 @@ public final class QUICEndpoint: CustomReflectable {
     /// another loop's queue. A stateless reset for one of them would end the living connection, so they are dropped
     /// without an answer for a while.
     func removeRoute(_ id: ConnectionID, of connection: QUICEngineConnection) {
-        guard let shim = connection.shim else {
+        // A peer that retires faster than any honest one has to live with the resets.
+        guard let shim = connection.shim, connection.retiredIDs < Self.maxRetiredIDs else {
             routes[id] = nil
             return
         }
-        let retired = ClosedConnection(ids: [id], packet: nil)
+        connection.retiredIDs += 1
+        let retired = ClosedConnection(retired: id, of: connection)
         routes[id] = .closed(retired)
         let period = max(3 * llq_conn_pto(shim), Self.retiredIDLinger)
         deadlines.set(connection.now.advanced(byNanoseconds: period), for: retired)
@@ -255,6 +265,8 @@ public final class QUICEndpoint: CustomReflectable {
 
     /// Nanoseconds; above what a loaded machine holds a packet up.
     private static let retiredIDLinger: UInt64 = 1_000_000_000
+    /// Per connection.
+    static let maxRetiredIDs = 32
 
     func addResetToken(_ token: [UInt8], for connection: QUICEngineConnection) { resetTokenOwners[token] = connection }
     func removeResetToken(_ token: [UInt8]) { resetTokenOwners[token] = nil }
@@ -302,9 +314,15 @@ public final class QUICEndpoint: CustomReflectable {
         }
         var ids = Array(connection.localIDs)
         if let original = connection.originalID { ids.append(original) }
-        let closed = ClosedConnection(ids: ids, packet: packet)
-        for id in ids { routes[id] = .closed(closed) }
-        deadlines.set(connection.now.advanced(byNanoseconds: period), for: closed)
+        if closedConnections < maxClosedConnections {
+            let closed = ClosedConnection(ids: ids, packet: packet)
+            for id in ids { routes[id] = .closed(closed) }
+            closedConnections += 1
+            deadlines.set(connection.now.advanced(byNanoseconds: period), for: closed)
+        } else {
+            // Under a flood of connections that end at once: late packets meet a stateless reset instead.
+            for id in ids { routes[id] = nil }
+        }
         if let packet, !alreadySent { sendLoose(packet.bytes, path: packet.path, ecn: packet.ecn) }
     }
 }

@@ -46,6 +46,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     /// Connection IDs that route to us.
     var localIDs: Set<ConnectionID> = []
+    /// IDs the peer retired whose late packets are dropped for a while.
+    var retiredIDs = 0
     var originalID: ConnectionID?
     var resetTokens: Set<[UInt8]> = []
     var lastPath: QUICPath

@@ -9,6 +9,18 @@ final class EngineWorld: CustomReflectable {
     static let serverAddress = QUICSocketAddress(ipv4: (10, 0, 0, 1), port: 4433)
     static let clientAddress = QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 50000)
     static let otherClientAddress = QUICSocketAddress(ipv4: (10, 0, 9, 9), port: 50001)
+    static let serverAddress6 = address6(1, port: 4433)
+    static let clientAddress6 = address6(2, port: 50000)
+    static let otherClientAddress6 = address6(0x999, port: 50001)
+
+    private static func address6(_ host: UInt16, port: UInt16) -> QUICSocketAddress {
+        var bytes = [UInt8](repeating: 0, count: 16)
+        bytes[0...3] = [0x20, 0x01, 0x0d, 0xb8]
+        bytes[14] = UInt8(host >> 8)
+        bytes[15] = UInt8(truncatingIfNeeded: host)
+        guard let address = QUICSocketAddress(ipv6: bytes, port: port) else { preconditionFailure("16 bytes") }
+        return address
+    }
 
     /// Seconds since 1970, for certificates and keys.
     static let wallClock: UInt64 = 1_790_000_000
@@ -61,8 +73,10 @@ final class EngineWorld: CustomReflectable {
         serverConfiguration.staticKey = [UInt8](repeating: 7, count: 32)
         server = try QUICEndpoint(configuration: serverConfiguration, random: SeededRandom(seed: seed &+ 1))
         client = try QUICEndpoint(configuration: EndpointConfiguration(), random: SeededRandom(seed: seed &+ 2))
-        serverHost = simulation.add(server, at: [Self.serverAddress])
-        clientHost = simulation.add(client, at: [Self.clientAddress, Self.otherClientAddress])
+        serverHost = simulation.add(server, at: [Self.serverAddress, Self.serverAddress6])
+        clientHost = simulation.add(
+            client,
+            at: [Self.clientAddress, Self.otherClientAddress, Self.clientAddress6, Self.otherClientAddress6])
         attach()
     }
 
@@ -75,14 +89,17 @@ final class EngineWorld: CustomReflectable {
     func restartServer() throws {
         simulation.remove(serverHost)
         server = try QUICEndpoint(configuration: serverConfiguration, random: SeededRandom(seed: seed &+ 77))
-        serverHost = simulation.add(server, at: [Self.serverAddress])
+        serverHost = simulation.add(server, at: [Self.serverAddress, Self.serverAddress6])
         serverSide = PeerRecord()
         attach()
     }
 
-    func connect(from local: QUICSocketAddress = EngineWorld.clientAddress) throws -> QUICEngineConnection {
+    func connect(
+        from local: QUICSocketAddress = EngineWorld.clientAddress,
+        to remote: QUICSocketAddress = EngineWorld.serverAddress
+    ) throws -> QUICEngineConnection {
         try client.connect(
-            to: Self.serverAddress, from: local, configuration: clientConfiguration, now: network.now)
+            to: remote, from: local, configuration: clientConfiguration, now: network.now)
     }
 
     /// Connects and waits until both sides have confirmed the handshake.

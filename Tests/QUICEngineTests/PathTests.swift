@@ -75,6 +75,103 @@ import Testing
         #expect(world.serverSide.paths.contains { $0.hasPrefix("changed") && $0.contains("2222") })
     }
 
+    @Test func `a packet that comes late under a retired connection ID ends nothing`() throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        // A packet is held up on the old path.
+        var held: [UInt8]?
+        world.network.filter = { bytes, path in
+            guard path.local == EngineWorld.clientAddress, held == nil else { return true }
+            held = bytes
+            return false
+        }
+        client.ping(now: world.network.now)
+        world.simulation.settle()
+        world.network.filter = nil
+        let late = try #require(held)
+        let old = late[1..<1 + world.server.layout.length].withUnsafeBytes { ConnectionID($0) }
+        #expect(server.localIDs.contains(old))
+        try client.migrate(to: EngineWorld.otherClientAddress, now: world.network.now)
+        world.simulation.run(for: .seconds(5)) { !server.localIDs.contains(old) }
+        #expect(!server.localIDs.contains(old), "the client retired its old ID")
+
+        let oldPath = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        world.network.send(late, on: oldPath, ecn: .notECT)
+        world.simulation.run(for: .milliseconds(500))
+        world.network.send(late, on: oldPath, ecn: .notECT)
+        world.simulation.run(for: .milliseconds(100))
+        #expect(world.server.counters.statelessResetsSent == 0)
+        #expect(world.server.counters.unknownConnectionIDs == 0)
+        let stream = try client.open()
+        try client.send(pattern(3000), on: stream, finish: true)
+        world.simulation.run(for: .seconds(5)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.received[stream] == pattern(3000))
+        #expect(client.closeReason == nil && server.closeReason == nil)
+
+        // Not for ever: a client that still uses the ID after that has lost its way.
+        world.simulation.run(for: .seconds(5))
+        world.network.send(late, on: oldPath, ecn: .notECT)
+        world.simulation.run(for: .milliseconds(100))
+        #expect(world.server.counters.statelessResetsSent == 1)
+        #expect(server.retiredIDs == 0)
+    }
+
+    @Test func `a peer that retires connection IDs all the time fills no table`() throws {
+        let world = try EngineWorld()
+        let (_, server) = try world.connected()
+        let before = world.server.routes.count
+        var random = SeededRandom(seed: 3)
+        for _ in 0..<1000 {
+            let id = (0..<8).map { _ in UInt8(truncatingIfNeeded: random.next()) }.withUnsafeBytes { ConnectionID($0) }
+            world.server.addRoute(id, to: server)
+            world.server.removeRoute(id, of: server)
+        }
+        #expect(world.server.routes.count == before + QUICEndpoint.maxRetiredIDs)
+        world.simulation.run(for: .seconds(5))
+        #expect(world.server.routes.count == before)
+        #expect(server.retiredIDs == 0)
+    }
+
+    @Test func `what is left of closed connections is bounded`() throws {
+        let world = try EngineWorld()
+        world.server.maxClosedConnections = 3
+        for _ in 0..<6 {
+            let (client, _) = try world.connected()
+            client.close(code: 1, reason: "", now: world.network.now)
+            world.simulation.run(for: .milliseconds(15))
+        }
+        #expect(world.server.connectionCount == 0)
+        var left: Set<ObjectIdentifier> = []
+        for case .closed(let closed) in world.server.routes.values { left.insert(ObjectIdentifier(closed)) }
+        #expect(left.count == 3)
+        world.simulation.run(for: .seconds(10))
+        #expect(world.server.routes.isEmpty)
+        #expect(world.server.deadlines.count == 0)
+    }
+
+    @Test func `IPv6 carries a connection and lets it move`() throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        let client = try world.connect(from: EngineWorld.clientAddress6, to: EngineWorld.serverAddress6)
+        world.simulation.run(for: .seconds(5)) { world.clientSide.confirmed.contains(client.handle) }
+        let server = try #require(world.serverSide.connections.first)
+        #expect(server.path == QUICPath(local: EngineWorld.serverAddress6, remote: EngineWorld.clientAddress6))
+        world.simulation.run(for: .seconds(1))
+        for (round, address) in [EngineWorld.clientAddress6, EngineWorld.otherClientAddress6].enumerated() {
+            if address != client.path.local { try client.migrate(to: address, now: world.network.now) }
+            let stream = try client.open()
+            let bytes = pattern(50_000, round)
+            try client.send(bytes, on: stream, finish: true)
+            world.simulation.run(for: .seconds(10)) { world.clientSide.finished.contains(stream) }
+            #expect(world.clientSide.received[stream] == bytes)
+            #expect(client.path == QUICPath(local: address, remote: EngineWorld.serverAddress6))
+            #expect(server.path.remote == address)
+        }
+        #expect(world.clientSide.paths.contains { $0.hasPrefix("validated") })
+    }
+
     @Test func `a move to where nothing answers fails and is reported`() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true

@@ -231,6 +231,32 @@ import Testing
         #expect(marked < other.statistics(now: clean.network.now).congestionWindow)
     }
 
+    @Test(arguments: [(0.0, 7), (0.03, 8)])
+    func `BBR fills a path and lives with loss`(loss: Double, seed: UInt64) throws {
+        var conditions = NetworkConditions()
+        conditions.loss = loss
+        let world = try EngineWorld(seed: seed, conditions: conditions) { server, client in
+            server.transport.congestionControl = .bbr
+            client.transport.congestionControl = .bbr
+        }
+        world.serverSide.echoes = true
+        let (client, _) = try world.connected()
+        let stream = try client.open()
+        let bytes = pattern(1_000_000)
+        let sender = Sender(bytes, on: stream, of: client)
+        let start = world.network.now
+        world.simulation.run(for: .seconds(120)) {
+            try? sender.step()
+            world.simulation.settle()
+            return world.clientSide.finished.contains(stream)
+        }
+        #expect(world.clientSide.received[stream] == bytes)
+        // In virtual time; the path has no limit, so a controller that doesn't grow its window would take far longer.
+        let took = Double(world.network.now.nanoseconds - start.nanoseconds) / 1e9
+        #expect(took < 20, "\(took) s")
+        #expect(client.statistics(now: world.network.now).congestionWindow > 20_000)
+    }
+
     @Test func `keys can be updated while data flows`() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true
