@@ -180,6 +180,43 @@ import Testing
         #expect(world.server.counters.retriesSent == 1)
     }
 
+    enum Token: CaseIterable, Sendable { case none, elsewhere, own }
+
+    @Test(arguments: Token.allCases)
+    func `an address that proved nothing gets three times what came from it`(token: Token) throws {
+        // A long chain, as real ones are: the first flight alone exceeds the limit.
+        let names = ["server.test"] + (0..<150).map { "a-rather-long-alternative-name-\($0).server.test" }
+        let certificate = EngineWorld.makeCertificate(names: names)
+        let world = try EngineWorld { _, client in
+            client.verification = .certificateAuthority(pem: certificate.certificatePEM)
+        }
+        try world.tls.reload(certificate.credentials)
+        let from = token == .elsewhere ? EngineWorld.otherClientAddress : EngineWorld.clientAddress
+        let first = try world.connect(from: from)
+        world.simulation.run(for: .seconds(5)) { !world.clientSide.tokens.isEmpty }
+        first.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(10))
+        if token != .none { world.clientConfiguration.addressToken = world.clientSide.tokens.last }
+
+        var received = 0
+        var sent = 0
+        world.network.filter = { bytes, path in
+            if path.local == EngineWorld.serverAddress {
+                sent += bytes.count
+                return false
+            }
+            received += bytes.count
+            return received <= bytes.count
+        }
+        _ = try world.connect()
+        world.simulation.settle()
+        let size = received
+        world.simulation.run(for: .seconds(8))
+        #expect(size >= 1200)
+        #expect(sent > 2 * size)
+        #expect((sent <= 3 * size) == (token != .own), "\(sent) bytes for \(size)")
+    }
+
     @Test func `half-open handshakes are limited per address and in all`() throws {
         let world = try EngineWorld { server, _ in
             server.maxHandshakesPerAddress = 3

@@ -214,6 +214,24 @@ import Testing
         #expect(run.ecn == .ect0)
     }
 
+    @Test(arguments: [true, false])
+    func `packets are marked ECN-capable exactly where that is asked for`(ecn: Bool) throws {
+        let world = try EngineWorld { server, client in
+            client.transport.ecn = ecn
+            server.transport.ecn = ecn
+        }
+        let (client, _) = try world.connected()
+        let stream = try client.open()
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 16)
+        defer { buffer.deallocate() }
+        for size in [1, 100, 5000] {
+            try client.send(pattern(size), on: stream)
+            while let run = world.client.pollTransmit(into: buffer, now: world.network.now) {
+                #expect(run.ecn == (ecn ? .ect0 : .notECT))
+            }
+        }
+    }
+
     @Test func `congestion marks reach the sender`() throws {
         var conditions = NetworkConditions()
         conditions.congestionMark = 0.2
