@@ -155,7 +155,7 @@ struct ChannelSender {
     /// Takes the device's word that it is done with everything up to `offset`.
     ///
     /// A device that was cut off may confirm more than this link sent, when its cursor did not fit into CONNECT: then
-    /// sending goes on behind it. Nothing beyond the log's end can have been received.
+    /// sending goes on behind it. What lies beyond the log's end moves nothing: the log lost its end since.
     mutating func acknowledge(_ offset: Offset) -> AcknowledgeResult {
         guard offset <= max(limit, sent) else { return .beyond }
         if let acknowledged, offset <= acknowledged { return .old }

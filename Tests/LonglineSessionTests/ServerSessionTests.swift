@@ -321,7 +321,18 @@ struct ServerSessionTests {
         let old = LaneID(rawValue: 2)
         _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: 5)), on: old, &session)
         #expect(receive(.acknowledge(Acknowledge(offset: 99)), on: old, &session).isEmpty)
-        #expect(receive(.acknowledge(Acknowledge(offset: 8)), on: lane, &session).closeCode == .unexpectedFrame)
+    }
+
+    @Test("A device that is ahead of a log which lost its end is not thrown out, and the session goes on")
+    func acknowledgesBeyondTheEnd() {
+        var session = up([Fixture.channel(head: 7)])
+        session.pageRead(Fixture.inbox, page: Fixture.page([3, 7]), now: now)
+        _ = session.drain()
+        open(&session)
+        #expect(receive(.acknowledge(Acknowledge(offset: 8)), on: lane, &session).isEmpty)
+        #expect(!session.isClosed)
+        let actions = receive(.acknowledge(Acknowledge(offset: 7)), on: lane, &session)
+        #expect(actions.contains { if case .storeCursor(_, let position) = $0 { position.offset == 7 } else { false } })
     }
 
     @Test("A log that was replaced, or has a hole, ends the session", arguments: [false, true])
