@@ -64,7 +64,9 @@ struct ChannelReceiver {
     }
 
     private mutating func receive(previous: Offset, offset: Offset, mayOverlap: Bool, epoch: Epoch) -> Result {
-        let last = self.last ?? Position(epoch: epoch, offset: 0)
+        var last = self.last ?? Position(epoch: epoch, offset: 0)
+        // Who received nothing of the old log lost nothing with it.
+        if last.offset == 0 { last.epoch = epoch }
         if last.epoch == epoch {
             if offset <= last.offset { return .duplicate(confirmed: offset <= (confirmedOffset(in: epoch) ?? 0)) }
             if previous == last.offset || (mayOverlap && previous < last.offset) {
