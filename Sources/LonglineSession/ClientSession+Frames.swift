@@ -106,6 +106,11 @@ extension ClientSession {
             actions.append(.storeTicket(ticket))
         case .refreshed(let refreshed):
             actions.append(.refreshed(refreshed.credentialExpiry))
+            isRefreshing = false
+            if let token = nextToken {
+                nextToken = nil
+                _ = refresh(token: token, now: now)
+            }
         case .roomAnswer(let answer):
             if roomRequests.remove(answer.request) != nil { actions.append(.roomAnswered(answer)) }
         default:

@@ -47,6 +47,10 @@ public struct ClientSession: Sendable {
     var connectBy: NIODeadline?
     var observedAddress = ""
     var roomRequests: Set<UInt64> = []
+    /// A REFRESH waits for its answer; a server takes one at a time.
+    var isRefreshing = false
+    /// The token that goes out after that answer: the latest counts.
+    var nextToken: String?
     var nextNonce: UInt64 = 1
     /// Channels with an acknowledgement or a retry that waits for its time.
     var timedChannels: Set<ChannelID> = []
@@ -143,6 +147,8 @@ public struct ClientSession: Sendable {
         connectBy = nil
         observedAddress = ""
         roomRequests = []
+        isRefreshing = false
+        nextToken = nil
         timedChannels = []
     }
 
@@ -230,9 +236,15 @@ public struct ClientSession: Sendable {
         sendRequest(.leave(RoomRequest(request: request, room: room)), request: request, now: now)
     }
 
-    /// Sends a fresh token; false while not connected.
+    /// Sends a fresh token; false while not connected. While another waits for its answer it is kept and sent then, in
+    /// place of one that was kept before.
     public mutating func refresh(token: String, now: NIODeadline) -> Bool {
         guard phase == .connected else { return false }
+        guard !isRefreshing else {
+            nextToken = token
+            return true
+        }
+        isRefreshing = true
         send(.refresh(Refresh(token: token)), lane: .control, owed: true, now: now)
         return true
     }

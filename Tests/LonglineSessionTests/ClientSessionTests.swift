@@ -281,6 +281,43 @@ struct ClientSessionTests {
         guard case .observedAddress("192.0.2.1:9") = actions.first else { return #expect(Bool(false)) }
     }
 
+    // MARK: Tokens
+
+    @Test("One refresh at a time: the latest token waits for the answer, and no longer than its link")
+    func refreshes() {
+        var session = connected()
+        _ = session.drain()
+        func tokens(_ actions: [ClientAction]) -> [String] {
+            actions.frames.compactMap { if case .refresh(let refresh) = $0 { refresh.token } else { nil } }
+        }
+        for token in ["a", "b", "c"] { #expect(session.refresh(token: token, now: now) == true) }
+        #expect(tokens(session.drain()) == ["a"])
+        #expect(tokens(receive(.refreshed(Refreshed(credentialExpiry: 5)), &session)) == ["c"])
+        #expect(tokens(receive(.refreshed(Refreshed(credentialExpiry: 6)), &session)) == [])
+        for token in ["d", "e"] { _ = session.refresh(token: token, now: now) }
+        session.linkClosed(now: now)
+        #expect(session.refresh(token: "f", now: now) == false)
+        _ = open(&session)
+        #expect(tokens(receive(.connected(Fixture.connected()), &session)) == [])
+        #expect(session.refresh(token: "g", now: now) == true)
+        #expect(tokens(session.drain()) == ["g"])
+    }
+
+    @Test("Who received nothing of a channel loses nothing when its log is made anew")
+    func newEpochFromTheStart() {
+        var session = connected()
+        _ = session.drain()
+        session.linkClosed(now: now)
+        _ = open(&session)
+        _ = receive(.connected(Fixture.connected()), &session)
+        _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: 78)), on: lane, &session)
+        let actions = receive(deliver(3, after: 0), on: lane, &session)
+        #expect(actions.delivered == [3])
+        #expect(actions.gaps.isEmpty && actions.endCode == nil)
+        session.confirm(channel: Fixture.inbox, position: Position(epoch: 78, offset: 3), now: now)
+        #expect(session.cursor(of: Fixture.inbox) == Position(epoch: 78, offset: 3))
+    }
+
     // MARK: A used-up producer
 
     @Test("A new producer is asked for once all that was sent is resolved, and nothing new is sent before")
