@@ -19,6 +19,8 @@ public final class QUICLink: Link {
     /// How long a close waits for what was queued before it.
     private static let closePatience = TimeAmount.seconds(1)
     private static let closePollInterval = TimeAmount.milliseconds(5)
+    /// One lane in so many begins with a frame of a type that nobody knows, so that peers can't forget to skip those.
+    private static let greaseInterval: UInt64 = 16
     /// Bytes taken from a stream at once.
     private static let readSize = 64 << 10
 
@@ -29,6 +31,7 @@ public final class QUICLink: Link {
 
     private(set) var state = State.connecting
     private var handler: (any LinkHandler)?
+    private var random: any RandomNumberGenerator
     private var connection: QUICLoopConnection?
     private let startedAt = NIODeadline.now()
     private var lastRemoteAddress = ""
@@ -44,8 +47,12 @@ public final class QUICLink: Link {
     private var closeDeadline: NIODeadline?
     private var closing: (code: CloseCode, reason: String)?
 
-    init(eventLoop: any EventLoop, isServer: Bool, handler: any LinkHandler) {
+    init(
+        eventLoop: any EventLoop, isServer: Bool, handler: any LinkHandler,
+        random: any RandomNumberGenerator = SystemRandomNumberGenerator()
+    ) {
         self.eventLoop = eventLoop
+        self.random = random
         self.isServer = isServer
         self.handler = handler
         outbound[.control] = OutboundLane()
@@ -73,7 +80,11 @@ public final class QUICLink: Link {
         guard state == .connecting || state == .established, outbound[lane] == nil else { return }
         // The stream's number is the lane's: they are opened in order, one after another.
         assert(lane.rawValue > (unopened.last?.rawValue ?? 0), "lanes are opened in the order of their numbers")
-        outbound[lane] = OutboundLane()
+        var out = OutboundLane()
+        if UInt64.random(in: 0..<Self.greaseInterval, using: &random) == 0 {
+            FrameEncoder.grease(using: &random, into: &out.pending)
+        }
+        outbound[lane] = out
         unopened.append(lane)
         openStreams()
     }
@@ -86,7 +97,9 @@ public final class QUICLink: Link {
         do throws(FrameError) {
             try FrameEncoder.encode(frame, into: &out.pending)
         } catch {
-            assertionFailure("a frame that can't be sent: \(error)")
+            // An error of this side. Going on without the frame would leave a hole that the peer can't see.
+            outbound[lane] = out
+            return close(.internalError, reason: "a frame that can't be sent: \(error.code)")
         }
         outbound[lane] = out
         mark(lane)

@@ -40,6 +40,44 @@ struct QUICLinkTests {
         }
     }
 
+    @Test("A frame that can't be written closes the link instead of leaving a hole")
+    func unsendable() async throws {
+        try await withLinks { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                guard event == .established else { return }
+                link.send(ping(7), lane: .control)
+                // 2^62 has no varint.
+                link.send(.acknowledge(Acknowledge(offset: 1 << 62)), lane: .control)
+            }
+            #expect(try await server.frame().frame == ping(7))
+            guard case .peer(code: .internalError, _) = try await server.closed() else {
+                Issue.record("the server was not told")
+                return
+            }
+            #expect(try await log.closed() == .local)
+        }
+    }
+
+    @Test("Many lanes, some of which begin with a frame that nobody knows, all arrive")
+    func grease() async throws {
+        try await withLinks { connector, target, server, loop in
+            _ = try await connector.link(target, on: loop) { event, link in
+                guard event == .established else { return }
+                for number in UInt64(1)...200 {
+                    link.openLane(LaneID(rawValue: number))
+                    link.send(ping(number), lane: LaneID(rawValue: number))
+                    link.finishLane(LaneID(rawValue: number))
+                }
+            }
+            var seen: Set<LaneID> = []
+            while seen.count < 200 {
+                let (frame, lane, _) = try await server.frame()
+                #expect(frame == ping(lane.rawValue))
+                seen.insert(lane)
+            }
+        }
+    }
+
     @Test("The close code and reason reach the peer behind the last frame", arguments: [true, false])
     func close(byServer: Bool) async throws {
         try await withLinks { event, link in
