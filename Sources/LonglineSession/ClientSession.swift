@@ -83,6 +83,9 @@ public struct ClientSession: Sendable {
     /// What the app confirmed, per channel.
     public var cursors: [ChannelID: Position] { channels.compactMapValues(\.receiver.confirmed) }
 
+    /// What the app confirmed in one channel.
+    public func cursor(of channel: ChannelID) -> Position? { channels[channel]?.receiver.confirmed }
+
     /// Whether the server accepted the connect on the present link.
     public var isConnected: Bool { phase == .connected }
 

@@ -145,6 +145,76 @@ struct DeliveryTests {
         await harness.client.disconnect()
     }
 
+    @Test(
+        "a gap is confirmed by the app, alone or with the message behind it, and never passed over",
+        arguments: [true, false])
+    func gapConfirmed(alone: Bool) async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        let channel = ChannelID.room(try RoomID("a"))
+        try harness.service.post("held", in: channel)
+        var messages = harness.client.messages.makeAsyncIterator()
+        var notices = harness.client.notices.makeAsyncIterator()
+        let held = try #require(await messages.next())
+        let next: Epoch = FakeService.epoch + 1
+        let gap = Gap(from: Position(epoch: FakeService.epoch, offset: 1), first: 8)
+        harness.service.send(.gap(gap), in: channel, epoch: next)
+        guard case .gap(channel, let lost) = await notices.next() else {
+            Issue.record("the gap was not told")
+            return
+        }
+        #expect(lost.upTo == Position(epoch: next, offset: 8))
+        harness.service.send(.skip(Skip(previous: 8, to: 9, reason: .expired)), in: channel, epoch: next)
+        // A message of the log that is no more: its confirmation moves nothing.
+        held.confirm()
+        try await harness.settle()
+        try await harness.settle()
+        #expect(await storage.load().cursors[channel]?.epoch != next)
+        if alone { harness.client.confirm(lost, in: channel) }
+        let entry = try Entry(
+            offset: 12, previous: 9, kind: .message, sender: UserID("zoe"), device: DeviceID("d"),
+            producer: ProducerID(high: 9, low: 9), publishID: 12, recipient: nil, origin: nil, time: 0, expiry: 0,
+            payload: ByteBuffer(string: "after"))
+        if alone {
+            try await harness.settle()
+            try await harness.settle()
+            #expect(
+                await storage.load().cursors[channel] == Position(epoch: next, offset: 9), "with the range behind it")
+        }
+        harness.service.send(.deliver(Deliver(entry: entry, redelivered: false)), in: channel, epoch: next)
+        let message = try #require(await messages.next())
+        #expect(message.gapBefore == (alone ? nil : lost))
+        message.confirm()
+        try await harness.settle()
+        try await harness.settle()
+        #expect(await storage.load().cursors[channel] == Position(epoch: next, offset: 12))
+        await harness.client.disconnect()
+    }
+
+    @Test("a log that lost its end takes the stored cursor back, and what was held beyond it can't bring it forward")
+    func shorterLog() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        let channel = ChannelID.room(try RoomID("a"))
+        for index in 1...3 { try harness.service.post("\(index)", in: channel) }
+        var messages = harness.client.messages.makeAsyncIterator()
+        var notices = harness.client.notices.makeAsyncIterator()
+        _ = await messages.next()
+        try #require(await messages.next()).confirm()
+        let last = try #require(await messages.next())
+        let gap = Gap(from: Position(epoch: FakeService.epoch, offset: 3), first: 1)
+        try await harness.settle()
+        harness.service.send(.gap(gap), in: channel)
+        _ = await notices.next()
+        last.confirm()
+        try await harness.settle()
+        try await harness.settle()
+        #expect(await storage.load().cursors[channel]?.offset == 1)
+        await harness.client.disconnect()
+    }
+
     @Test("this device's own messages are hidden, and confirmed in their turn")
     func ownMessages() async throws {
         let storage = InMemoryClientStorage()

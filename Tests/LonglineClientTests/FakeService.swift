@@ -93,6 +93,12 @@ final class FakeService: LinkConnector {
         link.eventLoop.execute { link.value.deliver(frame, lane: lane) }
     }
 
+    /// Says something about a channel on the newest link.
+    func send(_ frame: Frame, in channel: ChannelID, epoch: Epoch = FakeService.epoch) {
+        guard let link = links.withLock({ $0.last }) else { return }
+        link.eventLoop.execute { link.value.deliver(frame, in: channel, epoch: epoch) }
+    }
+
     /// Enters a message of someone else, and delivers it on the newest link.
     func post(_ text: String, in channel: ChannelID, producer: ProducerID = ProducerID(high: 9, low: 9)) throws {
         let (sender, device) = (try UserID("zoe"), try DeviceID("d"))
@@ -121,6 +127,7 @@ final class FakeLink: MobileLink, LinkAttempt {
     private let request: LinkRequest
     private var lanes: [LaneID: ChannelID] = [:]
     private var own: [ChannelID: LaneID] = [:]
+    private var epochs: [LaneID: Epoch] = [:]
     private var sent: [ChannelID: Offset] = [:]
     private var producer = ProducerID(high: 0, low: 0)
     private var isConnected = false
@@ -168,12 +175,17 @@ final class FakeLink: MobileLink, LinkAttempt {
         eventLoop.execute { bound.value.1(bound.value.0) }
     }
 
-    private func laneFor(_ channel: ChannelID) -> LaneID {
-        if let lane = own[channel] { return lane }
-        let lane = LaneID(rawValue: UInt64(own.count + 1))
+    private func laneFor(_ channel: ChannelID, epoch: Epoch = FakeService.epoch) -> LaneID {
+        if let lane = own[channel], epochs[lane] == epoch { return lane }
+        let lane = LaneID(rawValue: UInt64(epochs.count + 1))
         own[channel] = lane
-        deliver(.lane(LaneHeader(channel: channel, epoch: FakeService.epoch)), lane: lane)
+        epochs[lane] = epoch
+        deliver(.lane(LaneHeader(channel: channel, epoch: epoch)), lane: lane)
         return lane
+    }
+
+    func deliver(_ frame: Frame, in channel: ChannelID, epoch: Epoch) {
+        deliver(frame, lane: laneFor(channel, epoch: epoch))
     }
 
     // MARK: Link

@@ -158,6 +158,14 @@ public final class LonglineClient: Sendable {
             confirmsWhenNextIsAsked: core.configuration.confirmation == .whenNextIsAsked)
     }
 
+    /// The app took note of a gap that ``notices`` told. Without this the gap counts as seen once a later message of the
+    /// channel is confirmed, and is told again by every new process until then.
+    ///
+    /// Covers the messages before the gap as well, as ``Message/confirm()`` does.
+    public func confirm(_ gap: MessageGap, in channel: ChannelID) {
+        core.outlets.confirmations.confirm(channel, gap.upTo)
+    }
+
     /// Joins a room, which is made when it doesn't exist. Waits for a connection if there is none; joining twice is
     /// joining once.
     /// - Returns: the place of the join in the room's log: what comes after it is delivered.

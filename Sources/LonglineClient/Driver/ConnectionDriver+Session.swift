@@ -48,12 +48,16 @@ extension ConnectionDriver {
         case .deliver(let channel, let epoch, let deliver): delivered(channel, epoch, deliver)
         case .skipped(let channel, let epoch, let skip):
             outlets.notices.send(.skipped(channel, skip))
-            // A gap before it is confirmed with the next message, so that the app has seen it.
-            if gapsBefore[channel] == nil { passed(Position(epoch: epoch, offset: skip.to), in: channel) }
+            passed(Position(epoch: epoch, offset: skip.to), in: channel)
+            // The session confirms a range by itself, and where the app owes nothing it did already.
+            keepCursor(of: channel)
         case .gap(let channel, let epoch, let gap):
             statistics.gaps += 1
             let lost = MessageGap(from: gap.from, upTo: Position(epoch: epoch, offset: gap.first))
             gapsBefore[channel] = lost
+            ledger.lost(upTo: lost.upTo, in: channel)
+            // A log that lost its end takes the cursor back with it.
+            keepCursor(of: channel)
             outlets.notices.send(.gap(channel, lost))
         case .roomAnswered(let answer): roomAnswered(answer)
         case .refreshed(let expiry): scheduleRefresh(expiry: expiry)
@@ -199,7 +203,15 @@ extension ConnectionDriver {
 
     private func confirm(_ position: Position, in channel: ChannelID) {
         session.confirm(channel: channel, position: position, now: clock.now())
-        pending.cursors[channel] = position
+        if let gap = gapsBefore[channel]?.upTo, gap.epoch == position.epoch, gap.offset <= position.offset {
+            gapsBefore[channel] = nil
+        }
+        keepCursor(of: channel)
+    }
+
+    /// Makes durable what the session holds for confirmed, which alone knows the log's epoch and end.
+    private func keepCursor(of channel: ChannelID) {
+        if let cursor = session.cursor(of: channel) { pending.cursors[channel] = cursor }
     }
 
     /// Takes in what the app confirmed.

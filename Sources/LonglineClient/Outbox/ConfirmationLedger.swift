@@ -21,6 +21,15 @@ struct ConfirmationLedger: Sendable {
         open[channel, default: []].append(Place(position: position, visible: true))
     }
 
+    /// Messages before `position` are gone, and the app has to confirm that it knows. Places of another epoch, or beyond
+    /// the end of a log that got shorter, mean nothing any more.
+    mutating func lost(upTo position: Position, in channel: ChannelID) {
+        open[channel, default: []].removeAll {
+            $0.position.epoch != position.epoch || $0.position.offset >= position.offset
+        }
+        delivered(position, in: channel)
+    }
+
     /// A place that the app doesn't see.
     /// - Returns: the place to confirm now, or nil while the app holds something before it.
     mutating func passed(_ position: Position, in channel: ChannelID) -> Position? {
