@@ -41,10 +41,27 @@ struct ChatCommand: AsyncParsableCommand {
         case nil: break
         }
         if chat.destination == nil { Terminal.note("say /to USER or /join ROOM first, /quit to end") }
-        for await line in Terminal.lines() {
-            guard await chat.perform(line) else { break }
-        }
+        try await converse(chat, over: client)
         await client.disconnect()
+    }
+
+    /// Takes lines until the user is done, or the service says that this client shall not come back.
+    private func converse(_ chat: Conversation, over client: LonglineClient) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                var chat = chat
+                for await line in Terminal.lines() {
+                    guard await chat.perform(line) else { break }
+                }
+            }
+            group.addTask {
+                for await state in client.states {
+                    if let error = state.stopError { throw error }
+                }
+            }
+            defer { group.cancelAll() }
+            try await group.next()
+        }
     }
 
     private func show(_ client: LonglineClient) async {

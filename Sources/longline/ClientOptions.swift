@@ -61,6 +61,8 @@ struct ClientOptions: ParsableArguments {
         var configuration = LonglineClient.Configuration(
             accessPoints: server.compactMap { AccessPoint($0) }, trust: try trust(), storage: storage,
             tokenProvider: try tokenProvider())
+        // A file or a command may have another token next time; what was given as it stands never changes.
+        configuration.stopsOnRefusedToken = tokenFile == nil && tokenCommand == nil || token != nil
         configuration.serverName = serverName
         configuration.logger.logLevel = Logger.Level(rawValue: logLevel) ?? .error
         configuration.agent = "longline-cli"

@@ -43,9 +43,7 @@ struct ListenCommand: AsyncParsableCommand {
             left -= 1
             if left <= 0 { break }
         }
-        if case .stopped(let code, let reason) = client.state {
-            throw ClientError(.stopped, message: reason, closeCode: code)
-        }
+        if let error = client.state.stopError { throw error }
         await client.disconnect()
     }
 

@@ -64,6 +64,18 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         self.closeCode = closeCode
     }
 
+    /// The service told this client not to come back by itself.
+    init(stoppedBy code: CloseCode, reason: String) {
+        let advice =
+            switch code.policy {
+            case .upgrade: "upgrade the app"
+            case .newToken: "get another token, then connect again"
+            case .backOff, .redirect, .stop: "find out why, then connect again"
+            }
+        self.init(
+            .stopped, message: "\(reason), code \(code.rawValue)", advice: advice, closeCode: code)
+    }
+
     public var description: String {
         var text = "\(code.rawValue): \(message)"
         if let cause { text += " [\(cause)]" }

@@ -50,6 +50,9 @@ extension LonglineClient {
         public var storage: any ClientStorage
         /// The app's own record of what it has processed, for exactly once; nil keeps it in ``storage``.
         public var cursorStore: (any CursorStore)?
+        /// Whether a token that the service refused ends the attempts, as nothing else would come from
+        /// ``tokenProvider``. By default it is asked for another, with back-off.
+        public var stopsOnRefusedToken = false
         /// The user, if the app knows it; otherwise it is read from the token. It names the inbox that carries direct
         /// messages.
         public var user: UserID?

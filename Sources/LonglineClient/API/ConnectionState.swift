@@ -26,6 +26,11 @@ public enum ConnectionState: Sendable {
     /// The service told the client not to come back by itself: the app has to act, then ``LonglineClient/connect()``.
     case stopped(CloseCode, reason: String)
 
+    /// Why the client stays away, with advice, when it was ``stopped(_:reason:)``; what ``LonglineClient/connect()`` throws.
+    public var stopError: ClientError? {
+        if case .stopped(let code, let reason) = self { ClientError(stoppedBy: code, reason: reason) } else { nil }
+    }
+
     /// Whether messages flow now.
     public var isConnected: Bool {
         switch self {

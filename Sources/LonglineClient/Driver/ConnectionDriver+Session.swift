@@ -245,7 +245,7 @@ extension ConnectionDriver {
         case .idle:
             done(.failure(ClientError(.notConnected, message: "the client isn't connected", advice: "call connect()")))
         case .stopped(let code, let reason):
-            done(.failure(ClientError(.stopped, message: reason, closeCode: code)))
+            done(.failure(ClientError(stoppedBy: code, reason: reason)))
         case .preparing, .connecting, .connected, .waiting:
             guard roomRequests.count < Self.maximumRoomRequests else {
                 done(.failure(ClientError(.tooManyRequests, message: "256 requests wait for an answer")))

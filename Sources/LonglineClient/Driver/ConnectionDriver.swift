@@ -104,7 +104,7 @@ final class ConnectionDriver {
         let producer = state.producer ?? ProducerID(high: random.next(), low: random.next())
         if state.producer == nil { pending.producer = producer }
         self.random = random
-        plan = ReconnectPlan(policy: configuration.backOff, accessPoints: configuration.accessPoints)
+        plan = Self.plan(configuration)
         outbox = Outbox(
             producer: producer, lastID: state.lastID, chains: state.chains, rows: state.outbox,
             limits: configuration.outbox)
@@ -122,6 +122,12 @@ final class ConnectionDriver {
         session = ClientSession(
             configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
             cursorVersion: state.cursorVersion)
+    }
+
+    private static func plan(_ configuration: LonglineClient.Configuration) -> ReconnectPlan {
+        ReconnectPlan(
+            policy: configuration.backOff, accessPoints: configuration.accessPoints,
+            stopsOnRefusedToken: configuration.stopsOnRefusedToken)
     }
 
     /// Runs `body` on the loop, from anywhere, while the driver lives.
@@ -156,7 +162,7 @@ final class ConnectionDriver {
         switch phase {
         case .idle, .stopped:
             outlets.messages.reopen()
-            plan = ReconnectPlan(policy: configuration.backOff, accessPoints: configuration.accessPoints)
+            plan = Self.plan(configuration)
             attempts = 0
             startMonitor()
             beginAttempt()
@@ -392,10 +398,7 @@ final class ConnectionDriver {
             "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(step.delay)"])
         switch step.kind {
         case .stop(let code):
-            let error = ClientError(
-                .stopped, message: end.reason,
-                advice: code.policy == .upgrade ? "upgrade the app" : "find out why, then connect again",
-                closeCode: code)
+            let error = ClientError(stoppedBy: code, reason: end.reason)
             becomeIdle(.stopped(code, end.reason), .stopped(code, reason: end.reason), error: error)
         case .reconnect:
             generation += 1

@@ -54,6 +54,7 @@ struct NextStep: Sendable {
 struct ReconnectPlan: Sendable {
     private let policy: BackOffPolicy
     private let accessPoints: [AccessPoint]
+    private let stopsOnRefusedToken: Bool
     private(set) var round = 0
     private var index = 0
     private var redirect: AccessPoint?
@@ -63,8 +64,9 @@ struct ReconnectPlan: Sendable {
 
     static let maximumImmediateReturns = 3
 
-    init(policy: BackOffPolicy, accessPoints: [AccessPoint]) {
+    init(policy: BackOffPolicy, accessPoints: [AccessPoint], stopsOnRefusedToken: Bool = false) {
         precondition(!accessPoints.isEmpty, "configuration was checked")
+        self.stopsOnRefusedToken = stopsOnRefusedToken
         self.policy = policy
         self.accessPoints = accessPoints
     }
@@ -123,6 +125,10 @@ struct ReconnectPlan: Sendable {
             }
             return NextStep(kind: .reconnect, delay: floor)
         case .newToken:
+            // A session that was up ended with its credential; only the next connect tells whether the token is to blame.
+            if stopsOnRefusedToken && neverUp && !usedTicket {
+                return NextStep(kind: .stop(close.code), dropTicket: true)
+            }
             credentialRefusals += 1
             // A refused ticket costs nothing but a round trip. A fresh token that is refused is the token
             // provider's or the clock's fault: asking again at once would only make it worse.
