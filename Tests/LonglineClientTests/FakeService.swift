@@ -52,6 +52,8 @@ final class FakeService: LinkConnector {
         /// Refuse payloads that begin so.
         var refusedPrefix: String?
         var credentialExpiry: UInt64 = 0
+        /// Connects with a lower number are stale.
+        var newestConnect: UInt64 = 0
         var refreshed: [String] = []
     }
 
@@ -253,6 +255,8 @@ final class FakeLink: MobileLink, LinkAttempt {
             for cursor in connect.cursors { state.acknowledged[cursor.channel] = cursor.position.offset }
             return state.credentialExpiry
         }
+        let isStale = service.state.withLock { connect.connectNumber < $0.newestConnect }
+        if isStale { return deliver(.close(Close(code: .stale)), lane: .control) }
         switch answer {
         case .silence, .fail, .handshakeFailure: return
         case .close(let close): return deliver(.close(close), lane: .control)

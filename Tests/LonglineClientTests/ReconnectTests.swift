@@ -55,6 +55,47 @@ struct ReconnectTests {
         await harness.client.disconnect()
     }
 
+    @Test("a device restored from a backup raises its connect number in growing steps until the service takes it")
+    func stale() async throws {
+        var state = StoredClientState()
+        state.producer = ProducerID(high: 5, low: 6)
+        state.connectNumber = 64
+        let storage = InMemoryClientStorage(state)
+        let harness = try ClientHarness(storage: storage)
+        harness.service.state.withLock { $0.newestConnect = 5_000 }
+        try await harness.client.connect()
+        let numbers = harness.service.state.withLock { $0.connects.map(\.connectNumber) }
+        #expect(numbers.prefix(5) == [65, 66, 68, 72, 80])
+        #expect(numbers.count <= 15 && (numbers.last ?? 0) >= 5_000)
+        #expect(await storage.load().connectNumber >= numbers.last ?? .max, "a number is durable before it is used")
+        // What is taken ends the search: the next number is the next one.
+        harness.service.cut()
+        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        try await harness.client.connect()
+        let after = harness.service.state.withLock { $0.connects.map(\.connectNumber) }
+        #expect(after.last == numbers.last.map { $0 + 1 })
+        #expect(harness.service.state.withLock { Set($0.connects.map(\.producer)).count } == 1)
+        await harness.client.disconnect()
+    }
+
+    @Test("a refused token is asked for again, or is final when there is no other", arguments: [false, true])
+    func refusedToken(isFinal: Bool) async throws {
+        let harness = try ClientHarness { $0.stopsOnRefusedToken = isFinal }
+        harness.service.state.withLock {
+            $0.answers = Array(repeating: .close(Close(code: .credentialInvalid, reason: "forged")), count: 3)
+        }
+        guard isFinal else {
+            try await harness.client.connect()
+            #expect(harness.tokens.count == 4)
+            return await harness.client.disconnect()
+        }
+        let error = await #expect(throws: ClientError.self) { try await harness.client.connect() }
+        #expect(error?.code == .stopped && error?.closeCode == .credentialInvalid)
+        #expect(error?.advice.contains("another token") == true)
+        #expect(harness.client.state.stopError?.closeCode == .credentialInvalid)
+        #expect(harness.tokens.count == 1)
+    }
+
     @Test("a redirect is followed to the named access point")
     func redirect() async throws {
         let harness = try ClientHarness()

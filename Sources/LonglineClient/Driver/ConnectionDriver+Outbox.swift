@@ -105,6 +105,7 @@ extension ConnectionDriver {
         pending.rechains = [:]
         pending.chains = []
         connectNumber = 0
+        staleRefusals = 0
         reservedConnectNumber = 64
         pending.connectNumber = reservedConnectNumber
         session.producerRenewed(producer)

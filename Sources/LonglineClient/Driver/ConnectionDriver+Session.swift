@@ -106,6 +106,7 @@ extension ConnectionDriver {
         link.connectedAt = clock.now()
         phase = .connected
         attempts = 0
+        staleRefusals = 0
         plan.connected()
         statistics.connects += 1
         if connected.resumed { statistics.resumedSessions += 1 }

@@ -61,6 +61,8 @@ final class ConnectionDriver {
     var receipts: [PublishID: Outcome<Published>] = [:]
     var connectNumber: UInt64
     var reservedConnectNumber: UInt64
+    /// Connects in a row that the service refused as stale: the durable number is older than one it has seen.
+    var staleRefusals = 0
     var user: UserID?
     var resumeTicket: StoredSecret?
     var transportTickets: [String: StoredSecret]
@@ -235,6 +237,8 @@ final class ConnectionDriver {
         let generation = generation
         phase = .preparing
         publish(.connecting(attempt: attempts, accessPoint: plan.target))
+        // Only damage brings a number so far; a new producer counts from 1.
+        if connectNumber > FrameLimits.maximumNumber / 2 { needsNewProducer = true }
         if needsNewProducer {
             // The rows being written carry the old numbers: wait until they are all in one state.
             guard !isFlushing else {
@@ -245,9 +249,9 @@ final class ConnectionDriver {
             }
             renewProducer()
         }
-        if connectNumber == reservedConnectNumber {
+        if connectNumber + connectStep > reservedConnectNumber {
             // A block of numbers at once, so that a reconnect needn't wait for the disk.
-            reservedConnectNumber += 64
+            reservedConnectNumber = connectNumber + connectStep + 63
             pending.connectNumber = reservedConnectNumber
         }
         afterDurable { [unowned self] error in
@@ -256,6 +260,12 @@ final class ConnectionDriver {
             obtainCredential(generation)
         }
     }
+
+    /// How far the next connect number is from the last: 1, and after each refusal as stale but the first twice as far.
+    ///
+    /// A device restored from a backup so finds the number it had in as many attempts as that number has bits; the
+    /// attempts themselves are spaced by the plan's back-off. Beyond 2^40 it doesn't grow, so that numbers never run out.
+    private var connectStep: UInt64 { 1 << UInt64(min(40, max(0, staleRefusals - 1))) }
 
     private func beginAttempt(again generation: UInt64) {
         attempts -= 1
@@ -299,7 +309,7 @@ final class ConnectionDriver {
             $0.expiry == 0 || $0.expiry > clock.wall() ? $0.bytes : nil
         }
         if suspectTickets.remove(target) != nil { ticket = nil }
-        connectNumber += 1
+        connectNumber += connectStep
         assert(connectNumber <= reservedConnectNumber, "a connect number is durable before it is used")
         let link = DriverLink(
             driver: self, accessPoint: target, credential: credential, startedAt: clock.now(),
@@ -391,6 +401,7 @@ final class ConnectionDriver {
         case .idle, .stopped: return
         case .preparing, .connecting, .connected, .waiting: break
         }
+        if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
         let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
         let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)
         if step.dropTicket { keepResumeTicket(nil) }
