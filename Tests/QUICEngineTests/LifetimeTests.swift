@@ -180,6 +180,47 @@ import Testing
         #expect(world.server.counters.retriesSent == 1)
     }
 
+    @Test func `a token of a Retry proves no other address`() throws {
+        let world = try EngineWorld { server, _ in server.retryThreshold = 0 }
+        var answer: [UInt8]?
+        world.network.filter = { bytes, path in
+            guard path.remote == EngineWorld.serverAddress, world.server.counters.retriesSent == 1 else { return true }
+            if answer == nil { answer = bytes }
+            return false
+        }
+        _ = try world.connect()
+        world.simulation.run(for: .milliseconds(100))
+        let stolen = try #require(answer)
+        world.network.filter = nil
+        let accepted = world.server.counters.connectionsAccepted
+        let other = QUICPath(local: EngineWorld.otherClientAddress, remote: EngineWorld.serverAddress)
+        world.network.send(stolen, on: other, ecn: .notECT)
+        world.simulation.run(for: .milliseconds(15))
+        #expect(world.server.counters.connectionsAccepted == accepted)
+        #expect(world.server.counters.connectionsRefused == 1)
+        // Where it was sent it holds.
+        let own = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        world.network.send(stolen, on: own, ecn: .notECT)
+        world.simulation.run(for: .milliseconds(15))
+        #expect(world.server.counters.connectionsAccepted == accepted + 1)
+    }
+
+    @Test func `IPv6 hosts of one network count as one`() throws {
+        let world = try EngineWorld { server, _ in server.maxHandshakesPerAddress = 2 }
+        world.network.filter = { _, path in path.local != EngineWorld.serverAddress6 }
+        for address in [EngineWorld.clientAddress6, EngineWorld.otherClientAddress6] {
+            for _ in 0..<2 { _ = try world.connect(from: address, to: EngineWorld.serverAddress6) }
+        }
+        world.simulation.run(for: .milliseconds(50))
+        #expect(world.server.handshakesInProgress == 2)
+        #expect(world.server.counters.retriesSent == 2)
+        let elsewhere = try #require(
+            QUICSocketAddress(ipv6: [0x20, 1, 0xd, 0xb8, 0, 0, 0, 1] + [UInt8](repeating: 0, count: 8), port: 7))
+        _ = try world.connect(from: elsewhere, to: EngineWorld.serverAddress6)
+        world.simulation.run(for: .milliseconds(50))
+        #expect(world.server.handshakesInProgress == 3)
+    }
+
     enum Token: CaseIterable, Sendable { case none, elsewhere, own }
 
     @Test(arguments: Token.allCases)
