@@ -22,6 +22,7 @@ let package = Package(
     dependencies: [
         .package(name: "longline", path: ".."),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
@@ -29,6 +30,12 @@ let package = Package(
             name: "BenchmarkHarness", dependencies: [.product(name: "Histogram", package: "hdrhistogram-swift")],
             swiftSettings: settings),
         benchmark("engine", [longline("QUICEngine")]),
+        benchmark(
+            "publish",
+            [
+                longline("LonglineClient"), longline("LonglineServer"), longline("LonglineStore"),
+                longline("LonglineWire"), nioCore, .product(name: "Logging", package: "swift-log"),
+            ]),
         benchmark("wire", [longline("LonglineWire"), nioCore]),
     ]
 )
