@@ -3,7 +3,7 @@ import Testing
 
 @Suite("Sessions over everything that can go wrong")
 struct SimulationTests {
-    @Test("No message is lost, doubled or reordered", arguments: UInt64(1)...UInt64(200))
+    @Test("No message is lost, doubled or reordered", arguments: seeds(1..<201))
     func keepsPromises(seed: UInt64) throws {
         let simulation = try SessionSimulation(seed: seed)
         simulation.run()

@@ -16,7 +16,7 @@ struct DecoderTests {
         return (frames, bytes)
     }
 
-    @Test("The pieces don't matter", arguments: 0..<120 as Range<UInt64>)
+    @Test("The pieces don't matter", arguments: seeds(0..<120))
     func fragments(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         var (frames, bytes) = try stream(&random)
@@ -80,7 +80,7 @@ struct DecoderTests {
 
 @Suite("Room to grow")
 struct GreaseTests {
-    @Test("Grease has an even type of its own form, and receivers pass over it", arguments: 0..<200 as Range<UInt64>)
+    @Test("Grease has an even type of its own form, and receivers pass over it", arguments: seeds(0..<200))
     func grease(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         var bytes = ByteBuffer()

@@ -90,7 +90,7 @@ struct EncoderTests {
 
 @Suite("Lanes on one stream")
 struct TaggedFrameTests {
-    @Test("Frames keep their lanes, whatever the pieces", arguments: 0..<60 as Range<UInt64>)
+    @Test("Frames keep their lanes, whatever the pieces", arguments: seeds(0..<60))
     func roundTrip(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         var items: [TaggedFrame] = []
@@ -130,7 +130,7 @@ struct TaggedFrameTests {
         try TaggedFrameEncoder.encode(.ping(Ping(nonce: 1)), lane: FrameLimits.maximumTaggedLane, into: &buffer)
     }
 
-    @Test("Random bytes", arguments: 0..<200 as Range<UInt64>)
+    @Test("Random bytes", arguments: seeds(0..<200))
     func garbage(seed: UInt64) {
         var random = SeededRandom(seed: seed)
         for _ in 0..<20 {

@@ -90,13 +90,13 @@ struct HostileInputTests {
         }
     }
 
-    @Test("Random bytes", arguments: 0..<400 as Range<UInt64>)
+    @Test("Random bytes", arguments: seeds(0..<400))
     func garbage(seed: UInt64) {
         var random = SeededRandom(seed: seed)
         for _ in 0..<20 { drain(RandomFrames.bytes(&random, 400)) }
     }
 
-    @Test("Known types with random bodies", arguments: 0..<400 as Range<UInt64>)
+    @Test("Known types with random bodies", arguments: seeds(0..<400))
     func randomBodies(seed: UInt64) {
         var random = SeededRandom(seed: seed)
         for type in stride(from: UInt64(1), through: 0x25, by: 2) {

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("Frames come back as they were sent")
 struct RoundTripTests {
-    @Test("Every frame, whatever its fields", arguments: 0..<300 as Range<UInt64>)
+    @Test("Every frame, whatever its fields", arguments: seeds(0..<300))
     func everyFrame(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         for frame in RandomFrames.one(ofEach: &random) {
