@@ -78,7 +78,9 @@ struct ChatCommand: AsyncParsableCommand {
             group.addTask {
                 for await notice in client.notices {
                     switch notice {
-                    case .gap(let channel, _): Terminal.note("messages of \(channel) are gone from the service")
+                    case .gap(let channel, let gap):
+                        Terminal.note("messages of \(channel) are gone from the service")
+                        client.confirm(gap, in: channel)
                     case .refused(let channel, let error): Terminal.note("a message to \(channel): \(error)")
                     case .storageFailed(let error): Terminal.error(error)
                     case .skipped, .published, .observedAddress: break
