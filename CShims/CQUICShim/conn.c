@@ -288,7 +288,20 @@ int llq_conn_handle_expiry(llq_conn *conn, uint64_t now) {
     return normalize(rv);
 }
 
-void llq_conn_update_tx_time(llq_conn *conn, uint64_t now) { ngtcp2_conn_update_pkt_tx_time(conn->conn, now); }
+void llq_conn_update_tx_time(llq_conn *conn, uint64_t now) {
+#if !LLQ_NGTCP2_1
+    // Until a round trip is measured, 0.12 paces by the initial RTT (a third of a second): the second packet of a first
+    // flight would wait tens of milliseconds, and with it the answer to 0-RTT data. The initial window bounds what leaves
+    // meanwhile, which RFC 9002 section 7.7 allows as a burst. 1.x paces by 1 ms then.
+    if (!conn->round_trip_known) {
+        ngtcp2_conn_info info;
+        ngtcp2_conn_get_conn_info(conn->conn, &info);
+        conn->round_trip_known = info.first_rtt_sample_ts != UINT64_MAX;
+        if (!conn->round_trip_known) now = now > info.smoothed_rtt ? now - info.smoothed_rtt : 0;
+    }
+#endif
+    ngtcp2_conn_update_pkt_tx_time(conn->conn, now);
+}
 uint64_t llq_conn_pto(llq_conn *conn) { return ngtcp2_conn_get_pto(conn->conn); }
 size_t llq_conn_max_payload(llq_conn *conn) { return ngtcp2_conn_get_max_tx_udp_payload_size(conn->conn); }
 size_t llq_conn_path_max_payload(llq_conn *conn) { return ngtcp2_conn_get_path_max_tx_udp_payload_size(conn->conn); }

@@ -28,6 +28,7 @@ struct llq_conn {
     bool tickets;
     bool ticket_master_set;
     bool pin_mismatch;
+    bool round_trip_known; // ngtcp2 0.12: a first RTT sample was taken
     int verify;
     int tls_error;
     uint32_t verify_status;

@@ -62,6 +62,20 @@ import Testing
         #expect(!server.isEarly(stream))
     }
 
+    /// The path takes 10 ms each way, and virtual time passes nowhere else: pacing must not hold a first flight back.
+    @Test func `the answer to 0-RTT data is back after one round trip`() throws {
+        let world = try EngineWorld(tickets: true)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        world.serverSide.echoes = true
+        let start = world.network.now
+        let (_, stream) = try reconnect(world, writing: pattern(900))
+        let answered = world.simulation.run(for: .seconds(2)) {
+            world.clientSide.received[stream]?.count == 900
+        }
+        #expect(answered)
+        #expect(world.network.now.nanoseconds - start.nanoseconds < 22_000_000)
+    }
+
     @Test(arguments: 1...6)
     func `0-RTT over a rough path arrives once`(seed: Int) throws {
         let world = try EngineWorld(seed: UInt64(seed), tickets: true)
