@@ -238,7 +238,8 @@ struct MigrationTests {
         #expect(error?.code == .notConnected)
     }
 
-    @Test("when the local address is gone the connection moves; another address doesn't matter")
+    @Test(
+        "when the local address is gone the connection moves; another address doesn't matter", .timeLimit(.minutes(1)))
     func addressGone() async throws {
         let harness = try ClientHarness()
         try await harness.client.connect()
@@ -247,13 +248,9 @@ struct MigrationTests {
         try await harness.client.run { $0.addressesChanged(other) }
         try await harness.settle()
         #expect(harness.service.state.withLock { $0.migrations } == 0)
-        var states = harness.client.states.makeAsyncIterator()
         try await harness.client.run { $0.addressesChanged(own) }
         // Depending on this machine's routes the connection moves, or is left for a new one: never nothing.
-        _ = await states.next()
-        _ = await states.next()
-        let state = harness.service.state.withLock { $0 }
-        #expect(state.migrations == 1 || state.requests.count == 2)
+        while harness.service.state.withLock({ $0.migrations == 0 && $0.requests.count < 2 }) { await Task.yield() }
         await harness.client.disconnect()
     }
 
