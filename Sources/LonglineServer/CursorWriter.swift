@@ -10,6 +10,8 @@ import Synchronization
 final class CursorWriter: Sendable {
     private struct State {
         var pending: [DeviceKey: [ChannelID: Position]] = [:]
+        /// On their way to the store: a device that comes back meanwhile needs them too.
+        var writing: [DeviceKey: [ChannelID: Position]] = [:]
         var wake: CheckedContinuation<Void, Never>?
         var stopped = false
     }
@@ -41,10 +43,15 @@ final class CursorWriter: Sendable {
         wake?.resume()
     }
 
-    /// Takes out what waits for a device, for a caller who writes it together with something else.
+    /// Takes out what waits for a device, for a caller who writes it together with something else. What is being
+    /// written at this moment is in it as well: written twice, a cursor stands where it stood.
     func take(_ device: DeviceKey) -> [ChannelPosition] {
-        let places = state.withLock { $0.pending.removeValue(forKey: device) }
-        return places?.map { ChannelPosition(channel: $0.key, position: $0.value) } ?? []
+        let places = state.withLock { state in
+            let waiting = state.pending.removeValue(forKey: device) ?? [:]
+            // What waits was confirmed later than what is being written.
+            return waiting.merging(state.writing[device] ?? [:]) { newer, _ in newer }
+        }
+        return places.map { ChannelPosition(channel: $0.key, position: $0.value) }
     }
 
     /// Writes what is put in, until ``stop()``; then writes the rest and returns.
@@ -72,8 +79,10 @@ final class CursorWriter: Sendable {
     @discardableResult
     func flush() async -> Bool {
         let batch = state.withLock { state in
-            defer { state.pending = [:] }
-            return state.pending
+            assert(state.writing.isEmpty, "flush() runs twice")
+            state.writing = state.pending
+            state.pending = [:]
+            return state.writing
         }
         return await withTaskGroup(of: Bool.self) { group in
             var running = 0
@@ -95,16 +104,18 @@ final class CursorWriter: Sendable {
         do {
             _ = try await cursors.advance(
                 device, to: places.map { ChannelPosition(channel: $0.key, position: $0.value) })
+            state.withLock { _ = $0.writing.removeValue(forKey: device) }
             return true
         } catch {
             onFailure(error)
-            guard error.code == .storageFull || error.code == .overloaded else { return true }
+            let mayLater = error.code == .storageFull || error.code == .overloaded
             state.withLock { state in
-                guard !state.stopped else { return }
+                state.writing[device] = nil
+                guard mayLater, !state.stopped else { return }
                 // What was confirmed meanwhile is newer.
                 state.pending[device, default: [:]].merge(places) { newer, _ in newer }
             }
-            return false
+            return !mayLater
         }
     }
 

@@ -20,8 +20,10 @@ import Testing
     private final class Cursors: DeviceCursors {
         let writes = Mutex<[[ChannelPosition]]>([])
         let isFull = Mutex(false)
+        let whileWriting = Mutex<(@Sendable () -> Void)?>(nil)
 
         func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
+            whileWriting.withLock { $0 }?()
             if isFull.withLock({ $0 }) { throw StoreError(.storageFull, message: "no room") }
             writes.withLock { $0.append(cursors) }
             return CursorRecord(version: 1, cursors: [:])
@@ -75,6 +77,23 @@ import Testing
         #expect(writer.take(Self.device) == [place(7)])
         await writer.flush()
         #expect(cursors.writes.withLock { $0 }.isEmpty)
+    }
+
+    /// The device came back between the take-out and the store's answer.
+    @Test func whatIsBeingWrittenIsTakenToo() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        let taken = Mutex<[ChannelPosition]>([])
+        cursors.whileWriting.withLock {
+            $0 = {
+                let places = writer.take(Self.device)
+                taken.withLock { $0 = places }
+            }
+        }
+        writer.put(Self.device, [place(7)])
+        await writer.flush()
+        #expect(taken.withLock { $0 } == [place(7)])
+        #expect(writer.take(Self.device).isEmpty)
     }
 
     @Test func theRestIsWrittenWhenItStops() async {
