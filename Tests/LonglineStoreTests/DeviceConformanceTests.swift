@@ -7,8 +7,8 @@ import Testing
         ChannelPosition(channel: channel, position: Position(epoch: epoch, offset: offset))
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a cursor only grows, within the current epoch`(_ kind: StoreKind) async throws {
+    @Test("a cursor only grows, within the current epoch", arguments: StoreKind.allCases)
+    func aCursorOnlyGrowsWithinTheCurrentEpoch(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let channel = ChannelID.user(user("alice"))
             var places: [Position] = []
@@ -33,8 +33,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a device has cursors only where its user has a part`(_ kind: StoreKind) async throws {
+    @Test("a device has cursors only where its user has a part", arguments: StoreKind.allCases)
+    func aDeviceHasCursorsOnlyWhereItsUserHasAPart(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let joined = try #require(try await store.join(room("r"), by: device("bob"), create: true))
             let note = try await store.enter(request("bob", id: 1)).position
@@ -55,8 +55,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a connect number lower than one seen is stale`(_ kind: StoreKind) async throws {
+    @Test("a connect number lower than one seen is stale", arguments: StoreKind.allCases)
+    func aConnectNumberLowerThanOneSeenIsStale(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let other = ProducerID(high: 2, low: 2)
             let tablet = device("alice", "tablet")
@@ -70,8 +70,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `revocations count, and tokens are shut out by ID`(_ kind: StoreKind) async throws {
+    @Test("revocations count, and tokens are shut out by ID", arguments: StoreKind.allCases)
+    func revocationsCountAndTokensAreShutOutByID(_ kind: StoreKind) async throws {
         let clock = TestClock()
         try await withStore(kind, clock: clock) { store async throws in
             let phone = device("alice")
@@ -98,8 +98,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `devices and outboxes unseen for 180 days are forgotten, and no others`(_ kind: StoreKind) async throws {
+    @Test("devices and outboxes unseen for 180 days are forgotten, and no others", arguments: StoreKind.allCases)
+    func devicesAndOutboxesUnseenFor180DaysAreForgottenAndNoOthers(_ kind: StoreKind) async throws {
         let day: UInt64 = 24 * 3_600 * 1_000
         let clock = TestClock()
         try await withStore(kind, clock: clock) { store async throws in

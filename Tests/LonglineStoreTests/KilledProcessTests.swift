@@ -26,7 +26,8 @@ import Testing
         }
     }
 
-    @Test func `what was acknowledged before a kill is there once, in order, with its ledger`() async throws {
+    @Test("what was acknowledged before a kill is there once, in order, with its ledger")
+    func whatWasAcknowledgedBeforeAKillIsThereOnceInOrderWithItsLedger() async throws {
         // Each life has a store of its own, and ends at another place.
         for life in 1...3 {
             let folder = try TemporaryFolder()

@@ -5,8 +5,8 @@ import NIOCore
 import Testing
 
 @Suite struct PublishConformanceTests {
-    @Test(arguments: StoreKind.allCases)
-    func `a publish is entered once, and sent again gets the same answer`(_ kind: StoreKind) async throws {
+    @Test("a publish is entered once, and sent again gets the same answer", arguments: StoreKind.allCases)
+    func aPublishIsEnteredOnceAndSentAgainGetsTheSameAnswer(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let first = try await store.enter(request(id: 1, "one"))
             let second = try await store.enter(request(id: 2, "two"))
@@ -17,8 +17,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `out of order, reused and invalid IDs store nothing`(_ kind: StoreKind) async throws {
+    @Test("out of order, reused and invalid IDs store nothing", arguments: StoreKind.allCases)
+    func outOfOrderReusedAndInvalidIDsStoreNothing(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             try await store.enter(request(id: 1))
             #expect(
@@ -36,8 +36,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `requests of one batch see each other`(_ kind: StoreKind) async throws {
+    @Test("requests of one batch see each other", arguments: StoreKind.allCases)
+    func requestsOfOneBatchSeeEachOther(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let outcomes = await store.append([
                 request(id: 1, "one"), request(id: 2, "two"), request(id: 1, "one"), request(id: 5, after: 4),
@@ -52,8 +52,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a ledger belongs to one producer, device and channel`(_ kind: StoreKind) async throws {
+    @Test("a ledger belongs to one producer, device and channel", arguments: StoreKind.allCases)
+    func aLedgerBelongsToOneProducerDeviceAndChannel(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let other = ProducerID(high: 1, low: 1)
             _ = try await store.join(room("r"), by: device("alice"), create: true)
@@ -67,8 +67,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `the last 1,024 answers are remembered, and older ones are unknown`(_ kind: StoreKind) async throws {
+    @Test("the last 1,024 answers are remembered, and older ones are unknown", arguments: StoreKind.allCases)
+    func theLast1024AnswersAreRememberedAndOlderOnesAreUnknown(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let count = PublishLedger.remembered + 6
             let outcomes = await store.append((1...PublishID(count)).map { request(id: $0 * 3, after: ($0 - 1) * 3) })
@@ -86,8 +86,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a direct message stands in both inboxes, and the copy names the record`(_ kind: StoreKind) async throws {
+    @Test("a direct message stands in both inboxes, and the copy names the record", arguments: StoreKind.allCases)
+    func aDirectMessageStandsInBothInboxesAndTheCopyNamesTheRecord(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let outcome = try await store.append(request(recipient: "bob", id: 1, "hi bob"))
             let published = try #require(outcome.published)
@@ -105,8 +105,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a note to self is one entry`(_ kind: StoreKind) async throws {
+    @Test("a note to self is one entry", arguments: StoreKind.allCases)
+    func aNoteToSelfIsOneEntry(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             #expect(try await store.append(request(id: 1)).copy == nil)
             #expect(try await store.append(request(recipient: "alice", id: 2)).copy == nil)
@@ -114,8 +114,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `what may not be entered is refused by name`(_ kind: StoreKind) async throws {
+    @Test("what may not be entered is refused by name", arguments: StoreKind.allCases)
+    func whatMayNotBeEnteredIsRefusedByName(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             func code(_ request: AppendRequest) async throws -> RefusalCode? {
                 try await store.append(request).refused?.code
@@ -136,8 +136,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a device has a bounded number of outboxes`(_ kind: StoreKind) async throws {
+    @Test("a device has a bounded number of outboxes", arguments: StoreKind.allCases)
+    func aDeviceHasABoundedNumberOfOutboxes(_ kind: StoreKind) async throws {
         var limits = StoreLimits()
         limits.producersPerDevice = 2
         try await withStore(kind, limits: limits) { store async throws in
@@ -155,8 +155,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `time never goes back along a channel`(_ kind: StoreKind) async throws {
+    @Test("time never goes back along a channel", arguments: StoreKind.allCases)
+    func timeNeverGoesBackAlongAChannel(_ kind: StoreKind) async throws {
         let clock = TestClock()
         try await withStore(kind, clock: clock) { store async throws in
             let start = clock.now
@@ -168,8 +168,10 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases, [1, 2, 3] as [UInt64])
-    func `whatever is sent again in whatever batches, each message is there once and in order`(
+    @Test(
+        "whatever is sent again in whatever batches, each message is there once and in order",
+        arguments: StoreKind.allCases, [1, 2, 3] as [UInt64])
+    func whateverIsSentAgainInWhateverBatchesEachMessageIsThereOnceAndInOrder(
         _ kind: StoreKind, seed: UInt64
     ) async throws {
         try await withStore(kind) { store async throws in

@@ -32,7 +32,7 @@ import Testing
         Case(id: 1, after: 0, tag: 1, expected: "unknown"),
     ]
 
-    @Test(arguments: table) func `every case has one answer`(_ row: Case) {
+    @Test("every case has one answer", arguments: table) func everyCaseHasOneAnswer(_ row: Case) {
         let known: [PublishID: PublishTag] = [5: 50, 10: 100]
         let verdict = PublishLedger.judge(id: row.id, tag: row.tag, after: row.after, lastID: 10) { id in
             known[id].map { tag in

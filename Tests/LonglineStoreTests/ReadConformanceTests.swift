@@ -4,8 +4,8 @@ import NIOCore
 import Testing
 
 @Suite struct ReadConformanceTests {
-    @Test(arguments: StoreKind.allCases)
-    func `offsets are sparse per channel, and each entry names the one before`(_ kind: StoreKind) async throws {
+    @Test("offsets are sparse per channel, and each entry names the one before", arguments: StoreKind.allCases)
+    func offsetsAreSparsePerChannelAndEachEntryNamesTheOneBefore(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             for id in 1...6 as ClosedRange<PublishID> {
                 try await store.enter(request("alice", id: id, "a\(id)"))
@@ -20,8 +20,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a page has at least one item and no more than its bytes beyond`(_ kind: StoreKind) async throws {
+    @Test("a page has at least one item and no more than its bytes beyond", arguments: StoreKind.allCases)
+    func aPageHasAtLeastOneItemAndNoMoreThanItsBytesBeyond(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             for id in 1...5 as ClosedRange<PublishID> { try await store.enter(request(id: id, "0123456789")) }
             func count(_ bytes: Int) async throws -> Int {
@@ -35,8 +35,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `empty payloads don't make a page endless`(_ kind: StoreKind) async throws {
+    @Test("empty payloads don't make a page endless", arguments: StoreKind.allCases)
+    func emptyPayloadsDontMakeAPageEndless(_ kind: StoreKind) async throws {
         var limits = StoreLimits()
         limits.pageEntries = 10
         try await withStore(kind, limits: limits) { store async throws in
@@ -47,8 +47,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `expired entries become skips, and the chain holds`(_ kind: StoreKind) async throws {
+    @Test("expired entries become skips, and the chain holds", arguments: StoreKind.allCases)
+    func expiredEntriesBecomeSkipsAndTheChainHolds(_ kind: StoreKind) async throws {
         let clock = TestClock()
         try await withStore(kind, clock: clock) { store async throws in
             for id in 1...6 as ClosedRange<PublishID> {
@@ -63,16 +63,16 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a time to live that overflows means for ever`(_ kind: StoreKind) async throws {
+    @Test("a time to live that overflows means for ever", arguments: StoreKind.allCases)
+    func aTimeToLiveThatOverflowsMeansForEver(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             try await store.enter(request(id: 1, timeToLive: .max))
             #expect(try await store.all(inbox("alice"), now: FrameLimits.maximumNumber).map(\.text) == ["hello"])
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `reading stops at the entitlement's end`(_ kind: StoreKind) async throws {
+    @Test("reading stops at the entitlement's end", arguments: StoreKind.allCases)
+    func readingStopsAtTheEntitlementsEnd(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             var offsets: [Offset] = []
             for id in 1...5 as ClosedRange<PublishID> {
@@ -84,8 +84,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `an inbox is there on first sight, and a room isn't`(_ kind: StoreKind) async throws {
+    @Test("an inbox is there on first sight, and a room isn't", arguments: StoreKind.allCases)
+    func anInboxIsThereOnFirstSightAndARoomIsnt(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let page = try await store.read(inbox("new"), after: 0, upTo: nil, maximumBytes: 10, now: 0)
             #expect(page.items.isEmpty && page.head == 0 && page.epoch != 0)
@@ -99,8 +99,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `trimming by number, bytes and age reports the first entry left`(_ kind: StoreKind) async throws {
+    @Test("trimming by number, bytes and age reports the first entry left", arguments: StoreKind.allCases)
+    func trimmingByNumberBytesAndAgeReportsTheFirstEntryLeft(_ kind: StoreKind) async throws {
         let clock = TestClock()
         try await withStore(kind, clock: clock) { store async throws in
             var offsets: [Offset] = []
@@ -131,8 +131,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a long trim goes in steps`(_ kind: StoreKind) async throws {
+    @Test("a long trim goes in steps", arguments: StoreKind.allCases)
+    func aLongTrimGoesInSteps(_ kind: StoreKind) async throws {
         var limits = StoreLimits()
         limits.trimEntries = 3
         try await withStore(kind, limits: limits) { store async throws in

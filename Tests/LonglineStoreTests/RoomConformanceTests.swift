@@ -3,8 +3,8 @@ import LonglineWire
 import Testing
 
 @Suite struct RoomConformanceTests {
-    @Test(arguments: StoreKind.allCases)
-    func `joins and leaves are entries, and entitlement is the range between`(_ kind: StoreKind) async throws {
+    @Test("joins and leaves are entries, and entitlement is the range between", arguments: StoreKind.allCases)
+    func joinsAndLeavesAreEntriesAndEntitlementIsTheRangeBetween(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             #expect(try await store.join(room("r"), by: device("alice"), create: false) == nil)
             let made = try #require(try await store.join(room("r"), by: device("alice"), create: true))
@@ -30,8 +30,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `joining twice is one join, and leaving twice one leave`(_ kind: StoreKind) async throws {
+    @Test("joining twice is one join, and leaving twice one leave", arguments: StoreKind.allCases)
+    func joiningTwiceIsOneJoinAndLeavingTwiceOneLeave(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let first = try await store.join(room("r"), by: device("alice"), create: true)
             #expect(try await store.join(room("r"), by: device("alice", "tablet"), create: true) == first)
@@ -43,8 +43,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `the last stint counts`(_ kind: StoreKind) async throws {
+    @Test("the last stint counts", arguments: StoreKind.allCases)
+    func theLastStintCounts(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             _ = try await store.join(room("r"), by: device("alice"), create: true)
             let left = try #require(try await store.leave(room("r"), by: device("alice")))
@@ -57,8 +57,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `who left may not publish, but still gets old answers`(_ kind: StoreKind) async throws {
+    @Test("who left may not publish, but still gets old answers", arguments: StoreKind.allCases)
+    func whoLeftMayNotPublishButStillGetsOldAnswers(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             _ = try await store.join(room("r"), by: device("alice"), create: true)
             let published = try await store.enter(request(to: .room(room("r")), id: 1))
@@ -68,8 +68,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `a room and a user have their limits`(_ kind: StoreKind) async throws {
+    @Test("a room and a user have their limits", arguments: StoreKind.allCases)
+    func aRoomAndAUserHaveTheirLimits(_ kind: StoreKind) async throws {
         var limits = StoreLimits()
         limits.roomMembers = 2
         limits.roomsPerUser = 2
@@ -94,8 +94,8 @@ import Testing
         }
     }
 
-    @Test(arguments: StoreKind.allCases)
-    func `nothing crosses from one tenant to another`(_ kind: StoreKind) async throws {
+    @Test("nothing crosses from one tenant to another", arguments: StoreKind.allCases)
+    func nothingCrossesFromOneTenantToAnother(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let other = try TenantID("other")
             _ = try await store.join(room("r"), by: device("alice"), create: true)

@@ -21,7 +21,7 @@ import Testing
 
     // MARK: Durability
 
-    @Test func `a store opened again has everything`() async throws {
+    @Test("a store opened again has everything") func aStoreOpenedAgainHasEverything() async throws {
         let folder = try TemporaryFolder()
         var store = try open(folder.path)
         let first = try await store.enter(request(recipient: "bob", id: 1, "one"))
@@ -50,7 +50,9 @@ import Testing
 
     /// The files as they are at the moment of the acknowledgement are what a `kill -9` leaves. Power failure is what
     /// `synchronous` is for, which the next test checks.
-    @Test func `what was acknowledged is in the files at that moment`() async throws {
+    @Test("what was acknowledged is in the files at that moment") func whatWasAcknowledgedIsInTheFilesAtThatMoment()
+        async throws
+    {
         let folder = try TemporaryFolder()
         let store = try open(folder.path)
         await withTaskGroup { group in
@@ -81,7 +83,7 @@ import Testing
         try await store.close()
     }
 
-    @Test func `every commit is synced`() async throws {
+    @Test("every commit is synced") func everyCommitIsSynced() async throws {
         let folder = try TemporaryFolder()
         let directory = try StoreDirectory(folder.path)
         let pool = try SQLiteOpening.open(directory, configuration(folder.path))
@@ -95,7 +97,8 @@ import Testing
 
     // MARK: Group commit
 
-    @Test func `writes that wait share a transaction, and answer each caller`() async throws {
+    @Test("writes that wait share a transaction, and answer each caller")
+    func writesThatWaitShareATransactionAndAnswerEachCaller() async throws {
         let folder = try TemporaryFolder()
         let commits = Mutex(0)
         let store = try open(folder.path, faults: StoreFaults(beforeCommit: { commits.withLock { $0 += 1 } }))
@@ -115,7 +118,9 @@ import Testing
         try await store.close()
     }
 
-    @Test func `a full queue refuses, and loses nothing that it took`() async throws {
+    @Test("a full queue refuses, and loses nothing that it took") func aFullQueueRefusesAndLosesNothingThatItTook()
+        async throws
+    {
         let folder = try TemporaryFolder()
         let (entered, gate) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
         let isFirst = Mutex(true)
@@ -154,7 +159,7 @@ import Testing
         try await store.close()
     }
 
-    @Test func `a closed store refuses`() async throws {
+    @Test("a closed store refuses") func aClosedStoreRefuses() async throws {
         let folder = try TemporaryFolder()
         let store = try open(folder.path)
         try await store.enter(request(id: 1))
@@ -168,7 +173,8 @@ import Testing
 
     // MARK: A disk that is full or fails
 
-    @Test func `a full disk refuses publishes with a retry, and reading goes on`() async throws {
+    @Test("a full disk refuses publishes with a retry, and reading goes on")
+    func aFullDiskRefusesPublishesWithARetryAndReadingGoesOn() async throws {
         let folder = try TemporaryFolder()
         let store = try open(folder.path) { $0.maximumSize = 400 * 1_024 }
         let text = String(repeating: "x", count: 8_000)
@@ -195,10 +201,12 @@ import Testing
         try await store.close()
     }
 
-    @Test(arguments: [
-        ResultCode.SQLITE_IOERR_FSYNC, .SQLITE_IOERR_WRITE, .SQLITE_CORRUPT,
-    ])
-    func `a commit that may be half on disk ends the process and is never acknowledged`(_ code: ResultCode)
+    @Test(
+        "a commit that may be half on disk ends the process and is never acknowledged",
+        arguments: [
+            ResultCode.SQLITE_IOERR_FSYNC, .SQLITE_IOERR_WRITE, .SQLITE_CORRUPT,
+        ])
+    func aCommitThatMayBeHalfOnDiskEndsTheProcessAndIsNeverAcknowledged(_ code: ResultCode)
         async throws
     {
         let folder = try TemporaryFolder()
@@ -222,7 +230,9 @@ import Testing
         try await store.close()
     }
 
-    @Test func `a checkpoint whose sync failed ends the process`() async throws {
+    @Test("a checkpoint whose sync failed ends the process") func aCheckpointWhoseSyncFailedEndsTheProcess()
+        async throws
+    {
         let folder = try TemporaryFolder()
         let fatal = Mutex(0)
         let faults = StoreFaults(beforeCheckpoint: { throw DatabaseError(resultCode: .SQLITE_IOERR_FSYNC) })
@@ -235,7 +245,7 @@ import Testing
         try await store.close()
     }
 
-    @Test func `failures are told apart`() {
+    @Test("failures are told apart") func failuresAreToldApart() {
         func failure(_ code: ResultCode, commit: Bool = false, errno: CInt = 0) -> WriteFailure {
             WriteFailure(code, isCommit: commit, systemError: errno)
         }
@@ -254,7 +264,7 @@ import Testing
 
     // MARK: Opening
 
-    @Test func `a second process is told who has the store`() async throws {
+    @Test("a second process is told who has the store") func aSecondProcessIsToldWhoHasTheStore() async throws {
         let folder = try TemporaryFolder()
         let store = try open(folder.path)
         let error = #expect(throws: StoreError.self) { try open(folder.path) }
@@ -264,7 +274,8 @@ import Testing
         try await open(folder.path).close()
     }
 
-    @Test func `a folder that isn't there, isn't a folder or isn't a database is named`() throws {
+    @Test("a folder that isn't there, isn't a folder or isn't a database is named")
+    func aFolderThatIsntThereIsntAFolderOrIsntADatabaseIsNamed() throws {
         let folder = try TemporaryFolder()
         let missing = #expect(throws: StoreError.self) { try open(folder.path + "/none") }
         #expect(missing?.message.contains("/none") == true && missing?.advice.isEmpty == false)
@@ -275,7 +286,7 @@ import Testing
         #expect(damaged?.code == .unavailable && damaged?.advice.isEmpty == false)
     }
 
-    @Test func `a database of a later version is left alone`() async throws {
+    @Test("a database of a later version is left alone") func aDatabaseOfALaterVersionIsLeftAlone() async throws {
         let folder = try TemporaryFolder()
         try await open(folder.path).close()
         let queue = try DatabaseQueue(path: folder.path + "/longline.db")
@@ -285,7 +296,8 @@ import Testing
         #expect(error?.code == .versionTooNew)
     }
 
-    @Test func `a crash while the identity changes is no restored backup`() async throws {
+    @Test("a crash while the identity changes is no restored backup")
+    func aCrashWhileTheIdentityChangesIsNoRestoredBackup() async throws {
         let folder = try TemporaryFolder()
         let store = try open(folder.path)
         let kept = try await store.enter(request(id: 1))
@@ -310,7 +322,8 @@ import Testing
 
     // MARK: Restored backups
 
-    @Test func `a backup of a running store is complete, and known as a backup when it is put back`() async throws {
+    @Test("a backup of a running store is complete, and known as a backup when it is put back")
+    func aBackupOfARunningStoreIsCompleteAndKnownAsABackupWhenItIsPutBack() async throws {
         let folder = try TemporaryFolder()
         let database = folder.path + "/longline.db"
         let copy = folder.path + "/backup.db"
@@ -335,8 +348,10 @@ import Testing
         try await store.close()
     }
 
-    @Test(arguments: ["old file put back", "whole folder put back", "identity removed"])
-    func `a restored backup starts new epochs, and keeps ledger and log`(_ way: String) async throws {
+    @Test(
+        "a restored backup starts new epochs, and keeps ledger and log",
+        arguments: ["old file put back", "whole folder put back", "identity removed"])
+    func aRestoredBackupStartsNewEpochsAndKeepsLedgerAndLog(_ way: String) async throws {
         let folder = try TemporaryFolder()
         let backup = try TemporaryFolder()
         let database = folder.path + "/longline.db"

@@ -6,7 +6,9 @@ import Testing
 @testable import LonglineStore
 
 @Suite struct TailCacheTests {
-    @Test func `a page out of the cache is the page out of the database`() async throws {
+    @Test("a page out of the cache is the page out of the database") func aPageOutOfTheCacheIsThePageOutOfTheDatabase()
+        async throws
+    {
         let folder = try TemporaryFolder()
         let clock = TestClock()
         var settings = configuration(folder.path)
@@ -47,7 +49,7 @@ import Testing
         try await store.close()
     }
 
-    @Test func `the cache is bounded, whatever is written`() async throws {
+    @Test("the cache is bounded, whatever is written") func theCacheIsBoundedWhateverIsWritten() async throws {
         let folder = try TemporaryFolder()
         var settings = configuration(folder.path)
         settings.tailCacheBytes = 100_000
@@ -63,7 +65,8 @@ import Testing
         try await store.close()
     }
 
-    @Test func `a long channel keeps its tail only, and reads on from the database`() async throws {
+    @Test("a long channel keeps its tail only, and reads on from the database")
+    func aLongChannelKeepsItsTailOnlyAndReadsOnFromTheDatabase() async throws {
         let folder = try TemporaryFolder()
         let store = try SQLiteStore(configuration(folder.path), random: SeededRandom(seed: 1))
         for start in stride(from: 0 as PublishID, to: 1_000, by: 100) {

@@ -20,7 +20,7 @@ import Testing
         return error
     }
 
-    @Test func `an unknown issuer is refused with advice`() throws {
+    @Test("an unknown issuer is refused with advice") func anUnknownIssuerIsRefusedWithAdvice() throws {
         let other = EngineWorld.makeCertificate(names: ["server.test"])
         let error = try failure { $0.verification = .certificateAuthority(pem: other.certificatePEM) }
         #expect(error.code == .certificateRejected)
@@ -28,25 +28,26 @@ import Testing
         #expect(!error.advice.isEmpty)
     }
 
-    @Test func `a certificate for another name is refused`() throws {
+    @Test("a certificate for another name is refused") func aCertificateForAnotherNameIsRefused() throws {
         let error = try failure { $0.serverName = "other.test" }
         #expect(error.code == .certificateRejected)
         #expect(error.message.contains("other.test"))
     }
 
-    @Test func `a numeric address in the certificate is accepted`() throws {
+    @Test("a numeric address in the certificate is accepted") func aNumericAddressInTheCertificateIsAccepted() throws {
         let world = try EngineWorld { _, client in client.serverName = "10.0.0.1" }
         let (client, server) = try world.connected()
         #expect(client.handshake != nil)
         #expect(server.handshake?.serverName == nil, "an address is no server name")
     }
 
-    @Test func `the system's roots don't trust a development certificate`() throws {
+    @Test("the system's roots don't trust a development certificate")
+    func theSystemsRootsDontTrustADevelopmentCertificate() throws {
         let error = try failure { $0.verification = .systemRoots }
         #expect(error.code == .certificateRejected || error.code == .invalidConfiguration)
     }
 
-    @Test func `a pin accepts its key and no other`() throws {
+    @Test("a pin accepts its key and no other") func aPinAcceptsItsKeyAndNoOther() throws {
         let world = try EngineWorld { _, client in
             client.serverName = "whatever.test"
             client.verification = .pinnedPublicKey(
@@ -58,7 +59,7 @@ import Testing
         #expect(error.message.contains("pinned"))
     }
 
-    @Test func `no verification has to be asked for by name`() throws {
+    @Test("no verification has to be asked for by name") func noVerificationHasToBeAskedForByName() throws {
         let world = try EngineWorld { _, client in
             client.serverName = "whatever.test"
             client.verification = .insecureNoVerification
@@ -66,13 +67,15 @@ import Testing
         _ = try world.connected()
     }
 
-    @Test func `no common protocol fails the handshake on both sides`() throws {
+    @Test("no common protocol fails the handshake on both sides") func noCommonProtocolFailsTheHandshakeOnBothSides()
+        throws
+    {
         let error = try failure { $0.applicationProtocols = ["something/else"] }
         #expect(error.code == .handshakeFailed)
         #expect(error.advice.contains("ALPN"))
     }
 
-    @Test func `a certificate is replaced while connections live`() throws {
+    @Test("a certificate is replaced while connections live") func aCertificateIsReplacedWhileConnectionsLive() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true
         let (old, _) = try world.connected()
@@ -90,7 +93,7 @@ import Testing
         #expect(world.clientSide.received[stream] == pattern(100))
     }
 
-    @Test func `key and certificate must belong together`() throws {
+    @Test("key and certificate must belong together") func keyAndCertificateMustBelongTogether() throws {
         let one = EngineWorld.makeCertificate(names: ["a"])
         let two = EngineWorld.makeCertificate(names: ["a"])
         #expect(throws: QUICError.self) {
@@ -101,7 +104,7 @@ import Testing
         }
     }
 
-    @Test func `an ECDSA certificate works and is the default`() throws {
+    @Test("an ECDSA certificate works and is the default") func anECDSACertificateWorksAndIsTheDefault() throws {
         let certificate = try DevelopmentCertificate.generate(
             names: ["server.test", "127.0.0.1", "::1"], validDays: 20000, now: 1_000_000_000)
         let world = try EngineWorld()
@@ -111,7 +114,7 @@ import Testing
         #expect(certificate.privateKeyPEM.contains("BEGIN PRIVATE KEY"))
     }
 
-    @Test func `the key log has the lines Wireshark wants`() throws {
+    @Test("the key log has the lines Wireshark wants") func theKeyLogHasTheLinesWiresharkWants() throws {
         final class Lines: Sendable {
             let all = Mutex<[String]>([])
         }

@@ -55,8 +55,8 @@ import Testing
         victim == .server ? world.server.counters : world.client.counters
     }
 
-    @Test(arguments: Victim.allCases)
-    func `a TLS KeyUpdate in a CRYPTO frame closes the connection`(victim: Victim) throws {
+    @Test("a TLS KeyUpdate in a CRYPTO frame closes the connection", arguments: Victim.allCases)
+    func aTLSKeyUpdateInACRYPTOFrameClosesTheConnection(victim: Victim) throws {
         // The server's CRYPTO stream has no ticket in this world, so both begin at 0.
         let (world, connection) = try attack(victim, with: [Self.crypto(offset: 0, message: [24, 0, 0, 1, 0])])
         world.simulation.run(for: .seconds(1))
@@ -68,8 +68,8 @@ import Testing
         #expect(contained(world, victim).containedHandshakeMessages == 1)
     }
 
-    @Test(arguments: Victim.allCases)
-    func `a late NEW_CONNECTION_ID is contained`(victim: Victim) throws {
+    @Test("a late NEW_CONNECTION_ID is contained", arguments: Victim.allCases)
+    func aLateNEWCONNECTIONIDIsContained(victim: Victim) throws {
         let (world, connection) = try attack(
             victim,
             with: [
@@ -83,7 +83,9 @@ import Testing
         #expect(world.server.counters.handshakesCompleted == 1)
     }
 
-    @Test func `messages before the handshake's end are checked too`() throws {
+    @Test("messages before the handshake's end are checked too") func messagesBeforeTheHandshakesEndAreCheckedToo()
+        throws
+    {
         let world = try EngineWorld()
         world.client.rewrite = { plaintext, header in
             // The client's Finished, in a Handshake packet, gets the type of KeyUpdate.

@@ -4,8 +4,8 @@ import Testing
 @testable import QUICEngine
 
 @Suite struct DeadlineQueueTests {
-    @Test(arguments: 1...10)
-    func `owners come when they are due, each once, and none leaves anything behind`(seed: UInt64) {
+    @Test("owners come when they are due, each once, and none leaves anything behind", arguments: 1...10)
+    func ownersComeWhenTheyAreDueEachOnceAndNoneLeavesAnythingBehind(seed: UInt64) {
         var random = SeededRandom(seed: seed)
         var queue = DeadlineQueue()
         let owners = (0..<50).map { _ in DeadlineOwner() }
@@ -38,7 +38,7 @@ import Testing
         }
     }
 
-    @Test func `timers that were used leave nothing in the queue`() throws {
+    @Test("timers that were used leave nothing in the queue") func timersThatWereUsedLeaveNothingInTheQueue() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()
         let stream = try client.open()

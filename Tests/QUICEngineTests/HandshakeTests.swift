@@ -4,7 +4,7 @@ import Testing
 @testable import QUICEngine
 
 @Suite struct HandshakeTests {
-    @Test func `client and server agree`() throws {
+    @Test("client and server agree") func clientAndServerAgree() throws {
         let world = try EngineWorld()
         let (client, server) = try world.connected()
         let info = try #require(client.handshake)
@@ -17,7 +17,7 @@ import Testing
         #expect(world.server.handshakesInProgress == 0)
     }
 
-    @Test func `a stream carries bytes both ways and ends`() throws {
+    @Test("a stream carries bytes both ways and ends") func aStreamCarriesBytesBothWaysAndEnds() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true
         let (client, _) = try world.connected()
@@ -32,7 +32,7 @@ import Testing
         #expect(world.serverSide.connections[0].streams.isEmpty)
     }
 
-    @Test func `a close carries its code and reason`() throws {
+    @Test("a close carries its code and reason") func aCloseCarriesItsCodeAndReason() throws {
         let world = try EngineWorld()
         let (client, server) = try world.connected()
         client.close(code: 0x1234, reason: "done for today", now: world.network.now)

@@ -4,7 +4,7 @@ import Testing
 @testable import QUICEngine
 
 @Suite struct LifetimeTests {
-    @Test func `silence ends a connection on both sides`() throws {
+    @Test("silence ends a connection on both sides") func silenceEndsAConnectionOnBothSides() throws {
         let world = try EngineWorld { server, client in
             server.transport.maxIdleTimeout = .seconds(5)
             client.transport.maxIdleTimeout = .seconds(60)
@@ -18,7 +18,8 @@ import Testing
         #expect(world.server.routes.isEmpty)
     }
 
-    @Test func `keep-alive holds a connection and starts after the handshake only`() throws {
+    @Test("keep-alive holds a connection and starts after the handshake only")
+    func keepAliveHoldsAConnectionAndStartsAfterTheHandshakeOnly() throws {
         let world = try EngineWorld { server, client in
             server.transport.maxIdleTimeout = .seconds(5)
             client.transport.keepAliveInterval = .seconds(2)
@@ -29,7 +30,7 @@ import Testing
         #expect(client.packetsSent > 20)
     }
 
-    @Test func `a handshake nobody answers times out`() throws {
+    @Test("a handshake nobody answers times out") func aHandshakeNobodyAnswersTimesOut() throws {
         let world = try EngineWorld()
         world.network.setBlackhole(EngineWorld.serverAddress, true)
         let client = try world.connect()
@@ -38,7 +39,7 @@ import Testing
         #expect(world.client.counters.handshakesFailed == 1)
     }
 
-    @Test func `what was written before a close still arrives`() throws {
+    @Test("what was written before a close still arrives") func whatWasWrittenBeforeACloseStillArrives() throws {
         let world = try EngineWorld()
         let (client, server) = try world.connected()
         let stream = try client.open()
@@ -49,7 +50,7 @@ import Testing
         #expect(world.serverSide.closed[server.handle] == .peerApplication(code: 1, reason: "bye"))
     }
 
-    @Test func `a lost close is repeated when the peer goes on`() throws {
+    @Test("a lost close is repeated when the peer goes on") func aLostCloseIsRepeatedWhenThePeerGoesOn() throws {
         let world = try EngineWorld()
         let (client, server) = try world.connected()
         world.network.filter = { _, path in path.local != EngineWorld.serverAddress }
@@ -62,7 +63,7 @@ import Testing
         #expect(world.clientSide.closed[client.handle] == .peerApplication(code: 9, reason: "gone"))
     }
 
-    @Test func `a restarted server resets what it doesn't know`() throws {
+    @Test("a restarted server resets what it doesn't know") func aRestartedServerResetsWhatItDoesntKnow() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()
         try world.restartServer()
@@ -74,7 +75,8 @@ import Testing
         #expect(world.client.counters.statelessResetsReceived == 1)
     }
 
-    @Test func `stateless resets are limited and never larger than what they answer`() throws {
+    @Test("stateless resets are limited and never larger than what they answer")
+    func statelessResetsAreLimitedAndNeverLargerThanWhatTheyAnswer() throws {
         let world = try EngineWorld()
         var sizes: [Int] = []
         world.network.filter = { bytes, path in
@@ -91,7 +93,7 @@ import Testing
         #expect(sizes.allSatisfy { $0 < 30 })
     }
 
-    @Test func `garbage costs a counter`() throws {
+    @Test("garbage costs a counter") func garbageCostsACounter() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()
         var random = SeededRandom(seed: 4)
@@ -109,7 +111,7 @@ import Testing
         #expect(!client.isClosed)
     }
 
-    @Test func `only authenticated packets count as the peer's`() throws {
+    @Test("only authenticated packets count as the peer's") func onlyAuthenticatedPacketsCountAsThePeers() throws {
         let world = try EngineWorld()
         var fromServer: [UInt8] = []
         var fromClient: [UInt8] = []
@@ -150,7 +152,7 @@ import Testing
         #expect(client.packetsReceived > after.client.packetsReceived)
     }
 
-    @Test func `an unknown version is answered with ours`() throws {
+    @Test("an unknown version is answered with ours") func anUnknownVersionIsAnsweredWithOurs() throws {
         let world = try EngineWorld()
         var answer: [UInt8] = []
         world.network.filter = { bytes, path in
@@ -167,7 +169,8 @@ import Testing
         #expect(world.server.counters.versionNegotiationsSent == 1)
     }
 
-    @Test func `above the threshold a client must show its address`() throws {
+    @Test("above the threshold a client must show its address") func aboveTheThresholdAClientMustShowItsAddress() throws
+    {
         let world = try EngineWorld { server, _ in server.retryThreshold = 0 }
         let (client, server) = try world.connected()
         #expect(world.server.counters.retriesSent == 1)
@@ -180,7 +183,7 @@ import Testing
         #expect(world.server.counters.retriesSent == 1)
     }
 
-    @Test func `a token of a Retry proves no other address`() throws {
+    @Test("a token of a Retry proves no other address") func aTokenOfARetryProvesNoOtherAddress() throws {
         let world = try EngineWorld { server, _ in server.retryThreshold = 0 }
         var answer: [UInt8]?
         world.network.filter = { bytes, path in
@@ -205,7 +208,7 @@ import Testing
         #expect(world.server.counters.connectionsAccepted == accepted + 1)
     }
 
-    @Test func `IPv6 hosts of one network count as one`() throws {
+    @Test("IPv6 hosts of one network count as one") func ipv6HostsOfOneNetworkCountAsOne() throws {
         let world = try EngineWorld { server, _ in server.maxHandshakesPerAddress = 2 }
         world.network.filter = { _, path in path.local != EngineWorld.serverAddress6 }
         for address in [EngineWorld.clientAddress6, EngineWorld.otherClientAddress6] {
@@ -223,8 +226,8 @@ import Testing
 
     enum Token: CaseIterable, Sendable { case none, elsewhere, own }
 
-    @Test(arguments: Token.allCases)
-    func `an address that proved nothing gets three times what came from it`(token: Token) throws {
+    @Test("an address that proved nothing gets three times what came from it", arguments: Token.allCases)
+    func anAddressThatProvedNothingGetsThreeTimesWhatCameFromIt(token: Token) throws {
         // A long chain, as real ones are: the first flight alone exceeds the limit.
         let names = ["server.test"] + (0..<150).map { "a-rather-long-alternative-name-\($0).server.test" }
         let certificate = EngineWorld.makeCertificate(names: names)
@@ -258,7 +261,8 @@ import Testing
         #expect((sent <= 3 * size) == (token != .own), "\(sent) bytes for \(size)")
     }
 
-    @Test func `half-open handshakes are limited per address and in all`() throws {
+    @Test("half-open handshakes are limited per address and in all")
+    func halfOpenHandshakesAreLimitedPerAddressAndInAll() throws {
         let world = try EngineWorld { server, _ in
             server.maxHandshakesPerAddress = 3
             server.maxHandshakes = 5
@@ -278,7 +282,7 @@ import Testing
         #expect(world.server.connectionCount == 0)
     }
 
-    @Test func `a server that is full or draining refuses at once`() throws {
+    @Test("a server that is full or draining refuses at once") func aServerThatIsFullOrDrainingRefusesAtOnce() throws {
         let world = try EngineWorld()
         world.server.acceptsConnections = false
         let client = try world.connect()
@@ -286,7 +290,7 @@ import Testing
         #expect(world.clientSide.closed[client.handle] == .peerTransport(code: 2, reason: ""))
     }
 
-    @Test func `every datagram with an Initial is padded`() throws {
+    @Test("every datagram with an Initial is padded") func everyDatagramWithAnInitialIsPadded() throws {
         let world = try EngineWorld(tickets: true)
         let (first, _) = try world.connected()
         world.simulation.run(for: .seconds(1)) { !world.clientSide.tickets.isEmpty }
@@ -309,7 +313,7 @@ import Testing
         #expect(small.isEmpty)
     }
 
-    @Test func `connection IDs carry server and worker`() throws {
+    @Test("connection IDs carry server and worker") func connectionIDsCarryServerAndWorker() throws {
         var configuration = EndpointConfiguration()
         configuration.serverID = [0xaa, 0xbb]
         configuration.workerID = 5

@@ -4,8 +4,8 @@ import Testing
 @testable import QUICEngine
 
 @Suite struct PathTests {
-    @Test(arguments: 1...5)
-    func `a client moves while data flows both ways`(seed: Int) throws {
+    @Test("a client moves while data flows both ways", arguments: 1...5)
+    func aClientMovesWhileDataFlowsBothWays(seed: Int) throws {
         let world = try EngineWorld(seed: UInt64(seed))
         world.serverSide.echoes = true
         let (client, server) = try world.connected()
@@ -33,7 +33,7 @@ import Testing
         #expect(world.clientSide.paths.contains { $0.hasPrefix("changed 10.0.9.9") })
     }
 
-    @Test func `a client can move many times`() throws {
+    @Test("a client can move many times") func aClientCanMoveManyTimes() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true
         let (client, _) = try world.connected()
@@ -49,7 +49,7 @@ import Testing
         }
     }
 
-    @Test func `a NAT that rebinds is followed`() throws {
+    @Test("a NAT that rebinds is followed") func aNATThatRebindsIsFollowed() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true
         let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: 1111)
@@ -75,7 +75,8 @@ import Testing
         #expect(world.serverSide.paths.contains { $0.hasPrefix("changed") && $0.contains("2222") })
     }
 
-    @Test func `a packet that comes late under a retired connection ID ends nothing`() throws {
+    @Test("a packet that comes late under a retired connection ID ends nothing")
+    func aPacketThatComesLateUnderARetiredConnectionIDEndsNothing() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true
         let (client, server) = try world.connected()
@@ -118,7 +119,8 @@ import Testing
         #expect(server.retiredIDs == 0)
     }
 
-    @Test func `a peer that retires connection IDs all the time fills no table`() throws {
+    @Test("a peer that retires connection IDs all the time fills no table")
+    func aPeerThatRetiresConnectionIDsAllTheTimeFillsNoTable() throws {
         let world = try EngineWorld()
         let (_, server) = try world.connected()
         let before = world.server.routes.count
@@ -134,7 +136,7 @@ import Testing
         #expect(server.retiredIDs == 0)
     }
 
-    @Test func `what is left of closed connections is bounded`() throws {
+    @Test("what is left of closed connections is bounded") func whatIsLeftOfClosedConnectionsIsBounded() throws {
         let world = try EngineWorld()
         world.server.maxClosedConnections = 3
         for _ in 0..<6 {
@@ -151,7 +153,7 @@ import Testing
         #expect(world.server.deadlines.count == 0)
     }
 
-    @Test func `IPv6 carries a connection and lets it move`() throws {
+    @Test("IPv6 carries a connection and lets it move") func ipv6CarriesAConnectionAndLetsItMove() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true
         let client = try world.connect(from: EngineWorld.clientAddress6, to: EngineWorld.serverAddress6)
@@ -172,7 +174,9 @@ import Testing
         #expect(world.clientSide.paths.contains { $0.hasPrefix("validated") })
     }
 
-    @Test func `a move to where nothing answers fails and is reported`() throws {
+    @Test("a move to where nothing answers fails and is reported") func aMoveToWhereNothingAnswersFailsAndIsReported()
+        throws
+    {
         let world = try EngineWorld()
         world.serverSide.echoes = true
         let (client, _) = try world.connected()
@@ -183,7 +187,9 @@ import Testing
         #expect(world.clientSide.paths.contains { $0.hasPrefix("failed 10.0.9.9") })
     }
 
-    @Test func `moving is refused before the handshake and on a server`() throws {
+    @Test("moving is refused before the handshake and on a server") func movingIsRefusedBeforeTheHandshakeAndOnAServer()
+        throws
+    {
         let world = try EngineWorld()
         let early = try world.connect()
         #expect(throws: QUICError.self) {

@@ -22,7 +22,7 @@ import Testing
         return (connection, stream)
     }
 
-    @Test func `a ticket survives storage and resumes`() throws {
+    @Test("a ticket survives storage and resumes") func aTicketSurvivesStorageAndResumes() throws {
         let world = try EngineWorld(tickets: true)
         let ticket = try ticket(from: world)
         let stored = try SessionTicket(bytes: ticket.bytes)
@@ -40,7 +40,7 @@ import Testing
         #expect(throws: QUICError.self) { try SessionTicket(bytes: [1, 2, 3]) }
     }
 
-    @Test func `0-RTT data arrives in the first flight`() throws {
+    @Test("0-RTT data arrives in the first flight") func test0RTTDataArrivesInTheFirstFlight() throws {
         let world = try EngineWorld(tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
         world.serverSide.reads = false
@@ -64,7 +64,9 @@ import Testing
 
     /// The path takes 10 ms each way, and virtual time passes nowhere else. The server's handshake flight has left when its
     /// application answers: pacing must not hold that back, nobody has measured a round trip yet.
-    @Test func `the answer to 0-RTT data is back after one round trip`() throws {
+    @Test("the answer to 0-RTT data is back after one round trip") func theAnswerTo0RTTDataIsBackAfterOneRoundTrip()
+        throws
+    {
         let world = try EngineWorld(tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
         world.serverSide.reads = false
@@ -81,8 +83,8 @@ import Testing
         #expect(world.network.now.nanoseconds - start.nanoseconds < 25_000_000)
     }
 
-    @Test(arguments: 1...6)
-    func `0-RTT over a rough path arrives once`(seed: Int) throws {
+    @Test("0-RTT over a rough path arrives once", arguments: 1...6)
+    func test0RTTOverARoughPathArrivesOnce(seed: Int) throws {
         let world = try EngineWorld(seed: UInt64(seed), tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
         world.network.conditions = .rough
@@ -93,7 +95,9 @@ import Testing
         #expect(connection.handshake?.resumed == true)
     }
 
-    @Test func `refused 0-RTT data arrives once on the same streams`() throws {
+    @Test("refused 0-RTT data arrives once on the same streams") func refused0RTTDataArrivesOnceOnTheSameStreams()
+        throws
+    {
         let world = try EngineWorld(tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
         // A restarted server refuses 0-RTT for older tickets, and still resumes.
@@ -123,7 +127,7 @@ import Testing
         #expect(world.serverSide.resets[dropped] == 5)
     }
 
-    @Test func `a copy of a 0-RTT flight is not accepted again`() throws {
+    @Test("a copy of a 0-RTT flight is not accepted again") func aCopyOfA0RTTFlightIsNotAcceptedAgain() throws {
         let world = try EngineWorld(tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
         var flight: [[UInt8]] = []
@@ -155,7 +159,7 @@ import Testing
         #expect(replayed.handshake == nil)
     }
 
-    @Test func `masters rotate with overlap`() throws {
+    @Test("masters rotate with overlap") func mastersRotateWithOverlap() throws {
         let world = try EngineWorld(tickets: true)
         let ring = try #require(world.tls.ticketKeys)
         let first = try ticket(from: world)
@@ -179,7 +183,7 @@ import Testing
         _ = second
     }
 
-    @Test func `other limits make old tickets useless`() throws {
+    @Test("other limits make old tickets useless") func otherLimitsMakeOldTicketsUseless() throws {
         let world = try EngineWorld(tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
         world.serverConfiguration.server?.transport.streamWindow = 1000
@@ -188,7 +192,7 @@ import Testing
         #expect(client.handshake?.resumed == false)
     }
 
-    @Test func `the replay store is bounded and forgets in time`() {
+    @Test("the replay store is bounded and forgets in time") func theReplayStoreIsBoundedAndForgetsInTime() {
         let store = ReplayStore(capacity: 2)
         #expect(store.check([1], expiry: 100, now: 0) == .fresh)
         #expect(store.check([1], expiry: 100, now: 1) == .seen)
@@ -199,7 +203,7 @@ import Testing
         #expect(store.check([2], expiry: 200, now: 100) == .seen)
     }
 
-    @Test func `a ticket for another name isn't used`() throws {
+    @Test("a ticket for another name isn't used") func aTicketForAnotherNameIsntUsed() throws {
         let world = try EngineWorld(tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
         world.clientConfiguration.serverName = "10.0.0.1"

@@ -13,8 +13,8 @@ import Testing
             lose ? { bytes, path in bytes.count < 700 || path.local != EngineWorld.clientAddress } : nil
     }
 
-    @Test(arguments: First.allCases, [true, false])
-    func `a stream whose end comes before its data is freed`(first: First, bidirectional: Bool) throws {
+    @Test("a stream whose end comes before its data is freed", arguments: First.allCases, [true, false])
+    func aStreamWhoseEndComesBeforeItsDataIsFreed(first: First, bidirectional: Bool) throws {
         let world = try EngineWorld { server, client in
             server.transport.maxBidirectionalStreams = 4
             server.transport.maxUnidirectionalStreams = 4
@@ -51,8 +51,8 @@ import Testing
         }
     }
 
-    @Test(arguments: [true, false])
-    func `a peer that resets what it opens gets no more streams than it was promised`(bidirectional: Bool) throws {
+    @Test("a peer that resets what it opens gets no more streams than it was promised", arguments: [true, false])
+    func aPeerThatResetsWhatItOpensGetsNoMoreStreamsThanItWasPromised(bidirectional: Bool) throws {
         let world = try EngineWorld { server, _ in
             server.transport.maxBidirectionalStreams = 4
             server.transport.maxUnidirectionalStreams = 4
@@ -70,7 +70,8 @@ import Testing
         #expect(opened == 4)
     }
 
-    @Test func `a peer that uses up stream records is sent away and may come again`() throws {
+    @Test("a peer that uses up stream records is sent away and may come again")
+    func aPeerThatUsesUpStreamRecordsIsSentAwayAndMayComeAgain() throws {
         let world = try EngineWorld()
         world.server.maxPeerStreamRecords = 50
         let (client, server) = try world.connected()

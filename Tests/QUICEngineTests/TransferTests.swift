@@ -4,8 +4,8 @@ import Testing
 @testable import QUICEngine
 
 @Suite struct TransferTests {
-    @Test(arguments: 1...20)
-    func `bytes arrive exactly over a rough path`(seed: Int) throws {
+    @Test("bytes arrive exactly over a rough path", arguments: 1...20)
+    func bytesArriveExactlyOverARoughPath(seed: Int) throws {
         let world = try EngineWorld(seed: UInt64(seed), conditions: .rough)
         world.serverSide.echoes = true
         let (client, _) = try world.connected()
@@ -28,8 +28,8 @@ import Testing
         }
     }
 
-    @Test(arguments: 100...104)
-    func `corrupted datagrams cost nothing but time`(seed: Int) throws {
+    @Test("corrupted datagrams cost nothing but time", arguments: 100...104)
+    func corruptedDatagramsCostNothingButTime(seed: Int) throws {
         var conditions = NetworkConditions()
         conditions.corruption = 0.1
         let world = try EngineWorld(seed: UInt64(seed), conditions: conditions)
@@ -42,7 +42,7 @@ import Testing
         #expect(world.clientSide.received[stream] == bytes, "seed \(seed)")
     }
 
-    @Test func `many small streams share packets`() throws {
+    @Test("many small streams share packets") func manySmallStreamsSharePackets() throws {
         let world = try EngineWorld { server, _ in server.transport.maxUnidirectionalStreams = 200 }
         let (client, _) = try world.connected()
         let before = client.packetsSent
@@ -56,7 +56,7 @@ import Testing
         #expect(client.packetsSent - before < 20)
     }
 
-    @Test func `streams beyond the limit wait for credit`() throws {
+    @Test("streams beyond the limit wait for credit") func streamsBeyondTheLimitWaitForCredit() throws {
         let world = try EngineWorld { server, _ in server.transport.maxUnidirectionalStreams = 2 }
         let (client, _) = try world.connected()
         for _ in 0..<2 {
@@ -69,7 +69,7 @@ import Testing
         #expect(try client.openStream(bidirectional: false) != nil)
     }
 
-    @Test func `a reader that doesn't read stops the sender`() throws {
+    @Test("a reader that doesn't read stops the sender") func aReaderThatDoesntReadStopsTheSender() throws {
         let world = try EngineWorld { server, client in
             server.transport.streamWindow = 10_000
             server.transport.connectionWindow = 15_000
@@ -99,7 +99,7 @@ import Testing
         #expect(world.clientSide.writable.contains(first))
     }
 
-    @Test func `reset and stop-sending carry their codes`() throws {
+    @Test("reset and stop-sending carry their codes") func resetAndStopSendingCarryTheirCodes() throws {
         let world = try EngineWorld()
         let (client, server) = try world.connected()
         let given = try client.open()
@@ -123,7 +123,7 @@ import Testing
         #expect(world.clientSide.received[refused] == [9])
     }
 
-    @Test func `datagrams arrive and are accounted for`() throws {
+    @Test("datagrams arrive and are accounted for") func datagramsArriveAndAreAccountedFor() throws {
         let world = try EngineWorld { _, client in client.transport.datagramQueueLimit = 8 }
         let (client, _) = try world.connected()
         let limit = try #require(client.maxDatagramSize)
@@ -139,7 +139,7 @@ import Testing
         #expect(Set(world.clientSide.datagramsAcknowledged) == Set(7..<15))
     }
 
-    @Test func `a lost datagram is reported and not sent again`() throws {
+    @Test("a lost datagram is reported and not sent again") func aLostDatagramIsReportedAndNotSentAgain() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()
         world.simulation.run(for: .seconds(1))
@@ -154,7 +154,8 @@ import Testing
         #expect(world.serverSide.datagrams.isEmpty)
     }
 
-    @Test func `what the application doesn't take is dropped oldest first`() throws {
+    @Test("what the application doesn't take is dropped oldest first")
+    func whatTheApplicationDoesntTakeIsDroppedOldestFirst() throws {
         let world = try EngineWorld { server, client in
             server.transport.receivedDatagramLimit = 3
             client.transport.datagramQueueLimit = 64
@@ -167,8 +168,8 @@ import Testing
         #expect(world.server.counters.datagramFramesDropped == 7)
     }
 
-    @Test(arguments: [3, 4])
-    func `the same seed makes the same run`(seed: Int) throws {
+    @Test("the same seed makes the same run", arguments: [3, 4])
+    func theSameSeedMakesTheSameRun(seed: Int) throws {
         func run() throws -> (UInt64, Int, UInt64) {
             let world = try EngineWorld(seed: UInt64(seed), conditions: .rough)
             world.serverSide.echoes = true
@@ -183,7 +184,7 @@ import Testing
         #expect(first == second)
     }
 
-    @Test func `statistics count what is on the wire`() throws {
+    @Test("statistics count what is on the wire") func statisticsCountWhatIsOnTheWire() throws {
         let world = try EngineWorld()
         let (client, server) = try world.connected()
         let stream = try client.open()
@@ -200,7 +201,7 @@ import Testing
         #expect(sending.path == QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress))
     }
 
-    @Test func `runs for GSO have one size but the last`() throws {
+    @Test("runs for GSO have one size but the last") func runsForGSOHaveOneSizeButTheLast() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()
         world.simulation.run(for: .seconds(3))
@@ -214,8 +215,8 @@ import Testing
         #expect(run.ecn == .ect0)
     }
 
-    @Test(arguments: [true, false])
-    func `packets are marked ECN-capable exactly where that is asked for`(ecn: Bool) throws {
+    @Test("packets are marked ECN-capable exactly where that is asked for", arguments: [true, false])
+    func packetsAreMarkedECNCapableExactlyWhereThatIsAskedFor(ecn: Bool) throws {
         let world = try EngineWorld { server, client in
             client.transport.ecn = ecn
             server.transport.ecn = ecn
@@ -237,7 +238,7 @@ import Testing
         #expect(runs >= 3)
     }
 
-    @Test func `congestion marks reach the sender`() throws {
+    @Test("congestion marks reach the sender") func congestionMarksReachTheSender() throws {
         var conditions = NetworkConditions()
         conditions.congestionMark = 0.2
         let world = try EngineWorld(seed: 5, conditions: conditions)
@@ -254,8 +255,8 @@ import Testing
         #expect(marked < other.statistics(now: clean.network.now).congestionWindow)
     }
 
-    @Test(arguments: [(0.0, 7), (0.03, 8)])
-    func `BBR fills a path and lives with loss`(loss: Double, seed: UInt64) throws {
+    @Test("BBR fills a path and lives with loss", arguments: [(0.0, 7), (0.03, 8)])
+    func bbrFillsAPathAndLivesWithLoss(loss: Double, seed: UInt64) throws {
         var conditions = NetworkConditions()
         conditions.loss = loss
         let world = try EngineWorld(seed: seed, conditions: conditions) { server, client in
@@ -280,7 +281,7 @@ import Testing
         #expect(client.statistics(now: world.network.now).congestionWindow > 20_000)
     }
 
-    @Test func `keys can be updated while data flows`() throws {
+    @Test("keys can be updated while data flows") func keysCanBeUpdatedWhileDataFlows() throws {
         let world = try EngineWorld()
         world.serverSide.echoes = true
         let (client, server) = try world.connected()
