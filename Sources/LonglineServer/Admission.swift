@@ -14,6 +14,9 @@ struct PreparedGrant: Sendable {
     /// The session that goes on; nil for a new one.
     var earlier: UInt64?
     var cursorVersion: UInt64
+    /// Whether nobody connected with this number before, so that no replay can be the reason of this connect and its
+    /// publishes need not wait for the handshake.
+    var isFresh: Bool
     var channels: [SessionChannel]
     var ticket: Ticket?
 }
@@ -43,16 +46,16 @@ struct Admission: Sendable {
         let device = DeviceKey(tenant: identity.tenant, user: identity.user, device: identity.device)
         if let close = core.registry.refusal(for: device) { throw Rejection(close: close) }
         do {
-            let isFirst = try await admitNumber(of: device)
+            let number = try await admitNumber(of: device)
             let record = try await advanceCursors(of: device)
             let earlier = await earlierSession(of: device)
             let entitlements = try await core.store.entitlements(of: identity.user, in: identity.tenant)
             let places = Places(
                 stored: record.cursors,
                 claimed: Dictionary(connect.cursors.map { ($0.channel, $0.position) }) { first, _ in first },
-                sent: earlier.map(\.sent) ?? (isFirst ? [:] : nil))
+                sent: earlier.map(\.sent) ?? (number.isFirst ? [:] : nil))
             return PreparedGrant(
-                authenticated: authenticated, earlier: earlier?.session, cursorVersion: record.version,
+                authenticated: authenticated, earlier: earlier?.session, cursorVersion: record.version, isFresh: number.isFresh,
                 channels: entitlements.compactMap(places.sessionChannel),
                 ticket: core.authenticator.tickets.seal(authenticated, now: core.time()))
         } catch let error as StoreError {
@@ -65,20 +68,24 @@ struct Admission: Sendable {
         }
     }
 
-    /// - Returns: whether nothing can have been sent to the device before. The store's word alone is not enough: it
-    ///   forgets a device that was unseen for long, and one that came after the backup it was restored from.
-    private func admitNumber(of device: DeviceKey) async throws -> Bool {
+    /// - Returns: `isFirst`: whether nothing can have been sent to the device before. The store's word alone is not
+    ///   enough: it forgets a device that was unseen for long, and one that came after the backup it was restored from.
+    ///   `isFresh`: see ``PreparedGrant``.
+    private func admitNumber(of device: DeviceKey) async throws -> (isFirst: Bool, isFresh: Bool) {
         let number = connect.connectNumber
         do {
             switch try await core.store.admit(device, producer: connect.producer, connectNumber: number) {
             case .stale: throw Rejection(close: Close(code: .stale, reason: "a later connect of this outbox was seen"))
-            case .returning: return false
-            case .firstOfDevice: return number <= 1 && connect.cursorVersion == 0 && connect.cursors.isEmpty
+            case .repeated: return (false, false)
+            // The ledger knows a producer from its second connect on.
+            case .returning: return (false, number > 1)
+            case .firstOfDevice:
+                return (number <= 1 && connect.cursorVersion == 0 && connect.cursors.isEmpty, number > 1)
             }
         } catch let error as StoreError where error.code == .storageFull {
             // What is stored is still served; the registry compares the numbers of links.
             core.note(error, in: "connect number")
-            return false
+            return (false, false)
         }
     }
 

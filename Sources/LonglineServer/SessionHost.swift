@@ -47,12 +47,13 @@ final class SessionHost: LinkHandler {
     private var load: WakeHistory.Load?
     /// Changes of rooms that came while the channels were loaded.
     private var heldChanges: [SessionChannel] = []
-    /// Early publishes of an outbox that the server doesn't know: they wait for the handshake.
+    /// Early publishes of a connect that is not fresh: they wait for the handshake.
     private var heldAppends: [AppendRequest] = []
     /// Places that earlier links of the device sent beyond its cursor.
     private var inheritedSent: [ChannelPosition] = []
     private var confirmed: [ChannelPosition] = []
     private var handshakeComplete = false
+    private var isFresh = false
     private var isDraining = false
     private var isDirty = false
     /// How the link is counted, from its first moment to its last.
@@ -277,9 +278,10 @@ final class SessionHost: LinkHandler {
         session.appended(channel: request.channel, id: request.publish.id, outcome: .refused(refused), now: now)
     }
 
-    /// Early data publishes only for an outbox that has connected before: a first connect's publishes wait for the
-    /// handshake. The session bounds what is early.
-    private var mustHold: Bool { !handshakeComplete && (connect?.connectNumber ?? 0) <= 1 }
+    /// Early data publishes only with the first connect of its number, and not with an outbox's first: a replay could
+    /// bring in what its sender was refused the first time, for a reason that is gone since. The session bounds what is
+    /// early.
+    private var mustHold: Bool { !handshakeComplete && !isFresh }
 
     var device: DeviceKey? {
         identity.map { DeviceKey(tenant: $0.tenant, user: $0.user, device: $0.device) }
@@ -347,6 +349,8 @@ final class SessionHost: LinkHandler {
 
     private func grant(_ prepared: PreparedGrant, _ admission: Admission, attempts: Int) {
         guard phase == .connecting, let load, let device else { return endLoad() }
+        // A second attempt meets the number that the first one left.
+        isFresh = isFresh || prepared.isFresh
         let keys = prepared.channels.map { ChannelKey(tenant: device.tenant, channel: $0.channel) }
         guard let wakes = loop.history.wakes(since: load, of: keys) else {
             endLoad()

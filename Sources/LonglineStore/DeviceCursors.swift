@@ -17,9 +17,11 @@ public protocol DeviceCursors: Sendable {
 public enum ConnectAdmission: Hashable, Sendable {
     /// A higher number of this producer was seen: nothing was noted.
     case stale
+    /// This number of this producer was seen before: the same connect again, or a replay of it.
+    case repeated
     /// The store knew nothing of the device before.
     case firstOfDevice
-    /// The device was seen before.
+    /// The device was seen before, and this number is new.
     case returning
 }
 

@@ -357,4 +357,32 @@ private let hall = identifier { try RoomID("hall") }
             #expect(store.batches.withLock { $0 } == [1, 1])
         }
     }
+
+    /// The ledger keeps what was entered, not what was refused: a replay must not bring that in later.
+    @Test func aReplayEntersNothingThatItsSenderWasRefused() async throws {
+        try await withServer { server in
+            let proof = Credential.ticket(try #require(try await server.connected("ann").ticket).ticket)
+            let producer = ProducerID(high: 7, low: 7)
+            var flight: [(Frame, LaneID)] = []
+            for attempt in 1...2 {
+                let link = try await server.device("ann", loop: 1, early: true)
+                link.producer = producer
+                link.connectNumber = 2
+                if attempt == 1 { flight = link.publishFrames("not for you", to: .room(hall)) }
+                _ = try await link.connect(credential: proof, early: true, with: flight)
+                if attempt == 1 {
+                    let refused = try await link.next { if case .refused(let refused) = $0 { refused } else { nil } }
+                    #expect(refused.code == .unknownChannel)
+                    let tablet = try await server.connected("ann", "tablet")
+                    #expect(try await tablet.request(hall, number: 1).refusal == nil)
+                }
+            }
+            // The loop's batches keep their order: what the replay got through would be heard before this.
+            let member = try await server.connected("bob", loop: 1)
+            _ = try await member.request(hall, number: 1)
+            try await member.publish("hello", to: .room(hall))
+            let listener = try await server.connected("ann", "tablet")
+            #expect(try await listener.text(.room(hall)) == "hello")
+        }
+    }
 }

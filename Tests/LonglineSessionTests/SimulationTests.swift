@@ -13,7 +13,7 @@ struct SimulationTests {
 
     @Test("The checker notices a broken rule", arguments: SimulatedFault.allCases)
     func noticesFaults(fault: SimulatedFault) throws {
-        for seed in UInt64(1)...60 {
+        for seed in UInt64(1)...100 {
             let simulation = try SessionSimulation(seed: seed, faults: [fault])
             simulation.run()
             if !simulation.checker.violations.isEmpty { return }

@@ -61,7 +61,7 @@ import Testing
             let other = ProducerID(high: 2, low: 2)
             let tablet = device("alice", "tablet")
             #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5) == .firstOfDevice)
-            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5) == .returning)
+            #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 5) == .repeated)
             #expect(try await store.admit(device("alice"), producer: producer, connectNumber: 4) == .stale)
             #expect(try await store.admit(device("alice"), producer: other, connectNumber: 1) == .returning)
             #expect(try await store.admit(tablet, producer: producer, connectNumber: 1) == .firstOfDevice)

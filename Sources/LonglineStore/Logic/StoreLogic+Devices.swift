@@ -48,10 +48,9 @@ extension StoreLogic {
                 advice: "an app keeps its outbox; one that draws a new producer at every start has a defect")
         }
         guard connectNumber >= producer.connectNumber else { return .stale }
-        if connectNumber > producer.connectNumber {
-            producer.connectNumber = connectNumber
-            try tables.update(producer, id, of: device)
-        }
+        guard connectNumber > producer.connectNumber else { return .repeated }
+        producer.connectNumber = connectNumber
+        try tables.update(producer, id, of: device)
         return isKnown ? .returning : .firstOfDevice
     }
 

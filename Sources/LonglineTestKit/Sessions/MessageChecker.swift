@@ -19,7 +19,6 @@ public struct MessageChecker {
     private var published: [UInt64: (device: DeviceID, channel: ChannelID)] = [:]
     private var acknowledged: Set<UInt64> = []
     private var refused: Set<UInt64> = []
-    private var replayed: Set<UInt64> = []
     private var told: [DeviceID: [ChannelID: Position]] = [:]
     private var everGiven: [DeviceID: [ChannelID: Set<Offset>]] = [:]
     private var processed: [DeviceID: [ChannelID: Offset]] = [:]
@@ -49,12 +48,6 @@ public struct MessageChecker {
     }
 
     mutating func refused(_ number: UInt64) { refused.insert(number) }
-
-    /// A flight that was sent again by somebody else was answered. It may so bring in, once, what its sender was refused
-    /// for a reason that is gone since, as long as the sender has published nothing after it.
-    mutating func enteredByReplay(_ payload: ByteBuffer) {
-        if let number = Self.number(of: payload) { replayed.insert(number) }
-    }
 
     // MARK: Receiving
 
@@ -157,7 +150,7 @@ public struct MessageChecker {
             violation("message \(number) was acknowledged and is gone")
         }
         for (number, origin) in published where !restored.contains(origin.device) {
-            if refused.contains(number), places[number] != nil, !replayed.contains(number) {
+            if refused.contains(number), places[number] != nil {
                 violation("message \(number) was refused and entered")
             }
             if !refused.contains(number), !acknowledged.contains(number) {

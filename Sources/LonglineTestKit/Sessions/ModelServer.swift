@@ -12,6 +12,10 @@ final class ModelServer {
         var user: UserID?
         var producer: ProducerID?
         var connectNumber: UInt64 = 0
+        /// Whether nobody connected with this number before.
+        var isFresh = false
+        /// Early publishes of a connect that is not fresh.
+        var held: [Append] = []
         var armed: NIODeadline?
         var isOver = false
 
@@ -71,7 +75,11 @@ final class ModelServer {
             self?.input(hosted) { $0.received(frame, lane: lane, early: early, now: $1) }
         }
         link.finishedAtServer = { [weak self] lane in self?.input(hosted) { $0.laneFinished(lane, now: $1) } }
-        link.handshakeAtServer = { [weak self] in self?.input(hosted) { $0.handshakeCompleted(now: $1) } }
+        link.handshakeAtServer = { [weak self] in
+            self?.input(hosted) { $0.handshakeCompleted(now: $1) }
+            for append in hosted.held { self?.append(append) }
+            hosted.held = []
+        }
         link.closedAtServer = { [weak self] in
             self?.input(hosted) { session, _ in session.linkClosed() }
             self?.forget(hosted)
@@ -157,7 +165,12 @@ final class ModelServer {
         case .established: establish(hosted)
         case .authenticate(let connect): later(hosted) { [weak self] in self?.authenticate(connect, hosted) }
         case .append(let channel, let producer, let publish):
-            append(Append(hosted: hosted, channel: channel, producer: producer, publish: publish))
+            let append = Append(hosted: hosted, channel: channel, producer: producer, publish: publish)
+            if hosted.isFresh || hosted.link.isHandshakeComplete {
+                self.append(append)
+            } else {
+                hosted.held.append(append)
+            }
         case .read(let channel, let after, let upTo, let bytes):
             later(hosted) { [weak self] in self?.read(channel, after: after, upTo: upTo, bytes: bytes, hosted) }
         case .storeCursor(let channel, let position):
@@ -180,7 +193,7 @@ final class ModelServer {
         guard let (user, device) = simulation.owner(of: connect.credential) else {
             return input(hosted) { $0.rejected(Close(code: .credentialInvalid), now: $1) }
         }
-        guard store.admit(connect.producer, connectNumber: connect.connectNumber) else {
+        guard let isFresh = store.admit(connect.producer, connectNumber: connect.connectNumber) else {
             return input(hosted) { $0.rejected(Close(code: .stale), now: $1) }
         }
         for cursor in connect.cursors { store.advance(device, channel: cursor.channel, to: cursor.position) }
@@ -189,6 +202,7 @@ final class ModelServer {
         hosted.user = user
         hosted.producer = connect.producer
         hosted.connectNumber = connect.connectNumber
+        hosted.isFresh = isFresh
         let time = scheduler.milliseconds
         let grant = SessionGrant(
             identity: SessionIdentity(
@@ -275,9 +289,6 @@ final class ModelServer {
                         append.publish, channel: append.channel, user: user, device: device, producer: append.producer,
                         time: scheduler.milliseconds)
                 ))
-        }
-        for (append, outcome) in outcomes where append.hosted.link.isReplay {
-            if case .published = outcome { simulation.checker.enteredByReplay(append.publish.payload) }
         }
         for (append, outcome) in outcomes { answer(append, outcome) }
         wake(Set(batch.map(\.channel)))

@@ -209,12 +209,12 @@ public final class ModelStore {
         return SessionPage(epoch: log.epoch, items: items, head: log.head.offset, first: log.first)
     }
 
-    func admit(_ producer: ProducerID, connectNumber: UInt64) -> Bool {
-        guard connectNumber >= connectNumbers[producer] ?? 0 || faults.contains(.ignoreConnectNumber) else {
-            return false
-        }
-        connectNumbers[producer] = max(connectNumbers[producer] ?? 0, connectNumber)
-        return true
+    /// - Returns: whether this number is the highest of its producer and new; nil when a higher one was seen.
+    func admit(_ producer: ProducerID, connectNumber: UInt64) -> Bool? {
+        let known = connectNumbers[producer] ?? 0
+        guard connectNumber >= known || faults.contains(.ignoreConnectNumber) else { return nil }
+        connectNumbers[producer] = max(known, connectNumber)
+        return connectNumber > known || !faults.isDisjoint(with: [.trustRepeatedConnect, .ignoreConnectNumber])
     }
 
     func advance(_ device: DeviceID, channel: ChannelID, to position: Position) {

@@ -109,8 +109,8 @@ public final class SessionSimulation {
             simulation.counts.serverRestarts += 1
             simulation.server.restart()
         }
-        repeatedly(200...1_500) { $0.replay() }
-        repeatedly(200...1_500) { $0.devices[Int($0.pick(3...4))].changeRoom($0.room, joins: $0.random.happens(0.6)) }
+        repeatedly(50...500) { $0.replay() }
+        repeatedly(50...700) { $0.devices[Int($0.pick(3...4))].changeRoom($0.room, joins: $0.random.happens(0.6)) }
         repeatedly(500...3_000) { $0.anyDevice().refresh() }
         repeatedly(1_500...8_000) { $0.trim() }
         if random.happens(0.3) {
@@ -184,9 +184,10 @@ public final class SessionSimulation {
         let heard = links.filter { $0.isEarly && !$0.firstFlight.isEmpty }
         guard !heard.isEmpty else { return }
         counts.replays += 1
-        let flight = heard[Int(pick(0...Int64(heard.count - 1)))].firstFlight
+        // What was heard last is the likeliest to do harm.
+        let recent = heard.suffix(random.happens(0.7) ? 5 : heard.count)
+        let flight = recent[recent.startIndex + Int(pick(0...Int64(recent.count - 1)))].firstFlight
         let link = makeLink(isEarly: true, hasStreams: true)
-        link.isReplay = true
         server.accept(link)
         for (frame, lane) in flight { link.send(frame, lane: lane, from: .client) }
         scheduler.after(.seconds(2)) {

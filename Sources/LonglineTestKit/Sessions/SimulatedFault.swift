@@ -8,6 +8,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case ignoreAfter
     /// The server takes connects that were overtaken.
     case ignoreConnectNumber
+    /// The server enters early publishes of a connect that it has seen before.
+    case trustRepeatedConnect
     /// The server answers a publish, and shows the entry, before it is durable.
     case acknowledgeBeforeDurable
     /// The server ends the device's older session before the handshake is complete.

@@ -17,8 +17,6 @@ final class SimulatedLink {
     let hasStreams: Bool
     /// Whether the client's first flight leaves before the handshake is complete.
     let isEarly: Bool
-    /// Whether somebody sends an early flight again that was heard on another link.
-    var isReplay = false
     private let scheduler: VirtualScheduler
     private var random: SeededRandom
     private let latency: ClosedRange<Int64>
