@@ -55,7 +55,8 @@ struct Admission: Sendable {
                 claimed: Dictionary(connect.cursors.map { ($0.channel, $0.position) }) { first, _ in first },
                 sent: earlier.map(\.sent) ?? (number.isFirst ? [:] : nil))
             return PreparedGrant(
-                authenticated: authenticated, earlier: earlier?.session, cursorVersion: record.version, isFresh: number.isFresh,
+                authenticated: authenticated, earlier: earlier?.session, cursorVersion: record.version,
+                isFresh: number.isFresh,
                 channels: entitlements.compactMap(places.sessionChannel),
                 ticket: core.authenticator.tickets.seal(authenticated, now: core.time()))
         } catch let error as StoreError {
@@ -75,7 +76,8 @@ struct Admission: Sendable {
         let number = connect.connectNumber
         do {
             switch try await core.store.admit(device, producer: connect.producer, connectNumber: number) {
-            case .stale: throw Rejection(close: Close(code: .stale, reason: "a later connect of this outbox was seen"))
+            case .stale:
+                throw Rejection(close: Close(code: .stale, reason: "a later connect of this outbox was seen"))
             case .repeated: return (false, false)
             // The ledger knows a producer from its second connect on.
             case .returning: return (false, number > 1)
