@@ -192,7 +192,8 @@ public final class QUICLink: Link {
         case .addressToken(let token): handler?.addressTokenReceived(token, link: self)
         case .pathChanged: handler?.pathChanged(self)
         case .closed(let reason): ended(reason)
-        case .earlyDataRejected, .handshakeConfirmed, .datagram, .datagramAcknowledged, .datagramLost, .pathValidated,
+        case .earlyDataRejected, .handshakeConfirmed, .datagram, .datagramAcknowledged, .datagramLost,
+            .datagramExpired, .maxDatagramSizeChanged, .pathValidated,
             .pathFailed:
             break
         }

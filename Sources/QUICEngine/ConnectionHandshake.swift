@@ -80,7 +80,7 @@ extension QUICEngineConnection {
         earlyData = .rejected
         for id in datagramsInFlightEarly { emit(.datagramLost(id: id)) }
         datagramsInFlightEarly = []
-        sendRing.removeAll()
+        sendQueue.removeAll()
         for stream in earlyStreams {
             stream.isQueued = false
             stream.isBlocked = false

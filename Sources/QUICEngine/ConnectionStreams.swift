@@ -1,6 +1,6 @@
 import CQUICShim
 
-/// What the owner does with streams and datagrams.
+/// What the owner does with streams.
 extension QUICEngineConnection {
     /// Opens a stream. nil: the peer allows no more now; `streamsAvailable` follows. Throws `closed`.
     public func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? {
@@ -70,6 +70,19 @@ extension QUICEngineConnection {
     /// Whether bytes that are readable now came in 0-RTT packets: an attacker may have sent them again.
     public func isEarly(_ stream: QUICStreamID) -> Bool { streams[stream.rawValue]?.receiveBuffer.isEarly ?? false }
 
+    /// Changes when a stream may send, among those of this connection; takes effect with the next packet. Does nothing on a
+    /// stream that isn't sending.
+    public func setPriority(_ priority: StreamPriority, of stream: QUICStreamID) {
+        guard let state = streams[stream.rawValue], state.sends, state.priority != priority else { return }
+        let wasQueued = state.isQueued
+        if wasQueued { sendQueue.remove(state) }
+        state.priority = priority
+        if wasQueued { sendQueue.append(state) }
+    }
+
+    /// A stream's priority; nil if there is no such stream.
+    public func priority(of stream: QUICStreamID) -> StreamPriority? { streams[stream.rawValue]?.priority }
+
     /// Abandons our sending side; what wasn't sent is dropped. Does nothing on a stream that isn't sending.
     public func reset(_ stream: QUICStreamID, code: UInt64) {
         guard let shim, !isClosed, let state = streams[stream.rawValue], state.sends, state.resetCode == nil,
@@ -94,38 +107,6 @@ extension QUICEngineConnection {
         afterCall()
     }
 
-    /// Queues a DATAGRAM frame.
-    /// - Parameter id: returned in `datagramAcknowledged` or `datagramLost`.
-    /// - Returns: false if the queue is full. Throws `datagramNotSupported`, `datagramTooLarge`, `closed`.
-    public func sendDatagram(_ bytes: UnsafeRawBufferPointer, id: UInt64) throws(QUICError) -> Bool {
-        _ = try alive()
-        guard let limit = maxDatagramSize else {
-            throw QUICError(
-                .datagramNotSupported, "The peer takes no datagrams, or the handshake isn't far enough",
-                advice: "Send on a stream.")
-        }
-        guard bytes.count <= limit else {
-            throw QUICError(
-                .datagramTooLarge, "A datagram of \(bytes.count) bytes doesn't fit; the path takes \(limit)",
-                advice: "Send on a stream, or less.")
-        }
-        guard datagramsToSend.count < settings.datagramQueueLimit else { return false }
-        datagramsToSend.append((id, Array(bytes)))
-        endpoint.schedule(self)
-        return true
-    }
-
-    /// The largest datagram the peer accepts on the present path; nil: none, or the handshake isn't far enough.
-    public var maxDatagramSize: Int? {
-        guard let shim, !isClosed else { return nil }
-        let frame = llq_conn_peer_datagram_limit(shim)
-        guard frame > 0 else { return nil }
-        // Short header with the longest connection ID and packet number, and the AEAD's tag; type and length of the frame.
-        let overhead = 1 + Int(LLQ_MAX_CID_LENGTH) + 4 + 16
-        let payload = min(Int(llq_conn_path_max_payload(shim)) - overhead, Int(min(frame, 65535)))
-        return max(0, payload - 3)
-    }
-
     // MARK: -
 
     func unknown(_ stream: QUICStreamID) -> QUICError {
@@ -148,14 +129,14 @@ extension QUICEngineConnection {
         if enqueue(stream) { endpoint.schedule(self) }
     }
 
-    /// Puts a stream at the end of the ring, without asking for a turn: what a packet left over waits for one that comes.
+    /// Queues a stream, without asking for a turn: what a packet left over waits for one that comes.
     @discardableResult
     func enqueue(_ stream: EngineStream) -> Bool {
         guard stream.hasSomethingToSend, !stream.isQueued, !stream.isBlocked, !stream.awaitsReopening else {
             return false
         }
         stream.isQueued = true
-        sendRing.append(stream)
+        sendQueue.append(stream)
         return true
     }
 

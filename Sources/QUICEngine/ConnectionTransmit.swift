@@ -44,7 +44,7 @@ extension QUICEngineConnection {
 
     /// A close waits for what pacing or the congestion window holds back, for two probe timeouts at most.
     private var lingers: Bool {
-        guard let shim, let pendingClose, !sendRing.isEmpty || !datagramsToSend.isEmpty else { return false }
+        guard let shim, let pendingClose, !sendQueue.isEmpty || !datagramsToSend.isEmpty else { return false }
         return now.nanoseconds - pendingClose.at.nanoseconds < 2 * llq_conn_pto(shim)
     }
 
@@ -102,7 +102,7 @@ extension QUICEngineConnection {
                 if let written = writeDatagram(into: target, shim: shim, keepTrying: &tryDatagrams) { return written }
                 continue
             }
-            if let stream = sendRing.popFirst() {
+            if let stream = sendQueue.popFirst() {
                 stream.isQueued = false
                 guard stream.hasSomethingToSend, !stream.isBlocked else { continue }
                 if let written = write(stream, into: target, shim: shim, connectionBlocked: &connectionBlocked) {
@@ -119,6 +119,10 @@ extension QUICEngineConnection {
         into target: UnsafeMutableRawBufferPointer, shim: OpaquePointer, keepTrying: inout Bool
     ) -> Written? {
         guard let datagram = datagramsToSend.first else { return nil }
+        guard datagram.deadline.map({ $0 > now }) ?? true else {
+            expireDatagrams()
+            return nil
+        }
         var path = llq_path()
         var ecn: UInt8 = 0
         var accepted: Int32 = 0
@@ -188,7 +192,7 @@ extension QUICEngineConnection {
             if stream.resetCode == nil { stream.resetCode = 0 }
             return nil
         case 0:
-            // Congestion control or pacing holds it back: it stays in the ring, and the next packet received or the next
+            // Congestion control or pacing holds it back: it stays queued, and the next packet received or the next
             // deadline schedules the connection. Scheduling it here would make `pollTransmit` spin.
             connectionBlocked.append(stream)
             return .nothing

@@ -103,6 +103,8 @@ public struct EndpointCounters: Sendable, Hashable {
     public var earlyDataRejected: UInt64 = 0
     /// DATAGRAM frames received and dropped because the application took none.
     public var datagramFramesDropped: UInt64 = 0
+    /// Datagrams dropped unsent because their deadlines had passed.
+    public var datagramFramesExpired: UInt64 = 0
     /// Frames and messages withheld from the C library because it would have aborted on them.
     public var containedFrames: UInt64 = 0
     public var containedHandshakeMessages: UInt64 = 0

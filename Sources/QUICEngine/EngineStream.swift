@@ -12,6 +12,7 @@ final class EngineStream {
     let sends: Bool
     let receives: Bool
 
+    var priority = StreamPriority.standard
     var sendBuffer = SendBuffer()
     /// `finish` was accepted; and its FIN handed to ngtcp2.
     var isFinishing = false
@@ -22,7 +23,7 @@ final class EngineStream {
     var wasStopped = false
     /// A write was short: `streamWritable` is owed.
     var owesWritable = false
-    /// It is in the connection's ring of streams with something to send.
+    /// It is in the connection's queue of streams with something to send.
     var isQueued = false
     /// The peer's flow control holds it back.
     var isBlocked = false

@@ -29,4 +29,13 @@ struct FIFO<Element> {
         items.removeAll()
         head = 0
     }
+
+    mutating func removeAll(where matches: (Element) -> Bool) {
+        items = items[head...].filter { $0.map { !matches($0) } ?? false }
+        head = 0
+    }
+
+    func forEach(_ body: (Element) -> Void) {
+        for item in items[head...] { if let item { body(item) } }
+    }
 }

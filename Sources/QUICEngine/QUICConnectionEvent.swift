@@ -28,8 +28,14 @@ public enum QUICConnectionEvent: Sendable {
     case datagram([UInt8])
     /// The packet that carried a datagram was acknowledged.
     case datagramAcknowledged(id: UInt64)
-    /// The packet that carried a datagram was declared lost, or the datagram never left.
+    /// The packet that carried a datagram was declared lost, or the path became too small for it before it left. The
+    /// declaration can be wrong: an acknowledgement may still follow.
     case datagramLost(id: UInt64)
+    /// A datagram was dropped unsent because its deadline had passed.
+    case datagramExpired(id: UInt64)
+    /// ``QUICEngineConnection/maxDatagramSize`` became this: when the handshake allows datagrams, when the path MTU was
+    /// found to be larger, and after a change of path.
+    case maxDatagramSizeChanged(Int)
     /// Client: a ticket for a later connection; keep the latest.
     case sessionTicket(SessionTicket)
     /// Client: a token that spares a later connection from this address the address check.

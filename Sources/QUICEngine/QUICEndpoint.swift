@@ -306,7 +306,7 @@ public final class QUICEndpoint: CustomReflectable {
         let period = 3 * llq_conn_pto(shim)
         llq_conn_free(shim)
         connection.shim = nil
-        connection.sendRing.removeAll()
+        connection.sendQueue.removeAll()
         deadlines.set(nil, for: connection)
         connections[connection.handle.rawValue] = nil
         for token in connection.resetTokens where resetTokenOwners[token] === connection {

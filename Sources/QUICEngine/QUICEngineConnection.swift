@@ -30,8 +30,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var now: QUICInstant
 
     var streams: [UInt64: EngineStream] = [:]
-    /// Streams with something to send, in turn.
-    var sendRing = FIFO<EngineStream>()
+    /// Streams with something to send, in the order of their priorities.
+    var sendQueue = SendQueue()
     /// The peer's unidirectional streams that ended, of which ngtcp2 0.12 keeps a record as long as it keeps the connection.
     var peerStreamRecords = 0
     var owesStreamCredit = (bidirectional: false, unidirectional: false)
@@ -40,7 +40,9 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var streamsToReopen = FIFO<EngineStream>()
     var earlyData = HandshakeInfo.EarlyData.notAttempted
 
-    var datagramsToSend = FIFO<(id: UInt64, bytes: [UInt8])>()
+    var datagramsToSend = DatagramQueue()
+    /// What the application was last told.
+    var reportedDatagramSize: Int?
     var datagramsInFlightEarly: [UInt64] = []
     var receivedDatagrams = FIFO<[UInt8]>()
 
@@ -200,7 +202,13 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// Time never goes back within a connection, whatever the owner's clock does.
     func advance(to now: QUICInstant) { self.now = max(self.now, now) }
 
-    func emit(_ event: QUICConnectionEvent) { endpoint.emit(event, from: self) }
+    func emit(_ event: QUICConnectionEvent) {
+        // A connection that lingers to send what was written before its close has told its end already.
+        if closeReason != nil {
+            guard case .closed = event else { return }
+        }
+        endpoint.emit(event, from: self)
+    }
 
     func errorName(_ code: Int32) -> String { String(cString: llq_error_name(code)) }
 
@@ -223,6 +231,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         guard let shim else { return }
         advance(to: now)
         expiryHandled = self.now
+        expireDatagrams()
         let result = llq_conn_handle_expiry(shim, self.now.nanoseconds)
         processNotes()
         if result != 0 { fail(result) }
@@ -238,6 +247,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
             lastPath = path
             emit(.pathChanged(path))
         }
+        reportDatagramSize()
         endpoint.schedule(self)
         endpoint.setDeadline(of: self, to: deadlineFromShim(shim))
     }
@@ -245,7 +255,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// ngtcp2 may still name an instant that was handled, until it has sent what that asked for; while pacing or the
     /// congestion window holds that back, asking again at once would spin, so it is asked a millisecond later.
     func deadlineFromShim(_ shim: OpaquePointer) -> QUICInstant? {
-        let expiry = llq_conn_expiry(shim)
+        let own = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
+        let expiry = min(llq_conn_expiry(shim), own)
         guard expiry != UInt64.max else { return nil }
         if let handled = expiryHandled, expiry <= handled.nanoseconds {
             return handled.advanced(byNanoseconds: 1_000_000)

@@ -10,7 +10,8 @@ struct EarlyDataJournal {
         case wrote(ByteBuffer, QUICStreamID, finish: Bool)
         case reset(QUICStreamID, code: UInt64)
         case stopped(QUICStreamID, code: UInt64)
-        case datagram(ByteBuffer, id: UInt64)
+        case prioritized(QUICStreamID, StreamPriority)
+        case datagram(ByteBuffer, id: UInt64, deadline: QUICInstant?)
     }
 
     private var entries: [Entry] = []
@@ -28,7 +29,15 @@ struct EarlyDataJournal {
 
     mutating func stopped(_ stream: QUICStreamID, code: UInt64) { entries.append(.stopped(stream, code: code)) }
 
-    mutating func sent(datagram: ByteBuffer, id: UInt64) { entries.append(.datagram(datagram, id: id)) }
+    mutating func prioritized(_ stream: QUICStreamID, _ priority: StreamPriority) {
+        // Bounded like the rest: an application that keeps changing its mind leaves one entry a stream and run of changes.
+        if case .prioritized(stream, _)? = entries.last { entries.removeLast() }
+        entries.append(.prioritized(stream, priority))
+    }
+
+    mutating func sent(datagram: ByteBuffer, id: UInt64, deadline: QUICInstant?) {
+        entries.append(.datagram(datagram, id: id, deadline: deadline))
+    }
 
     /// Does the same again on a new attempt. The same ticket brings the same limits, so everything is taken as before.
     /// - Returns: false if it was not: streams would differ from what the application knows.
@@ -47,9 +56,12 @@ struct EarlyDataJournal {
                     guard taken == bytes.readableBytes else { return false }
                 case .reset(let stream, let code): connection.reset(stream, code: code)
                 case .stopped(let stream, let code): connection.stopSending(stream, code: code)
-                case .datagram(let bytes, let id):
+                case .prioritized(let stream, let priority): connection.setPriority(priority, of: stream)
+                case .datagram(let bytes, let id, let deadline):
                     // Unreliable by nature: what isn't taken is lost.
-                    _ = bytes.withUnsafeReadableBytes { try? connection.sendDatagram($0, id: id) }
+                    _ = bytes.withUnsafeReadableBytes {
+                        try? connection.sendDatagram($0, id: id, deadline: deadline)
+                    }
                 }
             }
             return true

@@ -133,6 +133,13 @@ public final class QUICLoopConnection {
     /// Whether bytes that are readable now came in 0-RTT packets: an attacker may have sent them again.
     public func isEarly(_ stream: QUICStreamID) -> Bool { engine?.isEarly(stream) ?? false }
 
+    /// Changes when a stream may send, among those of this connection.
+    public func setPriority(_ priority: StreamPriority, of stream: QUICStreamID) {
+        guard closeReason == nil, let engine else { return }
+        engine.setPriority(priority, of: stream)
+        client?.journal?.prioritized(stream, priority)
+    }
+
     /// Abandons this side of a stream; what wasn't sent is dropped.
     public func reset(_ stream: QUICStreamID, code: UInt64) {
         guard closeReason == nil, let engine else { return }
@@ -151,23 +158,28 @@ public final class QUICLoopConnection {
 
     // MARK: Datagrams
 
-    /// The largest datagram that can be sent now; nil: none.
+    /// The largest datagram that can be sent now, in bytes; nil: none. `maxDatagramSizeChanged` tells of changes.
     public var maxDatagramSize: Int? { closeReason == nil ? engine?.maxDatagramSize : nil }
 
     /// Queues an unreliable datagram.
-    /// - Parameter id: comes back in `datagramAcknowledged` or `datagramLost`.
+    /// - Parameters:
+    ///   - id: comes back in `datagramAcknowledged`, `datagramLost` or `datagramExpired`.
+    ///   - lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
     /// - Returns: false if the queue is full.
-    public func sendDatagram(_ bytes: ByteBuffer, id: UInt64) throws(QUICError) -> Bool {
+    public func sendDatagram(
+        _ bytes: ByteBuffer, id: UInt64, lifetime: TimeAmount? = nil
+    ) throws(QUICError) -> Bool {
         guard let engine = try live() else { return false }
+        let deadline = lifetime.map { QUICInstant.now().advanced(byNanoseconds: UInt64(max(0, $0.nanoseconds))) }
         let outcome: Result<Bool, QUICError> = bytes.withUnsafeReadableBytes { memory in
             do throws(QUICError) {
-                return .success(try engine.sendDatagram(memory, id: id))
+                return .success(try engine.sendDatagram(memory, id: id, deadline: deadline))
             } catch {
                 return .failure(error)
             }
         }
         let queued = try outcome.get()
-        if queued { client?.journal?.sent(datagram: bytes, id: id) }
+        if queued { client?.journal?.sent(datagram: bytes, id: id, deadline: deadline) }
         driver.needsTick()
         return queued
     }

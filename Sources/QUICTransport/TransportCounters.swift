@@ -78,6 +78,8 @@ extension EndpointCounters {
         handshakesResumed += other.handshakesResumed
         earlyDataAccepted += other.earlyDataAccepted
         earlyDataRejected += other.earlyDataRejected
+        datagramFramesDropped += other.datagramFramesDropped
+        datagramFramesExpired += other.datagramFramesExpired
         containedFrames += other.containedFrames
         containedHandshakeMessages += other.containedHandshakeMessages
     }

@@ -139,6 +139,8 @@ final class PeerRecord: CustomReflectable {
     private(set) var datagrams: [[UInt8]] = []
     private(set) var datagramsAcknowledged: [UInt64] = []
     private(set) var datagramsLost: [UInt64] = []
+    private(set) var datagramsExpired: [UInt64] = []
+    private(set) var datagramSizes: [Int] = []
     private(set) var tickets: [SessionTicket] = []
     private(set) var tokens: [[UInt8]] = []
     private(set) var paths: [String] = []
@@ -174,6 +176,8 @@ final class PeerRecord: CustomReflectable {
         case .datagram(let bytes): datagrams.append(bytes)
         case .datagramAcknowledged(let id): datagramsAcknowledged.append(id)
         case .datagramLost(let id): datagramsLost.append(id)
+        case .datagramExpired(let id): datagramsExpired.append(id)
+        case .maxDatagramSizeChanged(let size): datagramSizes.append(size)
         case .sessionTicket(let ticket): tickets.append(ticket)
         case .addressToken(let token): tokens.append(token)
         case .pathValidated(let path): paths.append("validated \(path.local) \(path.remote)")

@@ -165,6 +165,36 @@ struct StreamTests {
         }
     }
 
+    @Test("What became of a datagram is told, and an urgent stream overtakes")
+    func outcomesAndPriorities() async throws {
+        try await withPair { connection in
+            for try await stream in connection.inboundStreams {
+                _ = try await stream.collect()
+                try await stream.finish()
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            // A lost packet on loopback is possible, ten in a row are not.
+            var outcomes: Set<DatagramOutcome> = []
+            for number in 0..<10 {
+                outcomes.insert(try await connection.deliverDatagram(ByteBuffer(bytes: [UInt8(number)])))
+            }
+            #expect(outcomes.contains(.acknowledged))
+            let error = await #expect(throws: QUICTransportError.self) {
+                _ = try await connection.deliverDatagram(ByteBuffer(repeating: 0, count: 70_000))
+            }
+            #expect(error?.code == .datagramRefused)
+            let stream = try await connection.openStream(priority: StreamPriority(urgency: 1))
+            stream.setPriority(StreamPriority(urgency: 0, isIncremental: false))
+            try await stream.send(pattern(10_000))
+            #expect(try await stream.collect().isEmpty)
+            connection.close()
+            await #expect(throws: QUICTransportError.self) {
+                _ = try await connection.deliverDatagram(ByteBuffer(bytes: [1]))
+            }
+        }
+    }
+
     @Test("A cancelled write resets its stream; a cancelled read loses nothing")
     func cancellation() async throws {
         let configuration = try serverConfiguration { $0.streamWindow = 16 << 10 }

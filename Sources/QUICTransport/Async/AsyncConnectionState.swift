@@ -19,7 +19,11 @@ final class AsyncConnectionState: QUICConnectionHandler {
     var onReady: (() -> Void)?
 
     private var streams: [QUICStreamID: AsyncStreamState] = [:]
-    private var openers: [(bidirectional: Bool, waiter: Waiter<QUICStreamID>)] = []
+    private typealias Opener = (bidirectional: Bool, priority: StreamPriority, waiter: Waiter<QUICStreamID>)
+    private var openers: [Opener] = []
+    /// Those who wait to hear what became of a datagram. Numbers start at 1: nobody waits for 0.
+    private var datagramWaiters: [UInt64: Waiter<DatagramOutcome>] = [:]
+    private var lastDatagramID: UInt64 = 0
     private var readyWaiters: [(readiness: Readiness, waiter: Waiter<Void>)] = []
     private var closeWaiters: [Waiter<QUICCloseReason>] = []
     private var handshakeWaiters: [Waiter<HandshakeInfo>] = []
@@ -63,9 +67,12 @@ final class AsyncConnectionState: QUICConnectionHandler {
         case .streamClosed(let stream): streams[stream]?.closed(connection)
         case .streamsAvailable: openMore()
         case .datagram(let bytes): datagrams.put(ByteBuffer(bytes: bytes))
+        case .datagramAcknowledged(let id): datagramEnded(id, .acknowledged)
+        case .datagramLost(let id): datagramEnded(id, .lost)
+        case .datagramExpired(let id): datagramEnded(id, .expired)
         case .closed(let reason): closed(reason)
-        case .earlyDataRejected, .handshakeConfirmed, .datagramAcknowledged, .datagramLost, .sessionTicket,
-            .addressToken, .pathValidated, .pathFailed, .pathChanged:
+        case .earlyDataRejected, .handshakeConfirmed, .maxDatagramSizeChanged, .sessionTicket, .addressToken,
+            .pathValidated, .pathFailed, .pathChanged:
             break
         }
     }
@@ -97,6 +104,8 @@ final class AsyncConnectionState: QUICConnectionHandler {
         readyWaiters.removeAll()
         for waiter in handshakeWaiters { waiter.finish(.failure(QUICTransportError.connectFailed(reason))) }
         handshakeWaiters.removeAll()
+        for waiter in datagramWaiters.values { waiter.finish(.failure(error)) }
+        datagramWaiters.removeAll()
         for waiter in closeWaiters { waiter.finish(.success(reason)) }
         closeWaiters.removeAll()
         connection = nil
@@ -127,16 +136,41 @@ final class AsyncConnectionState: QUICConnectionHandler {
         closeWaiters.append(waiter)
     }
 
-    func open(bidirectional: Bool, _ waiter: Waiter<QUICStreamID>) {
+    func sendDatagram(_ bytes: ByteBuffer, id: UInt64 = 0, lifetime: TimeAmount?) throws(QUICTransportError) -> Bool {
+        guard let connection else { throw gone }
+        do throws(QUICError) {
+            return try connection.sendDatagram(bytes, id: id, lifetime: lifetime)
+        } catch {
+            throw QUICTransportError(error)
+        }
+    }
+
+    func deliverDatagram(_ bytes: ByteBuffer, lifetime: TimeAmount?, _ waiter: Waiter<DatagramOutcome>) {
+        lastDatagramID += 1
+        do throws(QUICTransportError) {
+            guard try sendDatagram(bytes, id: lastDatagramID, lifetime: lifetime) else {
+                return waiter.finish(.success(.queueFull))
+            }
+            datagramWaiters[lastDatagramID] = waiter
+        } catch {
+            waiter.finish(.failure(error))
+        }
+    }
+
+    private func datagramEnded(_ id: UInt64, _ outcome: DatagramOutcome) {
+        datagramWaiters.removeValue(forKey: id)?.finish(.success(outcome))
+    }
+
+    func open(bidirectional: Bool, priority: StreamPriority, _ waiter: Waiter<QUICStreamID>) {
         if let closeReason { return waiter.finish(.failure(QUICTransportError.closed(closeReason))) }
-        openers.append((bidirectional, waiter))
+        openers.append((bidirectional, priority, waiter))
         openMore()
     }
 
     /// Opens streams for those who wait, first come first served within each kind.
     private func openMore() {
         guard let connection else { return }
-        var waiting: [(bidirectional: Bool, waiter: Waiter<QUICStreamID>)] = []
+        var waiting: [Opener] = []
         var exhausted: Set<Bool> = []
         for opener in openers {
             guard !exhausted.contains(opener.bidirectional) else {
@@ -152,6 +186,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
                 }
                 if opener.waiter.claim() {
                     streams[stream] = AsyncStreamState(id: stream, isServer: connection.isServer)
+                    if opener.priority != .standard { connection.setPriority(opener.priority, of: stream) }
                     opener.waiter.resume(with: .success(stream))
                 } else {
                     connection.reset(stream, code: 0)

@@ -20,9 +20,12 @@ public final class QUICConnection: Sendable {
     // MARK: Streams and datagrams
 
     /// Opens a stream; suspends while the peer allows no more.
+    /// - Parameter priority: when it may send, among the streams of this connection.
     /// - Throws: ``QUICTransportError`` with `connectionClosed`, or `CancellationError`.
-    public func openStream(bidirectional: Bool = true) async throws -> QUICStream {
-        let id = try await wait { $0.open(bidirectional: bidirectional, $1) }
+    public func openStream(
+        bidirectional: Bool = true, priority: StreamPriority = .standard
+    ) async throws -> QUICStream {
+        let id = try await wait { $0.open(bidirectional: bidirectional, priority: priority, $1) }
         return QUICStream(id: id, connection: self)
     }
 
@@ -32,22 +35,25 @@ public final class QUICConnection: Sendable {
     /// The datagrams that come in; ends with the connection. At most 256 wait, the oldest goes first.
     public var datagrams: Datagrams { Datagrams(connection: self) }
 
-    /// Sends an unreliable datagram.
+    /// Sends an unreliable datagram, without waiting for what becomes of it.
+    /// - Parameter lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
     /// - Returns: false if the queue was full and the datagram was dropped.
     /// - Throws: ``QUICTransportError`` (`datagramRefused`, `connectionClosed`).
     @discardableResult
-    public func sendDatagram(_ bytes: ByteBuffer) async throws -> Bool {
-        try await call { state in
-            guard let connection = state.connection else { return false }
-            do throws(QUICError) {
-                return try connection.sendDatagram(bytes, id: 0)
-            } catch {
-                throw QUICTransportError(error)
-            }
-        }
+    public func sendDatagram(_ bytes: ByteBuffer, lifetime: TimeAmount? = nil) async throws -> Bool {
+        try await call { try $0.sendDatagram(bytes, lifetime: lifetime) }
     }
 
-    /// The largest datagram that can be sent now; nil: none.
+    /// Sends an unreliable datagram and waits until it is known what became of it: at least a round trip.
+    /// - Parameter lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
+    /// - Throws: ``QUICTransportError`` (`datagramRefused`, `connectionClosed`), or `CancellationError`; the datagram may
+    ///   have left then.
+    public func deliverDatagram(_ bytes: ByteBuffer, lifetime: TimeAmount? = nil) async throws -> DatagramOutcome {
+        try await wait { $0.deliverDatagram(bytes, lifetime: lifetime, $1) }
+    }
+
+    /// The largest datagram that can be sent now, in bytes; nil: none. It depends on the path, so it changes: a datagram of
+    /// at most 1,100 bytes fits every path.
     public func maxDatagramSize() async -> Int? {
         try? await call { $0.connection?.maxDatagramSize }
     }
@@ -141,6 +147,18 @@ public final class QUICConnection: Sendable {
         let mailbox = try await call { $0.datagrams }
         return try await mailbox.next()
     }
+}
+
+/// What became of a datagram.
+public enum DatagramOutcome: Sendable, Hashable {
+    /// The peer's QUIC stack has it; that its application takes it is not said.
+    case acknowledged
+    /// Its packet was declared lost, which can be wrong, or the path became too small for it.
+    case lost
+    /// It couldn't leave within its lifetime.
+    case expired
+    /// The queue was full; it was dropped.
+    case queueFull
 }
 
 extension QUICConnection {

@@ -52,6 +52,12 @@ public final class QUICStream: Sendable {
         try await connection.call { try $0.finish(id) }
     }
 
+    /// Changes when the stream may send, among those of its connection that have something to send.
+    public func setPriority(_ priority: StreamPriority) {
+        let id = self.id
+        connection.perform { $0.connection?.setPriority(priority, of: id) }
+    }
+
     /// Abandons the sending side; what wasn't delivered is dropped.
     public func reset(code: UInt64) {
         let id = self.id

@@ -1,0 +1,102 @@
+import CQUICShim
+
+/// Datagrams that wait to be sent, in order. Their number is bounded by `TransportSettings.datagramQueueLimit`.
+struct DatagramQueue {
+    struct Datagram {
+        var id: UInt64
+        var bytes: [UInt8]
+        var deadline: QUICInstant?
+    }
+
+    private var items = FIFO<Datagram>()
+    /// The earliest deadline of those queued, or earlier: one that left may have had it.
+    private(set) var earliestDeadline: QUICInstant?
+
+    var count: Int { items.count }
+    var isEmpty: Bool { items.isEmpty }
+    var first: Datagram? { items.first }
+
+    mutating func append(_ datagram: Datagram) {
+        items.append(datagram)
+        if let deadline = datagram.deadline { earliestDeadline = min(deadline, earliestDeadline ?? deadline) }
+    }
+
+    mutating func popFirst() -> Datagram? {
+        defer { if items.isEmpty { earliestDeadline = nil } }
+        return items.popFirst()
+    }
+
+    /// Takes out what is too late.
+    /// - Returns: their IDs.
+    mutating func removeExpired(now: QUICInstant) -> [UInt64] {
+        guard let earliest = earliestDeadline, earliest <= now else { return [] }
+        var expired: [UInt64] = []
+        var next: QUICInstant?
+        items.forEach { datagram in
+            guard let deadline = datagram.deadline else { return }
+            if deadline <= now {
+                expired.append(datagram.id)
+            } else {
+                next = min(deadline, next ?? deadline)
+            }
+        }
+        items.removeAll { $0.deadline.map { $0 <= now } ?? false }
+        earliestDeadline = next
+        return expired
+    }
+}
+
+/// DATAGRAM frames (RFC 9221), which go before stream data.
+extension QUICEngineConnection {
+    /// Queues a DATAGRAM frame.
+    /// - Parameters:
+    ///   - id: returned in `datagramAcknowledged`, `datagramLost` or `datagramExpired`, one of which follows while the
+    ///     connection lives.
+    ///   - deadline: if it hasn't left by then it is dropped; nil: it waits as long as the connection lives.
+    /// - Returns: false if the queue is full. Throws `datagramNotSupported`, `datagramTooLarge`, `closed`.
+    public func sendDatagram(
+        _ bytes: UnsafeRawBufferPointer, id: UInt64, deadline: QUICInstant? = nil
+    ) throws(QUICError) -> Bool {
+        _ = try alive()
+        guard let limit = maxDatagramSize else {
+            throw QUICError(
+                .datagramNotSupported, "The peer takes no datagrams, or the handshake isn't far enough",
+                advice: "Send on a stream.")
+        }
+        guard bytes.count <= limit else {
+            throw QUICError(
+                .datagramTooLarge, "A datagram of \(bytes.count) bytes doesn't fit; the path takes \(limit)",
+                advice: "Send on a stream, or less.")
+        }
+        guard datagramsToSend.count < settings.datagramQueueLimit else { return false }
+        datagramsToSend.append(DatagramQueue.Datagram(id: id, bytes: Array(bytes), deadline: deadline))
+        endpoint.schedule(self)
+        return true
+    }
+
+    /// The largest datagram the peer accepts on the present path, in bytes; nil: none, or the handshake isn't far enough.
+    /// It grows with the path MTU found and shrinks after a change of path: `maxDatagramSizeChanged` tells. A queued
+    /// datagram for which the path has become too small is reported as lost.
+    public var maxDatagramSize: Int? {
+        guard let shim, !isClosed else { return nil }
+        let frame = llq_conn_peer_datagram_limit(shim)
+        guard frame > 0 else { return nil }
+        // Short header with the longest connection ID and packet number, and the AEAD's tag; type and length of the frame.
+        let overhead = 1 + Int(LLQ_MAX_CID_LENGTH) + 4 + 16
+        let payload = min(Int(llq_conn_path_max_payload(shim)) - overhead, Int(min(frame, 65535)))
+        return max(0, payload - 3)
+    }
+
+    func reportDatagramSize() {
+        guard handshake != nil, let size = maxDatagramSize, size != reportedDatagramSize else { return }
+        reportedDatagramSize = size
+        emit(.maxDatagramSizeChanged(size))
+    }
+
+    func expireDatagrams() {
+        for id in datagramsToSend.removeExpired(now: now) {
+            endpoint.counters.datagramFramesExpired += 1
+            emit(.datagramExpired(id: id))
+        }
+    }
+}

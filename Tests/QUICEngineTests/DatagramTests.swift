@@ -1,0 +1,79 @@
+import LonglineTestKit
+import Testing
+
+@testable import QUICEngine
+
+@Suite struct DatagramTests {
+    @Test("a datagram that can't leave in time is dropped, and its sender told")
+    func aDatagramThatCantLeaveInTimeIsDropped() throws {
+        let world = try EngineWorld { _, client in client.transport.streamSendBuffer = 4 << 20 }
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        // Nothing comes back: the congestion window fills and stays full.
+        world.network.setBlackhole(EngineWorld.serverAddress, true)
+        let stream = try client.open()
+        try client.send(pattern(1 << 20), on: stream)
+        world.simulation.run(for: .milliseconds(5))
+        func offer(_ id: UInt64, within milliseconds: UInt64?) throws {
+            let deadline = milliseconds.map { world.network.now.advanced(byNanoseconds: $0 * 1_000_000) }
+            #expect(try [UInt8(id)].withUnsafeBytes { try client.sendDatagram($0, id: id, deadline: deadline) })
+        }
+        try offer(1, within: 30)
+        try offer(2, within: nil)
+        try offer(3, within: 10)
+        try offer(4, within: 5000)
+        world.simulation.run(for: .milliseconds(9))
+        #expect(world.clientSide.datagramsExpired.isEmpty)
+        world.simulation.run(for: .milliseconds(2))
+        #expect(world.clientSide.datagramsExpired == [3])
+        world.simulation.run(for: .milliseconds(20))
+        #expect(world.clientSide.datagramsExpired == [3, 1])
+        #expect(client.datagramsToSend.count == 2)
+        world.network.setBlackhole(EngineWorld.serverAddress, false)
+        world.simulation.run(for: .seconds(4)) { world.clientSide.datagramsAcknowledged.count == 2 }
+        #expect(world.serverSide.datagrams == [[2], [4]])
+        #expect(world.client.counters.datagramFramesExpired == 2)
+        #expect(world.clientSide.datagramsExpired.count == 2)
+    }
+
+    @Test("the largest datagram follows the path's MTU") func theLargestDatagramFollowsThePathsMTU() throws {
+        let world = try EngineWorld()
+        let (client, _) = try world.connected()
+        let first = try #require(world.clientSide.datagramSizes.first)
+        world.simulation.run(for: .seconds(5))
+        let found = try #require(world.clientSide.datagramSizes.last)
+        #expect(found > first + 100, "discovery found more")
+        #expect(client.maxDatagramSize == found)
+        #expect(try client.offer(pattern(found), id: 1))
+        world.simulation.run(for: .seconds(1)) { !world.serverSide.datagrams.isEmpty }
+        #expect(world.serverSide.datagrams == [pattern(found)])
+        // A new path starts with what every path takes.
+        world.network.conditions.maxDatagramSize = 1280
+        try client.migrate(to: EngineWorld.otherClientAddress, now: world.network.now)
+        world.simulation.run(for: .seconds(5)) { client.path.local == EngineWorld.otherClientAddress }
+        world.simulation.run(for: .seconds(1))
+        let now = try #require(client.maxDatagramSize)
+        #expect(now < found)
+        #expect(world.clientSide.datagramSizes.last == now)
+        #expect(try client.offer(pattern(now), id: 2))
+        world.simulation.run(for: .seconds(1)) { world.serverSide.datagrams.count == 2 }
+        #expect(world.serverSide.datagrams.last == pattern(now))
+    }
+
+    @Test("nothing is reported of a connection after its end") func nothingIsReportedAfterTheEnd() throws {
+        let world = try EngineWorld()
+        let (client, _) = try world.connected()
+        let deadline = world.network.now.advanced(byNanoseconds: 1_000_000)
+        world.network.setBlackhole(EngineWorld.serverAddress, true)
+        let stream = try client.open()
+        try client.send(pattern(200_000), on: stream)
+        world.simulation.settle()
+        #expect(try [1].withUnsafeBytes { try client.sendDatagram($0, id: 1, deadline: deadline) })
+        client.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(5))
+        guard case .closed? = world.clientSide.events.last else {
+            Issue.record("\(String(describing: world.clientSide.events.last))")
+            return
+        }
+    }
+}

@@ -1,0 +1,128 @@
+import LonglineTestKit
+import Testing
+
+@testable import QUICEngine
+
+@Suite struct PriorityTests {
+    /// A client that the path's rate holds back: everything written waits in the queue while the first packets are away.
+    private func compete(
+        _ priorities: [StreamPriority], bytes: Int = 60_000,
+        change: ((QUICEngineConnection, [QUICStreamID]) -> Void)? = nil
+    ) throws -> (order: [QUICStreamID], world: EngineWorld, streams: [QUICStreamID]) {
+        let world = try EngineWorld { server, client in
+            server.transport.streamWindow = 1 << 20
+            server.transport.connectionWindow = 4 << 20
+        }
+        let (client, _) = try world.connected()
+        var streams: [QUICStreamID] = []
+        for priority in priorities {
+            let stream = try client.open()
+            client.setPriority(priority, of: stream)
+            #expect(client.priority(of: stream) == priority)
+            streams.append(stream)
+        }
+        for stream in streams { try client.send(pattern(bytes), on: stream, finish: true) }
+        change?(client, streams)
+        var order: [QUICStreamID] = []
+        world.simulation.run(for: .seconds(30)) {
+            for stream in streams where world.serverSide.finished.contains(stream) && !order.contains(stream) {
+                order.append(stream)
+            }
+            return order.count == streams.count
+        }
+        for stream in streams { #expect(world.serverSide.received[stream] == pattern(bytes)) }
+        return (order, world, streams)
+    }
+
+    @Test("a more urgent stream is done before a less urgent one begins")
+    func aMoreUrgentStreamIsDoneFirst() throws {
+        let (order, _, streams) = try compete([
+            StreamPriority(urgency: 7), StreamPriority(urgency: 3), StreamPriority(urgency: 0),
+        ])
+        #expect(order == streams.reversed())
+    }
+
+    @Test("streams that aren't incremental are sent one after the other, in order")
+    func streamsThatArentIncrementalAreSentInOrder() throws {
+        let plain = StreamPriority(urgency: 3, isIncremental: false)
+        let world = try EngineWorld { server, _ in server.transport.connectionWindow = 4 << 20 }
+        let (client, server) = try world.connected()
+        let streams = try (0..<4).map { _ in try client.open() }
+        // The last is the first to have something to send.
+        for stream in streams.reversed() {
+            client.setPriority(plain, of: stream)
+            try client.send(pattern(60_000), on: stream, finish: true)
+        }
+        world.serverSide.reads = false
+        world.simulation.run(for: .seconds(30)) { server.readableBytes(streams[1]) > 0 }
+        #expect(server.readableBytes(streams[0]) > 55_000, "the first is all but done when the second begins")
+        #expect(server.readableBytes(streams[2]) == 0)
+        #expect(server.readableBytes(streams[3]) == 0)
+    }
+
+    @Test("incremental streams take turns") func incrementalStreamsTakeTurns() throws {
+        let world = try EngineWorld { server, _ in server.transport.connectionWindow = 4 << 20 }
+        let (client, server) = try world.connected()
+        let streams = try (0..<4).map { _ in try client.open() }
+        for stream in streams { try client.send(pattern(100_000), on: stream, finish: true) }
+        world.serverSide.reads = false
+        world.simulation.run(for: .seconds(30)) { server.readableBytes(streams[0]) > 40_000 }
+        for stream in streams { #expect((35_000...45_000).contains(server.readableBytes(stream))) }
+    }
+
+    @Test("a stream that becomes urgent while it waits overtakes") func aStreamThatBecomesUrgentOvertakes() throws {
+        let (order, _, streams) = try compete([
+            StreamPriority(urgency: 3), StreamPriority(urgency: 3), StreamPriority(urgency: 6),
+        ]) { client, streams in
+            client.setPriority(StreamPriority(urgency: 1), of: streams[2])
+        }
+        #expect(order.first == streams[2])
+    }
+
+    @Test("an urgent stream that its window holds back doesn't hold up the others")
+    func anUrgentStreamThatIsBlockedHoldsUpNobody() throws {
+        let world = try EngineWorld { server, _ in
+            server.transport.streamWindow = 10_000
+            server.transport.connectionWindow = 1 << 20
+        }
+        world.serverSide.reads = false
+        let (client, server) = try world.connected()
+        let urgent = try client.open()
+        client.setPriority(StreamPriority(urgency: 0), of: urgent)
+        try client.send(pattern(50_000), on: urgent)
+        let other = try client.open()
+        try client.send(pattern(5000), on: other)
+        world.simulation.run(for: .seconds(2))
+        #expect(server.readableBytes(urgent) == 10_000)
+        #expect(server.readableBytes(other) == 5000)
+    }
+
+    @Test("the queue keeps every stream once, whatever is done to it", arguments: 1...20)
+    func theQueueKeepsEveryStreamOnce(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        var queue = SendQueue()
+        var expected: Set<UInt64> = []
+        let streams = (0..<40).map { EngineStream(id: QUICStreamID(rawValue: $0 * 4), isLocal: true) }
+        for _ in 0..<2000 {
+            let stream = streams[Int(random.next() % 40)]
+            switch random.next() % 3 {
+            case 0 where !expected.contains(stream.id.rawValue):
+                stream.priority = StreamPriority(
+                    urgency: UInt8(random.next() % 8), isIncremental: random.next() % 2 == 0)
+                queue.append(stream)
+                expected.insert(stream.id.rawValue)
+            case 1:
+                let urgent = streams.filter { expected.contains($0.id.rawValue) }.map(\.priority.urgency).min()
+                let first = queue.popFirst()
+                #expect(first?.priority.urgency == urgent, "seed \(seed)")
+                if let first { #expect(expected.remove(first.id.rawValue) != nil) }
+            default:
+                queue.remove(stream)
+                expected.remove(stream.id.rawValue)
+            }
+            #expect(queue.isEmpty == expected.isEmpty)
+        }
+        while let stream = queue.popFirst() { #expect(expected.remove(stream.id.rawValue) != nil) }
+        #expect(expected.isEmpty)
+    }
+}
