@@ -146,7 +146,8 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(
-            name: "QUICEngineTests", dependencies: ["LonglineTestKit", "QUICEngine"], swiftSettings: settings),
+            name: "QUICEngineTests", dependencies: ["CQUICShim", "LonglineTestKit", "QUICEngine"],
+            swiftSettings: settings),
     ]
 )
 

@@ -96,11 +96,11 @@ static int on_stream_close(ngtcp2_conn *conn, uint32_t flags, int64_t stream_id,
 
 static int on_stream_reset(ngtcp2_conn *conn, int64_t stream_id, uint64_t final_size, uint64_t code, void *user_data,
                            void *stream_user_data) {
+    (void)conn;
     (void)final_size;
     (void)stream_user_data;
     llq_event event = {.kind = LLQ_EVENT_STREAM_RESET, .stream_id = stream_id, .value = code};
-    // No stream has user data: this only asks whether there is a stream.
-    if (ngtcp2_conn_set_stream_user_data(conn, stream_id, NULL) != 0) event.flags |= LLQ_FLAG_STILLBORN;
+    if (!llq_conn_has_stream(user_data, stream_id)) event.flags |= LLQ_FLAG_STILLBORN;
     llq_emit(user_data, &event);
     return 0;
 }

@@ -462,6 +462,11 @@ const char *llq_error_name(int error) { return ngtcp2_strerror(error); }
 
 const char *llq_ngtcp2_version(void) { return ngtcp2_version(0)->version_str; }
 
-int llq_keeps_stream_records(void) { return !LLQ_NGTCP2_1; }
+int llq_contains_frames(void) { return !LLQ_NGTCP2_1; }
+
+int llq_conn_has_stream(llq_conn *conn, int64_t stream_id) {
+    // No stream has user data: this only asks whether there is a stream.
+    return ngtcp2_conn_set_stream_user_data(conn->conn, stream_id, NULL) == 0;
+}
 
 uint64_t llq_conn_data_left(llq_conn *conn) { return ngtcp2_conn_get_max_data_left(conn->conn); }

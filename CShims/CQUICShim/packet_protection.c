@@ -31,7 +31,7 @@ int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
     int is_early = aadlen > 0 && (aad[0] & 0xb0) == 0x90;
     if (conn && (is_short || is_early) && ciphertextlen >= aead->max_overhead) {
         size_t contained = llq_guard_inspect(&conn->guard, dest, ciphertextlen - aead->max_overhead,
-                                             !LLQ_NGTCP2_1);
+                                             llq_contains_frames());
         while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
         for (size_t i = 0; i < conn->guard.stop_count; i++) {
             llq_event event = {.kind = LLQ_EVENT_STOP_SENDING,

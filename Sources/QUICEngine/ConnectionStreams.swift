@@ -150,8 +150,11 @@ extension QUICEngineConnection {
     func forgetIfDone(_ stream: EngineStream) {
         guard stream.isClosed, stream.isReadOut, streams.removeValue(forKey: stream.id.rawValue) != nil else { return }
         let isLocal = stream.id.isClientInitiated != isServer
-        if !isLocal, !stream.id.isBidirectional, !stream.isStillborn { peerStreamRecords += 1 }
-        if let shim, !isLocal, !stream.isStillborn {
+        guard let shim, !isLocal else { return }
+        if !stream.id.isBidirectional, llq_conn_has_stream(shim, Int64(stream.id.rawValue)) != 0 {
+            peerStreamRecords += 1
+        }
+        if !stream.isStillborn {
             llq_conn_extend_max_streams(shim, stream.id.isBidirectional ? 1 : 0, 1)
             endpoint.schedule(self)
         }

@@ -54,7 +54,7 @@ public final class QUICEndpoint: CustomReflectable {
 
     static let maxLoosePackets = 256
     /// See `endForStreamRecords`. A test lowers it.
-    var maxPeerStreamRecords = llq_keeps_stream_records() != 0 ? 4096 : Int.max
+    var maxPeerStreamRecords = 4096
 
     /// Makes an endpoint. Throws `invalidConfiguration`.
     /// - Parameter random: cryptographically secure except in tests; the only randomness in what the engine itself

@@ -32,7 +32,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var streams: [UInt64: EngineStream] = [:]
     /// Streams with something to send, in the order of their priorities.
     var sendQueue = SendQueue()
-    /// The peer's unidirectional streams that ended, of which ngtcp2 0.12 keeps a record as long as it keeps the connection.
+    /// The peer's unidirectional streams that ended, of which ngtcp2 keeps a record as long as it keeps the connection.
     var peerStreamRecords = 0
     var owesStreamCredit = (bidirectional: false, unidirectional: false)
     /// Client: streams opened before the handshake completed, to be opened again if 0-RTT is refused.

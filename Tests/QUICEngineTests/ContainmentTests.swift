@@ -1,3 +1,4 @@
+import CQUICShim
 import LonglineTestKit
 import Testing
 
@@ -78,7 +79,11 @@ import Testing
             ])
         world.simulation.run(for: .seconds(1))
         // That we are here means that the process lives; the attacker's own connection may have ended.
-        #expect(contained(world, victim).containedFrames >= 1)
+        if llq_contains_frames() != 0 {
+            #expect(contained(world, victim).containedFrames >= 1)
+        } else {
+            #expect(contained(world, victim).containedFrames == 0)
+        }
         _ = connection
         #expect(world.server.counters.handshakesCompleted == 1)
     }

@@ -152,6 +152,8 @@ final class PeerRecord: CustomReflectable {
 
     /// Streams are read as soon as they can be.
     var reads = true
+    /// The sending side of a stream that the peer reset is reset too; ngtcp2 0.12 ends it by itself if nothing else came.
+    var answersResets = false
     /// What is read is sent back on the same stream.
     var echoes = false
     private var owed: [QUICStreamID: (bytes: [UInt8], finish: Bool)] = [:]
@@ -169,7 +171,9 @@ final class PeerRecord: CustomReflectable {
         case .streamWritable(let id):
             writable.append(id)
             pay(id, on: connection)
-        case .streamReset(let id, let code): resets[id] = code
+        case .streamReset(let id, let code):
+            resets[id] = code
+            if answersResets { connection.reset(id, code: code) }
         case .stopSending(let id, let code): stops[id] = code
         case .streamClosed(let id): streamsClosed.insert(id)
         case .streamsAvailable: streamsAvailable += 1

@@ -240,6 +240,8 @@ void llq_conn_extend_stream(llq_conn *conn, int64_t stream_id, uint64_t count);
 void llq_conn_extend_connection(llq_conn *conn, uint64_t count);
 void llq_conn_extend_max_streams(llq_conn *conn, int bidirectional, size_t count);
 uint64_t llq_conn_streams_left(llq_conn *conn, int bidirectional);
+/// Whether ngtcp2 has a record of this stream.
+int llq_conn_has_stream(llq_conn *conn, int64_t stream_id);
 
 /// Largest DATAGRAM frame the peer accepts, 0 if none.
 uint64_t llq_conn_peer_datagram_limit(llq_conn *conn);
@@ -353,8 +355,8 @@ int llq_verify_regular_token(const uint8_t *token, size_t length, const uint8_t 
 const char *llq_error_name(int error);
 /// The version of ngtcp2 at run time, for instance "0.12.1".
 const char *llq_ngtcp2_version(void);
-/// Whether ngtcp2 keeps the records of the peer's unidirectional streams that have ended.
-int llq_keeps_stream_records(void);
+/// Whether ngtcp2 aborts on frames that the guard below withholds from it.
+int llq_contains_frames(void);
 
 // Frame guard, exposed for its tests. Only 0.12.x needs what it withholds; what it tells of STOP_SENDING every version
 // needs, because ngtcp2 answers that frame by itself and reports it to nobody.
