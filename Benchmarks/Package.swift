@@ -17,6 +17,11 @@ func benchmark(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 func longline(_ product: String) -> Target.Dependency { .product(name: product, package: "longline") }
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let quic: [Target.Dependency] = [
+    "PeerHarness", longline("QUICEngine"), longline("QUICTransport"), nioCore, nioPosix,
+]
+
 let package = Package(
     name: "longline-benchmarks",
     dependencies: [
@@ -29,6 +34,12 @@ let package = Package(
         .target(
             name: "BenchmarkHarness", dependencies: [.product(name: "Histogram", package: "hdrhistogram-swift")],
             swiftSettings: settings),
+        .target(
+            name: "PeerHarness",
+            dependencies: [
+                longline("QUICEngine"), longline("QUICTransport"), nioCore, nioPosix,
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: settings),
         benchmark("engine", [longline("QUICEngine")]),
         benchmark(
             "publish",
@@ -36,6 +47,7 @@ let package = Package(
                 longline("LonglineClient"), longline("LonglineServer"), longline("LonglineStore"),
                 longline("LonglineWire"), nioCore, .product(name: "Logging", package: "swift-log"),
             ]),
+        benchmark("quic-bulk", quic),
         benchmark("wire", [longline("LonglineWire"), nioCore]),
     ]
 )

@@ -170,13 +170,19 @@ static int normalize(int rv) {
     }
 }
 
-int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8_t *packet, size_t length,
-                  uint64_t now) {
+int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8_t *packets, size_t length,
+                  size_t segment, uint64_t now) {
     llq_path_buffer p;
     ngtcp2_pkt_info info = {.ecn = ecn};
     llq_path_to_ngtcp2(&p, path);
     llq_conn *previous = llq_enter(conn);
-    int rv = ngtcp2_conn_read_pkt(conn->conn, &p.path, &info, packet, length, now);
+    int rv = 0;
+    while (length > 0 && rv == 0) {
+        size_t size = length < segment ? length : segment;
+        rv = ngtcp2_conn_read_pkt(conn->conn, &p.path, &info, packets, size, now);
+        packets += size;
+        length -= size;
+    }
     llq_leave(previous);
     return normalize(rv);
 }
@@ -212,6 +218,71 @@ ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint
     llq_leave(previous);
     *accepted = taken;
     return normalize_write(rv, path, ecn, &storage, &info);
+}
+
+/// Drops bytes that were taken from the front of the vectors.
+static void advance_vectors(llq_vec **data, size_t *count, size_t taken) {
+    while (taken > 0 && *count > 0) {
+        if (taken < (*data)->length) {
+            (*data)->base += taken;
+            (*data)->length -= taken;
+            return;
+        }
+        taken -= (*data)->length;
+        (*data)++;
+        (*count)--;
+    }
+}
+
+void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size_t capacity, size_t segments,
+                        int64_t stream_id, llq_vec *data, size_t count, size_t bytes, uint64_t now) {
+    ngtcp2_path_storage first, storage;
+    ngtcp2_pkt_info info = {0};
+    uint8_t first_ecn = 0;
+    size_t largest = ngtcp2_conn_get_max_tx_udp_payload_size(conn->conn);
+    size_t path_largest = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn->conn);
+    memset(run, 0, sizeof *run);
+    run->result = LLQ_WRITE_MORE;
+    ngtcp2_path_storage_zero(&first);
+    ngtcp2_path_storage_zero(&storage);
+    llq_conn *previous = llq_enter(conn);
+    // Less than two packets' worth is left to the caller, who fills the last packet with what else there is.
+    while (run->segments < segments && capacity - run->length >= largest && bytes >= 2 * largest) {
+        ngtcp2_path *path = run->segments == 0 ? &first.path : &storage.path;
+        ngtcp2_ssize taken = -1;
+        ngtcp2_ssize rv =
+            ngtcp2_conn_writev_stream(conn->conn, path, &info, destination + run->length, largest, &taken, 0,
+                                      stream_id, (const ngtcp2_vec *)(const void *)data, count, now);
+        if (taken > 0) {
+            run->accepted += (size_t)taken;
+            bytes -= (size_t)taken;
+            advance_vectors(&data, &count, (size_t)taken);
+        }
+        if (rv <= 0) {
+            run->result = normalize_write(rv, NULL, NULL, NULL, NULL);
+            break;
+        }
+        uint8_t ecn = (uint8_t)(info.ecn & NGTCP2_ECN_MASK);
+        if (run->segments == 0) {
+            run->segment = (size_t)rv;
+            first_ecn = ecn;
+        } else if (ecn != first_ecn || (size_t)rv > run->segment || !ngtcp2_path_eq(&first.path, path) ||
+                   // A probe larger than the path's packets travels alone.
+                   (run->segment > path_largest && (size_t)rv != run->segment)) {
+            run->extra = (size_t)rv;
+            run->extra_ecn = ecn;
+            llq_path_from_ngtcp2(&run->extra_path, path);
+            break;
+        }
+        run->length += (size_t)rv;
+        run->segments++;
+        if ((size_t)rv < run->segment) break;
+    }
+    llq_leave(previous);
+    if (run->segments > 0) {
+        run->ecn = first_ecn;
+        llq_path_from_ngtcp2(&run->path, &first.path);
+    }
 }
 
 ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,

@@ -6,7 +6,10 @@ enum EngineNote {
     case handshakeConfirmed
     case earlyDataRejected
     case streamOpened(Int64)
-    case streamData(Int64, bytes: [UInt8], finished: Bool, early: Bool)
+    /// The bytes lie in the notebook, in the order of these notes.
+    case streamData(Int64, count: Int, finished: Bool, early: Bool)
+    /// Bytes that went into the stream's buffer at once.
+    case streamGrew(Int64, finished: Bool)
     case streamAcknowledged(Int64, count: UInt64)
     case streamReset(Int64, code: UInt64, stillborn: Bool)
     case stopSending(Int64, code: UInt64)
@@ -28,10 +31,67 @@ enum EngineNote {
     case containedMessage
 }
 
+/// Notes and the stream bytes that belong to them.
+final class Notebook {
+    fileprivate(set) var notes: [EngineNote] = []
+    var bytes = ByteQueue()
+
+    /// One note for what follows on directly: most packets of a transfer carry the next bytes of one stream.
+    fileprivate func add(
+        _ data: UnsafeRawBufferPointer, of stream: Int64, finished: Bool, early: Bool, pool: MemoryPool
+    ) {
+        bytes.append(data, pool: pool)
+        if case .streamData(stream, let count, false, early) = notes.last {
+            notes[notes.count - 1] = .streamData(
+                stream, count: count + data.count, finished: finished, early: early)
+        } else {
+            notes.append(.streamData(stream, count: data.count, finished: finished, early: early))
+        }
+    }
+
+    fileprivate func add(grown stream: Int64, finished: Bool) {
+        if case .streamGrew(stream, false) = notes.last { notes.removeLast() }
+        notes.append(.streamGrew(stream, finished: finished))
+    }
+
+    fileprivate func add(acknowledged count: UInt64, of stream: Int64) {
+        if case .streamAcknowledged(stream, let before) = notes.last {
+            notes[notes.count - 1] = .streamAcknowledged(stream, count: before + count)
+        } else {
+            notes.append(.streamAcknowledged(stream, count: count))
+        }
+    }
+}
+
+/// Notebooks and memory that the connections of one endpoint use in turn, so that none keeps what it needs only while it
+/// works.
+final class EngineStorage {
+    let memory = MemoryPool()
+    private var notebooks: [Notebook] = []
+    /// A notebook that grew beyond this in a flood is not kept.
+    private static let largestKept = 4096
+
+    func takeNotebook() -> Notebook { notebooks.popLast() ?? Notebook() }
+
+    func give(_ notebook: Notebook) {
+        guard notebooks.count < 2, notebook.notes.capacity <= Self.largestKept else { return }
+        notebook.notes.removeAll(keepingCapacity: true)
+        if notebook.bytes.capacity > MemoryPool.pieceSize {
+            notebook.bytes.removeAll(pool: memory)
+        } else {
+            notebook.bytes.clear()
+        }
+        notebooks.append(notebook)
+    }
+}
+
 /// What the C side holds a pointer to while a connection lives. It only takes notes and hands out random bytes: no
 /// callback reaches a connection.
 final class ConnectionContext {
-    private(set) var notes: [EngineNote] = []
+    private var notebook: Notebook?
+    /// The stream whose bytes came last and are welcome: what follows goes where it is read, without a detour.
+    var sink: EngineStream?
+    let storage: EngineStorage
     let random: RandomSource
     let layout: ConnectionIDLayout
     let staticKey: [UInt8]
@@ -41,10 +101,12 @@ final class ConnectionContext {
     let rewrite: ((UnsafeMutableRawBufferPointer, _ header: UnsafeRawBufferPointer) -> Void)?
 
     init(
-        random: RandomSource, layout: ConnectionIDLayout, staticKey: [UInt8], ticketMasters: TicketMasters?,
+        storage: EngineStorage, random: RandomSource, layout: ConnectionIDLayout, staticKey: [UInt8],
+        ticketMasters: TicketMasters?,
         keyLog: ClientConfiguration.KeyLog?,
         rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
     ) {
+        self.storage = storage
         self.random = random
         self.layout = layout
         self.staticKey = staticKey
@@ -53,10 +115,10 @@ final class ConnectionContext {
         self.rewrite = rewrite
     }
 
-    func takeNotes() -> [EngineNote] {
-        guard !notes.isEmpty else { return [] }
-        let taken = notes
-        notes = []
+    /// What was noted since the last time, to be given back to the storage; nil: nothing.
+    func takeNotes() -> Notebook? {
+        let taken = notebook
+        notebook = nil
         return taken
     }
 
@@ -115,42 +177,48 @@ final class ConnectionContext {
     }
 
     private func note(_ event: llq_event) {
+        let book = notebook ?? storage.takeNotebook()
+        notebook = book
         let bytes = UnsafeRawBufferPointer(start: event.data, count: event.length)
         switch llq_event_kind(UInt32(event.kind)) {
-        case LLQ_EVENT_HANDSHAKE_COMPLETED: notes.append(.handshakeCompleted)
-        case LLQ_EVENT_HANDSHAKE_CONFIRMED: notes.append(.handshakeConfirmed)
-        case LLQ_EVENT_EARLY_DATA_REJECTED: notes.append(.earlyDataRejected)
-        case LLQ_EVENT_STREAM_OPENED: notes.append(.streamOpened(event.stream_id))
+        case LLQ_EVENT_HANDSHAKE_COMPLETED: book.notes.append(.handshakeCompleted)
+        case LLQ_EVENT_HANDSHAKE_CONFIRMED: book.notes.append(.handshakeConfirmed)
+        case LLQ_EVENT_EARLY_DATA_REJECTED: book.notes.append(.earlyDataRejected)
+        case LLQ_EVENT_STREAM_OPENED: book.notes.append(.streamOpened(event.stream_id))
         case LLQ_EVENT_STREAM_DATA:
-            notes.append(
-                .streamData(
-                    event.stream_id, bytes: Array(bytes), finished: event.flags & UInt32(LLQ_FLAG_FIN) != 0,
-                    early: event.flags & UInt32(LLQ_FLAG_EARLY) != 0))
-        case LLQ_EVENT_STREAM_ACKED: notes.append(.streamAcknowledged(event.stream_id, count: event.value))
+            let finished = event.flags & UInt32(LLQ_FLAG_FIN) != 0
+            let early = event.flags & UInt32(LLQ_FLAG_EARLY) != 0
+            if let sink, sink.id.rawValue == UInt64(event.stream_id), !early {
+                sink.receiveBuffer.append(bytes, early: false, pool: storage.memory)
+                book.add(grown: event.stream_id, finished: finished)
+            } else {
+                book.add(bytes, of: event.stream_id, finished: finished, early: early, pool: storage.memory)
+            }
+        case LLQ_EVENT_STREAM_ACKED: book.add(acknowledged: event.value, of: event.stream_id)
         case LLQ_EVENT_STREAM_RESET:
-            notes.append(
+            book.notes.append(
                 .streamReset(
                     event.stream_id, code: event.value, stillborn: event.flags & UInt32(LLQ_FLAG_STILLBORN) != 0))
-        case LLQ_EVENT_STOP_SENDING: notes.append(.stopSending(event.stream_id, code: event.value))
-        case LLQ_EVENT_STREAM_CLOSED: notes.append(.streamClosed(event.stream_id))
-        case LLQ_EVENT_MAX_STREAMS_BIDI: notes.append(.streamCredit(bidirectional: true))
-        case LLQ_EVENT_MAX_STREAMS_UNI: notes.append(.streamCredit(bidirectional: false))
-        case LLQ_EVENT_MAX_STREAM_DATA: notes.append(.streamWindow(event.stream_id))
-        case LLQ_EVENT_DATAGRAM: notes.append(.datagram(Array(bytes)))
-        case LLQ_EVENT_DATAGRAM_ACKED: notes.append(.datagramAcknowledged(event.value))
-        case LLQ_EVENT_DATAGRAM_LOST: notes.append(.datagramLost(event.value))
-        case LLQ_EVENT_NEW_TOKEN: notes.append(.addressToken(Array(bytes)))
-        case LLQ_EVENT_PATH_VALIDATED: notes.append(.path(QUICPath(event.path), valid: true))
-        case LLQ_EVENT_PATH_FAILED: notes.append(.path(QUICPath(event.path), valid: false))
-        case LLQ_EVENT_CID_ADDED: notes.append(.localIDAdded(ConnectionID(bytes)))
-        case LLQ_EVENT_CID_REMOVED: notes.append(.localIDRemoved(ConnectionID(bytes)))
-        case LLQ_EVENT_PEER_CID_ACTIVE: notes.append(.peerResetToken(Array(bytes), active: true))
-        case LLQ_EVENT_PEER_CID_INACTIVE: notes.append(.peerResetToken(Array(bytes), active: false))
-        case LLQ_EVENT_STATELESS_RESET: notes.append(.statelessReset)
-        case LLQ_EVENT_VERSION_NEGOTIATION: notes.append(.versionNegotiation)
-        case LLQ_EVENT_TICKET: notes.append(.ticket)
-        case LLQ_EVENT_CONTAINED_FRAME: notes.append(.containedFrame)
-        case LLQ_EVENT_CONTAINED_MESSAGE: notes.append(.containedMessage)
+        case LLQ_EVENT_STOP_SENDING: book.notes.append(.stopSending(event.stream_id, code: event.value))
+        case LLQ_EVENT_STREAM_CLOSED: book.notes.append(.streamClosed(event.stream_id))
+        case LLQ_EVENT_MAX_STREAMS_BIDI: book.notes.append(.streamCredit(bidirectional: true))
+        case LLQ_EVENT_MAX_STREAMS_UNI: book.notes.append(.streamCredit(bidirectional: false))
+        case LLQ_EVENT_MAX_STREAM_DATA: book.notes.append(.streamWindow(event.stream_id))
+        case LLQ_EVENT_DATAGRAM: book.notes.append(.datagram(Array(bytes)))
+        case LLQ_EVENT_DATAGRAM_ACKED: book.notes.append(.datagramAcknowledged(event.value))
+        case LLQ_EVENT_DATAGRAM_LOST: book.notes.append(.datagramLost(event.value))
+        case LLQ_EVENT_NEW_TOKEN: book.notes.append(.addressToken(Array(bytes)))
+        case LLQ_EVENT_PATH_VALIDATED: book.notes.append(.path(QUICPath(event.path), valid: true))
+        case LLQ_EVENT_PATH_FAILED: book.notes.append(.path(QUICPath(event.path), valid: false))
+        case LLQ_EVENT_CID_ADDED: book.notes.append(.localIDAdded(ConnectionID(bytes)))
+        case LLQ_EVENT_CID_REMOVED: book.notes.append(.localIDRemoved(ConnectionID(bytes)))
+        case LLQ_EVENT_PEER_CID_ACTIVE: book.notes.append(.peerResetToken(Array(bytes), active: true))
+        case LLQ_EVENT_PEER_CID_INACTIVE: book.notes.append(.peerResetToken(Array(bytes), active: false))
+        case LLQ_EVENT_STATELESS_RESET: book.notes.append(.statelessReset)
+        case LLQ_EVENT_VERSION_NEGOTIATION: book.notes.append(.versionNegotiation)
+        case LLQ_EVENT_TICKET: book.notes.append(.ticket)
+        case LLQ_EVENT_CONTAINED_FRAME: book.notes.append(.containedFrame)
+        case LLQ_EVENT_CONTAINED_MESSAGE: book.notes.append(.containedMessage)
         default: assertionFailure("unknown event \(event.kind)")
         }
     }

@@ -5,15 +5,21 @@ extension QUICEngineConnection {
     private static let maxTickets = 16
 
     func processNotes() {
-        var notes = context.takeNotes()
-        while !notes.isEmpty {
+        while let book = context.takeNotes() {
             // The peer's STOP_SENDING is noted before ngtcp2 has seen its packet, which may open the stream first.
             var stops: [EngineNote] = []
-            for note in notes {
-                if case .stopSending = note { stops.append(note) } else { process(note) }
+            var offset = 0
+            for note in book.notes {
+                switch note {
+                case .stopSending: stops.append(note)
+                case .streamData(let id, let count, let finished, let early):
+                    received(book, offset..<offset + count, finished: finished, early: early, on: id)
+                    offset += count
+                default: process(note)
+                }
             }
             for stop in stops { process(stop) }
-            notes = context.takeNotes()
+            context.storage.give(book)
         }
     }
 
@@ -23,7 +29,8 @@ extension QUICEngineConnection {
         case .handshakeConfirmed: emit(.handshakeConfirmed)
         case .earlyDataRejected: earlyDataRejected()
         case .ticket: reportTicket()
-        case .streamOpened, .streamData, .streamAcknowledged, .streamReset, .stopSending, .streamClosed, .streamWindow:
+        case .streamData: break
+        case .streamOpened, .streamGrew, .streamAcknowledged, .streamReset, .stopSending, .streamClosed, .streamWindow:
             processStream(note)
         case .streamCredit(let bidirectional): streamCredit(bidirectional: bidirectional)
         case .datagram(let bytes): received(datagram: bytes)
@@ -50,11 +57,10 @@ extension QUICEngineConnection {
         switch note {
         case .streamOpened(let id):
             _ = remoteStream(id)
-        case .streamData(let id, let bytes, let finished, let early):
-            guard let stream = remoteStream(id) ?? streams[UInt64(id)] else { return }
-            received(bytes, finished: finished, early: early, on: stream)
+        case .streamGrew(let id, let finished):
+            if let stream = knownStream(id) { grew(stream, finished: finished) }
         case .streamAcknowledged(let id, let count):
-            guard let stream = streams[UInt64(id)] else { return }
+            guard let stream = knownStream(id) else { return }
             stream.sendBuffer.acknowledge(count)
             reportWritable(stream)
         case .streamReset(let id, let code, let stillborn):
@@ -81,6 +87,14 @@ extension QUICEngineConnection {
         }
     }
 
+    /// The stream of a note; one that the peer has just opened is made and announced.
+    private func knownStream(_ id: Int64) -> EngineStream? {
+        if let recentStream, recentStream.id.rawValue == UInt64(id) { return recentStream }
+        let stream = streams[UInt64(id)] ?? remoteStream(id)
+        recentStream = stream
+        return stream
+    }
+
     /// The stream, made and announced if the peer has just opened it; nil for one of ours.
     private func remoteStream(_ id: Int64) -> EngineStream? {
         let id = QUICStreamID(rawValue: UInt64(id))
@@ -92,14 +106,25 @@ extension QUICEngineConnection {
         return stream
     }
 
-    private func received(_ bytes: [UInt8], finished: Bool, early: Bool, on stream: EngineStream) {
+    private func received(_ book: Notebook, _ range: Range<Int>, finished: Bool, early: Bool, on id: Int64) {
+        guard let stream = knownStream(id) else { return }
         if stream.stopCode != nil || stream.peerReset {
-            if let shim, !bytes.isEmpty { llq_conn_extend_connection(shim, UInt64(bytes.count)) }
+            if let shim, !range.isEmpty { llq_conn_extend_connection(shim, UInt64(range.count)) }
             return
         }
-        stream.receiveBuffer.append(bytes, early: early && handshake == nil)
-        if finished { stream.receiveBuffer.hasEnd = true }
-        if !stream.readableReported, !bytes.isEmpty || finished {
+        let isEarly = early && handshake == nil
+        stream.receiveBuffer.append(
+            UnsafeRawBufferPointer(rebasing: book.bytes.bytes[range]), early: isEarly, pool: context.storage.memory)
+        context.sink = stream
+        if !range.isEmpty || finished { grew(stream, finished: finished) }
+    }
+
+    private func grew(_ stream: EngineStream, finished: Bool) {
+        if finished {
+            stream.receiveBuffer.hasEnd = true
+            context.sink = nil
+        }
+        if !stream.readableReported {
             stream.readableReported = true
             emit(.streamReadable(stream.id))
         }

@@ -49,19 +49,34 @@ extension QUICEngineConnection {
     public func read(
         _ stream: QUICStreamID, into buffer: UnsafeMutableRawBufferPointer
     ) throws(QUICError) -> StreamRead {
+        try read(stream) { bytes in
+            let part = UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, buffer.count)])
+            buffer.copyMemory(from: part)
+            return part.count
+        }
+    }
+
+    /// Shows received bytes, in order, where they lie, and takes as many as the closure says. As `read(_:into:)` else.
+    /// - Parameter body: gets all that is there, perhaps nothing, and returns how many bytes it is done with. It must not
+    ///   call the connection.
+    public func read(
+        _ stream: QUICStreamID, consuming body: (UnsafeRawBufferPointer) -> Int
+    ) throws(QUICError) -> StreamRead {
         guard let state = streams[stream.rawValue] else { throw unknown(stream) }
         guard state.receives else {
             throw QUICError(.streamState, "\(stream) only sends", advice: "Read from streams the peer opened.")
         }
-        let result = state.receiveBuffer.read(into: buffer)
+        let count = body(state.receiveBuffer.bytes)
+        precondition(count >= 0 && count <= state.receiveBuffer.count, "a reader takes what it was shown")
+        let finished = state.receiveBuffer.consume(count, pool: context.storage.memory)
         if state.receiveBuffer.count == 0 { state.readableReported = false }
-        if let shim, result.count > 0 {
-            if !state.isClosed { llq_conn_extend_stream(shim, Int64(stream.rawValue), UInt64(result.count)) }
-            llq_conn_extend_connection(shim, UInt64(result.count))
+        if let shim, count > 0 {
+            if !state.isClosed { llq_conn_extend_stream(shim, Int64(stream.rawValue), UInt64(count)) }
+            llq_conn_extend_connection(shim, UInt64(count))
             endpoint.schedule(self)
         }
         forgetIfDone(state)
-        return result
+        return StreamRead(count: count, finished: finished)
     }
 
     /// Bytes that `read` would return.
@@ -142,13 +157,16 @@ extension QUICEngineConnection {
 
     /// Gives up unread bytes; the peer may send as many more on other streams.
     func dropUnread(_ stream: EngineStream) {
-        let dropped = stream.receiveBuffer.discard()
+        if context.sink === stream { context.sink = nil }
+        let dropped = stream.receiveBuffer.discard(pool: context.storage.memory)
         stream.readableReported = false
         if let shim, dropped > 0 { llq_conn_extend_connection(shim, UInt64(dropped)) }
     }
 
     func forgetIfDone(_ stream: EngineStream) {
         guard stream.isClosed, stream.isReadOut, streams.removeValue(forKey: stream.id.rawValue) != nil else { return }
+        if recentStream === stream { recentStream = nil }
+        if context.sink === stream { context.sink = nil }
         let isLocal = stream.id.isClientInitiated != isServer
         guard let shim, !isLocal else { return }
         if !stream.id.isBidirectional, llq_conn_has_stream(shim, Int64(stream.id.rawValue)) != 0 {

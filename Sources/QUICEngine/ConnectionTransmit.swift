@@ -52,6 +52,7 @@ extension QUICEngineConnection {
         let largest = llq_conn_max_payload(shim)
         let pathLargest = llq_conn_path_max_payload(shim)
         let quantum = min(Self.maxSegments, max(1, llq_conn_send_quantum(shim) / max(largest, 1)))
+        if let bulk = fillWithOneStream(buffer, shim: shim, largest: largest, quantum: quantum) { return bulk }
         var run: QUICTransmit?
         var segments = 0
         while true {
@@ -87,6 +88,48 @@ extension QUICEngineConnection {
                 segments += 1
                 if segments >= quantum || length < current.segmentSize { return (run, true) }
             }
+        }
+    }
+
+    /// A transfer on a single stream: its packets are written in one go.
+    /// - Returns: nil if there is something else to send, or not enough of the stream.
+    private func fillWithOneStream(
+        _ buffer: UnsafeMutableRawBufferPointer, shim: OpaquePointer, largest: Int, quantum: Int
+    ) -> (QUICTransmit?, Bool)? {
+        guard datagramsToSend.isEmpty, let stream = sendQueue.only, stream.hasSomethingToSend, !stream.isBlocked,
+            stream.sendBuffer.unsent >= 4 * largest, let base = buffer.baseAddress
+        else { return nil }
+        var run = llq_run()
+        withUnsafeTemporaryAllocation(of: llq_vec.self, capacity: Self.maxVectors) { vectors in
+            let (count, bytes) = stream.sendBuffer.unsentVectors(vectors, enough: Self.maxRunLength)
+            llq_conn_write_run(
+                shim, &run, base.assumingMemoryBound(to: UInt8.self), min(buffer.count, Self.maxRunLength), quantum,
+                Int64(stream.id.rawValue), vectors.baseAddress, count, bytes, now.nanoseconds)
+        }
+        stream.sendBuffer.handOver(run.accepted)
+        let packets = run.segments + (run.extra > 0 ? 1 : 0)
+        bytesSent += UInt64(run.length + run.extra)
+        packetsSent += UInt64(packets)
+        if run.extra > 0 {
+            let extra = UnsafeRawBufferPointer(
+                rebasing: UnsafeRawBufferPointer(buffer)[run.length..<run.length + run.extra])
+            heldPacket = (Array(extra), QUICPath(run.extra_path), mark(run.extra_ecn))
+        }
+        let transmit =
+            run.segments == 0
+            ? nil
+            : QUICTransmit(
+                path: QUICPath(run.path), ecn: mark(run.ecn), segmentSize: run.segment, length: run.length)
+        switch run.result {
+        case 0:
+            // Congestion control or pacing holds the rest back.
+            return (transmit, false)
+        case Int(LLQ_WRITE_MORE), Int(LLQ_STREAM_BLOCKED), Int(LLQ_STREAM_SHUT):
+            // Where there is no run, the other way of writing finds out what that means for the stream.
+            return transmit == nil ? nil : (transmit, true)
+        default:
+            fail(Int32(run.result))
+            return (transmit, false)
         }
     }
 
@@ -165,7 +208,7 @@ extension QUICEngineConnection {
         var ecn: UInt8 = 0
         var accepted = -1
         let result = withUnsafeTemporaryAllocation(of: llq_vec.self, capacity: Self.maxVectors) { vectors in
-            let (count, bytes) = stream.sendBuffer.unsentVectors(vectors)
+            let (count, bytes) = stream.sendBuffer.unsentVectors(vectors, enough: target.count)
             let finish = stream.isFinishing && bytes == stream.sendBuffer.unsent
             let result = llq_conn_write_stream(
                 shim, &path, &ecn, target.baseAddress?.assumingMemoryBound(to: UInt8.self), target.count, &accepted, 1,
@@ -213,8 +256,11 @@ extension QUICEngineConnection {
     }
 
     private func written(_ length: Int, _ path: llq_path, _ ecn: UInt8) -> Written {
-        let mark = settings.ecn ? ECNCodepoint(rawValue: ecn) ?? .notECT : .notECT
-        return .packet(length: length, path: QUICPath(path), ecn: mark)
+        .packet(length: length, path: QUICPath(path), ecn: mark(ecn))
+    }
+
+    private func mark(_ ecn: UInt8) -> ECNCodepoint {
+        settings.ecn ? ECNCodepoint(rawValue: ecn) ?? .notECT : .notECT
     }
 
     /// After what was buffered comes CONNECTION_CLOSE, and the connection is gone.

@@ -1,4 +1,5 @@
 import CQUICShim
+import Glibc
 
 /// What the endpoint does with a datagram: route it, or accept, refuse or ignore who sent it.
 extension QUICEndpoint {
@@ -8,12 +9,72 @@ extension QUICEndpoint {
     ) {
         counters.datagramsReceived += 1
         counters.bytesReceived += UInt64(datagram.count)
-        guard let base = datagram.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+        receiveRun(datagram, segmentSize: max(datagram.count, 1), path: path, ecn: ecn, now: now)
+    }
+
+    /// Takes UDP payloads that lie one behind the other, as the kernel joins them (GRO): all `segmentSize` bytes long but
+    /// the last, which may be shorter. Cheaper than one by one.
+    public func receive(
+        _ datagrams: UnsafeRawBufferPointer, segmentSize: Int, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+    ) {
+        precondition(segmentSize > 0, "a segment has a length")
+        counters.datagramsReceived += UInt64((datagrams.count + segmentSize - 1) / segmentSize)
+        counters.bytesReceived += UInt64(datagrams.count)
+        var offset = 0
+        while offset < datagrams.count {
+            let end = endOfRun(datagrams, from: offset, segmentSize: segmentSize)
+            receiveRun(
+                UnsafeRawBufferPointer(rebasing: datagrams[offset..<end]), segmentSize: segmentSize, path: path,
+                ecn: ecn, now: now)
+            offset = end
+        }
+    }
+
+    /// Where the datagrams end that begin with one short header and connection ID. A long header stands alone.
+    private func endOfRun(_ datagrams: UnsafeRawBufferPointer, from start: Int, segmentSize: Int) -> Int {
+        let next = min(start + segmentSize, datagrams.count)
+        let idLength = layout.length
+        guard let base = datagrams.baseAddress, datagrams[start] & 0x80 == 0, next - start > idLength else {
+            return next
+        }
+        var end = next
+        while end < datagrams.count, datagrams[end] & 0x80 == 0, datagrams.count - end > idLength,
+            memcmp(base + start + 1, base + end + 1, idLength) == 0
+        {
+            end = min(end + segmentSize, datagrams.count)
+        }
+        return end
+    }
+
+    private func receiveRun(
+        _ datagrams: UnsafeRawBufferPointer, segmentSize: Int, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+    ) {
+        guard let base = datagrams.baseAddress?.assumingMemoryBound(to: UInt8.self), !datagrams.isEmpty else {
             counters.garbageDatagrams += 1
             return
         }
         var header = llq_header()
-        llq_decode(&header, base, datagram.count, layout.length)
+        llq_decode(&header, base, min(segmentSize, datagrams.count), layout.length)
+        if Int(header.kind) != Int(LLQ_PACKET_INVALID),
+            case .connection(let connection) = routes[ConnectionID(header.dcid)]
+        {
+            connection.receive(datagrams, segmentSize: segmentSize, path: path, ecn: ecn, now: now)
+            return
+        }
+        var offset = 0
+        while offset < datagrams.count {
+            let end = min(offset + segmentSize, datagrams.count)
+            receiveUnrouted(UnsafeRawBufferPointer(rebasing: datagrams[offset..<end]), path: path, ecn: ecn, now: now)
+            offset = end
+        }
+    }
+
+    /// A datagram that no living connection expects, or that one before it in its run made a connection for.
+    private func receiveUnrouted(
+        _ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+    ) {
+        var header = llq_header()
+        llq_decode(&header, datagram.baseAddress?.assumingMemoryBound(to: UInt8.self), datagram.count, layout.length)
         guard Int(header.kind) != Int(LLQ_PACKET_INVALID) else {
             counters.garbageDatagrams += 1
             return

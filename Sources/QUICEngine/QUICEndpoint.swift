@@ -34,6 +34,7 @@ public final class QUICEndpoint: CustomReflectable {
     var routes: [ConnectionID: Route] = [:]
     var resetTokenOwners: [[UInt8]: QUICEngineConnection] = [:]
     var connections: [UInt64: QUICEngineConnection] = [:]
+    let storage = EngineStorage()
     var deadlines = DeadlineQueue()
     /// Connections in their closing or draining period, some kilobytes each. A test lowers the limit.
     private var closedConnections = 0
@@ -213,7 +214,8 @@ public final class QUICEndpoint: CustomReflectable {
 
     func makeContext(ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?) -> ConnectionContext {
         ConnectionContext(
-            random: random, layout: layout, staticKey: staticKey, ticketMasters: ticketMasters, keyLog: keyLog,
+            storage: storage, random: random, layout: layout, staticKey: staticKey, ticketMasters: ticketMasters,
+            keyLog: keyLog,
             rewrite: rewrite)
     }
 

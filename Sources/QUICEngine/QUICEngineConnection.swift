@@ -30,6 +30,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var now: QUICInstant
 
     var streams: [UInt64: EngineStream] = [:]
+    /// The one among them that a note was about last.
+    var recentStream: EngineStream?
     /// Streams with something to send, in the order of their priorities.
     var sendQueue = SendQueue()
     /// The peer's unidirectional streams that ended, of which ngtcp2 keeps a record as long as it keeps the connection.
@@ -212,19 +214,26 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     func errorName(_ code: Int32) -> String { String(cString: llq_error_name(code)) }
 
-    func receive(_ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant) {
-        guard let shim else { return }
+    /// Takes datagrams that lie one behind the other, all `segmentSize` long but perhaps the last.
+    func receive(
+        _ datagrams: UnsafeRawBufferPointer, segmentSize: Int, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+    ) {
+        guard let shim, let base = datagrams.baseAddress else { return }
         advance(to: now)
-        bytesReceived += UInt64(datagram.count)
-        datagramsReceived += 1
+        bytesReceived += UInt64(datagrams.count)
+        datagramsReceived += UInt64((datagrams.count + segmentSize - 1) / segmentSize)
         var from = path.shim
         let result = llq_conn_read(
-            shim, &from, ecn.rawValue, datagram.baseAddress?.assumingMemoryBound(to: UInt8.self), datagram.count,
+            shim, &from, ecn.rawValue, base.assumingMemoryBound(to: UInt8.self), datagrams.count, segmentSize,
             self.now.nanoseconds)
         packetsReceived = llq_conn_packets_authenticated(shim)
         processNotes()
         if result != 0 { fail(result) }
         afterInput()
+    }
+
+    func receive(_ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant) {
+        receive(datagram, segmentSize: max(datagram.count, 1), path: path, ecn: ecn, now: now)
     }
 
     func handleExpiry(now: QUICInstant) {

@@ -1,9 +1,6 @@
 /// Bytes of a stream from the packet until `read`, in order. The peer's flow control window bounds it.
-struct ReceiveBuffer {
-    private var chunks = FIFO<[UInt8]>()
-    /// Bytes of the first chunk that were read.
-    private var consumed = 0
-    private(set) var count = 0
+struct ReceiveBuffer: ~Copyable {
+    private var queue = ByteQueue()
     /// Stream offset of the next byte to be read.
     private(set) var readOffset: UInt64 = 0
     /// Everything below this offset came in 0-RTT packets.
@@ -13,45 +10,33 @@ struct ReceiveBuffer {
     /// The end was read.
     private(set) var endWasRead = false
 
+    var count: Int { queue.count }
     var isEarly: Bool { readOffset < earlyEnd }
 
-    mutating func append(_ bytes: [UInt8], early: Bool) {
+    mutating func append(_ bytes: UnsafeRawBufferPointer, early: Bool, pool: MemoryPool) {
         guard !bytes.isEmpty else { return }
-        count += bytes.count
+        queue.append(bytes, pool: pool)
         if early { earlyEnd = readOffset + UInt64(count) }
-        chunks.append(bytes)
     }
 
-    mutating func read(into target: UnsafeMutableRawBufferPointer) -> StreamRead {
-        var copied = 0
-        while copied < target.count, let chunk = chunks.first {
-            let part = min(target.count - copied, chunk.count - consumed)
-            chunk.withUnsafeBytes {
-                UnsafeMutableRawBufferPointer(rebasing: target[copied..<copied + part])
-                    .copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[consumed..<consumed + part]))
-            }
-            copied += part
-            consumed += part
-            if consumed == chunk.count {
-                _ = chunks.popFirst()
-                consumed = 0
-            }
-        }
-        count -= copied
-        readOffset += UInt64(copied)
-        if hasEnd, count == 0 { endWasRead = true }
-        return StreamRead(count: copied, finished: endWasRead)
+    /// The bytes in order; valid until the next change.
+    var bytes: UnsafeRawBufferPointer { queue.bytes }
+
+    /// Drops bytes that were read.
+    /// - Returns: whether the end was read with them.
+    mutating func consume(_ count: Int, pool: MemoryPool) -> Bool {
+        if count > 0 { queue.removeFirst(count, pool: pool) }
+        readOffset += UInt64(count)
+        if hasEnd, queue.isEmpty { endWasRead = true }
+        return endWasRead
     }
 
     /// Forgets what is buffered.
     /// - Returns: how many bytes that were.
-    mutating func discard() -> Int {
-        defer {
-            readOffset += UInt64(count)
-            count = 0
-            consumed = 0
-            chunks.removeAll()
-        }
-        return count
+    mutating func discard(pool: MemoryPool) -> Int {
+        let dropped = count
+        readOffset += UInt64(dropped)
+        queue.removeAll(pool: pool)
+        return dropped
     }
 }

@@ -13,19 +13,24 @@ final class SendBuffer {
         /// Stream offset of its first byte.
         var offset: UInt64
         var count: Int
+
+        var end: UInt64 { offset + UInt64(count) }
     }
 
     private static let smallestChunk = 512
-    private static let largestChunk = 16 << 10
+    private static let largestChunk = 64 << 10
 
+    /// Those below `first` are freed, those below `firstUnsent` handed over.
     private var chunks: [Chunk] = []
+    private var first = 0
+    private var firstUnsent = 0
     /// Stream offsets.
     private(set) var acknowledged: UInt64 = 0
     private(set) var handedOver: UInt64 = 0
     private(set) var written: UInt64 = 0
 
     deinit {
-        for chunk in chunks { chunk.base.deallocate() }
+        for chunk in chunks[first...] { chunk.base.deallocate() }
     }
 
     /// Bytes held.
@@ -35,8 +40,8 @@ final class SendBuffer {
 
     func append(_ bytes: UnsafeRawBufferPointer) {
         var rest = bytes
-        while !rest.isEmpty {
-            if chunks.last.map({ $0.count == $0.capacity }) ?? true {
+        while let source = rest.baseAddress, !rest.isEmpty {
+            if chunks.count == first || chunks[chunks.count - 1].count == chunks[chunks.count - 1].capacity {
                 let size = min(max(rest.count, Self.smallestChunk), Self.largestChunk)
                 chunks.append(
                     Chunk(
@@ -44,25 +49,31 @@ final class SendBuffer {
             }
             let last = chunks.count - 1
             let part = min(rest.count, chunks[last].capacity - chunks[last].count)
-            (chunks[last].base + chunks[last].count).copyMemory(from: rest.baseAddress!, byteCount: part)
+            (chunks[last].base + chunks[last].count).copyMemory(from: source, byteCount: part)
             chunks[last].count += part
             written += UInt64(part)
             rest = UnsafeRawBufferPointer(rebasing: rest[part...])
         }
     }
 
-    /// Fills `vectors` with what isn't handed over yet.
+    /// Fills `vectors` with what isn't handed over yet, until they are worth `enough` bytes.
     /// - Returns: how many vectors, and their bytes.
-    func unsentVectors(_ vectors: UnsafeMutableBufferPointer<llq_vec>) -> (count: Int, bytes: Int) {
+    func unsentVectors(
+        _ vectors: UnsafeMutableBufferPointer<llq_vec>, enough: Int
+    ) -> (count: Int, bytes: Int) {
         var filled = 0
         var bytes = 0
-        for chunk in chunks where chunk.offset + UInt64(chunk.count) > handedOver {
-            guard filled < vectors.count else { break }
+        var index = firstUnsent
+        while index < chunks.count, filled < vectors.count, bytes < enough {
+            let chunk = chunks[index]
             let skip = handedOver > chunk.offset ? Int(handedOver - chunk.offset) : 0
-            vectors[filled] = llq_vec(
-                base: (chunk.base + skip).assumingMemoryBound(to: UInt8.self), length: chunk.count - skip)
-            filled += 1
-            bytes += chunk.count - skip
+            if chunk.count > skip {
+                vectors[filled] = llq_vec(
+                    base: (chunk.base + skip).assumingMemoryBound(to: UInt8.self), length: chunk.count - skip)
+                filled += 1
+                bytes += chunk.count - skip
+            }
+            index += 1
         }
         return (filled, bytes)
     }
@@ -70,22 +81,39 @@ final class SendBuffer {
     func handOver(_ count: Int) {
         handedOver += UInt64(count)
         assert(handedOver <= written)
+        // A chunk with room is not passed: more may be written into it.
+        while firstUnsent < chunks.count, chunks[firstUnsent].end <= handedOver,
+            chunks[firstUnsent].count == chunks[firstUnsent].capacity
+        {
+            firstUnsent += 1
+        }
     }
 
     func acknowledge(_ count: UInt64) {
         acknowledged += count
         assert(acknowledged <= handedOver)
-        var done = 0
-        while done < chunks.count, chunks[done].offset + UInt64(chunks[done].count) <= acknowledged {
-            chunks[done].base.deallocate()
-            done += 1
+        while first < chunks.count, chunks[first].end <= acknowledged {
+            chunks[first].base.deallocate()
+            first += 1
         }
-        chunks.removeFirst(done)
+        // Freed entries are removed once they are the larger part, or all.
+        if first == chunks.count {
+            chunks.removeAll(keepingCapacity: chunks.capacity <= 4)
+            first = 0
+            firstUnsent = 0
+        } else if first > 16, first > chunks.count / 2 {
+            chunks.removeFirst(first)
+            firstUnsent = max(firstUnsent - first, 0)
+            first = 0
+        } else {
+            firstUnsent = max(firstUnsent, first)
+        }
     }
 
     /// Everything is to be handed over again: the peer refused it as 0-RTT.
     func rewind() {
         assert(acknowledged == 0)
         handedOver = 0
+        firstUnsent = 0
     }
 }

@@ -37,6 +37,16 @@ struct SendQueue {
 
     var isEmpty: Bool { levels.allSatisfy(\.isEmpty) }
 
+    /// The stream, if it is the only one.
+    var only: EngineStream? {
+        var found: EngineStream?
+        for level in levels where !level.isEmpty {
+            guard found == nil, level.turns.count + level.sequential.count == 1 else { return nil }
+            found = level.sequential.last ?? level.turns.first
+        }
+        return found
+    }
+
     mutating func append(_ stream: EngineStream) {
         let urgency = stream.priority.urgency
         for index in levels.indices where levels[index].urgency >= urgency {

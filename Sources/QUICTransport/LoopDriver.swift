@@ -172,6 +172,11 @@ final class LoopDriver {
                 return
             }
             socketCounters.joinedMessagesReceived += 1
+            guard routes != nil else {
+                socketCounters.datagramsReceived += UInt64((bytes.count + segment - 1) / segment)
+                engine.receive(bytes, segmentSize: segment, path: path, ecn: ecn, now: now)
+                return
+            }
             var offset = 0
             while offset < bytes.count {
                 let end = min(offset + segment, bytes.count)

@@ -127,6 +127,20 @@ public final class QUICLoopConnection {
         return (buffer, try outcome.get().finished)
     }
 
+    /// Shows received bytes where they lie, without a copy, takes as many as the closure says, and lets the peer send as
+    /// many more.
+    /// - Parameter body: gets all that is there, perhaps nothing, and returns how many bytes it is done with. It must not
+    ///   call the connection.
+    /// - Returns: the bytes taken, and whether the stream ended behind them.
+    public func read(
+        _ stream: QUICStreamID, consuming body: (UnsafeRawBufferPointer) -> Int
+    ) throws(QUICError) -> StreamRead {
+        guard let engine else { return StreamRead(count: 0, finished: false) }
+        let result = try engine.read(stream, consuming: body)
+        driver.needsTick()
+        return result
+    }
+
     /// Bytes that a read would return.
     public func readableBytes(_ stream: QUICStreamID) -> Int { engine?.readableBytes(stream) ?? 0 }
 

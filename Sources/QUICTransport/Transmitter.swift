@@ -4,13 +4,12 @@ internal import QUICEngine
 /// Takes runs of datagrams from an engine into pooled buffers.
 ///
 /// Many runs share one buffer, written in one go and sliced afterwards: a slice taken earlier would make the next write
-/// copy the whole buffer. A buffer is used again once the sockets let go of its slices; if they still hold them, a new
-/// one takes its place.
+/// copy the whole buffer. A buffer is used again once the sockets let go of its slices, the last one first, because the
+/// CPU's cache still knows it; if they still hold it, a new one takes its place.
 struct Transmitter {
     /// The largest run: what fits one UDP message of either IP version.
     private static let maximumRun = 65_000
-    private static let bufferSize = 4 * 65_536
-    private static let poolSize = 4
+    private static let bufferSize = 2 * 65_536
 
     private struct Run {
         var transmit: QUICTransmit
@@ -59,8 +58,7 @@ struct Transmitter {
     }
 
     private mutating func takeBuffer() -> ByteBuffer {
-        guard pool.count >= Self.poolSize else { return ByteBufferAllocator().buffer(capacity: Self.bufferSize) }
-        var buffer = pool.removeFirst()
+        guard var buffer = pool.popLast() else { return ByteBufferAllocator().buffer(capacity: Self.bufferSize) }
         // Keeps the memory if nobody else holds it, else allocates anew.
         buffer.clear(minimumCapacity: Self.bufferSize)
         return buffer

@@ -72,7 +72,8 @@ public func ratio(_ ours: Rates, over peer: Rates) -> Double {
 public func consume<Value>(_ value: Value) { withExtendedLifetime(value) {} }
 
 extension [Double] {
-    var median: Double {
+    /// The middle value; NaN of nothing.
+    public var median: Double {
         let sorted = sorted()
         guard !sorted.isEmpty else { return .nan }
         return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2

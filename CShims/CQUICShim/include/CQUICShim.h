@@ -188,14 +188,35 @@ void llq_conn_free(llq_conn *conn);
 /// Whether a client connection may send 0-RTT: its ticket allows it.
 int llq_conn_early_data_possible(const llq_conn *conn);
 
-int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8_t *packet, size_t length,
-                  uint64_t now);
+/// Takes datagrams that lie one behind the other, all `segment` long but the last; stops at the first that ends the
+/// connection.
+int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8_t *packets, size_t length,
+                  size_t segment, uint64_t now);
 
 /// Writes a packet with stream data, or whatever waits when `stream_id` is -1. Returns its length, 0 when nothing can be
 /// sent now, or a result. `accepted` is -1 when no stream data was taken.
 ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
                               ssize_t *accepted, uint32_t more, uint32_t fin, int64_t stream_id, const llq_vec *data,
                               size_t count, uint64_t now);
+
+/// Packets that leave as one message: same path, same ECN mark, `segment` bytes each but the last, which may be shorter.
+typedef struct llq_run {
+    size_t length;
+    size_t segment;
+    size_t segments;
+    size_t accepted; // stream bytes
+    llq_path path;
+    uint8_t ecn;
+    /// Bytes behind the run that are a packet which doesn't belong to it; 0: none.
+    size_t extra;
+    llq_path extra_path;
+    uint8_t extra_ecn;
+    ssize_t result; // what ended the run, as of `llq_conn_write_stream`; LLQ_WRITE_MORE: more may follow
+} llq_run;
+
+/// Writes packets full of one stream's data, as long as `bytes`, the sum of the vectors, fill them. Changes the vectors.
+void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size_t capacity, size_t segments,
+                        int64_t stream_id, llq_vec *data, size_t count, size_t bytes, uint64_t now);
 
 ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
                                 int *accepted, uint32_t more, uint64_t id, const uint8_t *data, size_t length,

@@ -1,0 +1,102 @@
+import Foundation
+
+/// Another process of a benchmark, on one core, whose CPU time is counted.
+public final class ChildProcess {
+    /// What went wrong with a child.
+    public struct Failure: Error, CustomStringConvertible {
+        public let description: String
+        /// A failure.
+        public init(_ description: String) { self.description = description }
+    }
+
+    private let process = Process()
+    private let output = Pipe()
+    private let input = Pipe()
+    private var unread = Data()
+
+    /// Its process ID.
+    public var identifier: Int32 { process.processIdentifier }
+
+    /// Starts a program on a core.
+    /// - Parameter readsOutput: whether its standard output is for ``line()``; otherwise it is thrown away.
+    public init(_ program: String, _ arguments: [String], core: Int, readsOutput: Bool = false) throws {
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/taskset")
+        process.arguments = ["-c", "\(core)", program] + arguments
+        process.standardInput = input
+        process.standardOutput = readsOutput ? output : FileHandle.nullDevice
+        if !readsOutput { process.standardError = FileHandle.nullDevice }
+        try process.run()
+    }
+
+    /// Starts this program again in another role.
+    public convenience init(role: String, _ arguments: [String] = [], core: Int) throws {
+        // The link, not CommandLine.arguments[0]: that may be relative to a folder we aren't in.
+        let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+        try self.init(program, ["--role", role] + arguments, core: core, readsOutput: true)
+    }
+
+    /// The next line of its output. Throws when it ended.
+    public func line() throws -> String {
+        while true {
+            if let end = unread.firstIndex(of: 10) {
+                defer { unread = Data(unread[(end + 1)...]) }
+                return String(decoding: unread[..<end], as: UTF8.self)
+            }
+            let more = output.fileHandleForReading.availableData
+            guard !more.isEmpty else {
+                throw Failure("the child ended after: \(String(decoding: unread, as: UTF8.self))")
+            }
+            unread.append(more)
+        }
+    }
+
+    /// Writes a line to its standard input.
+    public func send(_ line: String) { input.fileHandleForWriting.write(Data((line + "\n").utf8)) }
+
+    /// Waits for its end. Throws when it failed.
+    public func wait() throws {
+        process.waitUntilExit()
+        guard process.terminationStatus == 0 else {
+            throw Failure("\(process.arguments ?? []) ended with \(process.terminationStatus)")
+        }
+    }
+
+    /// Ends it.
+    public func end() {
+        try? input.fileHandleForWriting.close()
+        process.terminate()
+        process.waitUntilExit()
+    }
+
+    /// CPU seconds that all threads which still live have used, to the nanosecond.
+    public var cpuTime: Double { Self.cpuTime(of: identifier) }
+
+    static func cpuTime(of process: Int32) -> Double {
+        let tasks = "/proc/\(process)/task"
+        let threads = (try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []
+        return threads.reduce(0) { sum, thread in
+            guard let text = try? String(contentsOfFile: "\(tasks)/\(thread)/schedstat", encoding: .utf8),
+                let nanoseconds = text.split(separator: " ").first.flatMap({ Double($0) })
+            else { return sum }
+            return sum + nanoseconds / 1e9
+        }
+    }
+
+    /// CPU seconds of all children of this process that have ended, user and system.
+    public static var endedChildrenCPUTime: Double {
+        var usage = rusage()
+        getrusage(__rusage_who_t(RUSAGE_CHILDREN.rawValue), &usage)
+        return usage.ru_utime.inSeconds + usage.ru_stime.inSeconds
+    }
+
+    /// CPU seconds of this process, user and system.
+    public static var ownCPUTime: Double {
+        var usage = rusage()
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        return usage.ru_utime.inSeconds + usage.ru_stime.inSeconds
+    }
+}
+
+extension timeval {
+    fileprivate var inSeconds: Double { Double(tv_sec) + Double(tv_usec) / 1e6 }
+}
