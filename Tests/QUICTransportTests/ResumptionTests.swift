@@ -6,25 +6,38 @@ import Testing
 
 @testable import QUICTransport
 
+/// A cache that says when it got a ticket.
+private final class WatchedSessionCache: SessionCache {
+    private let inner = InMemorySessionCache()
+    let tickets = Mailbox<SessionTicket>(limit: 16, policy: .dropOldest)
+
+    func session(for key: SessionCacheKey) -> CachedSession? { inner.session(for: key) }
+    func store(ticket: SessionTicket, for key: SessionCacheKey) {
+        inner.store(ticket: ticket, for: key)
+        tickets.put(ticket)
+    }
+    func store(addressToken: [UInt8], for key: SessionCacheKey) { inner.store(addressToken: addressToken, for: key) }
+    func remove(_ key: SessionCacheKey) { inner.remove(key) }
+}
+
 @Suite("Coming back", .timeLimit(.minutes(1)))
 struct ResumptionTests {
     /// Connects once and waits until the cache holds a ticket.
     private func prime(
-        _ cache: InMemorySessionCache, _ client: QUICClient, _ listener: QUICListener, on loop: any EventLoop
+        _ cache: WatchedSessionCache, _ client: QUICClient, _ listener: QUICListener, on loop: any EventLoop
     ) async throws {
         let connection = try await client.connect(to: listener, on: loop)
         let stream = try await connection.openStream()
         try await stream.send([0])
         _ = try await stream.collect()
-        let key = SessionCacheKey(serverName: "localhost", port: listener.port, applicationProtocol: protocolName)
-        while cache.session(for: key)?.ticket == nil { try await Task.sleep(for: .milliseconds(2)) }
+        _ = try await cache.tickets.next()
         connection.close(code: 0)
         _ = try await connection.closed()
     }
 
     @Test("A returning client sends before the handshake and is answered")
     func earlyData() async throws {
-        let cache = InMemorySessionCache()
+        let cache = WatchedSessionCache()
         try await withPair(sessionCache: cache, yieldsEarly: true, serve: echo) { client, listener, loop in
             try await prime(cache, client, listener, on: loop)
             let connection = try await client.connect(to: listener, returnsEarly: true, on: loop)
@@ -40,7 +53,7 @@ struct ResumptionTests {
 
     @Test("After a restart with the same ticket keys a client resumes, and what it sent early arrives")
     func restart() async throws {
-        let cache = InMemorySessionCache()
+        let cache = WatchedSessionCache()
         let secrets = ServerSecrets()
         let port = Mutex(0)
         try await withPair(configuration: serverConfiguration(secrets), sessionCache: cache, serve: echo) {
@@ -74,7 +87,7 @@ struct ResumptionTests {
 
     @Test("0-RTT data survives a change of path before the handshake")
     func earlyDataOnNewPath() async throws {
-        let cache = InMemorySessionCache()
+        let cache = WatchedSessionCache()
         try await withPair(sessionCache: cache, yieldsEarly: true, serve: echo) { client, listener, loop in
             try await prime(cache, client, listener, on: loop)
             let answer = Mailbox<[UInt8]>(limit: 1, policy: .refuse)
