@@ -150,11 +150,11 @@ static int on_peer_cid(ngtcp2_conn *conn, int type, uint64_t sequence, const ngt
                        void *user_data) {
 #endif
     (void)conn;
-    (void)sequence;
     (void)cid;
+    bool activates = (int)type == NGTCP2_CONNECTION_ID_STATUS_TYPE_ACTIVATE;
+    if (activates) llq_guard_note_active(&((llq_conn *)user_data)->guard, sequence);
     if (!token) return 0;
-    int kind = (int)type == NGTCP2_CONNECTION_ID_STATUS_TYPE_ACTIVATE ? LLQ_EVENT_PEER_CID_ACTIVE
-                                                                      : LLQ_EVENT_PEER_CID_INACTIVE;
+    int kind = activates ? LLQ_EVENT_PEER_CID_ACTIVE : LLQ_EVENT_PEER_CID_INACTIVE;
     return emit_bytes(user_data, kind, token, LLQ_RESET_TOKEN_LENGTH);
 }
 
@@ -164,6 +164,8 @@ static int emit_path(void *user_data, ngtcp2_path_validation_result result, cons
                                                                                : LLQ_EVENT_PATH_FAILED,
                        .stream_id = -1};
     llq_path_from_ngtcp2(&event.path, path);
+    llq_alias_restore(user_data, &event.path);
+    llq_alias_note_validation(user_data, &event.path, event.kind == LLQ_EVENT_PATH_VALIDATED);
     llq_emit(user_data, &event);
     return 0;
 }

@@ -140,6 +140,7 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     llq_cid_to_ngtcp2(&d, client_scid);
     llq_cid_to_ngtcp2(&s, scid);
     llq_path_to_ngtcp2(&p, path);
+    llq_alias_init(&conn->aliases, path, source->initial_rtt);
     llq_conn *previous = llq_enter(conn);
     int rv = ngtcp2_conn_server_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params, NULL, conn);
     llq_leave(previous);
@@ -174,7 +175,11 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
                   size_t segment, uint64_t now) {
     llq_path_buffer p;
     ngtcp2_pkt_info info = {.ecn = ecn};
-    llq_path_to_ngtcp2(&p, path);
+    llq_path known = *path;
+    llq_path_alias alias;
+    uint64_t authenticated = conn->packets_authenticated;
+    if (conn->is_server && !llq_alias_enter(conn, &known, &alias, now)) return LLQ_OK;
+    llq_path_to_ngtcp2(&p, &known);
     llq_conn *previous = llq_enter(conn);
     int rv = 0;
     while (length > 0 && rv == 0) {
@@ -184,13 +189,15 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
         length -= size;
     }
     llq_leave(previous);
+    if (conn->is_server) llq_alias_leave(conn, &alias, conn->packets_authenticated > authenticated);
     return normalize(rv);
 }
 
-static ssize_t normalize_write(ngtcp2_ssize rv, llq_path *path, uint8_t *ecn, const ngtcp2_path_storage *storage,
+static ssize_t normalize_write(const llq_conn *conn, ngtcp2_ssize rv, llq_path *path, uint8_t *ecn, const ngtcp2_path_storage *storage,
                                const ngtcp2_pkt_info *info) {
     if (rv > 0) {
         llq_path_from_ngtcp2(path, &storage->path);
+        llq_alias_restore(conn, path);
         *ecn = (uint8_t)(info->ecn & NGTCP2_ECN_MASK);
         return rv;
     }
@@ -217,7 +224,7 @@ ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint
                                   (const ngtcp2_vec *)(const void *)data, count, now);
     llq_leave(previous);
     *accepted = taken;
-    return normalize_write(rv, path, ecn, &storage, &info);
+    return normalize_write(conn, rv, path, ecn, &storage, &info);
 }
 
 /// Drops bytes that were taken from the front of the vectors.
@@ -298,7 +305,7 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
                                                   more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec, 1, now);
     llq_leave(previous);
     if (rv == NGTCP2_ERR_INVALID_STATE || rv == NGTCP2_ERR_INVALID_ARGUMENT) return LLQ_NOT_NOW;
-    return normalize_write(rv, path, ecn, &storage, &info);
+    return normalize_write(conn, rv, path, ecn, &storage, &info);
 }
 
 ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
@@ -316,7 +323,7 @@ ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8
     ngtcp2_ssize rv = ngtcp2_conn_write_connection_close(conn->conn, &storage.path, &info, destination, capacity,
                                                          &error, now);
     llq_leave(previous);
-    return rv < 0 ? 0 : normalize_write(rv, path, ecn, &storage, &info);
+    return rv < 0 ? 0 : normalize_write(conn, rv, path, ecn, &storage, &info);
 }
 
 llq_close llq_conn_close_for_error(llq_conn *conn, int error) {
@@ -464,6 +471,7 @@ int llq_conn_update_key(llq_conn *conn, uint64_t now) {
 llq_path llq_conn_path(llq_conn *conn) {
     llq_path path;
     llq_path_from_ngtcp2(&path, ngtcp2_conn_get_path(conn->conn));
+    llq_alias_restore(conn, &path);
     return path;
 }
 

@@ -99,6 +99,21 @@ static void remember(llq_frame_guard *guard, uint64_t sequence) {
     }
 }
 
+static void remove_spare(llq_frame_guard *guard, size_t index) {
+    guard->spare[index] = guard->spare[--guard->spare_count];
+}
+
+void llq_guard_note_active(llq_frame_guard *guard, uint64_t sequence) {
+    for (size_t i = guard->spare_count; i-- > 0;)
+        if (guard->spare[i] == sequence) remove_spare(guard, i);
+}
+
+static void raise_threshold(llq_frame_guard *guard, uint64_t retire_prior_to) {
+    guard->retire_prior_to = retire_prior_to;
+    for (size_t i = guard->spare_count; i-- > 0;)
+        if (guard->spare[i] < retire_prior_to) remove_spare(guard, i);
+}
+
 /// Reads a NEW_CONNECTION_ID frame after its type; 1 if it was overwritten, -1 if it is malformed.
 static int inspect_new_cid(llq_frame_guard *guard, reader *r, uint8_t *start, int contain) {
     uint64_t sequence, retire_prior_to;
@@ -106,9 +121,12 @@ static int inspect_new_cid(llq_frame_guard *guard, reader *r, uint8_t *start, in
     uint8_t length = *r->position++;
     if (length < 1 || length > LLQ_MAX_CID_LENGTH || retire_prior_to > sequence) return -1;
     if (skip(r, (uint64_t)length + LLQ_RESET_TOKEN_LENGTH)) return -1;
-    int overwrite = sequence < guard->retire_prior_to && is_known(guard, sequence);
+    int known = is_known(guard, sequence);
+    int overwrite = sequence < guard->retire_prior_to && known;
     remember(guard, sequence);
-    if (retire_prior_to > guard->retire_prior_to) guard->retire_prior_to = retire_prior_to;
+    if (!known && sequence >= guard->retire_prior_to && guard->spare_count < LLQ_GUARD_SPARES)
+        guard->spare[guard->spare_count++] = sequence;
+    if (retire_prior_to > guard->retire_prior_to) raise_threshold(guard, retire_prior_to);
     if (!overwrite || !contain) return 0;
     memset(start, 0, (size_t)(r->position - start));
     *start = 0x01;

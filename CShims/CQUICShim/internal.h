@@ -17,6 +17,30 @@ typedef struct llq_message_filter {
     bool finished; // TLS Finished went by
 } llq_message_filter;
 
+/// Addresses of a client that a server remembers; ngtcp2 has at most four paths besides the current one.
+#define LLQ_PATH_ALIASES 8
+
+/// The local ports by which a server's ngtcp2 knows the client's addresses apart: see path_alias.c.
+typedef struct llq_path_aliases {
+    struct { llq_path path; uint16_t port; uint64_t used; } known[LLQ_PATH_ALIASES];
+    size_t count;
+    uint64_t turn;
+    uint16_t last_port;
+    uint64_t initial_rtt;
+    uint64_t alone_until; // nothing is taken from other paths than `alone` before
+    llq_path alone;
+    uint64_t now; // of the datagram read last
+    uint64_t dropped;
+} llq_path_aliases;
+
+/// What a datagram's path was taken for.
+typedef struct llq_path_alias {
+    llq_path path;
+    uint16_t port;
+    bool is_new;
+    bool shares_id; // with the current path: the peer gave no other
+} llq_path_alias;
+
 struct llq_conn {
     ngtcp2_crypto_conn_ref ref;
     ngtcp2_conn *conn;
@@ -40,6 +64,7 @@ struct llq_conn {
     size_t client_hello_length;
     llq_message_filter filters[3];
     llq_frame_guard guard;
+    llq_path_aliases aliases; // server
     uint64_t packets_authenticated;
 };
 
@@ -60,6 +85,16 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
 int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
                 const uint8_t *ciphertext, size_t ciphertextlen, const uint8_t *nonce, size_t noncelen,
                 const uint8_t *aad, size_t aadlen);
+
+void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, uint64_t initial_rtt);
+/// Before ngtcp2 reads a datagram: puts the alias into `path`. False if the datagram must be dropped.
+bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, uint64_t now);
+/// Afterwards. `authenticated`: whether it held a packet that only the peer can have made.
+void llq_alias_leave(llq_conn *conn, const llq_path_alias *alias, bool authenticated);
+/// ngtcp2 validated a path, or gave it up.
+void llq_alias_note_validation(llq_conn *conn, const llq_path *path, bool succeeded);
+/// Puts the real local address into a path that ngtcp2 named.
+void llq_alias_restore(const llq_conn *conn, llq_path *path);
 
 int llq_tls_start(llq_conn *conn, const llq_tls *tls);
 /// Takes handshake bytes of the peer; an ngtcp2 result.

@@ -35,7 +35,8 @@ extension QUICEngineConnection {
             // Without a packet, pacing holds it back.
             owesPing = run == nil
         }
-        llq_conn_update_tx_time(shim, self.now.nanoseconds)
+        // An error while writing ends the connection.
+        if self.shim != nil { llq_conn_update_tx_time(shim, self.now.nanoseconds) }
         processNotes()
         guard pendingClose != nil, self.shim != nil else { return (run, more) }
         if run != nil { return (run, true) }

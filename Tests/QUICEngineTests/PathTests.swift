@@ -75,6 +75,93 @@ import Testing
         #expect(world.serverSide.paths.contains { $0.hasPrefix("changed") && $0.contains("2222") })
     }
 
+    @Test("a NAT that rebinds again and again is followed", arguments: [0, 3, 30, 300])
+    func aNATThatRebindsAgainAndAgainIsFollowed(pause: Int) throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        let (client, server) = try world.connected()
+        for round in 0..<40 {
+            let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: UInt16(1000 + round))
+            world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
+            client.ping(now: world.network.now)
+            let stream = try client.open()
+            try client.send(pattern(100, round), on: stream, finish: true)
+            world.simulation.run(for: .seconds(5)) { world.clientSide.finished.contains(stream) }
+            #expect(world.clientSide.received[stream] == pattern(100, round), "round \(round)")
+            try #require(client.closeReason == nil && server.closeReason == nil, "\(world.clientSide.closed)")
+            if pause > 0 { world.simulation.run(for: .milliseconds(UInt64(pause))) }
+            #expect(server.path.remote == outside)
+        }
+        // After all that it moves itself.
+        try client.migrate(to: EngineWorld.otherClientAddress, now: world.network.now)
+        let stream = try client.open()
+        try client.send(pattern(100), on: stream, finish: true)
+        world.simulation.run(for: .seconds(5)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.received[stream] == pattern(100), "\(world.clientSide.closed)")
+        #expect(server.path.remote == EngineWorld.otherClientAddress)
+    }
+
+    @Test("a client that moves while its NAT's rebinding is validated is followed", arguments: [true, false])
+    func aClientThatMovesWhileItsNATsRebindingIsValidatedIsFollowed(answersReach: Bool) throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        for port in [1111, 2222] as [UInt16] {
+            let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: port)
+            world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
+            client.ping(now: world.network.now)
+            world.simulation.run(for: .seconds(1)) { server.path.remote == outside }
+            #expect(server.path.remote == outside)
+        }
+        try client.migrate(to: EngineWorld.otherClientAddress, now: world.network.now)
+        // What the server says after its first challenges is lost for a while: what it retired stays unacknowledged.
+        var answers = 0
+        world.network.filter = { _, path in
+            guard !answersReach, path.remote == EngineWorld.otherClientAddress else { return true }
+            answers += 1
+            return answers <= 2
+        }
+        world.simulation.run(for: .seconds(8))
+        world.network.filter = nil
+        let stream = try client.open()
+        try client.send(pattern(100), on: stream, finish: true)
+        world.simulation.run(for: .seconds(20)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.received[stream] == pattern(100), "\(world.clientSide.closed)")
+        #expect(client.closeReason == nil && server.closeReason == nil)
+    }
+
+    @Test("a client that gives no connection ID to spare is followed through its NAT's rebindings")
+    func aClientThatGivesNoConnectionIDToSpareIsFollowed() throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        // Sequence below 64, nothing retired, an ID of our length: PING and PADDING instead.
+        let length = UInt8(world.client.layout.length)
+        var withheld = 0
+        world.client.rewrite = { plaintext, header in
+            guard let first = header.first, first & 0x80 == 0 else { return }
+            let frame = 4 + Int(length) + 16
+            for start in 0..<max(0, plaintext.count - frame + 1)
+            where plaintext[start] == 0x18 && plaintext[start + 2] == 0 && plaintext[start + 3] == length {
+                plaintext[start] = 0x01
+                for index in start + 1..<start + frame { plaintext[index] = 0 }
+                withheld += 1
+            }
+        }
+        let (client, server) = try world.connected()
+        for round in 0..<6 {
+            world.simulation.run(for: .seconds(round.isMultiple(of: 2) ? 12 : 1))
+            let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: UInt16(1000 + round))
+            world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
+            let stream = try client.open()
+            try client.send(pattern(100, round), on: stream, finish: true)
+            world.simulation.run(for: .seconds(12)) { world.clientSide.finished.contains(stream) }
+            #expect(world.clientSide.received[stream] == pattern(100, round), "round \(round)")
+            #expect(server.path.remote == outside)
+        }
+        #expect(withheld >= 6)
+    }
+
     @Test("a packet that comes late under a retired connection ID ends nothing")
     func aPacketThatComesLateUnderARetiredConnectionIDEndsNothing() throws {
         let world = try EngineWorld()

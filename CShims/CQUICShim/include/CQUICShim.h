@@ -384,16 +384,22 @@ int llq_contains_frames(void);
 
 #define LLQ_GUARD_RANGES 32
 #define LLQ_GUARD_STOPS 16
+#define LLQ_GUARD_SPARES 8
 typedef struct llq_frame_guard {
     uint64_t retire_prior_to;
     size_t count;
     struct { uint64_t first, last; } known[LLQ_GUARD_RANGES];
+    /// The peer's IDs that no path has taken yet, as far as ngtcp2 keeps them.
+    size_t spare_count;
+    uint64_t spare[LLQ_GUARD_SPARES];
     /// STOP_SENDING frames of the packet looked at last.
     size_t stop_count;
     struct { uint64_t stream_id, code; } stops[LLQ_GUARD_STOPS];
 } llq_frame_guard;
 
 void llq_guard_init(llq_frame_guard *guard);
+/// A path took one of the peer's IDs.
+void llq_guard_note_active(llq_frame_guard *guard, uint64_t sequence);
 /// Reads the frames of a decrypted 1-RTT or 0-RTT packet and, if `contain`, overwrites NEW_CONNECTION_ID frames ngtcp2
 /// 0.12 would abort on; returns how many.
 size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain);
