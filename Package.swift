@@ -55,10 +55,12 @@ let package = Package(
             linkerSettings: [
                 .linkedLibrary("ngtcp2_crypto_gnutls"), .linkedLibrary("ngtcp2"), .linkedLibrary("gnutls"),
             ]),
+        .target(name: "CSocketSteering", path: "CShims/CSocketSteering"),
         .target(
             name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
         .target(
-            name: "QUICTransport", dependencies: ["QUICEngine", nioCore, nioPosix, logging, deque],
+            name: "QUICTransport",
+            dependencies: ["CSocketSteering", "QUICEngine", nioCore, nioPosix, logging, deque],
             swiftSettings: settings),
         .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),

@@ -70,6 +70,12 @@ struct ConnectionIDLayout {
     }
 }
 
+/// What a filter before the engine may know of the connection IDs that its servers choose.
+public enum ConnectionIDSteering {
+    /// Where the worker's byte is, counted from the connection ID's start.
+    public static let workerOffset = 0
+}
+
 /// The endpoint's random source, shared by its connections.
 final class RandomSource {
     private var generator: any RandomNumberGenerator

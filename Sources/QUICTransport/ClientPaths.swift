@@ -115,7 +115,7 @@ final class ClientPaths {
     private func openPort(
         on local: SocketAddress, tries: Int = bindTries, then body: @escaping (Result<UDPPort, any Error>) -> Void
     ) {
-        let port = driver.makePort(sharesAddress: false)
+        let port = driver.makePort(group: nil)
         port.owner = connection
         port.isSilent = isSilent
         port.bind(to: local).assumeIsolated().whenComplete { result in

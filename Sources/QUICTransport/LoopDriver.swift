@@ -64,8 +64,8 @@ final class LoopDriver {
 
     // MARK: Ports
 
-    func makePort(sharesAddress: Bool) -> UDPPort {
-        UDPPort(eventLoop: eventLoop, options: socketOptions, sharesAddress: sharesAddress, driver: self)
+    func makePort(group: SteeringGroup?) -> UDPPort {
+        UDPPort(eventLoop: eventLoop, options: socketOptions, group: group, driver: self)
     }
 
     /// Lets a bound port serve. False if another port has its identity: two ports would be one to the engine.

@@ -37,12 +37,15 @@ struct LoopHandle: Sendable {
         for loop in loops { await loop.run { $0.routes = routes } }
     }
 
+    /// - Parameters:
+    ///   - group: the loops that share the address; nil: this loop has it alone.
+    ///   - first: whether nobody else may have it yet, in this process or another.
     /// - Returns: the address, with the port that the system chose.
-    func bind(to address: SocketAddress, sharesAddress: Bool) async throws -> SocketAddress {
+    func bind(to address: SocketAddress, group: SteeringGroup?, first: Bool) async throws -> SocketAddress {
         try await eventLoop.flatSubmit { () -> EventLoopFuture<SocketAddress> in
             let driver = self.driver.value
-            let port = driver.makePort(sharesAddress: sharesAddress)
-            return port.bind(to: address).assumeIsolated().flatMapThrowing {
+            let port = driver.makePort(group: group)
+            return port.bind(to: address, isFirst: first).assumeIsolated().flatMapThrowing {
                 guard driver.add(port) else {
                     port.close()
                     throw QUICTransportError(

@@ -68,10 +68,20 @@ final class LoopRoutes: Sendable {
         // The fixed bit says nothing: peers may grease it (RFC 9287).
         guard let first = datagram.first else { return nil }
         let isLong = first & 0x80 != 0
-        // RFC 9000 section 17.2.4; version 2 numbers its types differently, so it isn't steered.
-        if isLong, first & 0x30 != 0x20 { return nil }
-        // The engine puts the worker's byte first in its connection IDs.
-        let offset = isLong ? 6 : 1
+        if isLong, !isHandshake(datagram) { return nil }
+        let offset = (isLong ? 6 : 1) + ConnectionIDSteering.workerOffset
         return offset < datagram.count ? datagram[offset] : nil
+    }
+
+    /// Whether it begins with a Handshake packet of a version that we know: their types differ (RFC 9000 section
+    /// 17.2.4, RFC 9369 section 3.2).
+    private static func isHandshake(_ datagram: UnsafeRawBufferPointer) -> Bool {
+        guard datagram.count >= 5 else { return false }
+        let version = UInt32(bigEndian: datagram.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
+        switch version {
+        case 1: return datagram[0] & 0x30 == 0x20
+        case 0x6b33_43cf: return datagram[0] & 0x30 == 0x30
+        default: return false
+        }
     }
 }

@@ -23,8 +23,8 @@ public struct QUICServerConfiguration: Sendable {
 /// A QUIC server on every loop of a group: the loop-level API.
 ///
 /// Each loop has an engine of its own, and a socket for each local address; the kernel spreads clients over the loops.
-/// A connection stays on its loop: when a client's address change makes the kernel choose another loop, that one hands the
-/// datagrams over.
+/// A connection stays on its loop, whatever its client's address: the kernel steers by the connection ID, and where it
+/// can't, the loop that it chose hands the datagrams over.
 public final class QUICServer: Sendable {
     /// What it is bound to; wildcards are expanded and ports filled in.
     public let localAddresses: [SocketAddress]
@@ -97,7 +97,10 @@ public final class QUICServer: Sendable {
             if target.port == 0, let chosenPort { target.port = chosenPort }
             do {
                 // The first loop finds the port, the others share it.
-                for loop in loops { target = try await loop.bind(to: target, sharesAddress: loops.count > 1) }
+                let group = loops.count > 1 ? SteeringGroup() : nil
+                for (index, loop) in loops.enumerated() {
+                    target = try await loop.bind(to: target, group: group, first: index == 0)
+                }
             } catch {
                 // An interface that goes away while a wildcard is expanded is no reason to fail.
                 guard fromWildcard else {

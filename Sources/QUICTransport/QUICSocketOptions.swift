@@ -5,6 +5,10 @@ public struct QUICSocketOptions: Sendable, Hashable {
     public var segmentationOffload = true
     /// Whether the kernel may join datagrams of one path on receipt (Linux UDP_GRO).
     public var receiveOffload = true
+    /// Whether the kernel gives a server's datagrams to the loop that their connection ID names (Linux, a classic BPF
+    /// filter). Off, or where the kernel can't, it chooses by address, and the loops hand over what came to the wrong
+    /// one after a client's change of path.
+    public var kernelSteering = true
     /// The kernel's receive buffer to ask for, in bytes. The system's limit may cut it.
     public var receiveBuffer: Int32 = 4 << 20
     /// The kernel's send buffer to ask for, in bytes.

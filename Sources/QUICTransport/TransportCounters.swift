@@ -20,6 +20,8 @@ public struct QUICSocketCounters: Sendable, Hashable {
     /// Datagrams handed to another loop, and those lost because its queue was full.
     public var handedOver: UInt64 = 0
     public var handoverDropped: UInt64 = 0
+    /// Sockets whose binding gave their group a filter by which the kernel chooses the loop; the first of a group does not.
+    public var socketsSteered: UInt64 = 0
     /// Sockets that died of a send error, and sockets bound again.
     public var socketFailures: UInt64 = 0
     public var socketsRebound: UInt64 = 0
@@ -52,6 +54,7 @@ public struct QUICTransportCounters: Sendable, Hashable {
         sockets.unroutableRuns += other.sockets.unroutableRuns
         sockets.handedOver += other.sockets.handedOver
         sockets.handoverDropped += other.sockets.handoverDropped
+        sockets.socketsSteered += other.sockets.socketsSteered
         sockets.socketFailures += other.sockets.socketFailures
         sockets.socketsRebound += other.sockets.socketsRebound
         engine.add(other.engine)

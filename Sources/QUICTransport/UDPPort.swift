@@ -38,8 +38,8 @@ final class UDPPort {
     private(set) var usesSegmentation: Bool
     /// A silent port drops what it is given and what it gets, as a network that went away does.
     var isSilent = false
-    /// Whether another socket may share the address (several loops of a server).
-    let sharesAddress: Bool
+    /// The sockets that share the address (several loops of a server); nil: nobody does.
+    let group: SteeringGroup?
     /// The client connection that this port serves; nil on a server.
     weak var owner: QUICLoopConnection?
 
@@ -55,10 +55,10 @@ final class UDPPort {
     /// The last run of a flush, written with the flush.
     private var staged: AddressedEnvelope<ByteBuffer>?
 
-    init(eventLoop: any EventLoop, options: QUICSocketOptions, sharesAddress: Bool, driver: LoopDriver) {
+    init(eventLoop: any EventLoop, options: QUICSocketOptions, group: SteeringGroup?, driver: LoopDriver) {
         self.eventLoop = eventLoop
         self.options = options
-        self.sharesAddress = sharesAddress
+        self.group = group
         self.driver = driver
         let unbound = QUICSocketAddress(ipv4: (0, 0, 0, 0), port: 0)
         identity = unbound
@@ -69,10 +69,12 @@ final class UDPPort {
     // MARK: Binding
 
     /// Binds for the first time; the address, with the port the system chose, becomes ``identity``.
-    func bind(to address: SocketAddress) -> EventLoopFuture<Void> {
+    /// - Parameter isFirst: whether the address must be free. Only then is it shared: the system would else let us share
+    ///   it with another program, and might choose a port that another one has.
+    func bind(to address: SocketAddress, isFirst: Bool = true) -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         precondition(state == .idle, "a port is bound once")
-        return open(address).map { handler, bound in
+        return open(address, isFirst: isFirst).map { handler, bound in
             self.identity = bound
             self.install(handler, bound)
         }.nonisolated()
@@ -107,6 +109,7 @@ final class UDPPort {
         state = .closed
         retry?.cancel()
         retry = nil
+        if handler != nil { leave() }
         handler?.detach()
         handler = nil
     }
@@ -121,12 +124,14 @@ final class UDPPort {
         driver?.portBecameWritable()
     }
 
-    private func open(_ address: SocketAddress) -> EventLoopFuture<(PortHandler, QUICSocketAddress)>.Isolated {
+    private func open(_ address: SocketAddress, isFirst: Bool = false)
+        -> EventLoopFuture<(PortHandler, QUICSocketAddress)>.Isolated
+    {
         let handler = PortHandler()
         let boundHandler = NIOLoopBound(handler, eventLoop: eventLoop)
         let messages = min(max(options.messagesPerRead, 1), 64)
         return DatagramBootstrap(group: eventLoop)
-            .channelOption(.socketOption(.init(rawValue: SO_REUSEPORT)), value: sharesAddress ? 1 : 0)
+            .channelOption(.socketOption(.init(rawValue: SO_REUSEPORT)), value: group == nil || isFirst ? 0 : 1)
             .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: messages << 16))
             .channelOption(.datagramVectorReadMessageCount, value: messages)
             .channelOption(.maxMessagesPerRead, value: 2)
@@ -145,8 +150,22 @@ final class UDPPort {
                         .bindFailed, "\(address) is neither IPv4 nor IPv6", advice: "Use an IP address.")
                 }
                 self.configure(channel, isIPv6: bound.isIPv6)
+                if let group = self.group { try self.join(group, channel) }
                 return (handler, bound)
             }
+    }
+
+    private func join(_ group: SteeringGroup, _ channel: any Channel) throws {
+        try channel.syncOptions?.setOption(.socketOption(.init(rawValue: SO_REUSEPORT)), value: 1)
+        guard options.kernelSteering, let driver else { return }
+        if group.joined(driver.configuration.workerID, channel: channel) {
+            driver.socketCounters.socketsSteered += 1
+        }
+    }
+
+    private func leave() {
+        guard options.kernelSteering, let driver else { return }
+        group?.left(driver.configuration.workerID)
     }
 
     /// Asks for what makes UDP fast and safe; whatever the kernel doesn't have is done without.
@@ -282,6 +301,7 @@ final class UDPPort {
         handler = nil
         staged = nil
         state = .down
+        leave()
         // A port that can't send doesn't hold up the others: what is polled for it meanwhile is lost.
         isWritable = true
         driver?.socketCounters.socketFailures += 1
@@ -313,7 +333,7 @@ final class UDPPort {
             switch result {
             case .success((let handler, let bound)):
                 self.cameBack(handler, bound)
-            case .failure where !self.sharesAddress && self.owner != nil:
+            case .failure where self.group == nil && self.owner != nil:
                 // The port number is gone; the peer will validate the new one like a NAT rebinding.
                 self.open(SocketAddress(wanted.with(port: 0))).whenComplete { second in
                     switch second {
@@ -329,6 +349,7 @@ final class UDPPort {
 
     private func cameBack(_ handler: PortHandler, _ bound: QUICSocketAddress) {
         guard state == .down else {
+            leave()
             handler.detach()
             return
         }

@@ -40,7 +40,9 @@ struct PartsTests {
         "The worker is read from packets whose connection ID the server chose",
         arguments: [
             ([0x40, 7, 1, 2], 7), ([0xE0, 0, 0, 0, 1, 20, 9, 1], 9), ([0xC0, 0, 0, 0, 1, 20, 9, 1], nil),
-            ([0xD0, 0, 0, 0, 1, 20, 9, 1], nil), ([0x00, 7, 1, 2], 7), ([0x40], nil), ([], nil),
+            ([0xD0, 0, 0, 0, 1, 20, 9, 1], nil),
+            ([0xF0, 0x6B, 0x33, 0x43, 0xCF, 20, 4, 1], 4), ([0xE0, 0x6B, 0x33, 0x43, 0xCF, 20, 4, 1], nil),
+            ([0xE0, 1, 2, 3, 4, 20, 9, 1], nil), ([0xE0, 0, 0], nil), ([0x00, 7, 1, 2], 7), ([0x40], nil), ([], nil),
         ] as [([UInt8], UInt8?)])
     func worker(datagram: [UInt8], expected: UInt8?) {
         #expect(datagram.withUnsafeBytes { LoopRoutes.workerID(of: $0) } == expected)
