@@ -193,8 +193,8 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
     return normalize(rv);
 }
 
-static ssize_t normalize_write(const llq_conn *conn, ngtcp2_ssize rv, llq_path *path, uint8_t *ecn, const ngtcp2_path_storage *storage,
-                               const ngtcp2_pkt_info *info) {
+static ssize_t normalize_write(const llq_conn *conn, ngtcp2_ssize rv, llq_path *path, uint8_t *ecn,
+                               const ngtcp2_path_storage *storage, const ngtcp2_pkt_info *info) {
     if (rv > 0) {
         llq_path_from_ngtcp2(path, &storage->path);
         llq_alias_restore(conn, path);
@@ -266,7 +266,7 @@ void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size
             advance_vectors(&data, &count, (size_t)taken);
         }
         if (rv <= 0) {
-            run->result = normalize_write(rv, NULL, NULL, NULL, NULL);
+            run->result = normalize_write(conn, rv, NULL, NULL, NULL, NULL);
             break;
         }
         uint8_t ecn = (uint8_t)(info.ecn & NGTCP2_ECN_MASK);
@@ -279,6 +279,7 @@ void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size
             run->extra = (size_t)rv;
             run->extra_ecn = ecn;
             llq_path_from_ngtcp2(&run->extra_path, path);
+            llq_alias_restore(conn, &run->extra_path);
             break;
         }
         run->length += (size_t)rv;
@@ -289,6 +290,7 @@ void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size
     if (run->segments > 0) {
         run->ecn = first_ecn;
         llq_path_from_ngtcp2(&run->path, &first.path);
+        llq_alias_restore(conn, &run->path);
     }
 }
 
