@@ -143,8 +143,10 @@ let package = Package(
                 "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", nioCore, nioPosix,
             ],
             swiftSettings: settings),
+        .target(name: "CSendFaults", path: "Tests/CSendFaults"),
         .testTarget(
-            name: "QUICTransportTests", dependencies: ["QUICEngine", "QUICTransport", logging, nioCore, nioPosix],
+            name: "QUICTransportTests",
+            dependencies: ["CSendFaults", "QUICEngine", "QUICTransport", logging, nioCore, nioPosix],
             swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(

@@ -292,6 +292,10 @@ final class LoopDriver {
                     socketCounters.unroutableRuns += 1
                     return
                 }
+                guard port.answers(transmit.path.remote) else {
+                    socketCounters.blockedRuns += 1
+                    return
+                }
                 if let used, used !== port { used.flush() }
                 used = port
                 port.send(

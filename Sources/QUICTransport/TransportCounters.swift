@@ -17,6 +17,8 @@ public struct QUICSocketCounters: Sendable, Hashable {
     public var unanswerableDropped: UInt64 = 0
     /// Runs lost because no socket has their local address any more.
     public var unroutableRuns: UInt64 = 0
+    /// Runs dropped because an earlier one to the same address ended the socket.
+    public var blockedRuns: UInt64 = 0
     /// Datagrams handed to another loop, and those lost because its queue was full.
     public var handedOver: UInt64 = 0
     public var handoverDropped: UInt64 = 0
@@ -52,6 +54,7 @@ public struct QUICTransportCounters: Sendable, Hashable {
         sockets.segmentedMessagesSent += other.sockets.segmentedMessagesSent
         sockets.unanswerableDropped += other.sockets.unanswerableDropped
         sockets.unroutableRuns += other.sockets.unroutableRuns
+        sockets.blockedRuns += other.sockets.blockedRuns
         sockets.handedOver += other.sockets.handedOver
         sockets.handoverDropped += other.sockets.handoverDropped
         sockets.socketsSteered += other.sockets.socketsSteered

@@ -204,7 +204,7 @@ final class UDPPort {
 
     // MARK: Receiving
 
-    /// Whether datagrams from this address are worth giving to the engine.
+    /// Whether this address can be sent to; if not, its datagrams aren't worth giving to the engine.
     func answers(_ remote: QUICSocketAddress) -> Bool {
         remote.isAnswerable && (blocked.isEmpty || !blocked.contains(remote))
     }

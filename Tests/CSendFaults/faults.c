@@ -1,0 +1,82 @@
+#define _GNU_SOURCE
+#include "CSendFaults.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    uint16_t local_port, remote_port;
+    int error, count, hits;
+} fault;
+
+void send_faults_set(uint16_t local_port, uint16_t remote_port, int error, int count) {
+    pthread_mutex_lock(&lock);
+    fault.local_port = local_port;
+    fault.remote_port = remote_port;
+    fault.error = error;
+    fault.count = count;
+    fault.hits = 0;
+    pthread_mutex_unlock(&lock);
+}
+
+int send_faults_clear(void) {
+    pthread_mutex_lock(&lock);
+    int hits = fault.hits;
+    fault.count = 0;
+    pthread_mutex_unlock(&lock);
+    return hits;
+}
+
+static uint16_t port_of(const struct sockaddr *address) {
+    if (!address) return 0;
+    if (address->sa_family == AF_INET) return ntohs(((const struct sockaddr_in *)(const void *)address)->sin_port);
+    if (address->sa_family == AF_INET6) return ntohs(((const struct sockaddr_in6 *)(const void *)address)->sin6_port);
+    return 0;
+}
+
+/// The error that a call is to fail with, or 0.
+static int error_for(int descriptor, const struct msghdr *message) {
+    int error = 0;
+    pthread_mutex_lock(&lock);
+    if (fault.count > 0) {
+        struct sockaddr_storage local;
+        socklen_t length = sizeof local;
+        int is_inet = getsockname(descriptor, (struct sockaddr *)&local, &length) == 0 &&
+                      (local.ss_family == AF_INET || local.ss_family == AF_INET6);
+        if (is_inet && (fault.local_port == 0 || port_of((struct sockaddr *)&local) == fault.local_port) &&
+            (fault.remote_port == 0 || port_of(message->msg_name) == fault.remote_port)) {
+            error = fault.error;
+            fault.count--;
+            fault.hits++;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return error;
+}
+
+ssize_t sendmsg(int descriptor, const struct msghdr *message, int flags) {
+    int error = error_for(descriptor, message);
+    if (error) {
+        errno = error;
+        return -1;
+    }
+    return syscall(SYS_sendmsg, descriptor, message, flags);
+}
+
+int sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags) {
+    // As the system does: what was sent before the failing message counts.
+    for (unsigned int i = 0; i < count; i++) {
+        int error = error_for(descriptor, &messages[i].msg_hdr);
+        if (!error) continue;
+        if (i > 0) return (int)syscall(SYS_sendmmsg, descriptor, messages, i, flags);
+        errno = error;
+        return -1;
+    }
+    return (int)syscall(SYS_sendmmsg, descriptor, messages, count, flags);
+}

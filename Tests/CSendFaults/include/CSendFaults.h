@@ -1,0 +1,15 @@
+/// Lets the system's send calls fail on purpose. The program that links this has it in the place of the C library's
+/// `sendmsg` and `sendmmsg`, which pass everything on but for what is asked for here.
+#ifndef CSENDFAULTS_H
+#define CSENDFAULTS_H
+
+#include <stdint.h>
+
+/// The next `count` calls that send from `local_port`, or to `remote_port`, fail with `error`; 0 as a port: any. At most
+/// one such fault is set at a time.
+void send_faults_set(uint16_t local_port, uint16_t remote_port, int error, int count);
+
+/// Ends the fault. Returns how many calls it hit.
+int send_faults_clear(void);
+
+#endif
