@@ -1,5 +1,7 @@
 // ngtcp2's callbacks. They only report.
 
+#define _GNU_SOURCE // memmem
+
 #include "callbacks.h"
 
 #include <string.h>
@@ -35,6 +37,8 @@ static int on_handshake_completed(ngtcp2_conn *conn, void *user_data) {
         int rv = ngtcp2_conn_tls_early_data_rejected(conn);
         if (rv != 0) return NGTCP2_ERR_CALLBACK_FAILURE;
     }
+    const ngtcp2_transport_params *params = ngtcp2_conn_get_remote_transport_params(conn);
+    if (!self->is_server && params && params->preferred_addr_present) llq_guard_know(&self->guard, 1);
     llq_emit_simple(self, LLQ_EVENT_HANDSHAKE_COMPLETED);
     return 0;
 }
@@ -55,10 +59,32 @@ static int on_version_negotiation(ngtcp2_conn *conn, const ngtcp2_pkt_hd *header
                                   size_t count, void *user_data) {
     (void)conn;
     (void)header;
-    (void)versions;
-    (void)count;
-    llq_emit_simple(user_data, LLQ_EVENT_VERSION_NEGOTIATION);
+    return emit_bytes(user_data, LLQ_EVENT_VERSION_NEGOTIATION, (const uint8_t *)versions, count * sizeof *versions);
+}
+
+static int on_preferred_address(ngtcp2_conn *conn, ngtcp2_path *destination, const ngtcp2_preferred_addr *preferred,
+                                void *user_data) {
+    llq_conn *self = user_data;
+    if (!self->use_preferred_address) return 0;
+    // Of the family in use: that this machine has the other at all isn't known.
+    if (ngtcp2_conn_get_path(conn)->remote.addr->sa_family == AF_INET6) {
+        if (!preferred->ipv6_present) return 0;
+        memcpy(destination->remote.addr, &preferred->ipv6, sizeof preferred->ipv6);
+        destination->remote.addrlen = sizeof preferred->ipv6;
+    } else {
+        if (!preferred->ipv4_present) return 0;
+        memcpy(destination->remote.addr, &preferred->ipv4, sizeof preferred->ipv4);
+        destination->remote.addrlen = sizeof preferred->ipv4;
+    }
     return 0;
+}
+
+void llq_qlog(void *user_data, uint32_t flags, const void *data, size_t length) {
+    static const char lost[] = "\"recovery:packet_lost\"";
+    llq_conn *self = user_data;
+    // The name comes first, behind the time.
+    if (length > 0 && memmem(data, length < 80 ? length : 80, lost, sizeof lost - 1)) self->packets_lost++;
+    self->owner.qlog(self->owner.context, data, length, (flags & NGTCP2_QLOG_WRITE_FLAG_FIN) != 0);
 }
 
 static int on_stream_data(ngtcp2_conn *conn, uint32_t flags, int64_t stream_id, uint64_t offset, const uint8_t *data,
@@ -235,6 +261,7 @@ void llq_fill_callbacks(ngtcp2_callbacks *c, bool is_server) {
         c->recv_version_negotiation = on_version_negotiation;
         c->recv_new_token = on_new_token;
         c->handshake_confirmed = on_handshake_confirmed;
+        c->select_preferred_addr = on_preferred_address;
 #if LLQ_NGTCP2_1
         c->tls_early_data_rejected = on_early_data_rejected;
 #else

@@ -31,19 +31,41 @@ static int take_prefixed(cursor *c, int width, cursor *part) {
     return take_number(c, width, &length) || take(c, length, part);
 }
 
-const uint8_t *llq_client_hello_identity(const uint8_t *message, size_t length, size_t *identity_length) {
-    cursor c = {message, length}, extensions, body, identities, identity;
-    // Header, version and random; then session ID, cipher suites, compression methods (RFC 8446 section 4.1.2).
+/// The body of an extension of a complete ClientHello (RFC 8446 section 4.1.2); not 0 if it isn't there.
+static int find_extension(const uint8_t *message, size_t length, size_t wanted, cursor *body) {
+    cursor c = {message, length}, extensions;
+    // Header, version and random; then session ID, cipher suites, compression methods.
     if (take(&c, 4 + 2 + 32, NULL) || take_prefixed(&c, 1, NULL) || take_prefixed(&c, 2, NULL) ||
         take_prefixed(&c, 1, NULL) || take_prefixed(&c, 2, &extensions))
-        return NULL;
+        return -1;
     while (extensions.left > 0) {
         size_t type;
-        if (take_number(&extensions, 2, &type) || take_prefixed(&extensions, 2, &body)) return NULL;
-        if (type != 41) continue; // pre_shared_key
-        if (take_prefixed(&body, 2, &identities) || take_prefixed(&identities, 2, &identity)) return NULL;
-        *identity_length = identity.left;
-        return identity.position;
+        if (take_number(&extensions, 2, &type) || take_prefixed(&extensions, 2, body)) return -1;
+        if (type == wanted) return 0;
+    }
+    return -1;
+}
+
+const uint8_t *llq_client_hello_identity(const uint8_t *message, size_t length, size_t *identity_length) {
+    enum { PRE_SHARED_KEY = 41 };
+    cursor body, identities, identity;
+    if (find_extension(message, length, PRE_SHARED_KEY, &body) || take_prefixed(&body, 2, &identities) ||
+        take_prefixed(&identities, 2, &identity))
+        return NULL;
+    *identity_length = identity.left;
+    return identity.position;
+}
+
+const uint8_t *llq_client_hello_server_name(const uint8_t *message, size_t length, size_t *name_length) {
+    enum { SERVER_NAME = 0, HOST_NAME = 0 };
+    cursor body, names, name;
+    if (find_extension(message, length, SERVER_NAME, &body) || take_prefixed(&body, 2, &names)) return NULL;
+    while (names.left > 0) {
+        size_t type;
+        if (take_number(&names, 1, &type) || take_prefixed(&names, 2, &name)) return NULL;
+        if (type != HOST_NAME) continue;
+        *name_length = name.left;
+        return name.position;
     }
     return NULL;
 }

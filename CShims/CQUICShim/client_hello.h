@@ -8,4 +8,7 @@
 /// message is malformed, which GnuTLS will notice.
 const uint8_t *llq_client_hello_identity(const uint8_t *message, size_t length, size_t *identity_length);
 
+/// Finds the DNS name a complete ClientHello message asks for (RFC 6066 section 3); NULL if there is none.
+const uint8_t *llq_client_hello_server_name(const uint8_t *message, size_t length, size_t *name_length);
+
 #endif

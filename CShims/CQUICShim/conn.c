@@ -17,48 +17,14 @@ llq_conn *llq_enter(llq_conn *conn) {
 void llq_leave(llq_conn *previous) { current = previous; }
 llq_conn *llq_current(void) { return current; }
 
-static void fill_settings(ngtcp2_settings *settings, const llq_settings *source, llq_conn *conn) {
-    ngtcp2_settings_default(settings);
-    settings->initial_ts = source->now;
-    settings->initial_rtt = source->initial_rtt;
-    settings->handshake_timeout = source->handshake_timeout;
-    settings->cc_algo = source->congestion_control == LLQ_CC_BBR ? NGTCP2_CC_ALGO_BBR : NGTCP2_CC_ALGO_CUBIC;
-    settings->max_tx_udp_payload_size = source->max_udp_payload;
-    settings->no_pmtud = !source->discover_mtu;
-    settings->rand_ctx.native_handle = conn;
-    // Windows stay as configured: they bound memory.
-    settings->max_window = source->connection_window;
-    settings->max_stream_window = source->stream_window;
-#if LLQ_NGTCP2_1
-    settings->token = source->token;
-    settings->tokenlen = source->token_length;
-#else
-    settings->token.base = (uint8_t *)(uintptr_t)source->token;
-    settings->token.len = source->token_length;
-#endif
-}
-
-static void fill_params(ngtcp2_transport_params *params, const llq_settings *source) {
-    ngtcp2_transport_params_default(params);
-    params->initial_max_stream_data_bidi_local = source->stream_window;
-    params->initial_max_stream_data_bidi_remote = source->stream_window;
-    params->initial_max_stream_data_uni = source->stream_window;
-    params->initial_max_data = source->connection_window;
-    params->initial_max_streams_bidi = source->max_streams_bidi;
-    params->initial_max_streams_uni = source->max_streams_uni;
-    params->max_idle_timeout = source->max_idle_timeout;
-    params->max_ack_delay = source->max_ack_delay;
-    params->max_datagram_frame_size = source->max_datagram_frame_size;
-    params->active_connection_id_limit = 7;
-    params->grease_quic_bit = 1;
-}
-
 static llq_conn *allocate(const llq_owner *owner, bool is_server, const llq_tls *tls) {
     llq_conn *conn = calloc(1, sizeof *conn);
     if (!conn) return NULL;
     conn->owner = *owner;
     conn->is_server = is_server;
     conn->verify = tls->verify;
+    conn->client_certificates = tls->client_certificates;
+    conn->key_log = tls->key_log;
     llq_guard_init(&conn->guard);
     if (tls->server_name) conn->server_name = strdup(tls->server_name);
     if (tls->pin_count > 0) {
@@ -91,20 +57,21 @@ llq_conn *llq_conn_client_new(const llq_owner *owner, const llq_cid *dcid, const
                               const llq_settings *source, const llq_tls *tls, int *error) {
     llq_conn *conn = allocate(owner, false, tls);
     if (!conn) return NULL;
+    conn->use_preferred_address = source->use_preferred_address;
+    uint32_t version = source->first_version;
     ngtcp2_callbacks callbacks;
     ngtcp2_settings settings;
     ngtcp2_transport_params params;
     ngtcp2_cid d, s;
     llq_path_buffer p;
     llq_fill_callbacks(&callbacks, false);
-    fill_settings(&settings, source, conn);
-    fill_params(&params, source);
+    llq_fill_settings(&settings, source, conn);
+    llq_fill_params(&params, source);
     llq_cid_to_ngtcp2(&d, dcid);
     llq_cid_to_ngtcp2(&s, scid);
     llq_path_to_ngtcp2(&p, path);
     llq_conn *previous = llq_enter(conn);
-    int rv = ngtcp2_conn_client_new(&conn->conn, &d, &s, &p.path, NGTCP2_PROTO_VER_V1, &callbacks, &settings, &params,
-                                    NULL, conn);
+    int rv = ngtcp2_conn_client_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params, NULL, conn);
     llq_leave(previous);
     return finish(conn, rv, tls, error);
 }
@@ -121,8 +88,8 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     ngtcp2_cid d, s;
     llq_path_buffer p;
     llq_fill_callbacks(&callbacks, true);
-    fill_settings(&settings, source, conn);
-    fill_params(&params, source);
+    llq_fill_settings(&settings, source, conn);
+    llq_fill_params(&params, source);
     llq_cid_to_ngtcp2(&params.original_dcid, original_dcid);
 #if LLQ_NGTCP2_1
     params.original_dcid_present = 1;
@@ -130,6 +97,7 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     if (source->token_length == 0) settings.token_type = NGTCP2_TOKEN_TYPE_UNKNOWN;
 #else
     (void)token_from_retry;
+    settings.qlog.odcid = params.original_dcid;
 #endif
     if (retry_scid) {
         llq_cid_to_ngtcp2(&params.retry_scid, retry_scid);
@@ -141,6 +109,7 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     llq_cid_to_ngtcp2(&s, scid);
     llq_path_to_ngtcp2(&p, path);
     llq_alias_init(&conn->aliases, path, source->initial_rtt);
+    conn->forbids_migration = source->forbid_migration != 0;
     llq_conn *previous = llq_enter(conn);
     int rv = ngtcp2_conn_server_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params, NULL, conn);
     llq_leave(previous);
@@ -154,6 +123,7 @@ void llq_conn_free(llq_conn *conn) {
     free(conn->client_hello);
     free(conn->pins);
     free(conn->server_name);
+    gnutls_memset(conn->exporter, 0, sizeof conn->exporter);
     free(conn);
 }
 
@@ -493,6 +463,14 @@ void llq_conn_stats(llq_conn *conn, llq_stats *stats) {
 }
 
 uint64_t llq_conn_packets_authenticated(const llq_conn *conn) { return conn->packets_authenticated; }
+uint64_t llq_conn_key_updates(const llq_conn *conn) { return conn->key_updates; }
+uint64_t llq_conn_packets_lost(const llq_conn *conn) { return conn->packets_lost; }
+uint32_t llq_conn_version(llq_conn *conn) { return ngtcp2_conn_get_negotiated_version(conn->conn); }
+
+int llq_version_available(uint32_t version) {
+    // ngtcp2 0.12 also speaks drafts, whose wire images are of no use any more.
+    return (version == 0x00000001u || version == 0x6b3343cfu) && ngtcp2_is_supported_version(version) != 0;
+}
 
 size_t llq_conn_peer_reset_tokens(llq_conn *conn, uint8_t *tokens, size_t capacity) {
     ngtcp2_cid_token active[16];
@@ -509,34 +487,6 @@ size_t llq_conn_peer_reset_tokens(llq_conn *conn, uint8_t *tokens, size_t capaci
         memcpy(tokens + copied++ * LLQ_RESET_TOKEN_LENGTH, active[i].token, LLQ_RESET_TOKEN_LENGTH);
     }
     return copied;
-}
-
-size_t llq_conn_encode_early_parameters(llq_conn *conn, uint8_t *destination, size_t capacity) {
-#if LLQ_NGTCP2_1
-    ngtcp2_ssize rv = ngtcp2_conn_encode_0rtt_transport_params(conn->conn, destination, capacity);
-#else
-    const ngtcp2_transport_params *remote = ngtcp2_conn_get_remote_transport_params(conn->conn);
-    ngtcp2_transport_params params;
-    if (!remote) return 0;
-    ngtcp2_transport_params_default(&params);
-    params.initial_max_stream_data_bidi_local = remote->initial_max_stream_data_bidi_local;
-    params.initial_max_stream_data_bidi_remote = remote->initial_max_stream_data_bidi_remote;
-    params.initial_max_stream_data_uni = remote->initial_max_stream_data_uni;
-    params.initial_max_data = remote->initial_max_data;
-    params.initial_max_streams_bidi = remote->initial_max_streams_bidi;
-    params.initial_max_streams_uni = remote->initial_max_streams_uni;
-    params.max_idle_timeout = remote->max_idle_timeout;
-    params.max_udp_payload_size = remote->max_udp_payload_size;
-    params.active_connection_id_limit = remote->active_connection_id_limit;
-    params.max_datagram_frame_size = remote->max_datagram_frame_size;
-    params.disable_active_migration = remote->disable_active_migration;
-    // The decoder wants them; 0-RTT doesn't use them.
-    params.original_dcid.datalen = 1;
-    params.initial_scid.datalen = 1;
-    ngtcp2_ssize rv = ngtcp2_encode_transport_params(destination, capacity,
-                                                     NGTCP2_TRANSPORT_PARAMS_TYPE_ENCRYPTED_EXTENSIONS, &params);
-#endif
-    return rv < 0 ? 0 : (size_t)rv;
 }
 
 const char *llq_error_name(int error) { return ngtcp2_strerror(error); }

@@ -114,6 +114,12 @@ static void raise_threshold(llq_frame_guard *guard, uint64_t retire_prior_to) {
         if (guard->spare[i] < retire_prior_to) remove_spare(guard, i);
 }
 
+void llq_guard_know(llq_frame_guard *guard, uint64_t sequence) {
+    if (!is_known(guard, sequence) && guard->spare_count < LLQ_GUARD_SPARES)
+        guard->spare[guard->spare_count++] = sequence;
+    remember(guard, sequence);
+}
+
 /// Reads a NEW_CONNECTION_ID frame after its type; 1 if it was overwritten, -1 if it is malformed.
 static int inspect_new_cid(llq_frame_guard *guard, reader *r, uint8_t *start, int contain) {
     uint64_t sequence, retire_prior_to;

@@ -52,6 +52,10 @@ struct llq_conn {
     bool tickets;
     bool ticket_master_set;
     bool pin_mismatch;
+    bool use_preferred_address;
+    bool forbids_migration;
+    bool key_phase;
+    int client_certificates;
     bool round_trip_known; // ngtcp2 0.12: a first RTT sample was taken
     int verify;
     int tls_error;
@@ -66,6 +70,10 @@ struct llq_conn {
     llq_frame_guard guard;
     llq_path_aliases aliases; // server
     uint64_t packets_authenticated;
+    uint64_t key_updates;
+    uint64_t packets_lost;
+    uint8_t exporter[48]; // the exporter master secret
+    size_t exporter_length;
 };
 
 /// Around every call into ngtcp2: the packet protection callbacks get no connection. One value per thread.

@@ -8,6 +8,11 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
                 const uint8_t *plaintext, size_t plaintextlen, const uint8_t *nonce, size_t noncelen,
                 const uint8_t *aad, size_t aadlen) {
     llq_conn *conn = llq_current();
+    // The key phase bit of a short header.
+    if (conn && aadlen > 0 && !(aad[0] & 0x80) && (aad[0] & 0x04) != (conn->key_phase ? 0x04 : 0)) {
+        conn->key_phase = !conn->key_phase;
+        conn->key_updates++;
+    }
     if (conn && conn->owner.rewrite) {
         // ngtcp2 hands in its own packet buffer.
         conn->owner.rewrite(conn->owner.context, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);

@@ -44,11 +44,9 @@ int llq_accept(llq_initial *initial, const uint8_t *packet, size_t length) {
 }
 
 ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_cid *dcid,
-                                      const llq_cid *scid) {
-    // One reserved version keeps clients honest (RFC 9000 section 15).
-    uint32_t versions[] = {0x1a2a3a4au, NGTCP2_PROTO_VER_V1};
+                                      const llq_cid *scid, const uint32_t *versions, size_t count) {
     return ngtcp2_pkt_write_version_negotiation(destination, capacity, random, dcid->data, dcid->length, scid->data,
-                                                scid->length, versions, sizeof versions / sizeof versions[0]);
+                                                scid->length, versions, count);
 }
 
 ssize_t llq_write_retry(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,

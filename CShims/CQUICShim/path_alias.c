@@ -20,6 +20,10 @@ static bool same_address(const llq_address *a, const llq_address *b) {
            a->is_ipv6 == b->is_ipv6;
 }
 
+static bool same_host(const llq_address *a, const llq_address *b) {
+    return a->high == b->high && a->low == b->low && a->scope == b->scope && a->is_ipv6 == b->is_ipv6;
+}
+
 static bool same_path(const llq_path *a, const llq_path *b) {
     return same_address(&a->local, &b->local) && same_address(&a->remote, &b->remote);
 }
@@ -32,15 +36,19 @@ void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, uint64_t i
     aliases->initial_rtt = initial_rtt;
 }
 
-static bool is_port_taken(const llq_path_aliases *aliases, uint16_t port) {
-    for (size_t i = 0; i < aliases->count; i++)
+static bool is_port_taken(const llq_path_aliases *aliases, const llq_address *local, uint16_t port) {
+    for (size_t i = 0; i < aliases->count; i++) {
+        if (!same_host(&aliases->known[i].path.local, local)) continue;
         if (aliases->known[i].port == port || aliases->known[i].path.local.port == port) return true;
+    }
     return false;
 }
 
-static uint16_t free_port(llq_path_aliases *aliases) {
+static uint16_t choose_port(llq_path_aliases *aliases, const llq_address *local) {
+    // An address of ours that is new here, the preferred one, is a new local address anyway; ngtcp2 must know it.
+    if (!is_port_taken(aliases, local, local->port)) return local->port;
     do aliases->last_port++;
-    while (aliases->last_port == 0 || is_port_taken(aliases, aliases->last_port));
+    while (aliases->last_port == 0 || is_port_taken(aliases, local, aliases->last_port));
     return aliases->last_port;
 }
 
@@ -66,8 +74,12 @@ bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, uint
         break;
     }
     if (alias->is_new) {
-        alias->shares_id = conn->guard.spare_count == 0;
-        alias->port = alias->shares_id ? current_path(conn).local.port : free_port(aliases);
+        llq_path current = current_path(conn);
+        llq_alias_restore(conn, &current);
+        // A server that forbids moves lets a NAT change the port; to ngtcp2 another local address would be a move.
+        alias->shares_id = same_address(&current.local, &path->local) &&
+                           (conn->guard.spare_count == 0 || conn->forbids_migration);
+        alias->port = alias->shares_id ? current_path(conn).local.port : choose_port(aliases, &path->local);
     }
     path->local.port = alias->port;
     return true;
@@ -122,6 +134,7 @@ void llq_alias_restore(const llq_conn *conn, llq_path *path) {
     if (!conn->is_server) return;
     for (size_t i = 0; i < aliases->count; i++) {
         if (aliases->known[i].port != path->local.port) continue;
+        if (!same_host(&aliases->known[i].path.local, &path->local)) continue;
         if (!same_address(&aliases->known[i].path.remote, &path->remote)) continue;
         path->local = aliases->known[i].path.local;
         return;

@@ -24,7 +24,12 @@ static int on_key_log(gnutls_session_t session, const char *label, const gnutls_
     gnutls_datum_t client, server;
     char line[512];
     size_t used;
-    if (!conn->owner.key_log || strlen(label) > 64 || secret->size > 64) return 0;
+    // Kept for what the application exports when the session is gone.
+    if (strcmp(label, "EXPORTER_SECRET") == 0 && secret->size <= sizeof conn->exporter) {
+        memcpy(conn->exporter, secret->data, secret->size);
+        conn->exporter_length = secret->size;
+    }
+    if (!conn->key_log || strlen(label) > 64 || secret->size > 64) return 0;
     gnutls_session_get_random(session, &client, &server);
     used = (size_t)snprintf(line, sizeof line, "%s ", label);
     for (unsigned i = 0; i < client.size && i < 32; i++) used += (size_t)sprintf(line + used, "%02x", client.data[i]);
@@ -63,8 +68,21 @@ static int public_key_hash(const gnutls_datum_t *der, uint8_t *hash) {
     return rv;
 }
 
+static int verify_client(gnutls_session_t session, llq_conn *conn) {
+    unsigned count = 0, status = 0;
+    gnutls_typed_vdata_st purpose = {.type = GNUTLS_DT_KEY_PURPOSE_OID,
+                                     .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_CLIENT};
+    if (!gnutls_certificate_get_peers(session, &count) || count == 0)
+        return conn->client_certificates == LLQ_CLIENT_CERTIFICATES_REQUIRED ? GNUTLS_E_NO_CERTIFICATE_FOUND : 0;
+    int rv = gnutls_certificate_verify_peers(session, &purpose, 1, &status);
+    conn->verify_status = status;
+    if (rv < 0) return rv;
+    return status == 0 ? 0 : GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
+}
+
 static int on_verify(gnutls_session_t session) {
     llq_conn *conn = conn_of(session);
+    if (conn->is_server) return verify_client(session, conn);
     if (conn->verify == LLQ_VERIFY_NONE) return 0;
     if (conn->verify == LLQ_VERIFY_PIN) {
         unsigned count = 0;
@@ -116,6 +134,12 @@ static int start_client(llq_conn *conn, const llq_tls *tls) {
 static int start_server(llq_conn *conn, const llq_tls *tls) {
     gnutls_session_t session = conn->session;
     conn->tickets = tls->tickets && conn->owner.ticket_master;
+    if (conn->client_certificates != LLQ_CLIENT_CERTIFICATES_NONE) {
+        gnutls_session_set_verify_function(session, on_verify);
+        gnutls_certificate_server_set_request(
+            session, conn->client_certificates == LLQ_CLIENT_CERTIFICATES_REQUIRED ? GNUTLS_CERT_REQUIRE
+                                                                                   : GNUTLS_CERT_REQUEST);
+    }
     if (tls->ticket_lifetime) gnutls_db_set_cache_expiration(session, (int)tls->ticket_lifetime);
     if (tls->anti_replay) {
         gnutls_anti_replay_enable(session, tls->anti_replay);
@@ -154,7 +178,7 @@ int llq_tls_start(llq_conn *conn, const llq_tls *tls) {
     rv = gnutls_alpn_set_protocols(session, names, count,
                                    GNUTLS_ALPN_MANDATORY | (conn->is_server ? GNUTLS_ALPN_SERVER_PRECEDENCE : 0));
     if (rv != 0) return rv;
-    if (tls->key_log) gnutls_session_set_keylog_function(session, on_key_log);
+    gnutls_session_set_keylog_function(session, on_key_log);
     return conn->is_server ? start_server(conn, tls) : start_client(conn, tls);
 }
 
@@ -192,6 +216,15 @@ static int choose_ticket_master(llq_conn *conn) {
     return rv;
 }
 
+/// Server: the certificate for the name that the client asks for.
+static int choose_credentials(llq_conn *conn) {
+    size_t length = 0;
+    if (!conn->owner.credentials) return 0;
+    const uint8_t *name = llq_client_hello_server_name(conn->client_hello, conn->client_hello_length, &length);
+    void *chosen = name ? conn->owner.credentials(conn->owner.context, (const char *)name, length) : NULL;
+    return chosen ? gnutls_credentials_set(conn->session, GNUTLS_CRD_CERTIFICATE, chosen) : 0;
+}
+
 /// Server: holds the first ClientHello back until it is complete. Returns 1 when it can be passed on.
 static int collect_client_hello(llq_conn *conn, const uint8_t *data, size_t length, int *error) {
     *error = 0;
@@ -211,6 +244,7 @@ static int collect_client_hello(llq_conn *conn, const uint8_t *data, size_t leng
     size_t expected = 4 + ((size_t)grown[1] << 16 | (size_t)grown[2] << 8 | grown[3]);
     if (conn->client_hello_length < expected) return 0;
     *error = choose_ticket_master(conn);
+    if (*error == 0) *error = choose_credentials(conn);
     return 1;
 }
 
@@ -296,6 +330,46 @@ const uint8_t *llq_tls_peer_certificate(const llq_conn *conn, size_t index, size
     if (!chain || index >= count) return NULL;
     *length = chain[index].size;
     return chain[index].data;
+}
+
+/// RFC 8446 section 7.1.
+static int expand_label(gnutls_mac_algorithm_t mac, const uint8_t *secret, size_t secret_length, const char *label,
+                        size_t label_length, const uint8_t *context, size_t context_length, uint8_t *destination,
+                        size_t length) {
+    static const char prefix[] = "tls13 ";
+    uint8_t text[4 + 255 + 64];
+    size_t used = 0, full = sizeof prefix - 1 + label_length;
+    if (full > 255 || context_length > 64 || length > 65535) return GNUTLS_E_INVALID_REQUEST;
+    text[used++] = (uint8_t)(length >> 8);
+    text[used++] = (uint8_t)length;
+    text[used++] = (uint8_t)full;
+    memcpy(text + used, prefix, sizeof prefix - 1);
+    memcpy(text + used + sizeof prefix - 1, label, label_length);
+    used += full;
+    text[used++] = (uint8_t)context_length;
+    memcpy(text + used, context, context_length);
+    used += context_length;
+    gnutls_datum_t key = {(unsigned char *)(uintptr_t)secret, (unsigned)secret_length};
+    gnutls_datum_t info = {text, (unsigned)used};
+    return gnutls_hkdf_expand(mac, &key, &info, destination, length);
+}
+
+int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length, const uint8_t *context,
+                   size_t context_length, uint8_t *destination, size_t length) {
+    if (conn->session)
+        return gnutls_prf_rfc5705(conn->session, label_length, label, context_length, (const char *)context, length,
+                                  (char *)destination);
+    size_t size = conn->exporter_length;
+    if (size == 0) return GNUTLS_E_INVALID_REQUEST;
+    gnutls_mac_algorithm_t mac = size == 48 ? GNUTLS_MAC_SHA384 : GNUTLS_MAC_SHA256;
+    gnutls_digest_algorithm_t digest = size == 48 ? GNUTLS_DIG_SHA384 : GNUTLS_DIG_SHA256;
+    uint8_t hash[48], derived[48];
+    int rv = gnutls_hash_fast(digest, "", 0, hash);
+    if (rv == 0) rv = expand_label(mac, conn->exporter, size, label, label_length, hash, size, derived, size);
+    if (rv == 0) rv = gnutls_hash_fast(digest, context, context_length, hash);
+    if (rv == 0) rv = expand_label(mac, derived, size, "exporter", 8, hash, size, destination, length);
+    gnutls_memset(derived, 0, sizeof derived);
+    return rv;
 }
 
 uint8_t *llq_tls_session(const llq_conn *conn, size_t *length) {

@@ -4,7 +4,7 @@ import CQUICShim
 enum ClientShim {
     static func make(
         client: ClientConfiguration, alpn: [UInt8], trust: TLSCredentials, priority: TLSPriority,
-        context: ConnectionContext, path: QUICPath, id: ConnectionID, random: RandomSource, now: QUICInstant
+        context: ConnectionContext, path: QUICPath, id: ConnectionID, destination: ConnectionID, now: QUICInstant
     ) throws(QUICError) -> OpaquePointer {
         var tls = llq_tls()
         tls.credentials = UnsafeMutableRawPointer(trust.pointer)
@@ -21,9 +21,11 @@ enum ClientShim {
         let ticket = client.usableTicket
         let early =
             ticket != nil && client.earlyData && client.applicationProtocols.first == ticket?.applicationProtocol
-        // RFC 9000 section 7.2: at least 8 unpredictable bytes.
-        let destination = random.bytes(18).withUnsafeBytes { ConnectionID($0) }
         var settings = client.transport.shim(now: now)
+        settings.first_version = client.versions.first?.rawValue ?? QUICVersion.v1.rawValue
+        settings.original_version = client.originalVersion?.rawValue ?? 0
+        settings.use_preferred_address = client.usesPreferredAddress ? 1 : 0
+        let versions = client.versions.filter(\.isAvailable).map(\.rawValue)
         let token = client.addressToken ?? []
         var error: Int32 = 0
         let made = client.serverName.withCString { name in
@@ -31,23 +33,27 @@ enum ClientShim {
                 pins.withUnsafeBufferPointer { pins in
                     (ticket?.session ?? []).withUnsafeBufferPointer { session in
                         (early ? ticket?.transportParameters ?? [] : []).withUnsafeBufferPointer { parameters in
-                            token.withUnsafeBufferPointer { token -> OpaquePointer? in
-                                tls.server_name = name
-                                tls.alpn = names.baseAddress
-                                tls.alpn_length = names.count
-                                tls.pins = pins.baseAddress
-                                tls.pin_count = pins.count / 32
-                                tls.session = session.isEmpty ? nil : session.baseAddress
-                                tls.session_length = session.count
-                                tls.early_parameters = parameters.isEmpty ? nil : parameters.baseAddress
-                                tls.early_parameters_length = parameters.count
-                                settings.token = token.isEmpty ? nil : token.baseAddress
-                                settings.token_length = token.count
-                                var owner = context.owner
-                                var dcid = destination.shim
-                                var scid = id.shim
-                                var path = path.shim
-                                return llq_conn_client_new(&owner, &dcid, &scid, &path, &settings, &tls, &error)
+                            token.withUnsafeBufferPointer { token in
+                                versions.withUnsafeBufferPointer { versions -> OpaquePointer? in
+                                    tls.server_name = name
+                                    tls.alpn = names.baseAddress
+                                    tls.alpn_length = names.count
+                                    tls.pins = pins.baseAddress
+                                    tls.pin_count = pins.count / 32
+                                    tls.session = session.isEmpty ? nil : session.baseAddress
+                                    tls.session_length = session.count
+                                    tls.early_parameters = parameters.isEmpty ? nil : parameters.baseAddress
+                                    tls.early_parameters_length = parameters.count
+                                    settings.token = token.isEmpty ? nil : token.baseAddress
+                                    settings.token_length = token.count
+                                    var owner = context.owner
+                                    var dcid = destination.shim
+                                    var scid = id.shim
+                                    var path = path.shim
+                                    settings.versions = versions.baseAddress
+                                    settings.version_count = versions.count
+                                    return llq_conn_client_new(&owner, &dcid, &scid, &path, &settings, &tls, &error)
+                                }
                             }
                         }
                     }
@@ -64,9 +70,29 @@ enum ClientShim {
 }
 
 extension ClientConfiguration {
-    /// The ticket, if it was issued for this server and hasn't expired.
+    /// Throws `invalidConfiguration`.
+    func validate() throws(QUICError) {
+        try transport.validate()
+        try QUICVersion.validate(versions, allowsReservedFirst: true)
+    }
+
+    /// The configuration for another attempt after ``QUICCloseReason/versionNegotiation(offered:)``: it starts with the
+    /// version this client prefers of those the server offers, and sees to it that nobody in between made the two use a
+    /// worse one (RFC 9368). nil: they share none, or this already is such an attempt.
+    public func retry(offered: [QUICVersion]) -> ClientConfiguration? {
+        guard originalVersion == nil, let first = versions.first,
+            let common = versions.first(where: { $0.isAvailable && offered.contains($0) })
+        else { return nil }
+        var next = self
+        next.originalVersion = first
+        next.versions = [common] + versions.filter { $0.isAvailable && $0 != common }
+        return next
+    }
+
+    /// The ticket, if it was issued for this server, in this version, and hasn't expired.
     var usableTicket: SessionTicket? {
-        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > llq_wall_clock()
+        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > llq_wall_clock(),
+            sessionTicket.version == versions.first
         else { return nil }
         return sessionTicket
     }
@@ -87,6 +113,8 @@ extension TransportSettings {
             "stream limits must be at most 2^20")
         try check(
             connectionWindow <= 1 << 40 && streamWindow <= 1 << 40, "windows must be at most 2^40 bytes")
+        try check((1...1024).contains(ackThreshold), "ackThreshold must be from 1 to 1024")
+        try check(packetsPerKey >= 16, "packetsPerKey must be at least 16")
         try check(maxDatagramFrameSize <= 65535, "maxDatagramFrameSize must be at most 65535")
         try check(streamSendBuffer >= 1024, "streamSendBuffer must be at least 1024 bytes")
         try check(maxIdleTimeout.nanoseconds > 0, "maxIdleTimeout must not be zero")
@@ -108,6 +136,8 @@ extension TransportSettings {
         settings.max_udp_payload = maxUDPPayload
         settings.congestion_control = congestionControl == .bbr ? Int32(LLQ_CC_BBR) : Int32(LLQ_CC_CUBIC)
         settings.discover_mtu = discoverPathMTU ? 1 : 0
+        settings.ack_threshold = ackThreshold
+        settings.forbid_migration = allowsActiveMigration ? 0 : 1
         return settings
     }
 }

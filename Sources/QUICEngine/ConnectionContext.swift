@@ -25,7 +25,7 @@ enum EngineNote {
     case localIDRemoved(ConnectionID)
     case peerResetToken([UInt8], active: Bool)
     case statelessReset
-    case versionNegotiation
+    case versionNegotiation([QUICVersion])
     case ticket
     case containedFrame
     case containedMessage
@@ -97,13 +97,17 @@ final class ConnectionContext {
     let staticKey: [UInt8]
     let ticketMasters: TicketMasters?
     let keyLog: ClientConfiguration.KeyLog?
+    /// Server: its certificates, which the TLS session refers to.
+    let certificates: CertificateTable?
+    /// Takes the trace, if one is wanted.
+    let qlog: QLogWriter?
     /// For tests: sees each plaintext before it is protected and may change it.
     let rewrite: ((UnsafeMutableRawBufferPointer, _ header: UnsafeRawBufferPointer) -> Void)?
 
     init(
         storage: EngineStorage, random: RandomSource, layout: ConnectionIDLayout, staticKey: [UInt8],
-        ticketMasters: TicketMasters?,
-        keyLog: ClientConfiguration.KeyLog?,
+        ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?, certificates: CertificateTable?,
+        qlog: QLogWriter?,
         rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
     ) {
         self.storage = storage
@@ -112,6 +116,8 @@ final class ConnectionContext {
         self.staticKey = staticKey
         self.ticketMasters = ticketMasters
         self.keyLog = keyLog
+        self.certificates = certificates
+        self.qlog = qlog
         self.rewrite = rewrite
     }
 
@@ -146,6 +152,21 @@ final class ConnectionContext {
         owner.key_log = { context, line in
             guard let context, let line else { return }
             ConnectionContext.from(context).keyLog?(String(cString: line))
+        }
+        if certificates?.hasNames ?? false {
+            owner.credentials = { context, name, length in
+                guard let context, let name else { return nil }
+                let text = UnsafeRawBufferPointer(start: name, count: length)
+                let chosen = ConnectionContext.from(context).certificates?
+                    .credentials(for: String(decoding: text, as: UTF8.self))
+                return chosen.map { UnsafeMutableRawPointer($0.pointer) }
+            }
+        }
+        if qlog != nil {
+            owner.qlog = { context, data, length, last in
+                guard let context else { return }
+                ConnectionContext.from(context).qlog?(UnsafeRawBufferPointer(start: data, count: length), last != 0)
+            }
         }
         if rewrite != nil {
             owner.rewrite = { context, plaintext, length, header, headerLength in
@@ -215,7 +236,12 @@ final class ConnectionContext {
         case LLQ_EVENT_PEER_CID_ACTIVE: book.notes.append(.peerResetToken(Array(bytes), active: true))
         case LLQ_EVENT_PEER_CID_INACTIVE: book.notes.append(.peerResetToken(Array(bytes), active: false))
         case LLQ_EVENT_STATELESS_RESET: book.notes.append(.statelessReset)
-        case LLQ_EVENT_VERSION_NEGOTIATION: book.notes.append(.versionNegotiation)
+        case LLQ_EVENT_VERSION_NEGOTIATION:
+            // A datagram holds a few hundred; more than anyone speaks is of no use.
+            let versions = (0..<min(bytes.count / 4, 64)).map {
+                QUICVersion(rawValue: bytes.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self))
+            }
+            book.notes.append(.versionNegotiation(versions))
         case LLQ_EVENT_TICKET: book.notes.append(.ticket)
         case LLQ_EVENT_CONTAINED_FRAME: book.notes.append(.containedFrame)
         case LLQ_EVENT_CONTAINED_MESSAGE: book.notes.append(.containedMessage)

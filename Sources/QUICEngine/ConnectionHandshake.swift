@@ -61,7 +61,7 @@ extension QUICEngineConnection {
                 buffer.withMemoryRebound(to: CChar.self, capacity: capacity) {
                     llq_tls_cipher_suite(shim, $0, capacity)
                 }
-            } ?? "")
+            } ?? "", version: QUICVersion(rawValue: llq_conn_version(shim)))
     }
 
     private static func text(_ fill: (UnsafeMutablePointer<UInt8>, Int) -> Int) -> String? {
@@ -135,7 +135,7 @@ extension QUICEngineConnection {
         default:
             let close = llq_conn_close_for_error(shim, result)
             if Int(close.kind) == Int(LLQ_CLOSE_SILENT) {
-                end(.versionNegotiation)
+                end(.versionNegotiation(offered: offeredVersions))
                 endpoint.retire(self, packet: nil)
             } else {
                 end(localFailure(shim, code: close.code, result: result))
@@ -211,7 +211,15 @@ extension QUICEngineConnection {
         }
         let status = llq_tls_verify_status(shim)
         if status != 0 {
-            return .handshakeFailed(CertificateProblem.error(status: status, serverName: client?.serverName ?? ""))
+            return .handshakeFailed(
+                CertificateProblem.error(
+                    status: status, of: isServer ? "client" : "server", name: client?.serverName ?? ""))
+        }
+        if isServer, CertificateProblem.isMissing(tlsError) {
+            return .handshakeFailed(
+                QUICError(
+                    .certificateRejected, "The client showed no certificate",
+                    advice: "Give the client an identity from an authority that this server trusts."))
         }
         return .handshakeFailed(
             QUICError(

@@ -43,8 +43,8 @@ struct ConnectionID: Hashable, Sendable {
     }
 }
 
-/// The layout of our connection IDs: the worker's byte, the server's name, then random bytes. Worker and server are in
-/// the clear, so that a kernel filter or a load balancer can steer without a key.
+/// The layout of our connection IDs: the worker's byte, the server's name, then random bytes, all in the clear, so that a
+/// kernel filter or a load balancer can steer without a key; or that of ``QUICLoadBalancing``.
 struct ConnectionIDLayout {
     /// Random bytes: with them a peer can't guess another connection's ID.
     static let randomLength = 9
@@ -53,13 +53,60 @@ struct ConnectionIDLayout {
     let workerID: UInt8
     let serverID: [UInt8]
 
-    var length: Int { 1 + serverID.count + Self.randomLength }
+    let balancing: QUICLoadBalancing?
+    private let cipher: AESBlock?
+
+    var length: Int {
+        if let balancing {
+            return 1 + serverID.count + balancing.nonceLength + QUICLoadBalancing.trailerLength
+        }
+        return 1 + serverID.count + Self.randomLength
+    }
+
+    /// Throws `invalidConfiguration`.
+    init(_ configuration: EndpointConfiguration) throws(QUICError) {
+        workerID = configuration.workerID
+        serverID = configuration.serverID
+        balancing = configuration.loadBalancing
+        let available =
+            balancing.map { Int(LLQ_MAX_CID_LENGTH) - 1 - QUICLoadBalancing.trailerLength - $0.nonceLength }
+            ?? Self.maxServerIDLength
+        guard serverID.count <= available, balancing == nil || !serverID.isEmpty else {
+            throw QUICError(
+                .invalidConfiguration, "A server ID of \(serverID.count) bytes doesn't fit",
+                advice: "Use \(balancing == nil ? "at most" : "from 1 to") \(available) bytes.")
+        }
+        if let key = balancing?.key {
+            guard let cipher = AESBlock(key: key) else {
+                throw QUICError(
+                    .internalError, "The TLS library has no AES-128", advice: "Check the installed GnuTLS.")
+            }
+            self.cipher = cipher
+        } else {
+            cipher = nil
+        }
+    }
 
     func fill(_ target: UnsafeMutableRawBufferPointer, random: RandomSource) {
         precondition(target.count == length)
+        if let balancing {
+            fill(target, random: random, balancing)
+            return
+        }
         target[0] = workerID
         for (index, byte) in serverID.enumerated() { target[1 + index] = byte }
         random.fill(UnsafeMutableRawBufferPointer(rebasing: target[(1 + serverID.count)...]))
+    }
+
+    private func fill(
+        _ target: UnsafeMutableRawBufferPointer, random: RandomSource, _ balancing: QUICLoadBalancing
+    ) {
+        var text = serverID + random.bytes(balancing.nonceLength)
+        let isEncrypted = cipher?.encryptID(&text) ?? true
+        assert(isEncrypted, "AES can't fail once there is a key")
+        target[0] = balancing.firstOctet(serverIDLength: serverID.count)
+        target[target.count - 1] = workerID
+        UnsafeMutableRawBufferPointer(rebasing: target[1..<1 + text.count]).copyBytes(from: text)
     }
 
     func make(random: RandomSource) -> ConnectionID {
@@ -68,12 +115,6 @@ struct ConnectionIDLayout {
             return ConnectionID(UnsafeRawBufferPointer(buffer))
         }
     }
-}
-
-/// What a filter before the engine may know of the connection IDs that its servers choose.
-public enum ConnectionIDSteering {
-    /// Where the worker's byte is, counted from the connection ID's start.
-    public static let workerOffset = 0
 }
 
 /// The endpoint's random source, shared by its connections.

@@ -37,7 +37,7 @@ extension QUICEngineConnection {
         case .datagramAcknowledged(let id): emit(.datagramAcknowledged(id: id))
         case .datagramLost(let id): emit(.datagramLost(id: id))
         case .addressToken(let token): emit(.addressToken(token))
-        case .path(let path, let valid): emit(valid ? .pathValidated(path) : .pathFailed(path))
+        case .path(let path, let valid): pathAnswered(path, valid: valid)
         case .localIDAdded(let id):
             localIDs.insert(id)
             endpoint.addRoute(id, to: self)
@@ -47,7 +47,7 @@ extension QUICEngineConnection {
         case .peerResetToken(let token, let active):
             if active { learn(resetToken: token) } else { forget(resetToken: token) }
         case .statelessReset: gotStatelessReset = true
-        case .versionNegotiation: break
+        case .versionNegotiation(let versions): offeredVersions = versions
         case .containedFrame: endpoint.counters.containedFrames += 1
         case .containedMessage: endpoint.counters.containedHandshakeMessages += 1
         }
@@ -196,7 +196,8 @@ extension QUICEngineConnection {
             session: Array(UnsafeBufferPointer(start: data, count: length)),
             transportParameters: Array(parameters.prefix(used)),
             serverName: client?.serverName ?? "", applicationProtocol: handshake.applicationProtocol ?? "",
-            expiresAt: llq_wall_clock() + UInt64(llq_tls_ticket_lifetime(shim)))
+            expiresAt: llq_wall_clock() + UInt64(llq_tls_ticket_lifetime(shim)),
+            version: QUICVersion(rawValue: llq_conn_version(shim)))
         emit(.sessionTicket(ticket))
     }
 }

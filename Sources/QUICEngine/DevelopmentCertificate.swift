@@ -112,7 +112,10 @@ private final class CertificateBuilder {
         try check(
             gnutls_x509_crt_set_key_usage(
                 certificate, UInt32(GNUTLS_KEY_DIGITAL_SIGNATURE) | UInt32(GNUTLS_KEY_KEY_CERT_SIGN)))
-        try check(gnutls_x509_crt_set_key_purpose_oid(certificate, "1.3.6.1.5.5.7.3.1", 0))
+        // For servers and for clients.
+        for purpose in ["1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"] {
+            try check(gnutls_x509_crt_set_key_purpose_oid(certificate, purpose, 0))
+        }
         var keyID = [UInt8](repeating: 0, count: 32)
         var length = keyID.count
         try check(gnutls_x509_crt_get_key_id(certificate, UInt32(GNUTLS_KEYID_USE_SHA256.rawValue), &keyID, &length))

@@ -5,16 +5,23 @@ public struct EndpointConfiguration: Sendable {
     /// A key of 32 bytes, secret and the same for all loops and restarts of a server, from which stateless reset
     /// tokens and address tokens derive. nil: drawn at random.
     public var staticKey: [UInt8]?
-    /// Bytes that name the server, put into every connection ID in the clear for a load balancer; at most 8.
+    /// Bytes that name the server, put into every connection ID for a load balancer: in the clear and at most 8, unless
+    /// `loadBalancing` says otherwise.
     public var serverID: [UInt8] = []
-    /// The event loop's number, a plain byte of every connection ID, by which a kernel filter can steer datagrams.
+    /// The event loop's number, a plain byte of every connection ID at `workerIDOffset`, by which a kernel filter can
+    /// steer datagrams.
     public var workerID: UInt8 = 0
+    /// Connection IDs after the QUIC-LB draft; nil: the worker's byte, the server's name, random bytes.
+    public var loadBalancing: QUICLoadBalancing?
     /// Connections at a time.
     public var maxConnections = 100_000
     /// Stateless resets sent a second at most.
     public var statelessResetsPerSecond = 100
     /// Version negotiation packets and refusals of new connections sent a second at most.
     public var refusalsPerSecond = 100
+
+    /// Where in a connection ID the worker's byte is: first, or last with `loadBalancing`.
+    public var workerIDOffset: Int { loadBalancing.map { 1 + serverID.count + $0.nonceLength } ?? 0 }
 
     /// An endpoint that only connects, until `server` is set.
     public init() {}
@@ -26,15 +33,32 @@ public struct ServerConfiguration: Sendable {
     public var tls: TLSServerContext
     /// What connections offer.
     public var transport = TransportSettings()
-    /// Half-open handshakes from which on a client must show by a Retry that it owns its address.
-    public var retryThreshold = 64
+    /// Half-open handshakes from which on a client must show by a Retry that it owns its address (RFC 9000 section 8.1).
+    /// 0: always; nil: never, not even one of an address with many half-open handshakes.
+    public var retryThreshold: Int? = 64
     /// Half-open handshakes at a time; more are refused with CONNECTION_REFUSED.
     public var maxHandshakes = 1024
     /// Half-open handshakes at a time from one IPv4 address or IPv6 /64 that hasn't shown that it owns the address;
-    /// more must.
+    /// more must, unless `retryThreshold` is nil.
     public var maxHandshakesPerAddress = 32
     /// How long a token from NEW_TOKEN spares a client the address check.
     public var addressTokenLifetime = QUICDuration.seconds(7 * 24 * 3600)
+
+    /// Decides about a datagram from a path that its connection doesn't know yet: true lets it be read, and the connection
+    /// may move there once the path is validated; false drops it, and the next one from there is
+    /// asked about again. Called in the endpoint's thread, before anything of the datagram is authenticated. nil: all paths are good.
+    public typealias PathPolicy = @Sendable (_ new: QUICPath, _ current: QUICPath) -> Bool
+
+    /// The versions spoken, the preferred first: clients that know of a better one than they began with are moved there
+    /// (RFC 9368), others get a Version Negotiation packet.
+    public var versions: [QUICVersion] = [.v1]
+    /// Other addresses of this server that clients shall move to after the handshake (RFC 9000 section 9.6), for instance
+    /// from an anycast address to a host's own. The server's socket must receive what is sent to them.
+    public var preferredAddresses: [QUICSocketAddress] = []
+    /// Which unknown paths datagrams are taken from.
+    public var pathPolicy: PathPolicy?
+    /// Traces of connections, for debugging.
+    public var qlog: QLog?
 
     /// Serves with this certificate and these protocols.
     public init(tls: TLSServerContext) { self.tls = tls }
@@ -61,6 +85,18 @@ public struct ClientConfiguration: Sendable {
     public var earlyData = true
     /// Receives the connection's secrets for debugging; nil: nobody does.
     public var keyLog: KeyLog?
+    /// The versions to try, the one to begin with first.
+    public var versions: [QUICVersion] = [.v1]
+    /// The version an earlier attempt began with; see ``retry(offered:)``.
+    var originalVersion: QUICVersion?
+    /// Certificate and key for servers that ask for one; nil: none is shown.
+    public var identity: TLSClientIdentity?
+    /// The cipher suites offered, the preferred first.
+    public var cipherSuites = TLSCipherSuite.standard
+    /// Whether to move to the address the server prefers, of the family in use, once the handshake is confirmed.
+    public var usesPreferredAddress = true
+    /// Traces of connections, for debugging.
+    public var qlog: QLog?
 
     /// Connects to a server by name.
     public init(
@@ -103,6 +139,8 @@ public struct EndpointCounters: Sendable, Hashable {
     public var earlyDataRejected: UInt64 = 0
     /// DATAGRAM frames received and dropped because the application took none.
     public var datagramFramesDropped: UInt64 = 0
+    /// Datagrams from paths that the policy refused.
+    public var datagramsFromRefusedPaths: UInt64 = 0
     /// Datagrams dropped unsent because their deadlines had passed.
     public var datagramFramesExpired: UInt64 = 0
     /// Frames and messages withheld from the C library because it would have aborted on them.

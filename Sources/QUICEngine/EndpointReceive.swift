@@ -96,21 +96,30 @@ extension QUICEndpoint {
         case Int(LLQ_PACKET_SHORT): receiveUnknownShort(datagram, path: path, ecn: ecn, id: id, now: now)
         case Int(LLQ_PACKET_UNSUPPORTED_VERSION):
             answerUnsupportedVersion(header, size: datagram.count, path: path, now: now)
-        default: receiveUnknownLong(datagram, path: path, ecn: ecn, now: now)
+        default:
+            // ngtcp2 knows versions that aren't spoken here, drafts among them.
+            if let server = configuration.server, header.version != 0,
+                !server.versions.contains(where: { $0.rawValue == header.version })
+            {
+                return answerUnsupportedVersion(header, size: datagram.count, path: path, now: now)
+            }
+            receiveUnknownLong(datagram, path: path, ecn: ecn, now: now)
         }
     }
 
     private func answerUnsupportedVersion(_ header: llq_header, size: Int, path: QUICPath, now: QUICInstant) {
         // Never more than what came in (RFC 9000 section 6.1), and only as a server.
-        guard configuration.server != nil, size >= 1200, refusalLimit.allows(now: now) else {
+        guard let server = configuration.server, size >= 1200, refusalLimit.allows(now: now) else {
             counters.garbageDatagrams += 1
             return
         }
         var packet = [UInt8](repeating: 0, count: 256)
         var destination = header.scid
         var source = header.dcid
+        // One reserved version keeps clients honest (RFC 9000 section 15).
+        let versions = [0x1a2a_3a4a] + server.versions.map(\.rawValue)
         let length = llq_write_version_negotiation(
-            &packet, packet.count, random.bytes(1)[0], &destination, &source)
+            &packet, packet.count, random.bytes(1)[0], &destination, &source, versions, versions.count)
         guard length > 0 else { return }
         counters.versionNegotiationsSent += 1
         sendLoose(Array(packet.prefix(length)), path: path)
@@ -197,7 +206,8 @@ extension QUICEndpoint {
     }
 
     private func mustRetry(_ server: ServerConfiguration, path: QUICPath) -> Bool {
-        handshakesInProgress >= server.retryThreshold
+        guard let threshold = server.retryThreshold else { return false }
+        return handshakesInProgress >= threshold
             || handshakesByAddress[path.remote.hostKey, default: 0] >= server.maxHandshakesPerAddress
     }
 
@@ -233,25 +243,34 @@ extension QUICEndpoint {
         _ initial: llq_initial, address: AddressProof, server: ServerConfiguration, path: QUICPath, now: QUICInstant
     ) -> QUICEngineConnection? {
         let id = layout.make(random: random)
-        let credentials = server.tls.current
-        let context = makeContext(ticketMasters: ticketMasters, keyLog: server.tls.keyLog)
+        let certificates = server.tls.current
+        let first = ConnectionID(initial.dcid)
+        var original = first
+        if case .retry(let beforeRetry) = address { original = beforeRetry }
+        let qlog = server.qlog?(QLogSubject(originalDestinationID: original.bytes, isServer: true))
+        let context = makeContext(
+            ticketMasters: ticketMasters, keyLog: server.tls.keyLog, certificates: certificates, qlog: qlog)
+        let preferred = server.preferredAddresses.isEmpty ? nil : layout.make(random: random)
         guard
             let shim = makeServerShim(
-                initial, id: id, address: address, server: server, credentials: credentials, context: context,
-                path: path, now: now)
+                initial, id: id, preferred: preferred, address: address, server: server,
+                credentials: certificates.standard, context: context, path: path, now: now)
         else {
             counters.connectionsRefused += 1
             return nil
         }
-        var objects: [AnyObject] = [credentials, priority]
+        var objects: [AnyObject] = [certificates, server.tls]
         if let antiReplay { objects.append(antiReplay) }
         let connection = add(
-            client: nil, settings: server.transport, context: context, tlsObjects: objects, path: path, now: now)
+            client: nil, settings: server.transport, context: context, tlsObjects: objects, original: original,
+            path: path, now: now)
         connection.shim = shim
-        connection.localIDs = [id]
-        routes[id] = .connection(connection)
+        for id in [id, preferred] {
+            guard let id else { continue }
+            connection.localIDs.insert(id)
+            routes[id] = .connection(connection)
+        }
         // The client uses its own choice until it has read ours.
-        let first = ConnectionID(initial.dcid)
         connection.originalID = first
         routes[first] = .connection(connection)
         connection.countsAsHandshake = true
@@ -264,7 +283,8 @@ extension QUICEndpoint {
     }
 
     private func makeServerShim(
-        _ initial: llq_initial, id: ConnectionID, address: AddressProof, server: ServerConfiguration,
+        _ initial: llq_initial, id: ConnectionID, preferred: ConnectionID?, address: AddressProof,
+        server: ServerConfiguration,
         credentials: TLSCredentials, context: ConnectionContext, path: QUICPath, now: QUICInstant
     ) -> OpaquePointer? {
         var owner = context.owner
@@ -290,21 +310,76 @@ extension QUICEndpoint {
         guard llq_stateless_reset_token(&token, staticKey, staticKey.count, &ownID) == 0 else { return nil }
         var tls = llq_tls()
         tls.credentials = UnsafeMutableRawPointer(credentials.pointer)
-        tls.priority = UnsafeMutableRawPointer(priority.pointer)
+        tls.priority = UnsafeMutableRawPointer(server.tls.priority.pointer)
         tls.anti_replay = antiReplay.map { UnsafeMutableRawPointer($0.pointer) }
         tls.tickets = ticketMasters == nil ? 0 : 1
         tls.ticket_lifetime = UInt32(TicketKeyRing.ticketLifetime)
         tls.key_log = server.tls.keyLog == nil ? 0 : 1
+        tls.client_certificates = server.tls.clientAuthentication.shim
+        var preferredAddress = llq_preferred_address()
+        if let preferred, !fill(&preferredAddress, server.preferredAddresses, id: preferred) { return nil }
+        let versions = server.versions.map(\.rawValue)
         var path = path.shim
         var error: Int32 = 0
         return alpn.withUnsafeBufferPointer { names in
             tls.alpn = names.baseAddress
             tls.alpn_length = names.count
             return withUnsafePointer(to: &retryID) { retryID in
-                llq_conn_server_new(
-                    &owner, &clientID, &ownID, &original, isRetry ? retryID : nil, isRetry ? 1 : 0, initial.version,
-                    &path, token, &settings, &tls, &error)
+                versions.withUnsafeBufferPointer { versions in
+                    withUnsafePointer(to: &preferredAddress) { preferredAddress in
+                        settings.versions = versions.baseAddress
+                        settings.version_count = versions.count
+                        settings.preferred_address = preferred == nil ? nil : preferredAddress
+                        return llq_conn_server_new(
+                            &owner, &clientID, &ownID, &original, isRetry ? retryID : nil, isRetry ? 1 : 0,
+                            initial.version, &path, token, &settings, &tls, &error)
+                    }
+                }
             }
+        }
+    }
+
+    private func fill(
+        _ target: inout llq_preferred_address, _ addresses: [QUICSocketAddress], id: ConnectionID
+    ) -> Bool {
+        for address in addresses {
+            if address.isIPv6 {
+                target.ipv6 = address.shim
+                target.has_ipv6 = 1
+            } else {
+                target.ipv4 = address.shim
+                target.has_ipv4 = 1
+            }
+        }
+        target.cid = id.shim
+        var token = [UInt8](repeating: 0, count: Int(LLQ_RESET_TOKEN_LENGTH))
+        var cid = id.shim
+        guard llq_stateless_reset_token(&token, staticKey, staticKey.count, &cid) == 0 else { return false }
+        withUnsafeMutableBytes(of: &target.reset_token) { $0.copyBytes(from: token) }
+        return true
+    }
+}
+
+extension ServerConfiguration {
+    /// Throws `invalidConfiguration`.
+    func validate() throws(QUICError) {
+        try transport.validate()
+        try QUICVersion.validate(versions, allowsReservedFirst: false)
+        let families = preferredAddresses.map(\.isIPv6)
+        guard Set(families).count == families.count, preferredAddresses.allSatisfy({ $0.port != 0 }) else {
+            throw QUICError(
+                .invalidConfiguration, "A server prefers at most one address of each family, with a port",
+                advice: "Name one IPv4 and one IPv6 address at most.")
+        }
+    }
+}
+
+extension TLSClientAuthentication {
+    fileprivate var shim: Int32 {
+        switch self {
+        case .none: Int32(LLQ_CLIENT_CERTIFICATES_NONE)
+        case .requested: Int32(LLQ_CLIENT_CERTIFICATES_REQUESTED)
+        case .required: Int32(LLQ_CLIENT_CERTIFICATES_REQUIRED)
         }
     }
 }

@@ -68,8 +68,9 @@ public enum QUICCloseReason: Sendable, Hashable {
     case localTransport(code: UInt64, reason: String)
     /// The peer has lost the connection's state and said so.
     case statelessReset
-    /// The server speaks no QUIC version that we do.
-    case versionNegotiation
+    /// Client: the server speaks none of the versions this attempt could use, but these. Another attempt with one of
+    /// them, if there is one in common, is the caller's business: see ``ClientConfiguration/retry(offered:)``.
+    case versionNegotiation(offered: [QUICVersion])
     /// The endpoint gave the connection up without a word to the peer.
     case abandoned
 }
@@ -89,10 +90,12 @@ public struct HandshakeInfo: Sendable, Hashable {
     public var resumed: Bool
     /// What became of 0-RTT data.
     public var earlyData: EarlyData
-    /// The peer's certificates in DER, leaf first; empty on a server and after a resumption.
+    /// The peer's certificates in DER, leaf first; empty after a resumption, and on a server whose client showed none.
     public var peerCertificates: [[UInt8]]
     /// The cipher suite's name, for logs.
     public var cipherSuite: String
+    /// The version spoken.
+    public var version: QUICVersion
 }
 
 /// Numbers about one connection. Bytes and packets are counted by the engine itself.
@@ -118,6 +121,11 @@ public struct ConnectionStatistics: Sendable, Hashable {
     /// Packets received under keys that only the peer has: they show that the peer lives. Initial packets don't count,
     /// because anyone who sees the handshake can make them; copies of a packet do.
     public var packetsReceived: UInt64 = 0
+    /// Packets declared lost so far; nil unless a qlog trace is written, because ngtcp2 tells of losses nowhere else. It
+    /// tells of no bytes.
+    public var packetsLost: UInt64?
+    /// Times that our sending keys were updated, on request of either side.
+    public var keyUpdates: UInt64 = 0
     /// Stream bytes buffered to be sent or acknowledged, over all streams.
     public var sendBufferBytes = 0
     /// Where packets go now.

@@ -29,7 +29,6 @@ public final class QUICEndpoint: CustomReflectable {
     let ticketMasters: TicketMasters?
     let antiReplay: AntiReplay?
     let alpn: [UInt8]
-    let priority: TLSPriority
 
     var routes: [ConnectionID: Route] = [:]
     var resetTokenOwners: [[UInt8]: QUICEngineConnection] = [:]
@@ -51,7 +50,12 @@ public final class QUICEndpoint: CustomReflectable {
     private var nextHandle: UInt64 = 1
     private var sendQueue = FIFO<QUICEngineConnection>()
     private var events = FIFO<(QUICEngineConnection, QueuedEvent)>()
-    private var trustCache: [TLSClientVerification: TLSCredentials] = [:]
+    private var clientCredentials: [ClientCredentials: TLSCredentials] = [:]
+
+    private struct ClientCredentials: Hashable {
+        var verification: TLSClientVerification
+        var identity: TLSClientIdentity?
+    }
 
     static let maxLoosePackets = 256
     /// See `endForStreamRecords`. A test lowers it.
@@ -61,11 +65,6 @@ public final class QUICEndpoint: CustomReflectable {
     /// - Parameter random: cryptographically secure except in tests; the only randomness in what the engine itself
     ///   decides. TLS keys come from the TLS library's own source.
     public init(configuration: EndpointConfiguration, random: any RandomNumberGenerator) throws(QUICError) {
-        guard configuration.serverID.count <= ConnectionIDLayout.maxServerIDLength else {
-            throw QUICError(
-                .invalidConfiguration, "A server ID of \(configuration.serverID.count) bytes is too long",
-                advice: "Use at most \(ConnectionIDLayout.maxServerIDLength) bytes.")
-        }
         if let key = configuration.staticKey, key.count != 32 {
             throw QUICError(
                 .invalidConfiguration, "The static key has \(key.count) bytes instead of 32",
@@ -73,13 +72,12 @@ public final class QUICEndpoint: CustomReflectable {
         }
         self.configuration = configuration
         self.random = RandomSource(random)
-        layout = ConnectionIDLayout(workerID: configuration.workerID, serverID: configuration.serverID)
+        layout = try ConnectionIDLayout(configuration)
         staticKey = configuration.staticKey ?? self.random.bytes(32)
         resetLimit = RateLimit(perSecond: configuration.statelessResetsPerSecond)
         refusalLimit = RateLimit(perSecond: configuration.refusalsPerSecond)
-        priority = try TLSPriority.shared()
         if let server = configuration.server {
-            try server.transport.validate()
+            try server.validate()
             ticketMasters = server.tls.ticketKeys.map { TicketMasters(ring: $0, settings: server.transport) }
             if ticketMasters != nil, let store = server.tls.replayStore {
                 antiReplay = try AntiReplay(store: store)
@@ -174,23 +172,27 @@ public final class QUICEndpoint: CustomReflectable {
         to remote: QUICSocketAddress, from local: QUICSocketAddress, configuration client: ClientConfiguration,
         now: QUICInstant
     ) throws(QUICError) -> QUICEngineConnection {
-        try client.transport.validate()
+        try client.validate()
         guard connections.count < configuration.maxConnections else {
             throw QUICError(
                 .connectionLimit, "The endpoint has \(connections.count) connections, its limit",
                 advice: "Close some, or raise maxConnections.")
         }
         let names = try ALPN.encode(client.applicationProtocols)
-        let trust = try trust(for: client.verification)
+        let trust = try credentials(for: client)
+        let priority = try TLSPriority.shared(client.cipherSuites)
         let path = QUICPath(local: local, remote: remote)
         let id = layout.make(random: random)
-        let context = makeContext(ticketMasters: nil, keyLog: client.keyLog)
+        // RFC 9000 section 7.2: at least 8 unpredictable bytes.
+        let original = random.bytes(18).withUnsafeBytes { ConnectionID($0) }
+        let qlog = client.qlog?(QLogSubject(originalDestinationID: original.bytes, isServer: false))
+        let context = makeContext(ticketMasters: nil, keyLog: client.keyLog, certificates: nil, qlog: qlog)
         let shim = try ClientShim.make(
             client: client, alpn: names, trust: trust, priority: priority, context: context, path: path, id: id,
-            random: random, now: now)
+            destination: original, now: now)
         let connection = add(
-            client: client, settings: client.transport, context: context, tlsObjects: [trust, priority], path: path,
-            now: now)
+            client: client, settings: client.transport, context: context, tlsObjects: [trust, priority],
+            original: original, path: path, now: now)
         connection.shim = shim
         connection.localIDs = [id]
         routes[id] = .connection(connection)
@@ -201,31 +203,34 @@ public final class QUICEndpoint: CustomReflectable {
         return connection
     }
 
-    private func trust(for verification: TLSClientVerification) throws(QUICError) -> TLSCredentials {
-        if let known = trustCache[verification] { return known }
-        let loaded = try TLSCredentials.client(verification)
+    private func credentials(for client: ClientConfiguration) throws(QUICError) -> TLSCredentials {
+        let key = ClientCredentials(verification: client.verification, identity: client.identity)
+        if let known = clientCredentials[key] { return known }
+        let loaded = try TLSCredentials.client(client.verification, identity: client.identity)
         // A client speaks to few servers; a program that invents authorities all the time gets no cache.
-        if trustCache.count >= 16 { trustCache.removeAll() }
-        trustCache[verification] = loaded
+        if clientCredentials.count >= 16 { clientCredentials.removeAll() }
+        clientCredentials[key] = loaded
         return loaded
     }
 
     // MARK: for the connections
 
-    func makeContext(ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?) -> ConnectionContext {
+    func makeContext(
+        ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?, certificates: CertificateTable?,
+        qlog: QLogWriter?
+    ) -> ConnectionContext {
         ConnectionContext(
             storage: storage, random: random, layout: layout, staticKey: staticKey, ticketMasters: ticketMasters,
-            keyLog: keyLog,
-            rewrite: rewrite)
+            keyLog: keyLog, certificates: certificates, qlog: qlog, rewrite: rewrite)
     }
 
     func add(
         client: ClientConfiguration?, settings: TransportSettings, context: ConnectionContext, tlsObjects: [AnyObject],
-        path: QUICPath, now: QUICInstant
+        original: ConnectionID, path: QUICPath, now: QUICInstant
     ) -> QUICEngineConnection {
         let connection = QUICEngineConnection(
             handle: ConnectionHandle(rawValue: nextHandle), endpoint: self, client: client, settings: settings,
-            context: context, tlsObjects: tlsObjects, path: path, now: now)
+            context: context, tlsObjects: tlsObjects, original: original, path: path, now: now)
         nextHandle += 1
         connections[connection.handle.rawValue] = connection
         return connection

@@ -24,6 +24,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// Keeps alive what the TLS session points to.
     let tlsObjects: [AnyObject]
     let createdAt: QUICInstant
+    private let original: ConnectionID
     let client: ClientConfiguration?
     /// The C connection; nil once closed.
     var shim: OpaquePointer?
@@ -55,6 +56,14 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var originalID: ConnectionID?
     var resetTokens: Set<[UInt8]> = []
     var lastPath: QUICPath
+    /// Server: paths that the policy let in, the latest last.
+    var knownPaths: [QUICPath] = []
+    /// Client: the local address that was last known to reach the server.
+    var provenLocal: QUICSocketAddress
+    /// Client: what the server said it speaks, when it refused what we do.
+    var offeredVersions: [QUICVersion] = []
+    /// `packetsSent` when the key was updated last.
+    private var packetsAtKeyUpdate: UInt64 = 0
     var gotStatelessReset = false
     var ticketsReported = 0
     /// Server: counted among the endpoint's handshakes in progress.
@@ -81,7 +90,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     init(
         handle: ConnectionHandle, endpoint: QUICEndpoint, client: ClientConfiguration?, settings: TransportSettings,
-        context: ConnectionContext, tlsObjects: [AnyObject], path: QUICPath, now: QUICInstant
+        context: ConnectionContext, tlsObjects: [AnyObject], original: ConnectionID, path: QUICPath, now: QUICInstant
     ) {
         self.handle = handle
         self.endpoint = endpoint
@@ -89,8 +98,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         self.settings = settings
         self.context = context
         self.tlsObjects = tlsObjects
+        self.original = original
         self.isServer = client == nil
         self.lastPath = path
+        self.provenLocal = path.local
         self.createdAt = now
         self.now = now
         super.init()
@@ -103,38 +114,17 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// Whether it is closing or closed: every call that needs it alive throws `closed`.
     public var isClosed: Bool { closeReason != nil }
 
+    /// The connection ID that the client chose first: both sides, their logs and qlog know the connection by it.
+    public var originalDestinationID: [UInt8] { original.bytes }
+    /// The same in hexadecimal digits.
+    public var originalDestinationIDText: String { original.bytes.hexadecimal }
+
     public var description: String { "\(isServer ? "server" : "client") \(handle)" }
     /// Nothing: a connection refers to its whole endpoint.
     public var customMirror: Mirror { Mirror(self, children: [:]) }
 
     /// Where packets go now.
     public var path: QUICPath { lastPath }
-
-    /// Client: moves to another local address. `pathValidated` and `pathChanged`, or `pathFailed`, follow. Throws
-    /// `migrationNotPossible`, `closed`.
-    public func migrate(to local: QUICSocketAddress, now: QUICInstant) throws(QUICError) {
-        let shim = try alive()
-        advance(to: now)
-        guard !isServer else {
-            throw QUICError(
-                .migrationNotPossible, "Only a client can move", advice: "Let the client call migrate.")
-        }
-        guard handshake != nil, llq_conn_peer_forbids_migration(shim) == 0 else {
-            throw QUICError(
-                .migrationNotPossible,
-                handshake == nil ? "The handshake isn't complete" : "The server forbids active migration",
-                advice: "Close and connect again from the new address.")
-        }
-        var path = QUICPath(local: local, remote: lastPath.remote).shim
-        let result = llq_conn_migrate(shim, &path, self.now.nanoseconds)
-        guard result == 0 else {
-            throw QUICError(
-                .migrationNotPossible, "The connection can't move now", cause: errorName(result),
-                advice: "Try again after handshakeConfirmed, or when the server has sent connection IDs; else connect "
-                    + "again from the new address.")
-        }
-        afterInput()
-    }
 
     /// Closes with an application code. What was written goes out first as far as peer and network allow within two
     /// probe timeouts; to be sure of delivery finish streams and wait for `streamClosed`. The event `closed` follows at
@@ -155,8 +145,39 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         guard let shim, !isClosed, handshake != nil else { return false }
         advance(to: now)
         let started = llq_conn_update_key(shim, self.now.nanoseconds) == 0
+        if started { packetsAtKeyUpdate = packetsSent }
         afterInput()
         return started
+    }
+
+    /// Keying material for the application that both sides compute alike and nobody else can (RFC 8446 section 7.5), for
+    /// instance to bind a login to this connection (RFC 9266).
+    /// - Parameters:
+    ///   - label: tells uses apart; from 1 to 249 bytes, registered or of your own.
+    ///   - context: anything; both sides must give the same.
+    ///   - count: bytes wanted, from 1 to 8160.
+    /// - Throws: `closed`; `notEstablished` before the handshake is complete.
+    public func exportKeyingMaterial(label: String, context: [UInt8], count: Int) throws(QUICError) -> [UInt8] {
+        let shim = try alive()
+        guard handshake != nil else {
+            throw QUICError(
+                .notEstablished, "There are no keys before the handshake is complete",
+                advice: "Wait for `handshakeCompleted`.")
+        }
+        precondition((1...249).contains(label.utf8.count) && (1...8160).contains(count), "see the documentation")
+        var label = label
+        var material = [UInt8](repeating: 0, count: count)
+        let result = label.withUTF8 { label in
+            label.withMemoryRebound(to: CChar.self) {
+                llq_tls_export(shim, $0.baseAddress, $0.count, context, context.count, &material, count)
+            }
+        }
+        guard result == 0 else {
+            throw QUICError(
+                .internalError, "The TLS library can't export keying material", cause: tlsErrorName(result),
+                advice: "Use a shorter label, or ask for fewer bytes.")
+        }
+        return material
     }
 
     /// Sends a packet that the peer must acknowledge, whatever else there is to send: shows the peer where we are now, and
@@ -180,6 +201,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
             result.rttVariation = .nanoseconds(stats.rtt_variation)
             result.congestionWindow = stats.congestion_window
             result.bytesInFlight = stats.bytes_in_flight
+            result.keyUpdates = llq_conn_key_updates(shim)
+            if context.qlog != nil { result.packetsLost = llq_conn_packets_lost(shim) }
         }
         result.bytesSent = bytesSent
         result.packetsSent = packetsSent
@@ -214,14 +237,26 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     func errorName(_ code: Int32) -> String { String(cString: llq_error_name(code)) }
 
+    /// Long before a key may protect no more packets (RFC 9001 section 6.6) it is updated. The peer may not be ready, then
+    /// it is tried again.
+    func updateKeyIfDue() {
+        guard packetsSent &- packetsAtKeyUpdate >= settings.packetsPerKey else { return }
+        if !requestKeyUpdate(now: now) { packetsAtKeyUpdate += settings.packetsPerKey / 16 }
+    }
+
     /// Takes datagrams that lie one behind the other, all `segmentSize` long but perhaps the last.
     func receive(
         _ datagrams: UnsafeRawBufferPointer, segmentSize: Int, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
     ) {
         guard let shim, let base = datagrams.baseAddress else { return }
+        let count = (datagrams.count + segmentSize - 1) / segmentSize
+        guard admits(path) else {
+            endpoint.counters.datagramsFromRefusedPaths += UInt64(count)
+            return
+        }
         advance(to: now)
         bytesReceived += UInt64(datagrams.count)
-        datagramsReceived += UInt64((datagrams.count + segmentSize - 1) / segmentSize)
+        datagramsReceived += UInt64(count)
         var from = path.shim
         let result = llq_conn_read(
             shim, &from, ecn.rawValue, base.assumingMemoryBound(to: UInt8.self), datagrams.count, segmentSize,
@@ -229,6 +264,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         packetsReceived = llq_conn_packets_authenticated(shim)
         processNotes()
         if result != 0 { fail(result) }
+        if handshake != nil { updateKeyIfDue() }
         afterInput()
     }
 
@@ -251,11 +287,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     func afterInput() {
         if peerStreamRecords > endpoint.maxPeerStreamRecords { endForStreamRecords() }
         guard let shim else { return }
-        let path = QUICPath(llq_conn_path(shim))
-        if path != lastPath {
-            lastPath = path
-            emit(.pathChanged(path))
-        }
+        noticePath(shim)
         reportDatagramSize()
         endpoint.schedule(self)
         endpoint.setDeadline(of: self, to: deadlineFromShim(shim))

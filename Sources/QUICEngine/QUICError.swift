@@ -12,6 +12,8 @@ public struct QUICError: Error, Sendable, Hashable, CustomStringConvertible {
         case handshakeFailed
         /// The peer didn't answer in the time allowed for a handshake.
         case handshakeTimeout
+        /// The handshake isn't complete yet.
+        case notEstablished
         /// The connection is closing or closed.
         case closed
         /// The stream doesn't exist, or not any more.

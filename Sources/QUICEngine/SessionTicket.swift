@@ -10,20 +10,25 @@ public struct SessionTicket: Sendable, Hashable {
     let transportParameters: [UInt8]
     let serverName: String
     let applicationProtocol: String
+    /// The QUIC version it was given in; it is of no use in another (RFC 9369 section 5).
+    let version: QUICVersion
 
-    private static let formatVersion: UInt8 = 1
+    /// The format of tickets of QUIC version 1, and of others.
+    private static let formats: (plain: UInt8, versioned: UInt8) = (1, 2)
 
     init(
         session: [UInt8], transportParameters: [UInt8], serverName: String, applicationProtocol: String,
-        expiresAt: UInt64
+        expiresAt: UInt64, version: QUICVersion = .v1
     ) {
         self.session = session
         self.transportParameters = transportParameters
         self.serverName = serverName
         self.applicationProtocol = applicationProtocol
         self.expiresAt = expiresAt
+        self.version = version
         var writer = ByteWriter()
-        writer.append(Self.formatVersion)
+        writer.append(version == .v1 ? Self.formats.plain : Self.formats.versioned)
+        if version != .v1 { writer.append(UInt64(version.rawValue)) }
         writer.append(expiresAt)
         writer.append(lengthPrefixed: Array(serverName.utf8))
         writer.append(lengthPrefixed: Array(applicationProtocol.utf8))
@@ -35,7 +40,14 @@ public struct SessionTicket: Sendable, Hashable {
     /// Reads what `bytes` returned earlier. Throws `malformed` for anything else.
     public init(bytes: [UInt8]) throws(QUICError) {
         var reader = ByteReader(bytes)
-        guard reader.byte() == Self.formatVersion, let expiresAt = reader.uint64(),
+        let format = reader.byte()
+        let version: UInt64? =
+            switch format {
+            case Self.formats.plain: UInt64(QUICVersion.v1.rawValue)
+            case Self.formats.versioned: reader.uint64()
+            default: nil
+            }
+        guard let number = version.flatMap({ UInt32(exactly: $0) }), let expiresAt = reader.uint64(),
             let server = reader.lengthPrefixed(), let name = reader.lengthPrefixed(),
             let parameters = reader.lengthPrefixed(),
             let session = reader.lengthPrefixed(), reader.isAtEnd
@@ -45,6 +57,7 @@ public struct SessionTicket: Sendable, Hashable {
                 advice: "Drop it and connect without a ticket.")
         }
         self.bytes = bytes
+        self.version = QUICVersion(rawValue: number)
         self.expiresAt = expiresAt
         self.session = session
         self.transportParameters = parameters

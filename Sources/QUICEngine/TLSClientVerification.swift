@@ -12,9 +12,23 @@ public enum TLSClientVerification: Sendable, Hashable {
     case insecureNoVerification
 }
 
-/// A server's certificate chain and private key.
-public struct TLSServerCredentials: Sendable {
-    /// The chain in PEM, the server's own certificate first.
+/// Whether a server asks its clients for certificates (RFC 8446 section 4.3.2). A client that offers one that can't be
+/// verified is refused in either case.
+public enum TLSClientAuthentication: Sendable, Hashable {
+    /// It doesn't.
+    case none
+    /// Clients may show one, issued by one of the authorities in this PEM text.
+    case requested(authorityPEM: String)
+    /// Clients must.
+    case required(authorityPEM: String)
+}
+
+/// A client's certificate chain and private key, for servers that ask for one.
+public typealias TLSClientIdentity = TLSServerCredentials
+
+/// A certificate chain and private key.
+public struct TLSServerCredentials: Sendable, Hashable {
+    /// The chain in PEM, its owner's certificate first.
     public var certificateChainPEM: String
     /// The private key in PEM.
     public var privateKeyPEM: String

@@ -20,30 +20,44 @@ enum TLSHash {
 /// What GnuTLS's numbers mean, as a cause in our errors.
 func tlsErrorName(_ code: Int32) -> String { String(cString: llq_tls_error_name(code)) }
 
-/// The cipher suites and groups offered, parsed once for the process.
+/// The cipher suites and groups offered, parsed once for the process and each list of suites.
 final class TLSPriority: @unchecked Sendable {
     // Proof: the parsed list is never changed, and GnuTLS only reads it.
     let pointer: OpaquePointer
 
-    private static let text =
-        "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305"
-        + ":-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:%DISABLE_TLS13_COMPAT_MODE"
+    private static func text(_ suites: [TLSCipherSuite]) -> String {
+        "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:" + suites.map { "+" + $0.rawValue }.joined(separator: ":")
+            + ":-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:%DISABLE_TLS13_COMPAT_MODE"
+    }
 
     private init(pointer: OpaquePointer) { self.pointer = pointer }
 
-    private static let cached: Result<TLSPriority, QUICError> = {
-        var priority: gnutls_priority_t?
-        let result = gnutls_priority_init(&priority, text, nil)
-        guard result == 0, let priority else {
-            return .failure(
-                QUICError(
-                    .internalError, "The TLS library refuses our cipher suites", cause: tlsErrorName(result),
-                    advice: "Check the system's crypto policy and the installed GnuTLS (3.7 or later)."))
-        }
-        return .success(TLSPriority(pointer: priority))
-    }()
+    /// Lists are few: each suite at most once, so at most 15.
+    private static let cache = Mutex<[[TLSCipherSuite]: TLSPriority]>([:])
 
-    static func shared() throws(QUICError) -> TLSPriority { try cached.get() }
+    /// Throws `invalidConfiguration` for a list that is empty or names a suite twice.
+    static func shared(_ suites: [TLSCipherSuite] = TLSCipherSuite.standard) throws(QUICError) -> TLSPriority {
+        guard !suites.isEmpty, Set(suites).count == suites.count else {
+            throw QUICError(
+                .invalidConfiguration, "The list of cipher suites is empty or names one twice",
+                advice: "Name each suite once, the preferred first.")
+        }
+        if let known = cache.withLock({ $0[suites] }) { return known }
+        var priority: gnutls_priority_t?
+        let result = gnutls_priority_init(&priority, text(suites), nil)
+        guard result == 0, let priority else {
+            throw QUICError(
+                .internalError, "The TLS library refuses our cipher suites", cause: tlsErrorName(result),
+                advice: "Check the system's crypto policy and the installed GnuTLS (3.7 or later).")
+        }
+        let made = TLSPriority(pointer: priority)
+        return cache.withLock { cache in
+            // Another thread may have been faster.
+            if let known = cache[suites] { return known }
+            cache[suites] = made
+            return made
+        }
+    }
 }
 
 /// A certificate with its key, or a set of trusted roots, as GnuTLS holds them. Freed with the last session that uses it.
@@ -66,13 +80,24 @@ final class TLSCredentials: @unchecked Sendable {
     private var raw: OpaquePointer { pointer }
 
     /// A server's.
-    static func server(_ source: TLSServerCredentials) throws(QUICError) -> TLSCredentials {
+    static func server(
+        _ source: TLSServerCredentials, clients: TLSClientAuthentication = .none
+    ) throws(QUICError) -> TLSCredentials {
         let credentials = try TLSCredentials()
-        try checkMatch(source)
-        let result = withDatum(source.certificateChainPEM) { certificate in
-            withDatum(source.privateKeyPEM) { key in
+        try credentials.use(source)
+        switch clients {
+        case .none: break
+        case .requested(let pem), .required(let pem): try credentials.trust(pem)
+        }
+        return credentials
+    }
+
+    private func use(_ source: TLSServerCredentials) throws(QUICError) {
+        try Self.checkMatch(source)
+        let result = Self.withDatum(source.certificateChainPEM) { certificate in
+            Self.withDatum(source.privateKeyPEM) { key in
                 gnutls_certificate_set_x509_key_mem2(
-                    credentials.raw, certificate, key, GNUTLS_X509_FMT_PEM, nil, 0)
+                    raw, certificate, key, GNUTLS_X509_FMT_PEM, nil, 0)
             }
         }
         guard result >= 0 else {
@@ -81,7 +106,18 @@ final class TLSCredentials: @unchecked Sendable {
                 advice: "Check that both are PEM, that the key is not encrypted, and that it belongs to the first "
                     + "certificate.")
         }
-        return credentials
+    }
+
+    private func trust(_ pem: String) throws(QUICError) {
+        let result = Self.withDatum(pem) {
+            gnutls_certificate_set_x509_trust_mem(raw, $0, GNUTLS_X509_FMT_PEM)
+        }
+        guard result > 0 else {
+            throw QUICError(
+                .invalidCertificate, "The certificate authority can't be read",
+                cause: result < 0 ? tlsErrorName(result) : "no certificate in it",
+                advice: "Give one or more certificates in PEM.")
+        }
     }
 
     /// GnuTLS 3.7 takes any key for a certificate; the handshake would fail later.
@@ -120,8 +156,11 @@ final class TLSCredentials: @unchecked Sendable {
     }
 
     /// A client's.
-    static func client(_ verification: TLSClientVerification) throws(QUICError) -> TLSCredentials {
+    static func client(
+        _ verification: TLSClientVerification, identity: TLSClientIdentity? = nil
+    ) throws(QUICError) -> TLSCredentials {
         let credentials = try TLSCredentials()
+        if let identity { try credentials.use(identity) }
         switch verification {
         case .systemRoots:
             let result = gnutls_certificate_set_x509_system_trust(credentials.raw)
@@ -132,15 +171,7 @@ final class TLSCredentials: @unchecked Sendable {
                     advice: "Install the package ca-certificates, or name a certificate authority.")
             }
         case .certificateAuthority(let pem):
-            let result = withDatum(pem) {
-                gnutls_certificate_set_x509_trust_mem(credentials.raw, $0, GNUTLS_X509_FMT_PEM)
-            }
-            guard result > 0 else {
-                throw QUICError(
-                    .invalidCertificate, "The certificate authority can't be read",
-                    cause: result < 0 ? tlsErrorName(result) : "no certificate in it",
-                    advice: "Give one or more certificates in PEM.")
-            }
+            try credentials.trust(pem)
         case .pinnedPublicKey(let hashes):
             guard !hashes.isEmpty, hashes.allSatisfy({ $0.count == 32 }) else {
                 throw QUICError(

@@ -10,32 +10,58 @@ public final class TLSServerContext: Sendable {
     public let replayStore: ReplayStore?
     /// Receives the connections' secrets for debugging; nil: nobody does.
     public let keyLog: ClientConfiguration.KeyLog?
+    /// Whether clients are asked for certificates.
+    public let clientAuthentication: TLSClientAuthentication
+    /// The cipher suites taken. Among those the client offers, its own order counts.
+    public let cipherSuites: [TLSCipherSuite]
 
-    private let credentials: Mutex<TLSCredentials>
+    private let certificates: Mutex<CertificateTable>
+    let priority: TLSPriority
 
-    /// Reads certificate and key. Throws `invalidCertificate` if they can't be read or don't belong together, and
-    /// `invalidConfiguration` for a protocol name that is empty or longer than 255 bytes.
+    /// Reads certificates and keys.
+    /// - Parameters:
+    ///   - credentials: the certificate for clients that ask for no name, or for one without a certificate of its own.
+    ///   - certificatesByName: other certificates by the names clients ask for (SNI): full names, or `*.example.org` for
+    ///     every name with one more label.
+    ///   - clientAuthentication: whether clients are asked for certificates. A ticket would let a client return without
+    ///     showing its certificate, so it goes with no `ticketKeys`.
+    /// - Throws: `invalidCertificate` if a certificate or key can't be read or they don't belong together, and
+    ///   `invalidConfiguration` for a name or list that can't be used.
     public init(
         credentials: TLSServerCredentials, applicationProtocols: [String], ticketKeys: TicketKeyRing? = nil,
-        replayStore: ReplayStore? = nil, keyLog: ClientConfiguration.KeyLog? = nil
+        replayStore: ReplayStore? = nil, keyLog: ClientConfiguration.KeyLog? = nil,
+        certificatesByName: [String: TLSServerCredentials] = [:], clientAuthentication: TLSClientAuthentication = .none,
+        cipherSuites: [TLSCipherSuite] = TLSCipherSuite.standard
     ) throws(QUICError) {
         _ = try ALPN.encode(applicationProtocols)
+        guard clientAuthentication == .none || ticketKeys == nil else {
+            throw QUICError(
+                .invalidConfiguration, "A server that asks clients for certificates can't give them tickets",
+                advice: "Leave `ticketKeys` out: with a ticket a client would return without its certificate.")
+        }
+        self.clientAuthentication = clientAuthentication
+        self.cipherSuites = cipherSuites
+        priority = try TLSPriority.shared(cipherSuites)
         self.applicationProtocols = applicationProtocols
         self.ticketKeys = ticketKeys
         self.replayStore = replayStore
         self.keyLog = keyLog
-        self.credentials = Mutex(try TLSCredentials.server(credentials))
+        certificates = Mutex(
+            try CertificateTable(standard: credentials, byName: certificatesByName, clients: clientAuthentication))
     }
 
-    /// Serves new connections with another certificate; those that live keep theirs. Throws as `init` does, and then
-    /// the old certificate stays. Any thread.
-    public func reload(_ credentials: TLSServerCredentials) throws(QUICError) {
-        let loaded = try TLSCredentials.server(credentials)
-        self.credentials.withLock { $0 = loaded }
+    /// Serves new connections with other certificates, in place of all there were; those that live keep theirs. Throws as
+    /// `init` does, and then the old ones stay. Any thread.
+    public func reload(
+        _ credentials: TLSServerCredentials, certificatesByName: [String: TLSServerCredentials] = [:]
+    ) throws(QUICError) {
+        let loaded = try CertificateTable(
+            standard: credentials, byName: certificatesByName, clients: clientAuthentication)
+        certificates.withLock { $0 = loaded }
     }
 
     /// What a new connection uses.
-    var current: TLSCredentials { credentials.withLock { $0 } }
+    var current: CertificateTable { certificates.withLock { $0 } }
 }
 
 /// Protocol names as TLS wants them (RFC 7301).

@@ -29,6 +29,17 @@ public struct TransportSettings: Sendable {
     public var streamSendBuffer = 256 << 10
     /// How long an acknowledgement may be held back.
     public var maxAckDelay = QUICDuration.milliseconds(25)
+    /// Packets received after which an acknowledgement is sent at once, even if `maxAckDelay` allows to wait: 2 is RFC
+    /// 9000's advice, from 1. More saves packets and blurs what the peer's congestion controller sees. ngtcp2 has no
+    /// ACK_FREQUENCY frame, so the peer can't be asked to do the same.
+    public var ackThreshold = 2
+    /// Packets sent under one key at most; the key is updated then (RFC 9001 section 6), and again a while later where
+    /// the peer wasn't ready for it. The default lies below what any cipher suite allows; ngtcp2 updates at the limit
+    /// itself.
+    public var packetsPerKey: UInt64 = 1 << 22
+    /// Server: whether clients may move to another address by their own choice. What a NAT does to their ports is
+    /// followed in any case.
+    public var allowsActiveMigration = true
     /// The congestion controller.
     public var congestionControl = CongestionControl.cubic
     /// Largest UDP payload to send; path MTU discovery probes up to it. At least 1200.

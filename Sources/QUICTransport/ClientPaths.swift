@@ -29,7 +29,7 @@ final class ClientPaths {
     /// The cycle ends when the connection lets go of this object, behind its last event.
     private let connection: QUICLoopConnection
     private let driver: LoopDriver
-    private let configuration: ClientConfiguration
+    private var configuration: ClientConfiguration
     private let onMemory: (QUICConnectionEvent) -> Void
     private var phase = Phase.starting
     private var remote: SocketAddress?
@@ -47,7 +47,7 @@ final class ClientPaths {
     /// How often a bound socket may turn out to have an identity in use before that is an error.
     private static let bindTries = 8
 
-    /// - Parameter onMemory: sees tickets and tokens, for a session cache.
+    /// - Parameter onMemory: sees tickets, tokens and the end of the handshake, for a session cache.
     init(
         connection: QUICLoopConnection, configuration: ClientConfiguration,
         onMemory: @escaping (QUICConnectionEvent) -> Void
@@ -177,6 +177,7 @@ final class ClientPaths {
             replay()
             journal = nil
             phase = .completed
+            onMemory(event)
             if let change, change.begun { finish(change) }
         case .handshakeConfirmed:
             phase = .confirmed
@@ -185,8 +186,24 @@ final class ClientPaths {
         case .pathValidated(let path): pathAnswered(path) { $0.validated = true }
         case .pathChanged(let path): pathAnswered(path) { $0.changed = true }
         case .pathFailed(let path): pathFailed(path)
+        case .closed(.versionNegotiation(let offered)): return !goOn(offered: offered)
         default: break
         }
+        return true
+    }
+
+    /// The server speaks other versions than the one this attempt began with: another attempt with one of those.
+    /// - Returns: whether there is one in common.
+    private func goOn(offered: [QUICVersion]) -> Bool {
+        guard phase == .handshaking, let next = configuration.retry(offered: offered), let port = current else {
+            return false
+        }
+        connection.debug(
+            "the server speaks another version", ["version": "\(next.versions.first.map { "\($0)" } ?? "?")"])
+        configuration = next
+        connection.engine?.userData = nil
+        replayPending = journal.map { !$0.isEmpty } ?? false
+        attempt(on: port)
         return true
     }
 
@@ -273,9 +290,7 @@ final class ClientPaths {
         guard restarts <= Self.restartLimit else {
             return connection.close(code: 0, reason: "too many changes of path before the handshake")
         }
-        driver.logger.debug(
-            "an attempt starts again on a new path",
-            metadata: ["connection": "\(connection.id)", "local": "\(port.identity)"])
+        connection.debug("an attempt starts again on a new path", ["local": "\(port.identity)"])
         let abandoned = connection.engine
         // Without its owner, the old attempt's events are nobody's.
         abandoned?.userData = nil

@@ -10,12 +10,12 @@ public final class KeyLogFile: Sendable {
     private let lock = Mutex(())
 
     /// Opens a file to append to; it is created readable by its owner only.
-    /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/engine`` if it can't be opened.
+    /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/fileAccess`` if it can't be opened.
     public init(path: String) throws {
         descriptor = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
             throw QUICTransportError(
-                .engine, "the key log \(path) could not be opened", cause: String(cString: strerror(errno)),
+                .fileAccess, "the key log \(path) could not be opened", cause: String(cString: strerror(errno)),
                 advice: "Name a file in a directory that can be written to.")
         }
     }

@@ -1,4 +1,5 @@
 internal import Logging
+internal import Metrics
 internal import NIOCore
 internal import QUICEngine
 
@@ -38,6 +39,9 @@ final class LoopDriver {
     private var timerDeadline = NIODeadline.distantFuture
     private var nextConnectionID: UInt64 = 0
     private var drained: [EventLoopPromise<Void>] = []
+    private let metrics: TransportMetrics
+    private var report: Scheduled<Void>?
+    private static let reportInterval = TimeAmount.seconds(1)
 
     /// This loop's place among a server's loops, and where the others take datagrams. Set once, before traffic.
     var routes: LoopRoutes?
@@ -47,13 +51,14 @@ final class LoopDriver {
 
     init(
         eventLoop: any EventLoop, configuration: EndpointConfiguration, socketOptions: QUICSocketOptions,
-        logger: Logger, accept: ((QUICLoopConnection) -> any QUICConnectionHandler)?
+        logger: Logger, metrics: (any MetricsFactory)?, accept: ((QUICLoopConnection) -> any QUICConnectionHandler)?
     ) throws {
         self.eventLoop = eventLoop
         self.configuration = configuration
         self.socketOptions = socketOptions
         self.logger = logger
         self.accept = accept
+        self.metrics = TransportMetrics(isServer: accept != nil, factory: metrics ?? MetricsSystem.factory)
         engine = try QUICEndpoint(configuration: configuration, random: SystemRandomNumberGenerator())
     }
 
@@ -99,8 +104,19 @@ final class LoopDriver {
     /// Closes every socket. The engine's connections are over then.
     func closePorts() {
         timer?.cancel()
+        report?.cancel()
+        metrics.report(counters)
         for port in ports.values { port.close() }
         ports.removeAll()
+    }
+
+    /// Something happened that swift-metrics shall know, within a second.
+    private func scheduleReport() {
+        guard report == nil else { return }
+        report = eventLoop.assumeIsolated().scheduleTask(in: Self.reportInterval) {
+            self.report = nil
+            self.metrics.report(self.counters)
+        }
     }
 
     // MARK: Connections
@@ -241,6 +257,7 @@ final class LoopDriver {
         if takeEvents() { more = true }
         inTick = false
         armTimer()
+        scheduleReport()
         if more || again { needsTick() }
     }
 

@@ -1,4 +1,5 @@
 internal import Logging
+internal import Metrics
 internal import NIOCore
 internal import QUICEngine
 
@@ -12,13 +13,14 @@ struct LoopHandle: Sendable {
 
     static func make(
         on eventLoop: any EventLoop, configuration: EndpointConfiguration, sockets: QUICSocketOptions,
-        logger: Logger, accept: (@Sendable (QUICLoopConnection) -> any QUICConnectionHandler)?
+        logger: Logger, metrics: (any MetricsFactory)?,
+        accept: (@Sendable (QUICLoopConnection) -> any QUICConnectionHandler)?
     ) async throws -> LoopHandle {
         try await eventLoop.submit {
             try LoopHandle(
                 driver: LoopDriver(
                     eventLoop: eventLoop, configuration: configuration, socketOptions: sockets, logger: logger,
-                    accept: accept))
+                    metrics: metrics, accept: accept))
         }.get()
     }
 
@@ -29,11 +31,11 @@ struct LoopHandle: Sendable {
     }
 
     /// Lets loops hand datagrams to each other.
-    static func connect(_ loops: [LoopHandle]) async {
+    static func connect(_ loops: [LoopHandle], workerOffset: Int) async {
         guard loops.count > 1 else { return }
         var queues: [HandoverQueue] = []
         for loop in loops { queues.append(await loop.run { $0.handover }) }
-        let routes = LoopRoutes(queues)
+        let routes = LoopRoutes(queues, workerOffset: workerOffset)
         for loop in loops { await loop.run { $0.routes = routes } }
     }
 

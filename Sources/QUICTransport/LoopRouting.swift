@@ -47,13 +47,18 @@ final class HandoverQueue: Sendable {
 /// The loops of one server by worker number. Set once, when every loop is up.
 final class LoopRoutes: Sendable {
     private let queues: [HandoverQueue]
+    private let workerOffset: Int
 
-    init(_ queues: [HandoverQueue]) { self.queues = queues }
+    /// - Parameter workerOffset: where the worker's byte is in a connection ID.
+    init(_ queues: [HandoverQueue], workerOffset: Int) {
+        self.queues = queues
+        self.workerOffset = workerOffset
+    }
 
     /// The queue of the loop that owns a datagram's connection, or nil if that is `worker` itself or nobody.
     func owner(of datagram: UnsafeRawBufferPointer, worker: Int) -> HandoverQueue? {
         guard queues.count > 1,
-            let named = Self.workerID(of: datagram),
+            let named = Self.workerID(of: datagram, at: workerOffset),
             Int(named) != worker, Int(named) < queues.count
         else { return nil }
         return queues[Int(named)]
@@ -64,12 +69,12 @@ final class LoopRoutes: Sendable {
     /// Only packets whose destination ID this server chose are looked at: short headers and Handshake packets. An Initial
     /// or 0-RTT packet may carry an ID that the client drew; it stays on the loop that the kernel's hash chose, where
     /// the rest of its flight goes too.
-    static func workerID(of datagram: UnsafeRawBufferPointer) -> UInt8? {
+    static func workerID(of datagram: UnsafeRawBufferPointer, at workerOffset: Int) -> UInt8? {
         // The fixed bit says nothing: peers may grease it (RFC 9287).
         guard let first = datagram.first else { return nil }
         let isLong = first & 0x80 != 0
         if isLong, !isHandshake(datagram) { return nil }
-        let offset = (isLong ? 6 : 1) + ConnectionIDSteering.workerOffset
+        let offset = (isLong ? 6 : 1) + workerOffset
         return offset < datagram.count ? datagram[offset] : nil
     }
 

@@ -1,4 +1,5 @@
 public import Logging
+public import Metrics
 public import NIOCore
 internal import NIOPosix
 public import QUICEngine
@@ -11,16 +12,24 @@ public final class QUICClient: Sendable {
     private let sockets: QUICSocketOptions
     private let logger: Logger
     private let sessionCache: (any SessionCache)?
+    private let renewals: TicketRenewals?
+    private let metrics: (any MetricsFactory)?
     private let loops = Mutex<[ObjectIdentifier: LoopHandle]>([:])
 
     /// A client.
     /// - Parameters:
     ///   - sessionCache: where tickets and address tokens are kept; a configuration's own ticket goes first. nil: the
     ///     application keeps what the events bring.
+    ///   - ticketRenewal: how long before a cached ticket expires a full handshake is made in the background for a new
+    ///     one, beside a connection to its server: resuming never extends a ticket's life. nil: never.
+    ///   - metrics: where counters go, see docs/quic.md; nil: to what `MetricsSystem` was bootstrapped with.
     public init(
         sockets: QUICSocketOptions = .client, sessionCache: (any SessionCache)? = nil,
-        logger: Logger = Logger(label: "longline.quic")
+        ticketRenewal: TimeAmount? = .hours(24), logger: Logger = Logger(label: "longline.quic"),
+        metrics: (any MetricsFactory)? = nil
     ) {
+        self.metrics = metrics
+        renewals = sessionCache == nil ? nil : ticketRenewal.map { TicketRenewals(margin: $0) }
         self.sockets = sockets
         self.sessionCache = sessionCache
         self.logger = logger
@@ -42,23 +51,75 @@ public final class QUICClient: Sendable {
         let key = SessionCacheKey(
             serverName: configuration.serverName, port: port,
             applicationProtocol: configuration.applicationProtocols.first ?? "")
-        if let sessionCache, configuration.sessionTicket == nil, let known = sessionCache.session(for: key) {
-            configuration.sessionTicket = known.ticket
+        let server = Server(
+            host: host, port: port, configuration: configuration, localAddress: localAddress, key: key)
+        if let known = sessionCache?.session(for: key) {
+            if configuration.sessionTicket == nil { configuration.sessionTicket = known.ticket }
             if configuration.addressToken == nil { configuration.addressToken = known.addressToken }
         }
         let connection = QUICLoopConnection(connecting: driver(on: eventLoop))
+        start(connection, server, configuration, handler: handler, renews: sessionCache != nil)
+        return connection
+    }
+
+    /// Where a connection goes, for another to the same server.
+    private struct Server {
+        var host: String
+        var port: Int
+        var configuration: ClientConfiguration
+        var localAddress: SocketAddress?
+        var key: SessionCacheKey
+    }
+
+    private func start(
+        _ connection: QUICLoopConnection, _ server: Server, _ configuration: ClientConfiguration,
+        handler: any QUICConnectionHandler, renews: Bool
+    ) {
         connection.handler = handler
-        let cache = sessionCache
-        connection.client = ClientPaths(connection: connection, configuration: configuration) { event in
+        connection.client = ClientPaths(connection: connection, configuration: configuration) {
+            [weak connection] event in
             switch event {
-            case .sessionTicket(let ticket): cache?.store(ticket: ticket, for: key)
-            case .addressToken(let token): cache?.store(addressToken: token, for: key)
+            case .sessionTicket(let ticket):
+                self.sessionCache?.store(ticket: ticket, for: server.key)
+                if renews, let connection { self.plan(ticket, for: server, beside: connection) }
+            case .handshakeCompleted(let info) where info.resumed && renews:
+                // Not every server sends another ticket to who came with one.
+                let ticket = self.sessionCache?.session(for: server.key)?.ticket
+                if let ticket, let connection { self.plan(ticket, for: server, beside: connection) }
+            case .addressToken(let token): self.sessionCache?.store(addressToken: token, for: server.key)
             default: break
             }
         }
         connection.driver.add(connection)
-        connection.client?.start(host: host, port: port, from: localAddress)
-        return connection
+        connection.client?.start(host: server.host, port: server.port, from: server.localAddress)
+    }
+
+    /// Sees to it that a ticket is renewed in time, as long as a connection to its server lives.
+    private func plan(_ ticket: SessionTicket, for server: Server, beside connection: QUICLoopConnection) {
+        guard let renewals, let delay = renewals.delay(until: ticket.expiresAt) else { return }
+        // The ticket of a full handshake is as new as can be.
+        guard delay > .zero || connection.handshake?.resumed == true else { return }
+        connection.renewal?.cancel()
+        connection.renewal = connection.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak connection] in
+            guard let connection, connection.closeReason == nil,
+                // A later ticket has its own plan.
+                self.sessionCache?.session(for: server.key)?.ticket?.expiresAt ?? 0 <= ticket.expiresAt,
+                renewals.claim(server.key)
+            else { return }
+            self.renew(server, beside: connection)
+        }
+    }
+
+    /// One full handshake, for its ticket.
+    private func renew(_ server: Server, beside connection: QUICLoopConnection) {
+        connection.debug("a session ticket is renewed", ["server": "\(server.key.serverName)"])
+        var configuration = server.configuration
+        configuration.sessionTicket = nil
+        configuration.earlyData = false
+        configuration.addressToken = sessionCache?.session(for: server.key)?.addressToken
+        start(
+            QUICLoopConnection(connecting: connection.driver), server, configuration, handler: TicketRenewalHandler(),
+            renews: false)
     }
 
     /// What was counted so far, over all loops.
@@ -89,7 +150,7 @@ public final class QUICClient: Sendable {
         do {
             made = try LoopDriver(
                 eventLoop: eventLoop, configuration: EndpointConfiguration(), socketOptions: sockets, logger: logger,
-                accept: nil)
+                metrics: metrics, accept: nil)
         } catch {
             // The engine checks configurations only, and this one is its own default.
             preconditionFailure("the engine refused its default configuration: \(error)")

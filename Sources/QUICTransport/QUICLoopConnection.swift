@@ -1,4 +1,4 @@
-internal import Logging
+public import Logging
 public import NIOCore
 public import QUICEngine
 
@@ -27,6 +27,8 @@ public final class QUICLoopConnection {
     var isTouched = false
     /// Whether a client's socket received something in this tick.
     var hasNewPackets = false
+    /// Client: when its server's ticket is due to be renewed.
+    var renewal: Scheduled<Void>?
     private var lastPackets: UInt64 = 0
 
     init(accepted engine: QUICEngineConnection, driver: LoopDriver) {
@@ -51,6 +53,19 @@ public final class QUICLoopConnection {
 
     /// The path in use; nil before a client's first packet and after the end.
     public var path: QUICPath? { closeReason == nil ? engine?.path : nil }
+
+    /// The connection ID that the client chose first, in hexadecimal digits: both sides, their logs and their qlog traces
+    /// know the connection by it. nil before a client's first packet and after the end; a client's changes when an
+    /// attempt starts again.
+    public var originalDestinationID: String? { engine?.originalDestinationIDText }
+
+    /// What a log line about this connection should carry: `quic.connection`, the original destination ID, and
+    /// `quic.role`.
+    public var logMetadata: Logger.Metadata {
+        var metadata: Logger.Metadata = ["quic.role": isServer ? "server" : "client"]
+        if let id = originalDestinationID { metadata["quic.connection"] = "\(id)" }
+        return metadata
+    }
 
     /// The peer's address; a client's changes when it migrates.
     public var remoteAddress: SocketAddress? { path.map { SocketAddress($0.remote) } }
@@ -284,7 +299,30 @@ public final class QUICLoopConnection {
         return engine.requestKeyUpdate(now: .now())
     }
 
+    /// Keying material for the application that both sides compute alike and nobody else can (RFC 8446 section 7.5).
+    /// - Parameters:
+    ///   - label: tells uses apart; from 1 to 249 bytes.
+    ///   - context: anything; both sides must give the same.
+    ///   - count: bytes wanted, from 1 to 8160.
+    /// - Throws: `closed`; `notEstablished` before the handshake is complete.
+    public func exportKeyingMaterial(
+        label: String, context: [UInt8] = [], count: Int
+    ) throws(QUICError) -> [UInt8] {
+        guard let engine = try live() else {
+            throw QUICError(
+                .notEstablished, "there are no keys before the handshake is complete",
+                advice: "Wait for `handshakeCompleted`.")
+        }
+        return try engine.exportKeyingMaterial(label: label, context: context, count: count)
+    }
+
     // MARK: Inside
+
+    /// A line at debug level, made only if somebody reads it.
+    func debug(_ message: @autoclosure () -> Logger.Message, _ more: @autoclosure () -> Logger.Metadata) {
+        guard driver.logger.logLevel <= .debug else { return }
+        driver.logger.debug(message(), metadata: logMetadata.merging(more()) { $1 })
+    }
 
     private func live() throws(QUICError) -> QUICEngineConnection? {
         guard closeReason == nil else {
@@ -297,11 +335,18 @@ public final class QUICLoopConnection {
     func dispatch(_ event: QUICConnectionEvent) {
         guard closeReason == nil else { return }
         if let client, !client.admit(event) { return }
+        if case .handshakeCompleted(let info) = event {
+            debug(
+                "a connection is established",
+                [
+                    "remote": "\(remoteAddress.map { "\($0)" } ?? "?")", "resumed": "\(info.resumed)",
+                    "protocol": "\(info.applicationProtocol ?? "none")",
+                ])
+        }
         if case .closed(let reason) = event {
             closeReason = reason
-            driver.logger.debug(
-                "a connection closed",
-                metadata: ["connection": "\(id)", "reason": "\(reason.summary)", "server": "\(isServer)"])
+            debug("a connection closed", ["reason": "\(reason.summary)"])
+            renewal?.cancel()
             client?.connectionClosed(reason)
             driver.remove(self)
         }

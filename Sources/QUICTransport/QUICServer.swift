@@ -1,5 +1,6 @@
 internal import Dispatch
 public import Logging
+public import Metrics
 public import NIOCore
 public import NIOPosix
 public import QUICEngine
@@ -12,6 +13,8 @@ public struct QUICServerConfiguration: Sendable {
     public var sockets = QUICSocketOptions()
     /// For what an operator should know; single connections are logged at debug level.
     public var logger = Logger(label: "longline.quic")
+    /// Where counters go, see docs/quic.md; nil: to what `MetricsSystem` was bootstrapped with.
+    public var metrics: (any MetricsFactory)?
 
     /// Serves with this certificate, these protocols, and the defaults.
     public init(server: ServerConfiguration) {
@@ -66,14 +69,15 @@ public final class QUICServer: Sendable {
             loops.append(
                 try await LoopHandle.make(
                     on: eventLoop, configuration: endpoint, sockets: configuration.sockets,
-                    logger: configuration.logger, accept: handlerFactory))
+                    logger: configuration.logger, metrics: configuration.metrics, accept: handlerFactory))
         }
         let wanted = try addresses.flatMap { address in
             try LocalAddresses.expand(address).map { ($0, address.isWildcard) }
         }
         do {
-            let bound = try await bind(wanted, on: loops, logger: configuration.logger)
-            await LoopHandle.connect(loops)
+            let bound = try await bind(
+                wanted, on: loops, workerOffset: endpoint.workerIDOffset, logger: configuration.logger)
+            await LoopHandle.connect(loops, workerOffset: endpoint.workerIDOffset)
             configuration.logger.info(
                 "QUIC server listens",
                 metadata: [
@@ -88,7 +92,8 @@ public final class QUICServer: Sendable {
     }
 
     private static func bind(
-        _ wanted: [(address: SocketAddress, fromWildcard: Bool)], on loops: [LoopHandle], logger: Logger
+        _ wanted: [(address: SocketAddress, fromWildcard: Bool)], on loops: [LoopHandle], workerOffset: Int,
+        logger: Logger
     ) async throws -> [SocketAddress] {
         var bound: [SocketAddress] = []
         var chosenPort: Int?
@@ -97,7 +102,7 @@ public final class QUICServer: Sendable {
             if target.port == 0, let chosenPort { target.port = chosenPort }
             do {
                 // The first loop finds the port, the others share it.
-                let group = loops.count > 1 ? SteeringGroup() : nil
+                let group = loops.count > 1 ? SteeringGroup(workerOffset: workerOffset) : nil
                 for (index, loop) in loops.enumerated() {
                     target = try await loop.bind(to: target, group: group, first: index == 0)
                 }
@@ -128,10 +133,13 @@ public final class QUICServer: Sendable {
         return total
     }
 
-    /// Serves new connections with another certificate; those that live keep theirs.
-    /// - Throws: `QUICError` with `invalidCertificate`; the old certificate stays then.
-    public func reloadCertificate(_ credentials: TLSServerCredentials) throws {
-        try tls.reload(credentials)
+    /// Serves new connections with other certificates, in place of all there were; those that live keep theirs.
+    /// - Parameter certificatesByName: certificates by the names clients ask for, as in `TLSServerContext`.
+    /// - Throws: `QUICError` with `invalidCertificate`; the old certificates stay then.
+    public func reloadCertificate(
+        _ credentials: TLSServerCredentials, certificatesByName: [String: TLSServerCredentials] = [:]
+    ) throws {
+        try tls.reload(credentials, certificatesByName: certificatesByName)
         logger.info("the certificate was reloaded")
     }
 

@@ -30,6 +30,8 @@ public struct QUICTransportError: Error, Sendable, Hashable, CustomStringConvert
         case concurrentUse
         /// The endpoint is shutting down.
         case shutDown
+        /// A file or directory can't be used.
+        case fileAccess
         /// The engine refused the call.
         case engine
     }
@@ -109,7 +111,8 @@ extension QUICCloseReason {
         case .localApplication(let code, let reason): "closed here with code \(code): \(reason)"
         case .localTransport(let code, let reason): "closed by our transport with code \(code): \(reason)"
         case .statelessReset: "the peer lost the connection's state"
-        case .versionNegotiation: "no QUIC version in common"
+        case .versionNegotiation(let offered):
+            "no QUIC version in common; the server speaks \(offered.filter { !$0.isReserved }.map { "\($0)" }.joined(separator: ", "))"
         case .abandoned: "given up"
         }
     }

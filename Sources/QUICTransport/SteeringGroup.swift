@@ -1,6 +1,5 @@
 internal import CSocketSteering
 internal import NIOCore
-internal import QUICEngine
 internal import Synchronization
 
 /// The sockets of a server's loops that share one local address, and the kernel filter that gives each datagram to the
@@ -12,6 +11,10 @@ internal import Synchronization
 /// moment) datagrams come to the wrong loop, which hands them over: steering saves work, nothing depends on it.
 final class SteeringGroup: Sendable {
     private let workers = Mutex<[UInt8]>([])
+    private let workerOffset: Int
+
+    /// - Parameter workerOffset: where the worker's byte is in a connection ID.
+    init(workerOffset: Int) { self.workerOffset = workerOffset }
 
     /// A socket was bound to the address.
     /// - Returns: whether the kernel steers.
@@ -25,7 +28,7 @@ final class SteeringGroup: Sendable {
         let result = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
             of: NIOBSDSocket.Handle.self
         ) { descriptor in
-            lls_attach(descriptor, order, order.count, ConnectionIDSteering.workerOffset)
+            lls_attach(descriptor, order, order.count, workerOffset)
         }
         return result == 0
     }

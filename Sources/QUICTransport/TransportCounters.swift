@@ -84,6 +84,7 @@ extension EndpointCounters {
         handshakesResumed += other.handshakesResumed
         earlyDataAccepted += other.earlyDataAccepted
         earlyDataRejected += other.earlyDataRejected
+        datagramsFromRefusedPaths += other.datagramsFromRefusedPaths
         datagramFramesDropped += other.datagramFramesDropped
         datagramFramesExpired += other.datagramFramesExpired
         containedFrames += other.containedFrames

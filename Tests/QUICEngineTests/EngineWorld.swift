@@ -7,6 +7,7 @@ final class EngineWorld: CustomReflectable {
     var customMirror: Mirror { Mirror(self, children: [:]) }
 
     static let serverAddress = QUICSocketAddress(ipv4: (10, 0, 0, 1), port: 4433)
+    static let otherServerAddress = QUICSocketAddress(ipv4: (10, 0, 7, 1), port: 4434)
     static let clientAddress = QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 50000)
     static let otherClientAddress = QUICSocketAddress(ipv4: (10, 0, 9, 9), port: 50001)
     static let serverAddress6 = address6(1, port: 4433)
@@ -73,7 +74,8 @@ final class EngineWorld: CustomReflectable {
         serverConfiguration.staticKey = [UInt8](repeating: 7, count: 32)
         server = try QUICEndpoint(configuration: serverConfiguration, random: SeededRandom(seed: seed &+ 1))
         client = try QUICEndpoint(configuration: EndpointConfiguration(), random: SeededRandom(seed: seed &+ 2))
-        serverHost = simulation.add(server, at: [Self.serverAddress, Self.serverAddress6])
+        serverHost = simulation.add(
+            server, at: [Self.serverAddress, Self.otherServerAddress, Self.serverAddress6])
         clientHost = simulation.add(
             client,
             at: [Self.clientAddress, Self.otherClientAddress, Self.clientAddress6, Self.otherClientAddress6])
@@ -89,7 +91,8 @@ final class EngineWorld: CustomReflectable {
     func restartServer() throws {
         simulation.remove(serverHost)
         server = try QUICEndpoint(configuration: serverConfiguration, random: SeededRandom(seed: seed &+ 77))
-        serverHost = simulation.add(server, at: [Self.serverAddress, Self.serverAddress6])
+        serverHost = simulation.add(
+            server, at: [Self.serverAddress, Self.otherServerAddress, Self.serverAddress6])
         serverSide = PeerRecord()
         attach()
     }

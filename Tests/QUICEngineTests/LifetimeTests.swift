@@ -208,6 +208,71 @@ import Testing
         #expect(world.server.counters.connectionsAccepted == accepted + 1)
     }
 
+    @Test("a server that never asks for a Retry never does") func aServerThatNeverAsksForARetryNeverDoes() throws {
+        let world = try EngineWorld { server, _ in
+            server.retryThreshold = nil
+            server.maxHandshakesPerAddress = 1
+        }
+        world.network.filter = { _, path in path.local != EngineWorld.serverAddress }
+        for _ in 0..<80 { _ = try world.connect() }
+        world.simulation.run(for: .milliseconds(50))
+        #expect(world.server.counters.retriesSent == 0)
+        #expect(world.server.handshakesInProgress == 80)
+    }
+
+    @Test("a forged or expired token proves nothing") func aForgedOrExpiredTokenProvesNothing() throws {
+        let world = try EngineWorld { server, _ in server.retryThreshold = 0 }
+        let (first, _) = try world.connected()
+        world.simulation.run(for: .seconds(1)) { !world.clientSide.tokens.isEmpty }
+        let token = try #require(world.clientSide.tokens.last)
+        first.close(code: 0, reason: "", now: world.network.now)
+        // What a client kept from long ago, or made up: it is asked for its address like any other.
+        var forged = token
+        forged[token.count / 2] ^= 1
+        var retries: UInt64 = 1
+        for token in [forged, [token[0]], [UInt8](repeating: 0xff, count: 40)] {
+            world.clientConfiguration.addressToken = token
+            _ = try world.connected()
+            retries += 1
+            #expect(world.server.counters.retriesSent == retries)
+        }
+        // No lifetime at all: every token has expired.
+        world.serverConfiguration.server?.addressTokenLifetime = .seconds(0)
+        try world.restartServer()
+        world.clientConfiguration.addressToken = token
+        _ = try world.connected()
+        #expect(world.server.counters.retriesSent == 1)
+        #expect(world.server.counters.connectionsRefused == 0)
+    }
+
+    @Test("the token of a Retry is good for ten seconds, and a forged one for nothing", arguments: [true, false])
+    func theTokenOfARetryExpires(forged: Bool) throws {
+        let world = try EngineWorld { server, _ in server.retryThreshold = 0 }
+        var answer: [UInt8]?
+        world.network.filter = { bytes, path in
+            guard path.remote == EngineWorld.serverAddress, world.server.counters.retriesSent == 1 else { return true }
+            if answer == nil { answer = bytes }
+            return false
+        }
+        _ = try world.connect()
+        world.simulation.run(for: .milliseconds(100))
+        var late = try #require(answer)
+        if forged {
+            // In the middle of the token, behind both connection IDs and its length.
+            let token = 6 + Int(late[5]) + 1 + Int(late[6 + Int(late[5])]) + 2
+            late[token + 20] ^= 1
+        } else {
+            world.simulation.run(for: .seconds(11))
+        }
+        // The client's own tries stay away.
+        world.network.filter = { bytes, path in path.local == EngineWorld.serverAddress || bytes == late }
+        let own = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        world.network.send(late, on: own, ecn: .notECT)
+        world.simulation.run(for: .milliseconds(15))
+        #expect(world.server.counters.connectionsAccepted == 0)
+        #expect(world.server.counters.connectionsRefused == 1)
+    }
+
     @Test("IPv6 hosts of one network count as one") func ipv6HostsOfOneNetworkCountAsOne() throws {
         let world = try EngineWorld { server, _ in server.maxHandshakesPerAddress = 2 }
         world.network.filter = { _, path in path.local != EngineWorld.serverAddress6 }

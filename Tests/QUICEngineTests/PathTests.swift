@@ -272,6 +272,12 @@ import Testing
         try client.migrate(to: EngineWorld.otherClientAddress, now: world.network.now)
         world.simulation.run(for: .seconds(25)) { world.clientSide.paths.contains { $0.hasPrefix("failed") } }
         #expect(world.clientSide.paths.contains { $0.hasPrefix("failed 10.0.9.9") })
+        // And the connection goes on where it was.
+        let stream = try client.open()
+        try client.send(pattern(3000), on: stream, finish: true)
+        world.simulation.run(for: .seconds(10)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.finished.contains(stream))
+        #expect(client.path.local == EngineWorld.clientAddress)
     }
 
     @Test("moving is refused before the handshake and on a server") func movingIsRefusedBeforeTheHandshakeAndOnAServer()

@@ -99,6 +99,23 @@ import Testing
         #expect(world.clientSide.writable.contains(first))
     }
 
+    @Test("a stream half closed goes on in the other direction") func aStreamHalfClosedGoesOn() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        let stream = try client.open()
+        try client.send([1, 2, 3], on: stream, finish: true)
+        world.simulation.run(for: .seconds(1)) { world.serverSide.finished.contains(stream) }
+        #expect(throws: QUICError.self) { try client.send([4], on: stream) }
+        for round in 0..<5 {
+            world.simulation.run(for: .seconds(1))
+            try server.send(pattern(20_000, round), on: stream, finish: round == 4)
+        }
+        world.simulation.run(for: .seconds(5)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.received[stream] == (0..<5).flatMap { pattern(20_000, $0) })
+        world.simulation.run(for: .seconds(1))
+        #expect(world.clientSide.streamsClosed.contains(stream) && world.serverSide.streamsClosed.contains(stream))
+    }
+
     @Test("reset and stop-sending carry their codes") func resetAndStopSendingCarryTheirCodes() throws {
         let world = try EngineWorld()
         let (client, server) = try world.connected()

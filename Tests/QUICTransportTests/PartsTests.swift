@@ -45,7 +45,14 @@ struct PartsTests {
             ([0xE0, 1, 2, 3, 4, 20, 9, 1], nil), ([0xE0, 0, 0], nil), ([0x00, 7, 1, 2], 7), ([0x40], nil), ([], nil),
         ] as [([UInt8], UInt8?)])
     func worker(datagram: [UInt8], expected: UInt8?) {
-        #expect(datagram.withUnsafeBytes { LoopRoutes.workerID(of: $0) } == expected)
+        #expect(datagram.withUnsafeBytes { LoopRoutes.workerID(of: $0, at: 0) } == expected)
+    }
+
+    @Test("The worker is read from where the layout has it")
+    func workerBehindTheServerID() {
+        let short: [UInt8] = [0x40, 1, 2, 3, 4, 9]
+        #expect(short.withUnsafeBytes { LoopRoutes.workerID(of: $0, at: 4) } == 9)
+        #expect(short.withUnsafeBytes { LoopRoutes.workerID(of: $0, at: 5) } == nil)
     }
 
     @Test("A mailbox drops the oldest or refuses, ends after its last element, and loses none to a cancelled taker")

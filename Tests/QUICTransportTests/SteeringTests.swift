@@ -9,10 +9,15 @@ import Testing
 struct SteeringTests {
     /// Round trips from many client ports over a server of four loops.
     private func wander(
-        steering: Bool, _ check: (QUICSocketCounters) -> Void
+        steering: Bool, balanced: Bool = false, _ check: (QUICSocketCounters) -> Void
     ) async throws {
         var configuration = try serverConfiguration()
         configuration.sockets.kernelSteering = steering
+        if balanced {
+            configuration.endpoint.serverID = [1, 2]
+            configuration.endpoint.loadBalancing = try QUICLoadBalancing(
+                rotation: 0, key: [UInt8](repeating: 5, count: 16))
+        }
         try await withPair(loops: 4, configuration: configuration, serve: echo) { client, listener, loop in
             for _ in 0..<5 {
                 let connection = try await client.connect(to: listener, on: loop)
@@ -28,9 +33,11 @@ struct SteeringTests {
         }
     }
 
-    @Test("The kernel gives a datagram to the loop of its connection, from whatever port it comes")
-    func steered() async throws {
-        try await wander(steering: true) {
+    @Test(
+        "The kernel gives a datagram to the loop of its connection, from whatever port it comes",
+        arguments: [false, true])
+    func steered(balanced: Bool) async throws {
+        try await wander(steering: true, balanced: balanced) {
             #expect($0.socketsSteered == 3)
             #expect($0.handedOver == 0)
         }

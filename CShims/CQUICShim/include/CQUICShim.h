@@ -84,7 +84,7 @@ enum llq_event_kind {
     LLQ_EVENT_PEER_CID_ACTIVE,    // data: its reset token
     LLQ_EVENT_PEER_CID_INACTIVE,  // data: its reset token
     LLQ_EVENT_STATELESS_RESET,
-    LLQ_EVENT_VERSION_NEGOTIATION,
+    LLQ_EVENT_VERSION_NEGOTIATION, // data: the server's versions, each a uint32_t
     LLQ_EVENT_TICKET,             // a NewSessionTicket came in
     LLQ_EVENT_CONTAINED_FRAME,    // withheld from ngtcp2, which would abort on it
     LLQ_EVENT_CONTAINED_MESSAGE,  // the same, a handshake message
@@ -120,6 +120,11 @@ typedef struct llq_owner {
     int (*ticket_master)(void *context, const uint8_t *key_name, uint8_t *master);
     /// One line in the format of SSLKEYLOGFILE.
     void (*key_log)(void *context, const char *line);
+    /// Server: the certificate credentials (GnuTLS's, alive as long as the connection) for the name a client asks for;
+    /// NULL for those of `llq_tls`. NULL: one certificate for all names.
+    void *(*credentials)(void *context, const char *name, size_t length);
+    /// Part of a qlog trace; NULL: none is written. Called with `last` when the connection is freed.
+    void (*qlog)(void *context, const uint8_t *data, size_t length, int last);
     /// Test hook: the plaintext of a packet about to be protected; may be changed in place. Usually NULL.
     void (*rewrite)(void *context, uint8_t *plaintext, size_t length, const uint8_t *header, size_t header_length);
 } llq_owner;
@@ -127,6 +132,14 @@ typedef struct llq_owner {
 // Connections.
 
 enum { LLQ_CC_CUBIC = 0, LLQ_CC_BBR = 1 };
+
+/// Where a server wants its clients to go (RFC 9000 section 9.6).
+typedef struct llq_preferred_address {
+    llq_address ipv4, ipv6;
+    int has_ipv4, has_ipv6;
+    llq_cid cid;
+    uint8_t reset_token[LLQ_RESET_TOKEN_LENGTH];
+} llq_preferred_address;
 
 typedef struct llq_settings {
     uint64_t now;
@@ -144,12 +157,28 @@ typedef struct llq_settings {
     int discover_mtu;
     const uint8_t *token;
     size_t token_length;
+    size_t ack_threshold;
+    /// QUIC versions, the preferred first; all available.
+    const uint32_t *versions;
+    size_t version_count;
+    uint32_t first_version; // client: of the first packet; one of them, or a reserved one
+    /// Client: the version tried before a Version Negotiation packet led to this attempt; 0: none.
+    uint32_t original_version;
+    int forbid_migration;
+    const llq_preferred_address *preferred_address; // server; NULL: none
+    int use_preferred_address;                      // client
 } llq_settings;
 
 enum {
     LLQ_VERIFY_NONE = 0,
     LLQ_VERIFY_CHAIN = 1,
     LLQ_VERIFY_PIN = 2,
+};
+
+enum {
+    LLQ_CLIENT_CERTIFICATES_NONE = 0,
+    LLQ_CLIENT_CERTIFICATES_REQUESTED = 1,
+    LLQ_CLIENT_CERTIFICATES_REQUIRED = 2,
 };
 
 /// Pointers are GnuTLS objects that outlive the connection.
@@ -168,6 +197,7 @@ typedef struct llq_tls {
     const uint8_t *pins;    // 32 bytes each
     size_t pin_count;
     int tickets;            // server
+    int client_certificates; // server: LLQ_CLIENT_CERTIFICATES_
     int key_log;
     uint32_t ticket_lifetime; // seconds
 } llq_tls;
@@ -279,6 +309,12 @@ typedef struct llq_stats {
 void llq_conn_stats(llq_conn *conn, llq_stats *stats);
 /// Packets under keys that only the peer has: all but Initial. A replayed packet counts.
 uint64_t llq_conn_packets_authenticated(const llq_conn *conn);
+/// Times that our sending keys changed.
+uint64_t llq_conn_key_updates(const llq_conn *conn);
+/// Packets declared lost; counted only while a qlog trace is written.
+uint64_t llq_conn_packets_lost(const llq_conn *conn);
+uint32_t llq_conn_version(llq_conn *conn);
+int llq_version_available(uint32_t version);
 
 /// Reset tokens of the peer's connection IDs in use, `LLQ_RESET_TOKEN_LENGTH` bytes each; returns how many.
 size_t llq_conn_peer_reset_tokens(llq_conn *conn, uint8_t *tokens, size_t capacity);
@@ -295,6 +331,9 @@ size_t llq_tls_server_name(const llq_conn *conn, char *destination, size_t capac
 size_t llq_tls_cipher_suite(const llq_conn *conn, char *destination, size_t capacity);
 /// The peer's n-th certificate in DER, alive as long as the TLS session; NULL beyond the last.
 const uint8_t *llq_tls_peer_certificate(const llq_conn *conn, size_t index, size_t *length);
+/// Keying material for the application (RFC 8446 section 7.5), also after the TLS session was freed. 0 on success.
+int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length, const uint8_t *context,
+                   size_t context_length, uint8_t *destination, size_t length);
 /// Client: the session for a later connection, to be freed with `llq_free`; NULL if there is none.
 uint8_t *llq_tls_session(const llq_conn *conn, size_t *length);
 /// Client: what the server allows in 0-RTT later.
@@ -349,7 +388,7 @@ typedef struct llq_initial {
 int llq_accept(llq_initial *initial, const uint8_t *packet, size_t length);
 
 ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_cid *dcid,
-                                      const llq_cid *scid);
+                                      const llq_cid *scid, const uint32_t *versions, size_t count);
 ssize_t llq_write_retry(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,
                         const llq_cid *scid, const llq_cid *original_dcid, const uint8_t *token, size_t token_length);
 /// Refuses a connection without keeping state.
@@ -400,6 +439,8 @@ typedef struct llq_frame_guard {
 void llq_guard_init(llq_frame_guard *guard);
 /// A path took one of the peer's IDs.
 void llq_guard_note_active(llq_frame_guard *guard, uint64_t sequence);
+/// A sequence number that the handshake told: that of the preferred address.
+void llq_guard_know(llq_frame_guard *guard, uint64_t sequence);
 /// Reads the frames of a decrypted 1-RTT or 0-RTT packet and, if `contain`, overwrites NEW_CONNECTION_ID frames ngtcp2
 /// 0.12 would abort on; returns how many.
 size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain);

@@ -136,6 +136,15 @@ final class AsyncConnectionState: QUICConnectionHandler {
         closeWaiters.append(waiter)
     }
 
+    func exportKeyingMaterial(label: String, context: [UInt8], count: Int) throws(QUICTransportError) -> [UInt8] {
+        guard let connection else { throw gone }
+        do throws(QUICError) {
+            return try connection.exportKeyingMaterial(label: label, context: context, count: count)
+        } catch {
+            throw QUICTransportError(error)
+        }
+    }
+
     func sendDatagram(_ bytes: ByteBuffer, id: UInt64 = 0, lifetime: TimeAmount?) throws(QUICTransportError) -> Bool {
         guard let connection else { throw gone }
         do throws(QUICError) {

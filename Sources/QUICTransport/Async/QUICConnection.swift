@@ -1,3 +1,4 @@
+public import Logging
 public import NIOCore
 public import QUICEngine
 
@@ -69,6 +70,30 @@ public final class QUICConnection: Sendable {
     /// Present numbers; nil once it is closed.
     public func statistics() async -> ConnectionStatistics? {
         try? await call { $0.connection?.statistics() }
+    }
+
+    /// What a log line about this connection should carry: `quic.connection`, which the peer's logs and qlog traces have
+    /// too, and `quic.role`. Empty once it is closed.
+    public func logMetadata() async -> Logger.Metadata {
+        (try? await call { $0.connection?.logMetadata }) ?? [:]
+    }
+
+    /// Starts a key update (RFC 9001 section 6), which also happens by itself in good time.
+    /// - Returns: false if that isn't possible now: the last update isn't confirmed yet, or the handshake.
+    @discardableResult
+    public func requestKeyUpdate() async -> Bool {
+        (try? await call { $0.connection?.requestKeyUpdate() }) ?? false
+    }
+
+    /// Keying material for the application that both sides compute alike and nobody else can (RFC 8446 section 7.5), for
+    /// instance to bind a login to this connection.
+    /// - Parameters:
+    ///   - label: tells uses apart; from 1 to 249 bytes.
+    ///   - context: anything; both sides must give the same.
+    ///   - count: bytes wanted, from 1 to 8160.
+    /// - Throws: ``QUICTransportError`` (`connectionClosed`, `engine` before the handshake is complete).
+    public func exportKeyingMaterial(label: String, context: [UInt8] = [], count: Int) async throws -> [UInt8] {
+        try await call { try $0.exportKeyingMaterial(label: label, context: context, count: count) }
     }
 
     /// Client: moves to another local address (port 0: any port); returns when the new path was validated.

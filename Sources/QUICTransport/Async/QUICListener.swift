@@ -47,10 +47,13 @@ public final class QUICListener: Sendable {
     /// What was counted so far.
     public func counters() async -> QUICTransportCounters { await server.counters() }
 
-    /// Serves new connections with another certificate; those that live keep theirs.
-    /// - Throws: `QUICError` with `invalidCertificate`; the old certificate stays then.
-    public func reloadCertificate(_ credentials: TLSServerCredentials) throws {
-        try server.reloadCertificate(credentials)
+    /// Serves new connections with other certificates, in place of all there were; those that live keep theirs.
+    /// - Parameter certificatesByName: certificates by the names clients ask for, as in `TLSServerContext`.
+    /// - Throws: `QUICError` with `invalidCertificate`; the old certificates stay then.
+    public func reloadCertificate(
+        _ credentials: TLSServerCredentials, certificatesByName: [String: TLSServerCredentials] = [:]
+    ) throws {
+        try server.reloadCertificate(credentials, certificatesByName: certificatesByName)
     }
 
     /// Stops accepting, closes every connection with a code and reason, waits until the closes have left, and closes the

@@ -1,0 +1,57 @@
+internal import Metrics
+internal import QUICEngine
+
+/// Gives one loop's counters to swift-metrics, as what they grew by since the last time. All loops of a process share the
+/// handlers; `role` tells servers from clients.
+///
+/// The names are part of the API: docs/quic.md lists them.
+final class TransportMetrics {
+    private struct Entry {
+        let counter: Counter
+        let value: (QUICTransportCounters) -> UInt64
+    }
+
+    private let entries: [Entry]
+    private let connections: Meter
+    private var last = QUICTransportCounters()
+
+    init(isServer: Bool, factory: any MetricsFactory) {
+        let role = [("role", isServer ? "server" : "client")]
+        func entry(_ name: String, _ value: @escaping (QUICTransportCounters) -> UInt64) -> Entry {
+            Entry(counter: Counter(label: "quic_\(name)", dimensions: role, factory: factory), value: value)
+        }
+        connections = Meter(label: "quic_connections", dimensions: role, factory: factory)
+        entries = [
+            entry("datagrams_received", { $0.sockets.datagramsReceived }),
+            entry("datagrams_sent", { $0.sockets.datagramsSent }),
+            entry("bytes_received", { $0.engine.bytesReceived }),
+            entry("bytes_sent", { $0.engine.bytesSent }),
+            entry("datagrams_dropped", { $0.sockets.unanswerableDropped + $0.sockets.handoverDropped }),
+            entry("datagrams_handed_over", { $0.sockets.handedOver }),
+            entry("garbage_datagrams", { $0.engine.garbageDatagrams + $0.engine.unknownConnectionIDs }),
+            entry("socket_failures", { $0.sockets.socketFailures }),
+            entry("handshakes_completed", { $0.engine.handshakesCompleted }),
+            entry("handshakes_failed", { $0.engine.handshakesFailed }),
+            entry("handshakes_resumed", { $0.engine.handshakesResumed }),
+            entry("early_data_accepted", { $0.engine.earlyDataAccepted }),
+            entry("early_data_rejected", { $0.engine.earlyDataRejected }),
+            entry("retries_sent", { $0.engine.retriesSent }),
+            entry("version_negotiations_sent", { $0.engine.versionNegotiationsSent }),
+            entry("connections_refused", { $0.engine.connectionsRefused }),
+            entry("stateless_resets_sent", { $0.engine.statelessResetsSent }),
+            entry("stateless_resets_received", { $0.engine.statelessResetsReceived }),
+            entry("datagram_frames_dropped", { $0.engine.datagramFramesDropped + $0.engine.datagramFramesExpired }),
+        ]
+    }
+
+    func report(_ now: QUICTransportCounters) {
+        for entry in entries {
+            let (before, after) = (entry.value(last), entry.value(now))
+            if after > before { entry.counter.increment(by: Int64(clamping: after - before)) }
+        }
+        let change = now.connections - last.connections
+        if change > 0 { connections.increment(by: Double(change)) }
+        if change < 0 { connections.decrement(by: Double(-change)) }
+        last = now
+    }
+}

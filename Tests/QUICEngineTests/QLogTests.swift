@@ -1,0 +1,90 @@
+import Foundation
+import LonglineTestKit
+import Synchronization
+import Testing
+
+@testable import QUICEngine
+
+@Suite struct QLogTests {
+    /// Traces by who wrote them.
+    private final class Traces: Sendable {
+        struct Trace {
+            var bytes: [UInt8] = []
+            var ends = 0
+        }
+
+        let all = Mutex<[QLogSubject: Trace]>([:])
+
+        var log: QLog {
+            { subject in
+                self.all.withLock { $0[subject] = Trace() }
+                return { bytes, isLast in
+                    self.all.withLock {
+                        $0[subject]?.bytes.append(contentsOf: bytes)
+                        if isLast { $0[subject]?.ends += 1 }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The records of a JSON text sequence (RFC 7464), each parsed.
+    private func records(_ bytes: [UInt8]) throws -> [[String: Any]] {
+        try bytes.split(separator: 0x1e).map { record in
+            #expect(record.last == 0x0a)
+            return try #require(try JSONSerialization.jsonObject(with: Data(record)) as? [String: Any])
+        }
+    }
+
+    @Test("both sides' traces are qlog 0.3, know each other, and count what was lost")
+    func bothSidesTracesAreQLog() throws {
+        let traces = Traces()
+        let log = traces.log
+        var conditions = NetworkConditions()
+        conditions.loss = 0.05
+        let world = try EngineWorld(seed: 3, conditions: conditions) { server, client in
+            server.qlog = log
+            client.qlog = log
+            server.retryThreshold = 0
+        }
+        world.serverSide.echoes = true
+        let (client, server) = try world.connected()
+        #expect(client.originalDestinationID == server.originalDestinationID)
+        let stream = try client.open()
+        try client.send(pattern(100_000), on: stream, finish: true)
+        world.simulation.run(for: .seconds(20)) { world.clientSide.finished.contains(stream) }
+        let lost = try #require(client.statistics(now: world.network.now).packetsLost)
+        #expect(lost > 0)
+        #expect(traces.all.withLock { $0.values.allSatisfy { $0.ends == 0 } })
+        client.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(5))
+
+        let written = traces.all.withLock { $0 }
+        #expect(written.count == 2)
+        for (subject, trace) in written {
+            #expect(subject.originalDestinationID == client.originalDestinationID)
+            #expect(trace.ends == 1)
+            let records = try records(trace.bytes)
+            #expect(records.first?["qlog_version"] as? String == "0.3")
+            #expect(records.first?["qlog_format"] as? String == "JSON-SEQ")
+            let header = try #require(records.first?["trace"] as? [String: Any])
+            let point = try #require(header["vantage_point"] as? [String: Any])
+            #expect(point["type"] as? String == (subject.isServer ? "server" : "client"))
+            let common = try #require(header["common_fields"] as? [String: Any])
+            #expect(common["group_id"] as? String == subject.originalDestinationIDText)
+            let names = records.dropFirst().compactMap { $0["name"] as? String }
+            #expect(names.count == records.count - 1)
+            #expect(names.contains("transport:packet_sent") && names.contains("transport:packet_received"))
+            if !subject.isServer {
+                #expect(names.count { $0 == "recovery:packet_lost" } == Int(lost))
+            }
+        }
+    }
+
+    @Test("nobody who doesn't ask gets a trace") func nobodyWhoDoesntAskGetsATrace() throws {
+        let world = try EngineWorld { server, _ in server.qlog = { _ in nil } }
+        let (client, server) = try world.connected()
+        #expect(server.context.qlog == nil && client.context.qlog == nil)
+        #expect(client.statistics(now: world.network.now).packetsLost == nil)
+    }
+}

@@ -1,0 +1,241 @@
+import Foundation
+import Logging
+import Metrics
+import MetricsTestKit
+import NIOCore
+import NIOPosix
+import QUICEngine
+import Synchronization
+import Testing
+
+@testable import QUICTransport
+
+@Suite("What an application can ask for", .timeLimit(.minutes(1)))
+struct FeatureTests {
+    private static let reserved = QUICVersion(rawValue: 0x5a6a_7a8a)
+
+    @Test("A client whose version is refused goes on with one the server speaks, without a word to the application")
+    func versionNegotiation() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            var configuration = clientConfiguration()
+            configuration.versions = [Self.reserved, .v1]
+            let connection = try await client.connect(to: listener, configuration, on: loop)
+            #expect(try await connection.handshake().version == .v1)
+            try await connection.roundTrip()
+            #expect(await listener.counters().engine.versionNegotiationsSent == 1)
+        }
+    }
+
+    @Test("Both sides export the same secret and update keys on request")
+    func keys() async throws {
+        let theirs = Mailbox<[UInt8]>(limit: 1, policy: .refuse)
+        try await withPair { connection in
+            theirs.put(try await connection.exportKeyingMaterial(label: "EXPORTER-test", context: [1], count: 32))
+            try await echo(connection)
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let ours = try await connection.exportKeyingMaterial(label: "EXPORTER-test", context: [1], count: 32)
+            #expect(try await theirs.next() == ours)
+            try await connection.roundTrip()
+            // The handshake may be confirmed a little later.
+            while await !connection.requestKeyUpdate() { try await connection.roundTrip() }
+            try await connection.roundTrip()
+            #expect(await connection.statistics()?.keyUpdates == 1)
+            connection.close()
+            _ = try await connection.closed()
+            await #expect(throws: QUICTransportError.self) {
+                try await connection.exportKeyingMaterial(label: "x", count: 1)
+            }
+        }
+    }
+
+    @Test("Traces of both sides lie in files that name the connection, bounded in size and number")
+    func qlog() async throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("longline-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let traces = try QLogDirectory(path: path, maxFileSize: 20_000, maxFiles: 3)
+        var configuration = try serverConfiguration()
+        configuration.endpoint.server?.qlog = traces.log
+        let seen = Mutex<String?>(nil)
+        try await withPair(configuration: configuration, serve: echo) { client, listener, loop in
+            var configuration = clientConfiguration()
+            configuration.qlog = traces.log
+            for round in 0..<3 {
+                let connection = try await client.connect(to: listener, configuration, on: loop)
+                if round == 0 {
+                    let metadata = await connection.logMetadata()
+                    #expect(metadata["quic.role"] == "client")
+                    seen.withLock { $0 = metadata["quic.connection"].map { "\($0)" } }
+                }
+                let stream = try await connection.openStream()
+                try await stream.send(pattern(200_000))
+                #expect(try await stream.collect().count == 200_000)
+                connection.close()
+                _ = try await connection.closed()
+            }
+        }
+        let id = try #require(seen.withLock { $0 })
+        let files = try FileManager.default.contentsOfDirectory(atPath: path)
+        #expect(files.count == 3)
+        #expect(files.contains("\(id)_client.sqlog") && files.contains("\(id)_server.sqlog"))
+        for file in files {
+            let bytes = try Data(contentsOf: URL(fileURLWithPath: "\(path)/\(file)"))
+            #expect(bytes.count <= 20_000 && bytes.count > 1000)
+            for record in bytes.split(separator: 0x1e) {
+                #expect(throws: Never.self) { try JSONSerialization.jsonObject(with: record) }
+            }
+        }
+        #expect(throws: QUICTransportError.self) { try QLogDirectory(path: "/proc/none/here") }
+    }
+
+    @Test("Counters reach swift-metrics, by role")
+    func metrics() async throws {
+        let metrics = TestMetrics()
+        var configuration = try serverConfiguration()
+        configuration.metrics = metrics
+        try await withPair(configuration: configuration, serve: echo) { client, listener, loop in
+            for _ in 0..<3 { try await client.connect(to: listener, on: loop).roundTrip() }
+            while await listener.counters().connections > 0 { try await Task.sleep(for: .milliseconds(5)) }
+        }
+        let role = [("role", "server")]
+        #expect(try metrics.expectCounter("quic_handshakes_completed", role).totalValue == 3)
+        #expect(try metrics.expectCounter("quic_bytes_received", role).totalValue > 3600)
+        #expect(try metrics.expectCounter("quic_handshakes_failed", role).totalValue == 0)
+        #expect(try (metrics.expectMeter("quic_connections", role).values.last ?? 0) == 0)
+    }
+
+    @Test("Log lines about a connection carry its ID and role, on both sides the same ID")
+    func logging() async throws {
+        let lines = LineCollector()
+        var configuration = try serverConfiguration()
+        configuration.logger = lines.logger
+        try await withPair(configuration: configuration, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            let id = try #require(await connection.logMetadata()["quic.connection"])
+            connection.close(code: 7, reason: "enough")
+            _ = try await connection.closed()
+            #expect(await connection.logMetadata().isEmpty)
+            while !lines.all.contains(where: { $0.message == "a connection closed" }) {
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            for message in ["a connection is established", "a connection closed"] {
+                let line = try #require(lines.all.first { $0.message == message })
+                #expect(line.metadata["quic.connection"] == id)
+                #expect(line.metadata["quic.role"] == "server")
+            }
+        }
+    }
+
+    @Test("A ticket that expires soon is renewed by a full handshake in the background, once")
+    func renewal() async throws {
+        let cache = InMemorySessionCache()
+        let serverGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback()], configuration: serverConfiguration(), group: serverGroup)
+        let serving = Task {
+            try await withThrowingDiscardingTaskGroup { group in
+                for try await connection in listener.connections { group.addTask { try? await echo(connection) } }
+            }
+        }
+        // A ticket lives seven days: each is due already.
+        let client = QUICClient(sessionCache: cache, ticketRenewal: .hours(24 * 8))
+        let key = SessionCacheKey(serverName: "localhost", port: listener.port, applicationProtocol: protocolName)
+        do {
+            let first = try await client.connect(to: listener, on: clientGroup.next())
+            try await first.roundTrip()
+            while cache.session(for: key)?.ticket == nil { try await Task.sleep(for: .milliseconds(5)) }
+            // The ticket of a full handshake is not renewed at once.
+            try await first.roundTrip()
+            #expect(await listener.counters().engine.handshakesCompleted == 1)
+            first.close()
+
+            let second = try await client.connect(to: listener, on: clientGroup.next())
+            #expect(try await second.handshake().resumed)
+            while await listener.counters().engine.handshakesCompleted < 3 { try await second.roundTrip() }
+            second.close()
+            // And not again for a while.
+            let third = try await client.connect(to: listener, on: clientGroup.next())
+            #expect(try await third.handshake().resumed)
+            try await third.roundTrip()
+            let counters = await listener.counters().engine
+            #expect(counters.handshakesCompleted == 4)
+            #expect(counters.handshakesResumed == 2)
+            third.close()
+        }
+        await client.shutdownGracefully(timeout: .seconds(1))
+        await listener.shutdownGracefully(timeout: .seconds(1))
+        serving.cancel()
+        _ = try? await serving.value
+        try await clientGroup.shutdownGracefully()
+        try await serverGroup.shutdownGracefully()
+    }
+
+    @Test("A client shows its certificate, and gets the server's by name")
+    func certificates() async throws {
+        let identity = try DevelopmentCertificate.generate(names: ["device-1"], now: wallClock())
+        let named = try DevelopmentCertificate.generate(names: ["other.test"], now: wallClock())
+        var configuration = try serverConfiguration()
+        configuration.endpoint.server?.tls = try TLSServerContext(
+            credentials: certificate.credentials, applicationProtocols: [protocolName],
+            certificatesByName: ["other.test": named.credentials],
+            clientAuthentication: .required(authorityPEM: identity.certificatePEM))
+        let shown = Mailbox<Int>(limit: 4, policy: .refuse)
+        try await withPair(configuration: configuration) { connection in
+            shown.put(try await connection.handshake().peerCertificates.count)
+            try await echo(connection)
+        } body: { client, listener, loop in
+            var configuration = clientConfiguration()
+            configuration.identity = identity.credentials
+            configuration.serverName = "other.test"
+            configuration.verification = .pinnedPublicKey(sha256: [named.publicKeySHA256])
+            try await client.connect(to: listener, configuration, on: loop).roundTrip()
+            #expect(try await shown.next() == 1)
+            // Without a certificate the handshake seems complete here, until the server has looked.
+            configuration.identity = nil
+            let refused = try await client.connect(to: listener, configuration, on: loop)
+            guard case .peerTransport(let code, _) = try await refused.closed() else {
+                Issue.record("not refused")
+                return
+            }
+            #expect((0x100...0x1ff).contains(code), "a TLS alert")
+        }
+    }
+}
+
+/// Keeps what is logged.
+private final class LineCollector: Sendable {
+    struct Line: Sendable {
+        var message: String
+        var metadata: Logger.Metadata
+    }
+
+    private let lines = Mutex<[Line]>([])
+
+    var all: [Line] { lines.withLock { $0 } }
+
+    var logger: Logger {
+        var logger = Logger(label: "test") { _ in Handler(collector: self) }
+        logger.logLevel = .debug
+        return logger
+    }
+
+    private struct Handler: LogHandler {
+        let collector: LineCollector
+        var logLevel = Logger.Level.debug
+        var metadata: Logger.Metadata = [:]
+
+        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+            get { metadata[key] }
+            set { metadata[key] = newValue }
+        }
+
+        func log(event: LogEvent) {
+            collector.lines.withLock {
+                $0.append(
+                    Line(message: "\(event.message)", metadata: metadata.merging(event.metadata ?? [:]) { $1 }))
+            }
+        }
+    }
+}
