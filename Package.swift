@@ -34,6 +34,11 @@ let package = Package(
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
         .library(name: "LonglineServer", targets: ["LonglineServer"]),
     ],
+    traits: [
+        .trait(
+            name: "IPSecMB",
+            description: "Packet protection on intel-ipsec-mb where the CPU has VAES (amd64, Debian's libipsec-mb-dev)")
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
@@ -54,7 +59,9 @@ let package = Package(
             providers: [.apt(["libngtcp2-dev", "libngtcp2-crypto-gnutls-dev"]), .brew(["libngtcp2"])]),
         .target(
             name: "CQUICShim", dependencies: ["CGnuTLS", "CNgtcp2"], path: "CShims/CQUICShim",
+            cSettings: [.define("LLQ_IPSEC_MB", .when(traits: ["IPSecMB"]))],
             linkerSettings: [
+                .linkedLibrary("IPSec_MB", .when(traits: ["IPSecMB"])),
                 .linkedLibrary("ngtcp2_crypto_gnutls"), .linkedLibrary("ngtcp2"), .linkedLibrary("gnutls"),
             ]),
         .target(name: "CSocketSteering", path: "CShims/CSocketSteering"),

@@ -24,8 +24,11 @@ let quic: [Target.Dependency] = [
 
 let package = Package(
     name: "longline-benchmarks",
+    traits: [.trait(name: "IPSecMB", description: "Longline's trait of that name")],
     dependencies: [
-        .package(name: "longline", path: ".."),
+        .package(
+            name: "longline", path: "..",
+            traits: [.trait(name: "IPSecMB", condition: .when(traits: ["IPSecMB"]))]),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
@@ -48,6 +51,11 @@ let package = Package(
                 longline("LonglineWire"), nioCore, .product(name: "Logging", package: "swift-log"),
             ]),
         benchmark("quic-bulk", quic),
+        benchmark("quic-handshake", quic),
+        .target(name: "CHeap"),
+        benchmark("quic-idle", quic + ["CHeap"]),
+        benchmark("quic-impaired", [longline("QUICEngine")]),
+        benchmark("quic-rr", quic + [.product(name: "NIOConcurrencyHelpers", package: "swift-nio")]),
         benchmark("wire", [longline("LonglineWire"), nioCore]),
     ]
 )

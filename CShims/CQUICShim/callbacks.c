@@ -272,7 +272,7 @@ void llq_fill_callbacks(ngtcp2_callbacks *c, bool is_server) {
     c->handshake_completed = on_handshake_completed;
     c->encrypt = llq_encrypt;
     c->decrypt = llq_decrypt;
-    c->hp_mask = ngtcp2_crypto_hp_mask_cb;
+    c->hp_mask = llq_hp_mask;
     c->recv_stream_data = on_stream_data;
     c->acked_stream_data_offset = on_acked;
     c->stream_open = on_stream_open;
@@ -286,13 +286,13 @@ void llq_fill_callbacks(ngtcp2_callbacks *c, bool is_server) {
     c->get_new_connection_id = on_new_cid;
     c->remove_connection_id = on_remove_cid;
     c->dcid_status = on_peer_cid;
-    c->update_key = ngtcp2_crypto_update_key_cb;
+    c->update_key = llq_on_update_key;
     c->path_validation = on_path_validation;
     c->recv_datagram = on_datagram;
     c->ack_datagram = on_datagram_acked;
     c->lost_datagram = on_datagram_lost;
     c->get_path_challenge_data = on_path_challenge;
-    c->delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb;
-    c->delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb;
+    c->delete_crypto_aead_ctx = llq_delete_aead;
+    c->delete_crypto_cipher_ctx = llq_delete_mask;
     c->version_negotiation = ngtcp2_crypto_version_negotiation_cb;
 }

@@ -17,11 +17,12 @@ llq_conn *llq_enter(llq_conn *conn) {
 void llq_leave(llq_conn *previous) { current = previous; }
 llq_conn *llq_current(void) { return current; }
 
-static llq_conn *allocate(const llq_owner *owner, bool is_server, const llq_tls *tls) {
+static llq_conn *allocate(const llq_owner *owner, bool is_server, const llq_settings *settings, const llq_tls *tls) {
     llq_conn *conn = calloc(1, sizeof *conn);
     if (!conn) return NULL;
     conn->owner = *owner;
     conn->is_server = is_server;
+    conn->protection = settings->packet_protection;
     conn->verify = tls->verify;
     conn->client_certificates = tls->client_certificates;
     conn->key_log = tls->key_log;
@@ -55,7 +56,7 @@ static llq_conn *finish(llq_conn *conn, int rv, const llq_tls *tls, int *error) 
 
 llq_conn *llq_conn_client_new(const llq_owner *owner, const llq_cid *dcid, const llq_cid *scid, const llq_path *path,
                               const llq_settings *source, const llq_tls *tls, int *error) {
-    llq_conn *conn = allocate(owner, false, tls);
+    llq_conn *conn = allocate(owner, false, source, tls);
     if (!conn) return NULL;
     conn->use_preferred_address = source->use_preferred_address;
     uint32_t version = source->first_version;
@@ -80,7 +81,7 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
                               const llq_cid *original_dcid, const llq_cid *retry_scid, int token_from_retry,
                               uint32_t version, const llq_path *path, const uint8_t *reset_token,
                               const llq_settings *source, const llq_tls *tls, int *error) {
-    llq_conn *conn = allocate(owner, true, tls);
+    llq_conn *conn = allocate(owner, true, source, tls);
     if (!conn) return NULL;
     ngtcp2_callbacks callbacks;
     ngtcp2_settings settings;

@@ -74,6 +74,8 @@ struct llq_conn {
     uint64_t packets_lost;
     uint8_t exporter[48]; // the exporter master secret
     size_t exporter_length;
+    int protection;
+    size_t mb_key_length; // of 1-RTT keys that intel-ipsec-mb has; 0: GnuTLS has them
 };
 
 /// Around every call into ngtcp2: the packet protection callbacks get no connection. One value per thread.
@@ -93,6 +95,13 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
 int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
                 const uint8_t *ciphertext, size_t ciphertextlen, const uint8_t *nonce, size_t noncelen,
                 const uint8_t *aad, size_t aadlen);
+int llq_hp_mask(uint8_t *dest, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypto_cipher_ctx *hp_ctx,
+                const uint8_t *sample);
+void llq_delete_aead(ngtcp2_conn *conn, ngtcp2_crypto_aead_ctx *aead_ctx, void *user_data);
+void llq_delete_mask(ngtcp2_conn *conn, ngtcp2_crypto_cipher_ctx *cipher_ctx, void *user_data);
+int llq_on_update_key(ngtcp2_conn *conn, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx_aead,
+                      uint8_t *rx_iv, ngtcp2_crypto_aead_ctx *tx_aead, uint8_t *tx_iv, const uint8_t *old_rx_secret,
+                      const uint8_t *old_tx_secret, size_t length, void *user_data);
 
 void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, uint64_t initial_rtt);
 /// Before ngtcp2 reads a datagram: puts the alias into `path`. False if the datagram must be dropped.

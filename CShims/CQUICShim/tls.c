@@ -1,5 +1,6 @@
 #include "client_hello.h"
 #include "internal.h"
+#include "packet_protection.h"
 
 #include <arpa/inet.h>
 #include <gnutls/abstract.h>
@@ -166,6 +167,7 @@ int llq_tls_start(llq_conn *conn, const llq_tls *tls) {
     rv = conn->is_server ? ngtcp2_crypto_gnutls_configure_server_session(session)
                          : ngtcp2_crypto_gnutls_configure_client_session(session);
     if (rv != 0) return GNUTLS_E_INTERNAL_ERROR;
+    llq_protection_configure(conn);
     rv = gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, tls->credentials);
     if (rv != 0) return rv;
 

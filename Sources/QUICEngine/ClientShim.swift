@@ -138,6 +138,7 @@ extension TransportSettings {
         settings.discover_mtu = discoverPathMTU ? 1 : 0
         settings.ack_threshold = ackThreshold
         settings.forbid_migration = allowsActiveMigration ? 0 : 1
+        settings.packet_protection = packetProtection.code
         return settings
     }
 }

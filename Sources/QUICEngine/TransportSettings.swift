@@ -1,8 +1,36 @@
+import CQUICShim
+
 /// What a connection offers its peer and how it behaves. Windows are what the peer may send before the application
 /// reads; they bound the memory a peer can make us hold.
 public struct TransportSettings: Sendable {
     /// The congestion controllers.
     public enum CongestionControl: Sendable { case cubic, bbr }
+
+    /// Who encrypts and decrypts 1-RTT packets with AES-GCM.
+    public enum PacketProtection: Sendable, CaseIterable {
+        /// The fastest there is. `LONGLINE_PACKET_PROTECTION=gnutls` in the environment rules intel-ipsec-mb out.
+        case automatic
+        /// GnuTLS, always there.
+        case gnuTLS
+        /// intel-ipsec-mb, where it is built in (package trait `IPSecMB`) and the CPU has AVX-512 with VAES; else GnuTLS.
+        case ipsecMB
+
+        /// Whether it is what runs where it is chosen.
+        public var isAvailable: Bool { llq_protection_available(code) != 0 || self == .automatic }
+
+        /// What it comes to in this process.
+        public var resolved: PacketProtection {
+            llq_protection_resolve(code) == Int32(LLQ_PROTECTION_IPSEC_MB) ? .ipsecMB : .gnuTLS
+        }
+
+        var code: Int32 {
+            switch self {
+            case .automatic: Int32(LLQ_PROTECTION_AUTOMATIC)
+            case .gnuTLS: Int32(LLQ_PROTECTION_GNUTLS)
+            case .ipsecMB: Int32(LLQ_PROTECTION_IPSEC_MB)
+            }
+        }
+    }
 
     /// A connection without a packet for this long is closed silently.
     public var maxIdleTimeout = QUICDuration.seconds(30)
@@ -48,6 +76,8 @@ public struct TransportSettings: Sendable {
     public var discoverPathMTU = true
     /// Whether outgoing packets are marked ECN-capable.
     public var ecn = true
+    /// Who protects packets.
+    public var packetProtection = PacketProtection.automatic
     /// The round trip assumed before the first is measured.
     public var initialRTT = QUICDuration.milliseconds(333)
 

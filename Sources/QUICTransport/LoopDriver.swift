@@ -46,6 +46,7 @@ final class LoopDriver {
     /// This loop's place among a server's loops, and where the others take datagrams. Set once, before traffic.
     var routes: LoopRoutes?
     private(set) lazy var handover = makeHandover()
+    private(set) lazy var executor = QUICLoopExecutor(eventLoop: eventLoop)
     private var lastRemote: (nio: SocketAddress, engine: QUICSocketAddress)?
     private var lastTarget: (engine: QUICSocketAddress, nio: SocketAddress)?
 

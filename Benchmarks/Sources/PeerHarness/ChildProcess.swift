@@ -82,6 +82,9 @@ public final class ChildProcess {
         }
     }
 
+    /// Waits for a while, blocking.
+    public static func pause(seconds: Double) { usleep(UInt32(seconds * 1e6)) }
+
     /// CPU seconds of all children of this process that have ended, user and system.
     public static var endedChildrenCPUTime: Double {
         var usage = rusage()

@@ -15,7 +15,8 @@ public final class NgtcpPair {
     /// The server.
     public let server: ChildProcess
     private let client: String
-    private let port: Int
+    /// The port it listens on.
+    public let port: Int
     private let folder: URL
     private let clientCore: Int
 

@@ -208,6 +208,18 @@ final class AsyncConnectionState: QUICConnectionHandler {
         openers = waiting
     }
 
+    /// What a read gets without waiting; nil: it must wait.
+    func readAtOnce(_ stream: QUICStreamID) -> Result<ByteBuffer?, any Error>? {
+        guard let state = streams[stream], let connection else { return .failure(gone) }
+        return state.readAtOnce(connection)
+    }
+
+    /// - Returns: whether all was taken; false: nothing was.
+    func writeAtOnce(_ bytes: ByteBuffer, to stream: QUICStreamID) -> Bool {
+        guard let state = streams[stream], let connection else { return false }
+        return state.writeAtOnce(bytes, connection)
+    }
+
     func read(_ stream: QUICStreamID, _ waiter: Waiter<ByteBuffer?>) {
         guard let state = streams[stream], let connection else { return waiter.finish(.failure(gone)) }
         state.read(waiter, connection)

@@ -32,6 +32,13 @@ final class AsyncStreamState {
         readable(connection)
     }
 
+    /// What is there to be read; nil: nothing, and the end wasn't seen yet either.
+    func readAtOnce(_ connection: QUICLoopConnection) -> Result<ByteBuffer?, any Error>? {
+        guard reader == nil else { return .failure(Self.busy("reads from")) }
+        if let readEnd { return readEnd.map { nil }.mapError { $0 } }
+        return connection.readableBytes(id) > 0 ? resultOfRead(connection) : nil
+    }
+
     /// Serves a waiting reader; bytes that nobody asked for stay in the engine, and the peer's window shut.
     func readable(_ connection: QUICLoopConnection) {
         guard let waiter = reader else { return }
@@ -98,6 +105,13 @@ final class AsyncStreamState {
         guard writer == nil else { return waiter.finish(.failure(Self.busy("writes to"))) }
         writer = (bytes, waiter)
         writable(connection)
+    }
+
+    /// - Returns: whether all was taken; false: nothing was, and whoever waits learns why.
+    func writeAtOnce(_ bytes: ByteBuffer, _ connection: QUICLoopConnection) -> Bool {
+        guard writer == nil, writeEnd == nil, connection.writableBytes(id) >= bytes.readableBytes else { return false }
+        var rest = bytes
+        return (try? connection.write(&rest, to: id)) != nil
     }
 
     func writable(_ connection: QUICLoopConnection) {

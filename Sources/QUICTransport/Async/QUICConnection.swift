@@ -7,10 +7,13 @@ public import QUICEngine
 public final class QUICConnection: Sendable {
     private let eventLoop: any EventLoop
     private let state: NIOLoopBound<AsyncConnectionState>
+    /// Runs tasks on the connection's loop: for those that exchange many small messages with it.
+    public let executor: QUICLoopExecutor
 
     /// On the loop only.
-    init(state: AsyncConnectionState, eventLoop: any EventLoop) {
-        self.eventLoop = eventLoop
+    init(state: AsyncConnectionState, of connection: QUICLoopConnection) {
+        eventLoop = connection.eventLoop
+        executor = connection.driver.executor
         self.state = NIOLoopBound(state, eventLoop: eventLoop)
     }
 
@@ -128,11 +131,17 @@ public final class QUICConnection: Sendable {
         eventLoop.execute { body(state.value) }
     }
 
+    /// The loop's side for a task that runs on the loop and wasn't cancelled: it can have at once what is there.
+    var stateAtHand: AsyncConnectionState? {
+        eventLoop.inEventLoop && !Task.isCancelled ? state.value : nil
+    }
+
     /// Runs on the loop and returns what came of it.
     func call<Result: Sendable>(
         _ body: @escaping @Sendable (AsyncConnectionState) throws -> Result
     ) async throws -> Result {
         let state = self.state
+        if eventLoop.inEventLoop { return try body(state.value) }
         return try await eventLoop.submit { try body(state.value) }.get()
     }
 
@@ -144,7 +153,13 @@ public final class QUICConnection: Sendable {
         let state = self.state
         let eventLoop = self.eventLoop
         return try await Waiter<Value>().wait(
-            { waiter in eventLoop.execute { body(state.value, waiter) } }, cancelled: cancelled)
+            { waiter in
+                if eventLoop.inEventLoop {
+                    body(state.value, waiter)
+                } else {
+                    eventLoop.execute { body(state.value, waiter) }
+                }
+            }, cancelled: cancelled)
     }
 
     private func change(
@@ -234,11 +249,11 @@ extension QUICClient {
                 streamLimit: Int(
                     clamping: configuration.transport.maxBidirectionalStreams
                         &+ configuration.transport.maxUnidirectionalStreams))
-            state.attach(
-                self.connect(
-                    host: host, port: port, configuration: configuration, localAddress: localAddress, on: eventLoop,
-                    handler: state))
-            return QUICConnection(state: state, eventLoop: eventLoop)
+            let connection = self.connect(
+                host: host, port: port, configuration: configuration, localAddress: localAddress, on: eventLoop,
+                handler: state)
+            state.attach(connection)
+            return QUICConnection(state: state, of: connection)
         }.get()
         try await connection.wait { $0.waitReady(returnsEarly ? .earlyData : .handshake, $1) }
         return connection

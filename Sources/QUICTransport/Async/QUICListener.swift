@@ -30,7 +30,7 @@ public final class QUICListener: Sendable {
             let state = AsyncConnectionState(readiness: yieldsEarly ? .earlyData : .handshake, streamLimit: limit)
             state.attach(connection)
             state.onReady = { [unowned state] in
-                let handle = QUICConnection(state: state, eventLoop: connection.eventLoop)
+                let handle = QUICConnection(state: state, of: connection)
                 if !mailbox.put(handle) { handle.close(code: refusalCode, reason: "the backlog is full") }
             }
             return state

@@ -30,6 +30,7 @@ public final class QUICStream: Sendable {
     ///   which reading can go on and nothing is lost.
     public func read() async throws -> ByteBuffer? {
         let id = self.id
+        if let result = connection.stateAtHand?.readAtOnce(id) { return try result.get() }
         return try await connection.wait { $0.read(id, $1) }
     }
 
@@ -40,6 +41,7 @@ public final class QUICStream: Sendable {
     public func write(_ bytes: ByteBuffer) async throws {
         let id = self.id
         let connection = self.connection
+        if connection.stateAtHand?.writeAtOnce(bytes, to: id) == true { return }
         try await connection.wait(
             cancelled: { connection.perform { $0.cancelWrite(id, code: Self.cancellationCode) } },
             { $0.write(bytes, to: id, $1) })

@@ -1,11 +1,12 @@
 internal import Synchronization
 
-/// One suspended task. It is resumed exactly once: by whoever claims it first, or by its cancellation.
+/// One suspended task. It is resumed exactly once: by whoever claims it first, or by its cancellation; that the states see
+/// to it is why the continuation need not be a checked one.
 final class Waiter<Value: Sendable>: Sendable {
     private enum State {
         case new
-        case waiting(CheckedContinuation<Value, any Error>)
-        case claimed(CheckedContinuation<Value, any Error>)
+        case waiting(UnsafeContinuation<Value, any Error>)
+        case claimed(UnsafeContinuation<Value, any Error>)
         case cancelled
         case done
     }
@@ -21,7 +22,7 @@ final class Waiter<Value: Sendable>: Sendable {
         cancelled: @escaping @Sendable () -> Void = {}
     ) async throws -> Value {
         try await withTaskCancellationHandler {
-            try await withCheckedThrowingContinuation { continuation in
+            try await withUnsafeThrowingContinuation { continuation in
                 let isCancelled = state.withLock { state in
                     guard case .new = state else { return true }
                     state = .waiting(continuation)
@@ -34,7 +35,7 @@ final class Waiter<Value: Sendable>: Sendable {
                 }
             }
         } onCancel: {
-            let continuation: CheckedContinuation<Value, any Error>? = state.withLock { state in
+            let continuation: UnsafeContinuation<Value, any Error>? = state.withLock { state in
                 switch state {
                 case .new:
                     state = .cancelled
@@ -63,7 +64,7 @@ final class Waiter<Value: Sendable>: Sendable {
 
     /// Resumes a task that was claimed.
     func resume(with result: Result<Value, any Error>) {
-        let continuation: CheckedContinuation<Value, any Error>? = state.withLock { state in
+        let continuation: UnsafeContinuation<Value, any Error>? = state.withLock { state in
             guard case .claimed(let continuation) = state else { return nil }
             state = .done
             return continuation

@@ -1,0 +1,120 @@
+import CQUICShim
+import LonglineTestKit
+import QUICEngine
+import Testing
+
+/// One key of one implementation.
+private final class Protector {
+    private let pointer: OpaquePointer
+
+    init(_ protection: TransportSettings.PacketProtection, key: [UInt8], maskKey: [UInt8]) throws {
+        let code = protection == .ipsecMB ? LLQ_PROTECTION_IPSEC_MB : LLQ_PROTECTION_GNUTLS
+        pointer = try #require(llq_protector_new(Int32(code), key.count, key, maskKey))
+    }
+
+    deinit { llq_protector_free(pointer) }
+
+    func seal(_ plaintext: [UInt8], nonce: [UInt8], header: [UInt8]) throws -> [UInt8] {
+        var result = [UInt8](repeating: 0, count: plaintext.count + 16)
+        try #require(
+            llq_protector_seal(pointer, &result, plaintext, plaintext.count, nonce, header, header.count) == 0)
+        return result
+    }
+
+    /// nil: the tag is wrong.
+    func open(_ ciphertext: [UInt8], nonce: [UInt8], header: [UInt8]) -> [UInt8]? {
+        var result = [UInt8](repeating: 0, count: ciphertext.count)
+        guard llq_protector_open(pointer, &result, ciphertext, ciphertext.count, nonce, header, header.count) == 0
+        else { return nil }
+        return Array(result.dropLast(16))
+    }
+
+    func mask(_ sample: [UInt8]) throws -> [UInt8] {
+        var result = [UInt8](repeating: 0, count: 5)
+        try #require(llq_protector_mask(pointer, &result, sample) == 0)
+        return result
+    }
+}
+
+private func bytes(_ hex: String) -> [UInt8] {
+    let digits = hex.filter { !$0.isWhitespace }.compactMap(\.hexDigitValue)
+    return stride(from: 0, to: digits.count, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+}
+
+/// What can be tested here: intel-ipsec-mb only where it is built in and the CPU can run it.
+private let available = [TransportSettings.PacketProtection.gnuTLS, .ipsecMB].filter(\.isAvailable)
+
+@Suite("Packet protection")
+struct PacketProtectionTests {
+    @Test("The server's Initial of RFC 9001 appendix A.3", arguments: available)
+    func knownAnswer(protection: TransportSettings.PacketProtection) throws {
+        let protector = try Protector(
+            protection, key: bytes("cf3a5331653c364c88f0f379b6067e37"),
+            maskKey: bytes("c206b8d9b9f0f37644430b490eeaa314"))
+        // The IV, with packet number 1 in its end.
+        let nonce = bytes("0ac1493ca1905853b0bba03f")
+        let header = bytes("c1000000010008f067a5502a4262b50040750001")
+        let payload = bytes(
+            """
+            02000000000600405a020000560303eefce7f7b37ba1d1632e96677825ddf73988cfc79825df566dc5430b9a04
+            5a1200130100002e00330024001d00209d3c940d89690b84d08a60993c144eca684d1081287c834d5311bcf32b
+            b9da1a002b00020304
+            """)
+        let packet = bytes(
+            """
+            cf000000010008f067a5502a4262b5004075c0d95a482cd0991cd25b0aac406a5816b6394100f37a1c69797554
+            780bb38cc5a99f5ede4cf73c3ec2493a1839b3dbcba3f6ea46c5b7684df3548e7ddeb9c3bf9c73cc3f3bded74b
+            562bfb19fb84022f8ef4cdd93795d77d06edbb7aaf2f58891850abbdca3d20398c276456cbc42158407dd074ee
+            """)
+        let sealed = try protector.seal(payload, nonce: nonce, header: header)
+        #expect(sealed == Array(packet[header.count...]))
+        #expect(protector.open(sealed, nonce: nonce, header: header) == payload)
+        // The sample begins four bytes behind the packet number's start, which is two bytes long here.
+        let mask = try protector.mask(Array(sealed[2..<18]))
+        #expect(mask == bytes("2ec0d8356a"))
+        #expect(header[0] ^ (mask[0] & 0x0F) == packet[0])
+        #expect(header[18] ^ mask[1] == packet[18])
+        #expect(header[19] ^ mask[2] == packet[19])
+    }
+
+    @Test("A changed packet, header or number doesn't open", arguments: available)
+    func forgery(protection: TransportSettings.PacketProtection) throws {
+        let protector = try Protector(
+            protection, key: [UInt8](repeating: 1, count: 16), maskKey: [UInt8](repeating: 2, count: 16))
+        let (nonce, header) = ([UInt8](repeating: 3, count: 12), [UInt8](repeating: 0x43, count: 13))
+        let sealed = try protector.seal([UInt8](repeating: 5, count: 40), nonce: nonce, header: header)
+        for index in sealed.indices {
+            var forged = sealed
+            forged[index] ^= 0x10
+            #expect(protector.open(forged, nonce: nonce, header: header) == nil, "byte \(index)")
+        }
+        var other = header
+        other[12] ^= 1
+        #expect(protector.open(sealed, nonce: nonce, header: other) == nil)
+        #expect(protector.open(sealed, nonce: [UInt8](repeating: 4, count: 12), header: header) == nil)
+        #expect(protector.open(Array(sealed.prefix(15)), nonce: nonce, header: header) == nil)
+    }
+
+    @Test(
+        "Both implementations agree on random input",
+        .enabled(if: available.count > 1, "intel-ipsec-mb can't run here"),
+        arguments: [16, 32])
+    func agreement(keyLength: Int) throws {
+        let seed: UInt64 = 0x9001
+        var random = SeededRandom(seed: seed)
+        func draw(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) } }
+        for round in 0..<500 {
+            let (key, maskKey) = (draw(keyLength), draw(keyLength))
+            let gnuTLS = try Protector(.gnuTLS, key: key, maskKey: maskKey)
+            let ipsecMB = try Protector(.ipsecMB, key: key, maskKey: maskKey)
+            let (nonce, header) = (draw(12), draw(Int.random(in: 1...40, using: &random)))
+            let plaintext = draw(round < 300 ? round : Int.random(in: 300...1500, using: &random))
+            let sealed = try gnuTLS.seal(plaintext, nonce: nonce, header: header)
+            #expect(try ipsecMB.seal(plaintext, nonce: nonce, header: header) == sealed, "seed \(seed), round \(round)")
+            #expect(ipsecMB.open(sealed, nonce: nonce, header: header) == plaintext, "seed \(seed), round \(round)")
+            #expect(gnuTLS.open(sealed, nonce: nonce, header: header) == plaintext, "seed \(seed), round \(round)")
+            let sample = draw(16)
+            #expect(try ipsecMB.mask(sample) == gnuTLS.mask(sample), "seed \(seed), round \(round)")
+        }
+    }
+}
