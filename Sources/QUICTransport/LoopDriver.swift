@@ -15,6 +15,7 @@ internal import QUICEngine
 final class LoopDriver {
     /// Events taken from the engine in one tick.
     private static let eventBudget = 4096
+    private static let timerGranularity = TimeAmount.milliseconds(1)
     /// Buffers filled with outgoing datagrams in one tick.
     private static let transmitBudget = 8
 
@@ -46,7 +47,9 @@ final class LoopDriver {
     /// This loop's place among a server's loops, and where the others take datagrams. Set once, before traffic.
     var routes: LoopRoutes?
     private(set) lazy var handover = makeHandover()
-    private(set) lazy var executor = QUICLoopExecutor(eventLoop: eventLoop)
+    private(set) lazy var executor = QUICLoopExecutor(driver: self)
+    /// What tasks on this loop do next: continuations of those that waited for an event of this tick.
+    private var jobs: [UnownedJob] = []
     private var lastRemote: (nio: SocketAddress, engine: QUICSocketAddress)?
     private var lastTarget: (engine: QUICSocketAddress, nio: SocketAddress)?
 
@@ -283,7 +286,25 @@ final class LoopDriver {
             index += 1
         }
         touched.removeAll(keepingCapacity: true)
+        runJobs()
         return budget == 0
+    }
+
+    /// Takes a job that became ready in a tick: it runs before the tick's datagrams are taken, so that what it writes leaves
+    /// with them, as what a handler writes does.
+    /// - Returns: false outside of a tick.
+    func take(_ job: UnownedJob) -> Bool {
+        guard inTick, jobs.count < Self.eventBudget else { return false }
+        jobs.append(job)
+        return true
+    }
+
+    private func runJobs() {
+        while !jobs.isEmpty {
+            let ready = jobs
+            jobs.removeAll(keepingCapacity: true)
+            for job in ready { job.runSynchronously(on: executor.asUnownedTaskExecutor()) }
+        }
     }
 
     private func connection(of source: QUICEngineConnection, for event: QUICConnectionEvent) -> QUICLoopConnection? {
@@ -335,9 +356,13 @@ final class LoopDriver {
     // MARK: The timer
 
     /// One timer for all connections. A timer that is early anyway is left alone: it looks again when it fires.
+    ///
+    /// It is no finer than a millisecond, RFC 9002's granularity. On a short path ngtcp2 wants to acknowledge a packet some
+    /// microseconds after it came: mostly the answer leaves just then, and takes the acknowledgement along.
     private func armTimer() {
         guard let next = engine.nextDeadline else { return }
-        let deadline = NIODeadline.uptimeNanoseconds(next.nanoseconds)
+        guard NIODeadline.uptimeNanoseconds(next.nanoseconds) < timerDeadline else { return }
+        let deadline = max(.uptimeNanoseconds(next.nanoseconds), .now() + Self.timerGranularity)
         guard deadline < timerDeadline else { return }
         timer?.cancel()
         timerDeadline = deadline

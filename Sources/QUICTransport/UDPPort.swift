@@ -134,7 +134,8 @@ final class UDPPort {
             .channelOption(.socketOption(.init(rawValue: SO_REUSEPORT)), value: group == nil || isFirst ? 0 : 1)
             .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: messages << 16))
             .channelOption(.datagramVectorReadMessageCount, value: messages)
-            .channelOption(.maxMessagesPerRead, value: 2)
+            // One call a turn, which nearly always takes all there is: a second would only hear that nothing is left.
+            .channelOption(.maxMessagesPerRead, value: 1)
             .channelOption(.writeBufferWaterMark, value: .init(low: 256 << 10, high: 1 << 20))
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {

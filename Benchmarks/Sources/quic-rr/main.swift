@@ -23,10 +23,12 @@ func run(_ api: API, _ load: Load) throws -> Result {
     let server = try ChildProcess(role: "server", [api.rawValue], core: 0)
     defer { server.end() }
     let port = try server.line()
+    // Without what starting took.
+    let before = server.cpuTime
     let client = try ChildProcess(role: "client", [api.rawValue, port] + load.arguments, core: 1)
     let numbers = try client.line().split(separator: " ").compactMap { Double($0) }
     guard numbers.count == 3 else { throw ChildProcess.Failure("the client reported \(numbers)") }
-    let cost = server.cpuTime
+    let cost = server.cpuTime - before
     try client.wait()
     // The server's time includes the warm-up of 300 ms, which is answered at the same rate.
     let answered = numbers[0] * (load.seconds + 0.3) / load.seconds

@@ -1,10 +1,10 @@
 public import NIOCore
 
-/// Runs tasks on an event loop.
+/// Runs tasks on the event loop of a QUIC endpoint.
 ///
 /// A task that prefers the executor of a connection's loop works where the connection lives: its reads and writes change no
-/// thread, and return at once where they need not wait. It shares the loop with every other connection there, so it must
-/// not block nor compute for long.
+/// thread, return at once where they need not wait, and what it writes in answer to an event leaves with it. It shares the
+/// loop with every other connection there, so it must not block nor compute for long.
 ///
 /// ```swift
 /// await withTaskExecutorPreference(connection.executor) {
@@ -14,12 +14,17 @@ public import NIOCore
 public final class QUICLoopExecutor: TaskExecutor {
     /// The loop.
     public let eventLoop: any EventLoop
+    private let driver: NIOLoopBound<Weak<LoopDriver>>
 
-    /// An executor for a loop; it may be used as long as the loop runs.
-    public init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+    /// On the loop only.
+    init(driver: LoopDriver) {
+        eventLoop = driver.eventLoop
+        self.driver = NIOLoopBound(Weak(driver), eventLoop: driver.eventLoop)
+    }
 
     public func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
+        if eventLoop.inEventLoop, driver.value.object?.take(job) == true { return }
         eventLoop.execute { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
     }
 }
