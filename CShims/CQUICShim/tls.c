@@ -376,7 +376,8 @@ int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length,
 
 uint8_t *llq_tls_session(const llq_conn *conn, size_t *length) {
     gnutls_datum_t data;
-    if (!conn->session || gnutls_session_get_data2(conn->session, &data) != 0) return NULL;
+    // A ticket that can't be read empties the one before it, and GnuTLS would look into it all the same.
+    if (!conn->session || conn->tls_error != 0 || gnutls_session_get_data2(conn->session, &data) != 0) return NULL;
     *length = data.size;
     return data.data;
 }

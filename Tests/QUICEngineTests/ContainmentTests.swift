@@ -69,6 +69,21 @@ import Testing
         #expect(contained(world, victim).containedHandshakeMessages == 1)
     }
 
+    @Test("a ticket that can't be read behind one that can closes the connection")
+    func aTicketThatCantBeReadBehindOneThatCanClosesTheConnection() throws {
+        let body: [UInt8] = [0, 0, 0, 60, 0, 0, 0, 0, 1, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0]
+        let ticket: [UInt8] = [4, 0, 0, UInt8(body.count)] + body
+        let broken: [UInt8] = [4, 0, 0, 6, 0, 0, 0, 60, 0, 0]
+        let (world, connection) = try attack(.client, with: [Self.crypto(offset: 0, message: ticket + broken)])
+        world.simulation.run(for: .seconds(1))
+        #expect(world.clientSide.tickets.isEmpty)
+        guard case .localTransport(let code, _)? = connection.closeReason else {
+            Issue.record("\(String(describing: connection.closeReason))")
+            return
+        }
+        #expect(code & ~0xff == 0x100, "a TLS alert")
+    }
+
     @Test("a late NEW_CONNECTION_ID is contained", arguments: Victim.allCases)
     func aLateNEWCONNECTIONIDIsContained(victim: Victim) throws {
         let (world, connection) = try attack(
