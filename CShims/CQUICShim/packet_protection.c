@@ -33,15 +33,24 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
     return 0;
 }
 
+typedef enum packet_kind { ONE_RTT, INITIAL, ZERO_RTT, OTHER } packet_kind;
+
+/// Reads the first bytes of a header (RFC 9000 section 17.2, RFC 9369 section 3.2).
+static packet_kind kind_of(const uint8_t *header, size_t length) {
+    if (length < 5 || !(header[0] & 0x80)) return ONE_RTT;
+    int type = header[0] >> 4 & 3;
+    uint32_t version = (uint32_t)header[1] << 24 | (uint32_t)header[2] << 16 | (uint32_t)header[3] << 8 | header[4];
+    if (version == 0x6b3343cfu) type = (type + 3) & 3; // version 2 counts from 1 and ends with 0
+    return type == 0 ? INITIAL : type == 1 ? ZERO_RTT : OTHER;
+}
+
 /// What an authentic packet tells before ngtcp2 reads it.
 static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uint8_t *aad, size_t aadlen) {
+    packet_kind kind = kind_of(aad, aadlen);
     // Anyone can make the keys of Initial packets: they prove nothing.
-    int is_initial = aadlen > 0 && (aad[0] & 0xb0) == 0x80;
-    if (!is_initial) conn->packets_authenticated++;
-    // Long header packets but 0-RTT can't carry the frames the guard looks for.
-    int is_short = aadlen > 0 && !(aad[0] & 0x80);
-    int is_early = aadlen > 0 && (aad[0] & 0xb0) == 0x90;
-    if (!is_short && !is_early) return;
+    if (kind != INITIAL) conn->packets_authenticated++;
+    // Other packets can't carry the frames the guard looks for.
+    if (kind != ONE_RTT && kind != ZERO_RTT) return;
     size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames());
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
     for (size_t i = 0; i < conn->guard.stop_count; i++) {
