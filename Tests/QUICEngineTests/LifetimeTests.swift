@@ -355,6 +355,24 @@ import Testing
         #expect(world.clientSide.closed[client.handle] == .peerTransport(code: 2, reason: ""))
     }
 
+    @Test("keep-alive doesn't go with 0-RTT into a network that doesn't answer")
+    func keepAliveDoesntGoWith0RTTIntoANetworkThatDoesntAnswer() throws {
+        let world = try EngineWorld(tickets: true) { $1.transport.keepAliveInterval = .milliseconds(20) }
+        let (first, _) = try world.connected()
+        world.simulation.run(for: .seconds(1)) { !world.clientSide.tickets.isEmpty }
+        first.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(2))
+        world.clientConfiguration.sessionTicket = world.clientSide.tickets.last
+        world.network.setBlackhole(EngineWorld.serverAddress, true)
+        let connection = try world.connect()
+        #expect(world.clientSide.earlyPossible == 0)
+        try connection.send(pattern(100), on: try connection.open())
+        world.simulation.run(for: .seconds(2))
+        #expect(world.clientSide.earlyPossible == 1)
+        // The first flight and its probes.
+        #expect((1...12).contains(connection.packetsSent), "\(connection.packetsSent)")
+    }
+
     @Test("every datagram with an Initial is padded") func everyDatagramWithAnInitialIsPadded() throws {
         let world = try EngineWorld(tickets: true)
         let (first, _) = try world.connected()

@@ -159,6 +159,35 @@ import Testing
         #expect(replayed.handshake == nil)
     }
 
+    @Test("a copy of a 0-RTT flight is not accepted by another loop either")
+    func aCopyOfA0RTTFlightIsNotAcceptedByAnotherLoopEither() throws {
+        let world = try EngineWorld(tickets: true)
+        // Each loop has its own start time, which GnuTLS puts before what it stores; the store is shared.
+        let other = try QUICEndpoint(configuration: world.serverConfiguration, random: SeededRandom(seed: 99))
+        let otherAddress = QUICSocketAddress(ipv4: (10, 0, 0, 7), port: 4433)
+        let host = world.simulation.add(other, at: [otherAddress])
+        let otherSide = PeerRecord()
+        host.onEvent = { otherSide.handle($1, on: $0) }
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        var flight: [[UInt8]] = []
+        world.network.filter = { bytes, path in
+            if path.remote == EngineWorld.serverAddress { flight.append(bytes) }
+            return true
+        }
+        let (connection, _) = try reconnect(world, writing: pattern(600))
+        world.simulation.settle()
+        world.network.filter = nil
+        world.simulation.run(for: .seconds(3)) { connection.handshake != nil }
+        #expect(connection.handshake?.earlyData == .accepted)
+
+        let attacker = QUICPath(local: EngineWorld.otherClientAddress, remote: otherAddress)
+        for copy in flight { world.network.send(copy, on: attacker, ecn: .notECT) }
+        world.simulation.run(for: .seconds(1))
+        #expect(otherSide.connections.count == 1, "the copy starts a handshake")
+        #expect(
+            otherSide.opened.isEmpty && other.counters.earlyDataAccepted == 0, "and none of its 0-RTT data is taken")
+    }
+
     @Test("masters rotate with overlap") func mastersRotateWithOverlap() throws {
         let world = try EngineWorld(tickets: true)
         let ring = try #require(world.tls.ticketKeys)

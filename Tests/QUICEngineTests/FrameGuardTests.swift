@@ -1,0 +1,107 @@
+import CQUICShim
+import Testing
+
+/// The guard alone: what it withholds from ngtcp2 0.12, and what it leaves.
+@Suite struct FrameGuardTests {
+    private final class Guard {
+        private var state = llq_frame_guard()
+
+        init() { llq_guard_init(&state) }
+
+        var ranges: Int { Int(state.count) }
+        var stops: Int { Int(state.stop_count) }
+
+        func know(_ sequence: UInt64) { llq_guard_know(&state, sequence) }
+
+        /// What becomes of a packet.
+        func inspect(_ packet: [UInt8]) -> [UInt8] {
+            var bytes = packet
+            _ = bytes.withUnsafeMutableBufferPointer { llq_guard_inspect(&state, $0.baseAddress, $0.count, 1) }
+            return bytes
+        }
+    }
+
+    private func newConnectionID(_ sequence: UInt16, retirePriorTo: UInt16) -> [UInt8] {
+        func number(_ value: UInt16) -> [UInt8] { [0x40 | UInt8(value >> 8), UInt8(value & 0xff)] }
+        return [0x18] + number(sequence) + number(retirePriorTo) + [4, 1, 2, 3, 4] + [UInt8](repeating: 0xee, count: 16)
+    }
+
+    private func isContained(_ packet: [UInt8], by frameGuard: Guard) -> Bool { frameGuard.inspect(packet) != packet }
+
+    @Test("a known number below the threshold is withheld, others are not")
+    func aKnownNumberBelowTheThresholdIsWithheld() {
+        let frameGuard = Guard()
+        #expect(!isContained(newConnectionID(20, retirePriorTo: 20), by: frameGuard))
+        #expect(isContained(newConnectionID(0, retirePriorTo: 0), by: frameGuard), "known from the handshake")
+        #expect(!isContained(newConnectionID(12, retirePriorTo: 0), by: frameGuard), "seen for the first time")
+        #expect(isContained(newConnectionID(12, retirePriorTo: 0), by: frameGuard))
+        #expect(!isContained(newConnectionID(20, retirePriorTo: 20), by: frameGuard), "not below the threshold")
+        #expect(!isContained(newConnectionID(21, retirePriorTo: 0), by: frameGuard))
+        #expect(!isContained(newConnectionID(1, retirePriorTo: 0), by: frameGuard))
+    }
+
+    @Test("the number of a preferred address counts as known") func theNumberOfAPreferredAddressCountsAsKnown() {
+        let frameGuard = Guard()
+        frameGuard.know(1)
+        #expect(!isContained(newConnectionID(2, retirePriorTo: 2), by: frameGuard))
+        #expect(isContained(newConnectionID(1, retirePriorTo: 0), by: frameGuard))
+    }
+
+    @Test("a packet whose frame is withheld still asks for an acknowledgement")
+    func aPacketWhoseFrameIsWithheldStillAsksForAnAcknowledgement() {
+        let frameGuard = Guard()
+        _ = frameGuard.inspect(newConnectionID(5, retirePriorTo: 5))
+        let frame = newConnectionID(0, retirePriorTo: 0)
+        let before: [UInt8] = [0x02, 3, 0, 0, 1]
+        let after: [UInt8] = [0x10, 0x44, 0x00]
+        let inspected = frameGuard.inspect(before + frame + after)
+        #expect(inspected == before + [0x01] + [UInt8](repeating: 0, count: frame.count - 1) + after)
+    }
+
+    @Test("the frame is found behind every other kind of frame")
+    func theFrameIsFoundBehindEveryOtherKindOfFrame() {
+        let others: [[UInt8]] = [
+            [0x00], [0x01], [0x02, 9, 0, 1, 1, 2, 3], [0x03, 9, 0, 0, 1, 1, 2, 3], [0x04, 0, 1, 2], [0x05, 0, 1],
+            [0x06, 0, 2, 1, 2], [0x07, 2, 1, 2], [0x0a, 0, 2, 1, 2], [0x0b, 0, 0], [0x0e, 0, 1, 2, 1, 2],
+            [0x0f, 0, 1, 1, 9], [0x10, 1], [0x11, 0, 1], [0x12, 1], [0x13, 1], [0x14, 1], [0x15, 0, 1], [0x16, 1],
+            [0x17, 1], [0x19, 1], [0x1a, 1, 2, 3, 4, 5, 6, 7, 8], [0x1b, 1, 2, 3, 4, 5, 6, 7, 8],
+            [0x1c, 1, 6, 2, 1, 2], [0x1d, 1, 2, 1, 2], [0x1e], [0x31, 2, 1, 2],
+        ]
+        for other in others {
+            let frameGuard = Guard()
+            _ = frameGuard.inspect(newConnectionID(5, retirePriorTo: 5))
+            #expect(isContained(other + newConnectionID(0, retirePriorTo: 0), by: frameGuard), "\(other)")
+        }
+        // These end the packet, or the connection.
+        for last in [[0x08, 0], [0x09, 0], [0x0c, 0, 1], [0x0d, 0, 1], [0x30], [0x21], [0x40, 0x21]] as [[UInt8]] {
+            let frameGuard = Guard()
+            _ = frameGuard.inspect(newConnectionID(5, retirePriorTo: 5))
+            #expect(!isContained(last + newConnectionID(0, retirePriorTo: 0), by: frameGuard), "\(last)")
+        }
+    }
+
+    @Test("a packet that comes twice does no harm") func aPacketThatComesTwiceDoesNoHarm() {
+        let frameGuard = Guard()
+        for sequence in 1...6 as ClosedRange<UInt16> {
+            let packet = newConnectionID(sequence, retirePriorTo: 0)
+            #expect(!isContained(packet, by: frameGuard))
+            #expect(!isContained(packet, by: frameGuard))
+        }
+    }
+
+    @Test("what it remembers is bounded") func whatItRemembersIsBounded() {
+        let frameGuard = Guard()
+        for sequence in stride(from: UInt16(2), to: 8000, by: 2) {
+            _ = frameGuard.inspect(newConnectionID(sequence, retirePriorTo: 0))
+            #expect(frameGuard.ranges <= Int(LLQ_GUARD_RANGES))
+        }
+        _ = frameGuard.inspect(newConnectionID(8000, retirePriorTo: 8000))
+        // The lowest gaps are forgotten in favour of safety.
+        for sequence in stride(from: UInt16(0), to: 8000, by: 2) {
+            #expect(isContained(newConnectionID(sequence, retirePriorTo: 0), by: frameGuard), "\(sequence)")
+        }
+        let stops = (0..<40 as Range<UInt8>).flatMap { [0x05, $0, 1] as [UInt8] }
+        _ = frameGuard.inspect(stops)
+        #expect(frameGuard.stops == Int(LLQ_GUARD_STOPS))
+    }
+}
