@@ -160,6 +160,12 @@ let package = Package(
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ],
             swiftSettings: settings),
+        .target(
+            name: "FuzzTargets", dependencies: ["CQUICShim", "LonglineTestKit", "LonglineWire", "QUICEngine", nioCore],
+            path: "Tests/FuzzTargets", swiftSettings: settings),
+        .testTarget(
+            name: "FuzzTests", dependencies: ["FuzzTargets"], exclude: ["Corpus", "generate.py"],
+            swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(
             name: "QUICEngineTests", dependencies: ["CQUICShim", "LonglineTestKit", "QUICEngine"],
@@ -174,4 +180,12 @@ if Context.environment["LONGLINE_DOC_SAMPLES"] == "1" {
         .target(
             name: "DocSamples", dependencies: libraries + [nioCore], path: ".build/doc-samples",
             swiftSettings: [.swiftLanguageMode(.v6)]))
+}
+
+// What scripts/fuzz builds: it links only with libFuzzer, which brings `main`.
+if Context.environment["LONGLINE_FUZZ"] == "1" {
+    package.targets.append(
+        .executableTarget(
+            name: "fuzz", dependencies: ["FuzzTargets"], path: "Tests/FuzzDriver",
+            swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])]))
 }

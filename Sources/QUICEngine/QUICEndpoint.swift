@@ -45,7 +45,7 @@ public final class QUICEndpoint: CustomReflectable {
     var resetLimit: RateLimit
     var refusalLimit: RateLimit
     /// Test hook, see `ConnectionContext.rewrite`.
-    var rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
+    package var rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
 
     private var nextHandle: UInt64 = 1
     private var sendQueue = FIFO<QUICEngineConnection>()

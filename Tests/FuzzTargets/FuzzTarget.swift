@@ -1,0 +1,30 @@
+/// Where bytes from outside come in, each as a function of one input. libFuzzer calls it through `scripts/fuzz`, the suite
+/// with the corpus that is kept.
+public enum FuzzTarget: String, CaseIterable, Sendable {
+    /// Datagrams that a server and a client receive from strangers, and from somebody who reads and changes their own.
+    case datagrams
+    /// What a peer that has the keys can put into its packets: frames and TLS messages, from the first packet on.
+    case frames
+    /// The guard that reads decrypted packets before ngtcp2 does.
+    case frameGuard
+    /// The frames of the session protocol, in pieces of any size.
+    case wire
+
+    /// Runs one input. A crash, a failed assertion or an error is a finding.
+    public func run(_ input: UnsafeRawBufferPointer) throws {
+        let input = FuzzInput(input)
+        switch self {
+        case .datagrams: try DatagramFuzzing.run(input)
+        case .frames: try FrameFuzzing.run(input)
+        case .frameGuard: try GuardFuzzing.run(input)
+        case .wire: try WireFuzzing.run(input)
+        }
+    }
+}
+
+/// Something that must hold whatever the input does not.
+public struct FuzzFinding: Error, CustomStringConvertible {
+    public let description: String
+
+    init(_ description: String) { self.description = description }
+}

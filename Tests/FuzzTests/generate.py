@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz corpus beside this file, Corpus/TARGET/seed-NAME.
+
+An input is a list of choices that Tests/FuzzTargets reads; this file follows its order. Inputs whose names don't begin with
+`seed-` were found by scripts/fuzz and stay as they are.
+"""
+
+import json
+import pathlib
+
+HERE = pathlib.Path(__file__).parent
+CORPUS = HERE / "Corpus"
+VECTORS = HERE.parent / "Vectors"
+
+
+def varint(value):
+    for power, (length, limit) in enumerate([(1, 1 << 6), (2, 1 << 14), (4, 1 << 30), (8, 1 << 62)]):
+        if value < limit:
+            return (value | power << (8 * length - 2)).to_bytes(length, "big")
+    raise ValueError(value)
+
+
+def numbers(*values):
+    return b"".join(varint(value) for value in values)
+
+
+def u16(value):
+    return value.to_bytes(2, "big")
+
+
+def new_connection_id(sequence, retire_prior_to, length=8):
+    cid = bytes([0xA0 + sequence % 64]) * length
+    return numbers(0x18, sequence, retire_prior_to) + bytes([length]) + cid + bytes([0xB0 + sequence % 64]) * 16
+
+
+def crypto(offset, data):
+    return numbers(0x06, offset, len(data)) + data
+
+
+def stream(identifier, offset, data, fin=False):
+    return numbers(0x0E | fin, identifier, offset, len(data)) + data
+
+
+def message(kind, body=b""):
+    return bytes([kind]) + len(body).to_bytes(3, "big") + body
+
+
+LARGEST = (1 << 62) - 1
+TICKET = message(4, bytes(4) + bytes(4) + b"\x01\x00" + u16(32) + bytes(32) + u16(0))
+
+# Plaintexts of packets, one list for a connection.
+PLAINTEXTS = {
+    "ping": [b"\x01"],
+    "padding": [b""],
+    "ack-of-what-was-never-sent": [numbers(0x02, 9000, 0, 0, 9000)],
+    "ack-with-a-range-below-zero": [numbers(0x02, 3, 0, 1, 1, 0, 9)],
+    "ack-with-ecn": [numbers(0x03, 1, 0, 0, 1, 1, 0, 0)],
+    "ack-with-endless-ranges": [numbers(0x02, 1, 0, LARGEST, 0)],
+    "reset-stream": [numbers(0x04, 0, 7, 0), numbers(0x04, 1, 7, 0), numbers(0x04, 2, 7, LARGEST)],
+    "reset-unidirectional-first": [numbers(0x04, 6, 7, 0), numbers(0x04, 10, 7, 3) + stream(10, 0, b"abcd")],
+    "stop-sending": [numbers(0x05, 0, 7), numbers(0x05, 2, 7), numbers(0x05, 400, 7)],
+    "stop-sending-thirty-times": [b"".join(numbers(0x05, 4 * i, i) for i in range(30))],
+    "crypto-key-update": [crypto(0, message(24, b"\x00"))],
+    "crypto-ticket": [crypto(0, TICKET) + crypto(len(TICKET), TICKET)],
+    "crypto-in-pieces": [crypto(0, b"\x04\x00"), crypto(2, b"\xff\xff"), crypto(4, bytes(900))],
+    "crypto-far-ahead": [crypto(1 << 20, b"x"), crypto(LARGEST - 4, b"x")],
+    "crypto-finished-again": [crypto(0, message(20, bytes(32)))],
+    "crypto-client-hello": [crypto(0, message(1, bytes(200)))],
+    "new-token": [numbers(0x07, 5) + b"token", numbers(0x07, 0), numbers(0x07, LARGEST)],
+    "stream": [stream(0, 0, b"hello"), stream(0, 5, b"", True), stream(3, 0, b"x"), stream(2, 0, b"y", True)],
+    "stream-over-its-window": [stream(0, 1 << 30, b"x")],
+    "stream-at-the-largest-offset": [stream(0, LARGEST, b"")],
+    "stream-beyond-the-limit": [stream(4 * 1000, 0, b"x")],
+    "stream-of-the-victim": [stream(1, 0, b"x"), stream(0, 0, b"x")],
+    "stream-with-two-final-sizes": [stream(8, 0, b"abc", True), stream(8, 0, b"abcd", True)],
+    "stream-out-of-order": [stream(8, 100 * i, b"z" * 50) for i in range(20, 0, -1)],
+    "stream-to-the-end": [numbers(0x08, 8) + b"x" * 100],
+    "limits": [numbers(0x10, LARGEST), numbers(0x11, 0, LARGEST), numbers(0x12, 1 << 60), numbers(0x13, (1 << 60) + 1)],
+    "blocked": [numbers(0x14, 1), numbers(0x15, 0, 1), numbers(0x16, 1), numbers(0x17, (1 << 60) + 1)],
+    "connection-id-late": [
+        new_connection_id(20, 20), new_connection_id(12, 0), new_connection_id(12, 0), new_connection_id(0, 0)],
+    "connection-ids-too-many": [b"".join(new_connection_id(i, 0) for i in range(2 + 8 * n, 10 + 8 * n)) for n in range(6)],
+    "connection-ids-retired-each-time": [new_connection_id(i, i) for i in range(2, 30)],
+    "connection-ids-backwards": [new_connection_id(40, 40)] + [new_connection_id(i, 0) for i in range(39, 8, -1)],
+    "connection-id-changed": [new_connection_id(9, 0), new_connection_id(9, 0, 12)],
+    "connection-id-malformed": [new_connection_id(9, 10), new_connection_id(9, 0, 0), new_connection_id(9, 0, 21)],
+    "retire-connection-id": [numbers(0x19, 0), numbers(0x19, 1), numbers(0x19, 2), numbers(0x19, LARGEST)],
+    "path-challenge": [b"\x1a12345678" * 40, b"\x1b12345678"],
+    "close": [numbers(0x1C, 1, 6, 3) + b"why"],
+    "close-by-the-application": [numbers(0x1D, 1, 3) + b"why"],
+    "handshake-done": [b"\x1e"],
+    "datagram": [b"\x30" + bytes(500), numbers(0x31, 3) + b"abc", numbers(0x31, LARGEST)],
+    "unknown": [numbers(0x21), numbers(LARGEST)],
+    "type-longer-than-needed": [b"\x40\x01", b"\x40\x06\x00\x00"],
+    "cut-off": [b"\x01" * 1190 + numbers(0x18, 20)],
+}
+
+REPLACE_ALL, REPLACE_BEGINNING, CHANGE, PASS = range(4)
+INITIAL, HANDSHAKE, ONE_RTT = range(3)
+
+
+def edits(plaintexts):
+    return b"".join(bytes([REPLACE_ALL]) + u16(len(text)) + text for text in plaintexts)
+
+
+def frames():
+    for victim, name in ((0, "server"), (1, "client")):
+        for case, plaintexts in PLAINTEXTS.items():
+            yield f"{name}-{case}", bytes([victim | ONE_RTT << 1]) + edits(plaintexts)
+        for level, at in ((INITIAL, "initial"), (HANDSHAKE, "handshake")):
+            flags = bytes([victim | level << 1])
+            for case in ("ping", "stream", "crypto-key-update", "crypto-far-ahead", "connection-id-late", "handshake-done",
+                         "close-by-the-application", "new-token", "datagram", "unknown", "path-challenge"):
+                yield f"{name}-{at}-{case}", flags + edits(PLAINTEXTS[case] * 4)
+            for offset in (5, 8, 40, 60, 90, 120, 160, 200, 240, 280):
+                yield f"{name}-{at}-changed-{offset}", flags + bytes([CHANGE, 1]) + u16(offset) + b"\xff"
+            yield f"{name}-{at}-changed-later", flags + bytes([PASS, CHANGE, 2]) + u16(4) + b"\x18" + u16(20) + b"\x00"
+
+
+def frame_guard():
+    for case, plaintexts in PLAINTEXTS.items():
+        yield case, b"".join(u16(len(text)) + text for text in plaintexts)
+
+
+BYTES, LONG, SHORT, CHANGED, REPEATED, TO_CLIENT, WAIT, WRITE = range(8)
+
+
+def datagrams():
+    waits = bytes([WAIT, 4])
+    garbage = bytes(range(200))
+    for retry in (0, 1):
+        start = bytes([retry])
+        name = "retry-" if retry else ""
+        yield name + "nothing", start
+        yield name + "garbage", start + bytes([BYTES, 199]) + garbage + bytes([1]) + waits
+        yield name + "one-byte", start + b"".join(bytes([BYTES, 0, first, 0]) for first in (0, 0x40, 0x80, 0xC0, 0xFF))
+        for version in range(4):
+            body = bytes([LONG, 0, 0xC0, version, 8, 0, 8, 0, 20, 0]) + u16(0) + bytes(17)
+            yield f"{name}version-{version}", start + (body + bytes([1]) + u16(0)) * 3 + waits
+        yield name + "short-headers", start + waits * 6 + (bytes([SHORT, 0, 60]) + garbage[:60]) * 4
+        yield name + "changed", start + waits + bytes([CHANGED, 0, 1, 0, 1]) + u16(30) + b"\x01\x00" + waits * 3
+        yield name + "cut-off", start + waits + bytes([CHANGED, 0, 1, 0, 0, 1]) + u16(700) + waits * 3
+        yield name + "repeated", start + waits * 3 + bytes([REPEATED, 2, 0, REPEATED, 3, 1, REPEATED, 6, 2]) + waits * 3
+        yield name + "overtaken", start + bytes([REPEATED, 1, 0]) + waits * 8
+        yield name + "moved-by-others", (
+            start + waits * 7 + (bytes([WRITE]) + u16(900) + b"\x00" + bytes([REPEATED, 1, 0]) + waits) * 4)
+        yield name + "to-the-client", start + waits + bytes([TO_CLIENT, 0, 40]) + garbage[:40] + bytes([TO_CLIENT, 1, 0, 0])
+        yield name + "late", start + waits * 8 + bytes([WAIT, 13, REPEATED, 0, 0, REPEATED, 0, 3, SHORT, 0, 30]) + garbage[:30]
+
+
+def wire():
+    for file in ("frames", "invalid", "streams", "tagged-streams"):
+        vectors = json.loads((VECTORS / f"{file}.json").read_text())["vectors"]
+        for index, vector in enumerate(vectors):
+            tagged = file == "tagged-streams" or vector.get("tagged", False)
+            data = bytes.fromhex(vector["hex"])
+            if len(data) <= 600:
+                yield f"{file}-{index:03}", bytes([1 if tagged else 0, 2 + index % 7]) + data
+
+
+for target, seeds in (("frames", frames()), ("frameGuard", frame_guard()), ("datagrams", datagrams()), ("wire", wire())):
+    folder = CORPUS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("seed-*"):
+        old.unlink()
+    for name, data in seeds:
+        (folder / f"seed-{name}").write_bytes(data)
