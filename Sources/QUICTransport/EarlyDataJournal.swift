@@ -30,8 +30,10 @@ struct EarlyDataJournal {
     mutating func stopped(_ stream: QUICStreamID, code: UInt64) { entries.append(.stopped(stream, code: code)) }
 
     mutating func prioritized(_ stream: QUICStreamID, _ priority: StreamPriority) {
-        // Bounded like the rest: an application that keeps changing its mind leaves one entry a stream and run of changes.
-        if case .prioritized(stream, _)? = entries.last { entries.removeLast() }
+        // One for each stream, so that an application that keeps changing its mind doesn't fill the journal.
+        entries.removeAll {
+            if case .prioritized(stream, _) = $0 { true } else { false }
+        }
         entries.append(.prioritized(stream, priority))
     }
 

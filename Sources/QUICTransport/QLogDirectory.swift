@@ -67,7 +67,8 @@ private final class TraceFile {
 
     /// nil: a debugging aid that can't be had is no reason to fail.
     init?(path: String, limit: Int) {
-        descriptor = Glibc.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        // Never over another's: a client chooses the name by its connection ID.
+        descriptor = Glibc.open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { return nil }
         left = limit
     }

@@ -175,6 +175,7 @@ import Testing
         let (client, server) = try world.connected()
         #expect(world.server.counters.retriesSent == 1)
         #expect(client.handshake != nil && server.handshake != nil)
+        #expect(client.originalDestinationID == server.originalDestinationID, "also behind a Retry")
         // The token from this connection spares the next one the Retry.
         world.simulation.run(for: .seconds(1)) { !world.clientSide.tokens.isEmpty }
         #expect(!world.clientSide.tokens.isEmpty)

@@ -45,7 +45,6 @@ import Testing
         let world = try EngineWorld(seed: 3, conditions: conditions) { server, client in
             server.qlog = log
             client.qlog = log
-            server.retryThreshold = 0
         }
         world.serverSide.echoes = true
         let (client, server) = try world.connected()

@@ -207,6 +207,8 @@ import Testing
         let stream = try client.open()
         try client.send(pattern(100_000), on: stream, finish: true)
         world.simulation.run(for: .seconds(5)) { world.serverSide.finished.contains(stream) }
+        // What is still on its way arrives.
+        world.simulation.run(for: .milliseconds(300))
         let sending = client.statistics(now: world.network.now)
         let receiving = server.statistics(now: world.network.now)
         #expect(sending.bytesSent > 100_000)
