@@ -109,7 +109,7 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     llq_cid_to_ngtcp2(&d, client_scid);
     llq_cid_to_ngtcp2(&s, scid);
     llq_path_to_ngtcp2(&p, path);
-    llq_alias_init(&conn->aliases, path, source->initial_rtt);
+    llq_alias_init(&conn->aliases, path, source);
     conn->forbids_migration = source->forbid_migration != 0;
     llq_conn *previous = llq_enter(conn);
     int rv = ngtcp2_conn_server_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params, NULL, conn);
@@ -164,7 +164,7 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
     return normalize(rv);
 }
 
-static ssize_t normalize_write(const llq_conn *conn, ngtcp2_ssize rv, llq_path *path, uint8_t *ecn,
+static ssize_t normalize_write(llq_conn *conn, ngtcp2_ssize rv, llq_path *path, uint8_t *ecn,
                                const ngtcp2_path_storage *storage, const ngtcp2_pkt_info *info) {
     if (rv > 0) {
         llq_path_from_ngtcp2(path, &storage->path);
@@ -177,6 +177,10 @@ static ssize_t normalize_write(const llq_conn *conn, ngtcp2_ssize rv, llq_path *
     case NGTCP2_ERR_STREAM_DATA_BLOCKED: return LLQ_STREAM_BLOCKED;
     case NGTCP2_ERR_STREAM_SHUT_WR:
     case NGTCP2_ERR_STREAM_NOT_FOUND: return LLQ_STREAM_SHUT;
+    case NGTCP2_ERR_NO_VIABLE_PATH:
+        if (!conn->is_server) return rv;
+        conn->aliases.is_lost = true;
+        return 0;
     default: return rv;
     }
 }
@@ -189,6 +193,8 @@ ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint
     ngtcp2_ssize taken = -1;
     uint32_t flags = (more ? NGTCP2_WRITE_STREAM_FLAG_MORE : 0u) | (fin ? NGTCP2_WRITE_STREAM_FLAG_FIN : 0u);
     ngtcp2_path_storage_zero(&storage);
+    *accepted = -1;
+    if (conn->aliases.is_lost) return 0;
     llq_conn *previous = llq_enter(conn);
     ngtcp2_ssize rv =
         ngtcp2_conn_writev_stream(conn->conn, &storage.path, &info, destination, capacity, &taken, flags, stream_id,
@@ -220,6 +226,7 @@ void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size
     size_t largest = ngtcp2_conn_get_max_tx_udp_payload_size(conn->conn);
     size_t path_largest = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn->conn);
     memset(run, 0, sizeof *run);
+    if (conn->aliases.is_lost) return;
     run->result = LLQ_WRITE_MORE;
     ngtcp2_path_storage_zero(&first);
     ngtcp2_path_storage_zero(&storage);
@@ -273,6 +280,7 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
     ngtcp2_vec vec = {.base = (uint8_t *)(uintptr_t)data, .len = length};
     ngtcp2_path_storage_zero(&storage);
     *accepted = 0;
+    if (conn->aliases.is_lost) return 0;
     llq_conn *previous = llq_enter(conn);
     ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination, capacity, accepted,
                                                   more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec, 1, now);
@@ -330,9 +338,13 @@ llq_close llq_conn_peer_close(llq_conn *conn) {
 #endif
 }
 
-uint64_t llq_conn_expiry(llq_conn *conn) { return ngtcp2_conn_get_expiry(conn->conn); }
+uint64_t llq_conn_expiry(llq_conn *conn) {
+    if (conn->aliases.is_lost) return llq_alias_lost_until(conn);
+    return ngtcp2_conn_get_expiry(conn->conn);
+}
 
 int llq_conn_handle_expiry(llq_conn *conn, uint64_t now) {
+    if (conn->aliases.is_lost) return now >= llq_alias_lost_until(conn) ? LLQ_IDLE : LLQ_OK;
     llq_conn *previous = llq_enter(conn);
     int rv = ngtcp2_conn_handle_expiry(conn->conn, now);
     llq_leave(previous);

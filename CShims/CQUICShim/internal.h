@@ -17,19 +17,28 @@ typedef struct llq_message_filter {
     bool finished; // TLS Finished went by
 } llq_message_filter;
 
-/// Addresses of a client that a server remembers; ngtcp2 has at most four paths besides the current one.
-#define LLQ_PATH_ALIASES 8
+/// Addresses of a client that a server remembers; ngtcp2 has at most six paths besides the current one.
+#define LLQ_PATH_ALIASES 12
 
 /// The local ports by which a server's ngtcp2 knows the client's addresses apart: see path_alias.c.
 typedef struct llq_path_aliases {
-    struct { llq_path path; uint16_t port; uint64_t used; } known[LLQ_PATH_ALIASES];
+    struct {
+        llq_path path;
+        uint16_t port;
+        bool shares_id;
+        bool was_current; // ngtcp2 took this path once; when it left it, it doesn't come back to it
+        uint32_t ignored; // datagrams since ngtcp2 might have followed
+        uint64_t used;
+    } known[LLQ_PATH_ALIASES];
     size_t count;
     uint64_t turn;
     uint16_t last_port;
-    uint64_t initial_rtt;
+    uint64_t initial_rtt, idle_timeout;
+    bool is_lost; // no path works any more; the client may still find us from a new one
     uint64_t alone_until; // nothing is taken from other paths than `alone` before
     llq_path alone;
     uint64_t now; // of the datagram read last
+    uint64_t current_heard;
     uint64_t dropped;
 } llq_path_aliases;
 
@@ -37,6 +46,7 @@ typedef struct llq_path_aliases {
 typedef struct llq_path_alias {
     llq_path path;
     uint16_t port;
+    size_t place;
     bool is_new;
     bool shares_id; // with the current path: the peer gave no other
 } llq_path_alias;
@@ -103,13 +113,15 @@ int llq_on_update_key(ngtcp2_conn *conn, uint8_t *rx_secret, uint8_t *tx_secret,
                       uint8_t *rx_iv, ngtcp2_crypto_aead_ctx *tx_aead, uint8_t *tx_iv, const uint8_t *old_rx_secret,
                       const uint8_t *old_tx_secret, size_t length, void *user_data);
 
-void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, uint64_t initial_rtt);
+void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, const llq_settings *settings);
 /// Before ngtcp2 reads a datagram: puts the alias into `path`. False if the datagram must be dropped.
 bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, uint64_t now);
 /// Afterwards. `authenticated`: whether it held a packet that only the peer can have made.
-void llq_alias_leave(llq_conn *conn, const llq_path_alias *alias, bool authenticated);
+void llq_alias_leave(llq_conn *conn, llq_path_alias *alias, bool authenticated);
 /// ngtcp2 validated a path, or gave it up.
 void llq_alias_note_validation(llq_conn *conn, const llq_path *path, bool succeeded);
+/// When a connection whose paths are all lost is over.
+uint64_t llq_alias_lost_until(const llq_conn *conn);
 /// Puts the real local address into a path that ngtcp2 named.
 void llq_alias_restore(const llq_conn *conn, llq_path *path);
 
