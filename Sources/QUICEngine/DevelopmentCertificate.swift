@@ -62,15 +62,31 @@ private final class CertificateBuilder {
         try check(gnutls_pubkey_init(&publicKey))
         switch keyKind {
         case .ecdsaP256:
-            // GNUTLS_CURVE_TO_BITS is a function-like macro: the curve with the highest bit set.
-            let bits = UInt32(GNUTLS_ECC_CURVE_SECP256R1.rawValue) | 1 << 31
-            try check(gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA, bits, 0))
+            try generateP256()
         case .ed25519:
             try check(gnutls_x509_privkey_generate(key, GNUTLS_PK_EDDSA_ED25519, 256, 0))
         }
         try check(gnutls_x509_crt_set_version(certificate, 3))
         try check(gnutls_x509_crt_set_key(certificate, key))
         try check(gnutls_pubkey_import_x509(publicKey, certificate, 0))
+    }
+
+    /// GnuTLS writes the private number like any integer, with a zero in front or a byte short. Others read 32 bytes only
+    /// (RFC 5915 section 3), so a key that isn't written so, and half of all aren't, is drawn again.
+    private func generateP256() throws(QUICError) {
+        // GNUTLS_CURVE_TO_BITS is a function-like macro: the curve with the highest bit set.
+        let bits = UInt32(GNUTLS_ECC_CURVE_SECP256R1.rawValue) | 1 << 31
+        var length: UInt32
+        repeat {
+            if let key { gnutls_x509_privkey_deinit(key) }
+            key = nil
+            try check(gnutls_x509_privkey_init(&key))
+            try check(gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA, bits, 0))
+            var number = gnutls_datum_t()
+            try check(gnutls_x509_privkey_export_ecc_raw(key, nil, nil, nil, &number))
+            length = number.size
+            llq_free(number.data)
+        } while length != 32
     }
 
     deinit {
