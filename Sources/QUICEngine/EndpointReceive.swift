@@ -116,8 +116,9 @@ extension QUICEndpoint {
         var packet = [UInt8](repeating: 0, count: 256)
         var destination = header.scid
         var source = header.dcid
-        // One reserved version keeps clients honest (RFC 9000 section 15).
-        let versions = [0x1a2a_3a4a] + server.versions.map(\.rawValue)
+        // One reserved version keeps clients honest (RFC 9000 section 15), but never the one that the client tried: it
+        // would have to ignore the packet (section 6.2).
+        let versions = [header.version == 0x1a2a_3a4a ? 0x5a6a_7a8a : 0x1a2a_3a4a] + server.versions.map(\.rawValue)
         let length = llq_write_version_negotiation(
             &packet, packet.count, random.bytes(1)[0], &destination, &source, versions, versions.count)
         guard length > 0 else { return }

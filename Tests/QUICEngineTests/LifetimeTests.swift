@@ -152,7 +152,10 @@ import Testing
         #expect(client.packetsReceived > after.client.packetsReceived)
     }
 
-    @Test("an unknown version is answered with ours") func anUnknownVersionIsAnsweredWithOurs() throws {
+    @Test(
+        "an unknown version is answered with ours, and never with itself",
+        arguments: [0xbaba_baba, 0x1a2a_3a4a, 0x5a6a_7a8a] as [UInt32])
+    func anUnknownVersionIsAnsweredWithOurs(version: UInt32) throws {
         let world = try EngineWorld()
         var answer: [UInt8] = []
         world.network.filter = { bytes, path in
@@ -160,12 +163,15 @@ import Testing
             return true
         }
         let path = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
-        let header: [UInt8] = [0xc0, 0xba, 0xba, 0xba, 0xba, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0]
+        let tried = stride(from: 24, through: 0, by: -8).map { UInt8(truncatingIfNeeded: version >> UInt32($0)) }
+        let header = [0xc0] + tried + [8, 1, 2, 3, 4, 5, 6, 7, 8, 0]
         world.network.send(header + pattern(1200), on: path, ecn: .notECT)
         world.simulation.run(for: .seconds(1))
         #expect(answer.count > 15)
         #expect(Array(answer[1..<5]) == [0, 0, 0, 0])
         #expect(Array(answer.suffix(4)) == [0, 0, 0, 1])
+        // A client must ignore an answer that names the version it tried (RFC 9000 section 6.2).
+        #expect(answer.suffix(from: 15).firstRange(of: tried) == nil)
         #expect(world.server.counters.versionNegotiationsSent == 1)
     }
 
