@@ -138,6 +138,7 @@ extension QUICEngineConnection {
                 end(.versionNegotiation(offered: offeredVersions))
                 endpoint.retire(self, packet: nil)
             } else {
+                endpoint.counters.protocolErrors += 1
                 end(localFailure(shim, code: close.code, result: result))
                 endpoint.retire(self, packet: writeClose(close))
             }

@@ -137,6 +137,8 @@ public struct EndpointCounters: Sendable, Hashable {
     public var handshakesResumed: UInt64 = 0
     public var earlyDataAccepted: UInt64 = 0
     public var earlyDataRejected: UInt64 = 0
+    /// Connections that we closed because the peer broke a rule of QUIC or TLS, failed handshakes among them.
+    public var protocolErrors: UInt64 = 0
     /// DATAGRAM frames received and dropped because the application took none.
     public var datagramFramesDropped: UInt64 = 0
     /// Datagrams from paths that the policy refused.

@@ -87,6 +87,7 @@ extension EndpointCounters {
         datagramsFromRefusedPaths += other.datagramsFromRefusedPaths
         datagramFramesDropped += other.datagramFramesDropped
         datagramFramesExpired += other.datagramFramesExpired
+        protocolErrors += other.protocolErrors
         containedFrames += other.containedFrames
         containedHandshakeMessages += other.containedHandshakeMessages
     }
