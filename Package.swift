@@ -166,6 +166,10 @@ let package = Package(
         .testTarget(
             name: "FuzzTests", dependencies: ["FuzzTargets"], exclude: ["Corpus", "generate.py"],
             swiftSettings: settings),
+        // The other side is aioquic, started from peers/ by the tests; scripts/test installs it.
+        .testTarget(
+            name: "InteropTests", dependencies: ["QUICEngine", "QUICTransport", nioCore, nioPosix],
+            exclude: ["peers"], swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(
             name: "QUICEngineTests", dependencies: ["CQUICShim", "LonglineTestKit", "QUICEngine"],

@@ -97,6 +97,45 @@ install_system_packages() {
     rm -f "$log"
 }
 
+# The version of aioquic that the interop tests were written with.
+aioquic_version=1.7.2
+
+# install_optional PACKAGE…: whether the packages are there now. What tests can do without is no reason to fail.
+install_optional() {
+    command -v apt-get >/dev/null || return 1
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null || return 1
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@")
+    as_root "${install[@]}" </dev/null || { as_root apt-get update && as_root "${install[@]}" </dev/null; }
+}
+
+# Installs the peers of the interop tests: aioquic from PyPI in an environment of its own, and tshark. Tests say that they
+# are skipped where one can't be had.
+install_interop_peers() {
+    local place=$root/.build/interop log=$root/.build/interop.log
+    local mark=$place/installed
+    mkdir -p "$root/.build"
+    : >"$log"
+    if [ "$(cat "$mark" 2>/dev/null)" = "$aioquic_version" ] && "$place/bin/python3" -c 'import aioquic' 2>/dev/null; then
+        note "aioquic $aioquic_version is there"
+    else
+        rm -rf "$place"
+        python3 -c 'import ensurepip, venv' 2>/dev/null || install_optional python3 python3-venv >>"$log" 2>&1 || true
+        if python3 -m venv "$place" >>"$log" 2>&1 &&
+            "$place/bin/pip" install --disable-pip-version-check --only-binary :all: --timeout 15 --retries 2 \
+                "aioquic==$aioquic_version" >>"$log" 2>&1; then
+            echo "$aioquic_version" >"$mark"
+            note "aioquic $aioquic_version"
+        else
+            note "aioquic can't be had here, tests with it are skipped: $(tail -n 1 "$log") (all of it: $log)"
+        fi
+    fi
+    if command -v tshark >/dev/null || install_optional tshark >>"$log" 2>&1; then
+        note "$(tshark --version 2>/dev/null | head -n 1)"
+    else
+        note "tshark can't be had here, tests with it are skipped: $(tail -n 1 "$log") (all of it: $log)"
+    fi
+}
+
 # Ends unless a Swift toolchain that is new enough runs.
 require_swift() {
     local advice="Install Swift $swift_major.$swift_minor or later from https://www.swift.org/install and put it in PATH."
