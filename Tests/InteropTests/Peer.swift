@@ -71,7 +71,7 @@ final class Peer: Sendable {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         process = Process()
         process.executableURL = Aioquic.python
-        process.arguments = [Aioquic.scripts.appendingPathComponent(script).path]
+        process.arguments = ["-B", Aioquic.scripts.appendingPathComponent(script).path]
         process.standardInput = input
         process.standardOutput = output
         try process.run()
