@@ -18,8 +18,11 @@ void llq_leave(llq_conn *previous) { current = previous; }
 llq_conn *llq_current(void) { return current; }
 
 static llq_conn *allocate(const llq_owner *owner, bool is_server, const llq_settings *settings, const llq_tls *tls) {
-    llq_conn *conn = calloc(1, sizeof *conn);
-    if (!conn) return NULL;
+    void *object;
+    llq_arena *arena = llq_arena_new(sizeof(llq_conn), &object);
+    if (!arena) return NULL;
+    llq_conn *conn = object;
+    conn->arena = arena;
     conn->owner = *owner;
     conn->is_server = is_server;
     conn->protection = settings->packet_protection;
@@ -72,7 +75,8 @@ llq_conn *llq_conn_client_new(const llq_owner *owner, const llq_cid *dcid, const
     llq_cid_to_ngtcp2(&s, scid);
     llq_path_to_ngtcp2(&p, path);
     llq_conn *previous = llq_enter(conn);
-    int rv = ngtcp2_conn_client_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params, NULL, conn);
+    int rv = ngtcp2_conn_client_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params,
+                                    llq_arena_mem(conn->arena), conn);
     llq_leave(previous);
     return finish(conn, rv, tls, error);
 }
@@ -112,7 +116,8 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     llq_alias_init(&conn->aliases, path, source);
     conn->forbids_migration = source->forbid_migration != 0;
     llq_conn *previous = llq_enter(conn);
-    int rv = ngtcp2_conn_server_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params, NULL, conn);
+    int rv = ngtcp2_conn_server_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params,
+                                    llq_arena_mem(conn->arena), conn);
     llq_leave(previous);
     return finish(conn, rv, tls, error);
 }
@@ -125,7 +130,7 @@ void llq_conn_free(llq_conn *conn) {
     free(conn->pins);
     free(conn->server_name);
     gnutls_memset(conn->exporter, 0, sizeof conn->exporter);
-    free(conn);
+    llq_arena_free(conn->arena);
 }
 
 int llq_conn_early_data_possible(const llq_conn *conn) { return conn->early_attempted; }

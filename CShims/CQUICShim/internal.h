@@ -2,6 +2,7 @@
 #define LLQ_INTERNAL_H
 
 #include "CQUICShim.h"
+#include "arena.h"
 #include "compat.h"
 
 #include <gnutls/gnutls.h>
@@ -52,6 +53,7 @@ typedef struct llq_path_alias {
 } llq_path_alias;
 
 struct llq_conn {
+    llq_arena *arena; // where this lies
     ngtcp2_crypto_conn_ref ref;
     ngtcp2_conn *conn;
     gnutls_session_t session;

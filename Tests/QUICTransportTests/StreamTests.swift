@@ -24,6 +24,31 @@ struct StreamTests {
         }
     }
 
+    @Test("A task on the connection's loop reads and writes there, and sees the end")
+    func taskOnLoop() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await withTaskExecutorPreference(connection.executor) {
+                let stream = try await connection.openStream()
+                var sent: [UInt8] = []
+                var received: [UInt8] = []
+                for round in 0..<50 {
+                    let piece = [UInt8](repeating: UInt8(round), count: 100 + round)
+                    try await stream.write(ByteBuffer(bytes: piece))
+                    sent += piece
+                    while received.count < sent.count, let bytes = try await stream.read() {
+                        received += Array(bytes.readableBytesView)
+                    }
+                    #expect(loop.inEventLoop)
+                }
+                #expect(received == sent)
+                try await stream.finish()
+                while let more = try await stream.read() { #expect(more.readableBytes == 0) }
+                #expect(loop.inEventLoop)
+            }
+        }
+    }
+
     @Test("A reader that doesn't read holds the writer up, and nothing is lost when it goes on")
     func backPressure() async throws {
         let release = Mailbox<Void>(limit: 1, policy: .refuse)

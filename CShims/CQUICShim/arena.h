@@ -1,0 +1,18 @@
+// The memory of one connection. ngtcp2 takes its pools in blocks of several kilobytes of which an idle connection touches
+// the beginning: a block that begins near a page's start costs one resident page, and what room is left on that page takes
+// the connection's many small allocations.
+#ifndef LLQ_ARENA_H
+#define LLQ_ARENA_H
+
+#include <ngtcp2/ngtcp2.h>
+
+typedef struct llq_arena llq_arena;
+
+/// Makes an arena with `size` zeroed bytes in it, which `*object` is set to; NULL: no memory.
+llq_arena *llq_arena_new(size_t size, void **object);
+/// Frees everything, the first object included. What ngtcp2 took must have been given back.
+void llq_arena_free(llq_arena *arena);
+/// For ngtcp2; NULL for its default.
+const ngtcp2_mem *llq_arena_mem(const llq_arena *arena);
+
+#endif
