@@ -16,6 +16,20 @@ debian_packages=(
 # Where these packages don't exist by those names, the build still works when pkg-config finds these.
 pkg_config_modules=(libngtcp2 libngtcp2_crypto_gnutls gnutls sqlite3)
 
+# Options of swift build and swift test for the package's traits.
+traits=()
+
+# Lets the package be built with packet protection on intel-ipsec-mb, where that exists. Called before setup.
+use_ipsec_mb() {
+    [ "$(uname -m)" = x86_64 ] || return 0
+    if command -v dpkg-query >/dev/null; then
+        debian_packages+=(libipsec-mb-dev)
+    elif [ ! -e /usr/include/intel-ipsec-mb.h ]; then
+        return 0
+    fi
+    traits=(--traits IPSecMB)
+}
+
 # The oldest Swift that builds the package.
 swift_major=6
 swift_minor=1
