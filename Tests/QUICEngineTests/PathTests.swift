@@ -131,6 +131,71 @@ import Testing
         #expect(client.closeReason == nil && server.closeReason == nil)
     }
 
+    @Test("a NAT that goes back to its old port is followed") func aNATThatGoesBackToItsOldPortIsFollowed() throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        for port in [1111, 2222, 1111, 2222, 1111] as [UInt16] {
+            let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: port)
+            world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
+            client.ping(now: world.network.now)
+            let before = world.serverSide.paths.count
+            // A small packet allows small probes only: once one is answered a full-sized one goes out, and path MTU
+            // discovery with it.
+            world.simulation.run(for: .seconds(1)) {
+                world.serverSide.paths.dropFirst(before).contains { $0.hasPrefix("validated") }
+            }
+            #expect(server.path.remote == outside)
+        }
+        let stream = try client.open()
+        try client.send(pattern(3000), on: stream, finish: true)
+        world.simulation.run(for: .seconds(5)) { world.clientSide.finished.contains(stream) }
+        #expect(world.clientSide.received[stream] == pattern(3000))
+    }
+
+    @Test("a client that enters a tunnel right after a rebinding is still connected behind it")
+    func aClientThatEntersATunnelRightAfterARebindingIsStillConnectedBehindIt() throws {
+        let world = try EngineWorld()
+        world.serverSide.echoes = true
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        for port in [1111, 2222] as [UInt16] {
+            let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: port)
+            world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
+            client.ping(now: world.network.now)
+            let before = world.serverSide.paths.count
+            world.simulation.run(for: .seconds(1)) {
+                world.serverSide.paths.dropFirst(before).contains { $0.hasPrefix("validated") }
+            }
+            world.network.setBlackhole(EngineWorld.clientAddress, true)
+            world.simulation.run(for: .seconds(15))
+            world.network.setBlackhole(EngineWorld.clientAddress, false)
+            let stream = try client.open()
+            try client.send(pattern(3000), on: stream, finish: true)
+            world.simulation.run(for: .seconds(10)) { world.clientSide.finished.contains(stream) }
+            #expect(world.clientSide.received[stream] == pattern(3000), "\(world.serverSide.closed.values)")
+            #expect(server.path.remote == outside)
+        }
+    }
+
+    @Test("a client that is gone for good ends a connection without a path after the idle timeout")
+    func aClientThatIsGoneEndsAConnectionWithoutAPath() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: 1111)
+        world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
+        client.ping(now: world.network.now)
+        world.simulation.run(for: .seconds(1)) { world.serverSide.paths.contains { $0.hasPrefix("validated") } }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        world.simulation.run(for: .seconds(20))
+        #expect(!server.isClosed)
+        world.simulation.run(for: .seconds(15))
+        #expect(server.closeReason == .idleTimeout)
+        #expect(world.server.deadlines.count == 0)
+    }
+
     @Test("a client that gives no connection ID to spare is followed through its NAT's rebindings")
     func aClientThatGivesNoConnectionIDToSpareIsFollowed() throws {
         let world = try EngineWorld()
