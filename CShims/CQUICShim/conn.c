@@ -110,6 +110,14 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     }
     memcpy(params.stateless_reset_token, reset_token, LLQ_RESET_TOKEN_LENGTH);
     params.stateless_reset_token_present = 1;
+    if (conn->owner.qlog && !llq_qlog_fits(&params, scid->length)) {
+        conn->owner.qlog = NULL;
+#if LLQ_NGTCP2_1
+        settings.qlog_write = NULL;
+#else
+        settings.qlog.write = NULL;
+#endif
+    }
     llq_cid_to_ngtcp2(&d, client_scid);
     llq_cid_to_ngtcp2(&s, scid);
     llq_path_to_ngtcp2(&p, path);

@@ -64,6 +64,7 @@ struct llq_conn {
     bool tickets;
     bool ticket_master_set;
     bool pin_mismatch;
+    bool qlog_overflow;
     bool use_preferred_address;
     bool forbids_migration;
     bool key_phase;
@@ -126,6 +127,11 @@ void llq_alias_note_validation(llq_conn *conn, const llq_path *path, bool succee
 uint64_t llq_alias_lost_until(const llq_conn *conn);
 /// Puts the real local address into a path that ngtcp2 named.
 void llq_alias_restore(const llq_conn *conn, llq_path *path);
+
+/// Whether a qlog record has room for a server's transport parameters.
+bool llq_qlog_fits(const ngtcp2_transport_params *params, size_t initial_scid_length);
+/// The same for those in a message EncryptedExtensions, without its header.
+bool llq_qlog_takes(const uint8_t *message, size_t length);
 
 int llq_tls_start(llq_conn *conn, const llq_tls *tls);
 /// Takes handshake bytes of the peer; an ngtcp2 result.

@@ -42,13 +42,19 @@ static int on_key_log(gnutls_session_t session, const char *label, const gnutls_
     return 0;
 }
 
-static int on_ticket(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
-                     const gnutls_datum_t *message) {
+/// Client: before and after each handshake message.
+static int on_message(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                      const gnutls_datum_t *message) {
     llq_conn *conn = conn_of(session);
-    (void)type;
-    (void)when;
-    (void)message;
-    if (incoming) llq_emit_simple(conn, LLQ_EVENT_TICKET);
+    if (!incoming) return 0;
+    if (type == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET && when == GNUTLS_HOOK_POST)
+        llq_emit_simple(conn, LLQ_EVENT_TICKET);
+    if (type == GNUTLS_HANDSHAKE_ENCRYPTED_EXTENSIONS && when == GNUTLS_HOOK_PRE && conn->owner.qlog &&
+        !llq_qlog_takes(message->data, message->size)) {
+        conn->qlog_overflow = true;
+        ngtcp2_conn_set_tls_error(conn->conn, NGTCP2_ERR_MALFORMED_TRANSPORT_PARAM);
+        return GNUTLS_E_ILLEGAL_PARAMETER;
+    }
     return 0;
 }
 
@@ -107,7 +113,7 @@ static int start_client(llq_conn *conn, const llq_tls *tls) {
     gnutls_session_t session = conn->session;
     int rv;
     gnutls_session_set_verify_function(session, on_verify);
-    gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET, GNUTLS_HOOK_POST, on_ticket);
+    gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_ANY, GNUTLS_HOOK_BOTH, on_message);
     // A numeric address is no name for SNI (RFC 6066 section 3).
     struct in6_addr scratch;
     if (conn->server_name && *conn->server_name && inet_pton(AF_INET, conn->server_name, &scratch) != 1 &&
@@ -386,6 +392,7 @@ uint32_t llq_tls_ticket_lifetime(const llq_conn *conn) { return conn->ticket_lif
 int llq_tls_error(const llq_conn *conn) { return conn->tls_error; }
 uint32_t llq_tls_verify_status(const llq_conn *conn) { return conn->verify_status; }
 int llq_tls_pin_mismatch(const llq_conn *conn) { return conn->pin_mismatch; }
+int llq_tls_qlog_overflow(const llq_conn *conn) { return conn->qlog_overflow; }
 int llq_tls_alert(llq_conn *conn) { return ngtcp2_conn_get_tls_alert(conn->conn); }
 const char *llq_tls_alert_name(int alert) { return gnutls_alert_get_name((gnutls_alert_description_t)alert); }
 const char *llq_tls_error_name(int error) { return gnutls_strerror(error); }

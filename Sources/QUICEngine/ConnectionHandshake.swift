@@ -210,6 +210,12 @@ extension QUICEngineConnection {
                     .certificateRejected, "The server's public key is none of those pinned",
                     advice: "If the server's key was changed on purpose, update the pins; else someone is in between."))
         }
+        if llq_tls_qlog_overflow(shim) != 0 {
+            return .handshakeFailed(
+                QUICError(
+                    .handshakeFailed, "The server's transport parameters don't fit a qlog record",
+                    advice: "Connect to this server without a trace."))
+        }
         let status = llq_tls_verify_status(shim)
         if status != 0 {
             return .handshakeFailed(

@@ -57,7 +57,8 @@ public struct ServerConfiguration: Sendable {
     public var preferredAddresses: [QUICSocketAddress] = []
     /// Which unknown paths datagrams are taken from.
     public var pathPolicy: PathPolicy?
-    /// Traces of connections, for debugging.
+    /// Traces of connections, for debugging. One with preferred addresses of both families, after a Retry, may get none:
+    /// its transport parameters don't fit ngtcp2's record.
     public var qlog: QLog?
 
     /// Serves with this certificate and these protocols.
@@ -95,7 +96,9 @@ public struct ClientConfiguration: Sendable {
     public var cipherSuites = TLSCipherSuite.standard
     /// Whether to move to the address the server prefers, of the family in use, once the handshake is confirmed.
     public var usesPreferredAddress = true
-    /// Traces of connections, for debugging.
+    /// Traces of connections, for debugging. While it is set, a server whose transport parameters don't fit ngtcp2's record is
+    /// refused with TRANSPORT_PARAMETER_ERROR: one that has a preferred address and very large limits, or one of each family
+    /// and asked for a Retry.
     public var qlog: QLog?
 
     /// Connects to a server by name.

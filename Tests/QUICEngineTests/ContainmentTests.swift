@@ -1,5 +1,6 @@
 import CQUICShim
 import LonglineTestKit
+import Synchronization
 import Testing
 
 @testable import QUICEngine
@@ -82,6 +83,52 @@ import Testing
             return
         }
         #expect(code & ~0xff == 0x100, "a TLS alert")
+    }
+
+    /// 1,024 bytes are too few for what the server says here, and ngtcp2 wouldn't notice.
+    @Test("transport parameters that don't fit a qlog record are not written", arguments: Victim.allCases)
+    func transportParametersThatDontFitAQLogRecordAreNotWritten(victim: Victim) throws {
+        let written = Mutex(0)
+        let log: QLog = { _ in { bytes, _ in written.withLock { $0 += bytes.count } } }
+        let world = try EngineWorld { server, client in
+            server.preferredAddresses = [EngineWorld.otherServerAddress, EngineWorld.serverAddress6]
+            server.retryThreshold = 0
+            server.transport.connectionWindow = 1 << 40
+            server.transport.streamWindow = 1 << 40
+            server.transport.maxBidirectionalStreams = 1 << 20
+            server.transport.maxUnidirectionalStreams = 1 << 20
+            if victim == .server { server.qlog = log } else { client.qlog = log }
+        }
+        // Long connection IDs.
+        world.serverConfiguration.serverID = [UInt8](repeating: 9, count: 8)
+        try world.restartServer()
+        let connection = try world.connect()
+        world.simulation.run(for: .seconds(3))
+        if victim == .server {
+            #expect(world.clientSide.confirmed.count == 1)
+            #expect(written.withLock { $0 } == 0)
+        } else {
+            guard case .handshakeFailed(let error)? = connection.closeReason else {
+                Issue.record("\(String(describing: connection.closeReason))")
+                return
+            }
+            #expect(error.message.contains("qlog"))
+            #expect(written.withLock { $0 } > 0)
+        }
+    }
+
+    @Test("a preferred address and a qlog trace go together") func aPreferredAddressAndAQLogTraceGoTogether() throws {
+        let written = Mutex(0)
+        let log: QLog = { _ in { bytes, _ in written.withLock { $0 += bytes.count } } }
+        let world = try EngineWorld { server, client in
+            server.preferredAddresses = [EngineWorld.otherServerAddress]
+            server.qlog = log
+            client.qlog = log
+        }
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(2)) { client.path.remote == EngineWorld.otherServerAddress }
+        #expect(client.path.remote == EngineWorld.otherServerAddress)
+        #expect(written.withLock { $0 } > 2000)
     }
 
     @Test("a late NEW_CONNECTION_ID is contained", arguments: Victim.allCases)

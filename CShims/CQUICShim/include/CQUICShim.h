@@ -368,6 +368,8 @@ uint32_t llq_tls_ticket_lifetime(const llq_conn *conn);
 int llq_tls_error(const llq_conn *conn);
 uint32_t llq_tls_verify_status(const llq_conn *conn);
 int llq_tls_pin_mismatch(const llq_conn *conn);
+/// Client: the server was refused because what it says doesn't fit a qlog record.
+int llq_tls_qlog_overflow(const llq_conn *conn);
 /// The alert sent, or received from the peer as a CRYPTO_ERROR code; -1 if none.
 int llq_tls_alert(llq_conn *conn);
 const char *llq_tls_alert_name(int alert);
