@@ -71,7 +71,7 @@ struct ChatCommand: AsyncParsableCommand {
             }
             group.addTask {
                 for await message in client.messages {
-                    print(Terminal.describe(message))
+                    do { try Terminal.say(Terminal.describe(message)) } catch { return }
                     message.confirm()
                 }
             }

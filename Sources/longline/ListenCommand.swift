@@ -2,13 +2,17 @@ import ArgumentParser
 import Foundation
 import LonglineClient
 import LonglineWire
+import UnixSignals
 
 /// Prints what comes in, until it is ended.
 struct ListenCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "listen", abstract: "Print messages as they come.",
         discussion:
-            "A message counts as processed once it is printed; with --state it isn't printed again by a later run.")
+            """
+            A message counts as processed once it is printed; with --state it isn't printed again by a later run. SIGINT \
+            and SIGTERM end it in order.
+            """)
 
     @OptionGroup var options: ClientOptions
 
@@ -33,12 +37,19 @@ struct ListenCommand: AsyncParsableCommand {
                 if case .stopped = state { return }
             }
         }
-        defer { watcher.cancel() }
+        // Ends the sequence of messages below.
+        let stopper = Task {
+            for await _ in await UnixSignalsSequence(trapping: .sigint, .sigterm) { return await client.disconnect() }
+        }
+        defer {
+            watcher.cancel()
+            stopper.cancel()
+        }
         try await client.connect()
         for room in rooms { try await client.join(room) }
         var left = count ?? .max
         for await message in client.messages {
-            print(json ? try Self.json(message) : Terminal.describe(message))
+            try Terminal.say(json ? try Self.json(message) : Terminal.describe(message))
             message.confirm()
             left -= 1
             if left <= 0 { break }
