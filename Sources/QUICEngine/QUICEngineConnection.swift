@@ -156,7 +156,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     ///   - label: tells uses apart; from 1 to 249 bytes, registered or of your own.
     ///   - context: anything; both sides must give the same.
     ///   - count: bytes wanted, from 1 to 8160.
-    /// - Throws: `closed`; `notEstablished` before the handshake is complete.
+    /// - Throws: `closed`; `notEstablished` before the handshake is complete; `invalidConfiguration` for other lengths.
     public func exportKeyingMaterial(label: String, context: [UInt8], count: Int) throws(QUICError) -> [UInt8] {
         let shim = try alive()
         guard handshake != nil else {
@@ -164,7 +164,11 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
                 .notEstablished, "There are no keys before the handshake is complete",
                 advice: "Wait for `handshakeCompleted`.")
         }
-        precondition((1...249).contains(label.utf8.count) && (1...8160).contains(count), "see the documentation")
+        guard (1...249).contains(label.utf8.count), (1...8160).contains(count) else {
+            throw QUICError(
+                .invalidConfiguration, "A label of \(label.utf8.count) bytes for \(count) bytes isn't possible",
+                advice: "Use a label of 1 to 249 bytes, and ask for 1 to 8160.")
+        }
         var label = label
         var material = [UInt8](repeating: 0, count: count)
         let result = label.withUTF8 { label in

@@ -20,8 +20,9 @@ public final class QUICClient: Sendable {
     /// - Parameters:
     ///   - sessionCache: where tickets and address tokens are kept; a configuration's own ticket goes first. nil: the
     ///     application keeps what the events bring.
-    ///   - ticketRenewal: how long before a cached ticket expires a full handshake is made in the background for a new
-    ///     one, beside a connection to its server: resuming never extends a ticket's life. nil: never.
+    ///   - ticketRenewal: how long before a ticket expires a full handshake is made in the background for a new one,
+    ///     beside a connection to its server, which gets it as an event of its own: resuming never extends a ticket's
+    ///     life. nil: never.
     ///   - metrics: where counters go, see docs/quic.md; nil: to what `MetricsSystem` was bootstrapped with.
     public init(
         sockets: QUICSocketOptions = .client, sessionCache: (any SessionCache)? = nil,
@@ -29,7 +30,7 @@ public final class QUICClient: Sendable {
         metrics: (any MetricsFactory)? = nil
     ) {
         self.metrics = metrics
-        renewals = sessionCache == nil ? nil : ticketRenewal.map { TicketRenewals(margin: $0) }
+        renewals = ticketRenewal.map { TicketRenewals(margin: $0) }
         self.sockets = sockets
         self.sessionCache = sessionCache
         self.logger = logger
@@ -58,7 +59,7 @@ public final class QUICClient: Sendable {
             if configuration.addressToken == nil { configuration.addressToken = known.addressToken }
         }
         let connection = QUICLoopConnection(connecting: driver(on: eventLoop))
-        start(connection, server, configuration, handler: handler, renews: sessionCache != nil)
+        start(connection, server, configuration, handler: handler, isRenewal: false)
         return connection
     }
 
@@ -73,19 +74,22 @@ public final class QUICClient: Sendable {
 
     private func start(
         _ connection: QUICLoopConnection, _ server: Server, _ configuration: ClientConfiguration,
-        handler: any QUICConnectionHandler, renews: Bool
+        handler: any QUICConnectionHandler, isRenewal: Bool
     ) {
         connection.handler = handler
         connection.client = ClientPaths(connection: connection, configuration: configuration) {
             [weak connection] event in
             switch event {
             case .sessionTicket(let ticket):
+                // A renewal's comes by the connection that it was made for.
+                guard !isRenewal else { return }
                 self.sessionCache?.store(ticket: ticket, for: server.key)
-                if renews, let connection { self.plan(ticket, for: server, beside: connection) }
-            case .handshakeCompleted(let info) where info.resumed && renews:
+                if let connection { self.plan(ticket, for: server, beside: connection) }
+            case .handshakeCompleted(let info) where info.resumed && !isRenewal:
                 // Not every server sends another ticket to who came with one.
-                let ticket = self.sessionCache?.session(for: server.key)?.ticket
-                if let ticket, let connection { self.plan(ticket, for: server, beside: connection) }
+                if let ticket = configuration.sessionTicket, let connection {
+                    self.plan(ticket, for: server, beside: connection)
+                }
             case .addressToken(let token): self.sessionCache?.store(addressToken: token, for: server.key)
             default: break
             }
@@ -102,7 +106,7 @@ public final class QUICClient: Sendable {
         connection.renewal?.cancel()
         connection.renewal = connection.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak connection] in
             guard let connection, connection.closeReason == nil,
-                // A later ticket has its own plan.
+                // Another connection may have brought a later one.
                 self.sessionCache?.session(for: server.key)?.ticket?.expiresAt ?? 0 <= ticket.expiresAt,
                 renewals.claim(server.key)
             else { return }
@@ -117,9 +121,14 @@ public final class QUICClient: Sendable {
         configuration.sessionTicket = nil
         configuration.earlyData = false
         configuration.addressToken = sessionCache?.session(for: server.key)?.addressToken
+        let handler = TicketRenewalHandler { [weak connection] ticket in
+            guard let connection, connection.closeReason == nil else { return }
+            connection.dispatch(.sessionTicket(ticket))
+            connection.driver.touch(connection)
+        }
         start(
-            QUICLoopConnection(connecting: connection.driver), server, configuration, handler: TicketRenewalHandler(),
-            renews: false)
+            QUICLoopConnection(connecting: connection.driver), server, configuration, handler: handler,
+            isRenewal: true)
     }
 
     /// What was counted so far, over all loops.

@@ -43,10 +43,15 @@ final class TicketRenewals: Sendable {
 final class TicketRenewalHandler: QUICConnectionHandler {
     /// A server that gives no ticket isn't waited for longer.
     private static let patience = TimeAmount.seconds(10)
+    private let onTicket: (SessionTicket) -> Void
+
+    init(onTicket: @escaping (SessionTicket) -> Void) { self.onTicket = onTicket }
 
     func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
         switch event {
-        case .sessionTicket: connection.close(code: 0, reason: "")
+        case .sessionTicket(let ticket):
+            onTicket(ticket)
+            connection.close(code: 0, reason: "")
         case .handshakeCompleted:
             connection.eventLoop.assumeIsolated().scheduleTask(in: Self.patience) {
                 connection.close(code: 0, reason: "")

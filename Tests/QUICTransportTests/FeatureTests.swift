@@ -172,6 +172,42 @@ struct FeatureTests {
         try await serverGroup.shutdownGracefully()
     }
 
+    @Test("An application that keeps its tickets itself gets the renewed one from the connection it has")
+    func renewalWithoutCache() async throws {
+        let serverGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback()], configuration: serverConfiguration(), group: serverGroup)
+        let client = QUICClient(ticketRenewal: .hours(24 * 8))
+        let loop = clientGroup.next()
+        let port = listener.port
+        let tickets = Mailbox<SessionTicket>(limit: 8, policy: .refuse)
+        @Sendable func connect(_ ticket: SessionTicket?) async throws {
+            try await loop.submit {
+                var configuration = clientConfiguration()
+                configuration.sessionTicket = ticket
+                _ = client.connect(
+                    host: "127.0.0.1", port: port, configuration: configuration, on: loop,
+                    handler: TicketCollector(tickets))
+            }.get()
+        }
+        try await connect(nil)
+        let first = try #require(try await tickets.next())
+        try await connect(first)
+        // The resumed session's own, then the renewed one, which lives longer or as long.
+        let resumed = try #require(try await tickets.next())
+        let renewed = try #require(try await tickets.next())
+        #expect(renewed.expiresAt >= resumed.expiresAt)
+        #expect(renewed != resumed && renewed != first)
+        let counters = await listener.counters().engine
+        #expect(counters.handshakesCompleted == 3)
+        #expect(counters.handshakesResumed == 1)
+        await client.shutdownGracefully(timeout: .seconds(1))
+        await listener.shutdownGracefully(timeout: .seconds(1))
+        try await clientGroup.shutdownGracefully()
+        try await serverGroup.shutdownGracefully()
+    }
+
     @Test("A client shows its certificate, and gets the server's by name")
     func certificates() async throws {
         let identity = try DevelopmentCertificate.generate(names: ["device-1"], now: wallClock())
@@ -202,6 +238,19 @@ struct FeatureTests {
             #expect((0x100...0x1ff).contains(code), "a TLS alert")
         }
     }
+}
+
+/// Hands on the tickets of a connection.
+private final class TicketCollector: QUICConnectionHandler {
+    private let tickets: Mailbox<SessionTicket>
+
+    init(_ tickets: Mailbox<SessionTicket>) { self.tickets = tickets }
+
+    func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
+        if case .sessionTicket(let ticket) = event { tickets.put(ticket) }
+    }
+
+    func batchEnded(on connection: QUICLoopConnection) {}
 }
 
 /// Keeps what is logged.
