@@ -159,7 +159,9 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
         int rv = 0;
         if (read_varint(&r, &type)) break;
         switch (type) {
-        case 0x00: // PADDING
+        case 0x00: // PADDING, often most of a packet
+            while (r.position < r.end && *r.position == 0) r.position++;
+            break;
         case 0x01: // PING
         case 0x1e: // HANDSHAKE_DONE
             break;

@@ -4,6 +4,7 @@
 #include "packet_protection.h"
 
 #include <gnutls/crypto.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -209,10 +210,18 @@ int llq_protection_available(int protection) {
     return protection == LLQ_PROTECTION_IPSEC_MB ? llq_mb_available() : protection == LLQ_PROTECTION_GNUTLS;
 }
 
+static int automatic;
+static pthread_once_t automatic_once = PTHREAD_ONCE_INIT;
+
+static void choose(void) {
+    const char *wish = getenv("LONGLINE_PACKET_PROTECTION");
+    automatic = wish && strcmp(wish, "gnutls") == 0 ? LLQ_PROTECTION_GNUTLS : LLQ_PROTECTION_IPSEC_MB;
+}
+
 int llq_protection_resolve(int protection) {
     if (protection == LLQ_PROTECTION_AUTOMATIC) {
-        const char *wish = getenv("LONGLINE_PACKET_PROTECTION");
-        protection = wish && strcmp(wish, "gnutls") == 0 ? LLQ_PROTECTION_GNUTLS : LLQ_PROTECTION_IPSEC_MB;
+        pthread_once(&automatic_once, choose);
+        protection = automatic;
     }
     return llq_protection_available(protection) ? protection : LLQ_PROTECTION_GNUTLS;
 }

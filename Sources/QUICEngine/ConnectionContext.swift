@@ -49,11 +49,6 @@ final class Notebook {
         }
     }
 
-    fileprivate func add(grown stream: Int64, finished: Bool) {
-        if case .streamGrew(stream, false) = notes.last { notes.removeLast() }
-        notes.append(.streamGrew(stream, finished: finished))
-    }
-
     fileprivate func add(acknowledged count: UInt64, of stream: Int64) {
         if case .streamAcknowledged(stream, let before) = notes.last {
             notes[notes.count - 1] = .streamAcknowledged(stream, count: before + count)
@@ -88,9 +83,13 @@ final class EngineStorage {
 /// What the C side holds a pointer to while a connection lives. It only takes notes and hands out random bytes: no
 /// callback reaches a connection.
 final class ConnectionContext {
-    private var notebook: Notebook?
+    // Callbacks come for every packet. None of what they touch is borrowed while one runs: a connection calls into ngtcp2
+    // only when it is done with its notes.
+    @exclusivity(unchecked) private var notebook: Notebook?
+    /// Whether growth of the sink is noted already.
+    @exclusivity(unchecked) private var hasNotedSink = false
     /// The stream whose bytes came last and are welcome: what follows goes where it is read, without a detour.
-    var sink: EngineStream?
+    @exclusivity(unchecked) var sink: EngineStream?
     let storage: EngineStorage
     let random: RandomSource
     let layout: ConnectionIDLayout
@@ -125,6 +124,7 @@ final class ConnectionContext {
     func takeNotes() -> Notebook? {
         let taken = notebook
         notebook = nil
+        hasNotedSink = false
         return taken
     }
 
@@ -197,9 +197,28 @@ final class ConnectionContext {
         return true
     }
 
+    private func openNotebook() -> Notebook {
+        if let notebook { return notebook }
+        let opened = storage.takeNotebook()
+        notebook = opened
+        return opened
+    }
+
     private func note(_ event: llq_event) {
-        let book = notebook ?? storage.takeNotebook()
-        notebook = book
+        // Not past bytes that wait in the notebook, perhaps of the same stream.
+        if event.kind == Int32(LLQ_EVENT_STREAM_DATA.rawValue), let sink,
+            sink.id.rawValue == UInt64(event.stream_id), event.flags & UInt32(LLQ_FLAG_EARLY) == 0,
+            notebook.map({ $0.bytes.isEmpty }) ?? true
+        {
+            sink.receiveBuffer.append(
+                UnsafeRawBufferPointer(start: event.data, count: event.length), early: false, pool: storage.memory)
+            let finished = event.flags & UInt32(LLQ_FLAG_FIN) != 0
+            if hasNotedSink, !finished { return }
+            hasNotedSink = !finished
+            openNotebook().notes.append(.streamGrew(event.stream_id, finished: finished))
+            return
+        }
+        let book = openNotebook()
         let bytes = UnsafeRawBufferPointer(start: event.data, count: event.length)
         switch llq_event_kind(UInt32(event.kind)) {
         case LLQ_EVENT_HANDSHAKE_COMPLETED: book.notes.append(.handshakeCompleted)
@@ -209,12 +228,7 @@ final class ConnectionContext {
         case LLQ_EVENT_STREAM_DATA:
             let finished = event.flags & UInt32(LLQ_FLAG_FIN) != 0
             let early = event.flags & UInt32(LLQ_FLAG_EARLY) != 0
-            if let sink, sink.id.rawValue == UInt64(event.stream_id), !early {
-                sink.receiveBuffer.append(bytes, early: false, pool: storage.memory)
-                book.add(grown: event.stream_id, finished: finished)
-            } else {
-                book.add(bytes, of: event.stream_id, finished: finished, early: early, pool: storage.memory)
-            }
+            book.add(bytes, of: event.stream_id, finished: finished, early: early, pool: storage.memory)
         case LLQ_EVENT_STREAM_ACKED: book.add(acknowledged: event.value, of: event.stream_id)
         case LLQ_EVENT_STREAM_RESET:
             book.notes.append(

@@ -28,7 +28,7 @@ final class EngineStream {
     /// The peer's flow control holds it back.
     var isBlocked = false
 
-    var receiveBuffer = ReceiveBuffer()
+    @exclusivity(unchecked) var receiveBuffer = ReceiveBuffer()
     var stopCode: UInt64?
     var peerReset = false
     /// ngtcp2 has no record of it: it was reset by the peer before anything else of it came in.
