@@ -17,7 +17,7 @@ struct CaptureTests {
     func ourClient() async throws {
         let cache = InMemorySessionCache()
         try await withClient(cache: cache) { client, loop, peer in
-            let files = try CaptureFiles(in: peer.folder)
+            let files = try CaptureFiles(in: peer.folder.url)
             let server = try loopback(port: try await peer.listen(["retry": true]))
             let early = EarlyDataWatch()
             let relay = try await Relay.open(to: server, on: loop, capture: files.capture, policy: early.policy)
@@ -51,11 +51,8 @@ struct CaptureTests {
 
     @Test("tshark decrypts every packet between our own client and server, and finds no error")
     func bothOurs() async throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "longline-capture-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        let files = try CaptureFiles(in: folder)
+        let folder = try TemporaryFolder()
+        let files = try CaptureFiles(in: folder.url)
         let cache = InMemorySessionCache()
         try await withOwnPair(cache: cache, keyLog: files.keys) { client, port, loop in
             let early = EarlyDataWatch()
@@ -112,20 +109,10 @@ private final class EarlyDataWatch: Sendable {
             types.append(first >> 4 & 0x03)
             data.moveReaderIndex(forwardBy: min(4, data.readableBytes))
             for _ in 0..<2 { _ = data.readInteger(as: UInt8.self).map { data.readSlice(length: Int($0)) } }
-            if first >> 4 & 0x03 == 0 { _ = data.readVarint().map { data.readSlice(length: $0) } }
-            guard let length = data.readVarint(), data.readSlice(length: length) != nil else { break }
+            if first >> 4 & 0x03 == 0 { _ = data.readQUICVarint().map { data.readSlice(length: Int($0)) } }
+            guard let length = data.readQUICVarint(), data.readSlice(length: Int(length)) != nil else { break }
         }
         return types
-    }
-}
-
-extension ByteBuffer {
-    /// Reads a variable-length integer (RFC 9000 section 16).
-    fileprivate mutating func readVarint() -> Int? {
-        guard let first = getInteger(at: readerIndex, as: UInt8.self),
-            let bytes = readBytes(length: 1 << Int(first >> 6))
-        else { return nil }
-        return bytes.dropFirst().reduce(Int(first & 0x3f)) { $0 << 8 | Int($1) }
     }
 }
 

@@ -349,8 +349,9 @@ struct ClientTests {
             let name = try await peer.accepted().name
             try await connection.exchange()
             try await peer("forget", ["name": .text(name)])
-            let stream = try await connection.openStream()
-            try await stream.write(ByteBuffer(string: "anyone there?"))
+            // An acknowledgement may have met with the reset already.
+            let stream = try? await connection.openStream()
+            try? await stream?.write(ByteBuffer(string: "anyone there?"))
             #expect(try await connection.closed() == .statelessReset)
             #expect(await client.counters().engine.statelessResetsReceived == 1)
         }

@@ -38,7 +38,7 @@ struct PeerError: Error, CustomStringConvertible {
 }
 
 /// A process with an implementation of QUIC by others, driven over its standard input and output: peers/runtime.py has
-/// the form of commands and answers. It ends with its standard input, and of itself after two minutes.
+/// the form of commands and answers. It ends with its standard input, and of itself two minutes after its last command.
 final class Peer: Sendable {
     /// What answers a command that returns nothing.
     struct Nothing: Decodable, Sendable {}
@@ -58,20 +58,21 @@ final class Peer: Sendable {
         var isOver = false
     }
 
-    /// Gone with the peer.
-    let folder: URL
+    let folder: TemporaryFolder
 
     private let process: Process
     private let input = Pipe()
     private let output = Pipe()
     private let state = Mutex(State())
 
-    private init(script: String) throws {
-        folder = FileManager.default.temporaryDirectory.appendingPathComponent("longline-interop-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    /// The next test's: Python takes half a second to begin.
+    private static let spare = Mutex<Peer?>(nil)
+
+    private init() throws {
+        folder = try TemporaryFolder()
         process = Process()
         process.executableURL = Aioquic.python
-        process.arguments = ["-B", Aioquic.scripts.appendingPathComponent(script).path]
+        process.arguments = ["-B", Aioquic.scripts.appendingPathComponent("peer.py").path]
         process.standardInput = input
         process.standardOutput = output
         try process.run()
@@ -80,19 +81,19 @@ final class Peer: Sendable {
     }
 
     /// Runs a peer for as long as `body` takes.
-    static func run<Result>(
-        _ script: String = "peer.py", _ body: (Peer) async throws -> Result
-    ) async throws -> Result {
-        let peer = try Peer(script: script)
+    static func run<Result>(_ body: (Peer) async throws -> Result) async throws -> Result {
+        let peer = try spare.withLock { spare in
+            let ready = try spare ?? Peer()
+            spare = try Peer()
+            return ready
+        }
         defer { peer.end() }
         return try await body(peer)
     }
 
     /// Writes a file that the process can read, and returns its path.
     func file(_ name: String, _ text: String) throws -> String {
-        let place = folder.appendingPathComponent(name)
-        try Data(text.utf8).write(to: place)
-        return place.path
+        try folder.file(name, text)
     }
 
     /// Sends a command and waits for its answer.
@@ -155,7 +156,6 @@ final class Peer: Sendable {
     private func end() {
         try? input.fileHandleForWriting.close()
         if process.isRunning { kill(process.processIdentifier, SIGKILL) }
-        try? FileManager.default.removeItem(at: folder)
     }
 }
 

@@ -291,7 +291,8 @@ func withOwnPair(
 }
 
 func serverConfiguration(
-    certificate: DevelopmentCertificate = certificate, tickets: TicketKeyRing? = nil,
+    certificate: DevelopmentCertificate = certificate, protocols: [String] = [protocolName],
+    tickets: TicketKeyRing? = nil,
     replayStore: ReplayStore? = ReplayStore(capacity: 1000),
     keyLog: KeyLogFile? = nil, _ change: (inout ServerConfiguration) -> Void = { _ in }
 ) throws -> QUICServerConfiguration {
@@ -300,7 +301,7 @@ func serverConfiguration(
     if let keyLog { log = { keyLog.append($0) } }
     var server = ServerConfiguration(
         tls: try TLSServerContext(
-            credentials: certificate.credentials, applicationProtocols: [protocolName],
+            credentials: certificate.credentials, applicationProtocols: protocols,
             ticketKeys: tickets ?? TicketKeyRing(random: &random, now: wallClock()), replayStore: replayStore,
             keyLog: log))
     change(&server)

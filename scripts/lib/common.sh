@@ -122,8 +122,8 @@ install_optional() {
     as_root "${install[@]}" </dev/null || { as_root apt-get update && as_root "${install[@]}" </dev/null; }
 }
 
-# Installs the peers of the interop tests: aioquic from PyPI in an environment of its own, and tshark. Tests say that they
-# are skipped where one can't be had.
+# Installs the peers of the interop tests: aioquic from PyPI in an environment of its own, Debian's tshark and ngtcp2
+# programs. Tests say that they are skipped where one can't be had.
 install_interop_peers() {
     local place=$root/.build/interop log=$root/.build/interop.log
     local mark=$place/installed
@@ -143,11 +143,15 @@ install_interop_peers() {
             note "aioquic can't be had here, tests with it are skipped: $(tail -n 1 "$log") (all of it: $log)"
         fi
     fi
-    if command -v tshark >/dev/null || install_optional tshark >>"$log" 2>&1; then
-        note "$(tshark --version 2>/dev/null | head -n 1)"
-    else
-        note "tshark can't be had here, tests with it are skipped: $(tail -n 1 "$log") (all of it: $log)"
-    fi
+    local package
+    for package in tshark ngtcp2-client ngtcp2-server; do
+        if dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
+            install_optional "$package" >>"$log" 2>&1; then
+            note "$package $(dpkg-query -W -f '${Version}' "$package")"
+        else
+            note "$package can't be had here, tests with it are skipped: $(tail -n 1 "$log") (all of it: $log)"
+        fi
+    done
 }
 
 # Ends unless a Swift toolchain that is new enough runs.

@@ -1,7 +1,7 @@
 """What a peer process consists of: commands in and answers out as JSON lines, sockets, and a life that always ends.
 
 A command is {"id": 1, "do": "connect", …}; its answer {"id": 1, "result": {…}} or {"id": 1, "error": "…"}. Commands run side
-by side. The process ends when its standard input does, and after LIFETIME seconds in any case.
+by side. The process ends when its standard input does, and LIFETIME seconds after the last command in any case.
 """
 
 import asyncio
@@ -89,6 +89,7 @@ async def _serve(commands):
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     running = set()
     while line := await reader.readline():
+        signal.alarm(LIFETIME)
         command = json.loads(line)
         task = asyncio.create_task(_answer(commands[command["do"]], command))
         running.add(task)
@@ -98,7 +99,6 @@ async def _serve(commands):
 
 def run(commands):
     """Serves the commands, a dictionary of coroutine functions by name, until standard input ends."""
-    signal.alarm(LIFETIME)
     # Warnings about a peer that breaks rules are what some tests are about.
     logging.basicConfig(level=os.environ.get("LONGLINE_PEER_LOG", "CRITICAL"))
     asyncio.run(_serve(commands))
