@@ -362,22 +362,26 @@ static int expand_label(gnutls_mac_algorithm_t mac, const uint8_t *secret, size_
     return gnutls_hkdf_expand(mac, &key, &info, destination, length);
 }
 
-int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length, const uint8_t *context,
-                   size_t context_length, uint8_t *destination, size_t length) {
-    if (conn->session)
-        return gnutls_prf_rfc5705(conn->session, label_length, label, context_length, (const char *)context, length,
-                                  (char *)destination);
-    size_t size = conn->exporter_length;
-    if (size == 0) return GNUTLS_E_INVALID_REQUEST;
-    gnutls_mac_algorithm_t mac = size == 48 ? GNUTLS_MAC_SHA384 : GNUTLS_MAC_SHA256;
-    gnutls_digest_algorithm_t digest = size == 48 ? GNUTLS_DIG_SHA384 : GNUTLS_DIG_SHA256;
+int llq_export(const uint8_t *secret, size_t secret_length, const char *label, size_t label_length,
+               const uint8_t *context, size_t context_length, uint8_t *destination, size_t length) {
+    if (secret_length != 32 && secret_length != 48) return GNUTLS_E_INVALID_REQUEST;
+    gnutls_mac_algorithm_t mac = secret_length == 48 ? GNUTLS_MAC_SHA384 : GNUTLS_MAC_SHA256;
+    gnutls_digest_algorithm_t digest = secret_length == 48 ? GNUTLS_DIG_SHA384 : GNUTLS_DIG_SHA256;
     uint8_t hash[48], derived[48];
     int rv = gnutls_hash_fast(digest, "", 0, hash);
-    if (rv == 0) rv = expand_label(mac, conn->exporter, size, label, label_length, hash, size, derived, size);
+    if (rv == 0)
+        rv = expand_label(mac, secret, secret_length, label, label_length, hash, secret_length, derived, secret_length);
     if (rv == 0) rv = gnutls_hash_fast(digest, context, context_length, hash);
-    if (rv == 0) rv = expand_label(mac, derived, size, "exporter", 8, hash, size, destination, length);
+    if (rv == 0)
+        rv = expand_label(mac, derived, secret_length, "exporter", 8, hash, secret_length, destination, length);
     gnutls_memset(derived, 0, sizeof derived);
     return rv;
+}
+
+int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length, const uint8_t *context,
+                   size_t context_length, uint8_t *destination, size_t length) {
+    return llq_export(conn->exporter, conn->exporter_length, label, label_length, context, context_length, destination,
+                      length);
 }
 
 uint8_t *llq_tls_session(const llq_conn *conn, size_t *length) {

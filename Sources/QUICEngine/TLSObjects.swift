@@ -10,6 +10,15 @@ enum TLSHash {
         return digest
     }
 
+    /// Keying material from an exporter master secret (RFC 8446 section 7.5); nil: the lengths aren't possible.
+    static func export(secret: [UInt8], label: String, context: [UInt8], count: Int) -> [UInt8]? {
+        var material = [UInt8](repeating: 0, count: count)
+        let label = label.utf8.map { CChar(bitPattern: $0) }
+        let result = llq_export(
+            secret, secret.count, label, label.count, context, context.count, &material, material.count)
+        return result == 0 ? material : nil
+    }
+
     static func sha256(_ data: UnsafeRawBufferPointer) -> [UInt8]? {
         var digest = [UInt8](repeating: 0, count: 32)
         guard gnutls_hash_fast(GNUTLS_DIG_SHA256, data.baseAddress, data.count, &digest) == 0 else { return nil }

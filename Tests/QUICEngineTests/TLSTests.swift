@@ -101,7 +101,6 @@ import Testing
         #expect(throws: QUICError.self) { try early.exportKeyingMaterial(label: "a", context: [], count: 16) }
         let (client, server) = try world.connected()
         #expect(client.handshake?.cipherSuite == suite.rawValue)
-        // The server computes them from the secret it kept, the client asks its TLS session.
         for count in [1, 32, 100] {
             for (label, context) in [("EXPORTER-Channel-Binding", []), ("other", [1, 2, 3])] as [(String, [UInt8])] {
                 let ours = try client.exportKeyingMaterial(label: label, context: context, count: count)
@@ -122,6 +121,22 @@ import Testing
                 == client.exportKeyingMaterial(label: longest, context: [], count: 8160))
         let (_, another) = try world.connected()
         #expect(try another.exportKeyingMaterial(label: "a", context: [], count: 32) != base)
+    }
+
+    /// Computed with Python's hmac and hashlib from RFC 8446 sections 7.1 and 7.5.
+    @Test("keying material is what the standard says") func keyingMaterialIsWhatTheStandardSays() {
+        func hex(_ bytes: [UInt8]?) -> String? { bytes?.hexadecimal }
+        #expect(
+            hex(TLSHash.export(secret: Array(0..<32), label: "EXPORTER-Channel-Binding", context: [], count: 32))
+                == "34a93b1dd3c2b63ebc1bced0d7d37ade4e53c057e4d368578a5bef73771e2a1b")
+        #expect(
+            hex(
+                TLSHash.export(
+                    secret: Array(0..<48), label: String(repeating: "x", count: 249), context: [1, 2, 3], count: 50))
+                == "3d1bdabaac3cfe3e9742ffe8709552b91b8f6db0c9104e4b6e41d9ba90ce"
+                + "d75595789446ecc8ee95ed80c2d306a77b28d1a1")
+        #expect(TLSHash.export(secret: Array(0..<31), label: "x", context: [], count: 1) == nil)
+        #expect(TLSHash.export(secret: Array(0..<32), label: "x", context: [], count: 8161) == nil)
     }
 
     @Test("sides without a cipher suite in common fail cleanly") func sidesWithoutACommonCipherSuiteFail() throws {

@@ -358,6 +358,10 @@ const uint8_t *llq_tls_peer_certificate(const llq_conn *conn, size_t index, size
 /// Keying material for the application (RFC 8446 section 7.5), also after the TLS session was freed. 0 on success.
 int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length, const uint8_t *context,
                    size_t context_length, uint8_t *destination, size_t length);
+/// The same from the exporter master secret of a suite with SHA-256 (32 bytes) or SHA-384 (48). GnuTLS's own function takes
+/// short labels only.
+int llq_export(const uint8_t *secret, size_t secret_length, const char *label, size_t label_length,
+               const uint8_t *context, size_t context_length, uint8_t *destination, size_t length);
 /// Client: the session for a later connection, to be freed with `llq_free`; NULL if there is none.
 uint8_t *llq_tls_session(const llq_conn *conn, size_t *length);
 /// Client: what the server allows in 0-RTT later.
