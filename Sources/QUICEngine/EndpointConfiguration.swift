@@ -41,6 +41,10 @@ public struct ServerConfiguration: Sendable {
     /// Half-open handshakes at a time from one IPv4 address or IPv6 /64 that hasn't shown that it owns the address;
     /// more must, unless `retryThreshold` is nil.
     public var maxHandshakesPerAddress = 32
+    /// Established connections at a time that came from one IPv4 address or IPv6 /64; more are refused with
+    /// CONNECTION_REFUSED. Each endpoint, which is each loop of a server, counts its own. Providers put thousands of
+    /// clients behind one address: a low limit shuts them out.
+    public var maxConnectionsPerAddress = 10_000
     /// How long a token from NEW_TOKEN spares a client the address check.
     public var addressTokenLifetime = QUICDuration.seconds(7 * 24 * 3600)
 

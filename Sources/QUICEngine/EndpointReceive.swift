@@ -161,7 +161,8 @@ extension QUICEndpoint {
             return
         }
         guard acceptsConnections, connections.count < configuration.maxConnections,
-            handshakesInProgress < server.maxHandshakes
+            handshakesInProgress < server.maxHandshakes,
+            connectionsByAddress[path.remote.hostKey, default: 0] < server.maxConnectionsPerAddress
         else {
             refuse(initial, code: 0x02, path: path, now: now)
             return

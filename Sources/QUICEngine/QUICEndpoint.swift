@@ -40,6 +40,8 @@ public final class QUICEndpoint: CustomReflectable {
     var maxClosedConnections = 16384
     var handshakesInProgress = 0
     var handshakesByAddress: [UInt64: Int] = [:]
+    /// Established connections by where they came from.
+    var connectionsByAddress: [UInt64: Int] = [:]
     /// Packets that belong to no connection: refusals, resets, repeated closes.
     var loosePackets = FIFO<(bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)>()
     var resetLimit: RateLimit
@@ -297,6 +299,10 @@ public final class QUICEndpoint: CustomReflectable {
         handshakesInProgress -= 1
         let key = connection.handshakeAddressKey
         if let count = handshakesByAddress[key] { handshakesByAddress[key] = count > 1 ? count - 1 : nil }
+        if info != nil {
+            connection.countsForAddress = true
+            connectionsByAddress[key, default: 0] += 1
+        }
         if info != nil, let original = connection.originalID {
             // The client has our connection ID now and uses its first choice no more.
             if case .connection(let owner) = routes[original], owner === connection { routes[original] = nil }
@@ -316,6 +322,9 @@ public final class QUICEndpoint: CustomReflectable {
         connection.sendQueue.removeAll()
         deadlines.set(nil, for: connection)
         connections[connection.handle.rawValue] = nil
+        if connection.countsForAddress, let count = connectionsByAddress[connection.handshakeAddressKey] {
+            connectionsByAddress[connection.handshakeAddressKey] = count > 1 ? count - 1 : nil
+        }
         for token in connection.resetTokens where resetTokenOwners[token] === connection {
             resetTokenOwners[token] = nil
         }

@@ -68,6 +68,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var ticketsReported = 0
     /// Server: counted among the endpoint's handshakes in progress.
     var countsAsHandshake = false
+    /// Server: counted among the established connections of its first address.
+    var countsForAddress = false
     var handshakeAddressKey: UInt64 = 0
 
     /// A packet that didn't fit the GSO run it was made for; it goes first next time.

@@ -354,6 +354,23 @@ import Testing
         #expect(world.server.connectionCount == 0)
     }
 
+    @Test("connections are limited per address, and room comes back") func connectionsAreLimitedPerAddress() throws {
+        let world = try EngineWorld { server, _ in server.maxConnectionsPerAddress = 2 }
+        let (first, _) = try world.connected()
+        _ = try world.connected()
+        let refused = try world.connect()
+        world.simulation.run(for: .seconds(1))
+        #expect(world.clientSide.closed[refused.handle] == .peerTransport(code: 2, reason: ""))
+        #expect(world.server.counters.connectionsRefused == 1)
+        let elsewhere = try world.connect(from: EngineWorld.otherClientAddress)
+        world.simulation.run(for: .seconds(1))
+        #expect(world.clientSide.confirmed.contains(elsewhere.handle))
+        first.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(1))
+        _ = try world.connected()
+        #expect(world.server.connectionsByAddress.values.sorted() == [1, 2])
+    }
+
     @Test("a server that is full or draining refuses at once") func aServerThatIsFullOrDrainingRefusesAtOnce() throws {
         let world = try EngineWorld()
         world.server.acceptsConnections = false
