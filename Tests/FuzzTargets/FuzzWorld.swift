@@ -18,10 +18,12 @@ final class FuzzWorld {
     let client: QUICEndpoint
     let serverHost: QUICSimulation.Host
     let clientHost: QUICSimulation.Host
-    private let clientConfiguration: ClientConfiguration
+    private var clientConfiguration: ClientConfiguration
     private(set) var accepted: [QUICEngineConnection] = []
     private(set) var confirmed = 0
     private(set) var echoed = 0
+    /// Why the client's last connection ended.
+    private(set) var clientEnd: QUICCloseReason?
 
     init(seed: UInt64, alwaysRetry: Bool = false) throws {
         let certificate = try Self.certificate.get()
@@ -39,6 +41,8 @@ final class FuzzWorld {
         clientConfiguration = ClientConfiguration(
             serverName: "server.test", applicationProtocols: ["fuzz"],
             verification: .certificateAuthority(pem: certificate.certificatePEM))
+        // An input may wait for longer than connections live without a packet.
+        clientConfiguration.transport.keepAliveInterval = .seconds(5)
         serverHost = simulation.add(server, at: [Self.serverAddress])
         clientHost = simulation.add(client, at: [Self.clientAddress])
         serverHost.onEvent = { [unowned self] in handle($1, on: $0, echoes: true) }
@@ -73,6 +77,7 @@ final class FuzzWorld {
         case .accepted: accepted.append(connection)
         case .handshakeConfirmed: confirmed += 1
         case .streamReadable(let id): drain(id, of: connection, echoes: echoes)
+        case .closed(let reason) where !echoes: clientEnd = reason
         case .streamReset(let id, let code): connection.reset(id, code: code)
         default: break
         }
