@@ -134,9 +134,10 @@ public final class LonglineClient: Sendable {
         let handle = try await core.handle()
         // 0 means for ever on the wire, so the shortest life is a millisecond.
         let milliseconds = timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0
+        let outcome = Outcome<Published>()
         return try await withCheckedThrowingContinuation { continuation in
             handle.run { driver in
-                driver.send(payload, to: destination, timeToLive: milliseconds) { result in
+                driver.send(payload, to: destination, timeToLive: milliseconds, outcome: outcome) { result in
                     continuation.resume(with: result)
                 }
             }

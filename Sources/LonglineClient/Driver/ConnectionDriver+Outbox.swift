@@ -8,7 +8,7 @@ extension ConnectionDriver {
 
     /// Puts a message into the outbox. `done` is called when it is on disk, or when it can't be.
     func send(
-        _ payload: ByteBuffer, to destination: Destination, timeToLive: UInt64,
+        _ payload: ByteBuffer, to destination: Destination, timeToLive: UInt64, outcome: Outcome<Published>,
         done: @escaping (Result<SendReceipt, ClientError>) -> Void
     ) {
         let channel: ChannelID
@@ -31,9 +31,9 @@ extension ConnectionDriver {
             let row = try outbox.add(
                 channel: channel, recipient: recipient, timeToLive: timeToLive, queuedAt: clock.wall(),
                 tag: random.next(), payload: payload)
-            let receipt = SendReceipt(channel: channel, outcome: Outcome())
+            let receipt = SendReceipt(channel: channel, outcome: outcome)
             sends[row.id] = (receipt, done)
-            receipts[row.id] = receipt.outcome
+            receipts[row.id] = outcome
             unwritten.insert(row.id)
             pending.inserts.append(row.id)
             pending.chains.insert(channel)
