@@ -15,6 +15,8 @@ internal import QUICEngine
 final class LoopDriver {
     /// Events taken from the engine in one tick.
     private static let eventBudget = 4096
+    /// Rounds of tasks' jobs in one tick.
+    private static let jobRounds = 8
     private static let timerGranularity = TimeAmount.milliseconds(1)
     /// Buffers filled with outgoing datagrams in one tick.
     private static let transmitBudget = 8
@@ -299,12 +301,15 @@ final class LoopDriver {
         return true
     }
 
+    /// What jobs make ready in turn runs too, for some rounds: the tick's datagrams don't wait for ever.
     private func runJobs() {
-        while !jobs.isEmpty {
+        for _ in 0..<Self.jobRounds where !jobs.isEmpty {
             let ready = jobs
             jobs.removeAll(keepingCapacity: true)
             for job in ready { job.runSynchronously(on: executor.asUnownedTaskExecutor()) }
         }
+        for job in jobs { executor.runLater(job) }
+        jobs.removeAll(keepingCapacity: true)
     }
 
     private func connection(of source: QUICEngineConnection, for event: QUICConnectionEvent) -> QUICLoopConnection? {

@@ -4,7 +4,8 @@ public import NIOCore
 ///
 /// A task that prefers the executor of a connection's loop works where the connection lives: its reads and writes change no
 /// thread, return at once where they need not wait, and what it writes in answer to an event leaves with it. It shares the
-/// loop with every other connection there, so it must not block nor compute for long.
+/// loop with every other connection there, so it must not block, compute for long, or yield in a loop until something
+/// happens: an event loop takes in nothing while a job is always ready.
 ///
 /// ```swift
 /// await withTaskExecutorPreference(connection.executor) {
@@ -25,6 +26,10 @@ public final class QUICLoopExecutor: TaskExecutor {
     public func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
         if eventLoop.inEventLoop, driver.value.object?.take(job) == true { return }
+        runLater(job)
+    }
+
+    func runLater(_ job: UnownedJob) {
         eventLoop.execute { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
     }
 }
