@@ -81,6 +81,8 @@ struct CaptureTests {
         #expect(report.errors.isEmpty)
         #expect(report.undecrypted.isEmpty)
         #expect(report.types == ["0-RTT", "1-RTT", "Handshake", "Initial"])
+        let blind = try files.read(withKeys: false)
+        #expect(blind.undecrypted.count > 100, "without the keys nothing but Initial packets can be read")
     }
 }
 
@@ -130,7 +132,9 @@ private struct CaptureFiles {
         keys = try KeyLogFile(path: keysPath)
     }
 
-    func read() throws -> Tshark.Report { try Tshark.read(capture: capturePath, keys: keysPath) }
+    func read(withKeys: Bool = true) throws -> Tshark.Report {
+        try Tshark.read(capture: capturePath, keys: withKeys ? keysPath : "/dev/null")
+    }
 }
 
 /// Wireshark's command.

@@ -66,6 +66,16 @@ struct ServerTests {
         }
     }
 
+    @Test("Datagrams come back")
+    func datagrams() async throws {
+        struct Answer: Decodable, Sendable { var text: String }
+        try await withServer { service, peer in
+            _ = try await peer.connect(service.port)
+            let answer = try await peer("datagram", ["name": "client", "text": "unreliable"], as: Answer.self)
+            #expect(answer.text == "unreliable")
+        }
+    }
+
     @Test("A large certificate is completed in spite of the amplification limit")
     func largeCertificate() async throws {
         let large = developmentCertificate(names: ["localhost"] + (0..<250).map { "host-number-\($0).example.org" })
@@ -211,6 +221,25 @@ struct ServerTests {
         }
     }
 
+    @Test("The server's preferred address: the client moves there")
+    func preferredAddress() async throws {
+        let free = try await DatagramBootstrap(group: MultiThreadedEventLoopGroup.singleton).bind(
+            host: "127.0.0.1", port: 0
+        ).get()
+        let port = try #require(free.localAddress?.port)
+        try await free.close()
+        let preferred = try #require(QUICSocketAddress(numericHost: "127.0.0.2", port: UInt16(port)))
+        let addresses = [try loopback(port: port), try loopback("127.0.0.2", port: port)]
+        try await withServer(at: addresses, serverConfiguration { $0.preferredAddresses = [preferred] }) {
+            service, peer in
+            _ = try await peer.connect(port)
+            try await peer.echo()
+            try await eventually { try await peer.state().peerHost == "127.0.0.2" }
+            try await peer.echo(size: 50_000)
+            #expect(try await service.connection().statistics()?.path.local == preferred)
+        }
+    }
+
     @Test("Rebinding by a NAT in the midst of a transfer")
     func rebindByNAT() async throws {
         try await withServer { service, peer in
@@ -273,6 +302,31 @@ struct ServerTests {
             try await Task.sleep(for: .seconds(1))
             try await relay.setSilent(false)
             try await transfer
+            await relay.close()
+        }
+    }
+
+    @Test("Blackhole for good: the idle timeout ends the connection")
+    func idleTimeout() async throws {
+        let configuration = try serverConfiguration { $0.transport.maxIdleTimeout = .milliseconds(700) }
+        try await withServer(configuration) { service, peer in
+            let relay = try await Relay.open(to: loopback(port: service.port), on: service.loop)
+            _ = try await peer.connect(relay.port)
+            let connection = try await service.connection()
+            try await peer.echo()
+            try await relay.setSilent(true)
+            #expect(try await connection.closed() == .idleTimeout)
+            await relay.close()
+        }
+    }
+
+    @Test("Every datagram twice makes no difference")
+    func doubled() async throws {
+        try await withServer(serverConfiguration { $0.retryThreshold = 0 }) { service, peer in
+            let relay = try await Relay.open(to: loopback(port: service.port), on: service.loop) { _, _, _ in .double }
+            _ = try await peer.connect(relay.port)
+            try await peer.echo(size: 50_000)
+            #expect(await service.counters().handshakesCompleted == 1)
             await relay.close()
         }
     }

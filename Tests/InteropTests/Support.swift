@@ -244,13 +244,14 @@ final class Counter: Sendable {
 
 /// Runs our server with a loop and a peer beside it, all gone when the body is done.
 func withServer(
-    loops: Int = 1, _ configuration: QUICServerConfiguration? = nil,
+    at addresses: [SocketAddress]? = nil, loops: Int = 1, _ configuration: QUICServerConfiguration? = nil,
     _ body: (_ service: Service, _ peer: Peer) async throws -> Void
 ) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
     let beside = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let listener = try await QUICListener.bind(
-        addresses: [loopback()], configuration: configuration ?? serverConfiguration(), group: group, yieldsEarly: true)
+        addresses: addresses ?? [loopback()], configuration: configuration ?? serverConfiguration(), group: group,
+        yieldsEarly: true)
     let service = Service(listener: listener, loop: beside.next())
     let serving = Task { try await service.serve() }
     let outcome: Result<Void, any Error>

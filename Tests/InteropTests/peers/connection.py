@@ -50,7 +50,7 @@ class Connection(QuicConnectionProtocol):
         self.handshake = self._loop.create_future()
         self.ended = self._loop.create_future()
         self.echoes = {}
-        self.early = {}
+        self.datagrams = asyncio.Queue()
         self.resets = 0
         # What to send once keys of an encryption level are there: (level, bytes of frames).
         self.injections = []
@@ -80,7 +80,10 @@ class Connection(QuicConnectionProtocol):
             if not self.handshake.done():
                 self.handshake.set_result(event)
         elif isinstance(event, events.DatagramFrameReceived):
-            self._quic.send_datagram_frame(event.data)
+            if self._quic._is_client:
+                self.datagrams.put_nowait(event.data)
+            else:
+                self._quic.send_datagram_frame(event.data)
         elif isinstance(event, events.StreamDataReceived):
             self._stream_data(event)
 

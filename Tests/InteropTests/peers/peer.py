@@ -125,6 +125,14 @@ async def move(command):
     return {"port": connection._transport.port}
 
 
+async def datagram(command):
+    """Sends a DATAGRAM frame, and returns what comes back in one."""
+    connection = connections[command["name"]]
+    connection._quic.send_datagram_frame(bytes(command["text"], "utf8"))
+    connection.transmit()
+    return {"text": (await connection.datagrams.get()).decode("utf8")}
+
+
 # Server
 
 
@@ -242,6 +250,7 @@ if __name__ == "__main__":
             "connect": connect,
             "firstFlight": first_flight,
             "move": move,
+            "datagram": datagram,
             "listen": listen,
             "accepted": accepted_connection,
             "forget": forget,
