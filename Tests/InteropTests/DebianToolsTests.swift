@@ -220,7 +220,8 @@ final class TemporaryFolder: Sendable {
     /// Writes a file and returns its path.
     func file(_ name: String, _ text: String) throws -> String {
         let place = url.appendingPathComponent(name)
-        try Data(text.utf8).write(to: place)
+        // At once: a process may read what another test of the same peer writes again.
+        try Data(text.utf8).write(to: place, options: .atomic)
         return place.path
     }
 }
