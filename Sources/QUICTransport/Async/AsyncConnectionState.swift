@@ -13,13 +13,13 @@ final class AsyncConnectionState: QUICConnectionHandler {
     private static let datagramLimit = 256
 
     private(set) var connection: QUICLoopConnection?
-    let inbound: Mailbox<QUICStreamID>
+    let inbound: Mailbox<OpenedStream>
     let datagrams = Mailbox<ByteBuffer>(limit: datagramLimit, policy: .dropOldest)
     /// Server: the connection is ready for the application.
     var onReady: (() -> Void)?
 
     private var streams: [QUICStreamID: AsyncStreamState] = [:]
-    private typealias Opener = (bidirectional: Bool, priority: StreamPriority, waiter: Waiter<QUICStreamID>)
+    private typealias Opener = (bidirectional: Bool, priority: StreamPriority, waiter: Waiter<OpenedStream>)
     private var openers: [Opener] = []
     /// Those who wait to hear what became of a datagram. Numbers start at 1: nobody waits for 0.
     private var datagramWaiters: [UInt64: Waiter<DatagramOutcome>] = [:]
@@ -58,8 +58,9 @@ final class AsyncConnectionState: QUICConnectionHandler {
             handshakeWaiters.removeAll()
             openMore()
         case .streamOpened(let stream):
-            streams[stream] = AsyncStreamState(id: stream, isServer: connection.isServer)
-            if !inbound.put(stream) { drop(stream) }
+            let state = AsyncStreamState(id: stream, connection: connection)
+            streams[stream] = state
+            if !inbound.put(state.opened) { drop(stream) }
         case .streamReadable(let stream): streams[stream]?.readable(connection)
         case .streamWritable(let stream): streams[stream]?.writable(connection)
         case .streamReset(let stream, let code): streams[stream]?.wasReset(code: code)
@@ -170,7 +171,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
         datagramWaiters.removeValue(forKey: id)?.finish(.success(outcome))
     }
 
-    func open(bidirectional: Bool, priority: StreamPriority, _ waiter: Waiter<QUICStreamID>) {
+    func open(bidirectional: Bool, priority: StreamPriority, _ waiter: Waiter<OpenedStream>) {
         if let closeReason { return waiter.finish(.failure(QUICTransportError.closed(closeReason))) }
         openers.append((bidirectional, priority, waiter))
         openMore()
@@ -194,9 +195,10 @@ final class AsyncConnectionState: QUICConnectionHandler {
                     continue
                 }
                 if opener.waiter.claim() {
-                    streams[stream] = AsyncStreamState(id: stream, isServer: connection.isServer)
+                    let state = AsyncStreamState(id: stream, connection: connection)
+                    streams[stream] = state
                     if opener.priority != .standard { connection.setPriority(opener.priority, of: stream) }
-                    opener.waiter.resume(with: .success(stream))
+                    opener.waiter.resume(with: .success(state.opened))
                 } else {
                     connection.reset(stream, code: 0)
                     if stream.isBidirectional { connection.stopSending(stream, code: 0) }
@@ -233,6 +235,12 @@ final class AsyncConnectionState: QUICConnectionHandler {
     func finish(_ stream: QUICStreamID) throws {
         guard let state = streams[stream], let connection else { throw gone }
         try state.finish(connection)
+    }
+
+    /// Writes what the stream's tasks left for the loop.
+    func drain(_ stream: QUICStreamID) {
+        guard let state = streams[stream], let connection else { return }
+        state.drain(connection)
     }
 
     func cancelWrite(_ stream: QUICStreamID, code: UInt64) {

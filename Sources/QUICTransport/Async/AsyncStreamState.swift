@@ -1,69 +1,69 @@
 internal import NIOCore
 internal import QUICEngine
 
+/// A stream that was opened, and how its tasks reach it.
+struct OpenedStream: Sendable {
+    let id: QUICStreamID
+    let handover: StreamHandover
+}
+
 /// The loop's side of a ``QUICStream``.
 ///
 /// ```
 ///  reading:  open --end read--> over        writing:  open --finish--> over
 ///              \--reset, stopSending--> over            \--reset, peer's STOP_SENDING--> over
 /// ```
+/// How each direction ended is known to the ``StreamHandover``, which the stream's tasks look at, too.
 final class AsyncStreamState {
     let id: QUICStreamID
-    private var reader: Waiter<ByteBuffer?>?
+    let handover = StreamHandover()
+    /// A write that waits for room.
     private var writer: (bytes: ByteBuffer, waiter: Waiter<Void>)?
-    /// Why there is nothing to read any more; `.success` after the end.
-    private var readEnd: Result<Void, QUICTransportError>?
     private var isClosed = false
-    /// Why nothing can be written any more.
-    private var writeEnd: QUICTransportError?
 
-    init(id: QUICStreamID, isServer: Bool) {
+    init(id: QUICStreamID, connection: QUICLoopConnection) {
         self.id = id
-        guard !id.isBidirectional else { return }
-        let isOurs = id.isClientInitiated != isServer
-        if isOurs { readEnd = .failure(Self.wrongDirection) } else { writeEnd = Self.wrongDirection }
+        let isOurs = id.isClientInitiated != connection.isServer
+        if !id.isBidirectional {
+            if isOurs {
+                handover.endReading(.failure(Self.wrongDirection))
+            } else {
+                handover.endWriting(Self.wrongDirection)
+            }
+        }
+        if handover.writeEnd == nil { handover.setRoom(connection.writableBytes(id)) }
     }
+
+    var opened: OpenedStream { OpenedStream(id: id, handover: handover) }
 
     // MARK: Reading
 
-    func read(_ waiter: Waiter<ByteBuffer?>, _ connection: QUICLoopConnection) {
-        guard reader == nil else { return waiter.finish(.failure(Self.busy("reads from"))) }
-        reader = waiter
-        readable(connection)
-    }
-
     /// What is there to be read; nil: nothing, and the end wasn't seen yet either.
     func readAtOnce(_ connection: QUICLoopConnection) -> Result<ByteBuffer?, any Error>? {
-        guard reader == nil else { return .failure(Self.busy("reads from")) }
-        if let readEnd { return readEnd.map { nil }.mapError { $0 } }
+        if handover.isRead { return .failure(StreamHandover.busy("reads from")) }
+        if let end = handover.readEnd { return end.map { nil }.mapError { $0 } }
         return connection.readableBytes(id) > 0 ? resultOfRead(connection) : nil
     }
 
     /// Serves a waiting reader; bytes that nobody asked for stay in the engine, and the peer's window shut.
     func readable(_ connection: QUICLoopConnection) {
-        guard let waiter = reader else { return }
-        if let readEnd {
-            reader = nil
-            return waiter.finish(readEnd.map { nil }.mapError { $0 })
-        }
+        if let waiter = handover.takeReader() { read(waiter, connection) }
+    }
+
+    func read(_ waiter: Waiter<ByteBuffer?>, _ connection: QUICLoopConnection) {
         do throws(QUICError) {
             // Something has to be there before the waiter is claimed: a claimed one must be resumed.
-            let available = connection.readableBytes(id)
-            if available > 0 {
-                guard waiter.claim() else {
-                    reader = nil
-                    return
-                }
-                reader = nil
-                let result = resultOfRead(connection)
-                waiter.resume(with: result)
+            if connection.readableBytes(id) > 0 {
+                guard waiter.claim() else { return }
+                waiter.resume(with: resultOfRead(connection))
             } else if try connection.read(id, maximumBytes: 0).finished {
-                readEnd = .success(())
-                reader = nil
+                handover.endReading(.success(()))
                 waiter.finish(.success(nil))
+            } else {
+                handover.setLoopHasMore(false)
+                if case .finished(let end) = handover.arm(waiter) { waiter.finish(end.map { nil }.mapError { $0 }) }
             }
         } catch {
-            reader = nil
             waiter.finish(.failure(QUICTransportError(error)))
         }
     }
@@ -71,7 +71,11 @@ final class AsyncStreamState {
     private func resultOfRead(_ connection: QUICLoopConnection) -> Result<ByteBuffer?, any Error> {
         do throws(QUICError) {
             let read = try connection.read(id, maximumBytes: AsyncConnectionState.readSize)
-            if read.finished { readEnd = .success(()) }
+            if read.finished {
+                handover.endReading(.success(()))
+            } else {
+                handover.setLoopHasMore(connection.readableBytes(id) > 0)
+            }
             return .success(read.bytes)
         } catch {
             return .failure(QUICTransportError(error))
@@ -86,40 +90,72 @@ final class AsyncStreamState {
     }
 
     func stopSending(code: UInt64, _ connection: QUICLoopConnection) {
-        guard readEnd == nil else { return }
+        guard handover.readEnd == nil else { return }
         connection.stopSending(id, code: code)
         endReading(QUICTransportError(.streamState, "reading was stopped here", advice: "Read before stopping."))
     }
 
-    private func endReading(_ error: QUICTransportError) {
-        guard readEnd == nil else { return }
-        readEnd = .failure(error)
-        reader?.finish(.failure(error))
-        reader = nil
-    }
+    private func endReading(_ error: QUICTransportError) { handover.endReading(.failure(error)) }
 
     // MARK: Writing
 
+    /// Writes what tasks left in the handover.
+    func drain(_ connection: QUICLoopConnection) {
+        let (buffers, finish) = handover.takeQueued()
+        guard !buffers.isEmpty || finish else { return }
+        do throws(QUICError) {
+            for buffer in buffers {
+                var rest = buffer
+                try connection.write(&rest, to: id)
+                assert(rest.readableBytes == 0, "the credit never exceeds the buffer's room")
+            }
+            if finish {
+                var nothing = ByteBuffer()
+                try connection.write(&nothing, to: id, finish: true)
+            }
+        } catch {
+            // The peer wants no more, or the stream is gone: its event is on the way, and later writes learn why.
+        }
+        handover.setRoom(connection.writableBytes(id))
+    }
+
     func write(_ bytes: ByteBuffer, _ waiter: Waiter<Void>, _ connection: QUICLoopConnection) {
-        if let writeEnd { return waiter.finish(.failure(writeEnd)) }
-        guard writer == nil else { return waiter.finish(.failure(Self.busy("writes to"))) }
+        drain(connection)
+        if let end = handover.writeEnd { return waiter.finish(.failure(end)) }
+        guard writer == nil else { return waiter.finish(.failure(StreamHandover.busy("writes to"))) }
         writer = (bytes, waiter)
+        handover.setWriterWaits(true)
         writable(connection)
     }
 
     /// - Returns: whether all was taken; false: nothing was, and whoever waits learns why.
     func writeAtOnce(_ bytes: ByteBuffer, _ connection: QUICLoopConnection) -> Bool {
-        guard writer == nil, writeEnd == nil, connection.writableBytes(id) >= bytes.readableBytes else { return false }
+        drain(connection)
+        guard writer == nil, handover.writeEnd == nil, connection.writableBytes(id) >= bytes.readableBytes else {
+            return false
+        }
         var rest = bytes
-        return (try? connection.write(&rest, to: id)) != nil
+        guard (try? connection.write(&rest, to: id)) != nil else { return false }
+        handover.setRoom(connection.writableBytes(id))
+        return true
+    }
+
+    func finish(_ connection: QUICLoopConnection) throws {
+        switch handover.finish() {
+        case .taken: drain(connection)
+        case .failed(let error): throw error
+        case .mustWait: throw StreamHandover.busy("writes to")
+        }
     }
 
     func writable(_ connection: QUICLoopConnection) {
-        guard var pending = writer else { return }
+        guard var pending = writer else { return handover.setRoom(connection.writableBytes(id)) }
         writer = nil
         do throws(QUICError) {
             try connection.write(&pending.bytes, to: id)
             if pending.bytes.readableBytes == 0 {
+                handover.setWriterWaits(false)
+                handover.setRoom(connection.writableBytes(id))
                 pending.waiter.finish(.success(()))
             } else {
                 writer = pending
@@ -129,6 +165,7 @@ final class AsyncStreamState {
             if error.code == .streamState, !isClosed {
                 writer = pending
             } else {
+                handover.setWriterWaits(false)
                 pending.waiter.finish(.failure(QUICTransportError(error)))
             }
         }
@@ -138,24 +175,12 @@ final class AsyncStreamState {
     func closed(_ connection: QUICLoopConnection) {
         isClosed = true
         readable(connection)
-        if writer != nil { endWriting(Self.over) }
-    }
-
-    func finish(_ connection: QUICLoopConnection) throws {
-        if let writeEnd { throw writeEnd }
-        guard writer == nil else { throw Self.busy("writes to") }
-        writeEnd = Self.finished
-        var nothing = ByteBuffer()
-        do throws(QUICError) {
-            try connection.write(&nothing, to: id, finish: true)
-        } catch {
-            throw QUICTransportError(error)
-        }
+        if writer != nil || handover.writeEnd == nil { endWriting(Self.over) }
     }
 
     func reset(code: UInt64, _ connection: QUICLoopConnection) {
-        let wasFinished = writeEnd == Self.finished
-        guard writeEnd == nil || wasFinished else { return }
+        let end = handover.writeEnd
+        guard end == nil || end == StreamHandover.finished else { return }
         connection.reset(id, code: code)
         endWriting(QUICTransportError(.streamState, "the stream was reset here", advice: "Open another."))
     }
@@ -164,6 +189,7 @@ final class AsyncStreamState {
     func cancelWrite(code: UInt64, _ connection: QUICLoopConnection) {
         guard writer != nil else { return }
         writer = nil
+        handover.setWriterWaits(false)
         reset(code: code, connection)
     }
 
@@ -175,7 +201,8 @@ final class AsyncStreamState {
     }
 
     private func endWriting(_ error: QUICTransportError) {
-        writeEnd = error
+        handover.endWriting(error)
+        handover.setWriterWaits(false)
         writer?.waiter.finish(.failure(error))
         writer = nil
     }
@@ -184,22 +211,16 @@ final class AsyncStreamState {
 
     func fail(_ error: QUICTransportError) {
         endReading(error)
-        if writeEnd == nil { endWriting(error) }
+        if handover.writeEnd == nil || writer != nil { endWriting(error) }
     }
 
     func abandon(_ connection: QUICLoopConnection) {
-        if writeEnd == nil { connection.reset(id, code: 0) }
-        if readEnd == nil { connection.stopSending(id, code: 0) }
+        drain(connection)
+        if handover.writeEnd == nil { connection.reset(id, code: 0) }
+        if handover.readEnd == nil { connection.stopSending(id, code: 0) }
     }
 
-    private static let finished = QUICTransportError(
-        .streamState, "the stream was finished", advice: "Write before finishing.")
     private static let over = QUICTransportError(.streamState, "the stream is over", advice: "Open another.")
     private static let wrongDirection = QUICTransportError(
         .streamState, "a unidirectional stream is used against its direction", advice: "Open a bidirectional stream.")
-
-    private static func busy(_ what: String) -> QUICTransportError {
-        QUICTransportError(
-            .concurrentUse, "another task \(what) the stream", advice: "Use one reader and one writer a stream.")
-    }
 }

@@ -7,6 +7,8 @@ public import QUICEngine
 public final class QUICConnection: Sendable {
     private let eventLoop: any EventLoop
     private let state: NIOLoopBound<AsyncConnectionState>
+    private let inbound: Mailbox<OpenedStream>
+    private let incomingDatagrams: Mailbox<ByteBuffer>
     /// Runs tasks on the connection's loop: for those that exchange many small messages with it.
     public let executor: QUICLoopExecutor
 
@@ -15,6 +17,8 @@ public final class QUICConnection: Sendable {
         eventLoop = connection.eventLoop
         executor = connection.driver.executor
         self.state = NIOLoopBound(state, eventLoop: eventLoop)
+        inbound = state.inbound
+        incomingDatagrams = state.datagrams
     }
 
     deinit {
@@ -29,8 +33,8 @@ public final class QUICConnection: Sendable {
     public func openStream(
         bidirectional: Bool = true, priority: StreamPriority = .standard
     ) async throws -> QUICStream {
-        let id = try await wait { $0.open(bidirectional: bidirectional, priority: priority, $1) }
-        return QUICStream(id: id, connection: self)
+        let opened = try await wait { $0.open(bidirectional: bidirectional, priority: priority, $1) }
+        return QUICStream(opened, connection: self)
     }
 
     /// The streams that the peer opens, in order; ends with the connection. Each goes to one task only.
@@ -131,6 +135,11 @@ public final class QUICConnection: Sendable {
         eventLoop.execute { body(state.value) }
     }
 
+    /// Runs on the loop: at once where we are on it.
+    func onLoop(_ body: @escaping @Sendable (AsyncConnectionState) -> Void) {
+        if eventLoop.inEventLoop { body(state.value) } else { perform(body) }
+    }
+
     /// The loop's side for a task that runs on the loop and wasn't cancelled: it can have at once what is there.
     var stateAtHand: AsyncConnectionState? {
         eventLoop.inEventLoop && !Task.isCancelled ? state.value : nil
@@ -178,14 +187,12 @@ public final class QUICConnection: Sendable {
     }
 
     func nextInboundStream() async throws -> QUICStream? {
-        let mailbox = try await call { $0.inbound }
-        guard let id = try await mailbox.next() else { return nil }
-        return QUICStream(id: id, connection: self)
+        guard let opened = try await inbound.next() else { return nil }
+        return QUICStream(opened, connection: self)
     }
 
     func nextDatagram() async throws -> ByteBuffer? {
-        let mailbox = try await call { $0.datagrams }
-        return try await mailbox.next()
+        try await incomingDatagrams.next()
     }
 }
 

@@ -14,8 +14,11 @@ public final class QUICStream: Sendable {
     /// The application code of the reset when a suspended write is cancelled.
     public static let cancellationCode: UInt64 = 0
 
-    init(id: QUICStreamID, connection: QUICConnection) {
-        self.id = id
+    private let handover: StreamHandover
+
+    init(_ opened: OpenedStream, connection: QUICConnection) {
+        id = opened.id
+        handover = opened.handover
         self.connection = connection
     }
 
@@ -29,19 +32,35 @@ public final class QUICStream: Sendable {
     /// - Throws: ``QUICTransportError`` (`streamReset`, `connectionClosed`, `concurrentUse`), or `CancellationError`, after
     ///   which reading can go on and nothing is lost.
     public func read() async throws -> ByteBuffer? {
-        let id = self.id
         if let result = connection.stateAtHand?.readAtOnce(id) { return try result.get() }
-        return try await connection.wait { $0.read(id, $1) }
+        return try await Waiter<ByteBuffer?>().wait { waiter in
+            switch self.handover.arm(waiter) {
+            case .waits: break
+            case .finished(let end): waiter.finish(end.map { nil }.mapError { $0 })
+            case .asksLoop: self.connection.onLoop { [id = self.id] in $0.read(id, waiter) }
+            }
+        }
     }
 
-    /// Sends bytes. Returns when the stream's send buffer took them all; they are on their way then, not yet
+    /// Sends bytes. Returns when the stream's send buffer has room for them all; they are on their way then, not yet
     /// acknowledged.
     /// - Throws: ``QUICTransportError`` (`stopSending`, `streamState`, `connectionClosed`, `concurrentUse`), or
     ///   `CancellationError`. A cancelled write that had to wait resets the stream, since part of it may have been sent.
     public func write(_ bytes: ByteBuffer) async throws {
+        try Task.checkCancellation()
         let id = self.id
         let connection = self.connection
-        if connection.stateAtHand?.writeAtOnce(bytes, to: id) == true { return }
+        if let state = connection.stateAtHand {
+            if state.writeAtOnce(bytes, to: id) { return }
+        } else {
+            switch handover.write(bytes) {
+            case .taken(let wakesLoop):
+                if wakesLoop { connection.perform { $0.drain(id) } }
+                return
+            case .failed(let error): throw error
+            case .mustWait: break
+            }
+        }
         try await connection.wait(
             cancelled: { connection.perform { $0.cancelWrite(id, code: Self.cancellationCode) } },
             { $0.write(bytes, to: id, $1) })
@@ -51,7 +70,12 @@ public final class QUICStream: Sendable {
     /// - Throws: ``QUICTransportError`` (`streamState`, `stopSending`, `connectionClosed`).
     public func finish() async throws {
         let id = self.id
-        try await connection.call { try $0.finish(id) }
+        switch handover.finish() {
+        case .taken(let wakesLoop):
+            if wakesLoop { connection.onLoop { $0.drain(id) } }
+        case .failed(let error): throw error
+        case .mustWait: try await connection.call { try $0.finish(id) }
+        }
     }
 
     /// Changes when the stream may send, among those of its connection that have something to send.

@@ -53,6 +53,14 @@ final class Waiter<Value: Sendable>: Sendable {
         }
     }
 
+    /// Whether its task was cancelled before anybody claimed it.
+    var isCancelled: Bool {
+        state.withLock { state in
+            if case .cancelled = state { return true }
+            return false
+        }
+    }
+
     /// Takes the right to resume the task. False if it was cancelled or claimed before: nothing may be consumed for it.
     func claim() -> Bool {
         state.withLock { state in

@@ -1,0 +1,88 @@
+public import NIOCore
+public import QUICEngine
+
+// The shortest way between a task and its connection: each body runs on the connection's loop, where reads and writes change
+// no thread. See ``QUICLoopExecutor`` for what a task must not do there.
+
+extension QUICListener {
+    /// Serves every connection, each in a task of its own on the connection's loop, until the listener has ended and the
+    /// last body returned, or the calling task is cancelled, which cancels the bodies.
+    ///
+    /// A connection is closed when its body ends: with code 0, or with `failureCode` where the body threw. What was written
+    /// and isn't delivered yet may be lost then: let the peer say that it has everything.
+    /// - Parameters:
+    ///   - failureCode: the application's code for "something broke".
+    ///   - body: must not block the loop; long computations belong into a task on another executor.
+    /// - Throws: `CancellationError`.
+    public func serve(
+        failureCode: UInt64 = 1, _ body: @escaping @Sendable (QUICConnection) async throws -> Void
+    ) async throws {
+        try await withThrowingDiscardingTaskGroup { group in
+            for try await connection in connections {
+                group.addTask(executorPreference: connection.executor) {
+                    do {
+                        try await body(connection)
+                        connection.close()
+                    } catch {
+                        // It ends alone; a connection that is over already doesn't mind.
+                        connection.close(code: failureCode, reason: "")
+                    }
+                }
+            }
+        }
+    }
+}
+
+extension QUICConnection {
+    /// Serves every stream that the peer opens, each in a task of its own on the connection's loop, until the connection has
+    /// ended and the last body returned, or the calling task is cancelled.
+    ///
+    /// A body that throws ends its stream alone: what it had not finished is reset and stopped with `failureCode`.
+    /// - Parameters:
+    ///   - failureCode: the application's code for "something broke".
+    ///   - body: must not block the loop.
+    /// - Throws: `CancellationError`.
+    public func serveStreams(
+        failureCode: UInt64 = 1, _ body: @escaping @Sendable (QUICStream) async throws -> Void
+    ) async throws {
+        try await withThrowingDiscardingTaskGroup { group in
+            for try await stream in inboundStreams {
+                group.addTask(executorPreference: executor) {
+                    do {
+                        try await body(stream)
+                    } catch {
+                        stream.reset(code: failureCode)
+                        stream.stopSending(code: failureCode)
+                    }
+                }
+            }
+        }
+    }
+}
+
+extension QUICClient {
+    /// Connects, runs the body on the connection's loop, and closes: with code 0, or with `failureCode` where the body threw.
+    ///
+    /// What was written and isn't delivered when the body returns may be lost: read the peer's answer first.
+    /// - Parameters:
+    ///   - failureCode: the application's code for "something broke".
+    ///   - body: must not block the loop.
+    /// - Throws: what ``connect(host:port:configuration:localAddress:returnsEarly:on:)`` throws, and what the body throws.
+    public func withConnection<Result: Sendable>(
+        host: String, port: Int, configuration: ClientConfiguration, localAddress: SocketAddress? = nil,
+        returnsEarly: Bool = false, on eventLoop: any EventLoop, failureCode: UInt64 = 1,
+        _ body: (QUICConnection) async throws -> Result
+    ) async throws -> Result {
+        let connection = try await connect(
+            host: host, port: port, configuration: configuration, localAddress: localAddress,
+            returnsEarly: returnsEarly, on: eventLoop)
+        do {
+            let result = try await withTaskExecutorPreference(connection.executor) { try await body(connection) }
+            connection.close()
+            return result
+        } catch {
+            connection.close(code: failureCode, reason: "")
+            throw error
+        }
+    }
+}

@@ -1,0 +1,157 @@
+internal import NIOCore
+internal import Synchronization
+
+/// What a stream's tasks and its loop hand each other without waiting for one another: a write that is known to have room
+/// leaves bytes here and goes on, and a read leaves word here that it waits. Without it each would change threads twice.
+///
+/// ```
+///  task: write --credit--> queued --drain on the loop--> engine        (no credit: the task waits on the loop)
+///  task: read --nothing there--> reader waits <--readable-- loop       (something there: the task asks the loop)
+/// ```
+/// `credit` never exceeds the room of the engine's buffer less what is queued: only the loop raises it, and between its
+/// visits the room can only grow.
+final class StreamHandover: Sendable {
+    /// What a write came to.
+    enum WriteStep {
+        case taken(wakesLoop: Bool)
+        case mustWait
+        case failed(QUICTransportError)
+    }
+
+    /// What a read came to.
+    enum ReadStep {
+        case waits
+        case asksLoop
+        case finished(Result<Void, QUICTransportError>)
+    }
+
+    private struct State {
+        var credit = 0
+        var queued: [ByteBuffer] = []
+        var isFinishing = false
+        /// The loop was asked to come for what is queued.
+        var drainIsDue = false
+        /// A write waits on the loop for room.
+        var writerWaits = false
+        var writeEnd: QUICTransportError?
+        var reader: Waiter<ByteBuffer?>?
+        /// The engine has bytes or the end.
+        var loopHasMore = false
+        var readEnd: Result<Void, QUICTransportError>?
+    }
+
+    private let state = Mutex(State())
+
+    static let finished = QUICTransportError(
+        .streamState, "the stream was finished", advice: "Write before finishing.")
+
+    static func busy(_ what: String) -> QUICTransportError {
+        QUICTransportError(
+            .concurrentUse, "another task \(what) the stream", advice: "Use one reader and one writer a stream.")
+    }
+
+    // MARK: Tasks
+
+    /// Takes bytes for the loop to fetch, if they are sure to have room.
+    func write(_ bytes: ByteBuffer) -> WriteStep {
+        state.withLock { state in
+            if let error = state.writeEnd { return .failed(error) }
+            // The loop knows whether the one that waits was cancelled just now.
+            guard !state.writerWaits, bytes.readableBytes <= state.credit else { return .mustWait }
+            state.credit -= bytes.readableBytes
+            state.queued.append(bytes)
+            defer { state.drainIsDue = true }
+            return .taken(wakesLoop: !state.drainIsDue)
+        }
+    }
+
+    /// Ends the sending side behind what was written.
+    func finish() -> WriteStep {
+        state.withLock { state in
+            if let error = state.writeEnd { return .failed(error) }
+            guard !state.writerWaits else { return .mustWait }
+            state.writeEnd = Self.finished
+            state.isFinishing = true
+            defer { state.drainIsDue = true }
+            return .taken(wakesLoop: !state.drainIsDue)
+        }
+    }
+
+    /// Lets a reader wait, unless there is something for it already.
+    func arm(_ waiter: Waiter<ByteBuffer?>) -> ReadStep {
+        state.withLock { state in
+            // One that was cancelled while it waited is still here.
+            if let reader = state.reader, !reader.isCancelled {
+                return .finished(.failure(Self.busy("reads from")))
+            }
+            state.reader = nil
+            if let end = state.readEnd { return .finished(end) }
+            if state.loopHasMore { return .asksLoop }
+            state.reader = waiter
+            return .waits
+        }
+    }
+
+    // MARK: The loop, writing
+
+    /// Takes what was queued, and whether the stream ends behind it.
+    func takeQueued() -> (buffers: [ByteBuffer], finish: Bool) {
+        state.withLock { state in
+            state.drainIsDue = false
+            defer { state.queued.removeAll(keepingCapacity: state.queued.capacity <= 8) }
+            let finish = state.isFinishing
+            state.isFinishing = false
+            return (state.queued, finish)
+        }
+    }
+
+    /// Tells how many bytes the engine's buffer would take now.
+    func setRoom(_ room: Int) {
+        state.withLock { state in
+            state.credit = max(0, room - state.queued.reduce(0) { $0 + $1.readableBytes })
+        }
+    }
+
+    var writeEnd: QUICTransportError? { state.withLock(\.writeEnd) }
+
+    /// No more can be written, for this reason; what is queued is dropped.
+    func endWriting(_ error: QUICTransportError) {
+        state.withLock { state in
+            state.writeEnd = error
+            state.queued.removeAll()
+            state.credit = 0
+        }
+    }
+
+    func setWriterWaits(_ waits: Bool) { state.withLock { $0.writerWaits = waits } }
+
+    // MARK: The loop, reading
+
+    /// Whether a read waits.
+    var isRead: Bool { state.withLock { !($0.reader?.isCancelled ?? true) } }
+
+    /// The engine has something: whom to give it to. nil: nobody waits, the next read will ask.
+    func takeReader() -> Waiter<ByteBuffer?>? {
+        state.withLock { state in
+            state.loopHasMore = true
+            defer { state.reader = nil }
+            return state.reader
+        }
+    }
+
+    /// After a read: whether the engine has yet more.
+    func setLoopHasMore(_ more: Bool) { state.withLock { $0.loopHasMore = more } }
+
+    var readEnd: Result<Void, QUICTransportError>? { state.withLock(\.readEnd) }
+
+    /// Nothing more can be read; who waits learns it. The first reason counts.
+    func endReading(_ end: Result<Void, QUICTransportError>) {
+        let reader = state.withLock { state -> Waiter<ByteBuffer?>? in
+            guard state.readEnd == nil else { return nil }
+            state.readEnd = end
+            defer { state.reader = nil }
+            return state.reader
+        }
+        reader?.finish(end.map { nil }.mapError { $0 })
+    }
+}
