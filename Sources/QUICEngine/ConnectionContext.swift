@@ -20,9 +20,10 @@ enum EngineNote {
     case datagramAcknowledged(UInt64)
     case datagramLost(UInt64)
     case addressToken([UInt8])
-    case path(QUICPath, valid: Bool)
-    case localIDAdded(ConnectionID)
-    case localIDRemoved(ConnectionID)
+    // Rare and large: indirect, so that the notes of every packet stay small.
+    indirect case path(QUICPath, valid: Bool)
+    indirect case localIDAdded(ConnectionID)
+    indirect case localIDRemoved(ConnectionID)
     case peerResetToken([UInt8], active: Bool)
     case statelessReset
     case versionNegotiation([QUICVersion])
@@ -93,7 +94,7 @@ final class ConnectionContext {
     let storage: EngineStorage
     let random: RandomSource
     let layout: ConnectionIDLayout
-    let staticKey: [UInt8]
+    let resetTokens: ResetTokens
     let ticketMasters: TicketMasters?
     let keyLog: ClientConfiguration.KeyLog?
     /// Server: its certificates, which the TLS session refers to.
@@ -104,7 +105,7 @@ final class ConnectionContext {
     let rewrite: ((UnsafeMutableRawBufferPointer, _ header: UnsafeRawBufferPointer) -> Void)?
 
     init(
-        storage: EngineStorage, random: RandomSource, layout: ConnectionIDLayout, staticKey: [UInt8],
+        storage: EngineStorage, random: RandomSource, layout: ConnectionIDLayout, resetTokens: ResetTokens,
         ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?, certificates: CertificateTable?,
         qlog: QLogWriter?,
         rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
@@ -112,7 +113,7 @@ final class ConnectionContext {
         self.storage = storage
         self.random = random
         self.layout = layout
-        self.staticKey = staticKey
+        self.resetTokens = resetTokens
         self.ticketMasters = ticketMasters
         self.keyLog = keyLog
         self.certificates = certificates
@@ -185,9 +186,7 @@ final class ConnectionContext {
 
     private func fillConnectionID(_ target: UnsafeMutableRawBufferPointer, token: UnsafeMutablePointer<UInt8>) {
         layout.fill(target, random: random)
-        var cid = ConnectionID(UnsafeRawBufferPointer(target)).shim
-        let result = llq_stateless_reset_token(token, staticKey, staticKey.count, &cid)
-        assert(result == 0)
+        resetTokens.fill(token, for: ConnectionID(UnsafeRawBufferPointer(target)))
     }
 
     private func chooseTicketMaster(name: UnsafePointer<UInt8>?, master: UnsafeMutablePointer<UInt8>) -> Bool {

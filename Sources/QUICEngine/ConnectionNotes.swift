@@ -64,22 +64,22 @@ extension QUICEngineConnection {
             stream.sendBuffer.acknowledge(count)
             reportWritable(stream)
         case .streamReset(let id, let code, let stillborn):
-            guard let stream = remoteStream(id) ?? streams[UInt64(id)], !stream.peerReset else { return }
+            guard let stream = remoteStream(id) ?? streams[id], !stream.peerReset else { return }
             stream.peerReset = true
             stream.isStillborn = stillborn
             dropUnread(stream)
             emit(.streamReset(stream.id, code: code))
             if stream.sends, !stillborn { forgetIfDone(stream) } else { close(stream) }
         case .stopSending(let id, let code):
-            guard let stream = streams[UInt64(id)], stream.sends, !stream.isClosed, !stream.wasStopped else { return }
+            guard let stream = streams[id], stream.sends, !stream.isClosed, !stream.wasStopped else { return }
             stream.wasStopped = true
             if stream.resetCode == nil { stream.resetCode = code }
             stream.owesWritable = false
             emit(.stopSending(stream.id, code: code))
         case .streamClosed(let id):
-            if let stream = streams[UInt64(id)] { close(stream) }
+            if let stream = streams[id] { close(stream) }
         case .streamWindow(let id):
-            guard let stream = streams[UInt64(id)] else { return }
+            guard let stream = streams[id] else { return }
             stream.isBlocked = false
             queueForSending(stream)
         default:
@@ -88,20 +88,15 @@ extension QUICEngineConnection {
     }
 
     /// The stream of a note; one that the peer has just opened is made and announced.
-    private func knownStream(_ id: Int64) -> EngineStream? {
-        if let recentStream, recentStream.id.rawValue == UInt64(id) { return recentStream }
-        let stream = streams[UInt64(id)] ?? remoteStream(id)
-        recentStream = stream
-        return stream
-    }
+    private func knownStream(_ id: Int64) -> EngineStream? { streams[id] ?? remoteStream(id) }
 
     /// The stream, made and announced if the peer has just opened it; nil for one of ours.
     private func remoteStream(_ id: Int64) -> EngineStream? {
         let id = QUICStreamID(rawValue: UInt64(id))
         guard id.isClientInitiated == isServer else { return nil }
-        if let stream = streams[id.rawValue] { return stream }
+        if let stream = streams[id] { return stream }
         let stream = EngineStream(id: id, isLocal: false)
-        streams[id.rawValue] = stream
+        streams.insert(stream)
         emit(.streamOpened(id))
         return stream
     }

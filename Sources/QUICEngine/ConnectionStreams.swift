@@ -12,7 +12,7 @@ extension QUICEngineConnection {
             return nil
         }
         let stream = EngineStream(id: QUICStreamID(rawValue: UInt64(id)), isLocal: true)
-        streams[stream.id.rawValue] = stream
+        streams.insert(stream)
         if !isServer, handshake == nil { earlyStreams.append(stream) }
         return stream.id
     }
@@ -39,7 +39,7 @@ extension QUICEngineConnection {
 
     /// Bytes that `write` would accept now; 0 for a stream that can't be written.
     public func writableBytes(_ stream: QUICStreamID) -> Int {
-        guard !isClosed, let state = streams[stream.rawValue], state.sends, !state.isFinishing, state.resetCode == nil
+        guard !isClosed, let state = streams[stream], state.sends, !state.isFinishing, state.resetCode == nil
         else { return 0 }
         return max(0, settings.streamSendBuffer - state.sendBuffer.count)
     }
@@ -62,7 +62,7 @@ extension QUICEngineConnection {
     public func read(
         _ stream: QUICStreamID, consuming body: (UnsafeRawBufferPointer) -> Int
     ) throws(QUICError) -> StreamRead {
-        guard let state = streams[stream.rawValue] else { throw unknown(stream) }
+        guard let state = streams[stream] else { throw unknown(stream) }
         guard state.receives else {
             throw QUICError(.streamState, "\(stream) only sends", advice: "Read from streams the peer opened.")
         }
@@ -80,15 +80,15 @@ extension QUICEngineConnection {
     }
 
     /// Bytes that `read` would return.
-    public func readableBytes(_ stream: QUICStreamID) -> Int { streams[stream.rawValue]?.receiveBuffer.count ?? 0 }
+    public func readableBytes(_ stream: QUICStreamID) -> Int { streams[stream]?.receiveBuffer.count ?? 0 }
 
     /// Whether bytes that are readable now came in 0-RTT packets: an attacker may have sent them again.
-    public func isEarly(_ stream: QUICStreamID) -> Bool { streams[stream.rawValue]?.receiveBuffer.isEarly ?? false }
+    public func isEarly(_ stream: QUICStreamID) -> Bool { streams[stream]?.receiveBuffer.isEarly ?? false }
 
     /// Changes when a stream may send, among those of this connection; takes effect with the next packet. Does nothing on a
     /// stream that isn't sending.
     public func setPriority(_ priority: StreamPriority, of stream: QUICStreamID) {
-        guard let state = streams[stream.rawValue], state.sends, state.priority != priority else { return }
+        guard let state = streams[stream], state.sends, state.priority != priority else { return }
         let wasQueued = state.isQueued
         if wasQueued { sendQueue.remove(state) }
         state.priority = priority
@@ -96,11 +96,11 @@ extension QUICEngineConnection {
     }
 
     /// A stream's priority; nil if there is no such stream.
-    public func priority(of stream: QUICStreamID) -> StreamPriority? { streams[stream.rawValue]?.priority }
+    public func priority(of stream: QUICStreamID) -> StreamPriority? { streams[stream]?.priority }
 
     /// Abandons our sending side; what wasn't sent is dropped. Does nothing on a stream that isn't sending.
     public func reset(_ stream: QUICStreamID, code: UInt64) {
-        guard let shim, !isClosed, let state = streams[stream.rawValue], state.sends, state.resetCode == nil,
+        guard let shim, !isClosed, let state = streams[stream], state.sends, state.resetCode == nil,
             !state.isClosed
         else { return }
         state.resetCode = code
@@ -110,7 +110,7 @@ extension QUICEngineConnection {
 
     /// Asks the peer to send no more; what comes is dropped. Does nothing on a stream that isn't receiving.
     public func stopSending(_ stream: QUICStreamID, code: UInt64) {
-        guard let shim, !isClosed, let state = streams[stream.rawValue], state.receives, state.stopCode == nil,
+        guard let shim, !isClosed, let state = streams[stream], state.receives, state.stopCode == nil,
             !state.peerReset
         else { return }
         state.stopCode = code
@@ -131,7 +131,7 @@ extension QUICEngineConnection {
     }
 
     private func sendingStream(_ id: QUICStreamID) throws(QUICError) -> EngineStream {
-        guard let state = streams[id.rawValue] else { throw unknown(id) }
+        guard let state = streams[id] else { throw unknown(id) }
         guard state.sends, !state.isFinishing, state.resetCode == nil, !state.isClosed else {
             throw QUICError(
                 .streamState, "\(id) can't be written: it only receives, or was finished or reset",
@@ -164,8 +164,7 @@ extension QUICEngineConnection {
     }
 
     func forgetIfDone(_ stream: EngineStream) {
-        guard stream.isClosed, stream.isReadOut, streams.removeValue(forKey: stream.id.rawValue) != nil else { return }
-        if recentStream === stream { recentStream = nil }
+        guard stream.isClosed, stream.isReadOut, streams.remove(stream) else { return }
         if context.sink === stream { context.sink = nil }
         let isLocal = stream.id.isClientInitiated != isServer
         guard let shim, !isLocal else { return }

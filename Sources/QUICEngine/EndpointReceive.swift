@@ -139,9 +139,7 @@ extension QUICEndpoint {
         // Shorter than what came in, so that two endpoints can't answer each other for ever (RFC 9000 section 10.3.3).
         let smallest = 5 + tokenLength
         guard configuration.server != nil, datagram.count > smallest, resetLimit.allows(now: now) else { return }
-        var token = [UInt8](repeating: 0, count: tokenLength)
-        var cid = id.shim
-        guard llq_stateless_reset_token(&token, staticKey, staticKey.count, &cid) == 0 else { return }
+        let token = resetTokens.token(for: id)
         let filler = random.bytes(min(datagram.count - 1, 43) - tokenLength)
         var packet = [UInt8](repeating: 0, count: filler.count + tokenLength)
         let length = llq_write_stateless_reset(&packet, packet.count, token, filler, filler.count)
@@ -308,8 +306,7 @@ extension QUICEndpoint {
         case .none, .invalid:
             break
         }
-        var token = [UInt8](repeating: 0, count: Int(LLQ_RESET_TOKEN_LENGTH))
-        guard llq_stateless_reset_token(&token, staticKey, staticKey.count, &ownID) == 0 else { return nil }
+        let token = resetTokens.token(for: id)
         var tls = llq_tls()
         tls.credentials = UnsafeMutableRawPointer(credentials.pointer)
         tls.priority = UnsafeMutableRawPointer(server.tls.priority.pointer)
@@ -319,7 +316,7 @@ extension QUICEndpoint {
         tls.key_log = server.tls.keyLog == nil ? 0 : 1
         tls.client_certificates = server.tls.clientAuthentication.shim
         var preferredAddress = llq_preferred_address()
-        if let preferred, !fill(&preferredAddress, server.preferredAddresses, id: preferred) { return nil }
+        if let preferred { fill(&preferredAddress, server.preferredAddresses, id: preferred) }
         let versions = server.versions.map(\.rawValue)
         var path = path.shim
         var error: Int32 = 0
@@ -343,7 +340,7 @@ extension QUICEndpoint {
 
     private func fill(
         _ target: inout llq_preferred_address, _ addresses: [QUICSocketAddress], id: ConnectionID
-    ) -> Bool {
+    ) {
         for address in addresses {
             if address.isIPv6 {
                 target.ipv6 = address.shim
@@ -354,11 +351,8 @@ extension QUICEndpoint {
             }
         }
         target.cid = id.shim
-        var token = [UInt8](repeating: 0, count: Int(LLQ_RESET_TOKEN_LENGTH))
-        var cid = id.shim
-        guard llq_stateless_reset_token(&token, staticKey, staticKey.count, &cid) == 0 else { return false }
+        let token = resetTokens.token(for: id)
         withUnsafeMutableBytes(of: &target.reset_token) { $0.copyBytes(from: token) }
-        return true
     }
 }
 

@@ -6,40 +6,41 @@
 /// receiving:  open --FIN--> ended --read--> done
 ///               \--the peer's RESET_STREAM--> reset       \--stopSending: what comes is dropped
 /// ```
-/// ngtcp2 closes a stream when both are done for the network; the engine forgets it when it is also read out.
+/// ngtcp2 closes a stream when both are done for the network; the engine forgets it when it is also read out. Without
+/// exclusivity checks, as `QUICEngineConnection` is.
 final class EngineStream {
     let id: QUICStreamID
     let sends: Bool
     let receives: Bool
 
-    var priority = StreamPriority.standard
-    var sendBuffer = SendBuffer()
+    @exclusivity(unchecked) var priority = StreamPriority.standard
+    @exclusivity(unchecked) var sendBuffer = SendBuffer()
     /// `finish` was accepted; and its FIN handed to ngtcp2.
-    var isFinishing = false
-    var finWasSent = false
+    @exclusivity(unchecked) var isFinishing = false
+    @exclusivity(unchecked) var finWasSent = false
     /// Our reset, or the answer to the peer's STOP_SENDING.
-    var resetCode: UInt64?
+    @exclusivity(unchecked) var resetCode: UInt64?
     /// The peer's STOP_SENDING was reported.
-    var wasStopped = false
+    @exclusivity(unchecked) var wasStopped = false
     /// A write was short: `streamWritable` is owed.
-    var owesWritable = false
+    @exclusivity(unchecked) var owesWritable = false
     /// It is in the connection's queue of streams with something to send.
-    var isQueued = false
+    @exclusivity(unchecked) var isQueued = false
     /// The peer's flow control holds it back.
-    var isBlocked = false
+    @exclusivity(unchecked) var isBlocked = false
 
     @exclusivity(unchecked) var receiveBuffer = ReceiveBuffer()
-    var stopCode: UInt64?
-    var peerReset = false
+    @exclusivity(unchecked) var stopCode: UInt64?
+    @exclusivity(unchecked) var peerReset = false
     /// ngtcp2 has no record of it: it was reset by the peer before anything else of it came in.
-    var isStillborn = false
+    @exclusivity(unchecked) var isStillborn = false
     /// `streamReadable` was reported and not yet answered by a read that emptied the buffer.
-    var readableReported = false
+    @exclusivity(unchecked) var readableReported = false
 
     /// ngtcp2 has closed it.
-    var isClosed = false
+    @exclusivity(unchecked) var isClosed = false
     /// 0-RTT was refused and the peer's limits don't allow it yet again.
-    var awaitsReopening = false
+    @exclusivity(unchecked) var awaitsReopening = false
 
     init(id: QUICStreamID, isLocal: Bool) {
         self.id = id

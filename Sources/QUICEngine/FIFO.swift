@@ -10,8 +10,7 @@ struct FIFO<Element> {
 
     mutating func popFirst() -> Element? {
         guard head < items.count else { return nil }
-        let element = items[head]
-        items[head] = nil
+        let element = items[head].take()
         head += 1
         if head == items.count {
             items.removeAll(keepingCapacity: items.count <= 64)

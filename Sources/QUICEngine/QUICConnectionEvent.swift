@@ -1,4 +1,6 @@
 /// What a connection reports; taken from the endpoint with `pollEvent`, in order.
+///
+/// What is large and rare is held indirectly: the events of every packet stay small enough to be copied with a few moves.
 public enum QUICConnectionEvent: Sendable {
     /// Server: a client's first valid Initial packet created this connection.
     case accepted
@@ -7,7 +9,7 @@ public enum QUICConnectionEvent: Sendable {
     /// Client: the server refused 0-RTT. The engine sends what was written again, once, on the same streams.
     case earlyDataRejected
     /// The TLS handshake is complete; the peer is authenticated as configured.
-    case handshakeCompleted(HandshakeInfo)
+    indirect case handshakeCompleted(HandshakeInfo)
     /// The handshake is confirmed (RFC 9001 section 4.1.2); from now on migration is possible.
     case handshakeConfirmed
     /// The peer opened a stream.
@@ -37,17 +39,17 @@ public enum QUICConnectionEvent: Sendable {
     /// found to be larger, and after a change of path.
     case maxDatagramSizeChanged(Int)
     /// Client: a ticket for a later connection; keep the latest.
-    case sessionTicket(SessionTicket)
+    indirect case sessionTicket(SessionTicket)
     /// Client: a token that spares a later connection from this address the address check.
     case addressToken([UInt8])
     /// A path answered a challenge.
-    case pathValidated(QUICPath)
+    indirect case pathValidated(QUICPath)
     /// A path didn't answer a challenge in time.
-    case pathFailed(QUICPath)
+    indirect case pathFailed(QUICPath)
     /// Packets now go to this path.
-    case pathChanged(QUICPath)
+    indirect case pathChanged(QUICPath)
     /// The last event of a connection.
-    case closed(QUICCloseReason)
+    indirect case closed(QUICCloseReason)
 }
 
 /// Why a connection ended.

@@ -8,7 +8,7 @@ import CQUICShim
 /// connection; then look at `nextDeadline`.
 public final class QUICEndpoint: CustomReflectable {
     /// What was counted since the start.
-    public internal(set) var counters = EndpointCounters()
+    @exclusivity(unchecked) public internal(set) var counters = EndpointCounters()
     /// Whether new connections are accepted; off while draining.
     public var acceptsConnections = true
 
@@ -17,24 +17,26 @@ public final class QUICEndpoint: CustomReflectable {
         case closed(ClosedConnection)
     }
 
-    private enum QueuedEvent {
-        case event(QUICConnectionEvent)
-        case datagram
+    private struct QueuedEvent {
+        var connection: QUICEngineConnection
+        /// nil: a datagram that waits at the connection.
+        var event: QUICConnectionEvent?
     }
 
     let configuration: EndpointConfiguration
     let random: RandomSource
     let layout: ConnectionIDLayout
     let staticKey: [UInt8]
+    let resetTokens: ResetTokens
     let ticketMasters: TicketMasters?
     let antiReplay: AntiReplay?
     let alpn: [UInt8]
 
-    var routes: [ConnectionID: Route] = [:]
+    @exclusivity(unchecked) var routes: [ConnectionID: Route] = [:]
     var resetTokenOwners: [[UInt8]: QUICEngineConnection] = [:]
     var connections: [UInt64: QUICEngineConnection] = [:]
     let storage = EngineStorage()
-    var deadlines = DeadlineQueue()
+    @exclusivity(unchecked) var deadlines = DeadlineQueue()
     /// Connections in their closing or draining period, some kilobytes each. A test lowers the limit.
     private var closedConnections = 0
     var maxClosedConnections = 16384
@@ -50,8 +52,8 @@ public final class QUICEndpoint: CustomReflectable {
     package var rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
 
     private var nextHandle: UInt64 = 1
-    private var sendQueue = FIFO<QUICEngineConnection>()
-    private var events = FIFO<(QUICEngineConnection, QueuedEvent)>()
+    @exclusivity(unchecked) private var sendQueue = FIFO<QUICEngineConnection>()
+    @exclusivity(unchecked) private var events = FIFO<QueuedEvent>()
     private var clientCredentials: [ClientCredentials: TLSCredentials] = [:]
 
     private struct ClientCredentials: Hashable {
@@ -76,6 +78,7 @@ public final class QUICEndpoint: CustomReflectable {
         self.random = RandomSource(random)
         layout = try ConnectionIDLayout(configuration)
         staticKey = configuration.staticKey ?? self.random.bytes(32)
+        resetTokens = try ResetTokens(staticKey: staticKey)
         resetLimit = RateLimit(perSecond: configuration.statelessResetsPerSecond)
         refusalLimit = RateLimit(perSecond: configuration.refusalsPerSecond)
         if let server = configuration.server {
@@ -153,11 +156,10 @@ public final class QUICEndpoint: CustomReflectable {
 
     /// The next event, in order of each connection.
     public func pollEvent() -> (QUICEngineConnection, QUICConnectionEvent)? {
-        while let (connection, queued) = events.popFirst() {
-            switch queued {
-            case .event(let event): return (connection, event)
-            case .datagram:
-                if let bytes = connection.receivedDatagrams.popFirst() { return (connection, .datagram(bytes)) }
+        while let queued = events.popFirst() {
+            if let event = queued.event { return (queued.connection, event) }
+            if let bytes = queued.connection.receivedDatagrams.popFirst() {
+                return (queued.connection, .datagram(bytes))
             }
         }
         return nil
@@ -222,7 +224,7 @@ public final class QUICEndpoint: CustomReflectable {
         qlog: QLogWriter?
     ) -> ConnectionContext {
         ConnectionContext(
-            storage: storage, random: random, layout: layout, staticKey: staticKey, ticketMasters: ticketMasters,
+            storage: storage, random: random, layout: layout, resetTokens: resetTokens, ticketMasters: ticketMasters,
             keyLog: keyLog, certificates: certificates, qlog: qlog, rewrite: rewrite)
     }
 
@@ -239,10 +241,12 @@ public final class QUICEndpoint: CustomReflectable {
     }
 
     func emit(_ event: QUICConnectionEvent, from connection: QUICEngineConnection) {
-        events.append((connection, .event(event)))
+        events.append(QueuedEvent(connection: connection, event: event))
     }
 
-    func emitDatagram(from connection: QUICEngineConnection) { events.append((connection, .datagram)) }
+    func emitDatagram(from connection: QUICEngineConnection) {
+        events.append(QueuedEvent(connection: connection, event: nil))
+    }
 
     func schedule(_ connection: QUICEngineConnection) {
         guard !connection.isScheduled, connection.shim != nil else { return }

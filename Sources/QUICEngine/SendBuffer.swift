@@ -6,6 +6,7 @@ import CQUICShim
 /// ```
 /// offset:  acknowledged <= handed over <= written
 /// ```
+/// Without exclusivity checks: it calls nobody.
 final class SendBuffer {
     private struct Chunk {
         var base: UnsafeMutableRawPointer
@@ -21,13 +22,13 @@ final class SendBuffer {
     private static let largestChunk = 64 << 10
 
     /// Those below `first` are freed, those below `firstUnsent` handed over.
-    private var chunks: [Chunk] = []
-    private var first = 0
-    private var firstUnsent = 0
+    @exclusivity(unchecked) private var chunks: [Chunk] = []
+    @exclusivity(unchecked) private var first = 0
+    @exclusivity(unchecked) private var firstUnsent = 0
     /// Stream offsets.
-    private(set) var acknowledged: UInt64 = 0
-    private(set) var handedOver: UInt64 = 0
-    private(set) var written: UInt64 = 0
+    @exclusivity(unchecked) private(set) var acknowledged: UInt64 = 0
+    @exclusivity(unchecked) private(set) var handedOver: UInt64 = 0
+    @exclusivity(unchecked) private(set) var written: UInt64 = 0
 
     deinit {
         for chunk in chunks[first...] { chunk.base.deallocate() }

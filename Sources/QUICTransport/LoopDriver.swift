@@ -26,18 +26,18 @@ final class LoopDriver {
     let logger: Logger
     let configuration: EndpointConfiguration
     let socketOptions: QUICSocketOptions
-    var socketCounters = QUICSocketCounters()
+    @exclusivity(unchecked) var socketCounters = QUICSocketCounters()
     /// Makes the handler of an accepted connection; nil on a client.
     private let accept: ((QUICLoopConnection) -> any QUICConnectionHandler)?
 
-    private var ports: [QUICSocketAddress: UDPPort] = [:]
+    @exclusivity(unchecked) private var ports: [QUICSocketAddress: UDPPort] = [:]
     private(set) var connections: [ObjectIdentifier: QUICLoopConnection] = [:]
-    private var touched: [QUICLoopConnection] = []
+    @exclusivity(unchecked) private var touched: [QUICLoopConnection] = []
     private var transmitter = Transmitter()
-    private var tickScheduled = false
-    private var inTick = false
+    @exclusivity(unchecked) private var tickScheduled = false
+    @exclusivity(unchecked) private var inTick = false
     /// Something was asked for during a tick after its datagrams were taken.
-    private var again = false
+    @exclusivity(unchecked) private var again = false
     private var timer: Scheduled<Void>?
     private var timerDeadline = NIODeadline.distantFuture
     private var nextConnectionID: UInt64 = 0
@@ -65,7 +65,7 @@ final class LoopDriver {
         self.logger = logger
         self.accept = accept
         self.metrics = TransportMetrics(isServer: accept != nil, factory: metrics ?? MetricsSystem.factory)
-        engine = try QUICEndpoint(configuration: configuration, random: SystemRandomNumberGenerator())
+        engine = try QUICEndpoint(configuration: configuration, random: SystemRandomPool())
     }
 
     private func makeHandover() -> HandoverQueue {

@@ -15,18 +15,18 @@ public final class QUICLoopConnection {
     /// A number that is never used again on this loop, for logs.
     public let id: UInt64
     /// Why the connection ended; nil while it lives.
-    public private(set) var closeReason: QUICCloseReason?
+    @exclusivity(unchecked) public private(set) var closeReason: QUICCloseReason?
 
     let driver: LoopDriver
-    var handler: (any QUICConnectionHandler)?
+    @exclusivity(unchecked) var handler: (any QUICConnectionHandler)?
     /// The engine's side: nil before a client's first packet, another after an attempt started anew on another path.
-    var engine: QUICEngineConnection?
+    @exclusivity(unchecked) var engine: QUICEngineConnection?
     /// What only clients have: sockets of their own, and paths to change.
-    var client: ClientPaths?
+    @exclusivity(unchecked) var client: ClientPaths?
     /// Whether the driver has this connection on its list for the end of the batch.
-    var isTouched = false
+    @exclusivity(unchecked) var isTouched = false
     /// Whether a client's socket received something in this tick.
-    var hasNewPackets = false
+    @exclusivity(unchecked) var hasNewPackets = false
     /// Client: when its server's ticket is due to be renewed.
     var renewal: Scheduled<Void>?
     private var lastPackets: UInt64 = 0

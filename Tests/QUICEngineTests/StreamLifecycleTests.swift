@@ -42,7 +42,7 @@ import Testing
             if first != .stopSending || !bidirectional { client.reset(id, code: 7) }
             world.simulation.run(for: .seconds(1))
             if first == .stopSending, bidirectional {
-                #expect(server.streams[id.rawValue]?.resetCode == 8)
+                #expect(server.streams[id]?.resetCode == 8)
                 client.reset(id, code: 7)
             }
             world.simulation.run(for: .seconds(1))

@@ -426,7 +426,13 @@ ssize_t llq_write_refusal(uint8_t *destination, size_t capacity, uint32_t versio
                           const llq_cid *scid, uint64_t code);
 ssize_t llq_write_stateless_reset(uint8_t *destination, size_t capacity, const uint8_t *token, const uint8_t *random,
                                   size_t random_length);
-int llq_stateless_reset_token(uint8_t *token, const uint8_t *secret, size_t secret_length, const llq_cid *cid);
+/// Makes the stateless reset tokens of connection IDs (RFC 9000 section 10.3.2): of one secret always the same ones. Not
+/// thread-safe.
+typedef struct llq_reset_key llq_reset_key;
+llq_reset_key *llq_reset_key_new(const uint8_t *secret, size_t length);
+void llq_reset_key_free(llq_reset_key *key);
+/// Writes LLQ_RESET_TOKEN_LENGTH bytes. 0 on success.
+int llq_reset_token(llq_reset_key *key, uint8_t *token, const llq_cid *cid);
 
 #define LLQ_MAX_TOKEN_LENGTH 256
 enum { LLQ_TOKEN_NONE = 0, LLQ_TOKEN_RETRY = 1, LLQ_TOKEN_REGULAR = 2 };
