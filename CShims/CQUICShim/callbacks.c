@@ -6,7 +6,17 @@
 
 #include <string.h>
 
-void llq_emit(llq_conn *conn, const llq_event *event) { conn->owner.event(conn->owner.context, event); }
+void llq_emit_acked(llq_conn *conn) {
+    if (conn->acked_count == 0) return;
+    llq_event event = {.kind = LLQ_EVENT_STREAM_ACKED, .stream_id = conn->acked_stream, .value = conn->acked_count};
+    conn->acked_count = 0;
+    conn->owner.event(conn->owner.context, &event);
+}
+
+void llq_emit(llq_conn *conn, const llq_event *event) {
+    llq_emit_acked(conn);
+    conn->owner.event(conn->owner.context, event);
+}
 
 void llq_emit_simple(llq_conn *conn, int kind) {
     llq_event event = {.kind = kind, .stream_id = -1};
@@ -104,7 +114,11 @@ static int on_acked(ngtcp2_conn *conn, int64_t stream_id, uint64_t offset, uint6
     (void)conn;
     (void)offset;
     (void)stream_user_data;
-    return emit_stream(user_data, LLQ_EVENT_STREAM_ACKED, stream_id, length);
+    llq_conn *self = user_data;
+    if (self->acked_stream != stream_id) llq_emit_acked(self);
+    self->acked_stream = stream_id;
+    self->acked_count += length;
+    return 0;
 }
 
 static int on_stream_open(ngtcp2_conn *conn, int64_t stream_id, void *user_data) {

@@ -172,6 +172,7 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
         packets += size;
         length -= size;
     }
+    llq_emit_acked(conn);
     llq_leave(previous);
     if (conn->is_server) llq_alias_leave(conn, &alias, conn->packets_authenticated > authenticated);
     return normalize(rv);

@@ -82,6 +82,9 @@ struct llq_conn {
     llq_message_filter filters[3];
     llq_frame_guard guard;
     llq_path_aliases aliases; // server
+    /// Acknowledged bytes of one stream that are yet to be told: a read of many datagrams tells them once.
+    int64_t acked_stream;
+    uint64_t acked_count;
     uint64_t packets_authenticated;
     uint64_t key_updates;
     uint64_t packets_lost;
@@ -97,6 +100,8 @@ void llq_leave(llq_conn *previous);
 llq_conn *llq_current(void);
 
 void llq_emit(llq_conn *conn, const llq_event *event);
+/// Tells of the acknowledged bytes that were gathered. Every other event does so first: the order stays.
+void llq_emit_acked(llq_conn *conn);
 void llq_emit_simple(llq_conn *conn, int kind);
 
 /// Returns 0, or an alert: the data holds a message that has no place there.

@@ -23,11 +23,26 @@ extension QUICEngineConnection {
     public func write(
         _ bytes: UnsafeRawBufferPointer, to stream: QUICStreamID, finish: Bool
     ) throws(QUICError) -> Int {
+        try write(bytes, of: nil, to: stream, finish: finish)
+    }
+
+    /// Buffers bytes to send, and may leave them where they are instead of copying them.
+    /// - Parameter owner: keeps the bytes alive, in their place and unchanged as long as it is referred to: until the peer
+    ///   acknowledged them. Few bytes are copied all the same, so that they don't hold on to a large piece of memory.
+    /// - Returns: as `write(_:to:finish:)`.
+    public func write(
+        _ bytes: UnsafeRawBufferPointer, of owner: AnyObject?, to stream: QUICStreamID, finish: Bool
+    ) throws(QUICError) -> Int {
         _ = try alive()
         let state = try sendingStream(stream)
         let room = max(0, settings.streamSendBuffer - state.sendBuffer.count)
         let accepted = min(room, bytes.count)
-        if accepted > 0 { state.sendBuffer.append(UnsafeRawBufferPointer(rebasing: bytes[0..<accepted])) }
+        let part = UnsafeRawBufferPointer(rebasing: bytes[0..<accepted])
+        if let owner, accepted >= Self.leastLeftInPlace {
+            state.sendBuffer.append(part, of: owner)
+        } else if accepted > 0 {
+            state.sendBuffer.append(part)
+        }
         if accepted < bytes.count {
             state.owesWritable = true
         } else if finish {
@@ -36,6 +51,9 @@ extension QUICEngineConnection {
         queueForSending(state)
         return accepted
     }
+
+    /// Fewer bytes are copied: a copy of some kilobytes costs less than what goes with an owner.
+    private static let leastLeftInPlace = 8 << 10
 
     /// Bytes that `write` would accept now; 0 for a stream that can't be written.
     public func writableBytes(_ stream: QUICStreamID) -> Int {

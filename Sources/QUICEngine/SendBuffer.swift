@@ -14,6 +14,8 @@ final class SendBuffer {
         /// Stream offset of its first byte.
         var offset: UInt64
         var count: Int
+        /// Whose memory it is, where the bytes stayed where the application had them; nil: ours.
+        var owner: AnyObject?
 
         var end: UInt64 { offset + UInt64(count) }
     }
@@ -31,7 +33,7 @@ final class SendBuffer {
     @exclusivity(unchecked) private(set) var written: UInt64 = 0
 
     deinit {
-        for chunk in chunks[first...] { chunk.base.deallocate() }
+        for chunk in chunks[first...] where chunk.owner == nil { chunk.base.deallocate() }
     }
 
     /// Bytes held.
@@ -55,6 +57,18 @@ final class SendBuffer {
             written += UInt64(part)
             rest = UnsafeRawBufferPointer(rebasing: rest[part...])
         }
+    }
+
+    /// Takes bytes without a copy: they stay where they are, unchanged, as long as their owner is held.
+    func append(_ bytes: UnsafeRawBufferPointer, of owner: AnyObject) {
+        guard let base = bytes.baseAddress, !bytes.isEmpty else { return }
+        // The last chunk takes no more bytes, so that those behind these follow them.
+        if chunks.count > first { chunks[chunks.count - 1].capacity = chunks[chunks.count - 1].count }
+        chunks.append(
+            Chunk(
+                base: UnsafeMutableRawPointer(mutating: base), capacity: bytes.count, offset: written,
+                count: bytes.count, owner: owner))
+        written += UInt64(bytes.count)
     }
 
     /// Fills `vectors` with what isn't handed over yet, until they are worth `enough` bytes.
@@ -94,7 +108,8 @@ final class SendBuffer {
         acknowledged += count
         assert(acknowledged <= handedOver)
         while first < chunks.count, chunks[first].end <= acknowledged {
-            chunks[first].base.deallocate()
+            if chunks[first].owner == nil { chunks[first].base.deallocate() }
+            chunks[first].owner = nil
             first += 1
         }
         // Freed entries are removed once they are the larger part, or all.

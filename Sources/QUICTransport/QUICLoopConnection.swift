@@ -98,9 +98,11 @@ public final class QUICLoopConnection {
     {
         guard let engine = try live() else { return 0 }
         let offered = bytes.readableBytes
-        let outcome: Result<Int, QUICError> = bytes.withUnsafeReadableBytes { memory in
+        // The buffer's storage stays as it is while somebody else refers to it: a later change of the buffer copies it.
+        let outcome: Result<Int, QUICError> = bytes.withUnsafeReadableBytesWithStorageManagement { memory, storage in
             do throws(QUICError) {
-                return .success(try engine.write(memory, to: stream, finish: finish))
+                let owner = storage.takeUnretainedValue()
+                return .success(try engine.write(memory, of: owner, to: stream, finish: finish))
             } catch {
                 return .failure(error)
             }

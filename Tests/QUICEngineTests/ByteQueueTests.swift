@@ -34,6 +34,7 @@ struct ByteQueueTests {
         let buffer = SendBuffer()
         var unsent: [UInt8] = []
         var next: UInt8 = 0
+        var alive: [WeakOwner] = []
         for _ in 0..<3_000 {
             switch Int.random(in: 0..<3, using: &random) {
             case 0:
@@ -41,7 +42,13 @@ struct ByteQueueTests {
                     next &+= 1
                     return next
                 }
-                piece.withUnsafeBytes { buffer.append($0) }
+                if Bool.random(using: &random) {
+                    let owned = OwnedBytes(piece)
+                    alive.append(WeakOwner(owner: owned))
+                    buffer.append(UnsafeRawBufferPointer(owned.memory), of: owned)
+                } else {
+                    piece.withUnsafeBytes { buffer.append($0) }
+                }
                 unsent += piece
             case 1:
                 let wanted = Int.random(in: 1...8_000, using: &random)
@@ -60,5 +67,28 @@ struct ByteQueueTests {
             }
             #expect(buffer.unsent == unsent.count, "seed \(seed)")
         }
+        buffer.handOver(unsent.count)
+        buffer.acknowledge(UInt64(buffer.count))
+        #expect(
+            alive.allSatisfy { $0.owner == nil }, "seed \(seed): nobody's bytes are held once they are acknowledged")
     }
+}
+
+/// Bytes that become something else when nobody holds them.
+private final class OwnedBytes {
+    let memory: UnsafeMutableRawBufferPointer
+
+    init(_ bytes: [UInt8]) {
+        memory = .allocate(byteCount: bytes.count, alignment: 1)
+        memory.copyBytes(from: bytes)
+    }
+
+    deinit {
+        for index in memory.indices { memory[index] = 0xee }
+        memory.deallocate()
+    }
+}
+
+private struct WeakOwner {
+    weak var owner: OwnedBytes?
 }

@@ -16,20 +16,25 @@ final class EchoHandler: QUICConnectionHandler {
 }
 
 /// The same through the async API: a task for each connection and each stream.
-/// - Parameter onLoop: whether the tasks run on the connection's loop.
+/// - Parameter onLoop: whether the tasks run on the connection's loop, where ``QUICListener/serve`` puts them.
 func serveWithTasks(_ listener: QUICListener, onLoop: Bool) async throws {
+    if onLoop {
+        return try await listener.serve { connection in
+            try await connection.serveStreams { stream in try await echo(stream) }
+        }
+    }
     try await withThrowingDiscardingTaskGroup { connections in
         for try await connection in listener.connections {
-            connections.addTask(executorPreference: onLoop ? connection.executor : nil) {
+            connections.addTask {
                 try? await withThrowingDiscardingTaskGroup { streams in
-                    for try await stream in connection.inboundStreams {
-                        streams.addTask(executorPreference: onLoop ? connection.executor : nil) {
-                            while let bytes = try? await stream.read() { try? await stream.write(bytes) }
-                            try? await stream.finish()
-                        }
-                    }
+                    for try await stream in connection.inboundStreams { streams.addTask { try? await echo(stream) } }
                 }
             }
         }
     }
+}
+
+private func echo(_ stream: QUICStream) async throws {
+    while let bytes = try await stream.read() { try await stream.write(bytes) }
+    try await stream.finish()
 }
