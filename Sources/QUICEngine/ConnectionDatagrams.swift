@@ -48,12 +48,14 @@ struct DatagramQueue {
 
 /// DATAGRAM frames (RFC 9221), which go before stream data.
 extension QUICEngineConnection {
-    /// Queues a DATAGRAM frame.
+    /// Queues a DATAGRAM frame (RFC 9221).
     /// - Parameters:
+    ///   - bytes: copied; at most ``maxDatagramSize``.
     ///   - id: returned in `datagramAcknowledged`, `datagramLost` or `datagramExpired`, one of which follows while the
     ///     connection lives.
     ///   - deadline: if it hasn't left by then it is dropped; nil: it waits as long as the connection lives.
-    /// - Returns: false if the queue is full. Throws `datagramNotSupported`, `datagramTooLarge`, `closed`.
+    /// - Returns: false if ``TransportSettings/datagramQueueLimit`` are queued already; it was dropped then.
+    /// - Throws: `datagramNotSupported`, `datagramTooLarge`, `closed`.
     public func sendDatagram(
         _ bytes: UnsafeRawBufferPointer, id: UInt64, deadline: QUICInstant? = nil
     ) throws(QUICError) -> Bool {

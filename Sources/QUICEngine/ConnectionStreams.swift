@@ -75,8 +75,10 @@ extension QUICEngineConnection {
     }
 
     /// Shows received bytes, in order, where they lie, and takes as many as the closure says. As `read(_:into:)` else.
-    /// - Parameter body: gets all that is there, perhaps nothing, and returns how many bytes it is done with. It must not
-    ///   call the connection.
+    /// - Parameters:
+    ///   - stream: one that receives.
+    ///   - body: gets all that is there, perhaps nothing, and returns how many bytes it is done with. It must not
+    ///     call the connection.
     public func read(
         _ stream: QUICStreamID, consuming body: (UnsafeRawBufferPointer) -> Int
     ) throws(QUICError) -> StreamRead {

@@ -28,8 +28,10 @@ public struct DevelopmentCertificate: Sendable {
     /// Makes a key and a certificate for it. The key comes from the TLS library's own random source.
     /// - Parameters:
     ///   - names: DNS names and numeric addresses it is valid for; the first is also its common name.
-    ///   - validDays: how long it is valid; it starts an hour before `now`, for clocks that differ.
+    ///   - validDays: how long it is valid, from 1 to 36,500; it starts an hour before `now`, for clocks that differ.
     ///   - now: seconds since 1970.
+    ///   - keyKind: which kind of key.
+    /// - Throws: `invalidConfiguration` without a name or for other days.
     public static func generate(
         names: [String], validDays: Int = 30, now: UInt64, keyKind: KeyKind = .ecdsaP256
     ) throws(QUICError) -> DevelopmentCertificate {

@@ -3,7 +3,8 @@ public struct EndpointConfiguration: Sendable {
     /// How to serve; nil: the endpoint only connects.
     public var server: ServerConfiguration?
     /// A key of 32 bytes, secret and the same for all loops and restarts of a server, from which stateless reset
-    /// tokens and address tokens derive. nil: drawn at random.
+    /// tokens (RFC 9000 section 10.3) and address tokens derive. nil, the default: drawn at random, so that after a restart
+    /// clients notice only by a timeout that their connections are gone.
     public var staticKey: [UInt8]?
     /// Bytes that name the server, put into every connection ID for a load balancer: in the clear and at most 8, unless
     /// `loadBalancing` says otherwise.
@@ -13,11 +14,13 @@ public struct EndpointConfiguration: Sendable {
     public var workerID: UInt8 = 0
     /// Connection IDs after the QUIC-LB draft; nil: the worker's byte, the server's name, random bytes.
     public var loadBalancing: QUICLoadBalancing?
-    /// Connections at a time.
+    /// Connections at a time, both ways; 100,000. At the limit clients get CONNECTION_REFUSED, and connecting throws
+    /// ``QUICError/Code/connectionLimit``.
     public var maxConnections = 100_000
-    /// Stateless resets sent a second at most.
+    /// Stateless resets sent a second at most; 100. Beyond it what they answer is dropped in silence.
     public var statelessResetsPerSecond = 100
-    /// Version negotiation packets and refusals of new connections sent a second at most.
+    /// Version negotiation packets and refusals of new connections sent a second at most; 100. Beyond it what they answer is
+    /// dropped in silence.
     public var refusalsPerSecond = 100
 
     /// Where in a connection ID the worker's byte is: first, or last with `loadBalancing`.
@@ -34,18 +37,19 @@ public struct ServerConfiguration: Sendable {
     /// What connections offer.
     public var transport = TransportSettings()
     /// Half-open handshakes from which on a client must show by a Retry that it owns its address (RFC 9000 section 8.1).
-    /// 0: always; nil: never, not even one of an address with many half-open handshakes.
+    /// 64 unless changed; 0: always; nil: never, not even one of an address with many half-open handshakes. A Retry costs
+    /// the client a round trip.
     public var retryThreshold: Int? = 64
-    /// Half-open handshakes at a time; more are refused with CONNECTION_REFUSED.
+    /// Half-open handshakes at a time; 1,024. More are refused with CONNECTION_REFUSED.
     public var maxHandshakes = 1024
-    /// Half-open handshakes at a time from one IPv4 address or IPv6 /64 that hasn't shown that it owns the address;
-    /// more must, unless `retryThreshold` is nil.
+    /// Half-open handshakes at a time from one IPv4 address or IPv6 /64 that hasn't shown that it owns the address; 32.
+    /// More must show it by a Retry, unless `retryThreshold` is nil.
     public var maxHandshakesPerAddress = 32
-    /// Established connections at a time that came from one IPv4 address or IPv6 /64; more are refused with
+    /// Established connections at a time that came from one IPv4 address or IPv6 /64; 10,000. More are refused with
     /// CONNECTION_REFUSED. Each endpoint, which is each loop of a server, counts its own. Providers put thousands of
     /// clients behind one address: a low limit shuts them out.
     public var maxConnectionsPerAddress = 10_000
-    /// How long a token from NEW_TOKEN spares a client the address check.
+    /// How long a token from NEW_TOKEN (RFC 9000 section 8.1.3) spares a client the address check: seven days.
     public var addressTokenLifetime = QUICDuration.seconds(7 * 24 * 3600)
 
     /// Decides about a datagram from a path that its connection doesn't know yet: true lets it be read, and the connection
@@ -54,12 +58,14 @@ public struct ServerConfiguration: Sendable {
     public typealias PathPolicy = @Sendable (_ new: QUICPath, _ current: QUICPath) -> Bool
 
     /// The versions spoken, the preferred first: clients that know of a better one than they began with are moved there
-    /// (RFC 9368), others get a Version Negotiation packet.
+    /// (RFC 9368), others get a Version Negotiation packet. From 1 to 8, each once and available in the ngtcp2 in use, or
+    /// making the endpoint throws `invalidConfiguration`.
     public var versions: [QUICVersion] = [.v1]
     /// Other addresses of this server that clients shall move to after the handshake (RFC 9000 section 9.6), for instance
-    /// from an anycast address to a host's own. The server's socket must receive what is sent to them.
+    /// from an anycast address to a host's own. At most one of each family, with a port; the server's socket must receive
+    /// what is sent to them.
     public var preferredAddresses: [QUICSocketAddress] = []
-    /// Which unknown paths datagrams are taken from.
+    /// Which unknown paths datagrams are taken from; nil: from all.
     public var pathPolicy: PathPolicy?
     /// Traces of connections, for debugging. One with preferred addresses of both families, after a Retry, may get none:
     /// its transport parameters don't fit ngtcp2's record.
@@ -74,7 +80,8 @@ public struct ClientConfiguration: Sendable {
     /// Receives lines in the format of SSLKEYLOGFILE. Whoever has them can read the connection.
     public typealias KeyLog = @Sendable (String) -> Void
 
-    /// The protocols offered, the preferred first (RFC 7301).
+    /// The protocols offered, the preferred first (RFC 7301): from 1 to 16, of 1 to 255 bytes. With none in common with the
+    /// server the handshake fails.
     public var applicationProtocols: [String]
     /// The server's name, sent as SNI and compared with its certificate.
     public var serverName: String
@@ -82,21 +89,23 @@ public struct ClientConfiguration: Sendable {
     public var verification: TLSClientVerification
     /// What the connection offers.
     public var transport = TransportSettings()
-    /// A ticket of an earlier connection to this server.
+    /// A ticket of an earlier connection to this server. One of another name or version, or one that has expired, is not
+    /// used.
     public var sessionTicket: SessionTicket?
     /// A token of an earlier connection to this server, from this network.
     public var addressToken: [UInt8]?
-    /// Whether 0-RTT is used when the ticket allows it.
+    /// Whether 0-RTT (RFC 9001 section 4.6) is used when the ticket allows it. What is sent so may be repeated by an
+    /// attacker.
     public var earlyData = true
     /// Receives the connection's secrets for debugging; nil: nobody does.
     public var keyLog: KeyLog?
-    /// The versions to try, the one to begin with first.
+    /// The versions to try, the one to begin with first; from 1 to 8, each once.
     public var versions: [QUICVersion] = [.v1]
     /// The version an earlier attempt began with; see ``retry(offered:)``.
     var originalVersion: QUICVersion?
     /// Certificate and key for servers that ask for one; nil: none is shown.
     public var identity: TLSClientIdentity?
-    /// The cipher suites offered, the preferred first.
+    /// The cipher suites offered, the preferred first; each once, at least one.
     public var cipherSuites = TLSCipherSuite.standard
     /// Whether to move to the address the server prefers, of the family in use, once the handshake is confirmed.
     public var usesPreferredAddress = true
@@ -117,17 +126,21 @@ public struct ClientConfiguration: Sendable {
 
 /// What an endpoint counted since it was made.
 public struct EndpointCounters: Sendable, Hashable {
-    /// Datagrams and bytes received and sent.
+    /// UDP datagrams received, whatever was in them.
     public var datagramsReceived: UInt64 = 0
+    /// Bytes of UDP payload received.
     public var bytesReceived: UInt64 = 0
+    /// UDP datagrams handed out to be sent.
     public var datagramsSent: UInt64 = 0
+    /// Bytes of UDP payload handed out to be sent.
     public var bytesSent: UInt64 = 0
     /// Datagrams that are no QUIC packet, or not one that means anything here.
     public var garbageDatagrams: UInt64 = 0
     /// Datagrams for a connection ID nobody knows.
     public var unknownConnectionIDs: UInt64 = 0
-    /// Stateless resets sent and received.
+    /// Stateless resets sent (RFC 9000 section 10.3).
     public var statelessResetsSent: UInt64 = 0
+    /// Connections of ours that ended by a stateless reset from the peer.
     public var statelessResetsReceived: UInt64 = 0
     /// Retry packets sent.
     public var retriesSent: UInt64 = 0
@@ -135,14 +148,19 @@ public struct EndpointCounters: Sendable, Hashable {
     public var versionNegotiationsSent: UInt64 = 0
     /// New connections refused for a limit.
     public var connectionsRefused: UInt64 = 0
-    /// Connections accepted and connections made.
+    /// Connections accepted, as a server.
     public var connectionsAccepted: UInt64 = 0
+    /// Connections begun, as a client.
     public var connectionsInitiated: UInt64 = 0
-    /// Handshakes by their end.
+    /// Handshakes that were completed, in either role.
     public var handshakesCompleted: UInt64 = 0
+    /// Connections that ended, for whatever reason, before their handshake was complete.
     public var handshakesFailed: UInt64 = 0
+    /// Completed handshakes in which a session ticket stood for the certificates.
     public var handshakesResumed: UInt64 = 0
+    /// Completed handshakes whose 0-RTT data the server took.
     public var earlyDataAccepted: UInt64 = 0
+    /// Completed handshakes whose 0-RTT data the server refused.
     public var earlyDataRejected: UInt64 = 0
     /// Connections that we closed because the peer broke a rule of QUIC or TLS, failed handshakes among them.
     public var protocolErrors: UInt64 = 0
@@ -152,8 +170,10 @@ public struct EndpointCounters: Sendable, Hashable {
     public var datagramsFromRefusedPaths: UInt64 = 0
     /// Datagrams dropped unsent because their deadlines had passed.
     public var datagramFramesExpired: UInt64 = 0
-    /// Frames and messages withheld from the C library because it would have aborted on them.
+    /// QUIC frames withheld from ngtcp2 because it would have aborted on them.
     public var containedFrames: UInt64 = 0
+    /// TLS handshake messages that had no place where they came, withheld from GnuTLS because ngtcp2 would have aborted on
+    /// what it makes of them. Each closes its connection with 0x10a (RFC 9001 section 6).
     public var containedHandshakeMessages: UInt64 = 0
 
     /// All zero.

@@ -54,21 +54,22 @@ public enum QUICConnectionEvent: Sendable {
 
 /// Why a connection ended.
 public enum QUICCloseReason: Sendable, Hashable {
-    /// Nothing was received for the idle timeout.
+    /// Nothing was received for the idle timeout: ``TransportSettings/maxIdleTimeout``, or the peer's if that is smaller. The
+    /// peer is not told.
     case idleTimeout
-    /// The handshake didn't complete in time.
+    /// The handshake didn't complete within ``TransportSettings/handshakeTimeout``.
     case handshakeTimeout
     /// The handshake failed here or at the peer; the error says why.
     case handshakeFailed(QUICError)
-    /// The peer's application closed.
+    /// The peer's application closed, with a code of its protocol. The reason is the peer's text: check before showing it.
     case peerApplication(code: UInt64, reason: String)
-    /// The peer's QUIC stack closed (RFC 9000 section 20.1).
+    /// The peer's QUIC stack closed with a code of RFC 9000 section 20.1; from 0x100 to 0x1ff a TLS alert plus 0x100.
     case peerTransport(code: UInt64, reason: String)
     /// Our application closed.
     case localApplication(code: UInt64, reason: String)
-    /// Our QUIC stack closed because the peer broke a rule, or of an error of our own.
+    /// Our QUIC stack closed because the peer broke a rule, or of an error of our own, with a code of RFC 9000 section 20.1.
     case localTransport(code: UInt64, reason: String)
-    /// The peer has lost the connection's state and said so.
+    /// The peer has lost the connection's state, for instance by a restart, and said so (RFC 9000 section 10.3).
     case statelessReset
     /// Client: the server speaks none of the versions this attempt could use, but these. Another attempt with one of
     /// them, if there is one in common, is the caller's business: see ``ClientConfiguration/retry(offered:)``.
@@ -81,7 +82,12 @@ public enum QUICCloseReason: Sendable, Hashable {
 public struct HandshakeInfo: Sendable, Hashable {
     /// What became of 0-RTT data.
     public enum EarlyData: Sendable, Hashable {
-        case notAttempted, accepted, rejected
+        /// No 0-RTT data was offered.
+        case notAttempted
+        /// The server took it.
+        case accepted
+        /// The server refused it. What a client had written was sent again, once, after the handshake.
+        case rejected
     }
 
     /// The ALPN protocol, if one was agreed on.
@@ -108,17 +114,19 @@ public struct ConnectionStatistics: Sendable, Hashable {
     public var minimumRTT = QUICDuration(nanoseconds: 0)
     /// The smoothed round trip (RFC 9002 section 5.3).
     public var smoothedRTT = QUICDuration(nanoseconds: 0)
-    /// The round trip's variation.
+    /// The round trip's mean variation (RFC 9002 section 5.3).
     public var rttVariation = QUICDuration(nanoseconds: 0)
     /// The congestion window in bytes.
     public var congestionWindow: UInt64 = 0
-    /// Bytes in flight.
+    /// Bytes sent and neither acknowledged nor declared lost.
     public var bytesInFlight: UInt64 = 0
-    /// UDP payload bytes and datagrams sent.
+    /// Bytes of UDP payload sent.
     public var bytesSent: UInt64 = 0
+    /// UDP datagrams sent: one holds several packets during the handshake, one packet later.
     public var packetsSent: UInt64 = 0
-    /// UDP payload bytes and datagrams received that were addressed to this connection, whoever sent them.
+    /// Bytes of UDP payload received that were addressed to this connection, whoever sent them.
     public var bytesReceived: UInt64 = 0
+    /// UDP datagrams received that were addressed to this connection, whoever sent them.
     public var datagramsReceived: UInt64 = 0
     /// Packets received under keys that only the peer has: they show that the peer lives. Initial packets don't count,
     /// because anyone who sees the handshake can make them; copies of a packet do.

@@ -65,9 +65,12 @@ public final class QUICEndpoint: CustomReflectable {
     /// See `endForStreamRecords`. A test lowers it.
     var maxPeerStreamRecords = 4096
 
-    /// Makes an endpoint. Throws `invalidConfiguration`.
-    /// - Parameter random: cryptographically secure except in tests; the only randomness in what the engine itself
-    ///   decides. TLS keys come from the TLS library's own source.
+    /// Makes an endpoint.
+    /// - Parameters:
+    ///   - configuration: checked here.
+    ///   - random: cryptographically secure except in tests; the only randomness in what the engine itself
+    ///     decides. TLS keys come from the TLS library's own source.
+    /// - Throws: `invalidConfiguration`.
     public init(configuration: EndpointConfiguration, random: any RandomNumberGenerator) throws(QUICError) {
         if let key = configuration.staticKey, key.count != 32 {
             throw QUICError(
@@ -128,7 +131,9 @@ public final class QUICEndpoint: CustomReflectable {
     public var nextDeadline: QUICInstant? { deadlines.next() }
 
     /// Writes the next run of datagrams. nil: nothing to send now; ask again after any other call.
-    /// - Parameter buffer: at least 1,500 bytes; 64 KiB let a run use all that GSO allows.
+    /// - Parameters:
+    ///   - buffer: at least 1,500 bytes; 64 KiB let a run use all that GSO allows.
+    ///   - now: the time of this call.
     public func pollTransmit(into buffer: UnsafeMutableRawBufferPointer, now: QUICInstant) -> QUICTransmit? {
         precondition(buffer.count >= 1500, "the buffer must hold a packet")
         if let packet = loosePackets.popFirst() {

@@ -10,7 +10,7 @@ public struct QUICError: Error, Sendable, Hashable, CustomStringConvertible {
         case certificateRejected
         /// The TLS handshake failed for another reason, no common ALPN protocol among them.
         case handshakeFailed
-        /// The peer didn't answer in the time allowed for a handshake.
+        /// The handshake wasn't complete within ``TransportSettings/handshakeTimeout``.
         case handshakeTimeout
         /// The handshake isn't complete yet.
         case notEstablished
@@ -20,13 +20,14 @@ public struct QUICError: Error, Sendable, Hashable, CustomStringConvertible {
         case unknownStream
         /// The stream's direction can't be used this way, or was finished or reset before.
         case streamState
-        /// The peer doesn't accept datagrams, or this one is too large.
+        /// The peer doesn't accept datagrams (RFC 9221), or the handshake isn't far enough to know.
         case datagramNotSupported
+        /// The datagram is larger than ``QUICEngineConnection/maxDatagramSize``.
         case datagramTooLarge
         /// A migration isn't possible now: the handshake isn't confirmed, or the peer forbids it, or no
         /// connection ID is left for the new path.
         case migrationNotPossible
-        /// The endpoint is at its limit of connections.
+        /// The endpoint is at its limit of connections, ``EndpointConfiguration/maxConnections``.
         case connectionLimit
         /// A ticket or key file has another format than expected.
         case malformed

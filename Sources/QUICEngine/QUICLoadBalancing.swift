@@ -23,6 +23,11 @@ public struct QUICLoadBalancing: Sendable, Hashable {
     static let trailerLength = 1
     static let smallestNonce = 8
 
+    /// A configuration; the load balancer gets the same.
+    /// - Parameters:
+    ///   - rotation: from 0 to 6.
+    ///   - nonceLength: from 8 to 17 bytes.
+    ///   - key: 16 bytes, or nil for server IDs in the clear.
     /// - Throws: `QUICError` with `invalidConfiguration` for values out of range.
     public init(rotation: UInt8, nonceLength: Int = 8, key: [UInt8]? = nil) throws(QUICError) {
         guard rotation <= 6, (Self.smallestNonce...17).contains(nonceLength), key.map({ $0.count == 16 }) ?? true else {
@@ -46,7 +51,9 @@ public struct QUICLoadBalancing: Sendable, Hashable {
     }
 
     /// Reads a connection ID as a load balancer does; nil if it isn't of this configuration.
-    /// - Parameter serverIDLength: the same for all servers of a configuration.
+    /// - Parameters:
+    ///   - connectionID: the destination connection ID of a packet.
+    ///   - serverIDLength: in bytes, the same for all servers of a configuration.
     public func decode(_ connectionID: [UInt8], serverIDLength: Int) -> Decoded? {
         let length = serverIDLength + nonceLength
         guard serverIDLength > 0, connectionID.count == 1 + length + Self.trailerLength, let first = connectionID.first,

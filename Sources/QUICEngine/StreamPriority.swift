@@ -13,7 +13,10 @@ public struct StreamPriority: Sendable, Hashable {
     /// The least urgent level.
     public static let leastUrgent: UInt8 = 7
 
-    /// - Parameter urgency: from 0 to 7; larger numbers count as 7.
+    /// A priority.
+    /// - Parameters:
+    ///   - urgency: from 0 to 7; larger numbers count as 7.
+    ///   - isIncremental: whether its bytes are of use before all are there.
     public init(urgency: UInt8 = 3, isIncremental: Bool = true) {
         self.urgency = min(urgency, Self.leastUrgent)
         self.isIncremental = isIncremental

@@ -21,10 +21,15 @@ public final class TLSServerContext: Sendable {
     /// Reads certificates and keys.
     /// - Parameters:
     ///   - credentials: the certificate for clients that ask for no name, or for one without a certificate of its own.
+    ///   - applicationProtocols: what is spoken (ALPN), the preferred first: from 1 to 16, of 1 to 255 bytes.
+    ///   - ticketKeys: the masters of session tickets; nil: no tickets.
+    ///   - replayStore: lets clients with a ticket send 0-RTT data; nil: it is refused.
+    ///   - keyLog: receives the connections' secrets; nil: nobody does.
     ///   - certificatesByName: other certificates by the names clients ask for (SNI): full names, or `*.example.org` for
     ///     every name with one more label.
     ///   - clientAuthentication: whether clients are asked for certificates. A ticket would let a client return without
     ///     showing its certificate, so it goes with no `ticketKeys`.
+    ///   - cipherSuites: those taken; each once, at least one.
     /// - Throws: `invalidCertificate` if a certificate or key can't be read or they don't belong together, and
     ///   `invalidConfiguration` for a name or list that can't be used.
     public init(

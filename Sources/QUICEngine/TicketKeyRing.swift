@@ -21,7 +21,9 @@ public final class TicketKeyRing: Sendable {
     private let masters: Mutex<[Master]>
 
     /// A ring with one new master.
-    /// - Parameter now: seconds since 1970 on the wall clock.
+    /// - Parameters:
+    ///   - random: cryptographically secure.
+    ///   - now: seconds since 1970 on the wall clock.
     public init(random: inout some RandomNumberGenerator, now: UInt64) {
         masters = Mutex([Master(key: Self.draw(&random), createdAt: now)])
     }

@@ -1,10 +1,16 @@
 import CQUICShim
 
 /// What a connection offers its peer and how it behaves. Windows are what the peer may send before the application
-/// reads; they bound the memory a peer can make us hold.
+/// reads; they bound the memory a peer can make us hold. A value out of its range makes the endpoint, or connecting, throw
+/// ``QUICError/Code/invalidConfiguration``.
 public struct TransportSettings: Sendable {
     /// The congestion controllers.
-    public enum CongestionControl: Sendable { case cubic, bbr }
+    public enum CongestionControl: Sendable {
+        /// CUBIC (RFC 9438): fills the path until packets are lost.
+        case cubic
+        /// BBR as the ngtcp2 in use has it: sends as fast as the path was seen to deliver, and yields less to loss.
+        case bbr
+    }
 
     /// Who encrypts and decrypts 1-RTT packets with AES-GCM.
     public enum PacketProtection: Sendable, CaseIterable {
@@ -32,53 +38,56 @@ public struct TransportSettings: Sendable {
         }
     }
 
-    /// A connection without a packet for this long is closed silently.
+    /// A connection without a packet for this long ends silently, with ``QUICCloseReason/idleTimeout``; 30 s, not zero. The
+    /// smaller of the two sides' values counts (RFC 9000 section 10.1).
     public var maxIdleTimeout = QUICDuration.seconds(30)
-    /// The time allowed for a handshake.
+    /// The time allowed for a handshake; 10 s. The connection ends then with ``QUICCloseReason/handshakeTimeout``.
     public var handshakeTimeout = QUICDuration.seconds(10)
     /// After the handshake a PING is sent when nothing else was for this long; nil: never.
     public var keepAliveInterval: QUICDuration?
-    /// Bytes the peer may send on all streams together beyond what the application has read.
+    /// Bytes the peer may send on all streams together beyond what the application has read: 1 MiB, at most 2^40. At the
+    /// limit the peer waits; one that sends more is closed with FLOW_CONTROL_ERROR (RFC 9000 section 4.1).
     public var connectionWindow: UInt64 = 1 << 20
-    /// The same for one stream.
+    /// The same for one stream: 256 KiB, at most 2^40.
     public var streamWindow: UInt64 = 256 << 10
-    /// Bidirectional streams the peer may have open at a time.
+    /// Bidirectional streams the peer may have open at a time: 100, at most 2^20. At the limit the peer waits until one ends;
+    /// one that opens more is closed with STREAM_LIMIT_ERROR (RFC 9000 section 4.6).
     public var maxBidirectionalStreams: UInt64 = 100
-    /// Unidirectional streams the peer may have open at a time. With ngtcp2 0.12 a connection ends, with NO_ERROR, after
+    /// Unidirectional streams the peer may have open at a time: 100, at most 2^20. With ngtcp2 0.12 a connection ends, with NO_ERROR, after
     /// 4096 of them in all: it can't free them earlier. Use few and long-lived ones, or bidirectional streams.
     public var maxUnidirectionalStreams: UInt64 = 100
-    /// Largest DATAGRAM frame accepted, in bytes; 0: datagrams are not offered.
+    /// Largest DATAGRAM frame (RFC 9221) accepted, in bytes: 65,535, which is the most. 0: datagrams are not offered.
     public var maxDatagramFrameSize: UInt64 = 65535
-    /// Datagrams queued to be sent; `sendDatagram` returns false beyond.
+    /// Datagrams queued to be sent: 64. `sendDatagram` returns false beyond.
     public var datagramQueueLimit = 64
-    /// Datagrams received and not yet taken; the oldest is dropped beyond.
+    /// Datagrams received and not yet taken: 256. The oldest is dropped beyond.
     public var receivedDatagramLimit = 256
-    /// Bytes held per stream that are not yet acknowledged; `write` takes no more beyond.
+    /// Bytes held per stream that are not yet acknowledged: 256 KiB, at least 1,024 bytes. `write` takes no more beyond.
     public var streamSendBuffer = 256 << 10
-    /// How long an acknowledgement may be held back.
+    /// How long an acknowledgement may be held back: 25 ms, below 16,384 ms (RFC 9000 section 13.2.1).
     public var maxAckDelay = QUICDuration.milliseconds(25)
-    /// Packets received after which an acknowledgement is sent at once, even if `maxAckDelay` allows to wait: 2 is RFC
-    /// 9000's advice, from 1. More saves packets and blurs what the peer's congestion controller sees. ngtcp2 has no
+    /// Packets received after which an acknowledgement is sent at once, even if `maxAckDelay` allows to wait: 2, as RFC
+    /// 9000 advises, and from 1 to 1,024. More saves packets and blurs what the peer's congestion controller sees. ngtcp2 has no
     /// ACK_FREQUENCY frame, so the peer can't be asked to do the same.
     public var ackThreshold = 2
     /// Packets sent under one key at most; the key is updated then (RFC 9001 section 6), and again a while later where
-    /// the peer wasn't ready for it. The default lies below what any cipher suite allows; ngtcp2 updates at the limit
+    /// the peer wasn't ready for it. At least 16; the default, 2^22, lies below what any cipher suite allows; ngtcp2 updates at the limit
     /// itself.
     public var packetsPerKey: UInt64 = 1 << 22
     /// Server: whether clients may move to another address by their own choice. What a NAT does to their ports is
     /// followed in any case.
     public var allowsActiveMigration = true
-    /// The congestion controller.
+    /// The congestion controller of what this side sends.
     public var congestionControl = CongestionControl.cubic
-    /// Largest UDP payload to send; path MTU discovery probes up to it. At least 1200.
+    /// Largest UDP payload to send, in bytes; path MTU discovery probes up to it. 1,452, from 1,200 to 65,527.
     public var maxUDPPayload = 1452
-    /// Whether the path MTU is probed; off, packets are at most 1200 bytes.
+    /// Whether the path MTU is probed (RFC 8899); off, UDP payloads are at most 1,200 bytes.
     public var discoverPathMTU = true
-    /// Whether outgoing packets are marked ECN-capable.
+    /// Whether outgoing packets are marked ECN-capable (RFC 9000 section 13.4).
     public var ecn = true
     /// Who protects packets.
     public var packetProtection = PacketProtection.automatic
-    /// The round trip assumed before the first is measured.
+    /// The round trip assumed before the first is measured: 333 ms (RFC 9002 section 6.2.2), not zero.
     public var initialRTT = QUICDuration.milliseconds(333)
 
     /// The defaults.

@@ -16,13 +16,15 @@ public final class QUICClient: Sendable {
     private let metrics: (any MetricsFactory)?
     private let loops = Mutex<[ObjectIdentifier: LoopHandle]>([:])
 
-    /// A client.
+    /// A client. It binds no socket yet.
     /// - Parameters:
+    ///   - sockets: how the connections' sockets are set up.
     ///   - sessionCache: where tickets and address tokens are kept; a configuration's own ticket goes first. nil: the
     ///     application keeps what the events bring.
     ///   - ticketRenewal: how long before a ticket expires a full handshake is made in the background for a new one,
     ///     beside a connection to its server, which gets it as an event of its own: resuming never extends a ticket's
     ///     life. nil: never.
+    ///   - logger: for what an operator should know; single connections are logged at debug level.
     ///   - metrics: where counters go, see docs/quic.md; nil: to what `MetricsSystem` was bootstrapped with.
     public init(
         sockets: QUICSocketOptions = .client, sessionCache: (any SessionCache)? = nil,
@@ -42,7 +44,11 @@ public final class QUICClient: Sendable {
     /// a ticket allows 0-RTT; whatever fails comes as `closed`.
     /// - Parameters:
     ///   - host: a name or a numeric address; need not be the name that is verified.
+    ///   - port: the server's UDP port.
+    ///   - configuration: name, protocols, trust, settings.
     ///   - localAddress: where to send from; nil lets the routing table choose.
+    ///   - eventLoop: the present loop.
+    ///   - handler: gets the connection's events; kept until `closed`.
     public func connect(
         host: String, port: Int, configuration: ClientConfiguration, localAddress: SocketAddress? = nil,
         on eventLoop: any EventLoop, handler: any QUICConnectionHandler

@@ -5,7 +5,7 @@ public import QUICEngine
 /// The calls come from the loop's driver after it took in a batch of datagrams, never from inside the engine; the
 /// handler may call the connection freely.
 public protocol QUICConnectionHandler: AnyObject {
-    /// Something happened on the connection. ``QUICEngine/QUICConnectionEvent/closed(_:)`` is the last event of every
+    /// Something happened on the connection. ``/QUICEngine/QUICConnectionEvent/closed(_:)`` is the last event of every
     /// connection, of those that never came to be as well, and comes exactly once.
     func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection)
     /// The events of one loop tick for this connection were delivered: work off what they caused.

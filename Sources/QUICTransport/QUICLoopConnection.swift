@@ -91,7 +91,10 @@ public final class QUICLoopConnection {
     }
 
     /// Buffers bytes to send and takes them from `bytes`, as many as the send buffer holds.
-    /// - Parameter finish: ends the stream; counts only if every byte was taken.
+    /// - Parameters:
+    ///   - bytes: what to send; afterwards what wasn't taken.
+    ///   - stream: one that sends.
+    ///   - finish: ends the stream; counts only if every byte was taken.
     /// - Returns: how many were taken. If fewer than offered, `streamWritable` follows.
     @discardableResult
     public func write(_ bytes: inout ByteBuffer, to stream: QUICStreamID, finish: Bool = false) throws(QUICError) -> Int
@@ -119,7 +122,9 @@ public final class QUICLoopConnection {
     public func writableBytes(_ stream: QUICStreamID) -> Int { engine?.writableBytes(stream) ?? 0 }
 
     /// Takes received bytes, and lets the peer send as many more.
-    /// - Parameter maximumBytes: at most so many.
+    /// - Parameters:
+    ///   - stream: one that receives.
+    ///   - maximumBytes: at most so many.
     /// - Returns: the bytes, and whether the stream ended behind them.
     public func read(
         _ stream: QUICStreamID, maximumBytes: Int
@@ -146,8 +151,10 @@ public final class QUICLoopConnection {
 
     /// Shows received bytes where they lie, without a copy, takes as many as the closure says, and lets the peer send as
     /// many more.
-    /// - Parameter body: gets all that is there, perhaps nothing, and returns how many bytes it is done with. It must not
-    ///   call the connection.
+    /// - Parameters:
+    ///   - stream: one that receives.
+    ///   - body: gets all that is there, perhaps nothing, and returns how many bytes it is done with. It must not
+    ///     call the connection.
     /// - Returns: the bytes taken, and whether the stream ended behind them.
     public func read(
         _ stream: QUICStreamID, consuming body: (UnsafeRawBufferPointer) -> Int
@@ -194,9 +201,11 @@ public final class QUICLoopConnection {
 
     /// Queues an unreliable datagram.
     /// - Parameters:
+    ///   - bytes: at most ``maxDatagramSize``.
     ///   - id: comes back in `datagramAcknowledged`, `datagramLost` or `datagramExpired`.
     ///   - lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
-    /// - Returns: false if the queue is full.
+    /// - Returns: false if the queue is full; it was dropped then.
+    /// - Throws: `datagramNotSupported`, `datagramTooLarge`, `closed`.
     public func sendDatagram(
         _ bytes: ByteBuffer, id: UInt64, lifetime: TimeAmount? = nil
     ) throws(QUICError) -> Bool {
@@ -223,8 +232,10 @@ public final class QUICLoopConnection {
     /// Before the handshake completed, the attempt is abandoned and starts again on the new path with its 0-RTT
     /// data; between completion and confirmation the change waits for the confirmation. A later call takes the place of
     /// one that is under way.
-    /// - Parameter promise: succeeds when the new path was validated (or the new attempt's handshake completed), fails
-    ///   with ``QUICTransportError`` and then the old path stays.
+    /// - Parameters:
+    ///   - address: where to send from.
+    ///   - promise: succeeds when the new path was validated (or the new attempt's handshake completed), fails
+    ///     with ``QUICTransportError`` and then the old path stays.
     public func migrate(toLocal address: SocketAddress, promise: EventLoopPromise<Void>?) {
         eventLoop.preconditionInEventLoop()
         guard closeReason == nil, let client else {

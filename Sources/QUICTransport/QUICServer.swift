@@ -46,6 +46,8 @@ public final class QUICServer: Sendable {
     /// - Parameters:
     ///   - addresses: a wildcard stands for every local address of its family (those that exist now). Port 0 lets the
     ///     system choose one port, the same for all addresses.
+    ///   - configuration: certificate, limits, sockets, logger.
+    ///   - group: its loops share the connections.
     ///   - handlerFactory: called on a connection's loop when its first valid packet came, before any event.
     /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/bindFailed``, or `QUICError` with
     ///   `invalidConfiguration`.
@@ -134,7 +136,9 @@ public final class QUICServer: Sendable {
     }
 
     /// Serves new connections with other certificates, in place of all there were; those that live keep theirs.
-    /// - Parameter certificatesByName: certificates by the names clients ask for, as in `TLSServerContext`.
+    /// - Parameters:
+    ///   - credentials: for clients that ask for no name, or for one without a certificate of its own.
+    ///   - certificatesByName: certificates by the names clients ask for, as in `TLSServerContext`.
     /// - Throws: `QUICError` with `invalidCertificate`; the old certificates stay then.
     public func reloadCertificate(
         _ credentials: TLSServerCredentials, certificatesByName: [String: TLSServerCredentials] = [:]
@@ -150,7 +154,10 @@ public final class QUICServer: Sendable {
 
     /// Stops accepting, closes every connection with a code and reason, waits until the closes have left, and closes the
     /// sockets. Idempotent. A session layer that wants to move its clients elsewhere does that first.
-    /// - Parameter timeout: sockets are closed after so long in any case.
+    /// - Parameters:
+    ///   - code: the application code that clients get, below 2^62.
+    ///   - reason: a text for their logs.
+    ///   - timeout: sockets are closed after so long in any case.
     public func shutdownGracefully(
         code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)
     ) async {

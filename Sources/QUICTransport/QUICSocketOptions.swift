@@ -9,11 +9,11 @@ public struct QUICSocketOptions: Sendable, Hashable {
     /// filter). Off, or where the kernel can't, it chooses by address, and the loops hand over what came to the wrong
     /// one after a client's change of path.
     public var kernelSteering = true
-    /// The kernel's receive buffer to ask for, in bytes. The system's limit may cut it.
+    /// The kernel's receive buffer to ask for, in bytes: 4 MiB. The system's limit (Linux net.core.rmem_max) cuts it.
     public var receiveBuffer: Int32 = 4 << 20
-    /// The kernel's send buffer to ask for, in bytes.
+    /// The kernel's send buffer to ask for, in bytes: 4 MiB. The system's limit (Linux net.core.wmem_max) cuts it.
     public var sendBuffer: Int32 = 4 << 20
-    /// Messages read by one system call, 1...64; each has a slot of 64 KiB, so that a joined datagram fits.
+    /// Messages read by one system call, from 1 to 64: 16. Each has a slot of 64 KiB, so that a joined datagram fits.
     public var messagesPerRead = 16
 
     /// The defaults.

@@ -6,8 +6,9 @@ public struct QUICSocketCounters: Sendable, Hashable {
     public var messagesReceived: UInt64 = 0
     /// Messages that held several datagrams (GRO).
     public var joinedMessagesReceived: UInt64 = 0
-    /// Datagrams received, and sent.
+    /// Datagrams received.
     public var datagramsReceived: UInt64 = 0
+    /// Datagrams sent.
     public var datagramsSent: UInt64 = 0
     /// Messages given to the kernel; one may hold several datagrams.
     public var messagesSent: UInt64 = 0
@@ -19,13 +20,15 @@ public struct QUICSocketCounters: Sendable, Hashable {
     public var unroutableRuns: UInt64 = 0
     /// Runs dropped because an earlier one to the same address ended the socket.
     public var blockedRuns: UInt64 = 0
-    /// Datagrams handed to another loop, and those lost because its queue was full.
+    /// Datagrams handed to the loop that their connection ID names, because the kernel gave them to another.
     public var handedOver: UInt64 = 0
+    /// Datagrams lost on that way because the other loop's queue was full.
     public var handoverDropped: UInt64 = 0
     /// Sockets whose binding gave their group a filter by which the kernel chooses the loop; the first of a group does not.
     public var socketsSteered: UInt64 = 0
-    /// Sockets that died of a send error, and sockets bound again.
+    /// Sockets that died of a send error.
     public var socketFailures: UInt64 = 0
+    /// Sockets that were bound again after that, with their connections intact.
     public var socketsRebound: UInt64 = 0
 
     /// All zero.

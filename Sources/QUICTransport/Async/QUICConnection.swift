@@ -28,7 +28,9 @@ public final class QUICConnection: Sendable {
     // MARK: Streams and datagrams
 
     /// Opens a stream; suspends while the peer allows no more.
-    /// - Parameter priority: when it may send, among the streams of this connection.
+    /// - Parameters:
+    ///   - bidirectional: whether the peer may send on it, too.
+    ///   - priority: when it may send, among the streams of this connection.
     /// - Throws: ``QUICTransportError`` with `connectionClosed`, or `CancellationError`.
     public func openStream(
         bidirectional: Bool = true, priority: StreamPriority = .standard
@@ -37,10 +39,13 @@ public final class QUICConnection: Sendable {
         return QUICStream(opened, connection: self)
     }
 
-    /// The streams that the peer opens, in order; ends with the connection. Each goes to one task only.
+    /// The streams that the peer opens, in order; ends with the connection. Each goes to one task only. As many wait to be
+    /// taken as the peer may have open: ``/QUICEngine/TransportSettings/maxBidirectionalStreams`` and
+    /// ``/QUICEngine/TransportSettings/maxUnidirectionalStreams``.
     public var inboundStreams: InboundStreams { InboundStreams(connection: self) }
 
-    /// The datagrams that come in; ends with the connection. At most 256 wait, the oldest goes first.
+    /// The datagrams that come in; ends with the connection. At most 256 wait to be taken; the oldest is dropped beyond. Each
+    /// goes to one task only.
     public var datagrams: Datagrams { Datagrams(connection: self) }
 
     /// Sends an unreliable datagram, without waiting for what becomes of it.
@@ -109,13 +114,14 @@ public final class QUICConnection: Sendable {
         try await change { $0.migrate(toLocal: local, promise: $1) }
     }
 
-    /// Client: goes on from a new local port as if a NAT had bound it anew.
+    /// Client: goes on from a new local port as if a NAT had bound it anew; returns when the new socket is in use, without a
+    /// round trip.
     /// - Throws: ``QUICTransportError`` (`pathChangeFailed`, `connectionClosed`).
     public func rebind() async throws {
         try await change { $0.rebind(promise: $1) }
     }
 
-    /// Closes with an application code and reason, which the peer sees. What wasn't yet delivered is dropped: finish
+    /// Closes with an application code (below 2^62) and reason, which the peer sees. What wasn't yet delivered is dropped: finish
     /// streams, and let the peer say that it has everything, first.
     public func close(code: UInt64 = 0, reason: String = "") {
         perform { $0.connection?.close(code: code, reason: reason) }
@@ -217,9 +223,13 @@ extension QUICConnection {
         public struct AsyncIterator: AsyncIteratorProtocol {
             let connection: QUICConnection
 
+            /// Waits for the next stream that the peer opens.
+            /// - Returns: nil once the connection has ended and every stream opened before was taken.
+            /// - Throws: `CancellationError`; no stream is lost.
             public mutating func next() async throws -> QUICStream? { try await connection.nextInboundStream() }
         }
 
+        /// Another taker: several share the streams, each goes to one of them.
         public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(connection: connection) }
     }
 
@@ -231,21 +241,29 @@ extension QUICConnection {
         public struct AsyncIterator: AsyncIteratorProtocol {
             let connection: QUICConnection
 
+            /// Waits for the next datagram.
+            /// - Returns: nil once the connection has ended and every datagram that waited was taken.
+            /// - Throws: `CancellationError`; no datagram is lost by it.
             public mutating func next() async throws -> ByteBuffer? { try await connection.nextDatagram() }
         }
 
+        /// Another taker: several share the datagrams, each goes to one of them.
         public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(connection: connection) }
     }
 }
 
 extension QUICClient {
-    /// Connects.
+    /// Connects, and returns when the handshake is complete.
     /// - Parameters:
+    ///   - host: a name or a numeric address; the name that is verified is `configuration.serverName`.
+    ///   - port: the server's UDP port.
+    ///   - localAddress: where to send from; nil lets the routing table choose.
     ///   - returnsEarly: return as soon as 0-RTT data can be sent, if a ticket allows that. What is sent before
     ///     ``QUICConnection/handshake()`` returned may be repeated by an attacker, and the server is not yet known to
     ///     be the right one.
     ///   - eventLoop: the loop that owns the connection.
-    /// - Throws: ``QUICTransportError`` with `connectFailed`, or `CancellationError`, after which the attempt is given up.
+    /// - Throws: ``QUICTransportError`` with `connectFailed`, whose ``QUICTransportError/closeReason`` says why, or
+    ///   `CancellationError`, after which the attempt is given up.
     public func connect(
         host: String, port: Int, configuration: ClientConfiguration, localAddress: SocketAddress? = nil,
         returnsEarly: Bool = false, on eventLoop: any EventLoop

@@ -14,7 +14,12 @@ public final class QUICListener: Sendable {
 
     /// Binds and accepts.
     /// - Parameters:
-    ///   - backlog: connections that nobody took yet; more are closed with `refusalCode`.
+    ///   - addresses: a wildcard stands for every local address of its family (those that exist now). Port 0 lets the
+    ///     system choose one port, the same for all addresses.
+    ///   - configuration: certificate, limits, sockets, logger.
+    ///   - group: its loops share the connections, each with an engine and a socket for each address.
+    ///   - backlog: connections that nobody took yet, at most; at least 1. More are closed with `refusalCode`.
+    ///   - refusalCode: the application code for those.
     ///   - yieldsEarly: give connections out before their handshake completed, so that 0-RTT data can be read. An
     ///     attacker may have repeated it.
     /// - Throws: what ``QUICServer/bind(addresses:configuration:group:handlerFactory:)`` throws.
@@ -44,11 +49,13 @@ public final class QUICListener: Sendable {
     /// The connections, as they are ready; ends with the listener. Each goes to one task only.
     public var connections: Connections { Connections(mailbox: mailbox) }
 
-    /// What was counted so far.
+    /// What was counted so far, over all loops.
     public func counters() async -> QUICTransportCounters { await server.counters() }
 
     /// Serves new connections with other certificates, in place of all there were; those that live keep theirs.
-    /// - Parameter certificatesByName: certificates by the names clients ask for, as in `TLSServerContext`.
+    /// - Parameters:
+    ///   - credentials: for clients that ask for no name, or for one without a certificate of its own.
+    ///   - certificatesByName: certificates by the names clients ask for, as in `TLSServerContext`.
     /// - Throws: `QUICError` with `invalidCertificate`; the old certificates stay then.
     public func reloadCertificate(
         _ credentials: TLSServerCredentials, certificatesByName: [String: TLSServerCredentials] = [:]
@@ -57,7 +64,11 @@ public final class QUICListener: Sendable {
     }
 
     /// Stops accepting, closes every connection with a code and reason, waits until the closes have left, and closes the
-    /// sockets.
+    /// sockets. ``connections`` ends, and those that nobody took yet are closed too. Idempotent.
+    /// - Parameters:
+    ///   - code: the application code that clients get, below 2^62.
+    ///   - reason: a text for their logs.
+    ///   - timeout: sockets are closed after so long in any case.
     public func shutdownGracefully(code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)) async {
         mailbox.close()
         await server.shutdownGracefully(code: code, reason: reason, timeout: timeout)
@@ -76,9 +87,13 @@ extension QUICListener {
         public struct AsyncIterator: AsyncIteratorProtocol {
             let mailbox: Mailbox<QUICConnection>
 
+            /// Waits for the next connection.
+            /// - Returns: nil once the listener was shut down.
+            /// - Throws: `CancellationError`; no connection is lost by it.
             public mutating func next() async throws -> QUICConnection? { try await mailbox.next() }
         }
 
+        /// Another taker: several share the connections, each goes to one of them.
         public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(mailbox: mailbox) }
     }
 }

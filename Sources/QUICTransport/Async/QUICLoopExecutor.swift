@@ -23,6 +23,8 @@ public final class QUICLoopExecutor: TaskExecutor {
         self.driver = NIOLoopBound(Weak(driver), eventLoop: driver.eventLoop)
     }
 
+    /// Takes a job from the Swift runtime; nobody else calls it. A job that comes from the loop itself runs within the
+    /// tick that is under way, others run at the loop's next turn.
     public func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
         if eventLoop.inEventLoop, driver.value.object?.take(job) == true { return }

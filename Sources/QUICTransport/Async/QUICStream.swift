@@ -84,13 +84,17 @@ public final class QUICStream: Sendable {
         connection.perform { $0.connection?.setPriority(priority, of: id) }
     }
 
-    /// Abandons the sending side; what wasn't delivered is dropped.
+    /// Abandons the sending side (RESET_STREAM, RFC 9000 section 3.1); what wasn't delivered is dropped. A write that waits
+    /// throws `streamState`. Does nothing on a stream that isn't sending.
+    /// - Parameter code: an application's code, below 2^62; the peer's read throws it.
     public func reset(code: UInt64) {
         let id = self.id
         connection.perform { $0.reset(id, code: code) }
     }
 
-    /// Asks the peer to send no more; what comes is dropped.
+    /// Asks the peer to send no more (STOP_SENDING, RFC 9000 section 3.5); what comes is dropped. Does nothing on a stream
+    /// that isn't receiving.
+    /// - Parameter code: an application's code, below 2^62; the peer's write throws it.
     public func stopSending(code: UInt64) {
         let id = self.id
         connection.perform { $0.stopSending(id, code: code) }
@@ -102,8 +106,10 @@ extension QUICStream: AsyncSequence {
     public struct AsyncIterator: AsyncIteratorProtocol {
         let stream: QUICStream
 
+        /// The same as ``QUICStream/read()``: nil at the stream's end.
         public mutating func next() async throws -> ByteBuffer? { try await stream.read() }
     }
 
+    /// A reader; a stream has one at a time.
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(stream: self) }
 }
