@@ -131,7 +131,9 @@ public final class QUICLink: Link {
     // MARK: What only QUIC can
 
     /// Client: moves to another local address, or with nil to a new port of the present one.
-    /// - Parameter completed: called once, when the new path was validated or when that failed.
+    /// - Parameters:
+    ///   - local: where to send from; nil: a new port of the present address.
+    ///   - completed: called once, when the new path was validated or when that failed.
     public func migrate(to local: SocketAddress?, completed: @escaping (Result<Void, any Error>) -> Void) {
         eventLoop.preconditionInEventLoop()
         var target = local ?? connection?.localAddress

@@ -75,7 +75,11 @@ public final class QUICLinkListener: Sendable {
     private init(server: QUICServer) { self.server = server }
 
     /// Binds and accepts.
-    /// - Parameter handlerFactory: called on a link's loop, once for each link, before any of its events.
+    /// - Parameters:
+    ///   - addresses: a wildcard stands for every local address of its family; port 0 lets the system choose.
+    ///   - configuration: certificate, limits, sockets.
+    ///   - group: its loops share the links.
+    ///   - handlerFactory: called on a link's loop, once for each link, before any of its events.
     /// - Throws: what `QUICServer.bind` throws.
     public static func bind(
         addresses: [SocketAddress], configuration: QUICLinkServerConfiguration, group: MultiThreadedEventLoopGroup,

@@ -66,7 +66,7 @@ public final class LonglineServer: Service {
         }
     }
 
-    /// Ends every session with ``CloseCode/shuttingDown``, writes what is pending, closes the sockets and the store.
+    /// Ends every session with ``/LonglineWire/CloseCode/shuttingDown``, writes what is pending, closes the sockets and the store.
     /// Returns when all is done; does nothing when the server isn't running.
     public func shutdown() async {
         let running: Running? = state.withLock { state in
@@ -124,7 +124,10 @@ public final class LonglineServer: Service {
     }
 
     /// Shuts out one token and the tickets that came from it.
-    /// - Parameter until: when it would expire by itself, in milliseconds since 1970.
+    /// - Parameters:
+    ///   - token: its ID, not its text.
+    ///   - tenant: the tenant it was issued for.
+    ///   - until: when it would expire by itself, in milliseconds since 1970.
     public func revoke(token: String, in tenant: TenantID, until: UInt64) async throws(ServerError) {
         try await revoke(.token(token, tenant), until: until)
     }

@@ -62,8 +62,13 @@ public struct ServerDirectory: Sendable {
 
     /// Signs a token with this folder's key.
     /// - Parameters:
+    ///   - tenant: the tenant the token is for.
+    ///   - user: the user it names.
+    ///   - device: the device it names.
     ///   - lifetime: in milliseconds from now.
+    ///   - scopes: what its holder may do.
     ///   - loginEpoch: by default the time, so that each token counts as a later login than the ones before.
+    ///   - generations: those of user and device, as the store has them; a revocation raises them.
     /// - Throws: ``AuthenticationError``.
     public func sign(
         tenant: TenantID, user: UserID, device: DeviceID, lifetime: UInt64, scopes: TokenScopes = .all,

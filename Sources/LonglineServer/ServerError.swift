@@ -8,7 +8,7 @@ public struct ServerError: Error, Sendable, CustomStringConvertible {
         case addressUnavailable
         /// The certificate or its key can't be read, or they don't belong together.
         case certificate
-        /// The store can't be opened; ``cause`` is the ``StoreError``.
+        /// The store can't be opened; ``cause`` is the ``/LonglineStore/StoreError``.
         case storeUnavailable
         /// The server runs already, or ran and was stopped.
         case alreadyStarted

@@ -6,41 +6,41 @@ public import NIOCore
 ///
 /// The defaults suit one node of a few cores; raise ``maximumConnections`` and the session counts with the memory.
 public struct ServerLimits: Sendable {
-    /// Connections at one time, authenticated or not. Beyond: closed with ``CloseCode/overloaded``.
+    /// Connections at one time, authenticated or not. Beyond: closed with ``/LonglineWire/CloseCode/overloaded``.
     public var maximumConnections = 100_000
-    /// Connections that have not been accepted yet. Beyond: closed with ``CloseCode/overloaded``.
+    /// Connections that have not been accepted yet. Beyond: closed with ``/LonglineWire/CloseCode/overloaded``.
     public var maximumUnauthenticated = 4096
     /// Of these, connections from one address (IPv6: one network of 64 bits). Beyond: closed with
-    /// ``CloseCode/overloaded``. Many users may share an address, so it bounds connects under way, not sessions.
+    /// ``/LonglineWire/CloseCode/overloaded``. Many users may share an address, so it bounds connects under way, not sessions.
     public var maximumUnauthenticatedPerAddress = 1024
-    /// Sessions at one time, all tenants together. Beyond: ``CloseCode/overloaded``.
+    /// Sessions at one time, all tenants together. Beyond: ``/LonglineWire/CloseCode/overloaded``.
     public var maximumSessions = 100_000
-    /// Sessions of one tenant at one time. Beyond: ``CloseCode/overloaded``.
+    /// Sessions of one tenant at one time. Beyond: ``/LonglineWire/CloseCode/overloaded``.
     public var maximumSessionsPerTenant = 100_000
-    /// Devices of one user with a session at one time. Beyond: ``CloseCode/limitExceeded``.
+    /// Devices of one user with a session at one time. Beyond: ``/LonglineWire/CloseCode/limitExceeded``.
     public var maximumSessionsPerUser = 16
     /// How long the server remembers an ended session, so that a device that comes back goes on with it.
     public var resumeWindow: TimeAmount = .hours(2)
     /// How many ended sessions it remembers; the oldest is forgotten first.
     public var maximumDetachedSessions = 100_000
 
-    /// How long a new connection may take to be accepted. Then: ``CloseCode/connectTimeout``.
+    /// How long a new connection may take to be accepted. Then: ``/LonglineWire/CloseCode/connectTimeout``.
     public var connectTimeout: TimeAmount = .seconds(10)
     /// After this long without a frame the server gives a session up.
     public var idleTimeout: TimeAmount = .minutes(10)
     /// The shortest heartbeat interval a client may use.
     public var minimumHeartbeat: TimeAmount = .seconds(5)
 
-    /// The largest payload of a publish, in bytes; at most ``FrameLimits/maximumPayload``.
+    /// The largest payload of a publish, in bytes; at most ``/LonglineWire/FrameLimits/maximumPayload``.
     public var maximumPayload = FrameLimits.maximumPayload
     /// Unacknowledged bytes per channel and direction.
     public var channelWindow = 256 * 1024
-    /// Publishes without an answer per channel; at most ``FrameLimits/maximumUnacknowledged``.
+    /// Publishes without an answer per channel; at most ``/LonglineWire/FrameLimits/maximumUnacknowledged``.
     public var maximumUnacknowledged = FrameLimits.maximumUnacknowledged
 
-    /// Publishes of one session that wait for the store. Beyond: ``RefusalCode/overloaded``.
+    /// Publishes of one session that wait for the store. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var appendsPerSession = 2048
-    /// Payload bytes of publishes that wait for the store, per event loop. Beyond: ``RefusalCode/overloaded``.
+    /// Payload bytes of publishes that wait for the store, per event loop. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var appendBytesPerLoop = 64 * 1024 * 1024
     /// Publishes that are handed to the store as one batch.
     public var appendBatch = 1024
@@ -50,11 +50,11 @@ public struct ServerLimits: Sendable {
     public var cursorDelay: TimeAmount = .milliseconds(50)
 
     /// Joins and leaves of one session per second, after a burst of ``roomRequestBurst``.
-    /// Beyond: ``RefusalCode/overloaded``.
+    /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var roomRequestsPerSecond = 5.0
     /// Joins and leaves of one session at once.
     public var roomRequestBurst = 20
-    /// Rooms a user may be in. Beyond: ``RefusalCode/forbidden``.
+    /// Rooms a user may be in. Beyond: ``/LonglineWire/RefusalCode/forbidden``.
     public var roomsPerUser = 500
 
     /// Log lines per second about things that peers cause; the rest are counted and reported in one line.

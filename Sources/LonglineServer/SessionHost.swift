@@ -6,7 +6,7 @@ import LonglineWire
 import NIOCore
 import Synchronization
 
-/// Drives one link's ``ServerSession`` on the link's event loop.
+/// Drives one link's ``/LonglineSession/ServerSession`` on the link's event loop.
 ///
 /// After each batch of input it drains the session's actions: what concerns the link is done at once, what needs the store
 /// or the authenticator leaves the loop as values and comes back as an input. The session itself decides everything that

@@ -5,7 +5,7 @@ public import NIOCore
 public struct OutboxRow: Hashable, Sendable {
     /// The channel it goes to.
     public var channel: ChannelID
-    /// The publish, its ID, tag and `after` drawn when the row was written. ``Publish/timeToLive`` counts from
+    /// The publish, its ID, tag and `after` drawn when the row was written. ``/LonglineWire/Publish/timeToLive`` counts from
     /// ``queuedAt``.
     public var publish: Publish
     /// When it was put in, on a clock that counts sleep.
@@ -35,7 +35,7 @@ public struct SessionEnd: Hashable, Sendable {
 
 /// What a ``ClientSession`` wants its host to do, in order.
 public enum ClientAction: Sendable {
-    /// Open a lane towards the server; its ``LaneHeader`` follows as the first ``ClientAction/send(_:lane:)``.
+    /// Open a lane towards the server; its ``/LonglineWire/LaneHeader`` follows as the first ``ClientAction/send(_:lane:)``.
     case openLane(LaneID)
     /// Send a frame.
     case send(Frame, lane: LaneID)
@@ -55,7 +55,7 @@ public enum ClientAction: Sendable {
     case deliver(channel: ChannelID, epoch: Epoch, Deliver)
     /// A range is absent on purpose.
     case skipped(channel: ChannelID, epoch: Epoch, Skip)
-    /// Something was lost to this device: say it to the app. The cursor goes on from ``Gap/first`` in `epoch`.
+    /// Something was lost to this device: say it to the app. The cursor goes on from ``/LonglineWire/Gap/first`` in `epoch`.
     case gap(channel: ChannelID, epoch: Epoch, Gap)
     /// The answer to a join or leave.
     case roomAnswered(RoomAnswer)

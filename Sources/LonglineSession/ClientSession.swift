@@ -59,6 +59,7 @@ public struct ClientSession: Sendable {
 
     /// A session that has no link yet.
     /// - Parameters:
+    ///   - configuration: how the session behaves.
     ///   - producer: of the outbox.
     ///   - cursors: what the app confirmed, per channel.
     ///   - cursorVersion: of the server's cursor record as the client last saw it; 0 for none.
@@ -103,9 +104,11 @@ public struct ClientSession: Sendable {
 
     /// A link can carry frames (perhaps as 0-RTT): sends `CONNECT`, and with a ticket the waiting publishes behind it.
     /// - Parameters:
+    ///   - credential: what the service authenticates the device by.
     ///   - connectNumber: higher than any before of this producer, and durable already.
     ///   - supportsPathChange: whether the host can answer ``ClientAction/probePath`` with another path.
     ///   - outbox: every row that waits, in ID order; replaces what the session had.
+    ///   - now: the time of this call.
     public mutating func linkOpened(
         credential: Credential, connectNumber: UInt64, supportsPathChange: Bool, outbox: [OutboxRow], now: NIODeadline
     ) {
@@ -221,7 +224,7 @@ public struct ClientSession: Sendable {
         return taken
     }
 
-    /// The app is done with everything up to `position`: an entry, or the ``LonglineWire/Gap/first`` of a gap.
+    /// The app is done with everything up to `position`: an entry, or the ``/LonglineWire/Gap/first`` of a gap.
     ///
     /// What it never got, or what belongs to another epoch, moves nothing.
     public mutating func confirm(channel: ChannelID, position: Position, now: NIODeadline) {

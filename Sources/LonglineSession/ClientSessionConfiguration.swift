@@ -1,6 +1,6 @@
 public import NIOCore
 
-/// How a client's session behaves; the server's ``LonglineWire/SessionLimits`` narrow it further.
+/// How a client's session behaves; the server's ``/LonglineWire/SessionLimits`` narrow it further.
 public struct ClientSessionConfiguration: Sendable {
     /// Protocol versions spoken, best first.
     public var versions: [UInt32] = [1]

@@ -118,7 +118,7 @@ public enum ServerAction: Sendable {
     case leave(RoomRequest)
     /// Verify a fresh token for the same identity; answer with `refreshed` or `rejected`.
     case refresh(token: String)
-    /// Open a lane towards the client; its ``LaneHeader`` follows as the first ``ServerAction/send(_:lane:)``.
+    /// Open a lane towards the client; its ``/LonglineWire/LaneHeader`` follows as the first ``ServerAction/send(_:lane:)``.
     case openLane(LaneID)
     /// Send a frame.
     case send(Frame, lane: LaneID)

@@ -23,7 +23,10 @@ extension ServerSession {
     }
 
     /// Answers ``ServerAction/authenticate(_:)``.
-    /// - Parameter time: the server's wall clock, in milliseconds since 1970.
+    /// - Parameters:
+    ///   - grant: who it is, and what it may read.
+    ///   - time: the server's wall clock, in milliseconds since 1970.
+    ///   - now: the time of this call.
     public mutating func authenticated(_ grant: SessionGrant, time: UInt64, now: NIODeadline) {
         guard case .authenticating(let connect, let version) = phase else { return }
         phase = .up
@@ -72,7 +75,10 @@ extension ServerSession {
     }
 
     /// Answers ``ServerAction/refresh(token:)``.
-    /// - Parameter time: the server's wall clock, in milliseconds since 1970.
+    /// - Parameters:
+    ///   - identity: what the new token says.
+    ///   - time: the server's wall clock, in milliseconds since 1970.
+    ///   - now: the time of this call.
     public mutating func refreshed(_ identity: SessionIdentity, time: UInt64, now: NIODeadline) {
         guard case .up = phase, isRefreshing else { return }
         isRefreshing = false

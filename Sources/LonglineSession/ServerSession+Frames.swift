@@ -166,8 +166,11 @@ extension ServerSession {
     // MARK: Rooms
 
     /// Answers ``ServerAction/join(_:)`` or ``ServerAction/leave(_:)``.
-    /// - Parameter channel: the room as the session may read it from now on (after a leave with
-    ///   ``SessionChannel/upTo``); nil when nothing changed.
+    /// - Parameters:
+    ///   - answer: what the client is told.
+    ///   - channel: the room as the session may read it from now on (after a leave with
+    ///     ``SessionChannel/upTo``); nil when nothing changed.
+    ///   - now: the time of this call.
     public mutating func roomAnswered(_ answer: RoomAnswer, channel: SessionChannel?, now: NIODeadline) {
         guard case .up = phase, roomRequests.remove(answer.request) != nil else { return }
         actions.append(.send(.roomAnswer(answer), lane: .control))

@@ -62,7 +62,10 @@ public struct ServerSession: Sendable {
     var failedReads: [ChannelID] = []
 
     /// A session for a link that has just come up.
-    /// - Parameter observedAddress: the client's address and port as text, for `CONNECTED` and `PONG`.
+    /// - Parameters:
+    ///   - configuration: how the session behaves.
+    ///   - observedAddress: the client's address and port as text, for `CONNECTED` and `PONG`.
+    ///   - now: the time of this call.
     public init(configuration: ServerSessionConfiguration, observedAddress: String, now: NIODeadline) {
         self.configuration = configuration
         self.observedAddress = observedAddress

@@ -5,7 +5,7 @@ public import NIOCore
 public struct ServerSessionConfiguration: Sendable {
     /// Protocol versions spoken, best first.
     public var versions: [UInt32] = [1]
-    /// What ``LonglineWire/Connected`` tells the client, and what is enforced.
+    /// What ``/LonglineWire/Connected`` tells the client, and what is enforced.
     public var limits = SessionLimits(
         maximumPayload: UInt64(FrameLimits.maximumPayload), channelWindow: 256 * 1024,
         maximumUnacknowledged: UInt64(FrameLimits.maximumUnacknowledged), minimumHeartbeat: 5_000,

@@ -19,7 +19,12 @@ public protocol ChannelLog: Sendable {
     /// Skips cover what expired (at wall-clock `now`, in milliseconds since 1970) or is absent inside the range. When
     /// `after` lies below the first entry that is left, the page starts at the first entry left: compare ``LogPage/first``.
     /// A page also ends after a bounded number of entries (``StoreLimits/pageEntries``), so an empty payload isn't free.
-    /// - Parameter upTo: the last offset the reader is entitled to, or nil for all.
+    /// - Parameters:
+    ///   - channel: whose log.
+    ///   - after: the offset to go on behind.
+    ///   - upTo: the last offset the reader is entitled to, or nil for all.
+    ///   - maximumBytes: payload bytes at most, but for one item.
+    ///   - now: the wall clock, in milliseconds since 1970.
     /// - Throws: ``StoreError/Code/unknownChannel`` for a room that does not exist; an inbox is made on first sight.
     func read(_ channel: ChannelKey, after: Offset, upTo: Offset?, maximumBytes: Int, now: UInt64)
         async throws(StoreError) -> LogPage

@@ -9,10 +9,10 @@ public enum Destination: Hashable, Sendable, CustomStringConvertible {
     case room(RoomID)
 
     /// A user by name.
-    /// - Throws: ``LonglineWire/IdentifierError``.
+    /// - Throws: ``/LonglineWire/IdentifierError``.
     public static func user(_ name: String) throws(IdentifierError) -> Destination { .user(try UserID(name)) }
     /// A room by name.
-    /// - Throws: ``LonglineWire/IdentifierError``.
+    /// - Throws: ``/LonglineWire/IdentifierError``.
     public static func room(_ name: String) throws(IdentifierError) -> Destination { .room(try RoomID(name)) }
 
     public var description: String {

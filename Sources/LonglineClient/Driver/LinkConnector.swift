@@ -36,7 +36,7 @@ protocol LinkAttempt: AnyObject {
 
 /// Opens links. Called on the loop, and calls back there.
 protocol LinkConnector: Sendable {
-    /// Starts a link; ``LinkHandler/linkEstablished(_:)`` follows, or `failed`, once, never before this returned.
+    /// Starts a link; ``/LonglineLinks/LinkHandler/linkEstablished(_:)`` follows, or `failed`, once, never before this returned.
     func open(
         _ request: LinkRequest, on loop: any EventLoop, handler: any LinkHandler,
         failed: @escaping (ClientError) -> Void

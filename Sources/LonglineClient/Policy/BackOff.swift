@@ -14,6 +14,7 @@ public struct BackOffPolicy: Hashable, Sendable {
     /// - Parameters:
     ///   - base: more than zero.
     ///   - maximum: at least `base`.
+    ///   - resetAfter: how long a session must have been up to count as a success.
     public init(
         base: Duration = .milliseconds(250), maximum: Duration = .seconds(60), resetAfter: Duration = .seconds(5)
     ) {
@@ -33,8 +34,11 @@ public struct BackOffPolicy: Hashable, Sendable {
     }
 
     /// Draws the delay before attempt `attempt` (from 0), at least `floor`.
-    /// - Parameter floor: what the service asked for; it is added below the jitter, so that a herd told the same time
-    ///   still spreads.
+    /// - Parameters:
+    ///   - attempt: from 0, the first after a loss.
+    ///   - floor: what the service asked for; it is added below the jitter, so that a herd told the same time
+    ///     still spreads.
+    ///   - random: where the jitter comes from.
     public func delay(
         attempt: Int, floor: Duration = .zero, using random: inout some RandomNumberGenerator
     ) -> Duration {

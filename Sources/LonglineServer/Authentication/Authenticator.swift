@@ -35,7 +35,9 @@ public final class Authenticator: Sendable {
     public func replaceVerifier(_ next: TokenVerifier) { verifier.withLock { $0 = next } }
 
     /// Decides about a connect's credential.
-    /// - Parameter now: the wall clock, in milliseconds since 1970.
+    /// - Parameters:
+    ///   - credential: a token or a resume ticket.
+    ///   - now: the wall clock, in milliseconds since 1970.
     public func authenticate(
         _ credential: Credential, now: UInt64
     ) async throws(AuthenticationError) -> AuthenticatedIdentity {

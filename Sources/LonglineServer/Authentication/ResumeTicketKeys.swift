@@ -25,7 +25,10 @@ public struct ResumeTicketKeys: Sendable, CustomStringConvertible {
     static let limit = 64
 
     /// A ring with one new key.
-    /// - Parameter now: the wall clock, in milliseconds since 1970.
+    /// - Parameters:
+    ///   - now: the wall clock, in milliseconds since 1970.
+    ///   - sealingTime: how long a key seals, in milliseconds.
+    ///   - openingTime: how long it opens after that, in milliseconds: at least the longest life of a ticket.
     public init(now: UInt64, sealingTime: UInt64 = 86_400_000, openingTime: UInt64 = 7 * 86_400_000) {
         self.sealingTime = sealingTime
         self.openingTime = openingTime

@@ -44,7 +44,9 @@ public final class ResumeTicketSealer: Sendable {
 
     /// Rotates the keys if that is due; the new ring is saved before it is used. Call it about once an hour, off the
     /// event loops: it blocks on the disk.
-    /// - Parameter path: the ring's file, or nil for a ring that lives in memory only.
+    /// - Parameters:
+    ///   - now: the wall clock, in milliseconds since 1970.
+    ///   - path: the ring's file, or nil for a ring that lives in memory only.
     /// - Throws: ``AuthenticationError/Code/keyUnusable``; the old ring then stays in use.
     public func rotateKeysIfDue(now: UInt64, savingTo path: String?) throws(AuthenticationError) {
         var next = ring.withLock { $0 }

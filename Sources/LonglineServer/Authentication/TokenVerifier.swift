@@ -43,7 +43,9 @@ public struct TokenVerifier: Sendable {
     }
 
     /// Checks a token. Runs on the global executor, never on the caller's event loop.
-    /// - Parameter now: the wall clock, in milliseconds since 1970.
+    /// - Parameters:
+    ///   - token: as the client sent it.
+    ///   - now: the wall clock, in milliseconds since 1970.
     public func verify(_ token: String, now: UInt64) async throws(AuthenticationError) -> TokenClaims {
         guard token.utf8.count <= FrameLimits.maximumToken else {
             throw AuthenticationError(.tooLarge, "the token has more than \(FrameLimits.maximumToken) bytes")

@@ -44,6 +44,9 @@ public struct PublishLedger: Sendable {
 
     /// Judges one publish.
     /// - Parameters:
+    ///   - id: the publish's ID.
+    ///   - tag: its tag, by which the same publish is told from another with its ID.
+    ///   - after: the producer's previous ID in this channel that was not given up; 0 for none.
     ///   - lastID: the last ID that was entered; 0 when there is none.
     ///   - answer: looks an acknowledgement up; asked only about IDs at or below `lastID`.
     public static func judge<Failure: Error>(

@@ -7,6 +7,7 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
 
     /// An empty store.
     /// - Parameters:
+    ///   - limits: what the store holds at most.
     ///   - clock: the wall clock, in milliseconds since 1970; may be called from any thread.
     ///   - random: draws epochs.
     public init(

@@ -29,6 +29,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
 
     /// Opens the store in a folder, or makes one there.
     /// - Parameters:
+    ///   - configuration: the folder, limits and queues.
     ///   - clock: the wall clock, in milliseconds since 1970; called from the writer's thread.
     ///   - random: draws epochs.
     /// - Throws: ``StoreError/Code/unavailable``, ``StoreError/Code/versionTooNew`` or ``StoreError/Code/storageFull``, with advice.

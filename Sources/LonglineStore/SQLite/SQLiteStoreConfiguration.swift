@@ -8,7 +8,7 @@ public struct SQLiteStoreConfiguration: Sendable {
     public var limits = StoreLimits()
     /// Connections that read at the same time; 1 or more.
     public var readers = 4
-    /// Writes that may wait for the writer, in requests. Beyond, appends are refused ``RefusalCode/overloaded`` and other writes
+    /// Writes that may wait for the writer, in requests. Beyond, appends are refused ``/LonglineWire/RefusalCode/overloaded`` and other writes
     /// throw ``StoreError/Code/overloaded``.
     public var queueRequests = 16_384
     /// Writes that may wait for the writer, in bytes.

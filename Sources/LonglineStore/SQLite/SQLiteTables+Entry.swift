@@ -5,7 +5,7 @@ import NIOCore
 
 extension SQLiteTables {
     /// An entry out of a row, its columns in the order of ``read(_:into:)``.
-    /// - Throws: ``StoreError`` or ``IdentifierError`` when the row was not written by a store.
+    /// - Throws: ``StoreError`` or ``/LonglineWire/IdentifierError`` when the row was not written by a store.
     static func entry(_ row: Row) throws -> Entry {
         guard let kind = EntryKind(rawValue: row[2]) else {
             throw StoreError(.unavailable, message: "entry \(row[0] as Int64) has an unknown kind")

@@ -49,7 +49,9 @@ public final class QUICConnection: Sendable {
     public var datagrams: Datagrams { Datagrams(connection: self) }
 
     /// Sends an unreliable datagram, without waiting for what becomes of it.
-    /// - Parameter lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
+    /// - Parameters:
+    ///   - bytes: at most ``maxDatagramSize()``.
+    ///   - lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
     /// - Returns: false if the queue was full and the datagram was dropped.
     /// - Throws: ``QUICTransportError`` (`datagramRefused`, `connectionClosed`).
     @discardableResult
@@ -58,7 +60,9 @@ public final class QUICConnection: Sendable {
     }
 
     /// Sends an unreliable datagram and waits until it is known what became of it: at least a round trip.
-    /// - Parameter lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
+    /// - Parameters:
+    ///   - bytes: at most ``maxDatagramSize()``.
+    ///   - lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
     /// - Throws: ``QUICTransportError`` (`datagramRefused`, `connectionClosed`), or `CancellationError`; the datagram may
     ///   have left then.
     public func deliverDatagram(_ bytes: ByteBuffer, lifetime: TimeAmount? = nil) async throws -> DatagramOutcome {
@@ -257,6 +261,7 @@ extension QUICClient {
     /// - Parameters:
     ///   - host: a name or a numeric address; the name that is verified is `configuration.serverName`.
     ///   - port: the server's UDP port.
+    ///   - configuration: name, protocols, trust, settings. Its own ticket goes before that of the session cache.
     ///   - localAddress: where to send from; nil lets the routing table choose.
     ///   - returnsEarly: return as soon as 0-RTT data can be sent, if a ticket allows that. What is sent before
     ///     ``QUICConnection/handshake()`` returned may be repeated by an attacker, and the server is not yet known to
