@@ -123,6 +123,7 @@ extension QUICEngineConnection {
         guard let shim, !isClosed, let state = streams[stream], state.sends, state.resetCode == nil,
             !state.isClosed
         else { return }
+        let code = ApplicationCode.carried(code)
         state.resetCode = code
         if !state.awaitsReopening { _ = llq_conn_reset_stream(shim, Int64(stream.rawValue), code) }
         afterCall()
@@ -133,6 +134,7 @@ extension QUICEngineConnection {
         guard let shim, !isClosed, let state = streams[stream], state.receives, state.stopCode == nil,
             !state.peerReset
         else { return }
+        let code = ApplicationCode.carried(code)
         state.stopCode = code
         if !state.isClosed, !state.awaitsReopening {
             _ = llq_conn_stop_sending(shim, Int64(stream.rawValue), code)

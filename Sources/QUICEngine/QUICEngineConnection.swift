@@ -135,6 +135,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     public func close(code: UInt64, reason: String, now: QUICInstant) {
         guard !isClosed, shim != nil else { return }
         advance(to: now)
+        let code = ApplicationCode.carried(code)
         let reason = String(decoding: reason.utf8.prefix(1024), as: UTF8.self)
         pendingClose = (code, reason, self.now)
         end(.localApplication(code: code, reason: reason))

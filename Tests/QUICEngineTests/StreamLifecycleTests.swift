@@ -118,4 +118,21 @@ import Testing
     /// ngtcp2 0.12 keeps the record of a unidirectional stream that the peer finished, 1.11 of one that the peer reset before
     /// anything else.
     private static let keepsRecordsOfFinished = llq_contains_frames() != 0
+
+    @Test("an application code that no packet can carry goes out as the largest")
+    func aCodeThatNoPacketCanCarryGoesOutAsTheLargest() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        let stream = try client.open()
+        try client.send([1], on: stream, finish: false)
+        world.simulation.run(for: .seconds(1))
+        client.reset(stream, code: .max)
+        client.stopSending(stream, code: 1 << 62)
+        world.simulation.run(for: .seconds(1))
+        #expect(world.serverSide.resets[stream] == ApplicationCode.largest)
+        #expect(world.serverSide.stops[stream] == ApplicationCode.largest)
+        server.close(code: .max, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(1))
+        #expect(client.closeReason == .peerApplication(code: ApplicationCode.largest, reason: ""))
+    }
 }

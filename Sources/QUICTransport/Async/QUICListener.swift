@@ -27,7 +27,7 @@ public final class QUICListener: Sendable {
         addresses: [SocketAddress], configuration: QUICServerConfiguration, group: MultiThreadedEventLoopGroup,
         backlog: Int = 1024, refusalCode: UInt64 = 0, yieldsEarly: Bool = false
     ) async throws -> QUICListener {
-        let mailbox = Mailbox<QUICConnection>(limit: backlog, policy: .refuse)
+        let mailbox = Mailbox<QUICConnection>(limit: max(backlog, 1), policy: .refuse)
         let transport = configuration.endpoint.server?.transport ?? TransportSettings()
         let limit = Int(clamping: transport.maxBidirectionalStreams &+ transport.maxUnidirectionalStreams)
         let server = try await QUICServer.bind(addresses: addresses, configuration: configuration, group: group) {
