@@ -117,16 +117,24 @@ final class Crowd: @unchecked Sendable {
         }
     }
 
-    func request(_ count: Int) async throws {
-        try await loop.flatSubmit {
-            let done = self.handlers.map { handler in
-                let promise = self.loop.makePromise(of: Void.self)
-                handler.whenDone = promise
-                handler.request(count)
-                return promise.futureResult
-            }
-            return EventLoopFuture.andAllSucceed(done, on: self.loop)
-        }.get()
+    /// Every connection makes `count` requests, `atOnce` connections at a time.
+    func request(_ count: Int, atOnce: Int) async throws {
+        var next = 0
+        var isMore = true
+        while isMore {
+            let begin = next
+            next += atOnce
+            isMore = try await loop.flatSubmit {
+                let done = self.handlers.dropFirst(begin).prefix(atOnce).map { handler in
+                    let promise = self.loop.makePromise(of: Void.self)
+                    handler.whenDone = promise
+                    handler.request(count)
+                    return promise.futureResult
+                }
+                let isMore = begin + atOnce < self.handlers.count
+                return EventLoopFuture.andAllSucceed(done, on: self.loop).map { isMore }
+            }.get()
+        }
     }
 
     func close() async throws {
@@ -159,7 +167,7 @@ func runRole(_ role: Role) async throws {
         switch command {
         case "open": try await crowd.open(number, keepAlive: nil)
         case "beat": try await crowd.open(number, keepAlive: .seconds(2))
-        case "request": try await crowd.request(number)
+        case "request": try await crowd.request(number, atOnce: words.count > 2 ? Int(words[2]) ?? 1 : 1)
         default: try await crowd.close()
         }
         Role.report("done")
