@@ -43,18 +43,21 @@ const ngtcp2_mem *llq_arena_mem(const llq_arena *arena) {
 
 #else
 
+// What these numbers cost on each version of ngtcp2: docs/performance.md, "Idle connections".
 enum {
     PAGE = 4096,
+    SHARED_PAGES = 4,        // of a run that small pieces and a block share; the block touches the first of them
     MAX_PAGES = 8,           // of a run
     SLAB_PAGES = 256,        // taken from the system at a time
     MAX_WARM = 256,          // free runs of one length that keep their pages
     MAX_RUNS = 24,           // of one arena; beyond, malloc's
-    LARGEST_SMALL = 2304,
-    MAX_SHARED = 6,          // runs of one arena that small allocations and a large block share; beyond, malloc's
-    FRONT = 3072,            // of a shared run, for small allocations
-    RESERVE = 9216,          // of a shared run, for a large block
+    MAX_SHARED = 3,          // shared runs of one arena; small pieces beyond are malloc's
+    FRONT = 2944,            // of a shared run's first page, for small pieces; a block's touched beginning fits behind
+    LARGEST_SMALL = 2048,    // beyond: a block
+    SMALLEST_PASSING = 1072, // what is this large, and smaller than the next, mostly goes with the handshake: malloc's
+    LARGEST_PASSING = 2032,
     ALIGN = 16,
-    LARGEST_CLASS = 256 / ALIGN, // freed memory beyond waits in one list
+    LARGEST_CLASS = 256 / ALIGN, // free pieces beyond are in one list
 };
 
 // Runs of pages, for all connections of the process.
@@ -132,134 +135,196 @@ static void give_run(void *run, size_t count) {
 
 // The arena of one connection.
 
-/// Stands before every allocation.
+enum kind { IN_FRONT, FREE, BEHIND_FRONT, OWN_RUN, FROM_MALLOC };
+
+/// Stands before every piece and block, free ones of a front included.
 typedef struct header {
-    uint32_t size;  // of what follows, rounded up
-    uint16_t pages; // of the run it lies in; 0: small, or malloc's
-    uint16_t is_malloc;
-    uint64_t unused;
+    uint32_t size; // of what follows, rounded up
+    uint8_t kind;
+    uint8_t shared; // BEHIND_FRONT: whose
+    uint16_t unused[5];
 } header;
 
 _Static_assert(sizeof(header) == ALIGN, "a header keeps what follows it aligned");
 
-typedef struct free_cell {
-    struct free_cell *next;
-} free_cell;
+typedef struct free_piece {
+    struct free_piece *next;
+} free_piece;
 
 struct llq_arena {
     ngtcp2_mem mem;
-    /// Every run, so that all can be freed at once. Large blocks that were freed are gone from it.
+    /// The arena's own run and the shared ones: where the small pieces begin and end, and the place behind them for a
+    /// block, NULL if it is taken.
     struct {
-        uint8_t *base;
-        size_t pages;
-    } runs[MAX_RUNS];
-    size_t run_count;
-    /// Where small allocations come from: the rest of the front of the newest shared run.
-    uint8_t *front, *front_end;
-    /// Room for a large block behind each front; NULL: taken.
-    uint8_t *reserves[MAX_SHARED];
-    size_t shared_count;
-    /// Freed memory by size; what is larger, blocks of pools too, is in the list of class 0.
-    free_cell *cells[LARGEST_CLASS + 1];
+        uint8_t *front, *front_end, *behind;
+    } shared[MAX_SHARED];
+    /// Blocks that have a run for themselves. What they take is in their headers.
+    void *runs[MAX_RUNS];
+    /// Free pieces of the fronts by size; larger ones are in the list of class 0.
+    free_piece *pieces[LARGEST_CLASS + 1];
+    uint8_t shared_count, run_count;
+    bool freed; // since neighbours were joined
 };
 
 static size_t round_up(size_t size) { return (size + ALIGN - 1) & ~(size_t)(ALIGN - 1); }
+static size_t pages_of(size_t bytes) { return (bytes + PAGE - 1) / PAGE; }
+static header *header_of(void *pointer) { return (header *)pointer - 1; }
 
-static uint8_t *add_run(llq_arena *arena, size_t count) {
-    if (arena->run_count == MAX_RUNS || count > MAX_PAGES) return NULL;
-    uint8_t *base = take_run(count);
-    if (!base) return NULL;
-    arena->runs[arena->run_count].base = base;
-    arena->runs[arena->run_count++].pages = count;
-    return base;
-}
-
-static void *finish(uint8_t *at, size_t size, size_t run_pages, bool is_malloc) {
-    header *h = (header *)(void *)at;
+static void *finish(void *at, size_t size, enum kind kind) {
+    header *h = at;
     h->size = (uint32_t)size;
-    h->pages = (uint16_t)run_pages;
-    h->is_malloc = is_malloc;
+    h->kind = (uint8_t)kind;
     return h + 1;
 }
 
 static void *from_malloc(size_t size) {
-    uint8_t *at = size > UINT32_MAX - ALIGN ? NULL : malloc(sizeof(header) + size);
-    return at ? finish(at, size, 0, true) : NULL;
+    void *at = size > UINT32_MAX - ALIGN ? NULL : malloc(sizeof(header) + size);
+    return at ? finish(at, size, FROM_MALLOC) : NULL;
 }
 
-/// A run that begins with room for small allocations and has room for a large block behind it.
+// Small pieces.
+
+static void add_piece(llq_arena *arena, void *at, size_t size) {
+    free_piece *piece = finish(at, size, FREE);
+    free_piece **list = &arena->pieces[size / ALIGN <= LARGEST_CLASS ? size / ALIGN : 0];
+    piece->next = *list;
+    *list = piece;
+}
+
+static void add_front(llq_arena *arena, size_t place, uint8_t *begin, uint8_t *end) {
+    // Less can hold nothing.
+    if (end < begin + sizeof(header) + ALIGN) end = begin;
+    arena->shared[place].front = begin;
+    arena->shared[place].front_end = end;
+    if (end > begin) add_piece(arena, begin, (size_t)(end - begin) - sizeof(header));
+}
+
+/// A run with room for small pieces, and behind them for a block.
 static int add_shared_run(llq_arena *arena) {
-    enum { COUNT = (FRONT + RESERVE) / PAGE };
-    _Static_assert((FRONT + RESERVE) % PAGE == 0, "a shared run fills its pages");
-    uint8_t *base = arena->shared_count < MAX_SHARED ? add_run(arena, COUNT) : NULL;
+    uint8_t *base = arena->shared_count < MAX_SHARED ? take_run(SHARED_PAGES) : NULL;
     if (!base) return -1;
-    arena->front = base;
-    arena->front_end = base + FRONT;
-    arena->reserves[arena->shared_count++] = base + FRONT;
+    arena->shared[arena->shared_count].behind = base + FRONT;
+    add_front(arena, arena->shared_count++, base, base + FRONT);
     return 0;
 }
 
-static void *allocate_large(llq_arena *arena, size_t size) {
-    size_t needed = sizeof(header) + size;
-    // The blocks that stay for the connection's life are the larger ones; the others come and go with the handshake.
-    if (needed > RESERVE / 2 && needed <= RESERVE) {
-        for (size_t i = 0; i < arena->shared_count; i++) {
-            uint8_t *at = arena->reserves[i];
-            arena->reserves[i] = NULL;
-            if (at) return finish(at, size, 0, false);
+static void *take_piece(llq_arena *arena, free_piece **link, size_t size) {
+    free_piece *piece = *link;
+    *link = piece->next;
+    header *h = header_of(piece);
+    size_t rest = h->size - size;
+    if (rest < sizeof(header) + ALIGN) return finish(h, h->size, IN_FRONT);
+    add_piece(arena, (uint8_t *)piece + size, rest - sizeof(header));
+    return finish(h, size, IN_FRONT);
+}
+
+/// The smallest free piece that is large enough; NULL: none.
+static void *find_piece(llq_arena *arena, size_t size) {
+    for (size_t class = size / ALIGN; class <= LARGEST_CLASS; class++)
+        if (arena->pieces[class]) return take_piece(arena, &arena->pieces[class], size);
+    free_piece **best = NULL;
+    for (free_piece **link = &arena->pieces[0]; *link; link = &(*link)->next) {
+        size_t found = header_of(*link)->size;
+        if (found >= size && (!best || found < header_of(*best)->size)) best = link;
+    }
+    return best ? take_piece(arena, best, size) : NULL;
+}
+
+/// Makes one of free pieces that lie side by side.
+static void join_pieces(llq_arena *arena) {
+    memset(arena->pieces, 0, sizeof arena->pieces);
+    for (size_t i = 0; i < arena->shared_count; i++) {
+        uint8_t *end = arena->shared[i].front_end;
+        for (uint8_t *at = arena->shared[i].front; at < end;) {
+            uint8_t *next = at;
+            do next += sizeof(header) + ((header *)(void *)next)->size;
+            while (((header *)(void *)at)->kind == FREE && next < end && ((header *)(void *)next)->kind == FREE);
+            if (((header *)(void *)at)->kind == FREE) add_piece(arena, at, (size_t)(next - at) - sizeof(header));
+            at = next;
         }
     }
-    size_t count = (needed + PAGE - 1) / PAGE;
-    uint8_t *base = add_run(arena, count);
-    return base ? finish(base, size, count, false) : from_malloc(size);
+    arena->freed = false;
 }
 
 static void *allocate_small(llq_arena *arena, size_t size) {
-    size_t needed = sizeof(header) + size;
-    if ((size_t)(arena->front_end - arena->front) < needed && add_shared_run(arena) != 0) return from_malloc(size);
-    uint8_t *at = arena->front;
-    arena->front += needed;
-    return finish(at, size, 0, false);
+    void *piece = find_piece(arena, size);
+    if (!piece && arena->freed) {
+        join_pieces(arena);
+        piece = find_piece(arena, size);
+    }
+    if (!piece && add_shared_run(arena) == 0) piece = find_piece(arena, size);
+    return piece ? piece : from_malloc(size);
 }
 
-/// Freed memory of this size, or a little larger; NULL: none.
-static void *reuse(llq_arena *arena, size_t size) {
-    free_cell **link = &arena->cells[size / ALIGN <= LARGEST_CLASS ? size / ALIGN : 0];
-    for (; *link; link = &(*link)->next) {
-        size_t found = ((header *)(void *)*link - 1)->size;
-        if (found < size || found > size + size / 4) continue;
-        free_cell *cell = *link;
-        *link = cell->next;
-        return cell;
-    }
-    return NULL;
+// Blocks.
+
+/// The first block is ngtcp2's connection, which is touched from one end to the other: it ends where a page does, and
+/// what is left in front of it is for small pieces.
+static void *allocate_first(llq_arena *arena, size_t needed) {
+    uint8_t *base = (uint8_t *)arena, *used = arena->shared[0].front;
+    size_t pages = pages_of((size_t)(used - base) + needed);
+    arena->shared[0].behind = NULL;
+    if (pages > SHARED_PAGES) return NULL;
+    uint8_t *at = base + pages * PAGE - needed;
+    add_front(arena, 0, used, at);
+    return at;
 }
+
+static void *allocate_block(llq_arena *arena, size_t size) {
+    size_t needed = sizeof(header) + size;
+    for (size_t i = 0; i < arena->shared_count; i++) {
+        uint8_t *at = arena->shared[i].behind;
+        if (!at) continue;
+        if (i == 0)
+            at = allocate_first(arena, needed);
+        else if (needed > SHARED_PAGES * PAGE - FRONT)
+            break;
+        if (!at) continue;
+        arena->shared[i].behind = NULL;
+        void *block = finish(at, size, BEHIND_FRONT);
+        header_of(block)->shared = (uint8_t)i;
+        return block;
+    }
+    void *run = arena->run_count < MAX_RUNS && pages_of(needed) <= MAX_PAGES ? take_run(pages_of(needed)) : NULL;
+    if (!run) return from_malloc(size);
+    arena->runs[arena->run_count++] = run;
+    return finish(run, size, OWN_RUN);
+}
+
+static void free_run_of(llq_arena *arena, header *h) {
+    for (size_t i = 0; i < arena->run_count; i++) {
+        if (arena->runs[i] != h) continue;
+        arena->runs[i] = arena->runs[--arena->run_count];
+        give_run(h, pages_of(sizeof *h + h->size));
+        return;
+    }
+}
+
+// ngtcp2's functions.
 
 static void *arena_malloc(size_t size, void *user_data) {
+    if (size > UINT32_MAX - ALIGN) return NULL;
     size = round_up(size == 0 ? 1 : size);
-    void *freed = reuse(user_data, size);
-    if (freed) return freed;
-    return size <= LARGEST_SMALL ? allocate_small(user_data, size) : allocate_large(user_data, size);
+    if (size >= SMALLEST_PASSING && size <= LARGEST_PASSING) return from_malloc(size);
+    return size <= LARGEST_SMALL ? allocate_small(user_data, size) : allocate_block(user_data, size);
 }
 
 static void arena_free(void *pointer, void *user_data) {
     llq_arena *arena = user_data;
     if (!pointer) return;
-    header *h = (header *)pointer - 1;
-    if (h->is_malloc) {
-        free(h);
-    } else if (h->pages > 0) {
-        for (size_t i = 0; i < arena->run_count; i++) {
-            if (arena->runs[i].base != (uint8_t *)h) continue;
-            give_run(h, h->pages);
-            arena->runs[i] = arena->runs[--arena->run_count];
-            return;
-        }
-    } else {
-        free_cell **list = &arena->cells[h->size / ALIGN <= LARGEST_CLASS ? h->size / ALIGN : 0];
-        free_cell *cell = pointer;
-        cell->next = *list;
-        *list = cell;
+    header *h = header_of(pointer);
+    switch ((enum kind)h->kind) {
+    case IN_FRONT:
+        add_piece(arena, h, h->size);
+        arena->freed = true;
+        break;
+    // The first block keeps its place: ngtcp2 frees it last.
+    case BEHIND_FRONT:
+        if (h->shared > 0) arena->shared[h->shared].behind = (uint8_t *)h;
+        break;
+    case OWN_RUN: free_run_of(arena, h); break;
+    case FROM_MALLOC: free(h); break;
+    case FREE: break;
     }
 }
 
@@ -273,7 +338,7 @@ static void *arena_calloc(size_t count, size_t size, void *user_data) {
 
 static void *arena_realloc(void *pointer, size_t size, void *user_data) {
     if (!pointer) return arena_malloc(size, user_data);
-    size_t present = ((header *)pointer - 1)->size;
+    size_t present = header_of(pointer)->size;
     if (size <= present) return pointer;
     void *larger = arena_malloc(size, user_data);
     if (!larger) return NULL;
@@ -283,31 +348,23 @@ static void *arena_realloc(void *pointer, size_t size, void *user_data) {
 }
 
 llq_arena *llq_arena_new(size_t size, void **object) {
-    uint8_t *base = take_run((FRONT + RESERVE) / PAGE);
+    size_t used = round_up(sizeof(llq_arena)) + round_up(size);
+    uint8_t *base = used <= PAGE ? take_run(SHARED_PAGES) : NULL;
     if (!base) return NULL;
+    memset(base, 0, used);
     llq_arena *arena = (llq_arena *)(void *)base;
-    memset(arena, 0, sizeof *arena);
     arena->mem = (ngtcp2_mem){arena, arena_malloc, arena_free, arena_calloc, arena_realloc};
-    arena->runs[0].base = base;
-    arena->runs[0].pages = (FRONT + RESERVE) / PAGE;
-    arena->run_count = 1;
-    arena->front = base + round_up(sizeof *arena);
-    arena->front_end = base + FRONT;
-    arena->reserves[0] = base + FRONT;
+    arena->shared[0].front = arena->shared[0].front_end = arena->shared[0].behind = base + used;
     arena->shared_count = 1;
-    *object = arena_calloc(1, size, arena);
-    if (*object) return arena;
-    llq_arena_free(arena);
-    return NULL;
+    *object = base + round_up(sizeof(llq_arena));
+    return arena;
 }
 
 void llq_arena_free(llq_arena *arena) {
+    while (arena->run_count > 0) free_run_of(arena, arena->runs[arena->run_count - 1]);
     // The first run holds the arena itself.
-    for (size_t i = arena->run_count; i-- > 0;) {
-        uint8_t *base = arena->runs[i].base;
-        size_t count = arena->runs[i].pages;
-        give_run(base, count);
-    }
+    for (size_t i = arena->shared_count; i-- > 1;) give_run(arena->shared[i].front, SHARED_PAGES);
+    give_run(arena, SHARED_PAGES);
 }
 
 const ngtcp2_mem *llq_arena_mem(const llq_arena *arena) { return &arena->mem; }
