@@ -26,8 +26,8 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
         conn->owner.rewrite(conn->owner.context, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);
     }
     if (llq_mb_owns(aead_ctx->native_handle)) {
-        llq_mb_seal(aead_ctx->native_handle, dest, plaintext, plaintextlen, nonce, aad, aadlen);
-        return 0;
+        int rv = llq_mb_seal(aead_ctx->native_handle, dest, plaintext, plaintextlen, nonce, aad, aadlen);
+        return rv == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
     }
     if (ngtcp2_crypto_encrypt(dest, aead, aead_ctx, plaintext, plaintextlen, nonce, noncelen, aad, aadlen) != 0)
         return NGTCP2_ERR_CALLBACK_FAILURE;

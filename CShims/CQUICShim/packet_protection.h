@@ -15,10 +15,10 @@ void llq_mb_free(void *handle);
 
 static inline bool llq_mb_owns(const void *handle) { return ((uintptr_t)handle & 1) != 0; }
 
-/// `destination` takes 16 bytes more than the plaintext, and may be the plaintext.
-void llq_mb_seal(const void *handle, uint8_t *destination, const uint8_t *plaintext, size_t length,
-                 const uint8_t *nonce, const uint8_t *aad, size_t aad_length);
-/// 0, or -1 when the tag is wrong; then what stands in `destination` is worthless.
+/// `destination` takes 16 bytes more than the plaintext, and may be the plaintext. 0, or -1: no memory.
+int llq_mb_seal(const void *handle, uint8_t *destination, const uint8_t *plaintext, size_t length,
+                const uint8_t *nonce, const uint8_t *aad, size_t aad_length);
+/// 0, or -1 when the tag is wrong or there is no memory; then what stands in `destination` is worthless.
 int llq_mb_open(const void *handle, uint8_t *destination, const uint8_t *ciphertext, size_t length,
                 const uint8_t *nonce, const uint8_t *aad, size_t aad_length);
 void llq_mb_mask(const void *handle, uint8_t *mask, const uint8_t *sample);

@@ -1,10 +1,12 @@
 import CQUICShim
+import Foundation
 import LonglineTestKit
 import QUICEngine
 import Testing
 
 /// One key of one implementation.
-private final class Protector {
+private final class Protector: @unchecked Sendable {
+    // Proof: one task at a time uses it, as one connection is used.
     private let pointer: OpaquePointer
 
     init(_ protection: TransportSettings.PacketProtection, key: [UInt8], maskKey: [UInt8]) throws {
@@ -116,5 +118,38 @@ struct PacketProtectionTests {
             let sample = draw(16)
             #expect(try ipsecMB.mask(sample) == gnuTLS.mask(sample), "seed \(seed), round \(round)")
         }
+    }
+
+    @Test(
+        "Keys work on when more of them are in use than a thread keeps expanded, and on another thread",
+        .enabled(if: available.count > 1, "intel-ipsec-mb can't run here"),
+        arguments: [16, 32])
+    func manyKeys(keyLength: Int) async throws {
+        func key(_ index: Int) -> [UInt8] { (0..<keyLength).map { UInt8(truncatingIfNeeded: index >> (8 * ($0 & 1))) } }
+        let (nonce, header) = ([UInt8](repeating: 3, count: 12), [UInt8](repeating: 0x43, count: 13))
+        let maskKey = [UInt8](repeating: 2, count: keyLength)
+        // Each has two AEAD keys.
+        var protectors = try (0..<700).map { try Protector(.ipsecMB, key: key($0), maskKey: maskKey) }
+        let expected = try (0..<700).map {
+            try Protector(.gnuTLS, key: key($0), maskKey: maskKey).seal([1, 2, 3], nonce: nonce, header: header)
+        }
+        @Sendable func check(_ protectors: [Protector], step: Int) throws {
+            for index in stride(from: 0, to: protectors.count, by: step) {
+                let sealed = try protectors[index].seal([1, 2, 3], nonce: nonce, header: header)
+                #expect(sealed == expected[index], "key \(index)")
+                #expect(protectors[index].open(sealed, nonce: nonce, header: header) == [1, 2, 3], "key \(index)")
+            }
+        }
+        try check(protectors, step: 1)
+        try check(protectors, step: 7)
+        let shared = protectors
+        let done = AsyncStream<Result<Void, any Error>>.makeStream()
+        Thread.detachNewThread {
+            done.continuation.yield(Result { try check(shared, step: 3) })
+            done.continuation.finish()
+        }
+        for await result in done.stream { try result.get() }
+        protectors.removeLast(350)
+        try check(protectors, step: 1)
     }
 }
