@@ -48,7 +48,8 @@ let package = Package(
             "publish",
             [
                 longline("LonglineClient"), longline("LonglineServer"), longline("LonglineStore"),
-                longline("LonglineWire"), nioCore, .product(name: "Logging", package: "swift-log"),
+                longline("LonglineWire"), nioCore, nioPosix, "PeerHarness",
+                .product(name: "Logging", package: "swift-log"),
             ]),
         benchmark("quic-bulk", quic),
         benchmark("quic-handshake", quic),

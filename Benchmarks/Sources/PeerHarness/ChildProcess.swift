@@ -17,11 +17,18 @@ public final class ChildProcess {
     /// Its process ID.
     public var identifier: Int32 { process.processIdentifier }
 
-    /// Starts a program on a core.
-    /// - Parameter readsOutput: whether its standard output is for ``line()``; otherwise it is thrown away.
-    public init(_ program: String, _ arguments: [String], core: Int, readsOutput: Bool = false) throws {
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/taskset")
-        process.arguments = ["-c", "\(core)", program] + arguments
+    /// Starts a program.
+    /// - Parameters:
+    ///   - core: the one it may use; nil: all.
+    ///   - readsOutput: whether its standard output is for ``line()``; otherwise it is thrown away.
+    public init(_ program: String, _ arguments: [String], core: Int?, readsOutput: Bool = false) throws {
+        if let core {
+            process.executableURL = URL(fileURLWithPath: "/usr/bin/taskset")
+            process.arguments = ["-c", "\(core)", program] + arguments
+        } else {
+            process.executableURL = URL(fileURLWithPath: program)
+            process.arguments = arguments
+        }
         process.standardInput = input
         process.standardOutput = readsOutput ? output : FileHandle.nullDevice
         if !readsOutput { process.standardError = FileHandle.nullDevice }
@@ -67,6 +74,9 @@ public final class ChildProcess {
         process.terminate()
         process.waitUntilExit()
     }
+
+    /// Asks it to end, without waiting: for where waiting would hold a task's thread up.
+    public func terminate() { process.terminate() }
 
     /// CPU seconds that all threads which still live have used, to the nanosecond.
     public var cpuTime: Double { Self.cpuTime(of: identifier) }

@@ -7,18 +7,20 @@ import LonglineStore
 import LonglineWire
 import NIOCore
 
-/// A server with its store in a folder of its own, on loopback, and two clients that share a room.
-struct Site {
+/// A server with its store in a folder of its own, on loopback, and two clients.
+struct Site: MessageService {
     let server: LonglineServer
     let sender: LonglineClient
     let tally: Tally
     private let receiver: LonglineClient
     private let reader: Task<Void, Never>
     private let folder: URL
-    private let room: RoomID
+    private let target: Destination
+    /// Where messages go.
+    enum Kind { case room, direct }
 
     /// - Parameter groupCommit: whether publishes share transactions; otherwise each is committed by itself.
-    init(groupCommit: Bool) async throws {
+    init(groupCommit: Bool = true, to kind: Kind = .room) async throws {
         // TMPDIR chooses the disk.
         folder = FileManager.default.temporaryDirectory.appending(path: "longline-benchmark-\(UUID().uuidString)")
         let directory = try ServerDirectory(folder.path)
@@ -53,10 +55,15 @@ struct Site {
             return client
         }
         let (sender, receiver, tally) = (try await client("alice"), try await client("bob"), Tally())
-        let room = try RoomID("benchmark")
-        try await sender.join(room)
-        try await receiver.join(room)
-        (self.sender, self.receiver, self.tally, self.room) = (sender, receiver, tally, room)
+        switch kind {
+        case .direct: target = .user(try UserID("bob"))
+        case .room:
+            let room = try RoomID("benchmark")
+            try await sender.join(room)
+            try await receiver.join(room)
+            target = .room(room)
+        }
+        (self.sender, self.receiver, self.tally) = (sender, receiver, tally)
         reader = Task {
             for await message in receiver.messages where message.kind == .message { tally.delivered(message.payload) }
         }
@@ -64,54 +71,16 @@ struct Site {
 
     /// Publishes one message that is due at `due`, and waits until the server has acknowledged it.
     func publish(due: ContinuousClock.Instant) async throws {
-        _ = try await sender.send(tally.payload(due: due), to: .room(room)).acknowledged()
-    }
-
-    /// Publishes for at least `time` with so many messages in flight.
-    /// - Returns: acknowledged and delivered messages per second, each until the last one was.
-    func round(_ time: Duration, window: Int) async throws -> (acknowledged: Double, delivered: Double) {
-        let clock = ContinuousClock()
-        let (before, start) = (tally.deliveries.count, clock.now)
-        let sent = try await withThrowingTaskGroup(of: Int.self) { group in
-            for _ in 0..<window {
-                group.addTask {
-                    var count = 0
-                    repeat {
-                        try await publish(due: clock.now)
-                        count += 1
-                    } while clock.now - start < time
-                    return count
-                }
+        let payload = tally.payload(due: due)
+        while true {
+            do {
+                _ = try await sender.send(payload, to: target).acknowledged()
+                return
+            } catch let error as ClientError where error.code == .channelFull {
+                // Where the machine doesn't keep up with the rate: the wait is part of the time.
+                try await Task.sleep(for: .milliseconds(1))
             }
-            return try await group.reduce(0, +)
         }
-        let acknowledged = clock.now - start
-        let last = try await tally.waitForDeliveries(before + sent)
-        return (Double(sent) / acknowledged.inSeconds, Double(sent) / (last - start).inSeconds)
-    }
-
-    /// Offers messages at a fixed rate for a while, whatever becomes of them, and notes how long after they were due
-    /// they were acknowledged and delivered.
-    func paced(perSecond rate: Int, for time: Duration) async throws -> (
-        acknowledged: Latencies, delivered: Latencies
-    ) {
-        let clock = ContinuousClock()
-        let before = tally.deliveries.count
-        tally.startTiming()
-        let (start, count) = (clock.now, Int(time.inSeconds * Double(rate)))
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for number in 0..<count {
-                let due = start + .seconds(Double(number) / Double(rate))
-                if due > clock.now { try await Task.sleep(until: due, tolerance: .zero, clock: clock) }
-                group.addTask {
-                    try await publish(due: due)
-                    tally.acknowledged(due: due)
-                }
-            }
-            try await group.waitForAll()
-        }
-        _ = try await tally.waitForDeliveries(before + count)
-        return tally.stopTiming()
     }
 
     /// Ends all, and removes the folder.

@@ -13,7 +13,7 @@ final class Tally: Sendable {
     }
 
     /// A short chat message.
-    static let payloadSize = 200
+    static let payloadSize = 128
     private let origin = ContinuousClock.now
     private let state = Mutex(State())
 

@@ -1,59 +1,84 @@
-// Publish to acknowledged and to delivered: a server with SQLite and two clients over QUIC on loopback, in one process.
+// Publish to acknowledged and to delivered, 1:1, 128 bytes: SQLite and two clients over QUIC on loopback, beside mosquitto.
 
 import BenchmarkHarness
 
-let options = Options()
+let options = Options(extra: ["--rate": 5_000])
 let window = 256
-let pacedRate = 1_000
+let pacedRate = Int(options["--rate"])
 
 /// One kind of server and of load.
 struct Load {
     let name: String
-    let site: Site
+    let service: any MessageService
     let window: Int
     var acknowledged: [Double] = []
     var delivered: [Double] = []
+
+    var rate: Rates { Rates(rounds: acknowledged) }
 }
 
-let grouped = try await Site(groupCommit: true)
+let room = try await Site()
+let direct = try await Site(to: .direct)
 let single = try await Site(groupCommit: false)
+let broker = try await Mosquitto.start()
+if broker == nil { print("mosquitto isn't installed: no comparison") }
 var loads = [
-    Load(name: "\(window) in flight", site: grouped, window: window),
-    Load(name: "\(window) in flight, a commit each", site: single, window: window),
-    Load(name: "1 in flight", site: grouped, window: 1),
+    Load(name: "room, \(window) in flight", service: room, window: window),
+    Load(name: "direct, \(window) in flight", service: direct, window: window),
+    Load(name: "room, \(window) in flight, a commit each", service: single, window: window),
+    Load(name: "room, 1 in flight", service: room, window: 1),
 ]
+if let broker {
+    loads.append(Load(name: "mosquitto, \(window) in flight", service: broker, window: window))
+    loads.append(Load(name: "mosquitto, 1 in flight", service: broker, window: 1))
+}
 // In turns, as measure(_:options:) does; the first turn warms up.
 for turn in 0...options.rounds {
     for index in loads.indices {
-        let rates = try await loads[index].site.round(options.roundTime, window: loads[index].window)
+        let rates = try await loads[index].service.round(options.roundTime, window: loads[index].window)
         guard turn > 0 else { continue }
         loads[index].acknowledged.append(rates.acknowledged)
         loads[index].delivered.append(rates.delivered)
     }
 }
 for load in loads {
-    let (acknowledged, delivered) = (Rates(rounds: load.acknowledged), Rates(rounds: load.delivered))
+    let (acknowledged, delivered) = (load.rate, Rates(rounds: load.delivered))
     print(
         "\(load.name): \(acknowledged.median.readable)/s acknowledged ±\((acknowledged.spread * 50).readable) %,"
             + " \(delivered.median.readable)/s delivered")
 }
 
-_ = try await grouped.paced(perSecond: pacedRate, for: .seconds(1))
-let times = try await grouped.paced(perSecond: pacedRate, for: max(.seconds(3), options.roundTime * 10))
-precondition(times.acknowledged.count == times.delivered.count)
-
-let ours = Rates(rounds: loads[0].acknowledged)
 var report = Report("publish")
-report.add("rate", ours.median)
+report.add("rate", loads[0].rate.median)
 report.add("delivered_rate", Rates(rounds: loads[0].delivered).median)
-report.add("single_commit_rate", Rates(rounds: loads[1].acknowledged).median)
-report.add("one_in_flight_rate", Rates(rounds: loads[2].acknowledged).median)
+report.add("direct_rate", loads[1].rate.median)
+report.add("single_commit_rate", loads[2].rate.median)
+report.add("one_in_flight_rate", loads[3].rate.median)
+report.add("commit_ratio", ratio(loads[0].rate, over: loads[2].rate))
 report.add("paced_rate", pacedRate)
-report.add("p50_ms", times.acknowledged.milliseconds(percentile: 50))
-report.add("p99_ms", times.acknowledged.milliseconds(percentile: 99))
-report.add("delivered_p50_ms", times.delivered.milliseconds(percentile: 50))
-report.add("delivered_p99_ms", times.delivered.milliseconds(percentile: 99))
-report.add("ratio", ratio(ours, over: Rates(rounds: loads[1].acknowledged)))
+
+/// Latencies at a fixed rate: to the acknowledgement and to delivery.
+func pace(_ service: any MessageService, _ name: String) async throws -> [(String, Double)] {
+    _ = try await service.paced(perSecond: pacedRate, for: .seconds(1))
+    let times = try await service.paced(perSecond: pacedRate, for: max(.seconds(4), options.roundTime * 10))
+    precondition(times.acknowledged.count == times.delivered.count)
+    return [("", times.acknowledged), ("delivered_", times.delivered)].flatMap { kind, latencies in
+        [("p50", 50.0), ("p99", 99.0), ("p99_9", 99.9)].map { label, percentile in
+            ("\(name)\(kind)\(label)_ms", latencies.milliseconds(percentile: percentile))
+        }
+    }
+}
+
+var figures = try await pace(room, "")
+figures += try await pace(direct, "direct_")
+if let broker { figures += try await pace(broker, "peer_") }
+for (key, value) in figures { report.add(key, value) }
+if broker != nil {
+    report.add("peer_rate", loads[4].rate.median)
+    report.add("peer_one_in_flight_rate", loads[5].rate.median)
+    report.add("ratio", ratio(loads[0].rate, over: loads[4].rate))
+    report.add("direct_ratio", ratio(loads[1].rate, over: loads[4].rate))
+}
 report.finish()
-await grouped.end()
-await single.end()
+for service in [room, direct, single] { await service.end() }
+await broker?.end()
