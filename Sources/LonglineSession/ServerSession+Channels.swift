@@ -14,7 +14,7 @@ extension ServerSession {
 
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``.
     public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {
-        guard case .up = phase, let state = channels[channel], state.sender?.isReading == true else { return }
+        guard case .up = phase, channels[channel]?.sender?.isReading == true else { return }
         readsUnderWay -= 1
         let window = window
         switch modify(channel, { $0.sender?.take(page, window: window) }) ?? nil {
@@ -116,15 +116,15 @@ extension ServerSession {
 
     /// Sends on the channel's lane, opened when there is none or when it names another epoch.
     mutating func send(_ frame: Frame, channel: ChannelID, now: NIODeadline) {
-        guard let state = channels[channel] else { return }
-        let epoch = state.epoch
-        if let lane = state.lane, lane.epoch == epoch {
+        // Not a copy of the channel: all that waits in it would be retained for each frame.
+        guard let (epoch, open) = modify(channel, { ($0.epoch, $0.lane) }) else { return }
+        if let lane = open, lane.epoch == epoch {
             modify(channel) { $0.lane?.lastUse = now }
             actions.append(.send(frame, lane: lane.id))
             return
         }
         // What the old lane carried belongs to a log that is no more, or to no log at all.
-        if let lane = state.lane { finish(lane, of: channel) }
+        if let lane = open { finish(lane, of: channel) }
         let lane = OutboundLane(id: LaneID(rawValue: nextLane), epoch: epoch, lastUse: now)
         nextLane += 1
         outbound[lane.id] = channel

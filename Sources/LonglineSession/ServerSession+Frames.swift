@@ -116,12 +116,16 @@ extension ServerSession {
     // MARK: Publishing
 
     private mutating func processPublish(_ publish: Publish, channel: ChannelID, now: NIODeadline) {
-        guard let state = channels[channel], let producer else { return }
+        guard let producer else { return }
         let cost = FrameCost.of(publish.payload)
         let limit = max(Int(clamping: configuration.limits.maximumUnacknowledged), EarlyAllowance.publishes)
-        guard state.gate.count < limit,
-            state.gate.isEmpty || state.gate.bytes + cost <= max(window, EarlyAllowance.bytes)
-        else { return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now) }
+        let bytes = max(window, EarlyAllowance.bytes)
+        // In place: a copy of the channel that is still held would make the next change copy all that waits in its gate.
+        let hasRoom = modify(channel) {
+            $0.gate.count < limit && ($0.gate.isEmpty || $0.gate.bytes + cost <= bytes)
+        }
+        guard let hasRoom else { return }
+        guard hasRoom else { return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now) }
         if let code = refusal(of: publish, channel: channel) {
             modify(channel) { $0.gate.admit(publish, answer: .refused(Refused(id: publish.id, code: code))) }
             sendAnswers(channel, now: now)
@@ -148,12 +152,12 @@ extension ServerSession {
     /// of the publishes.
     public mutating func appended(channel: ChannelID, id: PublishID, outcome: PublishOutcome, now: NIODeadline) {
         guard case .up = phase else { return }
-        let frame: Frame =
+        let answer: PublishGate.Answer =
             switch outcome {
             case .published(let published): .published(published)
             case .refused(let refused): .refused(refused)
             }
-        guard modify(channel, { $0.gate.answer(id, frame) }) == true else { return }
+        guard modify(channel, { $0.gate.answer(id, answer) }) == true else { return }
         sendAnswers(channel, now: now)
     }
 

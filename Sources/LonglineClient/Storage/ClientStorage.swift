@@ -147,11 +147,31 @@ public actor InMemoryClientStorage: ClientStorage {
     public func load() -> StoredClientState { state }
 
     public func apply(_ changes: [StorageChange]) {
-        for change in changes { state.apply(change) }
+        state.apply(changes)
     }
 }
 
 extension StoredClientState {
+    /// Applies changes in their order. Rows that leave one after the other leave in one pass over the outbox.
+    public mutating func apply(_ changes: [StorageChange]) {
+        var removed: Set<PublishID> = []
+        for change in changes {
+            if case .remove(let id) = change {
+                removed.insert(id)
+                continue
+            }
+            remove(&removed)
+            apply(change)
+        }
+        remove(&removed)
+    }
+
+    private mutating func remove(_ ids: inout Set<PublishID>) {
+        guard !ids.isEmpty else { return }
+        outbox.removeAll { ids.contains($0.id) }
+        ids.removeAll()
+    }
+
     /// Applies one change: the meaning that every storage has to follow.
     public mutating func apply(_ change: StorageChange) {
         switch change {

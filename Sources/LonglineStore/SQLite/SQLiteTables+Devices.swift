@@ -65,10 +65,14 @@ extension SQLiteTables {
     }
 
     func stint(of user: UserID, in room: ChannelRecord) throws -> Stint? {
-        try row(
+        let key = StintKey(room: room.id, user: user)
+        if let known = stints[key] { return known }
+        let found = try row(
             "SELECT after, joined, \"left\" FROM stints WHERE tenant = ? AND user = ? AND room = ?",
             [room.key.tenant.description, user.description, room.id]
         ).map { Self.stint($0, from: 0) }
+        stints[key] = .some(found)
+        return found
     }
 
     func stints(of user: UserID, in tenant: TenantID) throws -> [(room: ChannelRecord, stint: Stint)] {
@@ -91,12 +95,14 @@ extension SQLiteTables {
                 room.key.tenant.description, user.description, room.id, Int64(stint.after), Int64(stint.joined),
                 stint.left.map { Int64($0).databaseValue } ?? .null,
             ])
+        stints[StintKey(room: room.id, user: user)] = .some(stint)
     }
 
     func removeStint(of user: UserID, in room: ChannelRecord) throws {
         try run(
             "DELETE FROM stints WHERE tenant = ? AND user = ? AND room = ?",
             [room.key.tenant.description, user.description, room.id])
+        stints[StintKey(room: room.id, user: user)] = .some(nil)
     }
 
     func members(of room: ChannelRecord) throws -> [UserID] {

@@ -1,4 +1,3 @@
-import Foundation
 import GRDB
 import LonglineWire
 import NIOCore
@@ -17,6 +16,10 @@ final class SQLiteTables {
         let producer: Int64
         let channel: Int64
     }
+    struct StintKey: Hashable {
+        let room: Int64
+        let user: UserID
+    }
 
     /// Rows remembered of each kind; at the limit all are forgotten.
     private static let rememberedRows = 50_000
@@ -30,6 +33,13 @@ final class SQLiteTables {
     var producers: [ProducerKey: ProducerRecord] = [:]
     private var ledgers: [LedgerKey: LedgerHead] = [:]
     private var dirtyLedgers: Set<LedgerKey> = []
+    /// Last stays, and that a user had none.
+    var stints: [StintKey: Stint?] = [:]
+    /// The lowest acknowledgements of a ledger that are to be forgotten: in one statement for all publishes of a transaction.
+    private var staleAnswers: [LedgerKey: Int] = [:]
+    /// The statements of the publish path, for as long as the transaction lasts.
+    private var insertEntry: BoundStatement?
+    private var insertAnswer: BoundStatement?
 
     /// What this transaction added and changed, for the tail cache.
     private(set) var addedEntries: [(channel: ChannelKey, entry: Entry)] = []
@@ -41,12 +51,15 @@ final class SQLiteTables {
 
     func begin() {
         assert(dirtyChannels.isEmpty && dirtyLedgers.isEmpty, "a transaction ends with flush or forget")
+        insertEntry = nil
+        insertAnswer = nil
         addedEntries.removeAll(keepingCapacity: true)
         changedChannels.removeAll(keepingCapacity: true)
         if channels.count > Self.rememberedRows { channels.removeAll() }
         if devices.count > Self.rememberedRows { devices.removeAll() }
         if producers.count > Self.rememberedRows { producers.removeAll() }
         if ledgers.count > Self.rememberedRows { ledgers.removeAll() }
+        if stints.count > Self.rememberedRows { stints.removeAll() }
     }
 
     func forget() {
@@ -58,6 +71,10 @@ final class SQLiteTables {
         producers.removeAll()
         ledgers.removeAll()
         dirtyLedgers.removeAll()
+        stints.removeAll()
+        staleAnswers.removeAll()
+        insertEntry = nil
+        insertAnswer = nil
         addedEntries.removeAll()
         changedChannels.removeAll()
     }
@@ -80,10 +97,14 @@ final class SQLiteTables {
                 [key.producer, key.channel, Int64(head.lastID), head.remembered])
         }
         dirtyLedgers.removeAll(keepingCapacity: true)
+        try forgetStaleAnswers()
         if sequenceIsDirty, let sequence {
             try run("UPDATE store SET sequence = ?", [Int64(sequence)])
             sequenceIsDirty = false
         }
+        // A database can't be closed while somebody holds its statements.
+        insertEntry = nil
+        insertAnswer = nil
     }
 
     // MARK: Statements
@@ -148,22 +169,38 @@ extension SQLiteTables: StoreTables {
     }
 
     func add(_ entry: Entry, to channel: ChannelRecord) throws {
-        let origin = entry.origin
-        try run(
-            """
-            INSERT INTO entries (offset, channel, previous, kind, sender, device, producer_high, producer_low, publish_id,
-                recipient, origin_epoch, origin_offset, time, expiry, payload)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-            """,
-            [
-                Int64(entry.offset), channel.id, Int64(entry.previous), Int64(entry.kind.rawValue),
-                entry.sender.description, entry.device.description, Int64(bitPattern: entry.producer.high),
-                Int64(bitPattern: entry.producer.low), Int64(entry.publishID),
-                entry.recipient?.description.databaseValue ?? .null,
-                origin.map { Int64(bitPattern: $0.epoch).databaseValue } ?? .null,
-                origin.map { Int64($0.offset).databaseValue } ?? .null, Int64(entry.time), Int64(entry.expiry),
-                Data(entry.payload.readableBytesView),
-            ])
+        let statement =
+            try insertEntry
+            ?? BoundStatement(
+                db,
+                """
+                INSERT INTO entries (offset, channel, previous, kind, sender, device, producer_high, producer_low, publish_id,
+                    recipient, origin_epoch, origin_offset, time, expiry, payload)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                """)
+        insertEntry = statement
+        try statement.run { values in
+            values.add(entry.offset)
+            values.add(channel.id)
+            values.add(entry.previous)
+            values.add(Int64(entry.kind.rawValue))
+            values.add(entry.sender.description)
+            values.add(entry.device.description)
+            values.add(entry.producer.high)
+            values.add(entry.producer.low)
+            values.add(entry.publishID)
+            if let recipient = entry.recipient { values.add(recipient.description) } else { values.addNull() }
+            if let origin = entry.origin {
+                values.add(origin.epoch)
+                values.add(origin.offset)
+            } else {
+                values.addNull()
+                values.addNull()
+            }
+            values.add(entry.time)
+            values.add(entry.expiry)
+            values.add(entry.payload)
+        }
         addedEntries.append((channel.key, entry))
     }
 
@@ -191,7 +228,8 @@ extension SQLiteTables: StoreTables {
     }
 
     func answer(_ id: PublishID, of producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerAnswer? {
-        try row(
+        try forgetStaleAnswers()
+        return try row(
             "SELECT tag, epoch, offset, time FROM answers WHERE producer = ? AND channel = ? AND publish_id = ?",
             [producer.id, channel.id, Int64(id)]
         ).map { row in
@@ -206,22 +244,40 @@ extension SQLiteTables: StoreTables {
     {
         let key = LedgerKey(producer: producer.id, channel: channel.id)
         let published = answer.published
-        try run(
-            "INSERT INTO answers (producer, channel, publish_id, tag, epoch, offset, time) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                producer.id, channel.id, Int64(published.id), Int64(bitPattern: answer.tag),
-                Int64(bitPattern: published.position.epoch), Int64(published.position.offset), Int64(published.time),
-            ])
+        let statement =
+            try insertAnswer
+            ?? BoundStatement(
+                db,
+                "INSERT INTO answers (producer, channel, publish_id, tag, epoch, offset, time) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            )
+        insertAnswer = statement
+        try statement.run { values in
+            values.add(producer.id)
+            values.add(channel.id)
+            values.add(published.id)
+            values.add(answer.tag)
+            values.add(published.position.epoch)
+            values.add(published.position.offset)
+            values.add(published.time)
+        }
         ledgers[key] = head
         dirtyLedgers.insert(key)
     }
 
     func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws {
-        try run(
-            """
-            DELETE FROM answers WHERE producer = ?1 AND channel = ?2 AND publish_id =
-                (SELECT min(publish_id) FROM answers WHERE producer = ?1 AND channel = ?2)
-            """, [producer.id, channel.id])
+        staleAnswers[LedgerKey(producer: producer.id, channel: channel.id), default: 0] += 1
+    }
+
+    private func forgetStaleAnswers() throws {
+        guard !staleAnswers.isEmpty else { return }
+        for (key, count) in staleAnswers {
+            try run(
+                """
+                DELETE FROM answers WHERE producer = ?1 AND channel = ?2 AND publish_id IN
+                    (SELECT publish_id FROM answers WHERE producer = ?1 AND channel = ?2 ORDER BY publish_id LIMIT ?3)
+                """, [key.producer, key.channel, count])
+        }
+        staleAnswers.removeAll(keepingCapacity: true)
     }
 
     // MARK: Sweep
