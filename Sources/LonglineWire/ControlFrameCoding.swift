@@ -138,9 +138,14 @@ extension Close {
 }
 
 extension Ping {
-    func write(to sink: inout some FrameSink) { sink.fixed(nonce) }
+    func write(to sink: inout some FrameSink) throws(FrameError) {
+        sink.fixed(nonce)
+        try sink.varint(answerAfter, "answer after")
+    }
 
-    init(from reader: inout FrameReader) throws(FrameError) { self.init(nonce: try reader.fixed("nonce")) }
+    init(from reader: inout FrameReader) throws(FrameError) {
+        self.init(nonce: try reader.fixed("nonce"), answerAfter: try reader.varint("answer after"))
+    }
 }
 
 extension Pong {
@@ -217,4 +222,10 @@ extension RoomAnswer {
             request: request, refusal: refusal == 0 ? nil : RefusalCode(rawValue: refusal),
             position: try reader.position("position"))
     }
+}
+
+extension SessionMode {
+    func write(to sink: inout some FrameSink) { sink.byte(rawValue) }
+
+    init(from reader: inout FrameReader) throws(FrameError) { self = try reader.choice("mode") }
 }

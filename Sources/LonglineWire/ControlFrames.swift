@@ -171,9 +171,15 @@ public struct Close: Hashable, Sendable {
 public struct Ping: Hashable, Sendable {
     /// Returned in the ``Pong``.
     public var nonce: UInt64
+    /// How long the server waits with its answer, in milliseconds; 0 for at once. The answer to a later one shows that
+    /// the path still carries what the server sends after so long a silence.
+    public var answerAfter: UInt64
 
     /// A ping frame.
-    public init(nonce: UInt64) { self.nonce = nonce }
+    public init(nonce: UInt64, answerAfter: UInt64 = 0) {
+        self.nonce = nonce
+        self.answerAfter = answerAfter
+    }
 }
 
 /// The answer to a ``Ping``.
@@ -188,6 +194,16 @@ public struct Pong: Hashable, Sendable {
         self.nonce = nonce
         self.observedAddress = observedAddress
     }
+}
+
+/// What an app is to its user at present. It says how often the client beats, and what the server holds back.
+public enum SessionMode: UInt8, Hashable, Sendable, CaseIterable {
+    /// The user looks at it: everything is delivered at once. Every link begins so.
+    case foreground = 0
+    /// The user looks at something else: what is not urgent is delivered in batches.
+    case background = 1
+    /// The device saves power: everything but the inbox is delivered in batches, as rarely as it may be.
+    case lowPower = 2
 }
 
 /// A resume ticket: worth no more than the token it came from.

@@ -26,6 +26,8 @@ public enum Frame: Hashable, Sendable {
     case leave(RoomRequest)
     /// Server: the answer to a join or leave.
     case roomAnswer(RoomAnswer)
+    /// Client: what the app is to its user now.
+    case mode(SessionMode)
 
     // Every other lane.
     /// Either side: the first frame of a lane, which names the channel that the lane carries.

@@ -19,6 +19,7 @@ enum FrameType: UInt64, CaseIterable {
     case join = 0x21
     case leave = 0x23
     case roomAnswer = 0x25
+    case mode = 0x27
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -42,6 +43,7 @@ enum FrameType: UInt64, CaseIterable {
         case .join: "JOIN"
         case .leave: "LEAVE"
         case .roomAnswer: "ROOM_ANSWER"
+        case .mode: "MODE"
         }
     }
 
@@ -63,6 +65,7 @@ extension Frame {
         case .join: .join
         case .leave: .leave
         case .roomAnswer: .roomAnswer
+        case .mode: .mode
         case .lane: .lane
         case .publish: .publish
         case .published: .published

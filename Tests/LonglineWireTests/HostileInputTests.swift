@@ -107,7 +107,7 @@ struct HostileInputTests {
     @Test("An error is final")
     func poisoned() throws {
         var decoder = FrameDecoder()
-        decoder.append(ByteBuffer(bytes: [0x27, 0]))
+        decoder.append(ByteBuffer(bytes: [0x3f, 0]))
         let first = #expect(throws: FrameError.self) { try decoder.next() }
         var valid = ByteBuffer()
         try FrameEncoder.encode(.ping(Ping(nonce: 1)), into: &valid)

@@ -14,7 +14,7 @@ enum RandomFrames {
                     code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number(&random))),
                     reason: text(&random, FrameLimits.maximumReason), retryAfter: number(&random),
                     accessPoint: text(&random, FrameLimits.maximumAccessPoint))),
-            .ping(Ping(nonce: random.next())),
+            .ping(Ping(nonce: random.next(), answerAfter: number(&random))),
             .pong(Pong(nonce: random.next(), observedAddress: text(&random, FrameLimits.maximumAddress))),
             .ticket(Ticket(ticket: bytes(&random, FrameLimits.maximumTicket), expiry: number(&random))),
             .refresh(Refresh(token: text(&random, FrameLimits.maximumToken))),
@@ -25,6 +25,7 @@ enum RandomFrames {
                 RoomAnswer(
                     request: random.next(), refusal: Bool.random(using: &random) ? refusal(&random) : nil,
                     position: position(&random))),
+            .mode(SessionMode.allCases.randomElement(using: &random) ?? .foreground),
             .lane(LaneHeader(channel: channel(&random), epoch: random.next())),
             .publish(
                 Publish(

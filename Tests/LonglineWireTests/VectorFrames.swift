@@ -12,7 +12,8 @@ extension Frame {
                 Close(
                     code: CloseCode(rawValue: try fields.small("code")), reason: try fields.string("reason"),
                     retryAfter: try fields.number("retryAfter"), accessPoint: try fields.string("accessPoint")))
-        case "PING": self = .ping(Ping(nonce: try fields.opaque("nonce")))
+        case "PING":
+            self = .ping(Ping(nonce: try fields.opaque("nonce"), answerAfter: try fields.number("answerAfter")))
         case "PONG":
             self = .pong(
                 Pong(nonce: try fields.opaque("nonce"), observedAddress: try fields.string("observedAddress")))
@@ -27,6 +28,11 @@ extension Frame {
                 RoomAnswer(
                     request: try fields.opaque("request"),
                     refusal: refusal == 0 ? nil : RefusalCode(rawValue: refusal), position: try fields.position()))
+        case "MODE":
+            let modes: [String: SessionMode] = [
+                "foreground": .foreground, "background": .background, "lowPower": .lowPower,
+            ]
+            self = .mode(try fields.choice("mode", modes))
         default: self = try Frame(onChannelLane: name, fields)
         }
     }

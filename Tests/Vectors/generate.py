@@ -43,6 +43,7 @@ def listed(items, item):
 
 KINDS = {"message": 0, "joined": 1, "left": 2}
 RECOVERIES = {"recovered": 0, "gap": 1, "fresh": 2}
+MODES = {"foreground": 0, "background": 1, "lowPower": 2}
 SKIPS = {"expired": 0, "retracted": 1, "trimmed": 2, "notEntitled": 3}
 
 
@@ -88,7 +89,7 @@ FRAMES = {
     "CONNECTED": (0x03, connected),
     "CLOSE": (0x05, lambda f: varint(f["code"]) + string(f["reason"]) + varint(f["retryAfter"])
               + string(f["accessPoint"])),
-    "PING": (0x07, lambda f: opaque(f["nonce"])),
+    "PING": (0x07, lambda f: opaque(f["nonce"]) + varint(f["answerAfter"])),
     "PONG": (0x09, lambda f: opaque(f["nonce"]) + string(f["observedAddress"])),
     "TICKET": (0x0B, lambda f: counted(bytes.fromhex(f["ticket"])) + varint(f["expiry"])),
     "REFRESH": (0x0D, lambda f: string(f["token"])),
@@ -104,6 +105,7 @@ FRAMES = {
     "JOIN": (0x21, lambda f: opaque(f["request"]) + string(f["room"])),
     "LEAVE": (0x23, lambda f: opaque(f["request"]) + string(f["room"])),
     "ROOM_ANSWER": (0x25, lambda f: opaque(f["request"]) + varint(f["refusal"]) + position(f)),
+    "MODE": (0x27, lambda f: bytes([MODES[f["mode"]]])),
 }
 
 
@@ -157,7 +159,8 @@ VALID = [
         "code": 2000, "reason": "drained", "retryAfter": "2500", "accessPoint": "node2.example.com:4433"}),
     ("close, a code of a later version", "CLOSE", {
         "code": 4294967295, "reason": "später", "retryAfter": LARGEST, "accessPoint": ""}),
-    ("ping", "PING", {"nonce": "0123456789abcdef"}),
+    ("ping", "PING", {"nonce": "0123456789abcdef", "answerAfter": "0"}),
+    ("ping, to be answered later", "PING", {"nonce": "0123456789abcdef", "answerAfter": "270000"}),
     ("pong", "PONG", {"nonce": "0123456789abcdef", "observedAddress": "192.0.2.7:49152"}),
     ("ticket", "TICKET", {"ticket": "a0" * 70, "expiry": "1767830400000"}),
     ("refresh", "REFRESH", {"token": "eyJhbGciOiJFUzI1NiJ9.e30.c2ln"}),
@@ -207,9 +210,12 @@ VALID = [
         "request": "0000000000000001", "refusal": 0, "epoch": EPOCH, "offset": "5"}),
     ("room answer, refused", "ROOM_ANSWER", {
         "request": "0000000000000002", "refusal": 4, "epoch": "0" * 16, "offset": "0"}),
+    ("mode, foreground", "MODE", {"mode": "foreground"}),
+    ("mode, background", "MODE", {"mode": "background"}),
+    ("mode, low power", "MODE", {"mode": "lowPower"}),
 ]
 
-PING = frame("PING", {"nonce": "0123456789abcdef"})
+PING = frame("PING", {"nonce": "0123456789abcdef", "answerAfter": "0"})
 ACK = frame("ACK", {"offset": "7"})
 LANE = frame("LANE", {"channel": "user/alice", "epoch": EPOCH})
 NONCE = bytes.fromhex("0123456789abcdef")
@@ -222,7 +228,7 @@ STREAMS = [
      ["PING", "ACK"]),
     ("an unknown even type with the largest body", raw(0x02, b"\0" * 16384) + ACK, ["ACK"]),
     ("numbers in longer forms than needed",
-     varint(0x07, 2) + varint(8, 8) + NONCE + varint(0x1F, 4) + varint(4, 2) + varint(7, 4), ["PING", "ACK"]),
+     varint(0x07, 2) + varint(10, 8) + NONCE + varint(0, 2) + varint(0x1F, 4) + varint(4, 2) + varint(7, 4), ["PING", "ACK"]),
 ]
 
 
@@ -250,17 +256,17 @@ DELIVER_REST = b"\2\1" + string("a") + string("d") + bytes(16) + b"\1" + b"\0\0\
 
 # (name, bytes, error)
 INVALID = [
-    ("unknown odd type", raw(0x27, b""), "unknownType"),
+    ("unknown odd type", raw(0x3F, b""), "unknownType"),
     ("unknown odd type in two bytes", raw(0x4001, b"abc"), "unknownType"),
-    ("unknown odd type before its length is known", varint(0x29), "unknownType"),
-    ("unknown odd type with a length over the limit", varint(0x2B) + varint(16385), "unknownType"),
+    ("unknown odd type before its length is known", varint(0x3D), "unknownType"),
+    ("unknown odd type with a length over the limit", varint(0x3B) + varint(16385), "unknownType"),
     ("length over the limit", varint(0x07) + varint(16385), "tooLarge"),
     ("length over the limit of an unknown even type", varint(0x2A) + varint(MOST), "tooLarge"),
     ("empty body", raw(0x07, b""), "malformed"),
     ("body ends inside a fixed field", raw(0x07, NONCE[:7]), "malformed"),
     ("body ends inside a number", raw(0x1F, b"\xc0\0\0"), "malformed"),
     ("body ends inside a string", raw(0x09, NONCE + b"\5abcd"), "malformed"),
-    ("bytes after the last field", raw(0x07, NONCE + b"\0"), "malformed"),
+    ("bytes after the last field", raw(0x07, NONCE + b"\0\0"), "malformed"),
     ("the stream ends inside a header", b"\x07", "incomplete"),
     ("the stream ends inside a body", PING[:-1], "incomplete"),
     ("the stream ends inside a skipped frame", raw(0x2A, b"abc", 4), "incomplete"),
@@ -301,12 +307,14 @@ INVALID = [
     ("DELIVER: unknown kind", raw(0x19, b"\0\3" + DELIVER_REST), "malformed"),
     ("SKIP: unknown reason", raw(0x1B, b"\1\2\4"), "malformed"),
     ("JOIN: a room with its prefix", raw(0x21, bytes(8) + string("room/a")), "malformed"),
+    ("MODE: unknown mode", raw(0x27, b"\3"), "malformed"),
+    ("MODE: empty", raw(0x27, b""), "malformed"),
     ("ROOM_ANSWER: refusal over 2^32 - 1", raw(0x25, bytes(8) + varint(1 << 32) + bytes(8) + b"\0"), "malformed"),
 ]
 
 INVALID_TAGGED = [
     ("lane 0 is finished", b"\1", "malformed"),
-    ("unknown odd type on a lane", tag(1) + raw(0x27, b""), "unknownType"),
+    ("unknown odd type on a lane", tag(1) + raw(0x3F, b""), "unknownType"),
     ("length over the limit on a lane", tag(1) + varint(0x13) + varint(16385), "tooLarge"),
     ("the stream ends behind a tag", tag(1), "incomplete"),
 ]
