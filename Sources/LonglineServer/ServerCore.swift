@@ -44,6 +44,8 @@ final class ServerCore: Sendable {
         var configuration = ServerSessionConfiguration()
         configuration.limits = limits.session
         configuration.connectTimeout = limits.connectTimeout
+        configuration.backgroundHold = limits.backgroundHold
+        configuration.lowPowerHold = limits.lowPowerHold
         sessionConfiguration = configuration
     }
 

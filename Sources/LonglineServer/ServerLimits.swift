@@ -30,6 +30,10 @@ public struct ServerLimits: Sendable {
     public var idleTimeout: TimeAmount = .minutes(10)
     /// The shortest heartbeat interval a client may use.
     public var minimumHeartbeat: TimeAmount = .seconds(5)
+    /// How long messages of rooms wait for a client in the background, unless something else wakes its radio before.
+    public var backgroundHold: TimeAmount = .seconds(30)
+    /// The same for a client in low power.
+    public var lowPowerHold: TimeAmount = .minutes(5)
 
     /// The largest payload of a publish, in bytes; at most ``/LonglineWire/FrameLimits/maximumPayload``.
     public var maximumPayload = FrameLimits.maximumPayload

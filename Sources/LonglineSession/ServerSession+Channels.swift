@@ -9,7 +9,7 @@ extension ServerSession {
     public mutating func logAdvanced(_ channel: ChannelID, head: Position, now: NIODeadline) {
         guard case .up = phase else { return }
         modify(channel) { $0.sender?.advanced(to: head) }
-        advance(channel, now: now)
+        wake(channel, now: now)
     }
 
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``.

@@ -30,8 +30,9 @@ extension ServerSession {
         case .close:
             end(Close(code: .normal), tellPeer: false)
         case .ping(let ping):
-            actions.append(
-                .send(.pong(Pong(nonce: ping.nonce, observedAddress: observedAddress)), lane: .control))
+            processPing(ping, now: now)
+        case .mode(let mode):
+            processMode(mode, now: now)
         case .refresh, .join, .leave:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {

@@ -60,6 +60,10 @@ public struct ServerSession: Sendable {
     /// Channels whose read failed are asked for again then.
     var retryReadsAt: NIODeadline?
     var failedReads: [ChannelID] = []
+    /// The answer that a client waits for in silence.
+    var pendingPong: PendingPong?
+    /// News that wait, as the client's mode allows.
+    var hold = DeliveryHold()
 
     /// A session for a link that has just come up.
     /// - Parameters:
@@ -99,7 +103,9 @@ public struct ServerSession: Sendable {
     public var nextDeadline: NIODeadline? {
         if isClosed { return nil }
         let idle = lastPacket + .milliseconds(Int64(clamping: min(configuration.limits.idleTimeout, 1 << 40)))
-        return [connectBy, expiresAt, sweepAt, retryReadsAt].reduce(idle) { min($0, $1 ?? $0) }
+        return [connectBy, expiresAt, sweepAt, retryReadsAt, pendingPong?.at, hold.releaseAt].reduce(idle) {
+            min($0, $1 ?? $0)
+        }
     }
 
     // MARK: The link
@@ -184,6 +190,8 @@ public struct ServerSession: Sendable {
         }
         if now >= lastPacket + idle { return end(Close(code: .idle), tellPeer: true) }
         if let expiresAt, now >= expiresAt { return end(Close(code: .credentialExpired), tellPeer: true) }
+        answerPending(now: now)
+        if let releaseAt = hold.releaseAt, now >= releaseAt { releaseHeld(now: now) }
         if let sweepAt, now >= sweepAt { sweepLanes(now: now) }
         if let retryReadsAt, now >= retryReadsAt {
             self.retryReadsAt = nil
@@ -214,6 +222,8 @@ public struct ServerSession: Sendable {
         readQueue.removeAll()
         roomRequests.removeAll()
         failedReads.removeAll()
+        pendingPong = nil
+        hold = DeliveryHold()
     }
 
     /// Whether lanes wait for the handshake although CONNECT is accepted: the ledger has nothing yet by which it could know

@@ -26,6 +26,12 @@ public struct ServerSessionConfiguration: Sendable {
     public var readBytes = 64 * 1024
     /// A lane with nothing unacknowledged is finished after this long without a frame.
     public var laneIdleTime: TimeAmount = .seconds(120)
+    /// How long news that are not urgent wait for a client in the background, when nothing else is sent to it before.
+    public var backgroundHold: TimeAmount = .seconds(30)
+    /// How long everything but the inbox waits for a client in low power, when nothing else is sent to it before.
+    public var lowPowerHold: TimeAmount = .minutes(5)
+    /// What waits goes out when logs have grown so many times.
+    public var maximumHeldWakes = 64
 
     /// The defaults above.
     public init() {}

@@ -242,6 +242,23 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    @Test func anAnswerAfterASilenceComesByItself() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann")
+            try await phone.send([
+                (.mode(.background), .control), (.ping(Ping(nonce: 1, answerAfter: 20)), .control),
+                (.ping(Ping(nonce: 2)), .control),
+            ])
+            var answers: [UInt64] = []
+            while answers.count < 2 {
+                answers.append(try await phone.next { if case .pong(let pong) = $0 { pong.nonce } else { nil } })
+            }
+            #expect(answers == [2, 1])
+            try await phone.send([(.ping(Ping(nonce: 3, answerAfter: 100_000_000)), .control)])
+            #expect(try await phone.closed() == .limitExceeded)
+        }
+    }
+
     // MARK: The store
 
     @Test func aFullStoreRefusesPublishesAndServesWhatItHas() async throws {
