@@ -119,7 +119,7 @@ let package = Package(
             dependencies: [
                 "LonglineClient", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
                 "LonglineTestKit", logging,
-                nioCore, nioPosix,
+                nioCore, nioPosix, .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
         .testTarget(
@@ -132,7 +132,8 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "LonglineSessionTests",
-            dependencies: ["LonglineSession", "LonglineWire", "LonglineTestKit", nioCore], swiftSettings: settings),
+            dependencies: ["LonglineSession", "LonglineWire", "LonglineTestKit", "QUICEngine", nioCore],
+            swiftSettings: settings),
         .testTarget(
             name: "LonglineWireTests", dependencies: ["LonglineWire", "LonglineTestKit", nioCore],
             swiftSettings: settings),

@@ -63,6 +63,8 @@ public enum ClientAction: Sendable {
     case refreshed(UInt64)
     /// The address the server sees changed: the NAT bound this client anew.
     case observedAddress(String)
+    /// What is known of the present network, for ``ClientSession/networkChanged(_:now:)`` when it is met again.
+    case heartbeatLearned(HeartbeatKnowledge)
     /// No answer on this path: on QUIC, try another local port or address; elsewhere, reconnect.
     case probePath
     /// Close the link; the session can be opened again on another.

@@ -28,6 +28,7 @@ extension ClientSession {
         limits = connected.limits
         observedAddress = connected.observedAddress
         takeCursorVersion(connected)
+        learner?.bound(minimum: connected.limits.minimumHeartbeat, idleTimeout: connected.limits.idleTimeout)
         let policy = configuration.heartbeat
         heartbeat = Heartbeat(
             policy: policy,
@@ -102,6 +103,7 @@ extension ClientSession {
                 observedAddress = pong.observedAddress
                 actions.append(.observedAddress(pong.observedAddress))
             }
+            answered(pong, now: now)
         case .ticket(let ticket):
             actions.append(.storeTicket(ticket))
         case .refreshed(let refreshed):

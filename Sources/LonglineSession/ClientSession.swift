@@ -43,6 +43,12 @@ public struct ClientSession: Sendable {
     /// Bytes that may still leave before CONNECTED; 0 when none may.
     var earlyBytes = 0
     var heartbeat: Heartbeat?
+    /// Outlives links: what is learned belongs to the network.
+    var learner: HeartbeatLearner?
+    /// From 0 to 1: how much shorter than the learned interval this link's beats are.
+    var heartbeatDraw = 0.0
+    /// What the app is to its user.
+    public internal(set) var mode = SessionMode.foreground
     var supportsPathChange = false
     var connectBy: NIODeadline?
     var observedAddress = ""
@@ -74,6 +80,7 @@ public struct ClientSession: Sendable {
         movedCursors = Set(cursors.keys)
         inbound = InboundLanes(limit: configuration.maximumLanes)
         held = HeldFrames(limit: configuration.maximumHeldBytes)
+        learner = configuration.heartbeat.search.map { HeartbeatLearner(search: $0) }
     }
 
     // MARK: Outputs
@@ -128,6 +135,7 @@ public struct ClientSession: Sendable {
             cursors: Array(cursors),
             agent: configuration.agent)
         actions.append(.send(.connect(connect), lane: .control))
+        if mode != .foreground { actions.append(.send(.mode(mode), lane: .control)) }
         // A ticket says that the server knows this producer, so that its ledger makes a replayed flight harmless.
         if case .ticket = credential {
             earlyBytes = min(configuration.earlyBytes, EarlyAllowance.bytes)
@@ -277,14 +285,20 @@ public struct ClientSession: Sendable {
             acknowledge(channel, now: now)
             publish(channel, now: now)
         }
-        switch heartbeat?.deadlineReached(now: now, random: &random) {
+        switch heartbeat?.deadlineReached(now: now, nonce: nextNonce, random: &random) {
         case .ping:
             finishIdleLanes(now: now)
             ping(now: now)
+        case .ask:
+            finishIdleLanes(now: now)
+            askForSilence(now: now, random: &random)
+        case .doubtful(let silence):
+            learn { $0.died(silence, confirmed: false) }
         case .probe:
             actions.append(.probePath)
             ping(now: now)
         case .dead:
+            learnFromDeadLink()
             close(Close(code: .idle, reason: "no answer on this path"), now: now)
         case .some(.none), nil:
             break
@@ -320,6 +334,7 @@ extension ClientAction {
     fileprivate var survivesLink: Bool {
         switch self {
         case .openLane, .send, .finishLane, .probePath, .end, .observedAddress: false
+        case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
             .refreshed:
             true

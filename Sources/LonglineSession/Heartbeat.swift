@@ -11,6 +11,8 @@ import NIOCore
 ///     '---- received ---- probing <---- probe, when the link can change its path (else dead)
 ///                            '------------ time over --> dead
 /// ```
+///
+/// Where the interval is learned, a ``SilenceTest`` says when a quiet link is asked, and what.
 struct Heartbeat {
     enum State: Equatable {
         /// Nothing is owed. The next ping leaves at the time, unless something else happens before.
@@ -25,6 +27,10 @@ struct Heartbeat {
     enum Event: Equatable {
         case none
         case ping
+        /// Ask for an answer after a silence; see ``asked(_:nonce:address:now:)``.
+        case ask
+        /// The path lives, but what was sent after this silence seems to be lost.
+        case doubtful(TimeAmount)
         case probe
         case dead
     }
@@ -35,6 +41,8 @@ struct Heartbeat {
     /// Between pings, as narrowed by the server's limits.
     private let interval: TimeAmount
     private var isFirst = true
+    /// Where the interval is learned.
+    private var test: SilenceTest?
 
     init(policy: HeartbeatPolicy, interval: TimeAmount, canProbe: Bool, now: NIODeadline) {
         self.policy = policy
@@ -42,11 +50,12 @@ struct Heartbeat {
         self.canProbe = canProbe
         // The first beat is drawn when half the interval is over, where random numbers are at hand.
         state = .quiet(beat: now + Self.half(of: interval))
+        if policy.search != nil { test = SilenceTest(answerTimeout: policy.answerTimeout, now: now) }
     }
 
     var deadline: NIODeadline? {
         switch state {
-        case .quiet(let beat): beat
+        case .quiet(let beat): test?.deadline ?? beat
         case .waiting(let until, _), .probing(let until): until
         case .dead: nil
         }
@@ -54,6 +63,7 @@ struct Heartbeat {
 
     /// A frame was sent; `owed`: one that the peer answers.
     mutating func sent(owed: Bool, now: NIODeadline) {
+        test?.sent(now: now)
         switch state {
         case .quiet: state = .waiting(until: now + policy.answerTimeout, owed: owed)
         case .waiting(let until, false) where owed: state = .waiting(until: until, owed: true)
@@ -63,10 +73,11 @@ struct Heartbeat {
 
     /// An authenticated packet arrived.
     mutating func received(now: NIODeadline) {
+        test?.received(now: now)
         switch state {
         case .dead:
             break
-        case .quiet where isFirst:
+        case .quiet where isFirst && test == nil:
             break
         case .quiet, .waiting, .probing:
             state = .quiet(beat: now + (isFirst ? half : interval))
@@ -80,14 +91,45 @@ struct Heartbeat {
     /// The path is another one: it has to prove itself. The caller sends a ping.
     mutating func pathChanged(now: NIODeadline) {
         if case .dead = state { return }
+        test?.pathChanged(now: now)
         state = .waiting(until: now + policy.answerTimeout, owed: true)
     }
 
-    /// The deadline has come. `.ping`: send one now; `.probe`: and look for another path.
-    mutating func deadlineReached(now: NIODeadline, random: inout some RandomNumberGenerator) -> Event {
+    /// What was learned belongs to another network.
+    mutating func networkChanged(now: NIODeadline) { test?.networkChanged(now: now) }
+
+    /// Whether no silence was asked for on this link.
+    var asksFirst: Bool { test?.asksFirst ?? false }
+
+    /// Whether a silence is to be asked for without delay.
+    func asksNow(now: NIODeadline) -> Bool {
+        if case .quiet = state, let test { test.isDueToAsk(now: now) } else { false }
+    }
+
+    /// A `PING` leaves that is answered after a silence. Links whose every packet is seen acknowledge it at once.
+    mutating func asked(_ silence: TimeAmount, nonce: UInt64, address: String, now: NIODeadline) {
+        test?.sent(now: now)
+        test?.ask(silence, nonce: nonce, address: address, now: now)
+        if canProbe, case .quiet = state { state = .waiting(until: now + policy.answerTimeout, owed: true) }
+    }
+
+    /// A `PONG` arrived, which also counts as received.
+    mutating func answered(nonce: UInt64, address: String, now: NIODeadline) -> SilenceTest.Verdict {
+        received(now: now)
+        return test?.answered(nonce: nonce, address: address, now: now) ?? .none
+    }
+
+    /// The silence that the path did not survive, as far as is known when the link dies.
+    var doubtedSilence: TimeAmount? { test?.doubtedSilence }
+
+    /// The deadline has come. `.ping`: send one now, with this nonce; `.probe`: and look for another path.
+    mutating func deadlineReached(
+        now: NIODeadline, nonce: UInt64, random: inout some RandomNumberGenerator
+    ) -> Event {
         guard let deadline, now >= deadline else { return .none }
         switch state {
         case .quiet:
+            if let step = test?.due(now: now, nonce: nonce) { return take(step, now: now) }
             if isFirst {
                 isFirst = false
                 state = .quiet(beat: now + .nanoseconds(Int64.random(in: 0...half.nanoseconds, using: &random)))
@@ -110,6 +152,17 @@ struct Heartbeat {
             return .dead
         case .dead:
             return .none
+        }
+    }
+
+    private mutating func take(_ step: SilenceTest.Step, now: NIODeadline) -> Event {
+        switch step {
+        case .none: return .none
+        case .ask: return .ask
+        case .doubtful(let silence): return .doubtful(silence)
+        case .ping:
+            state = .waiting(until: now + policy.answerTimeout, owed: true)
+            return .ping
         }
     }
 }

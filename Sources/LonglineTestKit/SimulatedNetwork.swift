@@ -58,6 +58,8 @@ public final class SimulatedNetwork {
     public var conditions: NetworkConditions
     /// Sees each datagram that is sent, before anything happens to it; returning false loses it.
     public var filter: ((_ bytes: [UInt8], _ path: QUICPath) -> Bool)?
+    /// Stands between some addresses and all others; nil: nothing does.
+    public var nat: SimulatedNAT?
     /// What was sent and what became of it, as a number: two runs alike have the same.
     public private(set) var traceHash: UInt64 = 0xcbf2_9ce4_8422_2325
     /// Datagrams sent, lost and delivered so far.
@@ -96,10 +98,15 @@ public final class SimulatedNetwork {
         sent += 1
         mix(UInt64(bytes.count))
         mix(now.nanoseconds)
-        let source = publicAddress[path.local] ?? path.local
+        let source = nat?.outbound(from: path.local, now: now) ?? publicAddress[path.local] ?? path.local
         let isNATed = privateAddress[path.remote] != nil
-        let destination = privateAddress[path.remote] ?? path.remote
-        let isStale = !isNATed && publicAddress[path.remote] != nil
+        var destination = privateAddress[path.remote] ?? path.remote
+        var isStale = !isNATed && publicAddress[path.remote] != nil
+        switch nat?.inbound(to: path.remote, now: now) {
+        case .passes(let inside): destination = inside
+        case .dropped: isStale = true
+        case .notOurs, nil: break
+        }
         let passes = filter?(bytes, path) ?? true
         // The draws are made whatever happens, so that one fault doesn't shift all others.
         let isLost = random.happens(conditions.loss)

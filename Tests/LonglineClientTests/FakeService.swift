@@ -55,6 +55,9 @@ final class FakeService: LinkConnector {
         /// Connects with a lower number are stale.
         var newestConnect: UInt64 = 0
         var refreshed: [String] = []
+        var modes: [SessionMode] = []
+        /// Every frame that a client sent.
+        var frames: [Frame] = []
     }
 
     let state = Mutex(State())
@@ -225,8 +228,10 @@ final class FakeLink: MobileLink, LinkAttempt {
 
     private func answer(_ frame: Frame, lane: LaneID) {
         guard handler != nil else { return }
+        service.state.withLock { $0.frames.append(frame) }
         switch frame {
         case .connect(let connect): answer(connect)
+        case .mode(let mode): service.state.withLock { $0.modes.append(mode) }
         case .lane(let header): lanes[lane] = header.channel
         case .publish(let publish): if let channel = lanes[lane] { enter(publish, in: channel) }
         case .acknowledge(let acknowledge):

@@ -286,8 +286,7 @@ struct MigrationTests {
     @Test("a path that stops to answer is changed, then left")
     func silentPath() async throws {
         let harness = try ClientHarness {
-            $0.heartbeat.interval = .milliseconds(20)
-            $0.heartbeat.answerTimeout = .milliseconds(20)
+            $0.heartbeat = HeartbeatPolicy(interval: .milliseconds(20), answerTimeout: .milliseconds(20))
         }
         try await harness.client.connect()
         try await harness.client.simulateOutage()

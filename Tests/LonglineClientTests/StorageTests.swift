@@ -18,7 +18,7 @@ struct StorageTests {
         let secret =
             random.happens(0.3)
             ? nil : StoredSecret(bytes: [1, 2, UInt8(truncatingIfNeeded: number())], expiry: number())
-        switch Int.random(in: 0..<14, using: &random) {
+        switch Int.random(in: 0..<16, using: &random) {
         case 0 where random.happens(0.1):
             rows = []
             return .producer(ProducerID(high: number(), low: number()))
@@ -38,6 +38,13 @@ struct StorageTests {
         case 10: return .cursorVersion(number())
         case 11: return .resumeTicket(secret)
         case 12: return .transportTicket(point, secret)
+        case 13, 14:
+            let lived = UInt64.random(in: 1...1_000_000, using: &random)
+            return .network(
+                StoredNetwork(
+                    name: "network \(Int.random(in: 0..<40, using: &random))",
+                    lived: random.happens(0.8) ? lived : nil, died: random.happens(0.8) ? lived + 1 : nil,
+                    lastUse: UInt64.random(in: 0...1_000_000, using: &random)))
         default: return .addressToken(point, secret?.bytes)
         }
     }

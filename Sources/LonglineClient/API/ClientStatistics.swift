@@ -24,6 +24,9 @@ public struct ClientStatistics: Hashable, Sendable {
     public var waiting = 0
     /// Delivered places that the app has not confirmed.
     public var unconfirmed = 0
+    /// How long a quiet connection waits for its next proof of life, by what is known of the present network; nil when
+    /// the interval is fixed.
+    public var learnedHeartbeat: Duration?
     /// The connection's transport, while there is one.
     public var link: LinkStatistics?
 

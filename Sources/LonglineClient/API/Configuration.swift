@@ -62,8 +62,11 @@ extension LonglineClient {
         public var connectTimeout = Duration.seconds(10)
         /// How ``LonglineClient/LonglineClient/disconnect()`` bounds its farewell.
         public var closeTimeout = Duration.seconds(2)
-        /// When a quiet connection is asked for proof of life.
-        public var heartbeat = HeartbeatPolicy()
+        /// When a quiet connection is asked for proof of life. By default the interval is learned for each network.
+        public var heartbeat = HeartbeatPolicy.learned()
+        /// The name of the network that the device is in at first, see ``LonglineClient/LonglineClient/setNetwork(_:)``;
+        /// nil derives one.
+        public var network: String?
         /// What may wait in the outbox.
         public var outbox = OutboxLimits()
         /// What becomes of this device's own messages.
@@ -105,6 +108,7 @@ extension LonglineClient {
             try require(backOff.base > .zero && backOff.maximum >= backOff.base, "back-off bounds are out of order")
             try require(connectTimeout > .zero && closeTimeout > .zero, "time-outs must be longer than nothing")
             try require(outbox.messages > 0 && outbox.bytes > 0 && outbox.messagesPerChannel > 0, "outbox limit of 0")
+            if let network { try LonglineClient.validate(network: network) }
             try require(agent.utf8.count <= FrameLimits.maximumAgent, "the agent's name is over 64 bytes")
         }
     }

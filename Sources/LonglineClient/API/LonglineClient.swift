@@ -99,6 +99,36 @@ public final class LonglineClient: Sendable {
     /// - Throws: as ``migrate(to:)``.
     public func rebind() async throws { try await migrate(to: nil) }
 
+    // MARK: The device
+
+    /// Tells what the app is to its user now. It lasts until the next call, for later connections and while there is none;
+    /// a new client is in the foreground. May be called from any thread or task.
+    ///
+    /// In ``LonglineWire/SessionMode/background`` the service gathers what is not urgent (messages of rooms) for up to 30
+    /// seconds, in ``LonglineWire/SessionMode/lowPower`` everything but the inbox for up to 5 minutes (its defaults), and
+    /// sends it with the next thing it has to send. Nothing is lost or reordered. Back in the foreground everything comes at
+    /// once, and the connection is asked whether it lives.
+    /// - Throws: ``ClientError`` when the durable state can't be read.
+    public func setMode(_ mode: SessionMode) async throws { try await run { $0.setMode(mode) } }
+
+    /// Names the network that the device is in now, for what the heartbeat learns: the SSID, say, or the mobile carrier
+    /// with the kind of its radio. The name stays on the device. May be called from any thread or task.
+    /// - Parameter name: 1 to 250 bytes; nil derives one from the local address and the gateway, which is right for most
+    ///   fixed networks.
+    /// - Throws: ``ClientError`` of code ``ClientError/Code/invalidConfiguration`` for a name of another length, or when
+    ///   the durable state can't be read.
+    public func setNetwork(_ name: String?) async throws {
+        if let name { try Self.validate(network: name) }
+        try await run { $0.setNetwork(name) }
+    }
+
+    static func validate(network name: String) throws(ClientError) {
+        guard (1...250).contains(name.utf8.count) else {
+            throw ClientError(
+                .invalidConfiguration, message: "a network's name has 1 to 250 bytes", advice: "use a shorter name")
+        }
+    }
+
     /// The address and port at which the service sees this client; nil while not connected.
     public var observedAddress: String? {
         if case .connected(let info) = state { return info.observedAddress }

@@ -36,6 +36,7 @@ extension ConnectionDriver {
             session.pathChanged(now: clock.now())
             askForAddress(on: link)
             statistics.migrations += 1
+            enterNetwork(of: link)
             info.localAddress = local
             info.remoteAddress = remote
             link.info = info

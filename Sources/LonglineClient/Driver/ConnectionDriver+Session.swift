@@ -68,6 +68,7 @@ extension ConnectionDriver {
                 link.announced = info
                 publish(.connected(info))
             }
+        case .heartbeatLearned(let knowledge): keep(knowledge)
         case .probePath: if let link { probePath(of: link) }
         case .end: assertionFailure("handled by the caller")
         }
@@ -95,6 +96,7 @@ extension ConnectionDriver {
     // MARK: A link's life
 
     func linkEstablished(_ link: DriverLink) {
+        enterNetwork(of: link)
         session.linkOpened(
             credential: link.credential, connectNumber: connectNumber, supportsPathChange: link.mobile != nil,
             outbox: outbox.inOrder.filter { !unwritten.contains($0.id) }.map(outboxRow), now: clock.now())
@@ -105,6 +107,8 @@ extension ConnectionDriver {
         attemptTimer?.cancel()
         link.connectedAt = clock.now()
         phase = .connected
+        // A link that came up with early data had no address yet.
+        enterNetwork(of: link)
         attempts = 0
         staleRefusals = 0
         plan.connected()

@@ -89,6 +89,11 @@ final class ConnectionDriver {
     /// Service time minus this machine's, in milliseconds.
     var serverClockOffset: Int64 = 0
     var monitor: NetworkMonitor?
+    var networks: NetworkMemory
+    /// The network that the session learns about; nil before the first link.
+    var network: String?
+    /// The network's name as the app gave it.
+    var appNetwork: String?
     /// Tests and demonstrations only: no link of this client hears or says anything.
     var isInOutage = false
 
@@ -117,6 +122,8 @@ final class ConnectionDriver {
         transportTickets = state.transportTickets
         addressTokens = state.addressTokens
         storedCursorVersion = state.cursorVersion
+        networks = NetworkMemory(state.networks)
+        appNetwork = configuration.network.map { "app:" + $0 }
         var sessionConfiguration = ClientSessionConfiguration()
         sessionConfiguration.agent = configuration.agent
         sessionConfiguration.heartbeat = configuration.heartbeat
@@ -340,6 +347,7 @@ final class ConnectionDriver {
         now.waiting = outbox.count
         now.unconfirmed = ledger.count
         now.link = current?.mobile?.linkStatistics
+        now.learnedHeartbeat = session.learnedInterval.map { Duration($0) }
         return now
     }
 

@@ -50,6 +50,40 @@ public struct StoredSecret: Hashable, Sendable {
     }
 }
 
+/// What a client learned about a network: how long a quiet connection stays open there.
+public struct StoredNetwork: Hashable, Sendable {
+    /// How many networks are kept; the one that was not used for longest goes first.
+    public static let limit = 20
+    /// The longest name, in bytes.
+    public static let maximumName = 256
+
+    /// The app's name for it, or what was derived from the local address and the gateway. It never leaves the device.
+    public var name: String
+    /// The longest silence that was survived, in milliseconds; nil before the first.
+    public var lived: UInt64?
+    /// The shortest silence that was not, in milliseconds; nil when none is known.
+    public var died: UInt64?
+    /// Wall clock, milliseconds since 1970.
+    public var lastUse: UInt64
+
+    /// A stored network.
+    public init(name: String, lived: UInt64?, died: UInt64?, lastUse: UInt64) {
+        self.name = name
+        self.lived = lived
+        self.died = died
+        self.lastUse = lastUse
+    }
+
+    /// Whether it can be true. A storage drops what isn't when it reads.
+    public var isSound: Bool {
+        let day: UInt64 = 86_400_000
+        guard !name.isEmpty, name.utf8.count <= Self.maximumName, lived ?? 1 > 0, lived ?? 1 <= day else {
+            return false
+        }
+        return died.map { $0 <= day && $0 > lived ?? 0 } ?? true
+    }
+}
+
 /// Everything a client keeps across its process's life.
 public struct StoredClientState: Hashable, Sendable {
     /// The outbox's producer; nil before the first use.
@@ -74,6 +108,8 @@ public struct StoredClientState: Hashable, Sendable {
     public var transportTickets: [String: StoredSecret] = [:]
     /// The QUIC address token per access point.
     public var addressTokens: [String: [UInt8]] = [:]
+    /// The networks it knows, at most ``StoredNetwork/limit``, in any order.
+    public var networks: [StoredNetwork] = []
 
     /// The state of a new client.
     public init() {}
@@ -107,6 +143,8 @@ public enum StorageChange: Hashable, Sendable {
     case transportTicket(String, StoredSecret?)
     /// The QUIC address token of an access point, or none any more.
     case addressToken(String, [UInt8]?)
+    /// What is known of a network; beyond ``StoredNetwork/limit`` those that were not used for longest go.
+    case network(StoredNetwork)
 }
 
 /// Where a client keeps its outbox, its cursors and its tickets.
@@ -194,6 +232,11 @@ extension StoredClientState {
         case .resumeTicket(let ticket): resumeTicket = ticket
         case .transportTicket(let accessPoint, let ticket): transportTickets[accessPoint] = ticket
         case .addressToken(let accessPoint, let token): addressTokens[accessPoint] = token
+        case .network(let network):
+            networks.removeAll { $0.name == network.name }
+            networks.append(network)
+            networks.sort { ($0.lastUse, $0.name) > ($1.lastUse, $1.name) }
+            networks = Array(networks.prefix(StoredNetwork.limit))
         }
     }
 }

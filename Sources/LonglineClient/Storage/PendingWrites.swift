@@ -17,11 +17,12 @@ struct PendingWrites: Sendable {
     var resumeTicket: StoredSecret??
     var transportTickets: [String: StoredSecret?] = [:]
     var addressTokens: [String: [UInt8]?] = [:]
+    var networks: [String: StoredNetwork] = [:]
 
     var isEmpty: Bool {
         producer == nil && inserts.isEmpty && removes.isEmpty && rechains.isEmpty && chains.isEmpty
             && connectNumber == nil && cursors.isEmpty && cursorVersion == nil && user == nil && resumeTicket == nil
-            && transportTickets.isEmpty && addressTokens.isEmpty
+            && transportTickets.isEmpty && addressTokens.isEmpty && networks.isEmpty
     }
 
     /// The batch, with the outbox as it is now.
@@ -47,6 +48,7 @@ struct PendingWrites: Sendable {
         if let resumeTicket { changes.append(.resumeTicket(resumeTicket)) }
         changes += transportTickets.map { .transportTicket($0, $1) }
         changes += addressTokens.map { .addressToken($0, $1) }
+        changes += networks.values.map { .network($0) }
         return changes
     }
 
@@ -73,6 +75,7 @@ struct PendingWrites: Sendable {
         restored.resumeTicket = resumeTicket ?? restored.resumeTicket
         restored.transportTickets.merge(transportTickets) { $1 }
         restored.addressTokens.merge(addressTokens) { $1 }
+        restored.networks.merge(networks) { $1 }
         self = restored
     }
 }

@@ -48,6 +48,7 @@ extension SQLiteClientStorage {
         case .addressToken(let accessPoint, let token):
             try set(
                 Fact.addressToken + accessPoint, secret: token.map { StoredSecret(bytes: $0, expiry: 0) }, in: database)
+        case .network(let network): try keep(network, in: database)
         }
     }
 
@@ -92,7 +93,31 @@ extension SQLiteClientStorage {
             }
         }
         if let high, let low { state.producer = ProducerID(high: high, low: low) }
+        state.networks = try readNetworks(database)
         return state
+    }
+
+    private static func keep(_ network: StoredNetwork, in database: Database) throws {
+        try database.execute(
+            sql: "INSERT OR REPLACE INTO network VALUES (?, ?, ?, ?)",
+            arguments: [network.name, network.lived.map(bits), network.died.map(bits), bits(network.lastUse)])
+        try database.execute(
+            sql: """
+                DELETE FROM network WHERE name NOT IN
+                    (SELECT name FROM network ORDER BY last_use DESC, name DESC LIMIT ?)
+                """,
+            arguments: [StoredNetwork.limit])
+    }
+
+    /// What can't be true is left out: it costs a search, no message.
+    private static func readNetworks(_ database: Database) throws -> [StoredNetwork] {
+        try Row.fetchAll(
+            database, sql: "SELECT name, lived, died, last_use FROM network ORDER BY last_use DESC, name DESC"
+        ).map { row in
+            StoredNetwork(
+                name: row[0], lived: (row[1] as Int64?).map(number), died: (row[2] as Int64?).map(number),
+                lastUse: number(row[3]))
+        }.filter(\.isSound)
     }
 
     private static func publish(_ row: Row) throws -> StoredPublish {

@@ -109,6 +109,14 @@ public final class SQLiteClientStorage: ClientStorage {
                     CREATE TABLE fact (name TEXT PRIMARY KEY, number INTEGER, bytes BLOB) STRICT, WITHOUT ROWID;
                     """)
         }
+        migrator.registerMigration("heartbeat-networks") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE network (
+                        name TEXT PRIMARY KEY, lived INTEGER, died INTEGER, last_use INTEGER NOT NULL
+                    ) STRICT, WITHOUT ROWID;
+                    """)
+        }
         return migrator
     }
 }

@@ -1,0 +1,322 @@
+public import LonglineSession
+public import LonglineWire
+public import NIOCore
+public import QUICEngine
+
+/// One client's session and its server's over real QUIC, on a simulated network and in virtual time.
+///
+/// The server knows one user with an inbox and a room, whose logs are in memory; a test writes to them with
+/// ``post(in:)``.
+public final class QUICSessionSimulation {
+    /// The network between the two, where a test puts a NAT or faults.
+    public let network: SimulatedNetwork
+    /// The client's session.
+    public private(set) var client: ClientSession
+    /// Every question for an answer after a silence that the client sent, in seconds of virtual time and milliseconds.
+    public private(set) var questions: [(time: Double, silence: UInt64)] = []
+    /// Sessions that the server granted.
+    public private(set) var grants = 0
+    /// Times that the client moved to another local port.
+    public private(set) var migrations = 0
+    /// Why the client's or the server's session ended.
+    public private(set) var ends: [Close] = []
+    /// What reached the client's app, with the time in seconds.
+    public private(set) var deliveries: [(time: Double, channel: ChannelID, offset: Offset)] = []
+    /// What the client learned last, for a device that keeps it.
+    public private(set) var knowledge: HeartbeatKnowledge?
+
+    /// The client's address. Its other ports follow one another.
+    public static let clientAddress = QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 50_000)
+    /// Every address that the client may use.
+    public static let clientAddresses = Set(
+        (0..<64).map { QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 50_000 + UInt16($0)) })
+    /// The server's address.
+    public static let serverAddress = QUICSocketAddress(ipv4: (10, 0, 0, 1), port: 4433)
+    private static let epoch: Epoch = 9
+
+    private let simulation: QUICSimulation
+    private let endpoint: QUICEndpoint
+    private let connection: QUICEngineConnection
+    private var server: ServerSession
+    private var serverConnection: QUICEngineConnection?
+    private var random: SeededRandom
+    private var lanes = (client: Lanes(), server: Lanes())
+    private var logs: [ChannelID: [Entry]] = [:]
+    private let device: DeviceID
+    private let user: UserID
+    /// The user's channels.
+    public let inbox: ChannelID
+    public let room: ChannelID
+    /// Path changes since the client last received a packet.
+    private var probes = 0
+    private var packets = (client: UInt64(0), server: UInt64(0))
+
+    private struct Lanes {
+        var decoders: [QUICStreamID: FrameDecoder] = [:]
+        var streams: [LaneID: QUICStreamID] = [:]
+        var pending: [LaneID: ByteBuffer] = [:]
+    }
+
+    /// A client and a server that have not heard of each other.
+    /// - Parameters:
+    ///   - knowledge: what the client knows of the network.
+    ///   - nat: stands before the client.
+    public init(
+        seed: UInt64, conditions: NetworkConditions = NetworkConditions(), heartbeat: HeartbeatPolicy,
+        knowledge: HeartbeatKnowledge? = nil, nat: SimulatedNAT? = nil,
+        server serverConfiguration: ServerSessionConfiguration = ServerSessionConfiguration()
+    ) throws {
+        network = SimulatedNetwork(seed: seed, conditions: conditions)
+        network.nat = nat
+        simulation = QUICSimulation(network: network)
+        random = SeededRandom(seed: seed &+ 5)
+        user = try UserID("alice")
+        device = try DeviceID("phone")
+        inbox = .user(user)
+        room = .room(try RoomID("room"))
+        let certificate = try DevelopmentCertificate.generate(
+            names: ["server.test"], validDays: 20_000, now: 1_000_000_000, keyKind: .ed25519)
+        var transport = TransportSettings()
+        transport.maxIdleTimeout = .seconds(660)
+        var serving = ServerConfiguration(
+            tls: try TLSServerContext(credentials: certificate.credentials, applicationProtocols: ["longline/1"]))
+        serving.transport = transport
+        var configuration = EndpointConfiguration()
+        configuration.server = serving
+        configuration.staticKey = [UInt8](repeating: 7, count: 32)
+        let serverEndpoint = try QUICEndpoint(configuration: configuration, random: SeededRandom(seed: seed &+ 1))
+        endpoint = try QUICEndpoint(configuration: EndpointConfiguration(), random: SeededRandom(seed: seed &+ 2))
+        let serverHost = simulation.add(serverEndpoint, at: [Self.serverAddress])
+        let clientHost = simulation.add(endpoint, at: Self.clientAddresses)
+        var connecting = ClientConfiguration(
+            serverName: "server.test", applicationProtocols: ["longline/1"],
+            verification: .certificateAuthority(pem: certificate.certificatePEM))
+        connecting.transport = transport
+        connection = try endpoint.connect(
+            to: Self.serverAddress, from: Self.clientAddress, configuration: connecting, now: network.now)
+        let now = NIODeadline.uptimeNanoseconds(network.now.nanoseconds)
+        var clientConfiguration = ClientSessionConfiguration()
+        clientConfiguration.heartbeat = heartbeat
+        client = ClientSession(
+            configuration: clientConfiguration, producer: ProducerID(high: 1, low: seed), cursors: [:],
+            cursorVersion: 0)
+        server = ServerSession(configuration: serverConfiguration, observedAddress: "", now: now)
+        if let knowledge { client.networkChanged(knowledge, now: now) }
+        clientHost.onEvent = { [unowned self] in handleClient($1) }
+        serverHost.onEvent = { [unowned self] in handleServer($1, on: $0) }
+    }
+
+    /// The time in seconds.
+    public var seconds: Double { Double(network.now.nanoseconds) / 1e9 }
+
+    private var now: NIODeadline { .uptimeNanoseconds(network.now.nanoseconds) }
+
+    /// Lets time pass.
+    /// - Returns: whether the condition came to hold.
+    @discardableResult
+    public func run(for limit: TimeAmount, until condition: () -> Bool = { false }) -> Bool {
+        let end = now + limit
+        pump()
+        while !condition() {
+            guard now < end else { return false }
+            let deadline = min(end, [client.nextDeadline, server.nextDeadline].compactMap { $0 }.min() ?? end)
+            let left = UInt64(max(0, (deadline - now).nanoseconds))
+            simulation.run(for: .nanoseconds(left)) { self.countPackets() }
+            if let due = client.nextDeadline, now >= due { client.deadlineReached(now: now, random: &random) }
+            if let due = server.nextDeadline, now >= due { server.deadlineReached(now: now) }
+            pump()
+        }
+        return true
+    }
+
+    /// Writes an entry into a channel's log.
+    public func post(in channel: ChannelID) {
+        let previous = logs[channel]?.last?.offset ?? 0
+        logs[channel, default: []].append(
+            Entry(
+                offset: previous + 1, previous: previous, kind: .message, sender: user, device: device,
+                producer: ProducerID(high: 7, low: 7), publishID: previous + 1, recipient: nil, origin: nil, time: 0,
+                expiry: 0, payload: ByteBuffer(string: "x")))
+        server.logAdvanced(channel, head: Position(epoch: Self.epoch, offset: previous + 1), now: now)
+        pump()
+    }
+
+    /// The app's mode.
+    public func setMode(_ mode: SessionMode) {
+        client.setMode(mode, now: now)
+        pump()
+    }
+
+    // MARK: Packets
+
+    /// Tells the sessions that packets came.
+    /// - Returns: whether any did.
+    private func countPackets() -> Bool {
+        var came = false
+        if connection.packetsReceived != packets.client {
+            packets.client = connection.packetsReceived
+            probes = 0
+            client.packetReceived(now: now)
+            came = true
+        }
+        if let count = serverConnection?.packetsReceived, count != packets.server {
+            packets.server = count
+            server.packetReceived(now: now)
+            came = true
+        }
+        return came
+    }
+
+    private func handleClient(_ event: QUICConnectionEvent) {
+        switch event {
+        case .handshakeConfirmed:
+            guard let stream = try? connection.openStream(bidirectional: true) else { return }
+            lanes.client.streams[.control] = stream
+            client.linkOpened(
+                credential: .token("t"), connectNumber: 1, supportsPathChange: true, outbox: [], now: now)
+        case .streamReadable(let stream):
+            for frame in read(stream, of: connection, decoders: &lanes.client.decoders) {
+                client.received(frame, lane: Self.lane(stream), now: now)
+            }
+        case .pathChanged: client.pathChanged(now: now)
+        case .closed: client.linkClosed(now: now)
+        default: break
+        }
+        pump()
+    }
+
+    private func handleServer(_ event: QUICConnectionEvent, on connection: QUICEngineConnection) {
+        switch event {
+        case .accepted: serverConnection = connection
+        case .handshakeCompleted:
+            server.observedAddressChanged("\(connection.path.remote)")
+            server.handshakeCompleted(now: now)
+        case .streamOpened(let stream): if stream.isBidirectional { lanes.server.streams[.control] = stream }
+        case .streamReadable(let stream):
+            for frame in read(stream, of: connection, decoders: &lanes.server.decoders) {
+                server.received(frame, lane: Self.lane(stream), early: false, now: now)
+            }
+        case .pathChanged(let path): server.observedAddressChanged("\(path.remote)")
+        case .closed: server.linkClosed()
+        default: break
+        }
+        pump()
+    }
+
+    private static func lane(_ stream: QUICStreamID) -> LaneID {
+        stream.isBidirectional ? .control : LaneID(rawValue: stream.ordinal + 1)
+    }
+
+    private func read(
+        _ stream: QUICStreamID, of connection: QUICEngineConnection, decoders: inout [QUICStreamID: FrameDecoder]
+    ) -> [Frame] {
+        var decoder = decoders.removeValue(forKey: stream) ?? FrameDecoder()
+        defer { decoders[stream] = decoder }
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        var frames: [Frame] = []
+        do {
+            while true {
+                let result = try bytes.withUnsafeMutableBytes { try connection.read(stream, into: $0) }
+                decoder.append(ByteBuffer(bytes: bytes[0..<result.count]))
+                while let frame = try decoder.next() { frames.append(frame) }
+                if result.count == 0 || result.finished { return frames }
+            }
+        } catch {
+            ends.append(Close(code: .internalError, reason: "\(error)"))
+            return frames
+        }
+    }
+
+    private func write(_ frame: Frame, lane: LaneID, of connection: QUICEngineConnection, _ lanes: inout Lanes) {
+        var bytes = ByteBuffer()
+        guard let stream = lanes.streams[lane], (try? FrameEncoder.encode(frame, into: &bytes)) != nil,
+            (try? bytes.withUnsafeReadableBytes { try connection.write($0, to: stream, finish: false) })
+                == bytes.readableBytes
+        else { return ends.append(Close(code: .internalError, reason: "\(frame.name) could not be written")) }
+    }
+
+    // MARK: What the sessions want
+
+    private func pump() {
+        var isBusy = true
+        while isBusy {
+            isBusy = false
+            while let action = client.nextAction() {
+                isBusy = true
+                perform(action)
+            }
+            while let action = server.nextAction() {
+                isBusy = true
+                perform(action)
+            }
+        }
+    }
+
+    private func perform(_ action: ClientAction) {
+        switch action {
+        case .openLane(let lane): lanes.client.streams[lane] = try? connection.openStream(bidirectional: false)
+        case .send(let frame, let lane):
+            if case .ping(let ping) = frame, ping.answerAfter > 0 { questions.append((seconds, ping.answerAfter)) }
+            write(frame, lane: lane, of: connection, &lanes.client)
+        case .finishLane(let lane): finish(lane, of: connection, &lanes.client)
+        case .deliver(let channel, let epoch, let deliver):
+            deliveries.append((seconds, channel, deliver.entry.offset))
+            client.confirm(
+                channel: channel, position: Position(epoch: epoch, offset: deliver.entry.offset), now: now)
+        case .heartbeatLearned(let learned): knowledge = learned
+        case .probePath:
+            // As a client does: one other path since the last packet, then the link is given up.
+            probes += 1
+            guard probes == 1 else { return client.close(Close(code: .idle, reason: "no path answers"), now: now) }
+            migrations += 1
+            var local = Self.clientAddress
+            local.port += UInt16(migrations % Self.clientAddresses.count)
+            do { try connection.migrate(to: local, now: network.now) } catch {
+                ends.append(Close(code: .internalError, reason: "no path change: \(error)"))
+            }
+        case .end(let end): ends.append(end.close)
+        default: break
+        }
+    }
+
+    private func perform(_ action: ServerAction) {
+        guard let connection = serverConnection else { return }
+        switch action {
+        case .authenticate:
+            grants += 1
+            let identity = SessionIdentity(
+                tenant: tenant, user: user, device: device, loginEpoch: 1, tokenID: "t", expiry: 1 << 60,
+                mayPublish: true, mayReceive: true, mayJoin: true)
+            let channels = [inbox, room].map {
+                SessionChannel(
+                    channel: $0, head: Position(epoch: Self.epoch, offset: logs[$0]?.last?.offset ?? 0), first: 0,
+                    after: 0, upTo: nil, cursor: nil, sent: 0)
+            }
+            server.authenticated(
+                SessionGrant(
+                    identity: identity, session: 1, resumed: false, cursorVersion: 0, channels: channels, ticket: nil),
+                time: 0, now: now)
+        case .read(let channel, let after, _, _):
+            let entries = (logs[channel] ?? []).filter { $0.offset > after }
+            server.pageRead(
+                channel,
+                page: SessionPage(
+                    epoch: Self.epoch, items: entries.map { .entry($0) }, head: logs[channel]?.last?.offset ?? 0,
+                    first: 0), now: now)
+        case .openLane(let lane): lanes.server.streams[lane] = try? connection.openStream(bidirectional: false)
+        case .send(let frame, let lane): write(frame, lane: lane, of: connection, &lanes.server)
+        case .finishLane(let lane): finish(lane, of: connection, &lanes.server)
+        case .close(let close): ends.append(close)
+        default: break
+        }
+    }
+
+    private var tenant: TenantID {
+        do { return try TenantID("tenant") } catch { preconditionFailure("a name by the rule") }
+    }
+
+    private func finish(_ lane: LaneID, of connection: QUICEngineConnection, _ lanes: inout Lanes) {
+        guard let stream = lanes.streams[lane] else { return }
+        _ = try? connection.write(UnsafeRawBufferPointer(start: nil, count: 0), to: stream, finish: true)
+    }
+}
