@@ -44,8 +44,9 @@ public final class QUICSessionSimulation {
     private var logs: [ChannelID: [Entry]] = [:]
     private let device: DeviceID
     private let user: UserID
-    /// The user's channels.
+    /// The user's inbox.
     public let inbox: ChannelID
+    /// A room that the user is in.
     public let room: ChannelID
     /// Path changes since the client last received a packet.
     private var probes = 0
