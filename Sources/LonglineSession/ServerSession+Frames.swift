@@ -126,7 +126,9 @@ extension ServerSession {
             $0.gate.count < limit && ($0.gate.isEmpty || $0.gate.bytes + cost <= bytes)
         }
         guard let hasRoom else { return }
-        guard hasRoom else { return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now) }
+        guard hasRoom else {
+            return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now)
+        }
         if let code = refusal(of: publish, channel: channel) {
             modify(channel) { $0.gate.admit(publish, answer: .refused(Refused(id: publish.id, code: code))) }
             sendAnswers(channel, now: now)
