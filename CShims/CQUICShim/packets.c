@@ -4,27 +4,48 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TOKEN_SECRET_LENGTH = 32 };
+
+/// A long header as every version has it (RFC 8999 section 5.1). Not 0: the IDs don't lie within the packet.
+static int read_long_header(llq_header *header, const uint8_t *packet, size_t length) {
+    size_t used = 1 + 4;
+    if (length < used + 1) return -1;
+    header->version = (uint32_t)packet[1] << 24 | (uint32_t)packet[2] << 16 | (uint32_t)packet[3] << 8 | packet[4];
+    header->dcid_length = packet[used++];
+    if (length - used < header->dcid_length + 1) return -1;
+    header->dcid_bytes = packet + used;
+    used += header->dcid_length;
+    header->scid_length = packet[used++];
+    if (length - used < header->scid_length) return -1;
+    header->scid_bytes = packet + used;
+    return 0;
+}
+
+static void fill_cid(llq_cid *cid, const uint8_t *bytes, size_t length) {
+    cid->length = (uint8_t)length;
+    if (length > 0) memcpy(cid->data, bytes, length);
+}
+
 void llq_decode(llq_header *header, const uint8_t *packet, size_t length, size_t cid_length) {
     memset(header, 0, sizeof *header);
     if (length == 0) return;
-#if LLQ_NGTCP2_1
-    ngtcp2_version_cid v;
-    int rv = ngtcp2_pkt_decode_version_cid(&v, packet, length, cid_length);
-#else
-    ngtcp2_version_cid v;
-    int rv = ngtcp2_pkt_decode_version_cid(&v, packet, length, cid_length);
-#endif
-    if (rv != 0 && rv != NGTCP2_ERR_VERSION_NEGOTIATION) return;
-    if (v.dcidlen > LLQ_MAX_CID_LENGTH || v.scidlen > LLQ_MAX_CID_LENGTH) return;
-    header->version = v.version;
-    header->dcid.length = (uint8_t)v.dcidlen;
-    memcpy(header->dcid.data, v.dcid, v.dcidlen);
-    header->scid.length = (uint8_t)v.scidlen;
-    if (v.scidlen > 0) memcpy(header->scid.data, v.scid, v.scidlen);
-    if (rv == NGTCP2_ERR_VERSION_NEGOTIATION)
-        header->kind = LLQ_PACKET_UNSUPPORTED_VERSION;
-    else
-        header->kind = packet[0] & 0x80 ? LLQ_PACKET_LONG : LLQ_PACKET_SHORT;
+    if (!(packet[0] & 0x80)) {
+        if (length - 1 < cid_length || cid_length > LLQ_MAX_CID_LENGTH) return;
+        fill_cid(&header->dcid, packet + 1, cid_length);
+        header->kind = LLQ_PACKET_SHORT;
+        return;
+    }
+    if (read_long_header(header, packet, length) != 0) return;
+    bool is_known = header->version == 0 || ngtcp2_is_supported_version(header->version);
+    if (!is_known && length < LLQ_MIN_INITIAL_SIZE) return;
+    if (header->dcid_length > LLQ_MAX_CID_LENGTH || header->scid_length > LLQ_MAX_CID_LENGTH) {
+        // No version that we speak has such IDs; one that we don't may.
+        header->kind = header->version == 0 ? LLQ_PACKET_INVALID : LLQ_PACKET_OVERLONG_IDS;
+        return;
+    }
+    fill_cid(&header->dcid, header->dcid_bytes, header->dcid_length);
+    fill_cid(&header->scid, header->scid_bytes, header->scid_length);
+    header->kind = is_known ? LLQ_PACKET_LONG : LLQ_PACKET_UNSUPPORTED_VERSION;
 }
 
 int llq_accept(llq_initial *initial, const uint8_t *packet, size_t length) {
@@ -45,10 +66,10 @@ int llq_accept(llq_initial *initial, const uint8_t *packet, size_t length) {
     return 0;
 }
 
-ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_cid *dcid,
-                                      const llq_cid *scid, const uint32_t *versions, size_t count) {
-    return ngtcp2_pkt_write_version_negotiation(destination, capacity, random, dcid->data, dcid->length, scid->data,
-                                                scid->length, versions, count);
+ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_header *header,
+                                      const uint32_t *versions, size_t count) {
+    return ngtcp2_pkt_write_version_negotiation(destination, capacity, random, header->scid_bytes, header->scid_length,
+                                                header->dcid_bytes, header->dcid_length, versions, count);
 }
 
 ssize_t llq_write_retry(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,

@@ -55,7 +55,7 @@ extension QUICEndpoint {
         }
         var header = llq_header()
         llq_decode(&header, base, min(segmentSize, datagrams.count), layout.length)
-        if Int(header.kind) != Int(LLQ_PACKET_INVALID),
+        if Int(header.kind) != Int(LLQ_PACKET_INVALID), Int(header.kind) != Int(LLQ_PACKET_OVERLONG_IDS),
             case .connection(let connection) = routes[ConnectionID(header.dcid)]
         {
             connection.receive(datagrams, segmentSize: segmentSize, path: path, ecn: ecn, now: now)
@@ -78,6 +78,9 @@ extension QUICEndpoint {
         guard Int(header.kind) != Int(LLQ_PACKET_INVALID) else {
             counters.garbageDatagrams += 1
             return
+        }
+        guard Int(header.kind) != Int(LLQ_PACKET_OVERLONG_IDS) else {
+            return answerUnsupportedVersion(header, size: datagram.count, path: path, now: now)
         }
         let id = ConnectionID(header.dcid)
         switch routes[id] {
@@ -108,19 +111,21 @@ extension QUICEndpoint {
     }
 
     private func answerUnsupportedVersion(_ header: llq_header, size: Int, path: QUICPath, now: QUICInstant) {
-        // Never more than what came in (RFC 9000 section 6.1), and only as a server.
-        guard let server = configuration.server, size >= 1200, refusalLimit.allows(now: now) else {
+        // Only as a server, and for datagrams of full size, so that the answer is smaller (RFC 9000 sections 6.1 and 14.1).
+        guard let server = configuration.server, size >= Int(LLQ_MIN_INITIAL_SIZE),
+            !server.versions.contains(where: { $0.rawValue == header.version }), refusalLimit.allows(now: now)
+        else {
             counters.garbageDatagrams += 1
             return
         }
-        var packet = [UInt8](repeating: 0, count: 256)
-        var destination = header.scid
-        var source = header.dcid
+        // The IDs come back as they are: up to 255 bytes each, which no version of ours has.
+        var packet = [UInt8](repeating: 0, count: size)
+        var header = header
         // One reserved version keeps clients honest (RFC 9000 section 15), but never the one that the client tried: it
         // would have to ignore the packet (section 6.2).
         let versions = [header.version == 0x1a2a_3a4a ? 0x5a6a_7a8a : 0x1a2a_3a4a] + server.versions.map(\.rawValue)
         let length = llq_write_version_negotiation(
-            &packet, packet.count, random.bytes(1)[0], &destination, &source, versions, versions.count)
+            &packet, packet.count, random.bytes(1)[0], &header, versions, versions.count)
         guard length > 0 else { return }
         counters.versionNegotiationsSent += 1
         sendLoose(Array(packet.prefix(length)), path: path)
@@ -153,7 +158,7 @@ extension QUICEndpoint {
     ) {
         var initial = llq_initial()
         guard let base = datagram.baseAddress?.assumingMemoryBound(to: UInt8.self), let server = configuration.server,
-            datagram.count >= 1200, llq_accept(&initial, base, datagram.count) == 0
+            datagram.count >= Int(LLQ_MIN_INITIAL_SIZE), llq_accept(&initial, base, datagram.count) == 0
         else {
             counters.garbageDatagrams += 1
             return

@@ -92,6 +92,93 @@ import Testing
         #expect(world.server.connectionCount == 0)
     }
 
+    /// A long header with these connection IDs and whatever follows, `size` bytes.
+    private static func packet(version: UInt32, destination: [UInt8], source: [UInt8], size: Int) -> [UInt8] {
+        let number = (0..<4).map { UInt8(truncatingIfNeeded: version >> (24 - 8 * UInt32($0))) }
+        let header =
+            [0xc0] + number + [UInt8(destination.count)] + destination + [UInt8(source.count)] + source
+        return header + pattern(max(0, size - header.count))
+    }
+
+    /// What the server answers to one datagram; empty: nothing.
+    private static func answer(to datagram: [UInt8], in world: EngineWorld) -> [UInt8] {
+        var answer: [UInt8] = []
+        world.network.filter = { bytes, path in
+            if path.local == EngineWorld.serverAddress { answer = bytes }
+            return true
+        }
+        let path = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        world.network.send(datagram, on: path, ecn: .notECT)
+        world.simulation.run(for: .seconds(1))
+        return answer
+    }
+
+    @Test(
+        "an unknown version with long connection IDs gets both back, exchanged",
+        arguments: [(21, 0), (20, 21), (255, 255), (0, 255), (255, 8), (8, 8)])
+    func anUnknownVersionWithLongConnectionIDsIsAnswered(destination: Int, source: Int) throws {
+        let world = try EngineWorld()
+        let (to, from) = (pattern(destination, 1), pattern(source, 2))
+        let datagram = Self.packet(version: 0x7777_7777, destination: to, source: from, size: 1200)
+        let answer = Self.answer(to: datagram, in: world)
+        let expected = [0, 0, 0, 0, UInt8(source)] + from + [UInt8(destination)] + to
+        #expect(answer.first.map { $0 & 0x80 } == 0x80)
+        #expect(Array(answer.dropFirst().prefix(expected.count)) == expected)
+        #expect(Array(answer.suffix(4)) == [0, 0, 0, 1])
+        #expect(answer.count == 1 + expected.count + 8 && answer.count < datagram.count)
+        #expect(world.server.counters.versionNegotiationsSent == 1)
+        #expect(world.server.connectionCount == 0)
+    }
+
+    @Test("a draft's packet with long connection IDs is answered, too") func aDraftWithLongIDsIsAnswered() throws {
+        let world = try EngineWorld()
+        let datagram = Self.packet(
+            version: 0xff00_001d, destination: pattern(30), source: pattern(40), size: 1200)
+        #expect(Array(Self.answer(to: datagram, in: world).suffix(4)) == [0, 0, 0, 1])
+    }
+
+    @Test("long connection IDs get no answer where there is nothing to negotiate")
+    func longConnectionIDsGetNoAnswerElsewhere() throws {
+        let world = try EngineWorld()
+        func check(_ datagram: [UInt8], _ what: String) {
+            let before = world.server.counters
+            #expect(Self.answer(to: datagram, in: world).isEmpty, "\(what)")
+            #expect(world.server.counters.garbageDatagrams == before.garbageDatagrams + 1, "\(what)")
+        }
+        let (to, from) = (pattern(255), pattern(255, 1))
+        check(Self.packet(version: 1, destination: to, source: from, size: 1200), "our version")
+        check(Self.packet(version: 0, destination: to, source: from, size: 1200), "Version Negotiation")
+        check(Self.packet(version: 0x7777_7777, destination: to, source: from, size: 1199), "too small")
+        // IDs that reach beyond the datagram, down to a header of one byte; a read beyond it is the sanitizer's to find.
+        let whole = Self.packet(version: 0x7777_7777, destination: to, source: from, size: 0)
+        for length in 1..<whole.count { check(Array(whole.prefix(length)), "cut to \(length)") }
+        var long = Self.packet(version: 0x7777_7777, destination: to, source: [], size: 1200)
+        long[6 + 255] = 255
+        #expect(Self.answer(to: Array(long.prefix(7 + 255 + 254)), in: world).isEmpty)
+        // And a client negotiates with nobody.
+        var answered = false
+        world.network.filter = { _, path in
+            if path.local == EngineWorld.clientAddress { answered = true }
+            return true
+        }
+        let path = QUICPath(local: EngineWorld.serverAddress, remote: EngineWorld.clientAddress)
+        world.network.send(
+            Self.packet(version: 0x7777_7777, destination: to, source: from, size: 1200), on: path, ecn: .notECT)
+        world.simulation.run(for: .seconds(1))
+        #expect(!answered && world.client.counters.garbageDatagrams == 1)
+    }
+
+    @Test("answers to unknown versions with long connection IDs are rate limited") func theyAreRateLimited() throws {
+        let world = try EngineWorld()
+        let datagram = Self.packet(
+            version: 0x7777_7777, destination: pattern(255), source: pattern(255), size: 1200)
+        let path = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        for _ in 0..<300 { world.network.send(datagram, on: path, ecn: .notECT) }
+        world.simulation.run(for: .milliseconds(500))
+        let limit = UInt64(world.serverConfiguration.refusalsPerSecond)
+        #expect(world.server.counters.versionNegotiationsSent == limit)
+    }
+
     @Test("a Version Negotiation packet that names our version is a forgery and ignored")
     func aForgedVersionNegotiationIsIgnored() throws {
         let world = try EngineWorld()

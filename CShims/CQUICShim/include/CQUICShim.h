@@ -394,16 +394,28 @@ enum {
     LLQ_PACKET_SHORT = 1,
     LLQ_PACKET_LONG = 2,
     LLQ_PACKET_UNSUPPORTED_VERSION = 3,
+    /// Connection IDs of more than LLQ_MAX_CID_LENGTH bytes, which are for other versions than ngtcp2's to have: belongs
+    /// to no connection.
+    LLQ_PACKET_OVERLONG_IDS = 4,
 };
+
+/// What a datagram that begins a connection, or may ask for other versions, has at least (RFC 9000 section 14.1).
+#define LLQ_MIN_INITIAL_SIZE 1200
 
 typedef struct llq_header {
     int kind;
     uint32_t version;
     llq_cid dcid;
     llq_cid scid;
+    // Long headers: the IDs as they lie in the packet, up to 255 bytes (RFC 8999 section 5.1).
+    const uint8_t *dcid_bytes;
+    const uint8_t *scid_bytes;
+    size_t dcid_length;
+    size_t scid_length;
 } llq_header;
 
-/// Reads what routing needs; `cid_length` is the length of our own connection IDs.
+/// Reads what routing needs; `cid_length` is the length of our own connection IDs. `dcid` and `scid` are empty in a packet
+/// with IDs that are too long for them.
 void llq_decode(llq_header *header, const uint8_t *packet, size_t length, size_t cid_length);
 
 typedef struct llq_initial {
@@ -417,8 +429,9 @@ typedef struct llq_initial {
 /// Whether a packet may start a connection: a client's Initial in a datagram of full size. Returns 0 if so.
 int llq_accept(llq_initial *initial, const uint8_t *packet, size_t length);
 
-ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_cid *dcid,
-                                      const llq_cid *scid, const uint32_t *versions, size_t count);
+/// Answers a packet, whose bytes must still be there. Negative if it doesn't fit.
+ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_header *header,
+                                      const uint32_t *versions, size_t count);
 ssize_t llq_write_retry(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,
                         const llq_cid *scid, const llq_cid *original_dcid, const uint8_t *token, size_t token_length);
 /// Refuses a connection without keeping state.
