@@ -205,7 +205,8 @@ static int emit_path(void *user_data, ngtcp2_path_validation_result result, cons
                        .stream_id = -1};
     llq_path_from_ngtcp2(&event.path, path);
     llq_alias_restore(user_data, &event.path);
-    llq_alias_note_validation(user_data, &event.path, event.kind == LLQ_EVENT_PATH_VALIDATED);
+    if (result != NGTCP2_PATH_VALIDATION_RESULT_ABORTED)
+        llq_alias_note_validation(user_data, event.kind == LLQ_EVENT_PATH_VALIDATED);
     llq_emit(user_data, &event);
     return 0;
 }

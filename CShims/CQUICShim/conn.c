@@ -122,6 +122,7 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     llq_cid_to_ngtcp2(&s, scid);
     llq_path_to_ngtcp2(&p, path);
     llq_alias_init(&conn->aliases, path, source);
+    conn->own_cid_length = scid->length;
     conn->forbids_migration = source->forbid_migration != 0;
     llq_conn *previous = llq_enter(conn);
     int rv = ngtcp2_conn_server_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params,
@@ -162,7 +163,7 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
     llq_path known = *path;
     llq_path_alias alias;
     uint64_t authenticated = conn->packets_authenticated;
-    if (conn->is_server && !llq_alias_enter(conn, &known, &alias, now)) return LLQ_OK;
+    if (conn->is_server && !llq_alias_enter(conn, &known, &alias, packets, length, now)) return LLQ_OK;
     llq_path_to_ngtcp2(&p, &known);
     llq_conn *previous = llq_enter(conn);
     int rv = 0;

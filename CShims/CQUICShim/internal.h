@@ -21,35 +21,54 @@ typedef struct llq_message_filter {
 /// Addresses of a client that a server remembers; ngtcp2 has at most six paths besides the current one.
 #define LLQ_PATH_ALIASES 12
 
-/// The local ports by which a server's ngtcp2 knows the client's addresses apart: see path_alias.c.
+/// Of a path, as only ngtcp2 sees them.
+typedef struct llq_path_ports {
+    uint16_t local, remote;
+} llq_path_ports;
+
+/// The ports by which a server's ngtcp2 knows the client's addresses apart: see path_alias.c.
 typedef struct llq_path_aliases {
     struct {
         llq_path path;
-        uint16_t port;
-        bool shares_id;
+        llq_path_ports ports;
+        bool shares_id; // shall share the current path's ID
         bool was_current; // ngtcp2 took this path once; when it left it, it doesn't come back to it
         uint32_t ignored; // datagrams since ngtcp2 might have followed
+        uint32_t birth; // `counted` when a path first had this local port
         uint64_t used;
     } known[LLQ_PATH_ALIASES];
     size_t count;
     uint64_t turn;
-    uint16_t last_port;
+    llq_path_ports first_ports;
+    uint32_t counted; // numbers that were used for ports
     uint64_t initial_rtt, idle_timeout;
     bool is_lost; // no path works any more; the client may still find us from a new one
-    uint64_t alone_until; // nothing is taken from other paths than `alone` before
-    llq_path alone;
+    llq_address preferred[2]; // of ours, IPv4 and IPv6
+    bool preferred_unused[2];
+    bool has_fallback; // a validation falls back to a path with an ID of its own
+    bool has_twins; // two paths share an ID, as long as ...
+    uint64_t shared_until; // ... validations that began with a shared ID may be under way
+    bool is_validating; // a path that would fall back to `fallback`, as ngtcp2 sees it
+    llq_path fallback;
+    uint64_t last_id; // hash of the connection ID that the client used last
+    uint32_t validations; // ended, one way or the other
     uint64_t now; // of the datagram read last
     uint64_t current_heard;
-    uint64_t dropped;
 } llq_path_aliases;
 
 /// What a datagram's path was taken for.
 typedef struct llq_path_alias {
     llq_path path;
-    uint16_t port;
+    llq_path_ports ports;
     size_t place;
     bool is_new;
+    bool is_masked; // read as if from the current path
     bool shares_id; // with the current path: the peer gave no other
+    llq_path before; // ngtcp2's current path, before it read the datagram
+    uint64_t id; // hash of the connection ID that it goes to
+    uint32_t birth;
+    uint32_t validations, counted; // before
+    bool preferred_unused[2];
 } llq_path_alias;
 
 struct llq_conn {
@@ -85,6 +104,7 @@ struct llq_conn {
     /// Acknowledged bytes of one stream that are yet to be told: a read of many datagrams tells them once.
     int64_t acked_stream;
     uint64_t acked_count;
+    size_t own_cid_length; // server
     uint64_t packets_authenticated;
     uint64_t key_updates;
     uint64_t packets_lost;
@@ -123,11 +143,12 @@ int llq_on_update_key(ngtcp2_conn *conn, uint8_t *rx_secret, uint8_t *tx_secret,
 
 void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, const llq_settings *settings);
 /// Before ngtcp2 reads a datagram: puts the alias into `path`. False if the datagram must be dropped.
-bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, uint64_t now);
+bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, const uint8_t *packet, size_t length,
+                     uint64_t now);
 /// Afterwards. `authenticated`: whether it held a packet that only the peer can have made.
 void llq_alias_leave(llq_conn *conn, llq_path_alias *alias, bool authenticated);
-/// ngtcp2 validated a path, or gave it up.
-void llq_alias_note_validation(llq_conn *conn, const llq_path *path, bool succeeded);
+/// ngtcp2 validated a path, or gave it up because nothing answered.
+void llq_alias_note_validation(llq_conn *conn, bool succeeded);
 /// When a connection whose paths are all lost is over.
 uint64_t llq_alias_lost_until(const llq_conn *conn);
 /// Puts the real local address into a path that ngtcp2 named.

@@ -17,9 +17,13 @@ import Testing
         /// What happened, for the report of a failure.
         private(set) var log: [String] = []
 
-        init(seed: UInt64) throws {
+        init(seed: UInt64, isThrifty: Bool = false) throws {
             random = SeededRandom(seed: seed &+ 500)
             world = try EngineWorld(seed: seed)
+            if isThrifty {
+                var random = SeededRandom(seed: seed &+ 700)
+                _ = Thrift(of: world.client, withholds: { random.happens(0.8) })
+            }
             world.serverSide.echoes = true
             (client, server) = try world.connected()
         }
@@ -111,6 +115,13 @@ import Testing
     @Test("A client wanders, and every byte comes back", arguments: seeds(1..<41))
     func wanders(seed: UInt64) throws {
         let wanderer = try Wanderer(seed: seed)
+        try wanderer.wander()
+        wanderer.check(seed: seed)
+    }
+
+    @Test("A client that gives few connection IDs wanders, and every byte comes back", arguments: seeds(1..<41))
+    func wandersThriftily(seed: UInt64) throws {
+        let wanderer = try Wanderer(seed: seed, isThrifty: true)
         try wanderer.wander()
         wanderer.check(seed: seed)
     }
