@@ -62,8 +62,8 @@ public struct ServerConfiguration: Sendable {
     /// making the endpoint throws `invalidConfiguration`.
     public var versions: [QUICVersion] = [.v1]
     /// Other addresses of this server that clients shall move to after the handshake (RFC 9000 section 9.6), for instance
-    /// from an anycast address to a host's own. At most one of each family, with a port; the server's socket must receive
-    /// what is sent to them.
+    /// from an anycast address to a host's own. At most one of each family, with a port. The server's sockets must receive what
+    /// is sent to them: QUICTransport refuses others.
     public var preferredAddresses: [QUICSocketAddress] = []
     /// Which unknown paths datagrams are taken from; nil: from all.
     public var pathPolicy: PathPolicy?

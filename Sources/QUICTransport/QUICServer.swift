@@ -13,6 +13,10 @@ public struct QUICServerConfiguration: Sendable {
     public var sockets = QUICSocketOptions()
     /// For what an operator should know; single connections are logged at debug level.
     public var logger = Logger(label: "longline.quic")
+    /// Whether `preferredAddresses` may name what no socket here is bound to, because something outside this machine (a NAT, a
+    /// load balancer) passes on what is sent there and translates the answers. It is logged as a warning then; unless
+    /// this is set, binding fails.
+    public var preferredAddressesAreTranslated = false
     /// Where counters go, see docs/quic.md; nil: to what `MetricsSystem` was bootstrapped with.
     public var metrics: (any MetricsFactory)?
 
@@ -49,8 +53,8 @@ public final class QUICServer: Sendable {
     ///   - configuration: certificate, limits, sockets, logger.
     ///   - group: its loops share the connections.
     ///   - handlerFactory: called on a connection's loop when its first valid packet came, before any event.
-    /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/bindFailed``, or `QUICError` with
-    ///   `invalidConfiguration`.
+    /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/bindFailed`` or
+    ///   ``QUICTransportError/Code/preferredAddressNotBound``, or `QUICError` with `invalidConfiguration`. Nothing is bound then.
     public static func bind(
         addresses: [SocketAddress], configuration: QUICServerConfiguration, group: MultiThreadedEventLoopGroup,
         handlerFactory: @escaping @Sendable (QUICLoopConnection) -> any QUICConnectionHandler
@@ -79,6 +83,10 @@ public final class QUICServer: Sendable {
         do {
             let bound = try await bind(
                 wanted, on: loops, workerOffset: endpoint.workerIDOffset, logger: configuration.logger)
+            try check(
+                server.preferredAddresses, areAmong: bound,
+                mayBeTranslated: configuration.preferredAddressesAreTranslated,
+                logger: configuration.logger)
             await LoopHandle.connect(loops, workerOffset: endpoint.workerIDOffset)
             configuration.logger.info(
                 "QUIC server listens",
@@ -90,6 +98,27 @@ public final class QUICServer: Sendable {
         } catch {
             for loop in loops { await loop.closePorts() }
             throw error
+        }
+    }
+
+    /// A client that is sent where nobody listens tries for some seconds and stays where it was: nothing fails, and nobody
+    /// would notice.
+    private static func check(
+        _ preferred: [QUICSocketAddress], areAmong bound: [SocketAddress], mayBeTranslated: Bool, logger: Logger
+    ) throws {
+        let own = bound.compactMap { QUICSocketAddress($0) }
+        for address in preferred where !own.contains(address) {
+            guard mayBeTranslated else {
+                throw QUICTransportError(
+                    .preferredAddressNotBound, "the preferred address \(address) is none that the server is bound to",
+                    cause: "bound are \(own.map { "\($0)" }.joined(separator: ", "))",
+                    advice:
+                        "Bind to it, too, or set preferredAddressesAreTranslated if a NAT or load balancer passes on "
+                        + "what is sent there.")
+            }
+            logger.warning(
+                "clients are sent to a preferred address that is not bound here",
+                metadata: ["address": "\(address)"])
         }
     }
 

@@ -6,6 +6,8 @@ public struct QUICTransportError: Error, Sendable, Hashable, CustomStringConvert
     public enum Code: String, Sendable, Hashable {
         /// No socket could be bound to a local address.
         case bindFailed
+        /// Clients would be sent to a preferred address that no socket of the server is bound to.
+        case preferredAddressNotBound
         /// The host's name has no address, or the resolver failed.
         case resolveFailed
         /// This machine has no route to the host.

@@ -1,4 +1,5 @@
 import Glibc
+import Logging
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -103,6 +104,61 @@ struct EndpointTests {
                 try listener.reloadCertificate(TLSServerCredentials(certificateChainPEM: "x", privateKeyPEM: "y"))
             }
         }
+    }
+
+    @Test("A preferred address that nothing is bound to is refused by name, unless something outside translates it")
+    func unboundPreferredAddress() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let lines = LineCollector()
+        var configuration = try serverConfiguration()
+        configuration.logger = lines.logger
+        configuration.endpoint.server?.preferredAddresses = [QUICSocketAddress(ipv4: (192, 0, 2, 17), port: 4433)]
+        let refused = configuration
+        let error = await #expect(throws: QUICTransportError.self) {
+            _ = try await QUICListener.bind(addresses: [try loopback()], configuration: refused, group: group)
+        }
+        #expect(error?.code == .preferredAddressNotBound)
+        #expect(error?.message.contains("192.0.2.17:4433") == true)
+        #expect(error?.advice.contains("preferredAddressesAreTranslated") == true)
+
+        configuration.preferredAddressesAreTranslated = true
+        let listener = try await QUICListener.bind(addresses: [loopback()], configuration: configuration, group: group)
+        let warning = lines.all.first { $0.message.contains("preferred address") }
+        #expect(warning?.level == .warning && warning?.metadata["address"] == "192.0.2.17:4433")
+        await listener.shutdownGracefully()
+        try await group.shutdownGracefully()
+    }
+
+    @Test("Clients go to the preferred address that the server is bound to")
+    func preferredAddress() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        var configuration = try serverConfiguration()
+        // A port that was free a moment ago.
+        let probe = try await DatagramBootstrap(group: group).bind(host: "127.0.0.3", port: 0).get()
+        let port = try #require(probe.localAddress?.port)
+        try await probe.close()
+        let preferred = QUICSocketAddress(ipv4: (127, 0, 0, 3), port: UInt16(port))
+        configuration.endpoint.server?.preferredAddresses = [preferred]
+        let listener = try await QUICListener.bind(
+            addresses: [loopback(), loopback("127.0.0.3", port: port)], configuration: configuration, group: group)
+        let serving = Task { for try await connection in listener.connections { try? await echo(connection) } }
+        let client = QUICClient()
+        try await follow(preferred, from: listener, client, on: group.next())
+        await client.shutdownGracefully(timeout: .seconds(1))
+        await listener.shutdownGracefully(timeout: .seconds(1))
+        _ = try? await serving.value
+        try await group.shutdownGracefully()
+    }
+
+    /// A function of its own: the handle must be gone before its loop is.
+    private func follow(
+        _ preferred: QUICSocketAddress, from listener: QUICListener, _ client: QUICClient, on loop: any EventLoop
+    ) async throws {
+        let connection = try await client.connect(to: listener, on: loop)
+        while await connection.statistics()?.path.remote != preferred { try await connection.roundTrip() }
+        try await connection.roundTrip()
+        connection.close()
+        _ = try await connection.closed()
     }
 
     @Test("Nobody there: the connect fails when its time is over")
