@@ -173,7 +173,7 @@ let package = Package(
             exclude: ["peers"], swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(
-            name: "QUICEngineTests", dependencies: ["CQUICShim", "LonglineTestKit", "QUICEngine"],
+            name: "QUICEngineTests", dependencies: ["CGnuTLS", "CQUICShim", "LonglineTestKit", "QUICEngine"],
             swiftSettings: settings),
     ]
 )

@@ -69,3 +69,32 @@ const uint8_t *llq_client_hello_server_name(const uint8_t *message, size_t lengt
     }
     return NULL;
 }
+
+static int take_varint(cursor *c, size_t *value) {
+    size_t first;
+    if (take_number(c, 1, &first)) return -1;
+    *value = first & 0x3f;
+    for (int left = (1 << (first >> 6)) - 1; left > 0; left--) {
+        size_t next;
+        if (take_number(c, 1, &next)) return -1;
+        *value = *value << 8 | next;
+    }
+    return 0;
+}
+
+int llq_client_hello_has_version(const uint8_t *message, size_t length, uint32_t version) {
+    enum { QUIC_TRANSPORT_PARAMETERS = 57, VERSION_INFORMATION = 0x11 };
+    cursor parameters, value;
+    if (find_extension(message, length, QUIC_TRANSPORT_PARAMETERS, &parameters)) return 0;
+    while (parameters.left > 0) {
+        size_t id, size, number;
+        if (take_varint(&parameters, &id) || take_varint(&parameters, &size) || take(&parameters, size, &value)) return 0;
+        if (id != VERSION_INFORMATION) continue;
+        // The chosen one, then those available.
+        if (take_number(&value, 4, &number)) return 0;
+        while (!take_number(&value, 4, &number))
+            if (number == version) return 1;
+        return 0;
+    }
+    return 0;
+}

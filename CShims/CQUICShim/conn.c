@@ -123,6 +123,9 @@ llq_conn *llq_conn_server_new(const llq_owner *owner, const llq_cid *client_scid
     llq_path_to_ngtcp2(&p, path);
     llq_alias_init(&conn->aliases, path, source);
     conn->own_cid_length = scid->length;
+    conn->first_version = version;
+    for (size_t i = 0; i < source->version_count && i < LLQ_MAX_VERSIONS; i++)
+        conn->versions[conn->version_count++] = source->versions[i];
     conn->forbids_migration = source->forbid_migration != 0;
     llq_conn *previous = llq_enter(conn);
     int rv = ngtcp2_conn_server_new(&conn->conn, &d, &s, &p.path, version, &callbacks, &settings, &params,

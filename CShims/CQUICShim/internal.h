@@ -88,6 +88,10 @@ struct llq_conn {
     bool forbids_migration;
     bool key_phase;
     int client_certificates;
+    bool certificate_shown; // server: by the client, in this handshake
+    uint32_t first_version, ticket_version; // server: that the client began with, and that tickets are sealed for
+    uint32_t versions[LLQ_MAX_VERSIONS];
+    size_t version_count;
     bool round_trip_known; // ngtcp2 0.12: a first RTT sample was taken
     int verify;
     int tls_error;

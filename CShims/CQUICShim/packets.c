@@ -164,17 +164,38 @@ int llq_verify_retry_token(llq_cid *original_dcid, const uint8_t *token, size_t 
     return rv;
 }
 
-ssize_t llq_regular_token(uint8_t *token, const uint8_t *secret, size_t secret_length, const llq_address *remote,
-                          uint64_t now) {
+/// The secret for tokens of a version; for version 1 the one that its tokens always had. Not 0: the TLS library failed.
+static int secret_for_version(uint8_t *derived, const uint8_t *secret, size_t length, uint32_t version) {
+    const uint8_t number[4] = {(uint8_t)(version >> 24), (uint8_t)(version >> 16), (uint8_t)(version >> 8),
+                               (uint8_t)version};
+    if (length != TOKEN_SECRET_LENGTH) return GNUTLS_E_INVALID_REQUEST;
+    if (version == 1) {
+        memcpy(derived, secret, length);
+        return 0;
+    }
+    return gnutls_hmac_fast(GNUTLS_MAC_SHA256, secret, length, number, sizeof number, derived);
+}
+
+ssize_t llq_regular_token(uint8_t *token, const uint8_t *secret, size_t secret_length, uint32_t version,
+                          const llq_address *remote, uint64_t now) {
     llq_sockaddr address;
+    uint8_t derived[TOKEN_SECRET_LENGTH];
+    if (secret_for_version(derived, secret, secret_length, version) != 0) return -1;
     llq_address_to_sockaddr(&address, remote);
-    return ngtcp2_crypto_generate_regular_token(token, secret, secret_length, &address.sa, address.length, now);
+    ngtcp2_ssize length =
+        ngtcp2_crypto_generate_regular_token(token, derived, sizeof derived, &address.sa, address.length, now);
+    gnutls_memset(derived, 0, sizeof derived);
+    return length;
 }
 
 int llq_verify_regular_token(const uint8_t *token, size_t length, const uint8_t *secret, size_t secret_length,
-                             const llq_address *remote, uint64_t timeout, uint64_t now) {
+                             uint32_t version, const llq_address *remote, uint64_t timeout, uint64_t now) {
     llq_sockaddr address;
+    uint8_t derived[TOKEN_SECRET_LENGTH];
+    if (secret_for_version(derived, secret, secret_length, version) != 0) return -1;
     llq_address_to_sockaddr(&address, remote);
-    return ngtcp2_crypto_verify_regular_token(token, length, secret, secret_length, &address.sa, address.length,
-                                              timeout, now);
+    int rv = ngtcp2_crypto_verify_regular_token(token, length, derived, sizeof derived, &address.sa, address.length,
+                                                timeout, now);
+    gnutls_memset(derived, 0, sizeof derived);
+    return rv;
 }

@@ -75,11 +75,32 @@ static int public_key_hash(const gnutls_datum_t *der, uint8_t *hash) {
     return rv;
 }
 
+/// The peer's certificates. GnuTLS puts those of a client's ticket into the session before it knows that the ticket is
+/// the client's: they count only once the ticket has resumed the session. Any client can offer the ticket of another with
+/// an age that makes GnuTLS go on without it, and show no certificate of its own.
+static const gnutls_datum_t *peer_chain(const llq_conn *conn, unsigned *count) {
+    *count = 0;
+    if (conn->is_server && !conn->certificate_shown && !gnutls_session_is_resumed(conn->session)) return NULL;
+    return gnutls_certificate_get_peers(conn->session, count);
+}
+
+/// Server: before each Certificate message of the client.
+static int on_certificate(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                          const gnutls_datum_t *message) {
+    (void)type;
+    (void)when;
+    // RFC 8446 section 4.4.2: an empty context, and the length of a list.
+    if (incoming)
+        conn_of(session)->certificate_shown = message->size > 4 && message->data[0] == 0 &&
+                                              (message->data[1] | message->data[2] | message->data[3]) != 0;
+    return 0;
+}
+
 static int verify_client(gnutls_session_t session, llq_conn *conn) {
     unsigned count = 0, status = 0;
     gnutls_typed_vdata_st purpose = {.type = GNUTLS_DT_KEY_PURPOSE_OID,
                                      .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_CLIENT};
-    if (!gnutls_certificate_get_peers(session, &count) || count == 0)
+    if (!peer_chain(conn, &count) || count == 0)
         return conn->client_certificates == LLQ_CLIENT_CERTIFICATES_REQUIRED ? GNUTLS_E_NO_CERTIFICATE_FOUND : 0;
     int rv = gnutls_certificate_verify_peers(session, &purpose, 1, &status);
     conn->verify_status = status;
@@ -143,10 +164,12 @@ static int start_server(llq_conn *conn, const llq_tls *tls) {
     conn->tickets = tls->tickets && conn->owner.ticket_master;
     if (conn->client_certificates != LLQ_CLIENT_CERTIFICATES_NONE) {
         gnutls_session_set_verify_function(session, on_verify);
+        gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE, on_certificate);
         gnutls_certificate_server_set_request(
             session, conn->client_certificates == LLQ_CLIENT_CERTIFICATES_REQUIRED ? GNUTLS_CERT_REQUIRE
                                                                                    : GNUTLS_CERT_REQUEST);
     }
+    conn->ticket_lifetime = tls->ticket_lifetime;
     if (tls->ticket_lifetime) gnutls_db_set_cache_expiration(session, (int)tls->ticket_lifetime);
     if (tls->anti_replay) {
         gnutls_anti_replay_enable(session, tls->anti_replay);
@@ -206,6 +229,16 @@ static int failed(llq_conn *conn, int rv) {
     return liberr != 0 ? liberr : NGTCP2_ERR_CRYPTO;
 }
 
+/// The version that ngtcp2 will settle on for a client that began with another (RFC 9368 section 2.3): the first of ours
+/// that is available to the client, too.
+static uint32_t expected_version(const llq_conn *conn) {
+    for (size_t i = 0; i < conn->version_count; i++)
+        if (conn->versions[i] == conn->first_version ||
+            llq_client_hello_has_version(conn->client_hello, conn->client_hello_length, conn->versions[i]))
+            return conn->versions[i];
+    return conn->first_version;
+}
+
 /// Server: a session has one ticket master, to be chosen before GnuTLS reads the ticket.
 static int choose_ticket_master(llq_conn *conn) {
     size_t length = 0;
@@ -214,7 +247,8 @@ static int choose_ticket_master(llq_conn *conn) {
         llq_client_hello_identity(conn->client_hello, conn->client_hello_length, &length);
     conn->ticket_master_set = true;
     if (!conn->tickets) return 0;
-    if (conn->owner.ticket_master(conn->owner.context, length >= KEY_NAME_LENGTH ? identity : NULL, master) != 0) {
+    if (conn->owner.ticket_master(conn->owner.context, length >= KEY_NAME_LENGTH ? identity : NULL, conn->first_version,
+                                  expected_version(conn), &conn->ticket_version, master) != 0) {
         conn->tickets = false;
         return 0;
     }
@@ -286,13 +320,50 @@ int llq_tls_receive(llq_conn *conn, ngtcp2_encryption_level level, uint64_t offs
     if (was_completed) return 0;
     rv = gnutls_handshake(conn->session);
     if (rv < 0) return gnutls_error_is_fatal(rv) ? failed(conn, rv) : 0;
+    // GnuTLS doesn't look at the certificates of a resumed session; they may have expired.
+    if (conn->is_server && conn->client_certificates != LLQ_CLIENT_CERTIFICATES_NONE &&
+        gnutls_session_is_resumed(conn->session)) {
+        rv = verify_client(conn->session, conn);
+        if (rv != 0) return failed(conn, rv);
+    }
     // ngtcp2 0.12 returns nothing here, 1.x neither; the callback follows.
     ngtcp2_conn_tls_handshake_completed(conn->conn);
     return 0;
 }
 
+/// When the first of some certificates expires; 0: one can't be read.
+static uint64_t earliest_expiry(const gnutls_datum_t *chain, unsigned count) {
+    uint64_t earliest = UINT64_MAX;
+    for (unsigned i = 0; i < count; i++) {
+        gnutls_x509_crt_t certificate;
+        if (gnutls_x509_crt_init(&certificate) != 0) return 0;
+        time_t expiry = -1;
+        if (gnutls_x509_crt_import(certificate, &chain[i], GNUTLS_X509_FMT_DER) == 0)
+            expiry = gnutls_x509_crt_get_expiration_time(certificate);
+        gnutls_x509_crt_deinit(certificate);
+        if (expiry <= 0) return 0;
+        if ((uint64_t)expiry < earliest) earliest = (uint64_t)expiry;
+    }
+    return earliest;
+}
+
+/// Whether the client may have a ticket: it must not outlive what it stands for. (Its lifetime can't be changed: GnuTLS
+/// derives the key that seals it from that, too.)
+static bool may_have_ticket(llq_conn *conn) {
+    // A ticket belongs to one QUIC version (RFC 9369 section 5).
+    if (conn->ticket_version != llq_conn_version(conn)) return false;
+    if (conn->client_certificates == LLQ_CLIENT_CERTIFICATES_NONE) return true;
+    // It ends with the first one, whose certificates lived long enough.
+    if (gnutls_session_is_resumed(conn->session)) return true;
+    unsigned count = 0, sealed = 0;
+    const gnutls_datum_t *chain = peer_chain(conn, &count);
+    // GnuTLS seals what is in the session, also certificates that the client didn't show.
+    if (!chain || count == 0) return !gnutls_certificate_get_peers(conn->session, &sealed) || sealed == 0;
+    return earliest_expiry(chain, count) >= llq_wall_clock() + conn->ticket_lifetime;
+}
+
 int llq_tls_send_ticket(llq_conn *conn) {
-    if (!conn->session || !conn->tickets) return 0;
+    if (!conn->session || !conn->tickets || !may_have_ticket(conn)) return 0;
     llq_conn *previous = llq_enter(conn);
     int rv = gnutls_session_ticket_send(conn->session, 1, 0);
     llq_leave(previous);
@@ -334,7 +405,7 @@ size_t llq_tls_cipher_suite(const llq_conn *conn, char *destination, size_t capa
 
 const uint8_t *llq_tls_peer_certificate(const llq_conn *conn, size_t index, size_t *length) {
     unsigned count = 0;
-    const gnutls_datum_t *chain = conn->session ? gnutls_certificate_get_peers(conn->session, &count) : NULL;
+    const gnutls_datum_t *chain = conn->session ? peer_chain(conn, &count) : NULL;
     if (!chain || index >= count) return NULL;
     *length = chain[index].size;
     return chain[index].data;

@@ -22,11 +22,11 @@ enum ClientShim {
         let early =
             ticket != nil && client.earlyData && client.applicationProtocols.first == ticket?.applicationProtocol
         var settings = client.transport.shim(now: now)
-        settings.first_version = client.versions.first?.rawValue ?? QUICVersion.v1.rawValue
+        settings.first_version = client.firstVersion.rawValue
         settings.original_version = client.originalVersion?.rawValue ?? 0
         settings.use_preferred_address = client.usesPreferredAddress ? 1 : 0
         let versions = client.versions.filter(\.isAvailable).map(\.rawValue)
-        let token = client.addressToken ?? []
+        let token = client.addressToken.flatMap { AddressToken.use($0, version: client.firstVersion) } ?? []
         var error: Int32 = 0
         let made = client.serverName.withCString { name in
             alpn.withUnsafeBufferPointer { names in
@@ -80,19 +80,29 @@ extension ClientConfiguration {
     /// version this client prefers of those the server offers, and sees to it that nobody in between made the two use a
     /// worse one (RFC 9368). nil: they share none, or this already is such an attempt.
     public func retry(offered: [QUICVersion]) -> ClientConfiguration? {
-        guard originalVersion == nil, let first = versions.first,
+        guard originalVersion == nil, !versions.isEmpty,
             let common = versions.first(where: { $0.isAvailable && offered.contains($0) })
         else { return nil }
         var next = self
-        next.originalVersion = first
+        next.originalVersion = firstVersion
         next.versions = [common] + versions.filter { $0.isAvailable && $0 != common }
         return next
     }
 
+    /// The version of the first packet: that of the ticket, which the server speaks and which the ticket is of no use
+    /// without, unless the server has just refused it.
+    var firstVersion: QUICVersion {
+        if originalVersion == nil, let version = goodTicket?.version, version.isAvailable, versions.contains(version) {
+            return version
+        }
+        return versions.first ?? .v1
+    }
+
     /// The ticket, if it was issued for this server, in this version, and hasn't expired.
-    var usableTicket: SessionTicket? {
-        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > llq_wall_clock(),
-            sessionTicket.version == versions.first
+    var usableTicket: SessionTicket? { goodTicket.flatMap { $0.version == firstVersion ? $0 : nil } }
+
+    private var goodTicket: SessionTicket? {
+        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > llq_wall_clock()
         else { return nil }
         return sessionTicket
     }

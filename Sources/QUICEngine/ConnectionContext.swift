@@ -146,9 +146,16 @@ final class ConnectionContext {
             let target = UnsafeMutableRawBufferPointer(start: target, count: length)
             ConnectionContext.from(context).fillConnectionID(target, token: token)
         }
-        owner.ticket_master = { context, name, master in
-            guard let context, let master else { return -1 }
-            return ConnectionContext.from(context).chooseTicketMaster(name: name, master: master) ? 0 : -1
+        owner.ticket_master = { context, name, first, expected, version, master in
+            guard let context, let version, let master else { return -1 }
+            let name = name.map { Array(UnsafeBufferPointer(start: $0, count: TicketMasters.nameLength)) }
+            guard
+                let chosen = ConnectionContext.from(context).ticketMasters?
+                    .choose(sealedUnder: name, first: first, expected: expected)
+            else { return -1 }
+            version.pointee = chosen.version
+            UnsafeMutableRawBufferPointer(start: master, count: chosen.master.count).copyBytes(from: chosen.master)
+            return 0
         }
         owner.key_log = { context, line in
             guard let context, let line else { return }
@@ -187,13 +194,6 @@ final class ConnectionContext {
     private func fillConnectionID(_ target: UnsafeMutableRawBufferPointer, token: UnsafeMutablePointer<UInt8>) {
         layout.fill(target, random: random)
         resetTokens.fill(token, for: ConnectionID(UnsafeRawBufferPointer(target)))
-    }
-
-    private func chooseTicketMaster(name: UnsafePointer<UInt8>?, master: UnsafeMutablePointer<UInt8>) -> Bool {
-        let name = name.map { Array(UnsafeBufferPointer(start: $0, count: TicketMasters.nameLength)) }
-        guard let chosen = ticketMasters?.master(sealedUnder: name) else { return false }
-        UnsafeMutableRawBufferPointer(start: master, count: chosen.count).copyBytes(from: chosen)
-        return true
     }
 
     private func openNotebook() -> Notebook {

@@ -30,7 +30,8 @@ extension QUICEngineConnection {
         var token = [UInt8](repeating: 0, count: Int(LLQ_MAX_TOKEN_LENGTH))
         var remote = lastPath.remote.shim
         let length = llq_regular_token(
-            &token, endpoint.staticKey, endpoint.staticKey.count, &remote, llq_wall_clock() &* 1_000_000_000)
+            &token, endpoint.staticKey, endpoint.staticKey.count, llq_conn_version(shim), &remote,
+            llq_wall_clock() &* 1_000_000_000)
         if length > 0 { _ = llq_conn_submit_token(shim, token, length) }
         emit(.handshakeConfirmed)
         llq_tls_release(shim)

@@ -36,7 +36,9 @@ extension QUICEngineConnection {
         case .datagram(let bytes): received(datagram: bytes)
         case .datagramAcknowledged(let id): emit(.datagramAcknowledged(id: id))
         case .datagramLost(let id): emit(.datagramLost(id: id))
-        case .addressToken(let token): emit(.addressToken(token))
+        case .addressToken(let token):
+            let version = shim.map { QUICVersion(rawValue: llq_conn_version($0)) } ?? .v1
+            emit(.addressToken(AddressToken.keep(token, version: version)))
         case .path(let path, let valid): pathAnswered(path, valid: valid)
         case .localIDAdded(let id):
             localIDs.insert(id)

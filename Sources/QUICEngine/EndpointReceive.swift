@@ -201,9 +201,9 @@ extension QUICEndpoint {
         case Int(LLQ_TOKEN_REGULAR):
             let lifetime = configuration.server?.addressTokenLifetime ?? .seconds(0)
             let result = llq_verify_regular_token(
-                initial.token, initial.token_length, staticKey, staticKey.count, &remote, lifetime.nanoseconds,
-                llq_wall_clock() &* 1_000_000_000)
-            // A token that doesn't hold is as good as none: the client may have moved.
+                initial.token, initial.token_length, staticKey, staticKey.count, initial.version, &remote,
+                lifetime.nanoseconds, llq_wall_clock() &* 1_000_000_000)
+            // A token that doesn't hold is as good as none: the client may have moved, or it is of another version.
             return result == 0 ? .earlier : .none
         default:
             return .none

@@ -86,7 +86,9 @@ public final class QUICEndpoint: CustomReflectable {
         refusalLimit = RateLimit(perSecond: configuration.refusalsPerSecond)
         if let server = configuration.server {
             try server.validate()
-            ticketMasters = server.tls.ticketKeys.map { TicketMasters(ring: $0, settings: server.transport) }
+            ticketMasters = server.tls.ticketKeys.map {
+                TicketMasters(ring: $0, settings: server.transport, clients: server.tls.clientAuthentication)
+            }
             if ticketMasters != nil, let store = server.tls.replayStore {
                 antiReplay = try AntiReplay(store: store)
             } else {

@@ -27,8 +27,9 @@ public final class TLSServerContext: Sendable {
     ///   - keyLog: receives the connections' secrets; nil: nobody does.
     ///   - certificatesByName: other certificates by the names clients ask for (SNI): full names, or `*.example.org` for
     ///     every name with one more label.
-    ///   - clientAuthentication: whether clients are asked for certificates. A ticket would let a client return without
-    ///     showing its certificate, so it goes with no `ticketKeys`.
+    ///   - clientAuthentication: whether clients are asked for certificates. A ticket then holds the client's, which are
+    ///     verified again when it returns, and is good no longer than they are. It goes with no `replayStore`: 0-RTT data
+    ///     would be read before that.
     ///   - cipherSuites: those taken; each once, at least one.
     /// - Throws: `invalidCertificate` if a certificate or key can't be read or they don't belong together, and
     ///   `invalidConfiguration` for a name or list that can't be used.
@@ -39,10 +40,11 @@ public final class TLSServerContext: Sendable {
         cipherSuites: [TLSCipherSuite] = TLSCipherSuite.standard
     ) throws(QUICError) {
         _ = try ALPN.encode(applicationProtocols)
-        guard clientAuthentication == .none || ticketKeys == nil else {
+        guard clientAuthentication == .none || replayStore == nil else {
             throw QUICError(
-                .invalidConfiguration, "A server that asks clients for certificates can't give them tickets",
-                advice: "Leave `ticketKeys` out: with a ticket a client would return without its certificate.")
+                .invalidConfiguration, "A server that asks clients for certificates can't accept 0-RTT",
+                advice:
+                    "Leave `replayStore` out: 0-RTT data would be read before the client's certificate was verified.")
         }
         self.clientAuthentication = clientAuthentication
         self.cipherSuites = cipherSuites

@@ -83,13 +83,6 @@ import Testing
             #expect(error.message.contains("client"))
             #expect(refused.2 != nil, "the client is told")
         }
-        #expect(throws: QUICError.self) {
-            var random = SeededRandom(seed: 1)
-            _ = try TLSServerContext(
-                credentials: EngineWorld.certificate.credentials, applicationProtocols: ["t"],
-                ticketKeys: TicketKeyRing(random: &random, now: 0),
-                clientAuthentication: .requested(authorityPEM: trusted.certificatePEM))
-        }
         #expect(throws: QUICError.self) { try serving(clients: .required(authorityPEM: "nothing")) }
     }
 

@@ -1,3 +1,4 @@
+import CQUICShim
 import LonglineTestKit
 import Testing
 
@@ -74,6 +75,111 @@ import Testing
         #expect(try world.connected().client.handshake?.version == .v1)
         #expect(again.retry(offered: offered) == nil, "once is enough")
         #expect(world.clientConfiguration.retry(offered: [Self.reserved]) == nil)
+    }
+
+    /// What a client that came by one version keeps of it.
+    private func leftovers(of world: EngineWorld) throws -> (ticket: SessionTicket, token: [UInt8]) {
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(2)) {
+            !world.clientSide.tickets.isEmpty && !world.clientSide.tokens.isEmpty
+        }
+        client.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(3))
+        return (try #require(world.clientSide.tickets.last), try #require(world.clientSide.tokens.last))
+    }
+
+    @Test(
+        "a server takes no ticket or token of another version",
+        .enabled(if: QUICVersion.v2.isAvailable, "ngtcp2 before 1.0 has no RFC 9369"),
+        arguments: [(QUICVersion.v1, QUICVersion.v2), (.v2, .v1)])
+    func aServerTakesNothingOfAnotherVersion(from: QUICVersion, to: QUICVersion) throws {
+        let world = try EngineWorld(tickets: true) { server, client in
+            server.versions = [.v1, .v2]
+            server.retryThreshold = 0
+            client.versions = [from]
+        }
+        let (ticket, token) = try leftovers(of: world)
+        #expect(ticket.version == from)
+        let retries = world.server.counters.retriesSent
+        // A client that follows the rules brings them back in their version only.
+        world.clientConfiguration.sessionTicket = ticket
+        world.clientConfiguration.addressToken = token
+        #expect(try world.connected().client.handshake?.resumed == true)
+        #expect(world.server.counters.retriesSent == retries, "the token is good")
+        world.clientConfiguration.versions = [to]
+        #expect(try world.connected().client.handshake?.resumed == false)
+        #expect(world.server.counters.retriesSent == retries + 1)
+        // One that doesn't gets no further.
+        world.clientConfiguration.sessionTicket = SessionTicket(
+            session: ticket.session, transportParameters: ticket.transportParameters, serverName: ticket.serverName,
+            applicationProtocol: ticket.applicationProtocol, expiresAt: ticket.expiresAt, version: to)
+        world.clientConfiguration.addressToken = AddressToken.keep(
+            try #require(AddressToken.use(token, version: from)), version: to)
+        let (client, server) = try world.connected()
+        #expect(client.handshake?.version == to)
+        #expect(client.handshake?.resumed == false && server.handshake?.resumed == false)
+        #expect(client.handshake?.earlyData != .accepted)
+        #expect(world.server.counters.retriesSent == retries + 2)
+    }
+
+    @Test(
+        "what a client gets after it was moved to another version brings it back in that version",
+        .enabled(if: QUICVersion.v2.isAvailable, "ngtcp2 before 1.0 has no RFC 9369"))
+    func aClientComesBackInTheVersionItWasMovedTo() throws {
+        let world = try EngineWorld(tickets: true) { server, client in
+            server.versions = [.v2, .v1]
+            server.retryThreshold = 0
+            client.versions = [.v1, .v2]
+        }
+        let (ticket, token) = try leftovers(of: world)
+        #expect(ticket.version == .v2)
+        let retries = world.server.counters.retriesSent
+        world.clientConfiguration.sessionTicket = ticket
+        world.clientConfiguration.addressToken = token
+        let (client, _) = try world.connected()
+        #expect(client.handshake?.version == .v2 && client.handshake?.resumed == true)
+        #expect(world.server.counters.retriesSent == retries)
+    }
+
+    @Test("tickets and tokens of different versions are made with different secrets")
+    func ticketsAndTokensOfDifferentVersionsDiffer() throws {
+        var random = SeededRandom(seed: 1)
+        let ring = TicketKeyRing(random: &random, now: EngineWorld.wallClock)
+        let masters = TicketMasters(ring: ring, settings: TransportSettings())
+        let (one, two) = (QUICVersion.v1.rawValue, QUICVersion.v2.rawValue)
+        let first = try #require(masters.choose(sealedUnder: nil, first: one, expected: one))
+        let second = try #require(masters.choose(sealedUnder: nil, first: two, expected: two))
+        #expect(first.version == one && second.version == two && first.master != second.master)
+        // A client that is about to be moved: a ticket of the version it began with opens, another doesn't.
+        let moved = try #require(masters.choose(sealedUnder: nil, first: one, expected: two))
+        #expect(moved.version == two && moved.master == second.master)
+        var names = [UInt8](repeating: 0, count: 32)
+        #expect(llq_ticket_key_names(first.master, UInt32(TicketKeyRing.ticketLifetime), &names) == 0)
+        let offered = Array(names.prefix(16))
+        let resumed = try #require(masters.choose(sealedUnder: offered, first: one, expected: two))
+        #expect(resumed.version == one && resumed.master == first.master)
+        let foreign = try #require(masters.choose(sealedUnder: offered, first: two, expected: one))
+        #expect(foreign.version == two && foreign.master == second.master, "which doesn't open it")
+        let unknown = try #require(
+            masters.choose(sealedUnder: Array(repeating: 0, count: 16), first: one, expected: two))
+        #expect(unknown.version == two && unknown.master == second.master, "for the next ticket")
+
+        let secret = [UInt8](repeating: 7, count: 32)
+        var address = EngineWorld.clientAddress.shim
+        var token = [UInt8](repeating: 0, count: Int(LLQ_MAX_TOKEN_LENGTH))
+        for version in [one, two] {
+            let length = llq_regular_token(&token, secret, secret.count, version, &address, 1000)
+            try #require(length > 0)
+            for other in [one, two] {
+                let verdict = llq_verify_regular_token(
+                    token, length, secret, secret.count, other, &address, 1_000_000, 2000)
+                #expect((verdict == 0) == (version == other))
+            }
+        }
+        #expect(AddressToken.keep([1, 2], version: .v1) == [1, 2])
+        let kept = AddressToken.keep([1, 2], version: .v2)
+        #expect(AddressToken.use(kept, version: .v2) == [1, 2])
+        #expect(AddressToken.use(kept, version: .v1) == nil && AddressToken.use([1, 2], version: .v2) == nil)
     }
 
     @Test("drafts that the library still knows are not spoken") func draftsAreNotSpoken() throws {

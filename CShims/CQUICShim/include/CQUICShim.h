@@ -28,6 +28,7 @@ typedef struct llq_path {
 } llq_path;
 
 #define LLQ_MAX_CID_LENGTH 20
+#define LLQ_MAX_VERSIONS 8
 #define LLQ_RESET_TOKEN_LENGTH 16
 #define LLQ_NO_DEADLINE UINT64_MAX
 
@@ -116,8 +117,11 @@ typedef struct llq_owner {
     /// Fills a new connection ID of `length` bytes and its stateless reset token.
     void (*new_cid)(void *context, uint8_t *cid, size_t length, uint8_t *token);
     /// Server: the ticket master (64 bytes) for a client that offers a ticket sealed under this key name (16 bytes, or
-    /// NULL when it offers none); returns 0 if there is one.
-    int (*ticket_master)(void *context, const uint8_t *key_name, uint8_t *master);
+    /// NULL when it offers none); returns 0 if there is one. Tickets are sealed and opened with one master; `version` is
+    /// set to the QUIC version that it is for: `first`, which the client began with and its ticket must be of, or
+    /// `expected`, which the connection will have.
+    int (*ticket_master)(void *context, const uint8_t *key_name, uint32_t first, uint32_t expected, uint32_t *version,
+                         uint8_t *master);
     /// One line in the format of SSLKEYLOGFILE.
     void (*key_log)(void *context, const char *line);
     /// Server: the certificate credentials (GnuTLS's, alive as long as the connection) for the name a client asks for;
@@ -182,7 +186,7 @@ typedef struct llq_settings {
     const uint8_t *token;
     size_t token_length;
     size_t ack_threshold;
-    /// QUIC versions, the preferred first; all available.
+    /// QUIC versions, the preferred first, at most LLQ_MAX_VERSIONS; all available.
     const uint32_t *versions;
     size_t version_count;
     uint32_t first_version; // client: of the first packet; one of them, or a reserved one
@@ -353,7 +357,8 @@ int llq_tls_early_data_accepted(const llq_conn *conn);
 size_t llq_tls_alpn(const llq_conn *conn, uint8_t *destination, size_t capacity);
 size_t llq_tls_server_name(const llq_conn *conn, char *destination, size_t capacity);
 size_t llq_tls_cipher_suite(const llq_conn *conn, char *destination, size_t capacity);
-/// The peer's n-th certificate in DER, alive as long as the TLS session; NULL beyond the last.
+/// The peer's n-th certificate in DER, alive as long as the TLS session; NULL beyond the last. A server's client has shown
+/// it in this handshake, or in the one that its ticket is from.
 const uint8_t *llq_tls_peer_certificate(const llq_conn *conn, size_t index, size_t *length);
 /// Keying material for the application (RFC 8446 section 7.5), also after the TLS session was freed. 0 on success.
 int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length, const uint8_t *context,
@@ -456,10 +461,11 @@ ssize_t llq_retry_token(uint8_t *token, const uint8_t *secret, size_t secret_len
 int llq_verify_retry_token(llq_cid *original_dcid, const uint8_t *token, size_t length, const uint8_t *secret,
                            size_t secret_length, uint32_t version, const llq_address *remote, const llq_cid *dcid,
                            uint64_t timeout, uint64_t now);
-ssize_t llq_regular_token(uint8_t *token, const uint8_t *secret, size_t secret_length, const llq_address *remote,
-                          uint64_t now);
+/// A token for connections of this QUIC version only (RFC 9369 section 5).
+ssize_t llq_regular_token(uint8_t *token, const uint8_t *secret, size_t secret_length, uint32_t version,
+                          const llq_address *remote, uint64_t now);
 int llq_verify_regular_token(const uint8_t *token, size_t length, const uint8_t *secret, size_t secret_length,
-                             const llq_address *remote, uint64_t timeout, uint64_t now);
+                             uint32_t version, const llq_address *remote, uint64_t timeout, uint64_t now);
 
 const char *llq_error_name(int error);
 /// The version of ngtcp2 at run time, for instance "0.12.1".
