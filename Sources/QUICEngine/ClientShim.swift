@@ -109,6 +109,8 @@ extension ClientConfiguration {
 }
 
 extension TransportSettings {
+    var sendBufferOfAll: Int { max(connectionSendBuffer, streamSendBuffer) }
+
     /// Throws `invalidConfiguration` for what QUIC or memory doesn't allow.
     func validate() throws(QUICError) {
         func check(_ condition: Bool, _ message: String) throws(QUICError) {

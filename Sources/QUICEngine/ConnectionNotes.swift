@@ -64,6 +64,7 @@ extension QUICEngineConnection {
         case .streamAcknowledged(let id, let count):
             guard let stream = knownStream(id) else { return }
             stream.sendBuffer.acknowledge(count)
+            sendBufferBytes -= Int(count)
             reportWritable(stream)
         case .streamReset(let id, let code, let stillborn):
             guard let stream = remoteStream(id) ?? streams[id], !stream.peerReset else { return }
@@ -133,18 +134,30 @@ extension QUICEngineConnection {
     private func close(_ stream: EngineStream) {
         guard !stream.isClosed else { return }
         stream.isClosed = true
+        sendBufferBytes -= stream.sendBuffer.count
         stream.sendBuffer = SendBuffer()
+        reportWritableToAll()
         emit(.streamClosed(stream.id))
         forgetIfDone(stream)
     }
 
     /// Hysteresis: a writer that was stopped is woken when half of the buffer is free.
     private func reportWritable(_ stream: EngineStream) {
+        if owesWritableToAll { return reportWritableToAll() }
         guard stream.owesWritable, stream.resetCode == nil,
             stream.sendBuffer.count <= settings.streamSendBuffer / 2
         else { return }
         stream.owesWritable = false
         emit(.streamWritable(stream.id))
+    }
+
+    /// The same where it was all streams together that filled the buffer.
+    private func reportWritableToAll() {
+        guard owesWritableToAll, sendBufferBytes <= settings.sendBufferOfAll / 2 else { return }
+        owesWritableToAll = false
+        for stream in streams.all.filter(\.owesWritable).sorted(by: { $0.id.rawValue < $1.id.rawValue }) {
+            reportWritable(stream)
+        }
     }
 
     func streamCredit(bidirectional: Bool) {

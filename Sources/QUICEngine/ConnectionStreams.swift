@@ -35,8 +35,8 @@ extension QUICEngineConnection {
     ) throws(QUICError) -> Int {
         _ = try alive()
         let state = try sendingStream(stream)
-        let room = max(0, settings.streamSendBuffer - state.sendBuffer.count)
-        let accepted = min(room, bytes.count)
+        let accepted = min(sendRoom(of: state), bytes.count)
+        sendBufferBytes += accepted
         let part = UnsafeRawBufferPointer(rebasing: bytes[0..<accepted])
         if let owner, accepted >= Self.leastLeftInPlace {
             state.sendBuffer.append(part, of: owner)
@@ -45,6 +45,7 @@ extension QUICEngineConnection {
         }
         if accepted < bytes.count {
             state.owesWritable = true
+            if state.sendBuffer.count < settings.streamSendBuffer { owesWritableToAll = true }
         } else if finish {
             state.isFinishing = true
         }
@@ -59,7 +60,11 @@ extension QUICEngineConnection {
     public func writableBytes(_ stream: QUICStreamID) -> Int {
         guard !isClosed, let state = streams[stream], state.sends, !state.isFinishing, state.resetCode == nil
         else { return 0 }
-        return max(0, settings.streamSendBuffer - state.sendBuffer.count)
+        return sendRoom(of: state)
+    }
+
+    private func sendRoom(of stream: EngineStream) -> Int {
+        max(0, min(settings.streamSendBuffer - stream.sendBuffer.count, settings.sendBufferOfAll - sendBufferBytes))
     }
 
     /// Copies received bytes out, in order, and lets the peer send as many more. What was received before the connection

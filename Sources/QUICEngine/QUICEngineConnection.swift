@@ -34,6 +34,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var now: QUICInstant
 
     @exclusivity(unchecked) var streams = StreamTable()
+    /// Bytes in the send buffers of all streams.
+    @exclusivity(unchecked) var sendBufferBytes = 0
+    /// A write was short because of all streams together.
+    @exclusivity(unchecked) var owesWritableToAll = false
     /// Streams with something to send, in the order of their priorities.
     @exclusivity(unchecked) var sendQueue = SendQueue()
     /// The peer's unidirectional streams that ended, of which ngtcp2 keeps a record as long as it keeps the connection.
@@ -217,7 +221,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         result.bytesReceived = bytesReceived
         result.datagramsReceived = datagramsReceived
         result.packetsReceived = packetsReceived
-        result.sendBufferBytes = streams.all.reduce(0) { $0 + $1.sendBuffer.count }
+        result.sendBufferBytes = sendBufferBytes
         result.age = .nanoseconds(max(now.nanoseconds, createdAt.nanoseconds) - createdAt.nanoseconds)
         result.handshake = handshake
         return result

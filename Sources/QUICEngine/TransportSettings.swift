@@ -64,6 +64,9 @@ public struct TransportSettings: Sendable {
     public var receivedDatagramLimit = 256
     /// Bytes held per stream that are not yet acknowledged: 256 KiB, at least 1,024 bytes. `write` takes no more beyond.
     public var streamSendBuffer = 256 << 10
+    /// The same for all streams of the connection together: 8 MiB, so that a peer that opens many and acknowledges nothing
+    /// doesn't hold more. Not less than `streamSendBuffer` in effect.
+    public var connectionSendBuffer = 8 << 20
     /// How long an acknowledgement may be held back: 25 ms, below 16,384 ms (RFC 9000 section 13.2.1).
     public var maxAckDelay = QUICDuration.milliseconds(25)
     /// Packets received after which an acknowledgement is sent at once, even if `maxAckDelay` allows to wait: 2, as RFC

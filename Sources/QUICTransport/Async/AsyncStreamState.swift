@@ -17,6 +17,8 @@ struct OpenedStream: Sendable {
 final class AsyncStreamState {
     let id: QUICStreamID
     let handover = StreamHandover()
+    /// What tasks left in the handover and the engine had no room for, in order, and whether the stream ends behind it.
+    private var backlog: (buffers: [ByteBuffer], finish: Bool) = ([], false)
     /// A write that waits for room.
     private var writer: (bytes: ByteBuffer, waiter: Waiter<Void>)?
     private var isClosed = false
@@ -102,19 +104,24 @@ final class AsyncStreamState {
     /// Writes what tasks left in the handover.
     func drain(_ connection: QUICLoopConnection) {
         let (buffers, finish) = handover.takeQueued()
-        guard !buffers.isEmpty || finish else { return }
+        backlog.buffers += buffers
+        backlog.finish = backlog.finish || finish
+        guard !backlog.buffers.isEmpty || backlog.finish else { return }
         do throws(QUICError) {
-            for buffer in buffers {
-                var rest = buffer
-                try connection.write(&rest, to: id)
-                assert(rest.readableBytes == 0, "the credit never exceeds the buffer's room")
+            while !backlog.buffers.isEmpty {
+                try connection.write(&backlog.buffers[0], to: id)
+                // The stream becomes writable, then it goes on.
+                guard backlog.buffers[0].readableBytes == 0 else { return handover.setRoom(0) }
+                backlog.buffers.removeFirst()
             }
-            if finish {
+            if backlog.finish {
                 var nothing = ByteBuffer()
+                backlog.finish = false
                 try connection.write(&nothing, to: id, finish: true)
             }
         } catch {
             // The peer wants no more, or the stream is gone: its event is on the way, and later writes learn why.
+            backlog = ([], false)
         }
         handover.setRoom(connection.writableBytes(id))
     }
@@ -125,15 +132,15 @@ final class AsyncStreamState {
         guard writer == nil else { return waiter.finish(.failure(StreamHandover.busy("writes to"))) }
         writer = (bytes, waiter)
         handover.setWriterWaits(true)
-        writable(connection)
+        writeWaiting(connection)
     }
 
     /// - Returns: whether all was taken; false: nothing was, and whoever waits learns why.
     func writeAtOnce(_ bytes: ByteBuffer, _ connection: QUICLoopConnection) -> Bool {
         drain(connection)
-        guard writer == nil, handover.writeEnd == nil, connection.writableBytes(id) >= bytes.readableBytes else {
-            return false
-        }
+        guard writer == nil, backlog.buffers.isEmpty, handover.writeEnd == nil,
+            connection.writableBytes(id) >= bytes.readableBytes
+        else { return false }
         var rest = bytes
         guard (try? connection.write(&rest, to: id)) != nil else { return false }
         handover.setRoom(connection.writableBytes(id))
@@ -149,6 +156,12 @@ final class AsyncStreamState {
     }
 
     func writable(_ connection: QUICLoopConnection) {
+        drain(connection)
+        writeWaiting(connection)
+    }
+
+    private func writeWaiting(_ connection: QUICLoopConnection) {
+        guard backlog.buffers.isEmpty else { return }
         guard var pending = writer else { return handover.setRoom(connection.writableBytes(id)) }
         writer = nil
         do throws(QUICError) {
@@ -201,6 +214,7 @@ final class AsyncStreamState {
     }
 
     private func endWriting(_ error: QUICTransportError) {
+        backlog = ([], false)
         handover.endWriting(error)
         handover.setWriterWaits(false)
         writer?.waiter.finish(.failure(error))

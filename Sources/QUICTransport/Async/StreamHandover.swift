@@ -8,8 +8,9 @@ internal import Synchronization
 ///  task: write --credit--> queued --drain on the loop--> engine        (no credit: the task waits on the loop)
 ///  task: read --nothing there--> reader waits <--readable-- loop       (something there: the task asks the loop)
 /// ```
-/// `credit` never exceeds the room of the engine's buffer less what is queued: only the loop raises it, and between its
-/// visits the room can only grow.
+/// `credit` was the room of the engine's buffer when the loop looked last, less what was queued since, and never more than
+/// `largestCredit`. Where other streams of the connection have used that room up meanwhile, the loop keeps what the engine
+/// doesn't take until it does, and gives no credit before.
 final class StreamHandover: Sendable {
     /// What a write came to.
     enum WriteStep {
@@ -41,6 +42,9 @@ final class StreamHandover: Sendable {
     }
 
     private let state = Mutex(State())
+
+    /// Bytes that may be queued for the loop: small messages. What is larger waits on the loop, where it costs little more.
+    private static let largestCredit = 16 << 10
 
     static let finished = QUICTransportError(
         .streamState, "the stream was finished", advice: "Write before finishing.")
@@ -108,7 +112,8 @@ final class StreamHandover: Sendable {
     /// Tells how many bytes the engine's buffer would take now.
     func setRoom(_ room: Int) {
         state.withLock { state in
-            state.credit = max(0, room - state.queued.reduce(0) { $0 + $1.readableBytes })
+            let free = room - state.queued.reduce(0) { $0 + $1.readableBytes }
+            state.credit = max(0, min(free, Self.largestCredit))
         }
     }
 

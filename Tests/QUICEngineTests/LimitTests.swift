@@ -1,0 +1,99 @@
+import LonglineTestKit
+import Testing
+
+@testable import QUICEngine
+
+/// What one connection may cost, and how often it is acknowledged.
+@Suite struct LimitTests {
+    @Test("all unread streams together hold no more than the connection's window") func unreadStreamsHoldTheWindow()
+        throws
+    {
+        let world = try EngineWorld { server, client in
+            server.transport.connectionWindow = 100_000
+            server.transport.streamWindow = 60_000
+            client.transport.streamSendBuffer = 100_000
+        }
+        world.serverSide.reads = false
+        let (client, server) = try world.connected()
+        for _ in 0..<10 { try client.send(pattern(80_000), on: client.open(), finish: true) }
+        world.simulation.run(for: .seconds(10))
+        let held = world.serverSide.opened.map { server.readableBytes($0) }
+        #expect(held.reduce(0, +) == 100_000)
+        #expect(held.allSatisfy { $0 <= 60_000 })
+        // What is read makes room.
+        world.serverSide.reads = true
+        for _ in 0..<400 {
+            for stream in world.serverSide.opened { world.serverSide.drain(stream, of: server) }
+            world.simulation.run(for: .milliseconds(50))
+        }
+        #expect(world.serverSide.finished.count == 10)
+    }
+
+    @Test("what a peer doesn't acknowledge is bounded over all streams, and all writers go on when it does")
+    func unacknowledgedBytesAreBounded() throws {
+        let world = try EngineWorld { _, client in
+            client.transport.streamSendBuffer = 50_000
+            client.transport.connectionSendBuffer = 120_000
+        }
+        let (client, _) = try world.connected()
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        let bytes = pattern(90_000)
+        var streams: [QUICStreamID] = []
+        var sent: [QUICStreamID: Int] = [:]
+        for _ in 0..<8 {
+            let stream = try client.open(bidirectional: false)
+            streams.append(stream)
+            sent[stream] = try client.send(bytes, on: stream)
+        }
+        #expect(streams.map { sent[$0] ?? 0 } == [50_000, 50_000, 20_000, 0, 0, 0, 0, 0])
+        #expect(streams.allSatisfy { client.writableBytes($0) == 0 })
+        #expect(client.statistics(now: world.network.now).sendBufferBytes == 120_000)
+        // A stream that is given up makes room once nothing of it is needed any more, and so does what arrives.
+        client.reset(streams[0], code: 1)
+        world.network.setBlackhole(EngineWorld.clientAddress, false)
+        for _ in 0..<400 {
+            world.simulation.run(for: .milliseconds(20))
+            for stream in streams.dropFirst() where world.clientSide.writable.contains(stream) {
+                let done = sent[stream] ?? 0
+                if done < bytes.count {
+                    sent[stream] = done + (try client.send(Array(bytes[done...]), on: stream, finish: true))
+                }
+            }
+            #expect(client.sendBufferBytes <= 120_000)
+        }
+        for stream in streams.dropFirst() { #expect(world.serverSide.received[stream] == bytes, "\(stream)") }
+        #expect(client.sendBufferBytes == 0)
+    }
+
+    /// Packets that a server sends while 400 come in, one each millisecond, over a path of 200 ms each way.
+    private func acknowledgements(threshold: Int, delay: UInt64) throws -> UInt64 {
+        var conditions = NetworkConditions()
+        conditions.delay = .milliseconds(200)
+        let world = try EngineWorld(conditions: conditions) { server, _ in
+            server.transport.ackThreshold = threshold
+            server.transport.maxAckDelay = .milliseconds(delay)
+        }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        let before = server.statistics(now: world.network.now).packetsSent
+        for number in 1...400 as ClosedRange<UInt64> {
+            #expect(try client.offer([1], id: number))
+            world.simulation.run(for: .milliseconds(1))
+        }
+        world.simulation.run(for: .seconds(5)) { world.clientSide.datagramsAcknowledged.count == 400 }
+        #expect(world.clientSide.datagramsAcknowledged.count == 400)
+        return server.statistics(now: world.network.now).packetsSent - before
+    }
+
+    @Test("fewer acknowledgements leave where that is asked for") func fewerAcknowledgementsLeave() throws {
+        #expect(try (180...230).contains(acknowledgements(threshold: 2, delay: 25)))
+        #expect(try (38...55).contains(acknowledgements(threshold: 10, delay: 25)))
+    }
+
+    @Test("no acknowledgement is held back longer than that is asked for") func noAcknowledgementIsHeldBackLonger()
+        throws
+    {
+        #expect(try (36...55).contains(acknowledgements(threshold: 1000, delay: 10)))
+        #expect(try (14...25).contains(acknowledgements(threshold: 1000, delay: 25)))
+    }
+}
