@@ -251,4 +251,105 @@ struct StreamTests {
             #expect(try await (first == nil ? stream.read() : first) == ByteBuffer(string: "go"))
         }
     }
+
+    @Test("A side that is finished still gets what the other has to say")
+    func halfClose() async throws {
+        try await withPair { connection in
+            for try await stream in connection.inboundStreams {
+                // Nothing is said before the other side is through.
+                let heard = try await stream.collect()
+                for piece in 0..<50 {
+                    try await stream.write(ByteBuffer(bytes: pattern(10_000, seed: UInt64(piece + 1))))
+                }
+                try await stream.send(heard)
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            try await stream.send([7, 8, 9])
+            let error = await #expect(throws: QUICTransportError.self) {
+                try await stream.write(ByteBuffer(string: "more"))
+            }
+            #expect(error?.code == .streamState)
+            let answer = try await stream.collect()
+            var expected: [UInt8] = []
+            for piece in 0..<50 { expected += pattern(10_000, seed: UInt64(piece + 1)) }
+            expected += [7, 8, 9]
+            #expect(answer == expected)
+        }
+    }
+
+    @Test("A cancelled read lets another wait in its place")
+    func readAfterCancelledRead() async throws {
+        try await withPair { connection in
+            for try await stream in connection.inboundStreams {
+                // Answers at the second byte only.
+                _ = try await stream.read()
+                _ = try await stream.read()
+                try await stream.write(ByteBuffer(string: "here"))
+                _ = try await connection.closed()
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            try await stream.write(ByteBuffer(string: "1"))
+            for _ in 0..<3 {
+                let reading = Task { try await stream.read() }
+                // It waits: the loop has seen it when it answers this.
+                await Task.yield()
+                _ = await connection.statistics()
+                reading.cancel()
+                await #expect(throws: CancellationError.self) { _ = try await reading.value }
+            }
+            async let answer = stream.read()
+            _ = await connection.statistics()
+            try await connection.roundTrips(on: stream)
+            #expect(try await answer == ByteBuffer(string: "here"))
+        }
+    }
+
+    @Test("An open that is cancelled takes no stream, and nothing is left of those who wait no more")
+    func cancelledOpen() async throws {
+        let streams = Mailbox<QUICStreamID>(limit: 100, policy: .refuse)
+        let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 1 }
+        try await withPair(configuration: configuration) { connection in
+            for try await stream in connection.inboundStreams {
+                streams.put(stream.id)
+                do { _ = try await stream.collect() } catch {}
+                try? await stream.finish()
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let first = try await connection.openStream()
+            try await first.write(ByteBuffer(string: "1"))
+            var waiting: [Task<Void, any Error>] = []
+            for _ in 0..<20 { waiting.append(Task { _ = try await connection.openStream() }) }
+            for _ in 0..<20 { waiting.append(Task { _ = try await connection.closed() }) }
+            while await connection.waiterCount() < 40 { await Task.yield() }
+            for task in waiting { task.cancel() }
+            for task in waiting { await #expect(throws: CancellationError.self) { try await task.value } }
+            #expect(await connection.waiterCount() == 0)
+            try await first.finish()
+            #expect(try await first.collect().isEmpty)
+            let second = try await connection.openStream()
+            try await second.send([2])
+            #expect(try await second.collect().isEmpty)
+            #expect(try await streams.next() == first.id)
+            #expect(try await streams.next() == second.id)
+            #expect(second.id.rawValue == first.id.rawValue + 4, "no stream was opened in between")
+        }
+    }
+}
+
+extension QUICConnection {
+    /// Tasks that wait for a stream, the handshake or the end.
+    fileprivate func waiterCount() async -> Int { (try? await call { $0.waiterCount }) ?? 0 }
+
+    /// Writes until the peer has read twice.
+    fileprivate func roundTrips(on stream: QUICStream) async throws {
+        for _ in 0..<20 {
+            try await stream.write(ByteBuffer(string: "2"))
+            _ = await statistics()
+        }
+    }
 }

@@ -177,12 +177,23 @@ final class AsyncConnectionState: QUICConnectionHandler {
         openMore()
     }
 
+    /// Tasks that were cancelled wait for nothing any more.
+    func forgetCancelled() {
+        openers.removeAll { !$0.waiter.isWaiting }
+        readyWaiters.removeAll { !$0.waiter.isWaiting }
+        closeWaiters.removeAll { !$0.isWaiting }
+        handshakeWaiters.removeAll { !$0.isWaiting }
+    }
+
+    /// How many tasks wait for a stream, the handshake or the end.
+    var waiterCount: Int { openers.count + readyWaiters.count + closeWaiters.count + handshakeWaiters.count }
+
     /// Opens streams for those who wait, first come first served within each kind.
     private func openMore() {
         guard let connection else { return }
         var waiting: [Opener] = []
         var exhausted: Set<Bool> = []
-        for opener in openers {
+        for opener in openers where opener.waiter.isWaiting {
             guard !exhausted.contains(opener.bidirectional) else {
                 waiting.append(opener)
                 continue

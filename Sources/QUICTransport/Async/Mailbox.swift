@@ -78,6 +78,8 @@ final class Mailbox<Element: Sendable>: Sendable {
                     return .some(.some(first))
                 }
                 if state.isFinished { return waiter.claim() ? .some(.some(nil)) : .none }
+                // Takers that were cancelled leave, wherever they stand among those who are usually few.
+                if let first = state.waiters.first, !first.isWaiting { state.waiters.removeAll { !$0.isWaiting } }
                 state.waiters.append(waiter)
                 return .none
             }

@@ -113,14 +113,16 @@ public final class QUICConnection: Sendable {
     }
 
     /// Client: moves to another local address (port 0: any port); returns when the new path was validated.
-    /// - Throws: ``QUICTransportError`` (`pathChangeFailed`, `superseded`, `connectionClosed`); the old path stays then.
+    /// - Throws: ``QUICTransportError`` (`pathChangeFailed`, `superseded`, `connectionClosed`); the old path stays then. Or
+    ///   `CancellationError`; the move goes on then, only nobody waits for it.
     public func migrate(to local: SocketAddress) async throws {
         try await change { $0.migrate(toLocal: local, promise: $1) }
     }
 
     /// Client: goes on from a new local port as if a NAT had bound it anew; returns when the new socket is in use, without a
     /// round trip.
-    /// - Throws: ``QUICTransportError`` (`pathChangeFailed`, `connectionClosed`).
+    /// - Throws: ``QUICTransportError`` (`pathChangeFailed`, `connectionClosed`), or
+    ///   `CancellationError` as `migrate`.
     public func rebind() async throws {
         try await change { $0.rebind(promise: $1) }
     }
@@ -164,12 +166,16 @@ public final class QUICConnection: Sendable {
         return try await eventLoop.submit { try body(state.value) }.get()
     }
 
-    /// Suspends until the loop's side resumes the waiter.
+    /// Suspends until the loop's side resumes the waiter, which it forgets if the task is cancelled.
     func wait<Value: Sendable>(
         cancelled: @escaping @Sendable () -> Void = {},
         _ body: @escaping @Sendable (AsyncConnectionState, Waiter<Value>) -> Void
     ) async throws -> Value {
         let state = self.state
+        let forget: @Sendable () -> Void = { [self] in
+            cancelled()
+            perform { $0.forgetCancelled() }
+        }
         let eventLoop = self.eventLoop
         return try await Waiter<Value>().wait(
             { waiter in
@@ -178,22 +184,22 @@ public final class QUICConnection: Sendable {
                 } else {
                     eventLoop.execute { body(state.value, waiter) }
                 }
-            }, cancelled: cancelled)
+            }, cancelled: forget)
     }
 
     private func change(
         _ body: @escaping @Sendable (QUICLoopConnection, EventLoopPromise<Void>) -> Void
     ) async throws {
-        let state = self.state
-        let promise = eventLoop.makePromise(of: Void.self)
-        eventLoop.execute {
-            guard let connection = state.value.connection else {
-                return promise.fail(
-                    QUICTransportError(.connectionClosed, "the connection is closed", advice: "Connect again."))
+        try await wait { (state, waiter: Waiter<Void>) in
+            guard let connection = state.connection else {
+                return waiter.finish(
+                    .failure(
+                        QUICTransportError(.connectionClosed, "the connection is closed", advice: "Connect again.")))
             }
+            let promise = connection.eventLoop.makePromise(of: Void.self)
+            promise.futureResult.whenComplete { waiter.finish($0) }
             body(connection, promise)
         }
-        try await promise.futureResult.get()
     }
 
     func nextInboundStream() async throws -> QUICStream? {

@@ -85,7 +85,7 @@ final class StreamHandover: Sendable {
     func arm(_ waiter: Waiter<ByteBuffer?>) -> ReadStep {
         state.withLock { state in
             // One that was cancelled while it waited is still here.
-            if let reader = state.reader, !reader.isCancelled {
+            if let reader = state.reader, reader.isWaiting {
                 return .finished(.failure(Self.busy("reads from")))
             }
             state.reader = nil
@@ -133,7 +133,7 @@ final class StreamHandover: Sendable {
     // MARK: The loop, reading
 
     /// Whether a read waits.
-    var isRead: Bool { state.withLock { !($0.reader?.isCancelled ?? true) } }
+    var isRead: Bool { state.withLock { $0.reader?.isWaiting ?? false } }
 
     /// The engine has something: whom to give it to. nil: nobody waits, the next read will ask.
     func takeReader() -> Waiter<ByteBuffer?>? {

@@ -53,11 +53,10 @@ final class Waiter<Value: Sendable>: Sendable {
         }
     }
 
-    /// Whether its task was cancelled before anybody claimed it.
-    var isCancelled: Bool {
+    /// Whether the task is still suspended and nobody has claimed it.
+    var isWaiting: Bool {
         state.withLock { state in
-            if case .cancelled = state { return true }
-            return false
+            if case .waiting = state { true } else { false }
         }
     }
 
