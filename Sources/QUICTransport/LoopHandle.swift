@@ -66,6 +66,21 @@ struct LoopHandle: Sendable {
 
     func breakSockets() async { await run { $0.breakSockets() } }
 
+    /// Waits until no connection is left, but not longer than `grace`.
+    func waitForConnections(grace: TimeAmount) async {
+        guard grace > .zero else { return }
+        let done = eventLoop.flatSubmit { () -> EventLoopFuture<Void> in
+            let promise = eventLoop.makePromise(of: Void.self)
+            let limit = eventLoop.scheduleTask(in: grace) { promise.succeed(()) }
+            self.driver.value.whenDrained().whenComplete { _ in
+                limit.cancel()
+                promise.succeed(())
+            }
+            return promise.futureResult
+        }
+        try? await done.get()
+    }
+
     /// Closes all connections and waits until their last packets have left.
     func drain(code: UInt64, reason: String, timeout: TimeAmount) async {
         let done = eventLoop.flatSubmit { () -> EventLoopFuture<Void> in

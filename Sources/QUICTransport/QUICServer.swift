@@ -181,16 +181,21 @@ public final class QUICServer: Sendable {
         for loop in loops { await loop.stopAccepting() }
     }
 
-    /// Stops accepting, closes every connection with a code and reason, waits until the closes have left, and closes the
-    /// sockets. Idempotent. A session layer that wants to move its clients elsewhere does that first.
+    /// Stops accepting, lets connections end by themselves for a while, closes the others with a code and reason, waits
+    /// until the closes have left, and closes the sockets. Idempotent. A session layer that wants to move its clients
+    /// elsewhere does that first.
     /// - Parameters:
     ///   - code: the application code that clients get, below 2^62.
     ///   - reason: a text for their logs.
-    ///   - timeout: sockets are closed after so long in any case.
+    ///   - grace: for how long connections may go on; it is over when the last has ended.
+    ///   - timeout: sockets are closed so long after that in any case.
     public func shutdownGracefully(
-        code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)
+        code: UInt64 = 0, reason: String = "", grace: TimeAmount = .zero, timeout: TimeAmount = .seconds(5)
     ) async {
         await stopAccepting()
+        await withTaskGroup(of: Void.self) { group in
+            for loop in loops { group.addTask { await loop.waitForConnections(grace: grace) } }
+        }
         await withTaskGroup(of: Void.self) { group in
             for loop in loops { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }

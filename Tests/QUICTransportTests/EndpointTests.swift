@@ -43,6 +43,68 @@ struct EndpointTests {
         }
     }
 
+    @Test("A drain lets connections end by themselves and takes no new ones")
+    func drain() async throws {
+        try await withPair(loops: 2, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            try await stream.write(ByteBuffer(string: "before"))
+            #expect(try await stream.read() == ByteBuffer(string: "before"))
+            let down = Task { await listener.shutdownGracefully(code: 9, grace: .minutes(10)) }
+            var refused: QUICTransportError?
+            while refused == nil {
+                do {
+                    try await client.connect(to: listener, on: loop).close()
+                } catch let error as QUICTransportError { refused = error }
+            }
+            guard case .peerTransport(code: 2, _) = refused?.closeReason else {
+                Issue.record("not CONNECTION_REFUSED: \(String(describing: refused))")
+                return
+            }
+            // It lives on until it has done what it came for.
+            try await stream.send(pattern(300_000))
+            #expect(try await stream.collect() == pattern(300_000))
+            connection.close(code: 3)
+            #expect(try await connection.closed() == .localApplication(code: 3, reason: ""))
+            await down.value
+        }
+    }
+
+    @Test("When the time of a drain is over, what is left is closed")
+    func drainEnds() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            await listener.stopAccepting()
+            try await connection.roundTrip()
+            await listener.shutdownGracefully(code: 9, reason: "time is up", grace: .milliseconds(50))
+            #expect(try await connection.closed() == .peerApplication(code: 9, reason: "time is up"))
+        }
+    }
+
+    @Test("Certificates by name are reloaded, too")
+    func reloadByName() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            var configuration = clientConfiguration()
+            configuration.serverName = "api.example.org"
+            for names in [["api.example.org"], ["*.example.org"]] {
+                let other = try DevelopmentCertificate.generate(names: names, now: wallClock())
+                try listener.reloadCertificate(
+                    certificate.credentials, certificatesByName: [names[0]: other.credentials])
+                configuration.verification = .certificateAuthority(pem: other.certificatePEM)
+                let connection = try await client.connect(to: listener, configuration, on: loop)
+                #expect(try await connection.handshake().peerCertificates.count == 1)
+                try await client.connect(to: listener, on: loop).roundTrip()
+            }
+            // A name that can't be one changes nothing.
+            #expect(throws: QUICError.self) {
+                try listener.reloadCertificate(
+                    certificate.credentials, certificatesByName: ["a.*.org": certificate.credentials])
+            }
+            try await client.connect(to: listener, configuration, on: loop).roundTrip()
+        }
+    }
+
     @Test("Connections are served on every loop")
     func twoLoops() async throws {
         try await withPair(loops: 2, serve: echo) { client, listener, loop in

@@ -63,15 +63,25 @@ public final class QUICListener: Sendable {
         try server.reloadCertificate(credentials, certificatesByName: certificatesByName)
     }
 
-    /// Stops accepting, closes every connection with a code and reason, waits until the closes have left, and closes the
-    /// sockets. ``connections`` ends, and those that nobody took yet are closed too. Idempotent.
+    /// Accepts no new connections from now on: they are refused, so that clients try elsewhere. Those that live go on, and
+    /// those that nobody took yet can be taken; ``connections`` ends behind them.
+    public func stopAccepting() async {
+        await server.stopAccepting()
+        mailbox.finish()
+    }
+
+    /// Stops accepting, lets connections end by themselves for a while, closes the others with a code and reason, waits
+    /// until the closes have left, and closes the sockets. Connections that nobody took are closed at once. Idempotent.
     /// - Parameters:
     ///   - code: the application code that clients get, below 2^62.
     ///   - reason: a text for their logs.
-    ///   - timeout: sockets are closed after so long in any case.
-    public func shutdownGracefully(code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)) async {
+    ///   - grace: for how long connections may go on; it is over when the last has ended.
+    ///   - timeout: sockets are closed so long after that in any case.
+    public func shutdownGracefully(
+        code: UInt64 = 0, reason: String = "", grace: TimeAmount = .zero, timeout: TimeAmount = .seconds(5)
+    ) async {
         mailbox.close()
-        await server.shutdownGracefully(code: code, reason: reason, timeout: timeout)
+        await server.shutdownGracefully(code: code, reason: reason, grace: grace, timeout: timeout)
     }
 
     /// For tests: breaks every socket as a fatal send error would.
