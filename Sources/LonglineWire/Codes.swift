@@ -112,6 +112,10 @@ public struct RefusalCode: RawRepresentable, Hashable, Sendable {
     public static let unknownRecipient = RefusalCode(rawValue: 10)
     /// The ID was 0, or `after` was not below it.
     public static let invalidID = RefusalCode(rawValue: 11)
+    /// The offset belongs to another life of the channel's log.
+    public static let epochChanged = RefusalCode(rawValue: 12)
+    /// A place that is not in the channel's log, or a number of entries outside the limits.
+    public static let invalidRange = RefusalCode(rawValue: 13)
 
     /// Whether the same publish may be sent again.
     public var isTemporary: Bool { self == .storageFull || self == .overloaded || self == .outOfOrder }

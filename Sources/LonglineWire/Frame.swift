@@ -28,6 +28,12 @@ public enum Frame: Hashable, Sendable {
     case roomAnswer(RoomAnswer)
     /// Client: what the app is to its user now.
     case mode(SessionMode)
+    /// Client: asks for a page of a channel's log.
+    case history(HistoryRequest)
+
+    // The server's history lane.
+    /// Server: the answer to ``Frame/history(_:)``; ``Frame/deliver(_:)`` and ``Frame/skip(_:)`` follow it.
+    case historyPage(HistoryAnswer)
 
     // Every other lane.
     /// Either side: the first frame of a lane, which names the channel that the lane carries.

@@ -22,6 +22,12 @@ public enum FrameLimits {
     public static let maximumPayload = 15 * 1024
     /// Publishes without an answer, per producer and channel: the ledger remembers as many answers.
     public static let maximumUnacknowledged = 1024
+    /// Requests for history without an answer, per link.
+    public static let maximumHistoryRequests = 4
+    /// Entries in one page of history.
+    public static let maximumHistoryEntries = 100
+    /// Frames in one page of history: its entries, and the ranges between them that are absent on purpose.
+    public static let maximumHistoryItems = 256
     /// The largest number that a varint carries (RFC 9000 section 16): 2^62 - 1.
     public static let maximumNumber: UInt64 = (1 << 62) - 1
     /// The largest lane number on a transport with lane tags, where the tag's lowest bit is taken: 2^61 - 1.

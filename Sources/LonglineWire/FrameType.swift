@@ -20,6 +20,8 @@ enum FrameType: UInt64, CaseIterable {
     case leave = 0x23
     case roomAnswer = 0x25
     case mode = 0x27
+    case history = 0x29
+    case historyPage = 0x2b
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -44,6 +46,8 @@ enum FrameType: UInt64, CaseIterable {
         case .leave: "LEAVE"
         case .roomAnswer: "ROOM_ANSWER"
         case .mode: "MODE"
+        case .history: "HISTORY"
+        case .historyPage: "HISTORY_PAGE"
         }
     }
 
@@ -66,6 +70,8 @@ extension Frame {
         case .leave: .leave
         case .roomAnswer: .roomAnswer
         case .mode: .mode
+        case .history: .history
+        case .historyPage: .historyPage
         case .lane: .lane
         case .publish: .publish
         case .published: .published

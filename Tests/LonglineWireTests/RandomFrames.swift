@@ -26,6 +26,8 @@ enum RandomFrames {
                     request: random.next(), refusal: Bool.random(using: &random) ? refusal(&random) : nil,
                     position: position(&random))),
             .mode(SessionMode.allCases.randomElement(using: &random) ?? .foreground),
+            .history(history(&random)),
+            .historyPage(historyPage(&random)),
             .lane(LaneHeader(channel: channel(&random), epoch: random.next())),
             .publish(
                 Publish(
@@ -131,6 +133,23 @@ enum RandomFrames {
             recipient: Bool.random(using: &random) ? user(&random) : nil,
             origin: Bool.random(using: &random) ? position(&random) : nil, time: number(&random),
             expiry: number(&random), payload: bytes(&random, FrameLimits.maximumPayload))
+    }
+
+    static func history(_ random: inout SeededRandom) -> HistoryRequest {
+        HistoryRequest(
+            request: random.next(), channel: channel(&random), epoch: random.next(), from: number(&random),
+            direction: Bool.random(using: &random) ? .older : .newer, limit: number(&random))
+    }
+
+    static func historyPage(_ random: inout SeededRandom) -> HistoryAnswer {
+        if Bool.random(using: &random) {
+            return HistoryAnswer(
+                request: random.next(), refusal: refusal(&random), retryAfter: number(&random), epoch: random.next())
+        }
+        return HistoryAnswer(
+            request: random.next(), epoch: random.next(), start: number(&random), end: number(&random),
+            more: Bool.random(using: &random),
+            items: Int.random(in: 0...FrameLimits.maximumHistoryItems, using: &random))
     }
 
     /// Of a random width, so that each varint length comes up.

@@ -33,6 +33,8 @@ extension Frame {
                 "foreground": .foreground, "background": .background, "lowPower": .lowPower,
             ]
             self = .mode(try fields.choice("mode", modes))
+        case "HISTORY": self = .history(try HistoryRequest(fields))
+        case "HISTORY_PAGE": self = .historyPage(try HistoryAnswer(fields))
         default: self = try Frame(onChannelLane: name, fields)
         }
     }
@@ -116,6 +118,27 @@ extension Connected {
 extension RoomRequest {
     init(_ fields: Fields) throws {
         self.init(request: try fields.opaque("request"), room: try RoomID(try fields.string("room")))
+    }
+}
+
+extension HistoryRequest {
+    init(_ fields: Fields) throws {
+        self.init(
+            request: try fields.opaque("request"), channel: try fields.channel(), epoch: try fields.opaque("epoch"),
+            from: try fields.number("from"),
+            direction: try fields.choice("direction", ["older": .older, "newer": .newer]),
+            limit: try fields.number("limit"))
+    }
+}
+
+extension HistoryAnswer {
+    init(_ fields: Fields) throws {
+        self.init(
+            request: try fields.opaque("request"), epoch: try fields.opaque("epoch"), start: try fields.number("start"),
+            end: try fields.number("end"), more: try fields.bool("more"), items: Int(try fields.small("items")))
+        let code = try fields.small("refusal")
+        refusal = code == 0 ? nil : RefusalCode(rawValue: code)
+        retryAfter = try fields.number("retryAfter")
     }
 }
 

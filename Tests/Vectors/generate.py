@@ -44,6 +44,7 @@ def listed(items, item):
 KINDS = {"message": 0, "joined": 1, "left": 2}
 RECOVERIES = {"recovered": 0, "gap": 1, "fresh": 2}
 MODES = {"foreground": 0, "background": 1, "lowPower": 2}
+DIRECTIONS = {"older": 0, "newer": 1}
 SKIPS = {"expired": 0, "retracted": 1, "trimmed": 2, "notEntitled": 3}
 
 
@@ -106,6 +107,11 @@ FRAMES = {
     "LEAVE": (0x23, lambda f: opaque(f["request"]) + string(f["room"])),
     "ROOM_ANSWER": (0x25, lambda f: opaque(f["request"]) + varint(f["refusal"]) + position(f)),
     "MODE": (0x27, lambda f: bytes([MODES[f["mode"]]])),
+    "HISTORY": (0x29, lambda f: opaque(f["request"]) + string(f["channel"]) + opaque(f["epoch"]) + varint(f["from"])
+                + bytes([DIRECTIONS[f["direction"]]]) + varint(f["limit"])),
+    "HISTORY_PAGE": (0x2B, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])
+                     + opaque(f["epoch"]) + varint(f["start"]) + varint(f["end"]) + bytes([f["more"]])
+                     + varint(f["items"])),
 }
 
 
@@ -213,6 +219,24 @@ VALID = [
     ("mode, foreground", "MODE", {"mode": "foreground"}),
     ("mode, background", "MODE", {"mode": "background"}),
     ("mode, low power", "MODE", {"mode": "lowPower"}),
+    ("history, back from the end of a log not known yet", "HISTORY", {
+        "request": "0000000000000003", "channel": "room/team-7", "epoch": "0" * 16, "from": LARGEST,
+        "direction": "older", "limit": "50"}),
+    ("history, on from a place", "HISTORY", {
+        "request": "ffffffffffffffff", "channel": "user/" + "n" * 64, "epoch": EPOCH, "from": "1299",
+        "direction": "newer", "limit": "100"}),
+    ("history page with more before it", "HISTORY_PAGE", {
+        "request": "0000000000000003", "refusal": 0, "retryAfter": "0", "epoch": EPOCH, "start": "1250",
+        "end": "1303", "more": True, "items": 50}),
+    ("history page, the most frames", "HISTORY_PAGE", {
+        "request": "0000000000000004", "refusal": 0, "retryAfter": "0", "epoch": "f" * 16, "start": "0",
+        "end": LARGEST, "more": False, "items": 256}),
+    ("history, refused: another epoch", "HISTORY_PAGE", {
+        "request": "ffffffffffffffff", "refusal": 12, "retryAfter": "0", "epoch": EPOCH, "start": "0", "end": "0",
+        "more": False, "items": 0}),
+    ("history, refused for now", "HISTORY_PAGE", {
+        "request": "0000000000000005", "refusal": 8, "retryAfter": "1000", "epoch": "0" * 16, "start": "0", "end": "0",
+        "more": False, "items": 0}),
 ]
 
 PING = frame("PING", {"nonce": "0123456789abcdef", "answerAfter": "0"})
@@ -258,8 +282,8 @@ DELIVER_REST = b"\2\1" + string("a") + string("d") + bytes(16) + b"\1" + b"\0\0\
 INVALID = [
     ("unknown odd type", raw(0x3F, b""), "unknownType"),
     ("unknown odd type in two bytes", raw(0x4001, b"abc"), "unknownType"),
-    ("unknown odd type before its length is known", varint(0x3D), "unknownType"),
-    ("unknown odd type with a length over the limit", varint(0x3B) + varint(16385), "unknownType"),
+    ("unknown odd type before its length is known", varint(0x4003), "unknownType"),
+    ("unknown odd type with a length over the limit", varint(0x4005) + varint(16385), "unknownType"),
     ("length over the limit", varint(0x07) + varint(16385), "tooLarge"),
     ("length over the limit of an unknown even type", varint(0x2A) + varint(MOST), "tooLarge"),
     ("empty body", raw(0x07, b""), "malformed"),
@@ -310,6 +334,15 @@ INVALID = [
     ("MODE: unknown mode", raw(0x27, b"\3"), "malformed"),
     ("MODE: empty", raw(0x27, b""), "malformed"),
     ("ROOM_ANSWER: refusal over 2^32 - 1", raw(0x25, bytes(8) + varint(1 << 32) + bytes(8) + b"\0"), "malformed"),
+    ("HISTORY: unknown direction", raw(0x29, bytes(8) + string("room/a") + bytes(8) + b"\1\2\1"), "malformed"),
+    ("HISTORY: no channel", raw(0x29, bytes(8) + string("a") + bytes(8) + b"\1\0\1"), "malformed"),
+    ("HISTORY: name over its limit", raw(0x29, bytes(8) + string("room/" + "n" * 65) + bytes(8) + b"\1\0\1"),
+     "limitExceeded"),
+    ("HISTORY_PAGE: refusal over 2^32 - 1",
+     raw(0x2B, bytes(8) + varint(1 << 32) + b"\0" + bytes(8) + b"\0\0\0\0"), "malformed"),
+    ("HISTORY_PAGE: more is neither 0 nor 1", raw(0x2B, bytes(8) + b"\0\0" + bytes(8) + b"\1\2\2\0"), "malformed"),
+    ("HISTORY_PAGE: 257 items", raw(0x2B, bytes(8) + b"\0\0" + bytes(8) + b"\1\2\1" + varint(257)), "limitExceeded"),
+    ("HISTORY_PAGE: a refusal with items", raw(0x2B, bytes(8) + b"\5\0" + bytes(8) + b"\0\0\0\1"), "malformed"),
 ]
 
 INVALID_TAGGED = [
