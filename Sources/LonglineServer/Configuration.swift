@@ -35,6 +35,9 @@ extension LonglineServer {
         public var secrets: ServerSecrets?
         /// What peers, users and tenants may take.
         public var limits = ServerLimits()
+        /// What of the messages is kept; by default everything. A shared store has to implement
+        /// ``LonglineStore/StoreMaintenance`` for any other.
+        public var retention = RetentionPolicy()
         /// Event loops, each with its own sockets and connections; at least 1.
         public var eventLoops = System.coreCount
         /// Receives TLS secrets for debugging, in SSLKEYLOGFILE's format; nil: nobody does.
@@ -67,6 +70,12 @@ extension LonglineServer {
                 (1...FrameLimits.maximumUnacknowledged).contains(limits.maximumUnacknowledged),
                 "unanswered publishes have to be 1 to \(FrameLimits.maximumUnacknowledged)")
             try check(limits.channelWindow >= limits.maximumPayload, "a channel's window has to hold one payload")
+            try retention.validate()
+            if case .shared(let shared) = store, !retention.keepsAll, !(shared is any StoreMaintenance) {
+                throw ServerError(
+                    .invalidConfiguration, message: "the shared store can't remove entries",
+                    advice: "keep everything (no retention), or share a store that implements StoreMaintenance")
+            }
             try check(limits.appendBatch >= 1 && limits.concurrentReadsPerLoop >= 1, "batches need at least one")
         }
     }

@@ -132,6 +132,21 @@ public final class LonglineServer: Service {
         try await revoke(.token(token, tenant), until: until)
     }
 
+    /// Applies ``Configuration/retention`` now, beside its schedule. Publishing goes on meanwhile.
+    /// - Returns: what was removed; as far as it came when the task is cancelled.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``; what was removed until then stays
+    ///   removed.
+    @discardableResult
+    public func applyRetention() async throws(ServerError) -> RetentionReport {
+        let running = try requireRunning()
+        guard let maintenance = running.store.maintenance else { return RetentionReport() }
+        do { return try await running.runtime.core.apply(configuration.retention, to: maintenance) } catch {
+            throw ServerError(
+                .storeUnavailable, message: "retention was not applied to all channels", cause: error,
+                advice: error.advice)
+        }
+    }
+
     /// Reads certificate and key again; new connections get them, and those that live keep theirs.
     /// - Throws: ``ServerError``; the old certificate then stays.
     public func reloadCertificate() throws(ServerError) {
@@ -179,8 +194,10 @@ public final class LonglineServer: Service {
                 time: WallClock.milliseconds)
             let runtime = try await ServerRuntime(core: core, group: group)
             let listener = try await QUICListener.bind(configuration, secrets: secrets, runtime: runtime, group: group)
-            let maintenance = Task { [logger = configuration.logger] in
-                await Maintenance(core: core, secrets: secrets, store: store, logger: logger).run()
+            let maintenance = Task { [logger = configuration.logger, retention = configuration.retention] in
+                await Maintenance(
+                    core: core, secrets: secrets, store: store, retention: retention, logger: logger
+                ).run()
             }
             return Running(
                 runtime: runtime, listeners: [listener], group: group, maintenance: maintenance, store: store)

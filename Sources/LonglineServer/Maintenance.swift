@@ -1,11 +1,13 @@
 import Logging
 import LonglineStore
+import NIOCore
 
-/// What a server does on its own while it runs: writes cursors, rotates ticket keys, sweeps the store.
+/// What a server does on its own while it runs: writes cursors, rotates ticket keys, sweeps the store, applies retention.
 struct Maintenance: Sendable {
     let core: ServerCore
     let secrets: ServerSecrets
     let store: OpenedStore
+    let retention: RetentionPolicy
     let logger: Logger
 
     /// How often keys are looked at; they rotate once a day.
@@ -14,6 +16,8 @@ struct Maintenance: Sendable {
     /// The first sweep comes soon, so that a server that is restarted every day sweeps all the same, and not at once, when
     /// every client comes back.
     private static let firstSweep = Duration.seconds(600)
+    /// The same for retention, which a short interval brings forward.
+    private static let firstRetention = Duration.seconds(60)
 
     /// Runs until it is cancelled and the cursor writer is stopped.
     func run() async {
@@ -21,6 +25,15 @@ struct Maintenance: Sendable {
             group.addTask { await core.cursors.run() }
             group.addTask { await every(Self.keyInterval, first: Self.keyInterval) { rotateKeys() } }
             group.addTask { await every(Self.sweepInterval, first: Self.firstSweep) { await sweep() } }
+            if !retention.keepsAll, let maintenance = store.maintenance {
+                let interval = Duration.nanoseconds(retention.interval.nanoseconds)
+                group.addTask {
+                    await every(interval, first: min(interval, Self.firstRetention)) {
+                        // A failure is counted and logged there, and the next sweep begins anew.
+                        _ = try? await core.apply(retention, to: maintenance)
+                    }
+                }
+            }
         }
     }
 

@@ -3,6 +3,8 @@ import LonglineStore
 /// The server's store, and whether the server has to close it.
 struct OpenedStore: Sendable {
     let store: any MessageStore
+    /// What removes old entries, if the store can.
+    let maintenance: (any StoreMaintenance)?
     private let own: SQLiteStore?
 
     init(_ configuration: LonglineServer.Configuration) throws(ServerError) {
@@ -19,6 +21,7 @@ struct OpenedStore: Sendable {
     private init(store: any MessageStore, own: SQLiteStore?) {
         self.store = store
         self.own = own
+        if let own { maintenance = own } else { maintenance = store as? any StoreMaintenance }
     }
 
     private static func open(_ settings: SQLiteStoreConfiguration) throws(ServerError) -> SQLiteStore {

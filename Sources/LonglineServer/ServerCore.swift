@@ -26,6 +26,7 @@ final class ServerCore: Sendable {
     private let overAddressLimit = Atomic<UInt64>(0)
     private let lastLinkID = Atomic<UInt64>(0)
     private let storeFailures = Atomic<UInt64>(0)
+    private let retention = Mutex((sweeps: UInt64(0), removed: RetentionReport()))
 
     init(
         limits: ServerLimits, store: any MessageStore, verifier: TokenVerifier, tickets: ResumeTicketSealer,
@@ -93,10 +94,39 @@ final class ServerCore: Sendable {
         log.log(.error, "the store failed", ["operation": "\(operation)", "error": "\(error)"])
     }
 
+    /// Removes what the policy does not keep, counts it and logs one line.
+    /// - Returns: what this sweep did, as far as it came when its task is cancelled.
+    func apply(_ policy: RetentionPolicy, to store: any StoreMaintenance) async throws(StoreError) -> RetentionReport {
+        let start = ContinuousClock.now
+        var report = RetentionReport()
+        retention.withLock { $0.sweeps += 1 }
+        do {
+            try await RetentionSweep(store: store, policy: policy, time: time).run { turn in
+                report.add(turn)
+                retention.withLock { $0.removed.add(turn) }
+            }
+        } catch {
+            note(error, in: "retention")
+            throw error
+        }
+        log.log(
+            .info, "retention applied",
+            [
+                "channels": "\(report.channels)", "trimmed": "\(report.trimmed)", "entries": "\(report.entries)",
+                "bytes": "\(report.bytes)", "seconds": "\((ContinuousClock.now - start).components.seconds)",
+            ])
+        return report
+    }
+
     func addStatistics(to statistics: inout ServerStatistics) {
         registry.addStatistics(to: &statistics)
         statistics.logLinesDropped = log.dropped
         statistics.storeFailures = storeFailures.load(ordering: .relaxed)
+        let (sweeps, removed) = retention.withLock { $0 }
+        statistics.retentionSweeps = sweeps
+        statistics.channelsTrimmed = UInt64(removed.trimmed)
+        statistics.entriesTrimmed = UInt64(removed.entries)
+        statistics.bytesTrimmed = UInt64(removed.bytes)
         statistics.connectionsOverAddressLimit = overAddressLimit.load(ordering: .relaxed)
     }
 }

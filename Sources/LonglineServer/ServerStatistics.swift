@@ -41,6 +41,14 @@ public struct ServerStatistics: Hashable, Sendable {
     public var readsShared: UInt64 = 0
     /// Store calls that failed.
     public var storeFailures: UInt64 = 0
+    /// Sweeps that applied the retention, ended or under way.
+    public var retentionSweeps: UInt64 = 0
+    /// Channels from which a sweep removed something, once a sweep each.
+    public var channelsTrimmed: UInt64 = 0
+    /// Entries removed by retention.
+    public var entriesTrimmed: UInt64 = 0
+    /// Bytes of payload removed by retention.
+    public var bytesTrimmed: UInt64 = 0
     /// Log lines left out because there were too many.
     public var logLinesDropped: UInt64 = 0
     /// Publishes and requests refused, by code.
@@ -74,6 +82,10 @@ public struct ServerStatistics: Hashable, Sendable {
         reads += other.reads
         readsShared += other.readsShared
         storeFailures += other.storeFailures
+        retentionSweeps += other.retentionSweeps
+        channelsTrimmed += other.channelsTrimmed
+        entriesTrimmed += other.entriesTrimmed
+        bytesTrimmed += other.bytesTrimmed
         logLinesDropped += other.logLinesDropped
         refusals.merge(other.refusals, uniquingKeysWith: +)
         closes.merge(other.closes, uniquingKeysWith: +)

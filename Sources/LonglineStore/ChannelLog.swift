@@ -29,6 +29,14 @@ public protocol ChannelLog: Sendable {
     func read(_ channel: ChannelKey, after: Offset, upTo: Offset?, maximumBytes: Int, now: UInt64)
         async throws(StoreError) -> LogPage
 
+    /// Reads one page of a range, from either end of it.
+    ///
+    /// The items come in the log's order, whichever the direction, and form a chain as in ``read(_:after:upTo:maximumBytes:now:)``.
+    /// What of the range lies below the first entry that is left is not in the page: compare ``LogPage/first``. A page that
+    /// doesn't reach the far end of the range has at least one item.
+    /// - Throws: ``StoreError/Code/unknownChannel`` for a room that does not exist; an inbox is made on first sight.
+    func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage
+
     /// The ends of a channel's log. An inbox is made on first sight; a room that does not exist yields nil.
     func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead?
 

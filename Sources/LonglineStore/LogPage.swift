@@ -20,6 +20,31 @@ public struct LogPage: Sendable {
     }
 }
 
+/// What of a channel's log to read as one page, and from which end.
+public struct LogRange: Hashable, Sendable {
+    /// Nothing at or below this offset.
+    public var after: Offset
+    /// Nothing above this offset; nil for all there is.
+    public var upTo: Offset?
+    /// Whether the page holds the range's last entries, or its first.
+    public var direction: HistoryDirection
+    /// The most entries; what expired doesn't count.
+    public var maximumEntries: Int
+    /// The most bytes of payload, beyond the first entry.
+    public var maximumBytes: Int
+
+    /// A range.
+    public init(
+        after: Offset, upTo: Offset?, direction: HistoryDirection, maximumEntries: Int, maximumBytes: Int
+    ) {
+        self.after = after
+        self.upTo = upTo
+        self.direction = direction
+        self.maximumEntries = maximumEntries
+        self.maximumBytes = maximumBytes
+    }
+}
+
 /// One step along a channel's log.
 public enum LogItem: Hashable, Sendable {
     /// An entry.

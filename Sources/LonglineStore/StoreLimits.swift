@@ -10,8 +10,8 @@ public struct StoreLimits: Hashable, Sendable {
     public var producersPerDevice = 256
     /// Entries that one page looks at.
     public var pageEntries = 1_024
-    /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction.
-    public var trimEntries = 10_000
+    /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction: publishes wait that long at most.
+    public var trimEntries = 1_000
     /// How long a device or an outbox may be unseen before the sweep forgets it, in milliseconds: 180 days, longer than any
     /// resume ticket lives.
     public var unseen: UInt64 = 180 * 24 * 3_600 * 1_000

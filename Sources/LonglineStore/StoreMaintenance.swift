@@ -2,10 +2,17 @@
 public protocol StoreMaintenance: Sendable {
     /// Removes a channel's oldest entries, cursors or not: a cursor behind them gets a gap.
     ///
-    /// The publish ledger is untouched. A call removes at most ``StoreLimits/trimEntries`` entries: call again until it answers
-    /// false.
-    /// - Returns: whether more is left to remove.
-    func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> Bool
+    /// The publish ledger is untouched. A call removes at most ``StoreLimits/trimEntries`` entries, in one transaction: call
+    /// again while it answers that there is more.
+    func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport
+
+    /// Lists the channels of all tenants, a page at a time, in the order in which they were made.
+    ///
+    /// What is made while a list is under way comes at its end.
+    /// - Parameters:
+    ///   - mark: where the page before ended (``ChannelList/next``); 0 to begin.
+    ///   - limit: the most channels in the page, 1 or more.
+    func channels(after mark: UInt64, limit: Int) async throws(StoreError) -> ChannelList
 
     /// Forgets devices and outboxes that were unseen for ``StoreLimits/unseen``, with their ledgers and cursors, and
     /// revoked tokens that have expired by themselves.
@@ -43,5 +50,75 @@ public struct SweepReport: Hashable, Sendable {
         self.devices = devices
         self.producers = producers
         self.tokens = tokens
+    }
+}
+
+/// What one step of a trim removed.
+public struct TrimReport: Hashable, Sendable {
+    /// Entries.
+    public var entries: Int
+    /// Bytes of their payloads.
+    public var bytes: Int
+    /// Whether more is left to remove.
+    public var more: Bool
+
+    /// A report.
+    public init(entries: Int = 0, bytes: Int = 0, more: Bool = false) {
+        self.entries = entries
+        self.bytes = bytes
+        self.more = more
+    }
+}
+
+/// A page of the list of channels.
+public struct ChannelList: Hashable, Sendable {
+    /// The channels.
+    public var channels: [ChannelSummary]
+    /// Where the next page begins, or nil at the end of the list.
+    public var next: UInt64?
+
+    /// A page.
+    public init(channels: [ChannelSummary], next: UInt64?) {
+        self.channels = channels
+        self.next = next
+    }
+}
+
+/// What a channel's log holds.
+public struct ChannelSummary: Hashable, Sendable {
+    /// The channel.
+    public var key: ChannelKey
+    /// Entries in the log.
+    public var entries: Int
+    /// Bytes of their payloads.
+    public var bytes: Int
+    /// When the oldest of them was made, in milliseconds since 1970, or nil when there is none.
+    public var oldest: UInt64?
+
+    /// A summary.
+    public init(key: ChannelKey, entries: Int, bytes: Int, oldest: UInt64?) {
+        self.key = key
+        self.entries = entries
+        self.bytes = bytes
+        self.oldest = oldest
+    }
+}
+
+extension Retention {
+    /// Whether everything is kept.
+    public var keepsAll: Bool { age == nil && entries == nil && bytes == nil }
+
+    /// Whether a trim at `now` (milliseconds since 1970) would remove something of a channel.
+    public func removesSome(of channel: ChannelSummary, now: UInt64) -> Bool {
+        guard let oldest = channel.oldest else { return false }
+        return removes(time: oldest, entries: channel.entries, bytes: channel.bytes, now: now)
+    }
+
+    /// Whether the oldest entry of a log goes: one made at `time`, of a log that holds so many entries and bytes with it.
+    func removes(time: UInt64, entries: Int, bytes: Int, now: UInt64) -> Bool {
+        if let age, now > time, now - time > age { return true }
+        if let most = self.entries, entries > most { return true }
+        if let most = self.bytes, bytes > most { return true }
+        return false
     }
 }

@@ -57,6 +57,8 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "The largest size of the message store in MiB; by default what the disk has.")
     var storeLimit: Int?
 
+    @OptionGroup var retention: RetentionOptions
+
     @OptionGroup var logs: LogOptions
 
     func validate() throws {
@@ -118,6 +120,7 @@ struct ServerCommand: AsyncParsableCommand {
             configuration.keyLog = { file.append($0) }
         }
         if let eventLoops { configuration.eventLoops = eventLoops }
+        configuration.retention = try retention.policy()
         return configuration
     }
 

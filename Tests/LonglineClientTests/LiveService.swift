@@ -14,8 +14,10 @@ final class LiveService: Sendable {
     private let server: Mutex<LonglineServer?>
     private let knownPort = Mutex(0)
     let pin: [UInt8]
+    private let retention: RetentionPolicy
 
-    init() async throws {
+    init(retention: RetentionPolicy = RetentionPolicy()) async throws {
+        self.retention = retention
         directory = try TemporaryDirectory()
         data = try ServerDirectory(directory.path)
         pin = try data.developmentIdentity(names: ["localhost"]).pin
@@ -33,6 +35,7 @@ final class LiveService: Sendable {
             addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: port)])
         configuration.secrets = try data.secrets()
         configuration.eventLoops = 2
+        configuration.retention = retention
         configuration.logger.logLevel = .error
         let started = LonglineServer(configuration: configuration)
         try await started.start()
@@ -46,6 +49,11 @@ final class LiveService: Sendable {
             return server
         }
         await running?.shutdown()
+    }
+
+    /// Removes what the retention does not keep, now.
+    func applyRetention() async throws -> RetentionReport? {
+        try await server.withLock { $0 }?.applyRetention()
     }
 
     func client(

@@ -109,17 +109,17 @@ import Testing
                 clock.advance(10)
             }
             let key = inbox("alice")
-            #expect(try await store.trim(key, keep: Retention(entries: 8)) == false)
+            #expect(try await store.trim(key, keep: Retention(entries: 8)).more == false)
             #expect(try await store.head(of: key)?.first == offsets[1])
             #expect(try await store.all(key).map(\.previous).first == offsets[1])
-            #expect(try await store.trim(key, keep: Retention(bytes: 65)) == false)
+            #expect(try await store.trim(key, keep: Retention(bytes: 65)).more == false)
             #expect(try await store.all(key).count == 6)
-            #expect(try await store.trim(key, keep: Retention(age: 30)) == false)
+            #expect(try await store.trim(key, keep: Retention(age: 30)).more == false)
             let page = try await store.read(key, after: 0, upTo: nil, maximumBytes: 1_000, now: 0)
             #expect(page.items.count == 3)
             #expect(page.first == offsets[6])
             #expect(page.head == offsets[9])
-            #expect(try await store.trim(key, keep: Retention(entries: 0)) == false)
+            #expect(try await store.trim(key, keep: Retention(entries: 0)).more == false)
             #expect(try await store.head(of: key)?.first == offsets[9])
             #expect(try await store.all(key).isEmpty)
             // The next entry follows the trimmed ones, and what was acknowledged stays acknowledged.
@@ -138,11 +138,11 @@ import Testing
         try await withStore(kind, limits: limits) { store async throws in
             _ = await store.append((1...8 as ClosedRange<PublishID>).map { request(id: $0, "\($0)") })
             let keep = Retention(entries: 1)
-            #expect(try await store.trim(inbox("alice"), keep: keep) == true)
-            #expect(try await store.trim(inbox("alice"), keep: keep) == true)
-            #expect(try await store.trim(inbox("alice"), keep: keep) == false)
+            #expect(try await store.trim(inbox("alice"), keep: keep).more == true)
+            #expect(try await store.trim(inbox("alice"), keep: keep).more == true)
+            #expect(try await store.trim(inbox("alice"), keep: keep).more == false)
             #expect(try await store.all(inbox("alice")).map(\.text) == ["8"])
-            #expect(try await store.trim(roomKey("none"), keep: keep) == false)
+            #expect(try await store.trim(roomKey("none"), keep: keep).more == false)
         }
     }
 }

@@ -194,7 +194,7 @@ import Testing
         }
         #expect(error?.code == .storageFull)
         // Room again: the same publish is entered, once.
-        while try await store.trim(inbox("alice"), keep: Retention(entries: 1)) {}
+        while try await store.trim(inbox("alice"), keep: Retention(entries: 1)).more {}
         try await store.enter(request(id: id, text))
         try await store.enter(request(id: id + 1, after: id, "next"))
         #expect(try await store.all(inbox("alice")).count == 3)

@@ -9,15 +9,21 @@ struct PageBuilder {
     private(set) var end: Offset
     private var bytes = 0
     private var seen = 0
+    private var taken = 0
     private let channel: ChannelRecord
     private let last: Offset
     private let maximumBytes: Int
     private let maximumEntries: Int
+    private let maximumTaken: Int
     private let now: UInt64
 
-    /// - Parameter after: the reader's place; a place below the first entry left is moved up to it.
+    /// - Parameters:
+    ///   - after: the reader's place; a place below the first entry left is moved up to it.
+    ///   - maximumEntries: entries that the page looks at.
+    ///   - maximumTaken: of these, entries that are in it and not expired.
     init(
-        channel: ChannelRecord, after: Offset, upTo: Offset?, maximumBytes: Int, maximumEntries: Int, now: UInt64
+        channel: ChannelRecord, after: Offset, upTo: Offset?, maximumBytes: Int, maximumEntries: Int,
+        maximumTaken: Int = .max, now: UInt64
     ) {
         precondition(maximumEntries > 0)
         self.channel = channel
@@ -25,6 +31,7 @@ struct PageBuilder {
         self.last = min(upTo ?? channel.head, channel.head)
         self.maximumBytes = maximumBytes
         self.maximumEntries = maximumEntries
+        self.maximumTaken = maximumTaken
         self.now = now
     }
 
@@ -42,12 +49,13 @@ struct PageBuilder {
             // What lay between was removed before its channel's end was: only retention does that.
             skip(to: entry.previous, .trimmed)
         }
-        if entry.expiry != 0, entry.expiry <= now {
+        if entry.isExpired(at: now) {
             skip(to: entry.offset, .expired)
         } else {
             let size = entry.payload.readableBytes
-            guard items.isEmpty || size <= maximumBytes - bytes else { return false }
+            guard items.isEmpty || size <= maximumBytes - bytes, taken < maximumTaken else { return false }
             bytes += size
+            taken += 1
             items.append(.entry(entry))
             end = entry.offset
         }

@@ -20,6 +20,35 @@ enum StoreRules {
         return result
     }
 
+    static func page(
+        _ channel: ChannelRecord, _ range: LogRange, maximumEntries: Int, now: UInt64, _ tables: some StoreTables
+    ) throws -> LogPage {
+        let above = max(range.after, channel.first)
+        let through = min(range.upTo ?? channel.head, channel.head)
+        switch range.direction {
+        case .newer:
+            var page = PageBuilder(
+                channel: channel, after: range.after, upTo: range.upTo, maximumBytes: range.maximumBytes,
+                maximumEntries: maximumEntries, maximumTaken: max(range.maximumEntries, 1), now: now)
+            try tables.entries(in: channel, above: above, through: through, downward: false) { page.take($0) }
+            return page.page()
+        case .older:
+            var page = BackwardPage(channel: channel, range: range, maximumEntries: maximumEntries, now: now)
+            try tables.entries(in: channel, above: above, through: through, downward: true) { page.take($0) }
+            return page.page()
+        }
+    }
+
+    static func channels(after mark: UInt64, limit: Int, _ tables: some StoreTables) throws -> ChannelList {
+        let limit = max(limit, 1)
+        guard let above = Int64(exactly: mark) else { return ChannelList(channels: [], next: nil) }
+        // One more than asked for tells whether there is a next page.
+        let found = try tables.channels(above: above, limit: limit + 1)
+        let page = found.prefix(limit)
+        let next = found.count > limit ? page.last.map { UInt64($0.id) } : nil
+        return ChannelList(channels: page.map(\.summary), next: next)
+    }
+
     static func generations(of device: DeviceKey, _ tables: some StoreTables) throws -> RevocationGenerations {
         RevocationGenerations(
             user: try tables.generation(of: device.user, device: nil, in: device.tenant),

@@ -79,6 +79,11 @@ protocol StoreTables: AnyObject {
     func add(_ entry: Entry, to channel: ChannelRecord) throws
     func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary]
     func removeEntries(in channel: ChannelRecord, through offset: Offset) throws
+    /// The channels with an id above `mark`, in the order of their ids.
+    func channels(above mark: Int64, limit: Int) throws -> [(id: Int64, summary: ChannelSummary)]
+    /// Hands the entries of a range to `take`, in their order or from the last one down, until it answers false.
+    func entries(
+        in channel: ChannelRecord, above: Offset, through: Offset, downward: Bool, _ take: (Entry) -> Bool) throws
 
     func device(_ key: DeviceKey) throws -> DeviceRecord?
     func addDevice(_ key: DeviceKey, seen: UInt64) throws -> DeviceRecord

@@ -54,6 +54,14 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         }
     }
 
+    public func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage {
+        try perform { logic in
+            guard let record = try logic.channel(channel) else { throw StoreError.unknown(channel) }
+            return try StoreRules.page(
+                record, range, maximumEntries: logic.limits.pageEntries, now: now, logic.tables)
+        }
+    }
+
     public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
         try perform { try $0.channel(channel)?.ends }
     }
@@ -107,8 +115,12 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { $0.tables.revocation(of: token, in: tenant) != nil }
     }
 
-    public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> Bool {
+    public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {
         try perform { try $0.trim(channel, keep: keep) }
+    }
+
+    public func channels(after mark: UInt64, limit: Int) async throws(StoreError) -> ChannelList {
+        try perform { try StoreRules.channels(after: mark, limit: limit, $0.tables) }
     }
 
     public func sweep() async throws(StoreError) -> SweepReport {

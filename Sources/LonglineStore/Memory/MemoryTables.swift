@@ -80,6 +80,27 @@ final class MemoryTables: StoreTables {
         logs[channel.id]?.removeFirst(count)
     }
 
+    func channels(above mark: Int64, limit: Int) -> [(id: Int64, summary: ChannelSummary)] {
+        keys.filter { $0.key > mark }.sorted { $0.key < $1.key }.prefix(limit).compactMap { id, key in
+            channels[key].map { record in
+                let summary = ChannelSummary(
+                    key: key, entries: record.entries, bytes: record.bytes, oldest: logs[id]?.first?.time)
+                return (id, summary)
+            }
+        }
+    }
+
+    func entries(
+        in channel: ChannelRecord, above: Offset, through: Offset, downward: Bool, _ take: (Entry) -> Bool
+    ) {
+        let log = entries(in: channel, above: above).prefix { $0.offset <= through }
+        if downward {
+            _ = log.reversed().first { !take($0) }
+        } else {
+            _ = log.first { !take($0) }
+        }
+    }
+
     /// The entries above an offset, in order.
     func entries(in channel: ChannelRecord, above offset: Offset) -> ArraySlice<Entry> {
         let log = logs[channel.id] ?? []

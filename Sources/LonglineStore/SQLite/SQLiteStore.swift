@@ -176,8 +176,24 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
             return page.page()
         }
         if let page { return page }
+        return try await emptyPage(channel)
+    }
+
+    /// The page of a channel that was not there when it was read: an inbox is made now.
+    private func emptyPage(_ channel: ChannelKey) async throws(StoreError) -> LogPage {
         guard let head = try await head(of: channel) else { throw .unknown(channel) }
         return LogPage(epoch: head.position.epoch, items: [], head: head.position.offset, first: head.first)
+    }
+
+    /// From the database, not the cache: history is mostly what nobody read lately.
+    public func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage {
+        let entries = limits.pageEntries
+        let page: LogPage? = try await read { tables in
+            guard let record = try tables.channel(channel) else { return nil }
+            return try StoreRules.page(record, range, maximumEntries: entries, now: now, tables)
+        }
+        if let page { return page }
+        return try await emptyPage(channel)
     }
 
     public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
@@ -241,8 +257,12 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
 
     // MARK: StoreMaintenance
 
-    public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> Bool {
+    public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {
         try await write { try $0.trim(channel, keep: keep) }
+    }
+
+    public func channels(after mark: UInt64, limit: Int) async throws(StoreError) -> ChannelList {
+        try await read { try StoreRules.channels(after: mark, limit: limit, $0) }
     }
 
     public func sweep() async throws(StoreError) -> SweepReport {

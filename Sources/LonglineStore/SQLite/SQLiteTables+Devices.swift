@@ -172,16 +172,6 @@ extension SQLiteTables {
     /// Fills a page with the channel's entries, row by row: nothing beyond the page is read.
     func read(_ channel: ChannelRecord, into page: inout PageBuilder) throws {
         guard page.start < page.limit else { return }
-        let statement = try db.cachedStatement(
-            sql: """
-                SELECT offset, previous, kind, sender, device, producer_high, producer_low, publish_id, recipient,
-                    origin_epoch, origin_offset, time, expiry, payload
-                FROM entries WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset
-                """)
-        let rows = try Row.fetchCursor(
-            statement, arguments: [channel.id, Int64(clamping: page.start), Int64(clamping: page.limit)])
-        while let row = try rows.next() {
-            guard try page.take(Self.entry(row)) else { break }
-        }
+        try entries(in: channel, above: page.start, through: page.limit, downward: false) { page.take($0) }
     }
 }

@@ -4,7 +4,41 @@ import LonglineWire
 import NIOCore
 
 extension SQLiteTables {
-    /// An entry out of a row, its columns in the order of ``read(_:into:)``.
+    private static let entryColumns = """
+        offset, previous, kind, sender, device, producer_high, producer_low, publish_id, recipient, origin_epoch,
+        origin_offset, time, expiry, payload
+        """
+
+    func entries(
+        in channel: ChannelRecord, above: Offset, through: Offset, downward: Bool, _ take: (Entry) -> Bool
+    ) throws {
+        let statement = try db.cachedStatement(
+            sql: """
+                SELECT \(Self.entryColumns) FROM entries
+                WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset \(downward ? "DESC" : "ASC")
+                """)
+        let rows = try Row.fetchCursor(
+            statement, arguments: [channel.id, Int64(clamping: above), Int64(clamping: through)])
+        while let row = try rows.next() {
+            guard take(try Self.entry(row)) else { break }
+        }
+    }
+
+    func channels(above mark: Int64, limit: Int) throws -> [(id: Int64, summary: ChannelSummary)] {
+        // The oldest entry is the first of its channel in the index.
+        try rows(
+            """
+            SELECT id, tenant, name, entries, bytes,
+                (SELECT time FROM entries WHERE channel = channels.id ORDER BY offset LIMIT 1)
+            FROM channels WHERE id > ? ORDER BY id LIMIT ?
+            """, [mark, limit]
+        ).map { row in
+            let key = ChannelKey(tenant: try TenantID(row[1] as String), channel: try ChannelID(row[2] as String))
+            return (row[0], ChannelSummary(key: key, entries: row[3], bytes: row[4], oldest: row[5]))
+        }
+    }
+
+    /// An entry out of a row, its columns in the order of ``entryColumns``.
     /// - Throws: ``StoreError`` or ``/LonglineWire/IdentifierError`` when the row was not written by a store.
     static func entry(_ row: Row) throws -> Entry {
         guard let kind = EntryKind(rawValue: row[2]) else {

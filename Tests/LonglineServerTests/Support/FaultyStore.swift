@@ -42,6 +42,12 @@ final class FaultyStore: MessageStore {
         return try await inner.read(channel, after: after, upTo: upTo, maximumBytes: maximumBytes, now: now)
     }
 
+    func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage {
+        reads.withLock { $0 += 1 }
+        if let error = current.reads { throw error }
+        return try await inner.page(channel, range, now: now)
+    }
+
     func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? { try await inner.head(of: channel) }
 
     func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement] {

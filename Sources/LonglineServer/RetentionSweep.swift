@@ -1,0 +1,82 @@
+import LonglineStore
+
+/// One walk over all channels that removes what the policy does not keep.
+///
+/// Publishing goes on meanwhile: a channel that has nothing to remove costs a part of one read, a removal is a transaction
+/// of ``StoreLimits/trimEntries`` entries at most, and after each the sweep rests for as long as it took, so that at least
+/// half of the store's time is left to others.
+struct RetentionSweep: Sendable {
+    let store: any StoreMaintenance
+    let policy: RetentionPolicy
+    /// The wall clock, in milliseconds since 1970.
+    let time: @Sendable () -> UInt64
+    /// Waits, or throws when the sweep is cancelled.
+    var rest: @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
+
+    /// Channels in one read of the list.
+    static let channelsPerTurn = 256
+    private static let longestRest = Duration.seconds(1)
+
+    /// Walks over all channels; returns early when its task is cancelled.
+    /// - Parameter progress: told what each turn did.
+    func run(_ progress: (RetentionReport) -> Void) async throws(StoreError) {
+        var mark: UInt64? = policy.keepsAll ? nil : 0
+        while let begin = mark {
+            let (list, took) = try await timed { () async throws(StoreError) in
+                try await store.channels(after: begin, limit: Self.channelsPerTurn)
+            }
+            var turn = RetentionReport()
+            turn.channels = list.channels.count
+            progress(turn)
+            guard await rests(took) else { return }
+            for channel in list.channels {
+                let rule = policy.rule(for: channel.key.channel)
+                guard rule.removesSome(of: channel, now: time()) else { continue }
+                guard try await trim(channel.key, rule, progress) else { return }
+            }
+            mark = list.next
+        }
+    }
+
+    /// - Returns: false when the sweep is cancelled.
+    private func trim(_ channel: ChannelKey, _ rule: Retention, _ progress: (RetentionReport) -> Void)
+        async throws(StoreError) -> Bool
+    {
+        var isFirst = true
+        while true {
+            let (step, took) = try await timed { () async throws(StoreError) in
+                try await store.trim(channel, keep: rule)
+            }
+            var turn = RetentionReport()
+            turn.trimmed = isFirst && step.entries > 0 ? 1 : 0
+            turn.entries = step.entries
+            turn.bytes = step.bytes
+            progress(turn)
+            isFirst = false
+            guard await rests(took) else { return false }
+            if !step.more { return true }
+        }
+    }
+
+    private func timed<Value>(_ body: () async throws(StoreError) -> Value) async throws(StoreError) -> (
+        Value, Duration
+    ) {
+        let start = ContinuousClock.now
+        let value = try await body()
+        return (value, ContinuousClock.now - start)
+    }
+
+    private func rests(_ took: Duration) async -> Bool {
+        do { try await rest(min(took, Self.longestRest)) } catch { return false }
+        return true
+    }
+}
+
+extension RetentionReport {
+    mutating func add(_ other: RetentionReport) {
+        channels += other.channels
+        trimmed += other.trimmed
+        entries += other.entries
+        bytes += other.bytes
+    }
+}

@@ -1,0 +1,80 @@
+import ArgumentParser
+import LonglineServer
+import LonglineStore
+import NIOCore
+
+/// What of the messages a server keeps.
+struct RetentionOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Remove messages from inboxes that are older: a number with s, m, h or d.", valueName: "time"))
+    var inboxMaxAge: String?
+
+    @Option(help: ArgumentHelp("Keep so many entries in an inbox at most, the newest.", valueName: "number"))
+    var inboxMaxEntries: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Keep so many bytes of messages in an inbox at most: a number, or one with K, M or G (of 1024).",
+            valueName: "bytes"))
+    var inboxMaxBytes: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Remove messages from rooms that are older: a number with s, m, h or d.", valueName: "time"))
+    var roomMaxAge: String?
+
+    @Option(help: ArgumentHelp("Keep so many entries in a room at most, the newest.", valueName: "number"))
+    var roomMaxEntries: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Keep so many bytes of messages in a room at most: a number, or one with K, M or G (of 1024).",
+            valueName: "bytes"))
+    var roomMaxBytes: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How often what is not kept is removed: a number with s, m, h or d. By default everything is kept.",
+            valueName: "time"))
+    var retentionInterval = "10m"
+
+    func validate() throws { _ = try policy() }
+
+    func policy() throws -> RetentionPolicy {
+        let interval = try Self.milliseconds(retentionInterval, "--retention-interval")
+        return RetentionPolicy(
+            inbox: try Self.rule("inbox", age: inboxMaxAge, entries: inboxMaxEntries, bytes: inboxMaxBytes),
+            room: try Self.rule("room", age: roomMaxAge, entries: roomMaxEntries, bytes: roomMaxBytes),
+            interval: .milliseconds(Int64(interval)))
+    }
+
+    private static func rule(_ kind: String, age: String?, entries: Int?, bytes: String?) throws -> Retention {
+        if let entries, entries < 1 {
+            throw ValidationError("--\(kind)-max-entries has to be 1 or more; leave it out to keep all.")
+        }
+        return Retention(
+            age: try age.map { try milliseconds($0, "--\(kind)-max-age") }, entries: entries,
+            bytes: try bytes.map { try Self.bytes($0, "--\(kind)-max-bytes") })
+    }
+
+    private static func milliseconds(_ text: String, _ option: String) throws -> UInt64 {
+        let units: [Character: UInt64] = ["s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000]
+        guard let unit = text.last.flatMap({ units[$0] }), let count = UInt64(text.dropLast()),
+            (1...36_500 * 86_400).contains(count)
+        else { throw ValidationError("\(option): '\(text)' is no time such as 90s, 15m, 24h or 30d.") }
+        return count * unit
+    }
+
+    private static func bytes(_ text: String, _ option: String) throws -> Int {
+        let units: [Character: Int] = ["K": 1 << 10, "M": 1 << 20, "G": 1 << 30]
+        let unit = text.last.flatMap { units[$0] }
+        let digits = unit == nil ? text[...] : text.dropLast()
+        guard let count = Int(digits), count >= 1 else {
+            throw ValidationError("\(option): '\(text)' is no size such as 100000, 512K, 64M or 2G.")
+        }
+        let (bytes, overflow) = count.multipliedReportingOverflow(by: unit ?? 1)
+        guard !overflow else { throw ValidationError("\(option): '\(text)' is more than can be counted.") }
+        return bytes
+    }
+}
