@@ -8,18 +8,30 @@ import NIOCore
 ///
 /// Sessions that stand at the same place of a channel share one read: when a room of thousands is woken, its subscribers
 /// ask for the same page within one tick, and the store is asked once. A read under way is never joined, because it may
-/// have begun before the entry that woke the session. Bounded by the sessions: each has at most one read a channel.
+/// have begun before the entry that woke the session. Pages of history take their turn in the same queue. Bounded by the
+/// sessions: each has at most one read a channel, and one page of history.
 struct ReadQueue {
+    enum Stretch: Hashable, Sendable {
+        /// What delivery reads: on from a place.
+        case next(after: Offset, upTo: Offset?, maximumBytes: Int)
+        /// A page of history.
+        case page(LogRange)
+    }
+
     struct Key: Hashable, Sendable {
         let channel: ChannelKey
-        let after: Offset
-        let upTo: Offset?
-        let maximumBytes: Int
+        let stretch: Stretch
+    }
+
+    fileprivate struct Reader {
+        let host: SessionHost
+        /// The request for history that the answer is for; nil for delivery.
+        let history: UInt64?
     }
 
     fileprivate var order: Deque<Key> = []
-    fileprivate var waiting: [Key: [SessionHost]] = [:]
-    fileprivate var underWay: [UInt64: [SessionHost]] = [:]
+    fileprivate var waiting: [Key: [Reader]] = [:]
+    fileprivate var underWay: [UInt64: [Reader]] = [:]
     fileprivate var nextRead: UInt64 = 0
     fileprivate var startScheduled = false
 
@@ -27,14 +39,15 @@ struct ReadQueue {
 }
 
 extension ServerLoop {
-    /// Queues a read for a session; the answer comes to ``SessionHost/readDone(_:_:now:)``.
-    func read(_ key: ReadQueue.Key, for host: SessionHost) {
+    /// Queues a read for a session; the answer comes to ``SessionHost/readDone(_:_:now:)``, or for a request for history to
+    /// ``SessionHost/historyDone(_:_:now:)``.
+    func read(_ key: ReadQueue.Key, for host: SessionHost, history: UInt64? = nil) {
         if reads.waiting[key] != nil {
             statistics.readsShared += 1
         } else {
             reads.order.append(key)
         }
-        reads.waiting[key, default: []].append(host)
+        reads.waiting[key, default: []].append(ReadQueue.Reader(host: host, history: history))
         guard !reads.startScheduled, reads.underWay.count < core.limits.concurrentReadsPerLoop else { return }
         reads.startScheduled = true
         reference.execute { $0.startReads() }
@@ -43,17 +56,22 @@ extension ServerLoop {
     private func startReads() {
         reads.startScheduled = false
         while reads.underWay.count < core.limits.concurrentReadsPerLoop, let key = reads.order.popFirst() {
-            guard let hosts = reads.waiting.removeValue(forKey: key) else { continue }
+            guard let readers = reads.waiting.removeValue(forKey: key) else { continue }
             reads.nextRead += 1
             let read = reads.nextRead
-            reads.underWay[read] = hosts
+            reads.underWay[read] = readers
             statistics.reads += 1
             let (store, reference, time) = (core.store, self.reference, core.time())
             Task {
-                let result = await Result { () async throws(StoreError) in
-                    SessionPage(
-                        try await store.read(
-                            key.channel, after: key.after, upTo: key.upTo, maximumBytes: key.maximumBytes, now: time))
+                let result = await Result { () async throws(StoreError) -> SessionPage in
+                    switch key.stretch {
+                    case .next(let after, let upTo, let maximumBytes):
+                        return SessionPage(
+                            try await store.read(
+                                key.channel, after: after, upTo: upTo, maximumBytes: maximumBytes, now: time))
+                    case .page(let range):
+                        return SessionPage(try await store.page(key.channel, range, now: time))
+                    }
                 }
                 reference.execute { $0.readDone(read, key: key, result) }
             }
@@ -61,12 +79,18 @@ extension ServerLoop {
     }
 
     private func readDone(_ read: UInt64, key: ReadQueue.Key, _ result: Result<SessionPage, StoreError>) {
-        guard let hosts = reads.underWay.removeValue(forKey: read) else {
+        guard let readers = reads.underWay.removeValue(forKey: read) else {
             preconditionFailure("a read answers once")
         }
         if case .failure(let error) = result { core.note(error, in: "read") }
         let now = eventLoop.now
-        for host in hosts { host.readDone(key.channel.channel, result, now: now) }
+        for reader in readers {
+            if let request = reader.history {
+                reader.host.historyDone(request, result, now: now)
+            } else {
+                reader.host.readDone(key.channel.channel, result, now: now)
+            }
+        }
         startReads()
         drainDirty()
         checkIdle()

@@ -35,6 +35,8 @@ public struct ServerStatistics: Hashable, Sendable {
     public var duplicates: UInt64 = 0
     /// Entries sent to devices.
     public var delivered: UInt64 = 0
+    /// Pages of history sent; their entries are among ``delivered``.
+    public var historyPages: UInt64 = 0
     /// Reads of the log.
     public var reads: UInt64 = 0
     /// Reads that another session's read answered too.
@@ -79,6 +81,7 @@ public struct ServerStatistics: Hashable, Sendable {
         published += other.published
         duplicates += other.duplicates
         delivered += other.delivered
+        historyPages += other.historyPages
         reads += other.reads
         readsShared += other.readsShared
         storeFailures += other.storeFailures

@@ -220,7 +220,7 @@ final class SessionHost: LinkHandler {
     // MARK: Actions
 
     /// Has the loop drain this session before its tick ends, together with others.
-    private func wake() {
+    func wake() {
         guard !isDirty, !isDraining else { return }
         isDirty = true
         loop.markDirty(self)
@@ -252,7 +252,9 @@ final class SessionHost: LinkHandler {
         case .read(let channel, let after, let upTo, let maximumBytes):
             guard let tenant = identity?.tenant else { return }
             let key = ChannelKey(tenant: tenant, channel: channel)
-            loop.read(ReadQueue.Key(channel: key, after: after, upTo: upTo, maximumBytes: maximumBytes), for: self)
+            let stretch = ReadQueue.Stretch.next(after: after, upTo: upTo, maximumBytes: maximumBytes)
+            loop.read(ReadQueue.Key(channel: key, stretch: stretch), for: self)
+        case .readHistory(let read): readHistory(read)
         case .storeCursor(let channel, let position):
             confirmed.append(ChannelPosition(channel: channel, position: position))
         case .authenticate(let connect): authenticate(connect)
@@ -266,7 +268,11 @@ final class SessionHost: LinkHandler {
 
     private func send(_ frame: Frame, lane: LaneID) {
         loop.statistics.framesSent += 1
-        if case .deliver = frame { loop.statistics.delivered += 1 }
+        switch frame {
+        case .deliver: loop.statistics.delivered += 1
+        case .historyPage(let page): count(page)
+        default: break
+        }
         link?.send(frame, lane: lane)
     }
 

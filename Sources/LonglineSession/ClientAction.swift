@@ -59,6 +59,8 @@ public enum ClientAction: Sendable {
     case gap(channel: ChannelID, epoch: Epoch, Gap)
     /// The answer to a join or leave.
     case roomAnswered(RoomAnswer)
+    /// The answer to a request for history.
+    case history(HistoryResult)
     /// The token was refreshed; it expires at this time (milliseconds since 1970).
     case refreshed(UInt64)
     /// The address the server sees changed: the NAT bound this client anew.

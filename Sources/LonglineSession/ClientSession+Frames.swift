@@ -83,7 +83,9 @@ extension ClientSession {
     mutating func process(_ frame: Frame, lane: LaneID, now: NIODeadline) {
         if lane == .control { return processControl(frame, now: now) }
         do throws(InboundLanes.Problem) {
-            if case .lane(let header) = frame {
+            if isHistory(frame, lane: lane) {
+                try processHistory(frame, lane: lane, now: now)
+            } else if case .lane(let header) = frame {
                 try inbound.opened(lane, header)
                 opened(header, now: now)
             } else {
@@ -194,7 +196,7 @@ extension ClientSession {
     }
 
     mutating func processFinished(_ lane: LaneID, now: NIODeadline) {
-        guard lane != .control else { return }
+        guard lane != .control, !historyFinished(lane, now: now) else { return }
         do throws(InboundLanes.Problem) {
             _ = try inbound.finished(lane)
         } catch {

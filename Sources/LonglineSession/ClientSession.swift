@@ -53,6 +53,7 @@ public struct ClientSession: Sendable {
     var connectBy: NIODeadline?
     var observedAddress = ""
     var roomRequests: Set<UInt64> = []
+    var history = HistoryReceiver()
     /// A REFRESH waits for its answer; a server takes one at a time.
     var isRefreshing = false
     /// The token that goes out after that answer: the latest counts.
@@ -161,6 +162,7 @@ public struct ClientSession: Sendable {
         connectBy = nil
         observedAddress = ""
         roomRequests = []
+        history = HistoryReceiver()
         isRefreshing = false
         nextToken = nil
         timedChannels = []
@@ -336,7 +338,7 @@ extension ClientAction {
         case .openLane, .send, .finishLane, .probePath, .end, .observedAddress: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
-            .refreshed:
+            .history, .refreshed:
             true
         }
     }

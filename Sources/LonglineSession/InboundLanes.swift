@@ -28,6 +28,12 @@ struct InboundLanes {
         open[lane] = header
     }
 
+    /// Takes a lane that carries no channel and so has no header. Whoever opened it notes that it is open.
+    mutating func openedWithoutHeader(_ lane: LaneID) throws(Problem) {
+        guard open[lane] == nil else { throw .secondHeader }
+        try see(lane)
+    }
+
     /// The header of the lane that another frame came on.
     func header(_ lane: LaneID) throws(Problem) -> LaneHeader {
         guard let header = open[lane] else { throw .noHeader }

@@ -110,6 +110,8 @@ public enum ServerAction: Sendable {
     case append(channel: ChannelID, producer: ProducerID, publish: Publish)
     /// Read on in a channel's log; answer with `pageRead`. At most one read per channel is under way.
     case read(channel: ChannelID, after: Offset, upTo: Offset?, maximumBytes: Int)
+    /// Read a page of history; answer with `historyRead` or `historyFailed`. At most one is under way.
+    case readHistory(HistoryRead)
     /// The device confirmed a place; hosts coalesce these before they write.
     case storeCursor(channel: ChannelID, position: Position)
     /// Join a room; answer with `roomAnswered`.

@@ -5,6 +5,8 @@ import NIOCore
 struct ServerChannel {
     /// nil for a channel that the session may not read: it exists only to refuse what is published into it.
     var sender: ChannelSender?
+    /// What of the log may be read as history; nil where nothing may.
+    var readable: ReadableRange?
     /// Whether the user may publish into it.
     var isMember = false
     var gate = PublishGate()

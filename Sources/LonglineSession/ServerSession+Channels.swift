@@ -51,6 +51,7 @@ extension ServerSession {
             let wasReading = state.sender?.isReading ?? false
             state.isMember = channel.upTo == nil
             guard mayReceive else { return false }
+            state.readable = ReadableRange(channel)
             if state.sender == nil {
                 state.sender = ChannelSender(channel)
                 return false

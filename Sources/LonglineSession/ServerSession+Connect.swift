@@ -47,6 +47,7 @@ extension ServerSession {
                         ChannelAnswer(channel: channel.channel, head: channel.head, recovery: sender.recovery))
                 }
                 state.sender = sender
+                state.readable = ReadableRange(channel)
             }
             channels[channel.channel] = state
         }

@@ -33,7 +33,7 @@ extension ServerSession {
             processPing(ping, now: now)
         case .mode(let mode):
             processMode(mode, now: now)
-        case .refresh, .join, .leave:
+        case .refresh, .join, .leave, .history:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {
                     return violated(.limitExceeded, "too many requests in early data", now: now)
@@ -57,6 +57,8 @@ extension ServerSession {
             if admits(request, now: now) { actions.append(.join(request)) }
         case .leave(let request):
             if admits(request, now: now) { actions.append(.leave(request)) }
+        case .history(let request):
+            processHistory(request, now: now)
         default:
             assertionFailure("only requests are deferred")
         }

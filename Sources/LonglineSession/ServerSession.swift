@@ -52,6 +52,7 @@ public struct ServerSession: Sendable {
     /// Join and leave requests without an answer.
     var roomRequests: Set<UInt64> = []
     var isRefreshing = false
+    var history = HistoryQueue()
 
     var connectBy: NIODeadline?
     var lastPacket: NIODeadline
@@ -164,7 +165,9 @@ public struct ServerSession: Sendable {
 
     /// Link back-pressure on one of the server's lanes: nothing is read for a lane that isn't writable.
     public mutating func laneWritable(_ lane: LaneID, _ writable: Bool, now: NIODeadline) {
-        guard !isClosed, let channel = outbound[lane] else { return }
+        guard !isClosed else { return }
+        if lane == history.lane { return historyWritable(writable) }
+        guard let channel = outbound[lane] else { return }
         modify(channel) { if $0.lane?.id == lane { $0.lane?.isWritable = writable } }
         if writable { advance(channel, now: now) }
     }
@@ -221,6 +224,7 @@ public struct ServerSession: Sendable {
         deferredRequests.removeAll()
         readQueue.removeAll()
         roomRequests.removeAll()
+        history.removeAll()
         failedReads.removeAll()
         pendingPong = nil
         hold = DeliveryHold()

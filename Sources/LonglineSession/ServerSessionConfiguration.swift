@@ -24,6 +24,8 @@ public struct ServerSessionConfiguration: Sendable {
     public var maximumReads = 4
     /// Bytes of payload asked for by one log read.
     public var readBytes = 64 * 1024
+    /// Bytes of payload in one page of history, beyond its first entry.
+    public var historyBytes = 64 * 1024
     /// A lane with nothing unacknowledged is finished after this long without a frame.
     public var laneIdleTime: TimeAmount = .seconds(120)
     /// How long news that are not urgent wait for a client in the background, when nothing else is sent to it before.

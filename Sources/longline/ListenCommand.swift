@@ -49,37 +49,12 @@ struct ListenCommand: AsyncParsableCommand {
         for room in rooms { try await client.join(room) }
         var left = count ?? .max
         for await message in client.messages {
-            try Terminal.say(json ? try Self.json(message) : Terminal.describe(message))
+            try Terminal.say(json ? try Terminal.json(message) : Terminal.describe(message))
             message.confirm()
             left -= 1
             if left <= 0 { break }
         }
         if let error = client.state.stopError { throw error }
         await client.disconnect()
-    }
-
-    private struct Line: Encodable {
-        var channel: String
-        var epoch: String
-        var offset: UInt64
-        var kind: String
-        var sender: String
-        var device: String
-        var recipient: String?
-        var time: UInt64
-        var text: String
-        var redelivered: Bool
-        var gapBefore: Bool
-    }
-
-    private static func json(_ message: Message) throws -> String {
-        let line = Line(
-            channel: message.channel.description, epoch: String(message.position.epoch, radix: 16),
-            offset: message.position.offset, kind: "\(message.kind)", sender: message.sender.description,
-            device: message.device.description, recipient: message.recipient?.description, time: message.time,
-            text: message.text, redelivered: message.redelivered, gapBefore: message.gapBefore != nil)
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        return String(decoding: try encoder.encode(line), as: UTF8.self)
     }
 }

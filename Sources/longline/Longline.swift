@@ -9,6 +9,7 @@ struct Longline: AsyncParsableCommand {
         subcommands: [
             DemoCommand.self,
             ServerCommand.self, SignTokenCommand.self, ChatCommand.self, SendCommand.self, ListenCommand.self,
+            HistoryCommand.self,
             VersionCommand.self,
         ])
 }

@@ -36,6 +36,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case migrationFailed
         /// More requests wait for an answer than the limit.
         case tooManyRequests
+        /// No answer came within the time that the caller gave.
+        case timedOut
     }
 
     /// What kind of failure.

@@ -219,6 +219,21 @@ public final class LonglineClient: Sendable {
         }
     }
 
+    func history(
+        of channel: ChannelID, _ direction: HistoryDirection, from place: Position, limit: Int, timeout: Duration
+    ) async throws -> HistoryPage {
+        let request = HistoryRequest(
+            request: 0, channel: channel, epoch: place.epoch, from: place.offset, direction: direction,
+            limit: UInt64(clamping: limit))
+        let handle = try await core.handle()
+        let none = HistoryPage(channel: channel, messages: [], absent: [], hasMore: false, next: place)
+        return try await handle.call(ignoring: none) { driver, done in
+            driver.requestHistory(request, timeout: TimeAmount(timeout), done: done)
+        } cancel: { driver, id in
+            driver.cancelHistory(id)
+        }
+    }
+
     func run(_ body: @escaping @Sendable (ConnectionDriver) -> Void) async throws {
         try await core.handle().run(body)
     }

@@ -50,13 +50,14 @@ public struct Message: Sendable {
     /// What is lost right before this message, if anything is.
     public let gapBefore: MessageGap?
 
-    let confirmer: ConfirmationInbox
+    /// nil in a page of history.
+    let confirmer: ConfirmationInbox?
 
     /// The payload as text; bytes that are not UTF-8 are replaced.
     public var text: String { String(buffer: payload) }
 
     /// The app is done with this message and everything before it in its channel: none of it comes again.
     ///
-    /// From any thread, and harmless when repeated.
-    public func confirm() { confirmer.confirm(channel, position) }
+    /// From any thread, and harmless when repeated. For a message of a ``HistoryPage`` it does nothing.
+    public func confirm() { confirmer?.confirm(channel, position) }
 }

@@ -24,19 +24,22 @@ struct DriverHandle: Sendable {
         cancel: (@Sendable (ConnectionDriver, UInt64) -> Void)? = nil
     ) async throws -> Value {
         let outcome = Outcome<Value>()
-        let number = Mutex<UInt64?>(nil)
+        let wait = Mutex((number: UInt64?.none, isCancelled: false))
         return try await withTaskCancellationHandler {
             run { driver in
+                // A task that was cancelled before waits for nothing.
+                guard !wait.withLock({ $0.isCancelled }) else { return }
                 let id = start(driver) { result in
                     outcome.resolve(result.mapError { $0 as any Error })
                 }
-                number.withLock { $0 = id }
+                wait.withLock { $0.number = id }
             }
             return try await outcome.value()
         } onCancel: {
             guard let cancel else { return }
+            wait.withLock { $0.isCancelled = true }
             run { driver in
-                if let id = number.withLock({ $0 }) { cancel(driver, id) }
+                if let id = wait.withLock({ $0.number }) { cancel(driver, id) }
             }
         }
     }

@@ -60,6 +60,7 @@ extension ConnectionDriver {
             keepCursor(of: channel)
             outlets.notices.send(.gap(channel, lost))
         case .roomAnswered(let answer): roomAnswered(answer)
+        case .history(let result): historyArrived(result)
         case .refreshed(let expiry): scheduleRefresh(expiry: expiry)
         case .observedAddress(let address):
             outlets.notices.send(.observedAddress(address))
@@ -188,7 +189,7 @@ extension ConnectionDriver {
     private func delivered(_ channel: ChannelID, _ epoch: Epoch, _ deliver: Deliver) {
         let entry = deliver.entry
         let position = Position(epoch: epoch, offset: entry.offset)
-        let isOwn = entry.producer == outbox.producer && entry.publishID != 0 && entry.kind == .message
+        let isOwn = isOwn(entry)
         if isOwn && configuration.ownMessages == .hidden && gapsBefore[channel] == nil {
             return passed(position, in: channel)
         }
@@ -200,6 +201,11 @@ extension ConnectionDriver {
                 recipient: entry.recipient, origin: entry.origin, time: entry.time, payload: entry.payload,
                 redelivered: deliver.redelivered, isOwn: isOwn,
                 gapBefore: gapsBefore.removeValue(forKey: channel), confirmer: outlets.confirmations))
+    }
+
+    /// Whether this very outbox sent it.
+    func isOwn(_ entry: Entry) -> Bool {
+        entry.producer == outbox.producer && entry.publishID != 0 && entry.kind == .message
     }
 
     private func passed(_ position: Position, in channel: ChannelID) {

@@ -81,6 +81,8 @@ final class ConnectionDriver {
     var gapsBefore: [ChannelID: MessageGap] = [:]
     var roomRequests: [UInt64: RoomWaiter] = [:]
     var lastRoomRequest: UInt64 = 0
+    var historyWaiters: [UInt64: HistoryWaiter] = [:]
+    var lastHistoryRequest: UInt64 = 0
     var connectWaiters: [UInt64: (ClientError?) -> Void] = [:]
     var lastConnectWaiter: UInt64 = 0
     var disconnectWaiters: [() -> Void] = []
@@ -233,6 +235,7 @@ final class ConnectionDriver {
         publish(state)
         resolveConnectWaiters(error)
         failRoomRequests(error)
+        failHistory(error)
         outlets.messages.finish()
     }
 
@@ -409,6 +412,7 @@ final class ConnectionDriver {
         case .idle, .stopped: return
         case .preparing, .connecting, .connected, .waiting: break
         }
+        failHistory(ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back"))
         if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
         let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
         let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)

@@ -173,6 +173,12 @@ final class ModelServer {
             }
         case .read(let channel, let after, let upTo, let bytes):
             later(hosted) { [weak self] in self?.read(channel, after: after, upTo: upTo, bytes: bytes, hosted) }
+        case .readHistory(let read):
+            later(hosted) { [weak self] in
+                guard let self else { return }
+                let page = store.page(read, time: scheduler.milliseconds)
+                input(hosted) { $0.historyRead(read.request, page: page, now: $1) }
+            }
         case .storeCursor(let channel, let position):
             guard let device = hosted.device else { return }
             later(hosted) { [store] in store.advance(device, channel: channel, to: position) }

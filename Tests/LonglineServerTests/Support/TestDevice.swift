@@ -40,6 +40,7 @@ final class TestDevice {
     private var lanes: [ChannelID: LaneID] = [:]
     private var serverLanes: [LaneID: LaneHeader] = [:]
     private var lastID: PublishID = 0
+    private var lastHistory: UInt64 = 0
     private var lastInChannel: [ChannelID: PublishID] = [:]
 
     init(user: UserID, device: DeviceID, issuer: TokenIssuer, wire: any DeviceWire, said: AsyncStream<ServerSaid>) {
@@ -133,6 +134,31 @@ final class TestDevice {
         return try await next { frame in
             if case .roomAnswer(let answer) = frame, answer.request == number { answer } else { nil }
         }
+    }
+
+    /// Asks for a page of history and waits for all of it. One at a time.
+    func history(
+        _ channel: ChannelID, epoch: Epoch = 0, from: Offset = FrameLimits.maximumNumber,
+        _ direction: HistoryDirection = .older, limit: UInt64 = 100
+    ) async throws -> (head: HistoryAnswer, items: [Frame]) {
+        lastHistory += 1
+        let number = lastHistory
+        let request = HistoryRequest(
+            request: number, channel: channel, epoch: epoch, from: from, direction: direction, limit: limit)
+        try await send([(.history(request), .control)])
+        var page: (head: HistoryAnswer, lane: LaneID)?
+        var items: [Frame] = []
+        while let event = await said.next() {
+            note(event)
+            switch event {
+            case .frame(.historyPage(let head), let lane) where head.request == number: page = (head, lane)
+            case .frame(let frame, let lane) where page?.lane == lane: items.append(frame)
+            case .closed(let code, let reason): throw LinkEnded(code: code, reason: reason)
+            default: backlog.append(event)
+            }
+            if let page, items.count == page.head.items { return (page.head, items) }
+        }
+        throw CancellationError()
     }
 
     func acknowledge(_ channel: ChannelID, epoch: Epoch, offset: Offset) async throws {

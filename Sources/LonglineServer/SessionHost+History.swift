@@ -1,0 +1,40 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+
+/// Pages of history, which the session asks for one at a time.
+extension SessionHost {
+    func readHistory(_ read: HistoryRead) {
+        guard let tenant = identity?.tenant else { return }
+        let range = LogRange(
+            after: read.after, upTo: read.upTo, direction: read.direction, maximumEntries: read.maximumEntries,
+            maximumBytes: read.maximumBytes)
+        let key = ReadQueue.Key(
+            channel: ChannelKey(tenant: tenant, channel: read.channel), stretch: .page(range))
+        loop.read(key, for: self, history: read.request)
+    }
+
+    func historyDone(_ request: UInt64, _ result: Result<SessionPage, StoreError>, now: NIODeadline) {
+        guard phase != .ended else { return }
+        switch result {
+        case .success(let page): session.historyRead(request, page: page, now: now)
+        case .failure(let error) where error.code == .unknownChannel:
+            session.historyFailed(request, code: .unknownChannel, retryAfter: 0, now: now)
+        case .failure:
+            // Nothing hangs on a page: the device asks again, whatever the store's trouble was.
+            let retryAfter = core.limits.retryAfter.wholeMilliseconds
+            session.historyFailed(request, code: .overloaded, retryAfter: retryAfter, now: now)
+        }
+        wake()
+    }
+
+    /// Counts an answer that leaves.
+    func count(_ page: HistoryAnswer) {
+        if let refusal = page.refusal {
+            loop.statistics.refusals[refusal, default: 0] += 1
+        } else {
+            loop.statistics.historyPages += 1
+        }
+    }
+}

@@ -1,0 +1,68 @@
+public import LonglineWire
+public import NIOCore
+
+/// A page of history, or why there is none.
+public struct HistoryResult: Hashable, Sendable {
+    /// The head of the page, which names the request.
+    public var answer: HistoryAnswer
+    /// In the log's order and without a hole, whichever the direction.
+    public var items: [SessionPage.Item]
+}
+
+/// What a client asked for of its channels' history, and the page that is arriving.
+///
+/// Bounded: a few requests at once, and a page of ``LonglineWire/FrameLimits/maximumHistoryItems`` frames.
+struct HistoryReceiver {
+    fileprivate var requests: Set<UInt64> = []
+    fileprivate var lane: LaneID?
+    fileprivate var arriving: HistoryResult?
+}
+
+/// Paging through a channel's log, apart from delivery: no cursor moves by it.
+extension ClientSession {
+    /// Asks for a page of history; ``ClientAction/history(_:)`` brings the answer.
+    /// - Returns: false while not connected, or while as many requests as the protocol allows wait for their answers.
+    public mutating func history(_ request: HistoryRequest, now: NIODeadline) -> Bool {
+        guard phase == .connected, history.requests.count < FrameLimits.maximumHistoryRequests,
+            history.requests.insert(request.request).inserted
+        else { return false }
+        send(.history(request), lane: .control, owed: true, now: now)
+        return true
+    }
+
+    /// Whether a frame belongs to the history lane: the one whose first frame is a page's head.
+    func isHistory(_ frame: Frame, lane: LaneID) -> Bool {
+        if case .historyPage = frame { true } else { lane == history.lane }
+    }
+
+    mutating func processHistory(_ frame: Frame, lane: LaneID, now: NIODeadline) throws(InboundLanes.Problem) {
+        if history.lane == nil {
+            try inbound.openedWithoutHeader(lane)
+            history.lane = lane
+        }
+        switch frame {
+        case .historyPage(let answer) where lane == history.lane && history.arriving == nil:
+            history.arriving = HistoryResult(answer: answer, items: [])
+        case .deliver(let deliver) where history.arriving != nil:
+            history.arriving?.items.append(.entry(deliver.entry))
+        case .skip(let skip) where history.arriving != nil:
+            history.arriving?.items.append(.skip(skip))
+        default:
+            return violated(.unexpectedFrame, "a frame that has no place on the history lane", now: now)
+        }
+        guard let page = history.arriving, page.items.count == page.answer.items else { return }
+        history.arriving = nil
+        guard HistoryPaging.isWhole(page.answer, page.items) else {
+            return close(Close(code: .internalError, reason: "a hole in a page of history"), now: now)
+        }
+        if history.requests.remove(page.answer.request) != nil { actions.append(.history(page)) }
+    }
+
+    /// - Returns: whether the lane that ended was the history lane.
+    mutating func historyFinished(_ lane: LaneID, now: NIODeadline) -> Bool {
+        guard lane == history.lane else { return false }
+        history.lane = nil
+        if history.arriving != nil { violated(.unexpectedFrame, "a lane that ended inside a page", now: now) }
+        return true
+    }
+}

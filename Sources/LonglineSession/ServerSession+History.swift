@@ -1,0 +1,106 @@
+public import LonglineWire
+public import NIOCore
+
+/// Requests for history of one link, answered one after another on a lane of their own.
+///
+/// ```
+///             HISTORY                 lane writable              page or refusal
+///   (none) ------------> waiting, in order --------> reading ----------------------> answered
+/// ```
+///
+/// Bounded: so many requests wait (``LonglineWire/FrameLimits/maximumHistoryRequests``), one is read, and none while the
+/// lane holds more than the link takes without delay. So a client that asks and doesn't listen costs a page or two.
+struct HistoryQueue {
+    fileprivate(set) var waiting: [HistoryRequest] = []
+    /// The first of those that wait is being read, in this range.
+    fileprivate(set) var reading: ReadableRange?
+    fileprivate(set) var lane: LaneID?
+    fileprivate(set) var isWritable = true
+
+    mutating func removeAll() { self = HistoryQueue() }
+}
+
+/// Paging through a channel's log, apart from delivery: no cursor moves by it.
+extension ServerSession {
+    mutating func processHistory(_ request: HistoryRequest, now: NIODeadline) {
+        guard !history.waiting.contains(where: { $0.request == request.request }) else {
+            return violated(.unexpectedFrame, "a request number that waits for its answer", now: now)
+        }
+        guard history.waiting.count < FrameLimits.maximumHistoryRequests else {
+            return violated(.limitExceeded, "too many requests for history without an answer", now: now)
+        }
+        history.waiting.append(request)
+        advanceHistory()
+    }
+
+    /// Answers ``ServerAction/readHistory(_:)``.
+    public mutating func historyRead(_ request: UInt64, page: SessionPage, now: NIODeadline) {
+        guard let (first, range) = finishRead(request) else { return }
+        // The right to the channel changed while it was read: only what may be read now leaves.
+        if channels[first.channel]?.readable == range {
+            answerFirst(with: HistoryPaging.answer(first, of: range, page: page))
+        }
+        advanceHistory()
+    }
+
+    /// Answers ``ServerAction/readHistory(_:)``: not now, or not at all.
+    public mutating func historyFailed(_ request: UInt64, code: RefusalCode, retryAfter: UInt64, now: NIODeadline) {
+        guard finishRead(request) != nil else { return }
+        refuseFirst(code, retryAfter: retryAfter)
+        advanceHistory()
+    }
+
+    mutating func historyWritable(_ writable: Bool) {
+        history.isWritable = writable
+        advanceHistory()
+    }
+
+    private mutating func finishRead(_ request: UInt64) -> (HistoryRequest, ReadableRange)? {
+        guard case .up = phase, let range = history.reading, let first = history.waiting.first,
+            first.request == request
+        else { return nil }
+        history.reading = nil
+        return (first, range)
+    }
+
+    /// Works off requests in their order, up to the first that needs a read.
+    private mutating func advanceHistory() {
+        while case .up = phase, history.reading == nil, history.isWritable, let request = history.waiting.first {
+            guard identity?.mayReceive == true else {
+                refuseFirst(.forbidden)
+                continue
+            }
+            guard let range = channels[request.channel]?.readable else {
+                refuseFirst(.unknownChannel)
+                continue
+            }
+            switch HistoryPaging.read(request, of: range, bytes: configuration.historyBytes) {
+            case .failure(let refusal): refuseFirst(refusal.code, epoch: refusal.epoch)
+            case .success(let read):
+                history.reading = range
+                actions.append(.readHistory(read))
+            }
+        }
+    }
+
+    private mutating func refuseFirst(_ code: RefusalCode, retryAfter: UInt64 = 0, epoch: Epoch = 0) {
+        guard let request = history.waiting.first?.request else { return }
+        answerFirst(with: [
+            .historyPage(HistoryAnswer(request: request, refusal: code, retryAfter: retryAfter, epoch: epoch))
+        ])
+    }
+
+    private mutating func answerFirst(with frames: [Frame]) {
+        history.waiting.removeFirst()
+        let lane: LaneID
+        if let open = history.lane {
+            lane = open
+        } else {
+            lane = LaneID(rawValue: nextLane)
+            nextLane += 1
+            history.lane = lane
+            actions.append(.openLane(lane))
+        }
+        for frame in frames { actions.append(.send(frame, lane: lane)) }
+    }
+}

@@ -1,0 +1,99 @@
+import ArgumentParser
+import Foundation
+import LonglineClient
+import LonglineWire
+
+/// Prints a channel's past, page by page.
+struct HistoryCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "history", abstract: "Print a channel's past.",
+        discussion:
+            """
+            Prints the newest messages of the user's own inbox or a room, oldest first, and what to ask for the messages \
+            before or after them. Nothing counts as processed by it, and no cursor moves. It connects as the token's \
+            device: another connection of the same device ends.
+            """)
+
+    @OptionGroup var options: ClientOptions
+
+    @Argument(help: "The channel: user/NAME for the user's own inbox, or room/NAME.")
+    var channel: String
+
+    @Option(name: .long, help: "Only messages before this place, EPOCH:OFFSET as an earlier call printed it.")
+    var before: String?
+
+    @Option(name: .long, help: "Only messages after this place; 0:0 is the beginning.")
+    var after: String?
+
+    @Option(name: .long, help: "The most messages.")
+    var limit: Int = 50
+
+    @Flag(name: .long, help: "One JSON object a line.")
+    var json = false
+
+    func validate() throws {
+        guard limit >= 1 else { throw ValidationError("--limit has to be 1 or more.") }
+        guard before == nil || after == nil else {
+            throw ValidationError("--before and --after contradict each other.")
+        }
+        _ = try (place(before, "--before"), place(after, "--after"), channelID())
+    }
+
+    func run() async throws {
+        let client = try options.makeClient { $0.ownMessages = .delivered }
+        try await client.connect()
+        do {
+            let (messages, next) = try await read(client)
+            for message in messages {
+                try Terminal.say(json ? try Terminal.json(message) : Terminal.describe(message))
+            }
+            if let next {
+                let option = after == nil ? "--before" : "--after"
+                let place = "\(String(next.epoch, radix: 16)):\(next.offset)"
+                FileHandle.standardError.write(Data("* there is more: \(option) \(place)\n".utf8))
+            }
+        } catch {
+            await client.disconnect()
+            throw error
+        }
+        await client.disconnect()
+    }
+
+    /// Pages until there are as many messages as asked for.
+    /// - Returns: the messages in the channel's order, and where to go on if there is more.
+    private func read(_ client: LonglineClient) async throws -> ([Message], Position?) {
+        let channel = try channelID()
+        let goesOn = after != nil
+        var place = try self.place(goesOn ? after : before, goesOn ? "--after" : "--before")
+        var messages: [Message] = []
+        while messages.count < limit {
+            let count = min(limit - messages.count, FrameLimits.maximumHistoryEntries)
+            let page: HistoryPage
+            if goesOn, let from = place {
+                page = try await client.history(of: channel, after: from, limit: count)
+                messages += page.messages
+            } else {
+                page = try await client.history(of: channel, before: place, limit: count)
+                messages = page.messages + messages
+            }
+            place = page.next
+            guard page.hasMore else { return (messages, nil) }
+        }
+        return (messages, place)
+    }
+
+    private func channelID() throws -> ChannelID {
+        do { return try ChannelID(channel) } catch {
+            throw ValidationError("'\(channel)' is neither user/NAME nor room/NAME.")
+        }
+    }
+
+    private func place(_ text: String?, _ option: String) throws -> Position? {
+        guard let text else { return nil }
+        let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+        guard parts.count == 2, let epoch = UInt64(parts[0], radix: 16), let offset = UInt64(parts[1]),
+            offset <= FrameLimits.maximumNumber
+        else { throw ValidationError("\(option): '\(text)' is no place such as 5f3c0a9d7e21b846:1303.") }
+        return Position(epoch: epoch, offset: offset)
+    }
+}

@@ -1,0 +1,31 @@
+import Foundation
+import LonglineClient
+import LonglineWire
+
+/// Messages as one JSON object a line, for programs.
+extension Terminal {
+    private struct Line: Encodable {
+        var channel: String
+        var epoch: String
+        var offset: UInt64
+        var kind: String
+        var sender: String
+        var device: String
+        var recipient: String?
+        var time: UInt64
+        var text: String
+        var redelivered: Bool
+        var gapBefore: Bool
+    }
+
+    static func json(_ message: Message) throws -> String {
+        let line = Line(
+            channel: message.channel.description, epoch: String(message.position.epoch, radix: 16),
+            offset: message.position.offset, kind: "\(message.kind)", sender: message.sender.description,
+            device: message.device.description, recipient: message.recipient?.description, time: message.time,
+            text: message.text, redelivered: message.redelivered, gapBefore: message.gapBefore != nil)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(line), as: UTF8.self)
+    }
+}
