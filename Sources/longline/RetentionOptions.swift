@@ -35,7 +35,7 @@ struct RetentionOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "How often what is not kept is removed: a number with s, m, h or d. By default everything is kept.",
+            "How often the server removes what it does not keep. Without one of the rules above it keeps everything.",
             valueName: "time"))
     var retentionInterval = "10m"
 
@@ -43,6 +43,9 @@ struct RetentionOptions: ParsableArguments {
 
     func policy() throws -> RetentionPolicy {
         let interval = try Self.milliseconds(retentionInterval, "--retention-interval")
+        guard interval <= 365 * 86_400_000 else {
+            throw ValidationError("--retention-interval has to be 365d or less.")
+        }
         return RetentionPolicy(
             inbox: try Self.rule("inbox", age: inboxMaxAge, entries: inboxMaxEntries, bytes: inboxMaxBytes),
             room: try Self.rule("room", age: roomMaxAge, entries: roomMaxEntries, bytes: roomMaxBytes),
