@@ -140,7 +140,10 @@ public final class LonglineServer: Service {
     public func applyRetention() async throws(ServerError) -> RetentionReport {
         let running = try requireRunning()
         guard let maintenance = running.store.maintenance else { return RetentionReport() }
-        do { return try await running.runtime.core.apply(configuration.retention, to: maintenance) } catch {
+        do {
+            return try await running.runtime.core.apply(
+                configuration.retention, to: maintenance, logger: configuration.logger)
+        } catch {
             throw ServerError(
                 .storeUnavailable, message: "retention was not applied to all channels", cause: error,
                 advice: error.advice)

@@ -30,7 +30,7 @@ struct Maintenance: Sendable {
                 group.addTask {
                     await every(interval, first: min(interval, Self.firstRetention)) {
                         // A failure is counted and logged there, and the next sweep begins anew.
-                        _ = try? await core.apply(retention, to: maintenance)
+                        _ = try? await core.apply(retention, to: maintenance, logger: logger)
                     }
                 }
             }

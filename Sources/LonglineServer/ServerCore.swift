@@ -95,8 +95,11 @@ final class ServerCore: Sendable {
     }
 
     /// Removes what the policy does not keep, counts it and logs one line.
+    /// - Parameter logger: the operator's, which no peer can fill.
     /// - Returns: what this sweep did, as far as it came when its task is cancelled.
-    func apply(_ policy: RetentionPolicy, to store: any StoreMaintenance) async throws(StoreError) -> RetentionReport {
+    func apply(
+        _ policy: RetentionPolicy, to store: any StoreMaintenance, logger: Logger
+    ) async throws(StoreError) -> RetentionReport {
         let start = ContinuousClock.now
         var report = RetentionReport()
         retention.withLock { $0.sweeps += 1 }
@@ -109,9 +112,9 @@ final class ServerCore: Sendable {
             note(error, in: "retention")
             throw error
         }
-        log.log(
-            .info, "retention applied",
-            [
+        logger.info(
+            "retention applied",
+            metadata: [
                 "channels": "\(report.channels)", "trimmed": "\(report.trimmed)", "entries": "\(report.entries)",
                 "bytes": "\(report.bytes)", "seconds": "\((ContinuousClock.now - start).components.seconds)",
             ])

@@ -9,33 +9,8 @@ import Testing
 @testable import LonglineServer
 
 @Suite(.timeLimit(.minutes(1))) struct LogTests {
-    /// Keeps what is logged.
-    private final class Lines: Sendable {
-        let all = Mutex<[String]>([])
-        var logger: Logger {
-            var logger = Logger(label: "test") { _ in Handler(lines: self) }
-            logger.logLevel = .trace
-            return logger
-        }
-    }
-
-    private struct Handler: LogHandler {
-        let lines: Lines
-        var logLevel = Logger.Level.trace
-        var metadata: Logger.Metadata = [:]
-
-        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-            get { metadata[key] }
-            set { metadata[key] = newValue }
-        }
-
-        func log(event: LogEvent) {
-            lines.all.withLock { $0.append("\(event.message) \(event.metadata ?? [:])") }
-        }
-    }
-
     @Test func aFloodOfBadConnectsIsFewLinesWithoutSecrets() async throws {
-        let lines = Lines()
+        let lines = RecordedLines()
         var limits = ServerLimits()
         limits.logLinesPerSecond = 5
         let server = try await TestServer(limits: limits, logger: lines.logger)

@@ -117,6 +117,7 @@ private let hall = identifier { try RoomID("hall") }
     @Test("a device that comes back behind what was removed is told of the gap, and reads on from what is left")
     func gap() async throws {
         let store = InMemoryStore()
+        let lines = RecordedLines()
         let server = try await TestServer(store: store)
         let phone = try await server.connected("ann")
         let other = try await server.connected("bob")
@@ -126,7 +127,7 @@ private let hall = identifier { try RoomID("hall") }
         try await other.drop()
         for index in 0..<10 { try await phone.message("m\(index)", to: bob) }
         let report = try await server.runtime.core.apply(
-            RetentionPolicy(inbox: Retention(entries: 3)), to: store)
+            RetentionPolicy(inbox: Retention(entries: 3)), to: store, logger: lines.logger)
         #expect(report.entries == 8 + 8, "of bob's inbox, and of ann's records")
 
         let back = try await server.device("bob")
@@ -141,6 +142,32 @@ private let hall = identifier { try RoomID("hall") }
         let statistics = await server.runtime.statistics()
         #expect(statistics.retentionSweeps == 1 && statistics.channelsTrimmed == 2)
         #expect(statistics.entriesTrimmed == 16 && statistics.bytesTrimmed > 0)
+        await server.stop()
+        let logged = lines.all.withLock { $0 }
+        #expect(logged.count == 1 && logged[0].hasPrefix("retention applied") && logged[0].contains("16"))
+    }
+
+    private struct BrokenStore: StoreMaintenance {
+        func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {
+            throw StoreError(.unavailable, message: "broken")
+        }
+
+        func channels(after mark: UInt64, limit: Int) async throws(StoreError) -> ChannelList {
+            throw StoreError(.unavailable, message: "broken")
+        }
+
+        func sweep() async throws(StoreError) -> SweepReport { SweepReport() }
+    }
+
+    @Test("a sweep that the store can't serve is counted and told")
+    func brokenStore() async throws {
+        let server = try await TestServer()
+        let error = await #expect(throws: StoreError.self) {
+            try await server.runtime.core.apply(
+                RetentionPolicy(room: Retention(entries: 3)), to: BrokenStore(), logger: RecordedLines().logger)
+        }
+        #expect(error?.code == .unavailable)
+        #expect(await server.runtime.statistics().storeFailures == 1)
         await server.stop()
     }
 
