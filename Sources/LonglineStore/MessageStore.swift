@@ -1,2 +1,2 @@
 /// A store with all parts. ``ChannelLog`` holds the publish ledger, in the entry's transaction.
-public typealias MessageStore = ChannelLog & DeviceCursors & Revocations
+public typealias MessageStore = ChannelLog & DeviceCursors & Revocations & AccountErasure

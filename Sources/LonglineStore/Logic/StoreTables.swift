@@ -120,4 +120,10 @@ protocol StoreTables: AnyObject {
     /// Removes producers last seen before `time`, with their ledgers, and counts their devices' down.
     func removeProducers(unseenSince time: UInt64) throws -> Int
     func removeTokens(expiredAt time: UInt64) throws -> Int
+
+    /// Removes up to `limit` rows of a user's devices: first all that hangs on them, then the devices.
+    /// - Returns: the rows removed; fewer than `limit` when nothing is left.
+    func removeDevices(of user: UserID, in tenant: TenantID, limit: Int) throws -> Int
+    /// Removes a channel that has no entries, and that nothing names.
+    func remove(_ channel: ChannelRecord) throws
 }

@@ -115,6 +115,10 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { $0.tables.revocation(of: token, in: tenant) != nil }
     }
 
+    public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
+        try perform { try $0.erase(user, in: tenant) }
+    }
+
     public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {
         try perform { try $0.trim(channel, keep: keep) }
     }

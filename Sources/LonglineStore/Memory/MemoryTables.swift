@@ -245,6 +245,38 @@ final class MemoryTables: StoreTables {
         return Array(gone.keys)
     }
 
+    func removeDevices(of user: UserID, in tenant: TenantID, limit: Int) -> Int {
+        var budget = limit
+        for (key, device) in devices where key.tenant == tenant && key.user == user {
+            let outboxes = producers.filter { $0.key.device == device.id }
+            for (outbox, record) in outboxes {
+                for (ledgerKey, ledger) in ledgers where ledgerKey.producer == record.id {
+                    let count = min(budget, ledger.answers.count)
+                    ledgers[ledgerKey]?.answers.removeLast(count)
+                    budget -= count
+                    guard budget > 0 else { return limit }
+                    ledgers[ledgerKey] = nil
+                    budget -= 1
+                }
+                guard budget > 0 else { return limit }
+                producers[outbox] = nil
+                budget -= 1
+            }
+            guard budget > 0 else { return limit }
+            cursors[device.id] = nil
+            devices[key] = nil
+            budget -= 1
+        }
+        return limit - max(budget, 0)
+    }
+
+    func remove(_ channel: ChannelRecord) {
+        assert(logs[channel.id]?.isEmpty ?? true, "a channel that is removed has no entries")
+        channels[channel.key] = nil
+        keys[channel.id] = nil
+        logs[channel.id] = nil
+    }
+
     func removeTokens(expiredAt time: UInt64) -> Int {
         let before = tokens.count
         tokens = tokens.filter { $0.value > time }

@@ -255,6 +255,12 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await read { try $0.revocation(of: token, in: tenant) != nil }
     }
 
+    // MARK: AccountErasure
+
+    public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
+        try await write(requests: 64) { try $0.erase(user, in: tenant) }
+    }
+
     // MARK: StoreMaintenance
 
     public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {

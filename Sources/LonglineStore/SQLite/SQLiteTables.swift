@@ -44,6 +44,8 @@ final class SQLiteTables {
     /// What this transaction added and changed, for the tail cache.
     private(set) var addedEntries: [(channel: ChannelKey, entry: Entry)] = []
     private(set) var changedChannels: [ChannelKey: ChannelRecord] = [:]
+    /// What this transaction removed, for the tail cache.
+    private(set) var removedChannels: Set<ChannelKey> = []
 
     init(_ db: Database) { self.db = db }
 
@@ -55,6 +57,7 @@ final class SQLiteTables {
         insertAnswer = nil
         addedEntries.removeAll(keepingCapacity: true)
         changedChannels.removeAll(keepingCapacity: true)
+        removedChannels.removeAll()
         if channels.count > Self.rememberedRows { channels.removeAll() }
         if devices.count > Self.rememberedRows { devices.removeAll() }
         if producers.count > Self.rememberedRows { producers.removeAll() }
@@ -77,6 +80,7 @@ final class SQLiteTables {
         insertAnswer = nil
         addedEntries.removeAll()
         changedChannels.removeAll()
+        removedChannels.removeAll()
     }
 
     func flush() throws {
@@ -319,6 +323,41 @@ extension SQLiteTables: StoreTables {
     func removeTokens(expiredAt time: UInt64) throws -> Int {
         try run("DELETE FROM revoked_tokens WHERE until <= ?", [Int64(time)])
         return db.changesCount
+    }
+
+    // MARK: Erasure
+
+    func removeDevices(of user: UserID, in tenant: TenantID, limit: Int) throws -> Int {
+        try flush()
+        defer { forgetDevices() }
+        let owner: [any DatabaseValueConvertible] = [tenant.description, user.description]
+        let devices = "SELECT id FROM devices WHERE tenant = ?1 AND user = ?2"
+        let outboxes = "SELECT id FROM producers WHERE device IN (\(devices))"
+        // In this order a row goes only after what hangs on it.
+        let tables = [
+            ("answers", "producer, channel, publish_id", "producer IN (\(outboxes))"),
+            ("ledgers", "producer, channel", "producer IN (\(outboxes))"),
+            ("producers", "id", "device IN (\(devices))"), ("cursors", "device, channel", "device IN (\(devices))"),
+            ("devices", "id", "tenant = ?1 AND user = ?2"),
+        ]
+        var removed = 0
+        for (table, key, condition) in tables where removed < limit {
+            try run(
+                """
+                DELETE FROM \(table) WHERE (\(key)) IN (SELECT \(key) FROM \(table) WHERE \(condition) LIMIT ?3)
+                """, owner + [limit - removed])
+            removed += db.changesCount
+        }
+        return removed
+    }
+
+    func remove(_ channel: ChannelRecord) throws {
+        try run("DELETE FROM channels WHERE id = ?", [channel.id])
+        channels[channel.key] = nil
+        dirtyChannels.remove(channel.key)
+        changedChannels[channel.key] = nil
+        addedEntries.removeAll { $0.channel == channel.key }
+        removedChannels.insert(channel.key)
     }
 
     private func forgetDevices() {

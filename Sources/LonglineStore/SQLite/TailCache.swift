@@ -64,6 +64,12 @@ final class TailCache: Sendable {
         }
     }
 
+    /// Lets go of channels that are no more. What one of them became later in the same transaction is taken in afterwards.
+    func forget(_ removed: Set<ChannelKey>) {
+        guard !removed.isEmpty else { return }
+        state.withLock { state in for key in removed { _ = state.take(key) } }
+    }
+
     private static func halve(_ tail: inout Tail) {
         let count = max(tail.entries.count / 2, 1)
         let gone = tail.entries.prefix(count)

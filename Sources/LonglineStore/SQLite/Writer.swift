@@ -102,6 +102,7 @@ final class Writer: @unchecked Sendable {
             logic.tables.forget()
             throw FailedTransaction(error, isCommit: isCommit, systemError: systemError)
         }
+        cache.forget(logic.tables.removedChannels)
         cache.extend(logic.tables.addedEntries, changed: logic.tables.changedChannels)
         return answers
     }

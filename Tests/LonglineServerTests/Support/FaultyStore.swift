@@ -101,6 +101,11 @@ final class FaultyStore: MessageStore {
         try await inner.revoke(token: token, in: tenant, until: until)
     }
 
+    func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
+        if current.isFull { throw full }
+        return try await inner.erase(user: user, in: tenant)
+    }
+
     func isRevoked(token: String, in tenant: TenantID) async throws(StoreError) -> Bool {
         try await inner.isRevoked(token: token, in: tenant)
     }

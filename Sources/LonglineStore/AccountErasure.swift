@@ -1,0 +1,28 @@
+public import LonglineWire
+
+/// Forgets what is kept of a user.
+public protocol AccountErasure: Sendable {
+    /// Takes one step, in one transaction, of at most ``StoreLimits/trimEntries`` rows: call again until ``ErasureStep/isDone``.
+    ///
+    /// What goes: the memberships (each room that the user is in gets a leave entry, whose device is `-`), the inbox with its
+    /// log, the devices with their outboxes, ledgers and cursors. What stays: messages that were sent to others, which are
+    /// theirs, and the revocations, without which old credentials would be good again. A user of whom nothing is kept is done
+    /// at once.
+    ///
+    /// A session of the user that still lives brings some of it back: shut the user out first.
+    func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep
+}
+
+/// What one step of an erasure did.
+public struct ErasureStep: Hashable, Sendable {
+    /// Whether nothing is left.
+    public var isDone: Bool
+    /// The leave entries that were made, for whoever listens to the rooms.
+    public var left: [ChannelPosition]
+
+    /// A step.
+    public init(isDone: Bool, left: [ChannelPosition]) {
+        self.isDone = isDone
+        self.left = left
+    }
+}

@@ -1,0 +1,46 @@
+import LonglineWire
+
+/// Forgetting an account.
+extension StoreLogic {
+    /// Rooms that one step leaves: each costs an entry, and its members' attention.
+    private static var roomsPerStep: Int { 256 }
+
+    mutating func erase(_ user: UserID, in tenant: TenantID) throws -> ErasureStep {
+        let stints = try tables.stints(of: user, in: tenant)
+        var step = ErasureStep(isDone: false, left: [])
+        for (room, stint) in stints.prefix(Self.roomsPerStep) {
+            if stint.left == nil, case .room(let name) = room.key.channel {
+                let nobody = DeviceKey(tenant: tenant, user: user, device: Self.noDevice)
+                if let position = try leave(name, by: nobody) {
+                    step.left.append(ChannelPosition(channel: room.key.channel, position: position))
+                }
+            }
+            try tables.removeStint(of: user, in: room)
+        }
+        guard stints.count <= Self.roomsPerStep else { return step }
+
+        var budget = limits.trimEntries
+        let key = ChannelKey(tenant: tenant, channel: .user(user))
+        if var inbox = try tables.channel(key) {
+            let oldest = try tables.oldest(in: inbox, limit: budget)
+            if let last = oldest.last {
+                inbox.entries -= oldest.count
+                inbox.bytes -= oldest.reduce(0) { $0 + $1.bytes }
+                inbox.first = last.offset
+                try tables.removeEntries(in: inbox, through: last.offset)
+                try tables.update(inbox)
+            }
+            budget -= oldest.count
+        }
+        guard budget > 0, try tables.removeDevices(of: user, in: tenant, limit: budget) < budget else { return step }
+        // Last, when nothing names it any more.
+        if let inbox = try tables.channel(key) { try tables.remove(inbox) }
+        step.isDone = true
+        return step
+    }
+
+    /// What a leave entry names for a device when none did it.
+    private static var noDevice: DeviceID {
+        do { return try DeviceID("-") } catch { preconditionFailure("a hyphen is a name: \(error)") }
+    }
+}
