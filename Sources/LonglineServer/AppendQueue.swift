@@ -23,8 +23,21 @@ struct AppendQueue {
     fileprivate(set) var underWay: [Item] = []
     fileprivate(set) var bytes = 0
     fileprivate var flushScheduled = false
+    /// Publishes that were answered, and who waits until so many are.
+    fileprivate var answered: UInt64 = 0
+    private var waiters: [(answered: UInt64, promise: EventLoopPromise<Void>)] = []
 
     var isEmpty: Bool { waiting.isEmpty && underWay.isEmpty }
+
+    /// Succeeds once everything is answered that is queued now.
+    mutating func whenAnswered(_ promise: EventLoopPromise<Void>) {
+        waiters.append((answered + UInt64(waiting.count + underWay.count), promise))
+        tellWaiters()
+    }
+
+    fileprivate mutating func tellWaiters() {
+        while let first = waiters.first, first.answered <= answered { waiters.removeFirst().promise.succeed() }
+    }
 }
 
 extension ServerLoop {
@@ -80,6 +93,8 @@ extension ServerLoop {
         }
         publishWakes(heads)
         drainDirty()
+        appends.answered += UInt64(items.count)
+        appends.tellWaiters()
         flushAppends()
         checkIdle()
     }

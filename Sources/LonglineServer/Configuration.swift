@@ -33,6 +33,9 @@ extension LonglineServer {
         /// The server's own secrets: what seals resume tickets, TLS tickets and stateless resets. Kept in files, they
         /// let clients come back quickly after a restart; nil draws new ones at each start.
         public var secrets: ServerSecrets?
+        /// Where operators' processes reach the server while it runs (``ServerControl``): a Unix domain socket, made with
+        /// mode 0600, its path at most 107 bytes; nil: nowhere.
+        public var controlSocketPath: String?
         /// What peers, users and tenants may take.
         public var limits = ServerLimits()
         /// What of the messages is kept; by default everything. A shared store has to implement

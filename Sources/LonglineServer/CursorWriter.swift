@@ -13,6 +13,8 @@ final class CursorWriter: Sendable {
         /// On their way to the store: a device that comes back meanwhile needs them too.
         var writing: [DeviceKey: [ChannelID: Position]] = [:]
         var wake: CheckedContinuation<Void, Never>?
+        /// Who waits until nothing of a user is being written.
+        var forgetting: [(user: UserKey, continuation: CheckedContinuation<Void, Never>)] = []
         var stopped = false
     }
 
@@ -52,6 +54,27 @@ final class CursorWriter: Sendable {
             return waiting.merging(state.writing[device] ?? [:]) { newer, _ in newer }
         }
         return places.map { ChannelPosition(channel: $0.key, position: $0.value) }
+    }
+
+    /// Drops what waits for a user's devices, and returns when nothing of theirs is being written.
+    func forget(_ user: UserKey) async {
+        await withCheckedContinuation { continuation in
+            state.withLock { state in
+                for device in state.pending.keys where device.userKey == user { state.pending[device] = nil }
+                state.forgetting.append((user, continuation))
+            }
+            tellForgetting()
+        }
+    }
+
+    private func tellForgetting() {
+        let done = state.withLock { state in
+            let writing = Set(state.writing.keys.map(\.userKey))
+            let done = state.forgetting.filter { !writing.contains($0.user) }
+            state.forgetting.removeAll { !writing.contains($0.user) }
+            return done
+        }
+        for waiter in done { waiter.continuation.resume() }
     }
 
     /// Writes what is put in, until ``stop()``; then writes the rest and returns.
@@ -101,6 +124,7 @@ final class CursorWriter: Sendable {
     }
 
     private func write(_ device: DeviceKey, _ places: [ChannelID: Position]) async -> Bool {
+        defer { if state.withLock({ !$0.forgetting.isEmpty }) { tellForgetting() } }
         do {
             _ = try await cursors.advance(
                 device, to: places.map { ChannelPosition(channel: $0.key, position: $0.value) })
@@ -111,7 +135,8 @@ final class CursorWriter: Sendable {
             let mayLater = error.code == .storageFull || error.code == .overloaded
             state.withLock { state in
                 state.writing[device] = nil
-                guard mayLater, !state.stopped else { return }
+                let isForgotten = state.forgetting.contains { $0.user == device.userKey }
+                guard mayLater, !state.stopped, !isForgotten else { return }
                 // What was confirmed meanwhile is newer.
                 state.pending[device, default: [:]].merge(places) { newer, _ in newer }
             }

@@ -21,6 +21,7 @@ public final class LonglineServer: Service {
         var group: MultiThreadedEventLoopGroup
         var maintenance: Task<Void, Never>
         var store: OpenedStore
+        var control: ControlSocket?
     }
 
     private enum State {
@@ -76,6 +77,7 @@ public final class LonglineServer: Service {
         }
         guard let running else { return }
         let timeout = configuration.limits.drainTimeout
+        await running.control?.shutDown()
         for listener in running.listeners { await listener.stopAccepting() }
         running.runtime.drain()
         let left = await running.runtime.waitUntilIdle(timeout: timeout)
@@ -150,6 +152,29 @@ public final class LonglineServer: Service {
         }
     }
 
+    /// Erases a user's account: shuts the user out as ``revoke(user:in:)`` does, though sessions end with 5007, then forgets
+    /// inbox, memberships, devices, outboxes and cursors. Messages that the user sent to others stay theirs.
+    ///
+    /// Returns when nothing is left. When it throws, some may be: call it again.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
+    public func erase(user: UserID, in tenant: TenantID) async throws(ServerError) {
+        let runtime = try requireRunning().runtime
+        do { try await runtime.core.erase(UserKey(tenant: tenant, user: user), on: runtime.loops) } catch {
+            throw ServerError(
+                .storeUnavailable, message: "the account was not erased to the end", cause: error,
+                advice: "find out what the store lacks, then erase it again")
+        }
+    }
+
+    /// How often a user and one of its devices were revoked: what a new token of theirs has to carry.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
+    public func generations(of device: DeviceKey) async throws(ServerError) -> RevocationGenerations {
+        let core = try requireRunning().runtime.core
+        do { return try await core.store.generations(of: device) } catch {
+            throw ServerError(.storeUnavailable, message: "the store could not be asked", cause: error)
+        }
+    }
+
     /// Reads certificate and key again; new connections get them, and those that live keep theirs.
     /// - Throws: ``ServerError``; the old certificate then stays.
     public func reloadCertificate() throws(ServerError) {
@@ -188,6 +213,7 @@ public final class LonglineServer: Service {
     private func launch() async throws(ServerError) -> Running {
         let store = try OpenedStore(configuration)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
+        var control: ControlSocket?
         do {
             let secrets = configuration.secrets ?? ServerSecrets(now: WallClock.milliseconds())
             let verifier = await TokenVerifier(keys: configuration.tokenKeys, tenants: configuration.tenants)
@@ -196,6 +222,11 @@ public final class LonglineServer: Service {
                 tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys), logger: configuration.logger,
                 time: WallClock.milliseconds)
             let runtime = try await ServerRuntime(core: core, group: group)
+            if let path = configuration.controlSocketPath {
+                control = try await ControlSocket.bind(path, group: group, logger: configuration.logger) {
+                    [weak self] in await self?.answer($0) ?? ControlAnswer(error: "the server is gone")
+                }
+            }
             let listener = try await QUICListener.bind(configuration, secrets: secrets, runtime: runtime, group: group)
             let maintenance = Task { [logger = configuration.logger, retention = configuration.retention] in
                 await Maintenance(
@@ -203,8 +234,10 @@ public final class LonglineServer: Service {
                 ).run()
             }
             return Running(
-                runtime: runtime, listeners: [listener], group: group, maintenance: maintenance, store: store)
+                runtime: runtime, listeners: [listener], group: group, maintenance: maintenance, store: store,
+                control: control)
         } catch {
+            await control?.shutDown()
             try? await group.shutdownGracefully()
             try? await store.close()
             throw (error as? ServerError) ?? ServerError(.invalidConfiguration, message: "can't start", cause: error)

@@ -1,3 +1,4 @@
+public import LonglineSession
 public import LonglineStore
 public import LonglineWire
 public import QUICEngine
@@ -18,6 +19,7 @@ public import QUICEngine
 ///   endpoint.key          signs address tokens and stateless resets
 ///   development.pem       a self-signed certificate with its key, while no other is given
 ///   certificate.pem       the same certificate without the key, for clients that take it as their authority
+///   control.sock          takes an operator's requests while a server runs
 /// ```
 /// Everything is made when it is first asked for, readable by its owner only. Calls block on the disk.
 public struct ServerDirectory: Sendable {
@@ -48,6 +50,23 @@ public struct ServerDirectory: Sendable {
     /// Where the store's files are.
     public var storePath: String { path + "/store" }
 
+    /// Where a server on this folder takes operators' requests; nil where the folder's path is too long for a socket's.
+    public var controlSocketPath: String? {
+        let socket = path + "/control.sock"
+        return socket.utf8.count <= ControlSocket.maximumPath ? socket : nil
+    }
+
+    /// Reaches the server that runs on this folder.
+    /// - Throws: ``ServerError/Code/invalidConfiguration`` where the path is too long.
+    public func control() throws(ServerError) -> ServerControl {
+        guard let controlSocketPath else {
+            throw ServerError(
+                .invalidConfiguration, message: "\(path) is too long a path for a control socket",
+                advice: "name the folder by a relative path, or by a link with a shorter one")
+        }
+        return ServerControl(path: controlSocketPath)
+    }
+
     /// The key that signs this server's tokens.
     /// - Throws: ``AuthenticationError/Code/keyUnusable``.
     public func signingKey() throws(AuthenticationError) -> SigningKey {
@@ -72,13 +91,15 @@ public struct ServerDirectory: Sendable {
     /// - Throws: ``AuthenticationError``.
     public func sign(
         tenant: TenantID, user: UserID, device: DeviceID, lifetime: UInt64, scopes: TokenScopes = .all,
-        loginEpoch: UInt64? = nil, generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
+        grants: [ChannelGrant] = [], loginEpoch: UInt64? = nil,
+        generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
     ) async throws(AuthenticationError) -> String {
         let now = WallClock.milliseconds()
         let signer = await TokenSigner(key: try signingKey())
         return try await signer.sign(
             TokenClaims(
                 tenant: tenant, user: user, device: device, loginEpoch: loginEpoch ?? now / 1000, scopes: scopes,
+                grants: grants,
                 tokenID: TokenClaims.makeTokenID(), issuedAt: now, expiry: now + lifetime, generations: generations))
     }
 

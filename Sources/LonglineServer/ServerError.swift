@@ -14,6 +14,8 @@ public struct ServerError: Error, Sendable, CustomStringConvertible {
         case alreadyStarted
         /// The server isn't running.
         case notRunning
+        /// A running server was asked by its control socket, and could not do it.
+        case requestFailed
     }
 
     /// What kind of failure.

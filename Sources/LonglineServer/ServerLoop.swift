@@ -29,7 +29,7 @@ final class ServerLoop {
     private var dirty: Deque<SessionHost> = []
     private var draining: Close?
     /// Store and authenticator calls of sessions under way.
-    private var work = 0
+    private var work = WorkTracker()
     private var idleWaiters: [EventLoopPromise<Void>] = []
 
     /// Sessions worked off in one go, before the loop's sockets get their turn.
@@ -83,18 +83,24 @@ final class ServerLoop {
     }
 
     func checkIdle() {
-        guard !idleWaiters.isEmpty, hosts.isEmpty, work == 0, appends.isEmpty, reads.isEmpty else { return }
+        guard !idleWaiters.isEmpty, hosts.isEmpty, work.isEmpty, appends.isEmpty, reads.isEmpty else { return }
         for waiter in idleWaiters { waiter.succeed() }
         idleWaiters = []
     }
 
     /// A session's work leaves the loop.
-    func beginWork() { work += 1 }
+    func beginWork() -> UInt64 { work.begin() }
 
     /// A session's work came back.
-    func endWork() {
-        work -= 1
+    func endWork(_ number: UInt64) {
+        work.end(number)
         checkIdle()
+    }
+
+    /// Succeeds once the store has answered everything that sessions asked of it up to now.
+    func whenAnswered(work worked: EventLoopPromise<Void>, appends appended: EventLoopPromise<Void>) {
+        work.whenOver(worked)
+        appends.whenAnswered(appended)
     }
 
     private func spread(_ close: Close) -> Close {
@@ -118,21 +124,13 @@ final class ServerLoop {
         drainDirty()
     }
 
-    /// Ends sessions that a revocation names.
-    func revoke(_ target: RevocationTarget) {
-        let close = Close(code: .credentialRevoked, reason: "revoked")
+    /// The sessions that a revocation names.
+    func sessions(of target: RevocationTarget) -> [SessionHost] {
         switch target {
-        case .user(let user):
-            for host in users[user] ?? [] { host.end(close) }
-        case .device(let device):
-            for host in users[device.userKey] ?? [] where host.identity?.device == device.device { host.end(close) }
+        case .user(let user): users[user] ?? []
+        case .device(let device): (users[device.userKey] ?? []).filter { $0.identity?.device == device.device }
         case .token(let token, let tenant):
-            for host in Array(hosts.values) {
-                guard let identity = host.identity, identity.tokenID == token, identity.tenant == tenant else {
-                    continue
-                }
-                host.end(close)
-            }
+            hosts.values.filter { $0.identity?.tokenID == token && $0.identity?.tenant == tenant }
         }
     }
 
@@ -212,13 +210,6 @@ final class ServerLoop {
         snapshot.subscriptions = subscriptions.count
         return snapshot
     }
-}
-
-/// Who is shut out.
-enum RevocationTarget: Sendable {
-    case user(UserKey)
-    case device(DeviceKey)
-    case token(String, TenantID)
 }
 
 /// Reaches a ``ServerLoop`` from any thread.

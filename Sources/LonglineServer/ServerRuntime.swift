@@ -33,18 +33,10 @@ final class ServerRuntime: Sendable {
 
     // MARK: Revocation
 
-    /// Makes a revocation durable, then ends the live sessions it names. A credential that is being verified meanwhile is
-    /// verified again.
+    /// Shuts somebody out: see ``ServerCore/revoke(_:until:close:on:)``.
     func revoke(_ target: RevocationTarget, until: UInt64 = 0) async throws(StoreError) {
-        switch target {
-        case .user(let user): try await core.store.revoke(user: user.user, in: user.tenant)
-        case .device(let device):
-            try await core.store.revoke(device: device)
-            core.registry.forget(device)
-        case .token(let token, let tenant): try await core.store.revoke(token: token, in: tenant, until: until)
-        }
-        core.revocations.wrappingAdd(1, ordering: .acquiringAndReleasing)
-        for loop in loops { try? await loop.submit { $0.revoke(target) } }
+        let close = Close(code: .credentialRevoked, reason: "revoked")
+        try await core.revoke(target, until: until, close: close, on: loops)
     }
 
     // MARK: Draining

@@ -41,14 +41,14 @@ extension SessionHost {
         _ work: @escaping @Sendable () async -> Answer, then: @escaping @Sendable (SessionHost, Answer) -> Void
     ) {
         let reference = self.reference
-        loop.beginWork()
+        let number = loop.beginWork()
         Task {
             let answer = await work()
             reference.eventLoop.execute {
                 let host = reference.host.value
                 then(host, answer)
                 host.drain()
-                host.loop.endWork()
+                host.loop.endWork(number)
             }
         }
     }
@@ -86,6 +86,26 @@ extension SessionHost {
             return
         }
         link?.send(.ticket(ticket), lane: .control)
+    }
+
+    // MARK: Logging out
+
+    /// Makes the device's credentials void, then ends its sessions: this one, and one that comes up elsewhere meanwhile.
+    func logOut() {
+        guard let device else { return }
+        let core = self.core
+        let loops = loop.siblings + [loop.reference]
+        offLoop {
+            await Result { () async throws(StoreError) in
+                let close = Close(code: .loggedOut, reason: "logged out")
+                try await core.revoke(.device(device), close: close, on: loops)
+            }
+        } then: { host, result in
+            // Without a durable revocation there is no logout: the client learns it by the code.
+            guard case .failure(let error) = result, host.phase != .ended else { return }
+            core.note(error, in: "logout")
+            host.end(Close(error, limits: core.limits))
+        }
     }
 
     // MARK: Logs

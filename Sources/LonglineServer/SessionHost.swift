@@ -261,6 +261,7 @@ final class SessionHost: LinkHandler {
         case .refresh(let token): refresh(token)
         case .join(let request): changeRoom(request, joining: true)
         case .leave(let request): changeRoom(request, joining: false)
+        case .logout: logOut()
         case .established: establish()
         case .close(let close): finish(close)
         }

@@ -165,6 +165,13 @@ final class SessionRegistry: Sendable {
         state.withLock { $0.detached[device] = nil }
     }
 
+    /// Forgets the ended sessions of all of a user's devices. Looks at every ended session: for operators only.
+    func forget(_ user: UserKey) {
+        state.withLock { state in
+            for device in state.detached.keys where device.userKey == user { state.detached[device] = nil }
+        }
+    }
+
     /// The devices of a user that have a session now.
     func devices(of user: UserKey) -> [DeviceID] {
         state.withLock { state in

@@ -64,7 +64,10 @@ struct ChannelSender {
     var isReading: Bool { readAfter != nil }
 
     /// Nothing to send, nothing under way, everything confirmed: the lane may be finished without being overtaken.
-    var isIdle: Bool { !hasMore && !isReading && unacknowledged.isEmpty }
+    var isIdle: Bool { !hasMore && isQuiet }
+
+    /// Nothing under way, everything confirmed, though there may be more to send.
+    var isQuiet: Bool { !isReading && unacknowledged.isEmpty }
 
     /// The channel's log is longer now. A head of another epoch is not ours to judge: the next page tells.
     mutating func advanced(to position: Position) {

@@ -63,6 +63,8 @@ public enum ClientAction: Sendable {
     case history(HistoryResult)
     /// The token was refreshed; it expires at this time (milliseconds since 1970).
     case refreshed(UInt64)
+    /// A fresh token stopped to allow this channel's entries: none comes until another does.
+    case stopped(ChannelID)
     /// The address the server sees changed: the NAT bound this client anew.
     case observedAddress(String)
     /// What is known of the present network, for ``ClientSession/networkChanged(_:now:)`` when it is met again.

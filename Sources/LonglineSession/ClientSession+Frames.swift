@@ -115,6 +115,8 @@ extension ClientSession {
                 nextToken = nil
                 _ = refresh(token: token, now: now)
             }
+        case .stopped(let stopped):
+            actions.append(.stopped(stopped.channel))
         case .roomAnswer(let answer):
             if roomRequests.remove(answer.request) != nil { actions.append(.roomAnswered(answer)) }
         default:

@@ -265,6 +265,13 @@ public struct ClientSession: Sendable {
         return true
     }
 
+    /// Logs this device out; false while not connected. The server answers by closing with `loggedOut`, once it is durable.
+    public mutating func logOut(now: NIODeadline) -> Bool {
+        guard phase == .connected else { return false }
+        send(.logout, lane: .control, owed: true, now: now)
+        return true
+    }
+
     /// Ends the link with a word to the server.
     public mutating func close(_ close: Close, now: NIODeadline) {
         end(SessionEnd(close: close, byServer: false), tellPeer: true)
@@ -338,7 +345,7 @@ extension ClientAction {
         case .openLane, .send, .finishLane, .probePath, .end, .observedAddress: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
-            .history, .refreshed:
+            .history, .refreshed, .stopped:
             true
         }
     }

@@ -14,17 +14,19 @@ public struct SessionIdentity: Hashable, Sendable {
     public var tokenID: String
     /// When the credential expires, in milliseconds since 1970.
     public var expiry: UInt64
-    /// Whether it may publish.
+    /// Whether it may publish, everywhere.
     public var mayPublish: Bool
-    /// Whether it may receive.
+    /// Whether it may receive, everywhere.
     public var mayReceive: Bool
-    /// Whether it may join and leave rooms.
+    /// Whether it may join and leave rooms, all of them.
     public var mayJoin: Bool
+    /// What else it may do, with some channels; see ``may(_:_:)``.
+    public var grants: [ChannelGrant]
 
     /// An identity.
     public init(
         tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, tokenID: String, expiry: UInt64,
-        mayPublish: Bool, mayReceive: Bool, mayJoin: Bool
+        mayPublish: Bool, mayReceive: Bool, mayJoin: Bool, grants: [ChannelGrant] = []
     ) {
         self.tenant = tenant
         self.user = user
@@ -35,6 +37,7 @@ public struct SessionIdentity: Hashable, Sendable {
         self.mayPublish = mayPublish
         self.mayReceive = mayReceive
         self.mayJoin = mayJoin
+        self.grants = grants
     }
 }
 
@@ -120,6 +123,8 @@ public enum ServerAction: Sendable {
     case leave(RoomRequest)
     /// Verify a fresh token for the same identity; answer with `refreshed` or `rejected`.
     case refresh(token: String)
+    /// Make every credential of the device void, durably, then end its sessions with `loggedOut`.
+    case logout
     /// Open a lane towards the client; its ``/LonglineWire/LaneHeader`` follows as the first ``ServerAction/send(_:lane:)``.
     case openLane(LaneID)
     /// Send a frame.

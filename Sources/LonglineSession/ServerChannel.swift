@@ -3,12 +3,15 @@ import NIOCore
 
 /// One channel of a server's session: its sender (when the user may read it), its publishes under way, its lane.
 struct ServerChannel {
-    /// nil for a channel that the session may not read: it exists only to refuse what is published into it.
+    /// nil for a channel that isn't the user's: it exists only to refuse what is published into it.
     var sender: ChannelSender?
-    /// What of the log may be read as history; nil where nothing may.
+    /// What of the log the user is entitled to, for history.
     var readable: ReadableRange?
-    /// Whether the user may publish into it.
+    /// Whether the user is in it now.
     var isMember = false
+    /// Whether the credential allows to be sent its entries. While it does not, the sender stands still where it is, so that
+    /// it goes on from there, without a gap and without a repetition, once a fresh credential allows it.
+    var mayReceive = false
     var gate = PublishGate()
     var lane: OutboundLane?
     /// Client lanes that carry this channel.
@@ -20,16 +23,19 @@ struct ServerChannel {
     var epoch: Epoch { sender?.epoch ?? 0 }
 
     /// Nothing is unacknowledged in either direction.
-    var isIdle: Bool { gate.isEmpty && (sender?.isIdle ?? true) }
+    var isIdle: Bool { gate.isEmpty && (sender.map { mayReceive ? $0.isIdle : $0.isQuiet } ?? true) }
 }
 
 extension ServerChannel {
     /// Whether the sender has something to read, and the window and the lane have room for it.
     func wantsRead(window: Int) -> Bool {
-        guard let sender, lane?.isWritable ?? true else { return false }
+        guard mayReceive, let sender, lane?.isWritable ?? true else { return false }
         return !sender.isReading && sender.notice == nil && sender.hasMore && sender.unacknowledgedBytes < window
     }
 
     /// What is owed before anything else, if it may leave now.
-    mutating func takeNotice(window: Int) -> Frame? { sender?.takeNotice(window: window) ?? nil }
+    mutating func takeNotice(window: Int) -> Frame? {
+        guard mayReceive else { return nil }
+        return sender?.takeNotice(window: window) ?? nil
+    }
 }

@@ -16,6 +16,11 @@ extension ServerSession {
     public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {
         guard case .up = phase, channels[channel]?.sender?.isReading == true else { return }
         readsUnderWay -= 1
+        guard channels[channel]?.mayReceive == true else {
+            // The credential stopped to allow it while the log was read: nothing of the page is sent.
+            modify(channel) { $0.sender?.readFailed() }
+            return startReads(now: now)
+        }
         let window = window
         switch modify(channel, { $0.sender?.take(page, window: window) }) ?? nil {
         case .send(let frames):
@@ -45,13 +50,13 @@ extension ServerSession {
     /// The user's right to a channel changed: a join, a leave, or a room made again.
     public mutating func channelChanged(_ channel: SessionChannel, now: NIODeadline) {
         guard case .up = phase else { return }
-        let mayReceive = identity?.mayReceive == true
+        let mayReceive = identity?.may(.receive, channel.channel) == true
         if channels[channel.channel] == nil { channels[channel.channel] = ServerChannel() }
         let reset = modify(channel.channel) { state in
             let wasReading = state.sender?.isReading ?? false
             state.isMember = channel.upTo == nil
-            guard mayReceive else { return false }
             state.readable = ReadableRange(channel)
+            state.mayReceive = mayReceive
             if state.sender == nil {
                 state.sender = ChannelSender(channel)
                 return false
@@ -61,6 +66,23 @@ extension ServerSession {
         // The old log's read is not waited for any more; its answer finds a sender that doesn't read.
         if reset == true { readsUnderWay -= 1 }
         advance(channel.channel, now: now)
+    }
+
+    /// A fresh credential may allow other channels than the one before it. Who keeps its channels notices nothing.
+    mutating func rightsChanged(now: NIODeadline) {
+        guard let identity else { return }
+        var begins: [ChannelID] = []
+        for channel in channels.keys.sorted(by: { $0.description < $1.description }) {
+            let mayReceive = identity.may(.receive, channel)
+            guard let state = channels[channel], state.sender != nil, state.mayReceive != mayReceive else { continue }
+            modify(channel) { $0.mayReceive = mayReceive }
+            if mayReceive {
+                begins.append(channel)
+            } else {
+                actions.append(.send(.stopped(ChannelStopped(channel: channel)), lane: .control))
+            }
+        }
+        for channel in begins { advance(channel, now: now) }
     }
 
     private func isCurrent(_ header: LaneHeader) -> Bool {

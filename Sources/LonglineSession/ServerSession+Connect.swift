@@ -39,15 +39,13 @@ extension ServerSession {
             connect.cursors.map { ($0.channel, $0.position) }, uniquingKeysWith: { first, _ in first })
         for var channel in grant.channels {
             channel.cursor = claimed[channel.channel] ?? channel.cursor
-            var state = ServerChannel(isMember: channel.upTo == nil)
-            if grant.identity.mayReceive {
-                let sender = ChannelSender(channel)
-                if answers.count < FrameLimits.maximumCursors {
-                    answers.append(
-                        ChannelAnswer(channel: channel.channel, head: channel.head, recovery: sender.recovery))
-                }
-                state.sender = sender
-                state.readable = ReadableRange(channel)
+            let sender = ChannelSender(channel)
+            var state = ServerChannel(sender: sender, isMember: channel.upTo == nil)
+            state.readable = ReadableRange(channel)
+            state.mayReceive = grant.identity.may(.receive, channel.channel)
+            if state.mayReceive, answers.count < FrameLimits.maximumCursors {
+                answers.append(
+                    ChannelAnswer(channel: channel.channel, head: channel.head, recovery: sender.recovery))
             }
             channels[channel.channel] = state
         }
@@ -89,6 +87,7 @@ extension ServerSession {
         self.identity = identity
         setExpiry(identity, time: time, now: now)
         actions.append(.send(.refreshed(Refreshed(credentialExpiry: identity.expiry)), lane: .control))
+        rightsChanged(now: now)
     }
 
     private mutating func setExpiry(_ identity: SessionIdentity, time: UInt64, now: NIODeadline) {

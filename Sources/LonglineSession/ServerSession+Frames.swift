@@ -33,7 +33,7 @@ extension ServerSession {
             processPing(ping, now: now)
         case .mode(let mode):
             processMode(mode, now: now)
-        case .refresh, .join, .leave, .history:
+        case .refresh, .join, .leave, .history, .logout:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {
                     return violated(.limitExceeded, "too many requests in early data", now: now)
@@ -53,6 +53,11 @@ extension ServerSession {
             guard !isRefreshing else { return violated(.limitExceeded, "a refresh is under way", now: now) }
             isRefreshing = true
             actions.append(.refresh(token: refresh.token))
+        case .logout:
+            // Said once or twice, it is one logout.
+            guard !isLoggingOut else { return }
+            isLoggingOut = true
+            actions.append(.logout)
         case .join(let request):
             if admits(request, now: now) { actions.append(.join(request)) }
         case .leave(let request):
@@ -70,7 +75,7 @@ extension ServerSession {
             return false
         }
         let refusal: RefusalCode
-        if identity?.mayJoin != true {
+        if identity?.may(.join, .room(request.room)) != true {
             refusal = .forbidden
         } else if roomRequests.count >= configuration.maximumRoomRequests {
             refusal = .overloaded
@@ -143,7 +148,11 @@ extension ServerSession {
     /// What is refused without asking the store. Membership is not: a publish that was entered before its user left the
     /// room gets its acknowledgement all the same, and only the ledger knows.
     private func refusal(of publish: Publish, channel: ChannelID) -> RefusalCode? {
-        guard let identity, identity.mayPublish else { return .forbidden }
+        guard let identity else { return .forbidden }
+        // A direct message is about the recipient's inbox, though the sender's holds its record.
+        var target = channel
+        if let recipient = publish.recipient, channel == .user(identity.user) { target = .user(recipient) }
+        guard identity.may(.publish, target) else { return .forbidden }
         if case .user(let owner) = channel, owner != identity.user { return .unknownChannel }
         guard publish.id > 0, publish.after < publish.id else { return .invalidID }
         guard publish.payload.readableBytes <= Int(clamping: configuration.limits.maximumPayload) else {

@@ -37,7 +37,7 @@ extension ServerSession {
     public mutating func historyRead(_ request: UInt64, page: SessionPage, now: NIODeadline) {
         guard let (first, range) = finishRead(request) else { return }
         // The right to the channel changed while it was read: only what may be read now leaves.
-        if channels[first.channel]?.readable == range {
+        if channels[first.channel]?.readable == range, identity?.may(.receive, first.channel) == true {
             answerFirst(with: HistoryPaging.answer(first, of: range, page: page))
         }
         advanceHistory()
@@ -66,7 +66,7 @@ extension ServerSession {
     /// Works off requests in their order, up to the first that needs a read.
     private mutating func advanceHistory() {
         while case .up = phase, history.reading == nil, history.isWritable, let request = history.waiting.first {
-            guard identity?.mayReceive == true else {
+            guard identity?.may(.receive, request.channel) == true else {
                 refuseFirst(.forbidden)
                 continue
             }

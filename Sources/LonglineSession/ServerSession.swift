@@ -53,6 +53,8 @@ public struct ServerSession: Sendable {
     var roomRequests: Set<UInt64> = []
     var isRefreshing = false
     var history = HistoryQueue()
+    /// The device said that it logs out; the session ends once that is durable.
+    var isLoggingOut = false
 
     var connectBy: NIODeadline?
     var lastPacket: NIODeadline

@@ -229,3 +229,9 @@ extension SessionMode {
 
     init(from reader: inout FrameReader) throws(FrameError) { self = try reader.choice("mode") }
 }
+
+extension ChannelStopped {
+    func write(to sink: inout some FrameSink) { sink.channel(channel) }
+
+    init(from reader: inout FrameReader) throws(FrameError) { self.init(channel: try reader.channel("channel")) }
+}

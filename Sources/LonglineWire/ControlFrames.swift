@@ -269,6 +269,15 @@ public struct RoomAnswer: Hashable, Sendable {
     }
 }
 
+/// Delivery of a channel stopped within the session, because the fresh token does not allow it.
+public struct ChannelStopped: Hashable, Sendable {
+    /// The channel.
+    public var channel: ChannelID
+
+    /// A stop.
+    public init(channel: ChannelID) { self.channel = channel }
+}
+
 extension String {
     /// The longest beginning that has at most `limit` bytes of UTF-8 and ends between two characters.
     fileprivate func cut(toBytes limit: Int) -> String {

@@ -34,6 +34,10 @@ public enum Frame: Hashable, Sendable {
     // The server's history lane.
     /// Server: the answer to ``Frame/history(_:)``; ``Frame/deliver(_:)`` and ``Frame/skip(_:)`` follow it.
     case historyPage(HistoryAnswer)
+    /// Client: the device logs out; every credential of its is void.
+    case logout
+    /// Server: a fresh token stopped to allow a channel's entries.
+    case stopped(ChannelStopped)
 
     // Every other lane.
     /// Either side: the first frame of a lane, which names the channel that the lane carries.

@@ -17,6 +17,8 @@ extension Frame {
         case .mode(let body): body.write(to: &sink)
         case .history(let body): try body.write(to: &sink)
         case .historyPage(let body): try body.write(to: &sink)
+        case .logout: break
+        case .stopped(let body): body.write(to: &sink)
         case .lane(let body): body.write(to: &sink)
         case .publish(let body): try body.write(to: &sink)
         case .published(let body): try body.write(to: &sink)
@@ -46,6 +48,8 @@ extension Frame {
         case .mode: self = .mode(try SessionMode(from: &reader))
         case .history: self = .history(try HistoryRequest(from: &reader))
         case .historyPage: self = .historyPage(try HistoryAnswer(from: &reader))
+        case .logout: self = .logout
+        case .stopped: self = .stopped(try ChannelStopped(from: &reader))
         case .lane: self = .lane(try LaneHeader(from: &reader))
         case .publish: self = .publish(try Publish(from: &reader))
         case .published: self = .published(try Published(from: &reader))

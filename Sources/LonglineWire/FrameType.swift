@@ -22,6 +22,8 @@ enum FrameType: UInt64, CaseIterable {
     case mode = 0x27
     case history = 0x29
     case historyPage = 0x2b
+    case logout = 0x37
+    case stopped = 0x38
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -48,6 +50,8 @@ enum FrameType: UInt64, CaseIterable {
         case .mode: "MODE"
         case .history: "HISTORY"
         case .historyPage: "HISTORY_PAGE"
+        case .logout: "LOGOUT"
+        case .stopped: "STOPPED"
         }
     }
 
@@ -72,6 +76,8 @@ extension Frame {
         case .mode: .mode
         case .history: .history
         case .historyPage: .historyPage
+        case .logout: .logout
+        case .stopped: .stopped
         case .lane: .lane
         case .publish: .publish
         case .published: .published

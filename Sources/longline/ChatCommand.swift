@@ -82,6 +82,7 @@ struct ChatCommand: AsyncParsableCommand {
                         Terminal.note("messages of \(channel) are gone from the service")
                         client.confirm(gap, in: channel)
                     case .refused(let channel, let error): Terminal.note("a message to \(channel): \(error)")
+                    case .stopped(let channel): Terminal.note("the token does not allow \(channel) any more")
                     case .storageFailed(let error): Terminal.error(error)
                     case .skipped, .published, .observedAddress: break
                     }

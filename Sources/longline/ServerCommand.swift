@@ -114,6 +114,10 @@ struct ServerCommand: AsyncParsableCommand {
             addresses: try host.map { try Self.address($0, port: port) })
         configuration.tenants = Set(tenant.compactMap { try? TenantID($0) })
         configuration.secrets = try directory.secrets()
+        configuration.controlSocketPath = directory.controlSocketPath
+        if configuration.controlSocketPath == nil {
+            logger.warning("the data folder's path is too long for a control socket: 'longline revoke' will not work")
+        }
         configuration.logger = logger
         if let file = try KeyLogFile.fromEnvironment() {
             logger.warning("SSLKEYLOGFILE is set: whoever has that file can read every connection")

@@ -29,7 +29,11 @@ struct SignTokenCommand: AsyncParsableCommand {
     @Option(help: "How long it is valid: a number with s, m, h or d.")
     var lifetime: String = "24h"
 
-    @Option(help: "What it allows: any of publish, receive and join, separated by commas.")
+    @Option(
+        help: """
+            What it allows: any of publish, receive and join, separated by commas; each alone, or for some channels only: \
+            publish:room/team-*, receive:user/bob.
+            """)
     var scope: String = "publish,receive,join"
 
     @Option(
@@ -39,26 +43,43 @@ struct SignTokenCommand: AsyncParsableCommand {
             """)
     var loginEpoch: UInt64?
 
-    @Option(help: "How often the user had been revoked.")
-    var userGeneration: UInt64 = 0
+    @Option(help: "How often the user had been revoked; by default a running server is asked.")
+    var userGeneration: UInt64?
 
-    @Option(help: "How often the device had been revoked.")
-    var deviceGeneration: UInt64 = 0
+    @Option(help: "How often the device had been revoked; by default a running server is asked.")
+    var deviceGeneration: UInt64?
 
     func run() async throws {
         let directory = try ServerDirectory(data)
+        let device = DeviceKey(
+            tenant: try Name.parse("--tenant", tenant, TenantID.init),
+            user: try Name.parse("--user", user, UserID.init),
+            device: try Name.parse("--device", device, DeviceID.init))
+        let rights = try rights()
         let token = try await directory.sign(
-            tenant: try name("--tenant", tenant, TenantID.init), user: try name("--user", user, UserID.init),
-            device: try name("--device", device, DeviceID.init), lifetime: try milliseconds(), scopes: try scopes(),
-            loginEpoch: loginEpoch,
-            generations: RevocationGenerations(user: userGeneration, device: deviceGeneration))
+            tenant: device.tenant, user: device.user, device: device.device, lifetime: try milliseconds(),
+            scopes: rights.scopes, grants: rights.grants, loginEpoch: loginEpoch,
+            generations: try await generations(of: device, directory))
         print(token)
     }
 
-    private func name<ID>(_ option: String, _ text: String, _ make: (String) throws -> ID) throws -> ID {
-        do { return try make(text) } catch {
-            throw ValidationError("\(option): '\(text)' has to be 1 to 64 of A-Z a-z 0-9 . _ ~ @ + -")
+    /// A token that does not carry the present generations is refused as revoked.
+    private func generations(
+        of device: DeviceKey, _ directory: ServerDirectory
+    ) async throws -> RevocationGenerations {
+        var known = RevocationGenerations(user: userGeneration ?? 0, device: deviceGeneration ?? 0)
+        guard userGeneration == nil || deviceGeneration == nil, let control = try? directory.control() else {
+            return known
         }
+        do throws(ServerError) {
+            let present = try await control.generations(of: device)
+            known.user = userGeneration ?? present.user
+            known.device = deviceGeneration ?? present.device
+        } catch {
+            // Without a server there is nobody to ask: most users and devices were never revoked.
+            if error.code != .notRunning { throw error }
+        }
+        return known
     }
 
     private func milliseconds() throws -> UInt64 {
@@ -69,13 +90,18 @@ struct SignTokenCommand: AsyncParsableCommand {
         return count * unit
     }
 
-    private func scopes() throws -> TokenScopes {
-        let known: [Substring: TokenScopes] = ["publish": .publish, "receive": .receive, "join": .join]
-        return try scope.split(separator: ",").reduce(into: []) { scopes, word in
-            guard let one = known[word] else {
-                throw ValidationError("--scope: '\(word)' is none of publish, receive and join.")
+    private func rights() throws -> ScopeClaim {
+        var rights = ScopeClaim(scopes: [])
+        for word in scope.split(separator: ",") {
+            let one = try ScopeClaim(String(word))
+            guard one != ScopeClaim(scopes: []) else {
+                throw ValidationError(
+                    "--scope: '\(word)' is none of publish, receive and join, alone or with a pattern such as "
+                        + "publish:room/team-* or receive:user/bob.")
             }
-            scopes.insert(one)
+            rights.scopes.formUnion(one.scopes)
+            rights.grants += one.grants
         }
+        return rights
     }
 }

@@ -310,4 +310,5 @@ private actor FailingStorage: ClientStorage {
         if fails { throw ClientError(.storage, message: "the disk is full") }
         await inner.apply(changes)
     }
+    func erase() async throws { await inner.erase() }
 }

@@ -58,6 +58,9 @@ final class FakeService: LinkConnector {
         var modes: [SessionMode] = []
         /// Every frame that a client sent.
         var frames: [Frame] = []
+        /// Logouts that came, and what answers them; nil: nothing does.
+        var logouts = 0
+        var logoutAnswer: Close? = Close(code: .loggedOut)
     }
 
     let state = Mutex(State())
@@ -247,6 +250,12 @@ final class FakeLink: MobileLink, LinkAttempt {
             let position = Position(epoch: FakeService.epoch, offset: 5)
             deliver(.roomAnswer(RoomAnswer(request: room.request, refusal: nil, position: position)), lane: .control)
         case .refresh(let refresh): service.state.withLock { $0.refreshed.append(refresh.token) }
+        case .logout:
+            let answer = service.state.withLock { state in
+                state.logouts += 1
+                return state.logoutAnswer
+            }
+            if let answer { deliver(.close(answer), lane: .control) }
         case .close(let close): service.state.withLock { $0.closes.append(close) }
         case .ping(let ping):
             deliver(.pong(Pong(nonce: ping.nonce, observedAddress: "198.51.100.1:1")), lane: .control)

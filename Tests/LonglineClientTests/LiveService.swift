@@ -56,6 +56,14 @@ final class LiveService: Sendable {
         try await server.withLock { $0 }?.applyRetention()
     }
 
+    /// How often a device was revoked.
+    func generation(_ user: String, _ device: String = "phone") async throws -> UInt64 {
+        guard let running = server.withLock({ $0 }) else { return 0 }
+        let key = DeviceKey(
+            tenant: try TenantID("default"), user: try UserID(user), device: try DeviceID(device))
+        return try await running.generations(of: key).device
+    }
+
     func client(
         _ user: String, _ device: String = "phone", _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws -> LonglineClient {

@@ -64,6 +64,7 @@ private let hall = identifier { try RoomID("hall") }
             store: .sqlite(store), certificate: { identity.credentials }, tokenKeys: [issuer.key.verificationKey],
             addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
         configuration.secrets = try directory.secrets()
+        configuration.controlSocketPath = directory.controlSocketPath
         configuration.eventLoops = 2
         configuration.tenants = [TokenIssuer.tenant]
         configuration.logger = silent
@@ -172,6 +173,36 @@ private let hall = identifier { try RoomID("hall") }
                 #expect(close.code == .shuttingDown)
                 #expect(try await phone.closed() == .shuttingDown)
                 #expect(!site.server.isRunning)
+            }
+        }
+    }
+
+    @Test func anOperatorsProcessShutsSomebodyOut() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            try await withSite(folder, issuer: issuer) { site in
+                let phone = try await site.connected("ann", "phone")
+                let tablet = try await site.connected("ann", "tablet")
+                let control = try ServerDirectory(folder).control()
+                let key = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: phone.device)
+                try await control.revoke(device: key)
+                #expect(try await phone.closed() == .credentialRevoked)
+                #expect(try await control.generations(of: key) == RevocationGenerations(user: 0, device: 1))
+                try await tablet.message("still here", to: bob)
+                try await control.revoke(user: ann, in: TokenIssuer.tenant)
+                #expect(try await tablet.closed() == .credentialRevoked)
+                #expect(try await control.generations(of: key) == RevocationGenerations(user: 1, device: 1))
+            }
+            // It outlives the server: an old token is void, a new one with the present generations is good.
+            try await withSite(folder, issuer: issuer) { site in
+                let phone = try await site.device("ann")
+                let old = try await issuer.token("ann", "phone")
+                try await phone.send([(phone.connectFrame(.token(old)), .control)])
+                #expect(try await phone.closed() == .credentialRevoked)
+                let again = try await site.device("ann")
+                let generations = RevocationGenerations(user: 1, device: 1)
+                let fresh = try await issuer.token("ann", "phone", login: 2, generations: generations)
+                _ = try await again.connect(credential: .token(fresh))
             }
         }
     }

@@ -42,7 +42,7 @@ struct HostileInputTests {
 
     /// Every length below a total, thinned out where frames are long.
     private func lengths(_ total: Int) -> [Int] {
-        (1..<total).filter { $0 < 300 || total - $0 < 50 || $0.isMultiple(of: 97) }
+        (1..<max(1, total)).filter { $0 < 300 || total - $0 < 50 || $0.isMultiple(of: 97) }
     }
 
     @Test("A frame whose body is cut short, with the length to match, is malformed", arguments: 0..<4 as Range<UInt64>)
@@ -97,9 +97,9 @@ struct HostileInputTests {
     }
 
     @Test("Known types with random bodies", arguments: seeds(0..<400))
-    func randomBodies(seed: UInt64) {
+    func randomBodies(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
-        for type in stride(from: UInt64(1), through: 0x25, by: 2) {
+        for type in try RandomFrames.types() {
             drain(framed(type: type, body: RandomFrames.bytes(&random, 300)))
         }
     }

@@ -28,6 +28,7 @@ enum RandomFrames {
             .mode(SessionMode.allCases.randomElement(using: &random) ?? .foreground),
             .history(history(&random)),
             .historyPage(historyPage(&random)),
+            .logout, .stopped(ChannelStopped(channel: channel(&random))),
             .lane(LaneHeader(channel: channel(&random), epoch: random.next())),
             .publish(
                 Publish(

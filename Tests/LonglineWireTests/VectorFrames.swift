@@ -35,6 +35,8 @@ extension Frame {
             self = .mode(try fields.choice("mode", modes))
         case "HISTORY": self = .history(try HistoryRequest(fields))
         case "HISTORY_PAGE": self = .historyPage(try HistoryAnswer(fields))
+        case "LOGOUT": self = .logout
+        case "STOPPED": self = .stopped(ChannelStopped(channel: try fields.channel()))
         default: self = try Frame(onChannelLane: name, fields)
         }
     }

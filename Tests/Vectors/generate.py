@@ -112,6 +112,8 @@ FRAMES = {
     "HISTORY_PAGE": (0x2B, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])
                      + opaque(f["epoch"]) + varint(f["start"]) + varint(f["end"]) + bytes([f["more"]])
                      + varint(f["items"])),
+    "LOGOUT": (0x37, lambda f: b""),
+    "STOPPED": (0x38, lambda f: string(f["channel"])),
 }
 
 
@@ -237,6 +239,8 @@ VALID = [
     ("history, refused for now", "HISTORY_PAGE", {
         "request": "0000000000000005", "refusal": 8, "retryAfter": "1000", "epoch": "0" * 16, "start": "0", "end": "0",
         "more": False, "items": 0}),
+    ("logout", "LOGOUT", {}),
+    ("stopped", "STOPPED", {"channel": "room/team-7"}),
 ]
 
 PING = frame("PING", {"nonce": "0123456789abcdef", "answerAfter": "0"})
@@ -343,6 +347,8 @@ INVALID = [
     ("HISTORY_PAGE: more is neither 0 nor 1", raw(0x2B, bytes(8) + b"\0\0" + bytes(8) + b"\1\2\2\0"), "malformed"),
     ("HISTORY_PAGE: 257 items", raw(0x2B, bytes(8) + b"\0\0" + bytes(8) + b"\1\2\1" + varint(257)), "limitExceeded"),
     ("HISTORY_PAGE: a refusal with items", raw(0x2B, bytes(8) + b"\5\0" + bytes(8) + b"\0\0\0\1"), "malformed"),
+    ("LOGOUT: a body", raw(0x37, b"\0"), "malformed"),
+    ("STOPPED: no channel", raw(0x38, string("team-7")), "malformed"),
 ]
 
 INVALID_TAGGED = [

@@ -6,6 +6,7 @@ final class Broadcast<Element: Sendable>: Sendable {
         var latest: Element?
         var readers: [UInt64: AsyncStream<Element>.Continuation] = [:]
         var nextReader: UInt64 = 0
+        var isFinished = false
     }
 
     private let state: Mutex<State>
@@ -34,8 +35,8 @@ final class Broadcast<Element: Sendable>: Sendable {
         AsyncStream(bufferingPolicy: .bufferingNewest(limit)) { continuation in
             let id = state.withLock { state in
                 state.nextReader += 1
-                state.readers[state.nextReader] = continuation
                 if let latest = state.latest { continuation.yield(latest) }
+                if state.isFinished { continuation.finish() } else { state.readers[state.nextReader] = continuation }
                 return state.nextReader
             }
             continuation.onTermination = { [weak self] _ in
@@ -44,9 +45,10 @@ final class Broadcast<Element: Sendable>: Sendable {
         }
     }
 
-    /// Ends every stream.
+    /// Ends every stream, also those to come.
     func finish() {
         let readers = state.withLock { state in
+            state.isFinished = true
             defer { state.readers = [:] }
             return state.readers
         }

@@ -34,6 +34,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case connectFailed
         /// The connection could not be moved to another local address.
         case migrationFailed
+        /// ``LonglineClient/LonglineClient/logout()`` ended this client for good.
+        case loggedOut
         /// More requests wait for an answer than the limit.
         case tooManyRequests
         /// No answer came within the time that the caller gave.

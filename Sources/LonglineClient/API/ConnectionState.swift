@@ -88,6 +88,8 @@ public enum ClientNotice: Sendable {
     case published(ChannelID, Published)
     /// A publish of an earlier process was refused for good.
     case refused(ChannelID, ClientError)
+    /// The fresh token does not allow this channel's messages: none comes until another token allows it.
+    case stopped(ChannelID)
     /// The service sees this client at another address.
     case observedAddress(String)
     /// The durable state could not be written; the client keeps trying.

@@ -72,6 +72,18 @@ public final class LonglineClient: Sendable {
         }
     }
 
+    /// Logs this device out and ends the client for good.
+    ///
+    /// With a connection the service is told: it makes every token and ticket of the device void, durably, before this
+    /// returns ``LogoutResult/acknowledged``. Without one, or without an answer within ``Configuration/closeTimeout``, it is
+    /// ``LogoutResult/localOnly(_:)``. In every case the storage is wiped: messages that wait in the outbox, cursors,
+    /// tickets. Their receipts throw ``ClientError/Code/loggedOut``, and so does every later call. The next login takes a
+    /// new client, and a token that was issued after the logout.
+    /// - Throws: ``ClientError`` when the storage could not be wiped; the client has ended all the same, and another call
+    ///   tries again.
+    @discardableResult
+    public func logout() async throws -> LogoutResult { try await core.logOut() }
+
     /// The client's states: first the present one, then every change. Each call makes a stream of its own; a reader that
     /// lags by more than 256 loses the oldest.
     public var states: AsyncStream<ConnectionState> { core.outlets.states.stream() }

@@ -54,6 +54,7 @@ final class ClientCore: Sendable {
     private let connector: any LinkConnector
     private let random: @Sendable () -> any RandomNumberGenerator
     private let opening = Mutex<Task<DriverHandle, any Error>?>(nil)
+    private let isLoggedOut = Mutex(false)
 
     init(
         configuration: LonglineClient.Configuration, loop: any EventLoop, clock: DriverClock,
@@ -68,6 +69,10 @@ final class ClientCore: Sendable {
 
     /// The driver; opens the storage when nobody did.
     func handle() async throws -> DriverHandle {
+        if isLoggedOut.withLock({ $0 }) {
+            throw ClientError(
+                .loggedOut, message: "the device was logged out", advice: "make another client for the next login")
+        }
         let task = opening.withLock { opening in
             if let opening { return opening }
             let task = Task { try await self.open() }
@@ -102,6 +107,28 @@ final class ClientCore: Sendable {
         }.get()
         outlets.confirmations.onFirst { handle.run { $0.drainConfirmations() } }
         return handle
+    }
+
+    /// Tells the service, ends the driver, wipes the storage. Done again, it wipes again.
+    func logOut() async throws -> LogoutResult {
+        isLoggedOut.withLock { $0 = true }
+        let result: LogoutResult
+        if let handle = try? await existing() {
+            result = await withCheckedContinuation { continuation in
+                handle.run { $0.logOut { continuation.resume(returning: $0) } }
+            }
+        } else {
+            outlets.states.send(.stopped(.loggedOut, reason: "logged out"))
+            outlets.states.finish()
+            outlets.notices.finish()
+            outlets.messages.finish()
+            result = .localOnly(
+                ClientError(
+                    .notConnected, message: "the service was not told: the client never connected",
+                    advice: "have the backend revoke the device"))
+        }
+        try await configuration.storage.erase()
+        return result
     }
 
     /// The app let go of the client: its connection ends.

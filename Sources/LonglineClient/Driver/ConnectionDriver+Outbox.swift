@@ -158,7 +158,7 @@ extension ConnectionDriver {
     }
 
     func flush() {
-        guard !isFlushing, !pending.isEmpty else { return }
+        guard !isFlushing, !pending.isEmpty, !logout.isOver else { return }
         isFlushing = true
         let batch = pending
         pending = PendingWrites()

@@ -62,6 +62,7 @@ extension ConnectionDriver {
         case .roomAnswered(let answer): roomAnswered(answer)
         case .history(let result): historyArrived(result)
         case .refreshed(let expiry): scheduleRefresh(expiry: expiry)
+        case .stopped(let channel): outlets.notices.send(.stopped(channel))
         case .observedAddress(let address):
             outlets.notices.send(.observedAddress(address))
             link?.info?.observedAddress = address

@@ -87,6 +87,7 @@ final class ConnectionDriver {
     var lastConnectWaiter: UInt64 = 0
     var disconnectWaiters: [() -> Void] = []
     var disconnectTimer: Scheduled<Void>?
+    var logout = LogoutState.none
     var statistics = ClientStatistics()
     /// Service time minus this machine's, in milliseconds.
     var serverClockOffset: Int64 = 0
@@ -194,6 +195,7 @@ final class ConnectionDriver {
 
     /// Ends the connection with a word to the service. `done` is called when that was said and everything is on disk.
     func disconnect(_ done: @escaping () -> Void) {
+        guard case .none = logout else { return done() }
         disconnectWaiters.append(done)
         drainConfirmations()
         generation += 1
@@ -408,6 +410,7 @@ final class ConnectionDriver {
         assert(current == nil)
         refreshTimer?.cancel()
         pump()
+        if case .asked = logout { return logoutAnswered(end) }
         switch phase {
         case .idle, .stopped: return
         case .preparing, .connecting, .connected, .waiting: break

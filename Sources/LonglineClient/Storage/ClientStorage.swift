@@ -161,6 +161,12 @@ public protocol ClientStorage: Sendable {
     /// The first byte of a publish leaves only after this returned, so a storage that answers earlier loses messages
     /// with the process.
     func apply(_ changes: [StorageChange]) async throws
+
+    /// Forgets everything, and returns when nothing of it can be read on the disk any more: what ``load()`` answers next is
+    /// the state of a new client.
+    ///
+    /// Called after the last ``apply(_:)``, when the user logs out.
+    func erase() async throws
 }
 
 /// An app's own record of what it has processed: it turns "at least once" into "exactly once".
@@ -187,6 +193,8 @@ public actor InMemoryClientStorage: ClientStorage {
     public func apply(_ changes: [StorageChange]) {
         state.apply(changes)
     }
+
+    public func erase() { state = StoredClientState() }
 }
 
 extension StoredClientState {

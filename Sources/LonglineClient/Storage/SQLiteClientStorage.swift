@@ -52,6 +52,26 @@ public final class SQLiteClientStorage: ClientStorage {
         }
     }
 
+    public func erase() async throws {
+        do {
+            try await database.writeWithoutTransaction { database in
+                // What is deleted is overwritten as well, the file is written anew without its free pages, and the log,
+                // which holds older versions of them, is emptied.
+                try database.execute(sql: "PRAGMA secure_delete=ON")
+                try database.inTransaction {
+                    for table in ["outbox", "chain", "cursor", "fact"] {
+                        try database.execute(sql: "DELETE FROM \(table)")
+                    }
+                    return .commit
+                }
+                try database.execute(sql: "VACUUM")
+                _ = try database.checkpoint(.truncate)
+            }
+        } catch {
+            throw Self.describe(error, path: database.path)
+        }
+    }
+
     /// Closes the file and lets go of its lock. Later calls fail.
     public func close() throws { try database.close() }
 

@@ -100,7 +100,8 @@ public final class Authenticator: Sendable {
         let identity = SessionIdentity(
             tenant: claims.tenant, user: claims.user, device: claims.device, loginEpoch: claims.loginEpoch,
             tokenID: claims.tokenID, expiry: claims.expiry, mayPublish: claims.scopes.contains(.publish),
-            mayReceive: claims.scopes.contains(.receive), mayJoin: claims.scopes.contains(.join))
+            mayReceive: claims.scopes.contains(.receive), mayJoin: claims.scopes.contains(.join),
+            grants: claims.grants)
         return AuthenticatedIdentity(identity: identity, generations: claims.generations)
     }
 

@@ -113,6 +113,11 @@ public final class ResumeTicketSealer: Sendable {
         buffer.writeMultipleIntegers(
             identity.loginEpoch, identity.expiry, ticketExpiry, authenticated.generations.user,
             authenticated.generations.device, scopes.rawValue)
+        for grant in identity.grants {
+            let text = grant.pattern.description
+            buffer.writeMultipleIntegers(grant.action.rawValue, UInt8(text.utf8.count))
+            buffer.writeString(text)
+        }
         return buffer
     }
 
@@ -126,14 +131,20 @@ public final class ResumeTicketSealer: Sendable {
             let device = text().flatMap({ try? DeviceID($0) }), let tokenID = text(),
             let (loginEpoch, expiry, ticketExpiry, userGeneration, deviceGeneration, scopeBits) =
                 buffer.readMultipleIntegers(
-                    as: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt8).self),
-            buffer.readableBytes == 0
+                    as: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt8).self)
         else { return nil }
+        var grants: [ChannelGrant] = []
+        while buffer.readableBytes > 0 {
+            guard let action = buffer.readInteger(as: UInt8.self).flatMap({ ChannelAction(rawValue: $0) }),
+                let pattern = text().flatMap({ ChannelPattern($0) })
+            else { return nil }
+            grants.append(ChannelGrant(action, pattern))
+        }
         let scopes = TokenScopes(rawValue: scopeBits)
         let identity = SessionIdentity(
             tenant: tenant, user: user, device: device, loginEpoch: loginEpoch, tokenID: tokenID, expiry: expiry,
             mayPublish: scopes.contains(.publish), mayReceive: scopes.contains(.receive),
-            mayJoin: scopes.contains(.join))
+            mayJoin: scopes.contains(.join), grants: grants)
         let generations = RevocationGenerations(user: userGeneration, device: deviceGeneration)
         return (AuthenticatedIdentity(identity: identity, generations: generations), ticketExpiry)
     }

@@ -1,7 +1,9 @@
+public import LonglineSession
 public import LonglineStore
 public import LonglineWire
 
-/// What a token's holder may do. On the wire the claim `scope`: words separated by spaces (RFC 8693 section 4.2).
+/// What a token's holder may do, with every channel. On the wire, together with ``TokenClaims/grants``, the claim `scope`:
+/// words separated by spaces (RFC 8693 section 4.2).
 public struct TokenScopes: OptionSet, Hashable, Sendable {
     public let rawValue: UInt8
 
@@ -16,18 +18,6 @@ public struct TokenScopes: OptionSet, Hashable, Sendable {
     /// Everything a device of an ordinary user does.
     public static let all: TokenScopes = [.publish, .receive, .join]
 
-    private static let words: [(String, TokenScopes)] = [("publish", .publish), ("receive", .receive), ("join", .join)]
-
-    /// Reads the claim; words of other services are ignored.
-    init(claim: String) {
-        let present = claim.split(separator: " ")
-        self = Self.words.reduce(into: []) { scopes, word in
-            if present.contains(Substring(word.0)) { scopes.insert(word.1) }
-        }
-    }
-
-    /// The claim's text.
-    var claim: String { Self.words.filter { contains($0.1) }.map(\.0).joined(separator: " ") }
 }
 
 /// What a token says, once it was verified; also what a ``TokenSigner`` signs.
@@ -44,6 +34,9 @@ public struct TokenClaims: Hashable, Sendable {
     public var loginEpoch: UInt64
     /// `scope`.
     public var scopes: TokenScopes
+    /// Of `scope`, the words with a pattern: what else the holder may do, with some channels only. At most
+    /// ``ScopeClaim/maximumGrants``, their patterns ``ScopeClaim/maximumPatternBytes`` together.
+    public var grants: [ChannelGrant]
     /// `jti`: names this token, for revocation. 1 to 128 bytes of printable ASCII.
     public var tokenID: String
     /// `iat`.
@@ -58,7 +51,7 @@ public struct TokenClaims: Hashable, Sendable {
     /// Claims.
     public init(
         tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, scopes: TokenScopes = .all,
-        tokenID: String, issuedAt: UInt64, notBefore: UInt64? = nil, expiry: UInt64,
+        grants: [ChannelGrant] = [], tokenID: String, issuedAt: UInt64, notBefore: UInt64? = nil, expiry: UInt64,
         generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
     ) {
         self.tenant = tenant
@@ -66,6 +59,7 @@ public struct TokenClaims: Hashable, Sendable {
         self.device = device
         self.loginEpoch = loginEpoch
         self.scopes = scopes
+        self.grants = grants
         self.tokenID = tokenID
         self.issuedAt = issuedAt
         self.notBefore = notBefore ?? issuedAt

@@ -50,7 +50,7 @@ struct TokenPayload: JWTPayload {
         tenant = claims.tenant.description
         device = claims.device.description
         loginEpoch = claims.loginEpoch
-        scope = claims.scopes.claim
+        scope = ScopeClaim(scopes: claims.scopes, grants: claims.grants).text
         jti = claims.tokenID
         iat = Double(claims.issuedAt / 1000)
         nbf = Double(claims.notBefore / 1000)
@@ -76,13 +76,14 @@ struct TokenPayload: JWTPayload {
             jti.utf8.allSatisfy({ (0x21...0x7e).contains($0) })
         else { throw AuthenticationError(.claimInvalid, "claim jti is not 1 to 128 printable ASCII characters") }
         guard let scope else { throw AuthenticationError(.claimInvalid, "claim scope is absent") }
+        let rights = try ScopeClaim(scope)
         return TokenClaims(
             tenant: try Self.identifier(tenant, name: "tenant") { (text) throws(IdentifierError) in try TenantID(text)
             },
             user: try Self.identifier(sub, name: "sub") { (text) throws(IdentifierError) in try UserID(text) },
             device: try Self.identifier(device, name: "device") { (text) throws(IdentifierError) in try DeviceID(text)
             },
-            loginEpoch: loginEpoch ?? 0, scopes: TokenScopes(claim: scope), tokenID: jti, issuedAt: issuedAt,
+            loginEpoch: loginEpoch ?? 0, scopes: rights.scopes, grants: rights.grants, tokenID: jti, issuedAt: issuedAt,
             notBefore: nbf == nil ? issuedAt : try Self.time(nbf, name: "nbf"), expiry: expiry,
             generations: RevocationGenerations(user: userGeneration ?? 0, device: deviceGeneration ?? 0))
     }

@@ -235,7 +235,7 @@ final class ModelDevice {
         case .gap(let channel, let epoch, let gap):
             simulation.checker.lost(gap, epoch: epoch, in: channel, to: device, of: user, store: simulation.store)
             confirmLater(channel, Position(epoch: epoch, offset: gap.first))
-        case .roomAnswered, .history, .refreshed, .observedAddress, .heartbeatLearned: break
+        case .roomAnswered, .history, .refreshed, .stopped, .observedAddress, .heartbeatLearned: break
         case .probePath:
             let works = random.happens(0.3)
             if works { input { $0.pathChanged(now: $1) } }

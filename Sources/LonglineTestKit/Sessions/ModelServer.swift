@@ -184,6 +184,7 @@ final class ModelServer {
             later(hosted) { [store] in store.advance(device, channel: channel, to: position) }
         case .join(let request): later(hosted) { [weak self] in self?.change(request, joins: true, hosted) }
         case .leave(let request): later(hosted) { [weak self] in self?.change(request, joins: false, hosted) }
+        case .logout: break  // No model device logs out.
         case .refresh:
             later(hosted) { [weak self] in
                 guard let self, let identity = hosted.session.identity else { return }

@@ -5,7 +5,7 @@ import Synchronization
 /// A store in memory that fails when it is told to.
 final class FaultyStore: MessageStore {
     struct Faults: Sendable {
-        /// Appends, joins and cursors find no room.
+        /// Appends, joins, cursors and revocations find no room.
         var isFull = false
         /// Reads of pages throw this.
         var reads: StoreError?
@@ -13,6 +13,8 @@ final class FaultyStore: MessageStore {
         var entitlements: StoreError?
         /// Runs, once, when entitlements were read and before they are answered.
         var afterEntitlements: (@Sendable () async -> Void)?
+        /// Runs, once, when generations were read and before they are answered.
+        var afterGenerations: (@Sendable () async -> Void)?
     }
 
     let inner = InMemoryStore()
@@ -88,16 +90,27 @@ final class FaultyStore: MessageStore {
     }
 
     func generations(of device: DeviceKey) async throws(StoreError) -> RevocationGenerations {
-        try await inner.generations(of: device)
+        let answer = try await inner.generations(of: device)
+        let hook = faults.withLock { faults in
+            defer { faults.afterGenerations = nil }
+            return faults.afterGenerations
+        }
+        await hook?()
+        return answer
     }
 
     func revoke(user: UserID, in tenant: TenantID) async throws(StoreError) {
+        if current.isFull { throw full }
         try await inner.revoke(user: user, in: tenant)
     }
 
-    func revoke(device: DeviceKey) async throws(StoreError) { try await inner.revoke(device: device) }
+    func revoke(device: DeviceKey) async throws(StoreError) {
+        if current.isFull { throw full }
+        try await inner.revoke(device: device)
+    }
 
     func revoke(token: String, in tenant: TenantID, until: UInt64) async throws(StoreError) {
+        if current.isFull { throw full }
         try await inner.revoke(token: token, in: tenant, until: until)
     }
 

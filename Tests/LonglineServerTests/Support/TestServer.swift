@@ -1,4 +1,5 @@
 import Logging
+import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
@@ -78,14 +79,17 @@ struct TokenIssuer: Sendable {
 
     /// A token that lives for an hour, or lived until `-lifetime` milliseconds ago.
     func token(
-        _ user: String, _ device: String, login: UInt64 = 1, scopes: TokenScopes = .all, id: String? = nil,
-        tenant: TenantID = Self.tenant, lifetime: Int64 = 3_600_000
+        _ user: String, _ device: String, login: UInt64 = 1, scopes: TokenScopes = .all,
+        grants: [ChannelGrant] = [], id: String? = nil,
+        tenant: TenantID = Self.tenant, lifetime: Int64 = 3_600_000,
+        generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
     ) async throws -> String {
         let now = Int64(WallClock.milliseconds())
         return try await signer.sign(
             TokenClaims(
                 tenant: tenant, user: try UserID(user), device: try DeviceID(device), loginEpoch: login, scopes: scopes,
+                grants: grants,
                 tokenID: id ?? TokenClaims.makeTokenID(), issuedAt: UInt64(now + min(lifetime, 0) - 60_000),
-                expiry: UInt64(now + lifetime)))
+                expiry: UInt64(now + lifetime), generations: generations))
     }
 }

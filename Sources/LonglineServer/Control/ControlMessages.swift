@@ -1,0 +1,28 @@
+/// What an operator's process asks of a running server: one JSON object in one line.
+struct ControlRequest: Codable, Sendable {
+    enum Operation: String, Codable, Sendable {
+        case revokeUser = "revoke-user"
+        case revokeDevice = "revoke-device"
+        case revokeToken = "revoke-token"
+        case generations
+    }
+
+    var operation: Operation
+    var tenant: String
+    var user: String?
+    var device: String?
+    /// A token's ID (`jti`), never the token.
+    var token: String?
+    /// In milliseconds since 1970.
+    var until: UInt64?
+}
+
+/// What the server answers: one JSON object in one line.
+struct ControlAnswer: Codable, Sendable {
+    /// Why it was not done; absent when it was.
+    var error: String?
+    /// What a person can do about the error.
+    var advice: String?
+    var userGeneration: UInt64?
+    var deviceGeneration: UInt64?
+}

@@ -1,0 +1,36 @@
+import LonglineStore
+import LonglineWire
+
+extension LonglineServer {
+    /// Does what an operator's process asks.
+    func answer(_ request: ControlRequest) async -> ControlAnswer {
+        do {
+            let tenant = try TenantID(request.tenant)
+            switch request.operation {
+            case .revokeUser:
+                try await revoke(user: try UserID(request.user ?? ""), in: tenant)
+            case .revokeDevice:
+                try await revoke(device: try Self.device(request, tenant))
+            case .revokeToken:
+                guard let token = request.token, !token.isEmpty else {
+                    return ControlAnswer(error: "the token's ID is missing")
+                }
+                try await revoke(token: token, in: tenant, until: request.until ?? .max)
+            case .generations:
+                let generations = try await generations(of: try Self.device(request, tenant))
+                return ControlAnswer(userGeneration: generations.user, deviceGeneration: generations.device)
+            }
+            return ControlAnswer()
+        } catch let error as ServerError {
+            let cause = error.cause.map { ": \($0)" } ?? ""
+            return ControlAnswer(error: error.message + cause, advice: error.advice)
+        } catch {
+            return ControlAnswer(error: "a name is missing or breaks the rule for names: \(error)")
+        }
+    }
+
+    private static func device(_ request: ControlRequest, _ tenant: TenantID) throws -> DeviceKey {
+        DeviceKey(
+            tenant: tenant, user: try UserID(request.user ?? ""), device: try DeviceID(request.device ?? ""))
+    }
+}

@@ -1,0 +1,91 @@
+import FoundationEssentials
+public import LonglineStore
+public import LonglineWire
+import NIOCore
+import NIOPosix
+
+/// Tells a server that runs in another process of this machine what to do, by the control socket in its folder.
+///
+/// Whoever may open the socket is an operator: it has mode 0600. Each call is one connection; methods may be called from
+/// anywhere, and throw ``ServerError/Code/notRunning`` when no server answers there.
+public struct ServerControl: Sendable {
+    /// The socket's path.
+    public let path: String
+
+    /// Control of the server whose configuration names this path.
+    public init(path: String) { self.path = path }
+
+    /// Shuts a user out: see ``LonglineServer/revoke(user:in:)``.
+    public func revoke(user: UserID, in tenant: TenantID) async throws(ServerError) {
+        _ = try await ask(
+            ControlRequest(operation: .revokeUser, tenant: tenant.description, user: user.description))
+    }
+
+    /// Shuts a device out: see ``LonglineServer/revoke(device:)``.
+    public func revoke(device: DeviceKey) async throws(ServerError) {
+        _ = try await ask(request(.revokeDevice, device))
+    }
+
+    /// Shuts out one token, by its ID, and the tickets that came from it: see ``LonglineServer/revoke(token:in:until:)``.
+    public func revoke(token: String, in tenant: TenantID, until: UInt64) async throws(ServerError) {
+        _ = try await ask(
+            ControlRequest(operation: .revokeToken, tenant: tenant.description, token: token, until: until))
+    }
+
+    /// How often a user and one of its devices were revoked: what a new token of theirs has to carry.
+    public func generations(of device: DeviceKey) async throws(ServerError) -> RevocationGenerations {
+        let answer = try await ask(request(.generations, device))
+        return RevocationGenerations(user: answer.userGeneration ?? 0, device: answer.deviceGeneration ?? 0)
+    }
+
+    private func request(_ operation: ControlRequest.Operation, _ device: DeviceKey) -> ControlRequest {
+        ControlRequest(
+            operation: operation, tenant: device.tenant.description, user: device.user.description,
+            device: device.device.description)
+    }
+
+    private func ask(_ request: ControlRequest) async throws(ServerError) -> ControlAnswer {
+        let line: ByteBuffer
+        do {
+            line = try await exchange(ByteBuffer(bytes: try JSONEncoder().encode(request) + [UInt8(ascii: "\n")]))
+        } catch {
+            throw ServerError(
+                .notRunning, message: "no server answers at \(path)", cause: error,
+                advice: "start it, or name the folder of the one that runs")
+        }
+        guard let answer = try? JSONDecoder().decode(ControlAnswer.self, from: Data(line.readableBytesView)) else {
+            throw ServerError(.notRunning, message: "the server at \(path) broke off", advice: "look at its log")
+        }
+        if let message = answer.error {
+            throw ServerError(.requestFailed, message: message, advice: answer.advice ?? "")
+        }
+        return answer
+    }
+
+    /// Sends a line, and collects what comes until the server closes.
+    private func exchange(_ request: ByteBuffer) async throws -> ByteBuffer {
+        let limit = ControlSocket.maximumRequest
+        let timeout = ControlSocket.timeout
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connectTimeout(timeout)
+            .connect(unixDomainSocketPath: path) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                }
+            }
+        // The server closes after its own time at the latest; this is for one that hangs.
+        let deadline = channel.channel.eventLoop.scheduleTask(in: timeout * 2) {
+            channel.channel.close(promise: nil)
+        }
+        defer { deadline.cancel() }
+        return try await channel.executeThenClose { inbound, outbound in
+            try await outbound.write(request)
+            var answer = ByteBuffer()
+            for try await var part in inbound {
+                answer.writeBuffer(&part)
+                if answer.readableBytes > limit { break }
+            }
+            return answer
+        }
+    }
+}

@@ -1,0 +1,73 @@
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// Who is shut out.
+enum RevocationTarget: Sendable {
+    case user(UserKey)
+    case device(DeviceKey)
+    case token(String, TenantID)
+}
+
+extension ServerCore {
+    /// Makes a revocation durable, then ends the live sessions it names, on every loop. A credential that is being verified
+    /// meanwhile is verified again.
+    ///
+    /// When it throws, nothing was revoked and every session goes on.
+    /// - Parameters:
+    ///   - until: when a token would expire by itself, in milliseconds since 1970.
+    ///   - close: what the sessions are told.
+    func revoke(
+        _ target: RevocationTarget, until: UInt64 = 0, close: Close, on loops: [LoopReference]
+    ) async throws(StoreError) {
+        switch target {
+        case .user(let user): try await store.revoke(user: user.user, in: user.tenant)
+        case .device(let device): try await store.revoke(device: device)
+        case .token(let token, let tenant): try await store.revoke(token: token, in: tenant, until: until)
+        }
+        revocations.wrappingAdd(1, ordering: .acquiringAndReleasing)
+        for loop in loops { try? await loop.submit { $0.end(target, close) } }
+        // Last: a session that ends leaves a place for its device to go on from, and here nothing shall go on.
+        switch target {
+        case .user(let user): registry.forget(user)
+        case .device(let device): registry.forget(device)
+        case .token: break
+        }
+    }
+}
+
+extension ServerCore {
+    /// Forgets a user: shuts the user out, waits until nothing of the user's is on its way to the store, then takes the
+    /// store's steps.
+    func erase(_ user: UserKey, on loops: [LoopReference]) async throws(StoreError) {
+        let close = Close(code: .loggedOut, reason: "the account was erased")
+        try await revoke(.user(user), close: close, on: loops)
+        for loop in loops {
+            let (worked, appended) = (
+                loop.eventLoop.makePromise(of: Void.self), loop.eventLoop.makePromise(of: Void.self)
+            )
+            loop.execute { $0.whenAnswered(work: worked, appends: appended) }
+            try? await worked.futureResult.and(appended.futureResult).map { _, _ in }.get()
+        }
+        await cursors.forget(user)
+        var step: ErasureStep
+        repeat {
+            step = try await store.erase(user: user.user, in: user.tenant)
+            // The members of the rooms that the user was in are told.
+            let heads = Dictionary(
+                step.left.map { (ChannelKey(tenant: user.tenant, channel: $0.channel), $0.position) }
+            ) { $1 }
+            if !heads.isEmpty { for loop in loops { loop.execute { $0.wake(heads) } } }
+        } while !step.isDone
+        // What ended sessions left behind for their devices' next ones.
+        registry.forget(user)
+    }
+}
+
+extension ServerLoop {
+    /// Ends the sessions that a revocation names.
+    func end(_ target: RevocationTarget, _ close: Close) {
+        for host in sessions(of: target) { host.end(close) }
+    }
+}

@@ -1,0 +1,183 @@
+import Foundation
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+@Suite("Logging out", .timeLimit(.minutes(1)))
+struct LogoutTests {
+    private func isLoggedOut(_ body: () async throws -> Void) async throws -> Bool {
+        do { try await body() } catch let error as ClientError { return error.code == .loggedOut }
+        return false
+    }
+
+    private func reason(_ result: LogoutResult) -> ClientError.Code? {
+        if case .localOnly(let error) = result { error.code } else { nil }
+    }
+
+    @Test("the service is told, the storage is wiped, and the client is over")
+    func connected() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage)
+        try await harness.client.connect()
+        _ = try await harness.client.send("a", to: .user("bob")).acknowledged()
+        try await harness.settle()
+        #expect(await storage.load() != StoredClientState())
+        #expect(reason(try await harness.client.logout()) == nil)
+        #expect(harness.service.state.withLock { $0.logouts } == 1)
+        #expect(await storage.load() == StoredClientState())
+        #expect(harness.client.state.stopError?.closeCode == .loggedOut)
+        let client = harness.client
+        #expect(try await isLoggedOut { try await client.connect() })
+        #expect(try await isLoggedOut { _ = try await client.send("b", to: .user("bob")) })
+        #expect(try await isLoggedOut { try await client.join(RoomID("hall")) })
+        // The sequences end, so that their readers do.
+        for await _ in client.messages { #expect(Bool(false), "a message after the logout") }
+        for await _ in client.states {}
+        await client.disconnect()
+        // Said twice it is one logout.
+        #expect(reason(try await client.logout()) == nil)
+        #expect(harness.service.state.withLock { $0.logouts } == 1)
+        #expect(await storage.load() == StoredClientState())
+    }
+
+    @Test("what waits in the outbox is given up, and its receipt says so")
+    func outbox() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage)
+        let receipt = try await harness.client.send("never sent", to: .user("bob"))
+        #expect(reason(try await harness.client.logout()) == .notConnected)
+        #expect(try await isLoggedOut { _ = try await receipt.acknowledged() })
+        #expect(await storage.load() == StoredClientState())
+        #expect(harness.service.state.withLock { $0.requests.isEmpty })
+    }
+
+    @Test("without a use of the client before, the storage is wiped all the same")
+    func neverUsed() async throws {
+        var left = StoredClientState()
+        left.resumeTicket = StoredSecret(bytes: [1], expiry: 0)
+        let storage = InMemoryClientStorage(left)
+        let harness = try ClientHarness(storage: storage)
+        #expect(reason(try await harness.client.logout()) == .notConnected)
+        #expect(await storage.load() == StoredClientState())
+        for await _ in harness.client.states {}
+    }
+
+    @Test(
+        "a service that answers with something else, or not at all, was not told for sure",
+        arguments: [Close(code: .internalError), nil])
+    func noAnswer(answer: Close?) async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.closeTimeout = .milliseconds(50) }
+        try await harness.client.connect()
+        harness.service.state.withLock { $0.logoutAnswer = answer }
+        #expect(reason(try await harness.client.logout()) == .notConnected)
+        #expect(harness.service.state.withLock { $0.logouts } == 1)
+        #expect(harness.service.state.withLock { $0.connects.count } == 1, "it doesn't come back")
+        #expect(await storage.load() == StoredClientState())
+    }
+
+    @Test("a write that is under way is over before the storage is wiped")
+    func writeUnderWay() async throws {
+        let storage = GatedStorage()
+        let harness = try ClientHarness(storage: storage)
+        try await harness.client.connect()
+        try await harness.settle()
+        await storage.shut()
+        let client = harness.client
+        async let sent: Bool = isLoggedOut { _ = try await client.send("a", to: .user("bob")) }
+        await storage.waitForWrite()
+        async let result = client.logout()
+        for await state in client.states { if case .stopped = state { break } }
+        #expect(await storage.erasures == 0)
+        await storage.open()
+        #expect(reason(try await result) == nil)
+        #expect(try await sent)
+        #expect(await storage.erasures == 1)
+        #expect(await storage.load() == StoredClientState())
+    }
+
+    @Test("nothing of the messages and tickets is left in the file")
+    func file() async throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("client.sqlite")
+        let storage = try SQLiteClientStorage(path: path)
+        let secret = "a-text-that-nothing-else-holds"
+        let row = StoredPublish(
+            id: 1, tag: 2, after: 0, channel: .room(try RoomID("hall")), recipient: nil, timeToLive: 0, queuedAt: 3,
+            payload: ByteBuffer(string: secret))
+        let ticket = StoredSecret(bytes: Array(secret.utf8), expiry: 0)
+        try await storage.apply([.producer(ProducerID(high: 1, low: 2)), .insert(row), .resumeTicket(ticket)])
+        // A row that is gone already leaves its bytes in the file, too.
+        try await storage.apply([.remove(1), .cursor(row.channel, Position(epoch: 1, offset: 2))])
+        func holds(_ text: String) throws -> Bool {
+            try FileManager.default.contentsOfDirectory(atPath: directory.path).contains { name in
+                try Data(contentsOf: URL(fileURLWithPath: directory.file(name))).range(of: Data(text.utf8)) != nil
+            }
+        }
+        #expect(try holds(secret))
+        try await storage.erase()
+        #expect(try !holds(secret))
+        #expect(try await storage.load() == StoredClientState())
+        // It is good for the next login.
+        try await storage.apply([.producer(ProducerID(high: 3, low: 4)), .insert(row)])
+        #expect(try await storage.load().outbox == [row])
+        try storage.close()
+    }
+
+    @Test("the service refuses the device's old credentials from then on")
+    func endToEnd() async throws {
+        let service = try await LiveService()
+        let phone = try service.client("alice")
+        let tablet = try service.client("alice", "tablet")
+        for client in [phone, tablet] { try await client.connect() }
+        #expect(reason(try await phone.logout()) == nil)
+        #expect(try await service.generation("alice") == 1)
+        #expect(try await service.generation("alice", "tablet") == 0)
+        // The backend still signs with the old generation.
+        let again = try service.client("alice") { $0.stopsOnRefusedToken = true }
+        let error = await #expect(throws: ClientError.self) { try await again.connect() }
+        #expect(error?.closeCode == .credentialRevoked)
+        _ = try await tablet.send("still here", to: .user("bob")).acknowledged()
+        for client in [again, tablet] { await client.disconnect() }
+        await service.stop()
+    }
+}
+
+/// A storage whose writes wait while it is shut.
+private actor GatedStorage: ClientStorage {
+    private let inner = InMemoryClientStorage()
+    private var isShut = false
+    private var waiting: [CheckedContinuation<Void, Never>] = []
+    private var observers: [CheckedContinuation<Void, Never>] = []
+    private(set) var erasures = 0
+
+    func shut() { isShut = true }
+    func open() {
+        isShut = false
+        for continuation in waiting { continuation.resume() }
+        waiting = []
+    }
+    /// Returns once a write waits.
+    func waitForWrite() async {
+        if waiting.isEmpty { await withCheckedContinuation { observers.append($0) } }
+    }
+
+    func load() async -> StoredClientState { await inner.load() }
+    func apply(_ changes: [StorageChange]) async {
+        if isShut {
+            await withCheckedContinuation { continuation in
+                waiting.append(continuation)
+                for observer in observers { observer.resume() }
+                observers = []
+            }
+        }
+        await inner.apply(changes)
+    }
+    func erase() async {
+        erasures += 1
+        await inner.erase()
+    }
+}

@@ -1,0 +1,106 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineServer
+
+private let ann = identifier { try UserID("ann") }
+private let bob = identifier { try UserID("bob") }
+private let hall = identifier { try RoomID("hall") }
+
+/// A device that logs out, and a user whose account goes.
+@Suite(.timeLimit(.minutes(1))) struct AccountEndTests {
+    private func withServer(
+        store: any MessageStore = InMemoryStore(), _ body: (TestServer) async throws -> Void
+    ) async throws {
+        let server = try await TestServer(store: store)
+        do { try await body(server) } catch {
+            await server.stop()
+            throw error
+        }
+        await server.stop()
+    }
+
+    private func key(_ device: TestDevice) -> DeviceKey {
+        DeviceKey(tenant: TokenIssuer.tenant, user: device.user, device: device.device)
+    }
+
+    // MARK: Logout
+
+    @Test func aLogoutEndsTheDevicesSessionAndVoidsItsCredentials() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann", "phone")
+            let tablet = try await server.connected("ann", "tablet", loop: 1)
+            try await phone.send([(.logout, .control)])
+            let close = try await phone.next { if case .close(let close) = $0 { close } else { nil } }
+            #expect(close.code == .loggedOut)
+            #expect(try await phone.closed() == .loggedOut)
+            #expect(try await server.store.generations(of: key(phone)) == RevocationGenerations(user: 0, device: 1))
+            let token = try await server.issuer.token("ann", "phone")
+            for credential in [Credential.token(token), .ticket(try #require(phone.ticket).ticket)] {
+                let again = try await server.device("ann", "phone", loop: 1)
+                try await again.send([(again.connectFrame(credential), .control)])
+                #expect(try await again.closed() == .credentialRevoked)
+            }
+            try await tablet.message("still here", to: ann)
+            // The next login begins a session of its own.
+            let generations = try await server.store.generations(of: key(phone))
+            let fresh = try await server.issuer.token("ann", "phone", login: 2, generations: generations)
+            let again = try await server.device("ann", "phone")
+            #expect(try await again.connect(credential: .token(fresh)).resumed == false)
+        }
+    }
+
+    @Test func aLogoutThatCanNotBeStoredIsNotAnsweredAsOne() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let phone = try await server.connected("ann", "phone")
+            store.set { $0.isFull = true }
+            try await phone.send([(.logout, .control)])
+            #expect(try await phone.closed() == .overloaded)
+            store.set { $0.isFull = false }
+            #expect(try await server.store.generations(of: key(phone)) == RevocationGenerations(user: 0, device: 0))
+        }
+    }
+
+    // MARK: Erasure
+
+    @Test func anErasedUsersSessionsEndAndNothingIsLeft() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann", "phone")
+            let tablet = try await server.connected("ann", "tablet", loop: 1)
+            let other = try await server.connected("bob")
+            for (number, device) in [phone, other].enumerated() {
+                _ = try await device.request(hall, number: UInt64(number))
+            }
+            try await phone.message("hi bob", to: bob)
+            let record = try await phone.delivered(.user(ann)).entry.offset
+            let epoch = try #require(try await server.store.head(of: inbox(ann))).position.epoch
+            try await phone.acknowledge(.user(ann), epoch: epoch, offset: record)
+            // Publishes that are under way when the account goes.
+            let last = (0..<50).flatMap { phone.publishFrames("m\($0)", to: .user(ann), recipient: bob) }
+            try await phone.send(last)
+            let runtime = server.runtime
+            try await runtime.core.erase(UserKey(tenant: TokenIssuer.tenant, user: ann), on: runtime.loops)
+            for device in [phone, tablet] { #expect(try await device.closed() == .loggedOut) }
+            #expect(try await other.delivered(.room(hall), kind: .left).entry.sender == ann)
+            #expect(try await other.text(.user(bob)) == "hi bob")
+            // Nothing came back after the call.
+            let step = try await server.store.erase(user: ann, in: TokenIssuer.tenant)
+            #expect(step == ErasureStep(isDone: true, left: []))
+            let head = try #require(try await server.store.head(of: inbox(ann)))
+            #expect(head.position.offset == 0 && head.position.epoch != epoch)
+            #expect(
+                try await server.store.admit(key(phone), producer: phone.producer, connectNumber: 1) == .firstOfDevice)
+            // Old credentials stay void.
+            let again = try await server.device("ann", "phone")
+            let ticket = try #require(phone.ticket).ticket
+            try await again.send([(again.connectFrame(.ticket(ticket)), .control)])
+            #expect(try await again.closed() == .credentialRevoked)
+        }
+    }
+
+    private func inbox(_ user: UserID) -> ChannelKey { ChannelKey(tenant: TokenIssuer.tenant, channel: .user(user)) }
+}

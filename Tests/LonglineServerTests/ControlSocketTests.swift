@@ -1,0 +1,144 @@
+import Foundation
+import Logging
+import LonglineStore
+import LonglineWire
+import NIOCore
+import NIOPosix
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+/// What an operator's process says to a running server.
+@Suite(.timeLimit(.minutes(1))) struct ControlSocketTests {
+    private let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+
+    /// A socket in a folder of its own.
+    private func withSocket(
+        answer: @escaping ControlSocket.Answer, _ body: (String) async throws -> Void
+    ) async throws {
+        try await withTemporaryDirectory { folder in
+            let path = folder + "/control.sock"
+            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+            let socket = try await ControlSocket.bind(path, group: group, logger: silent, answer: answer)
+            var failure: (any Error)?
+            do { try await body(path) } catch { failure = error }
+            await socket.shutDown()
+            #expect(!FileManager.default.fileExists(atPath: path))
+            try await group.shutdownGracefully()
+            if let failure { throw failure }
+        }
+    }
+
+    @Test func aRequestArrivesWholeAndItsAnswerComesBack() async throws {
+        let asked = Mutex<[ControlRequest]>([])
+        try await withSocket { request in
+            asked.withLock { $0.append(request) }
+            return ControlAnswer(userGeneration: 3, deviceGeneration: 4)
+        } _: { path in
+            let control = ServerControl(path: path)
+            let device = DeviceKey(
+                tenant: try TenantID("acme"), user: try UserID("ann"), device: try DeviceID("phone"))
+            #expect(try await control.generations(of: device) == RevocationGenerations(user: 3, device: 4))
+            try await control.revoke(token: "t", in: device.tenant, until: 17)
+        }
+        let requests = asked.withLock { $0 }
+        #expect(requests.map(\.operation) == [.generations, .revokeToken])
+        #expect(requests.first?.device == "phone" && requests.last?.token == "t" && requests.last?.until == 17)
+    }
+
+    @Test func onlyItsOwnerMayOpenIt() async throws {
+        try await withSocket { _ in
+            ControlAnswer()
+        } _: { path in
+            let attributes = try FileManager.default.attributesOfItem(atPath: path)
+            #expect((attributes[.posixPermissions] as? NSNumber)?.intValue == 0o600)
+        }
+    }
+
+    @Test func anErrorComesBackWithItsAdvice() async throws {
+        try await withSocket { _ in
+            ControlAnswer(error: "no", advice: "ask later")
+        } _: { path in
+            let error = await #expect(throws: ServerError.self) {
+                try await ServerControl(path: path).revoke(user: try UserID("ann"), in: try TenantID("acme"))
+            }
+            #expect(error?.code == .requestFailed && error?.message == "no" && error?.advice == "ask later")
+        }
+    }
+
+    @Test(arguments: ["{}\n", "no json\n", "{\"operation\":\"dance\",\"tenant\":\"acme\"}\n"])
+    func whatIsNoRequestIsAnsweredWithAnError(line: String) async throws {
+        try await withSocket { _ in
+            ControlAnswer()
+        } _: { path in
+            let text = try await exchange(path, line)
+            #expect(text.contains("not a request"))
+        }
+    }
+
+    @Test func anEndlessRequestIsCutOff() async throws {
+        try await withSocket { _ in
+            ControlAnswer()
+        } _: { path in
+            let text = try await exchange(path, String(repeating: "x", count: 4 * ControlSocket.maximumRequest))
+            #expect(text.isEmpty)
+        }
+    }
+
+    @Test func withoutAServerItSaysSo() async throws {
+        try await withTemporaryDirectory { folder in
+            let control = ServerControl(path: folder + "/control.sock")
+            let error = await #expect(throws: ServerError.self) {
+                try await control.revoke(user: try UserID("ann"), in: try TenantID("acme"))
+            }
+            #expect(error?.code == .notRunning)
+        }
+    }
+
+    @Test func aSocketLeftBehindIsReplacedAndAnotherFileIsNot() async throws {
+        try await withTemporaryDirectory { folder in
+            let path = folder + "/control.sock"
+            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+            let first = try await ControlSocket.bind(path, group: group, logger: silent) { _ in ControlAnswer() }
+            let second = try await ControlSocket.bind(path, group: group, logger: silent) { _ in
+                ControlAnswer(userGeneration: 2)
+            }
+            let device = DeviceKey(
+                tenant: try TenantID("acme"), user: try UserID("ann"), device: try DeviceID("phone"))
+            #expect(try await ServerControl(path: path).generations(of: device).user == 2)
+            await first.shutDown()
+            await second.shutDown()
+            try Data("mine".utf8).write(to: URL(fileURLWithPath: path))
+            await #expect(throws: ServerError.self) {
+                _ = try await ControlSocket.bind(path, group: group, logger: silent) { _ in ControlAnswer() }
+            }
+            #expect(try String(contentsOfFile: path, encoding: .utf8) == "mine")
+            let long = folder + "/" + String(repeating: "x", count: 100)
+            await #expect(throws: ServerError.self) {
+                _ = try await ControlSocket.bind(long, group: group, logger: silent) { _ in ControlAnswer() }
+            }
+            try await group.shutdownGracefully()
+        }
+    }
+
+    /// Sends bytes, and collects what comes until the server closes.
+    private func exchange(_ path: String, _ text: String) async throws -> String {
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connect(unixDomainSocketPath: path) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                }
+            }
+        return try await channel.executeThenClose { inbound, outbound in
+            try? await outbound.write(ByteBuffer(string: text))
+            var answer = ""
+            do {
+                for try await part in inbound { answer += String(buffer: part) }
+            } catch {
+                // A server that doesn't read on resets.
+            }
+            return answer
+        }
+    }
+}
