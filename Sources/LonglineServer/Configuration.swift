@@ -24,8 +24,17 @@ extension LonglineServer {
         public var store: Store
         /// The server's TLS identity.
         public var certificate: CertificateProvider
-        /// Public keys that tokens are verified with. While a key is being replaced, the old and the new one.
+        /// Public keys that tokens are verified with, as long as the server runs. While a key is being replaced, the old and
+        /// the new one.
         public var tokenKeys: [VerificationKey]
+        /// Where more keys come from, which may change while the server runs: a JWKS file (``KeySetFile``), for example. A
+        /// source that fails at the start fails the start; later its last keys stay.
+        public var tokenKeySources: [any TokenKeySource] = []
+        /// How often the sources are asked for changes; 1 second at least.
+        public var tokenKeyInterval = Duration.seconds(5)
+        /// How far the clock of the tokens' signer may be from ours, up to an hour: a token is good so long before its
+        /// `nbf` and `iat`, and so long after its `exp`.
+        public var tokenClockSkew = TimeAmount.seconds(30)
         /// Tenants that are served; nil for every tenant that a token names.
         public var tenants: Set<TenantID>?
         /// UDP addresses to listen on; a wildcard stands for every address of the host, port 0 for a free one.
@@ -64,7 +73,10 @@ extension LonglineServer {
                 if !holds { throw ServerError(.invalidConfiguration, message: message) }
             }
             try check(!addresses.isEmpty, "no address to listen on")
-            try check(!tokenKeys.isEmpty, "no key to verify tokens with")
+            try check(!tokenKeys.isEmpty || !tokenKeySources.isEmpty, "no key to verify tokens with")
+            try check(tokenKeyInterval >= .seconds(1), "token keys are asked for every second at most")
+            try check(
+                tokenClockSkew >= .zero && tokenClockSkew <= .hours(1), "clocks may differ by nothing to an hour")
             try check(eventLoops >= 1, "at least one event loop is needed")
             try check(
                 (1...FrameLimits.maximumPayload).contains(limits.maximumPayload),

@@ -22,6 +22,8 @@ public final class LonglineServer: Service {
         var maintenance: Task<Void, Never>
         var store: OpenedStore
         var control: ControlSocket?
+        var keyring: TokenKeyring
+        var keyTask: Task<Void, Never>
     }
 
     private enum State {
@@ -84,6 +86,7 @@ public final class LonglineServer: Service {
         if left > 0 { configuration.logger.notice("links did not close in time", metadata: ["links": "\(left)"]) }
         for listener in running.listeners { await listener.close(timeout: timeout) }
         _ = await running.runtime.waitUntilIdle(timeout: timeout)
+        running.keyTask.cancel()
         running.maintenance.cancel()
         running.runtime.core.cursors.stop()
         await running.maintenance.value
@@ -189,6 +192,17 @@ public final class LonglineServer: Service {
         configuration.logger.info("certificate reloaded")
     }
 
+    /// Asks ``Configuration/tokenKeySources`` again, now. A key that is new is good for connects from now on; of one that is
+    /// gone, new connects and refreshes are refused, while sessions that are up live on until their credential expires.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/tokenKeys`` when a source fails: its last keys stay.
+    public func reloadTokenKeys() async throws(ServerError) {
+        let running = try requireRunning()
+        guard let failure = await running.keyring.reload(running.runtime.core.authenticator) else { return }
+        throw ServerError(
+            .tokenKeys, message: "token keys were not reloaded", cause: failure,
+            advice: "the old ones stay in use; correct the source and reload again")
+    }
+
     private func revoke(_ target: RevocationTarget, until: UInt64 = 0) async throws(ServerError) {
         let runtime = try requireRunning().runtime
         do { try await runtime.revoke(target, until: until) } catch {
@@ -216,7 +230,8 @@ public final class LonglineServer: Service {
         var control: ControlSocket?
         do {
             let secrets = configuration.secrets ?? ServerSecrets(now: WallClock.milliseconds())
-            let verifier = await TokenVerifier(keys: configuration.tokenKeys, tenants: configuration.tenants)
+            let keyring = makeKeyring()
+            let verifier = try await Self.firstVerifier(keyring)
             let core = ServerCore(
                 limits: configuration.limits, store: store.store, verifier: verifier,
                 tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys), logger: configuration.logger,
@@ -233,14 +248,34 @@ public final class LonglineServer: Service {
                     core: core, secrets: secrets, store: store, retention: retention, logger: logger
                 ).run()
             }
+            let keyTask = Task { [interval = configuration.tokenKeyInterval] in
+                await keyring.run(every: interval, core.authenticator)
+            }
             return Running(
                 runtime: runtime, listeners: [listener], group: group, maintenance: maintenance, store: store,
-                control: control)
+                control: control, keyring: keyring, keyTask: keyTask)
         } catch {
             await control?.shutDown()
             try? await group.shutdownGracefully()
             try? await store.close()
             throw (error as? ServerError) ?? ServerError(.invalidConfiguration, message: "can't start", cause: error)
+        }
+    }
+
+    private func makeKeyring() -> TokenKeyring {
+        let (tenants, skew) = (configuration.tenants, configuration.tokenClockSkew.wholeMilliseconds)
+        return TokenKeyring(
+            fixed: configuration.tokenKeys, sources: configuration.tokenKeySources, logger: configuration.logger
+        ) { keys in
+            await TokenVerifier(keys: keys, tenants: tenants, clockSkew: skew)
+        }
+    }
+
+    private static func firstVerifier(_ keyring: TokenKeyring) async throws(ServerError) -> TokenVerifier {
+        do { return try await keyring.start() } catch {
+            throw ServerError(
+                .tokenKeys, message: "the keys that tokens are verified with can't be read", cause: error,
+                advice: "correct the source, then start again")
         }
     }
 }

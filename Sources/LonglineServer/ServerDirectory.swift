@@ -14,6 +14,7 @@ public import QUICEngine
 /// ```
 ///   store/                the messages (see SQLiteStore)
 ///   token.key             signs tokens: whoever reads it can be anybody
+///   token-keys.json       once the key was rotated: the public keys that are trusted, newest first
 ///   resume-tickets.keys   seals resume tickets
 ///   tls-tickets.keys      seals TLS tickets
 ///   endpoint.key          signs address tokens and stateless resets

@@ -14,6 +14,8 @@ public struct ServerError: Error, Sendable, CustomStringConvertible {
         case alreadyStarted
         /// The server isn't running.
         case notRunning
+        /// The keys that tokens are verified with can't be read.
+        case tokenKeys
         /// A running server was asked by its control socket, and could not do it.
         case requestFailed
     }

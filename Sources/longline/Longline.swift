@@ -8,8 +8,8 @@ struct Longline: AsyncParsableCommand {
         commandName: "longline", abstract: "Keep clients connected over QUIC.", version: LonglineVersion.current,
         subcommands: [
             DemoCommand.self,
-            ServerCommand.self, SignTokenCommand.self, RevokeCommand.self, ChatCommand.self, SendCommand.self,
-            ListenCommand.self, HistoryCommand.self,
+            ServerCommand.self, SignTokenCommand.self, RevokeCommand.self, KeysCommand.self, ChatCommand.self,
+            SendCommand.self, ListenCommand.self, HistoryCommand.self,
             VersionCommand.self,
         ])
 }

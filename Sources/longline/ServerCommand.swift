@@ -20,7 +20,7 @@ struct ServerCommand: AsyncParsableCommand {
             keys and, unless --certificate and --key are given, a self-signed development certificate whose pin is printed.
 
             SIGTERM and SIGINT stop it in order: clients are told to come back, what is pending is written. A second \
-            server can't use the same folder. SIGHUP reads certificate and key again.
+            server can't use the same folder. SIGHUP reads certificate, key and token keys again.
 
             With the environment variable SSLKEYLOGFILE set, TLS secrets are appended to the file that it names, for \
             reading one's own captures.
@@ -51,6 +51,17 @@ struct ServerCommand: AsyncParsableCommand {
             """)
     var tokenKey: [String] = []
 
+    @Option(
+        name: .customLong("jwks"),
+        help: """
+            A file with public keys as a JWKS (RFC 7517) that tokens are verified with as well; it is read again when it \
+            changes. Give it several times for several.
+            """)
+    var keySets: [String] = []
+
+    @Option(help: "How many seconds the clock of the tokens' signer may be from this one's, up to 3600.")
+    var clockSkew: Int = 30
+
     @Option(help: "Event loops; by default one for each core.")
     var eventLoops: Int?
 
@@ -69,6 +80,7 @@ struct ServerCommand: AsyncParsableCommand {
         if let eventLoops, !(1...256).contains(eventLoops) {
             throw ValidationError("--event-loops has to be 1 to 256.")
         }
+        guard (0...3600).contains(clockSkew) else { throw ValidationError("--clock-skew has to be 0 to 3600.") }
         if let storeLimit, storeLimit < 1 { throw ValidationError("--store-limit has to be 1 or more.") }
         for name in tenant where (try? TenantID(name)) == nil {
             throw ValidationError("'\(name)' is no tenant: 1 to 64 of A-Z a-z 0-9 . _ ~ @ + -")
@@ -109,9 +121,10 @@ struct ServerCommand: AsyncParsableCommand {
         store.maximumSize = storeLimit.map { $0 * 1024 * 1024 }
         var configuration = LonglineServer.Configuration(
             store: .sqlite(store), certificate: provider,
-            tokenKeys: [try directory.signingKey().verificationKey]
-                + (try tokenKey.map { try VerificationKey(pem: try Self.text(ofFile: $0)) }),
+            tokenKeys: try tokenKey.map { try VerificationKey(pem: try Self.text(ofFile: $0)) },
             addresses: try host.map { try Self.address($0, port: port) })
+        configuration.tokenKeySources = [directory.tokenKeySource] + keySets.map { KeySetFile(path: $0) }
+        configuration.tokenClockSkew = .seconds(Int64(clockSkew))
         configuration.tenants = Set(tenant.compactMap { try? TenantID($0) })
         configuration.secrets = try directory.secrets()
         configuration.controlSocketPath = directory.controlSocketPath
@@ -169,7 +182,7 @@ struct ServerCommand: AsyncParsableCommand {
     }
 }
 
-/// Reads the certificate again on SIGHUP.
+/// Reads the certificate and the token keys again on SIGHUP.
 private struct CertificateReloader: Service {
     let server: LonglineServer
     let logger: Logger
@@ -179,6 +192,8 @@ private struct CertificateReloader: Service {
             do { try server.reloadCertificate() } catch {
                 logger.error("certificate not reloaded", metadata: ["error": "\(error)"])
             }
+            // What goes wrong is in the log already.
+            try? await server.reloadTokenKeys()
         }
     }
 }

@@ -53,7 +53,8 @@ private let hall = identifier { try RoomID("hall") }
     }
 
     private func withSite(
-        _ folder: String, issuer: TokenIssuer, storeLimit: Int? = nil, _ body: (Site) async throws -> Void
+        _ folder: String, issuer: TokenIssuer, storeLimit: Int? = nil, keySources: [any TokenKeySource] = [],
+        _ body: (Site) async throws -> Void
     ) async throws {
         let directory = try ServerDirectory(folder)
         let identity = try directory.developmentIdentity(names: ["localhost", "127.0.0.1"])
@@ -63,6 +64,8 @@ private let hall = identifier { try RoomID("hall") }
         var configuration = LonglineServer.Configuration(
             store: .sqlite(store), certificate: { identity.credentials }, tokenKeys: [issuer.key.verificationKey],
             addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
+        if !keySources.isEmpty { configuration.tokenKeys = [] }
+        configuration.tokenKeySources = keySources
         configuration.secrets = try directory.secrets()
         configuration.controlSocketPath = directory.controlSocketPath
         configuration.eventLoops = 2
@@ -203,6 +206,41 @@ private let hall = identifier { try RoomID("hall") }
                 let generations = RevocationGenerations(user: 1, device: 1)
                 let fresh = try await issuer.token("ann", "phone", login: 2, generations: generations)
                 _ = try await again.connect(credential: .token(fresh))
+            }
+        }
+    }
+
+    /// The site's keys come from a file that is replaced while sessions are up.
+    @Test func keysAreReplacedWhileTheServerRuns() async throws {
+        try await withFolder { folder in
+            let (first, second) = (try await TokenIssuer(), try await TokenIssuer())
+            let path = folder + "/keys.json"
+            func publish(_ issuers: [TokenIssuer]) throws {
+                let set = JSONWebKeySet(keys: issuers.map(\.key.verificationKey))
+                try Data(set.json).write(to: URL(fileURLWithPath: path), options: .atomic)
+            }
+            _ = try ServerDirectory(folder)
+            try publish([first])
+            try await withSite(folder, issuer: first, keySources: [KeySetFile(path: path)]) { site in
+                let control = try ServerDirectory(folder).control()
+                let phone = try await site.connected("ann", "phone")
+                try publish([second, first])
+                try await control.reloadTokenKeys()
+                let tablet = try await site.device("ann", "tablet")
+                _ = try await tablet.connect(credential: .token(try await second.token("ann", "tablet")))
+                try publish([second])
+                try await site.server.reloadTokenKeys()
+                try await phone.message("still here", to: bob)
+                let late = try await site.device("bob")
+                try await late.send([(late.connectFrame(.token(try await first.token("bob", "phone"))), .control)])
+                #expect(try await late.closed() == .credentialInvalid)
+                try Data("{".utf8).write(to: URL(fileURLWithPath: path))
+                await #expect { try await control.reloadTokenKeys() } throws: {
+                    ($0 as? ServerError)?.code == .requestFailed && "\($0)".contains("JSON")
+                }
+                let other = try await site.device("bob")
+                _ = try await other.connect(credential: .token(try await second.token("bob", "phone")))
+                #expect(try await other.text(.user(bob)) == "still here")
             }
         }
     }

@@ -46,7 +46,12 @@ public final class Authenticator: Sendable {
                 let authenticated: AuthenticatedIdentity
                 switch credential {
                 case .token(let token): authenticated = try await self.verify(token, now: now)
-                case .ticket(let ticket): authenticated = try self.tickets.open(ticket, now: now)
+                case .ticket(let ticket):
+                    authenticated = try self.tickets.open(ticket, now: now)
+                    guard self.verifier.withLock({ $0 }).trusts(tag: authenticated.keyTag) else {
+                        throw AuthenticationError(
+                            .ticketRejected, "the ticket descends from a token of a key that is trusted no more")
+                    }
                 }
                 try await self.checkNotRevoked(authenticated)
                 return authenticated
@@ -96,13 +101,13 @@ public final class Authenticator: Sendable {
     }
 
     private func verify(_ token: String, now: UInt64) async throws(AuthenticationError) -> AuthenticatedIdentity {
-        let claims = try await verifier.withLock { $0 }.verify(token, now: now)
+        let (claims, keyTag) = try await verifier.withLock { $0 }.verifyNamingKey(token, now: now)
         let identity = SessionIdentity(
             tenant: claims.tenant, user: claims.user, device: claims.device, loginEpoch: claims.loginEpoch,
             tokenID: claims.tokenID, expiry: claims.expiry, mayPublish: claims.scopes.contains(.publish),
             mayReceive: claims.scopes.contains(.receive), mayJoin: claims.scopes.contains(.join),
             grants: claims.grants)
-        return AuthenticatedIdentity(identity: identity, generations: claims.generations)
+        return AuthenticatedIdentity(identity: identity, generations: claims.generations, keyTag: keyTag)
     }
 
     private func bounded<Result: Sendable>(

@@ -10,6 +10,18 @@ enum PrivateFile {
     /// - Throws: ``AuthenticationError/Code/keyUnusable``; also when the file is larger than `limit` bytes, isn't a regular
     ///   file, or lets anyone but its owner in.
     static func read(_ path: String, limit: Int) throws(AuthenticationError) -> [UInt8]? {
+        try read(path, limit: limit, isSecret: true)
+    }
+
+    /// The bytes of a file that holds no secret, or nil when there is none; otherwise as ``read(_:limit:)``, but others may
+    /// read it. Whoever may write it decides what is in it.
+    static func readPublic(_ path: String, limit: Int) throws(AuthenticationError) -> [UInt8]? {
+        try read(path, limit: limit, isSecret: false)
+    }
+
+    private static func read(
+        _ path: String, limit: Int, isSecret: Bool
+    ) throws(AuthenticationError) -> [UInt8]? {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         if descriptor < 0 {
             if errno == ENOENT { return nil }
@@ -21,7 +33,7 @@ enum PrivateFile {
         guard status.st_mode & S_IFMT == S_IFREG else {
             throw AuthenticationError(.keyUnusable, "\(path) is not a regular file")
         }
-        guard status.st_mode & 0o077 == 0 else {
+        guard !isSecret || status.st_mode & 0o077 == 0 else {
             throw AuthenticationError(
                 .keyUnusable, "\(path) holds a secret, and other users may read or write it",
                 advice: "chmod 600 \(path)")

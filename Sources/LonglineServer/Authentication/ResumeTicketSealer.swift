@@ -12,24 +12,31 @@ public struct AuthenticatedIdentity: Hashable, Sendable {
     public var identity: SessionIdentity
     /// Revocations beyond these shut the identity out.
     public var generations: RevocationGenerations
+    /// Names the key that the token was signed with: once that is trusted no more, its tickets are void.
+    var keyTag: UInt64
 
-    /// An authenticated identity.
+    /// An authenticated identity, from a token of no key in particular.
     public init(identity: SessionIdentity, generations: RevocationGenerations) {
+        self.init(identity: identity, generations: generations, keyTag: 0)
+    }
+
+    init(identity: SessionIdentity, generations: RevocationGenerations, keyTag: UInt64) {
         self.identity = identity
         self.generations = generations
+        self.keyTag = keyTag
     }
 }
 
 /// Seals identities into resume tickets, and opens them again.
 ///
-/// A ticket holds what its token said and is worth no more: it ends no later, carries the token's ID, scopes, login epoch
-/// and revocation generations, and is checked against revocations like the token. Its bytes:
+/// A ticket holds what its token said and is worth no more: it ends no later, carries the token's ID, key, scopes, login
+/// epoch and revocation generations, and is checked against revocations and trusted keys like the token. Its bytes:
 ///
 ///     version (1) | key ID (4) | nonce (12) | AES-256-GCM(identity) | tag (16)
 ///
 /// with version and key ID authenticated. Opening costs a few microseconds.
 public final class ResumeTicketSealer: Sendable {
-    private static let version: UInt8 = 1
+    private static let version: UInt8 = 2
     private static let headerSize = 5
 
     /// The longest life of a ticket, in milliseconds.
@@ -112,7 +119,7 @@ public final class ResumeTicketSealer: Sendable {
         }
         buffer.writeMultipleIntegers(
             identity.loginEpoch, identity.expiry, ticketExpiry, authenticated.generations.user,
-            authenticated.generations.device, scopes.rawValue)
+            authenticated.generations.device, authenticated.keyTag, scopes.rawValue)
         for grant in identity.grants {
             let text = grant.pattern.description
             buffer.writeMultipleIntegers(grant.action.rawValue, UInt8(text.utf8.count))
@@ -129,9 +136,9 @@ public final class ResumeTicketSealer: Sendable {
         }
         guard let tenant = text().flatMap({ try? TenantID($0) }), let user = text().flatMap({ try? UserID($0) }),
             let device = text().flatMap({ try? DeviceID($0) }), let tokenID = text(),
-            let (loginEpoch, expiry, ticketExpiry, userGeneration, deviceGeneration, scopeBits) =
+            let (loginEpoch, expiry, ticketExpiry, userGeneration, deviceGeneration, keyTag, scopeBits) =
                 buffer.readMultipleIntegers(
-                    as: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt8).self)
+                    as: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt8).self)
         else { return nil }
         var grants: [ChannelGrant] = []
         while buffer.readableBytes > 0 {
@@ -146,6 +153,8 @@ public final class ResumeTicketSealer: Sendable {
             mayPublish: scopes.contains(.publish), mayReceive: scopes.contains(.receive),
             mayJoin: scopes.contains(.join), grants: grants)
         let generations = RevocationGenerations(user: userGeneration, device: deviceGeneration)
-        return (AuthenticatedIdentity(identity: identity, generations: generations), ticketExpiry)
+        return (
+            AuthenticatedIdentity(identity: identity, generations: generations, keyTag: keyTag), ticketExpiry
+        )
     }
 }

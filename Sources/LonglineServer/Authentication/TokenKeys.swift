@@ -105,8 +105,14 @@ public struct VerificationKey: Sendable, CustomStringConvertible {
     }
 
     let backing: Backing
-    /// Names the key in its tokens' header (`kid`): the first 64 bits of SHA-256 over the public key's PEM form.
+    /// Names the key in its tokens' header (`kid`): what a key set says, else the first 64 bits of SHA-256 over the public
+    /// key's PEM form.
     public let keyID: String
+
+    init(_ backing: Backing, keyID: String) {
+        self.backing = backing
+        self.keyID = keyID
+    }
 
     init(_ backing: Backing) {
         self.backing = backing

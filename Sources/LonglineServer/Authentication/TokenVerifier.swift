@@ -1,3 +1,4 @@
+import Crypto
 import FoundationEssentials
 import JWTKit
 public import LonglineWire
@@ -12,6 +13,8 @@ public struct TokenVerifier: Sendable {
 
     /// The keys that are trusted, by their ID.
     private let algorithms: [String: TokenAlgorithm]
+    /// Their tags, by which tickets name the key of the token that they descend from.
+    private let tags: Set<UInt64>
     private let keys: JWTKeyCollection
     private let tenants: Set<TenantID>?
     private let clockSkew: UInt64
@@ -40,18 +43,34 @@ public struct TokenVerifier: Sendable {
             }
         }
         self.algorithms = algorithms
+        tags = Set(algorithms.keys.map(Self.tag))
     }
+
+    /// Names a key in tickets: the first 64 bits of SHA-256 over its ID.
+    static func tag(of keyID: String) -> UInt64 {
+        SHA256.hash(data: Array(keyID.utf8)).prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
+    }
+
+    /// Whether the key of this tag is one of those that are trusted.
+    func trusts(tag: UInt64) -> Bool { tags.contains(tag) }
 
     /// Checks a token. Runs on the global executor, never on the caller's event loop.
     /// - Parameters:
     ///   - token: as the client sent it.
     ///   - now: the wall clock, in milliseconds since 1970.
     public func verify(_ token: String, now: UInt64) async throws(AuthenticationError) -> TokenClaims {
+        try await verifyNamingKey(token, now: now).claims
+    }
+
+    /// Checks a token, and tells the tag of its key.
+    func verifyNamingKey(
+        _ token: String, now: UInt64
+    ) async throws(AuthenticationError) -> (claims: TokenClaims, keyTag: UInt64) {
         guard token.utf8.count <= FrameLimits.maximumToken else {
             throw AuthenticationError(.tooLarge, "the token has more than \(FrameLimits.maximumToken) bytes")
         }
         let bytes = Array(token.utf8)
-        try checkHeader(bytes)
+        let keyID = try checkHeader(bytes)
 
         let payload: TokenPayload
         do {
@@ -77,7 +96,7 @@ public struct TokenVerifier: Sendable {
         if let tenants, !tenants.contains(claims.tenant) {
             throw AuthenticationError(.tenantForbidden, "the token is for a tenant that is not served here")
         }
-        return claims
+        return (claims, Self.tag(of: keyID))
     }
 
     /// What the header says, and nothing else of it is believed.
@@ -90,9 +109,10 @@ public struct TokenVerifier: Sendable {
 
     /// The algorithm follows from the key, not from the token: the header must name a known key, and that key's own
     /// algorithm. So there is no `none`, and no public key taken for a shared secret.
-    private func checkHeader(_ token: [UInt8]) throws(AuthenticationError) {
+    /// - Returns: the key's ID.
+    private func checkHeader(_ token: [UInt8]) throws(AuthenticationError) -> String {
         let parts = token.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
-        guard parts.count == 3, parts[0].count <= 512, let json = Self.decodeBase64URL(parts[0]),
+        guard parts.count == 3, parts[0].count <= 512, let json = Base64URL.decode(parts[0]),
             let header = try? JSONDecoder().decode(Header.self, from: json)
         else { throw AuthenticationError(.malformed, "not a JWT in compact form") }
         guard let algorithm = TokenAlgorithm(rawValue: header.alg) else {
@@ -109,17 +129,6 @@ public struct TokenVerifier: Sendable {
         guard algorithm == expected else {
             throw AuthenticationError(.algorithmForbidden, "the token's key is not for the algorithm it names")
         }
-    }
-
-    private static func decodeBase64URL(_ text: ArraySlice<UInt8>) -> Data? {
-        var standard = text.map { (byte: UInt8) -> UInt8 in
-            switch byte {
-            case UInt8(ascii: "-"): UInt8(ascii: "+")
-            case UInt8(ascii: "_"): UInt8(ascii: "/")
-            default: byte
-            }
-        }
-        while standard.count % 4 != 0 { standard.append(UInt8(ascii: "=")) }
-        return Data(base64Encoded: Data(standard))
+        return kid
     }
 }

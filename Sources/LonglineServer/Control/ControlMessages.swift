@@ -5,10 +5,11 @@ struct ControlRequest: Codable, Sendable {
         case revokeDevice = "revoke-device"
         case revokeToken = "revoke-token"
         case generations
+        case reloadKeys = "reload-keys"
     }
 
     var operation: Operation
-    var tenant: String
+    var tenant: String?
     var user: String?
     var device: String?
     /// A token's ID (`jti`), never the token.

@@ -5,7 +5,11 @@ extension LonglineServer {
     /// Does what an operator's process asks.
     func answer(_ request: ControlRequest) async -> ControlAnswer {
         do {
-            let tenant = try TenantID(request.tenant)
+            if request.operation == .reloadKeys {
+                try await reloadTokenKeys()
+                return ControlAnswer()
+            }
+            let tenant = try TenantID(request.tenant ?? "")
             switch request.operation {
             case .revokeUser:
                 try await revoke(user: try UserID(request.user ?? ""), in: tenant)
@@ -16,6 +20,7 @@ extension LonglineServer {
                     return ControlAnswer(error: "the token's ID is missing")
                 }
                 try await revoke(token: token, in: tenant, until: request.until ?? .max)
+            case .reloadKeys: break
             case .generations:
                 let generations = try await generations(of: try Self.device(request, tenant))
                 return ControlAnswer(userGeneration: generations.user, deviceGeneration: generations.device)

@@ -38,6 +38,11 @@ public struct ServerControl: Sendable {
         return RevocationGenerations(user: answer.userGeneration ?? 0, device: answer.deviceGeneration ?? 0)
     }
 
+    /// Has the token keys read again, now: see ``LonglineServer/reloadTokenKeys()``.
+    public func reloadTokenKeys() async throws(ServerError) {
+        _ = try await ask(ControlRequest(operation: .reloadKeys))
+    }
+
     private func request(_ operation: ControlRequest.Operation, _ device: DeviceKey) -> ControlRequest {
         ControlRequest(
             operation: operation, tenant: device.tenant.description, user: device.user.description,

@@ -1,0 +1,130 @@
+import Logging
+
+/// Where the keys come from that tokens are verified with, when they may change while the server runs.
+///
+/// A server asks when it starts, then every ``LonglineServer/Configuration/tokenKeyInterval``, and when it is told to
+/// (``LonglineServer/reloadTokenKeys()``). A control layer that fetches a JWKS over HTTP is a source as well.
+public protocol TokenKeySource: Sendable {
+    /// What log lines call it: a path, an address.
+    var name: String { get }
+
+    /// All keys that are trusted now. While one key replaces another: both.
+    /// - Throws: when they can't be told; a server goes on with the keys it has.
+    func keys() async throws -> [VerificationKey]
+}
+
+/// A JWKS in a file (RFC 7517 section 5); see ``JSONWebKeySet``.
+///
+/// Replace the file by renaming another over it: one that is written in place may be read half.
+public struct KeySetFile: TokenKeySource {
+    /// The file.
+    public let path: String
+
+    /// A key set at this path.
+    public init(path: String) { self.path = path }
+
+    public var name: String { path }
+
+    /// Reads the file. Blocks on the disk for a moment.
+    public func keys() async throws -> [VerificationKey] {
+        guard let bytes = try PrivateFile.readPublic(path, limit: JSONWebKeySet.maximumBytes) else {
+            throw AuthenticationError(.keyUnusable, "\(path) does not exist", advice: "put a JWKS there")
+        }
+        return try JSONWebKeySet(json: bytes).keys
+    }
+}
+
+/// Keeps an authenticator's keys as its sources have them.
+///
+/// ```
+///   sources ──keys()──▶ all together ──if they changed──▶ a new verifier
+///      └── fails: that source's last keys stay, and the log says so once
+/// ```
+actor TokenKeyring {
+    private let fixed: [VerificationKey]
+    private let sources: [any TokenKeySource]
+    private let makeVerifier: @Sendable ([VerificationKey]) async -> TokenVerifier
+    private let logger: Logger
+    private var reloading: Task<(any Error)?, Never>?
+    private var last: [[VerificationKey]]
+    private var failures: [String?]
+    private var current: [String: String] = [:]
+
+    /// - Parameter fixed: keys that never change.
+    init(
+        fixed: [VerificationKey], sources: [any TokenKeySource], logger: Logger,
+        makeVerifier: @escaping @Sendable ([VerificationKey]) async -> TokenVerifier
+    ) {
+        self.fixed = fixed
+        self.sources = sources
+        self.logger = logger
+        self.makeVerifier = makeVerifier
+        last = sources.map { _ in [] }
+        failures = sources.map { _ in nil }
+    }
+
+    /// Asks every source for the first time.
+    /// - Throws: what the first source threw that failed.
+    func start() async throws -> TokenVerifier {
+        for (index, source) in sources.enumerated() { last[index] = try await source.keys() }
+        current = Self.names(all)
+        return await makeVerifier(all)
+    }
+
+    /// Asks every source again, and gives the authenticator what they have.
+    /// - Returns: what went wrong, if something did.
+    func reload(_ authenticator: Authenticator) async -> (any Error)? {
+        // One after another, so that what is read last is what stays.
+        let before = reloading
+        let task = Task {
+            _ = await before?.value
+            return await self.reloadNow(authenticator)
+        }
+        reloading = task
+        return await task.value
+    }
+
+    /// Reloads again and again, until it is cancelled.
+    func run(every interval: Duration, _ authenticator: Authenticator) async {
+        guard !sources.isEmpty else { return }
+        while (try? await Task.sleep(for: interval)) != nil { _ = await reload(authenticator) }
+    }
+
+    private func reloadNow(_ authenticator: Authenticator) async -> (any Error)? {
+        var failure: (any Error)?
+        for (index, source) in sources.enumerated() {
+            do {
+                last[index] = try await source.keys()
+                failures[index] = nil
+            } catch {
+                failure = error
+                // Said once, not every few seconds.
+                if failures[index] != "\(error)" {
+                    logger.error(
+                        "token keys not reloaded: the old ones stay",
+                        metadata: ["source": "\(source.name)", "error": "\(error)"])
+                }
+                failures[index] = "\(error)"
+            }
+        }
+        let next = Self.names(all)
+        guard next != current else { return failure }
+        let (added, removed) = (next.keys.filter { current[$0] != next[$0] }, current.keys.filter { next[$0] == nil })
+        logger.notice(
+            "token keys changed",
+            metadata: ["added": "\(added.sorted())", "removed": "\(removed.sorted())", "trusted": "\(next.count)"])
+        current = next
+        authenticator.replaceVerifier(await makeVerifier(all))
+        return failure
+    }
+
+    /// All keys; of two with one ID the first counts.
+    private var all: [VerificationKey] {
+        var seen: Set<String> = []
+        return (fixed + last.flatMap { $0 }).filter { seen.insert($0.keyID).inserted }
+    }
+
+    private static func names(_ keys: [VerificationKey]) -> [String: String] {
+        Dictionary(keys.map { ($0.keyID, $0.pem) }) { first, _ in first }
+    }
+}

@@ -1,0 +1,98 @@
+import ArgumentParser
+import Foundation
+import LonglineServer
+
+/// Shows and replaces the keys that a folder's tokens are signed with.
+struct KeysCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "keys", abstract: "Show or rotate the keys that 'longline token' signs with.",
+        discussion: """
+            A new key takes the old one's place with overlap: tokens that the old one signed stay good until it is removed, \
+            by the next rotation or by hand. A server that runs on the folder learns of it at once.
+            """,
+        subcommands: [List.self, Rotate.self, Remove.self], defaultSubcommand: List.self)
+
+    struct Folder: ParsableArguments {
+        @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
+        var data: String = "longline-data"
+
+        /// Has a server that runs on the folder read its keys again.
+        func tellServer() async throws {
+            guard let control = try? ServerDirectory(data).control() else { return }
+            do throws(ServerError) { try await control.reloadTokenKeys() } catch {
+                // Without a server there is nobody to tell.
+                if error.code != .notRunning { throw error }
+            }
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show the keys that are trusted, newest first.")
+
+        @OptionGroup var folder: Folder
+
+        @Flag(help: "As a JWKS (RFC 7517), for other services that verify the tokens.")
+        var jwks = false
+
+        func run() async throws {
+            let directory = try ServerDirectory(folder.data)
+            let keys = try directory.trustedKeys()
+            if jwks {
+                return FileHandle.standardOutput.write(Data(JSONWebKeySet(keys: keys).json))
+            }
+            let signing = try directory.signingKey().keyID
+            for key in keys {
+                print("\(key.keyID)  \(key.algorithm.rawValue)\(key.keyID == signing ? "  signs" : "")")
+            }
+        }
+    }
+
+    struct Rotate: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Sign with a new key from now on.")
+
+        @OptionGroup var folder: Folder
+
+        @Option(help: "How many of the keys before stay trusted; 0 voids every token and ticket there is.")
+        var keep: Int = 1
+
+        @Option(help: "EdDSA or ES256.")
+        var algorithm: String = TokenAlgorithm.edDSA.rawValue
+
+        func validate() throws {
+            if TokenAlgorithm(rawValue: algorithm) == nil { throw ValidationError("--algorithm is EdDSA or ES256.") }
+            guard (0..<JSONWebKeySet.maximumKeys).contains(keep) else {
+                throw ValidationError("--keep is 0 to \(JSONWebKeySet.maximumKeys - 1).")
+            }
+        }
+
+        func run() async throws {
+            let key = try await ServerDirectory(folder.data).rotateSigningKey(
+                keep: keep, algorithm: TokenAlgorithm(rawValue: algorithm) ?? .edDSA, trusted: folder.tellServer)
+            // With nothing kept the old key goes only now.
+            try await folder.tellServer()
+            print("\(key.keyID) signs from now on")
+        }
+    }
+
+    struct Remove: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Stop trusting a key.",
+            discussion: """
+                Tokens that it signed, and tickets that came from them, open no session any more. Sessions that are up live \
+                on until their credential expires: to end them at once, revoke their users.
+                """)
+
+        @OptionGroup var folder: Folder
+
+        @Argument(help: "The key's ID, as 'longline keys' shows it.")
+        var key: String
+
+        func run() async throws {
+            guard try ServerDirectory(folder.data).removeTrustedKey(key) else {
+                throw ValidationError("No key \(key) is trusted.")
+            }
+            try await folder.tellServer()
+            print("\(key) is not trusted any more")
+        }
+    }
+}

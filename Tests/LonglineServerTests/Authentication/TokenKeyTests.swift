@@ -1,0 +1,285 @@
+import Foundation
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+/// Keys that change while a server runs: sets, files, rotation with overlap.
+@Suite(.timeLimit(.minutes(1))) struct TokenKeyTests {
+    /// The keys of RFC 8037 appendix A.2 and RFC 7517 appendix A.1.
+    private static let ed25519 =
+        #"{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#
+    private static let p256 =
+        #"{"kty":"EC","crv":"P-256","kid":"ec","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","#
+        + #""y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#
+
+    private func set(_ keys: String...) throws -> JSONWebKeySet {
+        try JSONWebKeySet(json: Array("{\"keys\":[\(keys.joined(separator: ","))]}".utf8))
+    }
+
+    private func write(_ keys: [VerificationKey], to path: String) throws {
+        try Data(JSONWebKeySet(keys: keys).json).write(to: URL(fileURLWithPath: path), options: .atomic)
+    }
+
+    private func keyring(_ sources: [any TokenKeySource], log: LogRecorder = LogRecorder()) -> TokenKeyring {
+        TokenKeyring(fixed: [], sources: sources, logger: log.logger) { await TokenVerifier(keys: $0, tenants: nil) }
+    }
+
+    private func authenticator(_ keyring: TokenKeyring) async throws -> Authenticator {
+        Authenticator(
+            verifier: try await keyring.start(), tickets: ResumeTicketSealer(keys: ResumeTicketKeys(now: now)),
+            revocations: FakeRevocations(), logger: LogRecorder().logger)
+    }
+
+    // MARK: Key sets
+
+    @Test func aSetIsReadAndWrittenAgain() throws {
+        let read = try set(Self.ed25519, Self.p256)
+        #expect(read.keys.map(\.keyID) == ["ed", "ec"] && read.keys.map(\.algorithm) == [.edDSA, .es256])
+        let again = try JSONWebKeySet(json: read.json)
+        #expect(again.keys.map(\.keyID) == ["ed", "ec"])
+        #expect(again.keys.map(\.pem) == read.keys.map(\.pem))
+    }
+
+    @Test(arguments: TokenAlgorithm.allCases) func aKeyOfASetVerifiesTokens(algorithm: TokenAlgorithm) async throws {
+        let key = try SigningKey.generate(algorithm)
+        let read = try JSONWebKeySet(json: JSONWebKeySet(keys: [key.verificationKey]).json)
+        let verifier = await TokenVerifier(keys: read.keys, tenants: nil)
+        let token = try await TokenSigner(key: key).sign(try goodClaims())
+        #expect(try await verifier.verify(token, now: now).user.description == "alice")
+    }
+
+    @Test func keysForOthersArePassedOver() throws {
+        let read = try set(
+            #"{"kty":"RSA","kid":"r","n":"AQAB","e":"AQAB"}"#, #"{"kty":"oct","k":"AAAA"}"#,
+            #"{"kty":"OKP","crv":"X25519","kid":"x","x":"AAAA"}"#, #"{"kty":"EC","crv":"P-384","kid":"p","x":"A"}"#,
+            Self.p256.replacing("\"kid\"", with: "\"use\":\"enc\",\"kid\""),
+            Self.p256.replacing("\"kid\"", with: "\"alg\":\"ECDH-ES\",\"kid\""),
+            Self.ed25519.replacing("\"kid\"", with: "\"use\":\"sig\",\"alg\":\"EdDSA\",\"x5t\":\"AAAA\",\"kid\""))
+        #expect(read.keys.map(\.keyID) == ["ed"])
+    }
+
+    @Test(arguments: [
+        "", "null", "[]", "{}", #"{"keys":{}}"#, #"{"keys":[]}"#, #"{"keys":[{}]}"#,
+        #"{"keys":[{"kty":"RSA","kid":"r"}]}"#,
+        "{\"keys\":[\(ed25519),\(ed25519)]}",
+        "{\"keys\":[\(ed25519.replacing("\"kid\":\"ed\",", with: ""))]}",
+        "{\"keys\":[\(ed25519.replacing("HURo", with: "HUR"))]}",
+        "{\"keys\":[\(ed25519),\(p256.replacing("IFyM", with: "IFAM"))]}",
+        "{\"keys\":[\((0...64).map { ed25519.replacing("\"ed\"", with: "\"\($0)\"") }.joined(separator: ","))]}",
+    ])
+    func halfASetIsNoSet(text: String) async throws {
+        #expect(try await authenticationFailure { _ = try JSONWebKeySet(json: Array(text.utf8)) } == .keyUnusable)
+    }
+
+    // MARK: A file that changes
+
+    @Test func keysRotateWithOverlapAndAnOldKeyTakesItsTicketsAlong() async throws {
+        try await withTemporaryDirectory { folder in
+            let path = folder + "/keys.json"
+            let (old, new) = (try SigningKey.generate(.edDSA), try SigningKey.generate(.es256))
+            let tokens = [
+                try await TokenSigner(key: old).sign(try goodClaims()),
+                try await TokenSigner(key: new).sign(try goodClaims()),
+            ]
+            try write([old.verificationKey], to: path)
+            let keyring = keyring([KeySetFile(path: path)])
+            let authenticator = try await authenticator(keyring)
+            func failures() async throws -> [AuthenticationError.Code?] {
+                var codes: [AuthenticationError.Code?] = []
+                for token in tokens {
+                    codes.append(
+                        try await authenticationFailure {
+                            _ = try await authenticator.authenticate(.token(token), now: now)
+                        })
+                }
+                return codes
+            }
+            #expect(try await failures() == [nil, .keyUnknown])
+            let session = try await authenticator.authenticate(.token(tokens[0]), now: now)
+            let ticket = try #require(authenticator.tickets.seal(session, now: now)).ticket
+
+            try write([new.verificationKey, old.verificationKey], to: path)
+            #expect(await keyring.reload(authenticator) == nil)
+            #expect(try await failures() == [nil, nil])
+            _ = try await authenticator.authenticate(.ticket(ticket), now: now)
+
+            try write([new.verificationKey], to: path)
+            #expect(await keyring.reload(authenticator) == nil)
+            #expect(try await failures() == [.keyUnknown, nil])
+            #expect(
+                try await authenticationFailure {
+                    _ = try await authenticator.authenticate(.ticket(ticket), now: now)
+                } == .ticketRejected)
+            let refreshed = try await authenticationFailure {
+                _ = try await authenticator.refresh(tokens[0], of: session.identity, now: now)
+            }
+            #expect(refreshed == .keyUnknown)
+        }
+    }
+
+    @Test func aBadFileKeepsTheOldKeysAndIsLoggedOnce() async throws {
+        try await withTemporaryDirectory { folder in
+            let path = folder + "/keys.json"
+            let (key, next) = (try SigningKey.generate(.edDSA), try SigningKey.generate(.edDSA))
+            try write([key.verificationKey], to: path)
+            let log = LogRecorder()
+            let keyring = keyring([KeySetFile(path: path)], log: log)
+            let authenticator = try await authenticator(keyring)
+            let token = try await TokenSigner(key: key).sign(try goodClaims())
+            func isGood() async throws -> Bool {
+                try await authenticationFailure { _ = try await authenticator.authenticate(.token(token), now: now) }
+                    == nil
+            }
+            try Data("{".utf8).write(to: URL(fileURLWithPath: path))
+            for _ in 0..<3 { #expect(await keyring.reload(authenticator) != nil) }
+            #expect(try await isGood())
+            try FileManager.default.removeItem(atPath: path)
+            for _ in 0..<3 { #expect(await keyring.reload(authenticator) != nil) }
+            #expect(try await isGood())
+            #expect(log.lines.count { $0.contains("not reloaded") } == 2, "\(log.lines)")
+            try write([next.verificationKey], to: path)
+            #expect(await keyring.reload(authenticator) == nil)
+            #expect(try await !isGood())
+            #expect(log.lines.contains { $0.contains("token keys changed") && $0.contains(next.keyID) })
+        }
+    }
+
+    @Test func oneSourceThatFailsDoesNotTakeTheOthersAlong() async throws {
+        try await withTemporaryDirectory { folder in
+            let keys = try (0..<3).map { _ in try SigningKey.generate(.edDSA) }
+            let paths = [folder + "/a.json", folder + "/b.json"]
+            for (key, path) in zip(keys, paths) { try write([key.verificationKey], to: path) }
+            let keyring = keyring(paths.map { KeySetFile(path: $0) })
+            let authenticator = try await authenticator(keyring)
+            try Data("{".utf8).write(to: URL(fileURLWithPath: paths[0]))
+            try write([keys[2].verificationKey], to: paths[1])
+            #expect(await keyring.reload(authenticator) != nil)
+            for (key, expected) in zip(keys, [nil, AuthenticationError.Code.keyUnknown, nil]) {
+                let token = try await TokenSigner(key: key).sign(try goodClaims())
+                let failure = try await authenticationFailure {
+                    _ = try await authenticator.authenticate(.token(token), now: now)
+                }
+                #expect(failure == expected)
+            }
+        }
+    }
+
+    @Test func aSourceThatFailsAtTheStartFailsTheStart() async throws {
+        let keyring = keyring([KeySetFile(path: "/nonexistent/keys.json")])
+        #expect(try await authenticationFailure { _ = try await keyring.start() } == .keyUnusable)
+    }
+
+    // MARK: A folder's own keys
+
+    @Test func aNewKeyIsTrustedBeforeItSigns() async throws {
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let first = try directory.signingKey().keyID
+            #expect(try directory.trustedKeys().map(\.keyID) == [first])
+            let between = Mutex<(trusted: [String], signs: String)?>(nil)
+            let second = try await directory.rotateSigningKey {
+                let seen = (try directory.trustedKeys().map(\.keyID), try directory.signingKey().keyID)
+                between.withLock { $0 = seen }
+            }.keyID
+            let seen = try #require(between.withLock { $0 })
+            #expect(seen.trusted == [second, first] && seen.signs == first)
+            #expect(try directory.signingKey().keyID == second)
+            #expect(try directory.trustedKeys().map(\.keyID) == [second, first])
+            let third = try await directory.rotateSigningKey(algorithm: .es256).keyID
+            #expect(try directory.trustedKeys().map(\.keyID) == [third, second])
+            #expect(try directory.removeTrustedKey(second))
+            #expect(try !directory.removeTrustedKey(second))
+            #expect(try directory.trustedKeys().map(\.keyID) == [third])
+            #expect(try await authenticationFailure { try directory.removeTrustedKey(third) } == .keyUnusable)
+            let fourth = try await directory.rotateSigningKey(keep: 0).keyID
+            #expect(try directory.trustedKeys().map(\.keyID) == [fourth])
+        }
+    }
+
+    @Test func aServerThatCanNotBeToldKeepsTheOldSigner() async throws {
+        struct Deaf: Error {}
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let first = try directory.signingKey().keyID
+            await #expect(throws: Deaf.self) { try await directory.rotateSigningKey { throw Deaf() } }
+            #expect(try directory.signingKey().keyID == first)
+            #expect(try directory.trustedKeys().contains { $0.keyID == first })
+        }
+    }
+
+    // MARK: Sessions
+
+    @Test func aSessionOutlivesItsKeyAndNewConnectsDoNot() async throws {
+        let server = try await TestServer()
+        let phone = try await server.connected("ann")
+        let next = try SigningKey.generate(.edDSA)
+        let core = server.runtime.core
+        core.authenticator.replaceVerifier(await TokenVerifier(keys: [next.verificationKey], tenants: nil))
+        guard case .published = try await phone.message("still here", to: phone.user) else {
+            return #expect(Bool(false), "the session ended with its key")
+        }
+        let cases: [(Credential, CloseCode)] = [
+            (.token(try await server.issuer.token("ann", "phone")), .credentialInvalid),
+            (.ticket(try #require(phone.ticket).ticket), .ticketRejected),
+        ]
+        for (credential, code) in cases {
+            let again = try await server.device("ann", loop: 1)
+            try await again.send([(again.connectFrame(credential), .control)])
+            #expect(try await again.closed() == code)
+        }
+        await server.stop()
+    }
+
+    // MARK: Clocks
+
+    @Test(arguments: [UInt64(0), 5_000, 30_000]) func clocksMayDifferByTheSkewAndNoMore(skew: UInt64) async throws {
+        let key = try SigningKey.generate(.edDSA)
+        let verifier = await TokenVerifier(keys: [key.verificationKey], tenants: nil, clockSkew: skew)
+        let hour: UInt64 = 3_600_000
+        func failure(issuedAt: UInt64, notBefore: UInt64? = nil, expiry: UInt64, at time: UInt64) async throws
+            -> AuthenticationError.Code?
+        {
+            var claims = try goodClaims()
+            (claims.issuedAt, claims.notBefore, claims.expiry) = (issuedAt, notBefore ?? issuedAt, expiry)
+            let token = try await TokenSigner(key: key).sign(claims)
+            return try await authenticationFailure { _ = try await verifier.verify(token, now: time) }
+        }
+        // From a signer whose clock is ahead: by the skew, and by a millisecond more.
+        #expect(try await failure(issuedAt: now, expiry: now + hour, at: now - skew) == nil)
+        #expect(try await failure(issuedAt: now, expiry: now + hour, at: now - skew - 1) == .notYetValid)
+        // A token for later than it was issued.
+        let later = now + hour
+        #expect(
+            try await failure(issuedAt: now, notBefore: later, expiry: later + hour, at: later - skew) == nil)
+        #expect(
+            try await failure(issuedAt: now, notBefore: later, expiry: later + hour, at: later - skew - 1)
+                == .notYetValid)
+        // Over: at its end the skew begins, and with it ends.
+        #expect(
+            try await failure(issuedAt: now - hour, expiry: now, at: now + skew - (skew > 0 ? 1 : 0))
+                == (skew > 0 ? nil : .expired))
+        #expect(try await failure(issuedAt: now - hour, expiry: now, at: now - 1) == nil)
+        #expect(try await failure(issuedAt: now - hour, expiry: now, at: now + skew) == .expired)
+    }
+
+    @Test func theServersSkewIsConfiguredWithinBounds() async throws {
+        var configuration = LonglineServer.Configuration(
+            store: .shared(InMemoryStore()), certificate: { throw CancellationError() },
+            tokenKeys: [try SigningKey.generate(.edDSA).verificationKey],
+            addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
+        #expect(configuration.tokenClockSkew == .seconds(30))
+        for skew in [TimeAmount.zero, .seconds(30), .hours(1)] {
+            configuration.tokenClockSkew = skew
+            try configuration.validate()
+        }
+        for skew in [TimeAmount.milliseconds(-1), .hours(1) + .milliseconds(1)] {
+            configuration.tokenClockSkew = skew
+            #expect(throws: ServerError.self) { try configuration.validate() }
+        }
+    }
+}
