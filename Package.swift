@@ -20,6 +20,7 @@ let jwtKit = Target.Dependency.product(name: "JWTKit", package: "jwt-kit")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 
 let package = Package(
@@ -91,7 +92,8 @@ let package = Package(
             dependencies: [
                 "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport",
                 crypto,
-                jwtKit, deque, logging, nioCore, nioPosix, .product(name: "HeapModule", package: "swift-collections"),
+                jwtKit, deque, logging, nioCore, nioHTTP1, nioPosix,
+                .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
             swiftSettings: settings),
@@ -127,7 +129,7 @@ let package = Package(
             dependencies: [
                 "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineTestKit",
                 "LonglineWire",
-                "QUICEngine", crypto, jwtKit, logging, nioCore, nioPosix,
+                "QUICEngine", crypto, jwtKit, logging, nioCore, nioHTTP1, nioPosix,
             ],
             swiftSettings: settings),
         .testTarget(

@@ -45,6 +45,8 @@ extension LonglineServer {
         /// Where operators' processes reach the server while it runs (``ServerControl``): a Unix domain socket, made with
         /// mode 0600, its path at most 107 bytes; nil: nowhere.
         public var controlSocketPath: String?
+        /// The app's own decision about publishes and joins, beyond the tokens' scopes; nil: the scopes decide.
+        public var authorization: AuthorizationSettings?
         /// What peers, users and tenants may take.
         public var limits = ServerLimits()
         /// What of the messages is kept; by default everything. A shared store has to implement
@@ -74,6 +76,11 @@ extension LonglineServer {
             }
             try check(!addresses.isEmpty, "no address to listen on")
             try check(!tokenKeys.isEmpty || !tokenKeySources.isEmpty, "no key to verify tokens with")
+            if let authorization {
+                try check(
+                    authorization.maximumInFlight >= 1 && authorization.deadline > .zero,
+                    "the authorization policy needs a deadline, and one question in flight at least")
+            }
             try check(tokenKeyInterval >= .seconds(1), "token keys are asked for every second at most")
             try check(
                 tokenClockSkew >= .zero && tokenClockSkew <= .hours(1), "clocks may differ by nothing to an hour")

@@ -14,6 +14,8 @@ final class ServerCore: Sendable {
     let cursors: CursorWriter
     let log: EventLog
     let sessionConfiguration: ServerSessionConfiguration
+    /// The app's own decision, where it has one.
+    let authorization: AuthorizationGate?
     /// The wall clock, in milliseconds since 1970.
     let time: @Sendable () -> UInt64
 
@@ -30,7 +32,7 @@ final class ServerCore: Sendable {
 
     init(
         limits: ServerLimits, store: any MessageStore, verifier: TokenVerifier, tickets: ResumeTicketSealer,
-        logger: Logger, time: @escaping @Sendable () -> UInt64
+        logger: Logger, authorization: AuthorizationSettings? = nil, time: @escaping @Sendable () -> UInt64
     ) {
         self.limits = limits
         self.store = store
@@ -38,6 +40,7 @@ final class ServerCore: Sendable {
         registry = SessionRegistry(limits: limits)
         let log = EventLog(logger: logger, linesPerSecond: limits.logLinesPerSecond, now: .now())
         self.log = log
+        self.authorization = authorization.map { AuthorizationGate($0, log: log) }
         authenticator = Authenticator(verifier: verifier, tickets: tickets, revocations: store, logger: log.limited)
         cursors = CursorWriter(cursors: store, delay: limits.cursorDelay) { error in
             log.log(.error, "cursors could not be written", ["error": "\(error)"])

@@ -115,7 +115,7 @@ extension SessionHost {
         }
     }
 
-    private func refuse(_ request: RoomRequest, _ code: RefusalCode) {
+    func refuse(_ request: RoomRequest, _ code: RefusalCode) {
         guard phase != .ended else { return }
         loop.statistics.refusals[code, default: 0] += 1
         let answer = RoomAnswer(request: request.request, refusal: code, position: Position(epoch: 0, offset: 0))

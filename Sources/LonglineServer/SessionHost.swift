@@ -40,6 +40,8 @@ final class SessionHost: LinkHandler {
     /// The room stints that this session knows; the inbox has none.
     var rooms: [RoomID: Stint] = [:]
     var roomBucket: TokenBucket?
+    /// What waits for the app's decision.
+    var decisions = PendingDecisions()
 
     /// Names the session in logs; 0 before the grant.
     private(set) var sessionNumber: UInt64 = 0
@@ -92,7 +94,7 @@ final class SessionHost: LinkHandler {
         guard phase != .ended else { return }
         handshakeComplete = true
         session.handshakeCompleted(now: now)
-        for request in heldAppends { enqueue(request) }
+        for request in heldAppends { submit(request) }
         heldAppends = []
     }
 
@@ -248,7 +250,7 @@ final class SessionHost: LinkHandler {
         case .append(let channel, let producer, let publish):
             guard let device else { return }
             let request = AppendRequest(device: device, producer: producer, channel: channel, publish: publish)
-            if mustHold { heldAppends.append(request) } else { enqueue(request) }
+            if mustHold { heldAppends.append(request) } else { submit(request) }
         case .read(let channel, let after, let upTo, let maximumBytes):
             guard let tenant = identity?.tenant else { return }
             let key = ChannelKey(tenant: tenant, channel: channel)
@@ -259,8 +261,8 @@ final class SessionHost: LinkHandler {
             confirmed.append(ChannelPosition(channel: channel, position: position))
         case .authenticate(let connect): authenticate(connect)
         case .refresh(let token): refresh(token)
-        case .join(let request): changeRoom(request, joining: true)
-        case .leave(let request): changeRoom(request, joining: false)
+        case .join(let request): submit(request, joining: true)
+        case .leave(let request): submit(request, joining: false)
         case .logout: logOut()
         case .established: establish()
         case .close(let close): finish(close)
@@ -277,12 +279,9 @@ final class SessionHost: LinkHandler {
         link?.send(frame, lane: lane)
     }
 
-    private func enqueue(_ request: AppendRequest) {
-        guard !loop.append(request, from: self) else { return }
-        loop.statistics.refusals[.overloaded, default: 0] += 1
-        let refused = Refused(
-            id: request.publish.id, code: .overloaded, retryAfter: core.limits.retryAfter.wholeMilliseconds)
-        session.appended(channel: request.channel, id: request.publish.id, outcome: .refused(refused), now: now)
+    /// Queues a publish for the store.
+    func enqueue(_ request: AppendRequest) {
+        if !loop.append(request, from: self) { refuse(request, .overloaded) }
     }
 
     /// Early data publishes only with the first connect of its number, and not with an outbox's first: a replay could
@@ -455,6 +454,7 @@ final class SessionHost: LinkHandler {
         endLoad()
         heldAppends = []
         heldChanges = []
+        decisions.removeAll()
         guard let device else { return }
         core.cursors.put(device, confirmed)
         confirmed = []

@@ -23,7 +23,8 @@ struct ServerCommand: AsyncParsableCommand {
             server can't use the same folder. SIGHUP reads certificate, key and token keys again.
 
             With the environment variable SSLKEYLOGFILE set, TLS secrets are appended to the file that it names, for \
-            reading one's own captures.
+            reading one's own captures. With LONGLINE_AUTHORIZE_TOKEN set, questions to --authorize-url carry it as a bearer \
+            token.
             """)
 
     @Option(help: "A local address to listen on; give it several times for several. 0.0.0.0 or :: stand for all.")
@@ -62,6 +63,16 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "How many seconds the clock of the tokens' signer may be from this one's, up to 3600.")
     var clockSkew: Int = 30
 
+    @Option(
+        help: """
+            An HTTP address of your backend that is asked about publishes and joins, besides the tokens' scopes: \
+            http://host:port/path. docs/server.md says how it is asked.
+            """)
+    var authorizeURL: String?
+
+    @Option(help: "What counts when it does not answer: refuse-for-now, deny or allow.")
+    var authorizeOnFailure: String = "refuse-for-now"
+
     @Option(help: "Event loops; by default one for each core.")
     var eventLoops: Int?
 
@@ -81,6 +92,9 @@ struct ServerCommand: AsyncParsableCommand {
             throw ValidationError("--event-loops has to be 1 to 256.")
         }
         guard (0...3600).contains(clockSkew) else { throw ValidationError("--clock-skew has to be 0 to 3600.") }
+        guard Self.failureAnswers[authorizeOnFailure] != nil else {
+            throw ValidationError("--authorize-on-failure is refuse-for-now, deny or allow.")
+        }
         if let storeLimit, storeLimit < 1 { throw ValidationError("--store-limit has to be 1 or more.") }
         for name in tenant where (try? TenantID(name)) == nil {
             throw ValidationError("'\(name)' is no tenant: 1 to 64 of A-Z a-z 0-9 . _ ~ @ + -")
@@ -124,6 +138,7 @@ struct ServerCommand: AsyncParsableCommand {
             tokenKeys: try tokenKey.map { try VerificationKey(pem: try Self.text(ofFile: $0)) },
             addresses: try host.map { try Self.address($0, port: port) })
         configuration.tokenKeySources = [directory.tokenKeySource] + keySets.map { KeySetFile(path: $0) }
+        configuration.authorization = try authorization()
         configuration.tokenClockSkew = .seconds(Int64(clockSkew))
         configuration.tenants = Set(tenant.compactMap { try? TenantID($0) })
         configuration.secrets = try directory.secrets()
@@ -139,6 +154,20 @@ struct ServerCommand: AsyncParsableCommand {
         if let eventLoops { configuration.eventLoops = eventLoops }
         configuration.retention = try retention.policy()
         return configuration
+    }
+
+    private static let failureAnswers: [String: AuthorizationSettings.FailureAnswer] = [
+        "refuse-for-now": .refuseForNow, "deny": .deny, "allow": .allow,
+    ]
+
+    /// With LONGLINE_AUTHORIZE_TOKEN set, its value goes along as a bearer token.
+    private func authorization() throws -> AuthorizationSettings? {
+        guard let authorizeURL else { return nil }
+        let secret = ProcessInfo.processInfo.environment["LONGLINE_AUTHORIZE_TOKEN"]
+        let headers = secret.map { [(name: "authorization", value: "Bearer \($0)")] } ?? []
+        var settings = AuthorizationSettings(try HTTPAuthorizationPolicy(url: authorizeURL, headers: headers))
+        settings.onFailure = Self.failureAnswers[authorizeOnFailure] ?? .refuseForNow
+        return settings
     }
 
     /// The one line that says that clients can connect, and how.

@@ -17,7 +17,7 @@ final class TestServer: Sendable {
 
     init(
         store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
-        logger: Logger? = nil
+        logger: Logger? = nil, authorization: AuthorizationSettings? = nil
     ) async throws {
         self.store = store
         group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
@@ -28,6 +28,7 @@ final class TestServer: Sendable {
             limits: limits, store: store,
             verifier: await TokenVerifier(keys: [issuer.key.verificationKey], tenants: nil),
             tickets: ResumeTicketSealer(keys: ResumeTicketKeys(now: now)), logger: logger ?? silent,
+            authorization: authorization,
             time: WallClock.milliseconds)
         runtime = try await ServerRuntime(core: core, group: group)
         cursorTask = Task { await core.cursors.run() }

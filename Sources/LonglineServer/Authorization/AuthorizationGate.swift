@@ -1,0 +1,153 @@
+import Logging
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// Asks the policy, and remembers what it said.
+///
+/// ```
+///   question ──cached──▶ decision
+///      │ not cached
+///      ├──asked already──▶ waits for that answer
+///      ├──too many in flight──▶ refused for now
+///      └──▶ policy ──answer, failure, or deadline──▶ cached, told to all who wait
+/// ```
+/// A policy that ignores its deadline goes on counting as in flight until it returns; its late answer is dropped.
+final class AuthorizationGate: Sendable {
+    private struct Cached {
+        var refusal: RefusalCode?
+        var until: NIODeadline
+    }
+    private struct Asked {
+        var number: UInt64
+        var waiters: [CheckedContinuation<RefusalCode?, Never>] = []
+    }
+    private struct State {
+        /// Two generations: when the young one has half of the limit, it becomes the old one, and what was old goes.
+        var young: [AuthorizationQuestion: Cached] = [:]
+        var old: [AuthorizationQuestion: Cached] = [:]
+        var asked: [AuthorizationQuestion: Asked] = [:]
+        var running = 0
+        var last: UInt64 = 0
+    }
+    private enum Next {
+        case answer(RefusalCode?)
+        case wait
+        case ask(UInt64)
+    }
+
+    let settings: AuthorizationSettings
+    private let log: EventLog
+    private let now: @Sendable () -> NIODeadline
+    private let state = Mutex(State())
+
+    /// - Parameter now: a clock for how long answers are remembered.
+    init(_ settings: AuthorizationSettings, log: EventLog, now: @escaping @Sendable () -> NIODeadline = { .now() }) {
+        self.settings = settings
+        self.log = log
+        self.now = now
+    }
+
+    /// The answer, when it is remembered: nil inside for "allowed", nil outside for "not known".
+    func known(_ question: AuthorizationQuestion) -> RefusalCode?? {
+        state.withLock { Self.known(question, in: &$0, now: now()) }
+    }
+
+    /// Asks, unless the answer is remembered or somebody asks already.
+    /// - Returns: why it is refused, or nil.
+    func refusal(of question: AuthorizationQuestion) async -> RefusalCode? {
+        await withCheckedContinuation { continuation in
+            let next: Next = state.withLock { state in
+                if let known = Self.known(question, in: &state, now: now()) { return .answer(known) }
+                if state.asked[question] != nil {
+                    state.asked[question]?.waiters.append(continuation)
+                    return .wait
+                }
+                guard state.running < settings.maximumInFlight else { return .answer(.overloaded) }
+                state.running += 1
+                state.last += 1
+                state.asked[question] = Asked(number: state.last, waiters: [continuation])
+                return .ask(state.last)
+            }
+            switch next {
+            case .answer(let refusal): continuation.resume(returning: refusal)
+            case .wait: break
+            case .ask(let number): ask(question, number)
+            }
+        }
+    }
+
+    private func ask(_ question: AuthorizationQuestion, _ number: UInt64) {
+        let timer = Task {
+            guard (try? await Task.sleep(for: settings.deadline)) != nil else { return }
+            fail(question, number, "no answer in \(settings.deadline)")
+        }
+        let work = Task {
+            defer { timer.cancel() }
+            do {
+                let decision = try await settings.policy.decide(question)
+                settle(question, number, decision.refusal, min(decision.timeToLive, settings.maximumTimeToLive))
+            } catch {
+                fail(question, number, "\(error)")
+            }
+            state.withLock { $0.running -= 1 }
+        }
+        // The deadline ends a policy that listens to cancellation.
+        Task {
+            await timer.value
+            work.cancel()
+        }
+    }
+
+    private func fail(_ question: AuthorizationQuestion, _ number: UInt64, _ reason: String) {
+        let refusal: RefusalCode? =
+            switch settings.onFailure {
+            case .refuseForNow: .overloaded
+            case .deny: .forbidden
+            case .allow: nil
+            }
+        guard settle(question, number, refusal, settings.failureTimeToLive) else { return }
+        log.log(
+            .error, "the authorization policy failed",
+            ["action": "\(question.action)", "answer": "\(settings.onFailure)", "reason": "\(reason)"])
+    }
+
+    /// - Returns: false when the question was answered before.
+    @discardableResult
+    private func settle(
+        _ question: AuthorizationQuestion, _ number: UInt64, _ refusal: RefusalCode?, _ timeToLive: Duration
+    ) -> Bool {
+        let waiters: [CheckedContinuation<RefusalCode?, Never>]? = state.withLock { state in
+            guard let asked = state.asked[question], asked.number == number else { return nil }
+            state.asked[question] = nil
+            if timeToLive > .zero, settings.maximumCached > 0 {
+                if state.young.count >= max(1, settings.maximumCached / 2) {
+                    state.old = state.young
+                    state.young = [:]
+                }
+                state.young[question] = Cached(refusal: refusal, until: now() + TimeAmount(timeToLive))
+            }
+            return asked.waiters
+        }
+        guard let waiters else { return false }
+        for waiter in waiters { waiter.resume(returning: refusal) }
+        return true
+    }
+
+    private static func known(
+        _ question: AuthorizationQuestion, in state: inout State, now: NIODeadline
+    ) -> RefusalCode?? {
+        guard let cached = state.young[question] ?? state.old[question] else { return nil }
+        guard cached.until > now else {
+            state.young[question] = nil
+            state.old[question] = nil
+            return nil
+        }
+        return .some(cached.refusal)
+    }
+
+    /// Decisions remembered, for tests.
+    var cachedCount: Int { state.withLock { $0.young.count + $0.old.count } }
+}

@@ -1,0 +1,110 @@
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+
+/// One connection to an HTTP/1.1 server, for one request at a time.
+final class HTTPConnection: Sendable {
+    struct Response: Sendable {
+        var status: UInt
+        var isKeptAlive: Bool
+        var body: ByteBuffer
+    }
+
+    private let channel: any Channel
+    private let handler: NIOLoopBound<ExchangeHandler>
+
+    private init(channel: any Channel, handler: NIOLoopBound<ExchangeHandler>) {
+        self.channel = channel
+        self.handler = handler
+    }
+
+    static func open(_ endpoint: HTTPEndpoint, group: any EventLoopGroup) async throws -> HTTPConnection {
+        try await ClientBootstrap(group: group)
+            .connectTimeout(.seconds(5))
+            .connect(host: endpoint.host, port: endpoint.port) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHTTPClientHandlers()
+                    let handler = ExchangeHandler()
+                    try channel.pipeline.syncOperations.addHandler(handler)
+                    return HTTPConnection(
+                        channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop))
+                }
+            }
+    }
+
+    var isActive: Bool { channel.isActive }
+
+    func close() { channel.close(promise: nil) }
+
+    /// Sends a request and waits for the whole answer. When the task is cancelled, the connection closes.
+    func exchange(_ head: HTTPRequestHead, _ body: ByteBuffer) async throws -> Response {
+        let (channel, handler) = (channel, handler)
+        return try await withTaskCancellationHandler {
+            try await channel.eventLoop.flatSubmit { handler.value.start(head, body, on: channel) }.get()
+        } onCancel: {
+            channel.close(promise: nil)
+        }
+    }
+}
+
+/// Puts one answer together.
+private final class ExchangeHandler: ChannelInboundHandler {
+    typealias InboundIn = HTTPClientResponsePart
+    typealias OutboundOut = HTTPClientRequestPart
+
+    private var context: ChannelHandlerContext?
+    private var promise: EventLoopPromise<HTTPConnection.Response>?
+    private var response = HTTPConnection.Response(status: 0, isKeptAlive: false, body: ByteBuffer())
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    func start(
+        _ head: HTTPRequestHead, _ body: ByteBuffer, on channel: any Channel
+    ) -> EventLoopFuture<HTTPConnection.Response> {
+        let next = channel.eventLoop.makePromise(of: HTTPConnection.Response.self)
+        guard let context, channel.isActive, promise == nil else {
+            next.fail(HTTPFailure(reason: "the connection is gone"))
+            return next.futureResult
+        }
+        promise = next
+        context.write(wrapOutboundOut(.head(head)), promise: nil)
+        context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+        return next.futureResult
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        switch unwrapInboundIn(data) {
+        case .head(let head):
+            response = HTTPConnection.Response(
+                status: head.status.code, isKeptAlive: head.isKeepAlive, body: ByteBuffer())
+        case .body(var part):
+            guard response.body.readableBytes + part.readableBytes <= HTTPAuthorizationPolicy.maximumBody else {
+                fail("an answer over \(HTTPAuthorizationPolicy.maximumBody) bytes")
+                return context.close(promise: nil)
+            }
+            response.body.writeBuffer(&part)
+        case .end:
+            // An interim answer (1xx) is followed by the one that counts.
+            guard response.status >= 200 else { return }
+            promise?.succeed(response)
+            promise = nil
+        }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        fail("the connection closed before the answer")
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        fail("\(error)")
+        context.close(promise: nil)
+    }
+
+    private func fail(_ reason: String) {
+        promise?.fail(HTTPFailure(reason: reason))
+        promise = nil
+    }
+}

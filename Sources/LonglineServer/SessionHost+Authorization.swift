@@ -1,0 +1,117 @@
+import DequeModule
+import LonglineSession
+import LonglineStore
+import LonglineWire
+
+/// What waits for the app's decision, in the order in which it came, channel by channel.
+///
+/// Bounded by the session: publishes by the channel's window and the session's appends, requests by their number.
+struct PendingDecisions {
+    enum Item {
+        case append(AppendRequest)
+        case room(RoomRequest, joining: Bool)
+    }
+
+    private var channels: [ChannelID: Deque<Item>] = [:]
+    private(set) var count = 0
+
+    func isEmpty(_ channel: ChannelID) -> Bool { channels[channel] == nil }
+    func first(_ channel: ChannelID) -> Item? { channels[channel]?.first }
+
+    mutating func append(_ item: Item, _ channel: ChannelID) {
+        channels[channel, default: []].append(item)
+        count += 1
+    }
+
+    mutating func removeFirst(_ channel: ChannelID) {
+        guard channels[channel]?.popFirst() != nil else { return }
+        count -= 1
+        if channels[channel]?.isEmpty == true { channels[channel] = nil }
+    }
+
+    mutating func removeAll() {
+        channels = [:]
+        count = 0
+    }
+}
+
+extension SessionHost {
+    /// Hands a publish to the store once the app allows it. What comes later into the same channel waits behind.
+    func submit(_ request: AppendRequest) {
+        submit(.append(request), request.channel)
+    }
+
+    /// Joins or leaves a room, a join once the app allows it.
+    func submit(_ request: RoomRequest, joining: Bool) {
+        submit(.room(request, joining: joining), .room(request.room))
+    }
+
+    private func submit(_ item: PendingDecisions.Item, _ channel: ChannelID) {
+        guard let gate = core.authorization else { return perform(item, refusal: nil) }
+        if decisions.isEmpty(channel), let refusal = known(item, gate) { return perform(item, refusal: refusal) }
+        guard decisions.count < core.limits.appendsPerSession else { return perform(item, refusal: .overloaded) }
+        let isFirst = decisions.isEmpty(channel)
+        decisions.append(item, channel)
+        if isFirst { ask(channel, gate) }
+    }
+
+    /// Asks about the first that waits in a channel.
+    private func ask(_ channel: ChannelID, _ gate: AuthorizationGate) {
+        guard let item = decisions.first(channel), let question = question(of: item) else { return }
+        offLoop {
+            await gate.refusal(of: question)
+        } then: { host, refusal in
+            host.decided(channel, refusal, gate)
+        }
+    }
+
+    /// Takes the decision about the first that waits, then goes on as far as answers are known.
+    private func decided(_ channel: ChannelID, _ refusal: RefusalCode?, _ gate: AuthorizationGate) {
+        guard phase != .ended, let first = decisions.first(channel) else { return }
+        decisions.removeFirst(channel)
+        perform(first, refusal: refusal)
+        while phase != .ended, let next = decisions.first(channel) {
+            guard let refusal = known(next, gate) else { return ask(channel, gate) }
+            decisions.removeFirst(channel)
+            perform(next, refusal: refusal)
+        }
+    }
+
+    /// What the app would be asked; nil for what it isn't asked about: leaving, and notes to oneself.
+    private func question(of item: PendingDecisions.Item) -> AuthorizationQuestion? {
+        guard let device else { return nil }
+        switch item {
+        case .append(let request):
+            if case .room = request.channel { return AuthorizationQuestion(.publish, by: device, in: request.channel) }
+            guard let recipient = request.publish.recipient, recipient != device.user else { return nil }
+            return AuthorizationQuestion(.publish, by: device, in: .user(recipient))
+        case .room(let request, joining: true):
+            return AuthorizationQuestion(.join, by: device, in: .room(request.room))
+        case .room(_, joining: false): return nil
+        }
+    }
+
+    /// - Returns: nil when the app has to be asked.
+    private func known(_ item: PendingDecisions.Item, _ gate: AuthorizationGate) -> RefusalCode?? {
+        guard let question = question(of: item) else { return .some(nil) }
+        return gate.known(question)
+    }
+
+    private func perform(_ item: PendingDecisions.Item, refusal: RefusalCode?) {
+        switch (item, refusal) {
+        case (.append(let request), nil): enqueue(request)
+        case (.append(let request), let code?): refuse(request, code)
+        case (.room(let request, let joining), nil): changeRoom(request, joining: joining)
+        case (.room(let request, _), let code?): refuse(request, code)
+        }
+    }
+
+    /// Refuses a publish before it gets to the store.
+    func refuse(_ request: AppendRequest, _ code: RefusalCode) {
+        loop.statistics.refusals[code, default: 0] += 1
+        let refused = Refused(
+            id: request.publish.id, code: code,
+            retryAfter: code.isTemporary ? core.limits.retryAfter.wholeMilliseconds : 0)
+        session.appended(channel: request.channel, id: request.publish.id, outcome: .refused(refused), now: now)
+    }
+}

@@ -1,0 +1,270 @@
+import Logging
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+private let ann = identifier { try UserID("ann") }
+private let bob = identifier { try UserID("bob") }
+private let carol = identifier { try UserID("carol") }
+private let hall = identifier { try RoomID("hall") }
+private let vault = identifier { try RoomID("vault") }
+
+/// The app's own decision about publishes and joins.
+@Suite(.timeLimit(.minutes(1))) struct AuthorizationPolicyTests {
+    private func withServer(
+        _ policy: any AuthorizationPolicy, _ change: (inout AuthorizationSettings) -> Void = { _ in },
+        _ body: (TestServer) async throws -> Void
+    ) async throws {
+        var settings = AuthorizationSettings(policy)
+        change(&settings)
+        let server = try await TestServer(authorization: settings)
+        do { try await body(server) } catch {
+            await server.stop()
+            throw error
+        }
+        await server.stop()
+    }
+
+    private func refusal(_ outcome: PublishOutcome) -> Refused? {
+        if case .refused(let refused) = outcome { refused } else { nil }
+    }
+
+    // MARK: What is asked
+
+    @Test func aPublishAndAJoinAreWhatTheAppSays() async throws {
+        let policy = ScriptedPolicy { question in
+            switch question.channel {
+            case .room(vault): .deny(RefusalCode(rawValue: 77), for: .seconds(60))
+            case .user(carol): .deny(for: .seconds(60))
+            default: .allow(for: .seconds(60))
+            }
+        }
+        try await withServer(policy) { server in
+            let phone = try await server.connected("ann")
+            #expect(try await phone.request(hall, number: 1).refusal == nil)
+            #expect(try await phone.request(vault, number: 2).refusal == RefusalCode(rawValue: 77))
+            #expect(refusal(try await phone.publish("hi", to: .room(hall))) == nil)
+            #expect(refusal(try await phone.message("hi", to: bob)) == nil)
+            // Notes to oneself, and leaving, are not asked about.
+            #expect(refusal(try await phone.publish("note", to: .user(ann))) == nil)
+            #expect(refusal(try await phone.message("hi", to: carol))?.code == .forbidden)
+            #expect(try await phone.request(hall, number: 3, leave: true).refusal == nil)
+            let asked = policy.asked.map { "\($0.action) \($0.channel)" }
+            #expect(
+                asked == [
+                    "join room/hall", "join room/vault", "publish room/hall", "publish user/bob", "publish user/carol",
+                ])
+            #expect(policy.asked.allSatisfy { $0.device.user == ann && $0.device.tenant == TokenIssuer.tenant })
+        }
+    }
+
+    @Test func whatTheScopesRefuseIsNotAsked() async throws {
+        let policy = ScriptedPolicy { _ in .allow(for: .seconds(60)) }
+        try await withServer(policy) { server in
+            let phone = try await server.device("ann")
+            let token = try await server.issuer.token("ann", "phone", scopes: [.receive])
+            _ = try await phone.connect(credential: .token(token))
+            #expect(refusal(try await phone.message("hi", to: bob))?.code == .forbidden)
+            #expect(policy.asked.isEmpty)
+        }
+    }
+
+    @Test(arguments: [(Duration.seconds(60), 1), (.zero, 20)])
+    func aDecisionIsRememberedForItsTime(timeToLive: Duration, asked: Int) async throws {
+        let policy = ScriptedPolicy { _ in .allow(for: timeToLive) }
+        try await withServer(policy) { server in
+            let phone = try await server.connected("ann")
+            for index in 0..<20 { try await phone.message("\(index)", to: bob) }
+            #expect(policy.asked.count == asked)
+            let other = try await server.connected("bob")
+            for index in 0..<20 { #expect(try await other.text(.user(bob)) == "\(index)") }
+        }
+    }
+
+    // MARK: While a decision is pending
+
+    @Test func whatComesLaterIntoTheChannelWaitsAndOtherChannelsGoOn() async throws {
+        let policy = ScriptedPolicy { _ in .allow(for: .seconds(60)) }
+        try await withServer(policy) { server in
+            let phone = try await server.connected("ann")
+            _ = try await phone.request(hall, number: 1)
+            // The answer about carol is known already.
+            try await phone.message("0", to: carol)
+            policy.hold { $0.channel == .user(bob) }
+            let frames =
+                phone.publishFrames("1", to: .user(ann), recipient: bob)
+                + phone.publishFrames("2", to: .user(ann), recipient: carol)
+                + phone.publishFrames("3", to: .user(ann))
+            try await phone.send(frames)
+            await policy.waitUntilHeld()
+            // Another channel of the session, and another session of the loop.
+            #expect(refusal(try await phone.publish("meanwhile", to: .room(hall))) == nil)
+            let other = try await server.connected("carol")
+            #expect(refusal(try await other.message("me too", to: ann)) == nil)
+            #expect(try await other.text(.user(carol)) == "0")
+            policy.release()
+            var texts: [String] = []
+            while texts.last != "3" { texts.append(try await phone.text(.user(ann))) }
+            #expect(texts.filter { $0 != "me too" } == ["0", "1", "2", "3"])
+        }
+    }
+
+    @Test func aSessionThatEndsMeanwhileEntersNothing() async throws {
+        let policy = ScriptedPolicy { _ in .allow(for: .seconds(60)) }
+        try await withServer(policy) { server in
+            let phone = try await server.connected("ann")
+            policy.hold { _ in true }
+            try await phone.send(phone.publishFrames("late", to: .user(ann), recipient: bob))
+            await policy.waitUntilHeld()
+            let key = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: phone.device)
+            try await server.runtime.revoke(.device(key))
+            policy.release()
+            #expect(try await phone.closed() == .credentialRevoked)
+            let other = try await server.connected("bob")
+            policy.stopHolding()
+            try await other.message("after", to: bob)
+            #expect(try await other.text(.user(bob)) == "after")
+        }
+    }
+
+    // MARK: Without a decision
+
+    @Test(arguments: [AuthorizationSettings.FailureAnswer.refuseForNow, .deny, .allow])
+    func aFailureHasAStatedAnswer(answer: AuthorizationSettings.FailureAnswer) async throws {
+        let code: RefusalCode? =
+            switch answer {
+            case .refuseForNow: .overloaded
+            case .deny: .forbidden
+            case .allow: nil
+            }
+        for hangs in [false, true] {
+            let policy = ScriptedPolicy { _ in throw CancellationError() }
+            if hangs { policy.hold { _ in true } }
+            try await withServer(policy) {
+                $0.onFailure = answer
+                if hangs { $0.deadline = .milliseconds(20) }
+            } _: { server in
+                let phone = try await server.connected("ann")
+                let refused = refusal(try await phone.message("hi", to: bob))
+                #expect(refused?.code == code)
+                #expect((refused?.retryAfter ?? 0 > 0) == (code == .overloaded), "worth another try")
+                policy.release()
+            }
+        }
+    }
+
+    // MARK: The gate
+
+    private func question(_ number: Int) throws -> AuthorizationQuestion {
+        let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("phone"))
+        return AuthorizationQuestion(.publish, by: device, in: .room(try RoomID("r\(number)")))
+    }
+
+    private func gate(
+        _ policy: any AuthorizationPolicy, now: @escaping @Sendable () -> NIODeadline = { .now() },
+        change: (inout AuthorizationSettings) -> Void = { _ in }
+    ) -> AuthorizationGate {
+        var settings = AuthorizationSettings(policy)
+        change(&settings)
+        let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        return AuthorizationGate(
+            settings, log: EventLog(logger: silent, linesPerSecond: 1, now: .now()), now: now)
+    }
+
+    @Test func equalQuestionsAreAskedOnceAndTooManyNotAtAll() async throws {
+        let policy = ScriptedPolicy { _ in .deny(for: .seconds(60)) }
+        policy.hold { _ in true }
+        let gate = gate(policy, change: { $0.maximumInFlight = 2 })
+        let questions = try (0..<3).map { try question($0) }
+        await withTaskGroup(of: RefusalCode?.self) { group in
+            for _ in 0..<50 { group.addTask { await gate.refusal(of: questions[0]) } }
+            await policy.waitUntilHeld()
+            group.addTask { await gate.refusal(of: questions[1]) }
+            await policy.waitUntilHeld(count: 2)
+            #expect(await gate.refusal(of: questions[2]) == .overloaded)
+            policy.release()
+            for await refusal in group { #expect(refusal == .forbidden) }
+        }
+        #expect(policy.asked == [questions[0], questions[1]])
+    }
+
+    @Test func whatIsRememberedIsBoundedInNumberAndTime() async throws {
+        let clock = Mutex(NIODeadline.uptimeNanoseconds(1_000_000_000))
+        let policy = ScriptedPolicy { _ in .allow(for: .seconds(3_600)) }
+        let read: @Sendable () -> NIODeadline = { clock.withLock { time in time } }
+        let gate = gate(
+            policy, now: read,
+            change: {
+                $0.maximumCached = 100
+                $0.maximumTimeToLive = .seconds(10)
+            })
+        for number in 0..<1_000 { #expect(try await gate.refusal(of: question(number)) == nil) }
+        #expect(gate.cachedCount <= 100)
+        let last = try question(999)
+        #expect(gate.known(last) == .some(nil))
+        clock.withLock { $0 = $0 + .seconds(10) }
+        #expect(gate.known(last) == .none)
+    }
+}
+
+/// Answers as a test says, and holds back what it names.
+private final class ScriptedPolicy: AuthorizationPolicy {
+    private struct State {
+        var asked: [AuthorizationQuestion] = []
+        var holds: @Sendable (AuthorizationQuestion) -> Bool = { _ in false }
+        var held: [CheckedContinuation<Void, Never>] = []
+        var observers: [(count: Int, continuation: CheckedContinuation<Void, Never>)] = []
+    }
+    private let state = Mutex(State())
+    private let answer: @Sendable (AuthorizationQuestion) throws -> AuthorizationDecision
+
+    init(_ answer: @escaping @Sendable (AuthorizationQuestion) throws -> AuthorizationDecision) {
+        self.answer = answer
+    }
+
+    var asked: [AuthorizationQuestion] { state.withLock { $0.asked } }
+
+    func hold(_ holds: @escaping @Sendable (AuthorizationQuestion) -> Bool) { state.withLock { $0.holds = holds } }
+    func stopHolding() { hold { _ in false } }
+
+    /// Lets go of everything that is held, and holds nothing more.
+    func release() {
+        let held = state.withLock { state in
+            state.holds = { _ in false }
+            defer { state.held = [] }
+            return state.held
+        }
+        for continuation in held { continuation.resume() }
+    }
+
+    func waitUntilHeld(count: Int = 1) async {
+        await withCheckedContinuation { continuation in
+            let isThere = state.withLock { state in
+                if state.held.count >= count { return true }
+                state.observers.append((count, continuation))
+                return false
+            }
+            if isThere { continuation.resume() }
+        }
+    }
+
+    func decide(_ question: AuthorizationQuestion) async throws -> AuthorizationDecision {
+        await withCheckedContinuation { continuation in
+            let told: [CheckedContinuation<Void, Never>]? = state.withLock { state in
+                state.asked.append(question)
+                guard state.holds(question) else { return nil }
+                state.held.append(continuation)
+                let count = state.held.count
+                defer { state.observers.removeAll { $0.count <= count } }
+                return state.observers.filter { $0.count <= count }.map(\.continuation)
+            }
+            if let told { for observer in told { observer.resume() } } else { continuation.resume() }
+        }
+        return try answer(question)
+    }
+}

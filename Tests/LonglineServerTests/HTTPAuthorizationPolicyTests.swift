@@ -1,0 +1,241 @@
+import Foundation
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+/// The policy that asks a backend over HTTP, against one on loopback.
+@Suite(.timeLimit(.minutes(1))) struct HTTPAuthorizationPolicyTests {
+    private func withBackend(
+        _ answer: @escaping Backend.Answer, _ body: (Backend, HTTPAuthorizationPolicy) async throws -> Void
+    ) async throws {
+        let backend = try await Backend(answer)
+        let policy = try HTTPAuthorizationPolicy(
+            url: "http://127.0.0.1:\(backend.port)/may?v=1", headers: [("authorization", "Bearer s3cret")],
+            group: MultiThreadedEventLoopGroup.singleton)
+        var failure: (any Error)?
+        do { try await body(backend, policy) } catch { failure = error }
+        try await backend.stop()
+        if let failure { throw failure }
+    }
+
+    private func question(_ action: ChannelAction = .publish, _ channel: String = "room/hall") throws
+        -> AuthorizationQuestion
+    {
+        AuthorizationQuestion(
+            action,
+            by: DeviceKey(tenant: try TenantID("acme"), user: try UserID("ann"), device: try DeviceID("phone")),
+            in: try ChannelID(channel))
+    }
+
+    @Test func theQuestionArrivesAndTheAnswerIsTaken() async throws {
+        try await withBackend { request in
+            request.body.contains("publish") ? .json(#"{"allow":true,"ttl":30}"#) : .json(#"{"allow":false,"code":77}"#)
+        } _: { backend, policy in
+            let allowed = try await policy.decide(question())
+            #expect(allowed == .allow(for: .seconds(30)))
+            let denied = try await policy.decide(question(.join, "room/vault"))
+            #expect(denied == .deny(RefusalCode(rawValue: 77), for: .zero))
+            let requests = backend.requests
+            #expect(requests.map(\.uri) == ["/may?v=1", "/may?v=1"] && requests.allSatisfy { $0.method == .POST })
+            #expect(requests.allSatisfy { $0.headers["authorization"] == ["Bearer s3cret"] })
+            #expect(
+                requests[1].body
+                    == #"{"action":"join","channel":"room/vault","device":"phone","tenant":"acme","user":"ann"}"#)
+            #expect(backend.connections == 1, "the connection is kept for the next question")
+        }
+    }
+
+    @Test(arguments: [
+        (#"{"allow":false}"#, AuthorizationDecision.deny(for: .zero)),
+        (#"{"allow":false,"code":0,"ttl":-4}"#, .deny(for: .zero)),
+        (#"{"allow":true,"ttl":1.5,"more":[]}"#, .allow(for: .milliseconds(1_500))),
+        (#"{"allow":true,"ttl":1e300}"#, .allow(for: .seconds(86_400))),
+    ])
+    func answersHaveDefaultsAndBounds(json: String, decision: AuthorizationDecision) async throws {
+        try await withBackend { _ in
+            .json(json)
+        } _: { _, policy in
+            let taken = try await policy.decide(question())
+            #expect(taken == decision)
+        }
+    }
+
+    @Test(arguments: [
+        Backend.Response(status: .internalServerError, body: #"{"allow":true}"#), .json(""), .json("[]"),
+        .json(#"{"allow":"yes"}"#), .json(#"{"allow":true,"code":-1}"#),
+        .json(String(repeating: " ", count: 70_000) + #"{"allow":true}"#),
+        Backend.Response(status: .noContent, body: ""),
+    ])
+    fileprivate func anythingElseIsAFailure(response: Backend.Response) async throws {
+        try await withBackend { _ in
+            response
+        } _: { _, policy in
+            await #expect(throws: HTTPFailure.self) { try await policy.decide(question()) }
+        }
+    }
+
+    @Test func aConnectionThatTheBackendClosesIsReplaced() async throws {
+        try await withBackend { _ in
+            Backend.Response(status: .ok, body: #"{"allow":true}"#, closes: true)
+        } _: { backend, policy in
+            for _ in 0..<3 {
+                let decision = try await policy.decide(question())
+                #expect(decision == .allow(for: .zero))
+            }
+            #expect(backend.connections == 3)
+        }
+        // Closed without a word, after it was kept.
+        try await withBackend { _ in
+            .json(#"{"allow":true}"#)
+        } _: { backend, policy in
+            for _ in 0..<3 {
+                let decision = try await policy.decide(question())
+                #expect(decision == .allow(for: .zero))
+                try await backend.closeAll()
+            }
+            #expect(backend.connections == 3)
+        }
+    }
+
+    @Test func aBackendThatIsNotThereIsAFailure() async throws {
+        let backend = try await Backend { _ in .json("") }
+        let policy = try HTTPAuthorizationPolicy(url: "http://127.0.0.1:\(backend.port)")
+        try await backend.stop()
+        await #expect(throws: (any Error).self) { try await policy.decide(question()) }
+    }
+
+    @Test(arguments: [
+        "", "http://", "https://h/", "ftp://h/", "http://h:0/", "http://h:x/", "http://h:70000/", "http:///path",
+        "http://u@h/", "http://h/a b", "http://h/\r\nx: y", "http://h/#x", "http://[]/",
+    ])
+    func anAddressOfAnotherFormIsRefused(url: String) {
+        #expect(throws: ServerError.self) { try HTTPAuthorizationPolicy(url: url) }
+    }
+
+    @Test func addressesAreTakenApart() throws {
+        let plain = try HTTPEndpoint("http://backend")
+        #expect(plain.host == "backend" && plain.port == 80 && plain.path == "/")
+        let full = try HTTPEndpoint("http://[::1]:8080/a/b?c=d")
+        #expect(full.host == "::1" && full.port == 8080 && full.path == "/a/b?c=d" && full.authority == "[::1]:8080")
+    }
+
+    @Test func aServerAsksItsBackend() async throws {
+        let backend = try await Backend { request in
+            .json(request.body.contains("room/vault") ? #"{"allow":false,"ttl":9}"# : #"{"allow":true,"ttl":9}"#)
+        }
+        let policy = try HTTPAuthorizationPolicy(url: "http://127.0.0.1:\(backend.port)/")
+        let server = try await TestServer(authorization: AuthorizationSettings(policy))
+        let phone = try await server.connected("ann")
+        #expect(try await phone.request(try RoomID("hall"), number: 1).refusal == nil)
+        #expect(try await phone.request(try RoomID("vault"), number: 2).refusal == .forbidden)
+        for text in ["a", "b"] { try await phone.publish(text, to: .room(try RoomID("hall"))) }
+        #expect(backend.requests.count == 3, "two joins, one publish")
+        await server.stop()
+        try await backend.stop()
+    }
+}
+
+/// An HTTP server that answers as a test says.
+private final class Backend: Sendable {
+    struct Request: Sendable {
+        var method: HTTPMethod
+        var uri: String
+        var headers: HTTPHeaders
+        var body = ""
+    }
+    struct Response: Sendable {
+        var status: HTTPResponseStatus
+        var body: String
+        var closes = false
+        static func json(_ body: String) -> Response { Response(status: .ok, body: body) }
+    }
+    typealias Answer = @Sendable (Request) -> Response
+
+    /// What came, which the connections share with the backend.
+    private final class Log: Sendable {
+        struct State {
+            var requests: [Request] = []
+            var connections = 0
+            var open: [any Channel] = []
+        }
+        let value = Mutex(State())
+    }
+    private let channel: any Channel
+    private let state: Log
+
+    init(_ answer: @escaping Answer) async throws {
+        let state = Log()
+        self.state = state
+        channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .childChannelInitializer { channel in
+                state.value.withLock {
+                    $0.connections += 1
+                    $0.open.append(channel)
+                }
+                return channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.configureHTTPServerPipeline()
+                    try channel.pipeline.syncOperations.addHandler(
+                        BackendHandler { request in
+                            state.value.withLock { $0.requests.append(request) }
+                            return answer(request)
+                        })
+                }
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+    }
+
+    var port: Int { channel.localAddress?.port ?? 0 }
+    var requests: [Request] { state.value.withLock { $0.requests } }
+    var connections: Int { state.value.withLock { $0.connections } }
+
+    func closeAll() async throws {
+        let open = state.value.withLock { state in
+            defer { state.open = [] }
+            return state.open
+        }
+        for channel in open { try? await channel.close() }
+    }
+
+    func stop() async throws {
+        try await channel.close()
+        try await closeAll()
+    }
+}
+
+private final class BackendHandler: ChannelInboundHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundOut = HTTPServerResponsePart
+
+    private let answer: Backend.Answer
+    private var request: Backend.Request?
+
+    init(_ answer: @escaping Backend.Answer) { self.answer = answer }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        switch unwrapInboundIn(data) {
+        case .head(let head):
+            request = Backend.Request(method: head.method, uri: head.uri, headers: head.headers)
+        case .body(let part): request?.body += String(buffer: part)
+        case .end:
+            guard let request else { return }
+            let response = answer(request)
+            var headers = HTTPHeaders([("content-length", "\(response.body.utf8.count)")])
+            if response.status == .noContent { headers = [:] }
+            if response.closes { headers.add(name: "connection", value: "close") }
+            let head = HTTPResponseHead(version: .http1_1, status: response.status, headers: headers)
+            context.write(wrapOutboundOut(.head(head)), promise: nil)
+            if !response.body.isEmpty {
+                context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(string: response.body)))), promise: nil)
+            }
+            context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+            if response.closes { context.close(promise: nil) }
+        }
+    }
+}
