@@ -87,12 +87,12 @@ private let everyone = UserKey(tenant: TokenIssuer.tenant, user: ann)
         }
     }
 
-    /// The store has told the old generation already, and the session is in no table yet: it is asked again.
+    /// The store has told that nothing was revoked, and the session is in no table yet: it is asked again.
     @Test(arguments: [0, 1]) func aCredentialThatIsBeingVerifiedDoesNotSlipThrough(loop: Int) async throws {
         let store = FaultyStore()
         try await withServer(store: store) { server in
             let runtime = server.runtime
-            store.set { $0.afterGenerations = { try? await runtime.revoke(.user(everyone)) } }
+            store.set { $0.afterRevocations = { try? await runtime.revoke(.user(everyone)) } }
             let phone = try await server.device("ann", loop: loop)
             let token = try await server.issuer.token("ann", "phone")
             try await phone.send([(phone.connectFrame(.token(token)), .control)])
@@ -107,7 +107,7 @@ private let everyone = UserKey(tenant: TokenIssuer.tenant, user: ann)
             let runtime = server.runtime
             // The session's own token is not the one that is revoked: only the fresh one is.
             store.set {
-                $0.afterGenerations = { try? await runtime.revoke(.token("fresh", TokenIssuer.tenant), until: .max) }
+                $0.afterRevocations = { try? await runtime.revoke(.token("fresh", TokenIssuer.tenant), until: .max) }
             }
             let fresh = try await server.issuer.token("ann", "phone", id: "fresh")
             try await phone.send([(.refresh(Refresh(token: fresh)), .control)])

@@ -13,8 +13,8 @@ final class FaultyStore: MessageStore {
         var entitlements: StoreError?
         /// Runs, once, when entitlements were read and before they are answered.
         var afterEntitlements: (@Sendable () async -> Void)?
-        /// Runs, once, when generations were read and before they are answered.
-        var afterGenerations: (@Sendable () async -> Void)?
+        /// Runs, once, when a credential's revocations were read and before the last of them is answered.
+        var afterRevocations: (@Sendable () async -> Void)?
     }
 
     let inner = InMemoryStore()
@@ -90,13 +90,7 @@ final class FaultyStore: MessageStore {
     }
 
     func generations(of device: DeviceKey) async throws(StoreError) -> RevocationGenerations {
-        let answer = try await inner.generations(of: device)
-        let hook = faults.withLock { faults in
-            defer { faults.afterGenerations = nil }
-            return faults.afterGenerations
-        }
-        await hook?()
-        return answer
+        try await inner.generations(of: device)
     }
 
     func revoke(user: UserID, in tenant: TenantID) async throws(StoreError) {
@@ -120,6 +114,12 @@ final class FaultyStore: MessageStore {
     }
 
     func isRevoked(token: String, in tenant: TenantID) async throws(StoreError) -> Bool {
-        try await inner.isRevoked(token: token, in: tenant)
+        let answer = try await inner.isRevoked(token: token, in: tenant)
+        let hook = faults.withLock { faults in
+            defer { faults.afterRevocations = nil }
+            return faults.afterRevocations
+        }
+        await hook?()
+        return answer
     }
 }
