@@ -52,21 +52,11 @@ public struct ServerDirectory: Sendable {
     public var storePath: String { path + "/store" }
 
     /// Where a server on this folder takes operators' requests; nil where the folder's path is too long for a socket's.
-    public var controlSocketPath: String? {
-        let socket = path + "/control.sock"
-        return socket.utf8.count <= ControlSocket.maximumPath ? socket : nil
-    }
+    public var controlSocketPath: String? { ServerControl.socketPath(ofFolder: path) }
 
     /// Reaches the server that runs on this folder.
     /// - Throws: ``ServerError/Code/invalidConfiguration`` where the path is too long.
-    public func control() throws(ServerError) -> ServerControl {
-        guard let controlSocketPath else {
-            throw ServerError(
-                .invalidConfiguration, message: "\(path) is too long a path for a control socket",
-                advice: "name the folder by a relative path, or by a link with a shorter one")
-        }
-        return ServerControl(path: controlSocketPath)
-    }
+    public func control() throws(ServerError) -> ServerControl { try ServerControl(folder: path) }
 
     /// The key that signs this server's tokens.
     /// - Throws: ``AuthenticationError/Code/keyUnusable``.

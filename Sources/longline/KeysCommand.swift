@@ -18,7 +18,7 @@ struct KeysCommand: AsyncParsableCommand {
 
         /// Has a server that runs on the folder read its keys again.
         func tellServer() async throws {
-            guard let control = try? ServerDirectory(data).control() else { return }
+            guard let control = try? ServerControl(folder: data) else { return }
             do throws(ServerError) { try await control.reloadTokenKeys() } catch {
                 // Without a server there is nobody to tell.
                 if error.code != .notRunning { throw error }

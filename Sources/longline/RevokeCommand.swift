@@ -49,7 +49,7 @@ struct RevokeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let control = try ServerDirectory(data).control()
+        let control = try ServerControl(folder: data)
         let tenant = try Name.parse("--tenant", tenant, TenantID.init)
         if let token {
             let until = expires.map { $0 * 1000 } ?? .max

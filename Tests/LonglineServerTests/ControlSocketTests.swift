@@ -88,11 +88,14 @@ import Testing
 
     @Test func withoutAServerItSaysSo() async throws {
         try await withTemporaryDirectory { folder in
-            let control = ServerControl(path: folder + "/control.sock")
+            let nowhere = folder + "/nowhere"
+            let control = try ServerControl(folder: nowhere)
             let error = await #expect(throws: ServerError.self) {
                 try await control.revoke(user: try UserID("ann"), in: try TenantID("acme"))
             }
             #expect(error?.code == .notRunning)
+            #expect(!FileManager.default.fileExists(atPath: nowhere))
+            #expect(throws: ServerError.self) { try ServerControl(folder: String(repeating: "x", count: 100)) }
         }
     }
 

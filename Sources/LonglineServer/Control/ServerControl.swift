@@ -15,6 +15,22 @@ public struct ServerControl: Sendable {
     /// Control of the server whose configuration names this path.
     public init(path: String) { self.path = path }
 
+    /// Control of the server that runs on a data folder. The folder is not made when it does not exist.
+    /// - Throws: ``ServerError/Code/invalidConfiguration`` where the folder's path is too long for a socket's.
+    public init(folder: String) throws(ServerError) {
+        guard let path = Self.socketPath(ofFolder: folder) else {
+            throw ServerError(
+                .invalidConfiguration, message: "\(folder) is too long a path for a control socket",
+                advice: "name the folder by a relative path, or by a link with a shorter one")
+        }
+        self.path = path
+    }
+
+    static func socketPath(ofFolder folder: String) -> String? {
+        let socket = folder + "/control.sock"
+        return socket.utf8.count <= ControlSocket.maximumPath ? socket : nil
+    }
+
     /// Shuts a user out: see ``LonglineServer/revoke(user:in:)``.
     public func revoke(user: UserID, in tenant: TenantID) async throws(ServerError) {
         _ = try await ask(
