@@ -136,6 +136,22 @@ import Testing
         }
     }
 
+    @Test("who left a room hears it of a whole backlog at once", arguments: StoreKind.allCases)
+    func whoLeftARoomHearsItOfAWholeBacklogAtOnce(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            _ = try await store.join(room("r"), by: device("alice"), create: true)
+            let first = try await store.enter(request(to: .room(room("r")), id: 1, "before"))
+            _ = try await store.leave(room("r"), by: device("alice"))
+            let rest = await store.append([
+                request(to: .room(room("r")), id: 2, after: 1), request(to: .room(room("r")), id: 3, after: 2),
+                request(to: .room(room("r")), id: 4, after: 3),
+            ])
+            #expect(rest.map { $0.refused?.code } == [.unknownChannel, .unknownChannel, .unknownChannel])
+            // What was entered before the leave is acknowledged all the same.
+            #expect(try await store.append(request(to: .room(room("r")), id: 1, "before")) == .duplicate(first))
+        }
+    }
+
     @Test("a device has a bounded number of outboxes", arguments: StoreKind.allCases)
     func aDeviceHasABoundedNumberOfOutboxes(_ kind: StoreKind) async throws {
         var limits = StoreLimits()

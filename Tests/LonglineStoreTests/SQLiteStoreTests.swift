@@ -391,7 +391,10 @@ import Testing
         let head = try #require(try await store.head(of: inbox("alice")))
         #expect(head.position.epoch != kept.position.epoch)
         #expect(try await store.all(inbox("alice")).first?.text == "kept")
-        #expect(try await store.append(request(id: 1, "kept")) == .duplicate(kept))
+        // Sent again, it is acknowledged where it stands now: in the new life.
+        let position = Position(epoch: head.position.epoch, offset: kept.position.offset)
+        let again = Published(id: 1, position: position, time: kept.time)
+        #expect(try await store.append(request(id: 1, "kept")) == .duplicate(again))
         // A cursor of the lost life is not one of this life.
         let record = try await store.advance(device("alice"), to: [cursor])
         #expect(record.cursors.isEmpty)

@@ -8,6 +8,8 @@ struct StoreLogic<Tables: StoreTables> {
     /// The wall clock, in milliseconds since 1970.
     let clock: @Sendable () -> UInt64
     var random: any RandomNumberGenerator & Sendable
+    /// Acknowledgements that a ledger remembers.
+    var remembered = PublishLedger.remembered
 
     /// A device's or outbox's `seen` is written at most this often while it publishes, in milliseconds: once a day.
     private static var seenStep: UInt64 { 24 * 3_600 * 1_000 }
@@ -109,7 +111,12 @@ struct StoreLogic<Tables: StoreTables> {
             id: publish.id, tag: publish.tag, after: publish.after, lastID: head.lastID,
             answer: { id in try producer.flatMap { try tables.answer(id, of: $0, in: channel) } })
         switch verdict {
-        case .duplicate(let published): return .duplicate(published)
+        case .duplicate(var published):
+            // The entry stands in the log's present life, also when the ledger's row comes from one before a restore.
+            published.position.epoch = channel.epoch
+            return .duplicate(published)
+        // Nothing of a stranger's will be entered, whatever its order: else a backlog would end one row at a time.
+        case .refuse(let refusal) where refusal.code == .outOfOrder && !mayPublish: return refused(.unknownChannel)
         case .refuse(let refusal): return .refused(refusal)
         case .enter: break
         }
@@ -135,7 +142,7 @@ struct StoreLogic<Tables: StoreTables> {
     ) throws {
         precondition(answer.published.id > head.lastID, "last IDs only grow")
         head.lastID = answer.published.id
-        if head.remembered == PublishLedger.remembered {
+        if head.remembered >= remembered {
             try tables.forgetOldestAnswer(of: producer, in: channel)
         } else {
             head.remembered += 1
