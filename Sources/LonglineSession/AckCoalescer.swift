@@ -4,21 +4,31 @@ import NIOCore
 /// Holds a channel's acknowledgement back until it is worth a frame: after a number of confirmed entries, or a delay.
 struct AckCoalescer {
     private(set) var offset: Offset?
+    /// The log's life that ``offset`` belongs to: offsets of two lives don't compare.
+    private var epoch: Epoch = 0
     private var count = 0
     private(set) var due: NIODeadline?
 
-    /// The app confirmed up to `offset`.
-    mutating func confirmed(_ offset: Offset, every: Int, delay: TimeAmount, now: NIODeadline) {
-        self.offset = max(offset, self.offset ?? 0)
+    /// The app confirmed up to `position`.
+    mutating func confirmed(_ position: Position, every: Int, delay: TimeAmount, now: NIODeadline) {
+        take(position)
         count += 1
         let latest = now + delay
         due = count >= every ? now : min(due ?? latest, latest)
     }
 
     /// The server sent what was confirmed before: it has to be told again, at once.
-    mutating func repeatNow(_ offset: Offset, now: NIODeadline) {
-        self.offset = max(offset, self.offset ?? 0)
+    mutating func repeatNow(_ position: Position, now: NIODeadline) {
+        take(position)
         due = now
+    }
+
+    private mutating func take(_ position: Position) {
+        if epoch != position.epoch {
+            clear()
+            epoch = position.epoch
+        }
+        offset = max(position.offset, offset ?? 0)
     }
 
     /// The acknowledgement, when its time has come.

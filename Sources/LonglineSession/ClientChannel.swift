@@ -20,6 +20,12 @@ struct ClientChannel {
         return min(due, retry)
     }
 
+    /// Nothing is to be acknowledged any more, and so nothing waits for another lane.
+    mutating func forgetAcknowledgement() {
+        acknowledgement.clear()
+        queue.isPaused = false
+    }
+
     /// The link is gone, and with it the lane and what was to be said on it.
     mutating func linkClosed() {
         lane = nil

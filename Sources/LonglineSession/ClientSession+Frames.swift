@@ -148,7 +148,10 @@ extension ClientSession {
             }
         case .gap(let gap):
             if let told = modify(channel, { $0.receiver.receive(gap, epoch: epoch) }) ?? nil {
+                // What was confirmed before may lie beyond the log's new end.
+                modify(channel) { $0.forgetAcknowledgement() }
                 actions.append(.gap(channel: channel, epoch: epoch, told))
+                publish(channel, now: now)
             }
         default:
             violated(.unexpectedFrame, "a frame that has no place on a channel's lane", now: now)
@@ -168,7 +171,8 @@ extension ClientSession {
         case .duplicate(confirmed: true):
             // The server's cursor is behind: what was confirmed did not reach it.
             if let offset = channels[channel]?.receiver.confirmedOffset(in: epoch) {
-                modify(channel) { $0.acknowledgement.repeatNow(offset, now: now) }
+                let position = Position(epoch: epoch, offset: offset)
+                modify(channel) { $0.acknowledgement.repeatNow(position, now: now) }
                 acknowledge(channel, now: now)
             }
             return false

@@ -59,7 +59,7 @@ extension ClientSession {
         guard phase == .connected, let confirmed = channels[channel]?.receiver.confirmed else { return }
         let every = configuration.acknowledgeEvery
         let delay = configuration.acknowledgeDelay
-        modify(channel) { $0.acknowledgement.confirmed(confirmed.offset, every: every, delay: delay, now: now) }
+        modify(channel) { $0.acknowledgement.confirmed(confirmed, every: every, delay: delay, now: now) }
         acknowledge(channel, now: now)
     }
 
@@ -73,7 +73,7 @@ extension ClientSession {
             return
         }
         guard let confirmed = state.receiver.confirmed, confirmed.epoch == state.epoch else {
-            modify(channel) { $0.acknowledgement.clear() }
+            modify(channel) { $0.forgetAcknowledgement() }
             return
         }
         if let lane = state.lane, lane.epoch != state.epoch {

@@ -333,4 +333,32 @@ struct ClientSessionTests {
         #expect(actions.contains { if case .renewProducer = $0 { true } else { false } })
         #expect(actions.endCode == .normal)
     }
+
+    @Test("What was confirmed in a log's old life, or beyond its lost end, is not acknowledged in what follows")
+    func acknowledgesWithinOneLife() {
+        for (epoch, first) in [(Epoch(78), Offset(1)), (Fixture.epoch, 4)] {
+            var random = SeededRandom(seed: 1)
+            var session = ClientSession(
+                configuration: ClientSessionConfiguration(), producer: Fixture.producer,
+                cursors: [Fixture.inbox: Position(epoch: Fixture.epoch, offset: 3)], cursorVersion: 0)
+            let start = Fixture.start
+            session.linkOpened(
+                credential: .token("t"), connectNumber: 1, supportsPathChange: false, outbox: [], now: start)
+            session.received(.connected(Fixture.connected()), lane: .control, now: start)
+            let (old, next) = (LaneID(rawValue: 1), LaneID(rawValue: 2))
+            session.received(
+                .lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), lane: old, now: start)
+            let deliver = Deliver(entry: Fixture.entry(5, after: 3), redelivered: false)
+            session.received(.deliver(deliver), lane: old, now: start)
+            session.confirm(
+                channel: Fixture.inbox, position: Position(epoch: Fixture.epoch, offset: 5), now: start)
+            // The log was replaced, or lost its end, before the acknowledgement left.
+            session.received(.lane(LaneHeader(channel: Fixture.inbox, epoch: epoch)), lane: next, now: start)
+            let gap = Gap(from: Position(epoch: Fixture.epoch, offset: 5), first: first)
+            session.received(.gap(gap), lane: next, now: start)
+            session.confirm(channel: Fixture.inbox, position: Position(epoch: epoch, offset: first), now: start)
+            session.deadlineReached(now: start + .seconds(1), random: &random)
+            #expect(session.drain().acknowledged.allSatisfy { $0 == first }, "epoch \(epoch)")
+        }
+    }
 }
