@@ -69,7 +69,8 @@ struct LearnedHeartbeatTests {
             let reached = simulation.run(for: .hours(3)) {
                 seconds(simulation.client.learnedInterval) >= 0.8 * Double(timeout)
             }
-            #expect(reached && simulation.questions.count <= 8, "seed \(seed): \(simulation.questions)")
+            // Where a question or its answer is lost, it is asked again: eight answered ones, and what the loss costs.
+            #expect(reached && simulation.questions.count <= 12, "seed \(seed): \(simulation.questions)")
             simulation.run(for: .hours(2))
             #expect(seconds(simulation.client.learnedInterval) < Double(timeout), "seed \(seed)")
             expectUnbroken(simulation, "seed \(seed)")
