@@ -70,16 +70,29 @@ struct HistoryCommand: AsyncParsableCommand {
             let count = min(limit - messages.count, FrameLimits.maximumHistoryEntries)
             let page: HistoryPage
             if goesOn, let from = place {
-                page = try await client.history(of: channel, after: from, limit: count)
+                page = try await connected(client) { try await client.history(of: channel, after: from, limit: count) }
                 messages += page.messages
             } else {
-                page = try await client.history(of: channel, before: place, limit: count)
+                let from = place
+                page = try await connected(client) { try await client.history(of: channel, before: from, limit: count) }
                 messages = page.messages + messages
             }
             place = page.next
             guard page.hasMore else { return (messages, nil) }
         }
         return (messages, place)
+    }
+
+    /// Asks again when the connection was lost meanwhile. A device that keeps nothing, as this one, connects twice at first
+    /// where the service has cursors of it.
+    private func connected(_ client: LonglineClient, _ ask: () async throws -> HistoryPage) async throws -> HistoryPage
+    {
+        for _ in 0..<3 {
+            do { return try await ask() } catch let error as ClientError where error.code == .notConnected {
+                try await client.connect()
+            }
+        }
+        return try await ask()
     }
 
     private func channelID() throws -> ChannelID {
