@@ -115,7 +115,12 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LonglineTestKit",
-            dependencies: ["LonglineSession", "LonglineWire", "QUICEngine", nioCore], swiftSettings: settings),
+            dependencies: ["LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", nioCore],
+            swiftSettings: settings),
+        // What scripts/simulate runs.
+        .executableTarget(
+            name: "simulate", dependencies: ["LonglineTestKit", argumentParser, nioCore], path: "Tests/SimulateDriver",
+            swiftSettings: settings),
         .testTarget(
             name: "LonglineClientTests",
             dependencies: [
@@ -164,7 +169,8 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
-            name: "FuzzTargets", dependencies: ["CQUICShim", "LonglineTestKit", "LonglineWire", "QUICEngine", nioCore],
+            name: "FuzzTargets",
+            dependencies: ["CQUICShim", "LonglineSession", "LonglineTestKit", "LonglineWire", "QUICEngine", nioCore],
             path: "Tests/FuzzTargets", swiftSettings: settings),
         .testTarget(
             name: "FuzzTests", dependencies: ["FuzzTargets"], exclude: ["Corpus", "generate.py"],

@@ -4,7 +4,7 @@ import LonglineWire
 struct ChannelRecord: Hashable, Sendable {
     let id: Int64
     let key: ChannelKey
-    let epoch: Epoch
+    var epoch: Epoch
     /// The last entry; 0 for none yet.
     var head: Offset = 0
     /// The last entry that was trimmed; 0 for none.

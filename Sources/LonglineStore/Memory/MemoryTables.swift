@@ -49,6 +49,24 @@ final class MemoryTables: StoreTables {
         return lastID
     }
 
+    /// Tables of their own that hold the same.
+    func copy() -> MemoryTables {
+        let copy = MemoryTables()
+        (copy.lastID, copy.sequence) = (lastID, sequence)
+        (copy.channels, copy.keys, copy.logs) = (channels, keys, logs)
+        (copy.devices, copy.producers, copy.ledgers) = (devices, producers, ledgers)
+        (copy.stintsByUser, copy.membersByRoom) = (stintsByUser, membersByRoom)
+        (copy.cursors, copy.generations, copy.tokens) = (cursors, generations, tokens)
+        return copy
+    }
+
+    /// Gives every channel another epoch, in the order in which they were made.
+    func changeEpochs(_ draw: () -> Epoch) {
+        for id in keys.keys.sorted() {
+            if let key = keys[id] { channels[key]?.epoch = draw() }
+        }
+    }
+
     // MARK: Channels
 
     func channel(_ key: ChannelKey) -> ChannelRecord? { channels[key] }

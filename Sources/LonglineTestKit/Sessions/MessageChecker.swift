@@ -4,25 +4,55 @@ import NIOCore
 
 /// Watches what a service promises about messages, and writes down every promise that is broken.
 ///
-/// It is told what apps publish, what they hear back and what they are given, and compares it with the log. The rules:
-/// an acknowledged publish is in the log, once, where the acknowledgement says; a producer's order is kept in each
-/// channel; a device is given each entry it is entitled to, in order, once per life of the app, marked when it was given
+/// It is told what apps publish, what they hear back and what they are given, and compares it with the ``Truth``. The rules:
+/// an acknowledged publish is in the log, once, where the acknowledgement says; a refused one is nowhere; one that its
+/// app forgot, because it was restored or lost everything, is there at most once; a producer's order is kept in each
+/// channel; an app is given each entry it is entitled to, in order, once per life, marked when it was given it
 /// before; and what it is not given is skipped or reported lost, and truly absent.
 public struct MessageChecker {
+    /// An installation of an app; two can bear the name of one device.
+    struct App: Hashable {
+        let number: Int
+        let user: UserID
+        let device: DeviceID
+    }
+
+    private struct Origin {
+        let app: App
+        let channel: ChannelID
+        let recipient: UserID?
+        let time: NIODeadline
+        let timeToLive: UInt64
+    }
+
+    private struct Given: Hashable {
+        let channel: ChannelID
+        let position: Position
+    }
+
     /// Broken promises, in the order in which they were seen.
     public private(set) var violations: [String] = []
     /// Entries given to apps.
     public private(set) var deliveries = 0
     /// Publishes that apps were told are entered.
     public var acknowledgements: Int { acknowledged.count }
+    /// Publishes that apps were told are not.
+    public var refusals: Int { refused.count }
 
-    private var published: [UInt64: (device: DeviceID, channel: ChannelID)] = [:]
+    private var published: [UInt64: Origin] = [:]
     private var acknowledged: Set<UInt64> = []
     private var refused: Set<UInt64> = []
-    private var told: [DeviceID: [ChannelID: Position]] = [:]
-    private var everGiven: [DeviceID: [ChannelID: Set<Offset>]] = [:]
-    private var processed: [DeviceID: [ChannelID: Offset]] = [:]
-    private var restored: Set<DeviceID> = []
+    /// Nobody hears any more what became of them.
+    private var forgotten: Set<UInt64> = []
+    /// Entered, and gone with a store that was replaced by its backup.
+    private var lostByStore: Set<UInt64> = []
+    private var told: [App: [ChannelID: Position]] = [:]
+    private var everGiven: [App: Set<Given>] = [:]
+    private var givenInLife: [App: [ChannelID: Set<Position>]] = [:]
+    private var processed: [App: [ChannelID: [Epoch: Offset]]] = [:]
+    private var restored: Set<App> = []
+    /// The highest place that a device ever said it was done with.
+    private var confirmed: [DeviceID: [ChannelID: [Epoch: Offset]]] = [:]
 
     /// Nothing seen yet.
     public init() {}
@@ -30,159 +60,270 @@ public struct MessageChecker {
     /// A message's number, in the first 8 bytes of its payload.
     static func number(of payload: ByteBuffer) -> UInt64? { payload.getInteger(at: payload.readerIndex) }
 
+    /// Told each broken promise as it is seen.
+    var report: (String) -> Void = { _ in }
+
     /// Writes down a broken promise.
-    public mutating func violation(_ text: String) { violations.append(text) }
+    public mutating func violation(_ text: String) {
+        violations.append(text)
+        report(text)
+    }
 
     // MARK: Publishing
 
-    mutating func published(_ number: UInt64, by device: DeviceID, in channel: ChannelID) {
-        published[number] = (device, channel)
+    mutating func published(_ row: OutboxRow, by app: App, at time: NIODeadline) {
+        guard let number = Self.number(of: row.publish.payload) else { return }
+        published[number] = Origin(
+            app: app, channel: row.channel, recipient: row.publish.recipient, time: time,
+            timeToLive: row.publish.timeToLive)
     }
 
-    mutating func acknowledged(_ number: UInt64, at position: Position, in channel: ChannelID, store: ModelStore) {
+    /// The app died before the row was written: it was never promised anything.
+    mutating func withdrawn(_ number: UInt64) { published[number] = nil }
+
+    /// A publish leaves a device.
+    mutating func sent(_ publish: Publish, isStored: Bool, at time: NIODeadline) {
+        guard let number = Self.number(of: publish.payload) else { return }
+        guard isStored, let origin = published[number] else {
+            return violation("message \(number) left before it was on the disk")
+        }
+        guard origin.timeToLive > 0 else { return }
+        let waited = UInt64(max(0, (time - origin.time).nanoseconds) / 1_000_000)
+        let left = origin.timeToLive > waited ? origin.timeToLive - waited : 1
+        if publish.timeToLive != left {
+            violation("message \(number) left with \(publish.timeToLive) ms to live, not \(left)")
+        }
+    }
+
+    mutating func acknowledged(_ number: UInt64, at position: Position, in channel: ChannelID, truth: Truth) {
         acknowledged.insert(number)
-        let entry = store.logs[channel]?.entry(at: position.offset)
-        if store.logs[channel]?.epoch != position.epoch || entry.flatMap({ Self.number(of: $0.payload) }) != number {
+        let entry = truth.logs[channel]?.entry(at: position.offset)
+        if truth.logs[channel]?.epoch != position.epoch || entry.flatMap({ Self.number(of: $0.payload) }) != number {
             violation("message \(number) was acknowledged at \(position) in \(channel), and is not there")
         }
     }
 
-    mutating func refused(_ number: UInt64) { refused.insert(number) }
+    mutating func refused(_ number: UInt64, _ code: RefusalCode) {
+        if code == .outcomeUnknown { forgotten.insert(number) } else { refused.insert(number) }
+    }
+
+    /// An app died before it was told what became of a message.
+    mutating func forgot(_ number: UInt64) { forgotten.insert(number) }
+
+    /// An app forgot what became of these; the ones that it kept will be answered again.
+    mutating func forgot(_ app: App, kept: Set<UInt64>) {
+        for (number, origin) in published where origin.app == app {
+            if kept.contains(number) {
+                refused.remove(number)
+                acknowledged.remove(number)
+            } else if !acknowledged.contains(number), !refused.contains(number) {
+                forgotten.insert(number)
+            }
+        }
+    }
+
+    /// The server's store was replaced by an older one, in which these messages are missing.
+    mutating func lost(_ numbers: Set<UInt64>, truth: Truth) {
+        lostByStore.formUnion(numbers)
+        // What a device was told of the old lives says nothing of the new ones; of a life that goes on, only what is there.
+        for (app, places) in told {
+            for (channel, place) in places {
+                guard let head = truth.logs[channel]?.head, head.epoch == place.epoch else { continue }
+                told[app]?[channel] = Position(epoch: head.epoch, offset: min(place.offset, head.offset))
+            }
+        }
+    }
 
     // MARK: Receiving
 
-    mutating func delivered(
-        _ deliver: Deliver, epoch: Epoch, in channel: ChannelID, to device: DeviceID, of user: UserID, store: ModelStore
-    ) {
+    mutating func delivered(_ deliver: Deliver, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth) {
         deliveries += 1
         let entry = deliver.entry
-        let place = "\(channel) at \(entry.offset) for \(device)"
-        guard let log = store.logs[channel], log.epoch == epoch,
-            log.entry(at: entry.offset) == entry
-        else { return violation("\(place): given what is not in the log") }
-        if !store.mayRead(entry.offset, of: channel, user) { violation("\(place): given without a right to it") }
-        let last = lastTold(device, channel, epoch: epoch)
+        let place = "\(channel) at \(entry.offset) for \(app.device)"
+        guard let log = truth.logs[channel], log.epoch == epoch, log.entry(at: entry.offset) == entry else {
+            return violation("\(place): given what is not in the log")
+        }
+        if !truth.mayRead(entry.offset, of: channel, app.user) { violation("\(place): given without a right to it") }
+        let last = lastTold(app, channel, epoch: epoch)
         if entry.offset <= last { violation("\(place): given again, or out of order, after \(last)") }
-        for missed in owed(after: last, before: entry.offset, in: log, channel, to: user, store: store) {
+        for missed in owed(after: last, before: entry.offset, in: log, channel, to: app, truth: truth) {
             violation("\(place): \(missed.offset) was missed silently")
         }
-        if everGiven[device]?[channel]?.contains(entry.offset) == true, !deliver.redelivered {
-            violation("\(place): given to a new life of the app without a mark")
-        }
-        everGiven[device, default: [:]][channel, default: []].insert(entry.offset)
-        told[device, default: [:]][channel] = Position(epoch: epoch, offset: max(last, entry.offset))
+        let position = Position(epoch: epoch, offset: entry.offset)
+        let isNews = everGiven[app, default: []].insert(Given(channel: channel, position: position)).inserted
+        if !isNews, !deliver.redelivered { violation("\(place): given to a new life of the app without a mark") }
+        givenInLife[app, default: [:]][channel, default: []].insert(position)
+        told[app, default: [:]][channel] = Position(epoch: epoch, offset: max(last, entry.offset))
     }
 
     mutating func skipped(
-        _ skip: Skip, epoch: Epoch, in channel: ChannelID, to device: DeviceID, of user: UserID, store: ModelStore,
-        time: UInt64
+        _ skip: Skip, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth, latest time: UInt64
     ) {
-        guard let log = store.logs[channel], log.epoch == epoch else {
-            return violation("\(channel) for \(device): a skip in another log")
-        }
-        let last = lastTold(device, channel, epoch: epoch)
-        for entry in owed(after: last, before: skip.to + 1, in: log, channel, to: user, store: store)
+        let log = truth.logs[channel] ?? Truth.Log(epoch: epoch)
+        guard log.epoch == epoch else { return violation("\(channel) for \(app.device): a skip in another log") }
+        let last = lastTold(app, channel, epoch: epoch)
+        for entry in owed(after: last, before: skip.to + 1, in: log, channel, to: app, truth: truth)
         where !(entry.expiry > 0 && entry.expiry <= time) && entry.offset > log.first {
-            violation("\(channel) for \(device): \(entry.offset) was skipped (\(skip.reason)), and is there")
+            violation("\(channel) for \(app.device): \(entry.offset) was skipped (\(skip.reason)), and is there")
         }
-        told[device, default: [:]][channel] = Position(epoch: epoch, offset: max(last, skip.to))
+        told[app, default: [:]][channel] = Position(epoch: epoch, offset: max(last, skip.to))
     }
 
-    mutating func lost(
-        _ gap: Gap, epoch: Epoch, in channel: ChannelID, to device: DeviceID, of user: UserID, store: ModelStore
-    ) {
-        guard let log = store.logs[channel], log.epoch == epoch else {
-            return violation("\(channel) for \(device): a gap in another log")
-        }
-        let last = lastTold(device, channel, epoch: epoch)
-        for entry in owed(after: last, before: gap.first + 1, in: log, channel, to: user, store: store)
+    mutating func lost(_ gap: Gap, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth) {
+        let log = truth.logs[channel] ?? Truth.Log(epoch: epoch)
+        guard log.epoch == epoch else { return violation("\(channel) for \(app.device): a gap in another log") }
+        let last = lastTold(app, channel, epoch: epoch)
+        for entry in owed(after: last, before: gap.first + 1, in: log, channel, to: app, truth: truth)
         where entry.offset > log.first {
-            violation("\(channel) for \(device): \(entry.offset) was reported lost, and is there")
+            violation("\(channel) for \(app.device): \(entry.offset) was reported lost, and is there")
         }
-        told[device, default: [:]][channel] = Position(epoch: epoch, offset: gap.first)
+        told[app, default: [:]][channel] = Position(epoch: epoch, offset: gap.first)
     }
 
-    /// The app is done with everything up to an offset.
-    mutating func processed(_ offset: Offset, in channel: ChannelID, by device: DeviceID) {
-        processed[device, default: [:]][channel] = max(offset, processed[device]?[channel] ?? 0)
-    }
-
-    /// A new life of the app goes on from the cursors it kept. `backup`: from an older state than its last.
-    mutating func restarted(_ device: DeviceID, cursors: [ChannelID: Position], backup: Bool) {
-        for (channel, cursor) in cursors {
-            let done = processed[device]?[channel] ?? 0
-            for offset in everGiven[device]?[channel] ?? [] where offset > done && offset <= cursor.offset {
-                violation("\(channel) at \(offset) is behind \(device)'s cursor, and its app never was done with it")
-            }
+    /// A join or leave was answered.
+    mutating func changedRoom(at position: Position, in channel: ChannelID, by app: App, truth: Truth) {
+        let entry = truth.logs[channel]?.entry(at: position.offset)
+        if truth.logs[channel]?.epoch != position.epoch || entry?.sender != app.user || entry?.kind == .message {
+            violation("\(app.device)'s join or leave was answered at \(position), and is not there")
         }
-        told[device] = cursors
-        if backup { restored.insert(device) }
     }
 
-    private func lastTold(_ device: DeviceID, _ channel: ChannelID, epoch: Epoch) -> Offset {
-        told[device]?[channel].flatMap { $0.epoch == epoch ? $0.offset : nil } ?? 0
+    /// The app is done with everything up to a place.
+    mutating func processed(_ position: Position, in channel: ChannelID, by app: App) {
+        let known = processed[app]?[channel]?[position.epoch] ?? 0
+        processed[app, default: [:]][channel, default: [:]][position.epoch] = max(known, position.offset)
+    }
+
+    /// A device tells the server what it is done with.
+    mutating func acknowledges(_ position: Position, in channel: ChannelID, by app: App) {
+        noteConfirmed(position, in: channel, by: app.device)
+        checkDone(position, in: channel, by: app, "acknowledged")
+    }
+
+    /// A connect names the cursors that moved.
+    mutating func connects(_ cursors: [ChannelPosition], by app: App) {
+        for cursor in cursors { noteConfirmed(cursor.position, in: cursor.channel, by: app.device) }
+    }
+
+    private mutating func noteConfirmed(_ position: Position, in channel: ChannelID, by device: DeviceID) {
+        let known = confirmed[device]?[channel]?[position.epoch] ?? 0
+        confirmed[device, default: [:]][channel, default: [:]][position.epoch] = max(known, position.offset)
+    }
+
+    private mutating func checkDone(_ cursor: Position, in channel: ChannelID, by app: App, _ what: String) {
+        let done = processed[app]?[channel]?[cursor.epoch] ?? 0
+        guard cursor.offset > done else { return }
+        for given in givenInLife[app]?[channel] ?? []
+        where given.epoch == cursor.epoch && given.offset > done && given.offset <= cursor.offset {
+            violation("\(channel) at \(given.offset) is \(what) by \(app.device), and its app never was done with it")
+        }
+    }
+
+    /// The server stores a cursor.
+    mutating func storesCursor(_ position: Position, in channel: ChannelID, of device: DeviceID) {
+        let said = confirmed[device]?[channel]?[position.epoch] ?? 0
+        if position.offset > said { violation("\(channel): \(position) is stored, and \(device) confirmed \(said)") }
+    }
+
+    /// A new life of the app goes on from the cursors it kept. `isOlder`: from an older state than its last.
+    mutating func restarted(_ app: App, cursors: [ChannelID: Position], isOlder: Bool) {
+        for (channel, cursor) in cursors { checkDone(cursor, in: channel, by: app, "behind the cursor") }
+        told[app] = cursors
+        givenInLife[app] = [:]
+        guard isOlder else { return }
+        restored.insert(app)
+        processed[app] = cursors.mapValues { [$0.epoch: $0.offset] }
+    }
+
+    private func lastTold(_ app: App, _ channel: ChannelID, epoch: Epoch) -> Offset {
+        told[app]?[channel].flatMap { $0.epoch == epoch ? $0.offset : nil } ?? 0
     }
 
     private func owed(
-        after last: Offset, before end: Offset, in log: ModelStore.Log, _ channel: ChannelID, to user: UserID,
-        store: ModelStore
-    ) -> [Entry] {
-        guard let stint = store.stint(of: user, in: channel) else { return [] }
-        return Array(
-            log.entries(above: max(last, stint.after)).prefix { $0.offset < end && $0.offset <= stint.upTo ?? .max })
+        after last: Offset, before end: Offset, in log: Truth.Log, _ channel: ChannelID, to app: App, truth: Truth
+    ) -> ArraySlice<Entry> {
+        guard let stint = truth.stint(of: app.user, in: channel) else { return [] }
+        return log.entries(above: max(last, stint.after)).prefix { $0.offset < end && $0.offset <= stint.upTo ?? .max }
     }
 
     // MARK: The end
 
     /// Once everything is quiet, nothing may be owed any more.
-    mutating func finish(devices: [(device: DeviceID, user: UserID)], store: ModelStore) {
-        var places: [UInt64: Int] = [:]
-        for (channel, log) in store.logs {
-            checkOrder(log, channel)
-            for entry in log.entries where entry.kind == .message {
-                guard let number = Self.number(of: entry.payload) else { continue }
-                places[number, default: 0] += 1
-                if published[number]?.channel != channel { violation("message \(number) stands in \(channel)") }
-            }
-        }
-        for (number, count) in places where count > 1 { violation("message \(number) was entered \(count) times") }
-        for number in acknowledged where places[number] == nil {
-            violation("message \(number) was acknowledged and is gone")
-        }
-        for (number, origin) in published where !restored.contains(origin.device) {
-            if refused.contains(number), places[number] != nil {
-                violation("message \(number) was refused and entered")
-            }
-            if !refused.contains(number), !acknowledged.contains(number) {
-                violation("message \(number) of \(origin.device) in \(origin.channel) never got an answer")
-            }
-        }
-        for (device, user) in devices {
-            for channel in store.channels(of: user) {
-                guard let log = store.logs[channel] else { continue }
-                let last = lastTold(device, channel, epoch: log.epoch)
-                for entry in owed(after: last, before: .max, in: log, channel, to: user, store: store) {
-                    violation("\(channel) at \(entry.offset) never reached \(device), which ends at \(last)")
+    /// - Parameters:
+    ///   - apps: those that still take part.
+    ///   - cursors: what the server stored of their devices.
+    mutating func finish(apps: [App], cursors: [DeviceID: [ChannelID: Position]], truth: Truth) {
+        checkPlaces(truth, apps)
+        for app in apps {
+            for channel in truth.channels(of: app.user) {
+                guard let log = truth.logs[channel] else { continue }
+                let last = lastTold(app, channel, epoch: log.epoch)
+                for entry in owed(after: last, before: .max, in: log, channel, to: app, truth: truth) {
+                    violation("\(channel) at \(entry.offset) never reached \(app.device), which ends at \(last)")
                 }
-                let cursor = store.cursors[device]?[channel]?.offset ?? 0
-                if cursor < last { violation("\(channel): the server's cursor of \(device) is \(cursor), not \(last)") }
+                let cursor = cursors[app.device]?[channel].flatMap { $0.epoch == log.epoch ? $0.offset : nil } ?? 0
+                if cursor < last {
+                    violation("\(channel): the server's cursor of \(app.device) is \(cursor), not \(last)")
+                }
             }
         }
     }
 
-    private mutating func checkOrder(_ log: ModelStore.Log, _ channel: ChannelID) {
+    private mutating func checkPlaces(_ truth: Truth, _ apps: [App]) {
+        var places: [UInt64: Int] = [:]
+        var copies: [UInt64: Int] = [:]
+        for (channel, log) in truth.logs.sorted(by: { $0.key.description < $1.key.description }) {
+            checkOrder(log, channel)
+            for entry in log.entries where entry.kind == .message {
+                guard let number = Self.number(of: entry.payload) else { continue }
+                if entry.origin == nil {
+                    places[number, default: 0] += 1
+                    if published[number]?.channel != channel { violation("message \(number) stands in \(channel)") }
+                } else {
+                    copies[number, default: 0] += 1
+                    if published[number]?.recipient.map({ .user($0) }) != channel {
+                        violation("message \(number) is no copy for \(channel)")
+                    }
+                }
+            }
+        }
+        let running = Set(apps)
+        for (number, origin) in published.sorted(by: { $0.key < $1.key }) {
+            let count = places[number] ?? 0
+            if count > 1 { violation("message \(number) was entered \(count) times") }
+            let isDirect = origin.recipient.map { $0 != origin.app.user } ?? false
+            if copies[number] ?? 0 != (isDirect ? count : 0) {
+                violation("message \(number) has \(count) records and \(copies[number] ?? 0) copies")
+            }
+            if acknowledged.contains(number), count == 0, !lostByStore.contains(number) {
+                violation("message \(number) was acknowledged and is gone")
+            }
+            if refused.contains(number), !acknowledged.contains(number), count > 0 {
+                violation("message \(number) was refused and entered")
+            }
+            let isAnswered =
+                refused.contains(number) || acknowledged.contains(number) || forgotten.contains(number)
+            if !isAnswered, running.contains(origin.app) {
+                violation("message \(number) of \(origin.app.device) in \(origin.channel) never got an answer")
+            }
+        }
+    }
+
+    private mutating func checkOrder(_ log: Truth.Log, _ channel: ChannelID) {
         var lastID: [ProducerID: PublishID] = [:]
-        var lastNumber: [DeviceID: UInt64] = [:]
-        for entry in log.entries where entry.kind == .message {
+        var lastNumber: [MessageChecker.App: UInt64] = [:]
+        for entry in log.entries where entry.kind == .message && entry.origin == nil {
             if entry.publishID <= lastID[entry.producer] ?? 0 {
                 violation("\(channel) at \(entry.offset): \(entry.device)'s publish \(entry.publishID) is out of order")
             }
             lastID[entry.producer] = entry.publishID
-            guard let number = Self.number(of: entry.payload), !restored.contains(entry.device) else { continue }
-            if number <= lastNumber[entry.device] ?? 0 {
+            guard let number = Self.number(of: entry.payload), let app = published[number]?.app,
+                !restored.contains(app)
+            else { continue }
+            if number <= lastNumber[app] ?? 0 {
                 violation("\(channel) at \(entry.offset): \(entry.device)'s message \(number) is out of order")
             }
-            lastNumber[entry.device] = number
+            lastNumber[app] = number
         }
     }
 }

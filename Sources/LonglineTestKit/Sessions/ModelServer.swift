@@ -1,23 +1,33 @@
 import LonglineSession
+import LonglineStore
 import LonglineWire
 import NIOCore
 
-/// The server of a simulation: hosts one ``ServerSession`` per link over a ``ModelStore``, commits in groups, answers after
-/// random delays, and can be killed.
+/// The server of a simulation: hosts one ``ServerSession`` per link over a ``SimulatedStore``, commits in groups, answers
+/// after random delays, and can be killed at any time and before and after any of its writes.
 final class ModelServer {
-    private final class Hosted {
+    final class Hosted {
         var session: ServerSession
         let link: SimulatedLink
+        var watch = WireWatch()
         var device: DeviceID?
         var user: UserID?
         var producer: ProducerID?
         var connectNumber: UInt64 = 0
+        var login: UInt64 = 0
         /// Whether nobody connected with this number before.
         var isFresh = false
         /// Early publishes of a connect that is not fresh.
         var held: [Append] = []
+        /// Channels that grew while this session's were loaded.
+        var wakes: Set<ChannelID>?
         var armed: NIODeadline?
         var isOver = false
+        /// Another link of the device took over.
+        var isReplaced = false
+        /// For rules that are broken: the open lane of each channel, and the lanes that stand for it.
+        var lanes: [LaneID: LaneHeader] = [:]
+        var nextLane: UInt64 = 1_000
 
         init(session: ServerSession, link: SimulatedLink) {
             self.session = session
@@ -25,43 +35,50 @@ final class ModelServer {
         }
     }
 
-    private struct Append {
+    struct Append {
         let hosted: Hosted
         let channel: ChannelID
         let producer: ProducerID
         let publish: Publish
     }
 
-    let store: ModelStore
-    private unowned let simulation: SessionSimulation
-    private let scheduler: VirtualScheduler
+    let store: SimulatedStore
+    unowned let simulation: SessionSimulation
+    let scheduler: VirtualScheduler
     private var random: SeededRandom
-    private var sessions: [Int: Hosted] = [:]
+    var sessions: [Int: Hosted] = [:]
     private var current: [DeviceID: Hosted] = [:]
     private var sent: [DeviceID: [ChannelID: Position]] = [:]
     private var pending: [Append] = []
     private var isCommitScheduled = false
-    private var rollBack: (() -> Void)?
     /// Grows with every restart: what was started before it never ends.
     private var life = 0
     private let configuration: ServerSessionConfiguration
     /// Publishes are refused for now with this probability.
     var refusesAppends = 0.02
+    /// A write is the process's last with this probability.
+    var diesAtWrites = 0.004
 
-    init(store: ModelStore, simulation: SessionSimulation, scheduler: VirtualScheduler, random: SeededRandom) {
+    /// What `CONNECTED` says; the session keeps to more where that rule is broken.
+    private static let window: UInt64 = 6_000
+
+    init(store: SimulatedStore, simulation: SessionSimulation, scheduler: VirtualScheduler, random: SeededRandom) {
         self.store = store
         self.simulation = simulation
         self.scheduler = scheduler
         self.random = random
         var configuration = ServerSessionConfiguration()
         configuration.limits = SessionLimits(
-            maximumPayload: 3_000, channelWindow: 6_000, maximumUnacknowledged: 12, minimumHeartbeat: 100,
-            idleTimeout: 20_000)
+            maximumPayload: 3_000,
+            channelWindow: store.faults.contains(.overfillWindow) ? 50 * Self.window : Self.window,
+            maximumUnacknowledged: 12, minimumHeartbeat: 100, idleTimeout: 20_000)
         configuration.laneIdleTime = .milliseconds(300)
         configuration.readBytes = 3_000
         configuration.maximumReads = 2
         self.configuration = configuration
     }
+
+    private func has(_ fault: SimulatedFault) -> Bool { store.faults.contains(fault) }
 
     // MARK: Links
 
@@ -70,30 +87,39 @@ final class ModelServer {
             session: ServerSession(
                 configuration: configuration, observedAddress: "192.0.2.1:\(link.number)", now: scheduler.now),
             link: link)
+        hosted.watch.window = Int(Self.window)
         sessions[link.number] = hosted
-        link.toServer = { [weak self] frame, lane, early in
-            self?.input(hosted) { $0.received(frame, lane: lane, early: early, now: $1) }
+        // Weakly: a link that is over shall not keep its session, nor the session its link.
+        link.toServer = { [weak self, weak hosted] frame, lane, early in
+            guard let self, let hosted, !hosted.isOver else { return }
+            hosted.watch.received(frame, lane: lane)
+            if has(.trustEarlyData), early { input(hosted) { $0.handshakeCompleted(now: $1) } }
+            input(hosted) { $0.received(frame, lane: lane, early: early, now: $1) }
         }
-        link.finishedAtServer = { [weak self] lane in self?.input(hosted) { $0.laneFinished(lane, now: $1) } }
-        link.handshakeAtServer = { [weak self] in
-            self?.input(hosted) { $0.handshakeCompleted(now: $1) }
-            for append in hosted.held { self?.append(append) }
+        link.finishedAtServer = { [weak self, weak hosted] lane in
+            guard let self, let hosted else { return }
+            input(hosted) { $0.laneFinished(lane, now: $1) }
+        }
+        link.handshakeAtServer = { [weak self, weak hosted] in
+            guard let self, let hosted else { return }
+            input(hosted) { $0.handshakeCompleted(now: $1) }
+            for append in hosted.held { self.append(append) }
             hosted.held = []
         }
-        link.closedAtServer = { [weak self] in
-            self?.input(hosted) { session, _ in session.linkClosed() }
-            self?.forget(hosted)
+        link.closedAtServer = { [weak self, weak hosted] in
+            guard let self, let hosted else { return }
+            input(hosted) { session, _ in session.linkClosed() }
+            forget(hosted)
         }
     }
 
-    /// The process is killed: only the store is left.
-    func restart() {
+    /// The process is killed: only the store is left, or its backup.
+    func restart(fromBackup: Bool = false) {
         life += 1
-        rollBack?()
-        rollBack = nil
+        store.crash()
         pending = []
         isCommitScheduled = false
-        for hosted in sessions.values.sorted(by: { $0.link.number < $1.link.number }) {
+        for hosted in inOrder {
             hosted.isOver = true
             hosted.link.abandon(.server)
             let tells = random.happens(0.7)
@@ -102,7 +128,12 @@ final class ModelServer {
         sessions = [:]
         current = [:]
         sent = [:]
+        guard fromBackup else { return }
+        let before = store.truth.numbers
+        if store.restore() { simulation.restored(lost: before.subtracting(store.truth.numbers)) }
     }
+
+    var inOrder: [Hosted] { sessions.values.sorted { $0.link.number < $1.link.number } }
 
     private func forget(_ hosted: Hosted) {
         noteSent(hosted)
@@ -130,17 +161,35 @@ final class ModelServer {
         }
     }
 
+    /// A transaction. The process may die before it or behind it, with or without a trace.
+    /// - Parameter torn: what a crash leaves of it where a transaction is not one.
+    /// - Returns: nil when the process died.
+    private func write<Value>(torn: () -> Void = {}, _ body: () -> Value) -> Value? {
+        guard random.happens(diesAtWrites) else {
+            defer { store.transactionEnded() }
+            return body()
+        }
+        simulation.counts.serverCrashes += 1
+        if has(.tearTransaction) {
+            torn()
+        } else if random.happens(0.6) {
+            _ = body()
+        }
+        restart()
+        return nil
+    }
+
     // MARK: Sessions
 
-    private func input(_ hosted: Hosted, _ body: (inout ServerSession, NIODeadline) -> Void) {
+    func input(_ hosted: Hosted, _ body: (inout ServerSession, NIODeadline) -> Void) {
         guard !hosted.isOver else { return }
         let wasClosed = hosted.session.isClosed
         body(&hosted.session, scheduler.now)
-        while let action = hosted.session.nextAction() {
-            if wasClosed { simulation.checker.violation("the server's session acts after its close: \(action)") }
+        while !hosted.isOver, let action = hosted.session.nextAction() {
+            if wasClosed { simulation.violation("the server's session acts after its close: \(action)") }
             perform(action, hosted)
         }
-        arm(hosted)
+        if !hosted.isOver { arm(hosted) }
     }
 
     private func arm(_ hosted: Hosted) {
@@ -157,14 +206,17 @@ final class ModelServer {
     private func perform(_ action: ServerAction, _ hosted: Hosted) {
         switch action {
         case .openLane: break
-        case .send(let frame, let lane): hosted.link.send(frame, lane: lane, from: .server)
-        case .finishLane(let lane): hosted.link.finish(lane, from: .server)
+        case .send(let frame, let lane): send(frame, lane: lane, hosted)
+        case .finishLane(let lane):
+            hosted.lanes[lane] = nil
+            hosted.link.finish(lane, from: .server)
         case .close:
             noteSent(hosted)
             hosted.link.close(from: .server)
         case .established: establish(hosted)
         case .authenticate(let connect): later(hosted) { [weak self] in self?.authenticate(connect, hosted) }
         case .append(let channel, let producer, let publish):
+            if hosted.isReplaced { simulation.violation("a link that was taken over publishes") }
             let append = Append(hosted: hosted, channel: channel, producer: producer, publish: publish)
             if hosted.isFresh || hosted.link.isHandshakeComplete {
                 self.append(append)
@@ -174,22 +226,58 @@ final class ModelServer {
         case .read(let channel, let after, let upTo, let bytes):
             later(hosted) { [weak self] in self?.read(channel, after: after, upTo: upTo, bytes: bytes, hosted) }
         case .readHistory(let read):
-            later(hosted) { [weak self] in
-                guard let self else { return }
-                let page = store.page(read, time: scheduler.milliseconds)
-                input(hosted) { $0.historyRead(read.request, page: page, now: $1) }
-            }
-        case .storeCursor(let channel, let position):
-            guard let device = hosted.device else { return }
-            later(hosted) { [store] in store.advance(device, channel: channel, to: position) }
+            // No model device asks.
+            input(hosted) { $0.historyFailed(read.request, code: .overloaded, retryAfter: 1000, now: $1) }
+        case .storeCursor(let channel, let position): storeCursor(channel, position, hosted)
         case .join(let request): later(hosted) { [weak self] in self?.change(request, joins: true, hosted) }
         case .leave(let request): later(hosted) { [weak self] in self?.change(request, joins: false, hosted) }
         case .logout: break  // No model device logs out.
         case .refresh:
             later(hosted) { [weak self] in
                 guard let self, let identity = hosted.session.identity else { return }
-                let time = scheduler.milliseconds
+                let time = simulation.wall.milliseconds
                 input(hosted) { $0.refreshed(identity, time: time, now: $1) }
+            }
+        }
+    }
+
+    /// What leaves for the client, seen by the watch.
+    private func send(_ frame: Frame, lane: LaneID, _ hosted: Hosted) {
+        var frame = frame
+        if case .connected(var connected) = frame {
+            connected.limits.channelWindow = Self.window
+            frame = .connected(connected)
+        }
+        if case .gap = frame, has(.hideGap) { return }
+        if case .deliver(var deliver) = frame, has(.forgetMarks) {
+            deliver.redelivered = false
+            frame = .deliver(deliver)
+        }
+        if case .lane(let header) = frame { hosted.lanes[lane] = header }
+        let problem = hosted.watch.sent(
+            frame, lane: lane, to: hosted.user, truth: store.durable, time: simulation.wall.milliseconds)
+        if let problem { simulation.violation("link \(hosted.link.number): \(problem)") }
+        simulation.note { "link \(hosted.link.number) lane \(lane.rawValue) < \(frame)" }
+        if has(.changeLanes), lane != .control, let header = hosted.lanes[lane] {
+            if case .lane = frame { return }
+            let own = LaneID(rawValue: hosted.nextLane)
+            hosted.nextLane += 1
+            hosted.link.send(.lane(header), lane: own, from: .server)
+            hosted.link.send(frame, lane: own, from: .server)
+            return hosted.link.finish(own, from: .server)
+        }
+        hosted.link.send(frame, lane: lane, from: .server)
+        if case .deliver(let deliver) = frame, has(.confirmOnSend), let header = hosted.lanes[lane] {
+            storeCursor(header.channel, Position(epoch: header.epoch, offset: deliver.entry.offset), hosted)
+        }
+    }
+
+    private func storeCursor(_ channel: ChannelID, _ position: Position, _ hosted: Hosted) {
+        guard let user = hosted.user, let device = hosted.device else { return }
+        simulation.checker.storesCursor(position, in: channel, of: device)
+        later(hosted) { [weak self] in
+            _ = self?.write {
+                self?.store.advance(user, device, to: [ChannelPosition(channel: channel, position: position)])
             }
         }
     }
@@ -197,55 +285,88 @@ final class ModelServer {
     // MARK: Connect
 
     private func authenticate(_ connect: Connect, _ hosted: Hosted) {
-        guard let (user, device) = simulation.owner(of: connect.credential) else {
+        guard let (user, device, login) = simulation.owner(of: connect.credential) else {
             return input(hosted) { $0.rejected(Close(code: .credentialInvalid), now: $1) }
         }
-        guard let isFresh = store.admit(connect.producer, connectNumber: connect.connectNumber) else {
-            return input(hosted) { $0.rejected(Close(code: .stale), now: $1) }
+        let admission = write {
+            store.admit(user, device, producer: connect.producer, connectNumber: connect.connectNumber)
         }
-        for cursor in connect.cursors { store.advance(device, channel: cursor.channel, to: cursor.position) }
+        guard let admission else { return }
+        guard admission != .stale else { return input(hosted) { $0.rejected(Close(code: .stale), now: $1) } }
+        guard let record = write({ store.advance(user, device, to: connect.cursors) }) else { return }
         for other in sessions.values where other.device == device { noteSent(other) }
         hosted.device = device
         hosted.user = user
         hosted.producer = connect.producer
         hosted.connectNumber = connect.connectNumber
-        hosted.isFresh = isFresh
-        let time = scheduler.milliseconds
-        let grant = SessionGrant(
-            identity: SessionIdentity(
-                tenant: simulation.tenant, user: user, device: device, loginEpoch: 1, tokenID: "1",
-                expiry: time + 3_600_000, mayPublish: true, mayReceive: true, mayJoin: true),
-            session: UInt64(hosted.link.number), resumed: sent[device] != nil,
-            cursorVersion: store.cursorVersions[device] ?? 0,
-            channels: store.channels(of: user).map { channel($0, user: user, device: device) },
-            ticket: simulation.ticket(for: device))
-        if store.faults.contains(.takeOverEarly) { establish(hosted) }
-        input(hosted) { $0.authenticated(grant, time: time, now: $1) }
+        hosted.login = login
+        hosted.isFresh = admission == .returning || admission == .firstOfDevice
+        let isResumed = sent[device] != nil
+        let tenant = simulation.tenant
+        let channels = store.channels(of: user).map { channel in
+            var channel = channel
+            channel.cursor = record.cursors[channel.channel]
+            channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: device)
+            return channel
+        }
+        hosted.wakes = []
+        if has(.takeOverEarly) { establish(hosted) }
+        later(hosted) { [weak self] in
+            self?.grant(
+                SessionGrant(
+                    identity: SessionIdentity(
+                        tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1",
+                        expiry: 1 << 52, mayPublish: true, mayReceive: true, mayJoin: true),
+                    session: UInt64(hosted.link.number), resumed: isResumed, cursorVersion: record.version,
+                    channels: channels, ticket: self?.simulation.ticket(for: connect.credential)), hosted)
+        }
     }
 
-    private func channel(_ channel: ChannelID, user: UserID, device: DeviceID) -> SessionChannel {
-        let log = store.log(channel)
-        let stint = store.stint(of: user, in: channel)
-        let sent = sent[device]?[channel].flatMap { $0.epoch == log.epoch ? $0.offset : nil }
-        return SessionChannel(
-            channel: channel, head: log.head, first: log.first, after: stint?.after ?? 0, upTo: stint?.upTo,
-            cursor: store.cursors[device]?[channel], sent: sent)
+    private func grant(_ grant: SessionGrant, _ hosted: Hosted) {
+        input(hosted) { $0.authenticated(grant, time: simulation.wall.milliseconds, now: $1) }
+        let wakes = hosted.wakes ?? []
+        hosted.wakes = nil
+        simulation.noteConnected(early: hosted.link.isEarly)
+        guard !has(.forgetWakesWhileLoading) else { return }
+        for channel in wakes.sorted(by: { $0.description < $1.description }) { wake(hosted, channel) }
+        // A join or leave of another device may have come in between, too.
+        guard let user = hosted.user, let device = hosted.device else { return }
+        let known = Dictionary(uniqueKeysWithValues: grant.channels.map { ($0.channel, $0) })
+        for var channel in store.channels(of: user) {
+            let old = known[channel.channel]
+            guard old?.after != channel.after || old?.upTo != channel.upTo else { continue }
+            channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: device)
+            input(hosted) { $0.channelChanged(channel, now: $1) }
+        }
+    }
+
+    private func sent(_ channel: ChannelID, epoch: Epoch, to device: DeviceID) -> Offset? {
+        sent[device]?[channel].flatMap { $0.epoch == epoch ? $0.offset : nil }
     }
 
     private func establish(_ hosted: Hosted) {
         guard let device = hosted.device else { return }
         if !hosted.link.isHandshakeComplete {
-            simulation.checker.violation("a session took effect before its handshake was complete")
+            simulation.violation("a session took effect before its handshake was complete")
         }
-        if let newer = current[device], newer.producer == hosted.producer, newer.connectNumber > hosted.connectNumber {
-            // Its handshake took so long that a later connect was established meanwhile.
-            if !store.faults.contains(.ignoreConnectNumber) {
-                return input(hosted) { $0.close(Close(code: .stale), now: $1) }
+        if let newer = current[device] {
+            if newer.login > hosted.login {
+                guard has(.ignoreLogin) else { return input(hosted) { $0.close(Close(code: .replaced), now: $1) } }
+                simulation.violation("\(device)'s login \(newer.login) was ended for its login \(hosted.login)")
             }
-            simulation.checker.violation("\(device)'s connect \(hosted.connectNumber) took over from a later one")
+            if newer.producer == hosted.producer, newer.connectNumber > hosted.connectNumber {
+                // Its handshake took so long that a later connect was established meanwhile.
+                guard has(.ignoreConnectNumber) else {
+                    return input(hosted) { $0.close(Close(code: .stale), now: $1) }
+                }
+                simulation.violation("\(device)'s connect \(hosted.connectNumber) took over from a later one")
+            }
         }
         let old = current.updateValue(hosted, forKey: device)
-        if let old, old !== hosted { input(old) { $0.close(Close(code: .replaced), now: $1) } }
+        if let old, old !== hosted {
+            old.isReplaced = true
+            if !has(.keepOldSession) { input(old) { $0.close(Close(code: .replaced), now: $1) } }
+        }
     }
 
     // MARK: The log
@@ -253,19 +374,13 @@ final class ModelServer {
     private func append(_ append: Append) {
         guard !random.happens(refusesAppends) else {
             let refused = Refused(id: append.publish.id, code: .overloaded, retryAfter: 30)
-            return later(append.hosted) { [weak self] in
-                self?.input(append.hosted) {
-                    $0.appended(channel: append.channel, id: refused.id, outcome: .refused(refused), now: $1)
-                }
-            }
+            return later(append.hosted) { [weak self] in self?.answer(append, .refused(refused)) }
         }
         pending.append(append)
-        if store.faults.contains(.acknowledgeBeforeDurable) {
-            if rollBack == nil {
-                rollBack = store.snapshot()
-                scheduler.after(.milliseconds(500)) { [weak self] in self?.rollBack = nil }
-            }
-            return commit()
+        if has(.acknowledgeBeforeDurable) || has(.deliverBeforeDurable) {
+            store.delaySync()
+            let life = life
+            scheduler.after(.milliseconds(200)) { [weak self] in if self?.life == life { self?.store.sync() } }
         }
         guard !isCommitScheduled else { return }
         isCommitScheduled = true
@@ -282,61 +397,86 @@ final class ModelServer {
         }
     }
 
+    /// One transaction for all publishes that wait; then the answers, between which the process may die as well.
     private func commit() {
         isCommitScheduled = false
-        let batch = pending
+        let batch = pending.filter { $0.hosted.device != nil }
         pending = []
         var outcomes: [(Append, PublishOutcome)] = []
-        for append in batch {
-            guard let device = append.hosted.device, let user = append.hosted.user else { continue }
-            outcomes.append(
-                (
-                    append,
-                    store.append(
-                        append.publish, channel: append.channel, user: user, device: device, producer: append.producer,
-                        time: scheduler.milliseconds)
-                ))
+        var woken: Set<ChannelID> = []
+        let isDone: Void? = write(torn: {
+            for append in batch {
+                guard let user = append.hosted.user, let device = append.hosted.device else { continue }
+                store.enterAnew(
+                    AppendRequest(
+                        device: store.key(user, device), producer: append.producer, channel: append.channel,
+                        publish: append.publish))
+            }
+        }) {
+            for append in batch {
+                guard let user = append.hosted.user, let device = append.hosted.device else { continue }
+                let result = store.append(
+                    append.publish, channel: append.channel, user: user, device: device, producer: append.producer)
+                outcomes.append((append, result.outcome))
+                woken.formUnion(result.woken)
+            }
         }
-        for (append, outcome) in outcomes { answer(append, outcome) }
-        wake(Set(batch.map(\.channel)))
+        guard isDone != nil else { return }
+        let life = life
+        let isDurable = store.isSynced
+        for (append, outcome) in outcomes where isDurable || !has(.deliverBeforeDurable) {
+            answer(append, outcome)
+            guard self.life == life else { return }
+        }
+        if isDurable || !has(.acknowledgeBeforeDurable) { wake(woken) }
     }
 
     private func wake(_ channels: Set<ChannelID>) {
-        for channel in channels.sorted(by: { "\($0)" < "\($1)" }) {
-            let head = store.log(channel).head
-            for hosted in sessions.values.sorted(by: { $0.link.number < $1.link.number }) {
-                guard let user = hosted.user, store.stint(of: user, in: channel) != nil else { continue }
-                input(hosted) { $0.logAdvanced(channel, head: head, now: $1) }
-            }
+        guard !has(.forgetWakes) else { return }
+        for channel in channels.sorted(by: { $0.description < $1.description }) {
+            for hosted in inOrder { wake(hosted, channel) }
         }
     }
 
+    private func wake(_ hosted: Hosted, _ channel: ChannelID) {
+        if hosted.wakes != nil {
+            hosted.wakes?.insert(channel)
+            return
+        }
+        guard let user = hosted.user, store.truth.stint(of: user, in: channel) != nil,
+            let head = store.head(channel)?.position
+        else { return }
+        if has(.pushDirectly), let lane = hosted.lanes.first(where: { $0.value.channel == channel })?.key,
+            let entry = store.truth.logs[channel]?.entries.last
+        {
+            send(.deliver(Deliver(entry: entry, redelivered: false)), lane: lane, hosted)
+        }
+        input(hosted) { $0.logAdvanced(channel, head: head, now: $1) }
+    }
+
     private func read(_ channel: ChannelID, after: Offset, upTo: Offset?, bytes: Int, _ hosted: Hosted) {
-        if random.happens(0.01) { return input(hosted) { $0.readFailed(channel, now: $1) } }
-        let page = store.read(
-            channel, after: after, upTo: upTo, maximumBytes: bytes, time: scheduler.milliseconds)
+        guard !random.happens(0.01), let page = store.read(channel, after: after, upTo: upTo, maximumBytes: bytes)
+        else { return input(hosted) { $0.readFailed(channel, now: $1) } }
         input(hosted) { $0.pageRead(channel, page: page, now: $1) }
     }
 
     private func change(_ request: RoomRequest, joins: Bool, _ hosted: Hosted) {
         guard let user = hosted.user, let device = hosted.device else { return }
         let room = ChannelID.room(request.room)
-        let time = scheduler.milliseconds
-        let position =
-            joins
-            ? store.join(request.room, user: user, device: device, time: time)
-            : store.leave(request.room, user: user, device: device, time: time)
+        let written: Position?? = write { store.change(request.room, user: user, device: device, joins: joins) }
+        guard let position = written else { return }
         let answer = RoomAnswer(
             request: request.request, refusal: position == nil ? .unknownChannel : nil,
             position: position ?? Position(epoch: 0, offset: 0))
-        for other in sessions.values.sorted(by: { $0.link.number < $1.link.number })
-        where other.user == user && position != nil && other !== hosted {
-            guard let device = other.device else { continue }
-            let changed = channel(room, user: user, device: device)
+        let changed = store.channels(of: user).first { $0.channel == room }
+        for other in inOrder where other.user == user && position != nil && other !== hosted && other.wakes == nil {
+            guard var changed, let device = other.device else { continue }
+            changed.sent = sent(room, epoch: changed.head.epoch, to: device)
             input(other) { $0.channelChanged(changed, now: $1) }
         }
-        let changed = position == nil ? nil : channel(room, user: user, device: device)
-        input(hosted) { $0.roomAnswered(answer, channel: changed, now: $1) }
+        var own = position == nil ? nil : changed
+        own?.sent = changed.flatMap { sent(room, epoch: $0.head.epoch, to: device) }
+        input(hosted) { $0.roomAnswered(answer, channel: own, now: $1) }
         wake([room])
     }
 }

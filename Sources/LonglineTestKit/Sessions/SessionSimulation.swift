@@ -1,22 +1,26 @@
 import LonglineSession
+import LonglineStore
 import LonglineWire
 public import NIOCore
 
 /// A server, five devices of three users and everything that can go wrong between them, in one thread and from one seed.
 ///
-/// For a while apps publish, confirm, join, leave and crash; links die in one direction or both, with or without a word;
-/// the server is killed and comes back with its store; early flights are sent again by somebody else; devices are restored
-/// from a backup. Then everything heals, and what is owed has to arrive. The ``checker`` has watched.
+/// For a while apps publish, confirm, join, leave, dawdle and crash; links die in one direction or both, with or without a
+/// word; the server is killed at any of its writes and comes back with its store, or with a backup of it; its clock is set
+/// forward and back; devices sleep, are restored from a backup or lose everything, or meet a second one of their name;
+/// early flights are sent again by somebody else. Then everything heals, and what is owed has to arrive. The ``checker``
+/// has watched.
 public final class SessionSimulation {
     /// The seed that makes this run.
     public let seed: UInt64
     /// What was seen.
     public internal(set) var checker = MessageChecker()
-    /// The truth.
-    public let store: ModelStore
+    /// The rules of the real stores, and the truth.
+    let store: SimulatedStore
     /// Rules broken on purpose.
     let faults: Set<SimulatedFault>
     let tenant: TenantID
+    let wall = WallTime()
 
     /// How often things happened, to see that a run is not empty.
     public struct Counts: Sendable {
@@ -30,15 +34,30 @@ public final class SessionSimulation {
         public var replays = 0
         /// The server killed.
         public var serverRestarts = 0
+        /// The server killed by one of its writes.
+        public var serverCrashes = 0
+        /// The server's store replaced by its backup.
+        public var storeRestores = 0
         /// A device's app killed.
         public var deviceRestarts = 0
-        /// A device restored from a backup.
+        /// A device's app killed by one of its writes.
+        public var deviceCrashes = 0
+        /// A device restored from a backup, or without anything.
         public var restores = 0
+        /// Devices that met a second one of their name.
+        public var twins = 0
+        /// Gaps that apps were told of.
+        public var gaps = 0
+        /// Producers given up because an ID was used twice.
+        public var renewals = 0
+
+        /// Nothing happened yet.
+        public init() {}
     }
     /// How often things happened.
-    public private(set) var counts = Counts()
-    /// Producers given up because an ID was used twice.
-    public internal(set) var renewals = 0
+    public internal(set) var counts = Counts()
+    /// Told everything that happens, with its time, where a seed is looked at.
+    public var trace: ((String) -> Void)?
 
     /// Some twenty times what a run takes.
     private static let maximumEvents: UInt64 = 400_000
@@ -51,6 +70,8 @@ public final class SessionSimulation {
     private let room: RoomID
     private var nextMessage: UInt64 = 1
     private var isCalm = false
+    /// What the wall clock is ahead of the scheduler, in milliseconds.
+    private var wallOffset: Int64 = 1_000_000
 
     /// A simulation that has not run.
     /// - Throws: ``LonglineWire/IdentifierError``, which it never does with the names it uses.
@@ -60,65 +81,131 @@ public final class SessionSimulation {
         random = SeededRandom(seed: seed)
         tenant = try TenantID("tenant")
         room = try RoomID("room")
-        store = ModelStore(random: SeededRandom(seed: random.next()), faults: faults)
+        store = SimulatedStore(tenant: tenant, wall: wall, random: SeededRandom(seed: random.next()), faults: faults)
+        scheduler.advanced = { [unowned self] in setWall() }
+        store.violation = { [unowned self] in violation($0) }
+        checker.report = { [unowned self] text in note { "VIOLATION \(text)" } }
+        setWall()
         server = ModelServer(
             store: store, simulation: self, scheduler: scheduler, random: SeededRandom(seed: random.next()))
         for (user, device) in [
             ("alice", "phone"), ("alice", "tablet"), ("bob", "bob-phone"), ("carol", "carol-phone"),
             ("carol", "laptop"),
         ] {
-            devices.append(
-                ModelDevice(
-                    user: try UserID(user), device: try DeviceID(device), simulation: self, scheduler: scheduler,
-                    random: SeededRandom(seed: random.next())))
+            addDevice(try UserID(user), try DeviceID(device), login: 1)
         }
         for device in devices.prefix(3) {
-            _ = store.join(room, user: device.user, device: device.device, time: scheduler.milliseconds)
+            _ = store.change(room, user: device.user, device: device.device, joins: true)
         }
     }
+
+    @discardableResult
+    private func addDevice(_ user: UserID, _ device: DeviceID, login: UInt64) -> ModelDevice {
+        let device = ModelDevice(
+            app: MessageChecker.App(number: devices.count, user: user, device: device), login: login,
+            simulation: self, scheduler: scheduler, random: SeededRandom(seed: random.next()))
+        devices.append(device)
+        return device
+    }
+
+    /// The rules that are broken on purpose, by name.
+    public var brokenRules: [String] { faults.map(\.rawValue).sorted() }
 
     /// Events that happened in the run.
     public var events: UInt64 { scheduler.count }
 
     /// Runs it to its end.
     /// - Parameter time: how long things go wrong, in virtual time.
-    public func run(for time: TimeAmount = .seconds(3)) {
+    public func run(for time: TimeAmount = .milliseconds(2_000)) {
         for device in devices { device.connect() }
         let end = scheduler.now + time
         chaos(until: end)
         scheduler.run(until: end, limit: Self.maximumEvents)
         isCalm = true
         server.refusesAppends = 0
-        if !scheduler.run(until: end + .seconds(60), limit: Self.maximumEvents) {
-            checker.violation("the sessions don't come to rest")
+        server.diesAtWrites = 0
+        for device in devices { device.diesAtWrites = 0 }
+        note { "calm" }
+        if !scheduler.run(until: end + .seconds(15), limit: Self.maximumEvents) {
+            violation("the sessions don't come to rest")
         }
-        checker.finish(devices: devices.map { ($0.device, $0.user) }, store: store)
+        let apps = devices.filter { !$0.isOver }.map(\.app)
+        var cursors: [DeviceID: [ChannelID: Position]] = [:]
+        for app in apps { cursors[app.device] = store.advance(app.user, app.device, to: []).cursors }
+        checker.finish(apps: apps, cursors: cursors, truth: store.durable)
+    }
+
+    // MARK: What is seen
+
+    func violation(_ text: String) { checker.violation(text) }
+
+    func note(_ text: () -> String) {
+        guard let trace else { return }
+        let microseconds = scheduler.now.uptimeNanoseconds / 1_000
+        trace("\(microseconds) \(text())")
+    }
+
+    func noteConnected(early: Bool) {
+        counts.connects += 1
+        if early { counts.early += 1 }
     }
 
     // MARK: What goes wrong
+
+    private func setWall() {
+        wall.set(UInt64(max(1, Int64(scheduler.milliseconds) + wallOffset)))
+    }
 
     private func chaos(until end: NIODeadline) {
         repeatedly(1...30) { $0.publish() }
         repeatedly(50...800) { $0.cut() }
         repeatedly(300...3_000) { $0.anyDevice().goOffline(for: .milliseconds($0.pick(50...2_500))) }
+        repeatedly(300...2_500) { $0.anyDevice().sleep(for: .milliseconds($0.pick(50...1_500))) }
+        repeatedly(500...3_000) { $0.anyDevice().becomeSlow(for: .milliseconds($0.pick(100...1_500))) }
         repeatedly(500...4_000) { simulation in
             simulation.counts.deviceRestarts += 1
-            simulation.anyDevice().restart(fromBackup: false)
+            simulation.anyDevice().restart()
         }
         repeatedly(1_000...5_000) { simulation in
             simulation.counts.serverRestarts += 1
+            simulation.note { "the server is killed" }
             simulation.server.restart()
         }
         repeatedly(50...500) { $0.replay() }
         repeatedly(50...700) { $0.devices[Int($0.pick(3...4))].changeRoom($0.room, joins: $0.random.happens(0.6)) }
         repeatedly(500...3_000) { $0.anyDevice().refresh() }
-        repeatedly(1_500...8_000) { $0.trim() }
+        repeatedly(1_000...5_000) { $0.trim() }
+        repeatedly(200...3_000) { simulation in
+            simulation.wallOffset = max(10_000, simulation.wallOffset + simulation.pick(-3_000...3_000))
+            simulation.setWall()
+        }
+        restores()
+    }
+
+    /// What happens once in a run, if at all.
+    private func restores() {
         if random.happens(0.3) {
             let device = anyDevice()
             scheduler.after(.milliseconds(pick(100...1_000))) { device.takeBackup() }
-            scheduler.after(.milliseconds(pick(1_200...2_500))) { [weak self] in
+            let kind = random.happens(0.7) ? ModelDevice.Restart.fromBackup : .withNothing
+            scheduler.after(.milliseconds(pick(1_100...1_900))) { [weak self] in
                 self?.counts.restores += 1
-                device.restart(fromBackup: true)
+                device.restart(kind)
+            }
+        }
+        if random.happens(0.25) {
+            scheduler.after(.milliseconds(pick(100...1_500))) { [weak self] in self?.store.takeBackup() }
+            scheduler.after(.milliseconds(pick(300...1_900))) { [weak self] in
+                self?.note { "the server is restored from a backup" }
+                self?.server.restart(fromBackup: true)
+            }
+        }
+        if random.happens(0.25) {
+            let device = anyDevice()
+            scheduler.after(.milliseconds(pick(300...2_000))) { [weak self] in
+                guard let self else { return }
+                counts.twins += 1
+                addDevice(device.user, device.device, login: device.login + 1).connect()
             }
         }
     }
@@ -138,11 +225,13 @@ public final class SessionSimulation {
     private func publish() {
         let device = anyDevice()
         let channel: ChannelID = random.happens(0.6) ? .room(room) : .user(device.user)
+        var recipient: UserID?
+        if case .user = channel, random.happens(0.6) { recipient = anyDevice().user }
         // Some are over the payload limit, some are worth little time.
         let bytes = random.happens(0.03) ? 3_500 : Int(pick(0...(random.happens(0.2) ? 2_500 : 60)))
-        let lifetime = random.happens(0.1) ? UInt64(pick(1...400)) : 0
+        let lifetime = random.happens(0.1) ? UInt64(pick(1...(random.happens(0.5) ? 400 : 3_000))) : 0
         for _ in 0..<(random.happens(0.05) ? pick(5...30) : 1) {
-            device.publish(nextMessage, in: channel, bytes: bytes, timeToLive: lifetime)
+            device.publish(nextMessage, in: channel, to: recipient, bytes: bytes, timeToLive: lifetime)
             nextMessage += 1
         }
     }
@@ -156,14 +245,22 @@ public final class SessionSimulation {
 
     private func trim() {
         let channel = random.happens(0.5) ? ChannelID.room(room) : .user(anyDevice().user)
-        let entries = store.log(channel).entries
-        guard !entries.isEmpty else { return }
-        store.trim(channel, to: entries[Int(pick(0...Int64(entries.count - 1)))].offset)
+        note { "\(channel) is trimmed" }
+        store.trim(channel, keep: Int(pick(0...40)))
+    }
+
+    /// The server's store is an older one now, without these messages.
+    func restored(lost: Set<UInt64>) {
+        counts.storeRestores += 1
+        checker.lost(lost, truth: store.truth)
+        // What the old life still had under way is lost, and its early data refused by the server's TLS, which started anew.
+        for link in links { link.cut(tellClient: false, tellServer: false, losesToServer: true, losesToClient: true) }
+        links = []
     }
 
     // MARK: Links
 
-    func openLink(isEarly: Bool) -> SimulatedLink? {
+    func openLink(isEarly: Bool) -> SimulatedLink {
         let link = makeLink(isEarly: isEarly, hasStreams: random.happens(0.8))
         server.accept(link)
         return link
@@ -188,6 +285,7 @@ public final class SessionSimulation {
         let recent = heard.suffix(random.happens(0.7) ? 5 : heard.count)
         let flight = recent[recent.startIndex + Int(pick(0...Int64(recent.count - 1)))].firstFlight
         let link = makeLink(isEarly: true, hasStreams: true)
+        note { "link \(link.number) replays an early flight" }
         server.accept(link)
         for (frame, lane) in flight { link.send(frame, lane: lane, from: .client) }
         scheduler.after(.seconds(2)) {
@@ -195,27 +293,33 @@ public final class SessionSimulation {
         }
     }
 
-    func noteConnected(resumed: Bool) {
-        counts.connects += 1
-        if resumed { counts.early += 1 }
-    }
-
     // MARK: Credentials
 
-    func credential(for device: DeviceID, ticket: Bool) -> Credential {
-        ticket ? .ticket(ByteBuffer(string: device.description)) : .token(device.description)
+    func credential(for device: DeviceID, login: UInt64, ticket: Bool) -> Credential {
+        ticket ? .ticket(ByteBuffer(string: "\(device)/\(login)")) : .token("\(device)/\(login)")
     }
 
-    func ticket(for device: DeviceID) -> Ticket {
-        Ticket(ticket: ByteBuffer(string: device.description), expiry: scheduler.milliseconds + 3_600_000)
+    func ticket(for credential: Credential) -> Ticket {
+        Ticket(ticket: ByteBuffer(string: Self.name(credential)), expiry: wall.milliseconds + 3_600_000)
     }
 
-    func owner(of credential: Credential) -> (UserID, DeviceID)? {
-        let name =
-            switch credential {
-            case .token(let token): token
-            case .ticket(let ticket): String(buffer: ticket)
-            }
-        return devices.first { $0.device.description == name }.map { ($0.user, $0.device) }
+    private static func name(_ credential: Credential) -> String {
+        switch credential {
+        case .token(let token): token
+        case .ticket(let ticket): String(buffer: ticket)
+        }
+    }
+
+    func owner(of credential: Credential) -> (UserID, DeviceID, login: UInt64)? {
+        let name = Self.name(credential)
+        return devices.first { "\($0.device)/\($0.login)" == name }.map { ($0.user, $0.device, $0.login) }
+    }
+
+    func hasLaterLogin(than device: ModelDevice) -> Bool {
+        devices.contains { $0.device == device.device && $0.login > device.login }
+    }
+
+    func sharesDevice(_ device: ModelDevice) -> Bool {
+        devices.contains { $0.device == device.device && $0 !== device }
     }
 }

@@ -1,21 +1,88 @@
 /// A rule that the simulation's own server or clients break on purpose, to show that the checker notices.
 public enum SimulatedFault: String, CaseIterable, Sendable {
+    // MARK: The ledger
     /// The ledger takes another message for the one it knows by the same ID.
     case ignoreTag
     /// The ledger enters a message again that it knows.
     case enterTwice
     /// The ledger does not look at `after`.
     case ignoreAfter
+    /// The ledger enters an old ID again whose acknowledgement it forgot.
+    case enterUnknown
+    /// The ledger goes with the entries when a log is trimmed.
+    case trimLedger
+    /// The ledger row is another write than its entry: a crash comes in between.
+    case tearTransaction
+    /// The recipient's copy is another write than the sender's record: a crash comes in between.
+    case copyApart
+    /// The store enters what is published into a room by somebody who left it.
+    case publishAfterLeave
+
+    // MARK: The log and the cursors
+    /// A read gives entries whose time is over.
+    case deliverExpired
+    /// An entry's time is the wall clock's, also when that was set back.
+    case timeGoesBack
+    /// A room is readable from its beginning.
+    case readBeforeJoin
+    /// A room stays readable after a leave.
+    case readAfterLeave
+    /// Nobody is told that a log was trimmed.
+    case hideTrim
+    /// A store restored from a backup keeps its epochs.
+    case keepEpoch
+    /// A cursor that arrives late goes back.
+    case cursorGoesBack
+    /// The server stores a cursor when it has sent, not when the device confirmed.
+    case confirmOnSend
+    /// The server answers a publish before it is durable.
+    case acknowledgeBeforeDurable
+    /// The server shows an entry before it is durable.
+    case deliverBeforeDurable
+
+    // MARK: Sessions
     /// The server takes connects that were overtaken.
     case ignoreConnectNumber
     /// The server enters early publishes of a connect that it has seen before.
     case trustRepeatedConnect
-    /// The server answers a publish, and shows the entry, before it is durable.
-    case acknowledgeBeforeDurable
+    /// The server takes early data for a complete handshake.
+    case trustEarlyData
     /// The server ends the device's older session before the handshake is complete.
     case takeOverEarly
+    /// The server goes on reading from links that were taken over.
+    case keepOldSession
+    /// The server ends a session of a later login for a connect of an earlier one.
+    case ignoreLogin
+    /// Commits do not wake sessions.
+    case forgetWakes
+    /// Commits do not wake sessions that are just loading their channels.
+    case forgetWakesWhileLoading
+    /// A commit is also pushed directly, past the channel's sender.
+    case pushDirectly
+    /// Each entry has a lane of its own.
+    case changeLanes
+    /// The server sends more than the window.
+    case overfillWindow
+    /// The server marks nothing as redelivered.
+    case forgetMarks
+    /// The server sends no GAP.
+    case hideGap
+
+    // MARK: Clients
+    /// The client sends a publish before its row is on the disk.
+    case sendBeforeStored
     /// The client stores a cursor before the app is done.
     case confirmEarly
+    /// The client acknowledges what has arrived.
+    case acknowledgeOnArrival
     /// The client draws new IDs for messages that wait when a link is lost.
     case renumberOnReconnect
+    /// The client draws new tags for messages that wait when a link is lost.
+    case retagOnReconnect
+    /// The client's clock for waiting messages stops while the device sleeps.
+    case clockStopsInSleep
+    /// The client gives the app whatever arrives.
+    case ignoreChain
+    /// The client sends more publishes than the server allows.
+    case overrunWindow
 }

@@ -101,6 +101,9 @@ final class SimulatedLink {
         if tellServer { scheduler.after(.milliseconds(latency.lowerBound)) { [weak self] in self?.tell(.server) } }
     }
 
+    /// Whether what is under way to the client still arrives.
+    var reachesClient: Bool { passes[.server] == true }
+
     /// A side is gone without a word (its process ended).
     func abandon(_ side: Side) { isOpen[side] = false }
 

@@ -16,6 +16,8 @@ public final class VirtualScheduler {
     public private(set) var now = NIODeadline.uptimeNanoseconds(1_000_000_000)
     /// Events that happened so far.
     public private(set) var count: UInt64 = 0
+    /// Told when the time has moved.
+    var advanced: () -> Void = {}
     private var nextNumber: UInt64 = 0
     /// A binary heap, earliest first.
     private var heap: [Event] = []
@@ -48,11 +50,15 @@ public final class VirtualScheduler {
         while let first = heap.first, first.time <= end {
             guard count < limit else { return false }
             removeFirst()
-            now = first.time
+            if now != first.time {
+                now = first.time
+                advanced()
+            }
             count += 1
             first.body()
         }
         now = max(now, end)
+        advanced()
         return true
     }
 

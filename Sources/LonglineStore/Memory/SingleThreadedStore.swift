@@ -1,0 +1,89 @@
+package import LonglineWire
+
+/// The rules of every store over tables in memory, without an actor around them: for simulations, which run in one thread
+/// and take copies where a real store would have a disk. Not `Sendable`: one thread owns it.
+package final class SingleThreadedStore {
+    private var logic: StoreLogic<MemoryTables>
+
+    /// An empty store.
+    /// - Parameters:
+    ///   - remembered: how many acknowledgements a ledger remembers; a client may have no more unanswered.
+    ///   - clock: the wall clock, in milliseconds since 1970.
+    ///   - random: draws epochs.
+    package init(
+        limits: StoreLimits = StoreLimits(), remembered: Int = PublishLedger.remembered,
+        clock: @escaping @Sendable () -> UInt64, random: any RandomNumberGenerator & Sendable
+    ) {
+        logic = StoreLogic(tables: MemoryTables(), limits: limits, clock: clock, random: random)
+        logic.remembered = remembered
+    }
+
+    private init(_ logic: StoreLogic<MemoryTables>) { self.logic = logic }
+
+    /// What a disk holds now. Changes of either leave the other alone.
+    package func copy() -> SingleThreadedStore {
+        let copy = SingleThreadedStore(
+            StoreLogic(
+                tables: logic.tables.copy(), limits: logic.limits, clock: logic.clock, random: logic.random))
+        copy.logic.remembered = logic.remembered
+        return copy
+    }
+
+    /// What opening a store does that was restored from a backup: every channel starts a new epoch.
+    /// - Parameter random: draws epochs from now on; not as in the life that the backup was taken in.
+    package func startNewEpochs(random: any RandomNumberGenerator & Sendable) {
+        logic.random = random
+        logic.tables.changeEpochs { logic.drawEpoch() }
+    }
+
+    /// As ``ChannelLog/append(_:)``.
+    package func append(_ request: AppendRequest) -> AppendOutcome {
+        do { return try logic.append(request) } catch {
+            return .refused(Refused(id: request.publish.id, code: .overloaded, retryAfter: logic.limits.retryAfter))
+        }
+    }
+
+    /// As ``ChannelLog/read(_:after:upTo:maximumBytes:now:)``.
+    package func read(_ channel: ChannelKey, after: Offset, upTo: Offset?, maximumBytes: Int, now: UInt64) throws
+        -> LogPage
+    {
+        guard let record = try logic.channel(channel) else { throw StoreError.unknown(channel) }
+        var page = PageBuilder(
+            channel: record, after: after, upTo: upTo, maximumBytes: maximumBytes,
+            maximumEntries: logic.limits.pageEntries, now: now)
+        for entry in logic.tables.entries(in: record, above: page.start) {
+            guard page.take(entry) else { break }
+        }
+        return page.page()
+    }
+
+    /// As ``ChannelLog/head(of:)``.
+    package func head(of channel: ChannelKey) throws -> ChannelHead? { try logic.channel(channel)?.ends }
+
+    /// As ``ChannelLog/entitlements(of:in:)``.
+    package func entitlements(of user: UserID, in tenant: TenantID) throws -> [Entitlement] {
+        _ = try logic.channel(ChannelKey(tenant: tenant, channel: .user(user)))
+        return try StoreRules.entitlements(of: user, in: tenant, logic.tables)
+    }
+
+    /// As ``ChannelLog/join(_:by:create:)``.
+    package func join(_ room: RoomID, by device: DeviceKey, create: Bool) throws -> Position? {
+        try logic.join(room, by: device, create: create)
+    }
+
+    /// As ``ChannelLog/leave(_:by:)``.
+    package func leave(_ room: RoomID, by device: DeviceKey) throws -> Position? { try logic.leave(room, by: device) }
+
+    /// As ``DeviceCursors/advance(_:to:)``.
+    package func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) throws -> CursorRecord {
+        try logic.advance(device, to: cursors)
+    }
+
+    /// As ``DeviceCursors/admit(_:producer:connectNumber:)``.
+    package func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) throws -> ConnectAdmission {
+        try logic.admit(device, producer: producer, connectNumber: connectNumber)
+    }
+
+    /// As ``StoreMaintenance/trim(_:keep:)``.
+    package func trim(_ channel: ChannelKey, keep: Retention) throws -> Bool { try logic.trim(channel, keep: keep) }
+}

@@ -1,0 +1,278 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+internal import Synchronization
+
+/// A wall clock that can be set forward and back.
+final class WallTime: Sendable {
+    private let value = Atomic<UInt64>(0)
+    private let highest = Atomic<UInt64>(0)
+
+    /// Milliseconds since 1970.
+    var milliseconds: UInt64 { value.load(ordering: .relaxed) }
+    /// The latest time it ever showed.
+    var latest: UInt64 { highest.load(ordering: .relaxed) }
+
+    func set(_ milliseconds: UInt64) {
+        value.store(milliseconds, ordering: .relaxed)
+        highest.store(max(latest, milliseconds), ordering: .relaxed)
+    }
+}
+
+/// The store of a simulation: the rules of the real stores over tables in memory, the truth that is written down beside
+/// them, and the rules that are broken on purpose.
+///
+/// A change is durable when it returns, unless ``delaySync()`` was called: then a crash goes back to what was there.
+final class SimulatedStore {
+    private struct LedgerKey: Hashable {
+        let producer: ProducerID
+        let channel: ChannelID
+    }
+
+    private(set) var truth = Truth()
+    private var real: SingleThreadedStore
+    /// What a crash goes back to.
+    private var synced: (real: SingleThreadedStore, truth: Truth)?
+    private var backup: (real: SingleThreadedStore, truth: Truth)?
+    private let tenant: TenantID
+    private let wall: WallTime
+    private var random: SeededRandom
+    let faults: Set<SimulatedFault>
+    /// Told what a store must never do.
+    var violation: (String) -> Void = { _ in }
+
+    // What the broken rules need.
+    private var tags: [LedgerKey: [PublishID: PublishTag]] = [:]
+    private var aliases: [LedgerKey: ProducerID] = [:]
+    private var hiddenCopies: Set<Position> = []
+    private var lastCopies: [Position] = []
+    private var wallTimes: [Position: UInt64] = [:]
+    private var lateCursors: [DeviceID: [ChannelID: Position]] = [:]
+
+    /// Acknowledgements that a ledger remembers: few, so that forgetting them comes up.
+    static let remembered = 24
+
+    init(tenant: TenantID, wall: WallTime, random: SeededRandom, faults: Set<SimulatedFault>) {
+        self.tenant = tenant
+        self.wall = wall
+        self.random = random
+        self.faults = faults
+        real = SingleThreadedStore(
+            remembered: Self.remembered, clock: { wall.milliseconds }, random: SeededRandom(seed: self.random.next()))
+    }
+
+    private func key(_ channel: ChannelID) -> ChannelKey { ChannelKey(tenant: tenant, channel: channel) }
+
+    func key(_ user: UserID, _ device: DeviceID) -> DeviceKey { DeviceKey(tenant: tenant, user: user, device: device) }
+
+    /// What is on the disk whatever happens now.
+    var durable: Truth { synced?.truth ?? truth }
+    var isSynced: Bool { synced == nil }
+
+    // MARK: Crashes and backups
+
+    /// From here on a crash loses everything, until ``sync()``.
+    func delaySync() { if synced == nil { synced = (real.copy(), truth) } }
+
+    func sync() { synced = nil }
+
+    func crash() {
+        if let synced { (real, truth) = synced }
+        synced = nil
+        if faults.contains(.copyApart) { hiddenCopies.formUnion(lastCopies) }
+        lastCopies = []
+    }
+
+    func takeBackup() { if backup == nil { backup = (real.copy(), truth) } }
+
+    /// Puts the backup back, if there is one.
+    /// - Returns: whether there was one.
+    func restore() -> Bool {
+        guard let backup else { return false }
+        (real, truth) = (backup.real.copy(), backup.truth)
+        self.backup = nil
+        if !faults.contains(.keepEpoch) { real.startNewEpochs(random: SeededRandom(seed: random.next())) }
+        truth.changeEpochs { head($0)?.position.epoch }
+        return true
+    }
+
+    // MARK: The log
+
+    func head(_ channel: ChannelID) -> ChannelHead? { (try? real.head(of: key(channel))) ?? nil }
+
+    func append(_ publish: Publish, channel: ChannelID, user: UserID, device: DeviceID, producer: ProducerID)
+        -> (outcome: PublishOutcome, woken: Set<ChannelID>)
+    {
+        var request = AppendRequest(device: key(user, device), producer: producer, channel: channel, publish: publish)
+        let key = LedgerKey(producer: producer, channel: channel)
+        if let alias = aliases[key] { request.producer = alias }
+        if faults.contains(.ignoreAfter) { request.publish.after = 0 }
+        if faults.contains(.ignoreTag), let known = tags[key]?[publish.id] { request.publish.tag = known }
+        switch real.append(request) {
+        case .entered(let published, let previous, let copy):
+            if faults.contains(.ignoreTag) { tags[key, default: [:]][publish.id] = publish.tag }
+            let woken = record(published, previous: previous, copy: copy, request)
+            return (.published(published), woken)
+        case .duplicate(let published):
+            guard faults.contains(.enterTwice) else { return (.published(published), []) }
+            return (.published(published), enterAnew(request).woken)
+        case .refused(let refused):
+            let enters =
+                refused.code == .outcomeUnknown && faults.contains(.enterUnknown)
+                || refused.code == .unknownChannel && faults.contains(.publishAfterLeave)
+            guard enters else { return (.refused(refused), []) }
+            let (published, woken) = enterAnew(request)
+            return (published.map { .published($0) } ?? .refused(refused), woken)
+        }
+    }
+
+    /// Enters a publish where the ledger does not know it, for rules that are broken: whatever the room's members are.
+    @discardableResult
+    func enterAnew(_ request: AppendRequest) -> (published: Published?, woken: Set<ChannelID>) {
+        var anew = request
+        anew.producer = .random(using: &random)
+        anew.publish.after = 0
+        if faults.contains(.publishAfterLeave), let member = member(of: request.channel) { anew.device = member }
+        guard case .entered(let published, let previous, let copy) = real.append(anew) else { return (nil, []) }
+        return (published, record(published, previous: previous, copy: copy, request))
+    }
+
+    private func member(of channel: ChannelID) -> DeviceKey? {
+        truth.logs[channel]?.entries.last { truth.isMember($0.sender, of: channel) }.map { key($0.sender, $0.device) }
+    }
+
+    /// Writes an entry down, as it has to be by the rules.
+    private func record(_ published: Published, previous: Offset, copy: InboxCopy?, _ request: AppendRequest)
+        -> Set<ChannelID>
+    {
+        let publish = request.publish
+        let user = request.device.user
+        if published.id != publish.id { violation("publish \(publish.id) was answered as \(published.id)") }
+        if truth.logs[request.channel]?.head.offset ?? 0 != previous {
+            violation("\(request.channel) at \(published.position): the entry before is not at \(previous)")
+        }
+        if !truth.isMember(user, of: request.channel) {
+            violation("\(request.channel) at \(published.position): \(user) is no member")
+        }
+        let ends = published.time + publish.timeToLive
+        var entry = Entry(
+            offset: 0, previous: 0, kind: .message, sender: user, device: request.device.device,
+            producer: request.producer, publishID: publish.id, recipient: publish.recipient, origin: nil,
+            time: published.time, expiry: publish.timeToLive == 0 ? 0 : ends, payload: publish.payload)
+        enter(entry, at: published.position, in: request.channel)
+        guard let recipient = publish.recipient, recipient != user else {
+            if copy != nil { violation("a copy of what is no direct message") }
+            return [request.channel]
+        }
+        guard let copy, copy.channel == .user(recipient) else {
+            violation("\(request.channel) at \(published.position): no copy for \(recipient)")
+            return [request.channel]
+        }
+        entry.recipient = nil
+        entry.origin = published.position
+        // The copy's time is its inbox's affair; never decreasing is checked on the way out.
+        entry.time = max(wall.milliseconds, truth.logs[copy.channel]?.entries.last?.time ?? 0)
+        enter(entry, at: copy.position, in: copy.channel)
+        lastCopies.append(copy.position)
+        return [request.channel, copy.channel]
+    }
+
+    private func enter(_ entry: Entry, at position: Position, in channel: ChannelID) {
+        if faults.contains(.timeGoesBack) { wallTimes[position] = wall.milliseconds }
+        if let problem = truth.enter(entry, at: position, in: channel) { violation(problem) }
+    }
+
+    /// Marks the end of a transaction.
+    func transactionEnded() { lastCopies = [] }
+
+    func read(_ channel: ChannelID, after: Offset, upTo: Offset?, maximumBytes: Int) -> SessionPage? {
+        let time = faults.contains(.deliverExpired) ? 0 : wall.milliseconds
+        let upTo = faults.contains(.readAfterLeave) ? nil : upTo
+        guard
+            let page = try? real.read(
+                key(channel), after: after, upTo: upTo, maximumBytes: maximumBytes, now: time)
+        else { return nil }
+        let items = page.items.map { item -> SessionPage.Item in
+            switch item {
+            case .skip(let skip): return .skip(skip)
+            case .entry(var entry):
+                let position = Position(epoch: page.epoch, offset: entry.offset)
+                if hiddenCopies.contains(position) {
+                    return .skip(Skip(previous: entry.previous, to: entry.offset, reason: .retracted))
+                }
+                if let time = wallTimes[position] { entry.time = time }
+                return .entry(entry)
+            }
+        }
+        return SessionPage(
+            epoch: page.epoch, items: items, head: page.head, first: faults.contains(.hideTrim) ? 0 : page.first)
+    }
+
+    func trim(_ channel: ChannelID, keep: Int) {
+        _ = try? real.trim(key(channel), keep: Retention(entries: keep))
+        truth.trim(channel, keep: keep)
+        if let head = head(channel), head.first != truth.logs[channel]?.first ?? 0 {
+            violation("\(channel) was trimmed up to \(head.first), and not as asked")
+        }
+        guard faults.contains(.trimLedger), let entries = truth.logs[channel]?.entries else { return }
+        for entry in entries where entry.kind == .message {
+            aliases[LedgerKey(producer: entry.producer, channel: channel)] = .random(using: &random)
+        }
+    }
+
+    // MARK: Rooms and devices
+
+    /// A user's channels, as a session takes them.
+    func channels(of user: UserID) -> [SessionChannel] {
+        let entitlements = (try? real.entitlements(of: user, in: tenant)) ?? []
+        if Set(entitlements.map(\.channel)) != Set(truth.channels(of: user)) {
+            violation("\(user) has not these channels")
+        }
+        return entitlements.map { entitlement in
+            SessionChannel(
+                channel: entitlement.channel, head: entitlement.head.position,
+                first: faults.contains(.hideTrim) ? 0 : entitlement.head.first,
+                after: faults.contains(.readBeforeJoin) ? 0 : entitlement.after,
+                upTo: faults.contains(.readAfterLeave) ? nil : entitlement.upTo, cursor: nil)
+        }
+    }
+
+    func change(_ room: RoomID, user: UserID, device: DeviceID, joins: Bool) -> Position? {
+        let channel = ChannelID.room(room)
+        let isMember = truth.isMember(user, of: channel)
+        let known = key(user, device)
+        let position = (try? joins ? real.join(room, by: known, create: true) : real.leave(room, by: known)) ?? nil
+        guard let position else {
+            if joins || isMember { violation("\(user) could not join or leave \(room)") }
+            return nil
+        }
+        if joins && isMember { return position }
+        let entry = Entry(
+            offset: 0, previous: 0, kind: joins ? .joined : .left, sender: user, device: device,
+            producer: ProducerID(high: 0, low: 0), publishID: 0, recipient: nil, origin: nil,
+            time: max(wall.milliseconds, truth.logs[channel]?.entries.last?.time ?? 0), expiry: 0,
+            payload: ByteBuffer())
+        enter(entry, at: position, in: channel)
+        return position
+    }
+
+    func admit(_ user: UserID, _ device: DeviceID, producer: ProducerID, connectNumber: UInt64) -> ConnectAdmission {
+        let answer = try? real.admit(key(user, device), producer: producer, connectNumber: connectNumber)
+        let trusts =
+            answer == .stale && faults.contains(.ignoreConnectNumber)
+            || answer == .repeated && !faults.isDisjoint(with: [.trustRepeatedConnect, .ignoreConnectNumber])
+        return trusts ? .returning : answer ?? .stale
+    }
+
+    /// Moves cursors, and answers the record as it is then.
+    func advance(_ user: UserID, _ device: DeviceID, to cursors: [ChannelPosition]) -> CursorRecord {
+        for cursor in cursors { lateCursors[device, default: [:]][cursor.channel] = cursor.position }
+        var record =
+            (try? real.advance(key(user, device), to: cursors)) ?? CursorRecord(version: 0, cursors: [:])
+        if faults.contains(.cursorGoesBack), let late = lateCursors[device] {
+            record.cursors.merge(late) { $1.epoch == $0.epoch ? $1 : $0 }
+        }
+        return record
+    }
+}

@@ -1,0 +1,110 @@
+public import LonglineWire
+import NIOCore
+
+/// What was entered, as a store's answers tell it: the promises that deliveries are checked against. It follows the rules
+/// with code of its own, and keeps what was trimmed.
+public struct Truth {
+    /// One channel's log.
+    public struct Log {
+        /// Its life.
+        public var epoch: Epoch
+        /// Every entry of this life, in order.
+        public var entries: [Entry] = []
+        /// What lies at or below was trimmed.
+        public var first: Offset = 0
+        /// The last entry.
+        public var head: Position { Position(epoch: epoch, offset: entries.last?.offset ?? 0) }
+
+        /// The entries above an offset.
+        func entries(above offset: Offset) -> ArraySlice<Entry> {
+            var low = 0
+            var high = entries.count
+            while low < high {
+                let middle = (low + high) / 2
+                if entries[middle].offset > offset { high = middle } else { low = middle + 1 }
+            }
+            return entries[low...]
+        }
+
+        /// The entry at an offset.
+        func entry(at offset: Offset) -> Entry? {
+            guard offset > 0 else { return nil }
+            return entries(above: offset - 1).first.flatMap { $0.offset == offset ? $0 : nil }
+        }
+    }
+
+    /// The range of a room that a user may read.
+    public struct Stint {
+        /// Nothing at or below.
+        public var after: Offset
+        /// The leave entry.
+        public var upTo: Offset?
+    }
+
+    /// The logs.
+    public private(set) var logs: [ChannelID: Log] = [:]
+    /// Every stay of a user in a room, the last one at the end.
+    private var stints: [ChannelID: [UserID: [Stint]]] = [:]
+
+    /// The range of a channel that a user may read now, or nil for none.
+    public func stint(of user: UserID, in channel: ChannelID) -> Stint? {
+        if channel == .user(user) { return Stint(after: 0, upTo: nil) }
+        return stints[channel]?[user]?.last
+    }
+
+    /// Whether a user may read, or once was given, an offset.
+    func mayRead(_ offset: Offset, of channel: ChannelID, _ user: UserID) -> Bool {
+        if channel == .user(user) { return true }
+        return (stints[channel]?[user] ?? []).contains { offset > $0.after && offset <= $0.upTo ?? .max }
+    }
+
+    func isMember(_ user: UserID, of channel: ChannelID) -> Bool {
+        stint(of: user, in: channel).map { $0.upTo == nil } ?? false
+    }
+
+    /// The channels that a user may read.
+    func channels(of user: UserID) -> [ChannelID] {
+        [.user(user)] + stints.filter { $0.value[user] != nil }.map(\.key).sorted { $0.description < $1.description }
+    }
+
+    /// Enters an entry that stands at a position.
+    /// - Returns: what is wrong with that.
+    mutating func enter(_ entry: Entry, at position: Position, in channel: ChannelID) -> String? {
+        var entry = entry
+        var log = logs[channel] ?? Log(epoch: position.epoch)
+        let place = "\(channel) at \(position)"
+        guard log.epoch == position.epoch else { return "\(place): the log's epoch is \(log.epoch)" }
+        guard position.offset > log.head.offset else { return "\(place): the log ends at \(log.head.offset)" }
+        entry.previous = log.head.offset
+        entry.offset = position.offset
+        switch entry.kind {
+        case .joined: stints[channel, default: [:]][entry.sender, default: []].append(Stint(after: entry.previous))
+        case .left:
+            guard let last = stints[channel]?[entry.sender]?.indices.last else { return "\(place): nobody left" }
+            stints[channel]?[entry.sender]?[last].upTo = entry.offset
+        case .message: break
+        }
+        log.entries.append(entry)
+        logs[channel] = log
+        return nil
+    }
+
+    /// Keeps the newest entries only.
+    mutating func trim(_ channel: ChannelID, keep: Int) {
+        guard let log = logs[channel] else { return }
+        let left = log.entries(above: log.first)
+        if left.count > keep { logs[channel]?.first = left[left.endIndex - keep - 1].offset }
+    }
+
+    /// The logs' new lives after a restore from a backup.
+    mutating func changeEpochs(_ epoch: (ChannelID) -> Epoch?) {
+        for channel in logs.keys {
+            if let epoch = epoch(channel) { logs[channel]?.epoch = epoch }
+        }
+    }
+
+    /// The numbers of the messages in all logs.
+    var numbers: Set<UInt64> {
+        Set(logs.values.flatMap { $0.entries.compactMap { MessageChecker.number(of: $0.payload) } })
+    }
+}

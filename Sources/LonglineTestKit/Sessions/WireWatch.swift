@@ -1,0 +1,99 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// Watches what a server sends on one link: nothing that is not durable, not the user's or expired; each channel as one
+/// chain; no more than the window; nothing behind CLOSE.
+struct WireWatch {
+    private struct Chain {
+        var epoch: Epoch
+        /// Where the chain ends; nil before its first link.
+        var end: Offset?
+        /// The highest place the device confirmed on this link.
+        var confirmed: Offset = 0
+        var time: UInt64 = 0
+        var unacknowledged: [(offset: Offset, cost: Int)] = []
+    }
+
+    private var lanes: [LaneID: LaneHeader] = [:]
+    private var chains: [ChannelID: Chain] = [:]
+    private var clientLanes: [LaneID: LaneHeader] = [:]
+    private var isClosed = false
+    /// What CONNECTED named.
+    var window = Int.max
+
+    /// The client's word that it is done with everything up to an offset, as it arrives.
+    mutating func received(_ frame: Frame, lane: LaneID) {
+        switch frame {
+        case .lane(let header): clientLanes[lane] = header
+        case .acknowledge(let acknowledge):
+            guard let header = clientLanes[lane], chains[header.channel]?.epoch == header.epoch else { return }
+            chains[header.channel]?.confirmed.formMax(acknowledge.offset)
+            chains[header.channel]?.unacknowledged.removeAll { $0.offset <= acknowledge.offset }
+        default: break
+        }
+    }
+
+    /// A frame leaves the server.
+    /// - Returns: what is wrong with it.
+    mutating func sent(_ frame: Frame, lane: LaneID, to user: UserID?, truth: Truth, time: UInt64) -> String? {
+        guard !isClosed else { return "\(frame.name) follows CLOSE" }
+        if case .close = frame { isClosed = true }
+        guard lane != .control else { return nil }
+        if case .lane(let header) = frame {
+            lanes[lane] = header
+            if chains[header.channel]?.epoch != header.epoch { chains[header.channel] = Chain(epoch: header.epoch) }
+            return nil
+        }
+        guard let header = lanes[lane] else { return "\(frame.name) before LANE" }
+        let channel = header.channel
+        switch frame {
+        case .published(let published): return answered(published, channel, truth)
+        case .deliver(let deliver): return delivered(deliver.entry, channel, user, truth, time)
+        case .skip(let skip): return linked(skip.previous, to: skip.to, cost: 128, channel)
+        case .gap(let gap):
+            chains[channel]?.end = gap.first
+            return weighed(gap.first, cost: 128, channel)
+        default: return nil
+        }
+    }
+
+    private func answered(_ published: Published, _ channel: ChannelID, _ truth: Truth) -> String? {
+        guard let log = truth.logs[channel], log.epoch == published.position.epoch,
+            log.entry(at: published.position.offset)?.publishID == published.id
+        else { return "publish \(published.id) is acknowledged at \(published.position), and is not durable" }
+        return nil
+    }
+
+    private mutating func delivered(
+        _ entry: Entry, _ channel: ChannelID, _ user: UserID?, _ truth: Truth, _ time: UInt64
+    ) -> String? {
+        let place = "\(channel) at \(entry.offset)"
+        guard let log = truth.logs[channel], log.epoch == chains[channel]?.epoch, log.entry(at: entry.offset) == entry
+        else { return "\(place) is sent, and is not durable" }
+        guard let user, truth.mayRead(entry.offset, of: channel, user) else { return "\(place) is sent to a stranger" }
+        if entry.expiry > 0, entry.expiry <= time { return "\(place) is sent, and its time is over" }
+        if entry.time < chains[channel]?.time ?? 0 { return "\(place) is earlier than the entry before it" }
+        chains[channel]?.time = entry.time
+        return linked(entry.previous, to: entry.offset, cost: entry.payload.readableBytes + 128, channel)
+    }
+
+    private mutating func linked(_ previous: Offset, to offset: Offset, cost: Int, _ channel: ChannelID) -> String? {
+        guard let chain = chains[channel] else { return "\(channel) has no lane" }
+        if let end = chain.end, previous != end, !(previous > end && previous <= chain.confirmed) {
+            return "\(channel) at \(offset) continues \(previous), and \(end) was sent last"
+        }
+        chains[channel]?.end = offset
+        return weighed(offset, cost: cost, channel)
+    }
+
+    private mutating func weighed(_ offset: Offset, cost: Int, _ channel: ChannelID) -> String? {
+        let open = chains[channel]?.unacknowledged.reduce(0) { $0 + $1.cost } ?? 0
+        chains[channel]?.unacknowledged.append((offset, cost))
+        return open >= window ? "\(channel) at \(offset) is sent with \(open) bytes unacknowledged" : nil
+    }
+}
+
+extension UInt64 {
+    fileprivate mutating func formMax(_ other: UInt64) { self = Swift.max(self, other) }
+}
