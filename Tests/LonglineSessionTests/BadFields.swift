@@ -1,0 +1,207 @@
+import LonglineWire
+import NIOCore
+
+/// The fields of a frame as `docs/protocol.md` lists them, each with a good value, the bad ones, and what they get.
+struct FrameFields {
+    struct Field {
+        let name: String
+        let good: [UInt8]
+        /// A bad value in words, its bytes and the close code.
+        let bad: [(what: String, bytes: [UInt8], code: CloseCode)]
+    }
+
+    let name: String
+    let type: UInt8
+    let isFromClient: Bool
+    let fields: [Field]
+
+    /// A body with one field replaced.
+    func body(replacing index: Int? = nil, with bytes: [UInt8] = []) -> [UInt8] {
+        fields.enumerated().flatMap { $0.offset == index ? bytes : $0.element.good }
+    }
+
+    func frame(_ body: [UInt8]) -> ByteBuffer {
+        ByteBuffer(bytes: [type] + Self.varint(UInt64(body.count)) + body)
+    }
+
+    /// The rows of the table in the documentation.
+    var rows: [String] {
+        fields.map { field in
+            let bad = field.bad.map { "\($0.what): \($0.code.rawValue)" }.joined(separator: "; ")
+            return "| \(name) | \(field.name) | \(bad) |"
+        }
+    }
+
+    static func varint(_ value: UInt64) -> [UInt8] {
+        switch value {
+        case 0..<64: [UInt8(value)]
+        case 64..<16_384: [0x40 | UInt8(value >> 8), UInt8(value & 0xff)]
+        default: (0..<8).map { UInt8(truncatingIfNeeded: (value | 3 << 62) >> (56 - 8 * UInt64($0))) }
+        }
+    }
+
+    // MARK: The kinds of fields
+
+    private static let cut = "cut off"
+
+    private static func number(_ name: String) -> Field {
+        // An eight-byte form of which one byte is there: the fields behind it are too few for the rest, or are eaten.
+        Field(name: name, good: [5], bad: [(cut, [], .malformedFrame)])
+    }
+
+    private static func word(_ name: String, zeroIsBad: Bool = false) -> Field {
+        Field(
+            name: name, good: [1],
+            bad: [(cut, [], .malformedFrame), ("over 2^32 - 1", varint(1 << 32), .malformedFrame)]
+                + (zeroIsBad ? [("0", [0], .malformedFrame)] : []))
+    }
+
+    private static func fixed(_ name: String, _ count: Int = 8) -> Field {
+        Field(name: name, good: Array(repeating: 7, count: count), bad: [(cut, [], .malformedFrame)])
+    }
+
+    private static func string(_ name: String, _ limit: Int) -> Field {
+        let tooLong = [UInt8](repeating: 0x61, count: limit + 1)
+        return Field(
+            name: name, good: [1, 0x61],
+            bad: [
+                (cut, [], .malformedFrame), ("no UTF-8", [1, 0xff], .malformedFrame),
+                ("over \(limit) bytes", varint(UInt64(limit + 1)) + tooLong, .limitExceeded),
+            ])
+    }
+
+    private static func bytes(_ name: String, _ limit: Int) -> Field {
+        Field(
+            name: name, good: [1, 9],
+            bad: [
+                (cut, [], .malformedFrame),
+                (
+                    "over \(limit) bytes", varint(UInt64(limit + 1)) + [UInt8](repeating: 1, count: limit + 1),
+                    .limitExceeded
+                ),
+            ])
+    }
+
+    private static func payload() -> Field {
+        Field(
+            name: "payload", good: [1, 9],
+            bad: [(cut, [], .malformedFrame), ("a length beyond the body", [40, 1], .malformedFrame)])
+    }
+
+    private static func identifier(_ name: String) -> Field {
+        Field(
+            name: name, good: [1, 0x61],
+            bad: [
+                (cut, [], .malformedFrame), ("empty", [0], .malformedFrame), ("no name", [1, 0x2f], .malformedFrame),
+                ("no UTF-8", [1, 0xff], .malformedFrame),
+                ("over 64 bytes", varint(65) + [UInt8](repeating: 0x61, count: 65), .limitExceeded),
+            ])
+    }
+
+    private static func channel(_ name: String, prefix: [UInt8] = [], suffix: [UInt8] = []) -> Field {
+        func text(_ text: String) -> [UInt8] { prefix + varint(UInt64(text.utf8.count)) + Array(text.utf8) + suffix }
+        return Field(
+            name: name, good: text("user/alice"),
+            bad: [
+                (cut, prefix, .malformedFrame), ("another kind", text("news/a"), .malformedFrame),
+                ("no name", text("room/a b"), .malformedFrame), ("no UTF-8", prefix + [1, 0xff], .malformedFrame),
+                ("over 69 bytes", text("room/" + String(repeating: "a", count: 65)), .limitExceeded),
+            ])
+    }
+
+    private static func choice(_ name: String, over highest: UInt8) -> Field {
+        Field(
+            name: name, good: [0],
+            bad: [(cut, [], .malformedFrame), ("over \(highest)", [highest + 1], .malformedFrame)])
+    }
+
+    private static func flags(known: UInt8) -> Field {
+        Field(
+            name: "flags", good: [known],
+            bad: [(cut, [], .malformedFrame), ("an unknown bit", [known + 1], .malformedFrame)])
+    }
+
+    private static func position(_ name: String) -> Field {
+        Field(name: name, good: [UInt8](repeating: 7, count: 8) + [3], bad: [(cut, [], .malformedFrame)])
+    }
+
+    private static let request: [Field] = [fixed("request"), identifier("room")]
+
+    // MARK: The frames
+
+    static let all: [FrameFields] = control + lanes
+
+    private static let control: [FrameFields] = [
+        FrameFields(
+            name: "CONNECT", type: 0x01, isFromClient: true,
+            fields: [
+                Field(
+                    name: "versions", good: [1, 1],
+                    bad: [
+                        ("none", [0], .malformedFrame),
+                        ("over 8", varint(9) + [UInt8](repeating: 1, count: 9), .limitExceeded),
+                        ("one over 2^32 - 1", [1] + varint(1 << 32), .malformedFrame),
+                    ]),
+                Field(name: "credential kind", good: [0], bad: [("over 1", [2], .malformedFrame)]),
+                string("token", 7_168), fixed("producer", 16), number("connect number"), number("cursor version"),
+                Field(
+                    name: "cursors", good: [0],
+                    bad: [("over 96", varint(97), .limitExceeded), ("fewer than counted", [1], .malformedFrame)]),
+                string("agent", 64),
+            ]),
+        FrameFields(
+            name: "CONNECTED", type: 0x03, isFromClient: false,
+            fields: [
+                word("version"), fixed("session"), choice("resumed", over: 1), number("server time"),
+                string("observed address", 80), number("credential expiry"), number("maximum payload"),
+                number("channel window"), number("maximum unacknowledged"), number("minimum heartbeat"),
+                number("idle timeout"), number("cursor version"),
+                Field(
+                    name: "channels", good: [0],
+                    bad: [("over 96", varint(97), .limitExceeded), ("fewer than counted", [1], .malformedFrame)]),
+            ]),
+        FrameFields(
+            name: "CLOSE", type: 0x05, isFromClient: true,
+            fields: [word("code"), string("reason", 256), number("retry after"), string("access point", 260)]),
+        FrameFields(name: "PING", type: 0x07, isFromClient: true, fields: [fixed("nonce")]),
+        FrameFields(
+            name: "PONG", type: 0x09, isFromClient: false, fields: [fixed("nonce"), string("observed address", 80)]),
+        FrameFields(
+            name: "TICKET", type: 0x0b, isFromClient: false, fields: [bytes("ticket", 1_024), number("expiry")]),
+        FrameFields(name: "REFRESH", type: 0x0d, isFromClient: true, fields: [string("token", 7_168)]),
+        FrameFields(name: "REFRESHED", type: 0x0f, isFromClient: false, fields: [number("credential expiry")]),
+        FrameFields(name: "JOIN", type: 0x21, isFromClient: true, fields: request),
+        FrameFields(name: "LEAVE", type: 0x23, isFromClient: true, fields: request),
+        FrameFields(
+            name: "ROOM_ANSWER", type: 0x25, isFromClient: false,
+            fields: [fixed("request"), word("refusal"), position("position")]),
+    ]
+
+    private static let lanes: [FrameFields] = [
+        FrameFields(name: "LANE", type: 0x11, isFromClient: true, fields: [channel("channel"), fixed("epoch")]),
+        FrameFields(
+            name: "PUBLISH", type: 0x13, isFromClient: true,
+            fields: [
+                flags(known: 1), number("id"), fixed("tag"), number("after"), identifier("recipient"),
+                number("time to live"), payload(),
+            ]),
+        FrameFields(
+            name: "PUBLISHED", type: 0x15, isFromClient: false,
+            fields: [number("id"), position("position"), number("time")]),
+        FrameFields(
+            name: "REFUSED", type: 0x17, isFromClient: false,
+            fields: [number("id"), word("code", zeroIsBad: true), number("last id"), number("retry after")]),
+        FrameFields(
+            name: "DELIVER", type: 0x19, isFromClient: false,
+            fields: [
+                flags(known: 7), choice("kind", over: 2), number("offset"), number("previous"),
+                identifier("sender"), identifier("device"), fixed("producer", 16), number("publish id"),
+                identifier("recipient"), position("origin"), number("time"), number("expiry"), payload(),
+            ]),
+        FrameFields(
+            name: "SKIP", type: 0x1b, isFromClient: false,
+            fields: [number("previous"), number("to"), choice("reason", over: 3)]),
+        FrameFields(name: "GAP", type: 0x1d, isFromClient: false, fields: [position("from"), number("first")]),
+        FrameFields(name: "ACK", type: 0x1f, isFromClient: true, fields: [number("offset")]),
+    ]
+}
