@@ -9,6 +9,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case frameGuard
     /// The frames of the session protocol, in pieces of any size.
     case wire
+    /// The session state machines of server and client, whatever the other side says on any lane at any time.
+    case sessions
 
     /// Runs one input. A crash, a failed assertion or an error is a finding.
     public func run(_ input: UnsafeRawBufferPointer) throws {
@@ -18,6 +20,13 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .frames: try FrameFuzzing.run(input)
         case .frameGuard: try GuardFuzzing.run(input)
         case .wire: try WireFuzzing.run(input)
+        case .sessions:
+            var choices = try SessionChoices(input)
+            if choices.input.byte() & 1 == 0 {
+                try ServerSessionFuzzing.run(choices)
+            } else {
+                try ClientSessionFuzzing.run(choices)
+            }
         }
     }
 }

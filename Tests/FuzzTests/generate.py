@@ -158,7 +158,45 @@ def wire():
                 yield f"{file}-{index:03}", bytes([1 if tagged else 0, 2 + index % 7]) + data
 
 
-for target, seeds in (("frames", frames()), ("frameGuard", frame_guard()), ("datagrams", datagrams()), ("wire", wire())):
+SERVER, CLIENT = 0, 1
+
+
+def sessions():
+    """Steps of ServerSessionFuzzing and ClientSessionFuzzing, in the order in which they read their choices."""
+    # Server: 0 frame(room, type, ..., lane), 6 handshake, 8 grant, 9 append, 10 read, 11 wake, 5 time.
+    connect = bytes([0, 0, 0, 0, 0, 1, 0, 3, 0, 0])
+    grant = bytes([8, 0x20]) + bytes([10, 0, 0, 1, 1, 1, 1] * 2) + bytes([5, 5, 5])
+    publish = bytes([2, 1, 0, 3, 1, 1, 1, 0, 5, 10])
+    yield "server-nothing", bytes([SERVER])
+    yield "server-connects", bytes([SERVER, 6]) + connect + grant
+    yield "server-publishes", bytes([SERVER, 6]) + connect + grant + publish * 3 + bytes([9, 0, 1, 1, 5]) * 3
+    yield "server-early", bytes([SERVER]) + publish + connect + grant + bytes([6]) + publish
+    yield "server-delivers", bytes([SERVER, 6]) + connect + grant + bytes([10, 0, 0x41]) + bytes([0, 1] * 8) + bytes([5, 9] * 3)
+    yield "server-wakes", bytes([SERVER, 6]) + connect + grant + bytes([11, 0, 1, 30, 10, 0, 0x31] + [1] * 40)
+    yield "server-rooms", bytes([SERVER, 6]) + connect + grant + bytes([0, 0, 8, 4, 0, 12, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 9, 4, 0])
+    yield "server-refreshes", bytes([SERVER, 6]) + connect + grant + bytes([0, 0, 6, 0, 13, 1, 1])
+    yield "server-bytes", bytes([SERVER, 6]) + connect + grant + bytes([3, 0, 10, 7, 8] + [1] * 8)
+    yield "server-lanes", bytes([SERVER, 6]) + connect + grant + bytes([2, 241, 0, 3, 1, 1, 1, 0, 5, 10, 4, 1, 4, 1])
+    for kind in range(20):
+        yield f"server-type-{kind:02}", bytes([SERVER, 6]) + connect + grant + bytes([0, 0, kind] + [3] * 12)
+        yield f"server-lane-type-{kind:02}", bytes([SERVER, 6]) + connect + grant + publish + bytes([1, 0, kind] + [3] * 12)
+    # Client: 11 link, 13 accept, 2 open(channel, epoch, lane), 7 publish, 8 confirm, 0 frame, 1 frameAgain.
+    link = bytes([11, 0, 0])
+    accept = bytes([13, 2] + [0, 1, 9, 0] * 2 + [1, 5, 1, 5, 0, 5])
+    opened = bytes([2, 0, 1, 1])
+    yield "client-nothing", bytes([CLIENT])
+    yield "client-connects", bytes([CLIENT]) + link + accept
+    yield "client-publishes", bytes([CLIENT]) + bytes([7, 0, 0, 1, 1, 1, 0, 5] * 3) + link + accept
+    yield "client-receives", bytes([CLIENT]) + link + accept + opened + bytes([1, 0, 15] + [3, 1, 5, 5, 5] + [8, 0]) * 3
+    yield "client-gap", bytes([CLIENT]) + link + accept + opened + bytes([1, 0, 17, 1, 3, 9, 8, 0, 5, 9])
+    yield "client-link-again", bytes([CLIENT]) + (link + accept + opened) * 3
+    for kind in range(20):
+        yield f"client-type-{kind:02}", bytes([CLIENT]) + link + accept + bytes([0, 0, kind] + [3] * 12)
+        yield f"client-lane-type-{kind:02}", bytes([CLIENT]) + link + accept + opened + bytes([1, 0, kind] + [3] * 12)
+
+
+for target, seeds in (("frames", frames()), ("frameGuard", frame_guard()), ("datagrams", datagrams()), ("wire", wire()),
+                      ("sessions", sessions())):
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("seed-*"):

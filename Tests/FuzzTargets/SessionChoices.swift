@@ -1,0 +1,138 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// Frames and names that an input chooses: mostly small numbers, so that they meet one another, sometimes the largest.
+struct SessionChoices {
+    var input: FuzzInput
+    /// Three channels: the user's inbox, a room, and somebody else's inbox.
+    let channels: [ChannelID]
+    let users: [UserID]
+    let device: DeviceID
+    let rooms: [RoomID]
+    let tenant: TenantID
+    let epochs: [Epoch] = [0, 7, 8, .max]
+
+    init(_ input: FuzzInput) throws {
+        self.input = input
+        users = [try UserID("alice"), try UserID("bob")]
+        rooms = [try RoomID("room"), try RoomID("hall")]
+        device = try DeviceID("phone")
+        tenant = try TenantID("tenant")
+        channels = [.user(users[0]), .room(rooms[0]), .user(users[1]), .room(rooms[1])]
+    }
+
+    mutating func number() -> UInt64 {
+        let byte = input.byte()
+        return byte < 250 ? UInt64(byte % 40) : [0, 1 << 20, 1 << 32, FrameLimits.maximumNumber][Int(byte % 4)]
+    }
+
+    mutating func channel() -> ChannelID { channels[Int(input.byte()) % channels.count] }
+    mutating func epoch() -> Epoch { epochs[Int(input.byte()) % epochs.count] }
+    mutating func position() -> Position { Position(epoch: epoch(), offset: number()) }
+    mutating func lane() -> LaneID {
+        let byte = input.byte()
+        return LaneID(rawValue: byte < 240 ? UInt64(byte % 6) : [600, 5_000, 1 << 40, .max][Int(byte % 4)])
+    }
+    mutating func payload() -> ByteBuffer {
+        let byte = input.byte()
+        return ByteBuffer(repeating: 1, count: byte < 200 ? Int(byte % 16) : Int(byte) * 60)
+    }
+
+    mutating func entry() -> Entry {
+        let previous = number()
+        return Entry(
+            offset: input.byte() & 3 == 0 ? number() : previous + 1, previous: previous, kind: .message,
+            sender: users[1], device: device, producer: ProducerID(high: 1, low: 1), publishID: number(),
+            recipient: nil, origin: nil, time: number(), expiry: 0, payload: payload())
+    }
+
+    mutating func publish() -> Publish {
+        let id = number()
+        let after = input.byte() & 3 == 0 ? number() : (id > 0 ? id - 1 : 0)
+        let recipient = input.byte() & 3 == 0 ? users[Int(input.byte() & 1)] : nil
+        return Publish(
+            id: id, tag: UInt64(input.byte() & 3), after: after, recipient: recipient, timeToLive: number(),
+            payload: payload())
+    }
+
+    mutating func connect() -> Connect {
+        let credential: Credential =
+            input.byte() & 1 == 0 ? .ticket(ByteBuffer(string: "t")) : .token("token")
+        var cursors: [ChannelPosition] = []
+        for _ in 0..<(input.byte() % 4) { cursors.append(ChannelPosition(channel: channel(), position: position())) }
+        return Connect(
+            versions: [input.byte() & 15 == 0 ? 2 : 1], credential: credential,
+            producer: ProducerID(high: 1, low: UInt64(input.byte() & 1)), connectNumber: number(),
+            cursorVersion: number(), cursors: cursors, agent: "fuzz")
+    }
+
+    mutating func limits() -> SessionLimits {
+        let small = input.byte() & 1 == 0
+        return SessionLimits(
+            maximumPayload: small ? 1_000 : number(), channelWindow: small ? 4_000 : number(),
+            maximumUnacknowledged: small ? 5 : number(), minimumHeartbeat: small ? 100 : number(),
+            idleTimeout: small ? 60_000 : number())
+    }
+
+    mutating func connected() -> Connected {
+        var answers: [ChannelAnswer] = []
+        for _ in 0..<(input.byte() % 5) {
+            answers.append(
+                ChannelAnswer(
+                    channel: channel(), head: position(),
+                    recovery: Recovery(rawValue: input.byte() % 3) ?? .fresh))
+        }
+        return Connected(
+            version: input.byte() & 31 == 0 ? 2 : 1, session: 1, resumed: false, serverTime: number(),
+            observedAddress: "192.0.2.1:\(input.byte() & 1)", credentialExpiry: number(), limits: limits(),
+            cursorVersion: number(), channels: answers)
+    }
+
+    /// Any frame, wherever it belongs.
+    mutating func frame() -> Frame {
+        let room = rooms[Int(input.byte() & 1)]
+        switch input.byte() % 20 {
+        case 0: return .connect(connect())
+        case 1: return .connected(connected())
+        case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
+        case 3: return .ping(Ping(nonce: number()))
+        case 4: return .pong(Pong(nonce: number(), observedAddress: "192.0.2.1:\(input.byte() & 1)"))
+        case 5: return .ticket(Ticket(ticket: ByteBuffer(string: "t"), expiry: number()))
+        case 6: return .refresh(Refresh(token: "token"))
+        case 7: return .refreshed(Refreshed(credentialExpiry: number()))
+        case 8: return .join(RoomRequest(request: number(), room: room))
+        case 9: return .leave(RoomRequest(request: number(), room: room))
+        case 10: return .roomAnswer(RoomAnswer(request: number(), refusal: nil, position: position()))
+        case 11: return .lane(LaneHeader(channel: channel(), epoch: epoch()))
+        case 12: return .publish(publish())
+        case 13: return .published(Published(id: number(), position: position(), time: number()))
+        case 14: return .refused(refused())
+        case 15: return .deliver(Deliver(entry: entry(), redelivered: false))
+        case 16: return .skip(Skip(previous: number(), to: number(), reason: .expired))
+        case 17: return .gap(Gap(from: position(), first: number()))
+        case 18: return .acknowledge(Acknowledge(offset: number()))
+        default: return .lane(LaneHeader(channel: channel(), epoch: 7))
+        }
+    }
+
+    mutating func refused() -> Refused {
+        let code = RefusalCode(rawValue: UInt32(input.byte() % 14) + 1)
+        return Refused(id: number(), code: code, lastID: number(), retryAfter: number())
+    }
+
+    /// What arrives on a lane when it is bytes that nobody wrote: frames, and an error if there is one.
+    mutating func bytes() -> (frames: [Frame], error: FrameError?) {
+        var decoder = FrameDecoder()
+        decoder.append(ByteBuffer(bytes: input.bytes(Int(input.byte()))))
+        var frames: [Frame] = []
+        do throws(FrameError) {
+            while let frame = try decoder.next() { frames.append(frame) }
+            return (frames, nil)
+        } catch {
+            return (frames, error)
+        }
+    }
+
+    mutating func time() -> TimeAmount { .milliseconds(Int64(1) << Int64(input.byte() % 18)) }
+}
