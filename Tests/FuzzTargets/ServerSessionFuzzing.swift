@@ -27,6 +27,8 @@ final class ServerSessionFuzzing {
     private var reads: [(channel: ChannelID, after: Offset, upTo: Offset?)] = []
     private var roomRequests: [RoomRequest] = []
     private var refreshes = 0
+    /// The read of history that is under way.
+    private var historyRead: UInt64?
 
     // What it said.
     private var isGranted = false
@@ -208,6 +210,11 @@ final class ServerSessionFuzzing {
             try check(action)
         }
         guard count < 2_000 else { throw FuzzFinding("\(count) actions for one input") }
+        if let request = historyRead {
+            historyRead = nil
+            session.historyFailed(request, code: .overloaded, retryAfter: 0, now: now)
+            return try drain()
+        }
         guard session.isClosed == (closes > 0) else { throw FuzzFinding("closed, and did not say so") }
         if !session.isClosed, !isGranted, heldCost > configuration.maximumEarlyBytes {
             throw FuzzFinding("\(heldCost) bytes are held before CONNECT is accepted")
@@ -251,6 +258,11 @@ final class ServerSessionFuzzing {
             guard roomRequests.count <= configuration.maximumRoomRequests else {
                 throw FuzzFinding("too many requests")
             }
+        case .readHistory(let read):
+            guard handshakeDone, historyRead == nil else { throw FuzzFinding("a second read of history") }
+            historyRead = read.request
+        case .logout:
+            guard handshakeDone else { throw FuzzFinding("a logout in early data") }
         case .refresh:
             guard handshakeDone, refreshes == 0 else { throw FuzzFinding("a refresh out of place") }
             refreshes += 1

@@ -163,7 +163,7 @@ struct FrameFields {
         FrameFields(
             name: "CLOSE", type: 0x05, isFromClient: true,
             fields: [word("code"), string("reason", 256), number("retry after"), string("access point", 260)]),
-        FrameFields(name: "PING", type: 0x07, isFromClient: true, fields: [fixed("nonce")]),
+        FrameFields(name: "PING", type: 0x07, isFromClient: true, fields: [fixed("nonce"), number("answer after")]),
         FrameFields(
             name: "PONG", type: 0x09, isFromClient: false, fields: [fixed("nonce"), string("observed address", 80)]),
         FrameFields(
@@ -175,6 +175,27 @@ struct FrameFields {
         FrameFields(
             name: "ROOM_ANSWER", type: 0x25, isFromClient: false,
             fields: [fixed("request"), word("refusal"), position("position")]),
+        FrameFields(name: "MODE", type: 0x27, isFromClient: true, fields: [choice("mode", over: 2)]),
+        FrameFields(
+            name: "HISTORY", type: 0x29, isFromClient: true,
+            fields: [
+                fixed("request"), channel("channel"), fixed("epoch"), number("from"), choice("direction", over: 1),
+                number("limit"),
+            ]),
+        FrameFields(
+            name: "HISTORY_PAGE", type: 0x2b, isFromClient: false,
+            fields: [
+                fixed("request"), word("refusal"), number("retry after"), fixed("epoch"), number("start"),
+                number("end"), choice("more", over: 1),
+                Field(
+                    name: "items", good: [0],
+                    bad: [
+                        (cut, [], .malformedFrame), ("over 256", varint(257), .limitExceeded),
+                        ("above 0 in a refusal", [1], .malformedFrame),
+                    ]),
+            ]),
+        FrameFields(name: "LOGOUT", type: 0x37, isFromClient: true, fields: []),
+        FrameFields(name: "STOPPED", type: 0x38, isFromClient: false, fields: [channel("channel")]),
     ]
 
     private static let lanes: [FrameFields] = [

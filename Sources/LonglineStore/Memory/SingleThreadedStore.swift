@@ -85,5 +85,7 @@ package final class SingleThreadedStore {
     }
 
     /// As ``StoreMaintenance/trim(_:keep:)``.
-    package func trim(_ channel: ChannelKey, keep: Retention) throws -> Bool { try logic.trim(channel, keep: keep) }
+    package func trim(_ channel: ChannelKey, keep: Retention) throws -> TrimReport {
+        try logic.trim(channel, keep: keep)
+    }
 }
