@@ -65,7 +65,7 @@ final class Mosquitto: MessageService {
     func end() async {
         for connection in [sender, receiver] { connection.execute { $0.close() } }
         try? await group.shutdownGracefully()
-        broker.withLock { $0.terminate() }
+        broker.withLock { $0.kill() }
         try? FileManager.default.removeItem(at: folder)
     }
 }
