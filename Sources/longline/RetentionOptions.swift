@@ -42,7 +42,7 @@ struct RetentionOptions: ParsableArguments {
     func validate() throws { _ = try policy() }
 
     func policy() throws -> RetentionPolicy {
-        let interval = try Self.milliseconds(retentionInterval, "--retention-interval")
+        let interval = try CommandLineTime.milliseconds(retentionInterval, "--retention-interval")
         guard interval <= 365 * 86_400_000 else {
             throw ValidationError("--retention-interval has to be 365d or less.")
         }
@@ -57,16 +57,8 @@ struct RetentionOptions: ParsableArguments {
             throw ValidationError("--\(kind)-max-entries has to be 1 or more; leave it out to keep all.")
         }
         return Retention(
-            age: try age.map { try milliseconds($0, "--\(kind)-max-age") }, entries: entries,
+            age: try age.map { try CommandLineTime.milliseconds($0, "--\(kind)-max-age") }, entries: entries,
             bytes: try bytes.map { try Self.bytes($0, "--\(kind)-max-bytes") })
-    }
-
-    private static func milliseconds(_ text: String, _ option: String) throws -> UInt64 {
-        let units: [Character: UInt64] = ["s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000]
-        guard let unit = text.last.flatMap({ units[$0] }), let count = UInt64(text.dropLast()),
-            (1...36_500 * 86_400).contains(count)
-        else { throw ValidationError("\(option): '\(text)' is no time such as 90s, 15m, 24h or 30d.") }
-        return count * unit
     }
 
     private static func bytes(_ text: String, _ option: String) throws -> Int {

@@ -57,7 +57,8 @@ struct SignTokenCommand: AsyncParsableCommand {
             device: try Name.parse("--device", device, DeviceID.init))
         let rights = try rights()
         let token = try await directory.sign(
-            tenant: device.tenant, user: device.user, device: device.device, lifetime: try milliseconds(),
+            tenant: device.tenant, user: device.user, device: device.device,
+            lifetime: try CommandLineTime.milliseconds(lifetime, "--lifetime"),
             scopes: rights.scopes, grants: rights.grants, loginEpoch: loginEpoch,
             generations: try await generations(of: device, directory))
         print(token)
@@ -80,14 +81,6 @@ struct SignTokenCommand: AsyncParsableCommand {
             if error.code != .notRunning { throw error }
         }
         return known
-    }
-
-    private func milliseconds() throws -> UInt64 {
-        let units: [Character: UInt64] = ["s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000]
-        guard let unit = lifetime.last.flatMap({ units[$0] }), let count = UInt64(lifetime.dropLast()),
-            (1...36_500 * 86_400).contains(count)
-        else { throw ValidationError("--lifetime: '\(lifetime)' is no time such as 90s, 15m, 24h or 30d.") }
-        return count * unit
     }
 
     private func rights() throws -> ScopeClaim {

@@ -12,17 +12,6 @@ private let hall = identifier { try RoomID("hall") }
 
 /// A device that logs out, and a user whose account goes.
 @Suite(.timeLimit(.minutes(1))) struct AccountEndTests {
-    private func withServer(
-        store: any MessageStore = InMemoryStore(), _ body: (TestServer) async throws -> Void
-    ) async throws {
-        let server = try await TestServer(store: store)
-        do { try await body(server) } catch {
-            await server.stop()
-            throw error
-        }
-        await server.stop()
-    }
-
     private func key(_ device: TestDevice) -> DeviceKey {
         DeviceKey(tenant: TokenIssuer.tenant, user: device.user, device: device.device)
     }

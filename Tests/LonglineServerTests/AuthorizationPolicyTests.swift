@@ -22,12 +22,7 @@ private let vault = identifier { try RoomID("vault") }
     ) async throws {
         var settings = AuthorizationSettings(policy)
         change(&settings)
-        let server = try await TestServer(authorization: settings)
-        do { try await body(server) } catch {
-            await server.stop()
-            throw error
-        }
-        await server.stop()
+        try await TestServer(authorization: settings).use(body)
     }
 
     private func refusal(_ outcome: PublishOutcome) -> Refused? {

@@ -11,17 +11,6 @@ private let bob = identifier { try UserID("bob") }
 private let hall = identifier { try RoomID("hall") }
 
 @Suite(.timeLimit(.minutes(1))) struct HistoryTests {
-    private func withServer(
-        store: any MessageStore = InMemoryStore(), _ body: (TestServer) async throws -> Void
-    ) async throws {
-        let server = try await TestServer(store: store)
-        do { try await body(server) } catch {
-            await server.stop()
-            throw error
-        }
-        await server.stop()
-    }
-
     private func texts(_ frames: [Frame]) -> [String] {
         frames.compactMap { frame in
             switch frame {

@@ -12,17 +12,6 @@ private let everyone = UserKey(tenant: TokenIssuer.tenant, user: ann)
 
 /// Who is shut out loses the sessions that live, not only those to come.
 @Suite(.timeLimit(.minutes(1))) struct RevocationTests {
-    private func withServer(
-        store: any MessageStore = InMemoryStore(), _ body: (TestServer) async throws -> Void
-    ) async throws {
-        let server = try await TestServer(store: store)
-        do { try await body(server) } catch {
-            await server.stop()
-            throw error
-        }
-        await server.stop()
-    }
-
     /// Devices on both loops, each with a token of its own ID.
     private func connected(_ server: TestServer, _ user: String, _ name: String, loop: Int) async throws -> TestDevice {
         let device = try await server.device(user, name, loop: loop)

@@ -12,15 +12,6 @@ private let team = identifier { try RoomID("team-7") }
 
 /// Rights by channel pattern, from the token's claim to the session that lives.
 @Suite(.timeLimit(.minutes(1))) struct ScopeTests {
-    private func withServer(_ body: (TestServer) async throws -> Void) async throws {
-        let server = try await TestServer()
-        do { try await body(server) } catch {
-            await server.stop()
-            throw error
-        }
-        await server.stop()
-    }
-
     private func token(_ server: TestServer, _ user: String, _ scope: String) async throws -> String {
         let rights = try ScopeClaim(scope)
         return try await server.issuer.token(user, "phone", scopes: rights.scopes, grants: rights.grants)

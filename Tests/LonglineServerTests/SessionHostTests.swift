@@ -12,18 +12,6 @@ private let bob = identifier { try UserID("bob") }
 private let hall = identifier { try RoomID("hall") }
 
 @Suite(.timeLimit(.minutes(1))) struct SessionHostTests {
-    private func withServer(
-        store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
-        _ body: (TestServer) async throws -> Void
-    ) async throws {
-        let server = try await TestServer(store: store, limits: limits, loops: loops)
-        do { try await body(server) } catch {
-            await server.stop()
-            throw error
-        }
-        await server.stop()
-    }
-
     // MARK: Messages
 
     @Test(arguments: [0, 1]) func directMessageReachesTheRecipientAndTheSendersOtherDevice(loop: Int) async throws {

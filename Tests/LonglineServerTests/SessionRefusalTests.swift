@@ -11,18 +11,6 @@ private let bob = identifier { try UserID("bob") }
 
 /// What peers, operators and disks can do wrong: a named code, and nothing lost for others.
 @Suite(.timeLimit(.minutes(1))) struct SessionRefusalTests {
-    private func withServer(
-        store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
-        _ body: (TestServer) async throws -> Void
-    ) async throws {
-        let server = try await TestServer(store: store, limits: limits, loops: loops)
-        do { try await body(server) } catch {
-            await server.stop()
-            throw error
-        }
-        await server.stop()
-    }
-
     private func closeCode(_ device: TestDevice, _ credential: Credential) async throws -> CloseCode {
         try await device.send([(device.connectFrame(credential), .control)])
         return try await device.closed()

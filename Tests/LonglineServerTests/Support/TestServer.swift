@@ -40,6 +40,15 @@ final class TestServer: Sendable {
         try? await group.shutdownGracefully()
     }
 
+    /// Runs the body, then stops, however it ended.
+    func use(_ body: (TestServer) async throws -> Void) async throws {
+        do { try await body(self) } catch {
+            await stop()
+            throw error
+        }
+        await stop()
+    }
+
     /// A device whose link is up on one of the loops, and has said nothing.
     func device(
         _ user: String, _ name: String = "phone", loop: Int = 0, early: Bool = false,
@@ -93,4 +102,12 @@ struct TokenIssuer: Sendable {
                 tokenID: id ?? TokenClaims.makeTokenID(), issuedAt: UInt64(now + min(lifetime, 0) - 60_000),
                 expiry: UInt64(now + lifetime), generations: generations))
     }
+}
+
+/// A server that runs while the body does.
+func withServer(
+    store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
+    _ body: (TestServer) async throws -> Void
+) async throws {
+    try await TestServer(store: store, limits: limits, loops: loops).use(body)
 }
