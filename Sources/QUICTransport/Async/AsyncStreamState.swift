@@ -43,7 +43,7 @@ final class AsyncStreamState {
     /// What is there to be read; nil: nothing, and the end wasn't seen yet either.
     func readAtOnce(_ connection: QUICLoopConnection) -> Result<ByteBuffer?, any Error>? {
         if handover.isRead { return .failure(StreamHandover.busy("reads from")) }
-        if let end = handover.readEnd { return end.map { nil }.mapError { $0 } }
+        if let end = handover.readEnd { return end }
         return connection.readableBytes(id) > 0 ? resultOfRead(connection) : nil
     }
 
@@ -59,11 +59,11 @@ final class AsyncStreamState {
                 guard waiter.claim() else { return }
                 waiter.resume(with: resultOfRead(connection))
             } else if try connection.read(id, maximumBytes: 0).finished {
-                handover.endReading(.success(()))
+                handover.endReading(.success(nil))
                 waiter.finish(.success(nil))
             } else {
                 handover.setLoopHasMore(false)
-                if case .finished(let end) = handover.arm(waiter) { waiter.finish(end.map { nil }.mapError { $0 }) }
+                if case .finished(let end) = handover.arm(waiter) { waiter.finish(end) }
             }
         } catch {
             waiter.finish(.failure(QUICTransportError(error)))
@@ -74,7 +74,7 @@ final class AsyncStreamState {
         do throws(QUICError) {
             let read = try connection.read(id, maximumBytes: AsyncConnectionState.readSize)
             if read.finished {
-                handover.endReading(.success(()))
+                handover.endReading(.success(nil))
             } else {
                 handover.setLoopHasMore(connection.readableBytes(id) > 0)
             }

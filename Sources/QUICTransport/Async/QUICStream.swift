@@ -36,7 +36,7 @@ public final class QUICStream: Sendable {
         return try await Waiter<ByteBuffer?>().wait { waiter in
             switch self.handover.arm(waiter) {
             case .waits: break
-            case .finished(let end): waiter.finish(end.map { nil }.mapError { $0 })
+            case .finished(let end): waiter.finish(end)
             case .asksLoop: self.connection.onLoop { [id = self.id] in $0.read(id, waiter) }
             }
         }

@@ -23,7 +23,8 @@ final class StreamHandover: Sendable {
     enum ReadStep {
         case waits
         case asksLoop
-        case finished(Result<Void, QUICTransportError>)
+        /// What every read gets from now on.
+        case finished(Result<ByteBuffer?, any Error>)
     }
 
     private struct State {
@@ -38,7 +39,8 @@ final class StreamHandover: Sendable {
         var reader: Waiter<ByteBuffer?>?
         /// The engine has bytes or the end.
         var loopHasMore = false
-        var readEnd: Result<Void, QUICTransportError>?
+        /// What reads get when nothing more comes: nil behind the end, or why not.
+        var readEnd: Result<ByteBuffer?, any Error>?
     }
 
     private let state = Mutex(State())
@@ -147,16 +149,16 @@ final class StreamHandover: Sendable {
     /// After a read: whether the engine has yet more.
     func setLoopHasMore(_ more: Bool) { state.withLock { $0.loopHasMore = more } }
 
-    var readEnd: Result<Void, QUICTransportError>? { state.withLock(\.readEnd) }
+    var readEnd: Result<ByteBuffer?, any Error>? { state.withLock(\.readEnd) }
 
     /// Nothing more can be read; who waits learns it. The first reason counts.
-    func endReading(_ end: Result<Void, QUICTransportError>) {
+    func endReading(_ end: Result<ByteBuffer?, any Error>) {
         let reader = state.withLock { state -> Waiter<ByteBuffer?>? in
             guard state.readEnd == nil else { return nil }
             state.readEnd = end
             defer { state.reader = nil }
             return state.reader
         }
-        reader?.finish(end.map { nil }.mapError { $0 })
+        reader?.finish(end)
     }
 }
