@@ -92,6 +92,16 @@ extension LonglineServer {
                 (1...FrameLimits.maximumUnacknowledged).contains(limits.maximumUnacknowledged),
                 "unanswered publishes have to be 1 to \(FrameLimits.maximumUnacknowledged)")
             try check(limits.channelWindow >= limits.maximumPayload, "a channel's window has to hold one payload")
+            let rates = [limits.publishRatePerUser, limits.publishRatePerTenant]
+            try check(rates.allSatisfy { $0?.isValid ?? true }, "publish rates and bursts have to be above 0")
+            for (tenant, own) in limits.tenants {
+                try check(
+                    [own.publishRatePerUser, own.publishRate].allSatisfy { $0?.isValid ?? true },
+                    "publish rates and bursts of tenant \(tenant) have to be above 0")
+                try check(
+                    own.maximumPayload.map { (1...limits.maximumPayload).contains($0) } ?? true,
+                    "the largest payload of tenant \(tenant) has to be 1 to \(limits.maximumPayload) bytes")
+            }
             try retention.validate()
             if case .shared(let shared) = store, !retention.keepsAll, !(shared is any StoreMaintenance) {
                 throw ServerError(

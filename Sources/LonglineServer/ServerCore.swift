@@ -16,6 +16,8 @@ final class ServerCore: Sendable {
     let sessionConfiguration: ServerSessionConfiguration
     /// The app's own decision, where it has one.
     let authorization: AuthorizationGate?
+    /// How fast users and tenants may publish, where that is limited.
+    let publishMeter: PublishMeter?
     /// The wall clock, in milliseconds since 1970.
     let time: @Sendable () -> UInt64
 
@@ -38,6 +40,7 @@ final class ServerCore: Sendable {
         self.store = store
         self.time = time
         registry = SessionRegistry(limits: limits)
+        publishMeter = limits.hasPublishRates ? PublishMeter(limits: limits) : nil
         let log = EventLog(logger: logger, linesPerSecond: limits.logLinesPerSecond, now: .now())
         self.log = log
         self.authorization = authorization.map { AuthorizationGate($0, log: log) }
@@ -50,6 +53,7 @@ final class ServerCore: Sendable {
         configuration.connectTimeout = limits.connectTimeout
         configuration.backgroundHold = limits.backgroundHold
         configuration.lowPowerHold = limits.lowPowerHold
+        configuration.lagNoticeTime = limits.lagNoticeTime
         sessionConfiguration = configuration
     }
 

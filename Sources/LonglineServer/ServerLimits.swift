@@ -1,5 +1,5 @@
 import LonglineSession
-import LonglineWire
+public import LonglineWire
 public import NIOCore
 
 /// What a peer, a user and a tenant may take. Every queue and table of the server has its bound here.
@@ -35,12 +35,23 @@ public struct ServerLimits: Sendable {
     /// The same for a client in low power.
     public var lowPowerHold: TimeAmount = .minutes(5)
 
+    /// A client is told that a channel waits for it when it has not been sent everything for so long.
+    public var lagNoticeTime: TimeAmount = .seconds(5)
+
     /// The largest payload of a publish, in bytes; at most ``/LonglineWire/FrameLimits/maximumPayload``.
     public var maximumPayload = FrameLimits.maximumPayload
     /// Unacknowledged bytes per channel and direction.
     public var channelWindow = 256 * 1024
     /// Publishes without an answer per channel; at most ``/LonglineWire/FrameLimits/maximumUnacknowledged``.
     public var maximumUnacknowledged = FrameLimits.maximumUnacknowledged
+
+    /// What each user may publish, all devices together; nil: not limited. Beyond: ``/LonglineWire/RefusalCode/overloaded``
+    /// with the time after which another try is worth it.
+    public var publishRatePerUser: PublishRate?
+    /// What all users of a tenant may publish together; nil: not limited. Beyond: as with ``publishRatePerUser``.
+    public var publishRatePerTenant: PublishRate?
+    /// Where tenants may take more or less than these limits say.
+    public var tenants: [TenantID: TenantLimits] = [:]
 
     /// Publishes of one session that wait for the store. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var appendsPerSession = 2048
@@ -74,7 +85,14 @@ public struct ServerLimits: Sendable {
     /// The default limits.
     public init() {}
 
-    /// What the server tells each client.
+    /// What the server tells clients of a tenant.
+    func session(in tenant: TenantID) -> SessionLimits {
+        var limits = session
+        limits.maximumPayload = UInt64(maximumPayload(in: tenant))
+        return limits
+    }
+
+    /// What the server tells each client whose tenant has no limits of its own.
     var session: SessionLimits {
         SessionLimits(
             maximumPayload: UInt64(maximumPayload), channelWindow: UInt64(channelWindow),

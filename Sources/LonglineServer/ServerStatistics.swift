@@ -31,10 +31,14 @@ public struct ServerStatistics: Hashable, Sendable {
     public var framesSent: UInt64 = 0
     /// Publishes entered.
     public var published: UInt64 = 0
+    /// Publishes refused because their user or tenant published too fast; they are among ``refusals``.
+    public var publishesOverRate: UInt64 = 0
     /// Publishes answered from the ledger.
     public var duplicates: UInt64 = 0
     /// Entries sent to devices.
     public var delivered: UInt64 = 0
+    /// Times that a device was told that a channel waits for it.
+    public var slowConsumers: UInt64 = 0
     /// Pages of history sent; their entries are among ``delivered``.
     public var historyPages: UInt64 = 0
     /// Reads of the log.
@@ -79,8 +83,10 @@ public struct ServerStatistics: Hashable, Sendable {
         framesInvalid += other.framesInvalid
         framesSent += other.framesSent
         published += other.published
+        publishesOverRate += other.publishesOverRate
         duplicates += other.duplicates
         delivered += other.delivered
+        slowConsumers += other.slowConsumers
         historyPages += other.historyPages
         reads += other.reads
         readsShared += other.readsShared

@@ -2,6 +2,7 @@ import DequeModule
 import LonglineSession
 import LonglineStore
 import LonglineWire
+import NIOCore
 
 /// What waits for the app's decision, in the order in which it came, channel by channel.
 ///
@@ -38,6 +39,11 @@ struct PendingDecisions {
 extension SessionHost {
     /// Hands a publish to the store once the app allows it. What comes later into the same channel waits behind.
     func submit(_ request: AppendRequest) {
+        let size = request.publish.payload.readableBytes
+        if let wait = core.publishMeter?.wait(for: request.device.userKey, bytes: size, now: now) {
+            loop.statistics.publishesOverRate += 1
+            return refuse(request, .overloaded, retryAfter: wait)
+        }
         submit(.append(request), request.channel)
     }
 
@@ -107,11 +113,13 @@ extension SessionHost {
     }
 
     /// Refuses a publish before it gets to the store.
-    func refuse(_ request: AppendRequest, _ code: RefusalCode) {
+    /// - Parameter retryAfter: when another try is worth it; nil: as the limits say, for codes that are worth one.
+    func refuse(_ request: AppendRequest, _ code: RefusalCode, retryAfter: TimeAmount? = nil) {
         loop.statistics.refusals[code, default: 0] += 1
-        let refused = Refused(
-            id: request.publish.id, code: code,
-            retryAfter: code.isTemporary ? core.limits.retryAfter.wholeMilliseconds : 0)
+        let wait = retryAfter ?? (code.isTemporary ? core.limits.retryAfter : .zero)
+        // A fraction of a millisecond is not nothing.
+        let milliseconds = wait > .zero ? max(1, wait.wholeMilliseconds) : 0
+        let refused = Refused(id: request.publish.id, code: code, retryAfter: milliseconds)
         session.appended(channel: request.channel, id: request.publish.id, outcome: .refused(refused), now: now)
     }
 }

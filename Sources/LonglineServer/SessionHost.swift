@@ -274,6 +274,7 @@ final class SessionHost: LinkHandler {
         switch frame {
         case .deliver: loop.statistics.delivered += 1
         case .historyPage(let page): count(page)
+        case .behind(let lag) where lag.isBehind: loop.statistics.slowConsumers += 1
         default: break
         }
         link?.send(frame, lane: lane)
@@ -374,7 +375,8 @@ final class SessionHost: LinkHandler {
         subscribe(to: prepared.channels)
         let grant = SessionGrant(
             identity: prepared.authenticated.identity, session: sessionNumber, resumed: prepared.earlier != nil,
-            cursorVersion: prepared.cursorVersion, channels: prepared.channels, ticket: prepared.ticket)
+            cursorVersion: prepared.cursorVersion, channels: prepared.channels, ticket: prepared.ticket,
+            limits: core.limits.session(in: device.tenant))
         session.authenticated(grant, time: core.time(), now: now)
         for (channel, head) in wakes { session.logAdvanced(channel.channel, head: head, now: now) }
         for change in heldChanges where noteStint(change) { session.channelChanged(change, now: now) }

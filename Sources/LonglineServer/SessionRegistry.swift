@@ -200,7 +200,7 @@ final class SessionRegistry: Sendable {
         }
         let full =
             state.attached.count >= limits.maximumSessions
-            || state.perTenant[device.tenant, default: 0] >= limits.maximumSessionsPerTenant
+            || state.perTenant[device.tenant, default: 0] >= limits.maximumSessions(in: device.tenant)
         guard full else { return nil }
         return Close(
             code: .overloaded, reason: "no room for another session",

@@ -65,6 +65,8 @@ public enum ClientAction: Sendable {
     case refreshed(UInt64)
     /// A fresh token stopped to allow this channel's entries: none comes until another does.
     case stopped(ChannelID)
+    /// A channel's delivery waits for this device, or waits no more.
+    case behind(ChannelLag)
     /// The address the server sees changed: the NAT bound this client anew.
     case observedAddress(String)
     /// What is known of the present network, for ``ClientSession/networkChanged(_:now:)`` when it is met again.

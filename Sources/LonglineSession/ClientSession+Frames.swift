@@ -117,6 +117,8 @@ extension ClientSession {
             }
         case .stopped(let stopped):
             actions.append(.stopped(stopped.channel))
+        case .behind(let lag):
+            actions.append(.behind(lag))
         case .roomAnswer(let answer):
             if roomRequests.remove(answer.request) != nil { actions.append(.roomAnswered(answer)) }
         default:

@@ -345,7 +345,7 @@ extension ClientAction {
         case .openLane, .send, .finishLane, .probePath, .end, .observedAddress: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
-            .history, .refreshed, .stopped:
+            .history, .refreshed, .stopped, .behind:
             true
         }
     }

@@ -90,11 +90,14 @@ public struct SessionGrant: Sendable {
     public var channels: [SessionChannel]
     /// A new resume ticket for the client, or nil to issue none.
     public var ticket: Ticket?
+    /// What this client's tenant may take, where that differs from ``ServerSessionConfiguration/limits``: its
+    /// ``/LonglineWire/SessionLimits/maximumPayload`` and ``/LonglineWire/SessionLimits/maximumUnacknowledged`` count.
+    public var limits: SessionLimits?
 
     /// A grant.
     public init(
         identity: SessionIdentity, session: UInt64, resumed: Bool, cursorVersion: UInt64,
-        channels: [SessionChannel], ticket: Ticket?
+        channels: [SessionChannel], ticket: Ticket?, limits: SessionLimits? = nil
     ) {
         self.identity = identity
         self.session = session
@@ -102,6 +105,7 @@ public struct SessionGrant: Sendable {
         self.cursorVersion = cursorVersion
         self.channels = channels
         self.ticket = ticket
+        self.limits = limits
     }
 }
 

@@ -16,6 +16,7 @@ struct ServerChannel {
     var lane: OutboundLane?
     /// Client lanes that carry this channel.
     var inboundLanes = 0
+    var lag = DeliveryLag()
     /// Whether it stands in the queue for a read.
     var isQueued = false
 

@@ -115,6 +115,7 @@ extension ServerSession {
             return true
         }
         if queue == true { readQueue.append(channel) }
+        noteLag(channel, now: now)
         startReads(now: now)
     }
 

@@ -32,6 +32,10 @@ extension ServerSession {
         phase = .up
         connectBy = nil
         identity = grant.identity
+        if let own = grant.limits {
+            limits.maximumPayload = own.maximumPayload
+            limits.maximumUnacknowledged = own.maximumUnacknowledged
+        }
         setExpiry(grant.identity, time: time, now: now)
         var answers: [ChannelAnswer] = []
         // The device knows best where it goes on: one restored from a backup is behind the stored cursor.
@@ -51,7 +55,7 @@ extension ServerSession {
         }
         let connected = Connected(
             version: version, session: grant.session, resumed: grant.resumed, serverTime: time,
-            observedAddress: observedAddress, credentialExpiry: grant.identity.expiry, limits: configuration.limits,
+            observedAddress: observedAddress, credentialExpiry: grant.identity.expiry, limits: limits,
             cursorVersion: grant.cursorVersion, channels: answers)
         actions.append(.send(.connected(connected), lane: .control))
         if let ticket = grant.ticket { actions.append(.send(.ticket(ticket), lane: .control)) }

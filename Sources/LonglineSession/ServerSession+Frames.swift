@@ -126,7 +126,7 @@ extension ServerSession {
     private mutating func processPublish(_ publish: Publish, channel: ChannelID, now: NIODeadline) {
         guard let producer else { return }
         let cost = FrameCost.of(publish.payload)
-        let limit = max(Int(clamping: configuration.limits.maximumUnacknowledged), EarlyAllowance.publishes)
+        let limit = max(Int(clamping: limits.maximumUnacknowledged), EarlyAllowance.publishes)
         let bytes = max(window, EarlyAllowance.bytes)
         // In place: a copy of the channel that is still held would make the next change copy all that waits in its gate.
         let hasRoom = modify(channel) {
@@ -155,7 +155,7 @@ extension ServerSession {
         guard identity.may(.publish, target) else { return .forbidden }
         if case .user(let owner) = channel, owner != identity.user { return .unknownChannel }
         guard publish.id > 0, publish.after < publish.id else { return .invalidID }
-        guard publish.payload.readableBytes <= Int(clamping: configuration.limits.maximumPayload) else {
+        guard publish.payload.readableBytes <= Int(clamping: limits.maximumPayload) else {
             return .payloadTooLarge
         }
         if publish.recipient != nil, case .room = channel { return .unknownRecipient }

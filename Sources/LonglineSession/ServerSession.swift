@@ -27,6 +27,8 @@ public struct ServerSession: Sendable {
     }
 
     let configuration: ServerSessionConfiguration
+    /// What the client is told, and what is enforced: the configuration's, until the grant names the tenant's.
+    var limits: SessionLimits
     /// Unacknowledged bytes per channel and direction.
     let window: Int
     var phase: Phase = .waiting
@@ -60,6 +62,8 @@ public struct ServerSession: Sendable {
     var lastPacket: NIODeadline
     var expiresAt: NIODeadline?
     var sweepAt: NIODeadline?
+    /// When channels that wait for the device are looked at.
+    var lagCheckAt: NIODeadline?
     /// Channels whose read failed are asked for again then.
     var retryReadsAt: NIODeadline?
     var failedReads: [ChannelID] = []
@@ -76,6 +80,7 @@ public struct ServerSession: Sendable {
     public init(configuration: ServerSessionConfiguration, observedAddress: String, now: NIODeadline) {
         self.configuration = configuration
         self.observedAddress = observedAddress
+        limits = configuration.limits
         window = Int(clamping: configuration.limits.channelWindow)
         held = HeldFrames(limit: configuration.maximumEarlyBytes)
         inbound = InboundLanes(limit: configuration.maximumLanes)
@@ -106,7 +111,7 @@ public struct ServerSession: Sendable {
     public var nextDeadline: NIODeadline? {
         if isClosed { return nil }
         let idle = lastPacket + .milliseconds(Int64(clamping: min(configuration.limits.idleTimeout, 1 << 40)))
-        return [connectBy, expiresAt, sweepAt, retryReadsAt, pendingPong?.at, hold.releaseAt].reduce(idle) {
+        return [connectBy, expiresAt, sweepAt, retryReadsAt, pendingPong?.at, hold.releaseAt, lagCheckAt].reduce(idle) {
             min($0, $1 ?? $0)
         }
     }
@@ -198,6 +203,7 @@ public struct ServerSession: Sendable {
         answerPending(now: now)
         if let releaseAt = hold.releaseAt, now >= releaseAt { releaseHeld(now: now) }
         if let sweepAt, now >= sweepAt { sweepLanes(now: now) }
+        if let lagCheckAt, now >= lagCheckAt { checkLags(now: now) }
         if let retryReadsAt, now >= retryReadsAt {
             self.retryReadsAt = nil
             let channels = failedReads

@@ -32,6 +32,8 @@ public struct ServerSessionConfiguration: Sendable {
     public var backgroundHold: TimeAmount = .seconds(30)
     /// How long everything but the inbox waits for a client in low power, when nothing else is sent to it before.
     public var lowPowerHold: TimeAmount = .minutes(5)
+    /// A client is told that a channel waits for it after this long without having been sent everything.
+    public var lagNoticeTime: TimeAmount = .seconds(5)
     /// What waits goes out when logs have grown so many times.
     public var maximumHeldWakes = 64
 

@@ -38,6 +38,8 @@ public enum Frame: Hashable, Sendable {
     case logout
     /// Server: a fresh token stopped to allow a channel's entries.
     case stopped(ChannelStopped)
+    /// Server: a channel's delivery waits for this device, or waits no more.
+    case behind(ChannelLag)
 
     // Every other lane.
     /// Either side: the first frame of a lane, which names the channel that the lane carries.

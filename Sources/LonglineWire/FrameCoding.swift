@@ -19,6 +19,7 @@ extension Frame {
         case .historyPage(let body): try body.write(to: &sink)
         case .logout: break
         case .stopped(let body): body.write(to: &sink)
+        case .behind(let body): try body.write(to: &sink)
         case .lane(let body): body.write(to: &sink)
         case .publish(let body): try body.write(to: &sink)
         case .published(let body): try body.write(to: &sink)
@@ -50,6 +51,7 @@ extension Frame {
         case .historyPage: self = .historyPage(try HistoryAnswer(from: &reader))
         case .logout: self = .logout
         case .stopped: self = .stopped(try ChannelStopped(from: &reader))
+        case .behind: self = .behind(try ChannelLag(from: &reader))
         case .lane: self = .lane(try LaneHeader(from: &reader))
         case .publish: self = .publish(try Publish(from: &reader))
         case .published: self = .published(try Published(from: &reader))

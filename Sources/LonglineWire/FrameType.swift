@@ -24,6 +24,7 @@ enum FrameType: UInt64, CaseIterable {
     case historyPage = 0x2b
     case logout = 0x37
     case stopped = 0x38
+    case behind = 0x52
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -52,6 +53,7 @@ enum FrameType: UInt64, CaseIterable {
         case .historyPage: "HISTORY_PAGE"
         case .logout: "LOGOUT"
         case .stopped: "STOPPED"
+        case .behind: "BEHIND"
         }
     }
 
@@ -78,6 +80,7 @@ extension Frame {
         case .historyPage: .historyPage
         case .logout: .logout
         case .stopped: .stopped
+        case .behind: .behind
         case .lane: .lane
         case .publish: .publish
         case .published: .published

@@ -83,6 +83,9 @@ struct ChatCommand: AsyncParsableCommand {
                         client.confirm(gap, in: channel)
                     case .refused(let channel, let error): Terminal.note("a message to \(channel): \(error)")
                     case .stopped(let channel): Terminal.note("the token does not allow \(channel) any more")
+                    case .behind(let lag):
+                        Terminal.note(
+                            lag.isBehind ? "\(lag.channel) is ahead of this device" : "\(lag.channel) caught up")
                     case .storageFailed(let error): Terminal.error(error)
                     case .skipped, .published, .observedAddress: break
                     }

@@ -79,6 +79,8 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "The largest size of the message store in MiB; by default what the disk has.")
     var storeLimit: Int?
 
+    @OptionGroup var limits: LimitOptions
+
     @OptionGroup var retention: RetentionOptions
 
     @OptionGroup var logs: LogOptions
@@ -152,6 +154,7 @@ struct ServerCommand: AsyncParsableCommand {
             configuration.keyLog = { file.append($0) }
         }
         if let eventLoops { configuration.eventLoops = eventLoops }
+        configuration.limits = limits.limits
         configuration.retention = try retention.policy()
         return configuration
     }

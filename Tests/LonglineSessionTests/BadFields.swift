@@ -11,7 +11,7 @@ struct FrameFields {
     }
 
     let name: String
-    let type: UInt8
+    let type: UInt64
     let isFromClient: Bool
     let fields: [Field]
 
@@ -21,7 +21,7 @@ struct FrameFields {
     }
 
     func frame(_ body: [UInt8]) -> ByteBuffer {
-        ByteBuffer(bytes: [type] + Self.varint(UInt64(body.count)) + body)
+        ByteBuffer(bytes: Self.varint(type) + Self.varint(UInt64(body.count)) + body)
     }
 
     /// The rows of the table in the documentation.
@@ -196,6 +196,9 @@ struct FrameFields {
             ]),
         FrameFields(name: "LOGOUT", type: 0x37, isFromClient: true, fields: []),
         FrameFields(name: "STOPPED", type: 0x38, isFromClient: false, fields: [channel("channel")]),
+        FrameFields(
+            name: "BEHIND", type: 0x52, isFromClient: false,
+            fields: [channel("channel"), position("head"), choice("state", over: 1)]),
     ]
 
     private static let lanes: [FrameFields] = [

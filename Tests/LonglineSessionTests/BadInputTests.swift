@@ -101,10 +101,10 @@ struct BadInputTests {
     func frames() {
         for frame in FrameFields.all {
             #expect(answer(to: frame.frame(frame.body() + [0]), isFromClient: frame.isFromClient) == .malformedFrame)
-            let large = ByteBuffer(bytes: [frame.type] + FrameFields.varint(16_385))
+            let large = ByteBuffer(bytes: FrameFields.varint(frame.type) + FrameFields.varint(16_385))
             #expect(answer(to: large, isFromClient: frame.isFromClient) == .frameTooLarge)
         }
-        let unknown = ByteBuffer(bytes: [0x40, 0x41, 0])
+        let unknown = ByteBuffer(bytes: [0x7f, 0x7f, 0])
         #expect(answer(to: unknown, isFromClient: true) == .unknownFrame)
     }
 

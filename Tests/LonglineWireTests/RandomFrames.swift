@@ -29,6 +29,9 @@ enum RandomFrames {
             .history(history(&random)),
             .historyPage(historyPage(&random)),
             .logout, .stopped(ChannelStopped(channel: channel(&random))),
+            .behind(
+                ChannelLag(
+                    channel: channel(&random), head: position(&random), isBehind: Bool.random(using: &random))),
             .lane(LaneHeader(channel: channel(&random), epoch: random.next())),
             .publish(
                 Publish(

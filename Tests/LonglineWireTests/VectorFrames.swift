@@ -36,6 +36,10 @@ extension Frame {
         case "HISTORY": self = .history(try HistoryRequest(fields))
         case "HISTORY_PAGE": self = .historyPage(try HistoryAnswer(fields))
         case "LOGOUT": self = .logout
+        case "BEHIND":
+            self = .behind(
+                ChannelLag(
+                    channel: try fields.channel(), head: try fields.position(), isBehind: try fields.bool("behind")))
         case "STOPPED": self = .stopped(ChannelStopped(channel: try fields.channel()))
         default: self = try Frame(onChannelLane: name, fields)
         }

@@ -114,6 +114,7 @@ FRAMES = {
                      + varint(f["items"])),
     "LOGOUT": (0x37, lambda f: b""),
     "STOPPED": (0x38, lambda f: string(f["channel"])),
+    "BEHIND": (0x52, lambda f: string(f["channel"]) + position(f) + bytes([f["behind"]])),
 }
 
 
@@ -241,6 +242,8 @@ VALID = [
         "more": False, "items": 0}),
     ("logout", "LOGOUT", {}),
     ("stopped", "STOPPED", {"channel": "room/team-7"}),
+    ("behind", "BEHIND", {"channel": "room/team-7", "epoch": EPOCH, "offset": "77", "behind": True}),
+    ("not behind any more", "BEHIND", {"channel": "user/ann", "epoch": EPOCH, "offset": "1099511627776", "behind": False}),
 ]
 
 PING = frame("PING", {"nonce": "0123456789abcdef", "answerAfter": "0"})

@@ -90,6 +90,11 @@ public enum ClientNotice: Sendable {
     case refused(ChannelID, ClientError)
     /// The fresh token does not allow this channel's messages: none comes until another token allows it.
     case stopped(ChannelID)
+    /// The app confirms a channel's messages more slowly than they come, or the network is slower than they are: for some
+    /// seconds the service has had more than it may send. It keeps them in the channel's log and goes on as the app confirms;
+    /// an app may as well jump to the end with ``LonglineClient/history(of:before:limit:timeout:)``. Told once, and once
+    /// more with ``/LonglineWire/ChannelLag/isBehind`` false when everything was sent.
+    case behind(ChannelLag)
     /// The service sees this client at another address.
     case observedAddress(String)
     /// The durable state could not be written; the client keeps trying.

@@ -63,6 +63,7 @@ extension ConnectionDriver {
         case .history(let result): historyArrived(result)
         case .refreshed(let expiry): scheduleRefresh(expiry: expiry)
         case .stopped(let channel): outlets.notices.send(.stopped(channel))
+        case .behind(let lag): outlets.notices.send(.behind(lag))
         case .observedAddress(let address):
             outlets.notices.send(.observedAddress(address))
             link?.info?.observedAddress = address

@@ -363,7 +363,7 @@ final class ModelDevice {
         case .roomAnswered(let answer):
             guard answer.refusal == nil, let room = rooms.removeValue(forKey: answer.request) else { return }
             simulation.checker.changedRoom(at: answer.position, in: room, by: app, truth: truth)
-        case .history, .refreshed, .stopped, .observedAddress, .heartbeatLearned: break
+        case .history, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned: break
         case .probePath:
             let works = random.happens(0.3)
             if works { input { $0.pathChanged(now: $1) } }
