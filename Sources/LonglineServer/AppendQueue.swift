@@ -8,10 +8,11 @@ import NIOCore
 /// Publishes of one event loop on their way into the store.
 ///
 /// ```
-///   sessions ─▶ waiting ─▶ (one batch) under way in the store ─▶ answers and wakes
+///   sessions ─▶ waiting ─▶ (batches) under way in the store ─▶ answers and wakes
 /// ```
-/// One batch is under way at a time, and what comes meanwhile is the next one: order is kept along every channel, and
-/// batches grow with the load. Loops' batches share transactions inside the store. Bounded by
+/// What a tick of the loop brings is a batch. Several are under way, so that the store has the next transaction's writes
+/// when one is on disk, and puts all that came meanwhile into it. They are handed over in order, which the store keeps, and
+/// answered in order. Loops' batches share transactions inside the store. Bounded by
 /// ``ServerLimits/appendsPerSession`` and ``ServerLimits/appendBytesPerLoop``: beyond, a publish is refused, never queued.
 struct AppendQueue {
     struct Item {
@@ -19,8 +20,16 @@ struct AppendQueue {
         let request: AppendRequest
     }
 
+    fileprivate struct Batch {
+        let items: [Item]
+        /// What the store said, until the batches before it are answered.
+        var outcomes: [AppendOutcome]?
+    }
+
     fileprivate(set) var waiting: Deque<Item> = []
-    fileprivate(set) var underWay: [Item] = []
+    fileprivate var underWay: Deque<Batch> = []
+    /// The number of the first batch under way.
+    fileprivate var firstUnderWay: UInt64 = 0
     fileprivate(set) var bytes = 0
     fileprivate var flushScheduled = false
     /// Publishes that were answered, and who waits until so many are.
@@ -29,9 +38,13 @@ struct AppendQueue {
 
     var isEmpty: Bool { waiting.isEmpty && underWay.isEmpty }
 
+    /// Batches handed to the store at a time: about the ticks that pass during a transaction.
+    fileprivate static let maximumUnderWay = 16
+
     /// Succeeds once everything is answered that is queued now.
     mutating func whenAnswered(_ promise: EventLoopPromise<Void>) {
-        waiters.append((answered + UInt64(waiting.count + underWay.count), promise))
+        let open = waiting.count + underWay.reduce(0) { $0 + $1.items.count }
+        waiters.append((answered + UInt64(open), promise))
         tellWaiters()
     }
 
@@ -52,7 +65,7 @@ extension ServerLoop {
         appends.bytes += size
         host.appendsWaiting += 1
         appends.waiting.append(AppendQueue.Item(host: host, request: request))
-        if appends.underWay.isEmpty && !appends.flushScheduled {
+        if !appends.flushScheduled && appends.underWay.count < maximumBatches {
             // At the end of the tick, so that everything the tick's packets bring shares one batch.
             appends.flushScheduled = true
             reference.execute { $0.flushAppends() }
@@ -60,43 +73,60 @@ extension ServerLoop {
         return true
     }
 
+    private var maximumBatches: Int { executor == nil ? 1 : AppendQueue.maximumUnderWay }
+
     private func flushAppends() {
         appends.flushScheduled = false
-        guard appends.underWay.isEmpty, !appends.waiting.isEmpty else { return }
-        let count = min(appends.waiting.count, core.limits.appendBatch)
-        appends.underWay = Array(appends.waiting.prefix(count))
-        appends.waiting.removeFirst(count)
-        let batch = appends.underWay.map(\.request)
-        let (store, reference) = (core.store, self.reference)
-        Task {
-            let outcomes = await store.append(batch)
-            reference.execute { $0.appended(outcomes) }
+        while appends.underWay.count < maximumBatches, !appends.waiting.isEmpty {
+            let count = min(appends.waiting.count, core.limits.appendBatch)
+            let items = Array(appends.waiting.prefix(count))
+            appends.waiting.removeFirst(count)
+            let number = appends.firstUnderWay + UInt64(appends.underWay.count)
+            appends.underWay.append(AppendQueue.Batch(items: items))
+            let batch = items.map(\.request)
+            let (store, reference) = (core.store, self.reference)
+            // The loop's own tasks start in order, so that the store takes the batches in order; elsewhere there is one.
+            Task(executorPreference: executor) {
+                let outcomes = await store.append(batch)
+                reference.run { $0.appended(outcomes, batch: number) }
+            }
         }
     }
 
-    private func appended(_ outcomes: [AppendOutcome]) {
-        let items = appends.underWay
-        appends.underWay = []
-        precondition(items.count == outcomes.count, "the store answers every publish of a batch")
-        let now = eventLoop.now
+    private func appended(_ outcomes: [AppendOutcome], batch number: UInt64) {
+        let index = Int(number - appends.firstUnderWay)
+        precondition(appends.underWay[index].outcomes == nil, "a batch is answered once")
+        precondition(appends.underWay[index].items.count == outcomes.count, "the store answers every publish of a batch")
+        appends.underWay[index].outcomes = outcomes
         var heads: [ChannelKey: Position] = [:]
+        while let batch = appends.underWay.first, let outcomes = batch.outcomes {
+            appends.underWay.removeFirst()
+            appends.firstUnderWay += 1
+            answer(batch.items, outcomes, heads: &heads)
+        }
+        publishWakes(heads)
+        drainDirty()
+        appends.tellWaiters()
+        flushAppends()
+        checkIdle()
+    }
+
+    private func answer(
+        _ items: [AppendQueue.Item], _ outcomes: [AppendOutcome], heads: inout [ChannelKey: Position]
+    ) {
+        let now = eventLoop.now
         for (item, outcome) in zip(items, outcomes) {
             appends.bytes -= item.request.publish.payload.readableBytes
             let tenant = item.request.device.tenant
             if case .entered(let published, _, let copy) = outcome {
-                // Offsets of one channel grow along the batch: the last one is the head.
+                // Offsets of one channel grow along the batches: the last one is the head.
                 heads[ChannelKey(tenant: tenant, channel: item.request.channel)] = published.position
                 if let copy { heads[ChannelKey(tenant: tenant, channel: copy.channel)] = copy.position }
             }
             count(outcome)
             item.host.appended(item.request, outcome, now: now)
         }
-        publishWakes(heads)
-        drainDirty()
         appends.answered += UInt64(items.count)
-        appends.tellWaiters()
-        flushAppends()
-        checkIdle()
     }
 
     private func count(_ outcome: AppendOutcome) {

@@ -62,7 +62,7 @@ extension ServerLoop {
             reads.underWay[read] = readers
             statistics.reads += 1
             let (store, reference, time) = (core.store, self.reference, core.time())
-            Task {
+            Task(executorPreference: executor) {
                 let result = await Result { () async throws(StoreError) -> SessionPage in
                     switch key.stretch {
                     case .next(let after, let upTo, let maximumBytes):
@@ -73,7 +73,7 @@ extension ServerLoop {
                         return SessionPage(try await store.page(key.channel, range, now: time))
                     }
                 }
-                reference.execute { $0.readDone(read, key: key, result) }
+                reference.run { $0.readDone(read, key: key, result) }
             }
         }
     }

@@ -12,6 +12,8 @@ import NIOCore
 final class ServerLoop {
     let core: ServerCore
     let eventLoop: any EventLoop
+    /// Runs the loop's calls of the store; nil: the tasks' threads do.
+    let executor: LoopExecutor?
     /// Every loop of the server but this one.
     private(set) var siblings: [LoopReference] = []
 
@@ -39,6 +41,7 @@ final class ServerLoop {
         eventLoop.preconditionInEventLoop()
         self.core = core
         self.eventLoop = eventLoop
+        executor = core.store.handsOverAtOnce ? LoopExecutor(eventLoop: eventLoop) : nil
     }
 
     /// Tells the loop of the others; once, before the first link.
@@ -220,6 +223,11 @@ struct LoopReference: Sendable {
     /// Runs on the loop, later.
     func execute(_ body: @escaping @Sendable (ServerLoop) -> Void) {
         eventLoop.execute { body(loop.value) }
+    }
+
+    /// Runs now when this is the loop's thread, else on the loop, later.
+    func run(_ body: @escaping @Sendable (ServerLoop) -> Void) {
+        if eventLoop.inEventLoop { body(loop.value) } else { execute(body) }
     }
 
     /// Runs on the loop and answers.

@@ -6,10 +6,15 @@ public import LonglineWire
 /// (``InMemoryStore`` has no disk, and says so). A failed disk sync ends the process: the
 /// data might be half on disk, and only a restart reads what is there.
 public protocol ChannelLog: Sendable {
+    /// Whether no call does anything but to hand over before it suspends. A server then calls from its event loops, which
+    /// saves two changes of threads for each call, and makes the next ``append(_:)`` before the last one is answered. false
+    /// by default: the calls then come from the tasks' threads, and one ``append(_:)`` of a loop is under way at a time.
+    var handsOverAtOnce: Bool { get }
+
     /// Enters publishes, each judged by the ledger on its own, in this order.
     ///
     /// Requests of one producer and channel in one batch see each other. Concurrent calls share a transaction (group
-    /// commit).
+    /// commit), and take effect in the order in which they were made.
     /// - Returns: one outcome per request, in the order of the requests.
     func append(_ batch: [AppendRequest]) async -> [AppendOutcome]
 
@@ -58,4 +63,9 @@ public protocol ChannelLog: Sendable {
 
     /// The users who are in a room now.
     func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID]
+}
+
+extension ChannelLog {
+    /// false.
+    public var handsOverAtOnce: Bool { false }
 }

@@ -167,7 +167,7 @@ extension ConnectionDriver {
         let written = hop { (driver: ConnectionDriver, result: (PendingWrites, ClientError?)) in
             driver.flushed(result.0, error: result.1)
         }
-        Task {
+        Task(executorPreference: storageExecutor) {
             do {
                 try await storage.apply(changes)
                 written((batch, nil))

@@ -33,6 +33,8 @@ final class ConnectionDriver {
 
     let configuration: LonglineClient.Configuration
     let loop: any EventLoop
+    /// Runs the calls of the storage; nil: the tasks' threads do.
+    let storageExecutor: LoopExecutor?
     let clock: DriverClock
     let connector: any LinkConnector
     let outlets: ClientOutlets
@@ -106,6 +108,7 @@ final class ConnectionDriver {
     ) {
         self.configuration = configuration
         self.loop = loop
+        storageExecutor = configuration.storage.handsOverAtOnce ? LoopExecutor(eventLoop: loop) : nil
         self.clock = clock
         self.connector = connector
         self.outlets = outlets

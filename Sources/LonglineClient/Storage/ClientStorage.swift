@@ -162,11 +162,20 @@ public protocol ClientStorage: Sendable {
     /// with the process.
     func apply(_ changes: [StorageChange]) async throws
 
+    /// Whether ``apply(_:)`` does next to nothing before it suspends. The client then calls it from its event loop, which saves
+    /// two changes of threads for each batch. false by default: the calls come from the tasks' threads.
+    var handsOverAtOnce: Bool { get }
+
     /// Forgets everything, and returns when nothing of it can be read on the disk any more: what ``load()`` answers next is
     /// the state of a new client.
     ///
     /// Called after the last ``apply(_:)``, when the user logs out.
     func erase() async throws
+}
+
+extension ClientStorage {
+    /// false.
+    public var handsOverAtOnce: Bool { false }
 }
 
 /// An app's own record of what it has processed: it turns "at least once" into "exactly once".
@@ -183,6 +192,8 @@ public protocol CursorStore: Sendable {
 ///
 /// For tests, and for tools that send one message and don't care whether it survives a crash.
 public actor InMemoryClientStorage: ClientStorage {
+    /// true: there is nothing to wait for.
+    public nonisolated var handsOverAtOnce: Bool { true }
     private var state: StoredClientState
 
     /// A storage that starts from `state`.

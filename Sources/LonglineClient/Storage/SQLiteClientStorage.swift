@@ -9,6 +9,8 @@ import NIOCore
 /// file is locked for as long as the storage lives, so that two processes can't publish from one outbox.
 public final class SQLiteClientStorage: ClientStorage {
     private let database: DatabaseQueue
+    /// true: writes go to the database's own queue.
+    public var handsOverAtOnce: Bool { true }
 
     /// Opens or creates the file, and its directory with mode 0700 when that is missing.
     /// - Throws: ``ClientError`` of code ``ClientError/Code/storage`` or ``ClientError/Code/storageInUse``.

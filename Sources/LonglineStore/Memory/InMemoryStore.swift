@@ -28,6 +28,9 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         }
     }
 
+    /// true: there is nothing to wait for.
+    public nonisolated var handsOverAtOnce: Bool { true }
+
     public func append(_ batch: [AppendRequest]) async -> [AppendOutcome] {
         batch.map { request in
             do {

@@ -19,6 +19,8 @@ import NIOCore
 public final class SQLiteStore: MessageStore, StoreMaintenance {
     /// Whether opening found a database that wasn't the one closed last (a backup was put back), and so drew new epochs.
     public let wasRestored: Bool
+    /// true: writes go to the writer's thread, reads to a reader's, but for what is in the cache.
+    public var handsOverAtOnce: Bool { true }
     /// What users may make the store keep.
     public let limits: StoreLimits
 
