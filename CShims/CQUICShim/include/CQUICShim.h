@@ -4,44 +4,15 @@
 #ifndef LLQ_CQUICSHIM_H
 #define LLQ_CQUICSHIM_H
 
-#include <stddef.h>
-#include <stdint.h>
-#include <sys/types.h>
+#include "llq_frame_guard.h"
+#include "llq_packets.h"
+#include "llq_protection.h"
+#include "llq_tls.h"
+#include "llq_types.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-// Addresses. Numbers are in host order; an IPv4 address fills the upper 32 bits of `high`.
-
-typedef struct llq_address {
-    uint64_t high;
-    uint64_t low;
-    uint32_t scope;
-    uint16_t port;
-    uint8_t is_ipv6;
-} llq_address;
-
-typedef struct llq_path {
-    llq_address local;
-    llq_address remote;
-} llq_path;
-
-#define LLQ_MAX_CID_LENGTH 20
-#define LLQ_MAX_VERSIONS 8
-#define LLQ_RESET_TOKEN_LENGTH 16
-#define LLQ_NO_DEADLINE UINT64_MAX
-
-typedef struct llq_cid {
-    uint8_t length;
-    uint8_t data[LLQ_MAX_CID_LENGTH];
-} llq_cid;
-
-/// Has the layout of ngtcp2_vec.
-typedef struct llq_vec {
-    uint8_t *base;
-    size_t length;
-} llq_vec;
 
 // Results. Other negative values are ngtcp2's own errors, to be answered with `llq_conn_write_close`.
 
@@ -135,29 +106,6 @@ typedef struct llq_owner {
 
 // Connections.
 
-enum { LLQ_PROTECTION_AUTOMATIC = 0, LLQ_PROTECTION_GNUTLS = 1, LLQ_PROTECTION_IPSEC_MB = 2 };
-
-/// Whether an implementation of packet protection is built in and this CPU has what it needs.
-int llq_protection_available(int protection);
-/// The one that `protection` comes to here. LONGLINE_PACKET_PROTECTION=gnutls in the environment rules intel-ipsec-mb out
-/// where the choice is automatic.
-int llq_protection_resolve(int protection);
-
-// AES-GCM and its header protection by themselves, as connections use them: for tests and measurements.
-
-typedef struct llq_protector llq_protector;
-/// `key_length` is 16 or 32, of both keys. NULL: not available.
-llq_protector *llq_protector_new(int protection, size_t key_length, const uint8_t *key, const uint8_t *mask_key);
-void llq_protector_free(llq_protector *protector);
-/// Writes 16 bytes more than `length`. The nonce has 12 bytes.
-int llq_protector_seal(const llq_protector *protector, uint8_t *destination, const uint8_t *plaintext, size_t length,
-                       const uint8_t *nonce, const uint8_t *aad, size_t aad_length);
-/// Writes 16 bytes less than `length`; not 0: the tag is wrong.
-int llq_protector_open(const llq_protector *protector, uint8_t *destination, const uint8_t *ciphertext, size_t length,
-                       const uint8_t *nonce, const uint8_t *aad, size_t aad_length);
-/// Five bytes of mask for a sample of 16.
-int llq_protector_mask(const llq_protector *protector, uint8_t *mask, const uint8_t *sample);
-
 enum { LLQ_CC_CUBIC = 0, LLQ_CC_BBR = 1 };
 
 /// Where a server wants its clients to go (RFC 9000 section 9.6).
@@ -196,41 +144,6 @@ typedef struct llq_settings {
     const llq_preferred_address *preferred_address; // server; NULL: none
     int use_preferred_address;                      // client
 } llq_settings;
-
-enum {
-    LLQ_VERIFY_NONE = 0,
-    LLQ_VERIFY_CHAIN = 1,
-    LLQ_VERIFY_PIN = 2,
-};
-
-enum {
-    LLQ_CLIENT_CERTIFICATES_NONE = 0,
-    LLQ_CLIENT_CERTIFICATES_REQUESTED = 1,
-    LLQ_CLIENT_CERTIFICATES_REQUIRED = 2,
-};
-
-/// Pointers are GnuTLS objects that outlive the connection.
-typedef struct llq_tls {
-    void *credentials;
-    void *priority;
-    void *anti_replay;      // server; NULL: no 0-RTT
-    const char *server_name; // client
-    const uint8_t *alpn;    // as on the wire: each name after its length
-    size_t alpn_length;
-    const uint8_t *session; // client: ticket
-    size_t session_length;
-    const uint8_t *early_parameters; // client: what the ticket's server allowed; NULL: no 0-RTT
-    size_t early_parameters_length;
-    int verify;
-    const uint8_t *pins;    // 32 bytes each
-    size_t pin_count;
-    int tickets;            // server
-    int client_certificates; // server: LLQ_CLIENT_CERTIFICATES_
-    int key_log;
-    uint32_t ticket_lifetime; // seconds
-} llq_tls;
-
-typedef struct llq_conn llq_conn;
 
 llq_conn *llq_conn_client_new(const llq_owner *owner, const llq_cid *dcid, const llq_cid *scid, const llq_path *path,
                               const llq_settings *settings, const llq_tls *tls, int *error);
@@ -347,158 +260,11 @@ int llq_version_available(uint32_t version);
 /// Reset tokens of the peer's connection IDs in use, `LLQ_RESET_TOKEN_LENGTH` bytes each; returns how many.
 size_t llq_conn_peer_reset_tokens(llq_conn *conn, uint8_t *tokens, size_t capacity);
 
-// TLS.
-
-/// Seals and submits one session ticket.
-int llq_tls_send_ticket(llq_conn *conn);
-int llq_tls_resumed(const llq_conn *conn);
-int llq_tls_early_data_accepted(const llq_conn *conn);
-/// These return the length, or 0; text isn't terminated.
-size_t llq_tls_alpn(const llq_conn *conn, uint8_t *destination, size_t capacity);
-size_t llq_tls_server_name(const llq_conn *conn, char *destination, size_t capacity);
-size_t llq_tls_cipher_suite(const llq_conn *conn, char *destination, size_t capacity);
-/// The peer's n-th certificate in DER, alive as long as the TLS session; NULL beyond the last. A server's client has shown
-/// it in this handshake, or in the one that its ticket is from.
-const uint8_t *llq_tls_peer_certificate(const llq_conn *conn, size_t index, size_t *length);
-/// Keying material for the application (RFC 8446 section 7.5), also after the TLS session was freed. 0 on success.
-int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length, const uint8_t *context,
-                   size_t context_length, uint8_t *destination, size_t length);
-/// The same from the exporter master secret of a suite with SHA-256 (32 bytes) or SHA-384 (48). GnuTLS's own function takes
-/// short labels only.
-int llq_export(const uint8_t *secret, size_t secret_length, const char *label, size_t label_length,
-               const uint8_t *context, size_t context_length, uint8_t *destination, size_t length);
-/// Client: the session for a later connection, to be freed with `llq_free`; NULL if there is none.
-uint8_t *llq_tls_session(const llq_conn *conn, size_t *length);
-/// Client: what the server allows in 0-RTT later.
-size_t llq_conn_encode_early_parameters(llq_conn *conn, uint8_t *destination, size_t capacity);
-/// Client: the lifetime in seconds of the latest ticket.
-uint32_t llq_tls_ticket_lifetime(const llq_conn *conn);
-/// The last error of the TLS library, 0 if none, and what the certificate check found (GnuTLS's flags).
-int llq_tls_error(const llq_conn *conn);
-uint32_t llq_tls_verify_status(const llq_conn *conn);
-int llq_tls_pin_mismatch(const llq_conn *conn);
-/// Client: the server was refused because what it says doesn't fit a qlog record.
-int llq_tls_qlog_overflow(const llq_conn *conn);
-/// The alert sent, or received from the peer as a CRYPTO_ERROR code; -1 if none.
-int llq_tls_alert(llq_conn *conn);
-const char *llq_tls_alert_name(int alert);
-const char *llq_tls_error_name(int error);
-/// Frees the TLS session; nothing needs it once the handshake is confirmed and tickets are sent.
-void llq_tls_release(llq_conn *conn);
-void llq_free(void *pointer);
-
-/// The names GnuTLS gives to keys derived from a master, now and in the period before: 2 * 16 bytes.
-int llq_ticket_key_names(const uint8_t *master, uint32_t ticket_lifetime, uint8_t *names);
-/// The wall clock the TLS library uses, in seconds since 1970.
-uint64_t llq_wall_clock(void);
-
-// Packets that belong to no connection.
-
-enum {
-    LLQ_PACKET_INVALID = 0,
-    LLQ_PACKET_SHORT = 1,
-    LLQ_PACKET_LONG = 2,
-    LLQ_PACKET_UNSUPPORTED_VERSION = 3,
-    /// Connection IDs of more than LLQ_MAX_CID_LENGTH bytes, which are for other versions than ngtcp2's to have: belongs
-    /// to no connection.
-    LLQ_PACKET_OVERLONG_IDS = 4,
-};
-
-/// What a datagram that begins a connection, or may ask for other versions, has at least (RFC 9000 section 14.1).
-#define LLQ_MIN_INITIAL_SIZE 1200
-
-typedef struct llq_header {
-    int kind;
-    uint32_t version;
-    llq_cid dcid;
-    llq_cid scid;
-    // Long headers: the IDs as they lie in the packet, up to 255 bytes (RFC 8999 section 5.1).
-    const uint8_t *dcid_bytes;
-    const uint8_t *scid_bytes;
-    size_t dcid_length;
-    size_t scid_length;
-} llq_header;
-
-/// Reads what routing needs; `cid_length` is the length of our own connection IDs. `dcid` and `scid` are empty in a packet
-/// with IDs that are too long for them.
-void llq_decode(llq_header *header, const uint8_t *packet, size_t length, size_t cid_length);
-
-typedef struct llq_initial {
-    uint32_t version;
-    llq_cid dcid;
-    llq_cid scid;
-    const uint8_t *token;
-    size_t token_length;
-} llq_initial;
-
-/// Whether a packet may start a connection: a client's Initial in a datagram of full size. Returns 0 if so.
-int llq_accept(llq_initial *initial, const uint8_t *packet, size_t length);
-
-/// Answers a packet, whose bytes must still be there. Negative if it doesn't fit.
-ssize_t llq_write_version_negotiation(uint8_t *destination, size_t capacity, uint8_t random, const llq_header *header,
-                                      const uint32_t *versions, size_t count);
-ssize_t llq_write_retry(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,
-                        const llq_cid *scid, const llq_cid *original_dcid, const uint8_t *token, size_t token_length);
-/// Refuses a connection without keeping state.
-ssize_t llq_write_refusal(uint8_t *destination, size_t capacity, uint32_t version, const llq_cid *dcid,
-                          const llq_cid *scid, uint64_t code);
-ssize_t llq_write_stateless_reset(uint8_t *destination, size_t capacity, const uint8_t *token, const uint8_t *random,
-                                  size_t random_length);
-/// Makes the stateless reset tokens of connection IDs (RFC 9000 section 10.3.2): of one secret always the same ones. Not
-/// thread-safe.
-typedef struct llq_reset_key llq_reset_key;
-llq_reset_key *llq_reset_key_new(const uint8_t *secret, size_t length);
-void llq_reset_key_free(llq_reset_key *key);
-/// Writes LLQ_RESET_TOKEN_LENGTH bytes. 0 on success.
-int llq_reset_token(llq_reset_key *key, uint8_t *token, const llq_cid *cid);
-
-#define LLQ_MAX_TOKEN_LENGTH 256
-enum { LLQ_TOKEN_NONE = 0, LLQ_TOKEN_RETRY = 1, LLQ_TOKEN_REGULAR = 2 };
-int llq_token_kind(const uint8_t *token, size_t length);
-ssize_t llq_retry_token(uint8_t *token, const uint8_t *secret, size_t secret_length, uint32_t version,
-                        const llq_address *remote, const llq_cid *retry_scid, const llq_cid *original_dcid,
-                        uint64_t now);
-int llq_verify_retry_token(llq_cid *original_dcid, const uint8_t *token, size_t length, const uint8_t *secret,
-                           size_t secret_length, uint32_t version, const llq_address *remote, const llq_cid *dcid,
-                           uint64_t timeout, uint64_t now);
-/// A token for connections of this QUIC version only (RFC 9369 section 5).
-ssize_t llq_regular_token(uint8_t *token, const uint8_t *secret, size_t secret_length, uint32_t version,
-                          const llq_address *remote, uint64_t now);
-int llq_verify_regular_token(const uint8_t *token, size_t length, const uint8_t *secret, size_t secret_length,
-                             uint32_t version, const llq_address *remote, uint64_t timeout, uint64_t now);
-
 const char *llq_error_name(int error);
 /// The version of ngtcp2 at run time, for instance "0.12.1".
 const char *llq_ngtcp2_version(void);
 /// Whether ngtcp2 aborts on frames that the guard below withholds from it.
 int llq_contains_frames(void);
-
-// Frame guard, exposed for its tests. Only 0.12.x needs what it withholds; what it tells of STOP_SENDING every version
-// needs, because ngtcp2 answers that frame by itself and reports it to nobody.
-
-#define LLQ_GUARD_RANGES 32
-#define LLQ_GUARD_STOPS 16
-#define LLQ_GUARD_SPARES 8
-typedef struct llq_frame_guard {
-    uint64_t retire_prior_to;
-    size_t count;
-    struct { uint64_t first, last; } known[LLQ_GUARD_RANGES];
-    /// The peer's IDs that no path has taken yet, as far as ngtcp2 keeps them.
-    size_t spare_count;
-    uint64_t spare[LLQ_GUARD_SPARES];
-    /// STOP_SENDING frames of the packet looked at last.
-    size_t stop_count;
-    struct { uint64_t stream_id, code; } stops[LLQ_GUARD_STOPS];
-} llq_frame_guard;
-
-void llq_guard_init(llq_frame_guard *guard);
-/// A path took one of the peer's IDs.
-void llq_guard_note_active(llq_frame_guard *guard, uint64_t sequence);
-/// A sequence number that the handshake told: that of the preferred address.
-void llq_guard_know(llq_frame_guard *guard, uint64_t sequence);
-/// Reads the frames of a decrypted 1-RTT or 0-RTT packet and, if `contain`, overwrites NEW_CONNECTION_ID frames ngtcp2
-/// 0.12 would abort on; returns how many.
-size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,41 @@
+/// Reads the frames of decrypted packets before ngtcp2 does; exposed for its tests. Only 0.12.x needs what is withheld from
+/// it; what the guard tells of STOP_SENDING every version needs, because ngtcp2 answers that frame by itself and reports
+/// it to nobody.
+#ifndef LLQ_FRAME_GUARD_H
+#define LLQ_FRAME_GUARD_H
+
+#include "llq_types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LLQ_GUARD_RANGES 32
+#define LLQ_GUARD_STOPS 16
+#define LLQ_GUARD_SPARES 8
+typedef struct llq_frame_guard {
+    uint64_t retire_prior_to;
+    size_t count;
+    struct { uint64_t first, last; } known[LLQ_GUARD_RANGES];
+    /// The peer's IDs that no path has taken yet, as far as ngtcp2 keeps them.
+    size_t spare_count;
+    uint64_t spare[LLQ_GUARD_SPARES];
+    /// STOP_SENDING frames of the packet looked at last.
+    size_t stop_count;
+    struct { uint64_t stream_id, code; } stops[LLQ_GUARD_STOPS];
+} llq_frame_guard;
+
+void llq_guard_init(llq_frame_guard *guard);
+/// A path took one of the peer's IDs.
+void llq_guard_note_active(llq_frame_guard *guard, uint64_t sequence);
+/// A sequence number that the handshake told: that of the preferred address.
+void llq_guard_know(llq_frame_guard *guard, uint64_t sequence);
+/// Reads the frames of a decrypted 1-RTT or 0-RTT packet and, if `contain`, overwrites NEW_CONNECTION_ID frames ngtcp2
+/// 0.12 would abort on; returns how many.
+size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
