@@ -29,6 +29,7 @@ static llq_conn *allocate(const llq_owner *owner, bool is_server, const llq_sett
     conn->verify = tls->verify;
     conn->client_certificates = tls->client_certificates;
     conn->key_log = tls->key_log;
+    conn->timer.told = settings->max_streams_uni;
     llq_guard_init(&conn->guard);
     if (tls->server_name) conn->server_name = strdup(tls->server_name);
     if (tls->pin_count > 0) {
@@ -179,6 +180,7 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
     llq_emit_acked(conn);
     llq_leave(previous);
     if (conn->is_server) llq_alias_leave(conn, &alias, conn->packets_authenticated > authenticated);
+    if (rv == NGTCP2_ERR_CALLBACK_FAILURE && conn->timer.limit_broken) rv = NGTCP2_ERR_STREAM_LIMIT;
     return normalize(rv);
 }
 
@@ -348,6 +350,17 @@ void llq_conn_stats(llq_conn *conn, llq_stats *stats) {
     stats->rtt_variation = info.rttvar;
     stats->congestion_window = info.cwnd;
     stats->bytes_in_flight = info.bytes_in_flight;
+}
+
+uint64_t llq_conn_next_packet(const llq_conn *conn) { return conn->next_packet; }
+uint64_t llq_conn_acked_to(const llq_conn *conn) { return conn->guard.acked_to; }
+
+uint64_t llq_conn_loss_delay(llq_conn *conn) {
+    ngtcp2_conn_info info;
+    ngtcp2_conn_get_conn_info(conn->conn, &info);
+    uint64_t rtt = info.latest_rtt > info.smoothed_rtt ? info.latest_rtt : info.smoothed_rtt;
+    uint64_t delay = rtt * 9 / 8;
+    return delay > NGTCP2_MILLISECONDS ? delay : NGTCP2_MILLISECONDS;
 }
 
 uint64_t llq_conn_packets_authenticated(const llq_conn *conn) { return conn->packets_authenticated; }

@@ -6,58 +6,9 @@
 // It runs on packets that ngtcp2 then discards as duplicates too; what it remembers doesn't mind repetition.
 
 #include "CQUICShim.h"
+#include "frame_reader.h"
 
 #include <string.h>
-
-typedef struct reader {
-    uint8_t *position;
-    uint8_t *end;
-} reader;
-
-static int read_varint(reader *r, uint64_t *value) {
-    if (r->position == r->end) return -1;
-    size_t length = (size_t)1 << (*r->position >> 6);
-    if ((size_t)(r->end - r->position) < length) return -1;
-    uint64_t v = *r->position & 0x3f;
-    for (size_t i = 1; i < length; i++) v = v << 8 | r->position[i];
-    r->position += length;
-    *value = v;
-    return 0;
-}
-
-static int skip(reader *r, uint64_t count) {
-    if ((uint64_t)(r->end - r->position) < count) return -1;
-    r->position += count;
-    return 0;
-}
-
-static int skip_varints(reader *r, int count) {
-    uint64_t ignored;
-    while (count-- > 0)
-        if (read_varint(r, &ignored)) return -1;
-    return 0;
-}
-
-static int skip_prefixed(reader *r) {
-    uint64_t length;
-    return read_varint(r, &length) ? -1 : skip(r, length);
-}
-
-static int skip_ack(reader *r, int ecn) {
-    uint64_t ranges;
-    // Largest acknowledged, delay, range count, first range.
-    if (skip_varints(r, 2) || read_varint(r, &ranges) || skip_varints(r, 1)) return -1;
-    while (ranges-- > 0)
-        if (skip_varints(r, 2)) return -1;
-    return ecn ? skip_varints(r, 3) : 0;
-}
-
-static int skip_stream(reader *r, uint64_t type) {
-    if (skip_varints(r, type & 0x04 ? 2 : 1)) return -1;
-    if (type & 0x02) return skip_prefixed(r);
-    r->position = r->end;
-    return 0;
-}
 
 void llq_guard_init(llq_frame_guard *guard) {
     memset(guard, 0, sizeof *guard);
@@ -121,12 +72,12 @@ void llq_guard_know(llq_frame_guard *guard, uint64_t sequence) {
 }
 
 /// Reads a NEW_CONNECTION_ID frame after its type; 1 if it was overwritten, -1 if it is malformed.
-static int inspect_new_cid(llq_frame_guard *guard, reader *r, uint8_t *start, int contain) {
+static int inspect_new_cid(llq_frame_guard *guard, llq_reader *r, uint8_t *start, int contain) {
     uint64_t sequence, retire_prior_to;
-    if (read_varint(r, &sequence) || read_varint(r, &retire_prior_to) || r->position == r->end) return -1;
+    if (llq_read_varint(r, &sequence) || llq_read_varint(r, &retire_prior_to) || r->position == r->end) return -1;
     uint8_t length = *r->position++;
     if (length < 1 || length > LLQ_MAX_CID_LENGTH || retire_prior_to > sequence) return -1;
-    if (skip(r, (uint64_t)length + LLQ_RESET_TOKEN_LENGTH)) return -1;
+    if (llq_skip(r, (uint64_t)length + LLQ_RESET_TOKEN_LENGTH)) return -1;
     int known = is_known(guard, sequence);
     int overwrite = sequence < guard->retire_prior_to && known;
     remember(guard, sequence);
@@ -139,9 +90,9 @@ static int inspect_new_cid(llq_frame_guard *guard, reader *r, uint8_t *start, in
     return 1;
 }
 
-static int note_stop(llq_frame_guard *guard, reader *r) {
+static int note_stop(llq_frame_guard *guard, llq_reader *r) {
     uint64_t stream_id, code;
-    if (read_varint(r, &stream_id) || read_varint(r, &code)) return -1;
+    if (llq_read_varint(r, &stream_id) || llq_read_varint(r, &code)) return -1;
     if (guard->stop_count < LLQ_GUARD_STOPS) {
         guard->stops[guard->stop_count].stream_id = stream_id;
         guard->stops[guard->stop_count++].code = code;
@@ -149,54 +100,35 @@ static int note_stop(llq_frame_guard *guard, reader *r) {
     return 0;
 }
 
+static int note_ack(llq_frame_guard *guard, llq_reader *r, int ecn) {
+    uint64_t largest;
+    if (llq_read_ack(r, ecn, &largest)) return -1;
+    if (largest >= guard->acked_to) guard->acked_to = largest + 1;
+    return 0;
+}
+
 size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain) {
-    reader r = {plaintext, plaintext + length};
+    llq_reader r = {plaintext, plaintext + length};
     size_t overwritten = 0;
     guard->stop_count = 0;
+    guard->challenge_count = 0;
     while (r.position < r.end) {
         uint8_t *start = r.position;
         uint64_t type;
-        int rv = 0;
-        if (read_varint(&r, &type)) break;
+        int rv;
+        if (llq_read_varint(&r, &type)) break;
         switch (type) {
-        case 0x00: // PADDING, often most of a packet
-            while (r.position < r.end && *r.position == 0) r.position++;
-            break;
-        case 0x01: // PING
-        case 0x1e: // HANDSHAKE_DONE
-            break;
         case 0x02:
-        case 0x03: rv = skip_ack(&r, type == 0x03); break;
-        case 0x04: rv = skip_varints(&r, 3); break; // RESET_STREAM
-        case 0x05: rv = note_stop(guard, &r); break; // STOP_SENDING
-        case 0x06: rv = skip_varints(&r, 1) || skip_prefixed(&r); break; // CRYPTO
-        case 0x07: rv = skip_prefixed(&r); break; // NEW_TOKEN
-        case 0x10: // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
-        case 0x12:
-        case 0x13:
-        case 0x14:
-        case 0x16:
-        case 0x17:
-        case 0x19: rv = skip_varints(&r, 1); break;
-        case 0x11: // MAX_STREAM_DATA, STREAM_DATA_BLOCKED
-        case 0x15: rv = skip_varints(&r, 2); break;
+        case 0x03: rv = note_ack(guard, &r, type == 0x03); break;
+        case 0x05: rv = note_stop(guard, &r); break;
         case 0x18:
             rv = inspect_new_cid(guard, &r, start, contain);
             if (rv > 0) overwritten++;
             break;
-        case 0x1a: // PATH_CHALLENGE, PATH_RESPONSE
-        case 0x1b: rv = skip(&r, 8); break;
-        case 0x1c: rv = skip_varints(&r, 2) || skip_prefixed(&r); break; // CONNECTION_CLOSE
-        case 0x1d: rv = skip_varints(&r, 1) || skip_prefixed(&r); break;
-        case 0x30: return overwritten; // DATAGRAM to the end
-        case 0x31: rv = skip_prefixed(&r); break;
-        default:
-            if (type < 0x08 || type > 0x0f) return overwritten; // unknown: ngtcp2 closes
-            rv = skip_stream(&r, type);
+        case 0x1a: guard->challenge_count++; // fall through
+        default: rv = llq_skip_frame(&r, type);
         }
-        // `rv` is -1 or a truth value for malformed; ngtcp2 closes the connection at this frame. Only 0x18 returns 1
-        // for something else.
-        if (rv != 0 && type != 0x18) break;
+        // Malformed or unknown: ngtcp2 closes the connection at this frame.
         if (rv < 0) break;
     }
     return overwritten;

@@ -71,6 +71,16 @@ typedef struct llq_path_alias {
     bool preferred_unused[2];
 } llq_path_alias;
 
+/// What makes ngtcp2 set its loss timer for every packet: see loss_timer.c.
+typedef struct llq_loss_timer {
+    size_t untimed; // packets to come with an answer to PATH_CHALLENGE, at most
+    uint64_t surplus; // unidirectional streams that ngtcp2 allows the peer beyond what it was told
+    uint64_t told; // unidirectional streams that the peer was told it may open
+    bool is_due; // ngtcp2 has yet to write a raised limit
+    bool is_packet_open; // more goes into the packet being written
+    bool limit_broken; // the peer opened a stream of the surplus
+} llq_loss_timer;
+
 struct llq_conn {
     llq_arena *arena; // where this lies
     ngtcp2_crypto_conn_ref ref;
@@ -109,6 +119,8 @@ struct llq_conn {
     int64_t acked_stream;
     uint64_t acked_count;
     size_t own_cid_length; // server
+    llq_loss_timer timer;
+    uint64_t next_packet; // of 0-RTT and 1-RTT packets
     uint64_t packets_authenticated;
     uint64_t key_updates;
     uint64_t packets_lost;
@@ -144,6 +156,21 @@ void llq_delete_mask(ngtcp2_conn *conn, ngtcp2_crypto_cipher_ctx *cipher_ctx, vo
 int llq_on_update_key(ngtcp2_conn *conn, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx_aead,
                       uint8_t *rx_iv, ngtcp2_crypto_aead_ctx *tx_aead, uint8_t *tx_iv, const uint8_t *old_rx_secret,
                       const uint8_t *old_tx_secret, size_t length, void *user_data);
+
+/// Before a call to ngtcp2 that may begin a packet.
+void llq_timer_begin(llq_conn *conn);
+/// After it, with its result.
+void llq_timer_end(llq_conn *conn, ngtcp2_ssize result);
+/// So many packets with answers to PATH_CHALLENGE are to come.
+void llq_timer_expect(llq_conn *conn, size_t count);
+/// The packet that begins next gets a frame that sets the timer.
+void llq_timer_request(llq_conn *conn);
+/// ngtcp2 writes this limit for the peer's unidirectional streams.
+void llq_timer_note_limit(llq_conn *conn, uint64_t limit);
+/// Takes what the peer is not to know from a packet about to be protected.
+void llq_timer_conceal(const llq_conn *conn, uint8_t *plaintext, size_t length);
+/// Whether the peer was told that it may open this stream.
+bool llq_timer_admits(llq_conn *conn, int64_t stream_id);
 
 void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, const llq_settings *settings);
 /// Before ngtcp2 reads a datagram: puts the alias into `path`. False if the datagram must be dropped.

@@ -12,28 +12,6 @@ enum { IV_LENGTH = 12, MAX_KEY_LENGTH = 32 };
 
 // The callbacks.
 
-int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
-                const uint8_t *plaintext, size_t plaintextlen, const uint8_t *nonce, size_t noncelen,
-                const uint8_t *aad, size_t aadlen) {
-    llq_conn *conn = llq_current();
-    // The key phase bit of a short header.
-    if (conn && aadlen > 0 && !(aad[0] & 0x80) && (aad[0] & 0x04) != (conn->key_phase ? 0x04 : 0)) {
-        conn->key_phase = !conn->key_phase;
-        conn->key_updates++;
-    }
-    if (conn && conn->owner.rewrite) {
-        // ngtcp2 hands in its own packet buffer.
-        conn->owner.rewrite(conn->owner.context, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);
-    }
-    if (llq_mb_owns(aead_ctx->native_handle)) {
-        int rv = llq_mb_seal(aead_ctx->native_handle, dest, plaintext, plaintextlen, nonce, aad, aadlen);
-        return rv == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
-    }
-    if (ngtcp2_crypto_encrypt(dest, aead, aead_ctx, plaintext, plaintextlen, nonce, noncelen, aad, aadlen) != 0)
-        return NGTCP2_ERR_CALLBACK_FAILURE;
-    return 0;
-}
-
 typedef enum packet_kind { ONE_RTT, INITIAL, ZERO_RTT, OTHER } packet_kind;
 
 /// Reads the first bytes of a header (RFC 9000 section 17.2, RFC 9369 section 3.2).
@@ -45,6 +23,48 @@ static packet_kind kind_of(const uint8_t *header, size_t length) {
     return type == 0 ? INITIAL : type == 1 ? ZERO_RTT : OTHER;
 }
 
+/// Notes the number of a packet that is about to be protected, which is as long as its first byte says.
+static void note_number(llq_conn *conn, const uint8_t *header, size_t length) {
+    size_t count = (size_t)(header[0] & 3) + 1;
+    if (length <= count) return;
+    uint64_t low = 0, step = (uint64_t)1 << 8 * count;
+    for (size_t i = length - count; i < length; i++) low = low << 8 | header[i];
+    uint64_t number = (conn->next_packet & ~(step - 1)) | low;
+    if (number < conn->next_packet) number += step;
+    conn->next_packet = number + 1;
+}
+
+/// What is done with a packet before it is protected.
+static void prepare(llq_conn *conn, uint8_t *plaintext, size_t length, const uint8_t *aad, size_t aadlen) {
+    if (aadlen == 0) return;
+    packet_kind kind = kind_of(aad, aadlen);
+    if (kind == ONE_RTT || kind == ZERO_RTT) {
+        note_number(conn, aad, aadlen);
+        llq_timer_conceal(conn, plaintext, length);
+    }
+    // The key phase bit of a short header.
+    if (kind == ONE_RTT && (aad[0] & 0x04) != (conn->key_phase ? 0x04 : 0)) {
+        conn->key_phase = !conn->key_phase;
+        conn->key_updates++;
+    }
+    if (conn->owner.rewrite) conn->owner.rewrite(conn->owner.context, plaintext, length, aad, aadlen);
+}
+
+int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
+                const uint8_t *plaintext, size_t plaintextlen, const uint8_t *nonce, size_t noncelen,
+                const uint8_t *aad, size_t aadlen) {
+    llq_conn *conn = llq_current();
+    // ngtcp2 hands in its own packet buffer.
+    if (conn) prepare(conn, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);
+    if (llq_mb_owns(aead_ctx->native_handle)) {
+        int rv = llq_mb_seal(aead_ctx->native_handle, dest, plaintext, plaintextlen, nonce, aad, aadlen);
+        return rv == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
+    }
+    if (ngtcp2_crypto_encrypt(dest, aead, aead_ctx, plaintext, plaintextlen, nonce, noncelen, aad, aadlen) != 0)
+        return NGTCP2_ERR_CALLBACK_FAILURE;
+    return 0;
+}
+
 /// What an authentic packet tells before ngtcp2 reads it.
 static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uint8_t *aad, size_t aadlen) {
     packet_kind kind = kind_of(aad, aadlen);
@@ -54,6 +74,7 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     if (kind != ONE_RTT && kind != ZERO_RTT) return;
     size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames());
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
+    llq_timer_expect(conn, conn->guard.challenge_count);
     for (size_t i = 0; i < conn->guard.stop_count; i++) {
         llq_event event = {.kind = LLQ_EVENT_STOP_SENDING,
                            .stream_id = (int64_t)conn->guard.stops[i].stream_id,

@@ -36,9 +36,11 @@ ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint
     *accepted = -1;
     if (conn->aliases.is_lost) return 0;
     llq_conn *previous = llq_enter(conn);
+    llq_timer_begin(conn);
     ngtcp2_ssize rv =
         ngtcp2_conn_writev_stream(conn->conn, &storage.path, &info, destination, capacity, &taken, flags, stream_id,
                                   (const ngtcp2_vec *)(const void *)data, count, now);
+    llq_timer_end(conn, rv);
     llq_leave(previous);
     *accepted = taken;
     return normalize_write(conn, rv, path, ecn, &storage, &info);
@@ -75,9 +77,11 @@ void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size
     while (run->segments < segments && capacity - run->length >= largest && bytes >= 2 * largest) {
         ngtcp2_path *path = run->segments == 0 ? &first.path : &storage.path;
         ngtcp2_ssize taken = -1;
+        llq_timer_begin(conn);
         ngtcp2_ssize rv =
             ngtcp2_conn_writev_stream(conn->conn, path, &info, destination + run->length, largest, &taken, 0,
                                       stream_id, (const ngtcp2_vec *)(const void *)data, count, now);
+        llq_timer_end(conn, rv);
         if (taken > 0) {
             run->accepted += (size_t)taken;
             bytes -= (size_t)taken;
@@ -112,6 +116,16 @@ void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size
     }
 }
 
+#if !LLQ_NGTCP2_1
+/// Whether a datagram fits a packet with the frame that sets the timer. One for which the path has become too small would
+/// be displaced by that frame again and again.
+static bool leaves_room(llq_conn *conn, size_t length) {
+    // A short header with the longest connection ID and packet number, and the tag.
+    size_t overhead = 1 + LLQ_MAX_CID_LENGTH + 4 + 16 + llq_datagram_overhead();
+    return length + overhead <= ngtcp2_conn_get_path_max_tx_udp_payload_size(conn->conn);
+}
+#endif
+
 ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
                                 int *accepted, uint32_t more, uint64_t id, const uint8_t *data, size_t length,
                                 uint64_t now) {
@@ -122,8 +136,13 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
     *accepted = 0;
     if (conn->aliases.is_lost) return 0;
     llq_conn *previous = llq_enter(conn);
+    llq_timer_begin(conn);
+#if !LLQ_NGTCP2_1
+    if (!conn->timer.is_packet_open && leaves_room(conn, length)) llq_timer_request(conn);
+#endif
     ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination, capacity, accepted,
                                                   more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec, 1, now);
+    llq_timer_end(conn, rv);
     llq_leave(previous);
     if (rv == NGTCP2_ERR_INVALID_STATE || rv == NGTCP2_ERR_INVALID_ARGUMENT) return LLQ_NOT_NOW;
     return normalize_write(conn, rv, path, ecn, &storage, &info);

@@ -83,16 +83,30 @@ extension QUICEngineConnection {
         guard let shim, !isClosed else { return nil }
         let frame = llq_conn_peer_datagram_limit(shim)
         guard frame > 0 else { return nil }
-        // Short header with the longest connection ID and packet number, and the AEAD's tag; type and length of the frame.
+        // Short header with the longest connection ID and packet number, and the AEAD's tag; then type and length of the
+        // frame, and what ngtcp2 has to put beside it.
         let overhead = 1 + Int(LLQ_MAX_CID_LENGTH) + 4 + 16
-        let payload = min(Int(llq_conn_path_max_payload(shim)) - overhead, Int(min(frame, 65535)))
-        return max(0, payload - 3)
+        let room = Int(llq_conn_path_max_payload(shim)) - overhead - llq_datagram_overhead()
+        return max(0, min(room, Int(min(frame, 65535)) - 3))
     }
 
     func reportDatagramSize() {
         guard handshake != nil, let size = maxDatagramSize, size != reportedDatagramSize else { return }
         reportedDatagramSize = size
         emit(.maxDatagramSizeChanged(size))
+    }
+
+    /// ngtcp2 told of a datagram in flight.
+    func datagramEnded(_ number: UInt64, acknowledged: Bool) {
+        guard let id = datagramsInFlight.end(number) else { return }
+        emit(acknowledged ? .datagramAcknowledged(id: id) : .datagramLost(id: id))
+    }
+
+    /// Finds those lost that ngtcp2 said nothing of.
+    func loseDatagrams(_ shim: OpaquePointer) {
+        let lost = datagramsInFlight.removeLost(
+            acknowledgedTo: llq_conn_acked_to(shim), delay: llq_conn_loss_delay(shim), now: now)
+        for id in lost { emit(.datagramLost(id: id)) }
     }
 
     func expireDatagrams() {

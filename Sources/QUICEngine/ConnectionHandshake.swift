@@ -9,7 +9,6 @@ extension QUICEngineConnection {
         let info = readHandshake(shim)
         handshake = info
         earlyStreams = []
-        datagramsInFlightEarly = []
         if let interval = settings.keepAliveInterval { llq_conn_set_keep_alive(shim, interval.nanoseconds) }
         endpoint.handshakeEnded(self, completed: info)
         emit(.handshakeCompleted(info))
@@ -79,8 +78,7 @@ extension QUICEngineConnection {
     /// same numbers, and what they carried is sent again, once.
     func earlyDataRejected() {
         earlyData = .rejected
-        for id in datagramsInFlightEarly { emit(.datagramLost(id: id)) }
-        datagramsInFlightEarly = []
+        for id in datagramsInFlight.removeAll() { emit(.datagramLost(id: id)) }
         sendQueue.removeAll()
         for stream in earlyStreams {
             stream.isQueued = false

@@ -34,8 +34,8 @@ extension QUICEngineConnection {
             processStream(note)
         case .streamCredit(let bidirectional): streamCredit(bidirectional: bidirectional)
         case .datagram(let bytes): received(datagram: bytes)
-        case .datagramAcknowledged(let id): emit(.datagramAcknowledged(id: id))
-        case .datagramLost(let id): emit(.datagramLost(id: id))
+        case .datagramAcknowledged(let number): datagramEnded(number, acknowledged: true)
+        case .datagramLost(let number): datagramEnded(number, acknowledged: false)
         case .addressToken(let token):
             let version = shim.map { QUICVersion(rawValue: llq_conn_version($0)) } ?? .v1
             emit(.addressToken(AddressToken.keep(token, version: version)))

@@ -26,15 +26,7 @@ extension QUICEngineConnection {
                 true
             )
         }
-        let pings = owesPing
-        // ngtcp2 has no call for a PING; a keep-alive that is due at once makes one.
-        if pings { llq_conn_set_keep_alive(shim, 1) }
         let (run, more) = fill(buffer, shim: shim)
-        if pings, self.shim != nil {
-            llq_conn_set_keep_alive(shim, settings.keepAliveInterval?.nanoseconds ?? 0)
-            // Without a packet, pacing holds it back.
-            owesPing = run == nil
-        }
         // An error while writing ends the connection.
         if self.shim != nil { llq_conn_update_tx_time(shim, self.now.nanoseconds) }
         processNotes()
@@ -170,14 +162,15 @@ extension QUICEngineConnection {
         var path = llq_path()
         var ecn: UInt8 = 0
         var accepted: Int32 = 0
+        let packet = llq_conn_next_packet(shim)
         let result = datagram.bytes.withUnsafeBufferPointer {
             llq_conn_write_datagram(
                 shim, &path, &ecn, target.baseAddress?.assumingMemoryBound(to: UInt8.self), target.count, &accepted, 1,
-                datagram.id, $0.baseAddress, $0.count, now.nanoseconds)
+                datagramsInFlight.nextNumber, $0.baseAddress, $0.count, now.nanoseconds)
         }
         if accepted != 0 {
             _ = datagramsToSend.popFirst()
-            if handshake == nil { datagramsInFlightEarly.append(datagram.id) }
+            datagramsInFlight.append(id: datagram.id, packet: packet, at: now)
         }
         switch result {
         case Int(LLQ_WRITE_MORE):

@@ -24,6 +24,18 @@ struct FIFO<Element> {
 
     var first: Element? { head < items.count ? items[head] : nil }
 
+    /// The element so many places behind the first.
+    subscript(offset: Int) -> Element {
+        get {
+            guard let element = items[head + offset] else { preconditionFailure("no element \(offset) of \(count)") }
+            return element
+        }
+        set {
+            precondition(offset < count)
+            items[head + offset] = newValue
+        }
+    }
+
     mutating func removeAll() {
         items.removeAll()
         head = 0

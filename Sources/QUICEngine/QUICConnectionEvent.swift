@@ -31,7 +31,7 @@ public enum QUICConnectionEvent: Sendable {
     /// The packet that carried a datagram was acknowledged.
     case datagramAcknowledged(id: UInt64)
     /// The packet that carried a datagram was declared lost, or the path became too small for it before it left. The
-    /// declaration can be wrong: an acknowledgement may still follow.
+    /// declaration can be wrong: the peer may have it all the same.
     case datagramLost(id: UInt64)
     /// A datagram was dropped unsent because its deadline had passed.
     case datagramExpired(id: UInt64)

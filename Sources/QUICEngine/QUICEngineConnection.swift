@@ -51,7 +51,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var datagramsToSend = DatagramQueue()
     /// What the application was last told.
     var reportedDatagramSize: Int?
-    var datagramsInFlightEarly: [UInt64] = []
+    @exclusivity(unchecked) var datagramsInFlight = DatagramsInFlight()
     var receivedDatagrams = FIFO<[UInt8]>()
 
     /// Connection IDs that route to us.
@@ -80,8 +80,6 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// A packet that didn't fit the GSO run it was made for; it goes first next time.
     @exclusivity(unchecked) var heldPacket: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
     @exclusivity(unchecked) var isScheduled = false
-    /// `ping` was called and no packet was written since.
-    var owesPing = false
     /// When `handleExpiry` was last called.
     private var expiryHandled: QUICInstant?
     /// `close` was called; what is buffered goes out as far as it may, then CONNECTION_CLOSE.
@@ -195,9 +193,9 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// Sends a packet that the peer must acknowledge, whatever else there is to send: shows the peer where we are now, and
     /// whether the path lives. Does nothing before the handshake is complete.
     public func ping(now: QUICInstant) {
-        guard shim != nil, !isClosed, handshake != nil else { return }
+        guard let shim, !isClosed, handshake != nil else { return }
         advance(to: now)
-        owesPing = true
+        llq_conn_elicit(shim)
         endpoint.schedule(self)
     }
 
@@ -299,6 +297,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     func afterInput() {
         if peerStreamRecords > endpoint.maxPeerStreamRecords { endForStreamRecords() }
         guard let shim else { return }
+        loseDatagrams(shim)
         noticePath(shim)
         reportDatagramSize()
         endpoint.schedule(self)
@@ -308,8 +307,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// ngtcp2 may still name an instant that was handled, until it has sent what that asked for; while pacing or the
     /// congestion window holds that back, asking again at once would spin, so it is asked a millisecond later.
     func deadlineFromShim(_ shim: OpaquePointer) -> QUICInstant? {
-        let own = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
-        let expiry = min(llq_conn_expiry(shim), own)
+        let unsent = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
+        let sent = datagramsInFlight.deadline(
+            acknowledgedTo: llq_conn_acked_to(shim), delay: llq_conn_loss_delay(shim))
+        let expiry = min(llq_conn_expiry(shim), unsent, sent?.nanoseconds ?? UInt64.max)
         guard expiry != UInt64.max else { return nil }
         if let handled = expiryHandled, expiry <= handled.nanoseconds {
             return handled.advanced(byNanoseconds: 1_000_000)

@@ -189,6 +189,8 @@ typedef struct llq_run {
 void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size_t capacity, size_t segments,
                         int64_t stream_id, llq_vec *data, size_t count, size_t bytes, uint64_t now);
 
+/// The same with a datagram (RFC 9221). ngtcp2 tells of its acknowledgement or loss by `id`, but may keep a loss to itself:
+/// see `llq_conn_next_packet`.
 ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
                                 int *accepted, uint32_t more, uint64_t id, const uint8_t *data, size_t length,
                                 uint64_t now);
@@ -211,6 +213,17 @@ llq_close llq_conn_close_for_error(llq_conn *conn, int error);
 
 /// What the peer said when it closed; the reason lives as long as the connection.
 llq_close llq_conn_peer_close(llq_conn *conn);
+
+/// The number of the packet that is written next, or is not full yet, in the space of 0-RTT and 1-RTT packets.
+uint64_t llq_conn_next_packet(const llq_conn *conn);
+/// One more than the largest packet number in that space that the peer acknowledged; 0: none yet.
+uint64_t llq_conn_acked_to(const llq_conn *conn);
+/// How long after it was sent a packet counts as lost if a later one was acknowledged (RFC 9002 section 6.1.2).
+uint64_t llq_conn_loss_delay(llq_conn *conn);
+/// What a DATAGRAM frame has to leave to others in its packet.
+size_t llq_datagram_overhead(void);
+/// Has the next packet carry something that the peer must acknowledge, whatever else there is to send.
+void llq_conn_elicit(llq_conn *conn);
 
 uint64_t llq_conn_expiry(llq_conn *conn);
 int llq_conn_handle_expiry(llq_conn *conn, uint64_t now);

@@ -23,6 +23,10 @@ typedef struct llq_frame_guard {
     /// STOP_SENDING frames of the packet looked at last.
     size_t stop_count;
     struct { uint64_t stream_id, code; } stops[LLQ_GUARD_STOPS];
+    /// PATH_CHALLENGE frames of that packet.
+    size_t challenge_count;
+    /// One more than the largest packet number that the peer acknowledged; 0: none yet.
+    uint64_t acked_to;
 } llq_frame_guard;
 
 void llq_guard_init(llq_frame_guard *guard);

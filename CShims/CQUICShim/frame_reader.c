@@ -1,0 +1,90 @@
+// Frames of decrypted packets (RFC 9000 section 19), read where they lie.
+
+#include "frame_reader.h"
+
+#include <stddef.h>
+
+int llq_read_varint(llq_reader *r, uint64_t *value) {
+    if (r->position == r->end) return -1;
+    size_t length = (size_t)1 << (*r->position >> 6);
+    if ((size_t)(r->end - r->position) < length) return -1;
+    uint64_t v = *r->position & 0x3f;
+    for (size_t i = 1; i < length; i++) v = v << 8 | r->position[i];
+    r->position += length;
+    *value = v;
+    return 0;
+}
+
+int llq_skip(llq_reader *r, uint64_t count) {
+    if ((uint64_t)(r->end - r->position) < count) return -1;
+    r->position += count;
+    return 0;
+}
+
+int llq_skip_varints(llq_reader *r, int count) {
+    uint64_t ignored;
+    while (count-- > 0)
+        if (llq_read_varint(r, &ignored)) return -1;
+    return 0;
+}
+
+static int skip_prefixed(llq_reader *r) {
+    uint64_t length;
+    return llq_read_varint(r, &length) ? -1 : llq_skip(r, length);
+}
+
+int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest) {
+    uint64_t ranges;
+    // Largest acknowledged, delay, range count, first range.
+    if (llq_read_varint(r, largest) || llq_skip_varints(r, 1) || llq_read_varint(r, &ranges) || llq_skip_varints(r, 1))
+        return -1;
+    while (ranges-- > 0)
+        if (llq_skip_varints(r, 2)) return -1;
+    return ecn ? llq_skip_varints(r, 3) : 0;
+}
+
+static int skip_stream(llq_reader *r, uint64_t type) {
+    if (llq_skip_varints(r, type & 0x04 ? 2 : 1)) return -1;
+    if (type & 0x02) return skip_prefixed(r);
+    r->position = r->end;
+    return 0;
+}
+
+int llq_skip_frame(llq_reader *r, uint64_t type) {
+    uint64_t ignored;
+    switch (type) {
+    case 0x00: // PADDING, often most of a packet
+        while (r->position < r->end && *r->position == 0) r->position++;
+        return 0;
+    case 0x01: // PING
+    case 0x1e: // HANDSHAKE_DONE
+        return 0;
+    case 0x02:
+    case 0x03: return llq_read_ack(r, type == 0x03, &ignored);
+    case 0x04: return llq_skip_varints(r, 3); // RESET_STREAM
+    case 0x06: return llq_skip_varints(r, 1) || skip_prefixed(r) ? -1 : 0; // CRYPTO
+    case 0x07: return skip_prefixed(r); // NEW_TOKEN
+    case 0x10: // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
+    case 0x12:
+    case 0x13:
+    case 0x14:
+    case 0x16:
+    case 0x17:
+    case 0x19: return llq_skip_varints(r, 1);
+    case 0x05: // STOP_SENDING, MAX_STREAM_DATA, STREAM_DATA_BLOCKED
+    case 0x11:
+    case 0x15: return llq_skip_varints(r, 2);
+    case 0x18: // NEW_CONNECTION_ID: an ID with its length, and a reset token
+        if (llq_skip_varints(r, 2) || r->position == r->end) return -1;
+        return llq_skip(r, (uint64_t)1 + *r->position + 16);
+    case 0x1a: // PATH_CHALLENGE, PATH_RESPONSE
+    case 0x1b: return llq_skip(r, 8);
+    case 0x1c: return llq_skip_varints(r, 2) || skip_prefixed(r) ? -1 : 0; // CONNECTION_CLOSE
+    case 0x1d: return llq_skip_varints(r, 1) || skip_prefixed(r) ? -1 : 0;
+    case 0x30: // DATAGRAM to the end
+        r->position = r->end;
+        return 0;
+    case 0x31: return skip_prefixed(r);
+    default: return type < 0x08 || type > 0x0f ? -1 : skip_stream(r, type);
+    }
+}

@@ -1,0 +1,22 @@
+#ifndef LLQ_FRAME_READER_H
+#define LLQ_FRAME_READER_H
+
+#include <stdint.h>
+
+/// What is left of a packet's payload.
+typedef struct llq_reader {
+    uint8_t *position;
+    uint8_t *end;
+} llq_reader;
+
+// These return 0, or -1: the payload ends before.
+
+int llq_read_varint(llq_reader *r, uint64_t *value);
+int llq_skip_varints(llq_reader *r, int count);
+int llq_skip(llq_reader *r, uint64_t count);
+/// Reads an ACK frame after its type (RFC 9000 section 19.3).
+int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest);
+/// Reads over a frame of a 1-RTT or 0-RTT packet, after its type. -1 also for a type that no such packet has.
+int llq_skip_frame(llq_reader *r, uint64_t type);
+
+#endif
