@@ -164,7 +164,7 @@ let package = Package(
         .testTarget(
             name: "QUICTransportTests",
             dependencies: [
-                "CSendFaults", "QUICEngine", "QUICTransport", logging, metrics, nioCore, nioPosix,
+                "CGnuTLS", "CSendFaults", "QUICEngine", "QUICTransport", logging, metrics, nioCore, nioPosix,
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ],
             swiftSettings: settings),

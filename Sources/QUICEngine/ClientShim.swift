@@ -98,11 +98,30 @@ extension ClientConfiguration {
         return versions.first ?? .v1
     }
 
-    /// The ticket, if it was issued for this server, in this version, and hasn't expired.
+    /// Tells clients apart that may not use each other's tickets: by how they check servers, and by the certificate that they
+    /// show.
+    var ticketHolder: [UInt8] {
+        var writer = ByteWriter()
+        switch verification {
+        case .systemRoots: writer.append(0 as UInt8)
+        case .certificateAuthority(let pem):
+            writer.append(1 as UInt8)
+            writer.append(lengthPrefixed: Array(pem.utf8))
+        case .pinnedPublicKey(let hashes):
+            writer.append(2 as UInt8)
+            for hash in hashes { writer.append(lengthPrefixed: hash) }
+        case .insecureNoVerification: writer.append(3 as UInt8)
+        }
+        writer.append(lengthPrefixed: Array((identity?.certificateChainPEM ?? "").utf8))
+        return writer.bytes.withUnsafeBytes { TLSHash.sha256($0) } ?? []
+    }
+
+    /// The ticket, if it was issued for this server and client, in this version, and hasn't expired.
     var usableTicket: SessionTicket? { goodTicket.flatMap { $0.version == firstVersion ? $0 : nil } }
 
     private var goodTicket: SessionTicket? {
-        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > llq_wall_clock()
+        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > llq_wall_clock(),
+            sessionTicket.holder == ticketHolder
         else { return nil }
         return sessionTicket
     }

@@ -207,6 +207,7 @@ extension QUICEngineConnection {
             transportParameters: Array(parameters.prefix(used)),
             serverName: client?.serverName ?? "", applicationProtocol: handshake.applicationProtocol ?? "",
             expiresAt: llq_wall_clock() + UInt64(llq_tls_ticket_lifetime(shim)),
+            holder: client?.ticketHolder ?? [],
             version: QUICVersion(rawValue: llq_conn_version(shim)))
         emit(.sessionTicket(ticket))
     }

@@ -89,8 +89,8 @@ public struct ClientConfiguration: Sendable {
     public var verification: TLSClientVerification
     /// What the connection offers.
     public var transport = TransportSettings()
-    /// A ticket of an earlier connection to this server. One of another name or version, or one that has expired, is not
-    /// used.
+    /// A ticket of an earlier connection to this server. It is not used if it is of another name or version, if it has
+    /// expired, or if `verification` or the certificate of `identity` was another then.
     public var sessionTicket: SessionTicket?
     /// A token of an earlier connection to this server, from this network.
     public var addressToken: [UInt8]?

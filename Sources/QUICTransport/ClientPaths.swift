@@ -47,7 +47,7 @@ final class ClientPaths {
     /// How often a bound socket may turn out to have an identity in use before that is an error.
     private static let bindTries = 8
 
-    /// - Parameter onMemory: sees tickets, tokens and the end of the handshake, for a session cache.
+    /// - Parameter onMemory: sees tickets, tokens, the end of the handshake and that of the connection, for a session cache.
     init(
         connection: QUICLoopConnection, configuration: ClientConfiguration,
         onMemory: @escaping (QUICConnectionEvent) -> Void
@@ -187,6 +187,7 @@ final class ClientPaths {
         case .pathChanged(let path): pathAnswered(path) { $0.changed = true }
         case .pathFailed(let path): pathFailed(path)
         case .closed(.versionNegotiation(let offered)): return !goOn(offered: offered)
+        case .closed: onMemory(event)
         default: break
         }
         return true

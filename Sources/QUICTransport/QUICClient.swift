@@ -97,11 +97,21 @@ public final class QUICClient: Sendable {
                     self.plan(ticket, for: server, beside: connection)
                 }
             case .addressToken(let token): self.sessionCache?.store(addressToken: token, for: server.key)
+            case .closed(let reason) where reason.isOfTLS:
+                if let ticket = configuration.sessionTicket { self.forget(ticket, for: server.key) }
             default: break
             }
         }
         connection.driver.add(connection)
         connection.client?.start(host: server.host, port: server.port, from: server.localAddress)
+    }
+
+    /// A ticket that may be what ended its connection would end every one that comes back with it; without it the next makes
+    /// a full handshake. What another connection has stored since stays.
+    private func forget(_ ticket: SessionTicket, for key: SessionCacheKey) {
+        guard let sessionCache, let known = sessionCache.session(for: key), known.ticket == ticket else { return }
+        sessionCache.remove(key)
+        if let token = known.addressToken { sessionCache.store(addressToken: token, for: key) }
     }
 
     /// Sees to it that a ticket is renewed in time, as long as a connection to its server lives.
@@ -181,5 +191,17 @@ extension QUICSocketOptions {
         var options = QUICSocketOptions()
         options.messagesPerRead = 4
         return options
+    }
+}
+
+extension QUICCloseReason {
+    /// Whether it was TLS that failed, here or at the peer, who may find a client's certificate wanting only after the
+    /// client's handshake is complete.
+    fileprivate var isOfTLS: Bool {
+        switch self {
+        case .handshakeFailed: true
+        case .peerTransport(let code, _), .localTransport(let code, _): (0x100...0x1ff).contains(code)
+        default: false
+        }
     }
 }

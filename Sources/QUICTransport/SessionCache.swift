@@ -40,7 +40,7 @@ public protocol SessionCache: Sendable {
     func store(ticket: SessionTicket, for key: SessionCacheKey)
     /// Keeps the latest token.
     func store(addressToken: [UInt8], for key: SessionCacheKey)
-    /// Forgets a server, for instance because it refused the ticket.
+    /// Forgets a server. The client does this when TLS failed with the ticket, and stores the token again.
     func remove(_ key: SessionCacheKey)
 }
 

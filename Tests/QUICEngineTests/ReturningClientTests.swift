@@ -54,8 +54,7 @@ import Testing
         var ticket = try self.ticket(from: world)
         let shown = try #require(world.serverSide.connections.first?.handshake?.peerCertificates)
         #expect(shown.count == 1)
-        // Also with the ticket of a connection that was resumed, and whatever identity the client has by now.
-        world.clientConfiguration.identity = nil
+        // Also with the ticket of a connection that was resumed.
         for _ in 0..<2 {
             world.clientConfiguration.sessionTicket = ticket
             ticket = try self.ticket(from: world)
@@ -69,10 +68,40 @@ import Testing
     @Test("a client that showed no certificate shows none when it returns") func noneStaysNone() throws {
         let world = try world(Self.serving(Self.authentication(required: false)), identity: nil)
         world.clientConfiguration.sessionTicket = try self.ticket(from: world)
-        world.clientConfiguration.identity = Self.trusted.credentials
         let (_, server) = try world.connected()
         #expect(server.handshake?.resumed == true)
         #expect(server.handshake?.peerCertificates.isEmpty == true)
+    }
+
+    enum Change: CaseIterable, Sendable { case otherCertificate, noCertificate, firstCertificate, otherTrust, noTrust }
+
+    /// It would pass for who it was, or take a server for checked that it never checked like that.
+    @Test("a client that has changed its certificate or its trust makes a full handshake", arguments: Change.allCases)
+    func aChangedClientMakesAFullHandshake(change: Change) throws {
+        let other = EngineWorld.makeCertificate(names: ["client-9"])
+        let both = TLSClientAuthentication.requested(
+            authorityPEM: Self.trusted.certificatePEM + "\n" + other.certificatePEM)
+        let world = try world(Self.serving(both), identity: change == .firstCertificate ? nil : Self.trusted)
+        if change == .otherTrust { world.clientConfiguration.verification = .insecureNoVerification }
+        let ticket = try self.ticket(from: world)
+        world.clientConfiguration.sessionTicket = try SessionTicket(bytes: ticket.bytes)
+        switch change {
+        case .otherCertificate, .firstCertificate: world.clientConfiguration.identity = other.credentials
+        case .noCertificate: world.clientConfiguration.identity = nil
+        case .otherTrust:
+            world.clientConfiguration.verification = .certificateAuthority(pem: EngineWorld.certificate.certificatePEM)
+        case .noTrust: world.clientConfiguration.verification = .insecureNoVerification
+        }
+        let before = try #require(world.serverSide.connections.first?.handshake?.peerCertificates)
+        let (client, server) = try world.connected()
+        #expect(client.handshake?.resumed == false)
+        #expect(client.handshake?.peerCertificates.isEmpty == false)
+        let shown = try #require(server.handshake?.peerCertificates)
+        switch change {
+        case .otherCertificate, .firstCertificate: #expect(shown.count == 1 && shown != before)
+        case .noCertificate: #expect(shown.isEmpty)
+        case .otherTrust, .noTrust: #expect(shown == before && shown.count == 1)
+        }
     }
 
     @Test("a client gets no ticket that would outlive its certificate", arguments: [1, 6, 30])
@@ -140,7 +169,8 @@ import Testing
         world.clientConfiguration.identity = nil
         world.clientConfiguration.sessionTicket = SessionTicket(
             session: session, transportParameters: seen.transportParameters, serverName: seen.serverName,
-            applicationProtocol: seen.applicationProtocol, expiresAt: seen.expiresAt)
+            applicationProtocol: seen.applicationProtocol, expiresAt: seen.expiresAt,
+            holder: world.clientConfiguration.ticketHolder)
         let tickets = world.clientSide.tickets.count
         let client = try world.connect()
         world.simulation.run(for: .seconds(3))

@@ -112,7 +112,8 @@ import Testing
         // One that doesn't gets no further.
         world.clientConfiguration.sessionTicket = SessionTicket(
             session: ticket.session, transportParameters: ticket.transportParameters, serverName: ticket.serverName,
-            applicationProtocol: ticket.applicationProtocol, expiresAt: ticket.expiresAt, version: to)
+            applicationProtocol: ticket.applicationProtocol, expiresAt: ticket.expiresAt, holder: ticket.holder,
+            version: to)
         world.clientConfiguration.addressToken = AddressToken.keep(
             try #require(AddressToken.use(token, version: from)), version: to)
         let (client, server) = try world.connected()

@@ -1,9 +1,10 @@
+import CGnuTLS
 import NIOCore
 import NIOPosix
-import QUICEngine
 import Synchronization
 import Testing
 
+@testable import QUICEngine
 @testable import QUICTransport
 
 /// A cache that says when it got a ticket.
@@ -98,6 +99,109 @@ struct ResumptionTests {
                     handler: EarlyMover { answer.put($0) })
             }.get()
             #expect(try await answer.next() == Array("moved early".utf8))
+        }
+    }
+
+    private func identity(_ name: String) throws -> DevelopmentCertificate {
+        try DevelopmentCertificate.generate(names: [name], now: wallClock())
+    }
+
+    private func configuration(asking authority: String) throws -> QUICServerConfiguration {
+        var configuration = try serverConfiguration()
+        configuration.endpoint.server?.tls = try TLSServerContext(
+            credentials: certificate.credentials, applicationProtocols: [protocolName],
+            ticketKeys: ServerSecrets().tickets, clientAuthentication: .required(authorityPEM: authority))
+        return configuration
+    }
+
+    /// Connects, and closes again once a ticket is there.
+    /// - Returns: whether it came back with the one before.
+    private func visit(
+        _ cache: WatchedSessionCache, _ client: QUICClient, _ listener: QUICListener, as identity: TLSClientIdentity,
+        on loop: any EventLoop
+    ) async throws -> Bool {
+        var configuration = clientConfiguration()
+        configuration.identity = identity
+        let connection = try await client.connect(to: listener, configuration, on: loop)
+        try await connection.roundTrip()
+        _ = try await cache.tickets.next()
+        let resumed = try await connection.handshake().resumed
+        connection.close(code: 0)
+        _ = try await connection.closed()
+        return resumed
+    }
+
+    @Test("A client that has another certificate leaves its cached ticket alone")
+    func otherCertificate() async throws {
+        let (first, second) = (try identity("first"), try identity("second"))
+        let cache = WatchedSessionCache()
+        let seen = Mailbox<[[UInt8]]>(limit: 10, policy: .refuse)
+        try await withPair(
+            configuration: configuration(asking: first.certificatePEM + "\n" + second.certificatePEM),
+            sessionCache: cache,
+            serve: { connection in
+                seen.put(try await connection.handshake().peerCertificates)
+                try await echo(connection)
+            },
+            body: { client, listener, loop in
+                var resumed: [Bool] = []
+                for identity in [first, first, second, second] {
+                    resumed.append(try await visit(cache, client, listener, as: identity.credentials, on: loop))
+                }
+                #expect(resumed == [false, true, false, true])
+                var certificates: [[[UInt8]]] = []
+                for _ in 0..<4 { certificates.append(try #require(await seen.next())) }
+                #expect(certificates[0] == certificates[1] && certificates[2] == certificates[3])
+                #expect(certificates[0] != certificates[2])
+            })
+    }
+
+    /// The client's handshake is complete before the server has looked at what its ticket holds.
+    private func refusal(
+        _ client: QUICClient, _ listener: QUICListener, _ configuration: ClientConfiguration, on loop: any EventLoop
+    ) async throws -> QUICCloseReason {
+        do {
+            let connection = try await client.connect(to: listener, configuration, on: loop)
+            return try await connection.closed()
+        } catch let error as QUICTransportError {
+            return try #require(error.closeReason)
+        }
+    }
+
+    @Test("A cached ticket with which the server refuses the client is dropped: the next connection is a stranger's")
+    func refusedTicket() async throws {
+        let identity = try identity("client-7")
+        let cache = WatchedSessionCache()
+        let configuration = try configuration(asking: identity.certificatePEM)
+        let trust = try #require(configuration.endpoint.server?.tls.current.standard.pointer)
+        try await withPair(configuration: configuration, sessionCache: cache, serve: echo) { client, listener, loop in
+            #expect(try await !visit(cache, client, listener, as: identity.credentials, on: loop))
+            let key = SessionCacheKey(
+                serverName: "localhost", port: listener.port, applicationProtocol: protocolName)
+            #expect(cache.session(for: key)?.ticket != nil)
+
+            // As when the certificate has expired; with other authorities in the configuration no ticket would open.
+            var nobody: gnutls_x509_trust_list_t?
+            #expect(gnutls_x509_trust_list_init(&nobody, 0) == 0)
+            gnutls_certificate_set_trust_list(trust, nobody, 0)
+            var comingBack = clientConfiguration()
+            comingBack.identity = identity.credentials
+            let reason = try await refusal(client, listener, comingBack, on: loop)
+            guard case .peerTransport(let code, _) = reason, (0x100...0x1ff).contains(code) else {
+                Issue.record("\(reason)")
+                return
+            }
+            #expect(cache.session(for: key)?.ticket == nil)
+            #expect(cache.session(for: key)?.addressToken != nil, "which nothing is wrong with")
+
+            var bytes = Array(identity.certificatePEM.utf8)
+            let added = bytes.withUnsafeMutableBufferPointer { buffer in
+                var datum = gnutls_datum_t(data: buffer.baseAddress, size: UInt32(buffer.count))
+                return gnutls_certificate_set_x509_trust_mem(trust, &datum, GNUTLS_X509_FMT_PEM)
+            }
+            #expect(added == 1)
+            #expect(try await !visit(cache, client, listener, as: identity.credentials, on: loop))
+            #expect(try await visit(cache, client, listener, as: identity.credentials, on: loop))
         }
     }
 
