@@ -4,8 +4,11 @@ import QUICEngine
 /// A client connects while datagrams are injected. The input is a list of steps: what to inject, and how much of the honest
 /// exchange to let happen in between.
 ///
-/// Whoever proved no address never gets more than three times what it sent (RFC 9000 section 8.1), and as long as only
-/// strangers took part, the honest connection works in the end.
+/// The first byte's bits say whether the server asks for a Retry, whether the client comes back with 0-RTT data, which is
+/// changed and repeated like everything else, and whether traces are written.
+///
+/// Whoever proved no address never gets more than three times what it sent (RFC 9000 section 8.1). 0-RTT data is accepted
+/// once, however often its flight comes. As long as only strangers took part, the honest connection works in the end.
 final class DatagramFuzzing {
     private enum Step: UInt8, CaseIterable {
         case bytes, longHeader, shortHeader, changed, repeated, toClient, wait, write
@@ -29,8 +32,10 @@ final class DatagramFuzzing {
     private init(_ input: FuzzInput) throws {
         self.input = input
         let flags = self.input.byte()
-        world = try FuzzWorld(seed: UInt64(flags), alwaysRetry: flags & 1 != 0)
-        connection = try world.connect()
+        let comesBack = flags & 2 != 0
+        world = try FuzzWorld(
+            seed: UInt64(flags), alwaysRetry: flags & 1 != 0, givesTickets: comesBack, traces: flags & 4 != 0)
+        connection = try comesBack ? world.comeBack(sending: 2500) : world.connect()
         world.network.filter = { [unowned self] bytes, path in
             if path.local == FuzzWorld.clientAddress {
                 fromClient.append((bytes, world.network.now.advanced(byNanoseconds: 10_000_000)))
@@ -54,6 +59,9 @@ final class DatagramFuzzing {
         }
         world.simulation.run(for: .seconds(8))
         try checkAmplification()
+        guard world.server.counters.earlyDataAccepted <= 1 else {
+            throw FuzzFinding("0-RTT data was accepted \(world.server.counters.earlyDataAccepted) times")
+        }
         if !wasOnPath { try checkHonestConnection() }
         try world.checkNothingStays()
     }

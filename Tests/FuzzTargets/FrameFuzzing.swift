@@ -2,11 +2,12 @@ import LonglineTestKit
 import QUICEngine
 
 /// A peer with the keys writes what it likes: the plaintexts of its packets are changed before they are protected. The first
-/// byte of the input chooses the victim and the level of the packets, then comes one edit a packet.
+/// byte of the input chooses the victim and the level of the packets, and whether traces are written; then comes one edit a
+/// packet.
 ///
 /// The victim closes the connection or goes on; afterwards it keeps nothing, and it still serves another client.
 final class FrameFuzzing {
-    private enum Level: UInt8, CaseIterable { case initial, handshake, oneRTT, oneRTTAgain }
+    private enum Level: UInt8, CaseIterable { case initial, handshake, oneRTT, zeroRTT }
 
     private enum Edit: UInt8, CaseIterable { case replaceAll, replaceBeginning, change, pass }
 
@@ -26,18 +27,22 @@ final class FrameFuzzing {
         let flags = self.input.byte()
         victimIsServer = flags & 1 == 0
         level = Level(rawValue: flags >> 1 & 3) ?? .oneRTT
-        world = try FuzzWorld(seed: UInt64(flags >> 3))
+        world = try FuzzWorld(
+            seed: UInt64(flags >> 3 & 0xf), givesTickets: level == .zeroRTT, traces: flags & 0x80 != 0)
         let attacker = victimIsServer ? world.client : world.server
         attacker.rewrite = { [unowned self] in rewrite($0, header: $1) }
     }
 
     private func run() throws {
-        isActive = level == .initial || level == .handshake
-        let client = try world.connect()
-        world.simulation.run(for: .seconds(3)) { self.world.confirmed > 0 }
+        // Only clients send 0-RTT packets; a server that gave a ticket is edited later.
+        isActive = level == .initial || level == .handshake || (level == .zeroRTT && victimIsServer)
+        let client = try level == .zeroRTT ? world.comeBack(sending: 4000) : world.connect()
+        let before = world.confirmed
+        world.simulation.run(for: .seconds(3)) { self.world.confirmed > before }
         // Until a packet can be lost only by being changed.
         world.simulation.run(for: .milliseconds(500))
-        if let attacker = victimIsServer ? client : world.accepted.last, level.rawValue >= Level.oneRTT.rawValue {
+        let goesOn = level == .oneRTT || (level == .zeroRTT && !victimIsServer)
+        if let attacker = victimIsServer ? client : world.accepted.last, goesOn {
             isActive = true
             sendEdited(by: attacker)
         }
@@ -86,7 +91,8 @@ final class FrameFuzzing {
         switch level {
         case .initial: first & 0xb0 == 0x80
         case .handshake: first & 0xb0 == 0xa0
-        case .oneRTT, .oneRTTAgain: first & 0x80 == 0
+        case .oneRTT: first & 0x80 == 0
+        case .zeroRTT: victimIsServer ? first & 0xb0 == 0x90 : first & 0x80 == 0
         }
     }
 

@@ -1,3 +1,4 @@
+import CQUICShim
 import LonglineTestKit
 import QUICEngine
 
@@ -24,14 +25,27 @@ final class FuzzWorld {
     private(set) var echoed = 0
     /// Why the client's last connection ended.
     private(set) var clientEnd: QUICCloseReason?
+    private var ticket: SessionTicket?
+    /// What the next connection writes as soon as it may, before the handshake.
+    private var earlyBytes = 0
+    /// Traces of all connections, if there are any.
+    private let traces: TraceCheck?
 
-    init(seed: UInt64, alwaysRetry: Bool = false) throws {
+    /// - Parameters:
+    ///   - givesTickets: clients can come back with 0-RTT data.
+    ///   - traces: qlog is on, on both sides.
+    init(seed: UInt64, alwaysRetry: Bool = false, givesTickets: Bool = false, traces: Bool = false) throws {
         let certificate = try Self.certificate.get()
         network = SimulatedNetwork(seed: seed)
         simulation = QUICSimulation(network: network)
+        var random = SeededRandom(seed: seed &+ 3)
         let tls = try TLSServerContext(
-            credentials: certificate.credentials, applicationProtocols: ["fuzz"], ticketKeys: nil, replayStore: nil)
+            credentials: certificate.credentials, applicationProtocols: ["fuzz"],
+            ticketKeys: givesTickets ? TicketKeyRing(random: &random, now: llq_wall_clock()) : nil,
+            replayStore: givesTickets ? ReplayStore(capacity: 100) : nil)
         var serving = ServerConfiguration(tls: tls)
+        self.traces = traces ? TraceCheck() : nil
+        serving.qlog = self.traces?.log
         if alwaysRetry { serving.retryThreshold = 0 }
         var configuration = EndpointConfiguration()
         configuration.server = serving
@@ -43,6 +57,7 @@ final class FuzzWorld {
             verification: .certificateAuthority(pem: certificate.certificatePEM))
         // An input may wait for longer than connections live without a packet.
         clientConfiguration.transport.keepAliveInterval = .seconds(5)
+        clientConfiguration.qlog = self.traces?.log
         serverHost = simulation.add(server, at: [Self.serverAddress])
         clientHost = simulation.add(client, at: [Self.clientAddress])
         serverHost.onEvent = { [unowned self] in handle($1, on: $0, echoes: true) }
@@ -52,6 +67,19 @@ final class FuzzWorld {
     func connect() throws -> QUICEngineConnection {
         try client.connect(
             to: Self.serverAddress, from: Self.clientAddress, configuration: clientConfiguration, now: network.now)
+    }
+
+    /// A connection that resumes an earlier one, and sends so many bytes as 0-RTT data.
+    func comeBack(sending count: Int) throws -> QUICEngineConnection {
+        let first = try connect()
+        guard simulation.run(for: .seconds(5), until: { self.ticket != nil }) else {
+            throw FuzzFinding("no ticket: \(String(describing: clientEnd))")
+        }
+        first.close(code: 0, reason: "", now: network.now)
+        simulation.run(for: .seconds(3))
+        clientConfiguration.sessionTicket = ticket
+        earlyBytes = count
+        return try connect()
     }
 
     /// Sends bytes on a new stream; what isn't allowed isn't done.
@@ -70,12 +98,17 @@ final class FuzzWorld {
         guard server.connectionCount == 0 else {
             throw FuzzFinding("\(server.connectionCount) connections outlive their idle timeout")
         }
+        try traces?.check()
     }
 
     private func handle(_ event: QUICConnectionEvent, on connection: QUICEngineConnection, echoes: Bool) {
         switch event {
         case .accepted: accepted.append(connection)
         case .handshakeConfirmed: confirmed += 1
+        case .sessionTicket(let ticket): self.ticket = ticket
+        case .earlyDataPossible where earlyBytes > 0:
+            send(earlyBytes, on: connection, bidirectional: true, finish: true)
+            earlyBytes = 0
         case .streamReadable(let id): drain(id, of: connection, echoes: echoes)
         case .closed(let reason) where !echoes: clientEnd = reason
         case .streamReset(let id, let code): connection.reset(id, code: code)

@@ -96,7 +96,8 @@ PLAINTEXTS = {
 }
 
 REPLACE_ALL, REPLACE_BEGINNING, CHANGE, PASS = range(4)
-INITIAL, HANDSHAKE, ONE_RTT = range(3)
+INITIAL, HANDSHAKE, ONE_RTT, ZERO_RTT = range(4)
+TRACES = 0x80
 
 
 def edits(plaintexts):
@@ -107,6 +108,13 @@ def frames():
     for victim, name in ((0, "server"), (1, "client")):
         for case, plaintexts in PLAINTEXTS.items():
             yield f"{name}-{case}", bytes([victim | ONE_RTT << 1]) + edits(plaintexts)
+            yield f"{name}-returned-{case}", bytes([victim | ZERO_RTT << 1]) + edits(plaintexts)
+        for case in ("stream", "reset-stream", "close", "close-by-the-application", "new-token", "path-challenge", "datagram",
+                     "connection-id-late", "ack-with-ecn", "limits", "crypto-key-update", "unknown"):
+            yield f"{name}-traced-{case}", bytes([victim | ONE_RTT << 1 | TRACES]) + edits(PLAINTEXTS[case])
+        for offset in (0, 1, 3, 10, 40, 300):
+            yield f"{name}-returned-changed-{offset}", (
+                bytes([victim | ZERO_RTT << 1 | TRACES]) + (bytes([CHANGE, 1]) + u16(offset) + b"\xff") * 3)
         for level, at in ((INITIAL, "initial"), (HANDSHAKE, "handshake")):
             flags = bytes([victim | level << 1])
             for case in ("ping", "stream", "crypto-key-update", "crypto-far-ahead", "connection-id-late", "handshake-done",
@@ -122,15 +130,16 @@ def frame_guard():
         yield case, b"".join(u16(len(text)) + text for text in plaintexts)
 
 
+RETRY, RETURNS, TRACED = 1, 2, 4
 BYTES, LONG, SHORT, CHANGED, REPEATED, TO_CLIENT, WAIT, WRITE = range(8)
 
 
 def datagrams():
     waits = bytes([WAIT, 4])
     garbage = bytes(range(200))
-    for retry in (0, 1):
-        start = bytes([retry])
-        name = "retry-" if retry else ""
+    for flags, name in ((0, ""), (RETRY, "retry-"), (RETURNS, "returns-"), (RETURNS | RETRY, "returns-retry-"),
+                        (TRACED, "traced-"), (RETURNS | TRACED, "returns-traced-")):
+        start = bytes([flags])
         yield name + "nothing", start
         yield name + "garbage", start + bytes([BYTES, 199]) + garbage + bytes([1]) + waits
         yield name + "one-byte", start + b"".join(bytes([BYTES, 0, first, 0]) for first in (0, 0x40, 0x80, 0xC0, 0xFF))
@@ -144,6 +153,13 @@ def datagrams():
         yield name + "overtaken", start + bytes([REPEATED, 1, 0]) + waits * 8
         yield name + "moved-by-others", (
             start + waits * 7 + (bytes([WRITE]) + u16(900) + b"\x00" + bytes([REPEATED, 1, 0]) + waits) * 4)
+        # The whole first flight again, at once and later, as it was and changed behind its ClientHello.
+        flight = b"".join(bytes([REPEATED, 1, back]) for back in (3, 2, 1, 0))
+        yield name + "flight-repeated", start + flight + waits * 4 + flight + waits * 8 + flight
+        yield name + "flight-changed", (
+            start + b"".join(bytes([CHANGED, 0, 2, back, 1]) + u16(900) + b"\x01\x00" for back in range(4)) + waits * 3)
+        yield name + "flight-cut-off", (
+            start + b"".join(bytes([CHANGED, 0, 2, back, 0, 1]) + u16(1250 - 50 * back) for back in range(4)) + waits * 3)
         yield name + "to-the-client", start + waits + bytes([TO_CLIENT, 0, 40]) + garbage[:40] + bytes([TO_CLIENT, 1, 0, 0])
         yield name + "late", start + waits * 8 + bytes([WAIT, 13, REPEATED, 0, 0, REPEATED, 0, 3, SHORT, 0, 30]) + garbage[:30]
 
