@@ -35,6 +35,10 @@ final class TestServer: Sendable {
     }
 
     func stop() async {
+        // What sessions asked of the store would come back to loops that are gone. A store that doesn't answer at all holds
+        // up no test.
+        runtime.drain()
+        _ = await runtime.waitUntilIdle(timeout: .seconds(2))
         runtime.core.cursors.stop()
         await cursorTask.value
         try? await group.shutdownGracefully()
