@@ -1,8 +1,8 @@
 /// Datagrams that were sent and of which nothing is known yet, in the order of their packets. Their number is bounded by the
 /// congestion window.
 ///
-/// ngtcp2 0.12 tells nothing of a datagram that was lost with a packet whose other frames it had sent again by then, so each
-/// is counted as lost by the rule that ngtcp2 goes by, too: when something sent later was acknowledged and a time has passed
+/// ngtcp2 tells nothing of a datagram that was lost with a packet whose other frames it had sent again by then, so each is
+/// counted as lost by the rule that ngtcp2 goes by, too: when something sent later was acknowledged and a time has passed
 /// (RFC 9002 section 6.1).
 struct DatagramsInFlight {
     private struct Item {
