@@ -54,6 +54,18 @@ import Testing
         #expect(world.clientSide.paths.contains { $0.hasPrefix("failed") } == wanted)
     }
 
+    @Test("a client goes to no preferred address of the other family") func noPreferredAddressOfTheOtherFamily() throws
+    {
+        let world = try EngineWorld { server, _ in server.preferredAddresses = [EngineWorld.otherServerAddress] }
+        world.serverSide.echoes = true
+        let client = try world.connect(from: EngineWorld.clientAddress6, to: EngineWorld.serverAddress6)
+        world.simulation.run(for: .seconds(5)) { world.clientSide.confirmed.contains(client.handle) }
+        try exchange(world, client)
+        world.simulation.run(for: .seconds(10))
+        #expect(client.path == QUICPath(local: EngineWorld.clientAddress6, remote: EngineWorld.serverAddress6))
+        #expect(world.clientSide.paths.isEmpty)
+    }
+
     @Test("preferred addresses need a port and one family each") func preferredAddressesAreChecked() throws {
         let world = try EngineWorld()
         for addresses in [
