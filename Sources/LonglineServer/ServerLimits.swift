@@ -64,12 +64,13 @@ public struct ServerLimits: Sendable {
     /// How long cursors are gathered before they are written.
     public var cursorDelay: TimeAmount = .milliseconds(50)
 
-    /// Joins and leaves of one session per second, after a burst of ``roomRequestBurst``.
+    /// Joins, leaves and changes of rooms of one session per second, after a burst of ``roomRequestBurst``.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var roomRequestsPerSecond = 5.0
-    /// Joins and leaves of one session at once.
+    /// Joins, leaves and changes of rooms of one session at once.
     public var roomRequestBurst = 20
-    /// Rooms a user may be in. Beyond: ``/LonglineWire/RefusalCode/forbidden``.
+    /// Rooms a user may join. Beyond: ``/LonglineWire/RefusalCode/limitReached``. (``/LonglineStore/StoreLimits`` bound the rooms that
+    /// others add a user to as well, and the members of a room.)
     public var roomsPerUser = 500
 
     /// Log lines per second about things that peers cause; the rest are counted and reported in one line.

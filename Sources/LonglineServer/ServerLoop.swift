@@ -150,6 +150,21 @@ final class ServerLoop {
         wake(heads)
     }
 
+    /// A room was deleted: every session in it learns where its stay ended, on every loop.
+    func publishDeletion(of room: ChannelKey, at end: Position) {
+        for sibling in siblings { sibling.execute { $0.roomDeleted(room, at: end) } }
+        roomDeleted(room, at: end)
+    }
+
+    private func roomDeleted(_ room: ChannelKey, at end: Position) {
+        guard case .room(let name) = room.channel else { return }
+        history.recordDeletion(room, end: end)
+        var hosts: [SessionHost] = []
+        subscriptions.forEach(of: room) { hosts.append($0) }
+        for host in hosts { host.roomDeleted(name, at: end) }
+        drainDirty()
+    }
+
     /// Wakes this loop's subscribers. They read the log; no payload comes this way.
     func wake(_ heads: [ChannelKey: Position]) {
         let now = eventLoop.now

@@ -10,7 +10,7 @@ import NIOCore
 struct PendingDecisions {
     enum Item {
         case append(AppendRequest)
-        case room(RoomRequest, joining: Bool)
+        case room(RoomWork)
     }
 
     private var channels: [ChannelID: Deque<Item>] = [:]
@@ -47,10 +47,8 @@ extension SessionHost {
         submit(.append(request), request.channel)
     }
 
-    /// Joins or leaves a room, a join once the app allows it.
-    func submit(_ request: RoomRequest, joining: Bool) {
-        submit(.room(request, joining: joining), .room(request.room))
-    }
+    /// Changes a room, once the app allows it where it is asked.
+    func submit(_ work: RoomWork) { submit(.room(work), .room(work.room)) }
 
     private func submit(_ item: PendingDecisions.Item, _ channel: ChannelID) {
         guard let gate = core.authorization else { return perform(item, refusal: nil) }
@@ -91,9 +89,12 @@ extension SessionHost {
             if case .room = request.channel { return AuthorizationQuestion(.publish, by: device, in: request.channel) }
             guard let recipient = request.publish.recipient, recipient != device.user else { return nil }
             return AuthorizationQuestion(.publish, by: device, in: .user(recipient))
-        case .room(let request, joining: true):
-            return AuthorizationQuestion(.join, by: device, in: .room(request.room))
-        case .room(_, joining: false): return nil
+        case .room(let work):
+            switch work.change {
+            case .join: return AuthorizationQuestion(.join, by: device, in: .room(work.room))
+            case .act: return AuthorizationQuestion(.manage, by: device, in: .room(work.room))
+            case .leave: return nil
+            }
         }
     }
 
@@ -107,8 +108,8 @@ extension SessionHost {
         switch (item, refusal) {
         case (.append(let request), nil): enqueue(request)
         case (.append(let request), let code?): refuse(request, code)
-        case (.room(let request, let joining), nil): changeRoom(request, joining: joining)
-        case (.room(let request, _), let code?): refuse(request, code)
+        case (.room(let work), nil): changeRoom(work)
+        case (.room(let work), let code?): refuse(work, code)
         }
     }
 

@@ -45,88 +45,141 @@ extension SessionHost {
         return true
     }
 
-    /// Joins or leaves a room for the user.
-    func changeRoom(_ request: RoomRequest, joining: Bool) {
+    /// Every membership of a room ended with an entry: this user's too, unless it began later.
+    func roomDeleted(_ room: RoomID, at end: Position) {
+        guard phase == .granted || phase == .established, let stint = rooms[room], stint.upTo == nil,
+            stint.epoch == end.epoch, stint.after < end.offset
+        else { return }
+        channelChanged(
+            SessionChannel(
+                channel: .room(room), head: end, first: 0, after: stint.after, upTo: end.offset, cursor: nil))
+    }
+
+    /// Joins, leaves or changes a room.
+    func changeRoom(_ work: RoomWork) {
         guard let device else { return }
-        if let refusal = refusal(of: request, joining: joining) { return refuse(request, refusal) }
+        if let refusal = refusal(of: work) { return refuse(work, refusal) }
         let core = self.core
         offLoop {
             await Result { () async throws(StoreError) in
-                let position =
-                    joining
-                    ? try await core.store.join(request.room, by: device, create: true)
-                    : try await core.store.leave(request.room, by: device)
-                guard let position else { return nil }
-                let entitlements = try await core.store.entitlements(of: device.user, in: device.tenant)
-                let entitlement = entitlements.first { $0.channel == .room(request.room) }
-                // Nothing of a new stay was sent to anybody; a stay that goes on is no news to its sessions.
-                let channel = entitlement.map { SessionChannel($0, cursor: nil, sent: $0.after) }
-                return RoomChange(position: position, channel: channel)
+                try await core.store.change(work.room, work.change, by: device)
             }
         } then: { host, result in
-            host.roomChanged(request, device, result)
+            host.roomChanged(work, device, result)
         }
     }
 
-    private func refusal(of request: RoomRequest, joining: Bool) -> RefusalCode? {
+    private func refusal(of work: RoomWork) -> RefusalCode? {
         let limits = core.limits
         var bucket =
             roomBucket
             ?? TokenBucket(perSecond: limits.roomRequestsPerSecond, burst: Double(limits.roomRequestBurst), now: now)
         defer { roomBucket = bucket }
         guard bucket.take(now: now) else { return .overloaded }
+        guard case .join = work.change else { return nil }
+        let isMember = rooms[work.room].map { $0.upTo == nil } ?? false
         let stays = rooms.values.count { $0.upTo == nil }
-        if joining, rooms[request.room]?.upTo != nil || rooms[request.room] == nil, stays >= limits.roomsPerUser {
-            return .forbidden
-        }
-        return nil
+        return !isMember && stays >= limits.roomsPerUser ? .limitReached : nil
     }
 
-    private func roomChanged(_ request: RoomRequest, _ device: DeviceKey, _ result: Result<RoomChange?, StoreError>) {
+    private func roomChanged(_ work: RoomWork, _ device: DeviceKey, _ result: Result<RoomOutcome, StoreError>) {
         switch result {
         case .failure(let error):
             core.note(error, in: "room")
             switch error.code {
-            case .limitExceeded: refuse(request, .forbidden)
-            case .storageFull: refuse(request, .storageFull)
-            case .unknownChannel: refuse(request, .unknownChannel)
-            case .overloaded: refuse(request, .overloaded)
+            case .storageFull: refuse(work, .storageFull)
+            case .overloaded: refuse(work, .overloaded)
             default: end(Close(error, limits: core.limits))
             }
-        case .success(nil): refuse(request, .unknownChannel)
-        case .success(let change?):
-            // The store has it: the user's other devices and the room learn it even if this link is gone.
-            var answered = change.channel
-            if let channel = change.channel {
-                // An answer that another device's later change overtook says nothing about the room any more.
-                if phase != .ended, !noteStint(channel), rooms[request.room] != Stint(channel) { answered = nil }
-                let (user, asked) = (device.userKey, id)
-                for sibling in loop.siblings {
-                    sibling.execute { $0.channelChanged(channel, of: user, except: asked) }
-                }
-                loop.channelChanged(channel, of: user, except: asked)
-            }
+        case .success(.refused(let code)): refuse(work, code)
+        case .success(.done(let receipt)):
+            // The store has it: the user's devices and the room learn it even if this link is gone.
+            let answered = tell(receipt, device, work.room)
             if phase != .ended {
-                let answer = RoomAnswer(request: request.request, refusal: nil, position: change.position)
+                let answer = RoomAnswer(request: work.request, refusal: nil, position: receipt.position)
                 session.roomAnswered(answer, channel: answered, now: now)
             }
-            let key = ChannelKey(tenant: device.tenant, channel: .room(request.room))
-            loop.publishWakes([key: change.channel?.head ?? change.position])
+            guard receipt.isNew else { return }
+            let key = ChannelKey(tenant: device.tenant, channel: .room(work.room))
+            if receipt.isDeleted { loop.publishDeletion(of: key, at: receipt.position) }
+            loop.publishWakes([key: receipt.head])
         }
     }
 
-    func refuse(_ request: RoomRequest, _ code: RefusalCode) {
+    /// Tells every session of the user whose right to the room changed.
+    /// - Returns: what this session has to learn with its answer, if it is one of them.
+    private func tell(_ receipt: RoomReceipt, _ device: DeviceKey, _ room: RoomID) -> SessionChannel? {
+        guard let user = receipt.user, let entitlement = receipt.entitlement else { return nil }
+        // Nothing of a new stay was sent to anybody; a stay that goes on is no news to its sessions.
+        let channel = SessionChannel(entitlement, cursor: nil, sent: entitlement.after)
+        let key = UserKey(tenant: device.tenant, user: user)
+        let isOwn = user == device.user
+        var answered = isOwn ? channel : nil
+        // An answer that another device's later change overtook says nothing about the room any more.
+        if isOwn, phase != .ended, !noteStint(channel), rooms[room] != Stint(channel) { answered = nil }
+        let asked = id
+        for sibling in loop.siblings { sibling.execute { $0.channelChanged(channel, of: key, except: asked) } }
+        loop.channelChanged(channel, of: key, except: asked)
+        return answered
+    }
+
+    func refuse(_ work: RoomWork, _ code: RefusalCode) {
         guard phase != .ended else { return }
         loop.statistics.refusals[code, default: 0] += 1
-        let answer = RoomAnswer(request: request.request, refusal: code, position: Position(epoch: 0, offset: 0))
+        let answer = RoomAnswer(request: work.request, refusal: code, position: Position(epoch: 0, offset: 0))
         session.roomAnswered(answer, channel: nil, now: now)
+    }
+
+    // MARK: Members
+
+    /// Reads a page of a room's members.
+    func listMembers(_ request: MembersRequest) {
+        guard let device else { return }
+        let core = self.core
+        offLoop {
+            await Result { () async throws(StoreError) in
+                try await core.store.members(
+                    of: request.room, in: device.tenant, for: device.user, after: request.after,
+                    limit: Int(request.limit))
+            }
+        } then: { host, result in
+            host.membersListed(request, result)
+        }
+    }
+
+    private func membersListed(_ request: MembersRequest, _ result: Result<MemberList?, StoreError>) {
+        guard phase != .ended else { return }
+        let page: MembersPage
+        switch result {
+        case .failure(let error):
+            core.note(error, in: "members")
+            page = MembersPage(request: request.request, refusal: .overloaded)
+        case .success(nil): page = MembersPage(request: request.request, refusal: .unknownChannel)
+        case .success(let list?):
+            page = MembersPage(
+                request: request.request, total: UInt64(list.total), members: list.members, more: list.more)
+        }
+        if let refusal = page.refusal { loop.statistics.refusals[refusal, default: 0] += 1 }
+        session.membersRead(page, now: now)
     }
 }
 
-/// What a join or leave came to.
-struct RoomChange: Sendable {
-    /// The entry that records it.
-    let position: Position
-    /// The room as the user may read it from now on.
-    let channel: SessionChannel?
+/// A request about a room on its way to the store.
+struct RoomWork: Sendable {
+    /// What the answer names.
+    let request: UInt64
+    let room: RoomID
+    let change: RoomChange
+
+    init(_ request: RoomRequest, _ change: RoomChange) {
+        self.request = request.request
+        room = request.room
+        self.change = change
+    }
+
+    init(_ command: RoomCommand) {
+        request = command.request
+        room = command.room
+        change = .act(command.action)
+    }
 }

@@ -261,8 +261,10 @@ final class SessionHost: LinkHandler {
             confirmed.append(ChannelPosition(channel: channel, position: position))
         case .authenticate(let connect): authenticate(connect)
         case .refresh(let token): refresh(token)
-        case .join(let request): submit(request, joining: true)
-        case .leave(let request): submit(request, joining: false)
+        case .join(let request): submit(RoomWork(request, .join(create: true)))
+        case .leave(let request): submit(RoomWork(request, .leave))
+        case .manage(let command): submit(RoomWork(command))
+        case .listMembers(let request): listMembers(request)
         case .logout: logOut()
         case .established: establish()
         case .close(let close): finish(close)
@@ -363,6 +365,7 @@ final class SessionHost: LinkHandler {
             endLoad()
             return retry(admission, attempts: attempts)
         }
+        let deletions = loop.history.deletions(since: load, of: keys)
         endLoad()
         phase = .granted
         if var admission = linkAdmission {
@@ -381,6 +384,7 @@ final class SessionHost: LinkHandler {
         for (channel, head) in wakes { session.logAdvanced(channel.channel, head: head, now: now) }
         for change in heldChanges where noteStint(change) { session.channelChanged(change, now: now) }
         heldChanges = []
+        for (room, end) in deletions { roomDeleted(room, at: end) }
         core.log.log(
             .info, "session granted",
             metadata(["resumed": "\(prepared.earlier != nil)", "agent": "\(connect?.agent ?? "")"]))

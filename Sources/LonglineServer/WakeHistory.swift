@@ -18,6 +18,8 @@ struct WakeHistory {
     /// Loads that began before this can't be answered: the table was too large and was dropped.
     private var completeSince: UInt64 = 0
     private var woken: [ChannelKey: (head: Position, sequence: UInt64)] = [:]
+    /// Rooms that were deleted. Each is woken as well, so that there are no more of them.
+    private var deleted: [ChannelKey: (end: Position, sequence: UInt64)] = [:]
 
     /// - Parameter limit: channels kept at most.
     init(limit: Int = 65_536) { self.limit = limit }
@@ -35,7 +37,7 @@ struct WakeHistory {
     mutating func endLoad(_ load: Load) {
         assert(loads > 0, "a load ended twice")
         loads -= 1
-        if loads == 0 { woken.removeAll() }
+        if loads == 0 { forget() }
     }
 
     /// Takes note of a wake.
@@ -43,10 +45,33 @@ struct WakeHistory {
         guard loads > 0 else { return }
         sequence += 1
         if woken.count >= limit && woken[channel] == nil {
-            woken.removeAll()
+            forget()
             completeSince = sequence
         }
         woken[channel] = (head, sequence)
+    }
+
+    /// Takes note of a room's deletion, before the wake for it.
+    mutating func recordDeletion(_ channel: ChannelKey, end: Position) {
+        guard loads > 0 else { return }
+        record(channel, head: end)
+        deleted[channel] = (end, sequence)
+    }
+
+    private mutating func forget() {
+        woken.removeAll()
+        deleted.removeAll()
+    }
+
+    /// The rooms of these that were deleted since the load began, each with the entry that says so. To be asked when
+    /// ``wakes(since:of:)`` had an answer.
+    func deletions(since load: Load, of channels: some Sequence<ChannelKey>) -> [(room: RoomID, end: Position)] {
+        channels.compactMap { channel in
+            guard case .room(let room) = channel.channel, let deletion = deleted[channel],
+                deletion.sequence > load.since
+            else { return nil }
+            return (room, deletion.end)
+        }
     }
 
     /// The last wake since the load began, for each of the channels that had one; nil when that is not known any more

@@ -8,6 +8,8 @@ public enum ChannelAction: UInt8, Hashable, Sendable, CaseIterable {
     case receive = 2
     /// Join and leave it.
     case join = 4
+    /// Change it as its owner.
+    case manage = 8
 }
 
 /// A set of channels: one channel by its name, or all whose name begins alike. As text `user/` or `room/`, then the name
@@ -77,6 +79,7 @@ extension SessionIdentity {
             case .publish: mayPublish
             case .receive: mayReceive
             case .join: mayJoin
+            case .manage: mayManage
             }
         return everywhere || grants.contains { $0.action == action && $0.pattern.matches(channel) }
     }

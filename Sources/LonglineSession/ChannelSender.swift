@@ -35,6 +35,8 @@ struct ChannelSender {
 
     private var unacknowledged = CircularBuffer<(offset: Offset, cost: Int)>()
     private var redeliveredUpTo: Offset
+    /// Where the user's present stay begins: just before the join.
+    private var begin: Offset
     /// Where the read under way began.
     private var readAfter: Offset?
     /// A membership that starts after this one's end, taken up when the end has been sent.
@@ -50,6 +52,7 @@ struct ChannelSender {
         recovery = start.recovery
         notice = start.notice
         redeliveredUpTo = channel.sent ?? channel.head.offset
+        begin = channel.after
     }
 
     /// The highest offset that may have reached the device, on this link or before.
@@ -102,7 +105,10 @@ struct ChannelSender {
     }
 
     /// Takes the answer to a read. What the window has no room for is dropped and read again later.
-    mutating func take(_ page: SessionPage, window: Int) -> PageResult {
+    ///
+    /// The entry that ends the user's stay in a room is the last one sent, even where the log goes on: the host's word that
+    /// the stay ended may come later than what was entered behind its end.
+    mutating func take(_ page: SessionPage, window: Int, user: UserID) -> PageResult {
         guard let after = readAfter else { return .send([]) }
         readAfter = nil
         guard page.epoch == epoch else { return .otherEpoch }
@@ -125,6 +131,7 @@ struct ChannelSender {
                 guard entry.previous == sent, entry.offset > sent else { return .broken }
                 if entry.offset > (upTo ?? .max) { return finish(frames) }
                 sent = entry.offset
+                if entry.offset > begin, entry.endsStay(of: user) { upTo = entry.offset }
                 frame = .deliver(Deliver(entry: entry, redelivered: entry.offset <= redeliveredUpTo))
             case .skip(let skip):
                 guard skip.previous == sent, skip.to > sent else { return .broken }
@@ -204,6 +211,7 @@ struct ChannelSender {
 
     private mutating func apply(_ channel: SessionChannel) {
         upTo = channel.upTo
+        begin = channel.after
         guard channel.after > sent, notice == nil else { return }
         notice = .skip(Skip(previous: sent, to: channel.after, reason: .notEntitled))
         sent = channel.after

@@ -57,8 +57,10 @@ public enum ClientAction: Sendable {
     case skipped(channel: ChannelID, epoch: Epoch, Skip)
     /// Something was lost to this device: say it to the app. The cursor goes on from ``/LonglineWire/Gap/first`` in `epoch`.
     case gap(channel: ChannelID, epoch: Epoch, Gap)
-    /// The answer to a join or leave.
+    /// The answer to a join, a leave or a change of a room.
     case roomAnswered(RoomAnswer)
+    /// The answer to a request for members.
+    case members(MembersPage)
     /// The answer to a request for history.
     case history(HistoryResult)
     /// The token was refreshed; it expires at this time (milliseconds since 1970).

@@ -121,6 +121,8 @@ extension ClientSession {
             actions.append(.behind(lag))
         case .roomAnswer(let answer):
             if roomRequests.remove(answer.request) != nil { actions.append(.roomAnswered(answer)) }
+        case .membersPage(let page):
+            if memberRequests.remove(page.request) != nil { actions.append(.members(page)) }
         default:
             violated(.unexpectedFrame, "a frame that has no place on the control lane", now: now)
         }

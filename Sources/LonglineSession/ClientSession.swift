@@ -53,6 +53,8 @@ public struct ClientSession: Sendable {
     var connectBy: NIODeadline?
     var observedAddress = ""
     var roomRequests: Set<UInt64> = []
+    /// Requests for members without an answer.
+    var memberRequests: Set<UInt64> = []
     var history = HistoryReceiver()
     /// A REFRESH waits for its answer; a server takes one at a time.
     var isRefreshing = false
@@ -162,6 +164,7 @@ public struct ClientSession: Sendable {
         connectBy = nil
         observedAddress = ""
         roomRequests = []
+        memberRequests = []
         history = HistoryReceiver()
         isRefreshing = false
         nextToken = nil
@@ -250,6 +253,20 @@ public struct ClientSession: Sendable {
     /// Asks to leave a room; false while not connected or when too many requests wait.
     public mutating func leave(_ room: RoomID, request: UInt64, now: NIODeadline) -> Bool {
         sendRequest(.leave(RoomRequest(request: request, room: room)), request: request, now: now)
+    }
+
+    /// Asks to change a room; false while not connected or when too many requests wait.
+    public mutating func manage(_ command: RoomCommand, now: NIODeadline) -> Bool {
+        sendRequest(.room(command), request: command.request, now: now)
+    }
+
+    /// Asks for a page of a room's members; false while not connected or when too many such requests wait.
+    public mutating func listMembers(_ request: MembersRequest, now: NIODeadline) -> Bool {
+        guard phase == .connected, memberRequests.count < FrameLimits.maximumMembersRequests,
+            memberRequests.insert(request.request).inserted
+        else { return false }
+        send(.members(request), lane: .control, owed: true, now: now)
+        return true
     }
 
     /// Sends a fresh token; false while not connected. While another waits for its answer it is kept and sent then, in
@@ -345,7 +362,7 @@ extension ClientAction {
         case .openLane, .send, .finishLane, .probePath, .end, .observedAddress: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
-            .history, .refreshed, .stopped, .behind:
+            .members, .history, .refreshed, .stopped, .behind:
             true
         }
     }

@@ -20,13 +20,15 @@ public struct SessionIdentity: Hashable, Sendable {
     public var mayReceive: Bool
     /// Whether it may join and leave rooms, all of them.
     public var mayJoin: Bool
+    /// Whether it may change the rooms that its user owns, all of them.
+    public var mayManage: Bool
     /// What else it may do, with some channels; see ``may(_:_:)``.
     public var grants: [ChannelGrant]
 
     /// An identity.
     public init(
         tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, tokenID: String, expiry: UInt64,
-        mayPublish: Bool, mayReceive: Bool, mayJoin: Bool, grants: [ChannelGrant] = []
+        mayPublish: Bool, mayReceive: Bool, mayJoin: Bool, mayManage: Bool = false, grants: [ChannelGrant] = []
     ) {
         self.tenant = tenant
         self.user = user
@@ -37,6 +39,7 @@ public struct SessionIdentity: Hashable, Sendable {
         self.mayPublish = mayPublish
         self.mayReceive = mayReceive
         self.mayJoin = mayJoin
+        self.mayManage = mayManage
         self.grants = grants
     }
 }
@@ -125,6 +128,10 @@ public enum ServerAction: Sendable {
     case join(RoomRequest)
     /// Leave a room; answer with `roomAnswered`.
     case leave(RoomRequest)
+    /// Change a room on behalf of an owner; answer with `roomAnswered`.
+    case manage(RoomCommand)
+    /// Read a page of a room's members; answer with `membersRead`. At most one is under way.
+    case listMembers(MembersRequest)
     /// Verify a fresh token for the same identity; answer with `refreshed` or `rejected`.
     case refresh(token: String)
     /// Make every credential of the device void, durably, then end its sessions with `loggedOut`.

@@ -22,7 +22,8 @@ extension ServerSession {
             return startReads(now: now)
         }
         let window = window
-        switch modify(channel, { $0.sender?.take(page, window: window) }) ?? nil {
+        guard let user = identity?.user else { return }
+        switch modify(channel, { $0.sender?.take(page, window: window, user: user) }) ?? nil {
         case .send(let frames):
             for frame in frames { send(frame, channel: channel, now: now) }
             advance(channel, now: now)

@@ -33,7 +33,7 @@ extension ServerSession {
             processPing(ping, now: now)
         case .mode(let mode):
             processMode(mode, now: now)
-        case .refresh, .join, .leave, .history, .logout:
+        case .refresh, .join, .leave, .room, .members, .history, .logout:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {
                     return violated(.limitExceeded, "too many requests in early data", now: now)
@@ -59,9 +59,13 @@ extension ServerSession {
             isLoggingOut = true
             actions.append(.logout)
         case .join(let request):
-            if admits(request, now: now) { actions.append(.join(request)) }
+            if admits(request.request, .join, request.room, now: now) { actions.append(.join(request)) }
         case .leave(let request):
-            if admits(request, now: now) { actions.append(.leave(request)) }
+            if admits(request.request, .join, request.room, now: now) { actions.append(.leave(request)) }
+        case .room(let command):
+            if admits(command.request, .manage, command.room, now: now) { actions.append(.manage(command)) }
+        case .members(let request):
+            processMembers(request, now: now)
         case .history(let request):
             processHistory(request, now: now)
         default:
@@ -69,21 +73,23 @@ extension ServerSession {
         }
     }
 
-    private mutating func admits(_ request: RoomRequest, now: NIODeadline) -> Bool {
-        guard !roomRequests.contains(request.request) else {
+    private mutating func admits(
+        _ request: UInt64, _ action: ChannelAction, _ room: RoomID, now: NIODeadline
+    ) -> Bool {
+        guard !roomRequests.contains(request) else {
             violated(.unexpectedFrame, "a request number that waits for its answer", now: now)
             return false
         }
         let refusal: RefusalCode
-        if identity?.may(.join, .room(request.room)) != true {
+        if identity?.may(action, .room(room)) != true {
             refusal = .forbidden
         } else if roomRequests.count >= configuration.maximumRoomRequests {
             refusal = .overloaded
         } else {
-            roomRequests.insert(request.request)
+            roomRequests.insert(request)
             return true
         }
-        let answer = RoomAnswer(request: request.request, refusal: refusal, position: Position(epoch: 0, offset: 0))
+        let answer = RoomAnswer(request: request, refusal: refusal, position: Position(epoch: 0, offset: 0))
         actions.append(.send(.roomAnswer(answer), lane: .control))
         return false
     }
@@ -183,11 +189,11 @@ extension ServerSession {
 
     // MARK: Rooms
 
-    /// Answers ``ServerAction/join(_:)`` or ``ServerAction/leave(_:)``.
+    /// Answers ``ServerAction/join(_:)``, ``ServerAction/leave(_:)`` or ``ServerAction/manage(_:)``.
     /// - Parameters:
     ///   - answer: what the client is told.
     ///   - channel: the room as the session may read it from now on (after a leave with
-    ///     ``SessionChannel/upTo``); nil when nothing changed.
+    ///     ``SessionChannel/upTo``); nil when nothing changed for this user.
     ///   - now: the time of this call.
     public mutating func roomAnswered(_ answer: RoomAnswer, channel: SessionChannel?, now: NIODeadline) {
         guard case .up = phase, roomRequests.remove(answer.request) != nil else { return }

@@ -51,10 +51,11 @@ public struct ServerSession: Sendable {
     var nextLane: UInt64 = 1
     var readQueue = CircularBuffer<ChannelID>()
     var readsUnderWay = 0
-    /// Join and leave requests without an answer.
+    /// Joins, leaves and changes of rooms without an answer.
     var roomRequests: Set<UInt64> = []
     var isRefreshing = false
     var history = HistoryQueue()
+    var memberList = MemberListQueue()
     /// The device said that it logs out; the session ends once that is durable.
     var isLoggingOut = false
 
@@ -174,6 +175,7 @@ public struct ServerSession: Sendable {
     public mutating func laneWritable(_ lane: LaneID, _ writable: Bool, now: NIODeadline) {
         guard !isClosed else { return }
         if lane == history.lane { return historyWritable(writable) }
+        if lane == .control { return memberListWritable(writable) }
         guard let channel = outbound[lane] else { return }
         modify(channel) { if $0.lane?.id == lane { $0.lane?.isWritable = writable } }
         if writable { advance(channel, now: now) }
@@ -233,6 +235,7 @@ public struct ServerSession: Sendable {
         readQueue.removeAll()
         roomRequests.removeAll()
         history.removeAll()
+        memberList = MemberListQueue()
         failedReads.removeAll()
         pendingPong = nil
         hold = DeliveryHold()

@@ -18,7 +18,7 @@ public struct ServerSessionConfiguration: Sendable {
     public var maximumLanes = 512
     /// Bytes of frames that are held until `CONNECT` is accepted; beyond it the session closes with `limitExceeded`.
     public var maximumEarlyBytes = 128 * 1024
-    /// Join and leave requests without an answer; beyond it a request is refused with `overloaded`.
+    /// Joins, leaves and changes of rooms without an answer; beyond it a request is refused with `overloaded`.
     public var maximumRoomRequests = 16
     /// Log reads under way at once; channels that wait take turns.
     public var maximumReads = 4

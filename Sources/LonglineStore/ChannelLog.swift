@@ -47,22 +47,6 @@ public protocol ChannelLog: Sendable {
 
     /// The channels a user may read, with the ranges of offsets: the inbox, and every room the user is or was in.
     func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement]
-
-    /// Enters a join of `device.user` into the room's log (making the room when `create`), or finds the one there is.
-    ///
-    /// A second join of a member changes nothing. A join after a leave begins a new stint: entitlement is the range of
-    /// the last stint only.
-    /// - Returns: the place of the join entry; nil when the room does not exist and `create` is false.
-    /// - Throws: ``StoreError/Code/limitExceeded`` when the room has ``StoreLimits/roomMembers`` members, or the user is
-    ///   in ``StoreLimits/roomsPerUser`` rooms.
-    func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position?
-
-    /// Enters a leave into the room's log.
-    /// - Returns: the place of the leave entry; nil when the user isn't a member.
-    func leave(_ room: RoomID, by device: DeviceKey) async throws(StoreError) -> Position?
-
-    /// The users who are in a room now.
-    func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID]
 }
 
 extension ChannelLog {

@@ -14,7 +14,7 @@ public struct StoreError: Error, Sendable, CustomStringConvertible {
         case closed
         /// A room that does not exist.
         case unknownChannel
-        /// A room, user or device has as many of something as ``StoreLimits`` allow.
+        /// A device has as many outboxes as ``StoreLimits`` allow.
         case limitExceeded
     }
 

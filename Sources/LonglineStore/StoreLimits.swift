@@ -1,9 +1,9 @@
 /// How much of everything a store keeps or answers, so that no user can make it grow without bound.
 public struct StoreLimits: Hashable, Sendable {
-    /// Members of one room at a time; a join beyond is refused.
+    /// Members of one room at a time; one more is refused with ``/LonglineWire/RefusalCode/roomFull``.
     public var roomMembers = 100_000
     /// Rooms that one user is or was in. At the limit a join takes the place of the room left longest ago; without one
-    /// it is refused.
+    /// it is refused with ``/LonglineWire/RefusalCode/limitReached``.
     public var roomsPerUser = 1_000
     /// Outboxes that one device publishes from or connects with; one more is refused until ``StoreMaintenance/sweep()``
     /// forgets one.

@@ -84,10 +84,12 @@ public struct Refused: Hashable, Sendable {
 public enum EntryKind: UInt8, Hashable, Sendable {
     /// Somebody published it.
     case message = 0
-    /// The sender joined the room.
+    /// The sender joined the room, or made ``Entry/recipient`` a member.
     case joined = 1
-    /// The sender left the room.
+    /// The sender left the room, or ended the membership of ``Entry/recipient``.
     case left = 2
+    /// The sender changed the room's settings or owners, or deleted it: ``Entry/change`` says what.
+    case changed = 3
 }
 
 /// One entry of a channel, as the log holds it and as it is delivered.
@@ -98,7 +100,7 @@ public struct Entry: Hashable, Sendable {
     public var previous: Offset
     /// What it is.
     public var kind: EntryKind
-    /// Who published it.
+    /// Who published it, or joined, left or changed the room.
     public var sender: UserID
     /// The device that published it.
     public var device: DeviceID
@@ -106,7 +108,8 @@ public struct Entry: Hashable, Sendable {
     public var producer: ProducerID
     /// Its ID within ``producer``.
     public var publishID: PublishID
-    /// The recipient, in the sender's record of a direct message.
+    /// The recipient, in the sender's record of a direct message. In a room's log: whom the sender added, removed or made an
+    /// owner.
     public var recipient: UserID?
     /// In the recipient's copy of a direct message: where the sender's record stands in the sender's inbox.
     public var origin: Position?

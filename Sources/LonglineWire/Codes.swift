@@ -116,6 +116,10 @@ public struct RefusalCode: RawRepresentable, Hashable, Sendable {
     public static let epochChanged = RefusalCode(rawValue: 12)
     /// A place that is not in the channel's log, or a number of entries outside the limits.
     public static let invalidRange = RefusalCode(rawValue: 13)
+    /// The room has as many members as it may have.
+    public static let roomFull = RefusalCode(rawValue: 14)
+    /// The user is in as many rooms as one may be, or the tenant has as many channels to all as it may have.
+    public static let limitReached = RefusalCode(rawValue: 15)
 
     /// Whether the same publish may be sent again.
     public var isTemporary: Bool { self == .storageFull || self == .overloaded || self == .outOfOrder }

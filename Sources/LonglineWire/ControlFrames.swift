@@ -252,13 +252,14 @@ public struct RoomRequest: Hashable, Sendable {
     }
 }
 
-/// The answer to a ``RoomRequest``.
+/// The answer to a ``RoomRequest`` or a ``RoomCommand``.
 public struct RoomAnswer: Hashable, Sendable {
     /// The request it answers.
     public var request: UInt64
     /// Why it was refused, or nil.
     public var refusal: RefusalCode?
-    /// The entry in the room's log that records the join or leave; meaningless when refused.
+    /// The entry in the room's log that records the join, leave or change, or the log's last one where nothing had to change;
+    /// meaningless when refused.
     public var position: Position
 
     /// A room answer.

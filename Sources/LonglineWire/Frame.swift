@@ -24,8 +24,14 @@ public enum Frame: Hashable, Sendable {
     case join(RoomRequest)
     /// Client: leave a room.
     case leave(RoomRequest)
-    /// Server: the answer to a join or leave.
+    /// Client: an owner changes a room.
+    case room(RoomCommand)
+    /// Server: the answer to a join, a leave or a ``Frame/room(_:)``.
     case roomAnswer(RoomAnswer)
+    /// Client: asks for a page of a room's members.
+    case members(MembersRequest)
+    /// Server: the answer to ``Frame/members(_:)``.
+    case membersPage(MembersPage)
     /// Client: what the app is to its user now.
     case mode(SessionMode)
     /// Client: asks for a page of a channel's log.

@@ -28,6 +28,10 @@ public enum FrameLimits {
     public static let maximumHistoryEntries = 100
     /// Frames in one page of history: its entries, and the ranges between them that are absent on purpose.
     public static let maximumHistoryItems = 256
+    /// Members in one page of a room's members, so that no page keeps the control lane for long.
+    public static let maximumMembers = 100
+    /// Requests for members without an answer, per link.
+    public static let maximumMembersRequests = 4
     /// The largest number that a varint carries (RFC 9000 section 16): 2^62 - 1.
     public static let maximumNumber: UInt64 = (1 << 62) - 1
     /// The largest lane number on a transport with lane tags, where the tag's lowest bit is taken: 2^61 - 1.

@@ -22,6 +22,9 @@ enum FrameType: UInt64, CaseIterable {
     case mode = 0x27
     case history = 0x29
     case historyPage = 0x2b
+    case room = 0x2d
+    case members = 0x2f
+    case membersPage = 0x31
     case logout = 0x37
     case stopped = 0x38
     case behind = 0x52
@@ -51,6 +54,9 @@ enum FrameType: UInt64, CaseIterable {
         case .mode: "MODE"
         case .history: "HISTORY"
         case .historyPage: "HISTORY_PAGE"
+        case .room: "ROOM"
+        case .members: "MEMBERS"
+        case .membersPage: "MEMBERS_PAGE"
         case .logout: "LOGOUT"
         case .stopped: "STOPPED"
         case .behind: "BEHIND"
@@ -78,6 +84,9 @@ extension Frame {
         case .mode: .mode
         case .history: .history
         case .historyPage: .historyPage
+        case .room: .room
+        case .members: .members
+        case .membersPage: .membersPage
         case .logout: .logout
         case .stopped: .stopped
         case .behind: .behind

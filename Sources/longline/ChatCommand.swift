@@ -14,6 +14,9 @@ struct ChatCommand: AsyncParsableCommand {
               /room ROOM        talk to a room you are in
               /join ROOM        join a room (it is made when it doesn't exist), and talk to it
               /leave ROOM       leave a room
+              /members          who is in the room you talk to
+              /add USER, /remove USER, /owner USER, /member USER, /joining WHO, /publishing WHO, /delete
+                                change the room you talk to, as its owner (see 'longline room --help')
               /migrate [ADDR]   move the connection to a new port, or to another local address
               /state            show the connection
               /quit             end
@@ -126,16 +129,32 @@ private struct Conversation {
                 let room = try RoomID(argument)
                 request("left #\(room)") { client in _ = try await client.leave(room) }
                 if destination == .room(room) { destination = nil }
+            case "members":
+                let room = try present()
+                request("that's all") { client in
+                    try await Terminal.members(of: room, client) { try Terminal.say("  \($0)") }
+                }
+            case let verb? where RoomOrder.Verb(rawValue: verb) != nil:
+                guard let known = RoomOrder.Verb(rawValue: verb) else { break }
+                let order = try RoomOrder(known, argument.isEmpty ? nil : argument)
+                let room = try present()
+                request("done") { client in try await order.perform(client, in: room) }
             case "migrate":
                 let local = argument.isEmpty ? nil : try SocketAddress(ipAddress: argument, port: 0)
                 request("moved") { client in try await client.migrate(to: local) }
             case "state": Terminal.note(Terminal.describe(client.state))
-            default: Terminal.note("unknown command; /to, /room, /join, /leave, /migrate, /state, /quit")
+            default: Terminal.note("unknown command; /to, /room, /join, /leave, /members, /migrate, /state, /quit")
             }
         } catch {
             Terminal.error(error)
         }
         return true
+    }
+
+    /// The room that is talked to.
+    private func present() throws -> RoomID {
+        guard case .room(let room) = destination else { throw ValidationError("Talk to a room first: /room ROOM.") }
+        return room
     }
 
     private mutating func talk(to destination: Destination) {

@@ -65,7 +65,7 @@ struct SendCommand: AsyncParsableCommand {
 }
 
 /// Remembers why the last attempt to connect failed, so that a command that gives up can say it.
-private final class LastTrouble: Sendable {
+final class LastTrouble: Sendable {
     private let latest = Mutex<String?>(nil)
     private let watcher = Mutex<Task<Void, Never>?>(nil)
 

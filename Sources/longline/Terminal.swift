@@ -60,13 +60,19 @@ enum Terminal {
         case .user: break
         }
         switch message.kind {
-        case .joined: return text + "* \(message.sender) joined"
-        case .left: return text + "* \(message.sender) left"
+        case .joined: return text + "* \(membership(message, own: "joined", other: "added"))"
+        case .left: return text + "* \(membership(message, own: "left", other: "removed"))"
+        case .changed: return text + "* \(message.sender) \(describe(message.change))"
         case .message: break
         }
         text += "\(message.sender)"
         if let recipient = message.recipient { text += " to \(recipient)" }
         return text + ": \(printable(message.text))"
+    }
+
+    private static func membership(_ message: Message, own: String, other: String) -> String {
+        guard let member = message.member, member != message.sender else { return "\(message.sender) \(own)" }
+        return "\(message.sender) \(other) \(member)"
     }
 
     /// Text from others can't move the cursor or change colours.

@@ -156,7 +156,8 @@ final class ClientSessionFuzzing {
         case .skipped(let channel, let epoch, let skip):
             given[channel] = Position(epoch: epoch, offset: skip.to)
         case .gap(let channel, let epoch, let gap): give(channel, Position(epoch: epoch, offset: gap.first))
-        case .connected, .storeTicket, .roomAnswered, .history, .refreshed, .stopped, .behind, .observedAddress,
+        case .connected, .storeTicket, .roomAnswered, .members, .history, .refreshed, .stopped, .behind,
+            .observedAddress,
             .heartbeatLearned, .probePath:
             break
         }

@@ -29,6 +29,7 @@ final class ServerSessionFuzzing {
     private var refreshes = 0
     /// The read of history that is under way.
     private var historyRead: UInt64?
+    private var membersRead: UInt64?
 
     // What it said.
     private var isGranted = false
@@ -132,7 +133,8 @@ final class ServerSessionFuzzing {
     private func identity(may bits: UInt8) -> SessionIdentity {
         SessionIdentity(
             tenant: choices.tenant, user: choices.users[0], device: choices.device, loginEpoch: 1, tokenID: "t",
-            expiry: choices.number(), mayPublish: bits & 1 == 0, mayReceive: bits & 2 == 0, mayJoin: bits & 4 == 0)
+            expiry: choices.number(), mayPublish: bits & 1 == 0, mayReceive: bits & 2 == 0, mayJoin: bits & 4 == 0,
+            mayManage: bits & 1 == 0)
     }
 
     private func grant() {
@@ -215,6 +217,11 @@ final class ServerSessionFuzzing {
             session.historyFailed(request, code: .overloaded, retryAfter: 0, now: now)
             return try drain()
         }
+        if let request = membersRead {
+            membersRead = nil
+            session.membersRead(MembersPage(request: request, refusal: .overloaded), now: now)
+            return try drain()
+        }
         guard session.isClosed == (closes > 0) else { throw FuzzFinding("closed, and did not say so") }
         if !session.isClosed, !isGranted, heldCost > configuration.maximumEarlyBytes {
             throw FuzzFinding("\(heldCost) bytes are held before CONNECT is accepted")
@@ -252,12 +259,12 @@ final class ServerSessionFuzzing {
             guard reads.count <= configuration.maximumReads + choices.channels.count else {
                 throw FuzzFinding("too many reads")
             }
-        case .join(let request), .leave(let request):
-            guard handshakeDone else { throw FuzzFinding("a room changes in early data") }
-            roomRequests.append(request)
-            guard roomRequests.count <= configuration.maximumRoomRequests else {
-                throw FuzzFinding("too many requests")
-            }
+        case .join(let request), .leave(let request): try takeRoomRequest(request.request, request.room)
+        case .manage(let command): try takeRoomRequest(command.request, command.room)
+        case .listMembers(let request):
+            guard handshakeDone, membersRead == nil else { throw FuzzFinding("a second read of members") }
+            guard (1...100).contains(request.limit) else { throw FuzzFinding("\(request.limit) members are read") }
+            membersRead = request.request
         case .readHistory(let read):
             guard handshakeDone, historyRead == nil else { throw FuzzFinding("a second read of history") }
             historyRead = read.request
@@ -275,6 +282,14 @@ final class ServerSessionFuzzing {
             case .authenticate, .close, .send(.close, _): return
             default: throw FuzzFinding("before the grant: \(action)")
             }
+        }
+    }
+
+    private func takeRoomRequest(_ request: UInt64, _ room: RoomID) throws {
+        guard handshakeDone else { throw FuzzFinding("a room changes in early data") }
+        roomRequests.append(RoomRequest(request: request, room: room))
+        guard roomRequests.count <= configuration.maximumRoomRequests else {
+            throw FuzzFinding("too many requests")
         }
     }
 

@@ -92,7 +92,7 @@ struct SessionChoices {
     /// Any frame, wherever it belongs.
     mutating func frame() -> Frame {
         let room = rooms[Int(input.byte() & 1)]
-        switch input.byte() % 20 {
+        switch input.byte() % 24 {
         case 0: return .connect(connect())
         case 1: return .connected(connected())
         case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
@@ -112,7 +112,21 @@ struct SessionChoices {
         case 16: return .skip(Skip(previous: number(), to: number(), reason: .expired))
         case 17: return .gap(Gap(from: position(), first: number()))
         case 18: return .acknowledge(Acknowledge(offset: number()))
+        case 19: return .room(RoomCommand(request: number(), room: room, action: roomAction()))
+        case 20: return .members(MembersRequest(request: number(), room: room, after: nil, limit: number()))
+        case 21: return .membersPage(MembersPage(request: number(), total: number(), members: [], more: false))
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
+        }
+    }
+
+    mutating func roomAction() -> RoomAction {
+        switch input.byte() % 6 {
+        case 0: .add(users[1])
+        case 1: .remove(users[0])
+        case 2: .setRole(.owner, of: users[1])
+        case 3: .setJoining(.byOwners)
+        case 4: .setPublishing(.owners)
+        default: .delete
         }
     }
 

@@ -42,7 +42,7 @@ private let hall = identifier { try RoomID("hall") }
     func rulesByKind() async throws {
         let store = InMemoryStore()
         let phone = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("phone"))
-        _ = try await store.join(hall, by: phone, create: true)
+        _ = try await store.change(hall, .join(create: true), by: phone)
         for id in 1...20 as ClosedRange<PublishID> {
             _ = await store.append([try note("ann", 2 * id - 1), try note("ann", 2 * id, to: .room(hall))])
         }

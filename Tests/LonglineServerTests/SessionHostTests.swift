@@ -173,7 +173,7 @@ private let hall = identifier { try RoomID("hall") }
             let phone = try await server.connected("ann")
             #expect(try await phone.request(try RoomID("r1"), number: 1).refusal == nil)
             #expect(try await phone.request(try RoomID("r2"), number: 2).refusal == nil)
-            #expect(try await phone.request(try RoomID("r3"), number: 3).refusal == .forbidden)
+            #expect(try await phone.request(try RoomID("r3"), number: 3).refusal == .limitReached)
             #expect(try await phone.request(try RoomID("r2"), number: 4).refusal == nil)
             #expect(try await phone.request(try RoomID("r1"), number: 5, leave: true).refusal == nil)
             #expect(try await phone.request(try RoomID("r3"), number: 6).refusal == nil)

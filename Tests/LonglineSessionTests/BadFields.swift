@@ -175,6 +175,41 @@ struct FrameFields {
         FrameFields(
             name: "ROOM_ANSWER", type: 0x25, isFromClient: false,
             fields: [fixed("request"), word("refusal"), position("position")]),
+        FrameFields(
+            name: "ROOM", type: 0x2d, isFromClient: true,
+            fields: request + [
+                choice("action", over: 5), identifier("user"),
+                Field(
+                    name: "value", good: [0],
+                    bad: [(cut, [], .malformedFrame), ("none of the action's", [9], .malformedFrame)]),
+            ]),
+        FrameFields(
+            name: "MEMBERS", type: 0x2f, isFromClient: true,
+            fields: request + [
+                Field(
+                    name: "after", good: [0],
+                    bad: [
+                        (cut, [], .malformedFrame), ("no name", [1, 0x2f], .malformedFrame),
+                        ("no UTF-8", [1, 0xff], .malformedFrame),
+                        ("over 64 bytes", varint(65) + [UInt8](repeating: 0x61, count: 65), .limitExceeded),
+                    ]), number("limit"),
+            ]),
+        FrameFields(
+            name: "MEMBERS_PAGE", type: 0x31, isFromClient: false,
+            fields: [
+                fixed("request"),
+                Field(
+                    name: "refusal", good: [0],
+                    bad: [(cut, [], .malformedFrame), ("over 2^32 - 1", varint(1 << 32), .malformedFrame)]),
+                number("total"),
+                Field(
+                    name: "members", good: [0],
+                    bad: [
+                        (cut, [], .malformedFrame), ("over 100", varint(101), .limitExceeded),
+                        ("fewer than counted", [1], .malformedFrame),
+                        ("no name", [1, 1, 0x2f, 1], .malformedFrame), ("a role over 1", [1, 1, 0x61, 2], .malformedFrame),
+                    ]), choice("more", over: 1),
+            ]),
         FrameFields(name: "MODE", type: 0x27, isFromClient: true, fields: [choice("mode", over: 2)]),
         FrameFields(
             name: "HISTORY", type: 0x29, isFromClient: true,
@@ -218,7 +253,7 @@ struct FrameFields {
         FrameFields(
             name: "DELIVER", type: 0x19, isFromClient: false,
             fields: [
-                flags(known: 7), choice("kind", over: 2), number("offset"), number("previous"),
+                flags(known: 7), choice("kind", over: 3), number("offset"), number("previous"),
                 identifier("sender"), identifier("device"), fixed("producer", 16), number("publish id"),
                 identifier("recipient"), position("origin"), number("time"), number("expiry"), payload(),
             ]),

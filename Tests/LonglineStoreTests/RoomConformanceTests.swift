@@ -75,17 +75,18 @@ import Testing
         limits.roomsPerUser = 2
         try await withStore(kind, limits: limits) { store async throws in
             for name in ["alice", "bob"] { _ = try await store.join(room("r"), by: device(name), create: true) }
-            let full = await #expect(throws: StoreError.self) {
+            let full = await #expect(throws: Refusal.self) {
                 try await store.join(room("r"), by: device("carol"), create: true)
             }
-            #expect(full?.code == .limitExceeded)
+            #expect(full?.code == .roomFull)
             _ = try await store.leave(room("r"), by: device("bob"))
             #expect(try await store.join(room("r"), by: device("carol"), create: true) != nil)
             // alice is in r; two rooms are the most, and a room she left gives way.
             _ = try await store.join(room("s"), by: device("alice"), create: true)
-            await #expect(throws: StoreError.self) {
+            let tooMany = await #expect(throws: Refusal.self) {
                 try await store.join(room("t"), by: device("alice"), create: true)
             }
+            #expect(tooMany?.code == .limitReached)
             #expect(try await store.head(of: roomKey("t")) == nil)
             _ = try await store.leave(room("s"), by: device("alice"))
             #expect(try await store.join(room("t"), by: device("alice"), create: true) != nil)

@@ -25,6 +25,12 @@ enum RandomFrames {
                 RoomAnswer(
                     request: random.next(), refusal: Bool.random(using: &random) ? refusal(&random) : nil,
                     position: position(&random))),
+            .room(RoomCommand(request: random.next(), room: room(&random), action: roomAction(&random))),
+            .members(
+                MembersRequest(
+                    request: random.next(), room: room(&random), after: Bool.random(using: &random) ? user(&random) : nil,
+                    limit: number(&random))),
+            .membersPage(membersPage(&random)),
             .mode(SessionMode.allCases.randomElement(using: &random) ?? .foreground),
             .history(history(&random)),
             .historyPage(historyPage(&random)),
@@ -81,6 +87,11 @@ enum RandomFrames {
                     observedAddress: String(repeating: "a", count: FrameLimits.maximumAddress),
                     credentialExpiry: most, limits: limits, cursorVersion: most,
                     channels: [ChannelAnswer](repeating: answer, count: FrameLimits.maximumCursors))),
+            .membersPage(
+                MembersPage(
+                    request: .max, total: most,
+                    members: [RoomMember](
+                        repeating: RoomMember(user: user, role: .owner), count: FrameLimits.maximumMembers), more: true)),
             .publish(
                 Publish(id: most, tag: .max, after: most, recipient: user, timeToLive: most, payload: payload)),
             .deliver(
@@ -132,7 +143,7 @@ enum RandomFrames {
     static func entry(_ random: inout SeededRandom) -> Entry {
         Entry(
             offset: number(&random), previous: number(&random),
-            kind: [.message, .joined, .left].randomElement(using: &random) ?? .message, sender: user(&random),
+            kind: [.message, .joined, .left, .changed].randomElement(using: &random) ?? .message, sender: user(&random),
             device: device(&random), producer: .random(using: &random), publishID: number(&random),
             recipient: Bool.random(using: &random) ? user(&random) : nil,
             origin: Bool.random(using: &random) ? position(&random) : nil, time: number(&random),
@@ -154,6 +165,26 @@ enum RandomFrames {
             request: random.next(), epoch: random.next(), start: number(&random), end: number(&random),
             more: Bool.random(using: &random),
             items: Int.random(in: 0...FrameLimits.maximumHistoryItems, using: &random))
+    }
+
+    static func roomAction(_ random: inout SeededRandom) -> RoomAction {
+        let actions: [RoomAction] = [
+            .add(user(&random)), .remove(user(&random)), .setRole(.owner, of: user(&random)),
+            .setRole(.member, of: user(&random)), .setJoining(.anyone), .setJoining(.byOwners), .setJoining(.nobody),
+            .setPublishing(.members), .setPublishing(.owners), .delete,
+        ]
+        return actions.randomElement(using: &random) ?? .delete
+    }
+
+    static func membersPage(_ random: inout SeededRandom) -> MembersPage {
+        if Bool.random(using: &random) { return MembersPage(request: random.next(), refusal: refusal(&random)) }
+        var members: [RoomMember] = []
+        for _ in 0..<Int.random(in: 0...FrameLimits.maximumMembers, using: &random) {
+            members.append(
+                RoomMember(user: user(&random), role: RoomRole.allCases.randomElement(using: &random) ?? .member))
+        }
+        return MembersPage(
+            request: random.next(), total: number(&random), members: members, more: Bool.random(using: &random))
     }
 
     /// Of a random width, so that each varint length comes up.

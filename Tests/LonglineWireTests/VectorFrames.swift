@@ -35,6 +35,9 @@ extension Frame {
             self = .mode(try fields.choice("mode", modes))
         case "HISTORY": self = .history(try HistoryRequest(fields))
         case "HISTORY_PAGE": self = .historyPage(try HistoryAnswer(fields))
+        case "ROOM": self = .room(try RoomCommand(fields))
+        case "MEMBERS": self = .members(try MembersRequest(fields))
+        case "MEMBERS_PAGE": self = .membersPage(try MembersPage(fields))
         case "LOGOUT": self = .logout
         case "BEHIND":
             self = .behind(
@@ -127,6 +130,49 @@ extension RoomRequest {
     }
 }
 
+extension RoomCommand {
+    init(_ fields: Fields) throws {
+        let user = fields.has("user") ? try UserID(try fields.string("user")) : nil
+        let value = UInt8(try fields.small("value"))
+        let action: RoomAction? =
+            switch (try fields.string("action"), user) {
+            case ("add", let user?): .add(user)
+            case ("remove", let user?): .remove(user)
+            case ("setRole", let user?): RoomRole(rawValue: value).map { .setRole($0, of: user) }
+            case ("setJoining", nil): RoomJoining(rawValue: value).map { .setJoining($0) }
+            case ("setPublishing", nil): RoomPublishing(rawValue: value).map { .setPublishing($0) }
+            case ("delete", nil): .delete
+            default: nil
+            }
+        self.init(
+            request: try fields.opaque("request"), room: try RoomID(try fields.string("room")),
+            action: try #require(action))
+    }
+}
+
+extension MembersRequest {
+    init(_ fields: Fields) throws {
+        let after = try fields.string("after")
+        self.init(
+            request: try fields.opaque("request"), room: try RoomID(try fields.string("room")),
+            after: after.isEmpty ? nil : try UserID(after), limit: try fields.number("limit"))
+    }
+}
+
+extension MembersPage {
+    init(_ fields: Fields) throws {
+        self.init(
+            request: try fields.opaque("request"), total: try fields.number("total"),
+            members: try fields.objects("members").map {
+                RoomMember(
+                    user: try UserID(try $0.string("user")),
+                    role: try $0.choice("role", ["member": .member, "owner": .owner]))
+            }, more: try fields.bool("more"))
+        let code = try fields.small("refusal")
+        refusal = code == 0 ? nil : RefusalCode(rawValue: code)
+    }
+}
+
 extension HistoryRequest {
     init(_ fields: Fields) throws {
         self.init(
@@ -152,7 +198,7 @@ extension Entry {
     init(_ fields: Fields) throws {
         self.init(
             offset: try fields.number("offset"), previous: try fields.number("previous"),
-            kind: try fields.choice("kind", ["message": .message, "joined": .joined, "left": .left]),
+            kind: try fields.choice("kind", ["message": .message, "joined": .joined, "left": .left, "changed": .changed]),
             sender: try UserID(try fields.string("sender")), device: try DeviceID(try fields.string("device")),
             producer: try fields.producer(), publishID: try fields.number("publishID"),
             recipient: fields.has("recipient") ? try UserID(try fields.string("recipient")) : nil,

@@ -41,10 +41,12 @@ def listed(items, item):
     return varint(len(items)) + b"".join(item(each) for each in items)
 
 
-KINDS = {"message": 0, "joined": 1, "left": 2}
+KINDS = {"message": 0, "joined": 1, "left": 2, "changed": 3}
 RECOVERIES = {"recovered": 0, "gap": 1, "fresh": 2}
 MODES = {"foreground": 0, "background": 1, "lowPower": 2}
 DIRECTIONS = {"older": 0, "newer": 1}
+ACTIONS = {"add": 0, "remove": 1, "setRole": 2, "setJoining": 3, "setPublishing": 4, "delete": 5}
+ROLES = {"member": 0, "owner": 1}
 SKIPS = {"expired": 0, "retracted": 1, "trimmed": 2, "notEntitled": 3}
 
 
@@ -85,6 +87,17 @@ def deliver(f):
         + varint(f["time"]) + varint(f["expiry"]) + counted(bytes.fromhex(f["payload"])))
 
 
+def room(f):
+    user = string(f["user"]) if "user" in f else b""
+    return opaque(f["request"]) + string(f["room"]) + bytes([ACTIONS[f["action"]]]) + user + bytes([f["value"]])
+
+
+def members_page(f):
+    return (
+        opaque(f["request"]) + varint(f["refusal"]) + varint(f["total"])
+        + listed(f["members"], lambda m: string(m["user"]) + bytes([ROLES[m["role"]]])) + bytes([f["more"]]))
+
+
 FRAMES = {
     "CONNECT": (0x01, connect),
     "CONNECTED": (0x03, connected),
@@ -112,6 +125,9 @@ FRAMES = {
     "HISTORY_PAGE": (0x2B, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])
                      + opaque(f["epoch"]) + varint(f["start"]) + varint(f["end"]) + bytes([f["more"]])
                      + varint(f["items"])),
+    "ROOM": (0x2D, room),
+    "MEMBERS": (0x2F, lambda f: opaque(f["request"]) + string(f["room"]) + string(f["after"]) + varint(f["limit"])),
+    "MEMBERS_PAGE": (0x31, members_page),
     "LOGOUT": (0x37, lambda f: b""),
     "STOPPED": (0x38, lambda f: string(f["channel"])),
     "BEHIND": (0x52, lambda f: string(f["channel"]) + position(f) + bytes([f["behind"]])),
@@ -240,6 +256,37 @@ VALID = [
     ("history, refused for now", "HISTORY_PAGE", {
         "request": "0000000000000005", "refusal": 8, "retryAfter": "1000", "epoch": "0" * 16, "start": "0", "end": "0",
         "more": False, "items": 0}),
+    ("deliver a join that an owner made", "DELIVER", {
+        "redelivered": False, "kind": "joined", "offset": "6", "previous": "5", "sender": "carol", "device": "d1",
+        "producer": "0" * 32, "publishID": "0", "recipient": "dave", "time": "1767225600202", "expiry": "0",
+        "payload": ""}),
+    ("deliver a change of an owner", "DELIVER", {
+        "redelivered": False, "kind": "changed", "offset": "7", "previous": "6", "sender": "carol", "device": "d1",
+        "producer": "0" * 32, "publishID": "0", "recipient": "dave", "time": "1767225600202", "expiry": "0",
+        "payload": "0201"}),
+    ("deliver a change of a setting", "DELIVER", {
+        "redelivered": False, "kind": "changed", "offset": "8", "previous": "7", "sender": "carol", "device": "d1",
+        "producer": "0" * 32, "publishID": "0", "time": "1767225600202", "expiry": "0", "payload": "0401"}),
+    ("room, add a member", "ROOM", {
+        "request": "0000000000000006", "room": "team-7", "action": "add", "user": "dave", "value": 0}),
+    ("room, remove a member", "ROOM", {
+        "request": "0000000000000007", "room": "r" * 64, "action": "remove", "user": "u" * 64, "value": 0}),
+    ("room, make an owner", "ROOM", {
+        "request": "0000000000000008", "room": "team-7", "action": "setRole", "user": "dave", "value": 1}),
+    ("room, nobody may join", "ROOM", {
+        "request": "0000000000000009", "room": "team-7", "action": "setJoining", "value": 2}),
+    ("room, owners may publish", "ROOM", {
+        "request": "000000000000000a", "room": "team-7", "action": "setPublishing", "value": 1}),
+    ("room, delete", "ROOM", {"request": "000000000000000b", "room": "team-7", "action": "delete", "value": 0}),
+    ("members, the first page", "MEMBERS", {
+        "request": "000000000000000c", "room": "team-7", "after": "", "limit": "100"}),
+    ("members, another page", "MEMBERS", {
+        "request": "000000000000000d", "room": "team-7", "after": "dave", "limit": "1"}),
+    ("members page", "MEMBERS_PAGE", {
+        "request": "000000000000000c", "refusal": 0, "total": "100000",
+        "members": [{"user": "carol", "role": "owner"}, {"user": "dave", "role": "member"}], "more": True}),
+    ("members page, refused", "MEMBERS_PAGE", {
+        "request": "000000000000000d", "refusal": 4, "total": "0", "members": [], "more": False}),
     ("logout", "LOGOUT", {}),
     ("stopped", "STOPPED", {"channel": "room/team-7"}),
     ("behind", "BEHIND", {"channel": "room/team-7", "epoch": EPOCH, "offset": "77", "behind": True}),
@@ -335,7 +382,7 @@ INVALID = [
     ("PUBLISH: payload longer than the body", raw(0x13, b"\0\1" + bytes(8) + b"\0\0" + b"\6hello"), "malformed"),
     ("REFUSED: code 0", raw(0x17, b"\1\0\0\0"), "malformed"),
     ("DELIVER: unknown flag", raw(0x19, b"\x08\0" + DELIVER_REST), "malformed"),
-    ("DELIVER: unknown kind", raw(0x19, b"\0\3" + DELIVER_REST), "malformed"),
+    ("DELIVER: unknown kind", raw(0x19, b"\0\4" + DELIVER_REST), "malformed"),
     ("SKIP: unknown reason", raw(0x1B, b"\1\2\4"), "malformed"),
     ("JOIN: a room with its prefix", raw(0x21, bytes(8) + string("room/a")), "malformed"),
     ("MODE: unknown mode", raw(0x27, b"\3"), "malformed"),
@@ -350,6 +397,18 @@ INVALID = [
     ("HISTORY_PAGE: more is neither 0 nor 1", raw(0x2B, bytes(8) + b"\0\0" + bytes(8) + b"\1\2\2\0"), "malformed"),
     ("HISTORY_PAGE: 257 items", raw(0x2B, bytes(8) + b"\0\0" + bytes(8) + b"\1\2\1" + varint(257)), "limitExceeded"),
     ("HISTORY_PAGE: a refusal with items", raw(0x2B, bytes(8) + b"\5\0" + bytes(8) + b"\0\0\0\1"), "malformed"),
+    ("ROOM: unknown action", raw(0x2D, bytes(8) + string("a") + b"\6\0"), "malformed"),
+    ("ROOM: a user where the action has none", raw(0x2D, bytes(8) + string("a") + b"\5" + string("u") + b"\0"),
+     "malformed"),
+    ("ROOM: no user where the action has one", raw(0x2D, bytes(8) + string("a") + b"\0\0"), "malformed"),
+    ("ROOM: a value that the action doesn't have", raw(0x2D, bytes(8) + string("a") + b"\3\3"), "malformed"),
+    ("ROOM: a value where the action has none", raw(0x2D, bytes(8) + string("a") + b"\0" + string("u") + b"\1"),
+     "malformed"),
+    ("MEMBERS: after is no name", raw(0x2F, bytes(8) + string("a") + string("u/v") + b"\1"), "malformed"),
+    ("MEMBERS_PAGE: 101 members",
+     raw(0x31, bytes(8) + b"\0\1" + varint(101) + (string("u") + b"\0") * 101 + b"\0"), "limitExceeded"),
+    ("MEMBERS_PAGE: unknown role", raw(0x31, bytes(8) + b"\0\1\1" + string("u") + b"\2\0"), "malformed"),
+    ("MEMBERS_PAGE: a refusal with members", raw(0x31, bytes(8) + b"\4\1\1" + string("u") + b"\0\0"), "malformed"),
     ("LOGOUT: a body", raw(0x37, b"\0"), "malformed"),
     ("STOPPED: no channel", raw(0x38, string("team-7")), "malformed"),
 ]

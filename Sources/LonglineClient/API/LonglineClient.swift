@@ -209,23 +209,23 @@ public final class LonglineClient: Sendable {
         core.outlets.confirmations.confirm(channel, gap.upTo)
     }
 
-    /// Joins a room, which is made when it doesn't exist. Waits for a connection if there is none; joining twice is
-    /// joining once.
+    /// Joins a room, which is made when it doesn't exist: who joins a room without members is its owner. Waits for a
+    /// connection if there is none; joining twice is joining once.
     /// - Returns: the place of the join in the room's log: what comes after it is delivered.
     /// - Throws: ``ClientError``: ``ClientError/Code/refused``, ``ClientError/Code/notConnected`` before ``connect()``.
     @discardableResult
-    public func join(_ room: RoomID) async throws -> Position { try await request(room, joins: true) }
+    public func join(_ room: RoomID) async throws -> Position { try await request(room, .join) }
 
     /// Leaves a room. Waits for a connection if there is none.
     /// - Returns: the place of the leave in the room's log: the last that this user may read.
     /// - Throws: as ``join(_:)``.
     @discardableResult
-    public func leave(_ room: RoomID) async throws -> Position { try await request(room, joins: false) }
+    public func leave(_ room: RoomID) async throws -> Position { try await request(room, .leave) }
 
-    private func request(_ room: RoomID, joins: Bool) async throws -> Position {
+    func request(_ room: RoomID, _ kind: ConnectionDriver.RoomRequestKind) async throws -> Position {
         let handle = try await core.handle()
         return try await handle.call(ignoring: Position(epoch: 0, offset: 0)) { driver, done in
-            driver.requestRoom(room, joins: joins, done: done)
+            driver.requestRoom(room, kind, done: done)
         } cancel: { driver, id in
             driver.cancelRoomRequest(id)
         }
@@ -243,6 +243,15 @@ public final class LonglineClient: Sendable {
             driver.requestHistory(request, timeout: TimeAmount(timeout), done: done)
         } cancel: { driver, id in
             driver.cancelHistory(id)
+        }
+    }
+
+    func members(_ request: MembersRequest, timeout: Duration) async throws -> MemberPage {
+        let handle = try await core.handle()
+        return try await handle.call(ignoring: MemberPage(total: 0, members: [], hasMore: false)) { driver, done in
+            driver.requestMembers(request, timeout: TimeAmount(timeout), done: done)
+        } cancel: { driver, id in
+            driver.cancelMembers(id)
         }
     }
 

@@ -29,13 +29,13 @@ public struct Message: Sendable {
     public let channel: ChannelID
     /// Its place there. An app that commits its own cursors writes this one.
     public let position: Position
-    /// A message, or that the sender joined or left.
+    /// A message, or a join, a leave or another change of the room.
     public let kind: EntryKind
-    /// Who sent it.
+    /// Who sent it, or did it.
     public let sender: UserID
     /// The device it was sent from.
     public let device: DeviceID
-    /// The recipient of a direct message that this user sent, from this device or another.
+    /// The recipient of a direct message that this user sent, from this device or another. In a room: see ``member``.
     public let recipient: UserID?
     /// In a direct message from someone else: where the sender's own record stands.
     public let origin: Position?

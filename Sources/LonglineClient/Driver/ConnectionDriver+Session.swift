@@ -60,6 +60,7 @@ extension ConnectionDriver {
             keepCursor(of: channel)
             outlets.notices.send(.gap(channel, lost))
         case .roomAnswered(let answer): roomAnswered(answer)
+        case .members(let page): membersArrived(page)
         case .history(let result): historyArrived(result)
         case .refreshed(let expiry): scheduleRefresh(expiry: expiry)
         case .stopped(let channel): outlets.notices.send(.stopped(channel))
@@ -233,80 +234,5 @@ extension ConnectionDriver {
             if let reached = ledger.confirmed(position, in: channel) { confirm(reached, in: channel) }
         }
         pump()
-    }
-
-    // MARK: Rooms
-
-    /// Someone who waits for the answer to a join or leave.
-    struct RoomWaiter {
-        var room: RoomID
-        var joins: Bool
-        /// Whether it went out on the present link.
-        var isSent = false
-        var done: (Result<Position, ClientError>) -> Void
-    }
-
-    private static let maximumRoomRequests = 256
-
-    /// Joins or leaves a room, now or once connected. Both are idempotent, so a request without an answer is sent again.
-    func requestRoom(
-        _ room: RoomID, joins: Bool, done: @escaping (Result<Position, ClientError>) -> Void
-    ) -> UInt64 {
-        lastRoomRequest += 1
-        let id = lastRoomRequest
-        switch phase {
-        case .idle:
-            done(.failure(ClientError(.notConnected, message: "the client isn't connected", advice: "call connect()")))
-        case .stopped(let code, let reason):
-            done(.failure(ClientError(stoppedBy: code, reason: reason)))
-        case .preparing, .connecting, .connected, .waiting:
-            guard roomRequests.count < Self.maximumRoomRequests else {
-                done(.failure(ClientError(.tooManyRequests, message: "256 requests wait for an answer")))
-                return id
-            }
-            roomRequests[id] = RoomWaiter(room: room, joins: joins, done: done)
-            sendRoomRequests()
-            pump()
-        }
-        return id
-    }
-
-    func cancelRoomRequest(_ id: UInt64) {
-        roomRequests.removeValue(forKey: id)?.done(
-            .failure(ClientError(.disconnected, message: "the wait was cancelled; the request may still be served")))
-    }
-
-    /// Sends what was not sent on this link, as far as the session takes requests; an answer makes room for the next.
-    private func sendRoomRequests() {
-        guard case .connected = phase else { return }
-        for (id, waiter) in roomRequests.sorted(by: { $0.key < $1.key }) where !waiter.isSent {
-            let sent =
-                waiter.joins
-                ? session.join(waiter.room, request: id, now: clock.now())
-                : session.leave(waiter.room, request: id, now: clock.now())
-            guard sent else { return }
-            roomRequests[id]?.isSent = true
-        }
-    }
-
-    private func roomAnswered(_ answer: RoomAnswer) {
-        defer { sendRoomRequests() }
-        guard let waiter = roomRequests.removeValue(forKey: answer.request) else { return }
-        if let refusal = answer.refusal {
-            let verb = waiter.joins ? "join" : "leave"
-            waiter.done(
-                .failure(
-                    ClientError(
-                        .refused, message: "\(verb) of room \(waiter.room) was refused (\(refusal.rawValue))",
-                        refusal: refusal)))
-        } else {
-            waiter.done(.success(answer.position))
-        }
-    }
-
-    func failRoomRequests(_ error: ClientError) {
-        let waiters = roomRequests
-        roomRequests = [:]
-        for waiter in waiters.values { waiter.done(.failure(error)) }
     }
 }

@@ -85,6 +85,8 @@ final class ConnectionDriver {
     var lastRoomRequest: UInt64 = 0
     var historyWaiters: [UInt64: HistoryWaiter] = [:]
     var lastHistoryRequest: UInt64 = 0
+    var membersWaiters: [UInt64: MembersWaiter] = [:]
+    var lastMembersRequest: UInt64 = 0
     var connectWaiters: [UInt64: (ClientError?) -> Void] = [:]
     var lastConnectWaiter: UInt64 = 0
     var disconnectWaiters: [() -> Void] = []
@@ -241,6 +243,7 @@ final class ConnectionDriver {
         resolveConnectWaiters(error)
         failRoomRequests(error)
         failHistory(error)
+        failMembers(error)
         outlets.messages.finish()
     }
 
@@ -418,7 +421,9 @@ final class ConnectionDriver {
         case .idle, .stopped: return
         case .preparing, .connecting, .connected, .waiting: break
         }
-        failHistory(ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back"))
+        let lost = ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back")
+        failHistory(lost)
+        failMembers(lost)
         if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
         let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
         let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)

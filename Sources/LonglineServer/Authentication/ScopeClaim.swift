@@ -5,7 +5,7 @@ public import LonglineSession
 /// ```
 ///   scope   = [ word *( SP word ) ]
 ///   word    = action [ ":" pattern ]           ; any other word is ignored
-///   action  = "publish" / "receive" / "join"
+///   action  = "publish" / "receive" / "join" / "manage"
 ///   pattern = kind ( name / [ name ] "*" )     ; at most 69 bytes
 ///   kind    = "user/" / "room/"
 /// ```
@@ -64,5 +64,6 @@ public struct ScopeClaim: Hashable, Sendable {
 
     private static let actions: [(name: String, scope: TokenScopes, action: ChannelAction)] = [
         ("publish", .publish, .publish), ("receive", .receive, .receive), ("join", .join, .join),
+        ("manage", .manage, .manage),
     ]
 }

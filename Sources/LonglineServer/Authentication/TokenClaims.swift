@@ -15,9 +15,10 @@ public struct TokenScopes: OptionSet, Hashable, Sendable {
     public static let receive = TokenScopes(rawValue: 2)
     /// May join and leave rooms: `join`.
     public static let join = TokenScopes(rawValue: 4)
+    /// May change the rooms that its user owns: `manage`.
+    public static let manage = TokenScopes(rawValue: 8)
     /// Everything a device of an ordinary user does.
-    public static let all: TokenScopes = [.publish, .receive, .join]
-
+    public static let all: TokenScopes = [.publish, .receive, .join, .manage]
 }
 
 /// What a token says, once it was verified; also what a ``TokenSigner`` signs.

@@ -3,7 +3,7 @@ public import LonglineStore
 public import LonglineWire
 
 /// An app's own decision about what a device may do, beyond its token's scopes: asked for publishes into rooms, for direct
-/// messages and for joins, once the scopes allow them.
+/// messages, for joins and for changes of a room by an owner, once the scopes allow them.
 ///
 /// Calls come from any task, several at a time, never for one question twice at once; the server caches answers
 /// (``AuthorizationSettings``), so that a busy channel costs a call once in a while. What takes longer than the deadline, and what
@@ -15,7 +15,7 @@ public protocol AuthorizationPolicy: Sendable {
 
 /// What a policy is asked: may this device do this?
 public struct AuthorizationQuestion: Hashable, Sendable {
-    /// ``ChannelAction/publish`` or ``ChannelAction/join``.
+    /// ``ChannelAction/publish``, ``ChannelAction/join`` or ``ChannelAction/manage``.
     public var action: ChannelAction
     /// Who wants to.
     public var device: DeviceKey

@@ -9,10 +9,10 @@ extension StoreLogic {
         let stints = try tables.stints(of: user, in: tenant)
         var step = ErasureStep(isDone: false, left: [])
         for (room, stint) in stints.prefix(Self.roomsPerStep) {
-            if stint.left == nil, case .room(let name) = room.key.channel {
+            if stint.after(deletionOf: room).left == nil, case .room(let name) = room.key.channel {
                 let nobody = DeviceKey(tenant: tenant, user: user, device: Self.noDevice)
-                if let position = try leave(name, by: nobody) {
-                    step.left.append(ChannelPosition(channel: room.key.channel, position: position))
+                if case .done(let receipt) = try change(name, .leave, by: nobody) {
+                    step.left.append(ChannelPosition(channel: room.key.channel, position: receipt.head))
                 }
             }
             try tables.removeStint(of: user, in: room)

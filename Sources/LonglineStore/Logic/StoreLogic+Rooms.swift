@@ -1,56 +1,177 @@
 import LonglineWire
 import NIOCore
 
-/// Rooms: membership is what the join and leave entries of the room's log say.
+/// Rooms: membership is what the join and leave entries of the room's log say, and so are its owners and settings.
+///
+/// ```
+///              JOIN: owner, first settings             last member leaves, or an owner deletes it
+///   no members ──────────────────────────▶ members ─────────────────────────────────────────────▶ no members
+///                                           owners > 0: the last one's end makes the oldest member one
+/// ```
+/// Invariant: `owners > 0` as long as `members > 0`. Nothing here costs more in a larger room.
 extension StoreLogic {
-    mutating func join(_ room: RoomID, by device: DeviceKey, create: Bool) throws(any Error) -> Position? {
+    mutating func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey) throws -> RoomOutcome {
         let key = ChannelKey(tenant: device.tenant, channel: .room(room))
         let known = try tables.channel(key)
-        guard known != nil || create else { return nil }
-        if let known, let stint = try tables.stint(of: device.user, in: known), stint.left == nil {
-            return Position(epoch: known.epoch, offset: stint.joined)
+        switch change {
+        case .join(let create):
+            guard let known else {
+                guard create else { return .refused(.unknownChannel) }
+                guard try makesPlace(for: device.user, in: nil, tenant: device.tenant) else {
+                    return .refused(.limitReached)
+                }
+                return try enter(device.user, by: device, tables.addChannel(key, epoch: drawEpoch()))
+            }
+            if let stay = try StoreRules.stay(of: device.user, in: known, tables) {
+                return .done(Self.unchanged(known, stay, device.user))
+            }
+            guard known.members == 0 || known.joining == .anyone else { return .refused(.forbidden) }
+            return try enter(device.user, by: device, known)
+        case .leave:
+            guard let known, let stay = try StoreRules.stay(of: device.user, in: known, tables) else {
+                return .refused(.unknownChannel)
+            }
+            return try end(stay, of: device.user, by: device, known)
+        case .act(let action):
+            guard let known, let stay = try StoreRules.stay(of: device.user, in: known, tables) else {
+                return .refused(.unknownChannel)
+            }
+            guard stay.role == .owner else { return .refused(.forbidden) }
+            return try act(action, by: device, known)
         }
-        if let known, known.members >= limits.roomMembers {
-            throw StoreError(.limitExceeded, message: "room \(room) has \(known.members) members, the most it may have")
-        }
-        try makeRoomForStint(of: device.user, in: known, tenant: device.tenant)
-        var channel: ChannelRecord
-        if let known { channel = known } else { channel = try tables.addChannel(key, epoch: drawEpoch()) }
-        channel.members += 1
-        let entry = try enter(Self.membership(.joined, of: device), in: &channel, now: clock())
-        try tables.set(Stint(after: entry.previous, joined: entry.offset), of: device.user, in: channel)
-        return Position(epoch: channel.epoch, offset: entry.offset)
     }
 
-    mutating func leave(_ room: RoomID, by device: DeviceKey) throws -> Position? {
-        guard var channel = try tables.channel(ChannelKey(tenant: device.tenant, channel: .room(room))),
-            var stint = try tables.stint(of: device.user, in: channel), stint.left == nil
-        else { return nil }
-        precondition(channel.members > 0, "who leaves was a member")
-        channel.members -= 1
-        let entry = try enter(Self.membership(.left, of: device), in: &channel, now: clock())
-        stint.left = entry.offset
-        try tables.set(stint, of: device.user, in: channel)
-        return Position(epoch: channel.epoch, offset: entry.offset)
+    private func act(_ action: RoomAction, by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome {
+        var room = known
+        switch action {
+        case .add(let user):
+            if let stay = try StoreRules.stay(of: user, in: room, tables) {
+                return .done(Self.unchanged(room, stay, user))
+            }
+            guard room.joining != .nobody else { return .refused(.forbidden) }
+            return try enter(user, by: device, room)
+        case .remove(let user):
+            guard let stay = try StoreRules.stay(of: user, in: room, tables) else { return .done(Self.unchanged(room)) }
+            return try end(stay, of: user, by: device, room)
+        case .setRole(let role, let user):
+            guard var stay = try StoreRules.stay(of: user, in: room, tables) else { return .refused(.unknownRecipient) }
+            guard stay.role != role else { return .done(Self.unchanged(room)) }
+            guard role == .owner || room.owners > 1 else { return .refused(.forbidden) }
+            stay.role = role
+            room.owners += role == .owner ? 1 : -1
+            try tables.set(stay, of: user, in: room)
+        case .setJoining(let joining):
+            guard room.joining != joining else { return .done(Self.unchanged(room)) }
+            room.joining = joining
+        case .setPublishing(let publishing):
+            guard room.publishing != publishing else { return .done(Self.unchanged(room)) }
+            room.publishing = publishing
+        case .delete:
+            return try delete(by: device, room)
+        }
+        let entry = try record(action, by: device, in: &room)
+        return .done(Self.receipt(entry, room))
+    }
+
+    // MARK: Memberships
+
+    /// Makes a user, who is no member, one.
+    private func enter(_ user: UserID, by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome {
+        var room = known
+        guard room.members < limits.roomMembers else { return .refused(.roomFull) }
+        guard try makesPlace(for: user, in: room, tenant: device.tenant) else { return .refused(.limitReached) }
+        var role = RoomRole.member
+        if room.members == 0 {
+            role = .owner
+            room.owners = 1
+            room.joining = .anyone
+            room.publishing = .members
+        }
+        room.members += 1
+        let entry = try enter(Self.draft(.joined, by: device, about: user), in: &room, now: clock())
+        let stint = Stint(after: entry.previous, joined: entry.offset, role: role)
+        try tables.set(stint, of: user, in: room)
+        return .done(Self.receipt(entry, room, user, stint))
+    }
+
+    /// Ends a user's stay.
+    private func end(_ stay: Stint, of user: UserID, by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome {
+        var room = known
+        precondition(room.members > 0, "who leaves was a member")
+        room.members -= 1
+        if stay.role == .owner { room.owners -= 1 }
+        let entry = try enter(Self.draft(.left, by: device, about: user), in: &room, now: clock())
+        var ended = stay
+        ended.left = entry.offset
+        ended.role = .member
+        try tables.set(ended, of: user, in: room)
+        if room.owners == 0, let heir = try tables.oldestMember(of: room),
+            var stay = try StoreRules.stay(of: heir, in: room, tables)
+        {
+            stay.role = .owner
+            room.owners = 1
+            try tables.set(stay, of: heir, in: room)
+            _ = try record(.setRole(.owner, of: heir), by: device, in: &room)
+        }
+        assert(room.owners > 0 || room.members == 0, "a room with members has an owner")
+        return .done(Self.receipt(entry, room, user, ended))
+    }
+
+    /// One entry ends every stay: see ``Stint/after(deletionOf:)``.
+    private func delete(by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome {
+        var room = known
+        room.members = 0
+        room.owners = 0
+        let entry = try record(.delete, by: device, in: &room)
+        room.deleted = entry.offset
+        try tables.update(room)
+        var receipt = Self.receipt(entry, room)
+        receipt.isDeleted = true
+        return .done(receipt)
     }
 
     /// Makes sure that the user may be in one more room: the room left longest ago gives way.
-    private func makeRoomForStint(of user: UserID, in room: ChannelRecord?, tenant: TenantID) throws {
-        if let room, try tables.stint(of: user, in: room) != nil { return }
+    /// - Returns: false when the user is in as many as one may be.
+    private func makesPlace(for user: UserID, in room: ChannelRecord?, tenant: TenantID) throws -> Bool {
+        if let room, try tables.stint(of: user, in: room) != nil { return true }
         let stints = try tables.stints(of: user, in: tenant)
-        guard stints.count >= limits.roomsPerUser else { return }
-        let ended = stints.filter { $0.stint.left != nil }
-        guard let oldest = ended.min(by: { ($0.stint.left ?? 0) < ($1.stint.left ?? 0) }) else {
-            throw StoreError(
-                .limitExceeded, message: "user \(user) is in \(stints.count) rooms, the most one may be in")
+        guard stints.count >= limits.roomsPerUser else { return true }
+        let ended = stints.compactMap { room, stint in
+            stint.after(deletionOf: room).left.map { (room: room, left: $0) }
         }
+        guard let oldest = ended.min(by: { $0.left < $1.left }) else { return false }
         try tables.removeStint(of: user, in: oldest.room)
+        return true
     }
 
-    private static func membership(_ kind: EntryKind, of device: DeviceKey) -> Entry {
+    // MARK: Entries and receipts
+
+    private func record(_ action: RoomAction, by device: DeviceKey, in room: inout ChannelRecord) throws -> Entry {
+        var draft = Self.draft(.changed, by: device, about: action.user)
+        draft.recipient = action.user
+        draft.payload = Entry.payload(of: action)
+        return try enter(draft, in: &room, now: clock())
+    }
+
+    /// The sender is who did it; the recipient is whom it is about, where that is somebody else.
+    private static func draft(_ kind: EntryKind, by device: DeviceKey, about user: UserID?) -> Entry {
         Entry(
             offset: 0, previous: 0, kind: kind, sender: device.user, device: device.device,
-            producer: ProducerID(high: 0, low: 0), publishID: 0, recipient: nil, origin: nil, time: 0, expiry: 0,
-            payload: ByteBuffer())
+            producer: ProducerID(high: 0, low: 0), publishID: 0, recipient: user == device.user ? nil : user,
+            origin: nil, time: 0, expiry: 0, payload: ByteBuffer())
+    }
+
+    private static func receipt(
+        _ entry: Entry, _ room: ChannelRecord, _ user: UserID? = nil, _ stint: Stint? = nil
+    ) -> RoomReceipt {
+        RoomReceipt(
+            position: Position(epoch: room.epoch, offset: entry.offset), head: room.ends.position, isNew: true,
+            user: user, entitlement: stint.map { StoreRules.entitlement($0, in: room) })
+    }
+
+    private static func unchanged(_ room: ChannelRecord, _ stay: Stint? = nil, _ user: UserID? = nil) -> RoomReceipt {
+        RoomReceipt(
+            position: Position(epoch: room.epoch, offset: stay?.joined ?? room.head), head: room.ends.position,
+            isNew: false, user: user, entitlement: stay.map { StoreRules.entitlement($0, in: room) })
     }
 }

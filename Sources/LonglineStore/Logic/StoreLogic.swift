@@ -103,10 +103,10 @@ struct StoreLogic<Tables: StoreTables> {
         let known = try tables.device(request.device)
         let producer = try known.flatMap { try tables.producer(request.producer, of: $0) }
         var head = try producer.map { try tables.ledger($0, in: channel) } ?? LedgerHead()
-        let mayPublish = try isMember(request.device.user, of: channel)
+        let barrier = try barrier(to: request.device.user, in: channel)
         // Who never published there learns nothing about a room, not even whether it exists. Who did gets the answers to what
         // was entered before the leave.
-        guard mayPublish || head.lastID != 0 else { return refused(.unknownChannel) }
+        if let barrier, head.lastID == 0 { return refused(barrier) }
         let verdict = try PublishLedger.judge(
             id: publish.id, tag: publish.tag, after: publish.after, lastID: head.lastID,
             answer: { id in try producer.flatMap { try tables.answer(id, of: $0, in: channel) } })
@@ -116,11 +116,11 @@ struct StoreLogic<Tables: StoreTables> {
             published.position.epoch = channel.epoch
             return .duplicate(published)
         // Nothing of a stranger's will be entered, whatever its order: else a backlog would end one row at a time.
-        case .refuse(let refusal) where refusal.code == .outOfOrder && !mayPublish: return refused(.unknownChannel)
+        case .refuse(let refusal) where refusal.code == .outOfOrder: return barrier.map { refused($0) } ?? .refused(refusal)
         case .refuse(let refusal): return .refused(refusal)
         case .enter: break
         }
-        guard mayPublish else { return refused(.unknownChannel) }
+        if let barrier { return refused(barrier) }
         guard publish.payload.readableBytes <= FrameLimits.maximumPayload else { return refused(.payloadTooLarge) }
         if case .room = request.channel, publish.recipient != nil { return refused(.unknownRecipient) }
         let now = clock()
@@ -178,12 +178,13 @@ struct StoreLogic<Tables: StoreTables> {
             expiry: expiry, payload: publish.payload)
     }
 
-    private func isMember(_ user: UserID, of channel: ChannelRecord) throws -> Bool {
+    /// Why a user may not publish into a channel now, or nil.
+    private func barrier(to user: UserID, in channel: ChannelRecord) throws -> RefusalCode? {
         switch channel.key.channel {
-        case .user(let owner): return owner == user
+        case .user(let owner): return owner == user ? nil : .unknownChannel
         case .room:
-            guard let stint = try tables.stint(of: user, in: channel) else { return false }
-            return stint.left == nil
+            guard let stay = try StoreRules.stay(of: user, in: channel, tables) else { return .unknownChannel }
+            return channel.publishing == .owners && stay.role != .owner ? .forbidden : nil
         }
     }
 }

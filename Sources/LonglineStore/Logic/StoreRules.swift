@@ -2,9 +2,25 @@ import LonglineWire
 
 /// The rules of reading that need no writer.
 enum StoreRules {
-    static func members(of room: RoomID, in tenant: TenantID, _ tables: some StoreTables) throws -> [UserID] {
-        guard let channel = try tables.channel(ChannelKey(tenant: tenant, channel: .room(room))) else { return [] }
-        return try tables.members(of: channel)
+    static func members(
+        of room: RoomID, in tenant: TenantID, for reader: UserID?, after: UserID?, limit: Int,
+        _ tables: some StoreTables
+    ) throws -> MemberList? {
+        guard let channel = try tables.channel(ChannelKey(tenant: tenant, channel: .room(room))) else { return nil }
+        if let reader, try stay(of: reader, in: channel, tables) == nil { return nil }
+        let limit = max(limit, 1)
+        // One more than asked for tells whether there is a next page.
+        let found = try tables.members(of: channel, after: after, limit: limit + 1)
+        return MemberList(
+            total: channel.members, members: Array(found.prefix(limit)), more: found.count > limit)
+    }
+
+    /// A user's membership, while it lasts.
+    static func stay(of user: UserID, in room: ChannelRecord, _ tables: some StoreTables) throws -> Stint? {
+        guard let stint = try tables.stint(of: user, in: room)?.after(deletionOf: room), stint.left == nil else {
+            return nil
+        }
+        return stint
     }
 
     /// The inbox, when it exists, and the rooms of the user's last stints.
@@ -14,10 +30,13 @@ enum StoreRules {
             result.append(Entitlement(channel: inbox.key.channel, head: inbox.ends, after: 0, upTo: nil))
         }
         for (room, stint) in try tables.stints(of: user, in: tenant) {
-            result.append(
-                Entitlement(channel: room.key.channel, head: room.ends, after: stint.after, upTo: stint.left))
+            result.append(entitlement(stint.after(deletionOf: room), in: room))
         }
         return result
+    }
+
+    static func entitlement(_ stint: Stint, in room: ChannelRecord) -> Entitlement {
+        Entitlement(channel: room.key.channel, head: room.ends, after: stint.after, upTo: stint.left)
     }
 
     static func page(

@@ -14,8 +14,13 @@ struct ChannelRecord: Hashable, Sendable {
     /// Entries in the log, and the bytes of their payloads.
     var entries = 0
     var bytes = 0
-    /// Members now, in a room.
+    /// Members now, in a room, and the owners among them.
     var members = 0
+    var owners = 0
+    /// The entry by which the room was deleted last; 0 for none. Who joined before is no member any more.
+    var deleted: Offset = 0
+    var joining = RoomJoining.anyone
+    var publishing = RoomPublishing.members
 
     var ends: ChannelHead { ChannelHead(position: Position(epoch: epoch, offset: head), first: first) }
 }
@@ -57,6 +62,15 @@ struct Stint: Hashable, Sendable {
     var joined: Offset
     /// The leave, or nil while it lasts.
     var left: Offset?
+    var role = RoomRole.member
+
+    /// As it is after the room's last deletion, which ends every stay without touching its row.
+    func after(deletionOf room: ChannelRecord) -> Stint {
+        guard left == nil, joined < room.deleted else { return self }
+        var ended = self
+        ended.left = room.deleted
+        return ended
+    }
 }
 
 /// What retention needs to know of an entry.
@@ -99,11 +113,15 @@ protocol StoreTables: AnyObject {
     /// Forgets the acknowledgement with the lowest ID.
     func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws
 
+    /// Stays as they were written: see ``Stint/after(deletionOf:)``.
     func stint(of user: UserID, in room: ChannelRecord) throws -> Stint?
     func stints(of user: UserID, in tenant: TenantID) throws -> [(room: ChannelRecord, stint: Stint)]
     func set(_ stint: Stint, of user: UserID, in room: ChannelRecord) throws
     func removeStint(of user: UserID, in room: ChannelRecord) throws
-    func members(of room: ChannelRecord) throws -> [UserID]
+    /// Members whose names come behind `user`, in the order of their bytes.
+    func members(of room: ChannelRecord, after user: UserID?, limit: Int) throws -> [RoomMember]
+    /// The member who joined first.
+    func oldestMember(of room: ChannelRecord) throws -> UserID?
 
     func cursors(of device: DeviceRecord) throws -> [(channel: ChannelRecord, position: Position)]
     func cursor(of device: DeviceRecord, in channel: ChannelRecord) throws -> Position?

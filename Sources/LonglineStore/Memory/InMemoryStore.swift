@@ -76,16 +76,19 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         }
     }
 
-    public func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position? {
-        try perform { try $0.join(room, by: device, create: create) }
+    public func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey)
+        async throws(StoreError) -> RoomOutcome
+    {
+        try perform { try $0.change(room, change, by: device) }
     }
 
-    public func leave(_ room: RoomID, by device: DeviceKey) async throws(StoreError) -> Position? {
-        try perform { try $0.leave(room, by: device) }
-    }
-
-    public func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID] {
-        try perform { try StoreRules.members(of: room, in: tenant, $0.tables) }
+    public func members(of room: RoomID, in tenant: TenantID, for reader: UserID?, after: UserID?, limit: Int)
+        async throws(StoreError) -> MemberList?
+    {
+        try perform { logic in
+            try StoreRules.members(
+                of: room, in: tenant, for: reader, after: after, limit: limit, logic.tables)
+        }
     }
 
     public func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {

@@ -198,8 +198,23 @@ final class MemoryTables: StoreTables {
         membersByRoom[room.id]?.remove(user)
     }
 
-    func members(of room: ChannelRecord) -> [UserID] {
-        (membersByRoom[room.id] ?? []).sorted { $0.description < $1.description }
+    /// The members' rows; those from before the room's last deletion don't count.
+    private func stays(in room: ChannelRecord) -> [(user: UserID, stint: Stint)] {
+        (membersByRoom[room.id] ?? []).compactMap { user in
+            guard let stint = stint(of: user, in: room), stint.after(deletionOf: room).left == nil else { return nil }
+            return (user, stint)
+        }
+    }
+
+    func members(of room: ChannelRecord, after user: UserID?, limit: Int) -> [RoomMember] {
+        let behind = Array((user?.description ?? "").utf8)
+        return stays(in: room).filter { behind.lexicographicallyPrecedes(Array($0.user.description.utf8)) }
+            .sorted { $0.user.description.utf8.lexicographicallyPrecedes($1.user.description.utf8) }.prefix(limit)
+            .map { RoomMember(user: $0.user, role: $0.stint.role) }
+    }
+
+    func oldestMember(of room: ChannelRecord) -> UserID? {
+        stays(in: room).min { $0.stint.joined < $1.stint.joined }?.user
     }
 
     // MARK: Cursors

@@ -66,13 +66,10 @@ package final class SingleThreadedStore {
         return try StoreRules.entitlements(of: user, in: tenant, logic.tables)
     }
 
-    /// As ``ChannelLog/join(_:by:create:)``.
-    package func join(_ room: RoomID, by device: DeviceKey, create: Bool) throws -> Position? {
-        try logic.join(room, by: device, create: create)
+    /// As ``Rooms/change(_:_:by:)``.
+    package func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey) throws -> RoomOutcome {
+        try logic.change(room, change, by: device)
     }
-
-    /// As ``ChannelLog/leave(_:by:)``.
-    package func leave(_ room: RoomID, by device: DeviceKey) throws -> Position? { try logic.leave(room, by: device) }
 
     /// As ``DeviceCursors/advance(_:to:)``.
     package func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) throws -> CursorRecord {

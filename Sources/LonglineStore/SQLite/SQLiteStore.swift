@@ -211,16 +211,20 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         return try await read { tables in try StoreRules.entitlements(of: user, in: tenant, tables) }
     }
 
-    public func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position? {
-        try await write { try $0.join(room, by: device, create: create) }
+    // MARK: Rooms
+
+    public func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey)
+        async throws(StoreError) -> RoomOutcome
+    {
+        try await write { try $0.change(room, change, by: device) }
     }
 
-    public func leave(_ room: RoomID, by device: DeviceKey) async throws(StoreError) -> Position? {
-        try await write { try $0.leave(room, by: device) }
-    }
-
-    public func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID] {
-        try await read { try StoreRules.members(of: room, in: tenant, $0) }
+    public func members(of room: RoomID, in tenant: TenantID, for reader: UserID?, after: UserID?, limit: Int)
+        async throws(StoreError) -> MemberList?
+    {
+        try await read { tables in
+            try StoreRules.members(of: room, in: tenant, for: reader, after: after, limit: limit, tables)
+        }
     }
 
     // MARK: DeviceCursors

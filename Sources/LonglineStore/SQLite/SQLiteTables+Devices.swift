@@ -1,7 +1,7 @@
 import GRDB
 import LonglineWire
 
-/// Devices, rooms, cursors and revocations: everything but the logs and their ledgers.
+/// Devices, cursors and revocations.
 extension SQLiteTables {
     func device(_ key: DeviceKey) throws -> DeviceRecord? {
         if let known = devices[key] { return known }
@@ -58,60 +58,8 @@ extension SQLiteTables {
         producers[ProducerKey(device: device.id, producer: id)] = producer
     }
 
-    // MARK: Rooms
-
-    private static func stint(_ row: Row, from index: Int) -> Stint {
-        Stint(after: row[index], joined: row[index + 1], left: row[index + 2])
-    }
-
-    func stint(of user: UserID, in room: ChannelRecord) throws -> Stint? {
-        let key = StintKey(room: room.id, user: user)
-        if let known = stints[key] { return known }
-        let found = try row(
-            "SELECT after, joined, \"left\" FROM stints WHERE tenant = ? AND user = ? AND room = ?",
-            [room.key.tenant.description, user.description, room.id]
-        ).map { Self.stint($0, from: 0) }
-        stints[key] = .some(found)
-        return found
-    }
-
-    func stints(of user: UserID, in tenant: TenantID) throws -> [(room: ChannelRecord, stint: Stint)] {
-        try flush()
-        return try rows(
-            """
-            SELECT \(Self.channelColumns), name, after, joined, "left"
-            FROM stints JOIN channels ON channels.id = stints.room
-            WHERE stints.tenant = ? AND user = ? ORDER BY room
-            """, [tenant.description, user.description]
-        ).map { row in (Self.channel(row, try Self.key(row[8], tenant)), Self.stint(row, from: 9)) }
-    }
-
-    func set(_ stint: Stint, of user: UserID, in room: ChannelRecord) throws {
-        try run(
-            """
-            INSERT OR REPLACE INTO stints (tenant, user, room, after, joined, "left") VALUES (?, ?, ?, ?, ?, ?)
-            """,
-            [
-                room.key.tenant.description, user.description, room.id, Int64(stint.after), Int64(stint.joined),
-                stint.left.map { Int64($0).databaseValue } ?? .null,
-            ])
-        stints[StintKey(room: room.id, user: user)] = .some(stint)
-    }
-
-    func removeStint(of user: UserID, in room: ChannelRecord) throws {
-        try run(
-            "DELETE FROM stints WHERE tenant = ? AND user = ? AND room = ?",
-            [room.key.tenant.description, user.description, room.id])
-        stints[StintKey(room: room.id, user: user)] = .some(nil)
-    }
-
-    func members(of room: ChannelRecord) throws -> [UserID] {
-        try rows("SELECT user FROM stints WHERE room = ? AND \"left\" IS NULL ORDER BY user", [room.id])
-            .map { row in try UserID(row[0] as String) }
-    }
-
     /// A name in the tables was checked when it was written; one that isn't valid means damaged files.
-    private static func key(_ name: String, _ tenant: TenantID) throws -> ChannelKey {
+    static func key(_ name: String, _ tenant: TenantID) throws -> ChannelKey {
         ChannelKey(tenant: tenant, channel: try ChannelID(name))
     }
 
@@ -126,8 +74,9 @@ extension SQLiteTables {
             """, [device.id]
         ).map { row in
             (
-                Self.channel(row, try Self.key(row[8], device.key.tenant)),
-                Position(epoch: Epoch(bitPattern: row[9]), offset: row[10])
+                try Self.channel(row, try Self.key(row[Self.channelColumnCount], device.key.tenant)),
+                Position(
+                    epoch: Epoch(bitPattern: row[Self.channelColumnCount + 1]), offset: row[Self.channelColumnCount + 2])
             )
         }
     }

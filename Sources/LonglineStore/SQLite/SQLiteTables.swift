@@ -87,10 +87,14 @@ final class SQLiteTables {
         for key in dirtyChannels {
             guard let channel = channels[key] else { continue }
             try run(
-                "UPDATE channels SET head = ?, first = ?, time = ?, entries = ?, bytes = ?, members = ? WHERE id = ?",
+                """
+                UPDATE channels SET head = ?, first = ?, time = ?, entries = ?, bytes = ?, members = ?, owners = ?,
+                    deleted = ?, joining = ?, publishing = ? WHERE id = ?
+                """,
                 [
                     Int64(channel.head), Int64(channel.first), Int64(channel.time), channel.entries, channel.bytes,
-                    channel.members, channel.id,
+                    channel.members, channel.owners, Int64(channel.deleted), channel.joining.rawValue,
+                    channel.publishing.rawValue, channel.id,
                 ])
         }
         dirtyChannels.removeAll(keepingCapacity: true)
@@ -128,12 +132,20 @@ final class SQLiteTables {
 
     // MARK: Channels
 
-    static let channelColumns = "id, epoch, head, first, time, entries, bytes, members"
+    static let channelColumns =
+        "id, epoch, head, first, time, entries, bytes, members, owners, deleted, joining, publishing"
+    static let channelColumnCount = 12
 
-    static func channel(_ row: Row, _ key: ChannelKey) -> ChannelRecord {
-        ChannelRecord(
+    /// A channel out of a row that begins with ``channelColumns``.
+    /// - Throws: ``StoreError`` when the row was not written by a store.
+    static func channel(_ row: Row, _ key: ChannelKey) throws -> ChannelRecord {
+        guard let joining = RoomJoining(rawValue: row[10]), let publishing = RoomPublishing(rawValue: row[11]) else {
+            throw StoreError(.unavailable, message: "channel \(row[0] as Int64) has unknown settings")
+        }
+        return ChannelRecord(
             id: row[0], key: key, epoch: Epoch(bitPattern: row[1]), head: row[2], first: row[3], time: row[4],
-            entries: row[5], bytes: row[6], members: row[7])
+            entries: row[5], bytes: row[6], members: row[7], owners: row[8], deleted: row[9], joining: joining,
+            publishing: publishing)
     }
 }
 
@@ -144,7 +156,7 @@ extension SQLiteTables: StoreTables {
             "SELECT \(Self.channelColumns) FROM channels WHERE tenant = ? AND name = ?",
             [key.tenant.description, key.channel.description])
         guard let row else { return nil }
-        let record = Self.channel(row, key)
+        let record = try Self.channel(row, key)
         channels[key] = record
         return record
     }

@@ -183,7 +183,7 @@ public struct MessageChecker {
     /// A join or leave was answered.
     mutating func changedRoom(at position: Position, in channel: ChannelID, by app: App, truth: Truth) {
         let entry = truth.logs[channel]?.entry(at: position.offset)
-        if truth.logs[channel]?.epoch != position.epoch || entry?.sender != app.user || entry?.kind == .message {
+        if truth.logs[channel]?.epoch != position.epoch || entry?.member != app.user || entry?.kind == .message {
             violation("\(app.device)'s join or leave was answered at \(position), and is not there")
         }
     }

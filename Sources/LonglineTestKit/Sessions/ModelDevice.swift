@@ -277,6 +277,14 @@ final class ModelDevice {
         }
     }
 
+    /// Does with a room what only an owner may, whether it is one or not.
+    func manage(_ room: RoomID, _ action: RoomAction) {
+        guard !isOver, !isAsleep else { return }
+        nextRequest += 1
+        let command = RoomCommand(request: nextRequest, room: room, action: action)
+        input { session, now in _ = session.manage(command, now: now) }
+    }
+
     func refresh() {
         guard !isOver, !isAsleep else { return }
         input { session, now in _ = session.refresh(token: "token", now: now) }
@@ -363,7 +371,7 @@ final class ModelDevice {
         case .roomAnswered(let answer):
             guard answer.refusal == nil, let room = rooms.removeValue(forKey: answer.request) else { return }
             simulation.checker.changedRoom(at: answer.position, in: room, by: app, truth: truth)
-        case .history, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned: break
+        case .members, .history, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned: break
         case .probePath:
             let works = random.happens(0.3)
             if works { input { $0.pathChanged(now: $1) } }
@@ -429,7 +437,7 @@ final class ModelDevice {
         guard let row = durable.rows.first(where: { $0.publish.id == refused.id }),
             let number = MessageChecker.number(of: row.publish.payload)
         else { return }
-        let isExpected = [.payloadTooLarge, .unknownChannel].contains(refused.code)
+        let isExpected = [.payloadTooLarge, .unknownChannel, .forbidden].contains(refused.code)
         let mayBeForgotten = wasRestored || putOff.contains(refused.id)
         if !isExpected, !(refused.code == .outcomeUnknown && mayBeForgotten) {
             simulation.violation("\(device)'s publish \(refused.id) was refused for no reason: \(refused)")

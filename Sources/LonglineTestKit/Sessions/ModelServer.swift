@@ -229,8 +229,19 @@ final class ModelServer {
             // No model device asks.
             input(hosted) { $0.historyFailed(read.request, code: .overloaded, retryAfter: 1000, now: $1) }
         case .storeCursor(let channel, let position): storeCursor(channel, position, hosted)
-        case .join(let request): later(hosted) { [weak self] in self?.change(request, joins: true, hosted) }
-        case .leave(let request): later(hosted) { [weak self] in self?.change(request, joins: false, hosted) }
+        case .join(let request):
+            later(hosted) { [weak self] in
+                self?.change(request.request, request.room, .join(create: true), hosted)
+            }
+        case .leave(let request):
+            later(hosted) { [weak self] in self?.change(request.request, request.room, .leave, hosted) }
+        case .manage(let command):
+            later(hosted) { [weak self] in
+                self?.change(command.request, command.room, .act(command.action), hosted)
+            }
+        case .listMembers(let request):
+            // No model device asks.
+            input(hosted) { $0.membersRead(MembersPage(request: request.request, refusal: .overloaded), now: $1) }
         case .logout: break  // No model device logs out.
         case .refresh:
             later(hosted) { [weak self] in
@@ -316,7 +327,8 @@ final class ModelServer {
                 SessionGrant(
                     identity: SessionIdentity(
                         tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1",
-                        expiry: 1 << 52, mayPublish: true, mayReceive: true, mayJoin: true),
+                        expiry: 1 << 52, mayPublish: true, mayReceive: true, mayJoin: true,
+                        mayManage: true),
                     session: UInt64(hosted.link.number), resumed: isResumed, cursorVersion: record.version,
                     channels: channels, ticket: self?.simulation.ticket(for: connect.credential)), hosted)
         }
@@ -460,23 +472,35 @@ final class ModelServer {
         input(hosted) { $0.pageRead(channel, page: page, now: $1) }
     }
 
-    private func change(_ request: RoomRequest, joins: Bool, _ hosted: Hosted) {
+    private func change(_ request: UInt64, _ room: RoomID, _ change: RoomChange, _ hosted: Hosted) {
         guard let user = hosted.user, let device = hosted.device else { return }
-        let room = ChannelID.room(request.room)
-        let written: Position?? = write { store.change(request.room, user: user, device: device, joins: joins) }
-        guard let position = written else { return }
-        let answer = RoomAnswer(
-            request: request.request, refusal: position == nil ? .unknownChannel : nil,
-            position: position ?? Position(epoch: 0, offset: 0))
-        let changed = store.channels(of: user).first { $0.channel == room }
-        for other in inOrder where other.user == user && position != nil && other !== hosted && other.wakes == nil {
-            guard var changed, let device = other.device else { continue }
-            changed.sent = sent(room, epoch: changed.head.epoch, to: device)
-            input(other) { $0.channelChanged(changed, now: $1) }
+        let written = write { store.change(room, change, user: user, device: device) }
+        guard let written else { return }
+        guard case .done(let receipt) = written else {
+            var answer = RoomAnswer(request: request, refusal: nil, position: Position(epoch: 0, offset: 0))
+            if case .refused(let code) = written { answer.refusal = code }
+            return input(hosted) { $0.roomAnswered(answer, channel: nil, now: $1) }
         }
-        var own = position == nil ? nil : changed
-        own?.sent = changed.flatMap { sent(room, epoch: $0.head.epoch, to: device) }
+        for other in inOrder where other !== hosted && (receipt.isDeleted || other.user == receipt.user) {
+            // Another loop's session learns it later than what was entered since.
+            later(other) { [weak self] in self?.tell(other, room) }
+        }
+        let answer = RoomAnswer(request: request, refusal: nil, position: receipt.position)
+        let own = receipt.isDeleted || receipt.user == user ? channel(room, of: hosted) : nil
         input(hosted) { $0.roomAnswered(answer, channel: own, now: $1) }
-        wake([room])
+        wake([.room(room)])
+    }
+
+    private func tell(_ hosted: Hosted, _ room: RoomID) {
+        guard hosted.wakes == nil, let channel = channel(room, of: hosted) else { return }
+        input(hosted) { $0.channelChanged(channel, now: $1) }
+    }
+
+    /// A room as a session's user may read it now.
+    private func channel(_ room: RoomID, of hosted: Hosted) -> SessionChannel? {
+        guard let user = hosted.user, let device = hosted.device else { return nil }
+        guard var channel = store.channels(of: user).first(where: { $0.channel == .room(room) }) else { return nil }
+        channel.sent = sent(.room(room), epoch: channel.head.epoch, to: device)
+        return channel
     }
 }

@@ -48,6 +48,8 @@ public final class SessionSimulation {
         public var twins = 0
         /// Gaps that apps were told of.
         public var gaps = 0
+        /// Changes of the room that devices asked for, as owners or not.
+        public var roomChanges = 0
         /// Producers given up because an ID was used twice.
         public var renewals = 0
 
@@ -95,7 +97,7 @@ public final class SessionSimulation {
             addDevice(try UserID(user), try DeviceID(device), login: 1)
         }
         for device in devices.prefix(3) {
-            _ = store.change(room, user: device.user, device: device.device, joins: true)
+            _ = store.change(room, .join(create: true), user: device.user, device: device.device)
         }
     }
 
@@ -173,6 +175,7 @@ public final class SessionSimulation {
         }
         repeatedly(50...500) { $0.replay() }
         repeatedly(50...700) { $0.devices[Int($0.pick(3...4))].changeRoom($0.room, joins: $0.random.happens(0.6)) }
+        repeatedly(40...500) { $0.manage() }
         repeatedly(500...3_000) { $0.anyDevice().refresh() }
         repeatedly(1_000...5_000) { $0.trim() }
         repeatedly(200...3_000) { simulation in
@@ -234,6 +237,22 @@ public final class SessionSimulation {
             device.publish(nextMessage, in: channel, to: recipient, bytes: bytes, timeToLive: lifetime)
             nextMessage += 1
         }
+    }
+
+    private func manage() {
+        let user = anyDevice().user
+        let role = random.happens(0.6) ? RoomRole.owner : .member
+        let action: RoomAction =
+            switch pick(0...24) {
+            case 0..<9: .add(user)
+            case 9..<13: .remove(user)
+            case 13..<18: .setRole(role, of: user)
+            case 18..<21: .setJoining(RoomJoining.allCases.randomElement(using: &random) ?? .anyone)
+            case 21..<24: .setPublishing(random.happens(0.6) ? .members : .owners)
+            default: .delete
+            }
+        counts.roomChanges += 1
+        anyDevice().manage(room, action)
     }
 
     private func cut() {

@@ -17,6 +17,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case copyApart
     /// The store enters what is published into a room by somebody who left it.
     case publishAfterLeave
+    /// The store enters what a member publishes where only owners may.
+    case publishAgainstSettings
 
     // MARK: The log and the cursors
     /// A read gives entries whose time is over.
@@ -27,6 +29,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case readBeforeJoin
     /// A room stays readable after a leave.
     case readAfterLeave
+    /// A room that was deleted stays readable to those who were in it, also where it was made again.
+    case readAfterDeletion
     /// Nobody is told that a log was trimmed.
     case hideTrim
     /// A store restored from a backup keeps its epochs.

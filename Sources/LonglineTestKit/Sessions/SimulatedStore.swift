@@ -121,6 +121,7 @@ final class SimulatedStore {
             let enters =
                 refused.code == .outcomeUnknown && faults.contains(.enterUnknown)
                 || refused.code == .unknownChannel && faults.contains(.publishAfterLeave)
+                || refused.code == .forbidden && faults.contains(.publishAgainstSettings)
             guard enters else { return (.refused(refused), []) }
             let (published, woken) = enterAnew(request)
             return (published.map { .published($0) } ?? .refused(refused), woken)
@@ -134,6 +135,9 @@ final class SimulatedStore {
         anew.producer = .random(using: &random)
         anew.publish.after = 0
         if faults.contains(.publishAfterLeave), let member = member(of: request.channel) { anew.device = member }
+        if faults.contains(.publishAgainstSettings), let owner = truth.rooms[request.channel]?.owners.first {
+            anew.device = key(owner, anew.device.device)
+        }
         guard case .entered(let published, let previous, let copy) = real.append(anew) else { return (nil, []) }
         return (published, record(published, previous: previous, copy: copy, request))
     }
@@ -152,8 +156,8 @@ final class SimulatedStore {
         if truth.logs[request.channel]?.head.offset ?? 0 != previous {
             violation("\(request.channel) at \(published.position): the entry before is not at \(previous)")
         }
-        if !truth.isMember(user, of: request.channel) {
-            violation("\(request.channel) at \(published.position): \(user) is no member")
+        if !truth.mayPublish(user, in: request.channel) {
+            violation("\(request.channel) at \(published.position): \(user) may not publish")
         }
         let ends = published.time + publish.timeToLive
         var entry = Entry(
@@ -234,27 +238,67 @@ final class SimulatedStore {
                 channel: entitlement.channel, head: entitlement.head.position,
                 first: faults.contains(.hideTrim) ? 0 : entitlement.head.first,
                 after: faults.contains(.readBeforeJoin) ? 0 : entitlement.after,
-                upTo: faults.contains(.readAfterLeave) ? nil : entitlement.upTo, cursor: nil)
+                upTo: hidesEnd(of: entitlement) ? nil : entitlement.upTo, cursor: nil)
         }
     }
 
-    func change(_ room: RoomID, user: UserID, device: DeviceID, joins: Bool) -> Position? {
+    /// For rules that are broken: whether a stay seems to go on.
+    private func hidesEnd(of entitlement: Entitlement) -> Bool {
+        guard let upTo = entitlement.upTo else { return false }
+        if faults.contains(.readAfterLeave) { return true }
+        let last = truth.logs[entitlement.channel]?.entry(at: upTo)
+        return faults.contains(.readAfterDeletion) && last?.change == .delete
+    }
+
+    func change(_ room: RoomID, _ change: RoomChange, user: UserID, device: DeviceID) -> RoomOutcome {
         let channel = ChannelID.room(room)
-        let isMember = truth.isMember(user, of: channel)
-        let known = key(user, device)
-        let position = (try? joins ? real.join(room, by: known, create: true) : real.leave(room, by: known)) ?? nil
-        guard let position else {
-            if joins || isMember { violation("\(user) could not join or leave \(room)") }
-            return nil
+        let expected = truth.refusal(of: change, in: channel, by: user)
+        guard let outcome = try? real.change(room, change, by: key(user, device)) else {
+            violation("\(user)'s \(change) failed")
+            return .refused(.overloaded)
         }
-        if joins && isMember { return position }
-        let entry = Entry(
-            offset: 0, previous: 0, kind: joins ? .joined : .left, sender: user, device: device,
+        switch outcome {
+        case .refused(let code):
+            if code != expected { violation("\(user)'s \(change) was refused with \(code.rawValue)") }
+        case .done(let receipt):
+            if expected != nil { violation("\(user)'s \(change) was not refused") }
+            if receipt.isNew { record(change, receipt, user, device, in: channel) }
+        }
+        return outcome
+    }
+
+    /// Writes the entries down that a change has to make.
+    private func record(
+        _ change: RoomChange, _ receipt: RoomReceipt, _ user: UserID, _ device: DeviceID, in channel: ChannelID
+    ) {
+        var entry = Entry(
+            offset: 0, previous: 0, kind: .changed, sender: user, device: device,
             producer: ProducerID(high: 0, low: 0), publishID: 0, recipient: nil, origin: nil,
             time: max(wall.milliseconds, truth.logs[channel]?.entries.last?.time ?? 0), expiry: 0,
             payload: ByteBuffer())
-        enter(entry, at: position, in: channel)
-        return position
+        switch change {
+        case .join: entry.kind = .joined
+        case .leave: entry.kind = .left
+        case .act(.add(let other)):
+            entry.kind = .joined
+            entry.recipient = other == user ? nil : other
+        case .act(.remove(let other)):
+            entry.kind = .left
+            entry.recipient = other == user ? nil : other
+        case .act(let action):
+            entry.recipient = action.user
+            entry.payload = Entry.payload(of: action)
+        }
+        enter(entry, at: receipt.position, in: channel)
+        let isWithoutOwner = truth.rooms[channel]?.owners.isEmpty ?? true
+        if isWithoutOwner, let heir = truth.oldestMember(of: channel) {
+            entry.kind = .changed
+            entry.recipient = heir
+            entry.payload = Entry.payload(of: .setRole(.owner, of: heir))
+            enter(entry, at: receipt.head, in: channel)
+        } else if receipt.head != receipt.position {
+            violation("\(channel) has more entries than \(change) makes")
+        }
     }
 
     func admit(_ user: UserID, _ device: DeviceID, producer: ProducerID, connectNumber: UInt64) -> ConnectAdmission {

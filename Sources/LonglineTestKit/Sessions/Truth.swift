@@ -1,3 +1,4 @@
+import LonglineStore
 public import LonglineWire
 import NIOCore
 
@@ -41,10 +42,20 @@ public struct Truth {
         public var upTo: Offset?
     }
 
+    /// A room's owners and settings.
+    struct RoomState {
+        var members: Set<UserID> = []
+        var owners: Set<UserID> = []
+        var joining = RoomJoining.anyone
+        var publishing = RoomPublishing.members
+    }
+
     /// The logs.
     public private(set) var logs: [ChannelID: Log] = [:]
     /// Every stay of a user in a room, the last one at the end.
     private var stints: [ChannelID: [UserID: [Stint]]] = [:]
+    /// The rooms, as their logs say.
+    private(set) var rooms: [ChannelID: RoomState] = [:]
 
     /// The range of a channel that a user may read now, or nil for none.
     public func stint(of user: UserID, in channel: ChannelID) -> Stint? {
@@ -77,16 +88,79 @@ public struct Truth {
         guard position.offset > log.head.offset else { return "\(place): the log ends at \(log.head.offset)" }
         entry.previous = log.head.offset
         entry.offset = position.offset
-        switch entry.kind {
-        case .joined: stints[channel, default: [:]][entry.sender, default: []].append(Stint(after: entry.previous))
-        case .left:
-            guard let last = stints[channel]?[entry.sender]?.indices.last else { return "\(place): nobody left" }
-            stints[channel]?[entry.sender]?[last].upTo = entry.offset
-        case .message: break
-        }
+        let problem = change(channel, by: entry)
         log.entries.append(entry)
         logs[channel] = log
+        return problem.map { "\(place): \($0)" }
+    }
+
+    // MARK: Rooms
+
+    /// Who may publish into a channel.
+    func mayPublish(_ user: UserID, in channel: ChannelID) -> Bool {
+        guard isMember(user, of: channel) else { return false }
+        guard let room = rooms[channel], room.publishing == .owners else { return true }
+        return room.owners.contains(user)
+    }
+
+    /// The member who joined first.
+    func oldestMember(of channel: ChannelID) -> UserID? {
+        rooms[channel]?.members.min { stint(of: $0, in: channel)?.after ?? 0 < stint(of: $1, in: channel)?.after ?? 0 }
+    }
+
+    /// Why a change of a room is refused, or nil.
+    func refusal(of change: RoomChange, in channel: ChannelID, by user: UserID) -> RefusalCode? {
+        let room = rooms[channel] ?? RoomState()
+        let isMember = room.members.contains(user)
+        switch change {
+        case .join: return isMember || room.members.isEmpty || room.joining == .anyone ? nil : .forbidden
+        case .leave: return isMember ? nil : .unknownChannel
+        case .act(let action):
+            guard isMember else { return .unknownChannel }
+            guard room.owners.contains(user) else { return .forbidden }
+            switch action {
+            case .add(let other): return room.members.contains(other) || room.joining != .nobody ? nil : .forbidden
+            case .setRole(let role, let other):
+                guard room.members.contains(other) else { return .unknownRecipient }
+                return role == .member && room.owners == [other] ? .forbidden : nil
+            case .remove, .setJoining, .setPublishing, .delete: return nil
+            }
+        }
+    }
+
+    private mutating func change(_ channel: ChannelID, by entry: Entry) -> String? {
+        guard entry.kind != .message else { return nil }
+        var room = rooms[channel] ?? RoomState()
+        defer { rooms[channel] = room }
+        switch entry.kind {
+        case .message: break
+        case .joined:
+            guard let user = entry.member, !room.members.contains(user) else { return "a member joins" }
+            if room.members.isEmpty { room = RoomState(owners: [user]) }
+            room.members.insert(user)
+            stints[channel, default: [:]][user, default: []].append(Stint(after: entry.previous))
+        case .left:
+            guard let user = entry.member, room.members.remove(user) != nil else { return "nobody left" }
+            room.owners.remove(user)
+            end(user, channel, at: entry.offset)
+        case .changed:
+            switch entry.change {
+            case .setRole(.owner, let user)?: room.owners.insert(user)
+            case .setRole(.member, let user)?: room.owners.remove(user)
+            case .setJoining(let joining)?: room.joining = joining
+            case .setPublishing(let publishing)?: room.publishing = publishing
+            case .delete?:
+                for user in room.members { end(user, channel, at: entry.offset) }
+                room = RoomState()
+            case .add?, .remove?, nil: return "an entry that says nothing"
+            }
+        }
         return nil
+    }
+
+    private mutating func end(_ user: UserID, _ channel: ChannelID, at offset: Offset) {
+        guard let last = stints[channel]?[user]?.indices.last else { return }
+        stints[channel]?[user]?[last].upTo = offset
     }
 
     /// Keeps the newest entries only.

@@ -63,18 +63,15 @@ final class FaultyStore: MessageStore {
         return answer
     }
 
-    func join(_ room: RoomID, by device: DeviceKey, create: Bool) async throws(StoreError) -> Position? {
+    func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey) async throws(StoreError) -> RoomOutcome {
         if current.isFull { throw full }
-        return try await inner.join(room, by: device, create: create)
+        return try await inner.change(room, change, by: device)
     }
 
-    func leave(_ room: RoomID, by device: DeviceKey) async throws(StoreError) -> Position? {
-        if current.isFull { throw full }
-        return try await inner.leave(room, by: device)
-    }
-
-    func members(of room: RoomID, in tenant: TenantID) async throws(StoreError) -> [UserID] {
-        try await inner.members(of: room, in: tenant)
+    func members(of room: RoomID, in tenant: TenantID, for reader: UserID?, after: UserID?, limit: Int)
+        async throws(StoreError) -> MemberList?
+    {
+        try await inner.members(of: room, in: tenant, for: reader, after: after, limit: limit)
     }
 
     func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {

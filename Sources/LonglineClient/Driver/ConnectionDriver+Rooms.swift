@@ -1,0 +1,109 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// Joins, leaves and changes of rooms.
+extension ConnectionDriver {
+    /// What is asked of the service about a room.
+    enum RoomRequestKind {
+        case join, leave
+        case act(RoomAction)
+
+        var verb: String {
+            switch self {
+            case .join: "join of"
+            case .leave: "leave of"
+            case .act: "change of"
+            }
+        }
+    }
+
+    /// Someone who waits for the answer to a join, a leave or a change.
+    struct RoomWaiter {
+        var room: RoomID
+        var kind: RoomRequestKind
+        /// Whether it went out on the present link.
+        var isSent = false
+        var done: (Result<Position, ClientError>) -> Void
+    }
+
+    private static let maximumRoomRequests = 256
+
+    /// Joins, leaves or changes a room, now or once connected. What is so already stays, so a request without an answer is
+    /// sent again.
+    func requestRoom(
+        _ room: RoomID, _ kind: RoomRequestKind, done: @escaping (Result<Position, ClientError>) -> Void
+    ) -> UInt64 {
+        lastRoomRequest += 1
+        let id = lastRoomRequest
+        switch phase {
+        case .idle:
+            done(.failure(ClientError(.notConnected, message: "the client isn't connected", advice: "call connect()")))
+        case .stopped(let code, let reason):
+            done(.failure(ClientError(stoppedBy: code, reason: reason)))
+        case .preparing, .connecting, .connected, .waiting:
+            guard roomRequests.count < Self.maximumRoomRequests else {
+                done(.failure(ClientError(.tooManyRequests, message: "256 requests wait for an answer")))
+                return id
+            }
+            roomRequests[id] = RoomWaiter(room: room, kind: kind, done: done)
+            sendRoomRequests()
+            pump()
+        }
+        return id
+    }
+
+    func cancelRoomRequest(_ id: UInt64) {
+        roomRequests.removeValue(forKey: id)?.done(
+            .failure(ClientError(.disconnected, message: "the wait was cancelled; the request may still be served")))
+    }
+
+    /// Sends what was not sent on this link, as far as the session takes requests; an answer makes room for the next.
+    func sendRoomRequests() {
+        guard case .connected = phase else { return }
+        for (id, waiter) in roomRequests.sorted(by: { $0.key < $1.key }) where !waiter.isSent {
+            let sent =
+                switch waiter.kind {
+                case .join: session.join(waiter.room, request: id, now: clock.now())
+                case .leave: session.leave(waiter.room, request: id, now: clock.now())
+                case .act(let action):
+                    session.manage(
+                        RoomCommand(request: id, room: waiter.room, action: action), now: clock.now())
+                }
+            guard sent else { return }
+            roomRequests[id]?.isSent = true
+        }
+    }
+
+    func roomAnswered(_ answer: RoomAnswer) {
+        defer { sendRoomRequests() }
+        guard let waiter = roomRequests.removeValue(forKey: answer.request) else { return }
+        if let refusal = answer.refusal {
+            waiter.done(
+                .failure(
+                    ClientError(
+                        .refused, message: "\(waiter.kind.verb) room \(waiter.room) was refused (\(refusal.rawValue))",
+                        advice: Self.advice(refusal), refusal: refusal)))
+        } else {
+            waiter.done(.success(answer.position))
+        }
+    }
+
+    func failRoomRequests(_ error: ClientError) {
+        let waiters = roomRequests
+        roomRequests = [:]
+        for waiter in waiters.values { waiter.done(.failure(error)) }
+    }
+
+    static func advice(_ refusal: RefusalCode) -> String {
+        switch refusal {
+        case .unknownChannel: "only members may: join the room, or have an owner add this user"
+        case .forbidden: "the token, the room's settings or its owners don't allow it"
+        case .unknownRecipient: "make the user a member first"
+        case .roomFull: "the room has as many members as it may have"
+        case .limitReached: "the user is in as many rooms as one may be: leave one first"
+        case .overloaded, .storageFull: "try again in a while"
+        default: ""
+        }
+    }
+}

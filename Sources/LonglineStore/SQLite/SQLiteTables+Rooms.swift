@@ -1,0 +1,84 @@
+import GRDB
+import LonglineWire
+
+/// Who is or was in which room.
+extension SQLiteTables {
+    private static let stintColumns = "after, joined, \"left\", role"
+
+    /// A stay out of a row.
+    /// - Throws: ``StoreError`` when the row was not written by a store.
+    private static func stint(_ row: Row, from index: Int) throws -> Stint {
+        Stint(after: row[index], joined: row[index + 1], left: row[index + 2], role: try role(row, index + 3))
+    }
+
+    private static func role(_ row: Row, _ index: Int) throws -> RoomRole {
+        guard let role = RoomRole(rawValue: row[index]) else {
+            throw StoreError(.unavailable, message: "a member has the unknown role \(row[index] as Int64)")
+        }
+        return role
+    }
+
+    func stint(of user: UserID, in room: ChannelRecord) throws -> Stint? {
+        let key = StintKey(room: room.id, user: user)
+        if let known = stints[key] { return known }
+        let found = try row(
+            "SELECT \(Self.stintColumns) FROM stints WHERE tenant = ? AND user = ? AND room = ?",
+            [room.key.tenant.description, user.description, room.id]
+        ).map { try Self.stint($0, from: 0) }
+        stints[key] = .some(found)
+        return found
+    }
+
+    func stints(of user: UserID, in tenant: TenantID) throws -> [(room: ChannelRecord, stint: Stint)] {
+        try flush()
+        return try rows(
+            """
+            SELECT \(Self.channelColumns), name, \(Self.stintColumns)
+            FROM stints JOIN channels ON channels.id = stints.room
+            WHERE stints.tenant = ? AND user = ? ORDER BY room
+            """, [tenant.description, user.description]
+        ).map { row in
+            (
+                try Self.channel(row, try Self.key(row[Self.channelColumnCount], tenant)),
+                try Self.stint(row, from: Self.channelColumnCount + 1)
+            )
+        }
+    }
+
+    func set(_ stint: Stint, of user: UserID, in room: ChannelRecord) throws {
+        try run(
+            """
+            INSERT OR REPLACE INTO stints (tenant, user, room, after, joined, "left", role) VALUES (?, ?, ?, ?, ?, ?, ?)
+            """,
+            [
+                room.key.tenant.description, user.description, room.id, Int64(stint.after), Int64(stint.joined),
+                stint.left.map { Int64($0).databaseValue } ?? .null, stint.role.rawValue,
+            ])
+        stints[StintKey(room: room.id, user: user)] = .some(stint)
+    }
+
+    func removeStint(of user: UserID, in room: ChannelRecord) throws {
+        try run(
+            "DELETE FROM stints WHERE tenant = ? AND user = ? AND room = ?",
+            [room.key.tenant.description, user.description, room.id])
+        stints[StintKey(room: room.id, user: user)] = .some(nil)
+    }
+
+    /// From the index `members` alone.
+    func members(of room: ChannelRecord, after user: UserID?, limit: Int) throws -> [RoomMember] {
+        try rows(
+            """
+            SELECT user, role FROM stints
+            WHERE room = ? AND "left" IS NULL AND user > ? AND joined > ? ORDER BY user LIMIT ?
+            """, [room.id, user?.description ?? "", Int64(room.deleted), limit]
+        ).map { row in RoomMember(user: try UserID(row[0] as String), role: try Self.role(row, 1)) }
+    }
+
+    /// From the index `members_by_age` alone.
+    func oldestMember(of room: ChannelRecord) throws -> UserID? {
+        try row(
+            "SELECT user FROM stints WHERE room = ? AND \"left\" IS NULL AND joined > ? ORDER BY joined LIMIT 1",
+            [room.id, Int64(room.deleted)]
+        ).map { row in try UserID(row[0] as String) }
+    }
+}

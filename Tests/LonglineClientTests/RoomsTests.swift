@@ -1,0 +1,62 @@
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineClient
+
+/// Owners of rooms, client and server over QUIC on loopback.
+@Suite("Rooms, end to end", .serialized, .timeLimit(.minutes(2)))
+struct LiveRoomsTests {
+    private func refusal(_ body: () async throws -> Void) async -> RefusalCode? {
+        do { try await body() } catch { return (error as? ClientError)?.refusal }
+        return nil
+    }
+
+    @Test("an owner runs a room, and its members learn what became of it and by whom")
+    func owner() async throws {
+        let (hall, ann, bob) = (try RoomID("hall"), try UserID("ann"), try UserID("bob"))
+        let service = try await LiveService()
+        let owner = try service.client("ann")
+        let member = try service.client("bob")
+        for client in [owner, member] { try await client.connect() }
+        try await owner.join(hall)
+        try await owner.add(bob, to: hall)
+        #expect(await refusal { try await member.setPublishing(.owners, in: hall) } == .forbidden)
+        try await owner.setPublishing(.owners, in: hall)
+        #expect(await refusal { _ = try await member.send("no", to: .room(hall)).acknowledged() } == .forbidden)
+        try await owner.setRole(.owner, of: bob, in: hall)
+        _ = try await member.send("yes", to: .room(hall)).acknowledged()
+        let page = try await owner.members(of: hall, limit: 1)
+        #expect(page.total == 2 && page.hasMore && page.members == [RoomMember(user: ann, role: .owner)])
+        #expect(try await owner.members(of: hall, after: ann).members == [RoomMember(user: bob, role: .owner)])
+        try await owner.remove(bob, from: hall)
+        #expect(await refusal { _ = try await member.members(of: hall) } == .unknownChannel)
+        try await owner.setJoining(.byOwners, of: hall)
+        #expect(await refusal { _ = try await member.join(hall) } == .forbidden)
+        try await owner.delete(hall)
+        #expect(await refusal { try await owner.add(bob, to: hall) } == .unknownChannel)
+
+        let seen = await member.receive(4)
+        #expect(seen.map(\.kind) == [.joined, .changed, .changed, .left])
+        #expect(seen.allSatisfy { $0.sender == ann })
+        #expect(seen.map(\.member) == [bob, nil, bob, bob])
+        #expect(seen.map(\.change) == [nil, .setPublishing(.owners), .setRole(.owner, of: bob), nil])
+        for client in [owner, member] { await client.disconnect() }
+        await service.stop()
+    }
+
+    @Test("a page of members is asked for on a connection, and within its limits")
+    func limits() async throws {
+        let hall = try RoomID("hall")
+        let service = try await LiveService()
+        let client = try service.client("ann")
+        await #expect { try await client.members(of: hall) } throws: { ($0 as? ClientError)?.code == .notConnected }
+        try await client.connect()
+        for limit in [0, 101] {
+            #expect(await refusal { _ = try await client.members(of: hall, limit: limit) } == .invalidRange)
+        }
+        #expect(await refusal { _ = try await client.members(of: hall) } == .unknownChannel)
+        await client.disconnect()
+        await service.stop()
+    }
+}
