@@ -49,7 +49,7 @@ struct Admission: Sendable {
             let number = try await admitNumber(of: device)
             let record = try await advanceCursors(of: device)
             let earlier = await earlierSession(of: device)
-            let entitlements = try await core.store.entitlements(of: identity.user, in: identity.tenant)
+            let entitlements = try await core.store.channels(of: device)
             let places = Places(
                 stored: record.cursors,
                 claimed: Dictionary(connect.cursors.map { ($0.channel, $0.position) }) { first, _ in first },

@@ -11,23 +11,30 @@ public struct RetentionPolicy: Hashable, Sendable {
     public var inbox: Retention
     /// Rooms.
     public var room: Retention
+    /// What is broadcast to all.
+    public var broadcast: Retention
     /// From the end of one sweep to the start of the next; 1 second or more. A channel can exceed its rule for so long.
     public var interval: TimeAmount
 
     /// A policy.
-    public init(inbox: Retention = Retention(), room: Retention = Retention(), interval: TimeAmount = .minutes(10)) {
+    public init(
+        inbox: Retention = Retention(), room: Retention = Retention(), broadcast: Retention = Retention(),
+        interval: TimeAmount = .minutes(10)
+    ) {
         self.inbox = inbox
         self.room = room
+        self.broadcast = broadcast
         self.interval = interval
     }
 
     /// Whether nothing is ever removed.
-    public var keepsAll: Bool { inbox.keepsAll && room.keepsAll }
+    public var keepsAll: Bool { inbox.keepsAll && room.keepsAll && broadcast.keepsAll }
 
     func rule(for channel: ChannelID) -> Retention {
         switch channel {
         case .user: inbox
         case .room: room
+        case .all: broadcast
         }
     }
 
@@ -37,7 +44,7 @@ public struct RetentionPolicy: Hashable, Sendable {
                 .invalidConfiguration, message: "retention can't be applied every \(interval.wholeMilliseconds) ms",
                 advice: "set an interval of one second or more")
         }
-        for (rule, kind) in [(inbox, "inboxes"), (room, "rooms")] {
+        for (rule, kind) in [(inbox, "inboxes"), (room, "rooms"), (broadcast, "broadcasts")] {
             let age = rule.age ?? 1
             guard age > 0, rule.entries ?? 1 > 0, rule.bytes ?? 1 > 0 else {
                 throw ServerError(

@@ -25,6 +25,8 @@ final class ServerLoop {
     private var hosts: [UInt64: SessionHost] = [:]
     private var users: [UserKey: [SessionHost]] = [:]
     private var subscriptions = SubscriptionTable<SessionHost>()
+    /// The sessions of each tenant: who hears what is broadcast.
+    private var tenants: [TenantID: [ObjectIdentifier: SessionHost]] = [:]
     private var timers = LoopTimers()
     private var timer: Scheduled<Void>?
     private var timerDeadline: NIODeadline?
@@ -121,6 +123,14 @@ final class ServerLoop {
         if users[user]?.isEmpty == true { users[user] = nil }
     }
 
+    /// A session of the tenant is granted: it hears what is broadcast.
+    func enter(_ host: SessionHost, tenant: TenantID) { tenants[tenant, default: [:]][ObjectIdentifier(host)] = host }
+
+    func leave(_ host: SessionHost, tenant: TenantID) {
+        tenants[tenant]?[ObjectIdentifier(host)] = nil
+        if tenants[tenant]?.isEmpty == true { tenants[tenant] = nil }
+    }
+
     /// The user's right to a room changed: all devices learn it, but the one that asked.
     func channelChanged(_ channel: SessionChannel, of user: UserKey, except asked: UInt64) {
         for host in users[user] ?? [] where host.id != asked { host.channelChanged(channel) }
@@ -170,7 +180,13 @@ final class ServerLoop {
         let now = eventLoop.now
         for (channel, head) in heads {
             history.record(channel, head: head)
-            subscriptions.forEach(of: channel) { $0.logAdvanced(channel.channel, head: head, now: now) }
+            if case .all = channel.channel {
+                for host in (tenants[channel.tenant] ?? [:]).values {
+                    host.logAdvanced(channel.channel, head: head, now: now)
+                }
+            } else {
+                subscriptions.forEach(of: channel) { $0.logAdvanced(channel.channel, head: head, now: now) }
+            }
         }
         drainDirty()
     }

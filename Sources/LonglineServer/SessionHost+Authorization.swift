@@ -86,7 +86,9 @@ extension SessionHost {
         guard let device else { return nil }
         switch item {
         case .append(let request):
-            if case .room = request.channel { return AuthorizationQuestion(.publish, by: device, in: request.channel) }
+            guard case .user = request.channel else {
+                return AuthorizationQuestion(.publish, by: device, in: request.channel)
+            }
             guard let recipient = request.publish.recipient, recipient != device.user else { return nil }
             return AuthorizationQuestion(.publish, by: device, in: .user(recipient))
         case .room(let work):

@@ -39,6 +39,8 @@ final class SessionHost: LinkHandler {
     var appendsWaiting = 0
     /// The room stints that this session knows; the inbox has none.
     var rooms: [RoomID: Stint] = [:]
+    /// The broadcasts that this session knows.
+    private var broadcasts: Set<ChannelID> = []
     var roomBucket: TokenBucket?
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
@@ -158,7 +160,8 @@ final class SessionHost: LinkHandler {
     }
 
     func logAdvanced(_ channel: ChannelID, head: Position, now: NIODeadline) {
-        guard phase != .ended else { return }
+        guard phase == .granted || phase == .established else { return }
+        meet(channel, head: head, now: now)
         session.logAdvanced(channel, head: head, now: now)
         wake()
     }
@@ -366,6 +369,7 @@ final class SessionHost: LinkHandler {
             return retry(admission, attempts: attempts)
         }
         let deletions = loop.history.deletions(since: load, of: keys)
+        let news = loop.history.broadcasts(since: load, in: device.tenant)
         endLoad()
         phase = .granted
         if var admission = linkAdmission {
@@ -382,6 +386,10 @@ final class SessionHost: LinkHandler {
             limits: core.limits.session(in: device.tenant))
         session.authenticated(grant, time: core.time(), now: now)
         for (channel, head) in wakes { session.logAdvanced(channel.channel, head: head, now: now) }
+        for (channel, head) in news {
+            meet(channel.channel, head: head, now: now)
+            session.logAdvanced(channel.channel, head: head, now: now)
+        }
         for change in heldChanges where noteStint(change) { session.channelChanged(change, now: now) }
         heldChanges = []
         for (room, end) in deletions { roomDeleted(room, at: end) }
@@ -393,11 +401,13 @@ final class SessionHost: LinkHandler {
 
     private func subscribe(to channels: [SessionChannel]) {
         guard let device else { return }
+        loop.enter(self, tenant: device.tenant)
         for channel in channels {
-            if case .room = channel.channel {
-                _ = noteStint(channel)
-            } else {
-                loop.subscribe(self, to: ChannelKey(tenant: device.tenant, channel: channel.channel))
+            switch channel.channel {
+            case .room: _ = noteStint(channel)
+            case .user: loop.subscribe(self, to: ChannelKey(tenant: device.tenant, channel: channel.channel))
+            // Every session of the tenant hears of it.
+            case .all: broadcasts.insert(channel.channel)
             }
             // Nothing known was sent beyond what is confirmed: nothing to inherit.
             let confirmed = channel.cursor.map { $0.epoch == channel.head.epoch ? $0.offset : 0 } ?? 0
@@ -406,6 +416,13 @@ final class SessionHost: LinkHandler {
             inheritedSent.append(
                 ChannelPosition(channel: channel.channel, position: Position(epoch: channel.head.epoch, offset: sent)))
         }
+    }
+
+    /// A broadcast that was made since the channels were loaded: all of it came after this device did.
+    private func meet(_ channel: ChannelID, head: Position, now: NIODeadline) {
+        guard case .all = channel, broadcasts.insert(channel).inserted else { return }
+        session.channelChanged(
+            SessionChannel(channel: channel, head: head, first: 0, after: 0, upTo: nil, cursor: nil, sent: 0), now: now)
     }
 
     private func establish() {
@@ -466,6 +483,7 @@ final class SessionHost: LinkHandler {
         confirmed = []
         if wasEstablished { core.registry.release(device, link: id, sent: sentPositions, now: now) }
         loop.unregister(self, user: device.userKey)
+        loop.leave(self, tenant: device.tenant)
         loop.unsubscribe(self, from: ChannelKey(tenant: device.tenant, channel: .user(device.user)))
         for room in rooms.keys { loop.unsubscribe(self, from: ChannelKey(tenant: device.tenant, channel: .room(room))) }
         rooms = [:]

@@ -20,6 +20,8 @@ struct WakeHistory {
     private var woken: [ChannelKey: (head: Position, sequence: UInt64)] = [:]
     /// Rooms that were deleted. Each is woken as well, so that there are no more of them.
     private var deleted: [ChannelKey: (end: Position, sequence: UInt64)] = [:]
+    /// Of those woken, the broadcasts.
+    private var broadcasts: Set<ChannelKey> = []
 
     /// - Parameter limit: channels kept at most.
     init(limit: Int = 65_536) { self.limit = limit }
@@ -49,6 +51,7 @@ struct WakeHistory {
             completeSince = sequence
         }
         woken[channel] = (head, sequence)
+        if case .all = channel.channel { broadcasts.insert(channel) }
     }
 
     /// Takes note of a room's deletion, before the wake for it.
@@ -61,6 +64,15 @@ struct WakeHistory {
     private mutating func forget() {
         woken.removeAll()
         deleted.removeAll()
+        broadcasts.removeAll()
+    }
+
+    /// The broadcasts of a tenant that were woken since the load began. To be asked when ``wakes(since:of:)`` had an answer.
+    func broadcasts(since load: Load, in tenant: TenantID) -> [(ChannelKey, Position)] {
+        broadcasts.compactMap { channel in
+            guard channel.tenant == tenant, let wake = woken[channel], wake.sequence > load.since else { return nil }
+            return (channel, wake.head)
+        }
     }
 
     /// The rooms of these that were deleted since the load began, each with the entry that says so. To be asked when

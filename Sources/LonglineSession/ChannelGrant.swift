@@ -12,15 +12,15 @@ public enum ChannelAction: UInt8, Hashable, Sendable, CaseIterable {
     case manage = 8
 }
 
-/// A set of channels: one channel by its name, or all whose name begins alike. As text `user/` or `room/`, then the name
-/// or its beginning and one `*`: `room/team-*`, `user/bob`, `room/*`.
+/// A set of channels: one channel by its name, or all whose name begins alike. As text `user/`, `room/` or `all/`, then the
+/// name or its beginning and one `*`: `room/team-*`, `user/bob`, `all/*`.
 ///
 /// The star stands at the end only, so that a match is one comparison of at most ``maximumLength`` bytes.
 public struct ChannelPattern: Hashable, Sendable, CustomStringConvertible {
     /// The longest pattern, in bytes of its text.
     public static let maximumLength = 69
 
-    private enum Kind { case user, room }
+    private enum Kind: String { case user, room, all }
     private let kind: Kind
     private let name: String
     private let isPrefix: Bool
@@ -29,11 +29,8 @@ public struct ChannelPattern: Hashable, Sendable, CustomStringConvertible {
     /// - Returns: nil for a text that is none.
     public init?(_ text: some StringProtocol) {
         guard text.utf8.count <= Self.maximumLength, let slash = text.firstIndex(of: "/") else { return nil }
-        switch text[..<slash] {
-        case "user": kind = .user
-        case "room": kind = .room
-        default: return nil
-        }
+        guard let kind = Kind(rawValue: String(text[..<slash])) else { return nil }
+        self.kind = kind
         let rest = text[text.index(after: slash)...]
         isPrefix = rest.last == "*"
         name = String(isPrefix ? rest.dropLast() : rest)
@@ -46,7 +43,8 @@ public struct ChannelPattern: Hashable, Sendable, CustomStringConvertible {
         switch (kind, channel) {
         case (.user, .user(let user)): matches(user.description)
         case (.room, .room(let room)): matches(room.description)
-        case (.user, .room), (.room, .user): false
+        case (.all, .all(let broadcast)): matches(broadcast.description)
+        case (.user, _), (.room, _), (.all, _): false
         }
     }
 
@@ -54,7 +52,7 @@ public struct ChannelPattern: Hashable, Sendable, CustomStringConvertible {
         isPrefix ? name.utf8.starts(with: self.name.utf8) : name == self.name
     }
 
-    public var description: String { "\(kind == .user ? "user" : "room")/\(name)\(isPrefix ? "*" : "")" }
+    public var description: String { "\(kind.rawValue)/\(name)\(isPrefix ? "*" : "")" }
 }
 
 /// The right to do something with some channels: `publish:room/team-*`.
@@ -72,15 +70,22 @@ public struct ChannelGrant: Hashable, Sendable {
 }
 
 extension SessionIdentity {
-    /// Whether it may do this with a channel: because it may with every channel, or by one of its ``grants``.
+    /// Whether it may do this with a channel: because it may with every channel, or by one of its ``grants``. Publishing to all
+    /// takes a grant that names the broadcast: what an ordinary user may do everywhere does not reach everybody.
     public func may(_ action: ChannelAction, _ channel: ChannelID) -> Bool {
         let everywhere =
             switch action {
-            case .publish: mayPublish
+            case .publish: mayPublish && !channel.isBroadcast
             case .receive: mayReceive
             case .join: mayJoin
             case .manage: mayManage
             }
         return everywhere || grants.contains { $0.action == action && $0.pattern.matches(channel) }
+    }
+}
+
+extension ChannelID {
+    var isBroadcast: Bool {
+        if case .all = self { true } else { false }
     }
 }

@@ -10,7 +10,8 @@ struct ReadableRange: Hashable, Sendable {
 
     init(_ channel: SessionChannel) {
         epoch = channel.head.epoch
-        after = channel.after
+        // Delivery of a broadcast begins where the device came in; its past is everybody's.
+        after = channel.channel.isBroadcast ? 0 : channel.after
         upTo = channel.upTo
     }
 }

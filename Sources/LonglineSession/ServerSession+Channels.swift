@@ -48,7 +48,7 @@ extension ServerSession {
         startReads(now: now)
     }
 
-    /// The user's right to a channel changed: a join, a leave, or a room made again.
+    /// The user's right to a channel changed: a join, a leave, or a channel that is new.
     public mutating func channelChanged(_ channel: SessionChannel, now: NIODeadline) {
         guard case .up = phase else { return }
         let mayReceive = identity?.may(.receive, channel.channel) == true

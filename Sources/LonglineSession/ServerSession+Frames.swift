@@ -164,7 +164,7 @@ extension ServerSession {
         guard publish.payload.readableBytes <= Int(clamping: limits.maximumPayload) else {
             return .payloadTooLarge
         }
-        if publish.recipient != nil, case .room = channel { return .unknownRecipient }
+        if publish.recipient != nil, channel != .user(identity.user) { return .unknownRecipient }
         return nil
     }
 

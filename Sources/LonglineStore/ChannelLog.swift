@@ -45,8 +45,13 @@ public protocol ChannelLog: Sendable {
     /// The ends of a channel's log. An inbox is made on first sight; a room that does not exist yields nil.
     func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead?
 
-    /// The channels a user may read, with the ranges of offsets: the inbox, and every room the user is or was in.
+    /// The channels a user may read, with the ranges of offsets: the inbox, and every room the user is or was in. What is
+    /// broadcast to all is everybody's, and not among them.
     func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement]
+
+    /// What is delivered to a device: its user's channels, and the tenant's broadcasts from the moment on in which the store
+    /// first heard of the device.
+    func channels(of device: DeviceKey) async throws(StoreError) -> [Entitlement]
 }
 
 extension ChannelLog {

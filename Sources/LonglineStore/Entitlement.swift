@@ -9,7 +9,8 @@ public struct Entitlement: Hashable, Sendable {
     public var channel: ChannelID
     /// The log's ends.
     public var head: ChannelHead
-    /// Nothing at or below this offset is readable: the one before the join entry; 0 for an inbox.
+    /// Nothing at or below this offset is readable: the one before the join entry; 0 for an inbox. Of a broadcast, nothing at
+    /// or below is delivered to the device: the entry before those that came since the store knows it.
     public var after: Offset
     /// The leave entry, the last that is readable; nil while the membership lasts.
     public var upTo: Offset?

@@ -5,6 +5,9 @@ public struct StoreLimits: Hashable, Sendable {
     /// Rooms that one user is or was in. At the limit a join takes the place of the room left longest ago; without one
     /// it is refused with ``/LonglineWire/RefusalCode/limitReached``.
     public var roomsPerUser = 1_000
+    /// Channels to all of one tenant; a publish that would make one more is refused with
+    /// ``/LonglineWire/RefusalCode/limitReached``. Every session of the tenant keeps a place in each.
+    public var broadcastsPerTenant = 16
     /// Outboxes that one device publishes from or connects with; one more is refused until ``StoreMaintenance/sweep()``
     /// forgets one.
     public var producersPerDevice = 256

@@ -52,6 +52,7 @@ extension FrameSink {
         switch channel {
         case .user(let user): identifier(user.description, kind: "user/")
         case .room(let room): identifier(room.description, kind: "room/")
+        case .all(let broadcast): identifier(broadcast.description, kind: "all/")
         }
     }
 

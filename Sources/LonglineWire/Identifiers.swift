@@ -6,7 +6,7 @@ public enum IdentifierError: Error, Hashable, Sendable {
     case tooLong(limit: Int)
     /// A byte outside `A-Z a-z 0-9 . _ ~ @ + -`.
     case forbiddenByte(UInt8)
-    /// A channel that is neither `user/<id>` nor `room/<id>`.
+    /// A channel that is none of `user/<id>`, `room/<id>` and `all/<id>`.
     case unknownKind
 }
 
@@ -68,20 +68,25 @@ public struct DeviceID: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// An ordered durable log within a tenant: a user's inbox, written `user/<id>`, or a room, written `room/<id>`.
+/// An ordered durable log within a tenant: a user's inbox, written `user/<id>`, a room, written `room/<id>`, or a broadcast
+/// to all users of the tenant, written `all/<id>`.
 public enum ChannelID: Hashable, Sendable, CustomStringConvertible {
     /// A user's inbox.
     case user(UserID)
     /// A room, shared by its members. The associated name follows the rule of ``UserID``.
     case room(RoomID)
+    /// A broadcast, which every user of the tenant receives.
+    case all(BroadcastID)
 
-    /// Parses `user/<id>` or `room/<id>`.
+    /// Parses `user/<id>`, `room/<id>` or `all/<id>`.
     /// - Throws: ``IdentifierError``.
     public init(_ text: some StringProtocol) throws(IdentifierError) {
         if text.hasPrefix("user/") {
             self = .user(try UserID(text.dropFirst(5)))
         } else if text.hasPrefix("room/") {
             self = .room(try RoomID(text.dropFirst(5)))
+        } else if text.hasPrefix("all/") {
+            self = .all(try BroadcastID(text.dropFirst(4)))
         } else {
             throw .unknownKind
         }
@@ -91,7 +96,21 @@ public enum ChannelID: Hashable, Sendable, CustomStringConvertible {
         switch self {
         case .user(let user): "user/\(user)"
         case .room(let room): "room/\(room)"
+        case .all(let broadcast): "all/\(broadcast)"
         }
+    }
+}
+
+/// A broadcast to all users of a tenant.
+public struct BroadcastID: Hashable, Sendable, CustomStringConvertible {
+    /// The name, 1 to 64 bytes of `A-Z a-z 0-9 . _ ~ @ + -`.
+    public let description: String
+
+    /// Checks and wraps a name.
+    /// - Throws: ``IdentifierError``.
+    public init(_ name: some StringProtocol) throws(IdentifierError) {
+        try IdentifierRule.check(name)
+        description = String(name)
     }
 }
 

@@ -12,6 +12,7 @@ struct ChatCommand: AsyncParsableCommand {
             Type a line to send it. Lines that begin with a slash are commands:
               /to USER          talk to a user
               /room ROOM        talk to a room you are in
+              /all NAME         talk to everybody, in the broadcast of a name, where the token allows it
               /join ROOM        join a room (it is made when it doesn't exist), and talk to it
               /leave ROOM       leave a room
               /members          who is in the room you talk to
@@ -24,7 +25,7 @@ struct ChatCommand: AsyncParsableCommand {
 
     @OptionGroup var options: ClientOptions
 
-    @Option(name: .long, help: "Whom to talk to at first: user/NAME, or room/NAME, which is joined.")
+    @Option(name: .long, help: "Whom to talk to at first: user/NAME, all/NAME, or room/NAME, which is joined.")
     var to: String?
 
     func validate() throws {
@@ -41,6 +42,7 @@ struct ChatCommand: AsyncParsableCommand {
         switch try to.map({ try Destination(argument: $0) }) {
         case .user(let user): await chat.perform("/to \(user)")
         case .room(let room): await chat.perform("/join \(room)")
+        case .all(let broadcast): await chat.perform("/all \(broadcast)")
         case nil: break
         }
         if chat.destination == nil { Terminal.note("say /to USER or /join ROOM first, /quit to end") }
@@ -120,6 +122,7 @@ private struct Conversation {
             case "quit", "exit": return false
             case "to": talk(to: try .user(argument))
             case "room": talk(to: try .room(argument))
+            case "all": talk(to: try .all(argument))
             case "join":
                 let room = try RoomID(argument)
                 // Not awaited: without a connection the answer may take long, and typing goes on.
@@ -143,7 +146,7 @@ private struct Conversation {
                 let local = argument.isEmpty ? nil : try SocketAddress(ipAddress: argument, port: 0)
                 request("moved") { client in try await client.migrate(to: local) }
             case "state": Terminal.note(Terminal.describe(client.state))
-            default: Terminal.note("unknown command; /to, /room, /join, /leave, /members, /migrate, /state, /quit")
+            default: Terminal.note("unknown command; /to, /room, /all, /join, /leave, /members, /migrate, /state, /quit")
             }
         } catch {
             Terminal.error(error)

@@ -106,15 +106,16 @@ struct ClientOptions: ParsableArguments {
 }
 
 extension Destination {
-    /// Parses `user/NAME`, `room/NAME`, or a user's bare name.
+    /// Parses `user/NAME`, `room/NAME`, `all/NAME`, or a user's bare name.
     init(argument: String) throws {
         do {
             switch try ChannelID(argument.contains("/") ? argument : "user/\(argument)") {
             case .user(let user): self = .user(user)
             case .room(let room): self = .room(room)
+            case .all(let broadcast): self = .all(broadcast)
             }
         } catch {
-            throw ValidationError("'\(argument)' is neither user/NAME nor room/NAME.")
+            throw ValidationError("'\(argument)' is none of user/NAME, room/NAME and all/NAME.")
         }
     }
 }

@@ -35,6 +35,20 @@ struct RetentionOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
+            "Remove messages from broadcasts (all/NAME) that are older: a number with s, m, h or d.", valueName: "time"))
+    var broadcastMaxAge: String?
+
+    @Option(help: ArgumentHelp("Keep so many entries in a broadcast at most, the newest.", valueName: "number"))
+    var broadcastMaxEntries: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Keep so many bytes of messages in a broadcast at most: a number, or one with K, M or G (of 1024).",
+            valueName: "bytes"))
+    var broadcastMaxBytes: String?
+
+    @Option(
+        help: ArgumentHelp(
             "How often the server removes what it does not keep. Without one of the rules above it keeps everything.",
             valueName: "time"))
     var retentionInterval = "10m"
@@ -49,6 +63,8 @@ struct RetentionOptions: ParsableArguments {
         return RetentionPolicy(
             inbox: try Self.rule("inbox", age: inboxMaxAge, entries: inboxMaxEntries, bytes: inboxMaxBytes),
             room: try Self.rule("room", age: roomMaxAge, entries: roomMaxEntries, bytes: roomMaxBytes),
+            broadcast: try Self.rule(
+                "broadcast", age: broadcastMaxAge, entries: broadcastMaxEntries, bytes: broadcastMaxBytes),
             interval: .milliseconds(Int64(interval)))
     }
 

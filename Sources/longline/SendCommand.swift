@@ -11,7 +11,7 @@ struct SendCommand: AsyncParsableCommand {
 
     @OptionGroup var options: ClientOptions
 
-    @Option(name: .long, help: "Whom to send to: user/NAME, or room/NAME, which is joined first.")
+    @Option(name: .long, help: "Whom to send to: user/NAME, all/NAME, or room/NAME, which is joined first.")
     var to: String
 
     @Option(name: .long, help: "Seconds the message is worth delivering; for ever without.")

@@ -32,7 +32,7 @@ struct SignTokenCommand: AsyncParsableCommand {
     @Option(
         help: """
             What it allows: any of publish, receive, join and manage, separated by commas; each alone, or for some channels only: \
-            publish:room/team-*, receive:user/bob.
+            publish:room/team-*, receive:user/bob. Publishing to all is named always: publish:all/news.
             """)
     var scope: String = "publish,receive,join,manage"
 

@@ -57,6 +57,7 @@ enum Terminal {
         if message.gapBefore != nil { text += "[messages before this one are gone]\n" }
         switch message.channel {
         case .room(let room): text += "#\(room) "
+        case .all(let broadcast): text += "!\(broadcast) "
         case .user: break
         }
         switch message.kind {

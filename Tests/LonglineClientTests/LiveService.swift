@@ -65,14 +65,17 @@ final class LiveService: Sendable {
     }
 
     func client(
-        _ user: String, _ device: String = "phone", _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+        _ user: String, _ device: String = "phone", scope: String? = nil, _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws -> LonglineClient {
         let (user, device) = (try UserID(user), try DeviceID(device))
         let (tenant, data) = (try TenantID("default"), data)
         var configuration = LonglineClient.Configuration(
             accessPoints: [AccessPoint(host: "127.0.0.1", port: port)], trust: .pinnedPublicKey([pin])
         ) {
-            try await data.sign(tenant: tenant, user: user, device: device, lifetime: 3_600_000)
+            let rights = try scope.map { try ScopeClaim($0) } ?? ScopeClaim(scopes: .all)
+            return try await data.sign(
+                tenant: tenant, user: user, device: device, lifetime: 3_600_000, scopes: rights.scopes,
+                grants: rights.grants)
         }
         configuration.backOff = BackOffPolicy(base: .milliseconds(10), maximum: .milliseconds(100))
         configuration.logger.logLevel = .error

@@ -59,4 +59,24 @@ struct LiveRoomsTests {
         await client.disconnect()
         await service.stop()
     }
+
+    @Test("what is said to all reaches a device that was away, from its first connect on")
+    func broadcast() async throws {
+        let news = try ChannelID("all/news")
+        let service = try await LiveService()
+        let speaker = try service.client("ann", scope: "publish:all/news receive")
+        let listener = try service.client("bob")
+        try await speaker.connect()
+        _ = try await speaker.send("old", to: .all("news")).acknowledged()
+        try await listener.connect()
+        #expect(await refusal { _ = try await listener.send("me", to: .all("news")).acknowledged() } == .forbidden)
+        await listener.disconnect()
+        for text in ["one", "two"] { _ = try await speaker.send(text, to: .all("news")).acknowledged() }
+        try await listener.connect()
+        let seen = await listener.receive(2)
+        #expect(seen.map(\.text) == ["one", "two"] && seen.allSatisfy { $0.channel == news })
+        #expect(try await listener.history(of: news).messages.map(\.text) == ["old", "one", "two"])
+        for client in [speaker, listener] { await client.disconnect() }
+        await service.stop()
+    }
 }

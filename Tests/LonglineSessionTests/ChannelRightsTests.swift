@@ -55,7 +55,9 @@ struct ChannelRightsTests {
         arguments: [
             ("room/hall", "room/hall", true), ("room/hall", "room/hall2", false), ("room/hall", "user/hall", false),
             ("room/h*", "room/hall", true), ("room/h*", "room/h", true), ("room/h*", "room/H", false),
-            ("room/*", "room/hall", true), ("room/*", "user/hall", false), ("user/*", "user/bob", true),
+            ("room/*", "room/hall", true), ("room/*", "user/hall", false), ("all/*", "all/news", true),
+            ("all/ne*", "all/news", true), ("all/news", "all/new", false), ("all/*", "room/all", false),
+            ("room/*", "all/hall", false), ("user/*", "all/hall", false), ("user/*", "user/bob", true),
             ("room/team-*", "room/team-7", true), ("room/team-*", "room/team", false),
         ])
     func matches(pattern: String, channel: String, expected: Bool) throws {

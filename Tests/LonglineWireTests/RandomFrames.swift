@@ -249,8 +249,16 @@ enum RandomFrames {
         do { return try RoomID(name(&random)) } catch { fatalError("\(error)") }
     }
 
+    static func broadcast(_ random: inout SeededRandom) -> BroadcastID {
+        do { return try BroadcastID(name(&random)) } catch { fatalError("\(error)") }
+    }
+
     static func channel(_ random: inout SeededRandom) -> ChannelID {
-        Bool.random(using: &random) ? .user(user(&random)) : .room(room(&random))
+        switch Int.random(in: 0..<3, using: &random) {
+        case 0: .user(user(&random))
+        case 1: .room(room(&random))
+        default: .all(broadcast(&random))
+        }
     }
 }
 

@@ -192,6 +192,7 @@ VALID = [
     ("refreshed", "REFRESHED", {"credentialExpiry": "1767232800000"}),
     ("lane of an inbox", "LANE", {"channel": "user/alice", "epoch": EPOCH}),
     ("lane of a room, epoch not known yet", "LANE", {"channel": "room/a.b_c~d@e+f-9", "epoch": "0" * 16}),
+    ("lane of a broadcast", "LANE", {"channel": "all/" + "n" * 64, "epoch": EPOCH}),
     ("publish into a room, the producer's first", "PUBLISH", {
         "id": "1", "tag": "8899aabbccddeeff", "after": "0", "timeToLive": "0", "payload": b"hello".hex()}),
     ("publish, a direct message with a time to live", "PUBLISH", {
@@ -373,6 +374,8 @@ INVALID = [
     ("TICKET: over its limit", raw(0x0B, counted(b"t" * 1025) + b"\0"), "limitExceeded"),
     ("LANE: unknown kind of channel", raw(0x11, string("team/x") + bytes(8)), "malformed"),
     ("LANE: no name", raw(0x11, string("user/") + bytes(8)), "malformed"),
+    ("LANE: a broadcast of no name", raw(0x11, string("all/") + bytes(8)), "malformed"),
+    ("LANE: a broadcast with a name over its limit", raw(0x11, string("all/" + "n" * 65) + bytes(8)), "malformed"),
     ("LANE: a space in the name", raw(0x11, string("user/a b") + bytes(8)), "malformed"),
     ("LANE: a second slash", raw(0x11, string("room/a/b") + bytes(8)), "malformed"),
     ("LANE: a letter outside ASCII", raw(0x11, string("user/zoë") + bytes(8)), "malformed"),

@@ -22,7 +22,8 @@ extension LonglineClient {
     /// connection now, and asks once.
     ///
     /// - Parameters:
-    ///   - channel: this user's inbox, or a room that the user is or was a member of.
+    ///   - channel: this user's inbox, a room that the user is or was a member of, or a broadcast, of which everybody may read
+    ///     all that is left.
     ///   - place: a ``Message/position``, or ``HistoryPage/next`` of the page before; nil for the newest messages.
     ///   - limit: the most messages, 1 to 100. A page has fewer where they are large: 64 KiB of payload end it.
     ///   - timeout: how long to wait for the answer.

@@ -164,7 +164,7 @@ public final class LonglineClient: Sendable {
     ///
     /// - Parameters:
     ///   - payload: at most 15 KiB.
-    ///   - destination: a user, or a room that this user is a member of.
+    ///   - destination: a user, a room that this user is a member of, or everybody.
     ///   - timeToLive: how long it is worth delivering, whole milliseconds from now; nil for ever.
     /// - Returns: a receipt that tells when the service has it.
     /// - Throws: ``ClientError``: ``ClientError/Code/outboxFull``, ``ClientError/Code/channelFull``,
@@ -194,7 +194,7 @@ public final class LonglineClient: Sendable {
         try await send(ByteBuffer(string: text), to: destination, timeToLive: timeToLive)
     }
 
-    /// The messages of this user's inbox and rooms.
+    /// The messages of this user's inbox and rooms, and what is broadcast to all.
     public var messages: MessageStream {
         MessageStream(
             queue: core.outlets.messages,

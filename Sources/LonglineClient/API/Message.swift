@@ -7,6 +7,8 @@ public enum Destination: Hashable, Sendable, CustomStringConvertible {
     case user(UserID)
     /// A room, of which the sender is a member.
     case room(RoomID)
+    /// Every user of the tenant. It takes a token whose scope names the broadcast: `publish:all/news`.
+    case all(BroadcastID)
 
     /// A user by name.
     /// - Throws: ``/LonglineWire/IdentifierError``.
@@ -14,18 +16,22 @@ public enum Destination: Hashable, Sendable, CustomStringConvertible {
     /// A room by name.
     /// - Throws: ``/LonglineWire/IdentifierError``.
     public static func room(_ name: String) throws(IdentifierError) -> Destination { .room(try RoomID(name)) }
+    /// A broadcast by name.
+    /// - Throws: ``/LonglineWire/IdentifierError``.
+    public static func all(_ name: String) throws(IdentifierError) -> Destination { .all(try BroadcastID(name)) }
 
     public var description: String {
         switch self {
         case .user(let user): "user/\(user)"
         case .room(let room): "room/\(room)"
+        case .all(let broadcast): "all/\(broadcast)"
         }
     }
 }
 
 /// One entry of a channel, in the channel's order.
 public struct Message: Sendable {
-    /// The channel it came in: this user's inbox, or a room.
+    /// The channel it came in: this user's inbox, a room, or a broadcast.
     public let channel: ChannelID
     /// Its place there. An app that commits its own cursors writes this one.
     public let position: Position

@@ -15,6 +15,7 @@ extension ConnectionDriver {
         var recipient: UserID?
         switch destination {
         case .room(let room): channel = .room(room)
+        case .all(let broadcast): channel = .all(broadcast)
         case .user(let other):
             // The sender's own inbox holds the record of a direct message.
             guard let user else {

@@ -7,7 +7,7 @@ public import LonglineSession
 ///   word    = action [ ":" pattern ]           ; any other word is ignored
 ///   action  = "publish" / "receive" / "join" / "manage"
 ///   pattern = kind ( name / [ name ] "*" )     ; at most 69 bytes
-///   kind    = "user/" / "room/"
+///   kind    = "user/" / "room/" / "all/"
 /// ```
 /// Words only add rights, so that an unknown one, or one with a pattern that is none, grants nothing.
 public struct ScopeClaim: Hashable, Sendable {

@@ -2,8 +2,8 @@ public import LonglineSession
 public import LonglineStore
 public import LonglineWire
 
-/// An app's own decision about what a device may do, beyond its token's scopes: asked for publishes into rooms, for direct
-/// messages, for joins and for changes of a room by an owner, once the scopes allow them.
+/// An app's own decision about what a device may do, beyond its token's scopes: asked for publishes into rooms and
+/// to all, for direct messages, for joins and for changes of a room by an owner, once the scopes allow them.
 ///
 /// Calls come from any task, several at a time, never for one question twice at once; the server caches answers
 /// (``AuthorizationSettings``), so that a busy channel costs a call once in a while. What takes longer than the deadline, and what

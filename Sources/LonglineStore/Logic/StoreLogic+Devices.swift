@@ -3,8 +3,8 @@ import LonglineWire
 /// Cursors, connects and revocations.
 extension StoreLogic {
     func advance(_ key: DeviceKey, to cursors: [ChannelPosition]) throws -> CursorRecord {
-        guard var device = try tables.device(key) ?? (cursors.isEmpty ? nil : tables.addDevice(key, seen: clock()))
-        else { return CursorRecord(version: 0, cursors: [:]) }
+        if cursors.isEmpty, try tables.device(key) == nil { return CursorRecord(version: 0, cursors: [:]) }
+        var device = try tables.device(key) ?? seenDevice(key, now: clock())
         var changed = false
         for cursor in cursors where try advance(device, to: cursor) { changed = true }
         if changed {
@@ -28,6 +28,7 @@ extension StoreLogic {
         switch cursor.channel {
         case .user(let owner): guard owner == device.key.user else { return false }
         case .room: guard try tables.stint(of: device.key.user, in: channel) != nil else { return false }
+        case .all: break
         }
         if let stored = try tables.cursor(of: device, in: channel), stored.epoch == position.epoch,
             stored.offset >= position.offset

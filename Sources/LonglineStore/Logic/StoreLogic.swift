@@ -41,6 +41,18 @@ struct StoreLogic<Tables: StoreTables> {
         return try tables.addChannel(key, epoch: drawEpoch())
     }
 
+    /// A broadcast is made by its first publish; nil when the tenant has as many as it may have.
+    private mutating func newBroadcast(_ key: ChannelKey) throws -> ChannelRecord? {
+        guard case .all = key.channel, try tables.broadcasts(in: key.tenant).count < limits.broadcastsPerTenant else {
+            return nil
+        }
+        return try tables.addChannel(key, epoch: drawEpoch())
+    }
+
+    private static func absence(of key: ChannelKey) -> RefusalCode {
+        if case .all = key.channel { .limitReached } else { .unknownChannel }
+    }
+
     /// Enters an entry at the channel's end; fills in offset, previous and time.
     func enter(_ draft: Entry, in channel: inout ChannelRecord, now: UInt64) throws -> Entry {
         var entry = draft
@@ -61,7 +73,9 @@ struct StoreLogic<Tables: StoreTables> {
 
     /// The record of a device, made on first sight, and noted as seen.
     func seenDevice(_ key: DeviceKey, now: UInt64, step: UInt64 = 0) throws -> DeviceRecord {
-        guard var device = try tables.device(key) else { return try tables.addDevice(key, seen: now) }
+        guard var device = try tables.device(key) else {
+            return try tables.addDevice(key, seen: now, begin: tables.lastOffset())
+        }
         if now > device.seen, now - device.seen > step {
             device.seen = now
             try tables.update(device)
@@ -98,7 +112,9 @@ struct StoreLogic<Tables: StoreTables> {
         guard PublishLedger.isValid(id: publish.id, after: publish.after) else { return refused(.invalidID) }
         if case .user(let owner) = request.channel, owner != request.device.user { return refused(.unknownChannel) }
         let key = ChannelKey(tenant: request.device.tenant, channel: request.channel)
-        guard var channel = try channel(key) else { return refused(.unknownChannel) }
+        var place = try channel(key)
+        if place == nil { place = try newBroadcast(key) }
+        guard var channel = place else { return refused(Self.absence(of: key)) }
 
         let known = try tables.device(request.device)
         let producer = try known.flatMap { try tables.producer(request.producer, of: $0) }
@@ -122,7 +138,7 @@ struct StoreLogic<Tables: StoreTables> {
         }
         if let barrier { return refused(barrier) }
         guard publish.payload.readableBytes <= FrameLimits.maximumPayload else { return refused(.payloadTooLarge) }
-        if case .room = request.channel, publish.recipient != nil { return refused(.unknownRecipient) }
+        if publish.recipient != nil, request.channel != .user(request.device.user) { return refused(.unknownRecipient) }
         let now = clock()
         let device = try seenDevice(request.device, now: now, step: Self.seenStep)
         guard let producer = try seenProducer(request.producer, of: device, now: now, step: Self.seenStep) else {
@@ -185,6 +201,8 @@ struct StoreLogic<Tables: StoreTables> {
         case .room:
             guard let stay = try StoreRules.stay(of: user, in: channel, tables) else { return .unknownChannel }
             return channel.publishing == .owners && stay.role != .owner ? .forbidden : nil
+        // Who may is the credential's affair, and was looked at.
+        case .all: return nil
         }
     }
 }

@@ -35,6 +35,21 @@ enum StoreRules {
         return result
     }
 
+    /// A device's own channels, and the broadcasts since it is known. One that isn't gets what comes from now on.
+    static func channels(of device: DeviceKey, _ tables: some StoreTables) throws -> [Entitlement] {
+        var result = try entitlements(of: device.user, in: device.tenant, tables)
+        let broadcasts = try tables.broadcasts(in: device.tenant)
+        guard !broadcasts.isEmpty else { return result }
+        let begin = try tables.device(device)?.begin ?? .max
+        for channel in broadcasts {
+            // An entry's place, or the chain of what is delivered would have no link there.
+            let after = try tables.lastOffset(in: channel, through: begin) ?? (channel.first <= begin ? channel.first : 0)
+            result.append(
+                Entitlement(channel: channel.key.channel, head: channel.ends, after: after, upTo: nil))
+        }
+        return result
+    }
+
     static func entitlement(_ stint: Stint, in room: ChannelRecord) -> Entitlement {
         Entitlement(channel: room.key.channel, head: room.ends, after: stint.after, upTo: stint.left)
     }

@@ -35,6 +35,8 @@ struct DeviceRecord: Hashable, Sendable {
     var cursorVersion: UInt64 = 0
     /// Its outboxes.
     var producers = 0
+    /// The last offset drawn when the store first heard of it: what is broadcast later is delivered to it.
+    var begin: Offset = 0
 }
 
 /// What a store keeps about one outbox of a device.
@@ -89,6 +91,12 @@ protocol StoreTables: AnyObject {
     func update(_ channel: ChannelRecord) throws
     /// Draws from the one sequence that all channels share.
     func nextOffset() throws -> Offset
+    /// The offset drawn last.
+    func lastOffset() throws -> Offset
+    /// The offset of a channel's last entry at or below one; nil when there is none left.
+    func lastOffset(in channel: ChannelRecord, through offset: Offset) throws -> Offset?
+    /// The channels to all of a tenant, in the order of their names' bytes.
+    func broadcasts(in tenant: TenantID) throws -> [ChannelRecord]
     /// - Parameter channel: the record as it is with the entry.
     func add(_ entry: Entry, to channel: ChannelRecord) throws
     func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary]
@@ -100,7 +108,7 @@ protocol StoreTables: AnyObject {
         in channel: ChannelRecord, above: Offset, through: Offset, downward: Bool, _ take: (Entry) -> Bool) throws
 
     func device(_ key: DeviceKey) throws -> DeviceRecord?
-    func addDevice(_ key: DeviceKey, seen: UInt64) throws -> DeviceRecord
+    func addDevice(_ key: DeviceKey, seen: UInt64, begin: Offset) throws -> DeviceRecord
     func update(_ device: DeviceRecord) throws
     func producer(_ producer: ProducerID, of device: DeviceRecord) throws -> ProducerRecord?
     func addProducer(_ producer: ProducerID, of device: DeviceRecord, seen: UInt64) throws -> ProducerRecord

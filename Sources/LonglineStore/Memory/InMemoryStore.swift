@@ -76,6 +76,13 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         }
     }
 
+    public func channels(of device: DeviceKey) async throws(StoreError) -> [Entitlement] {
+        try perform { logic in
+            _ = try logic.channel(ChannelKey(tenant: device.tenant, channel: .user(device.user)))
+            return try StoreRules.channels(of: device, logic.tables)
+        }
+    }
+
     public func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey)
         async throws(StoreError) -> RoomOutcome
     {

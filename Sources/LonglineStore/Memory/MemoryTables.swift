@@ -33,6 +33,7 @@ final class MemoryTables: StoreTables {
     private var sequence: Offset = 0
     private var channels: [ChannelKey: ChannelRecord] = [:]
     private var keys: [Int64: ChannelKey] = [:]
+    private var broadcasts: [TenantID: [ChannelKey]] = [:]
     /// By channel, in the order of their offsets.
     private var logs: [Int64: [Entry]] = [:]
     private var devices: [DeviceKey: DeviceRecord] = [:]
@@ -53,7 +54,7 @@ final class MemoryTables: StoreTables {
     func copy() -> MemoryTables {
         let copy = MemoryTables()
         (copy.lastID, copy.sequence) = (lastID, sequence)
-        (copy.channels, copy.keys, copy.logs) = (channels, keys, logs)
+        (copy.channels, copy.keys, copy.logs, copy.broadcasts) = (channels, keys, logs, broadcasts)
         (copy.devices, copy.producers, copy.ledgers) = (devices, producers, ledgers)
         (copy.stintsByUser, copy.membersByRoom) = (stintsByUser, membersByRoom)
         (copy.cursors, copy.generations, copy.tokens) = (cursors, generations, tokens)
@@ -75,6 +76,7 @@ final class MemoryTables: StoreTables {
         let record = ChannelRecord(id: nextID(), key: key, epoch: epoch)
         channels[key] = record
         keys[record.id] = key
+        if case .all = key.channel { broadcasts[key.tenant, default: []].append(key) }
         return record
     }
 
@@ -83,6 +85,19 @@ final class MemoryTables: StoreTables {
     func nextOffset() -> Offset {
         sequence += 1
         return sequence
+    }
+
+    func lastOffset() -> Offset { sequence }
+
+    func lastOffset(in channel: ChannelRecord, through offset: Offset) -> Offset? {
+        let log = logs[channel.id] ?? []
+        let count = log.partitionIndex { $0.offset > offset }
+        return count > 0 ? log[count - 1].offset : nil
+    }
+
+    func broadcasts(in tenant: TenantID) -> [ChannelRecord] {
+        (broadcasts[tenant] ?? []).compactMap { channels[$0] }
+            .sorted { $0.key.channel.description.utf8.lexicographicallyPrecedes($1.key.channel.description.utf8) }
     }
 
     func add(_ entry: Entry, to channel: ChannelRecord) { logs[channel.id, default: []].append(entry) }
@@ -129,8 +144,8 @@ final class MemoryTables: StoreTables {
 
     func device(_ key: DeviceKey) -> DeviceRecord? { devices[key] }
 
-    func addDevice(_ key: DeviceKey, seen: UInt64) -> DeviceRecord {
-        let record = DeviceRecord(id: nextID(), key: key, seen: seen)
+    func addDevice(_ key: DeviceKey, seen: UInt64, begin: Offset) -> DeviceRecord {
+        let record = DeviceRecord(id: nextID(), key: key, seen: seen, begin: begin)
         devices[key] = record
         return record
     }

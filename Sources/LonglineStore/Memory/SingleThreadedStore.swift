@@ -66,6 +66,12 @@ package final class SingleThreadedStore {
         return try StoreRules.entitlements(of: user, in: tenant, logic.tables)
     }
 
+    /// As ``ChannelLog/channels(of:)``.
+    package func channels(of device: DeviceKey) throws -> [Entitlement] {
+        _ = try logic.channel(ChannelKey(tenant: device.tenant, channel: .user(device.user)))
+        return try StoreRules.channels(of: device, logic.tables)
+    }
+
     /// As ``Rooms/change(_:_:by:)``.
     package func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey) throws -> RoomOutcome {
         try logic.change(room, change, by: device)

@@ -13,6 +13,10 @@ enum SQLiteSchema {
         migrator.registerMigration("2: owners and settings of rooms") { db in
             for change in rooms { try db.execute(sql: change) }
         }
+        migrator.registerMigration("3: broadcasts") { db in
+            // Of those before there were any none is missed.
+            try db.execute(sql: "ALTER TABLE devices ADD COLUMN \"begin\" INTEGER NOT NULL DEFAULT 0")
+        }
         return migrator
     }
 

@@ -211,6 +211,11 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         return try await read { tables in try StoreRules.entitlements(of: user, in: tenant, tables) }
     }
 
+    public func channels(of device: DeviceKey) async throws(StoreError) -> [Entitlement] {
+        _ = try await head(of: ChannelKey(tenant: device.tenant, channel: .user(device.user)))
+        return try await read { tables in try StoreRules.channels(of: device, tables) }
+    }
+
     // MARK: Rooms
 
     public func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey)

@@ -6,19 +6,20 @@ extension SQLiteTables {
     func device(_ key: DeviceKey) throws -> DeviceRecord? {
         if let known = devices[key] { return known }
         let row = try row(
-            "SELECT id, seen, cursor_version, producers FROM devices WHERE tenant = ? AND user = ? AND device = ?",
+            "SELECT id, seen, cursor_version, producers, \"begin\" FROM devices WHERE tenant = ? AND user = ? AND device = ?",
             [key.tenant.description, key.user.description, key.device.description])
         guard let row else { return nil }
-        let record = DeviceRecord(id: row[0], key: key, seen: row[1], cursorVersion: row[2], producers: row[3])
+        let record = DeviceRecord(
+            id: row[0], key: key, seen: row[1], cursorVersion: row[2], producers: row[3], begin: row[4])
         devices[key] = record
         return record
     }
 
-    func addDevice(_ key: DeviceKey, seen: UInt64) throws -> DeviceRecord {
+    func addDevice(_ key: DeviceKey, seen: UInt64, begin: Offset) throws -> DeviceRecord {
         try run(
-            "INSERT INTO devices (tenant, user, device, seen) VALUES (?, ?, ?, ?)",
-            [key.tenant.description, key.user.description, key.device.description, Int64(seen)])
-        let record = DeviceRecord(id: db.lastInsertedRowID, key: key, seen: seen)
+            "INSERT INTO devices (tenant, user, device, seen, \"begin\") VALUES (?, ?, ?, ?, ?)",
+            [key.tenant.description, key.user.description, key.device.description, Int64(seen), Int64(begin)])
+        let record = DeviceRecord(id: db.lastInsertedRowID, key: key, seen: seen, begin: begin)
         devices[key] = record
         return record
     }

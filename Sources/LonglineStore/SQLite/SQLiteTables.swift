@@ -177,11 +177,34 @@ extension SQLiteTables: StoreTables {
     }
 
     func nextOffset() throws -> Offset {
-        let last: Offset
-        if let sequence { last = sequence } else { last = try row("SELECT sequence FROM store", []).map { $0[0] } ?? 0 }
+        let last = try lastOffset()
         sequence = last + 1
         sequenceIsDirty = true
         return last + 1
+    }
+
+    func lastOffset() throws -> Offset {
+        if let sequence { return sequence }
+        return try row("SELECT sequence FROM store", []).map { $0[0] } ?? 0
+    }
+
+    func lastOffset(in channel: ChannelRecord, through offset: Offset) throws -> Offset? {
+        try row(
+            "SELECT offset FROM entries WHERE channel = ? AND offset <= ? ORDER BY offset DESC LIMIT 1",
+            [channel.id, Int64(clamping: offset)]
+        ).map { $0[0] }
+    }
+
+    func broadcasts(in tenant: TenantID) throws -> [ChannelRecord] {
+        // '0' follows '/': all names that begin with all/, from the index.
+        let found = try rows(
+            "SELECT \(Self.channelColumns), name FROM channels WHERE tenant = ? AND name > 'all/' AND name < 'all0' ORDER BY name",
+            [tenant.description])
+        return try found.map { row in
+            let record = try Self.channel(row, try Self.key(row[Self.channelColumnCount], tenant))
+            // What this transaction changed is not written yet.
+            return channels[record.key] ?? record
+        }
     }
 
     func add(_ entry: Entry, to channel: ChannelRecord) throws {

@@ -143,7 +143,7 @@ public struct MessageChecker {
         guard let log = truth.logs[channel], log.epoch == epoch, log.entry(at: entry.offset) == entry else {
             return violation("\(place): given what is not in the log")
         }
-        if !truth.mayRead(entry.offset, of: channel, app.user) { violation("\(place): given without a right to it") }
+        if !truth.mayRead(entry.offset, of: channel, app.user, app.device) { violation("\(place): given without a right to it") }
         let last = lastTold(app, channel, epoch: epoch)
         if entry.offset <= last { violation("\(place): given again, or out of order, after \(last)") }
         for missed in owed(after: last, before: entry.offset, in: log, channel, to: app, truth: truth) {
@@ -242,7 +242,7 @@ public struct MessageChecker {
     private func owed(
         after last: Offset, before end: Offset, in log: Truth.Log, _ channel: ChannelID, to app: App, truth: Truth
     ) -> ArraySlice<Entry> {
-        guard let stint = truth.stint(of: app.user, in: channel) else { return [] }
+        guard let stint = truth.stint(of: app.user, on: app.device, in: channel) else { return [] }
         return log.entries(above: max(last, stint.after)).prefix { $0.offset < end && $0.offset <= stint.upTo ?? .max }
     }
 

@@ -23,6 +23,8 @@ final class ModelServer {
         var wakes: Set<ChannelID>?
         var armed: NIODeadline?
         var isOver = false
+        /// The broadcasts that the session knows.
+        var broadcasts: Set<ChannelID> = []
         /// Another link of the device took over.
         var isReplaced = false
         /// For rules that are broken: the open lane of each channel, and the lanes that stand for it.
@@ -266,7 +268,8 @@ final class ModelServer {
         }
         if case .lane(let header) = frame { hosted.lanes[lane] = header }
         let problem = hosted.watch.sent(
-            frame, lane: lane, to: hosted.user, truth: store.durable, time: simulation.wall.milliseconds)
+            frame, lane: lane, to: hosted.user, hosted.device, truth: store.durable,
+            time: simulation.wall.milliseconds)
         if let problem { simulation.violation("link \(hosted.link.number): \(problem)") }
         simulation.note { "link \(hosted.link.number) lane \(lane.rawValue) < \(frame)" }
         if has(.changeLanes), lane != .control, let header = hosted.lanes[lane] {
@@ -314,7 +317,7 @@ final class ModelServer {
         hosted.isFresh = admission == .returning || admission == .firstOfDevice
         let isResumed = sent[device] != nil
         let tenant = simulation.tenant
-        let channels = store.channels(of: user).map { channel in
+        let channels = store.channels(of: user, device).map { channel in
             var channel = channel
             channel.cursor = record.cursors[channel.channel]
             channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: device)
@@ -328,7 +331,7 @@ final class ModelServer {
                     identity: SessionIdentity(
                         tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1",
                         expiry: 1 << 52, mayPublish: true, mayReceive: true, mayJoin: true,
-                        mayManage: true),
+                        mayManage: true, grants: broadcasting),
                     session: UInt64(hosted.link.number), resumed: isResumed, cursorVersion: record.version,
                     channels: channels, ticket: self?.simulation.ticket(for: connect.credential)), hosted)
         }
@@ -344,7 +347,9 @@ final class ModelServer {
         // A join or leave of another device may have come in between, too.
         guard let user = hosted.user, let device = hosted.device else { return }
         let known = Dictionary(uniqueKeysWithValues: grant.channels.map { ($0.channel, $0) })
-        for var channel in store.channels(of: user) {
+        hosted.broadcasts = Set(known.keys)
+        for var channel in store.channels(of: user, device) {
+            hosted.broadcasts.insert(channel.channel)
             let old = known[channel.channel]
             guard old?.after != channel.after || old?.upTo != channel.upTo else { continue }
             channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: device)
@@ -463,7 +468,21 @@ final class ModelServer {
         {
             send(.deliver(Deliver(entry: entry, redelivered: false)), lane: lane, hosted)
         }
+        meet(hosted, channel, user)
         input(hosted) { $0.logAdvanced(channel, head: head, now: $1) }
+    }
+
+    /// A broadcast that is newer than the session.
+    private func meet(_ hosted: Hosted, _ channel: ChannelID, _ user: UserID) {
+        guard case .all = channel, let device = hosted.device, hosted.broadcasts.insert(channel).inserted,
+            let news = store.channels(of: user, device).first(where: { $0.channel == channel })
+        else { return }
+        input(hosted) { $0.channelChanged(news, now: $1) }
+    }
+
+    /// Everybody may publish to all.
+    private var broadcasting: [ChannelGrant] {
+        ChannelPattern("all/*").map { [ChannelGrant(.publish, $0)] } ?? []
     }
 
     private func read(_ channel: ChannelID, after: Offset, upTo: Offset?, bytes: Int, _ hosted: Hosted) {
@@ -499,7 +518,7 @@ final class ModelServer {
     /// A room as a session's user may read it now.
     private func channel(_ room: RoomID, of hosted: Hosted) -> SessionChannel? {
         guard let user = hosted.user, let device = hosted.device else { return nil }
-        guard var channel = store.channels(of: user).first(where: { $0.channel == .room(room) }) else { return nil }
+        guard var channel = store.channels(of: user, device).first(where: { $0.channel == .room(room) }) else { return nil }
         channel.sent = sent(.room(room), epoch: channel.head.epoch, to: device)
         return channel
     }

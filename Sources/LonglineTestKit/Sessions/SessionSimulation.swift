@@ -70,6 +70,7 @@ public final class SessionSimulation {
     private var devices: [ModelDevice] = []
     private var links: [SimulatedLink] = []
     private let room: RoomID
+    private let news: BroadcastID
     private var nextMessage: UInt64 = 1
     private var isCalm = false
     /// What the wall clock is ahead of the scheduler, in milliseconds.
@@ -83,6 +84,7 @@ public final class SessionSimulation {
         random = SeededRandom(seed: seed)
         tenant = try TenantID("tenant")
         room = try RoomID("room")
+        news = try BroadcastID("news")
         store = SimulatedStore(tenant: tenant, wall: wall, random: SeededRandom(seed: random.next()), faults: faults)
         scheduler.advanced = { [unowned self] in setWall() }
         store.violation = { [unowned self] in violation($0) }
@@ -227,7 +229,8 @@ public final class SessionSimulation {
 
     private func publish() {
         let device = anyDevice()
-        let channel: ChannelID = random.happens(0.6) ? .room(room) : .user(device.user)
+        let isNews = random.happens(0.12)
+        let channel: ChannelID = isNews ? .all(news) : random.happens(0.6) ? .room(room) : .user(device.user)
         var recipient: UserID?
         if case .user = channel, random.happens(0.6) { recipient = anyDevice().user }
         // Some are over the payload limit, some are worth little time.
@@ -263,7 +266,8 @@ public final class SessionSimulation {
     }
 
     private func trim() {
-        let channel = random.happens(0.5) ? ChannelID.room(room) : .user(anyDevice().user)
+        let channel: ChannelID =
+            random.happens(0.2) ? .all(news) : random.happens(0.5) ? .room(room) : .user(anyDevice().user)
         note { "\(channel) is trimmed" }
         store.trim(channel, keep: Int(pick(0...40)))
     }

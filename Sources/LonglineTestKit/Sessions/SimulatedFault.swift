@@ -31,6 +31,10 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case readAfterLeave
     /// A room that was deleted stays readable to those who were in it, also where it was made again.
     case readAfterDeletion
+    /// A new device gets all that was ever broadcast.
+    case broadcastFromTheStart
+    /// What is broadcast is delivered from each connect on.
+    case broadcastFromNow
     /// Nobody is told that a log was trimmed.
     case hideTrim
     /// A store restored from a backup keeps its epochs.

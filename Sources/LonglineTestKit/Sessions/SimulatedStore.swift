@@ -227,9 +227,9 @@ final class SimulatedStore {
 
     // MARK: Rooms and devices
 
-    /// A user's channels, as a session takes them.
-    func channels(of user: UserID) -> [SessionChannel] {
-        let entitlements = (try? real.entitlements(of: user, in: tenant)) ?? []
+    /// What is delivered to a device, as a session takes it.
+    func channels(of user: UserID, _ device: DeviceID) -> [SessionChannel] {
+        let entitlements = (try? real.channels(of: key(user, device))) ?? []
         if Set(entitlements.map(\.channel)) != Set(truth.channels(of: user)) {
             violation("\(user) has not these channels")
         }
@@ -237,9 +237,17 @@ final class SimulatedStore {
             SessionChannel(
                 channel: entitlement.channel, head: entitlement.head.position,
                 first: faults.contains(.hideTrim) ? 0 : entitlement.head.first,
-                after: faults.contains(.readBeforeJoin) ? 0 : entitlement.after,
+                after: begin(of: entitlement),
                 upTo: hidesEnd(of: entitlement) ? nil : entitlement.upTo, cursor: nil)
         }
+    }
+
+    /// Where delivery begins, unless that rule is broken.
+    private func begin(of entitlement: Entitlement) -> Offset {
+        if faults.contains(.readBeforeJoin) { return 0 }
+        guard case .all = entitlement.channel else { return entitlement.after }
+        if faults.contains(.broadcastFromTheStart) { return 0 }
+        return faults.contains(.broadcastFromNow) ? entitlement.head.position.offset : entitlement.after
     }
 
     /// For rules that are broken: whether a stay seems to go on.
@@ -302,6 +310,7 @@ final class SimulatedStore {
     }
 
     func admit(_ user: UserID, _ device: DeviceID, producer: ProducerID, connectNumber: UInt64) -> ConnectAdmission {
+        truth.connects(device)
         let answer = try? real.admit(key(user, device), producer: producer, connectNumber: connectNumber)
         let trusts =
             answer == .stale && faults.contains(.ignoreConnectNumber)

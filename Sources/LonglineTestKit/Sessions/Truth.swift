@@ -54,18 +54,35 @@ public struct Truth {
     public private(set) var logs: [ChannelID: Log] = [:]
     /// Every stay of a user in a room, the last one at the end.
     private var stints: [ChannelID: [UserID: [Stint]]] = [:]
+    /// Where delivery of what is broadcast begins for a device: behind the last entry there was when it was first seen.
+    private var begins: [DeviceID: Offset] = [:]
     /// The rooms, as their logs say.
     private(set) var rooms: [ChannelID: RoomState] = [:]
 
     /// The range of a channel that a user may read now, or nil for none.
     public func stint(of user: UserID, in channel: ChannelID) -> Stint? {
         if channel == .user(user) { return Stint(after: 0, upTo: nil) }
+        if case .all = channel { return logs[channel] == nil ? nil : Stint(after: 0, upTo: nil) }
         return stints[channel]?[user]?.last
     }
 
-    /// Whether a user may read, or once was given, an offset.
-    func mayRead(_ offset: Offset, of channel: ChannelID, _ user: UserID) -> Bool {
+    /// The range of a channel that is delivered to a device of a user, or nil for none.
+    func stint(of user: UserID, on device: DeviceID, in channel: ChannelID) -> Stint? {
+        guard var stint = stint(of: user, in: channel) else { return nil }
+        if case .all = channel { stint.after = begins[device] ?? .max }
+        return stint
+    }
+
+    /// A device connects; from its first time on it gets what is broadcast.
+    mutating func connects(_ device: DeviceID) {
+        guard begins[device] == nil else { return }
+        begins[device] = logs.values.map(\.head.offset).max() ?? 0
+    }
+
+    /// Whether a user's device may be given, or once was given, an offset.
+    func mayRead(_ offset: Offset, of channel: ChannelID, _ user: UserID, _ device: DeviceID?) -> Bool {
         if channel == .user(user) { return true }
+        if case .all = channel { return offset > device.flatMap { begins[$0] } ?? .max }
         return (stints[channel]?[user] ?? []).contains { offset > $0.after && offset <= $0.upTo ?? .max }
     }
 
@@ -75,7 +92,9 @@ public struct Truth {
 
     /// The channels that a user may read.
     func channels(of user: UserID) -> [ChannelID] {
-        [.user(user)] + stints.filter { $0.value[user] != nil }.map(\.key).sorted { $0.description < $1.description }
+        let rooms = stints.filter { $0.value[user] != nil }.map(\.key)
+        let broadcasts = logs.keys.filter { if case .all = $0 { true } else { false } }
+        return [.user(user)] + (rooms + broadcasts).sorted { $0.description < $1.description }
     }
 
     /// Enters an entry that stands at a position.
@@ -98,6 +117,7 @@ public struct Truth {
 
     /// Who may publish into a channel.
     func mayPublish(_ user: UserID, in channel: ChannelID) -> Bool {
+        if case .all = channel { return true }
         guard isMember(user, of: channel) else { return false }
         guard let room = rooms[channel], room.publishing == .owners else { return true }
         return room.owners.contains(user)

@@ -36,7 +36,9 @@ struct WireWatch {
 
     /// A frame leaves the server.
     /// - Returns: what is wrong with it.
-    mutating func sent(_ frame: Frame, lane: LaneID, to user: UserID?, truth: Truth, time: UInt64) -> String? {
+    mutating func sent(
+        _ frame: Frame, lane: LaneID, to user: UserID?, _ device: DeviceID?, truth: Truth, time: UInt64
+    ) -> String? {
         guard !isClosed else { return "\(frame.name) follows CLOSE" }
         if case .close = frame { isClosed = true }
         guard lane != .control else { return nil }
@@ -49,7 +51,7 @@ struct WireWatch {
         let channel = header.channel
         switch frame {
         case .published(let published): return answered(published, channel, truth)
-        case .deliver(let deliver): return delivered(deliver.entry, channel, user, truth, time)
+        case .deliver(let deliver): return delivered(deliver.entry, channel, user, device, truth, time)
         case .skip(let skip): return linked(skip.previous, to: skip.to, cost: 128, channel)
         case .gap(let gap):
             chains[channel]?.end = gap.first
@@ -66,12 +68,14 @@ struct WireWatch {
     }
 
     private mutating func delivered(
-        _ entry: Entry, _ channel: ChannelID, _ user: UserID?, _ truth: Truth, _ time: UInt64
+        _ entry: Entry, _ channel: ChannelID, _ user: UserID?, _ device: DeviceID?, _ truth: Truth, _ time: UInt64
     ) -> String? {
         let place = "\(channel) at \(entry.offset)"
         guard let log = truth.logs[channel], log.epoch == chains[channel]?.epoch, log.entry(at: entry.offset) == entry
         else { return "\(place) is sent, and is not durable" }
-        guard let user, truth.mayRead(entry.offset, of: channel, user) else { return "\(place) is sent to a stranger" }
+        guard let user, truth.mayRead(entry.offset, of: channel, user, device) else {
+            return "\(place) is sent to a stranger"
+        }
         if entry.expiry > 0, entry.expiry <= time { return "\(place) is sent, and its time is over" }
         if entry.time < chains[channel]?.time ?? 0 { return "\(place) is earlier than the entry before it" }
         chains[channel]?.time = entry.time

@@ -63,6 +63,17 @@ final class FaultyStore: MessageStore {
         return answer
     }
 
+    func channels(of device: DeviceKey) async throws(StoreError) -> [Entitlement] {
+        if let error = current.entitlements { throw error }
+        let answer = try await inner.channels(of: device)
+        let hook = faults.withLock { faults in
+            defer { faults.afterEntitlements = nil }
+            return faults.afterEntitlements
+        }
+        await hook?()
+        return answer
+    }
+
     func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey) async throws(StoreError) -> RoomOutcome {
         if current.isFull { throw full }
         return try await inner.change(room, change, by: device)
