@@ -161,9 +161,8 @@ extension ServerSession {
         guard identity.may(.publish, target) else { return .forbidden }
         if case .user(let owner) = channel, owner != identity.user { return .unknownChannel }
         guard publish.id > 0, publish.after < publish.id else { return .invalidID }
-        guard publish.payload.readableBytes <= Int(clamping: limits.maximumPayload) else {
-            return .payloadTooLarge
-        }
+        let most = min(Int(clamping: limits.maximumPayload), publish.kind.maximumPayload)
+        guard publish.payload.readableBytes <= most else { return .payloadTooLarge }
         if publish.recipient != nil, channel != .user(identity.user) { return .unknownRecipient }
         return nil
     }

@@ -11,6 +11,8 @@ public struct StoreLimits: Hashable, Sendable {
     /// Outboxes that one device publishes from or connects with; one more is refused until ``StoreMaintenance/sweep()``
     /// forgets one.
     public var producersPerDevice = 256
+    /// Edits of one message in the log; one more is refused.
+    public var editsPerMessage = 100
     /// Entries that one page looks at.
     public var pageEntries = 1_024
     /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction: publishes wait that long at most.

@@ -23,22 +23,27 @@ extension LaneHeader {
 
 extension Publish {
     private static let hasRecipient: UInt8 = 1
+    private static let hasKind: UInt8 = 2
 
     func write(to sink: inout some FrameSink) throws(FrameError) {
-        sink.byte(recipient == nil ? 0 : Self.hasRecipient)
+        var flags: UInt8 = recipient == nil ? 0 : Self.hasRecipient
+        if kind != .message { flags |= Self.hasKind }
+        sink.byte(flags)
         try sink.varint(id, "id")
         sink.fixed(tag)
         try sink.varint(after, "after")
         if let recipient { sink.identifier(recipient.description) }
+        if kind != .message { try kind.write(to: &sink) }
         try sink.varint(timeToLive, "time to live")
         try sink.bytes(payload, limit: FrameLimits.maximumPayload, "payload")
     }
 
     init(from reader: inout FrameReader) throws(FrameError) {
-        let flags = try reader.flags("flags", known: Self.hasRecipient)
+        let flags = try reader.flags("flags", known: Self.hasRecipient | Self.hasKind)
         self.init(
             id: try reader.varint("id"), tag: try reader.fixed("tag"), after: try reader.varint("after"),
             recipient: flags & Self.hasRecipient == 0 ? nil : try reader.user("recipient"),
+            kind: flags & Self.hasKind == 0 ? .message : try PublishKind(from: &reader),
             timeToLive: try reader.varint("time to live"),
             // A payload over its limit that fits the frame is the session's to refuse: the others on the lane go on.
             payload: try reader.bytes("payload", limit: FrameLimits.maximumBody))
@@ -80,11 +85,16 @@ extension Deliver {
     private static let redelivered: UInt8 = 1
     private static let hasRecipient: UInt8 = 2
     private static let hasOrigin: UInt8 = 4
+    private static let hasTarget: UInt8 = 8
 
     func write(to sink: inout some FrameSink) throws(FrameError) {
+        guard entry.kind.namesEntry == (entry.target != nil) else {
+            throw FrameError(.unrepresentable, message: "kind and target don't go together")
+        }
         var flags: UInt8 = redelivered ? Self.redelivered : 0
         if entry.recipient != nil { flags |= Self.hasRecipient }
         if entry.origin != nil { flags |= Self.hasOrigin }
+        if entry.target != nil { flags |= Self.hasTarget }
         sink.byte(flags)
         sink.byte(entry.kind.rawValue)
         try sink.varint(entry.offset, "offset")
@@ -95,14 +105,19 @@ extension Deliver {
         try sink.varint(entry.publishID, "publish id")
         if let recipient = entry.recipient { sink.identifier(recipient.description) }
         if let origin = entry.origin { try sink.position(origin, "origin offset") }
+        if let target = entry.target { try sink.varint(target, "target") }
         try sink.varint(entry.time, "time")
         try sink.varint(entry.expiry, "expiry")
         try sink.bytes(entry.payload, limit: FrameLimits.maximumPayload, "payload")
     }
 
     init(from reader: inout FrameReader) throws(FrameError) {
-        let flags = try reader.flags("flags", known: Self.redelivered | Self.hasRecipient | Self.hasOrigin)
+        let known = Self.redelivered | Self.hasRecipient | Self.hasOrigin | Self.hasTarget
+        let flags = try reader.flags("flags", known: known)
         let kind: EntryKind = try reader.choice("kind")
+        guard kind.namesEntry == (flags & Self.hasTarget != 0) else {
+            throw reader.malformed("kind", "does not go with the flags")
+        }
         let offset = try reader.varint("offset")
         let previous = try reader.varint("previous")
         let sender = try reader.user("sender")
@@ -111,14 +126,15 @@ extension Deliver {
         let publishID = try reader.varint("publish id")
         let recipient = flags & Self.hasRecipient == 0 ? nil : try reader.user("recipient")
         let origin = flags & Self.hasOrigin == 0 ? nil : try reader.position("origin")
+        let target = flags & Self.hasTarget == 0 ? nil : try reader.varint("target")
         let time = try reader.varint("time")
         let expiry = try reader.varint("expiry")
         let payload = try reader.bytes("payload", limit: FrameLimits.maximumBody)
         self.init(
             entry: Entry(
                 offset: offset, previous: previous, kind: kind, sender: sender, device: device, producer: producer,
-                publishID: publishID, recipient: recipient, origin: origin, time: time, expiry: expiry,
-                payload: payload),
+                publishID: publishID, recipient: recipient, origin: origin, target: target, time: time,
+                expiry: expiry, payload: payload),
             redelivered: flags & Self.redelivered != 0)
     }
 }

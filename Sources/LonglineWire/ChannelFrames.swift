@@ -25,6 +25,8 @@ public struct Publish: Hashable, Sendable {
     public var after: PublishID
     /// For a publish into one's own inbox: the recipient of a direct message, or nil for a note to self.
     public var recipient: UserID?
+    /// What it does: a message, or something about another entry.
+    public var kind: PublishKind
     /// How long the message is worth delivering, in milliseconds from now; 0 for ever.
     public var timeToLive: UInt64
     /// The message.
@@ -32,12 +34,14 @@ public struct Publish: Hashable, Sendable {
 
     /// A publish frame.
     public init(
-        id: PublishID, tag: PublishTag, after: PublishID, recipient: UserID?, timeToLive: UInt64, payload: ByteBuffer
+        id: PublishID, tag: PublishTag, after: PublishID, recipient: UserID?, kind: PublishKind = .message,
+        timeToLive: UInt64, payload: ByteBuffer
     ) {
         self.id = id
         self.tag = tag
         self.after = after
         self.recipient = recipient
+        self.kind = kind
         self.timeToLive = timeToLive
         self.payload = payload
     }
@@ -90,6 +94,24 @@ public enum EntryKind: UInt8, Hashable, Sendable {
     case left = 2
     /// The sender changed the room's settings or owners, or deleted it: ``Entry/change`` says what.
     case changed = 3
+    /// The payload takes the place of that of the message that ``Entry/target`` names.
+    case edited = 4
+    /// The message that ``Entry/target`` names was taken back: its payload is gone from the log.
+    case retracted = 5
+    /// The payload is the sender's reaction to the message that ``Entry/target`` names; an empty one takes it back.
+    case reacted = 6
+    /// The answer to the request that ``Entry/target`` names.
+    case reply = 7
+    /// Asks for a reply, until ``Entry/expiry``.
+    case request = 8
+
+    /// Whether an entry of this kind names another.
+    public var namesEntry: Bool {
+        switch self {
+        case .message, .joined, .left, .changed, .request: false
+        case .edited, .retracted, .reacted, .reply: true
+        }
+    }
 }
 
 /// One entry of a channel, as the log holds it and as it is delivered.
@@ -113,6 +135,8 @@ public struct Entry: Hashable, Sendable {
     public var recipient: UserID?
     /// In the recipient's copy of a direct message: where the sender's record stands in the sender's inbox.
     public var origin: Position?
+    /// The offset of the entry that this one is about, in this channel; what it names may be gone from the log by now.
+    public var target: Offset?
     /// The server's time, in milliseconds since 1970; never decreasing along a channel.
     public var time: UInt64
     /// When it stops to be worth delivering, in milliseconds since 1970; 0 for never.
@@ -123,7 +147,8 @@ public struct Entry: Hashable, Sendable {
     /// An entry.
     public init(
         offset: Offset, previous: Offset, kind: EntryKind, sender: UserID, device: DeviceID, producer: ProducerID,
-        publishID: PublishID, recipient: UserID?, origin: Position?, time: UInt64, expiry: UInt64, payload: ByteBuffer
+        publishID: PublishID, recipient: UserID?, origin: Position?, target: Offset? = nil, time: UInt64,
+        expiry: UInt64, payload: ByteBuffer
     ) {
         self.offset = offset
         self.previous = previous
@@ -134,6 +159,7 @@ public struct Entry: Hashable, Sendable {
         self.publishID = publishID
         self.recipient = recipient
         self.origin = origin
+        self.target = target
         self.time = time
         self.expiry = expiry
         self.payload = payload

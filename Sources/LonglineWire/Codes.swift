@@ -120,6 +120,14 @@ public struct RefusalCode: RawRepresentable, Hashable, Sendable {
     public static let roomFull = RefusalCode(rawValue: 14)
     /// The user is in as many rooms as one may be, or the tenant has as many channels to all as it may have.
     public static let limitReached = RefusalCode(rawValue: 15)
+    /// The entry that it names isn't there for this user: of another epoch, trimmed, expired, retracted, or not readable.
+    public static let unknownTarget = RefusalCode(rawValue: 16)
+    /// The entry that it names is there, and can't be named so: another kind, author or conversation.
+    public static let invalidTarget = RefusalCode(rawValue: 17)
+    /// The user blocked the recipient.
+    public static let blocked = RefusalCode(rawValue: 18)
+    /// There are as many of these as there may be: edits of one message, conversations with settings of one user.
+    public static let tooMany = RefusalCode(rawValue: 19)
 
     /// Whether the same publish may be sent again.
     public var isTemporary: Bool { self == .storageFull || self == .overloaded || self == .outOfOrder }

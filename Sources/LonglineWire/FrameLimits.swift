@@ -20,6 +20,8 @@ public enum FrameLimits {
     public static let maximumAccessPoint = 260
     /// The largest payload of a publish, in bytes: what a delivery's other fields always leave room for.
     public static let maximumPayload = 15 * 1024
+    /// The payload of a reaction, and the reason of a retraction, in bytes.
+    public static let maximumRemark = 64
     /// Publishes without an answer, per producer and channel: the ledger remembers as many answers.
     public static let maximumUnacknowledged = 1024
     /// Requests for history without an answer, per link.

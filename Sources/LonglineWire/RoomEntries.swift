@@ -7,7 +7,7 @@ extension Entry {
         switch kind {
         case .joined, .left: recipient ?? sender
         case .changed: recipient
-        case .message: nil
+        case .message, .edited, .retracted, .reacted, .reply, .request: nil
         }
     }
 
@@ -30,7 +30,7 @@ extension Entry {
     /// Whether a user's stay in the room ends with this entry.
     public func endsStay(of user: UserID) -> Bool {
         switch kind {
-        case .message, .joined: false
+        case .message, .joined, .edited, .retracted, .reacted, .reply, .request: false
         case .left: member == user
         case .changed: change == .delete
         }

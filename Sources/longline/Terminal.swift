@@ -64,11 +64,24 @@ enum Terminal {
         case .joined: return text + "* \(membership(message, own: "joined", other: "added"))"
         case .left: return text + "* \(membership(message, own: "left", other: "removed"))"
         case .changed: return text + "* \(message.sender) \(describe(message.change))"
-        case .message: break
+        case .message, .request, .edited, .retracted, .reacted, .reply: break
         }
         text += "\(message.sender)"
         if let recipient = message.recipient { text += " to \(recipient)" }
-        return text + ": \(printable(message.text))"
+        return text + verb(of: message) + ": \(printable(message.text))"
+    }
+
+    /// What an entry does that is no plain message, with the place of what it is about.
+    private static func verb(of message: Message) -> String {
+        let place = message.target.map { " \($0.offset)" } ?? ""
+        return switch message.kind {
+        case .message, .joined, .left, .changed: ""
+        case .edited: " edits" + place
+        case .retracted: " retracts" + place
+        case .reacted: " reacts to" + place
+        case .reply: " replies to" + place
+        case .request: " asks"
+        }
     }
 
     private static func membership(_ message: Message, own: String, other: String) -> String {

@@ -41,10 +41,12 @@ struct SessionChoices {
 
     mutating func entry() -> Entry {
         let previous = number()
+        let kind = EntryKind(rawValue: input.byte() % 16) ?? .message
         return Entry(
-            offset: input.byte() & 3 == 0 ? number() : previous + 1, previous: previous, kind: .message,
+            offset: input.byte() & 3 == 0 ? number() : previous + 1, previous: previous, kind: kind,
             sender: users[1], device: device, producer: ProducerID(high: 1, low: 1), publishID: number(),
-            recipient: nil, origin: nil, time: number(), expiry: 0, payload: payload())
+            recipient: nil, origin: nil, target: kind.namesEntry ? number() : nil, time: number(), expiry: 0,
+            payload: payload())
     }
 
     mutating func publish() -> Publish {
@@ -52,8 +54,19 @@ struct SessionChoices {
         let after = input.byte() & 3 == 0 ? number() : (id > 0 ? id - 1 : 0)
         let recipient = input.byte() & 3 == 0 ? users[Int(input.byte() & 1)] : nil
         return Publish(
-            id: id, tag: UInt64(input.byte() & 3), after: after, recipient: recipient, timeToLive: number(),
-            payload: payload())
+            id: id, tag: UInt64(input.byte() & 3), after: after, recipient: recipient, kind: publishKind(),
+            timeToLive: number(), payload: payload())
+    }
+
+    mutating func publishKind() -> PublishKind {
+        switch input.byte() % 16 {
+        case 0: .edit(position())
+        case 1: .retract(position())
+        case 2: .react(position())
+        case 3: .reply(position())
+        case 4: .request
+        default: .message
+        }
     }
 
     mutating func connect() -> Connect {
@@ -131,7 +144,7 @@ struct SessionChoices {
     }
 
     mutating func refused() -> Refused {
-        let code = RefusalCode(rawValue: UInt32(input.byte() % 14) + 1)
+        let code = RefusalCode(rawValue: UInt32(input.byte() % 20) + 1)
         return Refused(id: number(), code: code, lastID: number(), retryAfter: number())
     }
 

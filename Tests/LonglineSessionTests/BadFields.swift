@@ -115,6 +115,11 @@ struct FrameFields {
             bad: [(cut, [], .malformedFrame), ("over \(highest)", [highest + 1], .malformedFrame)])
     }
 
+    /// Of something that names another entry.
+    private static func kind(_ what: String, bad: [UInt8]) -> Field {
+        Field(name: "kind", good: [4], bad: [(cut, [], .malformedFrame), (what, bad, .malformedFrame)])
+    }
+
     private static func flags(known: UInt8) -> Field {
         Field(
             name: "flags", good: [known],
@@ -241,8 +246,8 @@ struct FrameFields {
         FrameFields(
             name: "PUBLISH", type: 0x13, isFromClient: true,
             fields: [
-                flags(known: 1), number("id"), fixed("tag"), number("after"), identifier("recipient"),
-                number("time to live"), payload(),
+                flags(known: 3), number("id"), fixed("tag"), number("after"), identifier("recipient"),
+                kind("not one of 4 to 8", bad: [0]), position("target"), number("time to live"), payload(),
             ]),
         FrameFields(
             name: "PUBLISHED", type: 0x15, isFromClient: false,
@@ -253,9 +258,10 @@ struct FrameFields {
         FrameFields(
             name: "DELIVER", type: 0x19, isFromClient: false,
             fields: [
-                flags(known: 7), choice("kind", over: 3), number("offset"), number("previous"),
+                flags(known: 15), kind("over 8", bad: [9]), number("offset"), number("previous"),
                 identifier("sender"), identifier("device"), fixed("producer", 16), number("publish id"),
-                identifier("recipient"), position("origin"), number("time"), number("expiry"), payload(),
+                identifier("recipient"), position("origin"), number("target"), number("time"), number("expiry"),
+                payload(),
             ]),
         FrameFields(
             name: "SKIP", type: 0x1b, isFromClient: false,

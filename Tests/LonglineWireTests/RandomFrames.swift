@@ -42,7 +42,8 @@ enum RandomFrames {
             .publish(
                 Publish(
                     id: number(&random), tag: random.next(), after: number(&random),
-                    recipient: Bool.random(using: &random) ? user(&random) : nil, timeToLive: number(&random),
+                    recipient: Bool.random(using: &random) ? user(&random) : nil, kind: publishKind(&random),
+                    timeToLive: number(&random),
                     payload: bytes(&random, FrameLimits.maximumPayload))),
             .published(Published(id: number(&random), position: position(&random), time: number(&random))),
             .refused(
@@ -93,13 +94,15 @@ enum RandomFrames {
                     members: [RoomMember](
                         repeating: RoomMember(user: user, role: .owner), count: FrameLimits.maximumMembers), more: true)),
             .publish(
-                Publish(id: most, tag: .max, after: most, recipient: user, timeToLive: most, payload: payload)),
+                Publish(
+                    id: most, tag: .max, after: most, recipient: user, kind: .edit(position), timeToLive: most,
+                    payload: payload)),
             .deliver(
                 Deliver(
                     entry: Entry(
-                        offset: most, previous: most, kind: .message, sender: user, device: device,
-                        producer: producer, publishID: most, recipient: user, origin: position, time: most,
-                        expiry: most, payload: payload),
+                        offset: most, previous: most, kind: .edited, sender: user, device: device,
+                        producer: producer, publishID: most, recipient: user, origin: position, target: most,
+                        time: most, expiry: most, payload: payload),
                     redelivered: true)),
         ]
     }
@@ -141,13 +144,25 @@ enum RandomFrames {
     }
 
     static func entry(_ random: inout SeededRandom) -> Entry {
-        Entry(
-            offset: number(&random), previous: number(&random),
-            kind: [.message, .joined, .left, .changed].randomElement(using: &random) ?? .message, sender: user(&random),
+        let kinds: [EntryKind] = [
+            .message, .joined, .left, .changed, .edited, .retracted, .reacted, .reply, .request,
+        ]
+        let kind = kinds.randomElement(using: &random) ?? .message
+        return Entry(
+            offset: number(&random), previous: number(&random), kind: kind, sender: user(&random),
             device: device(&random), producer: .random(using: &random), publishID: number(&random),
             recipient: Bool.random(using: &random) ? user(&random) : nil,
-            origin: Bool.random(using: &random) ? position(&random) : nil, time: number(&random),
+            origin: Bool.random(using: &random) ? position(&random) : nil,
+            target: kind.namesEntry ? number(&random) : nil, time: number(&random),
             expiry: number(&random), payload: bytes(&random, FrameLimits.maximumPayload))
+    }
+
+    static func publishKind(_ random: inout SeededRandom) -> PublishKind {
+        let target = position(&random)
+        let kinds: [PublishKind] = [
+            .message, .edit(target), .retract(target), .react(target), .reply(target), .request,
+        ]
+        return kinds.randomElement(using: &random) ?? .message
     }
 
     static func history(_ random: inout SeededRandom) -> HistoryRequest {

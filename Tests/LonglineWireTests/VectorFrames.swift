@@ -56,7 +56,8 @@ extension Frame {
                 Publish(
                     id: try fields.number("id"), tag: try fields.opaque("tag"), after: try fields.number("after"),
                     recipient: fields.has("recipient") ? try UserID(try fields.string("recipient")) : nil,
-                    timeToLive: try fields.number("timeToLive"), payload: try fields.bytes("payload")))
+                    kind: try PublishKind(fields), timeToLive: try fields.number("timeToLive"),
+                    payload: try fields.bytes("payload")))
         case "PUBLISHED":
             self = .published(
                 Published(
@@ -198,11 +199,30 @@ extension Entry {
     init(_ fields: Fields) throws {
         self.init(
             offset: try fields.number("offset"), previous: try fields.number("previous"),
-            kind: try fields.choice("kind", ["message": .message, "joined": .joined, "left": .left, "changed": .changed]),
+            kind: try fields.choice("kind", Self.kinds),
             sender: try UserID(try fields.string("sender")), device: try DeviceID(try fields.string("device")),
             producer: try fields.producer(), publishID: try fields.number("publishID"),
             recipient: fields.has("recipient") ? try UserID(try fields.string("recipient")) : nil,
             origin: fields.has("origin") ? try fields.object("origin").position() : nil,
+            target: fields.has("target") ? try fields.number("target") : nil,
             time: try fields.number("time"), expiry: try fields.number("expiry"), payload: try fields.bytes("payload"))
+    }
+}
+
+extension Entry {
+    fileprivate static let kinds: [String: EntryKind] = [
+        "message": .message, "joined": .joined, "left": .left, "changed": .changed, "edited": .edited,
+        "retracted": .retracted, "reacted": .reacted, "reply": .reply, "request": .request,
+    ]
+}
+
+extension PublishKind {
+    fileprivate init(_ fields: Fields) throws {
+        guard fields.has("kind") else {
+            self = .message
+            return
+        }
+        let kind = try fields.choice("kind", Entry.kinds)
+        self = try #require(PublishKind(kind, target: try fields.object("target").position()))
     }
 }

@@ -41,7 +41,9 @@ def listed(items, item):
     return varint(len(items)) + b"".join(item(each) for each in items)
 
 
-KINDS = {"message": 0, "joined": 1, "left": 2, "changed": 3}
+KINDS = {
+    "message": 0, "joined": 1, "left": 2, "changed": 3, "edited": 4, "retracted": 5, "reacted": 6, "reply": 7,
+    "request": 8}
 RECOVERIES = {"recovered": 0, "gap": 1, "fresh": 2}
 MODES = {"foreground": 0, "background": 1, "lowPower": 2}
 DIRECTIONS = {"older": 0, "newer": 1}
@@ -73,17 +75,21 @@ def connected(f):
 
 def publish(f):
     recipient = string(f["recipient"]) if "recipient" in f else b""
+    kind = bytes([KINDS[f["kind"]]]) + position(f["target"]) if "kind" in f else b""
     return (
-        bytes([1 if recipient else 0]) + varint(f["id"]) + opaque(f["tag"]) + varint(f["after"]) + recipient
+        bytes([(1 if recipient else 0) | (2 if kind else 0)]) + varint(f["id"]) + opaque(f["tag"])
+        + varint(f["after"]) + recipient + kind
         + varint(f["timeToLive"]) + counted(bytes.fromhex(f["payload"])))
 
 
 def deliver(f):
     flags = (1 if f["redelivered"] else 0) | (2 if "recipient" in f else 0) | (4 if "origin" in f else 0)
+    flags |= 8 if "target" in f else 0
     return (
         bytes([flags, KINDS[f["kind"]]]) + varint(f["offset"]) + varint(f["previous"]) + string(f["sender"])
         + string(f["device"]) + opaque(f["producer"]) + varint(f["publishID"])
         + (string(f["recipient"]) if "recipient" in f else b"") + (position(f["origin"]) if "origin" in f else b"")
+        + (varint(f["target"]) if "target" in f else b"")
         + varint(f["time"]) + varint(f["expiry"]) + counted(bytes.fromhex(f["payload"])))
 
 
@@ -201,6 +207,21 @@ VALID = [
     ("publish, largest numbers", "PUBLISH", {
         "id": LARGEST, "tag": "f" * 16, "after": str(MOST - 1), "recipient": "r" * 64, "timeToLive": LARGEST,
         "payload": "5a" * 100}),
+    ("publish, an edit in a room", "PUBLISH", {
+        "id": "70", "tag": "8899aabbccddeeff", "after": "69", "kind": "edited",
+        "target": {"epoch": EPOCH, "offset": "1302"}, "timeToLive": "0", "payload": b"hello!".hex()}),
+    ("publish, a retraction of a direct message", "PUBLISH", {
+        "id": "71", "tag": "8899aabbccddeeff", "after": "70", "recipient": "bob", "kind": "retracted",
+        "target": {"epoch": EPOCH, "offset": "1303"}, "timeToLive": "0", "payload": ""}),
+    ("publish, a reaction", "PUBLISH", {
+        "id": "72", "tag": "8899aabbccddeeff", "after": "71", "kind": "reacted",
+        "target": {"epoch": "f" * 16, "offset": LARGEST}, "timeToLive": "0", "payload": "👍".encode().hex()}),
+    ("publish, a request", "PUBLISH", {
+        "id": "73", "tag": "8899aabbccddeeff", "after": "72", "recipient": "bob", "kind": "request",
+        "target": {"epoch": "0" * 16, "offset": "0"}, "timeToLive": "30000", "payload": "01"}),
+    ("publish, a reply", "PUBLISH", {
+        "id": "5", "tag": "8899aabbccddeeff", "after": "0", "recipient": "alice", "kind": "reply",
+        "target": {"epoch": EPOCH, "offset": "79"}, "timeToLive": "0", "payload": "02"}),
     ("published", "PUBLISHED", {"id": "64", "epoch": EPOCH, "offset": "1301", "time": "1767225600123"}),
     ("refused, out of order", "REFUSED", {"id": "65", "code": 1, "lastID": "60", "retryAfter": "0"}),
     ("refused, storage full", "REFUSED", {"id": "66", "code": 7, "lastID": "0", "retryAfter": "5000"}),
@@ -224,6 +245,26 @@ VALID = [
     ("deliver a leave", "DELIVER", {
         "redelivered": False, "kind": "left", "offset": "16384", "previous": "5", "sender": "carol", "device": "d1",
         "producer": "0" * 32, "publishID": "0", "time": "1767225600203", "expiry": "0", "payload": ""}),
+    ("deliver an edit of a direct message, the recipient's copy", "DELIVER", {
+        "redelivered": False, "kind": "edited", "offset": "1400", "previous": "1398", "sender": "alice",
+        "device": "tablet", "producer": PRODUCER, "publishID": "14", "origin": {"epoch": EPOCH, "offset": "1399"},
+        "target": "77", "time": "1767225600204", "expiry": "1767312000201", "payload": "01"}),
+    ("deliver a retraction in a room", "DELIVER", {
+        "redelivered": False, "kind": "retracted", "offset": "1402", "previous": "1302", "sender": "bob",
+        "device": "phone", "producer": PRODUCER, "publishID": "15", "target": "1302", "time": "1767225600205",
+        "expiry": "0", "payload": ""}),
+    ("deliver the record of a reaction", "DELIVER", {
+        "redelivered": False, "kind": "reacted", "offset": "1403", "previous": "1303", "sender": "alice",
+        "device": "tablet", "producer": PRODUCER, "publishID": "16", "recipient": "bob", "target": "1303",
+        "time": "1767225600206", "expiry": "0", "payload": "👍".encode().hex()}),
+    ("deliver a request", "DELIVER", {
+        "redelivered": False, "kind": "request", "offset": "79", "previous": "78", "sender": "alice",
+        "device": "tablet", "producer": PRODUCER, "publishID": "73", "origin": {"epoch": EPOCH, "offset": "78"},
+        "time": "1767225600207", "expiry": "1767225630207", "payload": "01"}),
+    ("deliver a reply", "DELIVER", {
+        "redelivered": False, "kind": "reply", "offset": "82", "previous": "78", "sender": "bob", "device": "phone",
+        "producer": PRODUCER, "publishID": "5", "origin": {"epoch": EPOCH, "offset": "81"}, "target": "78",
+        "time": "1767225600208", "expiry": "1767225630207", "payload": "02"}),
     ("skip, expired", "SKIP", {"previous": "10", "to": "14", "reason": "expired"}),
     ("skip, retracted", "SKIP", {"previous": "14", "to": "15", "reason": "retracted"}),
     ("skip, trimmed", "SKIP", {"previous": "63", "to": "64", "reason": "trimmed"}),
@@ -380,12 +421,17 @@ INVALID = [
     ("LANE: a second slash", raw(0x11, string("room/a/b") + bytes(8)), "malformed"),
     ("LANE: a letter outside ASCII", raw(0x11, string("user/zoë") + bytes(8)), "malformed"),
     ("LANE: name over its limit", raw(0x11, string("user/" + "n" * 65) + bytes(8)), "limitExceeded"),
-    ("PUBLISH: unknown flag", raw(0x13, b"\2\1" + bytes(8) + b"\0\0\0"), "malformed"),
+    ("PUBLISH: a kind that is entered by the server", raw(0x13, b"\2\1" + bytes(8) + b"\0\2" + bytes(9) + b"\0\0"),
+     "malformed"),
+    ("PUBLISH: a message with a target", raw(0x13, b"\2\1" + bytes(8) + b"\0\0" + bytes(9) + b"\0\0"), "malformed"),
+    ("PUBLISH: unknown flag", raw(0x13, b"\x40\1" + bytes(8) + b"\0\0\0"), "malformed"),
     ("PUBLISH: empty recipient", raw(0x13, b"\1\1" + bytes(8) + b"\0" + b"\0" + b"\0\0"), "malformed"),
     ("PUBLISH: payload longer than the body", raw(0x13, b"\0\1" + bytes(8) + b"\0\0" + b"\6hello"), "malformed"),
     ("REFUSED: code 0", raw(0x17, b"\1\0\0\0"), "malformed"),
-    ("DELIVER: unknown flag", raw(0x19, b"\x08\0" + DELIVER_REST), "malformed"),
-    ("DELIVER: unknown kind", raw(0x19, b"\0\4" + DELIVER_REST), "malformed"),
+    ("DELIVER: unknown flag", raw(0x19, b"\x40\0" + DELIVER_REST), "malformed"),
+    ("DELIVER: unknown kind", raw(0x19, b"\0\x3f" + DELIVER_REST), "malformed"),
+    ("DELIVER: a message with a target", raw(0x19, b"\x08\0" + DELIVER_REST), "malformed"),
+    ("DELIVER: an edit without a target", raw(0x19, b"\0\4" + DELIVER_REST), "malformed"),
     ("SKIP: unknown reason", raw(0x1B, b"\1\2\4"), "malformed"),
     ("JOIN: a room with its prefix", raw(0x21, bytes(8) + string("room/a")), "malformed"),
     ("MODE: unknown mode", raw(0x27, b"\3"), "malformed"),

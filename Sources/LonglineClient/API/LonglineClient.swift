@@ -173,13 +173,19 @@ public final class LonglineClient: Sendable {
     public func send(
         _ payload: ByteBuffer, to destination: Destination, timeToLive: Duration? = nil
     ) async throws -> SendReceipt {
+        try await send(payload, .message, to: destination, timeToLive: timeToLive)
+    }
+
+    func send(
+        _ payload: ByteBuffer, _ kind: PublishKind, to destination: Destination, timeToLive: Duration? = nil
+    ) async throws -> SendReceipt {
         let handle = try await core.handle()
         // 0 means for ever on the wire, so the shortest life is a millisecond.
         let milliseconds = timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0
         let outcome = Outcome<Published>()
         return try await withCheckedThrowingContinuation { continuation in
             handle.run { driver in
-                driver.send(payload, to: destination, timeToLive: milliseconds, outcome: outcome) { result in
+                driver.send(payload, kind, to: destination, timeToLive: milliseconds, outcome: outcome) { result in
                     continuation.resume(with: result)
                 }
             }

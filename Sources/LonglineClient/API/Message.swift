@@ -35,7 +35,7 @@ public struct Message: Sendable {
     public let channel: ChannelID
     /// Its place there. An app that commits its own cursors writes this one.
     public let position: Position
-    /// A message, or a join, a leave or another change of the room.
+    /// A message, something about another (see ``target``), or a join, a leave or another change of the room.
     public let kind: EntryKind
     /// Who sent it, or did it.
     public let sender: UserID
@@ -45,6 +45,9 @@ public struct Message: Sendable {
     public let recipient: UserID?
     /// In a direct message from someone else: where the sender's own record stands.
     public let origin: Position?
+    /// The message that an edit, a retraction or a reaction is about: its place in this channel. This device may never have
+    /// had it.
+    public let target: Position?
     /// The service's time, in milliseconds since 1970; never decreasing along a channel.
     public let time: UInt64
     /// The message.

@@ -124,7 +124,9 @@ extension ConnectionDriver {
                     Message(
                         channel: request.channel, position: Position(epoch: answer.epoch, offset: entry.offset),
                         kind: entry.kind, sender: entry.sender, device: entry.device, recipient: entry.recipient,
-                        origin: entry.origin, time: entry.time, payload: entry.payload, redelivered: false,
+                        origin: entry.origin,
+                        target: entry.target.map { Position(epoch: answer.epoch, offset: $0) }, time: entry.time,
+                        payload: entry.payload, redelivered: false,
                         isOwn: isOwn(entry), gapBefore: nil, confirmer: nil))
             }
         }

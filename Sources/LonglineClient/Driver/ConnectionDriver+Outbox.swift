@@ -8,8 +8,8 @@ extension ConnectionDriver {
 
     /// Puts a message into the outbox. `done` is called when it is on disk, or when it can't be.
     func send(
-        _ payload: ByteBuffer, to destination: Destination, timeToLive: UInt64, outcome: Outcome<Published>,
-        done: @escaping (Result<SendReceipt, ClientError>) -> Void
+        _ payload: ByteBuffer, _ kind: PublishKind = .message, to destination: Destination, timeToLive: UInt64,
+        outcome: Outcome<Published>, done: @escaping (Result<SendReceipt, ClientError>) -> Void
     ) {
         let channel: ChannelID
         var recipient: UserID?
@@ -30,7 +30,7 @@ extension ConnectionDriver {
         }
         do throws(ClientError) {
             let row = try outbox.add(
-                channel: channel, recipient: recipient, timeToLive: timeToLive, queuedAt: clock.wall(),
+                channel: channel, recipient: recipient, kind: kind, timeToLive: timeToLive, queuedAt: clock.wall(),
                 tag: random.next(), payload: payload)
             let receipt = SendReceipt(channel: channel, outcome: outcome)
             sends[row.id] = (receipt, done)
@@ -123,8 +123,8 @@ extension ConnectionDriver {
         return OutboxRow(
             channel: row.channel,
             publish: Publish(
-                id: row.id, tag: row.tag, after: row.after, recipient: row.recipient, timeToLive: row.timeToLive,
-                payload: row.payload),
+                id: row.id, tag: row.tag, after: row.after, recipient: row.recipient, kind: row.kind,
+                timeToLive: row.timeToLive, payload: row.payload),
             queuedAt: queuedAt)
     }
 
@@ -268,6 +268,10 @@ extension RefusalCode {
         case .storageFull: "the service's store is full"
         case .expired: "its time to live was over"
         case .unknownRecipient: "the recipient isn't known"
+        case .unknownTarget: "what it names is not there any more, or never was"
+        case .invalidTarget: "what it names can't be named so by this user"
+        case .blocked: "this user blocked the recipient"
+        case .tooMany: "there are as many as there may be"
         default: "code \(rawValue)"
         }
     }

@@ -201,14 +201,16 @@ extension ConnectionDriver {
         outlets.messages.append(
             Message(
                 channel: channel, position: position, kind: entry.kind, sender: entry.sender, device: entry.device,
-                recipient: entry.recipient, origin: entry.origin, time: entry.time, payload: entry.payload,
+                recipient: entry.recipient, origin: entry.origin,
+                target: entry.target.map { Position(epoch: epoch, offset: $0) }, time: entry.time,
+                payload: entry.payload,
                 redelivered: deliver.redelivered, isOwn: isOwn,
                 gapBefore: gapsBefore.removeValue(forKey: channel), confirmer: outlets.confirmations))
     }
 
     /// Whether this very outbox sent it.
     func isOwn(_ entry: Entry) -> Bool {
-        entry.producer == outbox.producer && entry.publishID != 0 && entry.kind == .message
+        entry.producer == outbox.producer && entry.publishID != 0
     }
 
     private func passed(_ position: Position, in channel: ChannelID) {

@@ -21,7 +21,7 @@ public struct OutboxLimits: Hashable, Sendable {
 /// The publishes without an answer, and the numbering that lets the service tell a repetition from a new message.
 ///
 /// Invariants:
-/// 1. IDs grow in the order of ``add(channel:recipient:timeToLive:queuedAt:tag:payload:)`` and are never used twice by
+/// 1. IDs grow in the order of ``add(channel:recipient:kind:timeToLive:queuedAt:tag:payload:)`` and are never used twice by
 ///    one producer.
 /// 2. Within a channel, a row's `after` is the ID before it that was not given up; the chain of the channel is the last
 ///    such ID. So a publish that overtook another is noticed by the service.
@@ -54,23 +54,23 @@ struct Outbox: Sendable {
 
     /// Draws an ID and puts a message in.
     mutating func add(
-        channel: ChannelID, recipient: UserID?, timeToLive: UInt64, queuedAt: UInt64, tag: PublishTag,
-        payload: ByteBuffer
+        channel: ChannelID, recipient: UserID?, kind: PublishKind = .message, timeToLive: UInt64, queuedAt: UInt64,
+        tag: PublishTag, payload: ByteBuffer
     ) throws(ClientError) -> StoredPublish {
-        try checkRoom(for: payload.readableBytes, in: channel)
+        try checkRoom(for: payload.readableBytes, limit: kind.maximumPayload, in: channel)
         lastID += 1
         let row = StoredPublish(
-            id: lastID, tag: tag, after: chains[channel] ?? 0, channel: channel, recipient: recipient,
+            id: lastID, tag: tag, after: chains[channel] ?? 0, channel: channel, recipient: recipient, kind: kind,
             timeToLive: timeToLive, queuedAt: queuedAt, payload: payload)
         chains[channel] = row.id
         insert(row)
         return row
     }
 
-    private func checkRoom(for size: Int, in channel: ChannelID) throws(ClientError) {
-        guard size <= FrameLimits.maximumPayload else {
+    private func checkRoom(for size: Int, limit: Int, in channel: ChannelID) throws(ClientError) {
+        guard size <= limit else {
             throw ClientError(
-                .payloadTooLarge, message: "\(size) bytes, and a message carries \(FrameLimits.maximumPayload)",
+                .payloadTooLarge, message: "\(size) bytes, and the most is \(limit)",
                 advice: "split the message, or store the data elsewhere and send a reference")
         }
         guard rows.count < limits.messages, bytes + size <= limits.bytes else {

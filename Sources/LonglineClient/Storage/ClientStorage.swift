@@ -13,6 +13,8 @@ public struct StoredPublish: Hashable, Sendable {
     public var channel: ChannelID
     /// The recipient of a direct message.
     public var recipient: UserID?
+    /// A message, or something about another entry.
+    public var kind: PublishKind
     /// How long it is worth delivering, in milliseconds from ``queuedAt``; 0 for ever.
     public var timeToLive: UInt64
     /// When the app handed it in: wall clock, milliseconds since 1970.
@@ -22,14 +24,15 @@ public struct StoredPublish: Hashable, Sendable {
 
     /// A stored publish.
     public init(
-        id: PublishID, tag: PublishTag, after: PublishID, channel: ChannelID, recipient: UserID?, timeToLive: UInt64,
-        queuedAt: UInt64, payload: ByteBuffer
+        id: PublishID, tag: PublishTag, after: PublishID, channel: ChannelID, recipient: UserID?,
+        kind: PublishKind = .message, timeToLive: UInt64, queuedAt: UInt64, payload: ByteBuffer
     ) {
         self.id = id
         self.tag = tag
         self.after = after
         self.channel = channel
         self.recipient = recipient
+        self.kind = kind
         self.timeToLive = timeToLive
         self.queuedAt = queuedAt
         self.payload = payload

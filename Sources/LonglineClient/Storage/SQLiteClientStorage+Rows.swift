@@ -54,10 +54,16 @@ extension SQLiteClientStorage {
 
     private static func insert(_ row: StoredPublish, into database: Database) throws {
         try database.execute(
-            sql: "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            sql: """
+                INSERT INTO outbox (id, tag, after, channel, recipient, time_to_live, queued_at, payload, kind,
+                    target_epoch, target_offset)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                """,
             arguments: [
                 bits(row.id), bits(row.tag), bits(row.after), row.channel.description, row.recipient?.description,
                 bits(row.timeToLive), bits(row.queuedAt), Data(row.payload.readableBytesView),
+                Int64(row.kind.entryKind.rawValue), bits(row.kind.target?.epoch ?? 0),
+                bits(row.kind.target?.offset ?? 0),
             ])
     }
 
@@ -121,12 +127,17 @@ extension SQLiteClientStorage {
     }
 
     private static func publish(_ row: Row) throws -> StoredPublish {
-        let recipient: String? = row[4]
-        let payload: Data = row[7]
+        let recipient: String? = row["recipient"]
+        let payload: Data = row["payload"]
+        let target = Position(epoch: number(row["target_epoch"]), offset: number(row["target_offset"]))
+        let written: Int64 = row["kind"]
+        guard let kind = UInt8(exactly: written).flatMap(EntryKind.init).flatMap({ PublishKind($0, target: target) })
+        else { throw ClientError(.storage, message: "a message of the outbox has the unknown kind \(written)") }
         return StoredPublish(
-            id: number(row[0]), tag: number(row[1]), after: number(row[2]), channel: try channel(row[3]),
-            recipient: try recipient.map { try UserID($0) }, timeToLive: number(row[5]), queuedAt: number(row[6]),
-            payload: ByteBuffer(bytes: payload))
+            id: number(row["id"]), tag: number(row["tag"]), after: number(row["after"]),
+            channel: try channel(row["channel"]),
+            recipient: try recipient.map { try UserID($0) }, kind: kind, timeToLive: number(row["time_to_live"]),
+            queuedAt: number(row["queued_at"]), payload: ByteBuffer(bytes: payload))
     }
 
     private static func channel(_ text: String) throws -> ChannelID { try ChannelID(text) }

@@ -139,6 +139,14 @@ public final class SQLiteClientStorage: ClientStorage {
                     ) STRICT, WITHOUT ROWID;
                     """)
         }
+        migrator.registerMigration("entries-that-name-another") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+                    ALTER TABLE outbox ADD COLUMN target_epoch INTEGER NOT NULL DEFAULT 0;
+                    ALTER TABLE outbox ADD COLUMN target_offset INTEGER NOT NULL DEFAULT 0;
+                    """)
+        }
         return migrator
     }
 }

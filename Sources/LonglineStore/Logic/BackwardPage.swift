@@ -26,7 +26,7 @@ struct BackwardPage {
         assert(newestFirst.last.map { entry.offset < $0.offset } ?? true, "entries come from the newest down")
         isFull = !hasRoom(for: entry)
         guard !isFull else { return false }
-        if !entry.isExpired(at: now) {
+        if entry.absence(at: now) == nil {
             bytes += entry.payload.readableBytes
             taken += 1
         }
@@ -36,7 +36,7 @@ struct BackwardPage {
 
     private func hasRoom(for entry: Entry) -> Bool {
         guard newestFirst.count < maximumEntries else { return false }
-        if newestFirst.isEmpty || entry.isExpired(at: now) { return true }
+        if newestFirst.isEmpty || entry.absence(at: now) != nil { return true }
         return taken < range.maximumEntries && entry.payload.readableBytes <= range.maximumBytes - bytes
     }
 

@@ -49,8 +49,8 @@ struct PageBuilder {
             // What lay between was removed before its channel's end was: only retention does that.
             skip(to: entry.previous, .trimmed)
         }
-        if entry.isExpired(at: now) {
-            skip(to: entry.offset, .expired)
+        if let reason = entry.absence(at: now) {
+            skip(to: entry.offset, reason)
         } else {
             let size = entry.payload.readableBytes
             guard items.isEmpty || size <= maximumBytes - bytes, taken < maximumTaken else { return false }

@@ -137,19 +137,27 @@ struct StoreLogic<Tables: StoreTables> {
         case .enter: break
         }
         if let barrier { return refused(barrier) }
-        guard publish.payload.readableBytes <= FrameLimits.maximumPayload else { return refused(.payloadTooLarge) }
+        guard publish.payload.readableBytes <= publish.kind.maximumPayload else { return refused(.payloadTooLarge) }
         if publish.recipient != nil, request.channel != .user(request.device.user) { return refused(.unknownRecipient) }
         let now = clock()
+        var named: Entry?
+        switch try target(of: request, in: channel, now: now) {
+        case .none: break
+        case .entry(let entry): named = entry
+        case .refused(let code): return refused(code)
+        }
         let device = try seenDevice(request.device, now: now, step: Self.seenStep)
         guard let producer = try seenProducer(request.producer, of: device, now: now, step: Self.seenStep) else {
             return refused(.overloaded, retryAfter: limits.retryAfter)
         }
 
-        let entry = try enter(Self.draft(request, time: max(now, channel.time)), in: &channel, now: now)
+        let draft = Self.draft(request, naming: named, time: max(now, channel.time))
+        let entry = try enter(draft, in: &channel, now: now)
+        if let named, case .retract = publish.kind { try erase(named.offset, from: &channel) }
         let position = Position(epoch: channel.epoch, offset: entry.offset)
         let published = Published(id: publish.id, position: position, time: entry.time)
         try remember(LedgerAnswer(tag: publish.tag, published: published), &head, producer, channel)
-        let copy = try copyToRecipient(entry, origin: position, request: request, now: now)
+        let copy = try copyToRecipient(entry, origin: position, request: request, named: named, now: now)
         return .entered(published, previous: entry.previous, copy: copy)
     }
 
@@ -166,32 +174,34 @@ struct StoreLogic<Tables: StoreTables> {
         try tables.remember(answer, head: head, of: producer, in: channel)
     }
 
-    /// The recipient's copy of a direct message, keyed by the sender's record; none for a note to self.
-    private mutating func copyToRecipient(_ record: Entry, origin: Position, request: AppendRequest, now: UInt64)
-        throws -> InboxCopy?
-    {
+    /// The recipient's copy of a direct message, keyed by the sender's record; none for a note to self, and for what is
+    /// said of a message that the recipient never got.
+    private mutating func copyToRecipient(
+        _ record: Entry, origin: Position, request: AppendRequest, named: Entry?, now: UInt64
+    ) throws -> InboxCopy? {
         guard let recipient = record.recipient, recipient != record.sender else { return nil }
         let key = ChannelKey(tenant: request.device.tenant, channel: .user(recipient))
         guard var inbox = try channel(key) else { return nil }
         var copy = record
         copy.recipient = nil
         copy.origin = origin
+        if let named {
+            guard let target = try counterpart(of: named, in: inbox) else { return nil }
+            copy.target = target
+        }
         copy = try enter(copy, in: &inbox, now: now)
+        precondition(copy.offset == record.offset + 1, "a copy is drawn right after its record")
+        if let target = copy.target, copy.kind == .retracted { try erase(target, from: &inbox) }
         return InboxCopy(channel: key.channel, position: Position(epoch: inbox.epoch, offset: copy.offset))
     }
 
-    private static func draft(_ request: AppendRequest, time: UInt64) -> Entry {
+    private static func draft(_ request: AppendRequest, naming named: Entry?, time: UInt64) -> Entry {
         let publish = request.publish
-        var expiry: UInt64 = 0
-        if publish.timeToLive != 0 {
-            let (sum, overflow) = time.addingReportingOverflow(publish.timeToLive)
-            // Beyond what a delivery can carry it means for ever: an entry that can't be sent must not come to be.
-            expiry = overflow || sum > FrameLimits.maximumNumber ? 0 : sum
-        }
         return Entry(
-            offset: 0, previous: 0, kind: .message, sender: request.device.user, device: request.device.device,
-            producer: request.producer, publishID: publish.id, recipient: publish.recipient, origin: nil, time: time,
-            expiry: expiry, payload: publish.payload)
+            offset: 0, previous: 0, kind: publish.kind.entryKind, sender: request.device.user,
+            device: request.device.device, producer: request.producer, publishID: publish.id,
+            recipient: publish.recipient, origin: nil, target: named?.offset, time: time,
+            expiry: expiry(of: publish, naming: named, time: time), payload: publish.payload)
     }
 
     /// Why a user may not publish into a channel now, or nil.

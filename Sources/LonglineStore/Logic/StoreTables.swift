@@ -107,6 +107,12 @@ protocol StoreTables: AnyObject {
     func entries(
         in channel: ChannelRecord, above: Offset, through: Offset, downward: Bool, _ take: (Entry) -> Bool) throws
 
+    func entry(at offset: Offset, in channel: ChannelRecord) throws -> Entry?
+    /// The edits of an entry, at most `limit`, in their order.
+    func edits(of offset: Offset, in channel: ChannelRecord, limit: Int) throws -> [EntrySummary]
+    /// Leaves the place of an entry and takes the rest: see ``LonglineWire/Entry/erase()``.
+    func erase(_ offset: Offset, in channel: ChannelRecord) throws
+
     func device(_ key: DeviceKey) throws -> DeviceRecord?
     func addDevice(_ key: DeviceKey, seen: UInt64, begin: Offset) throws -> DeviceRecord
     func update(_ device: DeviceRecord) throws

@@ -134,6 +134,23 @@ final class MemoryTables: StoreTables {
         }
     }
 
+    func entry(at offset: Offset, in channel: ChannelRecord) -> Entry? {
+        guard offset > 0, let entry = entries(in: channel, above: offset - 1).first else { return nil }
+        return entry.offset == offset ? entry : nil
+    }
+
+    func edits(of offset: Offset, in channel: ChannelRecord, limit: Int) -> [EntrySummary] {
+        entries(in: channel, above: offset).lazy.filter { $0.kind == .edited && $0.target == offset }.prefix(limit).map
+        {
+            EntrySummary(offset: $0.offset, time: $0.time, bytes: $0.payload.readableBytes)
+        }
+    }
+
+    func erase(_ offset: Offset, in channel: ChannelRecord) {
+        let index = (logs[channel.id] ?? []).partitionIndex { $0.offset >= offset }
+        logs[channel.id]?[index].erase()
+    }
+
     /// The entries above an offset, in order.
     func entries(in channel: ChannelRecord, above offset: Offset) -> ArraySlice<Entry> {
         let log = logs[channel.id] ?? []

@@ -19,6 +19,8 @@ enum SQLiteOpening {
                 // lost with the power.
                 try db.execute(sql: "PRAGMA synchronous = FULL")
                 try db.execute(sql: "PRAGMA wal_autocheckpoint = 0")
+                // What was retracted is overwritten in its page.
+                try db.execute(sql: "PRAGMA secure_delete = FAST")
                 try db.execute(sql: "PRAGMA journal_size_limit = 67108864")
                 let synchronous = try Int.fetchOne(db, sql: "PRAGMA synchronous")
                 guard synchronous == 2 else {

@@ -17,6 +17,12 @@ enum SQLiteSchema {
             // Of those before there were any none is missed.
             try db.execute(sql: "ALTER TABLE devices ADD COLUMN \"begin\" INTEGER NOT NULL DEFAULT 0")
         }
+        migrator.registerMigration("4: entries that name another") { db in
+            try db.execute(sql: "ALTER TABLE entries ADD COLUMN target INTEGER")
+            // Of the few entries that name another only: others cost nothing.
+            try db.execute(
+                sql: "CREATE INDEX entries_by_target ON entries (channel, target) WHERE target IS NOT NULL")
+        }
         return migrator
     }
 

@@ -6,7 +6,7 @@ import NIOCore
 extension SQLiteTables {
     private static let entryColumns = """
         offset, previous, kind, sender, device, producer_high, producer_low, publish_id, recipient, origin_epoch,
-        origin_offset, time, expiry, payload
+        origin_offset, time, expiry, payload, target
         """
 
     func entries(
@@ -22,6 +22,29 @@ extension SQLiteTables {
         while let row = try rows.next() {
             guard take(try Self.entry(row)) else { break }
         }
+    }
+
+    func entry(at offset: Offset, in channel: ChannelRecord) throws -> Entry? {
+        try row(
+            "SELECT \(Self.entryColumns) FROM entries WHERE offset = ? AND channel = ?",
+            [Int64(clamping: offset), channel.id]
+        ).map { try Self.entry($0) }
+    }
+
+    func edits(of offset: Offset, in channel: ChannelRecord, limit: Int) throws -> [EntrySummary] {
+        try rows(
+            """
+            SELECT offset, time, length(payload) FROM entries
+            WHERE channel = ? AND target = ? AND kind = ? ORDER BY offset LIMIT ?
+            """, [channel.id, Int64(offset), Int64(EntryKind.edited.rawValue), limit]
+        ).map { EntrySummary(offset: $0[0], time: $0[1], bytes: $0[2]) }
+    }
+
+    func erase(_ offset: Offset, in channel: ChannelRecord) throws {
+        try run(
+            "UPDATE entries SET kind = ?, target = NULL, payload = x'' WHERE offset = ? AND channel = ?",
+            [Int64(EntryKind.retracted.rawValue), Int64(offset), channel.id])
+        erased(offset, in: channel.key)
     }
 
     func channels(above mark: Int64, limit: Int) throws -> [(id: Int64, summary: ChannelSummary)] {
@@ -56,7 +79,7 @@ extension SQLiteTables {
             offset: row[0], previous: row[1], kind: kind, sender: try UserID(row[3] as String),
             device: try DeviceID(row[4] as String),
             producer: ProducerID(high: UInt64(bitPattern: row[5]), low: UInt64(bitPattern: row[6])),
-            publishID: row[7], recipient: try recipient.map { try UserID($0) }, origin: origin, time: row[11],
-            expiry: row[12], payload: payload)
+            publishID: row[7], recipient: try recipient.map { try UserID($0) }, origin: origin, target: row[14],
+            time: row[11], expiry: row[12], payload: payload)
     }
 }

@@ -44,6 +44,8 @@ final class SQLiteTables {
     /// What this transaction added and changed, for the tail cache.
     private(set) var addedEntries: [(channel: ChannelKey, entry: Entry)] = []
     private(set) var changedChannels: [ChannelKey: ChannelRecord] = [:]
+    /// What this transaction erased, for the tail cache.
+    private(set) var erasedEntries: [ChannelKey: Set<Offset>] = [:]
     /// What this transaction removed, for the tail cache.
     private(set) var removedChannels: Set<ChannelKey> = []
 
@@ -57,6 +59,7 @@ final class SQLiteTables {
         insertAnswer = nil
         addedEntries.removeAll(keepingCapacity: true)
         changedChannels.removeAll(keepingCapacity: true)
+        erasedEntries.removeAll()
         removedChannels.removeAll()
         if channels.count > Self.rememberedRows { channels.removeAll() }
         if devices.count > Self.rememberedRows { devices.removeAll() }
@@ -80,6 +83,7 @@ final class SQLiteTables {
         insertAnswer = nil
         addedEntries.removeAll()
         changedChannels.removeAll()
+        erasedEntries.removeAll()
         removedChannels.removeAll()
     }
 
@@ -214,8 +218,8 @@ extension SQLiteTables: StoreTables {
                 db,
                 """
                 INSERT INTO entries (offset, channel, previous, kind, sender, device, producer_high, producer_low, publish_id,
-                    recipient, origin_epoch, origin_offset, time, expiry, payload)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    recipient, origin_epoch, origin_offset, time, expiry, payload, target)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """)
         insertEntry = statement
         try statement.run { values in
@@ -239,9 +243,12 @@ extension SQLiteTables: StoreTables {
             values.add(entry.time)
             values.add(entry.expiry)
             values.add(entry.payload)
+            if let target = entry.target { values.add(target) } else { values.addNull() }
         }
         addedEntries.append((channel.key, entry))
     }
+
+    func erased(_ offset: Offset, in channel: ChannelKey) { erasedEntries[channel, default: []].insert(offset) }
 
     func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary] {
         try rows(

@@ -31,8 +31,13 @@ final class TailCache: Sendable {
     init(maximumBytes: Int) { self.maximumBytes = maximumBytes }
 
     /// Takes in what a transaction added.
-    /// - Parameter changed: the channels as they are now.
-    func extend(_ added: [(channel: ChannelKey, entry: Entry)], changed: [ChannelKey: ChannelRecord]) {
+    /// - Parameters:
+    ///   - changed: the channels as they are now.
+    ///   - erased: entries of these channels of which only the places are left; some may be among the added.
+    func extend(
+        _ added: [(channel: ChannelKey, entry: Entry)], changed: [ChannelKey: ChannelRecord],
+        erased: [ChannelKey: Set<Offset>] = [:]
+    ) {
         guard !changed.isEmpty else { return }
         state.withLock { state in
             for (key, entry) in added {
@@ -46,6 +51,7 @@ final class TailCache: Sendable {
             for (key, channel) in changed {
                 guard var tail = state.take(key) else { continue }
                 tail.channel = channel
+                if let offsets = erased[key] { Self.erase(offsets, in: &tail) }
                 // Trimmed up to here: what lies below isn't in the log any more.
                 if channel.first > tail.start {
                     let gone = tail.entries.prefix { $0.offset <= channel.first }
@@ -68,6 +74,15 @@ final class TailCache: Sendable {
     func forget(_ removed: Set<ChannelKey>) {
         guard !removed.isEmpty else { return }
         state.withLock { state in for key in removed { _ = state.take(key) } }
+    }
+
+    private static func erase(_ offsets: Set<Offset>, in tail: inout Tail) {
+        for offset in offsets {
+            let index = tail.entries.partitionIndex { $0.offset >= offset }
+            guard index < tail.entries.count, tail.entries[index].offset == offset else { continue }
+            tail.bytes -= tail.entries[index].payload.readableBytes
+            tail.entries[index].erase()
+        }
     }
 
     private static func halve(_ tail: inout Tail) {

@@ -103,7 +103,8 @@ final class Writer: @unchecked Sendable {
             throw FailedTransaction(error, isCommit: isCommit, systemError: systemError)
         }
         cache.forget(logic.tables.removedChannels)
-        cache.extend(logic.tables.addedEntries, changed: logic.tables.changedChannels)
+        cache.extend(
+            logic.tables.addedEntries, changed: logic.tables.changedChannels, erased: logic.tables.erasedEntries)
         return answers
     }
 

@@ -163,7 +163,9 @@ public struct MessageChecker {
         guard log.epoch == epoch else { return violation("\(channel) for \(app.device): a skip in another log") }
         let last = lastTold(app, channel, epoch: epoch)
         for entry in owed(after: last, before: skip.to + 1, in: log, channel, to: app, truth: truth)
-        where !(entry.expiry > 0 && entry.expiry <= time) && entry.offset > log.first {
+        where !(entry.expiry > 0 && entry.expiry <= time) && entry.offset > log.first
+            && !log.erased.contains(entry.offset)
+        {
             violation("\(channel) for \(app.device): \(entry.offset) was skipped (\(skip.reason)), and is there")
         }
         told[app, default: [:]][channel] = Position(epoch: epoch, offset: max(last, skip.to))
@@ -183,7 +185,7 @@ public struct MessageChecker {
     /// A join or leave was answered.
     mutating func changedRoom(at position: Position, in channel: ChannelID, by app: App, truth: Truth) {
         let entry = truth.logs[channel]?.entry(at: position.offset)
-        if truth.logs[channel]?.epoch != position.epoch || entry?.member != app.user || entry?.kind == .message {
+        if truth.logs[channel]?.epoch != position.epoch || entry?.member != app.user || entry?.publishID != 0 {
             violation("\(app.device)'s join or leave was answered at \(position), and is not there")
         }
     }
@@ -274,7 +276,7 @@ public struct MessageChecker {
         var copies: [UInt64: Int] = [:]
         for (channel, log) in truth.logs.sorted(by: { $0.key.description < $1.key.description }) {
             checkOrder(log, channel)
-            for entry in log.entries where entry.kind == .message {
+            for entry in log.entries where entry.publishID != 0 {
                 guard let number = Self.number(of: entry.payload) else { continue }
                 if entry.origin == nil {
                     places[number, default: 0] += 1
@@ -312,7 +314,7 @@ public struct MessageChecker {
     private mutating func checkOrder(_ log: Truth.Log, _ channel: ChannelID) {
         var lastID: [ProducerID: PublishID] = [:]
         var lastNumber: [MessageChecker.App: UInt64] = [:]
-        for entry in log.entries where entry.kind == .message && entry.origin == nil {
+        for entry in log.entries where entry.publishID != 0 && entry.origin == nil {
             if entry.publishID <= lastID[entry.producer] ?? 0 {
                 violation("\(channel) at \(entry.offset): \(entry.device)'s publish \(entry.publishID) is out of order")
             }

@@ -238,13 +238,16 @@ final class ModelDevice {
 
     // MARK: The app
 
-    func publish(_ number: UInt64, in channel: ChannelID, to recipient: UserID?, bytes: Int, timeToLive: UInt64) {
+    func publish(
+        _ number: UInt64, _ kind: PublishKind = .message, in channel: ChannelID, to recipient: UserID?, bytes: Int,
+        timeToLive: UInt64
+    ) {
         guard !isOver, !isAsleep else { return }
         var payload = ByteBuffer(integer: number)
         payload.writeRepeatingByte(0, count: bytes)
         let publish = Publish(
             id: durable.nextID, tag: random.next(), after: durable.lastID[channel] ?? 0, recipient: recipient,
-            timeToLive: timeToLive, payload: payload)
+            kind: kind, timeToLive: timeToLive, payload: payload)
         let row = OutboxRow(channel: channel, publish: publish, queuedAt: now)
         func store(_ durable: inout Durable) {
             durable.nextID += 1
@@ -437,7 +440,10 @@ final class ModelDevice {
         guard let row = durable.rows.first(where: { $0.publish.id == refused.id }),
             let number = MessageChecker.number(of: row.publish.payload)
         else { return }
-        let isExpected = [.payloadTooLarge, .unknownChannel, .forbidden].contains(refused.code)
+        let namesEntry = row.publish.kind.target != nil
+        let isExpected =
+            [.payloadTooLarge, .unknownChannel, .forbidden].contains(refused.code)
+            || namesEntry && [.unknownTarget, .invalidTarget].contains(refused.code)
         let mayBeForgotten = wasRestored || putOff.contains(refused.id)
         if !isExpected, !(refused.code == .outcomeUnknown && mayBeForgotten) {
             simulation.violation("\(device)'s publish \(refused.id) was refused for no reason: \(refused)")

@@ -231,6 +231,7 @@ public final class SessionSimulation {
         let device = anyDevice()
         let isNews = random.happens(0.12)
         let channel: ChannelID = isNews ? .all(news) : random.happens(0.6) ? .room(room) : .user(device.user)
+        if !isNews, random.happens(0.15) { return remark(on: channel, by: device) }
         var recipient: UserID?
         if case .user = channel, random.happens(0.6) { recipient = anyDevice().user }
         // Some are over the payload limit, some are worth little time.
@@ -256,6 +257,22 @@ public final class SessionSimulation {
             }
         counts.roomChanges += 1
         anyDevice().manage(room, action)
+    }
+
+    /// Edits, retracts or reacts to one of a channel's last entries, whoever wrote it, or one of another life of the log.
+    private func remark(on channel: ChannelID, by device: ModelDevice) {
+        guard let log = store.truth.logs[channel], let named = log.entries.suffix(6).randomElement(using: &random)
+        else { return }
+        let isForeign = random.happens(0.05)
+        let target = Position(epoch: isForeign ? log.epoch &+ 1 : log.epoch, offset: named.offset)
+        let kinds: [PublishKind] = [.edit(target), .retract(target), .react(target)]
+        var recipient: UserID?
+        if case .user = channel { recipient = named.origin == nil ? named.recipient : named.sender }
+        if random.happens(0.05) { recipient = anyDevice().user }
+        if case .room = channel { recipient = nil }
+        device.publish(
+            nextMessage, kinds[Int(pick(0...2))], in: channel, to: recipient, bytes: Int(pick(0...50)), timeToLive: 0)
+        nextMessage += 1
     }
 
     private func cut() {

@@ -35,6 +35,10 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case broadcastFromTheStart
     /// What is broadcast is delivered from each connect on.
     case broadcastFromNow
+    /// What was retracted is still read.
+    case readRetracted
+    /// Everybody may edit and retract.
+    case editByAnyone
     /// Nobody is told that a log was trimmed.
     case hideTrim
     /// A store restored from a backup keeps its epochs.

@@ -109,6 +109,7 @@ final class SimulatedStore {
         if let alias = aliases[key] { request.producer = alias }
         if faults.contains(.ignoreAfter) { request.publish.after = 0 }
         if faults.contains(.ignoreTag), let known = tags[key]?[publish.id] { request.publish.tag = known }
+        let judged = truth.refusal(of: publish, by: user, in: channel, at: wall.milliseconds)
         switch real.append(request) {
         case .entered(let published, let previous, let copy):
             if faults.contains(.ignoreTag) { tags[key, default: [:]][publish.id] = publish.tag }
@@ -118,6 +119,13 @@ final class SimulatedStore {
             guard faults.contains(.enterTwice) else { return (.published(published), []) }
             return (.published(published), enterAnew(request).woken)
         case .refused(let refused):
+            if [.unknownTarget, .invalidTarget].contains(refused.code), refused.code != judged {
+                violation("\(channel): \(publish.kind) by \(user) is refused with \(refused.code)")
+            }
+            if refused.code == .invalidTarget, faults.contains(.editByAnyone) {
+                let (published, woken) = enterAsAuthor(request)
+                return (published.map { .published($0) } ?? .refused(refused), woken)
+            }
             let enters =
                 refused.code == .outcomeUnknown && faults.contains(.enterUnknown)
                 || refused.code == .unknownChannel && faults.contains(.publishAfterLeave)
@@ -142,6 +150,18 @@ final class SimulatedStore {
         return (published, record(published, previous: previous, copy: copy, request))
     }
 
+    private func enterAsAuthor(_ request: AppendRequest) -> (published: Published?, woken: Set<ChannelID>) {
+        guard case .room = request.channel, let author = truth.named(by: request.publish, in: request.channel) else {
+            return (nil, [])
+        }
+        var anew = request
+        anew.producer = .random(using: &random)
+        anew.publish.after = 0
+        anew.device = key(author.sender, author.device)
+        guard case .entered(let published, let previous, let copy) = real.append(anew) else { return (nil, []) }
+        return (published, record(published, previous: previous, copy: copy, request))
+    }
+
     private func member(of channel: ChannelID) -> DeviceKey? {
         truth.logs[channel]?.entries.last { truth.isMember($0.sender, of: channel) }.map { key($0.sender, $0.device) }
     }
@@ -159,11 +179,15 @@ final class SimulatedStore {
         if !truth.mayPublish(user, in: request.channel) {
             violation("\(request.channel) at \(published.position): \(user) may not publish")
         }
-        let ends = published.time + publish.timeToLive
+        let named = truth.named(by: publish, in: request.channel)
+        if let refusal = truth.refusal(of: publish, by: user, in: request.channel, at: wall.milliseconds) {
+            violation("\(request.channel) at \(published.position): \(publish.kind) may not be entered (\(refusal))")
+        }
         var entry = Entry(
-            offset: 0, previous: 0, kind: .message, sender: user, device: request.device.device,
+            offset: 0, previous: 0, kind: publish.kind.entryKind, sender: user, device: request.device.device,
             producer: request.producer, publishID: publish.id, recipient: publish.recipient, origin: nil,
-            time: published.time, expiry: publish.timeToLive == 0 ? 0 : ends, payload: publish.payload)
+            target: named?.offset, time: published.time, expiry: Self.expiry(of: publish, named, published.time),
+            payload: publish.payload)
         enter(entry, at: published.position, in: request.channel)
         guard let recipient = publish.recipient, recipient != user else {
             if copy != nil { violation("a copy of what is no direct message") }
@@ -175,11 +199,20 @@ final class SimulatedStore {
         }
         entry.recipient = nil
         entry.origin = published.position
+        if let named { entry.target = truth.counterpart(of: named, in: copy.channel) }
         // The copy's time is its inbox's affair; never decreasing is checked on the way out.
         entry.time = max(wall.milliseconds, truth.logs[copy.channel]?.entries.last?.time ?? 0)
         enter(entry, at: copy.position, in: copy.channel)
         lastCopies.append(copy.position)
         return [request.channel, copy.channel]
+    }
+
+    private static func expiry(of publish: Publish, _ named: Entry?, _ time: UInt64) -> UInt64 {
+        switch publish.kind {
+        case .edit, .reply: named?.expiry ?? 0
+        case .retract: 0
+        case .message, .react, .request: publish.timeToLive == 0 ? 0 : time + publish.timeToLive
+        }
     }
 
     private func enter(_ entry: Entry, at position: Position, in channel: ChannelID) {
@@ -197,16 +230,19 @@ final class SimulatedStore {
             let page = try? real.read(
                 key(channel), after: after, upTo: upTo, maximumBytes: maximumBytes, now: time)
         else { return nil }
-        let items = page.items.map { item -> SessionPage.Item in
+        let items = page.items.flatMap { item -> [SessionPage.Item] in
             switch item {
-            case .skip(let skip): return .skip(skip)
+            case .skip(let skip) where skip.reason == .retracted && faults.contains(.readRetracted):
+                let log = truth.logs[channel]?.entries(above: skip.previous) ?? []
+                return log.prefix { $0.offset <= skip.to }.map { .entry($0) }
+            case .skip(let skip): return [.skip(skip)]
             case .entry(var entry):
                 let position = Position(epoch: page.epoch, offset: entry.offset)
                 if hiddenCopies.contains(position) {
-                    return .skip(Skip(previous: entry.previous, to: entry.offset, reason: .retracted))
+                    return [.skip(Skip(previous: entry.previous, to: entry.offset, reason: .retracted))]
                 }
                 if let time = wallTimes[position] { entry.time = time }
-                return .entry(entry)
+                return [.entry(entry)]
             }
         }
         return SessionPage(
@@ -220,7 +256,7 @@ final class SimulatedStore {
             violation("\(channel) was trimmed up to \(head.first), and not as asked")
         }
         guard faults.contains(.trimLedger), let entries = truth.logs[channel]?.entries else { return }
-        for entry in entries where entry.kind == .message {
+        for entry in entries where entry.publishID != 0 {
             aliases[LedgerKey(producer: entry.producer, channel: channel)] = .random(using: &random)
         }
     }

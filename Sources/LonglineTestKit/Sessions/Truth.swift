@@ -13,6 +13,8 @@ public struct Truth {
         public var entries: [Entry] = []
         /// What lies at or below was trimmed.
         public var first: Offset = 0
+        /// What was retracted, messages and their edits: ``entries`` keeps them as they were.
+        public var erased: Set<Offset> = []
         /// The last entry.
         public var head: Position { Position(epoch: epoch, offset: entries.last?.offset ?? 0) }
 
@@ -107,6 +109,11 @@ public struct Truth {
         guard position.offset > log.head.offset else { return "\(place): the log ends at \(log.head.offset)" }
         entry.previous = log.head.offset
         entry.offset = position.offset
+        if entry.kind == .retracted {
+            guard let target = entry.target else { return "\(place): a retraction of nothing" }
+            log.erased.insert(target)
+            log.erased.formUnion(log.entries.filter { $0.kind == .edited && $0.target == target }.map(\.offset))
+        }
         let problem = change(channel, by: entry)
         log.entries.append(entry)
         logs[channel] = log
@@ -149,11 +156,11 @@ public struct Truth {
     }
 
     private mutating func change(_ channel: ChannelID, by entry: Entry) -> String? {
-        guard entry.kind != .message else { return nil }
+        guard entry.publishID == 0 else { return nil }
         var room = rooms[channel] ?? RoomState()
         defer { rooms[channel] = room }
         switch entry.kind {
-        case .message: break
+        case .message, .edited, .retracted, .reacted, .reply, .request: break
         case .joined:
             guard let user = entry.member, !room.members.contains(user) else { return "a member joins" }
             if room.members.isEmpty { room = RoomState(owners: [user]) }

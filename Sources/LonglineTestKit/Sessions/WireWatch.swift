@@ -73,6 +73,7 @@ struct WireWatch {
         let place = "\(channel) at \(entry.offset)"
         guard let log = truth.logs[channel], log.epoch == chains[channel]?.epoch, log.entry(at: entry.offset) == entry
         else { return "\(place) is sent, and is not durable" }
+        if log.erased.contains(entry.offset) { return "\(place) is sent, and was retracted" }
         guard let user, truth.mayRead(entry.offset, of: channel, user, device) else {
             return "\(place) is sent to a stranger"
         }
