@@ -64,6 +64,14 @@ public struct ServerLimits: Sendable {
     /// How long cursors are gathered before they are written.
     public var cursorDelay: TimeAmount = .milliseconds(50)
 
+    /// How long read places and receipts are gathered before they are stored and told.
+    public var receiptDelay: TimeAmount = .milliseconds(50)
+    /// Lists and settings of conversations that one session asks for per second, after a burst of
+    /// ``conversationRequestBurst``. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    public var conversationRequestsPerSecond = 5.0
+    /// Lists and settings of one session at once.
+    public var conversationRequestBurst = 40
+
     /// Joins, leaves and changes of rooms of one session per second, after a burst of ``roomRequestBurst``.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var roomRequestsPerSecond = 5.0

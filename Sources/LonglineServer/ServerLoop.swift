@@ -21,6 +21,7 @@ final class ServerLoop {
     var history = WakeHistory()
     var appends = AppendQueue()
     var reads = ReadQueue()
+    var progress = ProgressQueue()
 
     private var hosts: [UInt64: SessionHost] = [:]
     private var users: [UserKey: [SessionHost]] = [:]
@@ -88,7 +89,8 @@ final class ServerLoop {
     }
 
     func checkIdle() {
-        guard !idleWaiters.isEmpty, hosts.isEmpty, work.isEmpty, appends.isEmpty, reads.isEmpty else { return }
+        guard !idleWaiters.isEmpty, hosts.isEmpty, work.isEmpty, appends.isEmpty, reads.isEmpty, progress.isEmpty
+        else { return }
         for waiter in idleWaiters { waiter.succeed() }
         idleWaiters = []
     }
@@ -152,6 +154,11 @@ final class ServerLoop {
     func subscribe(_ host: SessionHost, to channel: ChannelKey) { subscriptions.insert(host, for: channel) }
     func unsubscribe(_ host: SessionHost, from channel: ChannelKey) { subscriptions.remove(host, for: channel) }
     var subscriptionCount: Int { subscriptions.count }
+
+    /// Calls for each session on this loop that follows a channel.
+    func forEachSubscriber(of channel: ChannelKey, _ body: (SessionHost) -> Void) {
+        subscriptions.forEach(of: channel, body)
+    }
 
     /// Logs grew: wakes who listens, on every loop.
     func publishWakes(_ heads: [ChannelKey: Position]) {

@@ -45,6 +45,8 @@ public struct ServerStatistics: Hashable, Sendable {
     public var reads: UInt64 = 0
     /// Reads that another session's read answered too.
     public var readsShared: UInt64 = 0
+    /// Places that users read and that were dropped, because too many waited.
+    public var readsDropped: UInt64 = 0
     /// Store calls that failed.
     public var storeFailures: UInt64 = 0
     /// Sweeps that applied the retention, ended or under way.
@@ -90,6 +92,7 @@ public struct ServerStatistics: Hashable, Sendable {
         historyPages += other.historyPages
         reads += other.reads
         readsShared += other.readsShared
+        readsDropped += other.readsDropped
         storeFailures += other.storeFailures
         retentionSweeps += other.retentionSweeps
         channelsTrimmed += other.channelsTrimmed

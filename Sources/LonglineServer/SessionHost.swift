@@ -42,6 +42,7 @@ final class SessionHost: LinkHandler {
     /// The broadcasts that this session knows.
     private var broadcasts: Set<ChannelID> = []
     var roomBucket: TokenBucket?
+    var conversationBucket: TokenBucket?
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
 
@@ -268,6 +269,10 @@ final class SessionHost: LinkHandler {
         case .leave(let request): submit(RoomWork(request, .leave))
         case .manage(let command): submit(RoomWork(command))
         case .listMembers(let request): listMembers(request)
+        case .markRead(let mark): markRead(mark)
+        case .delivered(let sender, let origin): delivered(sender: sender, origin: origin)
+        case .listConversations(let request): listConversations(request)
+        case .changeConversation(let change): changeConversation(change)
         case .logout: logOut()
         case .established: establish()
         case .close(let close): finish(close)

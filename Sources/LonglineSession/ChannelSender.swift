@@ -34,6 +34,8 @@ struct ChannelSender {
     private(set) var unacknowledgedBytes = 0
 
     private var unacknowledged = CircularBuffer<(offset: Offset, cost: Int)>()
+    /// Direct messages among them, whose senders are told.
+    private var direct = CircularBuffer<(offset: Offset, sender: UserID, origin: Position)>()
     private var redeliveredUpTo: Offset
     /// Where the user's present stay begins: just before the join.
     private var begin: Offset
@@ -132,6 +134,9 @@ struct ChannelSender {
                 if entry.offset > (upTo ?? .max) { return finish(frames) }
                 sent = entry.offset
                 if entry.offset > begin, entry.endsStay(of: user) { upTo = entry.offset }
+                if entry.kind == .message, let origin = entry.origin {
+                    direct.append((entry.offset, entry.sender, origin))
+                }
                 frame = .deliver(Deliver(entry: entry, redelivered: entry.offset <= redeliveredUpTo))
             case .skip(let skip):
                 guard skip.previous == sent, skip.to > sent else { return .broken }
@@ -181,6 +186,18 @@ struct ChannelSender {
         }
         assert(unacknowledgedBytes >= 0)
         return .moved(Position(epoch: epoch, offset: offset))
+    }
+
+    /// The last direct message of each sender that the device is done with, since the last time it was asked, in their order.
+    mutating func takeReached() -> [(sender: UserID, origin: Position)] {
+        guard let acknowledged, direct.first.map({ $0.offset <= acknowledged }) ?? false else { return [] }
+        var reached: [(sender: UserID, origin: Position)] = []
+        while let first = direct.first, first.offset <= acknowledged {
+            direct.removeFirst()
+            if reached.last?.sender == first.sender { reached.removeLast() }
+            reached.append((first.sender, first.origin))
+        }
+        return reached
     }
 
     /// The right to the channel changed: a leave sets the end, a new join starts a range behind the old one's.

@@ -63,6 +63,12 @@ public enum ClientAction: Sendable {
     case members(MembersPage)
     /// The answer to a request for history.
     case history(HistoryResult)
+    /// The answer to a request for conversations.
+    case conversations(ConversationsPage)
+    /// A conversation's settings: the answer to a change, or with request 0 what another device changed.
+    case conversationState(ConversationState)
+    /// How far another user came in a conversation, or this one on any of its devices.
+    case receipt(Receipt)
     /// The token was refreshed; it expires at this time (milliseconds since 1970).
     case refreshed(UInt64)
     /// A fresh token stopped to allow this channel's entries: none comes until another does.

@@ -97,6 +97,7 @@ extension ClientSession {
     }
 
     private mutating func processControl(_ frame: Frame, now: NIODeadline) {
+        if processConversations(frame) { return }
         switch frame {
         case .close(let close):
             end(SessionEnd(close: close, byServer: true), tellPeer: false)

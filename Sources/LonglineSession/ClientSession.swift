@@ -56,6 +56,7 @@ public struct ClientSession: Sendable {
     /// Requests for members without an answer.
     var memberRequests: Set<UInt64> = []
     var history = HistoryReceiver()
+    var conversationRequests = ConversationRequests()
     /// A REFRESH waits for its answer; a server takes one at a time.
     var isRefreshing = false
     /// The token that goes out after that answer: the latest counts.
@@ -166,6 +167,7 @@ public struct ClientSession: Sendable {
         roomRequests = []
         memberRequests = []
         history = HistoryReceiver()
+        conversationRequests.removeAll()
         isRefreshing = false
         nextToken = nil
         timedChannels = []
@@ -362,7 +364,7 @@ extension ClientAction {
         case .openLane, .send, .finishLane, .probePath, .end, .observedAddress: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
-            .members, .history, .refreshed, .stopped, .behind:
+            .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt:
             true
         }
     }

@@ -136,6 +136,15 @@ public enum ServerAction: Sendable {
     case refresh(token: String)
     /// Make every credential of the device void, durably, then end its sessions with `loggedOut`.
     case logout
+    /// Store up to where the user read, and tell who is to know; hosts coalesce these before they write.
+    case markRead(ReadMark)
+    /// A device of this user is done with a direct message: tell its sender, with the place in the sender's inbox. Of several
+    /// of one sender the last.
+    case delivered(sender: UserID, origin: Position)
+    /// List the user's conversations; answer with `conversationsListed`.
+    case listConversations(ConversationsRequest)
+    /// Change a setting; answer with `conversationChanged`, on the user's other sessions with request 0.
+    case changeConversation(ConversationChange)
     /// Open a lane towards the client; its ``/LonglineWire/LaneHeader`` follows as the first ``ServerAction/send(_:lane:)``.
     case openLane(LaneID)
     /// Send a frame.

@@ -96,6 +96,10 @@ extension ServerSession {
         switch modify(header.channel, { $0.sender?.acknowledge(acknowledge.offset) }) ?? nil {
         case .moved(let position):
             actions.append(.storeCursor(channel: header.channel, position: position))
+            let reached = modify(header.channel) { $0.sender?.takeReached() ?? [] } ?? []
+            for (sender, origin) in reached {
+                actions.append(.delivered(sender: sender, origin: origin))
+            }
             modify(header.channel) { $0.lane?.lastUse = now }
             advance(header.channel, now: now)
         case .old, .beyond, nil:

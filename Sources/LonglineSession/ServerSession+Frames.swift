@@ -33,7 +33,7 @@ extension ServerSession {
             processPing(ping, now: now)
         case .mode(let mode):
             processMode(mode, now: now)
-        case .refresh, .join, .leave, .room, .members, .history, .logout:
+        case .refresh, .join, .leave, .room, .members, .history, .logout, .conversations, .conversationSet, .read:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {
                     return violated(.limitExceeded, "too many requests in early data", now: now)
@@ -68,6 +68,12 @@ extension ServerSession {
             processMembers(request, now: now)
         case .history(let request):
             processHistory(request, now: now)
+        case .conversations(let request):
+            processConversations(request, now: now)
+        case .conversationSet(let change):
+            processChange(change, now: now)
+        case .read(let mark):
+            processRead(mark)
         default:
             assertionFailure("only requests are deferred")
         }

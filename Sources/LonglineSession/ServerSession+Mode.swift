@@ -43,6 +43,7 @@ extension ServerSession {
     }
 
     mutating func releaseHeld(now: NIODeadline) {
+        sendReceipts()
         guard hold.releaseAt != nil else { return }
         for channel in hold.take() { advance(channel, now: now) }
     }

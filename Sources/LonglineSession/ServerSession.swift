@@ -56,6 +56,9 @@ public struct ServerSession: Sendable {
     var isRefreshing = false
     var history = HistoryQueue()
     var memberList = MemberListQueue()
+    var conversationRequests = ConversationRequests()
+    /// How far others came, on its way to the client.
+    var receipts = PendingReceipts()
     /// The device said that it logs out; the session ends once that is durable.
     var isLoggingOut = false
 
@@ -112,7 +115,10 @@ public struct ServerSession: Sendable {
     public var nextDeadline: NIODeadline? {
         if isClosed { return nil }
         let idle = lastPacket + .milliseconds(Int64(clamping: min(configuration.limits.idleTimeout, 1 << 40)))
-        return [connectBy, expiresAt, sweepAt, retryReadsAt, pendingPong?.at, hold.releaseAt, lagCheckAt].reduce(idle) {
+        let deadlines = [
+            connectBy, expiresAt, sweepAt, retryReadsAt, pendingPong?.at, hold.releaseAt, lagCheckAt, receipts.dueAt,
+        ]
+        return deadlines.reduce(idle) {
             min($0, $1 ?? $0)
         }
     }
@@ -204,6 +210,7 @@ public struct ServerSession: Sendable {
         if let expiresAt, now >= expiresAt { return end(Close(code: .credentialExpired), tellPeer: true) }
         answerPending(now: now)
         if let releaseAt = hold.releaseAt, now >= releaseAt { releaseHeld(now: now) }
+        if let dueAt = receipts.dueAt, now >= dueAt { sendReceipts() }
         if let sweepAt, now >= sweepAt { sweepLanes(now: now) }
         if let lagCheckAt, now >= lagCheckAt { checkLags(now: now) }
         if let retryReadsAt, now >= retryReadsAt {
@@ -236,6 +243,8 @@ public struct ServerSession: Sendable {
         roomRequests.removeAll()
         history.removeAll()
         memberList = MemberListQueue()
+        conversationRequests.removeAll()
+        receipts = PendingReceipts()
         failedReads.removeAll()
         pendingPong = nil
         hold = DeliveryHold()

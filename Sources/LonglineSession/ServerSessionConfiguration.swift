@@ -34,6 +34,8 @@ public struct ServerSessionConfiguration: Sendable {
     public var lowPowerHold: TimeAmount = .minutes(5)
     /// A client is told that a channel waits for it after this long without having been sent everything.
     public var lagNoticeTime: TimeAmount = .seconds(5)
+    /// How long receipts are gathered before the client is told, in the foreground.
+    public var receiptDelay: TimeAmount = .milliseconds(100)
     /// What waits goes out when logs have grown so many times.
     public var maximumHeldWakes = 64
 

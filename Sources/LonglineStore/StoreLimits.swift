@@ -13,6 +13,12 @@ public struct StoreLimits: Hashable, Sendable {
     public var producersPerDevice = 256
     /// Edits of one message in the log; one more is refused.
     public var editsPerMessage = 100
+    /// Conversations that one user has settings for; one more is refused.
+    public var settingsPerUser = 1_000
+    /// Members of a room up to which they are told how far the others read.
+    public var receiptMembers = 100
+    /// Entries that counting what is unread looks at: the count is short where it would take more.
+    public var unreadEntries = 4_096
     /// Entries that one page looks at.
     public var pageEntries = 1_024
     /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction: publishes wait that long at most.

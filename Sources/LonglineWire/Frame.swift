@@ -46,6 +46,18 @@ public enum Frame: Hashable, Sendable {
     case stopped(ChannelStopped)
     /// Server: a channel's delivery waits for this device, or waits no more.
     case behind(ChannelLag)
+    /// Client: asks for a page of its user's conversations.
+    case conversations(ConversationsRequest)
+    /// Server: the answer.
+    case conversationsPage(ConversationsPage)
+    /// Client: the user read a conversation up to a place.
+    case read(ReadMark)
+    /// Client: changes a conversation's settings.
+    case conversationSet(ConversationChange)
+    /// Server: how far another user, or this one on another device, came in a conversation.
+    case receipt(Receipt)
+    /// Server: a conversation's settings as they are now.
+    case conversation(ConversationState)
 
     // Every other lane.
     /// Either side: the first frame of a lane, which names the channel that the lane carries.

@@ -34,6 +34,14 @@ public enum FrameLimits {
     public static let maximumMembers = 100
     /// Requests for members without an answer, per link.
     public static let maximumMembersRequests = 4
+    /// Conversations in one page.
+    public static let maximumConversations = 50
+    /// The bytes of a place in the list of conversations.
+    public static let maximumListPlace = 96
+    /// Unread messages of a conversation that are told; there may be more.
+    public static let maximumUnread = 1_000
+    /// Requests for the list of conversations without an answer, per link.
+    public static let maximumListRequests = 4
     /// The largest number that a varint carries (RFC 9000 section 16): 2^62 - 1.
     public static let maximumNumber: UInt64 = (1 << 62) - 1
     /// The largest lane number on a transport with lane tags, where the tag's lowest bit is taken: 2^61 - 1.

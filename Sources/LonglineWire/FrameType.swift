@@ -28,6 +28,12 @@ enum FrameType: UInt64, CaseIterable {
     case logout = 0x37
     case stopped = 0x38
     case behind = 0x52
+    case conversations = 0x33
+    case conversationsPage = 0x35
+    case read = 0x39
+    case conversationSet = 0x3b
+    case receipt = 0x3c
+    case conversation = 0x3e
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -60,6 +66,12 @@ enum FrameType: UInt64, CaseIterable {
         case .logout: "LOGOUT"
         case .stopped: "STOPPED"
         case .behind: "BEHIND"
+        case .conversations: "CONVERSATIONS"
+        case .conversationsPage: "CONVERSATIONS_PAGE"
+        case .read: "READ"
+        case .conversationSet: "CONVERSATION_SET"
+        case .receipt: "RECEIPT"
+        case .conversation: "CONVERSATION"
         }
     }
 
@@ -90,6 +102,12 @@ extension Frame {
         case .logout: .logout
         case .stopped: .stopped
         case .behind: .behind
+        case .conversations: .conversations
+        case .conversationsPage: .conversationsPage
+        case .read: .read
+        case .conversationSet: .conversationSet
+        case .receipt: .receipt
+        case .conversation: .conversation
         case .lane: .lane
         case .publish: .publish
         case .published: .published

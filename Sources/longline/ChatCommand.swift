@@ -92,7 +92,7 @@ struct ChatCommand: AsyncParsableCommand {
                         Terminal.note(
                             lag.isBehind ? "\(lag.channel) is ahead of this device" : "\(lag.channel) caught up")
                     case .storageFailed(let error): Terminal.error(error)
-                    case .skipped, .published, .observedAddress: break
+                    case .skipped, .published, .observedAddress, .conversationChanged: break
                     }
                 }
             }

@@ -22,6 +22,9 @@ struct ListenCommand: AsyncParsableCommand {
     @Option(name: .long, help: "End after so many messages.")
     var count: Int?
 
+    @Option(name: .long, help: "Answer every request with this text.")
+    var reply: String?
+
     @Flag(name: .long, help: "One JSON object a line.")
     var json = false
 
@@ -41,9 +44,18 @@ struct ListenCommand: AsyncParsableCommand {
         let stopper = Task {
             for await _ in await UnixSignalsSequence(trapping: .sigint, .sigterm) { return await client.disconnect() }
         }
+        let answerer = Task {
+            guard let reply else { return }
+            for await request in client.requests {
+                FileHandle.standardError.write(
+                    Data("* \(request.sender) asks: \(Terminal.printable(request.text))\n".utf8))
+                do { try await request.reply(reply) } catch { Terminal.error(error) }
+            }
+        }
         defer {
             watcher.cancel()
             stopper.cancel()
+            answerer.cancel()
         }
         try await client.connect()
         for room in rooms { try await client.join(room) }

@@ -14,6 +14,17 @@ struct SendCommand: AsyncParsableCommand {
     @Option(name: .long, help: "Whom to send to: user/NAME, all/NAME, or room/NAME, which is joined first.")
     var to: String
 
+    @Option(
+        name: .long, help: "Edit a message of one's own instead: its place, EPOCH:OFFSET as this command printed it.")
+    var edit: String?
+
+    @Option(
+        name: .long, help: "Take a message of one's own back: its place. The text is a reason, and may be left out.")
+    var retract: String?
+
+    @Option(name: .long, help: "React to a message: its place. The text is the reaction; without any it is taken back.")
+    var react: String?
+
     @Option(name: .long, help: "Seconds the message is worth delivering; for ever without.")
     var timeToLive: Double?
 
@@ -21,11 +32,19 @@ struct SendCommand: AsyncParsableCommand {
     var timeout: Double = 30
 
     @Argument(help: "The message; several words are joined by spaces.")
-    var text: [String]
+    var text: [String] = []
 
     func validate() throws {
         _ = try Destination(argument: to)
-        guard !text.isEmpty else { throw ValidationError("The message is missing.") }
+        let named = [edit, retract, react].compactMap(\.self)
+        guard named.count <= 1 else { throw ValidationError("--edit, --retract and --react contradict each other.") }
+        guard named.isEmpty || timeToLive == nil else { throw ValidationError("--time-to-live is for messages.") }
+        for place in named {
+            guard Position(argument: place) != nil else {
+                throw ValidationError("'\(place)' is no place EPOCH:OFFSET.")
+            }
+        }
+        guard !text.isEmpty || retract != nil || react != nil else { throw ValidationError("The message is missing.") }
         guard timeout > 0, timeout < 1e9, timeToLive.map({ $0 > 0 && $0 < 1e9 }) ?? true else {
             throw ValidationError("Times are seconds, more than 0.")
         }
@@ -41,8 +60,7 @@ struct SendCommand: AsyncParsableCommand {
             group.addTask {
                 try await client.connect()
                 if case .room(let room) = destination { try await client.join(room) }
-                let life = timeToLive.map { Duration.seconds($0) }
-                return try await client.send(message, to: destination, timeToLive: life).acknowledged()
+                return try await send(message, to: destination, client).acknowledged()
             }
             group.addTask {
                 try await Task.sleep(for: .seconds(timeout))
@@ -60,7 +78,34 @@ struct SendCommand: AsyncParsableCommand {
                         ? "the message is lost; --state keeps it" : "it waits in the state file"))
             throw ExitCode.failure
         }
-        print("entered at \(published.position.offset)")
+        let place = "\(String(published.position.epoch, radix: 16)):\(published.position.offset)"
+        print("entered at \(published.position.offset) (\(place))")
+    }
+
+    private func send(
+        _ text: String, to destination: Destination, _ client: LonglineClient
+    ) async throws -> SendReceipt {
+        if let edit, let place = Position(argument: edit) {
+            return try await client.edit(MessageReference(destination, place), to: text)
+        }
+        if let retract, let place = Position(argument: retract) {
+            return try await client.retract(MessageReference(destination, place), reason: text)
+        }
+        if let react, let place = Position(argument: react) {
+            return try await client.react(to: MessageReference(destination, place), with: text)
+        }
+        return try await client.send(text, to: destination, timeToLive: timeToLive.map { Duration.seconds($0) })
+    }
+}
+
+extension Position {
+    /// EPOCH:OFFSET, the epoch in hexadecimal digits.
+    init?(argument: String) {
+        let parts = argument.split(separator: ":", omittingEmptySubsequences: false)
+        guard parts.count == 2, let epoch = UInt64(parts[0], radix: 16), let offset = UInt64(parts[1]) else {
+            return nil
+        }
+        self.init(epoch: epoch, offset: offset)
     }
 }
 

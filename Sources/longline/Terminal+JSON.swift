@@ -12,6 +12,7 @@ extension Terminal {
         var sender: String
         var device: String
         var recipient: String?
+        var target: UInt64?
         var time: UInt64
         var text: String
         var redelivered: Bool
@@ -22,7 +23,8 @@ extension Terminal {
         let line = Line(
             channel: message.channel.description, epoch: String(message.position.epoch, radix: 16),
             offset: message.position.offset, kind: "\(message.kind)", sender: message.sender.description,
-            device: message.device.description, recipient: message.recipient?.description, time: message.time,
+            device: message.device.description, recipient: message.recipient?.description,
+            target: message.target?.offset, time: message.time,
             text: message.text, redelivered: message.redelivered, gapBefore: message.gapBefore != nil)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]

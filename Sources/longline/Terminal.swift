@@ -90,7 +90,7 @@ enum Terminal {
     }
 
     /// Text from others can't move the cursor or change colours.
-    private static func printable(_ text: String) -> String {
+    static func printable(_ text: String) -> String {
         String(
             String.UnicodeScalarView(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : $0 }))
     }

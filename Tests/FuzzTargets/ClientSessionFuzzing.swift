@@ -158,7 +158,7 @@ final class ClientSessionFuzzing {
         case .gap(let channel, let epoch, let gap): give(channel, Position(epoch: epoch, offset: gap.first))
         case .connected, .storeTicket, .roomAnswered, .members, .history, .refreshed, .stopped, .behind,
             .observedAddress,
-            .heartbeatLearned, .probePath:
+            .heartbeatLearned, .probePath, .conversations, .conversationState, .receipt:
             break
         }
     }

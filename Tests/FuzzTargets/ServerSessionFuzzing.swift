@@ -275,7 +275,7 @@ final class ServerSessionFuzzing {
             refreshes += 1
         case .established:
             guard handshakeDone else { throw FuzzFinding("established in early data") }
-        case .storeCursor: break
+        case .storeCursor, .markRead, .delivered, .listConversations, .changeConversation: break
         }
         guard isGranted || closes > 0 else {
             switch action {

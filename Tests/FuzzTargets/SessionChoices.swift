@@ -105,7 +105,7 @@ struct SessionChoices {
     /// Any frame, wherever it belongs.
     mutating func frame() -> Frame {
         let room = rooms[Int(input.byte() & 1)]
-        switch input.byte() % 24 {
+        switch input.byte() % 30 {
         case 0: return .connect(connect())
         case 1: return .connected(connected())
         case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
@@ -128,6 +128,7 @@ struct SessionChoices {
         case 19: return .room(RoomCommand(request: number(), room: room, action: roomAction()))
         case 20: return .members(MembersRequest(request: number(), room: room, after: nil, limit: number()))
         case 21: return .membersPage(MembersPage(request: number(), total: number(), members: [], more: false))
+        case 20...25: return conversationFrame()
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
         }
     }
@@ -140,6 +141,24 @@ struct SessionChoices {
         case 3: .setJoining(.byOwners)
         case 4: .setPublishing(.owners)
         default: .delete
+        }
+    }
+
+    private mutating func conversationFrame() -> Frame {
+        let kind: ReceiptKind = input.byte() & 1 == 0 ? .read : .delivered
+        switch input.byte() % 6 {
+        case 0: return .conversations(ConversationsRequest(request: number(), after: ByteBuffer(), limit: number()))
+        case 1: return .conversationsPage(ConversationsPage(request: number(), next: ByteBuffer(), items: []))
+        case 2: return .read(ReadMark(conversation: channel(), position: position(), isPrivate: kind == .read))
+        case 3:
+            return .conversationSet(
+                ConversationChange(request: number(), conversation: channel(), setting: .mute(until: number())))
+        case 4:
+            return .conversation(
+                ConversationState(
+                    request: number(), refusal: nil, conversation: channel(), settings: ConversationSettings()))
+        default:
+            return .receipt(Receipt(conversation: channel(), user: users[0], kind: kind, position: position()))
         }
     }
 

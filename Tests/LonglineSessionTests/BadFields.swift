@@ -132,9 +132,52 @@ struct FrameFields {
 
     private static let request: [Field] = [fixed("request"), identifier("room")]
 
+    /// A place in a list, which is bytes that only their maker reads.
+    private static func place(_ name: String) -> Field { bytes(name, 96) }
+
     // MARK: The frames
 
-    static let all: [FrameFields] = control + lanes
+    private static let conversations: [FrameFields] = [
+        FrameFields(
+            name: "CONVERSATIONS", type: 0x33, isFromClient: true,
+            fields: [fixed("request"), place("after"), number("limit")]),
+        FrameFields(
+            name: "CONVERSATIONS_PAGE", type: 0x35, isFromClient: false,
+            fields: [
+                fixed("request"), word("refusal"), number("retry after"), place("next"),
+                Field(
+                    name: "items", good: [0],
+                    bad: [
+                        (cut, [], .malformedFrame), ("over 50", varint(51), .limitExceeded),
+                        ("above 0 in a refusal", [1], .malformedFrame),
+                    ]),
+            ]),
+        FrameFields(
+            name: "READ", type: 0x39, isFromClient: true,
+            fields: [flags(known: 1), channel("conversation"), position("position")]),
+        FrameFields(
+            name: "CONVERSATION_SET", type: 0x3b, isFromClient: true,
+            fields: [
+                fixed("request"), channel("conversation"),
+                Field(
+                    name: "setting", good: [1],
+                    bad: [(cut, [], .malformedFrame), ("over 1", [2], .malformedFrame)]),
+                Field(
+                    name: "value", good: [1],
+                    bad: [(cut, [], .malformedFrame), ("over 1 in a block", [2], .malformedFrame)]),
+            ]),
+        FrameFields(
+            name: "RECEIPT", type: 0x3c, isFromClient: false,
+            fields: [channel("conversation"), identifier("user"), choice("kind", over: 1), position("position")]),
+        FrameFields(
+            name: "CONVERSATION", type: 0x3e, isFromClient: false,
+            fields: [
+                fixed("request"), word("refusal"), channel("conversation"), number("muted until"),
+                choice("blocked", over: 1),
+            ]),
+    ]
+
+    static let all: [FrameFields] = control + lanes + conversations
 
     private static let control: [FrameFields] = [
         FrameFields(

@@ -6,7 +6,7 @@ import NIOCore
 enum RandomFrames {
     /// One frame of every type.
     static func one(ofEach random: inout SeededRandom) -> [Frame] {
-        [
+        let frames: [Frame] = [
             .connect(connect(&random)),
             .connected(connected(&random)),
             .close(
@@ -57,6 +57,7 @@ enum RandomFrames {
             .gap(Gap(from: position(&random), first: number(&random))),
             .acknowledge(Acknowledge(offset: number(&random))),
         ]
+        return frames + aboutConversations(&random)
     }
 
     /// The frames that can be large, with every field at its limit.
@@ -104,6 +105,7 @@ enum RandomFrames {
                         producer: producer, publishID: most, recipient: user, origin: position, target: most,
                         time: most, expiry: most, payload: payload),
                     redelivered: true)),
+            largestConversationsPage(room),
         ]
     }
 

@@ -44,7 +44,7 @@ extension Frame {
                 ChannelLag(
                     channel: try fields.channel(), head: try fields.position(), isBehind: try fields.bool("behind")))
         case "STOPPED": self = .stopped(ChannelStopped(channel: try fields.channel()))
-        default: self = try Frame(onChannelLane: name, fields)
+        default: self = try Frame(aboutConversations: name, fields) ?? Frame(onChannelLane: name, fields)
         }
     }
 

@@ -44,6 +44,8 @@ def listed(items, item):
 KINDS = {
     "message": 0, "joined": 1, "left": 2, "changed": 3, "edited": 4, "retracted": 5, "reacted": 6, "reply": 7,
     "request": 8}
+SETTINGS = {"mute": 0, "block": 1}
+RECEIPTS = {"delivered": 0, "read": 1}
 RECOVERIES = {"recovered": 0, "gap": 1, "fresh": 2}
 MODES = {"foreground": 0, "background": 1, "lowPower": 2}
 DIRECTIONS = {"older": 0, "newer": 1}
@@ -104,6 +106,12 @@ def members_page(f):
         + listed(f["members"], lambda m: string(m["user"]) + bytes([ROLES[m["role"]]])) + bytes([f["more"]]))
 
 
+def conversation(f):
+    return (
+        string(f["channel"]) + position(f["last"]) + varint(f["time"]) + varint(f["unread"]) + varint(f["mutedUntil"])
+        + bytes([f["blocked"]]) + varint(f["read"]) + varint(f["peerDelivered"]) + varint(f["peerRead"]))
+
+
 FRAMES = {
     "CONNECT": (0x01, connect),
     "CONNECTED": (0x03, connected),
@@ -137,6 +145,15 @@ FRAMES = {
     "LOGOUT": (0x37, lambda f: b""),
     "STOPPED": (0x38, lambda f: string(f["channel"])),
     "BEHIND": (0x52, lambda f: string(f["channel"]) + position(f) + bytes([f["behind"]])),
+    "CONVERSATIONS": (0x33, lambda f: opaque(f["request"]) + counted(bytes.fromhex(f["after"])) + varint(f["limit"])),
+    "CONVERSATIONS_PAGE": (0x35, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])
+                           + counted(bytes.fromhex(f["next"])) + listed(f["items"], conversation)),
+    "READ": (0x39, lambda f: bytes([f["private"]]) + string(f["channel"]) + position(f)),
+    "CONVERSATION_SET": (0x3B, lambda f: opaque(f["request"]) + string(f["channel"]) + bytes([SETTINGS[f["setting"]]])
+                         + varint(f["value"])),
+    "RECEIPT": (0x3C, lambda f: string(f["channel"]) + string(f["user"]) + bytes([RECEIPTS[f["kind"]]]) + position(f)),
+    "CONVERSATION": (0x3E, lambda f: opaque(f["request"]) + varint(f["refusal"]) + string(f["channel"])
+                     + varint(f["mutedUntil"]) + bytes([f["blocked"]])),
 }
 
 
@@ -333,6 +350,44 @@ VALID = [
     ("stopped", "STOPPED", {"channel": "room/team-7"}),
     ("behind", "BEHIND", {"channel": "room/team-7", "epoch": EPOCH, "offset": "77", "behind": True}),
     ("not behind any more", "BEHIND", {"channel": "user/ann", "epoch": EPOCH, "offset": "1099511627776", "behind": False}),
+    ("conversations, from the latest", "CONVERSATIONS", {
+        "request": "0000000000000006", "after": "", "limit": "50"}),
+    ("conversations, from a place", "CONVERSATIONS", {
+        "request": "ffffffffffffffff", "after": "00ff" * 48, "limit": "1"}),
+    ("conversations page, a direct one and a room", "CONVERSATIONS_PAGE", {
+        "request": "0000000000000006", "refusal": 0, "retryAfter": "0", "next": "0102",
+        "items": [
+            {"channel": "user/bob", "last": {"epoch": EPOCH, "offset": "1303"}, "time": "1767225600201", "unread": "3",
+             "mutedUntil": "0", "blocked": False, "read": "1290", "peerDelivered": "1303", "peerRead": "1288"},
+            {"channel": "room/team-7", "last": {"epoch": "0000000000000002", "offset": "1302"},
+             "time": "1767225600200", "unread": "1000", "mutedUntil": LARGEST, "blocked": False, "read": "0",
+             "peerDelivered": "0", "peerRead": "0"}]}),
+    ("conversations page, blocked, and the end", "CONVERSATIONS_PAGE", {
+        "request": "0000000000000007", "refusal": 0, "retryAfter": "0", "next": "",
+        "items": [
+            {"channel": "user/eve", "last": {"epoch": EPOCH, "offset": "0"}, "time": "0", "unread": "0",
+             "mutedUntil": "1767225600000", "blocked": True, "read": "0", "peerDelivered": "0", "peerRead": "0"}]}),
+    ("conversations, refused for now", "CONVERSATIONS_PAGE", {
+        "request": "0000000000000008", "refusal": 8, "retryAfter": "1000", "next": "", "items": []}),
+    ("read a direct conversation", "READ", {
+        "private": False, "channel": "user/bob", "epoch": EPOCH, "offset": "1303"}),
+    ("read a room, told nobody else", "READ", {
+        "private": True, "channel": "room/team-7", "epoch": EPOCH, "offset": "1302"}),
+    ("conversation set, muted for ever", "CONVERSATION_SET", {
+        "request": "0000000000000009", "channel": "room/team-7", "setting": "mute", "value": LARGEST}),
+    ("conversation set, blocked", "CONVERSATION_SET", {
+        "request": "000000000000000a", "channel": "user/eve", "setting": "block", "value": "1"}),
+    ("receipt, delivered", "RECEIPT", {
+        "channel": "user/bob", "user": "bob", "kind": "delivered", "epoch": EPOCH, "offset": "1303"}),
+    ("receipt, read by a member", "RECEIPT", {
+        "channel": "room/team-7", "user": "carol", "kind": "read", "epoch": EPOCH, "offset": "1302"}),
+    ("conversation, muted", "CONVERSATION", {
+        "request": "0000000000000009", "refusal": 0, "channel": "room/team-7", "mutedUntil": LARGEST,
+        "blocked": False}),
+    ("conversation, refused", "CONVERSATION", {
+        "request": "000000000000000b", "refusal": 4, "channel": "room/other", "mutedUntil": "0", "blocked": False}),
+    ("conversation, news", "CONVERSATION", {
+        "request": "0000000000000000", "refusal": 0, "channel": "user/eve", "mutedUntil": "0", "blocked": True}),
 ]
 
 PING = frame("PING", {"nonce": "0123456789abcdef", "answerAfter": "0"})
@@ -460,6 +515,14 @@ INVALID = [
     ("MEMBERS_PAGE: a refusal with members", raw(0x31, bytes(8) + b"\4\1\1" + string("u") + b"\0\0"), "malformed"),
     ("LOGOUT: a body", raw(0x37, b"\0"), "malformed"),
     ("STOPPED: no channel", raw(0x38, string("team-7")), "malformed"),
+    ("CONVERSATIONS: a place over its limit", raw(0x33, bytes(8) + counted(bytes(97)) + b"\1"), "limitExceeded"),
+    ("CONVERSATIONS_PAGE: 51 items", raw(0x35, bytes(8) + b"\0\0\0" + varint(51)), "limitExceeded"),
+    ("CONVERSATIONS_PAGE: a refusal with items", raw(0x35, bytes(8) + b"\5\0\0\1"), "malformed"),
+    ("READ: unknown flag", raw(0x39, b"\2" + string("user/a") + bytes(8) + b"\1"), "malformed"),
+    ("CONVERSATION_SET: unknown setting", raw(0x3B, bytes(8) + string("user/a") + b"\2\0"), "malformed"),
+    ("CONVERSATION_SET: neither blocked nor not", raw(0x3B, bytes(8) + string("user/a") + b"\1\2"), "malformed"),
+    ("RECEIPT: unknown kind", raw(0x3C, string("user/a") + string("a") + b"\2" + bytes(8) + b"\1"), "malformed"),
+    ("CONVERSATION: blocked is neither 0 nor 1", raw(0x3E, bytes(8) + b"\0" + string("user/a") + b"\0\2"), "malformed"),
 ]
 
 INVALID_TAGGED = [

@@ -20,6 +20,10 @@ public struct ClientStatistics: Hashable, Sendable {
     public var delivered = 0
     /// Messages lost to this device, as far as gaps told: the number of gaps.
     public var gaps = 0
+    /// Requests of others that nobody read, because too many waited.
+    public var requestsDropped = 0
+    /// Replies that came when nobody waited for them any more.
+    public var lateReplies = 0
     /// Messages in the outbox now.
     public var waiting = 0
     /// Delivered places that the app has not confirmed.

@@ -73,6 +73,9 @@ extension LonglineClient {
         public var ownMessages = OwnMessages.hidden
         /// When a message counts as processed.
         public var confirmation = Confirmation.whenNextIsAsked
+        /// Whether others are told how far this user read (``LonglineClient/LonglineClient/markRead(_:upTo:)``). When it is
+        /// off only the user's own devices are; others' receipts come all the same.
+        public var sharesReadReceipts = true
         /// Whether the client watches the machine's addresses and moves when its own is gone.
         public var watchesNetwork = true
         /// A local address to start from; nil lets the system choose.

@@ -95,6 +95,8 @@ public enum ClientNotice: Sendable {
     /// an app may as well jump to the end with ``LonglineClient/history(of:before:limit:timeout:)``. Told once, and once
     /// more with ``/LonglineWire/ChannelLag/isBehind`` false when everything was sent.
     case behind(ChannelLag)
+    /// Another device of this user changed what was decided about a conversation.
+    case conversationChanged(Destination, ConversationSettings)
     /// The service sees this client at another address.
     case observedAddress(String)
     /// The durable state could not be written; the client keeps trying.

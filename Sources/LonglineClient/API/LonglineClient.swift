@@ -16,7 +16,7 @@ import Synchronization
 /// Every method may be called from any thread or task. One client is one device's session: two with the same storage
 /// or the same device in their tokens take the session away from each other.
 public final class LonglineClient: Sendable {
-    private let core: ClientCore
+    let core: ClientCore
 
     /// A client that does nothing yet.
     /// - Throws: ``ClientError`` of code ``ClientError/Code/invalidConfiguration``.
@@ -173,23 +173,7 @@ public final class LonglineClient: Sendable {
     public func send(
         _ payload: ByteBuffer, to destination: Destination, timeToLive: Duration? = nil
     ) async throws -> SendReceipt {
-        try await send(payload, .message, to: destination, timeToLive: timeToLive)
-    }
-
-    func send(
-        _ payload: ByteBuffer, _ kind: PublishKind, to destination: Destination, timeToLive: Duration? = nil
-    ) async throws -> SendReceipt {
-        let handle = try await core.handle()
-        // 0 means for ever on the wire, so the shortest life is a millisecond.
-        let milliseconds = timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0
-        let outcome = Outcome<Published>()
-        return try await withCheckedThrowingContinuation { continuation in
-            handle.run { driver in
-                driver.send(payload, kind, to: destination, timeToLive: milliseconds, outcome: outcome) { result in
-                    continuation.resume(with: result)
-                }
-            }
-        }
+        try await core.send(payload, .message, to: destination, timeToLive: timeToLive)
     }
 
     /// Sends text as UTF-8; see ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.

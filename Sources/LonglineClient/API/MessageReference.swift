@@ -37,7 +37,7 @@ extension LonglineClient {
     /// - Throws: as ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
     @discardableResult
     public func edit(_ message: MessageReference, to payload: ByteBuffer) async throws -> SendReceipt {
-        try await send(payload, .edit(message.position), to: message.destination)
+        try await core.send(payload, .edit(message.position), to: message.destination)
     }
 
     /// Gives a message of this user's another text; see ``edit(_:to:)-(_,ByteBuffer)``.
@@ -55,7 +55,7 @@ extension LonglineClient {
     /// - Throws: as ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
     @discardableResult
     public func retract(_ message: MessageReference, reason: String = "") async throws -> SendReceipt {
-        try await send(ByteBuffer(string: reason), .retract(message.position), to: message.destination)
+        try await core.send(ByteBuffer(string: reason), .retract(message.position), to: message.destination)
     }
 
     /// Says something short about a message. A later reaction of the same user takes the place of an earlier one, as far as
@@ -65,6 +65,6 @@ extension LonglineClient {
     /// - Throws: as ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
     @discardableResult
     public func react(to message: MessageReference, with reaction: String) async throws -> SendReceipt {
-        try await send(ByteBuffer(string: reaction), .react(message.position), to: message.destination)
+        try await core.send(ByteBuffer(string: reaction), .react(message.position), to: message.destination)
     }
 }

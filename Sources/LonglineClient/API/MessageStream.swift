@@ -1,4 +1,3 @@
-import DequeModule
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -12,7 +11,7 @@ public struct MessageStream: AsyncSequence, Sendable {
     public typealias Element = Message
     public typealias Failure = Never
 
-    let queue: MessageQueue
+    let queue: HandOverQueue<Message>
     let confirmsWhenNextIsAsked: Bool
 
     public func makeAsyncIterator() -> Iterator {
@@ -21,11 +20,11 @@ public struct MessageStream: AsyncSequence, Sendable {
 
     /// Reads messages one by one.
     public struct Iterator: AsyncIteratorProtocol {
-        let queue: MessageQueue
+        let queue: HandOverQueue<Message>
         let confirmsWhenNextIsAsked: Bool
         private var last: Message?
 
-        init(queue: MessageQueue, confirmsWhenNextIsAsked: Bool) {
+        init(queue: HandOverQueue<Message>, confirmsWhenNextIsAsked: Bool) {
             self.queue = queue
             self.confirmsWhenNextIsAsked = confirmsWhenNextIsAsked
         }
@@ -42,77 +41,6 @@ public struct MessageStream: AsyncSequence, Sendable {
             if confirmsWhenNextIsAsked { last?.confirm() }
             last = await queue.next()
             return last
-        }
-    }
-}
-
-/// Hands messages from the client's loop to the app's readers.
-///
-/// Its length is bounded by the session: a window of unconfirmed bytes per channel.
-final class MessageQueue: Sendable {
-    private struct State {
-        var messages: Deque<Message> = []
-        var waiters: [(id: UInt64, continuation: CheckedContinuation<Message?, Never>)] = []
-        var nextWaiter: UInt64 = 0
-        var cancelled: Set<UInt64> = []
-        var ended = false
-    }
-
-    private let state = Mutex(State())
-
-    func append(_ message: Message) {
-        let waiter = state.withLock { state -> CheckedContinuation<Message?, Never>? in
-            if state.waiters.isEmpty {
-                state.messages.append(message)
-                return nil
-            }
-            return state.waiters.removeFirst().continuation
-        }
-        waiter?.resume(returning: message)
-    }
-
-    /// Ends the sequence for those who read it now, after what has arrived.
-    func finish() {
-        let waiters = state.withLock { state in
-            state.ended = true
-            defer { state.waiters = [] }
-            return state.waiters
-        }
-        for waiter in waiters { waiter.continuation.resume(returning: nil) }
-    }
-
-    /// The client connects again: the sequence goes on.
-    func reopen() {
-        state.withLock { $0.ended = false }
-    }
-
-    func next() async -> Message? {
-        let id = state.withLock { state in
-            state.nextWaiter += 1
-            return state.nextWaiter
-        }
-        defer { state.withLock { _ = $0.cancelled.remove(id) } }
-        return await withTaskCancellationHandler {
-            await withCheckedContinuation { continuation in
-                let immediate = state.withLock { state -> Message?? in
-                    if state.cancelled.remove(id) != nil { return .some(nil) }
-                    if let message = state.messages.popFirst() { return message }
-                    if state.ended { return .some(nil) }
-                    state.waiters.append((id, continuation))
-                    return nil
-                }
-                if let immediate { continuation.resume(returning: immediate) }
-            }
-        } onCancel: {
-            let waiter = state.withLock { state -> CheckedContinuation<Message?, Never>? in
-                guard let index = state.waiters.firstIndex(where: { $0.id == id }) else {
-                    // The cancellation came before the wait began, or after it was over.
-                    state.cancelled.insert(id)
-                    return nil
-                }
-                return state.waiters.remove(at: index).continuation
-            }
-            waiter?.resume(returning: nil)
         }
     }
 }

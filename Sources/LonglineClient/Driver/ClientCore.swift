@@ -88,6 +88,22 @@ final class ClientCore: Sendable {
         }
     }
 
+    func send(
+        _ payload: ByteBuffer, _ kind: PublishKind, to destination: Destination, timeToLive: Duration? = nil
+    ) async throws -> SendReceipt {
+        let handle = try await handle()
+        // 0 means for ever on the wire, so the shortest life is a millisecond.
+        let milliseconds = timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0
+        let outcome = Outcome<Published>()
+        return try await withCheckedThrowingContinuation { continuation in
+            handle.run { driver in
+                driver.send(payload, kind, to: destination, timeToLive: milliseconds, outcome: outcome) { result in
+                    continuation.resume(with: result)
+                }
+            }
+        }
+    }
+
     /// The driver, if one was made.
     func existing() async throws -> DriverHandle? {
         guard let task = opening.withLock({ $0 }) else { return nil }
@@ -103,6 +119,7 @@ final class ClientCore: Sendable {
             let driver = ConnectionDriver(
                 configuration: configuration, state: loaded, loop: loop, clock: clock, connector: connector,
                 outlets: outlets, random: random())
+            driver.core = self
             return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop))
         }.get()
         outlets.confirmations.onFirst { handle.run { $0.drainConfirmations() } }
@@ -121,7 +138,9 @@ final class ClientCore: Sendable {
             outlets.states.send(.stopped(.loggedOut, reason: "logged out"))
             outlets.states.finish()
             outlets.notices.finish()
+            outlets.receipts.finish()
             outlets.messages.finish()
+            outlets.requests.finish()
             result = .localOnly(
                 ClientError(
                     .notConnected, message: "the service was not told: the client never connected",
@@ -141,6 +160,7 @@ final class ClientCore: Sendable {
                 driver.disconnect {
                     outlets.states.finish()
                     outlets.notices.finish()
+                    outlets.receipts.finish()
                 }
             }
         }

@@ -1,7 +1,12 @@
+import LonglineWire
+
 /// Where a driver puts what the app reads, from any thread.
 struct ClientOutlets: Sendable {
     let states = Broadcast<ConnectionState>(replaysLatest: true, initial: .disconnected)
     let notices = Broadcast<ClientNotice>(replaysLatest: false)
-    let messages = MessageQueue()
+    let receipts = Broadcast<Receipt>(replaysLatest: false)
+    let messages = HandOverQueue<Message>()
+    /// Requests that nobody reads are not worth more memory than this.
+    let requests = HandOverQueue<IncomingRequest>(limit: 100)
     let confirmations = ConfirmationInbox()
 }

@@ -60,6 +60,7 @@ extension ConnectionDriver {
         forgetEverything(error)
         outlets.states.finish()
         outlets.notices.finish()
+        outlets.receipts.finish()
         guard isFlushing else { return waiters.forEach { $0(result) } }
         afterFlush.append { _ in waiters.forEach { $0(result) } }
     }

@@ -50,6 +50,7 @@ extension ConnectionDriver {
         pending.removes.append(published.id)
         statistics.published += 1
         if let outcome = receipts.removeValue(forKey: published.id) {
+            requestEntered(outcome, at: published.position)
             outcome.resolve(.success(published))
         } else {
             outlets.notices.send(.published(channel, published))
@@ -68,6 +69,7 @@ extension ConnectionDriver {
                 .refused, message: "the service refused the message: \(refused.code.explanation)",
                 refusal: refused.code)
         if let outcome = receipts.removeValue(forKey: refused.id) {
+            requestRefused(outcome, error)
             outcome.resolve(.failure(error))
         } else {
             outlets.notices.send(.refused(channel, error))

@@ -62,6 +62,9 @@ extension ConnectionDriver {
         case .roomAnswered(let answer): roomAnswered(answer)
         case .members(let page): membersArrived(page)
         case .history(let result): historyArrived(result)
+        case .conversations(let page): conversationsArrived(page)
+        case .conversationState(let state): conversationStateArrived(state)
+        case .receipt(let receipt): receiptArrived(receipt)
         case .refreshed(let expiry): scheduleRefresh(expiry: expiry)
         case .stopped(let channel): outlets.notices.send(.stopped(channel))
         case .behind(let lag): outlets.notices.send(.behind(lag))
@@ -136,6 +139,7 @@ extension ConnectionDriver {
         scheduleRefresh(expiry: connected.credentialExpiry)
         for id in roomRequests.keys { roomRequests[id]?.isSent = false }
         sendRoomRequests()
+        sendReads()
     }
 
     private func sessionEnded(_ end: SessionEnd, link: DriverLink) {
@@ -192,6 +196,10 @@ extension ConnectionDriver {
     private func delivered(_ channel: ChannelID, _ epoch: Epoch, _ deliver: Deliver) {
         let entry = deliver.entry
         let position = Position(epoch: epoch, offset: entry.offset)
+        if entry.kind == .request || entry.kind == .reply {
+            requestDelivered(entry, at: position)
+            return passed(position, in: channel)
+        }
         let isOwn = isOwn(entry)
         if isOwn && configuration.ownMessages == .hidden && gapsBefore[channel] == nil {
             return passed(position, in: channel)

@@ -87,6 +87,15 @@ final class ConnectionDriver {
     var lastHistoryRequest: UInt64 = 0
     var membersWaiters: [UInt64: MembersWaiter] = [:]
     var lastMembersRequest: UInt64 = 0
+    var conversationWaiters: [UInt64: ConversationWaiter] = [:]
+    var lastConversationRequest: UInt64 = 0
+    var reads = ReadPlaces()
+    var requestWaiters: [UInt64: RequestWaiter] = [:]
+    /// Records of requests that wait for a reply.
+    var requestPlaces: [Position: UInt64] = [:]
+    var lastRequest: UInt64 = 0
+    /// What a request is answered through.
+    weak var core: ClientCore?
     var connectWaiters: [UInt64: (ClientError?) -> Void] = [:]
     var lastConnectWaiter: UInt64 = 0
     var disconnectWaiters: [() -> Void] = []
@@ -179,6 +188,7 @@ final class ConnectionDriver {
         switch phase {
         case .idle, .stopped:
             outlets.messages.reopen()
+            outlets.requests.reopen()
             plan = Self.plan(configuration)
             attempts = 0
             startMonitor()
@@ -244,7 +254,10 @@ final class ConnectionDriver {
         failRoomRequests(error)
         failHistory(error)
         failMembers(error)
+        failConversationRequests(error)
+        failRequests(error)
         outlets.messages.finish()
+        outlets.requests.finish()
     }
 
     // MARK: One attempt
@@ -424,6 +437,8 @@ final class ConnectionDriver {
         let lost = ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back")
         failHistory(lost)
         failMembers(lost)
+        failConversationRequests(
+            ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back"))
         if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
         let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
         let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)

@@ -31,6 +31,7 @@ extension StoreLogic {
                 try tables.update(inbox)
             }
             budget -= oldest.count
+            if budget > 0 { budget -= try tables.removeConversations(of: inbox, limit: budget) }
         }
         guard budget > 0, try tables.removeDevices(of: user, in: tenant, limit: budget) < budget else { return step }
         // Last, when nothing names it any more.

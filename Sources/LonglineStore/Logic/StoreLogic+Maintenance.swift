@@ -20,6 +20,7 @@ extension StoreLogic {
             channel.entries -= 1
             channel.bytes -= entry.bytes
             channel.first = entry.offset
+            if let sender = entry.incomingFrom { try forgetUnread(entry.offset, from: sender, in: channel) }
         }
         guard report.entries > 0 else { return report }
         assert(channel.first <= channel.head && channel.entries >= 0 && channel.bytes >= 0)

@@ -98,6 +98,7 @@ extension StoreLogic {
         guard let entry = try tables.entry(at: offset, in: channel), !entry.isErased else { return }
         try tables.erase(offset, in: channel)
         channel.bytes -= entry.payload.readableBytes
+        if entry.countsAsUnread { try forgetUnread(offset, from: entry.sender, in: channel) }
         for edit in try tables.edits(of: offset, in: channel, limit: .max) {
             try tables.erase(edit.offset, in: channel)
             channel.bytes -= edit.bytes

@@ -80,6 +80,8 @@ struct EntrySummary: Hashable, Sendable {
     var offset: Offset
     var time: UInt64
     var bytes: Int
+    /// The sender of a message that counts as unread until it is read.
+    var incomingFrom: UserID?
 }
 
 /// What a store keeps, without any rule: ``StoreLogic`` has the rules, so that two stores can't differ in them.
@@ -140,6 +142,24 @@ protocol StoreTables: AnyObject {
     func cursors(of device: DeviceRecord) throws -> [(channel: ChannelRecord, position: Position)]
     func cursor(of device: DeviceRecord, in channel: ChannelRecord) throws -> Position?
     func set(_ cursor: Position, of device: DeviceRecord, in channel: ChannelRecord) throws
+
+    func conversation(_ name: ChannelID, of inbox: ChannelRecord) throws -> ConversationRecord?
+    func update(_ conversation: ConversationRecord) throws
+    /// Direct conversations behind a place, the latest first.
+    func directConversations(of inbox: ChannelRecord, after: ConversationPlace?, limit: Int) throws
+        -> [ConversationRecord]
+    /// The conversations that a user muted or blocked.
+    func countSettings(of inbox: ChannelRecord) throws -> Int
+    /// Counts messages of some authors in a range, up to `limit` and among the first `looking` entries of it.
+    func countUnread(
+        in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
+        now: UInt64
+    ) throws -> Int
+    /// The highest cursor that a user's devices have in a channel's present epoch; 0 for none.
+    func highestCursor(of user: UserID, in channel: ChannelRecord) throws -> Offset
+    /// Removes up to `limit` conversations of an inbox.
+    /// - Returns: how many.
+    func removeConversations(of inbox: ChannelRecord, limit: Int) throws -> Int
 
     /// - Parameter device: nil for the user's own generation.
     func generation(of user: UserID, device: DeviceID?, in tenant: TenantID) throws -> UInt64

@@ -132,6 +132,36 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { try $0.erase(user, in: tenant) }
     }
 
+    public func conversations(
+        of user: UserID, in tenant: TenantID, after: ConversationPlace?, limit: Int, now: UInt64
+    ) async throws(StoreError) -> ConversationList {
+        try perform { logic in
+            _ = try logic.channel(ChannelKey(tenant: tenant, channel: .user(user)))
+            return try StoreRules.conversations(
+                of: user, in: tenant, after: after, limit: limit, limits: logic.limits, now: now, logic.tables)
+        }
+    }
+
+    public func markRead(_ notes: [ReadNote]) async throws(StoreError) -> [ReadOutcome?] {
+        try perform { logic in try notes.map { try logic.markRead($0) } }
+    }
+
+    public func receipts(for notes: [DeliveryNote]) async throws(StoreError) -> [DeliveryNote?] {
+        try perform { logic in try notes.map { try StoreRules.receipt(for: $0, logic.tables) } }
+    }
+
+    public func set(
+        _ setting: ConversationSetting, of conversation: ChannelID, for user: UserID, in tenant: TenantID
+    ) async throws(StoreError) -> ConversationSettings? {
+        try perform { try $0.set(setting, of: conversation, for: user, in: tenant) }
+    }
+
+    public func settings(
+        of conversation: ChannelID, for user: UserID, in tenant: TenantID
+    ) async throws(StoreError) -> ConversationSettings {
+        try perform { try StoreRules.settings(of: conversation, for: user, in: tenant, $0.tables) }
+    }
+
     public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {
         try perform { try $0.trim(channel, keep: keep) }
     }

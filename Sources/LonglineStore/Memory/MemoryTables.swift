@@ -42,6 +42,7 @@ final class MemoryTables: StoreTables {
     private var stintsByUser: [UserKey: [Int64: Stint]] = [:]
     private var membersByRoom: [Int64: Set<UserID>] = [:]
     private var cursors: [Int64: [Int64: Position]] = [:]
+    private var conversations: [Int64: [ChannelID: ConversationRecord]] = [:]
     private var generations: [GenerationKey: UInt64] = [:]
     private var tokens: [TokenKey: UInt64] = [:]
 
@@ -58,6 +59,7 @@ final class MemoryTables: StoreTables {
         (copy.devices, copy.producers, copy.ledgers) = (devices, producers, ledgers)
         (copy.stintsByUser, copy.membersByRoom) = (stintsByUser, membersByRoom)
         (copy.cursors, copy.generations, copy.tokens) = (cursors, generations, tokens)
+        copy.conversations = conversations
         return copy
     }
 
@@ -104,7 +106,9 @@ final class MemoryTables: StoreTables {
 
     func oldest(in channel: ChannelRecord, limit: Int) -> [EntrySummary] {
         (logs[channel.id] ?? []).prefix(limit).map {
-            EntrySummary(offset: $0.offset, time: $0.time, bytes: $0.payload.readableBytes)
+            EntrySummary(
+                offset: $0.offset, time: $0.time, bytes: $0.payload.readableBytes,
+                incomingFrom: $0.countsAsUnread ? $0.sender : nil)
         }
     }
 
@@ -261,6 +265,47 @@ final class MemoryTables: StoreTables {
 
     func set(_ cursor: Position, of device: DeviceRecord, in channel: ChannelRecord) {
         cursors[device.id, default: [:]][channel.id] = cursor
+    }
+
+    // MARK: Conversations
+
+    func conversation(_ name: ChannelID, of inbox: ChannelRecord) -> ConversationRecord? {
+        conversations[inbox.id]?[name]
+    }
+
+    func update(_ conversation: ConversationRecord) {
+        conversations[conversation.owner, default: [:]][conversation.name] = conversation
+    }
+
+    func directConversations(of inbox: ChannelRecord, after: ConversationPlace?, limit: Int) -> [ConversationRecord] {
+        let direct = (conversations[inbox.id] ?? [:]).values.filter { conversation in
+            guard case .user = conversation.name else { return false }
+            return after.map { ConversationPlace.comesBefore($0, conversation.place) } ?? true
+        }
+        return Array(direct.sorted { ConversationPlace.comesBefore($0.place, $1.place) }.prefix(limit))
+    }
+
+    func countSettings(of inbox: ChannelRecord) -> Int {
+        (conversations[inbox.id] ?? [:]).values.count { $0.hasSettings }
+    }
+
+    func countUnread(
+        in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
+        now: UInt64
+    ) -> Int {
+        let looked = entries(in: channel, above: above).prefix { $0.offset <= through }.prefix(looking)
+        return min(limit, looked.count { $0.kind == .message && authors.includes($0.sender) && !$0.isExpired(at: now) })
+    }
+
+    func highestCursor(of user: UserID, in channel: ChannelRecord) -> Offset {
+        let ids = devices.values.filter { $0.key.tenant == channel.key.tenant && $0.key.user == user }.map(\.id)
+        return ids.compactMap { cursors[$0]?[channel.id] }.filter { $0.epoch == channel.epoch }.map(\.offset).max() ?? 0
+    }
+
+    func removeConversations(of inbox: ChannelRecord, limit: Int) -> Int {
+        let names = (conversations[inbox.id] ?? [:]).keys.prefix(limit)
+        for name in names { conversations[inbox.id]?[name] = nil }
+        return names.count
     }
 
     // MARK: Revocations

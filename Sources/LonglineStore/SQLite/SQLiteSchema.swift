@@ -23,6 +23,12 @@ enum SQLiteSchema {
             try db.execute(
                 sql: "CREATE INDEX entries_by_target ON entries (channel, target) WHERE target IS NOT NULL")
         }
+        migrator.registerMigration("5: conversations") { db in
+            try db.execute(sql: conversations)
+            // Rooms sort before users, and their logs say what came last.
+            try db.execute(
+                sql: "CREATE INDEX conversations_by_time ON conversations (owner, time, name) WHERE name >= 'user/'")
+        }
         return migrator
     }
 
@@ -44,6 +50,14 @@ enum SQLiteSchema {
         "DROP INDEX members",
         "CREATE INDEX members ON stints (room, user, joined, role) WHERE \"left\" IS NULL",
     ]
+
+    // `owner` is the user's inbox.
+    private static let conversations = """
+        CREATE TABLE conversations (
+            owner INTEGER NOT NULL, name TEXT NOT NULL, last INTEGER NOT NULL, time INTEGER NOT NULL,
+            incoming INTEGER NOT NULL, unread INTEGER NOT NULL, read INTEGER NOT NULL, shared INTEGER NOT NULL,
+            muted_until INTEGER NOT NULL, blocked INTEGER NOT NULL, PRIMARY KEY (owner, name)) WITHOUT ROWID
+        """
 
     private static let first = [
         // One row. `sequence` is the last offset drawn, for all channels.

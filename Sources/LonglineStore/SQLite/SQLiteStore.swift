@@ -272,6 +272,41 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await write(requests: 64) { try $0.erase(user, in: tenant) }
     }
 
+    // MARK: Conversations
+
+    public func conversations(
+        of user: UserID, in tenant: TenantID, after: ConversationPlace?, limit: Int, now: UInt64
+    ) async throws(StoreError) -> ConversationList {
+        let limits = limits
+        _ = try await head(of: ChannelKey(tenant: tenant, channel: .user(user)))
+        return try await read { tables in
+            try StoreRules.conversations(
+                of: user, in: tenant, after: after, limit: limit, limits: limits, now: now, tables)
+        }
+    }
+
+    public func markRead(_ notes: [ReadNote]) async throws(StoreError) -> [ReadOutcome?] {
+        try await write(requests: notes.count, bytes: notes.count * 256) { logic in
+            try notes.map { try logic.markRead($0) }
+        }
+    }
+
+    public func receipts(for notes: [DeliveryNote]) async throws(StoreError) -> [DeliveryNote?] {
+        try await read { tables in try notes.map { try StoreRules.receipt(for: $0, tables) } }
+    }
+
+    public func set(
+        _ setting: ConversationSetting, of conversation: ChannelID, for user: UserID, in tenant: TenantID
+    ) async throws(StoreError) -> ConversationSettings? {
+        try await write { try $0.set(setting, of: conversation, for: user, in: tenant) }
+    }
+
+    public func settings(
+        of conversation: ChannelID, for user: UserID, in tenant: TenantID
+    ) async throws(StoreError) -> ConversationSettings {
+        try await read { try StoreRules.settings(of: conversation, for: user, in: tenant, $0) }
+    }
+
     // MARK: StoreMaintenance
 
     public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {

@@ -16,6 +16,10 @@ final class SQLiteTables {
         let producer: Int64
         let channel: Int64
     }
+    struct ConversationKey: Hashable {
+        let owner: Int64
+        let name: ChannelID
+    }
     struct StintKey: Hashable {
         let room: Int64
         let user: UserID
@@ -35,6 +39,9 @@ final class SQLiteTables {
     private var dirtyLedgers: Set<LedgerKey> = []
     /// Last stays, and that a user had none.
     var stints: [StintKey: Stint?] = [:]
+    /// Conversations, and that there is none.
+    var conversations: [ConversationKey: ConversationRecord?] = [:]
+    var dirtyConversations: Set<ConversationKey> = []
     /// The lowest acknowledgements of a ledger that are to be forgotten: in one statement for all publishes of a transaction.
     private var staleAnswers: [LedgerKey: Int] = [:]
     /// The statements of the publish path, for as long as the transaction lasts.
@@ -66,6 +73,7 @@ final class SQLiteTables {
         if producers.count > Self.rememberedRows { producers.removeAll() }
         if ledgers.count > Self.rememberedRows { ledgers.removeAll() }
         if stints.count > Self.rememberedRows { stints.removeAll() }
+        if conversations.count > Self.rememberedRows { conversations.removeAll() }
     }
 
     func forget() {
@@ -78,6 +86,8 @@ final class SQLiteTables {
         ledgers.removeAll()
         dirtyLedgers.removeAll()
         stints.removeAll()
+        conversations.removeAll()
+        dirtyConversations.removeAll()
         staleAnswers.removeAll()
         insertEntry = nil
         insertAnswer = nil
@@ -102,6 +112,7 @@ final class SQLiteTables {
                 ])
         }
         dirtyChannels.removeAll(keepingCapacity: true)
+        try flushConversations()
         for key in dirtyLedgers {
             guard let head = ledgers[key] else { continue }
             try run(
@@ -252,9 +263,15 @@ extension SQLiteTables: StoreTables {
 
     func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary] {
         try rows(
-            "SELECT offset, time, length(payload) FROM entries WHERE channel = ? ORDER BY offset LIMIT ?",
-            [channel.id, limit]
-        ).map { EntrySummary(offset: $0[0], time: $0[1], bytes: $0[2]) }
+            """
+            SELECT offset, time, length(payload), CASE WHEN kind = 0 AND origin_offset IS NOT NULL THEN sender END
+            FROM entries WHERE channel = ? ORDER BY offset LIMIT ?
+            """, [channel.id, limit]
+        ).map { row in
+            EntrySummary(
+                offset: row[0], time: row[1], bytes: row[2],
+                incomingFrom: try (row[3] as String?).map { try UserID($0) })
+        }
     }
 
     func removeEntries(in channel: ChannelRecord, through offset: Offset) throws {

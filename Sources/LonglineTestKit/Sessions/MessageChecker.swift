@@ -227,6 +227,18 @@ public struct MessageChecker {
         if position.offset > said { violation("\(channel): \(position) is stored, and \(device) confirmed \(said)") }
     }
 
+    /// The server tells a sender that a device has a direct message.
+    mutating func reached(
+        _ origin: Position, from sender: UserID, in inbox: ChannelID, on device: DeviceID, truth: Truth
+    ) {
+        guard let log = truth.logs[inbox], let copy = log.entries.last(where: { $0.origin?.offset == origin.offset })
+        else { return violation("\(sender) is told that \(origin) arrived, of which there is no copy in \(inbox)") }
+        if copy.sender != sender { violation("\(sender) is told of \(copy.sender)'s message in \(inbox)") }
+        if copy.offset > confirmed[device]?[inbox]?[log.epoch] ?? 0 {
+            violation("\(sender) is told that \(copy.offset) in \(inbox) arrived, and \(device) never confirmed it")
+        }
+    }
+
     /// A new life of the app goes on from the cursors it kept. `isOlder`: from an older state than its last.
     mutating func restarted(_ app: App, cursors: [ChannelID: Position], isOlder: Bool) {
         for (channel, cursor) in cursors { checkDone(cursor, in: channel, by: app, "behind the cursor") }

@@ -245,6 +245,9 @@ final class ModelServer {
             // No model device asks.
             input(hosted) { $0.membersRead(MembersPage(request: request.request, refusal: .overloaded), now: $1) }
         case .logout: break  // No model device logs out.
+        case .delivered(let sender, let origin): reached(sender, origin, hosted)
+        // No model device asks.
+        case .markRead, .listConversations, .changeConversation: break
         case .refresh:
             later(hosted) { [weak self] in
                 guard let self, let identity = hosted.session.identity else { return }
@@ -252,6 +255,12 @@ final class ModelServer {
                 input(hosted) { $0.refreshed(identity, time: time, now: $1) }
             }
         }
+    }
+
+    /// A sender is told that a message is with its recipient: then the recipient's device has confirmed the copy.
+    private func reached(_ sender: UserID, _ origin: Position, _ hosted: Hosted) {
+        guard let user = hosted.user, let device = hosted.device else { return }
+        simulation.checker.reached(origin, from: sender, in: .user(user), on: device, truth: store.truth)
     }
 
     /// What leaves for the client, seen by the watch.
@@ -262,6 +271,9 @@ final class ModelServer {
             frame = .connected(connected)
         }
         if case .gap = frame, has(.hideGap) { return }
+        if case .deliver(let deliver) = frame, has(.receiptOnSend), let origin = deliver.entry.origin {
+            reached(deliver.entry.sender, origin, hosted)
+        }
         if case .deliver(var deliver) = frame, has(.forgetMarks) {
             deliver.redelivered = false
             frame = .deliver(deliver)

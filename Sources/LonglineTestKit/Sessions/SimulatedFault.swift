@@ -47,6 +47,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case cursorGoesBack
     /// The server stores a cursor when it has sent, not when the device confirmed.
     case confirmOnSend
+    /// The server tells a sender that a message arrived when it has sent it.
+    case receiptOnSend
     /// The server answers a publish before it is durable.
     case acknowledgeBeforeDurable
     /// The server shows an entry before it is durable.

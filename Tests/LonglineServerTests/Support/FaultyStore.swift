@@ -121,6 +121,35 @@ final class FaultyStore: MessageStore {
         return try await inner.erase(user: user, in: tenant)
     }
 
+    func conversations(
+        of user: UserID, in tenant: TenantID, after: ConversationPlace?, limit: Int, now: UInt64
+    ) async throws(StoreError) -> ConversationList {
+        if let error = current.reads { throw error }
+        return try await inner.conversations(of: user, in: tenant, after: after, limit: limit, now: now)
+    }
+
+    func markRead(_ notes: [ReadNote]) async throws(StoreError) -> [ReadOutcome?] {
+        if current.isFull { throw full }
+        return try await inner.markRead(notes)
+    }
+
+    func receipts(for notes: [DeliveryNote]) async throws(StoreError) -> [DeliveryNote?] {
+        try await inner.receipts(for: notes)
+    }
+
+    func set(
+        _ setting: ConversationSetting, of conversation: ChannelID, for user: UserID, in tenant: TenantID
+    ) async throws(StoreError) -> ConversationSettings? {
+        if current.isFull { throw full }
+        return try await inner.set(setting, of: conversation, for: user, in: tenant)
+    }
+
+    func settings(
+        of conversation: ChannelID, for user: UserID, in tenant: TenantID
+    ) async throws(StoreError) -> ConversationSettings {
+        try await inner.settings(of: conversation, for: user, in: tenant)
+    }
+
     func isRevoked(token: String, in tenant: TenantID) async throws(StoreError) -> Bool {
         let answer = try await inner.isRevoked(token: token, in: tenant)
         let hook = faults.withLock { faults in

@@ -1,0 +1,79 @@
+import DequeModule
+import Synchronization
+
+/// Hands elements from the client's loop to the app's readers, each to one of them.
+final class HandOverQueue<Element: Sendable>: Sendable {
+    private struct State {
+        var waiting: Deque<Element> = []
+        var waiters: [(id: UInt64, continuation: CheckedContinuation<Element?, Never>)] = []
+        var nextWaiter: UInt64 = 0
+        var cancelled: Set<UInt64> = []
+        var ended = false
+    }
+
+    private let state = Mutex(State())
+    private let limit: Int
+
+    /// - Parameter limit: the most that waits for a reader; beyond, the oldest goes. Messages need none: the session sends no
+    ///   more than a window of unconfirmed bytes per channel.
+    init(limit: Int = .max) { self.limit = limit }
+
+    /// - Returns: how many went unread.
+    @discardableResult
+    func append(_ element: Element) -> Int {
+        let (waiter, dropped) = state.withLock { state -> (CheckedContinuation<Element?, Never>?, Int) in
+            guard state.waiters.isEmpty else { return (state.waiters.removeFirst().continuation, 0) }
+            state.waiting.append(element)
+            guard state.waiting.count > limit else { return (nil, 0) }
+            state.waiting.removeFirst()
+            return (nil, 1)
+        }
+        waiter?.resume(returning: element)
+        return dropped
+    }
+
+    /// Ends the sequence for those who read it now, after what has arrived.
+    func finish() {
+        let waiters = state.withLock { state in
+            state.ended = true
+            defer { state.waiters = [] }
+            return state.waiters
+        }
+        for waiter in waiters { waiter.continuation.resume(returning: nil) }
+    }
+
+    /// The client connects again: the sequence goes on.
+    func reopen() {
+        state.withLock { $0.ended = false }
+    }
+
+    func next() async -> Element? {
+        let id = state.withLock { state in
+            state.nextWaiter += 1
+            return state.nextWaiter
+        }
+        defer { state.withLock { _ = $0.cancelled.remove(id) } }
+        return await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let immediate = state.withLock { state -> Element?? in
+                    if state.cancelled.remove(id) != nil { return .some(nil) }
+                    if let element = state.waiting.popFirst() { return element }
+                    if state.ended { return .some(nil) }
+                    state.waiters.append((id, continuation))
+                    return nil
+                }
+                if let immediate { continuation.resume(returning: immediate) }
+            }
+        } onCancel: {
+            let waiter = state.withLock { state -> CheckedContinuation<Element?, Never>? in
+                guard let index = state.waiters.firstIndex(where: { $0.id == id }) else {
+                    // The cancellation came before the wait began, or after it was over.
+                    state.cancelled.insert(id)
+                    return nil
+                }
+                return state.waiters.remove(at: index).continuation
+            }
+            waiter?.resume(returning: nil)
+        }
+    }
+}

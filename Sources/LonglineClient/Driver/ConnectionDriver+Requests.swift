@@ -1,0 +1,105 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// Requests and replies, over direct messages of their own kinds: a request that was entered is known by the place of its record
+/// in this user's inbox, which a reply names as its target.
+///
+/// ```
+///          ask                entered, or its record came        reply names the record
+///   (none) ----> in the outbox -------------------------> waiting ---------------------> answered
+///                    |                                      |
+///                    '-- refused --> failed <-- deadline ---'
+/// ```
+extension ConnectionDriver {
+    /// Someone who waits for a reply.
+    struct RequestWaiter {
+        /// Tells when the request is entered; its identity names the waiter while the outbox may renumber its rows.
+        let outcome: Outcome<Published>
+        var place: Position?
+        var timer: Scheduled<Void>?
+        let done: (Result<Reply, ClientError>) -> Void
+    }
+
+    private static let maximumRequests = 1_024
+
+    func ask(
+        _ recipient: UserID, _ payload: ByteBuffer, deadline: TimeAmount,
+        done: @escaping (Result<Reply, ClientError>) -> Void
+    ) -> UInt64 {
+        lastRequest += 1
+        let id = lastRequest
+        guard requestWaiters.count < Self.maximumRequests else {
+            done(.failure(ClientError(.tooManyRequests, message: "\(Self.maximumRequests) requests wait for a reply")))
+            return id
+        }
+        let outcome = Outcome<Published>()
+        var waiter = RequestWaiter(outcome: outcome, done: done)
+        waiter.timer = schedule(in: deadline) { driver in
+            driver.endRequest(id, .failure(ClientError(.timedOut, message: "no reply came in time")))
+        }
+        requestWaiters[id] = waiter
+        // 0 means for ever on the wire.
+        let life = UInt64(max(1, deadline.nanoseconds / 1_000_000))
+        send(payload, .request, to: .user(recipient), timeToLive: life, outcome: outcome) { [unowned self] result in
+            if case .failure(let error) = result { endRequest(id, .failure(error)) }
+        }
+        return id
+    }
+
+    /// The app does not wait any more; a reply that still comes is late.
+    func cancelRequest(_ id: UInt64) {
+        endRequest(id, .failure(ClientError(.disconnected, message: "the wait was cancelled")))
+    }
+
+    func failRequests(_ error: ClientError) {
+        for id in requestWaiters.keys { endRequest(id, .failure(error)) }
+    }
+
+    private func endRequest(_ id: UInt64, _ result: Result<Reply, ClientError>) {
+        guard let waiter = requestWaiters.removeValue(forKey: id) else { return }
+        waiter.timer?.cancel()
+        if let place = waiter.place { requestPlaces[place] = nil }
+        waiter.done(result)
+    }
+
+    /// A publish was entered, or its record came: whoever waits for its reply knows the place now.
+    func requestEntered(_ outcome: Outcome<Published>, at place: Position) {
+        guard let id = requestWaiters.first(where: { $0.value.outcome === outcome })?.key else { return }
+        requestWaiters[id]?.place = place
+        requestPlaces[place] = id
+    }
+
+    /// A publish was refused for good.
+    func requestRefused(_ outcome: Outcome<Published>, _ error: ClientError) {
+        guard let id = requestWaiters.first(where: { $0.value.outcome === outcome })?.key else { return }
+        endRequest(id, .failure(error))
+    }
+
+    /// A request or a reply arrived: nothing for the stream of messages.
+    func requestDelivered(_ entry: Entry, at position: Position) {
+        guard entry.origin != nil else {
+            // The record of one's own, which may come before its acknowledgement does.
+            if entry.kind == .request, isOwn(entry), let outcome = receipts[entry.publishID] {
+                requestEntered(outcome, at: position)
+            }
+            return
+        }
+        if entry.kind == .request {
+            guard let core else { return }
+            let left = entry.expiry == 0 ? nil : Int64(clamping: entry.expiry) - Int64(clamping: serverTime)
+            let request = IncomingRequest(
+                sender: entry.sender, device: entry.device, time: entry.time, payload: entry.payload,
+                deadline: left.map { ContinuousClock.now + .milliseconds($0) }, position: position, core: core)
+            statistics.requestsDropped += outlets.requests.append(request)
+            return
+        }
+        let place = entry.target.map { Position(epoch: position.epoch, offset: $0) }
+        guard let place, let id = requestPlaces[place] else {
+            statistics.lateReplies += 1
+            return
+        }
+        endRequest(
+            id, .success(Reply(sender: entry.sender, device: entry.device, time: entry.time, payload: entry.payload)))
+    }
+}

@@ -1,0 +1,191 @@
+import LonglineStore
+import LonglineWire
+import NIOCore
+
+/// What the users of one event loop read, and which of their devices got what: gathered for a moment, then stored and told.
+///
+/// ```
+///            put                  receipt delay                    the store answered
+///   empty --------> gathering -------------------> under way ---------------------------> empty, or gathering
+///                                                     |  put: gathered for the next turn
+///                                                     '--- no room: what was read is kept for the next turn
+/// ```
+/// Of each user and conversation the newest place counts, so that reading through a thousand messages is one write. Bounded:
+/// beyond ``limit`` what comes new is dropped and counted; the places after it say the same and more.
+struct ProgressQueue {
+    fileprivate struct ReadKey: Hashable {
+        let user: UserKey
+        let conversation: ChannelID
+        let isPrivate: Bool
+    }
+    fileprivate struct DeliveryKey: Hashable {
+        let recipient: UserKey
+        let sender: UserID
+    }
+
+    /// Places of each kind that are gathered.
+    static let limit = 16_384
+
+    fileprivate var reads: [ReadKey: ReadNote] = [:]
+    fileprivate var deliveries: [DeliveryKey: DeliveryNote] = [:]
+    fileprivate var isScheduled = false
+    fileprivate var isUnderWay = false
+
+    var isEmpty: Bool { reads.isEmpty && deliveries.isEmpty && !isUnderWay }
+
+    /// - Returns: whether there was room.
+    fileprivate mutating func put(_ note: ReadNote) -> Bool {
+        let user = UserKey(tenant: note.tenant, user: note.user)
+        let key = ReadKey(user: user, conversation: note.mark.conversation, isPrivate: note.mark.isPrivate)
+        if let known = reads[key]?.mark.position, known.epoch == note.mark.position.epoch,
+            known.offset >= note.mark.position.offset
+        {
+            return true
+        }
+        guard reads[key] != nil || reads.count < Self.limit else { return false }
+        reads[key] = note
+        return true
+    }
+
+    fileprivate mutating func put(_ note: DeliveryNote) -> Bool {
+        let key = DeliveryKey(
+            recipient: UserKey(tenant: note.tenant, user: note.recipient), sender: note.sender)
+        guard deliveries[key] != nil || deliveries.count < Self.limit else { return false }
+        if let known = deliveries[key]?.origin, known.epoch == note.origin.epoch, known.offset >= note.origin.offset {
+            return true
+        }
+        deliveries[key] = note
+        return true
+    }
+
+    fileprivate mutating func take() -> (reads: [ReadNote], deliveries: [DeliveryNote]) {
+        defer {
+            reads = [:]
+            deliveries = [:]
+        }
+        return (Array(reads.values), Array(deliveries.values))
+    }
+}
+
+/// Who is told of a receipt.
+struct ReceiptTold: Sendable {
+    enum Audience: Hashable, Sendable {
+        /// Every session of a user.
+        case user(UserKey)
+        /// Every session that follows a room.
+        case room(ChannelKey)
+    }
+
+    let audience: Audience
+    let receipt: Receipt
+}
+
+extension ServerLoop {
+    /// Takes note of what a user read.
+    func put(_ note: ReadNote) {
+        if !progress.put(note) { statistics.readsDropped += 1 }
+        scheduleProgress()
+    }
+
+    /// Takes note of a direct message that reached a device.
+    func put(_ note: DeliveryNote) {
+        // What is dropped is told with the next message, or by the list of conversations.
+        _ = progress.put(note)
+        scheduleProgress()
+    }
+
+    private func scheduleProgress() {
+        guard !progress.isScheduled, !progress.isUnderWay else { return }
+        progress.isScheduled = true
+        let reference = reference
+        eventLoop.scheduleTask(in: core.limits.receiptDelay) { reference.loop.value.flushProgress() }
+    }
+
+    private func flushProgress() {
+        progress.isScheduled = false
+        guard !progress.isUnderWay else { return }
+        let (reads, deliveries) = progress.take()
+        guard !reads.isEmpty || !deliveries.isEmpty else { return checkIdle() }
+        progress.isUnderWay = true
+        let (core, reference) = (core, reference)
+        let number = beginWork()
+        Task {
+            let readings = await Result { () async throws(StoreError) in
+                reads.isEmpty ? [] : try await core.store.markRead(reads)
+            }
+            let reached = await Result { () async throws(StoreError) in
+                deliveries.isEmpty ? [] : try await core.store.receipts(for: deliveries)
+            }
+            reference.execute { loop in
+                loop.progressStored(reads, readings, reached)
+                loop.endWork(number)
+            }
+        }
+    }
+
+    private func progressStored(
+        _ reads: [ReadNote], _ readings: Result<[ReadOutcome?], StoreError>,
+        _ reached: Result<[DeliveryNote?], StoreError>
+    ) {
+        progress.isUnderWay = false
+        var told: [ReceiptTold] = []
+        switch readings {
+        case .success(let outcomes):
+            for (note, outcome) in zip(reads, outcomes) { if let outcome { told += Self.told(note, outcome) } }
+        case .failure(let error):
+            core.note(error, in: "read places")
+            // What came meanwhile is newer, and stays.
+            if error.code == .overloaded || error.code == .storageFull { for note in reads { _ = progress.put(note) } }
+        }
+        switch reached {
+        case .success(let notes): for case let note? in notes { told.append(Self.told(note)) }
+        case .failure(let error): core.note(error, in: "receipts")
+        }
+        if !told.isEmpty {
+            for sibling in siblings { sibling.execute { [told] in $0.tell(told) } }
+            tell(told)
+        }
+        if !progress.isEmpty { scheduleProgress() }
+    }
+
+    private static func told(_ note: ReadNote, _ outcome: ReadOutcome) -> [ReceiptTold] {
+        let user = UserKey(tenant: note.tenant, user: note.user)
+        let receipt = Receipt(
+            conversation: note.mark.conversation, user: note.user, kind: .read, position: outcome.position)
+        // The reader's own sessions, the asking one among them: so it knows that the place is stored.
+        var told = [ReceiptTold(audience: .user(user), receipt: receipt)]
+        switch outcome.audience {
+        case .nobody: break
+        case .members:
+            told.append(
+                ReceiptTold(
+                    audience: .room(ChannelKey(tenant: note.tenant, channel: note.mark.conversation)),
+                    receipt: receipt))
+        case .peer(let peer, let position):
+            told.append(
+                ReceiptTold(
+                    audience: .user(UserKey(tenant: note.tenant, user: peer)),
+                    receipt: Receipt(
+                        conversation: .user(note.user), user: note.user, kind: .read, position: position)))
+        }
+        return told
+    }
+
+    private static func told(_ note: DeliveryNote) -> ReceiptTold {
+        ReceiptTold(
+            audience: .user(UserKey(tenant: note.tenant, user: note.sender)),
+            receipt: Receipt(
+                conversation: .user(note.recipient), user: note.recipient, kind: .delivered, position: note.origin))
+    }
+
+    /// Tells this loop's sessions.
+    func tell(_ told: [ReceiptTold]) {
+        for each in told {
+            switch each.audience {
+            case .user(let user): for host in sessions(of: .user(user)) { host.receiptCame(each.receipt) }
+            case .room(let room): forEachSubscriber(of: room) { $0.receiptCame(each.receipt) }
+            }
+        }
+        drainDirty()
+    }
+}

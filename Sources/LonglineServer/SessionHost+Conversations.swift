@@ -1,0 +1,157 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+
+/// Conversations: their list, their settings, and receipts.
+extension SessionHost {
+    func markRead(_ mark: ReadMark) {
+        guard let identity else { return }
+        loop.put(ReadNote(tenant: identity.tenant, user: identity.user, mark: mark))
+    }
+
+    func delivered(sender: UserID, origin: Position) {
+        guard let identity else { return }
+        loop.put(
+            DeliveryNote(tenant: identity.tenant, recipient: identity.user, sender: sender, origin: origin))
+    }
+
+    func receiptCame(_ receipt: Receipt) {
+        guard phase == .granted || phase == .established else { return }
+        session.receiptCame(receipt, now: now)
+        wake()
+    }
+
+    // MARK: The list
+
+    func listConversations(_ request: ConversationsRequest) {
+        guard let identity else { return }
+        let after = ConversationPlace(listPlace: request.after)
+        guard after != nil || request.after.readableBytes == 0, takeConversationRequest() else {
+            let code: RefusalCode = after == nil && request.after.readableBytes > 0 ? .invalidRange : .overloaded
+            return refuse(request, code)
+        }
+        let (core, limit) = (core, Int(clamping: request.limit))
+        offLoop {
+            await Result { () async throws(StoreError) in
+                try await core.store.conversations(
+                    of: identity.user, in: identity.tenant, after: after, limit: limit, now: core.time())
+            }
+        } then: { host, result in
+            guard host.phase != .ended else { return }
+            switch result {
+            case .success(let list):
+                let next = list.next?.listPlace ?? ByteBuffer()
+                host.session.conversationsListed(
+                    ConversationsPage(request: request.request, next: next, items: list.items), now: host.now)
+            case .failure(let error):
+                core.note(error, in: "conversations")
+                host.refuse(request, .overloaded)
+            }
+        }
+    }
+
+    private func refuse(_ request: ConversationsRequest, _ code: RefusalCode) {
+        loop.statistics.refusals[code, default: 0] += 1
+        session.conversationsListed(
+            ConversationsPage(request: request.request, refusal: code, retryAfter: retryAfter(code)), now: now)
+    }
+
+    // MARK: Settings
+
+    func changeConversation(_ change: ConversationChange) {
+        guard let device else { return }
+        guard takeConversationRequest() else { return refuse(change, .overloaded) }
+        let core = core
+        offLoop {
+            await Result { () async throws(StoreError) in
+                try await core.store.set(
+                    change.setting, of: change.conversation, for: device.user, in: device.tenant)
+            }
+        } then: { host, result in
+            switch result {
+            case .success(nil): host.refuse(change, .unknownChannel)
+            case .success(let settings?): host.conversationChanged(change, settings, device)
+            case .failure(let error):
+                core.note(error, in: "conversation settings")
+                switch error.code {
+                case .limitExceeded: host.refuse(change, .tooMany)
+                case .storageFull: host.refuse(change, .storageFull)
+                default: host.refuse(change, .overloaded)
+                }
+            }
+        }
+    }
+
+    private func conversationChanged(
+        _ change: ConversationChange, _ settings: ConversationSettings, _ device: DeviceKey
+    ) {
+        // The user's other devices learn it even if this link is gone.
+        let news = ConversationState(
+            request: 0, refusal: nil, conversation: change.conversation, settings: settings)
+        let (user, asked) = (device.userKey, id)
+        for sibling in loop.siblings { sibling.execute { $0.tell(news, to: user, except: asked) } }
+        loop.tell(news, to: user, except: asked)
+        guard phase != .ended else { return }
+        var answer = news
+        answer.request = change.request
+        session.conversationChanged(answer, now: now)
+    }
+
+    func conversationChanged(_ news: ConversationState) {
+        guard phase == .granted || phase == .established else { return }
+        session.conversationChanged(news, now: now)
+        wake()
+    }
+
+    private func refuse(_ change: ConversationChange, _ code: RefusalCode) {
+        guard phase != .ended else { return }
+        loop.statistics.refusals[code, default: 0] += 1
+        session.conversationChanged(
+            ConversationState(
+                request: change.request, refusal: code, conversation: change.conversation,
+                settings: ConversationSettings()), now: now)
+    }
+
+    /// Lists and settings have a rate of their own: each costs the store some work.
+    private func takeConversationRequest() -> Bool {
+        let limits = core.limits
+        var bucket =
+            conversationBucket
+            ?? TokenBucket(
+                perSecond: limits.conversationRequestsPerSecond, burst: Double(limits.conversationRequestBurst),
+                now: now)
+        defer { conversationBucket = bucket }
+        return bucket.take(now: now)
+    }
+
+    private func retryAfter(_ code: RefusalCode) -> UInt64 {
+        code.isTemporary ? core.limits.retryAfter.wholeMilliseconds : 0
+    }
+}
+
+extension ServerLoop {
+    /// Tells a user's sessions of a setting, but the one that changed it.
+    func tell(_ news: ConversationState, to user: UserKey, except asked: UInt64) {
+        for host in sessions(of: .user(user)) where host.id != asked { host.conversationChanged(news) }
+        drainDirty()
+    }
+}
+
+extension ConversationPlace {
+    /// A place as clients carry it: the time in 8 bytes, then the name.
+    var listPlace: ByteBuffer {
+        var buffer = ByteBuffer(integer: time)
+        buffer.writeString(conversation.description)
+        return buffer
+    }
+
+    /// - Returns: nil for what no list gave out.
+    init?(listPlace: ByteBuffer) {
+        var buffer = listPlace
+        guard let time: UInt64 = buffer.readInteger(), time <= FrameLimits.maximumNumber,
+            let name = buffer.readString(length: buffer.readableBytes), let conversation = try? ChannelID(name)
+        else { return nil }
+        self.init(time: time, conversation: conversation)
+    }
+}

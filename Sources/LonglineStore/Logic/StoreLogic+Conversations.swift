@@ -1,0 +1,141 @@
+import LonglineWire
+
+/// Conversations: what a publish adds to them, how far their users read, and what they decided.
+///
+/// The other side's progress is not stored: it follows from the other side's cursors and read place. One sequence of offsets
+/// serves all channels, and a copy is drawn right after its record, so what a user sent is before a place of the recipient's
+/// inbox exactly when its record's offset is below that place.
+extension StoreLogic {
+    /// A conversation about which something may be known, made on first sight.
+    func conversation(_ name: ChannelID, of inbox: ChannelRecord) throws -> ConversationRecord {
+        try tables.conversation(name, of: inbox) ?? ConversationRecord(owner: inbox.id, name: name)
+    }
+
+    /// Takes note of an entry of an inbox.
+    func note(_ entry: Entry, in inbox: ChannelRecord) throws {
+        guard case .user(let owner) = inbox.key.channel else { return }
+        var conversation = try conversation(.user(entry.peer ?? owner), of: inbox)
+        conversation.last = entry.offset
+        conversation.time = entry.time
+        if entry.countsAsUnread {
+            conversation.incoming = entry.offset
+            conversation.unread += 1
+        }
+        try tables.update(conversation)
+    }
+
+    /// A message left an inbox: retracted or trimmed. It can't be read any more.
+    func forgetUnread(_ offset: Offset, from sender: UserID, in inbox: ChannelRecord) throws {
+        guard var conversation = try tables.conversation(.user(sender), of: inbox), offset > conversation.read,
+            conversation.unread > 0
+        else { return }
+        conversation.unread -= 1
+        try tables.update(conversation)
+    }
+
+    // MARK: Reading
+
+    func markRead(_ note: ReadNote) throws -> ReadOutcome? {
+        let mark = note.mark
+        guard let inbox = try tables.channel(ChannelKey(tenant: note.tenant, channel: .user(note.user))) else {
+            return nil
+        }
+        switch mark.conversation {
+        case .user(let peer):
+            // Who was never in touch has nothing to read, and leaves no row.
+            guard mark.position.epoch == inbox.epoch, mark.position.offset <= inbox.head,
+                let conversation = try tables.conversation(mark.conversation, of: inbox), conversation.last > 0
+            else { return nil }
+            guard try advance(conversation, to: mark, in: inbox, counting: peer) else { return nil }
+            let told = conversation.blocked == 0 ? try audience(of: note, peer: peer) : .nobody
+            return ReadOutcome(position: mark.position, audience: told)
+        case .room:
+            guard let room = try tables.channel(ChannelKey(tenant: note.tenant, channel: mark.conversation)),
+                let stint = try tables.stint(of: note.user, in: room), mark.position.epoch == room.epoch,
+                mark.position.offset <= min(room.head, stint.left ?? .max), mark.position.offset > stint.after
+            else { return nil }
+            guard try advance(conversation(mark.conversation, of: inbox), to: mark, in: room, counting: nil) else {
+                return nil
+            }
+            let tellsMembers = !mark.isPrivate && stint.left == nil && room.members <= limits.receiptMembers
+            return ReadOutcome(position: mark.position, audience: tellsMembers ? .members : .nobody)
+        }
+    }
+
+    /// - Returns: whether anything moved.
+    private func advance(
+        _ known: ConversationRecord, to mark: ReadMark, in channel: ChannelRecord, counting peer: UserID?
+    ) throws -> Bool {
+        var conversation = known
+        let offset = mark.position.offset
+        if !mark.isPrivate, conversation.blocked == 0 { conversation.shared = max(conversation.shared, offset) }
+        if offset > conversation.read {
+            if let peer, conversation.unread > 0 {
+                // What lay between is read now. Each entry is looked at once in its life, as the place only grows.
+                let read =
+                    offset >= conversation.incoming
+                    ? conversation.unread
+                    : try tables.countUnread(
+                        in: channel, above: conversation.read, through: offset, by: .only(peer),
+                        limit: conversation.unread, looking: limits.unreadEntries, now: 0)
+                conversation.unread -= min(read, conversation.unread)
+            }
+            conversation.read = offset
+        }
+        guard conversation != known else { return false }
+        try tables.update(conversation)
+        return true
+    }
+
+    private func audience(of note: ReadNote, peer: UserID) throws -> ReadOutcome.Audience {
+        guard !note.mark.isPrivate, peer != note.user,
+            let place = try StoreRules.progress(
+                of: note.user, at: note.mark.position.offset, for: peer, in: note.tenant, tables)
+        else { return .nobody }
+        return .peer(peer, place)
+    }
+
+    // MARK: Settings
+
+    mutating func set(
+        _ setting: ConversationSetting, of name: ChannelID, for user: UserID, in tenant: TenantID
+    ) throws -> ConversationSettings? {
+        guard let inbox = try channel(ChannelKey(tenant: tenant, channel: .user(user))), name != .user(user) else {
+            return nil
+        }
+        if case .room = name {
+            guard let room = try tables.channel(ChannelKey(tenant: tenant, channel: name)),
+                let stint = try tables.stint(of: user, in: room), stint.left == nil
+            else { return nil }
+        }
+        let known = try tables.conversation(name, of: inbox)
+        var conversation = known ?? ConversationRecord(owner: inbox.id, name: name)
+        switch (setting, name) {
+        case (.mute(let until), _): conversation.mutedUntil = min(until, FrameLimits.maximumNumber)
+        case (.block, .room): return nil
+        case (.block(true), .user):
+            // From here on nothing of the other side's arrives: what it is told of us ends here.
+            if conversation.blocked == 0 { conversation.blocked = max(inbox.head, 1) }
+        case (.block(false), .user): conversation.blocked = 0
+        }
+        guard conversation != known else { return conversation.settings }
+        if !(known?.hasSettings ?? false), conversation.hasSettings,
+            try tables.countSettings(of: inbox) >= limits.settingsPerUser
+        {
+            throw StoreError(
+                .limitExceeded, message: "user \(user) has settings for \(limits.settingsPerUser) conversations")
+        }
+        try tables.update(conversation)
+        return conversation.settings
+    }
+
+    /// Whether a user blocked another.
+    func isBlocked(_ other: UserID, by inbox: ChannelRecord) throws -> Bool {
+        try tables.conversation(.user(other), of: inbox)?.blocked ?? 0 != 0
+    }
+}
+
+extension Entry {
+    /// Whether it is a message of somebody else's in an inbox.
+    var countsAsUnread: Bool { kind == .message && origin != nil }
+}

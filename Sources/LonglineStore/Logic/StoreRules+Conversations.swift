@@ -1,0 +1,111 @@
+import LonglineWire
+
+/// Listing conversations, which needs no writer.
+extension StoreRules {
+    static func conversations(
+        of user: UserID, in tenant: TenantID, after: ConversationPlace?, limit: Int, limits: StoreLimits, now: UInt64,
+        _ tables: some StoreTables
+    ) throws -> ConversationList {
+        guard let inbox = try tables.channel(ChannelKey(tenant: tenant, channel: .user(user))) else {
+            return ConversationList(items: [], next: nil)
+        }
+        let limit = max(limit, 1)
+        // One more than asked for tells whether there is a next page.
+        var places = try tables.directConversations(of: inbox, after: after, limit: limit + 1).map(Listed.direct)
+        for (room, stint) in try tables.stints(of: user, in: tenant) where stint.left == nil {
+            let place = ConversationPlace(time: room.time, conversation: room.key.channel)
+            if let after, !ConversationPlace.comesBefore(after, place) { continue }
+            places.append(.room(room, stint))
+        }
+        places.sort { ConversationPlace.comesBefore($0.place, $1.place) }
+        let page = places.prefix(limit)
+        let items = try page.map { listed in
+            switch listed {
+            case .direct(let conversation): try item(conversation, of: user, inbox, tables)
+            case .room(let room, let stint): try item(room, stint, of: user, inbox, limits: limits, now: now, tables)
+            }
+        }
+        return ConversationList(items: items, next: places.count > limit ? page.last?.place : nil)
+    }
+
+    private enum Listed {
+        case direct(ConversationRecord)
+        case room(ChannelRecord, Stint)
+
+        var place: ConversationPlace {
+            switch self {
+            case .direct(let conversation): conversation.place
+            case .room(let room, _): ConversationPlace(time: room.time, conversation: room.key.channel)
+            }
+        }
+    }
+
+    private static func item(
+        _ conversation: ConversationRecord, of user: UserID, _ inbox: ChannelRecord, _ tables: some StoreTables
+    ) throws -> ConversationItem {
+        var item = ConversationItem(
+            conversation: conversation.name, last: Position(epoch: inbox.epoch, offset: conversation.last),
+            time: conversation.time, unread: UInt64(min(conversation.unread, FrameLimits.maximumUnread)),
+            settings: conversation.settings, read: conversation.read, peerDelivered: 0, peerRead: 0)
+        guard case .user(let peer) = conversation.name, peer != user,
+            let others = try tables.channel(ChannelKey(tenant: inbox.key.tenant, channel: conversation.name))
+        else { return item }
+        func progress(_ offset: Offset) throws -> Offset {
+            try Self.progress(of: peer, at: offset, for: user, in: inbox.key.tenant, tables)?.offset ?? 0
+        }
+        item.peerDelivered = try progress(tables.highestCursor(of: peer, in: others))
+        item.peerRead = try progress(tables.conversation(.user(user), of: others)?.shared ?? 0)
+        return item
+    }
+
+    private static func item(
+        _ room: ChannelRecord, _ stint: Stint, of user: UserID, _ inbox: ChannelRecord, limits: StoreLimits,
+        now: UInt64, _ tables: some StoreTables
+    ) throws -> ConversationItem {
+        let conversation = try tables.conversation(room.key.channel, of: inbox)
+        let read = conversation?.read ?? 0
+        let unread = try tables.countUnread(
+            in: room, above: max(read, stint.joined), through: room.head, by: .allBut(user),
+            limit: FrameLimits.maximumUnread, looking: limits.unreadEntries, now: now)
+        return ConversationItem(
+            conversation: room.key.channel, last: room.ends.position, time: room.time, unread: UInt64(unread),
+            settings: conversation?.settings ?? ConversationSettings(), read: read, peerDelivered: 0, peerRead: 0)
+    }
+
+    /// How far what `teller` did up to an offset of its inbox reaches in the inbox of `told`: everything that `told` sent to
+    /// `teller` up to there is covered.
+    /// - Returns: nil when that is nothing, or nobody's to know: one of the two blocked the other.
+    static func progress(
+        of teller: UserID, at offset: Offset, for told: UserID, in tenant: TenantID, _ tables: some StoreTables
+    ) throws -> Position? {
+        guard offset > 1, let inbox = try tables.channel(ChannelKey(tenant: tenant, channel: .user(told))),
+            let others = try tables.channel(ChannelKey(tenant: tenant, channel: .user(teller))),
+            let own = try tables.conversation(.user(teller), of: inbox), own.blocked == 0, own.last > 0
+        else { return nil }
+        // What was sent since the block never arrived.
+        let blocked = try tables.conversation(.user(told), of: others)?.blocked ?? 0
+        let reached = blocked == 0 ? offset : min(offset, blocked)
+        guard reached > 1 else { return nil }
+        return Position(epoch: inbox.epoch, offset: min(reached - 1, own.last))
+    }
+
+    static func receipt(for note: DeliveryNote, _ tables: some StoreTables) throws -> DeliveryNote? {
+        func isBlocked(_ user: UserID, by other: UserID) throws -> Bool {
+            guard let inbox = try tables.channel(ChannelKey(tenant: note.tenant, channel: .user(other))) else {
+                return false
+            }
+            return try tables.conversation(.user(user), of: inbox)?.blocked ?? 0 != 0
+        }
+        let isKept = try isBlocked(note.sender, by: note.recipient) || isBlocked(note.recipient, by: note.sender)
+        return isKept ? nil : note
+    }
+
+    static func settings(
+        of conversation: ChannelID, for user: UserID, in tenant: TenantID, _ tables: some StoreTables
+    ) throws -> ConversationSettings {
+        guard let inbox = try tables.channel(ChannelKey(tenant: tenant, channel: .user(user))) else {
+            return ConversationSettings()
+        }
+        return try tables.conversation(conversation, of: inbox)?.settings ?? ConversationSettings()
+    }
+}

@@ -1,0 +1,144 @@
+import ArgumentParser
+import Foundation
+import LonglineClient
+import LonglineWire
+
+/// Prints a user's conversations, after changing one if asked to.
+struct ConversationsCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "conversations", abstract: "Print the user's conversations; mute, block, mark as read.",
+        discussion:
+            """
+            Prints the latest first: the rooms that the user is in, and users with whom there were direct messages. \
+            Conversations are written user/NAME (the other side) or room/NAME. It connects as the token's device: \
+            another connection of the same device ends.
+            """)
+
+    @OptionGroup var options: ClientOptions
+
+    @Option(name: .long, help: "Mute this conversation first.")
+    var mute: String?
+
+    @Option(name: .customLong("for"), help: "With --mute: for so many seconds; for ever without.")
+    var seconds: Double?
+
+    @Option(name: .long, help: "End muting this conversation first.")
+    var unmute: String?
+
+    @Option(name: .long, help: "Block this user first: NAME.")
+    var block: String?
+
+    @Option(name: .long, help: "End blocking this user first: NAME.")
+    var unblock: String?
+
+    @Option(name: .long, help: "Mark this conversation as read first, up to its last entry.")
+    var read: String?
+
+    @Option(name: .long, help: "The most conversations.")
+    var limit: Int = 50
+
+    @Flag(name: .long, help: "One JSON object a line.")
+    var json = false
+
+    func validate() throws {
+        guard limit >= 1 else { throw ValidationError("--limit has to be 1 or more.") }
+        guard seconds == nil || mute != nil else { throw ValidationError("--for goes with --mute.") }
+        guard seconds.map({ $0 > 0 && $0 < 1e9 }) ?? true else {
+            throw ValidationError("Times are seconds, more than 0.")
+        }
+        for conversation in [mute, unmute, read].compactMap(\.self) { _ = try Destination(argument: conversation) }
+        for name in [block, unblock].compactMap(\.self) {
+            guard (try? UserID(name)) != nil else { throw ValidationError("'\(name)' is no user's name.") }
+        }
+    }
+
+    func run() async throws {
+        let client = try options.makeClient()
+        try await client.connect()
+        do {
+            try await change(client)
+            let conversations = try await list(client)
+            if let read { try await markRead(try Destination(argument: read), of: conversations, client) }
+            let shown = read == nil ? conversations : try await list(client)
+            for conversation in shown {
+                try Terminal.say(json ? try Terminal.json(conversation) : Terminal.describe(conversation))
+            }
+        } catch {
+            await client.disconnect()
+            throw error
+        }
+        await client.disconnect()
+    }
+
+    private func change(_ client: LonglineClient) async throws {
+        if let mute { try await client.mute(try Destination(argument: mute), for: seconds.map { .seconds($0) }) }
+        if let unmute { try await client.unmute(try Destination(argument: unmute)) }
+        if let block { try await client.block(try UserID(block)) }
+        if let unblock { try await client.unblock(try UserID(unblock)) }
+    }
+
+    private func list(_ client: LonglineClient) async throws -> [Conversation] {
+        var all: [Conversation] = []
+        var place: ConversationCursor?
+        repeat {
+            let page = try await client.conversations(after: place, limit: min(limit - all.count, 50))
+            all += page.conversations
+            place = page.next
+        } while place != nil && all.count < limit
+        return all
+    }
+
+    /// Waits for the service's word that it is stored.
+    private func markRead(
+        _ destination: Destination, of conversations: [Conversation], _ client: LonglineClient
+    ) async throws {
+        guard let conversation = conversations.first(where: { $0.destination == destination }),
+            let last = conversation.last
+        else { throw ValidationError("\(destination) is not among the conversations listed.") }
+        guard last.offset > conversation.read?.offset ?? 0 else { return }
+        let receipts = client.receipts
+        try await client.markRead(destination, upTo: last)
+        for await receipt in receipts where receipt.kind == .read && receipt.position.offset >= last.offset { return }
+    }
+}
+
+extension Terminal {
+    /// One line for a conversation.
+    static func describe(_ conversation: Conversation) -> String {
+        var text = "\(conversation.destination)"
+        if conversation.unread > 0 {
+            text += conversation.unread >= 1_000 ? " 1000+ unread" : " \(conversation.unread) unread"
+        }
+        if conversation.settings.mutedUntil > 0 { text += " muted" }
+        if conversation.settings.isBlocked { text += " blocked" }
+        if let last = conversation.last { text += ", last at \(last.offset)" }
+        if let delivered = conversation.peerDelivered { text += ", delivered up to \(delivered.offset)" }
+        if let read = conversation.peerRead { text += ", read up to \(read.offset)" }
+        return text
+    }
+
+    private struct ConversationLine: Encodable {
+        var conversation: String
+        var epoch: String?
+        var last: UInt64?
+        var time: UInt64
+        var unread: Int
+        var mutedUntil: UInt64
+        var blocked: Bool
+        var read: UInt64?
+        var peerDelivered: UInt64?
+        var peerRead: UInt64?
+    }
+
+    static func json(_ conversation: Conversation) throws -> String {
+        let line = ConversationLine(
+            conversation: conversation.destination.description,
+            epoch: conversation.last.map { String($0.epoch, radix: 16) }, last: conversation.last?.offset,
+            time: conversation.time, unread: conversation.unread, mutedUntil: conversation.settings.mutedUntil,
+            blocked: conversation.settings.isBlocked, read: conversation.read?.offset,
+            peerDelivered: conversation.peerDelivered?.offset, peerRead: conversation.peerRead?.offset)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(line), as: UTF8.self)
+    }
+}

@@ -1,0 +1,299 @@
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Testing
+
+@Suite struct ConversationConformanceTests {
+    private func list(
+        _ store: AnyStore, _ name: String, after: ConversationPlace? = nil, limit: Int = 50, now: UInt64 = 0
+    ) async throws -> ConversationList {
+        try await store.conversations(of: user(name), in: tenant, after: after, limit: limit, now: now)
+    }
+
+    private func item(_ store: AnyStore, _ name: String, _ conversation: ChannelID, now: UInt64 = 0) async throws
+        -> ConversationItem
+    {
+        let items = try await list(store, name, now: now).items
+        return try #require(items.first { $0.conversation == conversation })
+    }
+
+    @discardableResult
+    private func read(
+        _ store: AnyStore, _ name: String, _ conversation: ChannelID, _ position: Position, isPrivate: Bool = false
+    ) async throws -> ReadOutcome? {
+        let mark = ReadMark(conversation: conversation, position: position, isPrivate: isPrivate)
+        return try #require(try await store.markRead([ReadNote(tenant: tenant, user: user(name), mark: mark)]).first)
+    }
+
+    private func direct(_ name: String) -> ChannelID { .user(user(name)) }
+    private let hall = ChannelID.room(room("hall"))
+
+    @Test("the latest conversation comes first, and pages cover the list once", arguments: StoreKind.allCases)
+    func theLatestConversationComesFirst(_ kind: StoreKind) async throws {
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            var id: PublishID = 0
+            for name in ["bob", "carol", "dave", "bob"] {
+                id += 1
+                clock.advance(10)
+                try await store.enter(request(recipient: name, id: id))
+            }
+            clock.advance(10)
+            _ = try await store.join(room("hall"), by: device("alice"), create: true)
+            // At the same time: told apart by name.
+            try await store.enter(request(id: 5, "note"))
+            let all = try await list(store, "alice").items
+            #expect(all.map(\.conversation) == [direct("alice"), hall, direct("bob"), direct("dave"), direct("carol")])
+            #expect(all.map(\.time) == [50, 50, 40, 30, 20].map { 1_700_000_000_000 + $0 })
+            let head = try #require(try await store.head(of: inbox("alice")))
+            #expect(all[0].last == head.position && all[2].last.epoch == head.position.epoch)
+            for limit in 1...6 {
+                var paged: [ConversationItem] = []
+                var after: ConversationPlace?
+                repeat {
+                    let page = try await list(store, "alice", after: after, limit: limit)
+                    #expect(page.items.count <= limit)
+                    paged += page.items
+                    after = page.next
+                } while after != nil
+                #expect(paged == all, "pages of \(limit)")
+            }
+            #expect(try await list(store, "nobody").items.isEmpty)
+            _ = try await store.leave(room("hall"), by: device("alice"))
+            #expect(!(try await list(store, "alice").items.map(\.conversation)).contains(hall))
+        }
+    }
+
+    @Test("what others sent is unread until it is read, to the message", arguments: StoreKind.allCases)
+    func whatOthersSentIsUnreadUntilItIsRead(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            var received: [Position] = []
+            for id in 1...6 as ClosedRange<PublishID> {
+                received.append(try #require(try await store.append(request(recipient: "bob", id: id)).copy).position)
+                // Others' messages and own ones lie between.
+                try await store.enter(request("carol", recipient: "bob", id: id))
+                try await store.enter(request("bob", recipient: "alice", id: id))
+            }
+            #expect(try await item(store, "bob", direct("alice")).unread == 6)
+            #expect(try await item(store, "bob", direct("carol")).unread == 6)
+            for (index, expected) in [(0, 5), (3, 2), (1, 2), (5, 0)] as [(Int, UInt64)] {
+                try await read(store, "bob", direct("alice"), received[index])
+                #expect(try await item(store, "bob", direct("alice")).unread == expected, "read \(index + 1)")
+            }
+            #expect(try await item(store, "bob", direct("alice")).read == received[5].offset)
+            #expect(try await item(store, "bob", direct("carol")).unread == 6)
+            // The sender has its own side of it.
+            #expect(try await item(store, "alice", direct("bob")).unread == 6)
+        }
+    }
+
+    @Test("what was retracted or trimmed is not unread, nor are remarks", arguments: StoreKind.allCases)
+    func whatWasRetractedOrTrimmedIsNotUnread(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            var sent: [Position] = []
+            for id in 1...5 as ClosedRange<PublishID> {
+                sent.append(try await store.enter(request(recipient: "bob", id: id)).position)
+            }
+            func unread() async throws -> UInt64 { try await item(store, "bob", direct("alice")).unread }
+            for (id, said) in [(6, .edit(sent[4])), (7, .react(sent[4])), (8, .retract(sent[3]))]
+                as [(PublishID, PublishKind)]
+            {
+                var remark = request(recipient: "bob", id: id, "x")
+                remark.publish.kind = said
+                try await store.enter(remark)
+            }
+            #expect(try await unread() == 4)
+            // The first two entries of the inbox are messages.
+            let entries = try await store.all(inbox("bob")).count
+            _ = try await store.trim(inbox("bob"), keep: Retention(entries: entries - 2))
+            #expect(try await unread() == 2)
+            _ = try await store.trim(inbox("bob"), keep: Retention(entries: 0))
+            #expect(try await unread() == 0)
+        }
+    }
+
+    @Test("a room's unread messages are counted from the join on, up to a limit", arguments: StoreKind.allCases)
+    func aRoomsUnreadMessagesAreCounted(_ kind: StoreKind) async throws {
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            _ = try await store.join(room("hall"), by: device("alice"), create: true)
+            try await store.enter(request(to: hall, id: 1, "before"))
+            _ = try await store.join(room("hall"), by: device("bob"), create: false)
+            #expect(try await item(store, "bob", hall).unread == 0)
+            let second = try await store.enter(request(to: hall, id: 2)).position
+            try await store.enter(request("bob", to: hall, id: 1))
+            try await store.enter(request(to: hall, id: 3, timeToLive: 10))
+            #expect(try await item(store, "bob", hall, now: clock.now).unread == 2)
+            #expect(try await item(store, "bob", hall, now: clock.now + 10).unread == 1)
+            #expect(try await read(store, "bob", hall, second)?.audience == .members)
+            #expect(try await item(store, "bob", hall, now: clock.now + 10).unread == 0)
+            #expect(await store.append((4...1_200).map { request(to: hall, id: $0) }).allSatisfy(\.isEntered))
+            #expect(try await item(store, "bob", hall, now: clock.now + 10).unread == 1_000)
+        }
+    }
+
+    @Test("both sides learn how far the other came", arguments: StoreKind.allCases)
+    func bothSidesLearnHowFarTheOtherCame(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let first = try await store.append(request(recipient: "bob", id: 1))
+            try await store.enter(request("carol", recipient: "bob", id: 1))
+            let second = try await store.append(request(recipient: "bob", id: 2))
+            let sent = [first, second].compactMap(\.published?.position)
+            let received = [first, second].compactMap(\.copy?.position)
+            func bobs() async throws -> ConversationItem { try await item(store, "alice", direct("bob")) }
+            #expect(try await bobs().peerDelivered == 0)
+            _ = try await store.advance(
+                device("bob"), to: [ChannelPosition(channel: direct("bob"), position: received[0])])
+            #expect(try await bobs().peerDelivered == sent[0].offset)
+            // The second device is behind the first.
+            _ = try await store.advance(
+                device("bob", "tablet"), to: [ChannelPosition(channel: direct("bob"), position: received[1])])
+            #expect(try await bobs().peerDelivered == sent[1].offset)
+            #expect(try await bobs().peerRead == 0)
+            let outcome = try #require(try await read(store, "bob", direct("alice"), received[1]))
+            #expect(outcome.audience == .peer(user("alice"), sent[1]) && outcome.position == received[1])
+            #expect(try await bobs().peerRead == sent[1].offset)
+            // Again, or further back: nothing moves, nobody is told.
+            #expect(try await read(store, "bob", direct("alice"), received[1]) == nil)
+            #expect(try await read(store, "bob", direct("alice"), received[0]) == nil)
+        }
+    }
+
+    @Test("what is read in private is nobody else's to know", arguments: StoreKind.allCases)
+    func whatIsReadInPrivateIsNobodyElsesToKnow(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let outcome = try await store.append(request(recipient: "bob", id: 1))
+            let received = try #require(outcome.copy).position
+            let told = try await read(store, "bob", direct("alice"), received, isPrivate: true)
+            #expect(told == ReadOutcome(position: received, audience: .nobody))
+            #expect(try await item(store, "bob", direct("alice")).unread == 0)
+            #expect(try await item(store, "alice", direct("bob")).peerRead == 0)
+            // Said openly later, it is told.
+            let sent = try #require(outcome.published).position
+            #expect(try await read(store, "bob", direct("alice"), received)?.audience == .peer(user("alice"), sent))
+        }
+    }
+
+    @Test("a place that means nothing is ignored, and leaves nothing", arguments: StoreKind.allCases)
+    func aPlaceThatMeansNothingIsIgnored(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let sent = try await store.enter(request(recipient: "bob", id: 1)).position
+            for position in [
+                Position(epoch: sent.epoch &+ 1, offset: sent.offset), Position(epoch: sent.epoch, offset: 1_000),
+                Position(epoch: sent.epoch, offset: 0),
+            ] {
+                #expect(try await read(store, "alice", direct("bob"), position) == nil, "\(position)")
+            }
+            #expect(try await read(store, "alice", direct("stranger"), sent) == nil)
+            #expect(try await read(store, "alice", hall, sent) == nil)
+            #expect(try await read(store, "nobody", direct("bob"), sent) == nil)
+            #expect(try await list(store, "alice").items.count == 1)
+            #expect(try await store.head(of: roomKey("hall")) == nil)
+        }
+    }
+
+    @Test("members of a large room are not told what others read", arguments: StoreKind.allCases)
+    func membersOfALargeRoomAreNotTold(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.receiptMembers = 2
+        try await withStore(kind, limits: limits) { store async throws in
+            for name in ["alice", "bob", "carol"] {
+                _ = try await store.join(room("hall"), by: device(name), create: true)
+            }
+            _ = try await store.entitlements(of: user("bob"), in: tenant)
+            let sent = try await store.enter(request(to: hall, id: 1)).position
+            #expect(try await read(store, "bob", hall, sent)?.audience == .nobody)
+            #expect(try await item(store, "bob", hall).read == sent.offset)
+        }
+    }
+
+    @Test("who is blocked sees what they sent, and nothing of the other side", arguments: StoreKind.allCases)
+    func whoIsBlockedSeesNothingOfTheOtherSide(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let before = try await store.append(request(recipient: "bob", id: 1, "before"))
+            let received = try #require(before.copy).position
+            let settings = try await store.set(.block(true), of: direct("alice"), for: user("bob"), in: tenant)
+            #expect(settings == ConversationSettings(isBlocked: true))
+            #expect(try await store.settings(of: direct("alice"), for: user("bob"), in: tenant).isBlocked)
+            // Entered, acknowledged, and without a copy.
+            let during = try await store.append(request(recipient: "bob", id: 2, "during"))
+            #expect(during.isEntered && during.copy == nil)
+            #expect(try await store.all(inbox("alice")).map(\.text) == ["before", "during"])
+            #expect(try await store.all(inbox("bob")).map(\.text) == ["before"])
+            // What was there stays there.
+            var retraction = request(recipient: "bob", id: 3, "")
+            retraction.publish.kind = .retract(try #require(before.published).position)
+            #expect(try await store.append(retraction).copy == nil)
+            #expect(try await store.all(inbox("bob")).map(\.text) == ["before"])
+            // No receipts, either way; and what never arrived is never delivered, whatever else arrives.
+            try await store.enter(request("carol", recipient: "bob", id: 1))
+            let head = try #require(try await store.head(of: inbox("bob"))).position
+            _ = try await store.advance(device("bob"), to: [ChannelPosition(channel: direct("bob"), position: head)])
+            #expect(try await read(store, "bob", direct("alice"), received)?.audience == .nobody)
+            let alices = try await item(store, "alice", direct("bob"))
+            #expect(alices.peerDelivered < (try #require(during.published)).position.offset && alices.peerRead == 0)
+            let note = DeliveryNote(
+                tenant: tenant, recipient: user("bob"), sender: user("alice"),
+                origin: try #require(before.published).position)
+            #expect(try await store.receipts(for: [note]) == [nil])
+            // The one who blocks does not write either.
+            #expect(try await store.append(request("bob", recipient: "alice", id: 1)).refused?.code == .blocked)
+            _ = try await store.set(.block(false), of: direct("alice"), for: user("bob"), in: tenant)
+            #expect(try await store.append(request(recipient: "bob", id: 4, "after")).copy != nil)
+            #expect(try await store.all(inbox("bob")).map(\.text) == ["before", "hello", "after"])
+            #expect(try await store.receipts(for: [note]) == [note])
+        }
+    }
+
+    @Test("settings are a user's, bounded, and gone with the account", arguments: StoreKind.allCases)
+    func settingsAreAUsersBoundedAndGoneWithTheAccount(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.settingsPerUser = 2
+        try await withStore(kind, limits: limits) { store async throws in
+            func set(_ setting: ConversationSetting, _ conversation: ChannelID) async throws -> ConversationSettings? {
+                try await store.set(setting, of: conversation, for: user("alice"), in: tenant)
+            }
+            #expect(try await set(.mute(until: 5), hall) == nil, "no such room")
+            #expect(try await set(.mute(until: 5), direct("alice")) == nil, "oneself")
+            _ = try await store.join(room("hall"), by: device("alice"), create: true)
+            #expect(try await set(.block(true), hall) == nil)
+            #expect(try await set(.mute(until: .max), hall)?.mutedUntil == FrameLimits.maximumNumber)
+            #expect(try await set(.block(true), direct("bob")) == ConversationSettings(isBlocked: true))
+            #expect(
+                try await set(.mute(until: 7), direct("bob")) == ConversationSettings(mutedUntil: 7, isBlocked: true))
+            await #expect { try await set(.mute(until: 7), direct("carol")) } throws: {
+                ($0 as? StoreError)?.code == .limitExceeded
+            }
+            #expect(try await set(.mute(until: 0), hall) == ConversationSettings())
+            #expect(try await set(.mute(until: 7), direct("carol"))?.mutedUntil == 7)
+            let items = try await list(store, "alice").items
+            #expect(Set(items.map(\.conversation)) == [hall, direct("bob"), direct("carol")])
+            #expect(items.first { $0.conversation == direct("bob") }?.settings.isBlocked == true)
+            #expect(
+                try await store.settings(of: direct("bob"), for: user("carol"), in: tenant) == ConversationSettings())
+            while !(try await store.erase(user: user("alice"), in: tenant)).isDone {}
+            #expect(try await list(store, "alice").items.isEmpty)
+            #expect(
+                try await store.settings(of: direct("bob"), for: user("alice"), in: tenant) == ConversationSettings())
+        }
+    }
+}
+
+@Suite struct ConversationStorageTests {
+    @Test("conversations survive the process, and a failed transaction leaves them as they were")
+    func conversationsSurviveTheProcess() async throws {
+        let folder = try TemporaryFolder()
+        let store = try SQLiteStore(configuration(folder.path))
+        for id in 1...3 as ClosedRange<PublishID> { try await store.enter(request(recipient: "bob", id: id)) }
+        _ = try await store.set(.mute(until: 9), of: .user(user("alice")), for: user("bob"), in: tenant)
+        let before = try await store.conversations(of: user("bob"), in: tenant, after: nil, limit: 9, now: 0)
+        #expect(before.items.map(\.unread) == [3] && before.items.first?.settings.mutedUntil == 9)
+        try await store.close()
+        let again = try SQLiteStore(configuration(folder.path))
+        #expect(try await again.conversations(of: user("bob"), in: tenant, after: nil, limit: 9, now: 0) == before)
+        try await again.enter(request(recipient: "bob", id: 4))
+        let after = try await again.conversations(of: user("bob"), in: tenant, after: nil, limit: 9, now: 0)
+        #expect(after.items.map(\.unread) == [4])
+        try await again.close()
+    }
+}
