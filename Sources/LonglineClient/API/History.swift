@@ -6,8 +6,8 @@ public struct HistoryPage: Sendable {
     public let channel: ChannelID
     /// The messages, joins and leaves. Confirming one of them does nothing: history moves no cursor.
     public let messages: [Message]
-    /// The ranges within the page that are absent on purpose, with why: expired, removed by retention, or from a time when
-    /// this user was not entitled to them.
+    /// The ranges within the page that are absent on purpose, with why: expired, retracted, removed by retention, or from a
+    /// time when this user was not entitled to them.
     public let absent: [Skip]
     /// Whether there is more in the direction that was asked for.
     public let hasMore: Bool
