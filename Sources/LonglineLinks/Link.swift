@@ -46,6 +46,16 @@ public enum LinkCloseReason: Hashable, Sendable {
     case failed(String)
 }
 
+/// How a signal left.
+public enum SignalRoute: Hashable, Sendable {
+    /// In a datagram, which may be lost.
+    case datagram
+    /// On lane 0.
+    case lane
+    /// Not at all: too late, or no room.
+    case dropped
+}
+
 /// One side of one connection between a client and a server, which carries frames on lanes.
 ///
 /// A link is confined to its event loop: every call is made there, and every call of its ``LinkHandler`` comes there.
@@ -64,6 +74,10 @@ public protocol Link: AnyObject {
     ///
     /// The link itself sets no limit: the session's windows bound what it queues. Ignored once the link is closed.
     func send(_ frame: Frame, lane: LaneID)
+    /// Sends a signal if it can leave soon: in a datagram where the peer takes those and it fits one, else on lane 0 unless
+    /// that is backed up. Where one of the same sender, channel and kind has not left yet, it goes instead of that. Never
+    /// before the handshake completed.
+    func sendSignal(_ signal: Signal, until: NIODeadline) -> SignalRoute
     /// Says that nothing more will be sent on a lane; what was sent before is delivered first.
     func finishLane(_ lane: LaneID)
     /// Whether the lane takes more now; ``LinkHandler/laneWritabilityChanged(_:writable:link:)`` tells of changes.
@@ -80,6 +94,8 @@ public protocol LinkHandler: AnyObject {
     func handshakeCompleted(_ link: any Link, info: LinkHandshake)
     /// A frame came. `early` says that some of it came before the handshake completed.
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link)
+    /// A frame came in a datagram, after the handshake: before or after anything else.
+    func receivedDatagram(_ frame: Frame, link: any Link)
     /// The bytes on a lane are no frame. Nothing more is read from that lane.
     func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link)
     /// The peer will send nothing more on a lane (finished or reset).
@@ -100,7 +116,17 @@ public protocol LinkHandler: AnyObject {
     func linkClosed(_ link: any Link, reason: LinkCloseReason)
 }
 
+extension Link {
+    /// For transports without datagrams, and without early data: on lane 0, while that takes more.
+    public func sendSignal(_ signal: Signal, until: NIODeadline) -> SignalRoute {
+        guard isWritable(.control), let signal = signal.remaining(until: until, now: .now()) else { return .dropped }
+        send(.signal(signal), lane: .control)
+        return .lane
+    }
+}
+
 extension LinkHandler {
+    public func receivedDatagram(_ frame: Frame, link: any Link) {}
     public func packetReceived(_ link: any Link) {}
     public func pathChanged(_ link: any Link) {}
     public func sessionTicketReceived(_ ticket: [UInt8], link: any Link) {}

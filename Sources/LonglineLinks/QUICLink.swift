@@ -30,14 +30,17 @@ public final class QUICLink: Link {
     public let isServer: Bool
 
     private(set) var state = State.connecting
-    private var handler: (any LinkHandler)?
+    private(set) var handler: (any LinkHandler)?
     private var random: any RandomNumberGenerator
-    private var connection: QUICLoopConnection?
+    private(set) var connection: QUICLoopConnection?
     private let startedAt = NIODeadline.now()
     private var lastRemoteAddress = ""
-    private var control: QUICStreamID?
+    private(set) var control: QUICStreamID?
+    /// Early data can't be meant any more.
+    private(set) var isHandshakeComplete = false
+    var signals = SignalDatagrams()
     private var inbound: [QUICStreamID: InboundLane] = [:]
-    private var outbound: [LaneID: OutboundLane] = [:]
+    private(set) var outbound: [LaneID: OutboundLane] = [:]
     private var lanesByStream: [QUICStreamID: LaneID] = [:]
     /// Lanes that wait for stream credit, in the order of their numbers.
     private var unopened: [LaneID] = []
@@ -194,8 +197,9 @@ public final class QUICLink: Link {
         case .addressToken(let token): handler?.addressTokenReceived(token, link: self)
         case .pathChanged: handler?.pathChanged(self)
         case .closed(let reason): ended(reason)
-        case .earlyDataRejected, .handshakeConfirmed, .datagram, .datagramAcknowledged, .datagramLost,
-            .datagramExpired, .maxDatagramSizeChanged, .pathValidated,
+        case .datagram(let bytes): received(datagram: bytes)
+        case .earlyDataRejected, .handshakeConfirmed, .datagramAcknowledged, .datagramLost, .datagramExpired,
+            .maxDatagramSizeChanged, .pathValidated,
             .pathFailed:
             break
         }
@@ -225,6 +229,7 @@ public final class QUICLink: Link {
     }
 
     private func report(_ info: HandshakeInfo) {
+        isHandshakeComplete = true
         guard state == .established else { return }
         handler?.handshakeCompleted(
             self,

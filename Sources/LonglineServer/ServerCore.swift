@@ -14,6 +14,8 @@ final class ServerCore: Sendable {
     let cursors: CursorWriter
     let log: EventLog
     let sessionConfiguration: ServerSessionConfiguration
+    /// How many devices listen to each room, on all loops.
+    let audiences = RoomAudiences()
     /// The app's own decision, where it has one.
     let authorization: AuthorizationGate?
     /// How fast users and tenants may publish, where that is limited.

@@ -81,6 +81,15 @@ public struct ServerLimits: Sendable {
     /// others add a user to as well, and the members of a room.)
     public var roomsPerUser = 500
 
+    /// Signals that one session may send per second, after a burst of ``signalBurst``. Beyond: dropped.
+    public var signalsPerSecond = 20.0
+    /// Signals that one session may send at once.
+    public var signalBurst = 40
+    /// Devices connected in a room up to which signals into it are passed on. Beyond: dropped.
+    public var signalAudience = 200
+    /// Signals of one event loop that wait to be passed on within one turn of it. Beyond: the oldest is dropped.
+    public var signalsPerLoop = 4096
+
     /// Log lines per second about things that peers cause; the rest are counted and reported in one line.
     public var logLinesPerSecond = 50.0
 

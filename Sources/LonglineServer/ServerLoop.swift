@@ -22,6 +22,7 @@ final class ServerLoop {
     var appends = AppendQueue()
     var reads = ReadQueue()
     var progress = ProgressQueue()
+    var signals: SignalRelay
 
     private var hosts: [UInt64: SessionHost] = [:]
     private var users: [UserKey: [SessionHost]] = [:]
@@ -45,6 +46,7 @@ final class ServerLoop {
         self.core = core
         self.eventLoop = eventLoop
         executor = core.store.handsOverAtOnce ? LoopExecutor(eventLoop: eventLoop) : nil
+        signals = SignalRelay(limit: core.limits.signalsPerLoop)
     }
 
     /// Tells the loop of the others; once, before the first link.
@@ -151,8 +153,23 @@ final class ServerLoop {
 
     // MARK: Wakes
 
-    func subscribe(_ host: SessionHost, to channel: ChannelKey) { subscriptions.insert(host, for: channel) }
-    func unsubscribe(_ host: SessionHost, from channel: ChannelKey) { subscriptions.remove(host, for: channel) }
+    func subscribe(_ host: SessionHost, to channel: ChannelKey) {
+        let before = subscriptions.count
+        subscriptions.insert(host, for: channel)
+        if subscriptions.count > before { core.audiences.add(1, to: channel) }
+    }
+
+    func unsubscribe(_ host: SessionHost, from channel: ChannelKey) {
+        let before = subscriptions.count
+        subscriptions.remove(host, for: channel)
+        if subscriptions.count < before { core.audiences.add(-1, to: channel) }
+    }
+
+    /// Calls for each session of this loop that listens to a channel.
+    func forEachSubscriber(of channel: ChannelKey, _ body: (SessionHost) -> Void) {
+        subscriptions.forEach(of: channel, body)
+    }
+
     var subscriptionCount: Int { subscriptions.count }
 
     /// Calls for each session on this loop that follows a channel.

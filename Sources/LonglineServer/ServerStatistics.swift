@@ -1,3 +1,4 @@
+public import LonglineSession
 public import LonglineWire
 
 /// What a server has done since it started, and what it holds now.
@@ -41,6 +42,14 @@ public struct ServerStatistics: Hashable, Sendable {
     public var slowConsumers: UInt64 = 0
     /// Pages of history sent; their entries are among ``delivered``.
     public var historyPages: UInt64 = 0
+    /// Signals of devices that were passed on to other sessions.
+    public var signalsRelayed: UInt64 = 0
+    /// Signals sent to devices in datagrams.
+    public var signalDatagrams: UInt64 = 0
+    /// Signals sent to devices on lane 0.
+    public var signalsOnLane: UInt64 = 0
+    /// Signals dropped, by reason: those of a device once, those for a device once each.
+    public var signalsDropped: [SignalDrop: UInt64] = [:]
     /// Reads of the log.
     public var reads: UInt64 = 0
     /// Reads that another session's read answered too.
@@ -99,6 +108,10 @@ public struct ServerStatistics: Hashable, Sendable {
         entriesTrimmed += other.entriesTrimmed
         bytesTrimmed += other.bytesTrimmed
         logLinesDropped += other.logLinesDropped
+        signalsRelayed += other.signalsRelayed
+        signalDatagrams += other.signalDatagrams
+        signalsOnLane += other.signalsOnLane
+        signalsDropped.merge(other.signalsDropped, uniquingKeysWith: +)
         refusals.merge(other.refusals, uniquingKeysWith: +)
         closes.merge(other.closes, uniquingKeysWith: +)
         closedByPeer += other.closedByPeer

@@ -43,6 +43,7 @@ final class SessionHost: LinkHandler {
     private var broadcasts: Set<ChannelID> = []
     var roomBucket: TokenBucket?
     var conversationBucket: TokenBucket?
+    var signalBucket: TokenBucket?
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
 
@@ -105,6 +106,12 @@ final class SessionHost: LinkHandler {
         guard phase != .ended else { return }
         loop.statistics.framesReceived += 1
         session.received(frame, lane: lane, early: early, now: now)
+    }
+
+    func receivedDatagram(_ frame: Frame, link: any Link) {
+        guard phase != .ended else { return }
+        loop.statistics.framesReceived += 1
+        session.receivedDatagram(frame, now: now)
     }
 
     func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) {
@@ -273,6 +280,9 @@ final class SessionHost: LinkHandler {
         case .delivered(let sender, let origin): delivered(sender: sender, origin: origin)
         case .listConversations(let request): listConversations(request)
         case .changeConversation(let change): changeConversation(change)
+        case .signal(let signal, let until): relay(signal, until: until)
+        case .signalDropped(let reason): dropped(reason)
+        case .sendSignal(let signal, let until): send(signal, until: until)
         case .logout: logOut()
         case .established: establish()
         case .close(let close): finish(close)

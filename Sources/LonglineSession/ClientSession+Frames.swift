@@ -116,6 +116,8 @@ extension ClientSession {
                 nextToken = nil
                 _ = refresh(token: token, now: now)
             }
+        case .signal(let signal):
+            processSignal(signal, now: now)
         case .stopped(let stopped):
             actions.append(.stopped(stopped.channel))
         case .behind(let lag):

@@ -361,10 +361,10 @@ extension ClientAction {
     /// Whether the action says something to the app rather than to the link.
     fileprivate var survivesLink: Bool {
         switch self {
-        case .openLane, .send, .finishLane, .probePath, .end, .observedAddress: false
+        case .openLane, .send, .finishLane, .probePath, .end, .observedAddress, .sendSignal: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
-            .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt:
+            .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt, .signal:
             true
         }
     }

@@ -1,4 +1,5 @@
 public import LonglineWire
+public import NIOCore
 
 /// Who a session belongs to and what it may do, as a verified credential says.
 public struct SessionIdentity: Hashable, Sendable {
@@ -145,6 +146,12 @@ public enum ServerAction: Sendable {
     case listConversations(ConversationsRequest)
     /// Change a setting; answer with `conversationChanged`, on the user's other sessions with request 0.
     case changeConversation(ConversationChange)
+    /// A signal of this device for others; too late after `until`. It carries its sender.
+    case signal(Signal, until: NIODeadline)
+    /// A signal, of this device or for it, was dropped: for the host's counters.
+    case signalDropped(SignalDrop)
+    /// Send a signal, in a datagram if the link has those and else on lane 0 if that is not backed up; drop it after `until`.
+    case sendSignal(Signal, until: NIODeadline)
     /// Open a lane towards the client; its ``/LonglineWire/LaneHeader`` follows as the first ``ServerAction/send(_:lane:)``.
     case openLane(LaneID)
     /// Send a frame.

@@ -33,6 +33,8 @@ extension ServerSession {
             processPing(ping, now: now)
         case .mode(let mode):
             processMode(mode, now: now)
+        case .signal(let signal):
+            processSignal(signal, now: now)
         case .refresh, .join, .leave, .room, .members, .history, .logout, .conversations, .conversationSet, .read:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {

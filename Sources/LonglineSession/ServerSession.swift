@@ -75,6 +75,8 @@ public struct ServerSession: Sendable {
     var pendingPong: PendingPong?
     /// News that wait, as the client's mode allows.
     var hold = DeliveryHold()
+    /// Signals of others that leave for the device behind the other actions.
+    var signals = LatestQueue<SignalKey, RelayedSignal>(limit: maximumSignals)
 
     /// A session for a link that has just come up.
     /// - Parameters:
@@ -95,7 +97,7 @@ public struct ServerSession: Sendable {
     // MARK: Outputs
 
     /// The next thing to do, in order; nil when there is nothing.
-    public mutating func nextAction() -> ServerAction? { actions.popFirst() }
+    public mutating func nextAction() -> ServerAction? { actions.popFirst() ?? nextSignal() }
 
     /// Whether the session is over: the link is gone, or ``ServerAction/close(_:)`` is the last action.
     public var isClosed: Bool {
@@ -138,6 +140,8 @@ public struct ServerSession: Sendable {
             connectReceived(connect, early: early, now: now)
         case .waiting, .deferred, .authenticating:
             if case .close = frame, lane == .control { return end(Close(code: .normal), tellPeer: false) }
+            // A signal waits for nothing: what it said would be old.
+            if case .signal(let signal) = frame, lane == .control { return processSignal(signal, now: now) }
             hold(.frame(frame, lane: lane), now: now)
         case .up where lane != .control && holdsLanes:
             hold(.frame(frame, lane: lane), now: now)
@@ -248,6 +252,7 @@ public struct ServerSession: Sendable {
         failedReads.removeAll()
         pendingPong = nil
         hold = DeliveryHold()
+        signals.removeAll()
     }
 
     /// Whether lanes wait for the handshake although CONNECT is accepted: the ledger has nothing yet by which it could know

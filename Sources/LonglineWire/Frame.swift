@@ -36,6 +36,8 @@ public enum Frame: Hashable, Sendable {
     case mode(SessionMode)
     /// Client: asks for a page of a channel's log.
     case history(HistoryRequest)
+    /// Either side: something that is worth telling now or never; in a datagram where the link has those.
+    case signal(Signal)
 
     // The server's history lane.
     /// Server: the answer to ``Frame/history(_:)``; ``Frame/deliver(_:)`` and ``Frame/skip(_:)`` follow it.

@@ -42,6 +42,10 @@ public enum FrameLimits {
     public static let maximumUnread = 1_000
     /// Requests for the list of conversations without an answer, per link.
     public static let maximumListRequests = 4
+    /// The largest payload of a signal, in bytes.
+    public static let maximumSignalPayload = 1000
+    /// The longest life of a signal, in milliseconds; a longer one counts as this.
+    public static let maximumSignalDeadline: UInt64 = 60_000
     /// The largest number that a varint carries (RFC 9000 section 16): 2^62 - 1.
     public static let maximumNumber: UInt64 = (1 << 62) - 1
     /// The largest lane number on a transport with lane tags, where the tag's lowest bit is taken: 2^61 - 1.

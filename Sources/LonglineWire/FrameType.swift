@@ -34,6 +34,7 @@ enum FrameType: UInt64, CaseIterable {
     case conversationSet = 0x3b
     case receipt = 0x3c
     case conversation = 0x3e
+    case signal = 0x47
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -72,6 +73,7 @@ enum FrameType: UInt64, CaseIterable {
         case .conversationSet: "CONVERSATION_SET"
         case .receipt: "RECEIPT"
         case .conversation: "CONVERSATION"
+        case .signal: "SIGNAL"
         }
     }
 
@@ -108,6 +110,7 @@ extension Frame {
         case .conversationSet: .conversationSet
         case .receipt: .receipt
         case .conversation: .conversation
+        case .signal: .signal
         case .lane: .lane
         case .publish: .publish
         case .published: .published

@@ -26,6 +26,21 @@ struct DatagramQueue {
         return items.popFirst()
     }
 
+    func contains(_ id: UInt64) -> Bool {
+        var found = false
+        items.forEach { if $0.id == id { found = true } }
+        return found
+    }
+
+    /// Takes a datagram out.
+    /// - Returns: whether it was there.
+    mutating func remove(_ id: UInt64) -> Bool {
+        let before = items.count
+        items.removeAll { $0.id == id }
+        if items.isEmpty { earliestDeadline = nil }
+        return items.count < before
+    }
+
     /// Takes out what is too late.
     /// - Returns: their IDs.
     mutating func removeExpired(now: QUICInstant) -> [UInt64] {
@@ -75,6 +90,13 @@ extension QUICEngineConnection {
         endpoint.schedule(self)
         return true
     }
+
+    /// Whether a datagram waits to be sent. Costs a look at each that waits.
+    public func isDatagramWaiting(_ id: UInt64) -> Bool { datagramsToSend.contains(id) }
+
+    /// Takes a datagram back that was not sent yet, because there is newer news: nothing is reported of it then.
+    /// - Returns: false if it has left, or was dropped.
+    public func withdrawDatagram(_ id: UInt64) -> Bool { datagramsToSend.remove(id) }
 
     /// The largest datagram the peer accepts on the present path, in bytes; nil: none, or the handshake isn't far enough.
     /// It grows with the path MTU found and shrinks after a change of path: `maxDatagramSizeChanged` tells. A queued

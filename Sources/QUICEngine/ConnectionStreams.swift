@@ -63,6 +63,13 @@ extension QUICEngineConnection {
         return sendRoom(of: state)
     }
 
+    /// Bytes that were written and have not left for the first time: more than a little means that the path, the congestion
+    /// window or the peer's flow control holds them up.
+    public func unsentBytes(_ stream: QUICStreamID) -> Int {
+        guard !isClosed, let state = streams[stream], state.sends, state.resetCode == nil else { return 0 }
+        return state.sendBuffer.unsent
+    }
+
     private func sendRoom(of stream: EngineStream) -> Int {
         max(0, min(settings.streamSendBuffer - stream.sendBuffer.count, settings.sendBufferOfAll - sendBufferBytes))
     }

@@ -121,6 +121,10 @@ public final class QUICLoopConnection {
     /// Bytes that a write would take now.
     public func writableBytes(_ stream: QUICStreamID) -> Int { engine?.writableBytes(stream) ?? 0 }
 
+    /// Bytes that were written and have not left yet. What is held up (by the congestion window or the peer's flow control)
+    /// shows here first.
+    public func unsentBytes(_ stream: QUICStreamID) -> Int { engine?.unsentBytes(stream) ?? 0 }
+
     /// Takes received bytes, and lets the peer send as many more.
     /// - Parameters:
     ///   - stream: one that receives.
@@ -222,6 +226,18 @@ public final class QUICLoopConnection {
         if queued { client?.journal?.sent(datagram: bytes, id: id, deadline: deadline) }
         driver.needsTick()
         return queued
+    }
+
+    /// Whether a datagram waits to be sent.
+    public func isDatagramWaiting(_ id: UInt64) -> Bool { engine?.isDatagramWaiting(id) ?? false }
+
+    /// Takes a datagram back that was not sent yet; nothing is reported of it then. Not before the handshake: what was
+    /// offered as early data is sent.
+    /// - Returns: false if it has left, or was dropped.
+    @discardableResult
+    public func withdrawDatagram(_ id: UInt64) -> Bool {
+        guard closeReason == nil, client?.journal == nil else { return false }
+        return engine?.withdrawDatagram(id) ?? false
     }
 
     // MARK: Paths

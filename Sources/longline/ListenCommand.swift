@@ -28,6 +28,9 @@ struct ListenCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "One JSON object a line.")
     var json = false
 
+    @Flag(name: .long, help: "Print signals on standard error as well.")
+    var signals = false
+
     @Flag(name: .long, help: "Say on standard error what becomes of the connection.")
     var states = false
 
@@ -38,6 +41,13 @@ struct ListenCommand: AsyncParsableCommand {
             for await state in client.states {
                 if states { FileHandle.standardError.write(Data("* \(Terminal.describe(state))\n".utf8)) }
                 if case .stopped = state { return }
+            }
+        }
+        let heard = client.signals
+        let listener = Task {
+            guard signals else { return }
+            for await signal in heard {
+                FileHandle.standardError.write(Data("* \(Terminal.describe(signal))\n".utf8))
             }
         }
         // Ends the sequence of messages below.
@@ -54,6 +64,7 @@ struct ListenCommand: AsyncParsableCommand {
         }
         defer {
             watcher.cancel()
+            listener.cancel()
             stopper.cancel()
             answerer.cancel()
         }

@@ -9,7 +9,7 @@ struct Longline: AsyncParsableCommand {
         subcommands: [
             DemoCommand.self,
             ServerCommand.self, SignTokenCommand.self, RevokeCommand.self, KeysCommand.self, ChatCommand.self,
-            SendCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self, ConversationsCommand.self,
+            SendCommand.self, SignalCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self, ConversationsCommand.self,
             RequestCommand.self,
             VersionCommand.self,
         ])

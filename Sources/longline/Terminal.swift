@@ -1,6 +1,7 @@
 import Foundation
 import LonglineClient
 import LonglineWire
+import NIOCore
 
 /// What the client commands print and read.
 enum Terminal {
@@ -87,6 +88,20 @@ enum Terminal {
     private static func membership(_ message: Message, own: String, other: String) -> String {
         guard let member = message.member, member != message.sender else { return "\(message.sender) \(own)" }
         return "\(message.sender) \(other) \(member)"
+    }
+
+    /// One line for a signal.
+    static func describe(_ signal: ReceivedSignal) -> String {
+        let place = if case .room(let room) = signal.channel { "#\(room) " } else { "" }
+        let kind =
+            switch signal.kind {
+            case .typing: "is typing"
+            case .readPosition: "has read"
+            case .presenceHint: "is there"
+            default: "signals \(signal.kind.rawValue)"
+            }
+        let text = String(buffer: signal.payload)
+        return place + "\(signal.sender) \(kind)" + (text.isEmpty ? "" : ": \(printable(text))")
     }
 
     /// Text from others can't move the cursor or change colours.

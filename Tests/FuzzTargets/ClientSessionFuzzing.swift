@@ -9,7 +9,8 @@ import NIOCore
 /// limits, and once a link ended it says nothing more on it.
 final class ClientSessionFuzzing {
     private enum Step: UInt8, CaseIterable {
-        case frame, frameAgain, open, bytes, finish, time, writable, publish, confirm, request, refresh, link, gone,
+        case frame, frameAgain, datagram, signal, open, bytes, finish, time, writable, publish, confirm, request,
+            refresh, link, gone,
             accept
     }
 
@@ -64,6 +65,8 @@ final class ClientSessionFuzzing {
         switch step {
         case .frame: receive(choices.frame(), choices.lane())
         case .frameAgain: receive(choices.frame(), lastLane)
+        case .datagram: session.receivedDatagram(choices.frame(), now: now)
+        case .signal: _ = session.signal(choices.signal(isFromServer: false), now: now)
         case .open: receive(.lane(LaneHeader(channel: choices.channel(), epoch: choices.epoch())), choices.lane())
         case .accept: receive(.connected(choices.connected()), .control)
         case .bytes:
@@ -156,6 +159,10 @@ final class ClientSessionFuzzing {
         case .skipped(let channel, let epoch, let skip):
             given[channel] = Position(epoch: epoch, offset: skip.to)
         case .gap(let channel, let epoch, let gap): give(channel, Position(epoch: epoch, offset: gap.first))
+        case .sendSignal(let signal, let until):
+            guard isOpen, until > now, signal.sender == nil else { throw FuzzFinding("a signal without a link") }
+        case .signal(let signal, let until):
+            guard signal.sender != nil, until > now else { throw FuzzFinding("a signal that is too late is told") }
         case .connected, .storeTicket, .roomAnswered, .members, .history, .refreshed, .stopped, .behind,
             .observedAddress,
             .heartbeatLearned, .probePath, .conversations, .conversationState, .receipt:

@@ -8,7 +8,8 @@ import NIOCore
 /// closed it says and does nothing more.
 final class ServerSessionFuzzing {
     private enum Step: UInt8, CaseIterable {
-        case frame, frameAgain, laneFrame, bytes, finish, time, handshake, writable, grant, append, read, wake, room,
+        case frame, frameAgain, datagram, relay, laneFrame, bytes, finish, time, handshake, writable, grant, append,
+            read, wake, room,
             refresh, change, gone
     }
 
@@ -73,6 +74,8 @@ final class ServerSessionFuzzing {
         switch step {
         case .frame: receive(choices.frame(), choices.lane())
         case .frameAgain: receive(choices.frame(), lastLane)
+        case .datagram: session.receivedDatagram(choices.frame(), now: now)
+        case .relay: session.relay(choices.signal(isFromServer: true), until: now + choices.time(), now: now)
         case .laneFrame:
             let lane = choices.lane()
             receive(.lane(LaneHeader(channel: choices.channel(), epoch: 7)), lane)
@@ -275,11 +278,17 @@ final class ServerSessionFuzzing {
             refreshes += 1
         case .established:
             guard handshakeDone else { throw FuzzFinding("established in early data") }
-        case .storeCursor, .markRead, .delivered, .listConversations, .changeConversation: break
+        case .signal(let signal, _):
+            guard handshakeDone, signal.sender?.user == choices.users[0] else {
+                throw FuzzFinding("a signal of nobody's, or in early data")
+            }
+        case .sendSignal(let signal, let until):
+            guard signal.sender != nil, until > now else { throw FuzzFinding("a signal that is too late") }
+        case .storeCursor, .signalDropped, .markRead, .delivered, .listConversations, .changeConversation: break
         }
         guard isGranted || closes > 0 else {
             switch action {
-            case .authenticate, .close, .send(.close, _): return
+            case .authenticate, .close, .send(.close, _), .signalDropped: return
             default: throw FuzzFinding("before the grant: \(action)")
             }
         }

@@ -105,7 +105,7 @@ struct SessionChoices {
     /// Any frame, wherever it belongs.
     mutating func frame() -> Frame {
         let room = rooms[Int(input.byte() & 1)]
-        switch input.byte() % 30 {
+        switch input.byte() % 31 {
         case 0: return .connect(connect())
         case 1: return .connected(connected())
         case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
@@ -129,6 +129,7 @@ struct SessionChoices {
         case 20: return .members(MembersRequest(request: number(), room: room, after: nil, limit: number()))
         case 21: return .membersPage(MembersPage(request: number(), total: number(), members: [], more: false))
         case 20...25: return conversationFrame()
+        case 19: return .signal(signal(isFromServer: input.byte() & 1 == 0))
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
         }
     }
@@ -160,6 +161,13 @@ struct SessionChoices {
         default:
             return .receipt(Receipt(conversation: channel(), user: users[0], kind: kind, position: position()))
         }
+    }
+
+    mutating func signal(isFromServer: Bool) -> Signal {
+        Signal(
+            channel: channel(), kind: SignalKind(rawValue: input.byte() & 3), deadline: number(),
+            sender: isFromServer ? SignalSender(user: users[1], device: device) : nil,
+            payload: ByteBuffer(repeating: 1, count: Int(input.byte())))
     }
 
     mutating func refused() -> Refused {

@@ -15,9 +15,14 @@ final class LiveService: Sendable {
     private let knownPort = Mutex(0)
     let pin: [UInt8]
     private let retention: RetentionPolicy
+    private let limits: ServerLimits
 
-    init(retention: RetentionPolicy = RetentionPolicy()) async throws {
+    init(retention: RetentionPolicy = RetentionPolicy(), _ limit: (inout ServerLimits) -> Void = { _ in }) async throws
+    {
         self.retention = retention
+        var limits = ServerLimits()
+        limit(&limits)
+        self.limits = limits
         directory = try TemporaryDirectory()
         data = try ServerDirectory(directory.path)
         pin = try data.developmentIdentity(names: ["localhost"]).pin
@@ -36,6 +41,7 @@ final class LiveService: Sendable {
         configuration.secrets = try data.secrets()
         configuration.eventLoops = 2
         configuration.retention = retention
+        configuration.limits = limits
         configuration.logger.logLevel = .error
         let started = LonglineServer(configuration: configuration)
         try await started.start()
@@ -55,6 +61,9 @@ final class LiveService: Sendable {
     func applyRetention() async throws -> RetentionReport? {
         try await server.withLock { $0 }?.applyRetention()
     }
+
+    /// What the server counted; nil while it is stopped.
+    func statistics() async -> ServerStatistics? { try? await server.withLock { $0 }?.statistics() }
 
     /// How often a device was revoked.
     func generation(_ user: String, _ device: String = "phone") async throws -> UInt64 {

@@ -12,6 +12,7 @@ enum LinkEvent: Sendable, Equatable {
     case established
     case handshake(resumed: Bool, early: Bool)
     case frame(Frame, LaneID, early: Bool)
+    case datagram(Frame)
     case invalid(FrameError.Code, LaneID)
     case laneFinished(LaneID)
     case writability(LaneID, Bool)
@@ -69,6 +70,7 @@ final class TestHandler: LinkHandler {
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
         note(.frame(frame, lane, early: early), link)
     }
+    func receivedDatagram(_ frame: Frame, link: any Link) { note(.datagram(frame), link) }
     func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) { note(.invalid(error.code, lane), link) }
     func laneFinished(_ lane: LaneID, link: any Link) { note(.laneFinished(lane), link) }
     func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link) {

@@ -58,6 +58,34 @@ private let vault = identifier { try RoomID("vault") }
         }
     }
 
+    @Test func aSignalIsAskedAboutAsAPublishThereAndDroppedWithoutAYes() async throws {
+        func frame(_ user: UserID, _ text: String) -> (Frame, LaneID) {
+            let signal = Signal(
+                channel: .user(user), kind: .app(1), deadline: 60_000, payload: ByteBuffer(string: text))
+            return (.signal(signal), .control)
+        }
+        func heard(_ device: TestDevice) async throws -> String {
+            try await device.next { if case .signal(let signal) = $0 { String(buffer: signal.payload) } else { nil } }
+        }
+        let policy = ScriptedPolicy { question in
+            question.channel == .user(carol) ? .deny(for: .seconds(60)) : .allow(for: .seconds(60))
+        }
+        try await withServer(policy) { server in
+            let (phone, tablet) = (try await server.connected("ann"), try await server.connected("ann", "tablet"))
+            let (other, denied) = (try await server.connected("bob"), try await server.connected("carol"))
+            for round in 1...2 {
+                try await phone.send([frame(carol, "\(round)"), frame(bob, "\(round)")])
+                #expect(try await heard(other) == "\(round)")
+            }
+            try await phone.send([frame(ann, "to myself")])
+            #expect(try await heard(tablet) == "to myself")
+            #expect(Set(policy.asked.map(\.channel)) == [.user(carol), .user(bob)] && policy.asked.count == 2)
+            while try await server.runtime.loops[0].submit({ $0.statistics.signalsDropped[.forbidden] }) != 2 {}
+            #expect(try await server.runtime.loops[0].submit { $0.statistics.signalsRelayed } == 3)
+            _ = denied
+        }
+    }
+
     @Test func whatTheScopesRefuseIsNotAsked() async throws {
         let policy = ScriptedPolicy { _ in .allow(for: .seconds(60)) }
         try await withServer(policy) { server in

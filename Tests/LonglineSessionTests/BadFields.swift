@@ -282,6 +282,12 @@ struct FrameFields {
         FrameFields(
             name: "BEHIND", type: 0x52, isFromClient: false,
             fields: [channel("channel"), position("head"), choice("state", over: 1)]),
+        FrameFields(
+            name: "SIGNAL", type: 0x47, isFromClient: false,
+            fields: [
+                flags(known: 1), channel("channel"), number("kind"), number("deadline"), identifier("sender"),
+                identifier("device"), bytes("payload", 1_000),
+            ]),
     ]
 
     private static let lanes: [FrameFields] = [

@@ -38,6 +38,7 @@ enum RandomFrames {
             .behind(
                 ChannelLag(
                     channel: channel(&random), head: position(&random), isBehind: Bool.random(using: &random))),
+            .signal(signal(&random)),
             .lane(LaneHeader(channel: channel(&random), epoch: random.next())),
             .publish(
                 Publish(
@@ -202,6 +203,15 @@ enum RandomFrames {
         }
         return MembersPage(
             request: random.next(), total: number(&random), members: members, more: Bool.random(using: &random))
+    }
+
+    static func signal(_ random: inout SeededRandom) -> Signal {
+        Signal(
+            channel: channel(&random), kind: SignalKind(rawValue: .random(in: 0...255, using: &random)),
+            deadline: number(&random),
+            sender: Bool.random(using: &random)
+                ? SignalSender(user: user(&random), device: device(&random)) : nil,
+            payload: bytes(&random, FrameLimits.maximumSignalPayload))
     }
 
     /// Of a random width, so that each varint length comes up.

@@ -44,6 +44,7 @@ extension Frame {
                 ChannelLag(
                     channel: try fields.channel(), head: try fields.position(), isBehind: try fields.bool("behind")))
         case "STOPPED": self = .stopped(ChannelStopped(channel: try fields.channel()))
+        case "SIGNAL": self = .signal(try Signal(fields))
         default: self = try Frame(aboutConversations: name, fields) ?? Frame(onChannelLane: name, fields)
         }
     }
@@ -192,6 +193,19 @@ extension HistoryAnswer {
         let code = try fields.small("refusal")
         refusal = code == 0 ? nil : RefusalCode(rawValue: code)
         retryAfter = try fields.number("retryAfter")
+    }
+}
+
+extension Signal {
+    init(_ fields: Fields) throws {
+        self.init(
+            channel: try fields.channel(), kind: SignalKind(rawValue: UInt8(try fields.small("kind"))),
+            deadline: try fields.number("deadline"),
+            sender: fields.has("sender")
+                ? SignalSender(
+                    user: try UserID(try fields.string("sender")), device: try DeviceID(try fields.string("device")))
+                : nil,
+            payload: try fields.bytes("payload"))
     }
 }
 

@@ -36,6 +36,30 @@ import Testing
         #expect(world.clientSide.datagramsExpired.count == 2)
     }
 
+    @Test("a datagram that waits can be taken back, and what has left can't")
+    func aDatagramThatWaitsCanBeTakenBack() throws {
+        let world = try EngineWorld { _, client in client.transport.streamSendBuffer = 4 << 20 }
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        #expect(try [UInt8(9)].withUnsafeBytes { try client.sendDatagram($0, id: 9) })
+        world.simulation.run(for: .milliseconds(200))
+        #expect(world.serverSide.datagrams == [[9]])
+        #expect(!client.isDatagramWaiting(9) && !client.withdrawDatagram(9))
+        world.network.setBlackhole(EngineWorld.serverAddress, true)
+        let stream = try client.open()
+        try client.send(pattern(1 << 20), on: stream)
+        world.simulation.run(for: .milliseconds(5))
+        #expect(client.unsentBytes(stream) > 100_000, "the congestion window holds it up")
+        let deadline = world.network.now.advanced(byNanoseconds: 50_000_000)
+        for id in UInt64(1)...3 {
+            #expect(try [UInt8(id)].withUnsafeBytes { try client.sendDatagram($0, id: id, deadline: deadline) })
+        }
+        #expect(client.isDatagramWaiting(2) && client.withdrawDatagram(2))
+        #expect(!client.isDatagramWaiting(2) && !client.withdrawDatagram(2))
+        world.simulation.run(for: .milliseconds(100))
+        #expect(world.clientSide.datagramsExpired == [1, 3], "nothing is reported of the one that was taken back")
+    }
+
     @Test("the largest datagram follows the path's MTU") func theLargestDatagramFollowsThePathsMTU() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()

@@ -84,6 +84,13 @@ def publish(f):
         + varint(f["timeToLive"]) + counted(bytes.fromhex(f["payload"])))
 
 
+def signal(f):
+    sender = string(f["sender"]) + string(f["device"]) if "sender" in f else b""
+    return (
+        bytes([1 if sender else 0]) + string(f["channel"]) + bytes([f["kind"]]) + varint(f["deadline"]) + sender
+        + counted(bytes.fromhex(f["payload"])))
+
+
 def deliver(f):
     flags = (1 if f["redelivered"] else 0) | (2 if "recipient" in f else 0) | (4 if "origin" in f else 0)
     flags |= 8 if "target" in f else 0
@@ -154,6 +161,7 @@ FRAMES = {
     "RECEIPT": (0x3C, lambda f: string(f["channel"]) + string(f["user"]) + bytes([RECEIPTS[f["kind"]]]) + position(f)),
     "CONVERSATION": (0x3E, lambda f: opaque(f["request"]) + varint(f["refusal"]) + string(f["channel"])
                      + varint(f["mutedUntil"]) + bytes([f["blocked"]])),
+    "SIGNAL": (0x47, signal),
 }
 
 
@@ -388,6 +396,14 @@ VALID = [
         "request": "000000000000000b", "refusal": 4, "channel": "room/other", "mutedUntil": "0", "blocked": False}),
     ("conversation, news", "CONVERSATION", {
         "request": "0000000000000000", "refusal": 0, "channel": "user/eve", "mutedUntil": "0", "blocked": True}),
+    ("signal to a room: typing", "SIGNAL", {"channel": "room/team-7", "kind": 0, "deadline": "6000", "payload": ""}),
+    ("signal of the app's to a user", "SIGNAL", {
+        "channel": "user/bob", "kind": 128, "deadline": "500", "payload": "00ff10"}),
+    ("signal from another device", "SIGNAL", {
+        "channel": "room/team-7", "kind": 0, "deadline": "5970", "sender": "alice", "device": "tablet", "payload": ""}),
+    ("signal, largest", "SIGNAL", {
+        "channel": "room/" + "n" * 64, "kind": 255, "deadline": LARGEST, "sender": "s" * 64, "device": "d" * 64,
+        "payload": "5a" * 1000}),
 ]
 
 PING = frame("PING", {"nonce": "0123456789abcdef", "answerAfter": "0"})
@@ -523,6 +539,10 @@ INVALID = [
     ("CONVERSATION_SET: neither blocked nor not", raw(0x3B, bytes(8) + string("user/a") + b"\1\2"), "malformed"),
     ("RECEIPT: unknown kind", raw(0x3C, string("user/a") + string("a") + b"\2" + bytes(8) + b"\1"), "malformed"),
     ("CONVERSATION: blocked is neither 0 nor 1", raw(0x3E, bytes(8) + b"\0" + string("user/a") + b"\0\2"), "malformed"),
+    ("SIGNAL: unknown flag", raw(0x47, b"\2" + string("room/a") + b"\0\1\0"), "malformed"),
+    ("SIGNAL: a sender without a device", raw(0x47, b"\1" + string("room/a") + b"\0\1" + string("a")), "malformed"),
+    ("SIGNAL: payload over its limit",
+     raw(0x47, b"\0" + string("room/a") + b"\0\1" + counted(b"p" * 1001)), "limitExceeded"),
 ]
 
 INVALID_TAGGED = [

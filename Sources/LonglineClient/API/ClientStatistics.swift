@@ -24,6 +24,12 @@ public struct ClientStatistics: Hashable, Sendable {
     public var requestsDropped = 0
     /// Replies that came when nobody waited for them any more.
     public var lateReplies = 0
+    /// Signals that left, in datagrams or beside messages.
+    public var signalsSent = 0
+    /// Signals that were dropped on this side: no connection, or no room on it.
+    public var signalsDropped = 0
+    /// Signals of others that came.
+    public var signalsReceived = 0
     /// Messages in the outbox now.
     public var waiting = 0
     /// Delivered places that the app has not confirmed.

@@ -50,7 +50,7 @@ final class ClientCore: Sendable {
     let configuration: LonglineClient.Configuration
     let outlets = ClientOutlets()
     private let loop: any EventLoop
-    private let clock: DriverClock
+    let clock: DriverClock
     private let connector: any LinkConnector
     private let random: @Sendable () -> any RandomNumberGenerator
     private let opening = Mutex<Task<DriverHandle, any Error>?>(nil)
@@ -136,8 +136,7 @@ final class ClientCore: Sendable {
             }
         } else {
             outlets.states.send(.stopped(.loggedOut, reason: "logged out"))
-            outlets.states.finish()
-            outlets.notices.finish()
+            outlets.finish()
             outlets.receipts.finish()
             outlets.messages.finish()
             outlets.requests.finish()
@@ -157,11 +156,7 @@ final class ClientCore: Sendable {
         Task {
             guard let handle = try? await task.value else { return }
             handle.run { driver in
-                driver.disconnect {
-                    outlets.states.finish()
-                    outlets.notices.finish()
-                    outlets.receipts.finish()
-                }
+                driver.disconnect { outlets.finish() }
             }
         }
     }

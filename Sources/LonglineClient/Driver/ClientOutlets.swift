@@ -1,3 +1,4 @@
+import LonglineSession
 import LonglineWire
 
 /// Where a driver puts what the app reads, from any thread.
@@ -8,5 +9,14 @@ struct ClientOutlets: Sendable {
     let messages = HandOverQueue<Message>()
     /// Requests that nobody reads are not worth more memory than this.
     let requests = HandOverQueue<IncomingRequest>(limit: 100)
+    let signals = LatestBroadcast<SignalKey, ReceivedSignal>(limit: 256)
     let confirmations = ConfirmationInbox()
+
+    /// The client has ended for good: nothing more is told. What had arrived of messages can still be read.
+    func finish() {
+        states.finish()
+        notices.finish()
+        receipts.finish()
+        signals.finish()
+    }
 }

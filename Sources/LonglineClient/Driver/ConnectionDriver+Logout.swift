@@ -58,8 +58,7 @@ extension ConnectionDriver {
         let error = ClientError(.loggedOut, message: "the device was logged out", closeCode: .loggedOut)
         becomeIdle(.stopped(.loggedOut, reason), .stopped(.loggedOut, reason: reason), error: error)
         forgetEverything(error)
-        outlets.states.finish()
-        outlets.notices.finish()
+        outlets.finish()
         outlets.receipts.finish()
         guard isFlushing else { return waiters.forEach { $0(result) } }
         afterFlush.append { _ in waiters.forEach { $0(result) } }

@@ -61,6 +61,8 @@ extension ConnectionDriver {
             outlets.notices.send(.gap(channel, lost))
         case .roomAnswered(let answer): roomAnswered(answer)
         case .members(let page): membersArrived(page)
+        case .sendSignal(let signal, let until): sendSignal(signal, until: until, on: link)
+        case .signal(let signal, let until): signalArrived(signal, until: until)
         case .history(let result): historyArrived(result)
         case .conversations(let page): conversationsArrived(page)
         case .conversationState(let state): conversationStateArrived(state)

@@ -59,6 +59,11 @@ final class DriverLink: LinkHandler {
         driver.session.received(frame, lane: lane, now: driver.clock.now())
     }
 
+    func receivedDatagram(_ frame: Frame, link: any Link) {
+        guard isCurrent else { return }
+        driver.session.receivedDatagram(frame, now: driver.clock.now())
+    }
+
     func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) {
         guard isCurrent else { return }
         driver.session.receivedInvalid(

@@ -1,0 +1,132 @@
+import LonglineLinks
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+
+/// A signal between the sessions of a server.
+struct SignalInFlight: Sendable {
+    let channel: ChannelKey
+    /// With its sender.
+    let signal: Signal
+    let until: NIODeadline
+    /// The link it came on.
+    let from: UInt64
+
+    /// What a newer one takes the place of.
+    struct Key: Hashable {
+        let tenant: TenantID
+        let signal: SignalKey
+    }
+
+    var key: Key { Key(tenant: channel.tenant, signal: SignalKey(signal)) }
+}
+
+/// Signals that came within one turn of a loop and leave it together: one hop to each of the other loops.
+struct SignalRelay {
+    private var waiting: LatestQueue<SignalInFlight.Key, SignalInFlight>
+    private(set) var isScheduled = false
+
+    init(limit: Int) { waiting = LatestQueue(limit: limit) }
+
+    /// - Returns: whether a flush has to be scheduled, and how many were dropped.
+    mutating func put(_ signal: SignalInFlight) -> (schedule: Bool, dropped: Int) {
+        let dropped = waiting.put(signal, for: signal.key)
+        defer { isScheduled = true }
+        return (!isScheduled, dropped)
+    }
+
+    mutating func takeAll() -> [SignalInFlight] {
+        isScheduled = false
+        return waiting.takeAll()
+    }
+}
+
+extension ServerLoop {
+    /// Passes a signal on at the end of this turn, to every loop.
+    func relay(_ signal: SignalInFlight) {
+        let (schedule, dropped) = signals.put(signal)
+        if dropped > 0 { statistics.signalsDropped[.replaced, default: 0] += UInt64(dropped) }
+        if schedule { reference.execute { $0.flushSignals() } }
+    }
+
+    private func flushSignals() {
+        let batch = signals.takeAll()
+        statistics.signalsRelayed += UInt64(batch.count)
+        for sibling in siblings { sibling.execute { $0.deliver(batch) } }
+        deliver(batch)
+    }
+
+    /// Gives signals to this loop's sessions.
+    private func deliver(_ batch: [SignalInFlight]) {
+        for signal in batch { forEachSubscriber(of: signal.channel) { $0.deliver(signal) } }
+        drainDirty()
+    }
+}
+
+/// Signals of this session for others, and of others for this one.
+extension SessionHost {
+    /// The session found that its user may send it.
+    func relay(_ signal: Signal, until: NIODeadline) {
+        // Established, not only granted: another link of the device may have taken over.
+        guard phase == .established, let tenant = identity?.tenant else { return dropped(.early) }
+        let limits = core.limits
+        var bucket =
+            signalBucket
+            ?? TokenBucket(perSecond: limits.signalsPerSecond, burst: Double(limits.signalBurst), now: now)
+        defer { signalBucket = bucket }
+        guard bucket.take(now: now) else { return dropped(.rate) }
+        let channel = ChannelKey(tenant: tenant, channel: signal.channel)
+        guard core.audiences.count(of: channel) <= limits.signalAudience else { return dropped(.audience) }
+        decide(SignalInFlight(channel: channel, signal: signal, until: until, from: id))
+    }
+
+    /// Passes a signal on if the app allows to publish there, where it wants to be asked.
+    private func decide(_ signal: SignalInFlight) {
+        guard let gate = core.authorization, let device, signal.channel.channel != .user(device.user) else {
+            return loop.relay(signal)
+        }
+        let question = AuthorizationQuestion(.publish, by: device, in: signal.channel.channel)
+        if let known = gate.known(question) {
+            return known == nil ? loop.relay(signal) : dropped(.forbidden)
+        }
+        // Few wait so: the rate bounds them, and the gate's deadline.
+        offLoop {
+            await gate.refusal(of: question)
+        } then: { host, refusal in
+            guard refusal == nil else { return host.dropped(.forbidden) }
+            guard host.phase == .established, signal.until > host.now else { return host.dropped(.expired) }
+            host.loop.relay(signal)
+        }
+    }
+
+    /// A signal came for a channel that this session listens to.
+    ///
+    /// It goes to the others in the room, or to the user whose inbox it is. The sender's own other devices get none but what
+    /// is sent to the own inbox: nobody wants to see oneself typing.
+    func deliver(_ signal: SignalInFlight) {
+        guard phase == .established, signal.from != id, let identity, let sender = signal.signal.sender else { return }
+        if sender.user == identity.user {
+            guard signal.signal.channel == .user(identity.user), sender.device != identity.device else { return }
+        } else if !mayReach(sender.user) {
+            return
+        }
+        session.relay(signal.signal, until: signal.until, now: now)
+        wake()
+    }
+
+    /// Whether another user may reach this session's with what is not a message. Whoever a user blocks shall not; every
+    /// user may, while there is no blocking.
+    func mayReach(_ sender: UserID) -> Bool { true }
+
+    /// Sends a signal to the device.
+    func send(_ signal: Signal, until: NIODeadline) {
+        switch link?.sendSignal(signal, until: until) ?? .dropped {
+        case .datagram: loop.statistics.signalDatagrams += 1
+        case .lane: loop.statistics.signalsOnLane += 1
+        case .dropped: dropped(.link)
+        }
+    }
+
+    func dropped(_ reason: SignalDrop) { loop.statistics.signalsDropped[reason, default: 0] += 1 }
+}

@@ -1,0 +1,100 @@
+import LonglineServer
+import LonglineSession
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineClient
+
+/// Signals between clients over a real server, in QUIC datagrams.
+@Suite("Signals end to end", .serialized, .timeLimit(.minutes(2)))
+struct SignalEndToEndTests {
+    @Test("typing reaches the room and the other user in datagrams, and nobody hears it twice")
+    func typing() async throws {
+        let service = try await LiveService()
+        let clients = try ["alice", "bob", "carol"].map { try service.client($0) }
+        for client in clients {
+            try await client.connect()
+            try await client.join(RoomID("tea"))
+        }
+        // Every server loop knows of a join once its message comes.
+        let heard = clients[1...].map(\.signals)
+        _ = try await clients[0].send("here", to: .room("tea")).acknowledged()
+        for client in clients[1...] {
+            for await message in client.messages where message.kind == .message { break }
+        }
+        #expect(try await clients[0].signal(.typing, to: .room("tea"), lifetime: .seconds(6)))
+        for stream in heard {
+            let signal = try #require(await stream.first())
+            #expect(signal.kind == .typing && signal.sender.description == "alice")
+            #expect(signal.channel.description == "room/tea" && signal.lifetime <= .seconds(6))
+        }
+        #expect(try await clients[1].signal(.app(9), ByteBuffer(string: "psst"), to: .user("alice")))
+        let answer = try #require(await clients[0].signals.first())
+        #expect(String(buffer: answer.payload) == "psst")
+        let statistics = try #require(await service.statistics())
+        #expect(statistics.signalDatagrams == 3 && statistics.signalsOnLane == 0 && statistics.signalsRelayed == 2)
+        for client in clients { await client.disconnect() }
+        await service.stop()
+    }
+
+    @Test("with a third of the datagrams lost, some signals are lost, none is doubled, and messages all come in order")
+    func loss() async throws {
+        let service = try await LiveService { $0.signalsPerSecond = 10_000 }
+        let relay = try await LossyRelay.open(to: service.port, loss: 0.3, seed: 7)
+        let point = AccessPoint(host: "127.0.0.1", port: relay.port)
+        func client(_ name: String) throws -> LonglineClient {
+            try service.client(name) {
+                $0.accessPoints = [point]
+                $0.serverName = "localhost"
+            }
+        }
+        let (alice, bob) = (try client("alice"), try client("bob"))
+        try await alice.connect()
+        try await bob.connect()
+        let signals = bob.signals
+        let count = 200
+        let listener = Task {
+            var seen: [String] = []
+            for await signal in signals {
+                let text = String(buffer: signal.payload)
+                if text == "end" { break }
+                seen.append(text)
+            }
+            return seen
+        }
+        let texts = (0..<count).map { "\($0)" }
+        async let received = bob.receive(count)
+        for (index, text) in texts.enumerated() {
+            // Different kinds, so that none takes another's place.
+            try await alice.signal(
+                .app(UInt8(index % 100)), ByteBuffer(string: text), to: .user("bob"), lifetime: .seconds(60))
+            _ = try await alice.send(text, to: .user("bob")).acknowledged()
+        }
+        #expect(await received.map(\.text) == texts)
+        // The listener ends with a signal that gets through.
+        let ender = Task {
+            while !Task.isCancelled {
+                try await alice.signal(.app(127), ByteBuffer(string: "end"), to: .user("bob"))
+                try await Task.sleep(for: .milliseconds(20))
+            }
+        }
+        let seen = await listener.value
+        ender.cancel()
+        #expect(Set(seen).count == seen.count, "none came twice")
+        #expect(Set(seen).isSubset(of: Set(texts)))
+        #expect(seen.count > count / 10 && seen.count < count, "\(seen.count) of \(count)")
+        #expect(relay.lost > 0)
+        for client in [alice, bob] { await client.disconnect() }
+        await relay.close()
+        await service.stop()
+    }
+}
+
+extension AsyncStream {
+    /// The next element.
+    fileprivate func first() async -> Element? {
+        for await element in self { return element }
+        return nil
+    }
+}
