@@ -87,6 +87,7 @@ public final class LonglineServer: Service {
         for listener in running.listeners { await listener.close(timeout: timeout) }
         _ = await running.runtime.waitUntilIdle(timeout: timeout)
         running.keyTask.cancel()
+        running.runtime.core.presence.stop()
         running.maintenance.cancel()
         running.runtime.core.cursors.stop()
         await running.maintenance.value

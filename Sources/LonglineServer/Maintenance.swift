@@ -2,7 +2,7 @@ import Logging
 import LonglineStore
 import NIOCore
 
-/// What a server does on its own while it runs: writes cursors, rotates ticket keys, sweeps the store, applies retention.
+/// What a server does on its own while it runs: writes cursors and presence, rotates ticket keys, sweeps the store, applies retention.
 struct Maintenance: Sendable {
     let core: ServerCore
     let secrets: ServerSecrets
@@ -19,10 +19,11 @@ struct Maintenance: Sendable {
     /// The same for retention, which a short interval brings forward.
     private static let firstRetention = Duration.seconds(60)
 
-    /// Runs until it is cancelled and the cursor writer is stopped.
+    /// Runs until it is cancelled and the writers are stopped.
     func run() async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await core.cursors.run() }
+            group.addTask { await core.presence.run() }
             group.addTask { await every(Self.keyInterval, first: Self.keyInterval) { rotateKeys() } }
             group.addTask { await every(Self.sweepInterval, first: Self.firstSweep) { await sweep() } }
             if !retention.keepsAll, let maintenance = store.maintenance {

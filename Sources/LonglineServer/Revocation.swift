@@ -51,6 +51,9 @@ extension ServerCore {
             try? await worked.futureResult.and(appended.futureResult).map { _, _ in }.get()
         }
         await cursors.forget(user)
+        // The sessions told the user's home that they are gone; behind this it has written down what it will.
+        for loop in loops { try? await loop.submit { _ in } }
+        await presence.forget(user)
         var step: ErasureStep
         repeat {
             step = try await store.erase(user: user.user, in: user.tenant)

@@ -12,6 +12,7 @@ final class ServerCore: Sendable {
     let authenticator: Authenticator
     let registry: SessionRegistry
     let cursors: CursorWriter
+    let presence: PresenceWriter
     let log: EventLog
     let sessionConfiguration: ServerSessionConfiguration
     /// How many devices listen to each room, on all loops.
@@ -50,7 +51,11 @@ final class ServerCore: Sendable {
         cursors = CursorWriter(cursors: store, delay: limits.cursorDelay) { error in
             log.log(.error, "cursors could not be written", ["error": "\(error)"])
         }
+        presence = PresenceWriter(records: store, delay: limits.presenceDelay) { error in
+            log.log(.error, "presence could not be written", ["error": "\(error)"])
+        }
         var configuration = ServerSessionConfiguration()
+        configuration.maximumPresenceUsers = limits.presencePerSession
         configuration.limits = limits.session
         configuration.connectTimeout = limits.connectTimeout
         configuration.backgroundHold = limits.backgroundHold

@@ -90,6 +90,23 @@ public struct ServerLimits: Sendable {
     /// Signals of one event loop that wait to be passed on within one turn of it. Beyond: the oldest is dropped.
     public var signalsPerLoop = 4096
 
+    /// Users whose presence one session is told of. Beyond: ``/LonglineWire/RefusalCode/tooManySubscriptions``.
+    public var presencePerSession = 1000
+    /// Pairs of a session and a user whose presence it is told of, per event loop.
+    /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    public var presenceWatchesPerLoop = 1_000_000
+    /// Requests for presence of one session per second, after a burst of ``presenceRequestBurst``.
+    /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    public var presenceRequestsPerSecond = 5.0
+    /// Requests for presence of one session at once.
+    public var presenceRequestBurst = 30
+    /// A user whose last connection was lost shows as before for so long: who comes back meanwhile was never away.
+    public var presenceGrace: TimeAmount = .seconds(10)
+    /// At most one change of a user's presence is told in so long; then what is so by then.
+    public var presenceInterval: TimeAmount = .seconds(5)
+    /// How long what is to be kept of presence is gathered before it is written.
+    public var presenceDelay: TimeAmount = .seconds(2)
+
     /// Log lines per second about things that peers cause; the rest are counted and reported in one line.
     public var logLinesPerSecond = 50.0
 

@@ -16,6 +16,10 @@ final class ServerLoop {
     let executor: LoopExecutor?
     /// Every loop of the server but this one.
     private(set) var siblings: [LoopReference] = []
+    /// Every loop of the server, this one among them, in the same order on each.
+    private(set) var loops: [LoopReference] = []
+    /// This loop's place among ``loops``.
+    private(set) var index = 0
 
     var statistics = ServerStatistics()
     var history = WakeHistory()
@@ -23,6 +27,7 @@ final class ServerLoop {
     var reads = ReadQueue()
     var progress = ProgressQueue()
     var signals: SignalRelay
+    var presence: LoopPresence
 
     private var hosts: [UInt64: SessionHost] = [:]
     private var users: [UserKey: [SessionHost]] = [:]
@@ -47,11 +52,14 @@ final class ServerLoop {
         self.eventLoop = eventLoop
         executor = core.store.handsOverAtOnce ? LoopExecutor(eventLoop: eventLoop) : nil
         signals = SignalRelay(limit: core.limits.signalsPerLoop)
+        presence = LoopPresence(limits: core.limits)
     }
 
     /// Tells the loop of the others; once, before the first link.
     func connect(to all: [LoopReference]) {
         siblings = all.filter { $0.eventLoop !== eventLoop }
+        loops = all
+        index = all.firstIndex { $0.eventLoop === eventLoop } ?? 0
     }
 
     var reference: LoopReference {
@@ -266,6 +274,8 @@ final class ServerLoop {
         snapshot.connections = hosts.count
         snapshot.unauthenticated = hosts.values.count { $0.isUnauthenticated }
         snapshot.subscriptions = subscriptions.count
+        snapshot.presenceWatches = presence.watchers.count
+        snapshot.presentUsers = presence.home.count
         return snapshot
     }
 }

@@ -60,6 +60,8 @@ final class ServerRuntime: Sendable {
             timer.cancel()
             left += (try? await loop.submit { $0.snapshot().connections }) ?? 0
         }
+        // What sessions said to other loops at their end has arrived behind this.
+        for loop in loops { try? await loop.submit { _ in } }
         return left
     }
 

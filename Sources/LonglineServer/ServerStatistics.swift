@@ -50,6 +50,14 @@ public struct ServerStatistics: Hashable, Sendable {
     public var signalsOnLane: UInt64 = 0
     /// Signals dropped, by reason: those of a device once, those for a device once each.
     public var signalsDropped: [SignalDrop: UInt64] = [:]
+    /// Pairs of a session and a user whose presence it is told of, now.
+    public var presenceWatches = 0
+    /// Users whose presence is held in memory, now: connected ones, and those that somebody is told of.
+    public var presentUsers = 0
+    /// Changes of users' presence, each told to all who want to know; a user's first state counts, too.
+    public var presenceChanges: UInt64 = 0
+    /// States of users sent to devices.
+    public var presenceSent: UInt64 = 0
     /// Reads of the log.
     public var reads: UInt64 = 0
     /// Reads that another session's read answered too.
@@ -108,6 +116,10 @@ public struct ServerStatistics: Hashable, Sendable {
         entriesTrimmed += other.entriesTrimmed
         bytesTrimmed += other.bytesTrimmed
         logLinesDropped += other.logLinesDropped
+        presenceWatches += other.presenceWatches
+        presentUsers += other.presentUsers
+        presenceChanges += other.presenceChanges
+        presenceSent += other.presenceSent
         signalsRelayed += other.signalsRelayed
         signalDatagrams += other.signalDatagrams
         signalsOnLane += other.signalsOnLane

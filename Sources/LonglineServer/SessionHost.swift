@@ -44,6 +44,11 @@ final class SessionHost: LinkHandler {
     var roomBucket: TokenBucket?
     var conversationBucket: TokenBucket?
     var signalBucket: TokenBucket?
+    var presenceBucket: TokenBucket?
+    /// Whom this session is told of.
+    var watched: Set<UserID> = []
+    /// What the user's home knows of this session; nil: nothing.
+    var reportedPresence: PresenceState?
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
 
@@ -250,6 +255,7 @@ final class SessionHost: LinkHandler {
             core.cursors.put(device, confirmed)
             confirmed.removeAll(keepingCapacity: true)
         }
+        reportPresence()
         if phase != .ended { loop.setTimer(id, deadline: session.nextDeadline) }
     }
 
@@ -283,6 +289,9 @@ final class SessionHost: LinkHandler {
         case .signal(let signal, let until): relay(signal, until: until)
         case .signalDropped(let reason): dropped(reason)
         case .sendSignal(let signal, let until): send(signal, until: until)
+        case .watch(let request): watch(request)
+        case .unwatch(let users): unwatch(users)
+        case .setVisibility(let visibility): setVisibility(visibility)
         case .logout: logOut()
         case .established: establish()
         case .close(let close): finish(close)
@@ -295,6 +304,7 @@ final class SessionHost: LinkHandler {
         case .deliver: loop.statistics.delivered += 1
         case .historyPage(let page): count(page)
         case .behind(let lag) where lag.isBehind: loop.statistics.slowConsumers += 1
+        case .presence: loop.statistics.presenceSent += 1
         default: break
         }
         link?.send(frame, lane: lane)
@@ -497,6 +507,7 @@ final class SessionHost: LinkHandler {
         core.cursors.put(device, confirmed)
         confirmed = []
         if wasEstablished { core.registry.release(device, link: id, sent: sentPositions, now: now) }
+        endPresence()
         loop.unregister(self, user: device.userKey)
         loop.leave(self, tenant: device.tenant)
         loop.unsubscribe(self, from: ChannelKey(tenant: device.tenant, channel: .user(device.user)))

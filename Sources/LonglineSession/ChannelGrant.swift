@@ -10,6 +10,8 @@ public enum ChannelAction: UInt8, Hashable, Sendable, CaseIterable {
     case join = 4
     /// Change it as its owner.
     case manage = 8
+    /// Of a user's inbox: be told of the user's presence.
+    case presence = 8
 }
 
 /// A set of channels: one channel by its name, or all whose name begins alike. As text `user/`, `room/` or `all/`, then the
@@ -79,6 +81,7 @@ extension SessionIdentity {
             case .receive: mayReceive
             case .join: mayJoin
             case .manage: mayManage
+            case .presence: mayWatch
             }
         return everywhere || grants.contains { $0.action == action && $0.pattern.matches(channel) }
     }

@@ -61,6 +61,10 @@ public enum ClientAction: Sendable {
     case roomAnswered(RoomAnswer)
     /// The answer to a request for members.
     case members(MembersPage)
+    /// Where a user is, at first and after each change.
+    case presence(PresenceUpdate)
+    /// The answer to a request for presence.
+    case presenceAnswered(PresenceAnswer)
     /// Send a signal, in a datagram if the link has those and else on lane 0 if that is not backed up; drop it after `until`.
     case sendSignal(Signal, until: NIODeadline)
     /// A signal of another device, worth telling until then. It names its sender.

@@ -116,6 +116,10 @@ extension ClientSession {
                 nextToken = nil
                 _ = refresh(token: token, now: now)
             }
+        case .presence(let update):
+            actions.append(.presence(update))
+        case .presenceAnswer(let answer):
+            processPresence(answer)
         case .signal(let signal):
             processSignal(signal, now: now)
         case .stopped(let stopped):

@@ -57,6 +57,8 @@ public struct ClientSession: Sendable {
     var memberRequests: Set<UInt64> = []
     var history = HistoryReceiver()
     var conversationRequests = ConversationRequests()
+    /// Requests for presence without an answer.
+    var presenceRequests: Set<UInt64> = []
     /// A REFRESH waits for its answer; a server takes one at a time.
     var isRefreshing = false
     /// The token that goes out after that answer: the latest counts.
@@ -168,6 +170,7 @@ public struct ClientSession: Sendable {
         memberRequests = []
         history = HistoryReceiver()
         conversationRequests.removeAll()
+        presenceRequests = []
         isRefreshing = false
         nextToken = nil
         timedChannels = []
@@ -364,7 +367,7 @@ extension ClientAction {
         case .openLane, .send, .finishLane, .probePath, .end, .observedAddress, .sendSignal: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
-            .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt, .signal:
+            .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt, .signal, .presence, .presenceAnswered:
             true
         }
     }

@@ -23,13 +23,16 @@ public struct SessionIdentity: Hashable, Sendable {
     public var mayJoin: Bool
     /// Whether it may change the rooms that its user owns, all of them.
     public var mayManage: Bool
+    /// Whether it may be told of every user's presence.
+    public var mayWatch: Bool
     /// What else it may do, with some channels; see ``may(_:_:)``.
     public var grants: [ChannelGrant]
 
     /// An identity.
     public init(
         tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, tokenID: String, expiry: UInt64,
-        mayPublish: Bool, mayReceive: Bool, mayJoin: Bool, mayManage: Bool = false, grants: [ChannelGrant] = []
+        mayPublish: Bool, mayReceive: Bool, mayJoin: Bool, mayManage: Bool = false, mayWatch: Bool = false,
+        grants: [ChannelGrant] = []
     ) {
         self.tenant = tenant
         self.user = user
@@ -41,6 +44,7 @@ public struct SessionIdentity: Hashable, Sendable {
         self.mayReceive = mayReceive
         self.mayJoin = mayJoin
         self.mayManage = mayManage
+        self.mayWatch = mayWatch
         self.grants = grants
     }
 }
@@ -152,6 +156,12 @@ public enum ServerAction: Sendable {
     case signalDropped(SignalDrop)
     /// Send a signal, in a datagram if the link has those and else on lane 0 if that is not backed up; drop it after `until`.
     case sendSignal(Signal, until: NIODeadline)
+    /// Tell the device of these users from now on, at first their present states; answer with `watched`.
+    case watch(PresenceRequest)
+    /// Tell the device of these users no more.
+    case unwatch(Set<UserID>)
+    /// What others see of the user from now on, durably.
+    case setVisibility(PresenceVisibility)
     /// Open a lane towards the client; its ``/LonglineWire/LaneHeader`` follows as the first ``ServerAction/send(_:lane:)``.
     case openLane(LaneID)
     /// Send a frame.

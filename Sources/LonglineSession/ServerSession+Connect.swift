@@ -92,6 +92,7 @@ extension ServerSession {
         setExpiry(identity, time: time, now: now)
         actions.append(.send(.refreshed(Refreshed(credentialExpiry: identity.expiry)), lane: .control))
         rightsChanged(now: now)
+        presenceRightsChanged()
     }
 
     private mutating func setExpiry(_ identity: SessionIdentity, time: UInt64, now: NIODeadline) {

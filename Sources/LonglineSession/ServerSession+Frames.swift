@@ -35,7 +35,8 @@ extension ServerSession {
             processMode(mode, now: now)
         case .signal(let signal):
             processSignal(signal, now: now)
-        case .refresh, .join, .leave, .room, .members, .history, .logout, .conversations, .conversationSet, .read:
+        case .refresh, .join, .leave, .room, .members, .history, .logout, .conversations, .conversationSet, .read,
+            .subscribe, .unsubscribe, .visibility:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {
                     return violated(.limitExceeded, "too many requests in early data", now: now)
@@ -76,6 +77,12 @@ extension ServerSession {
             processChange(change, now: now)
         case .read(let mark):
             processRead(mark)
+        case .subscribe(let request):
+            processSubscribe(request, now: now)
+        case .unsubscribe(let end):
+            processUnsubscribe(end, now: now)
+        case .visibility(let visibility):
+            actions.append(.setVisibility(visibility))
         default:
             assertionFailure("only requests are deferred")
         }

@@ -6,6 +6,7 @@ extension ServerSession {
     mutating func processMode(_ mode: SessionMode, now: NIODeadline) {
         hold.change(to: mode)
         releaseHeld(now: now)
+        releasePresence()
     }
 
     /// Answers a `PING`, now or after the silence it asks for. Of the later answers one waits at a time: a new question
@@ -29,6 +30,7 @@ extension ServerSession {
         actions.append(.send(.pong(Pong(nonce: nonce, observedAddress: observedAddress)), lane: .control))
         // The radio is awake now.
         releaseHeld(now: now)
+        releasePresence()
     }
 
     /// Tells a channel's sender that there is more to read, now or later.

@@ -77,6 +77,8 @@ public struct ServerSession: Sendable {
     var hold = DeliveryHold()
     /// Signals of others that leave for the device behind the other actions.
     var signals = LatestQueue<SignalKey, RelayedSignal>(limit: maximumSignals)
+    /// Whom the device is told of, and what it was not told yet.
+    var presence: PresenceFeed
 
     /// A session for a link that has just come up.
     /// - Parameters:
@@ -90,6 +92,7 @@ public struct ServerSession: Sendable {
         window = Int(clamping: configuration.limits.channelWindow)
         held = HeldFrames(limit: configuration.maximumEarlyBytes)
         inbound = InboundLanes(limit: configuration.maximumLanes)
+        presence = PresenceFeed(limit: max(1, configuration.maximumPresenceUsers))
         lastPacket = now
         connectBy = now + configuration.connectTimeout
     }
@@ -97,7 +100,12 @@ public struct ServerSession: Sendable {
     // MARK: Outputs
 
     /// The next thing to do, in order; nil when there is nothing.
-    public mutating func nextAction() -> ServerAction? { actions.popFirst() ?? nextSignal() }
+    public mutating func nextAction() -> ServerAction? {
+        actions.popFirst() ?? nextSignal() ?? nextPresence()
+    }
+
+    /// What the app is to its user now, as the client says.
+    public var mode: SessionMode { hold.mode }
 
     /// Whether the session is over: the link is gone, or ``ServerAction/close(_:)`` is the last action.
     public var isClosed: Bool {
@@ -186,6 +194,7 @@ public struct ServerSession: Sendable {
         guard !isClosed else { return }
         if lane == history.lane { return historyWritable(writable) }
         if lane == .control { return memberListWritable(writable) }
+        if lane == .control { return presenceWritable(writable) }
         guard let channel = outbound[lane] else { return }
         modify(channel) { if $0.lane?.id == lane { $0.lane?.isWritable = writable } }
         if writable { advance(channel, now: now) }
@@ -253,6 +262,7 @@ public struct ServerSession: Sendable {
         pendingPong = nil
         hold = DeliveryHold()
         signals.removeAll()
+        presence.removeAll()
     }
 
     /// Whether lanes wait for the handshake although CONNECT is accepted: the ledger has nothing yet by which it could know

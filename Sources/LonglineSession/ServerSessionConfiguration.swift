@@ -20,6 +20,8 @@ public struct ServerSessionConfiguration: Sendable {
     public var maximumEarlyBytes = 128 * 1024
     /// Joins, leaves and changes of rooms without an answer; beyond it a request is refused with `overloaded`.
     public var maximumRoomRequests = 16
+    /// Users whose presence a session is told of; beyond it a request is refused with `tooManySubscriptions`.
+    public var maximumPresenceUsers = 1_000
     /// Log reads under way at once; channels that wait take turns.
     public var maximumReads = 4
     /// Bytes of payload asked for by one log read.

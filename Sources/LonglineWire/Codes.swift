@@ -129,6 +129,9 @@ public struct RefusalCode: RawRepresentable, Hashable, Sendable {
     /// There are as many of these as there may be: edits of one message, conversations with settings of one user.
     public static let tooMany = RefusalCode(rawValue: 19)
 
+    /// More users than a session may be told of.
+    public static let tooManySubscriptions = RefusalCode(rawValue: 23)
+
     /// Whether the same publish may be sent again.
     public var isTemporary: Bool { self == .storageFull || self == .overloaded || self == .outOfOrder }
 }

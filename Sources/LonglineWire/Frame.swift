@@ -38,6 +38,16 @@ public enum Frame: Hashable, Sendable {
     case history(HistoryRequest)
     /// Either side: something that is worth telling now or never; in a datagram where the link has those.
     case signal(Signal)
+    /// Client: be told of these users' presence.
+    case subscribe(PresenceRequest)
+    /// Client: be told of these users no more.
+    case unsubscribe(PresenceEnd)
+    /// Server: where a user is.
+    case presence(PresenceUpdate)
+    /// Server: the answer to ``Frame/subscribe(_:)``.
+    case presenceAnswer(PresenceAnswer)
+    /// Client: what others see of this user's presence.
+    case visibility(PresenceVisibility)
 
     // The server's history lane.
     /// Server: the answer to ``Frame/history(_:)``; ``Frame/deliver(_:)`` and ``Frame/skip(_:)`` follow it.

@@ -35,6 +35,11 @@ enum FrameType: UInt64, CaseIterable {
     case receipt = 0x3c
     case conversation = 0x3e
     case signal = 0x47
+    case subscribe = 0x49
+    case presence = 0x4a
+    case unsubscribe = 0x4b
+    case presenceAnswer = 0x4c
+    case visibility = 0x4d
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -74,6 +79,11 @@ enum FrameType: UInt64, CaseIterable {
         case .receipt: "RECEIPT"
         case .conversation: "CONVERSATION"
         case .signal: "SIGNAL"
+        case .subscribe: "SUBSCRIBE"
+        case .presence: "PRESENCE"
+        case .unsubscribe: "UNSUBSCRIBE"
+        case .presenceAnswer: "PRESENCE_ANSWER"
+        case .visibility: "VISIBILITY"
         }
     }
 
@@ -111,6 +121,11 @@ extension Frame {
         case .receipt: .receipt
         case .conversation: .conversation
         case .signal: .signal
+        case .subscribe: .subscribe
+        case .unsubscribe: .unsubscribe
+        case .presence: .presence
+        case .presenceAnswer: .presenceAnswer
+        case .visibility: .visibility
         case .lane: .lane
         case .publish: .publish
         case .published: .published

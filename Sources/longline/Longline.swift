@@ -9,8 +9,8 @@ struct Longline: AsyncParsableCommand {
         subcommands: [
             DemoCommand.self,
             ServerCommand.self, SignTokenCommand.self, RevokeCommand.self, KeysCommand.self, ChatCommand.self,
-            SendCommand.self, SignalCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self, ConversationsCommand.self,
-            RequestCommand.self,
+            SendCommand.self, SignalCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self,
+            ConversationsCommand.self, RequestCommand.self, PresenceCommand.self,
             VersionCommand.self,
         ])
 }

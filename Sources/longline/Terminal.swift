@@ -104,6 +104,16 @@ enum Terminal {
         return place + "\(signal.sender) \(kind)" + (text.isEmpty ? "" : ": \(printable(text))")
     }
 
+    /// One line about a user.
+    static func describe(_ presence: Presence) -> String {
+        var text = "\(presence.user) is \(presence.state)"
+        if let time = presence.lastSeen {
+            let date = Date(timeIntervalSince1970: Double(time) / 1000)
+            text += ", last seen \(date.formatted(.iso8601))"
+        }
+        return text
+    }
+
     /// Text from others can't move the cursor or change colours.
     static func printable(_ text: String) -> String {
         String(

@@ -9,8 +9,8 @@ import NIOCore
 /// limits, and once a link ended it says nothing more on it.
 final class ClientSessionFuzzing {
     private enum Step: UInt8, CaseIterable {
-        case frame, frameAgain, datagram, signal, open, bytes, finish, time, writable, publish, confirm, request,
-            refresh, link, gone,
+        case frame, frameAgain, datagram, signal, subscribe, open, bytes, finish, time, writable, publish, confirm,
+            request, refresh, link, gone,
             accept
     }
 
@@ -67,6 +67,11 @@ final class ClientSessionFuzzing {
         case .frameAgain: receive(choices.frame(), lastLane)
         case .datagram: session.receivedDatagram(choices.frame(), now: now)
         case .signal: _ = session.signal(choices.signal(isFromServer: false), now: now)
+        case .subscribe:
+            _ = session.subscribe(
+                PresenceRequest(request: choices.number(), users: [choices.users[0]]), now: now)
+            session.unsubscribe([], now: now)
+            _ = session.setVisibility(.nothing, now: now)
         case .open: receive(.lane(LaneHeader(channel: choices.channel(), epoch: choices.epoch())), choices.lane())
         case .accept: receive(.connected(choices.connected()), .control)
         case .bytes:
@@ -163,6 +168,7 @@ final class ClientSessionFuzzing {
             guard isOpen, until > now, signal.sender == nil else { throw FuzzFinding("a signal without a link") }
         case .signal(let signal, let until):
             guard signal.sender != nil, until > now else { throw FuzzFinding("a signal that is too late is told") }
+        case .presence, .presenceAnswered: break
         case .connected, .storeTicket, .roomAnswered, .members, .history, .refreshed, .stopped, .behind,
             .observedAddress,
             .heartbeatLearned, .probePath, .conversations, .conversationState, .receipt:

@@ -8,8 +8,8 @@ import NIOCore
 /// closed it says and does nothing more.
 final class ServerSessionFuzzing {
     private enum Step: UInt8, CaseIterable {
-        case frame, frameAgain, datagram, relay, laneFrame, bytes, finish, time, handshake, writable, grant, append,
-            read, wake, room,
+        case frame, frameAgain, datagram, relay, watched, presence, laneFrame, bytes, finish, time, handshake, writable,
+            grant, append, read, wake, room,
             refresh, change, gone
     }
 
@@ -28,6 +28,7 @@ final class ServerSessionFuzzing {
     private var reads: [(channel: ChannelID, after: Offset, upTo: Offset?)] = []
     private var roomRequests: [RoomRequest] = []
     private var refreshes = 0
+    private var watches: [PresenceRequest] = []
     /// The read of history that is under way.
     private var historyRead: UInt64?
     private var membersRead: UInt64?
@@ -76,6 +77,11 @@ final class ServerSessionFuzzing {
         case .frameAgain: receive(choices.frame(), lastLane)
         case .datagram: session.receivedDatagram(choices.frame(), now: now)
         case .relay: session.relay(choices.signal(isFromServer: true), until: now + choices.time(), now: now)
+        case .watched:
+            guard !watches.isEmpty else { return }
+            let refusal: RefusalCode? = choices.input.byte() & 3 == 0 ? .overloaded : nil
+            session.watched(watches.removeFirst(), refusal: refusal, retryAfter: choices.number(), now: now)
+        case .presence: session.presenceChanged(choices.presence(), now: now)
         case .laneFrame:
             let lane = choices.lane()
             receive(.lane(LaneHeader(channel: choices.channel(), epoch: 7)), lane)
@@ -284,6 +290,14 @@ final class ServerSessionFuzzing {
             }
         case .sendSignal(let signal, let until):
             guard signal.sender != nil, until > now else { throw FuzzFinding("a signal that is too late") }
+        case .watch(let request):
+            guard handshakeDone, request.users.allSatisfy(choices.users.contains) else {
+                throw FuzzFinding("a watch of nobody, or in early data")
+            }
+            watches.append(request)
+            guard watches.count <= 16 else { throw FuzzFinding("too many watches") }
+        case .unwatch, .setVisibility:
+            guard handshakeDone else { throw FuzzFinding("presence in early data") }
         case .storeCursor, .signalDropped, .markRead, .delivered, .listConversations, .changeConversation: break
         }
         guard isGranted || closes > 0 else {

@@ -105,7 +105,7 @@ struct SessionChoices {
     /// Any frame, wherever it belongs.
     mutating func frame() -> Frame {
         let room = rooms[Int(input.byte() & 1)]
-        switch input.byte() % 31 {
+        switch input.byte() % 36 {
         case 0: return .connect(connect())
         case 1: return .connected(connected())
         case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
@@ -130,6 +130,11 @@ struct SessionChoices {
         case 21: return .membersPage(MembersPage(request: number(), total: number(), members: [], more: false))
         case 20...25: return conversationFrame()
         case 19: return .signal(signal(isFromServer: input.byte() & 1 == 0))
+        case 20: return .subscribe(PresenceRequest(request: number(), users: [users[Int(input.byte() & 1)]]))
+        case 21: return .unsubscribe(PresenceEnd(users: input.byte() & 1 == 0 ? [] : [users[0]]))
+        case 22: return .presence(presence())
+        case 23: return .presenceAnswer(PresenceAnswer(request: number(), refusal: nil))
+        case 24: return .visibility(.stateOnly)
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
         }
     }
@@ -168,6 +173,12 @@ struct SessionChoices {
             channel: channel(), kind: SignalKind(rawValue: input.byte() & 3), deadline: number(),
             sender: isFromServer ? SignalSender(user: users[1], device: device) : nil,
             payload: ByteBuffer(repeating: 1, count: Int(input.byte())))
+    }
+
+    mutating func presence() -> PresenceUpdate {
+        PresenceUpdate(
+            user: users[Int(input.byte() & 1)], state: PresenceState(rawValue: input.byte() % 3) ?? .away,
+            lastSeen: number())
     }
 
     mutating func refused() -> Refused {

@@ -58,6 +58,9 @@ final class FakeService: LinkConnector {
         var modes: [SessionMode] = []
         /// Every frame that a client sent.
         var frames: [Frame] = []
+        /// Where users are; those that are not named are offline. What refuses the next requests.
+        var presences: [UserID: PresenceUpdate] = [:]
+        var presenceRefusals: [RefusalCode] = []
         /// Logouts that came, and what answers them; nil: nothing does.
         var logouts = 0
         var logoutAnswer: Close? = Close(code: .loggedOut)
@@ -256,6 +259,18 @@ final class FakeLink: MobileLink, LinkAttempt {
                 return state.logoutAnswer
             }
             if let answer { deliver(.close(answer), lane: .control) }
+        case .subscribe(let request):
+            let (refusal, updates) = service.state.withLock { state in
+                let refusal = state.presenceRefusals.isEmpty ? nil : state.presenceRefusals.removeFirst()
+                let updates = request.users.map {
+                    state.presences[$0] ?? PresenceUpdate(user: $0, state: .offline, lastSeen: 0)
+                }
+                return (refusal, updates)
+            }
+            deliver(
+                .presenceAnswer(PresenceAnswer(request: request.request, refusal: refusal, retryAfter: 1)),
+                lane: .control)
+            if refusal == nil { for update in updates { deliver(.presence(update), lane: .control) } }
         case .close(let close): service.state.withLock { $0.closes.append(close) }
         case .ping(let ping):
             deliver(.pong(Pong(nonce: ping.nonce, observedAddress: "198.51.100.1:1")), lane: .control)

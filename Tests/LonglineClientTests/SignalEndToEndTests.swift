@@ -91,6 +91,50 @@ struct SignalEndToEndTests {
     }
 }
 
+/// Presence between clients over a real server.
+@Suite("Presence end to end", .serialized, .timeLimit(.minutes(2)))
+struct PresenceEndToEndTests {
+    @Test("a change shows, a move and a return within the grace do not, and last seen survives the server's restart")
+    func presence() async throws {
+        let service = try await LiveService {
+            $0.presenceGrace = .seconds(60)
+            $0.presenceInterval = .milliseconds(1)
+            $0.presenceDelay = .milliseconds(10)
+        }
+        let (alice, bob) = (try service.client("alice"), try service.client("bob"))
+        let name = try UserID("alice")
+        try await bob.connect()
+        try await bob.watch([name])
+        #expect(bob.presence(of: name)?.state == .offline && bob.presence(of: name)?.lastSeen == nil)
+        var changes = bob.presenceChanges.makeAsyncIterator()
+        _ = await changes.next()
+        try await alice.connect()
+        #expect(await changes.next()?.state == .online)
+        // Another port, and another link with 0-RTT: the next that is told is the background.
+        try await alice.rebind()
+        await alice.disconnect()
+        try await alice.connect()
+        #expect(try await alice.nextConnection().earlyData)
+        try await alice.setMode(.background)
+        let away = try #require(await changes.next())
+        #expect(away.state == .away && away.lastSeen != nil)
+        await alice.disconnect()
+        await service.stop()
+        try await service.start()
+        _ = try await bob.nextConnection()
+        let gone = try #require(await changes.next())
+        #expect(gone.state == .offline && gone.lastSeen == away.lastSeen)
+        // Asked for again by itself.
+        try await alice.setMode(.foreground)
+        try await alice.connect()
+        #expect(await changes.next()?.state == .online)
+        try await alice.setVisibility(.nothing)
+        #expect(await changes.next() == Presence(user: name, state: .offline, lastSeen: nil, isCurrent: true))
+        for client in [alice, bob] { await client.disconnect() }
+        await service.stop()
+    }
+}
+
 extension AsyncStream {
     /// The next element.
     fileprivate func first() async -> Element? {

@@ -109,6 +109,15 @@ struct FrameFields {
             ])
     }
 
+    private static func users(noneIsBad: Bool) -> Field {
+        Field(
+            name: "users", good: [1, 1, 0x61],
+            bad: (noneIsBad ? [("none", [0], .malformedFrame)] : []) + [
+                ("over 100", varint(101), .limitExceeded), ("fewer than counted", [2, 1, 0x61], .malformedFrame),
+                ("one that is no name", [1, 1, 0x2f], .malformedFrame),
+            ])
+    }
+
     private static func choice(_ name: String, over highest: UInt8) -> Field {
         Field(
             name: name, good: [0],
@@ -288,6 +297,16 @@ struct FrameFields {
                 flags(known: 1), channel("channel"), number("kind"), number("deadline"), identifier("sender"),
                 identifier("device"), bytes("payload", 1_000),
             ]),
+        FrameFields(
+            name: "SUBSCRIBE", type: 0x49, isFromClient: true, fields: [fixed("request"), users(noneIsBad: true)]),
+        FrameFields(
+            name: "PRESENCE", type: 0x4a, isFromClient: false,
+            fields: [identifier("user"), choice("state", over: 2), number("last seen")]),
+        FrameFields(name: "UNSUBSCRIBE", type: 0x4b, isFromClient: true, fields: [users(noneIsBad: false)]),
+        FrameFields(
+            name: "PRESENCE_ANSWER", type: 0x4c, isFromClient: false,
+            fields: [fixed("request"), word("refusal"), number("retry after")]),
+        FrameFields(name: "VISIBILITY", type: 0x4d, isFromClient: true, fields: [choice("visibility", over: 2)]),
     ]
 
     private static let lanes: [FrameFields] = [

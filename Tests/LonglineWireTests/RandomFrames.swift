@@ -39,6 +39,17 @@ enum RandomFrames {
                 ChannelLag(
                     channel: channel(&random), head: position(&random), isBehind: Bool.random(using: &random))),
             .signal(signal(&random)),
+            .subscribe(PresenceRequest(request: random.next(), users: users(&random, from: 1))),
+            .unsubscribe(PresenceEnd(users: users(&random, from: 0))),
+            .presence(
+                PresenceUpdate(
+                    user: user(&random), state: PresenceState.allCases.randomElement(using: &random) ?? .away,
+                    lastSeen: number(&random))),
+            .presenceAnswer(
+                PresenceAnswer(
+                    request: random.next(), refusal: Bool.random(using: &random) ? refusal(&random) : nil,
+                    retryAfter: number(&random))),
+            .visibility(PresenceVisibility.allCases.randomElement(using: &random) ?? .nothing),
             .lane(LaneHeader(channel: channel(&random), epoch: random.next())),
             .publish(
                 Publish(
@@ -95,6 +106,9 @@ enum RandomFrames {
                     request: .max, total: most,
                     members: [RoomMember](
                         repeating: RoomMember(user: user, role: .owner), count: FrameLimits.maximumMembers), more: true)),
+            .subscribe(
+                PresenceRequest(
+                    request: .max, users: [UserID](repeating: user, count: FrameLimits.maximumPresenceUsers))),
             .publish(
                 Publish(
                     id: most, tag: .max, after: most, recipient: user, kind: .edit(position), timeToLive: most,
@@ -203,6 +217,10 @@ enum RandomFrames {
         }
         return MembersPage(
             request: random.next(), total: number(&random), members: members, more: Bool.random(using: &random))
+    }
+
+    static func users(_ random: inout SeededRandom, from least: Int) -> [UserID] {
+        (0..<Int.random(in: least...FrameLimits.maximumPresenceUsers, using: &random)).map { _ in user(&random) }
     }
 
     static func signal(_ random: inout SeededRandom) -> Signal {

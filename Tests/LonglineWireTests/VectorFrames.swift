@@ -45,7 +45,36 @@ extension Frame {
                     channel: try fields.channel(), head: try fields.position(), isBehind: try fields.bool("behind")))
         case "STOPPED": self = .stopped(ChannelStopped(channel: try fields.channel()))
         case "SIGNAL": self = .signal(try Signal(fields))
+        case "SUBSCRIBE", "UNSUBSCRIBE", "PRESENCE", "PRESENCE_ANSWER", "VISIBILITY":
+            self = try Frame(ofPresence: name, fields)
         default: self = try Frame(aboutConversations: name, fields) ?? Frame(onChannelLane: name, fields)
+        }
+    }
+
+    private init(ofPresence name: String, _ fields: Fields) throws {
+        switch name {
+        case "SUBSCRIBE":
+            self = .subscribe(
+                PresenceRequest(request: try fields.opaque("request"), users: try fields.users("users")))
+        case "UNSUBSCRIBE": self = .unsubscribe(PresenceEnd(users: try fields.users("users")))
+        case "PRESENCE":
+            let states: [String: PresenceState] = ["offline": .offline, "away": .away, "online": .online]
+            self = .presence(
+                PresenceUpdate(
+                    user: try UserID(try fields.string("user")), state: try fields.choice("state", states),
+                    lastSeen: try fields.number("lastSeen")))
+        case "PRESENCE_ANSWER":
+            let refusal = try fields.small("refusal")
+            self = .presenceAnswer(
+                PresenceAnswer(
+                    request: try fields.opaque("request"),
+                    refusal: refusal == 0 ? nil : RefusalCode(rawValue: refusal),
+                    retryAfter: try fields.number("retryAfter")))
+        default:
+            let values: [String: PresenceVisibility] = [
+                "everything": .everything, "stateOnly": .stateOnly, "nothing": .nothing,
+            ]
+            self = .visibility(try fields.choice("visibility", values))
         }
     }
 
@@ -193,6 +222,15 @@ extension HistoryAnswer {
         let code = try fields.small("refusal")
         refusal = code == 0 ? nil : RefusalCode(rawValue: code)
         retryAfter = try fields.number("retryAfter")
+    }
+}
+
+extension Fields {
+    fileprivate func users(_ name: String) throws -> [UserID] {
+        try list(name).map { item in
+            guard case .string(let text) = item else { throw VectorError(field: name) }
+            return try UserID(text)
+        }
     }
 }
 

@@ -51,6 +51,8 @@ MODES = {"foreground": 0, "background": 1, "lowPower": 2}
 DIRECTIONS = {"older": 0, "newer": 1}
 ACTIONS = {"add": 0, "remove": 1, "setRole": 2, "setJoining": 3, "setPublishing": 4, "delete": 5}
 ROLES = {"member": 0, "owner": 1}
+PRESENCES = {"offline": 0, "away": 1, "online": 2}
+VISIBILITIES = {"everything": 0, "stateOnly": 1, "nothing": 2}
 SKIPS = {"expired": 0, "retracted": 1, "trimmed": 2, "notEntitled": 3}
 
 
@@ -162,6 +164,11 @@ FRAMES = {
     "CONVERSATION": (0x3E, lambda f: opaque(f["request"]) + varint(f["refusal"]) + string(f["channel"])
                      + varint(f["mutedUntil"]) + bytes([f["blocked"]])),
     "SIGNAL": (0x47, signal),
+    "SUBSCRIBE": (0x49, lambda f: opaque(f["request"]) + listed(f["users"], string)),
+    "PRESENCE": (0x4A, lambda f: string(f["user"]) + bytes([PRESENCES[f["state"]]]) + varint(f["lastSeen"])),
+    "UNSUBSCRIBE": (0x4B, lambda f: listed(f["users"], string)),
+    "PRESENCE_ANSWER": (0x4C, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])),
+    "VISIBILITY": (0x4D, lambda f: bytes([VISIBILITIES[f["visibility"]]])),
 }
 
 
@@ -404,6 +411,18 @@ VALID = [
     ("signal, largest", "SIGNAL", {
         "channel": "room/" + "n" * 64, "kind": 255, "deadline": LARGEST, "sender": "s" * 64, "device": "d" * 64,
         "payload": "5a" * 1000}),
+    ("subscribe to two users", "SUBSCRIBE", {"request": "0000000000000006", "users": ["bob", "carol"]}),
+    ("subscribe, the most users", "SUBSCRIBE", {"request": "f" * 16, "users": ["n" * 64] * 100}),
+    ("unsubscribe", "UNSUBSCRIBE", {"users": ["bob"]}),
+    ("unsubscribe from all", "UNSUBSCRIBE", {"users": []}),
+    ("presence, online", "PRESENCE", {"user": "bob", "state": "online", "lastSeen": "0"}),
+    ("presence, away", "PRESENCE", {"user": "bob", "state": "away", "lastSeen": "1767225600000"}),
+    ("presence, offline and hidden", "PRESENCE", {"user": "n" * 64, "state": "offline", "lastSeen": "0"}),
+    ("presence answer, done", "PRESENCE_ANSWER", {"request": "0000000000000006", "refusal": 0, "retryAfter": "0"}),
+    ("presence answer, too many", "PRESENCE_ANSWER", {"request": "0000000000000007", "refusal": 23, "retryAfter": "0"}),
+    ("visibility, everything", "VISIBILITY", {"visibility": "everything"}),
+    ("visibility, state only", "VISIBILITY", {"visibility": "stateOnly"}),
+    ("visibility, nothing", "VISIBILITY", {"visibility": "nothing"}),
 ]
 
 PING = frame("PING", {"nonce": "0123456789abcdef", "answerAfter": "0"})
@@ -543,6 +562,13 @@ INVALID = [
     ("SIGNAL: a sender without a device", raw(0x47, b"\1" + string("room/a") + b"\0\1" + string("a")), "malformed"),
     ("SIGNAL: payload over its limit",
      raw(0x47, b"\0" + string("room/a") + b"\0\1" + counted(b"p" * 1001)), "limitExceeded"),
+    ("SUBSCRIBE: nobody", raw(0x49, bytes(8) + b"\0"), "malformed"),
+    ("SUBSCRIBE: 101 users", raw(0x49, bytes(8) + varint(101) + string("a") * 101), "limitExceeded"),
+    ("SUBSCRIBE: a channel for a user", raw(0x49, bytes(8) + b"\1" + string("user/a")), "malformed"),
+    ("UNSUBSCRIBE: more users announced than there are", raw(0x4B, b"\2" + string("a")), "malformed"),
+    ("PRESENCE: unknown state", raw(0x4A, string("a") + b"\3\0"), "malformed"),
+    ("PRESENCE_ANSWER: refusal over 2^32 - 1", raw(0x4C, bytes(8) + varint(1 << 32) + b"\0"), "malformed"),
+    ("VISIBILITY: unknown", raw(0x4D, b"\3"), "malformed"),
 ]
 
 INVALID_TAGGED = [

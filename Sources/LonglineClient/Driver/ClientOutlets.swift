@@ -10,6 +10,7 @@ struct ClientOutlets: Sendable {
     /// Requests that nobody reads are not worth more memory than this.
     let requests = HandOverQueue<IncomingRequest>(limit: 100)
     let signals = LatestBroadcast<SignalKey, ReceivedSignal>(limit: 256)
+    let presence = PresenceBoard()
     let confirmations = ConfirmationInbox()
 
     /// The client has ended for good: nothing more is told. What had arrived of messages can still be read.
@@ -18,5 +19,6 @@ struct ClientOutlets: Sendable {
         notices.finish()
         receipts.finish()
         signals.finish()
+        presence.finish()
     }
 }

@@ -74,6 +74,8 @@ extension ConnectionDriver {
         receipts = [:]
         unwritten = []
         pending = PendingWrites()
+        outlets.presence.forget(presence.accepted)
+        presence = PresenceWishes()
         resumeTicket = nil
         transportTickets = [:]
         addressTokens = [:]

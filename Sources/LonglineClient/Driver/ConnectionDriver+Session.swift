@@ -61,6 +61,8 @@ extension ConnectionDriver {
             outlets.notices.send(.gap(channel, lost))
         case .roomAnswered(let answer): roomAnswered(answer)
         case .members(let page): membersArrived(page)
+        case .presence(let update): presenceArrived(update)
+        case .presenceAnswered(let answer): presenceAnswered(answer)
         case .sendSignal(let signal, let until): sendSignal(signal, until: until, on: link)
         case .signal(let signal, let until): signalArrived(signal, until: until)
         case .history(let result): historyArrived(result)
@@ -139,6 +141,7 @@ extension ConnectionDriver {
         publish(.connected(info))
         resolveConnectWaiters(nil)
         scheduleRefresh(expiry: connected.credentialExpiry)
+        presenceConnected()
         for id in roomRequests.keys { roomRequests[id]?.isSent = false }
         sendRoomRequests()
         sendReads()

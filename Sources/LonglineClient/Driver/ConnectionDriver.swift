@@ -96,6 +96,7 @@ final class ConnectionDriver {
     var lastRequest: UInt64 = 0
     /// What a request is answered through.
     weak var core: ClientCore?
+    var presence = PresenceWishes()
     var connectWaiters: [UInt64: (ClientError?) -> Void] = [:]
     var lastConnectWaiter: UInt64 = 0
     var disconnectWaiters: [() -> Void] = []
@@ -256,6 +257,7 @@ final class ConnectionDriver {
         failMembers(error)
         failConversationRequests(error)
         failRequests(error)
+        failPresence(error)
         outlets.messages.finish()
         outlets.requests.finish()
     }
@@ -439,6 +441,7 @@ final class ConnectionDriver {
         failMembers(lost)
         failConversationRequests(
             ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back"))
+        outlets.presence.connectionLost()
         if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
         let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
         let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)

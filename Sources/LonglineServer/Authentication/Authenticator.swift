@@ -106,7 +106,8 @@ public final class Authenticator: Sendable {
             tenant: claims.tenant, user: claims.user, device: claims.device, loginEpoch: claims.loginEpoch,
             tokenID: claims.tokenID, expiry: claims.expiry, mayPublish: claims.scopes.contains(.publish),
             mayReceive: claims.scopes.contains(.receive), mayJoin: claims.scopes.contains(.join),
-            mayManage: claims.scopes.contains(.manage), grants: claims.grants)
+            mayManage: claims.scopes.contains(.manage), mayWatch: claims.scopes.contains(.presence),
+            grants: claims.grants)
         return AuthenticatedIdentity(identity: identity, generations: claims.generations, keyTag: keyTag)
     }
 

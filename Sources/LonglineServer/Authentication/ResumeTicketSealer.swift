@@ -109,6 +109,7 @@ public final class ResumeTicketSealer: Sendable {
         if identity.mayReceive { scopes.insert(.receive) }
         if identity.mayJoin { scopes.insert(.join) }
         if identity.mayManage { scopes.insert(.manage) }
+        if identity.mayWatch { scopes.insert(.presence) }
         var buffer = ByteBuffer()
         let texts = [
             identity.tenant.description, identity.user.description, identity.device.description, identity.tokenID,
@@ -152,7 +153,8 @@ public final class ResumeTicketSealer: Sendable {
         let identity = SessionIdentity(
             tenant: tenant, user: user, device: device, loginEpoch: loginEpoch, tokenID: tokenID, expiry: expiry,
             mayPublish: scopes.contains(.publish), mayReceive: scopes.contains(.receive),
-            mayJoin: scopes.contains(.join), mayManage: scopes.contains(.manage), grants: grants)
+            mayJoin: scopes.contains(.join), mayManage: scopes.contains(.manage),
+            mayWatch: scopes.contains(.presence), grants: grants)
         let generations = RevocationGenerations(user: userGeneration, device: deviceGeneration)
         return (
             AuthenticatedIdentity(identity: identity, generations: generations, keyTag: keyTag), ticketExpiry

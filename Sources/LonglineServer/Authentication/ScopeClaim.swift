@@ -5,7 +5,7 @@ public import LonglineSession
 /// ```
 ///   scope   = [ word *( SP word ) ]
 ///   word    = action [ ":" pattern ]           ; any other word is ignored
-///   action  = "publish" / "receive" / "join" / "manage"
+///   action  = "publish" / "receive" / "join" / "manage" / "presence"
 ///   pattern = kind ( name / [ name ] "*" )     ; at most 69 bytes
 ///   kind    = "user/" / "room/" / "all/"
 /// ```
@@ -65,5 +65,6 @@ public struct ScopeClaim: Hashable, Sendable {
     private static let actions: [(name: String, scope: TokenScopes, action: ChannelAction)] = [
         ("publish", .publish, .publish), ("receive", .receive, .receive), ("join", .join, .join),
         ("manage", .manage, .manage),
+        ("presence", .presence, .presence),
     ]
 }

@@ -17,8 +17,10 @@ public struct TokenScopes: OptionSet, Hashable, Sendable {
     public static let join = TokenScopes(rawValue: 4)
     /// May change the rooms that its user owns: `manage`.
     public static let manage = TokenScopes(rawValue: 8)
+    /// May be told of users' presence: `presence`.
+    public static let presence = TokenScopes(rawValue: 16)
     /// Everything a device of an ordinary user does.
-    public static let all: TokenScopes = [.publish, .receive, .join, .manage]
+    public static let all: TokenScopes = [.publish, .receive, .join, .manage, .presence]
 }
 
 /// What a token says, once it was verified; also what a ``TokenSigner`` signs.

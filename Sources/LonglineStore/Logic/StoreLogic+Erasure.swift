@@ -36,6 +36,7 @@ extension StoreLogic {
         guard budget > 0, try tables.removeDevices(of: user, in: tenant, limit: budget) < budget else { return step }
         // Last, when nothing names it any more.
         if let inbox = try tables.channel(key) { try tables.remove(inbox) }
+        try tables.removePresence(of: user, in: tenant)
         step.isDone = true
         return step
     }

@@ -32,6 +32,7 @@ extension StoreLogic {
     func sweep() throws -> SweepReport {
         let now = clock()
         let limit = now > limits.unseen ? now - limits.unseen : 0
+        try tables.removePresence(unseenSince: limit)
         return SweepReport(
             devices: try tables.removeDevices(unseenSince: limit),
             producers: try tables.removeProducers(unseenSince: limit),

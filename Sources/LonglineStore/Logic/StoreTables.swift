@@ -167,6 +167,12 @@ protocol StoreTables: AnyObject {
     func revocation(of token: String, in tenant: TenantID) throws -> UInt64?
     func revoke(token: String, in tenant: TenantID, until: UInt64) throws
 
+    func presence(of user: UserID, in tenant: TenantID) throws -> PresenceRecord?
+    func set(_ presence: PresenceRecord, of user: UserID, in tenant: TenantID) throws
+    func removePresence(of user: UserID, in tenant: TenantID) throws
+    /// Removes what is kept of users last seen before `time`.
+    func removePresence(unseenSince time: UInt64) throws
+
     /// Removes devices last seen before `time`, with all that hangs on them.
     func removeDevices(unseenSince time: UInt64) throws -> Int
     /// Removes producers last seen before `time`, with their ledgers, and counts their devices' down.

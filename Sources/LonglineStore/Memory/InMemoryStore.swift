@@ -162,6 +162,14 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { try StoreRules.settings(of: conversation, for: user, in: tenant, $0.tables) }
     }
 
+    public func presence(of users: [UserID], in tenant: TenantID) async throws(StoreError) -> [UserID: PresenceRecord] {
+        try perform { try StoreRules.presence(of: users, in: tenant, $0.tables) }
+    }
+
+    public func note(_ presence: [PresenceNote]) async throws(StoreError) {
+        try perform { logic in for note in presence { try logic.note(note) } }
+    }
+
     public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {
         try perform { try $0.trim(channel, keep: keep) }
     }

@@ -45,6 +45,7 @@ final class MemoryTables: StoreTables {
     private var conversations: [Int64: [ChannelID: ConversationRecord]] = [:]
     private var generations: [GenerationKey: UInt64] = [:]
     private var tokens: [TokenKey: UInt64] = [:]
+    private var presences: [UserKey: PresenceRecord] = [:]
 
     private func nextID() -> Int64 {
         lastID += 1
@@ -60,6 +61,7 @@ final class MemoryTables: StoreTables {
         (copy.stintsByUser, copy.membersByRoom) = (stintsByUser, membersByRoom)
         (copy.cursors, copy.generations, copy.tokens) = (cursors, generations, tokens)
         copy.conversations = conversations
+        copy.presences = presences
         return copy
     }
 
@@ -323,6 +325,20 @@ final class MemoryTables: StoreTables {
     func revoke(token: String, in tenant: TenantID, until: UInt64) {
         tokens[TokenKey(tenant: tenant, token: token)] = until
     }
+
+    // MARK: Presence
+
+    func presence(of user: UserID, in tenant: TenantID) -> PresenceRecord? {
+        presences[UserKey(tenant: tenant, user: user)]
+    }
+
+    func set(_ presence: PresenceRecord, of user: UserID, in tenant: TenantID) {
+        presences[UserKey(tenant: tenant, user: user)] = presence
+    }
+
+    func removePresence(of user: UserID, in tenant: TenantID) { presences[UserKey(tenant: tenant, user: user)] = nil }
+
+    func removePresence(unseenSince time: UInt64) { presences = presences.filter { $0.value.lastSeen >= time } }
 
     // MARK: Sweep
 

@@ -29,6 +29,14 @@ enum SQLiteSchema {
             try db.execute(
                 sql: "CREATE INDEX conversations_by_time ON conversations (owner, time, name) WHERE name >= 'user/'")
         }
+        migrator.registerMigration("6: presence") { db in
+            try db.execute(
+                sql: """
+                    CREATE TABLE presence (
+                        tenant TEXT NOT NULL, user TEXT NOT NULL, last_seen INTEGER NOT NULL,
+                        visibility INTEGER NOT NULL, PRIMARY KEY (tenant, user)) WITHOUT ROWID
+                    """)
+        }
         return migrator
     }
 

@@ -307,6 +307,19 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await read { try StoreRules.settings(of: conversation, for: user, in: tenant, $0) }
     }
 
+    // MARK: PresenceRecords
+
+    public func presence(of users: [UserID], in tenant: TenantID) async throws(StoreError) -> [UserID: PresenceRecord] {
+        try await read { try StoreRules.presence(of: users, in: tenant, $0) }
+    }
+
+    public func note(_ presence: [PresenceNote]) async throws(StoreError) {
+        guard !presence.isEmpty else { return }
+        try await write(requests: presence.count, bytes: presence.count * 160) { logic in
+            for note in presence { try logic.note(note) }
+        }
+    }
+
     // MARK: StoreMaintenance
 
     public func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport {

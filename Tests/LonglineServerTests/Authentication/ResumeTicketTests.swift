@@ -12,7 +12,8 @@ import Testing
         AuthenticatedIdentity(
             identity: SessionIdentity(
                 tenant: try TenantID("acme"), user: try UserID("alice"), device: try DeviceID("phone"), loginEpoch: 7,
-                tokenID: "token-1", expiry: expiry, mayPublish: true, mayReceive: true, mayJoin: false),
+                tokenID: "token-1", expiry: expiry, mayPublish: true, mayReceive: true, mayJoin: false,
+                mayWatch: true),
             generations: RevocationGenerations(user: 2, device: 5))
     }
 
@@ -28,7 +29,7 @@ import Testing
         let identity = SessionIdentity(
             tenant: try TenantID(long), user: try UserID(long), device: try DeviceID(long), loginEpoch: .max,
             tokenID: String(repeating: "j", count: 128), expiry: now + day, mayPublish: true, mayReceive: true,
-            mayJoin: true)
+            mayJoin: true, mayWatch: true)
         let sealed = AuthenticatedIdentity(
             identity: identity, generations: RevocationGenerations(user: .max, device: .max))
         let sealer = ResumeTicketSealer(keys: ResumeTicketKeys(now: now))

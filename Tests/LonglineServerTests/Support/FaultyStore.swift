@@ -9,6 +9,8 @@ final class FaultyStore: MessageStore {
         var isFull = false
         /// Reads of pages throw this.
         var reads: StoreError?
+        /// Reads of presence throw this.
+        var presence: StoreError?
         /// Reads of entitlements throw this.
         var entitlements: StoreError?
         /// Runs, once, when entitlements were read and before they are answered.
@@ -21,6 +23,8 @@ final class FaultyStore: MessageStore {
     let faults = Mutex(Faults())
     /// Batches handed to ``append(_:)``, by size.
     let batches = Mutex<[Int]>([])
+    /// Presence written down, by transaction.
+    let notes = Mutex<[[PresenceNote]]>([])
     /// Pages read.
     let reads = Mutex(0)
     private let full = StoreError(.storageFull, message: "no room", advice: "make some")
@@ -148,6 +152,17 @@ final class FaultyStore: MessageStore {
         of conversation: ChannelID, for user: UserID, in tenant: TenantID
     ) async throws(StoreError) -> ConversationSettings {
         try await inner.settings(of: conversation, for: user, in: tenant)
+    }
+
+    func presence(of users: [UserID], in tenant: TenantID) async throws(StoreError) -> [UserID: PresenceRecord] {
+        if let error = current.presence { throw error }
+        return try await inner.presence(of: users, in: tenant)
+    }
+
+    func note(_ presence: [PresenceNote]) async throws(StoreError) {
+        if current.isFull { throw full }
+        notes.withLock { $0.append(presence) }
+        try await inner.note(presence)
     }
 
     func isRevoked(token: String, in tenant: TenantID) async throws(StoreError) -> Bool {

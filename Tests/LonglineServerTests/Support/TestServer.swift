@@ -14,6 +14,7 @@ final class TestServer: Sendable {
     let group: MultiThreadedEventLoopGroup
     let issuer: TokenIssuer
     private let cursorTask: Task<Void, Never>
+    private let presenceTask: Task<Void, Never>
 
     init(
         store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
@@ -32,6 +33,7 @@ final class TestServer: Sendable {
             time: WallClock.milliseconds)
         runtime = try await ServerRuntime(core: core, group: group)
         cursorTask = Task { await core.cursors.run() }
+        presenceTask = Task { await core.presence.run() }
     }
 
     func stop() async {
@@ -41,6 +43,11 @@ final class TestServer: Sendable {
         _ = await runtime.waitUntilIdle(timeout: .seconds(2))
         runtime.core.cursors.stop()
         await cursorTask.value
+        // What a loop says to another at the end of a session has to find it.
+        for _ in 0..<2 { for loop in runtime.loops { try? await loop.submit { _ in } } }
+        runtime.core.presence.stop()
+        presenceTask.cancel()
+        await presenceTask.value
         try? await group.shutdownGracefully()
     }
 

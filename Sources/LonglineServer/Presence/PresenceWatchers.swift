@@ -1,0 +1,77 @@
+import DequeModule
+import LonglineStore
+import LonglineWire
+
+/// Whose presence the sessions of one loop are told of, and what the loop knows of it.
+///
+/// Of one user:
+/// ```
+///   asked for --record read--> asked at home --first news--> known --news--> known
+///       '-------------------- no session left: forgotten -------'
+/// ```
+struct PresenceWatchers<Watcher: AnyObject> {
+    private struct Watched {
+        /// nil until the user's home has answered.
+        var update: PresenceUpdate?
+        var watchers: [ObjectIdentifier: Watcher] = [:]
+        /// Whether the user's home knows of this loop.
+        var isAsked = false
+    }
+
+    private var users: [UserKey: Watched] = [:]
+    /// Users whose record has to be read first, in the order in which they came. Those that are forgotten meanwhile are
+    /// passed over.
+    private var unread: Deque<UserKey> = []
+    /// Pairs of user and watcher.
+    private(set) var count = 0
+
+    /// Adds a watcher.
+    /// - Returns: what is known of the user; nil while it is not.
+    mutating func add(_ watcher: Watcher, to user: UserKey) -> PresenceUpdate? {
+        if users[user] == nil {
+            users[user] = Watched()
+            unread.append(user)
+        }
+        if users[user]?.watchers.updateValue(watcher, forKey: ObjectIdentifier(watcher)) == nil { count += 1 }
+        return users[user]?.update
+    }
+
+    /// Removes a watcher, if it is one.
+    /// - Returns: whether it was the last one, and the user's home has to be told.
+    mutating func remove(_ watcher: Watcher, from user: UserKey) -> Bool {
+        guard users[user]?.watchers.removeValue(forKey: ObjectIdentifier(watcher)) != nil else { return false }
+        count -= 1
+        guard users[user]?.watchers.isEmpty == true else { return false }
+        return users.removeValue(forKey: user)?.isAsked ?? false
+    }
+
+    /// Takes out users of one tenant whose record has to be read.
+    mutating func takeUnread(limit: Int) -> [UserKey] {
+        var taken: [UserKey] = []
+        while taken.count < limit, let user = unread.first {
+            if let tenant = taken.first?.tenant, tenant != user.tenant { break }
+            unread.removeFirst()
+            if users[user]?.isAsked == false { taken.append(user) }
+        }
+        return taken
+    }
+
+    /// The records could not be read: again, later.
+    mutating func putBack(_ failed: [UserKey]) { unread.append(contentsOf: failed) }
+
+    /// The record was read.
+    /// - Returns: whether the user's home has to be asked: somebody still wants to know, and it was not yet.
+    mutating func ask(_ user: UserKey) -> Bool {
+        guard users[user]?.isAsked == false else { return false }
+        users[user]?.isAsked = true
+        return true
+    }
+
+    /// The home has news.
+    /// - Returns: whom to tell.
+    mutating func learn(_ update: PresenceUpdate, of user: UserKey) -> [Watcher] {
+        guard users[user] != nil else { return [] }
+        users[user]?.update = update
+        return users[user].map { Array($0.watchers.values) } ?? []
+    }
+}

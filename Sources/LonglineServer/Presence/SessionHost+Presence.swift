@@ -1,0 +1,64 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// Presence of this session's user, and of others for this session.
+extension SessionHost {
+    /// The session found that its user may watch them, and has room.
+    func watch(_ request: PresenceRequest) {
+        guard let tenant = identity?.tenant else { return }
+        let limits = core.limits
+        var bucket =
+            presenceBucket
+            ?? TokenBucket(
+                perSecond: limits.presenceRequestsPerSecond, burst: Double(limits.presenceRequestBurst), now: now)
+        defer { presenceBucket = bucket }
+        let users = request.users.map { UserKey(tenant: tenant, user: $0) }
+        let new = Set(request.users).subtracting(watched).count
+        guard bucket.take(now: now), let known = loop.watch(users, new: new, for: self) else {
+            loop.statistics.refusals[.overloaded, default: 0] += 1
+            return session.watched(
+                request, refusal: .overloaded, retryAfter: limits.retryAfter.wholeMilliseconds, now: now)
+        }
+        watched.formUnion(request.users)
+        session.watched(request, refusal: nil, retryAfter: 0, now: now)
+        for update in known { session.presenceChanged(update, now: now) }
+    }
+
+    func unwatch(_ users: Set<UserID>) {
+        guard let tenant = identity?.tenant else { return }
+        let left = watched.intersection(users)
+        watched.subtract(left)
+        loop.unwatch(left.map { UserKey(tenant: tenant, user: $0) }, for: self)
+    }
+
+    func setVisibility(_ visibility: PresenceVisibility) {
+        guard phase == .established, let user = device?.userKey else { return }
+        loop.set(visibility, of: user)
+    }
+
+    /// A user's state, at first and after each change.
+    func presenceChanged(_ update: PresenceUpdate) {
+        guard phase == .established else { return }
+        session.presenceChanged(update, now: now)
+        wake()
+    }
+
+    /// Tells the user's home of this session, once it is established and when its mode changed. After a drain, so that a
+    /// client that says right behind CONNECT that it is in the background was never in the foreground.
+    func reportPresence() {
+        guard phase == .established, let user = device?.userKey else { return }
+        let state: PresenceState = session.mode == .foreground ? .online : .away
+        guard state != reportedPresence else { return }
+        reportedPresence = state
+        loop.report(user, link: id, state: state)
+    }
+
+    /// The session is over.
+    func endPresence() {
+        unwatch(watched)
+        guard reportedPresence != nil, let user = device?.userKey else { return }
+        reportedPresence = nil
+        loop.report(user, link: id, state: nil)
+    }
+}

@@ -1,0 +1,146 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// Presence as an app sees it, against a service in memory.
+@Suite("Presence of an app", .timeLimit(.minutes(1)))
+struct PresenceTests {
+    private func users(_ names: String...) throws -> [UserID] { try names.map { try UserID($0) } }
+
+    private func update(_ name: String, _ state: PresenceState, lastSeen: UInt64 = 0) throws -> PresenceUpdate {
+        PresenceUpdate(user: try UserID(name), state: state, lastSeen: lastSeen)
+    }
+
+    private func subscribed(_ harness: ClientHarness) -> [[String]] {
+        harness.service.state.withLock { state in
+            state.frames.compactMap {
+                if case .subscribe(let request) = $0 { request.users.map(\.description) } else { nil }
+            }
+        }
+    }
+
+    @Test("watch returns when it is known where each user is, and changes come after")
+    func watching() async throws {
+        let harness = try ClientHarness()
+        let bob = try UserID("bob")
+        harness.service.state.withLock { $0.presences[bob] = PresenceUpdate(user: bob, state: .online, lastSeen: 0) }
+        await #expect(throws: ClientError.self) { try await harness.client.watch([bob]) }
+        try await harness.client.connect()
+        let changes = harness.client.presenceChanges
+        try await harness.client.watch(try users("bob", "carol", "bob"))
+        #expect(harness.client.presence(of: bob)?.state == .online)
+        let carol = try #require(harness.client.presence(of: try UserID("carol")))
+        #expect(carol.state == .offline && carol.lastSeen == nil && carol.isCurrent)
+        #expect(harness.client.presences.count == 2)
+        harness.service.send(.presence(try update("bob", .away, lastSeen: 1_767_225_600_000)))
+        harness.service.send(.presence(try update("mallory", .online)))
+        var seen: [String] = []
+        for await presence in changes {
+            seen.append("\(presence.user) \(presence.state)")
+            if presence.state == .away { break }
+        }
+        #expect(seen.last == "bob away" && !seen.contains("mallory online"), "nobody asked for mallory")
+        #expect(harness.client.presence(of: bob)?.lastSeen == 1_767_225_600_000)
+        // A new reader finds what is so.
+        var first: Set<String> = []
+        for await presence in harness.client.presenceChanges {
+            first.insert("\(presence.user) \(presence.state)")
+            if first.count == 2 { break }
+        }
+        #expect(first == ["bob away", "carol offline"])
+        await harness.client.disconnect()
+    }
+
+    @Test("after a reconnect the client asks again by itself, and only what changed is told")
+    func reconnect() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        try await harness.client.setVisibility(.stateOnly)
+        try await harness.client.watch(try users("bob", "carol"))
+        try await harness.client.unwatch(try users("carol"))
+        let changes = harness.client.presenceChanges
+        let bob = try UserID("bob")
+        harness.service.state.withLock { $0.presences[bob] = PresenceUpdate(user: bob, state: .away, lastSeen: 5) }
+        harness.service.cut()
+        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        try await harness.client.connect()
+        var seen: [String] = []
+        for await presence in changes {
+            seen.append("\(presence.user) \(presence.state)")
+            if presence.state == .away { break }
+        }
+        #expect(seen == ["bob offline", "bob away"] || seen == ["bob away"])
+        #expect(subscribed(harness) == [["bob", "carol"], ["bob"]])
+        let settings = harness.service.state.withLock { state in
+            state.frames.compactMap { if case .visibility(let visibility) = $0 { visibility } else { nil } }
+        }
+        #expect(settings == [.stateOnly, .stateOnly])
+        #expect(harness.client.presence(of: bob)?.isCurrent == true)
+        #expect(harness.client.presence(of: try UserID("carol")) == nil)
+        await harness.client.disconnect()
+        #expect(harness.client.presence(of: bob)?.isCurrent == false, "it is what was so")
+    }
+
+    @Test("more than a hundred users are asked for in parts, and more than a thousand not at all")
+    func parts() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        let many = try (0..<250).map { try UserID("user\($0)") }
+        try await harness.client.watch(many)
+        #expect(subscribed(harness).map(\.count) == [100, 100, 50] && harness.client.presences.count == 250)
+        let more = try (0..<1_001).map { try UserID("user\($0)") }
+        let error = await #expect(throws: ClientError.self) { try await harness.client.watch(more) }
+        #expect(error?.refusal == .tooManySubscriptions && harness.client.presences.count == 250)
+        try await harness.client.unwatch(many)
+        #expect(harness.client.presences.isEmpty)
+        await harness.client.disconnect()
+    }
+
+    @Test("a refusal throws and leaves what was watched before; one for now is asked again")
+    func refusals() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        try await harness.client.watch(try users("bob"))
+        harness.service.state.withLock { $0.presenceRefusals = [.forbidden] }
+        let error = await #expect(throws: ClientError.self) {
+            try await harness.client.watch(try users("bob", "carol"))
+        }
+        #expect(error?.code == .refused && error?.refusal == .forbidden && error?.advice.isEmpty == false)
+        #expect(harness.client.presences.keys.map(\.description) == ["bob"])
+        harness.service.state.withLock { $0.presenceRefusals = [.overloaded, .overloaded] }
+        try await harness.client.watch(try users("dave"))
+        #expect(subscribed(harness).suffix(3) == [["dave"], ["dave"], ["dave"]])
+        // A fresh token may allow less: what was watched ends.
+        harness.service.state.withLock { $0.presenceRefusals = [.forbidden] }
+        harness.service.cut()
+        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        try await harness.client.connect()
+        try await harness.client.watch(try users("erin"))
+        #expect(harness.client.presences.keys.map(\.description) == ["erin"])
+        await harness.client.disconnect()
+    }
+
+    @Test("a wait without a connection goes on with it; cancelled or disconnected it ends")
+    func waits() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.answers = [.silence] }
+        try await harness.client.start()
+        let bob = try users("bob")
+        let ended = Task { try await harness.client.watch(bob) }
+        let cancelled = Task { try await harness.client.watch(bob) }
+        cancelled.cancel()
+        await #expect(throws: (any Error).self) { try await cancelled.value }
+        // The attempt is under way once what it needs is on disk.
+        try await harness.settle()
+        await harness.client.disconnect()
+        await #expect(throws: (any Error).self) { try await ended.value }
+        try await harness.client.connect()
+        try await harness.client.watch(bob)
+        try await harness.client.logout()
+        for await _ in harness.client.presenceChanges.dropFirst() { Issue.record("a change after the end") }
+    }
+}
