@@ -70,6 +70,12 @@ public protocol Link: AnyObject {
 
     /// Opens a lane of this side. Frames may be sent on it at once; they wait if the peer allows no more streams now.
     func openLane(_ lane: LaneID)
+    /// Says how urgent a lane is among the others, for what waits on it and for what is sent from now on; before, it is
+    /// ``/LonglineWire/Urgency/chat``. Lane 0 goes before all of them.
+    ///
+    /// What is less urgent leaves only when nothing more urgent can, and never fills what more urgent lanes need of the
+    /// transport's buffers.
+    func prioritize(_ lane: LaneID, _ urgency: Urgency)
     /// Encodes a frame and sends it behind what was sent on the lane before.
     ///
     /// The link itself sets no limit: the session's windows bound what it queues. Ignored once the link is closed.

@@ -1,4 +1,5 @@
 internal import LonglineSession
+internal import LonglineWire
 internal import NIOCore
 internal import QUICEngine
 
@@ -15,7 +16,18 @@ struct OutboundLane {
     var finished = false
     /// The peer wants nothing more: what is sent is dropped.
     var isDead = false
+    var urgency = Urgency.chat
     private(set) var isWritable = true
+
+    /// When the lane's stream may send. Lane 0 is before all others, whatever they are.
+    func priority(isControl: Bool) -> StreamPriority {
+        guard !isControl else { return StreamPriority(urgency: 0) }
+        return switch urgency {
+        case .control: StreamPriority(urgency: 1)
+        case .chat: .standard
+        case .bulk: StreamPriority(urgency: 5)
+        }
+    }
 
     /// - Returns: the new state if it changed.
     mutating func updateWritability() -> Bool? {

@@ -92,6 +92,17 @@ public final class QUICLink: Link {
         openStreams()
     }
 
+    public func prioritize(_ lane: LaneID, _ urgency: Urgency) {
+        guard lane != .control, outbound[lane] != nil else { return }
+        outbound[lane]?.urgency = urgency
+        if let stream = outbound[lane]?.stream { setPriority(of: stream, lane: lane) }
+    }
+
+    private func setPriority(of stream: QUICStreamID, lane: LaneID) {
+        guard let priority = outbound[lane]?.priority(isControl: lane == .control) else { return }
+        connection?.setPriority(priority, of: stream)
+    }
+
     public func send(_ frame: Frame, lane: LaneID) {
         guard state == .connecting || state == .established, var out = outbound[lane], !out.isDead, !out.finishes else {
             return
@@ -270,6 +281,7 @@ public final class QUICLink: Link {
         inbound[stream] = InboundLane(id: .control)
         lanesByStream[stream] = .control
         outbound[.control]?.stream = stream
+        setPriority(of: stream, lane: .control)
         mark(.control)
     }
 
@@ -345,6 +357,7 @@ public final class QUICLink: Link {
                 unopened.removeFirst()
                 lanesByStream[stream] = lane
                 outbound[lane]?.stream = stream
+                if outbound[lane]?.urgency != .chat { setPriority(of: stream, lane: lane) }
                 mark(lane)
             }
         } catch {

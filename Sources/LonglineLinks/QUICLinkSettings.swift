@@ -19,6 +19,8 @@ extension TransportSettings {
         settings.streamWindow = 256 << 10
         settings.connectionWindow = 1 << 20
         settings.maxDatagramFrameSize = 1200
+        // Half of what a peer with these settings lets us send beyond what it has read: the other half is for chat and control.
+        settings.backgroundSendBuffer = 512 << 10
         return settings
     }
 }

@@ -263,6 +263,7 @@ final class SessionHost: LinkHandler {
         switch action {
         case .send(let frame, let lane): send(frame, lane: lane)
         case .openLane(let lane): link?.openLane(lane)
+        case .prioritize(let lane, let urgency): link?.prioritize(lane, urgency)
         case .finishLane(let lane): link?.finishLane(lane)
         case .append(let channel, let producer, let publish):
             guard let device else { return }

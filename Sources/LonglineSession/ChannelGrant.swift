@@ -11,7 +11,7 @@ public enum ChannelAction: UInt8, Hashable, Sendable, CaseIterable {
     /// Change it as its owner.
     case manage = 8
     /// Of a user's inbox: be told of the user's presence.
-    case presence = 8
+    case presence = 16
 }
 
 /// A set of channels: one channel by its name, or all whose name begins alike. As text `user/`, `room/` or `all/`, then the

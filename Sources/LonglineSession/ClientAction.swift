@@ -37,6 +37,9 @@ public struct SessionEnd: Hashable, Sendable {
 public enum ClientAction: Sendable {
     /// Open a lane towards the server; its ``/LonglineWire/LaneHeader`` follows as the first ``ClientAction/send(_:lane:)``.
     case openLane(LaneID)
+    /// What is sent on a lane from now on, and what waits there, is so urgent among the lanes of the link; until then it is
+    /// ``/LonglineWire/Urgency/chat``. Lane 0 goes before all of them.
+    case prioritize(LaneID, Urgency)
     /// Send a frame.
     case send(Frame, lane: LaneID)
     /// Finish a lane: nothing more will be sent on it.

@@ -3,10 +3,15 @@ import NIOCore
 
 /// What the client says: publishes, acknowledgements, pings, and the lanes they leave on.
 extension ClientSession {
-    /// Sends what waits in every channel, as far as windows allow; the channel with the oldest message goes first.
+    /// Sends what waits in every channel, as far as windows allow; the most urgent channel goes first, and among these the
+    /// one with the oldest message.
     mutating func publishAll(now: NIODeadline) {
-        let waiting = channels.compactMap { channel, state in state.queue.firstID.map { (channel, $0) } }
-        for (channel, _) in waiting.sorted(by: { $0.1 < $1.1 }) { publish(channel, now: now) }
+        let waiting = channels.compactMap { channel, state in
+            state.queue.firstID.map { (channel: channel, urgency: urgencies[channel] ?? .chat, id: $0) }
+        }
+        for next in waiting.sorted(by: { ($0.urgency, $0.id) < ($1.urgency, $1.id) }) {
+            publish(next.channel, now: now)
+        }
     }
 
     /// Sends what waits in a channel, as far as its window and the link allow.
@@ -109,6 +114,7 @@ extension ClientSession {
         outbound[lane.id] = channel
         modify(channel) { $0.lane = lane }
         actions.append(.openLane(lane.id))
+        prioritize(channel)
         if phase == .connecting { earlyBytes -= FrameCost.overhead }
         send(.lane(LaneHeader(channel: channel, epoch: state.epoch)), lane: lane.id, owed: false, now: now)
         return lane.id

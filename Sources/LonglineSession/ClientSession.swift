@@ -43,6 +43,8 @@ public struct ClientSession: Sendable {
     /// Bytes that may still leave before CONNECTED; 0 when none may.
     var earlyBytes = 0
     var heartbeat: Heartbeat?
+    /// Channels with another urgency than chat. Outlives links.
+    var urgencies: [ChannelID: Urgency] = [:]
     /// Outlives links: what is learned belongs to the network.
     var learner: HeartbeatLearner?
     /// From 0 to 1: how much shorter than the learned interval this link's beats are.
@@ -142,6 +144,7 @@ public struct ClientSession: Sendable {
             agent: configuration.agent)
         actions.append(.send(.connect(connect), lane: .control))
         if mode != .foreground { actions.append(.send(.mode(mode), lane: .control)) }
+        sayUrgencies(now: now)
         // A ticket says that the server knows this producer, so that its ledger makes a replayed flight harmless.
         if case .ticket = credential {
             earlyBytes = min(configuration.earlyBytes, EarlyAllowance.bytes)
@@ -364,7 +367,7 @@ extension ClientAction {
     /// Whether the action says something to the app rather than to the link.
     fileprivate var survivesLink: Bool {
         switch self {
-        case .openLane, .send, .finishLane, .probePath, .end, .observedAddress, .sendSignal: false
+        case .openLane, .prioritize, .send, .finishLane, .probePath, .end, .observedAddress, .sendSignal: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
             .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt, .signal, .presence, .presenceAnswered:

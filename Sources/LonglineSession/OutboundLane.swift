@@ -8,6 +8,8 @@ struct OutboundLane {
     let epoch: Epoch
     /// Whether the link takes more on it without delay.
     var isWritable = true
+    /// What the link was told.
+    var urgency = Urgency.chat
     /// When a frame was last sent on it or answered.
     var lastUse: NIODeadline
 }

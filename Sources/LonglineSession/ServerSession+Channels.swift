@@ -15,7 +15,7 @@ extension ServerSession {
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``.
     public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {
         guard case .up = phase, channels[channel]?.sender?.isReading == true else { return }
-        readsUnderWay -= 1
+        reads.ended(channel)
         guard channels[channel]?.mayReceive == true else {
             // The credential stopped to allow it while the log was read: nothing of the page is sent.
             modify(channel) { $0.sender?.readFailed() }
@@ -41,7 +41,7 @@ extension ServerSession {
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``: not now. It is tried again in a second.
     public mutating func readFailed(_ channel: ChannelID, now: NIODeadline) {
         guard case .up = phase, channels[channel]?.sender?.isReading == true else { return }
-        readsUnderWay -= 1
+        reads.ended(channel)
         modify(channel) { $0.sender?.readFailed() }
         failedReads.append(channel)
         retryReadsAt = retryReadsAt ?? now + Self.readRetryDelay
@@ -65,7 +65,7 @@ extension ServerSession {
             return (state.sender?.change(channel) ?? false) && wasReading
         }
         // The old log's read is not waited for any more; its answer finds a sender that doesn't read.
-        if reset == true { readsUnderWay -= 1 }
+        if reset == true { reads.ended(channel.channel) }
         advance(channel.channel, now: now)
     }
 
@@ -119,14 +119,14 @@ extension ServerSession {
             state.isQueued = true
             return true
         }
-        if queue == true { readQueue.append(channel) }
+        if queue == true { reads.append(channel, urgency(of: channel)) }
         noteLag(channel, now: now)
         startReads(now: now)
     }
 
-    /// Starts reads in the order in which the channels asked, a few at a time.
+    /// Starts reads in the order of ``ReadTurns``, a few at a time.
     private mutating func startReads(now: NIODeadline) {
-        while case .up = phase, readsUnderWay < configuration.maximumReads, let channel = readQueue.popFirst() {
+        while case .up = phase, let channel = reads.next() {
             let window = window
             let bytes = configuration.readBytes
             let read = modify(channel) { state in
@@ -134,9 +134,10 @@ extension ServerSession {
                 return state.wantsRead(window: window) ? state.sender?.startRead(window: window, readBytes: bytes) : nil
             }
             if let read = read ?? nil {
-                readsUnderWay += 1
                 actions.append(
                     .read(channel: channel, after: read.after, upTo: read.upTo, maximumBytes: read.bytes))
+            } else {
+                reads.ended(channel)
             }
         }
     }
@@ -159,6 +160,7 @@ extension ServerSession {
         outbound[lane.id] = channel
         modify(channel) { $0.lane = lane }
         actions.append(.openLane(lane.id))
+        prioritize(channel)
         actions.append(.send(.lane(LaneHeader(channel: channel, epoch: epoch)), lane: lane.id))
         actions.append(.send(frame, lane: lane.id))
         sweepAt = sweepAt ?? now + configuration.laneIdleTime

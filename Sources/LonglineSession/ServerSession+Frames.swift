@@ -35,6 +35,8 @@ extension ServerSession {
             processMode(mode, now: now)
         case .signal(let signal):
             processSignal(signal, now: now)
+        case .urgency(let urgency):
+            processUrgency(urgency, now: now)
         case .refresh, .join, .leave, .room, .members, .history, .logout, .conversations, .conversationSet, .read,
             .subscribe, .unsubscribe, .visibility:
             guard handshakeComplete else {

@@ -100,6 +100,8 @@ extension ServerSession {
             nextLane += 1
             history.lane = lane
             actions.append(.openLane(lane))
+            // A page is asked for by somebody who reads; a message is not to wait for it.
+            actions.append(.prioritize(lane, .bulk))
         }
         for frame in frames { actions.append(.send(frame, lane: lane)) }
     }

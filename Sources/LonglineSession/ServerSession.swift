@@ -49,8 +49,9 @@ public struct ServerSession: Sendable {
     var channels: [ChannelID: ServerChannel] = [:]
     var outbound: [LaneID: ChannelID] = [:]
     var nextLane: UInt64 = 1
-    var readQueue = CircularBuffer<ChannelID>()
-    var readsUnderWay = 0
+    var reads: ReadTurns
+    /// Channels with another urgency than chat.
+    var urgencies: [ChannelID: Urgency] = [:]
     /// Joins, leaves and changes of rooms without an answer.
     var roomRequests: Set<UInt64> = []
     var isRefreshing = false
@@ -93,6 +94,7 @@ public struct ServerSession: Sendable {
         held = HeldFrames(limit: configuration.maximumEarlyBytes)
         inbound = InboundLanes(limit: configuration.maximumLanes)
         presence = PresenceFeed(limit: max(1, configuration.maximumPresenceUsers))
+        reads = ReadTurns(limit: configuration.maximumReads)
         lastPacket = now
         connectBy = now + configuration.connectTimeout
     }
@@ -252,7 +254,7 @@ public struct ServerSession: Sendable {
         phase = .closed
         held.removeAll()
         deferredRequests.removeAll()
-        readQueue.removeAll()
+        reads.removeAll()
         roomRequests.removeAll()
         history.removeAll()
         memberList = MemberListQueue()

@@ -16,6 +16,10 @@ public struct NetworkConditions: Sendable {
     public var corruption = 0.0
     /// An ECN-capable datagram is marked as having met congestion.
     public var congestionMark = 0.0
+    /// What a direction carries in a second; nil: all there is. What can't leave at once waits, up to ``maximumQueue``.
+    public var bytesPerSecond: Int?
+    /// Bytes that wait for a direction to be free; what comes beyond vanishes.
+    public var maximumQueue = 64 << 10
     /// Larger datagrams vanish.
     public var maxDatagramSize = 1500
 
@@ -71,6 +75,8 @@ public final class SimulatedNetwork {
     private var inFlight: [InFlight] = []
     private var nextOrder: UInt64 = 0
     private var unreachable: Set<QUICSocketAddress> = []
+    /// When what was sent to an address so far has passed the bottleneck.
+    private var busyUntil: [QUICSocketAddress: UInt64] = [:]
     private var publicAddress: [QUICSocketAddress: QUICSocketAddress] = [:]
     private var privateAddress: [QUICSocketAddress: QUICSocketAddress] = [:]
 
@@ -115,7 +121,8 @@ public final class SimulatedNetwork {
         let isCorrupted = random.happens(conditions.corruption)
         let isMarked = random.happens(conditions.congestionMark)
         let jitter = random.next() % max(1, conditions.jitter.nanoseconds)
-        guard passes, !isLost, !isStale, bytes.count <= conditions.maxDatagramSize,
+        let queued = passes && !isLost && !isStale ? pass(bytes.count, to: destination) : 0
+        guard let queued, passes, !isLost, !isStale, bytes.count <= conditions.maxDatagramSize,
             !unreachable.contains(path.local), !unreachable.contains(destination)
         else {
             lost += 1
@@ -128,9 +135,21 @@ public final class SimulatedNetwork {
         }
         let mark = isMarked && ecn != .notECT ? ECNCodepoint.ce : ecn
         let delivery = Delivery(bytes: payload, path: QUICPath(local: destination, remote: source), ecn: mark)
-        let delay = conditions.delay.nanoseconds * (isHeld ? 3 : 1) + jitter
+        let delay = conditions.delay.nanoseconds * (isHeld ? 3 : 1) + jitter + queued
         add(delivery, after: delay)
         if isCopied { add(delivery, after: delay + conditions.delay.nanoseconds / 2) }
+    }
+
+    /// Lets a datagram through the bottleneck.
+    /// - Returns: how long it takes, in nanoseconds; nil when it has no room there.
+    private func pass(_ bytes: Int, to destination: QUICSocketAddress) -> UInt64? {
+        guard let rate = conditions.bytesPerSecond, rate > 0 else { return 0 }
+        let start = max(now.nanoseconds, busyUntil[destination] ?? 0)
+        let waiting = Double(start - now.nanoseconds) / 1e9 * Double(rate)
+        guard waiting + Double(bytes) <= Double(conditions.maximumQueue) else { return nil }
+        let end = start + UInt64(bytes) * 1_000_000_000 / UInt64(rate)
+        busyUntil[destination] = end
+        return end - now.nanoseconds
     }
 
     /// When the next datagram arrives; nil: none is on its way.

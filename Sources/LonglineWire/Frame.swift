@@ -48,6 +48,8 @@ public enum Frame: Hashable, Sendable {
     case presenceAnswer(PresenceAnswer)
     /// Client: what others see of this user's presence.
     case visibility(PresenceVisibility)
+    /// Client: how urgent a channel is.
+    case urgency(ChannelUrgency)
 
     // The server's history lane.
     /// Server: the answer to ``Frame/history(_:)``; ``Frame/deliver(_:)`` and ``Frame/skip(_:)`` follow it.

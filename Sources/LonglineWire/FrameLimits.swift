@@ -48,6 +48,8 @@ public enum FrameLimits {
     public static let maximumSignalDeadline: UInt64 = 60_000
     /// Users in one `SUBSCRIBE` or `UNSUBSCRIBE`.
     public static let maximumPresenceUsers = 100
+    /// Channels with another urgency than ``Urgency/chat``, per link.
+    public static let maximumUrgencies = 256
     /// The largest number that a varint carries (RFC 9000 section 16): 2^62 - 1.
     public static let maximumNumber: UInt64 = (1 << 62) - 1
     /// The largest lane number on a transport with lane tags, where the tag's lowest bit is taken: 2^61 - 1.

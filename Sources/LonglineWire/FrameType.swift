@@ -40,6 +40,7 @@ enum FrameType: UInt64, CaseIterable {
     case unsubscribe = 0x4b
     case presenceAnswer = 0x4c
     case visibility = 0x4d
+    case urgency = 0x3d
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -84,6 +85,7 @@ enum FrameType: UInt64, CaseIterable {
         case .unsubscribe: "UNSUBSCRIBE"
         case .presenceAnswer: "PRESENCE_ANSWER"
         case .visibility: "VISIBILITY"
+        case .urgency: "URGENCY"
         }
     }
 
@@ -126,6 +128,7 @@ extension Frame {
         case .presence: .presence
         case .presenceAnswer: .presenceAnswer
         case .visibility: .visibility
+        case .urgency: .urgency
         case .lane: .lane
         case .publish: .publish
         case .published: .published

@@ -148,6 +148,7 @@ extension TransportSettings {
         try check(packetsPerKey >= 16, "packetsPerKey must be at least 16")
         try check(maxDatagramFrameSize <= 65535, "maxDatagramFrameSize must be at most 65535")
         try check(streamSendBuffer >= 1024, "streamSendBuffer must be at least 1024 bytes")
+        try check(backgroundSendBuffer >= 1024, "backgroundSendBuffer must be at least 1024 bytes")
         try check(maxIdleTimeout.nanoseconds > 0, "maxIdleTimeout must not be zero")
         try check(initialRTT.nanoseconds > 0, "initialRTT must not be zero")
     }

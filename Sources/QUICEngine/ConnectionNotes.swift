@@ -65,6 +65,7 @@ extension QUICEngineConnection {
             guard let stream = knownStream(id) else { return }
             stream.sendBuffer.acknowledge(count)
             sendBufferBytes -= Int(count)
+            if stream.isBackground { backgroundBytes -= Int(count) }
             reportWritable(stream)
         case .streamReset(let id, let code, let stillborn):
             guard let stream = remoteStream(id) ?? streams[id], !stream.peerReset else { return }
@@ -135,15 +136,18 @@ extension QUICEngineConnection {
         guard !stream.isClosed else { return }
         stream.isClosed = true
         sendBufferBytes -= stream.sendBuffer.count
+        if stream.isBackground { backgroundBytes -= stream.sendBuffer.count }
         stream.sendBuffer = SendBuffer()
         reportWritableToAll()
+        reportWritableToBackground()
         emit(.streamClosed(stream.id))
         forgetIfDone(stream)
     }
 
     /// Hysteresis: a writer that was stopped is woken when half of the buffer is free.
-    private func reportWritable(_ stream: EngineStream) {
+    func reportWritable(_ stream: EngineStream) {
         if owesWritableToAll { return reportWritableToAll() }
+        if owesWritableToBackground, stream.isBackground { return reportWritableToBackground() }
         guard stream.owesWritable, stream.resetCode == nil,
             stream.sendBuffer.count <= settings.streamSendBuffer / 2
         else { return }
@@ -156,6 +160,17 @@ extension QUICEngineConnection {
         guard owesWritableToAll, sendBufferBytes <= settings.sendBufferOfAll / 2 else { return }
         owesWritableToAll = false
         for stream in streams.all.filter(\.owesWritable).sorted(by: { $0.id.rawValue < $1.id.rawValue }) {
+            reportWritable(stream)
+        }
+    }
+
+    /// The same where it was the less urgent streams together.
+    func reportWritableToBackground() {
+        guard owesWritableToBackground, backgroundBytes <= settings.backgroundSendBuffer / 2 else { return }
+        owesWritableToBackground = false
+        for stream in streams.all.filter({ $0.owesWritable && $0.isBackground })
+            .sorted(by: { $0.id.rawValue < $1.id.rawValue })
+        {
             reportWritable(stream)
         }
     }

@@ -37,6 +37,7 @@ extension QUICEngineConnection {
         let state = try sendingStream(stream)
         let accepted = min(sendRoom(of: state), bytes.count)
         sendBufferBytes += accepted
+        if state.isBackground { backgroundBytes += accepted }
         let part = UnsafeRawBufferPointer(rebasing: bytes[0..<accepted])
         if let owner, accepted >= Self.leastLeftInPlace {
             state.sendBuffer.append(part, of: owner)
@@ -45,7 +46,9 @@ extension QUICEngineConnection {
         }
         if accepted < bytes.count {
             state.owesWritable = true
-            if state.sendBuffer.count < settings.streamSendBuffer { owesWritableToAll = true }
+            if state.sendBuffer.count < settings.streamSendBuffer {
+                if isBackgroundFull(for: state) { owesWritableToBackground = true } else { owesWritableToAll = true }
+            }
         } else if finish {
             state.isFinishing = true
         }
@@ -71,7 +74,12 @@ extension QUICEngineConnection {
     }
 
     private func sendRoom(of stream: EngineStream) -> Int {
-        max(0, min(settings.streamSendBuffer - stream.sendBuffer.count, settings.sendBufferOfAll - sendBufferBytes))
+        let room = min(settings.streamSendBuffer - stream.sendBuffer.count, settings.sendBufferOfAll - sendBufferBytes)
+        return max(0, stream.isBackground ? min(room, settings.backgroundSendBuffer - backgroundBytes) : room)
+    }
+
+    private func isBackgroundFull(for stream: EngineStream) -> Bool {
+        stream.isBackground && backgroundBytes >= settings.backgroundSendBuffer
     }
 
     /// Copies received bytes out, in order, and lets the peer send as many more. What was received before the connection
@@ -123,7 +131,14 @@ extension QUICEngineConnection {
         guard let state = streams[stream], state.sends, state.priority != priority else { return }
         let wasQueued = state.isQueued
         if wasQueued { sendQueue.remove(state) }
+        let wasBackground = state.isBackground
         state.priority = priority
+        if wasBackground != state.isBackground {
+            backgroundBytes += wasBackground ? -state.sendBuffer.count : state.sendBuffer.count
+            reportWritableToBackground()
+            // What held it back may hold it back no more.
+            if state.owesWritable { reportWritable(state) }
+        }
         if wasQueued { sendQueue.append(state) }
     }
 

@@ -48,6 +48,9 @@ final class EngineStream {
         receives = id.isBidirectional || !isLocal
     }
 
+    /// Whether it is less urgent than streams are by themselves.
+    var isBackground: Bool { priority.urgency > StreamPriority.standard.urgency }
+
     var hasSomethingToSend: Bool {
         sends && resetCode == nil && !isClosed && (sendBuffer.unsent > 0 || (isFinishing && !finWasSent))
     }

@@ -38,6 +38,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var sendBufferBytes = 0
     /// A write was short because of all streams together.
     @exclusivity(unchecked) var owesWritableToAll = false
+    /// Of the bytes in send buffers, those of streams below the standard urgency.
+    @exclusivity(unchecked) var backgroundBytes = 0
+    /// A write was short because of these streams together.
+    @exclusivity(unchecked) var owesWritableToBackground = false
     /// Streams with something to send, in the order of their priorities.
     @exclusivity(unchecked) var sendQueue = SendQueue()
     /// The peer's unidirectional streams that ended, of which ngtcp2 keeps a record as long as it keeps the connection.

@@ -67,6 +67,10 @@ public struct TransportSettings: Sendable {
     /// The same for all streams of the connection together: 8 MiB, so that a peer that opens many and acknowledges nothing
     /// doesn't hold more. Not less than `streamSendBuffer` in effect.
     public var connectionSendBuffer = 8 << 20
+    /// The same for the streams that are less urgent than ``StreamPriority/standard``, together: no limit of their own by
+    /// default. With one, however many they are, the others find room in the connection's buffer and in what the peer lets
+    /// us send. Not less than 1,024 bytes.
+    public var backgroundSendBuffer = Int.max
     /// How long an acknowledgement may be held back: 25 ms, below 16,384 ms (RFC 9000 section 13.2.1).
     public var maxAckDelay = QUICDuration.milliseconds(25)
     /// Packets received after which an acknowledgement is sent at once, even if `maxAckDelay` allows to wait: 2, as RFC

@@ -170,8 +170,8 @@ final class ClientSessionFuzzing {
             guard signal.sender != nil, until > now else { throw FuzzFinding("a signal that is too late is told") }
         case .presence, .presenceAnswered: break
         case .connected, .storeTicket, .roomAnswered, .members, .history, .refreshed, .stopped, .behind,
-            .observedAddress,
-            .heartbeatLearned, .probePath, .conversations, .conversationState, .receipt:
+            .observedAddress, .heartbeatLearned, .probePath, .conversations, .conversationState, .receipt,
+            .prioritize:
             break
         }
     }

@@ -247,6 +247,8 @@ final class ServerSessionFuzzing {
         case .openLane(let lane):
             guard lane.rawValue == highestLane + 1 else { throw FuzzFinding("lane \(lane.rawValue) is opened") }
             highestLane = lane.rawValue
+        case .prioritize(let lane, _):
+            guard lane.rawValue <= highestLane else { throw FuzzFinding("lane \(lane.rawValue) is not open") }
         case .finishLane(let lane):
             guard lanes.removeValue(forKey: lane) != nil else {
                 throw FuzzFinding("a lane is finished that isn't open")

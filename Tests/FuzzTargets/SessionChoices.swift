@@ -105,7 +105,7 @@ struct SessionChoices {
     /// Any frame, wherever it belongs.
     mutating func frame() -> Frame {
         let room = rooms[Int(input.byte() & 1)]
-        switch input.byte() % 36 {
+        switch input.byte() % 37 {
         case 0: return .connect(connect())
         case 1: return .connected(connected())
         case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
@@ -135,6 +135,8 @@ struct SessionChoices {
         case 22: return .presence(presence())
         case 23: return .presenceAnswer(PresenceAnswer(request: number(), refusal: nil))
         case 24: return .visibility(.stateOnly)
+        case 19:
+            return .urgency(ChannelUrgency(channel: channel(), urgency: Urgency(rawValue: input.byte() % 3) ?? .chat))
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
         }
     }

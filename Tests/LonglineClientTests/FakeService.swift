@@ -202,6 +202,7 @@ final class FakeLink: MobileLink, LinkAttempt {
     // MARK: Link
 
     func openLane(_ lane: LaneID) {}
+    func prioritize(_ lane: LaneID, _ urgency: Urgency) {}
     func finishLane(_ lane: LaneID) { lanes[lane] = nil }
     func isWritable(_ lane: LaneID) -> Bool { true }
     func goSilent() { isSilent = true }

@@ -307,6 +307,8 @@ struct FrameFields {
             name: "PRESENCE_ANSWER", type: 0x4c, isFromClient: false,
             fields: [fixed("request"), word("refusal"), number("retry after")]),
         FrameFields(name: "VISIBILITY", type: 0x4d, isFromClient: true, fields: [choice("visibility", over: 2)]),
+        FrameFields(
+            name: "URGENCY", type: 0x3d, isFromClient: true, fields: [channel("channel"), choice("urgency", over: 2)]),
     ]
 
     private static let lanes: [FrameFields] = [

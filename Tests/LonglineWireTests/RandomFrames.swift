@@ -68,6 +68,9 @@ enum RandomFrames {
                     reason: [.expired, .retracted, .trimmed, .notEntitled].randomElement(using: &random) ?? .expired)),
             .gap(Gap(from: position(&random), first: number(&random))),
             .acknowledge(Acknowledge(offset: number(&random))),
+            .urgency(
+                ChannelUrgency(
+                    channel: channel(&random), urgency: Urgency.allCases.randomElement(using: &random) ?? .chat)),
         ]
         return frames + aboutConversations(&random)
     }

@@ -47,6 +47,11 @@ extension Frame {
         case "SIGNAL": self = .signal(try Signal(fields))
         case "SUBSCRIBE", "UNSUBSCRIBE", "PRESENCE", "PRESENCE_ANSWER", "VISIBILITY":
             self = try Frame(ofPresence: name, fields)
+        case "URGENCY":
+            let urgencies: [String: Urgency] = ["control": .control, "chat": .chat, "bulk": .bulk]
+            self = .urgency(
+                ChannelUrgency(
+                    channel: try fields.channel(), urgency: try fields.choice("urgency", urgencies)))
         default: self = try Frame(aboutConversations: name, fields) ?? Frame(onChannelLane: name, fields)
         }
     }

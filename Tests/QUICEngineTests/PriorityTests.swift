@@ -97,6 +97,43 @@ import Testing
         #expect(server.readableBytes(other) == 5000)
     }
 
+    @Test("streams below the standard urgency share a buffer of their own, and leave the others theirs")
+    func backgroundStreamsLeaveRoom() throws {
+        let world = try EngineWorld { _, client in
+            client.transport.connectionSendBuffer = 300_000
+            client.transport.backgroundSendBuffer = 100_000
+        }
+        let (client, _) = try world.connected()
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        let bytes = pattern(80_000)
+        let bulk = try (0..<3).map { _ in try client.open(bidirectional: false) }
+        for stream in bulk { client.setPriority(StreamPriority(urgency: 5), of: stream) }
+        var sent = try bulk.map { try client.send(bytes, on: $0) }
+        #expect(sent == [80_000, 20_000, 0])
+        let chat = try client.open(bidirectional: false)
+        #expect(try client.send(bytes, on: chat) == 80_000)
+        // One that becomes as urgent as the others weighs on them no more, and may go on at once.
+        client.setPriority(.standard, of: bulk[1])
+        world.simulation.run(for: .milliseconds(1))
+        #expect(world.clientSide.writable.contains(bulk[1]))
+        #expect(client.writableBytes(bulk[2]) == 20_000)
+        client.setPriority(StreamPriority(urgency: 5), of: bulk[1])
+        #expect(client.writableBytes(bulk[2]) == 0)
+        // All of it arrives, when it can.
+        world.network.setBlackhole(EngineWorld.clientAddress, false)
+        for _ in 0..<400 {
+            world.simulation.run(for: .milliseconds(20))
+            for (index, stream) in bulk.enumerated() where world.clientSide.writable.contains(stream) {
+                guard sent[index] < bytes.count else { continue }
+                sent[index] += try client.send(Array(bytes[sent[index]...]), on: stream, finish: true)
+            }
+        }
+        #expect(sent == [80_000, 80_000, 80_000])
+        #expect(client.statistics(now: world.network.now).sendBufferBytes == 0)
+        client.setPriority(StreamPriority(urgency: 5), of: chat)
+        #expect(client.writableBytes(chat) == 100_000, "nothing is left that weighs")
+    }
+
     @Test("the queue keeps every stream once, whatever is done to it", arguments: 1...20)
     func theQueueKeepsEveryStreamOnce(seed: UInt64) {
         var random = SeededRandom(seed: seed)

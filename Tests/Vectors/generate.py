@@ -53,6 +53,7 @@ ACTIONS = {"add": 0, "remove": 1, "setRole": 2, "setJoining": 3, "setPublishing"
 ROLES = {"member": 0, "owner": 1}
 PRESENCES = {"offline": 0, "away": 1, "online": 2}
 VISIBILITIES = {"everything": 0, "stateOnly": 1, "nothing": 2}
+URGENCIES = {"control": 0, "chat": 1, "bulk": 2}
 SKIPS = {"expired": 0, "retracted": 1, "trimmed": 2, "notEntitled": 3}
 
 
@@ -169,6 +170,7 @@ FRAMES = {
     "UNSUBSCRIBE": (0x4B, lambda f: listed(f["users"], string)),
     "PRESENCE_ANSWER": (0x4C, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])),
     "VISIBILITY": (0x4D, lambda f: bytes([VISIBILITIES[f["visibility"]]])),
+    "URGENCY": (0x3D, lambda f: string(f["channel"]) + bytes([URGENCIES[f["urgency"]]])),
 }
 
 
@@ -423,6 +425,9 @@ VALID = [
     ("visibility, everything", "VISIBILITY", {"visibility": "everything"}),
     ("visibility, state only", "VISIBILITY", {"visibility": "stateOnly"}),
     ("visibility, nothing", "VISIBILITY", {"visibility": "nothing"}),
+    ("urgency, control", "URGENCY", {"channel": "room/call-7", "urgency": "control"}),
+    ("urgency, chat", "URGENCY", {"channel": "user/alice", "urgency": "chat"}),
+    ("urgency, bulk", "URGENCY", {"channel": "room/files", "urgency": "bulk"}),
 ]
 
 PING = frame("PING", {"nonce": "0123456789abcdef", "answerAfter": "0"})
@@ -569,6 +574,8 @@ INVALID = [
     ("PRESENCE: unknown state", raw(0x4A, string("a") + b"\3\0"), "malformed"),
     ("PRESENCE_ANSWER: refusal over 2^32 - 1", raw(0x4C, bytes(8) + varint(1 << 32) + b"\0"), "malformed"),
     ("VISIBILITY: unknown", raw(0x4D, b"\3"), "malformed"),
+    ("URGENCY: unknown urgency", raw(0x3D, string("room/a") + b"\3"), "malformed"),
+    ("URGENCY: no urgency", raw(0x3D, string("room/a")), "malformed"),
 ]
 
 INVALID_TAGGED = [

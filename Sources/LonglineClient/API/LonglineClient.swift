@@ -123,6 +123,24 @@ public final class LonglineClient: Sendable {
     /// - Throws: ``ClientError`` when the durable state can't be read.
     public func setMode(_ mode: SessionMode) async throws { try await run { $0.setMode(mode) } }
 
+    /// Says how urgent a channel is: what is sent into it, and what the service sends of it. It lasts as long as this client;
+    /// a new one begins with ``LonglineWire/Urgency/chat`` everywhere. May be called from any thread or task.
+    ///
+    /// What is more urgent leaves first, in both directions: a message is not held up by the file that goes into another
+    /// channel. Within a channel the order stays as it is. The inbox carries all direct messages, so it is one channel.
+    /// - Parameters:
+    ///   - urgency: from now on.
+    ///   - channel: the inbox of this user, or a room.
+    /// - Throws: ``ClientError``: ``ClientError/Code/tooManyRequests`` when 256 channels have another urgency than chat, or
+    ///   when the durable state can't be read.
+    public func setUrgency(_ urgency: Urgency, of channel: ChannelID) async throws {
+        let handle = try await core.handle()
+        try await handle.call(ignoring: ()) { driver, done in
+            done(driver.setUrgency(urgency, of: channel).map { .failure($0) } ?? .success(()))
+            return 0
+        }
+    }
+
     /// Names the network that the device is in now, for what the heartbeat learns: the SSID, say, or the mobile carrier
     /// with the kind of its radio. The name stays on the device. May be called from any thread or task.
     /// - Parameter name: 1 to 250 bytes; nil derives one from the local address and the gateway, which is right for most

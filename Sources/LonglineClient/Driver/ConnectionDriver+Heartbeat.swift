@@ -10,6 +10,17 @@ extension ConnectionDriver {
         pump()
     }
 
+    func setUrgency(_ urgency: Urgency, of channel: ChannelID) -> ClientError? {
+        guard session.setUrgency(urgency, of: channel, now: clock.now()) else {
+            return ClientError(
+                .tooManyRequests,
+                message: "\(FrameLimits.maximumUrgencies) channels have an urgency of their own already",
+                advice: "give a channel that needs none any more back its urgency of chat")
+        }
+        pump()
+        return nil
+    }
+
     /// The app names the network, or leaves it to the local address and the gateway.
     func setNetwork(_ name: String?) {
         // A name of the app never meets a derived one.

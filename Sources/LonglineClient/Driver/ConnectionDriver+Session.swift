@@ -37,6 +37,7 @@ extension ConnectionDriver {
     private func perform(_ action: ClientAction, link: DriverLink?) {
         switch action {
         case .openLane(let lane): link?.link?.openLane(lane)
+        case .prioritize(let lane, let urgency): link?.link?.prioritize(lane, urgency)
         case .send(let frame, let lane): link?.link?.send(frame, lane: lane)
         case .finishLane(let lane): link?.link?.finishLane(lane)
         case .connected(let connected): if let link { accepted(connected, on: link) }

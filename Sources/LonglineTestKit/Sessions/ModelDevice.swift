@@ -351,7 +351,7 @@ final class ModelDevice {
     private func perform(_ action: ClientAction) {
         let truth = simulation.store.durable
         switch action {
-        case .openLane: break
+        case .openLane, .prioritize: break
         case .send(let frame, let lane): send(frame, lane: lane)
         case .finishLane(let lane): link?.finish(lane, from: .client)
         case .connected(let connected):

@@ -207,7 +207,7 @@ final class ModelServer {
 
     private func perform(_ action: ServerAction, _ hosted: Hosted) {
         switch action {
-        case .openLane: break
+        case .openLane, .prioritize: break
         case .send(let frame, let lane): send(frame, lane: lane, hosted)
         case .finishLane(let lane):
             hosted.lanes[lane] = nil

@@ -51,6 +51,8 @@ public final class QUICSessionSimulation: CustomReflectable {
     public let inbox: ChannelID
     /// A room that the user is in.
     public let room: ChannelID
+    /// More rooms that the user is in.
+    public var rooms: [ChannelID] = []
     /// Path changes since the client last received a packet.
     private var probes = 0
     private var packets = (client: UInt64(0), server: UInt64(0))
@@ -59,6 +61,8 @@ public final class QUICSessionSimulation: CustomReflectable {
         var decoders: [QUICStreamID: FrameDecoder] = [:]
         var streams: [LaneID: QUICStreamID] = [:]
         var pending: [LaneID: ByteBuffer] = [:]
+        /// Lanes whose session was told that they take no more.
+        var full: Set<LaneID> = []
     }
 
     /// A client and a server that have not heard of each other.
@@ -133,15 +137,33 @@ public final class QUICSessionSimulation: CustomReflectable {
         return true
     }
 
-    /// Writes an entry into a channel's log.
-    public func post(in channel: ChannelID) {
-        let previous = logs[channel]?.last?.offset ?? 0
-        logs[channel, default: []].append(
-            Entry(
-                offset: previous + 1, previous: previous, kind: .message, sender: user, device: device,
-                producer: ProducerID(high: 7, low: 7), publishID: previous + 1, recipient: nil, origin: nil, time: 0,
-                expiry: 0, payload: ByteBuffer(string: "x")))
-        server.logAdvanced(channel, head: Position(epoch: Self.epoch, offset: previous + 1), now: now)
+    /// Writes entries of so many bytes into a channel's log.
+    public func post(in channel: ChannelID, bytes: Int = 1, count: Int = 1) {
+        for _ in 0..<count {
+            let previous = logs[channel]?.last?.offset ?? 0
+            logs[channel, default: []].append(
+                Entry(
+                    offset: previous + 1, previous: previous, kind: .message, sender: user, device: device,
+                    producer: ProducerID(high: 7, low: 7), publishID: previous + 1, recipient: nil, origin: nil,
+                    time: 0, expiry: 0, payload: ByteBuffer(repeating: 120, count: bytes)))
+        }
+        let head = logs[channel]?.last?.offset ?? 0
+        server.logAdvanced(channel, head: Position(epoch: Self.epoch, offset: head), now: now)
+        pump()
+    }
+
+    /// How urgent a channel is to the client.
+    public func setUrgency(_ urgency: Urgency, of channel: ChannelID) {
+        _ = client.setUrgency(urgency, of: channel, now: now)
+        pump()
+    }
+
+    /// Publishes a message of so many bytes.
+    public func publish(_ id: PublishID, after: PublishID = 0, in channel: ChannelID, bytes: Int) {
+        let publish = Publish(
+            id: id, tag: id, after: after, recipient: nil, timeToLive: 0,
+            payload: ByteBuffer(repeating: 121, count: bytes))
+        _ = client.enqueue(OutboxRow(channel: channel, publish: publish, queuedAt: now), now: now)
         pump()
     }
 
@@ -182,6 +204,10 @@ public final class QUICSessionSimulation: CustomReflectable {
             for frame in read(stream, of: connection, decoders: &lanes.client.decoders) {
                 client.received(frame, lane: Self.lane(stream), now: now)
             }
+        case .streamWritable(let stream):
+            if let lane = lanes.client.streams.first(where: { $0.value == stream })?.key {
+                Self.flush(lane, of: connection, &lanes.client)
+            }
         case .pathChanged: client.pathChanged(now: now)
         case .closed: client.linkClosed(now: now)
         default: break
@@ -199,6 +225,10 @@ public final class QUICSessionSimulation: CustomReflectable {
         case .streamReadable(let stream):
             for frame in read(stream, of: connection, decoders: &lanes.server.decoders) {
                 server.received(frame, lane: Self.lane(stream), early: false, now: now)
+            }
+        case .streamWritable(let stream):
+            if let lane = lanes.server.streams.first(where: { $0.value == stream })?.key {
+                Self.flush(lane, of: connection, &lanes.server)
             }
         case .pathChanged(let path): server.observedAddressChanged("\(path.remote)")
         case .closed: server.linkClosed()
@@ -232,11 +262,31 @@ public final class QUICSessionSimulation: CustomReflectable {
     }
 
     private func write(_ frame: Frame, lane: LaneID, of connection: QUICEngineConnection, _ lanes: inout Lanes) {
-        var bytes = ByteBuffer()
-        guard let stream = lanes.streams[lane], (try? FrameEncoder.encode(frame, into: &bytes)) != nil,
-            (try? bytes.withUnsafeReadableBytes { try connection.write($0, to: stream, finish: false) })
-                == bytes.readableBytes
+        guard lanes.streams[lane] != nil,
+            (try? FrameEncoder.encode(frame, into: &lanes.pending[lane, default: ByteBuffer()])) != nil
         else { return ends.append(Close(code: .internalError, reason: "\(frame.name) could not be written")) }
+        Self.flush(lane, of: connection, &lanes)
+    }
+
+    /// Hands a lane's bytes to its stream, as many as it takes.
+    private static func flush(_ lane: LaneID, of connection: QUICEngineConnection, _ lanes: inout Lanes) {
+        guard let stream = lanes.streams[lane], let waiting = lanes.pending[lane], waiting.readableBytes > 0 else {
+            return
+        }
+        let taken = try? waiting.withUnsafeReadableBytes { try connection.write($0, to: stream, finish: false) }
+        lanes.pending[lane]?.moveReaderIndex(forwardBy: taken ?? waiting.readableBytes)
+        if lanes.pending[lane]?.readableBytes == 0 { lanes.pending[lane] = nil }
+    }
+
+    /// Tells a session of its lanes that are full, and of those that are not any more.
+    private static func changes(_ lanes: inout Lanes) -> [(LaneID, Bool)] {
+        let full = Set(lanes.pending.keys)
+        defer { lanes.full = full }
+        return full.subtracting(lanes.full).map { ($0, false) } + lanes.full.subtracting(full).map { ($0, true) }
+    }
+
+    private static func priority(_ urgency: Urgency) -> StreamPriority {
+        StreamPriority(urgency: urgency == .control ? 1 : urgency == .chat ? 3 : 5)
     }
 
     // MARK: What the sessions want
@@ -253,12 +303,22 @@ public final class QUICSessionSimulation: CustomReflectable {
                 isBusy = true
                 perform(action)
             }
+            for (lane, isWritable) in Self.changes(&lanes.client).sorted(by: { $0.0 < $1.0 }) {
+                isBusy = true
+                client.laneWritable(lane, isWritable, now: now)
+            }
+            for (lane, isWritable) in Self.changes(&lanes.server).sorted(by: { $0.0 < $1.0 }) {
+                isBusy = true
+                server.laneWritable(lane, isWritable, now: now)
+            }
         }
     }
 
     private func perform(_ action: ClientAction) {
         switch action {
         case .openLane(let lane): lanes.client.streams[lane] = try? connection.openStream(bidirectional: false)
+        case .prioritize(let lane, let urgency):
+            if let stream = lanes.client.streams[lane] { connection.setPriority(Self.priority(urgency), of: stream) }
         case .send(let frame, let lane):
             if case .ping(let ping) = frame, ping.answerAfter > 0 { questions.append((seconds, ping.answerAfter)) }
             write(frame, lane: lane, of: connection, &lanes.client)
@@ -291,7 +351,7 @@ public final class QUICSessionSimulation: CustomReflectable {
             let identity = SessionIdentity(
                 tenant: tenant, user: user, device: device, loginEpoch: 1, tokenID: "t", expiry: 1 << 60,
                 mayPublish: true, mayReceive: true, mayJoin: true)
-            let channels = [inbox, room].map {
+            let channels = ([inbox, room] + rooms).map {
                 SessionChannel(
                     channel: $0, head: Position(epoch: Self.epoch, offset: logs[$0]?.last?.offset ?? 0), first: 0,
                     after: 0, upTo: nil, cursor: nil, sent: 0)
@@ -300,14 +360,20 @@ public final class QUICSessionSimulation: CustomReflectable {
                 SessionGrant(
                     identity: identity, session: 1, resumed: false, cursorVersion: 0, channels: channels, ticket: nil),
                 time: 0, now: now)
-        case .read(let channel, let after, _, _):
-            let entries = (logs[channel] ?? []).filter { $0.offset > after }
+        case .read(let channel, let after, _, let bytes):
+            var room = bytes
+            let entries = (logs[channel] ?? []).drop { $0.offset <= after }.prefix { entry in
+                defer { room -= entry.payload.readableBytes }
+                return room > 0
+            }
             server.pageRead(
                 channel,
                 page: SessionPage(
                     epoch: Self.epoch, items: entries.map { .entry($0) }, head: logs[channel]?.last?.offset ?? 0,
                     first: 0), now: now)
         case .openLane(let lane): lanes.server.streams[lane] = try? connection.openStream(bidirectional: false)
+        case .prioritize(let lane, let urgency):
+            if let stream = lanes.server.streams[lane] { connection.setPriority(Self.priority(urgency), of: stream) }
         case .send(let frame, let lane): write(frame, lane: lane, of: connection, &lanes.server)
         case .finishLane(let lane): finish(lane, of: connection, &lanes.server)
         case .close(let close): ends.append(close)

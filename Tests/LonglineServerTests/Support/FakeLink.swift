@@ -29,6 +29,7 @@ final class FakeLink: Link {
     }
 
     func openLane(_ lane: LaneID) {}
+    func prioritize(_ lane: LaneID, _ urgency: Urgency) {}
     func send(_ frame: Frame, lane: LaneID) { if !isClosed { said.yield(.frame(frame, lane)) } }
     func finishLane(_ lane: LaneID) { said.yield(.finished(lane)) }
     func isWritable(_ lane: LaneID) -> Bool { true }

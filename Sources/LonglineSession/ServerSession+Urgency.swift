@@ -1,0 +1,28 @@
+import LonglineWire
+import NIOCore
+
+/// What leaves first.
+extension ServerSession {
+    mutating func processUrgency(_ said: ChannelUrgency, now: NIODeadline) {
+        urgencies[said.channel] = said.urgency == .chat ? nil : said.urgency
+        guard urgencies.count <= FrameLimits.maximumUrgencies else {
+            return violated(.limitExceeded, "too many channels with an urgency of their own", now: now)
+        }
+        prioritize(said.channel)
+    }
+
+    /// How urgent a channel's own frames are.
+    func urgency(of channel: ChannelID) -> Urgency { urgencies[channel] ?? .chat }
+
+    /// Gives a channel's lane the urgency that it has now.
+    mutating func prioritize(_ channel: ChannelID) {
+        let urgency = urgency(of: channel)
+        let changed: LaneID? =
+            modify(channel) { state in
+                guard let lane = state.lane, lane.urgency != urgency else { return nil }
+                state.lane?.urgency = urgency
+                return lane.id
+            } ?? nil
+        if let changed { actions.append(.prioritize(changed, urgency)) }
+    }
+}
