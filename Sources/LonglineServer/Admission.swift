@@ -44,8 +44,16 @@ struct Admission: Sendable {
     func prepare(_ authenticated: AuthenticatedIdentity) async throws(Rejection) -> PreparedGrant {
         let identity = authenticated.identity
         let device = DeviceKey(tenant: identity.tenant, user: identity.user, device: identity.device)
-        if let close = core.registry.refusal(for: device) { throw Rejection(close: close) }
+        let policy = core.devicePolicies.policy(of: identity.tenant)
+        if let close = core.registry.refusal(for: device, evicts: policy != .all) { throw Rejection(close: close) }
         do {
+            // Before anything is taken in: of a device that lost its place, nothing is. It changes nothing itself, since
+            // what is asked may be a replay.
+            if policy != .all,
+                case .refused(let holder, _) = try await core.store.place(of: DeviceLogin(identity), policy: policy)
+            {
+                throw Rejection(close: Close(evictedBy: policy, identity, holder: holder))
+            }
             let number = try await admitNumber(of: device)
             let record = try await advanceCursors(of: device)
             let earlier = await earlierSession(of: device)

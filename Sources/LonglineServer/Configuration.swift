@@ -47,6 +47,8 @@ extension LonglineServer {
         public var controlSocketPath: String?
         /// The app's own decision about publishes and joins, beyond the tokens' scopes; nil: the scopes decide.
         public var authorization: AuthorizationSettings?
+        /// How many devices of a user may be logged in at a time; by default all.
+        public var devicePolicies = DevicePolicies()
         /// What peers, users and tenants may take.
         public var limits = ServerLimits()
         /// What of the messages is kept; by default everything. A shared store has to implement

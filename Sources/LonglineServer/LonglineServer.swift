@@ -236,7 +236,8 @@ public final class LonglineServer: Service {
             let core = ServerCore(
                 limits: configuration.limits, store: store.store, verifier: verifier,
                 tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys), logger: configuration.logger,
-                authorization: configuration.authorization, time: WallClock.milliseconds)
+                authorization: configuration.authorization, devicePolicies: configuration.devicePolicies,
+                time: WallClock.milliseconds)
             let runtime = try await ServerRuntime(core: core, group: group)
             if let path = configuration.controlSocketPath {
                 control = try await ControlSocket.bind(path, group: group, logger: configuration.logger) {

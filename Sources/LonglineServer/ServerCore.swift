@@ -21,6 +21,8 @@ final class ServerCore: Sendable {
     let authorization: AuthorizationGate?
     /// How fast users and tenants may publish, where that is limited.
     let publishMeter: PublishMeter?
+    /// How many devices of a user may be logged in at a time.
+    let devicePolicies: DevicePolicies
     /// The wall clock, in milliseconds since 1970.
     let time: @Sendable () -> UInt64
 
@@ -37,11 +39,13 @@ final class ServerCore: Sendable {
 
     init(
         limits: ServerLimits, store: any MessageStore, verifier: TokenVerifier, tickets: ResumeTicketSealer,
-        logger: Logger, authorization: AuthorizationSettings? = nil, time: @escaping @Sendable () -> UInt64
+        logger: Logger, authorization: AuthorizationSettings? = nil, devicePolicies: DevicePolicies = DevicePolicies(),
+        time: @escaping @Sendable () -> UInt64
     ) {
         self.limits = limits
         self.store = store
         self.time = time
+        self.devicePolicies = devicePolicies
         registry = SessionRegistry(limits: limits)
         publishMeter = limits.hasPublishRates ? PublishMeter(limits: limits) : nil
         let log = EventLog(logger: logger, linesPerSecond: limits.logLinesPerSecond, now: .now())

@@ -78,11 +78,12 @@ public struct ServerDirectory: Sendable {
     ///   - lifetime: in milliseconds from now.
     ///   - scopes: what its holder may do.
     ///   - loginEpoch: by default the time, so that each token counts as a later login than the ones before.
+    ///   - platform: what kind of device it is.
     ///   - generations: those of user and device, as the store has them; a revocation raises them.
     /// - Throws: ``AuthenticationError``.
     public func sign(
         tenant: TenantID, user: UserID, device: DeviceID, lifetime: UInt64, scopes: TokenScopes = .all,
-        grants: [ChannelGrant] = [], loginEpoch: UInt64? = nil,
+        grants: [ChannelGrant] = [], loginEpoch: UInt64? = nil, platform: DevicePlatform = .unknown,
         generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
     ) async throws(AuthenticationError) -> String {
         let now = WallClock.milliseconds()
@@ -91,7 +92,8 @@ public struct ServerDirectory: Sendable {
             TokenClaims(
                 tenant: tenant, user: user, device: device, loginEpoch: loginEpoch ?? now / 1000, scopes: scopes,
                 grants: grants,
-                tokenID: TokenClaims.makeTokenID(), issuedAt: now, expiry: now + lifetime, generations: generations))
+                tokenID: TokenClaims.makeTokenID(), issuedAt: now, expiry: now + lifetime, generations: generations,
+                platform: platform))
     }
 
     // MARK: Development certificate

@@ -452,6 +452,15 @@ final class SessionHost: LinkHandler {
     }
 
     private func establish() {
+        guard phase == .granted, let identity else { return }
+        switch core.devicePolicies.policy(of: identity.tenant) {
+        case .all: claimSession()
+        case let policy: takePlace(identity, policy) { $0.claimSession() }
+        }
+    }
+
+    /// Becomes the device's session, in place of an older one.
+    private func claimSession() {
         guard phase == .granted, let claim else { return }
         switch core.registry.claim(claim) {
         case .refused(let close): session.close(close, now: now)
@@ -473,7 +482,10 @@ final class SessionHost: LinkHandler {
     /// A refresh brought a later login: the registry compares with that from now on.
     func renewClaim() {
         guard phase == .established, let claim else { return }
-        if case .refused(let close) = core.registry.claim(claim) { session.close(close, now: now) }
+        if case .refused(let close) = core.registry.claim(claim) { return session.close(close, now: now) }
+        guard let identity else { return }
+        let policy = core.devicePolicies.policy(of: identity.tenant)
+        if policy != .all { takePlace(identity, policy) { _ in } }
     }
 
     private func endLoad() {

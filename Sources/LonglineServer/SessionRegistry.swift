@@ -93,8 +93,9 @@ final class SessionRegistry: Sendable {
     init(limits: ServerLimits) { self.limits = limits }
 
     /// Whether a device would find room now: asked before its channels are loaded. ``claim(_:)`` decides.
-    func refusal(for device: DeviceKey) -> Close? {
-        state.withLock { refusal(for: device, in: $0) }
+    /// - Parameter evicts: whether sessions of the user may end for this one before it claims its place.
+    func refusal(for device: DeviceKey, evicts: Bool = false) -> Close? {
+        state.withLock { refusal(for: device, evicts: evicts, in: $0) }
     }
 
     /// The session that a device goes on with, if it left one.
@@ -132,7 +133,7 @@ final class SessionRegistry: Sendable {
                 {
                     return .refused(Close(code: .stale, reason: "a later connect of this outbox was up"))
                 }
-                if let close = refusal(for: claim.device, in: state) { return .refused(close) }
+                if let close = refusal(for: claim.device, evicts: false, in: state) { return .refused(close) }
                 state.perUser[claim.device.userKey, default: 0] += 1
                 state.perTenant[claim.device.tenant, default: 0] += 1
                 state.detached[claim.device] = nil
@@ -192,10 +193,10 @@ final class SessionRegistry: Sendable {
         }
     }
 
-    private func refusal(for device: DeviceKey, in state: borrowing State) -> Close? {
+    private func refusal(for device: DeviceKey, evicts: Bool, in state: borrowing State) -> Close? {
         // A device that is attached keeps its place.
         guard state.attached[device] == nil else { return nil }
-        if state.perUser[device.userKey, default: 0] >= limits.maximumSessionsPerUser {
+        if !evicts, state.perUser[device.userKey, default: 0] >= limits.maximumSessionsPerUser {
             return Close(code: .limitExceeded, reason: "too many devices of this user are connected")
         }
         let full =

@@ -27,12 +27,15 @@ public struct SessionIdentity: Hashable, Sendable {
     public var mayWatch: Bool
     /// What else it may do, with some channels; see ``may(_:_:)``.
     public var grants: [ChannelGrant]
+    /// What kind of device it is, for the tenant's device policy.
+    public var platform: DevicePlatform
 
     /// An identity.
     public init(
         tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, tokenID: String, expiry: UInt64,
         mayPublish: Bool, mayReceive: Bool, mayJoin: Bool, mayManage: Bool = false, mayWatch: Bool = false,
-        grants: [ChannelGrant] = []
+        grants: [ChannelGrant] = [],
+        platform: DevicePlatform = .unknown
     ) {
         self.tenant = tenant
         self.user = user
@@ -46,6 +49,7 @@ public struct SessionIdentity: Hashable, Sendable {
         self.mayManage = mayManage
         self.mayWatch = mayWatch
         self.grants = grants
+        self.platform = platform
     }
 }
 

@@ -19,6 +19,8 @@ public struct StoreLimits: Hashable, Sendable {
     public var receiptMembers = 100
     /// Entries that counting what is unread looks at: the count is short where it would take more.
     public var unreadEntries = 4_096
+    /// Platforms of which one user has devices, where a ``DevicePolicy`` counts them; a login of one more is refused.
+    public var platformsPerUser = 32
     /// Entries that one page looks at.
     public var pageEntries = 1_024
     /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction: publishes wait that long at most.

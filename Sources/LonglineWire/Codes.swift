@@ -55,6 +55,8 @@ public struct CloseCode: RawRepresentable, Hashable, Sendable {
     public static let forbidden = CloseCode(rawValue: 5006)
     /// The user logged out, or an operator ended the session.
     public static let loggedOut = CloseCode(rawValue: 5007)
+    /// A newer login on another of the user's devices took the place that the app's device policy gives.
+    public static let evicted = CloseCode(rawValue: 5008)
 
     /// What the client does next.
     public var policy: ReconnectPolicy {

@@ -91,6 +91,8 @@ struct ChatCommand: AsyncParsableCommand {
                     case .behind(let lag):
                         Terminal.note(
                             lag.isBehind ? "\(lag.channel) is ahead of this device" : "\(lag.channel) caught up")
+                    case .evicted(let reason, let waiting):
+                        Terminal.note("logged in elsewhere (\(reason)); \(waiting) messages wait here")
                     case .storageFailed(let error): Terminal.error(error)
                     case .skipped, .published, .observedAddress, .conversationChanged: break
                     }

@@ -70,9 +70,11 @@ struct RevokeCommand: AsyncParsableCommand {
 
 /// Names given as options.
 enum Name {
-    static func parse<ID>(_ option: String, _ text: String, _ make: (String) throws -> ID) throws -> ID {
+    static func parse<ID>(
+        _ option: String, _ text: String, limit: Int = 64, _ make: (String) throws -> ID
+    ) throws -> ID {
         do { return try make(text) } catch {
-            throw ValidationError("\(option): '\(text)' has to be 1 to 64 of A-Z a-z 0-9 . _ ~ @ + -")
+            throw ValidationError("\(option): '\(text)' has to be 1 to \(limit) of A-Z a-z 0-9 . _ ~ @ + -")
         }
     }
 }

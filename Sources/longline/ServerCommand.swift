@@ -73,6 +73,8 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "What counts when it does not answer: refuse-for-now, deny or allow.")
     var authorizeOnFailure: String = "refuse-for-now"
 
+    @OptionGroup var devices: DevicePolicyOptions
+
     @Option(help: "Event loops; by default one for each core.")
     var eventLoops: Int?
 
@@ -156,6 +158,7 @@ struct ServerCommand: AsyncParsableCommand {
         if let eventLoops { configuration.eventLoops = eventLoops }
         configuration.limits = limits.limits
         configuration.retention = try retention.policy()
+        configuration.devicePolicies = try devices.policies()
         return configuration
     }
 

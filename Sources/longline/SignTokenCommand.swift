@@ -38,10 +38,16 @@ struct SignTokenCommand: AsyncParsableCommand {
 
     @Option(
         help: """
-            The login's number: a session of a higher one takes over from a lower one on the same device. By default the \
-            time in seconds.
+            The login's number: a session of a higher one takes over from a lower one on the same device, or on \
+            another one where --device-policy says so. By default the time in seconds.
             """)
     var loginEpoch: UInt64?
+
+    @Option(
+        help:
+            "What kind of device it is, for a server with --device-policy: phone, tablet, desktop, web or another word."
+    )
+    var platform: String?
 
     @Option(help: "How often the user had been revoked; by default a running server is asked.")
     var userGeneration: UInt64?
@@ -60,6 +66,9 @@ struct SignTokenCommand: AsyncParsableCommand {
             tenant: device.tenant, user: device.user, device: device.device,
             lifetime: try CommandLineTime.milliseconds(lifetime, "--lifetime"),
             scopes: rights.scopes, grants: rights.grants, loginEpoch: loginEpoch,
+            platform: try platform.map {
+                try Name.parse("--platform", $0, limit: DevicePlatform.limit, DevicePlatform.init)
+            } ?? .unknown,
             generations: try await generations(of: device, directory))
         print(token)
     }

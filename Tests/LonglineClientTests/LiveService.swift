@@ -16,13 +16,17 @@ final class LiveService: Sendable {
     let pin: [UInt8]
     private let retention: RetentionPolicy
     private let limits: ServerLimits
+    private let devicePolicies: DevicePolicies
 
-    init(retention: RetentionPolicy = RetentionPolicy(), _ limit: (inout ServerLimits) -> Void = { _ in }) async throws
-    {
+    init(
+        retention: RetentionPolicy = RetentionPolicy(), devicePolicies: DevicePolicies = DevicePolicies(),
+        _ limit: (inout ServerLimits) -> Void = { _ in }
+    ) async throws {
         self.retention = retention
         var limits = ServerLimits()
         limit(&limits)
         self.limits = limits
+        self.devicePolicies = devicePolicies
         directory = try TemporaryDirectory()
         data = try ServerDirectory(directory.path)
         pin = try data.developmentIdentity(names: ["localhost"]).pin
@@ -42,6 +46,7 @@ final class LiveService: Sendable {
         configuration.eventLoops = 2
         configuration.retention = retention
         configuration.limits = limits
+        configuration.devicePolicies = devicePolicies
         configuration.logger.logLevel = .error
         let started = LonglineServer(configuration: configuration)
         try await started.start()
@@ -74,7 +79,8 @@ final class LiveService: Sendable {
     }
 
     func client(
-        _ user: String, _ device: String = "phone", scope: String? = nil, _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+        _ user: String, _ device: String = "phone", scope: String? = nil, login: UInt64? = nil,
+        _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws -> LonglineClient {
         let (user, device) = (try UserID(user), try DeviceID(device))
         let (tenant, data) = (try TenantID("default"), data)
@@ -84,7 +90,7 @@ final class LiveService: Sendable {
             let rights = try scope.map { try ScopeClaim($0) } ?? ScopeClaim(scopes: .all)
             return try await data.sign(
                 tenant: tenant, user: user, device: device, lifetime: 3_600_000, scopes: rights.scopes,
-                grants: rights.grants)
+                grants: rights.grants, loginEpoch: login)
         }
         configuration.backOff = BackOffPolicy(base: .milliseconds(10), maximum: .milliseconds(100))
         configuration.logger.logLevel = .error

@@ -39,7 +39,7 @@ struct ReconnectTests {
 
     @Test(
         "codes that say stop, stop",
-        arguments: [CloseCode.versionUnsupported, .replaced, .forbidden, .loggedOut, .malformedFrame])
+        arguments: [CloseCode.versionUnsupported, .replaced, .forbidden, .loggedOut, .evicted, .malformedFrame])
     func stops(code: CloseCode) async throws {
         let harness = try ClientHarness()
         harness.service.state.withLock { $0.answers = [.close(Close(code: code, reason: "because"))] }

@@ -72,6 +72,7 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     init(stoppedBy code: CloseCode, reason: String) {
         let advice =
             switch code.policy {
+            case .stop where code == .evicted: "let the user log in on this device again, then connect"
             case .upgrade: "upgrade the app"
             case .newToken: "get another token, then connect again"
             case .backOff, .redirect, .stop: "find out why, then connect again"

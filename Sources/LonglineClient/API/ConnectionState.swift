@@ -97,6 +97,10 @@ public enum ClientNotice: Sendable {
     case behind(ChannelLag)
     /// Another device of this user changed what was decided about a conversation.
     case conversationChanged(Destination, ConversationSettings)
+    /// A newer login on another device took this one's place, as the app's device policy says. The client has stopped, and its
+    /// ticket is void; so many messages wait in the outbox, and stay there until the user logs in on this device again and
+    /// ``LonglineClient/connect()`` is called.
+    case evicted(reason: String, waiting: Int)
     /// The service sees this client at another address.
     case observedAddress(String)
     /// The durable state could not be written; the client keeps trying.

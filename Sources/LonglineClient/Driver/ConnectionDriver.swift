@@ -451,6 +451,12 @@ final class ConnectionDriver {
         switch step.kind {
         case .stop(let code):
             let error = ClientError(stoppedBy: code, reason: end.reason)
+            if code == .evicted {
+                // The next login comes with a token of its own.
+                keepResumeTicket(nil)
+                scheduleFlush()
+                outlets.notices.send(.evicted(reason: end.reason, waiting: outbox.count))
+            }
             becomeIdle(.stopped(code, end.reason), .stopped(code, reason: end.reason), error: error)
         case .reconnect:
             generation += 1

@@ -29,14 +29,14 @@ public struct AuthenticatedIdentity: Hashable, Sendable {
 
 /// Seals identities into resume tickets, and opens them again.
 ///
-/// A ticket holds what its token said and is worth no more: it ends no later, carries the token's ID, key, scopes, login
+/// A ticket holds what its token said and is worth no more: it ends no later, carries the token's ID, key, scopes, platform, login
 /// epoch and revocation generations, and is checked against revocations and trusted keys like the token. Its bytes:
 ///
 ///     version (1) | key ID (4) | nonce (12) | AES-256-GCM(identity) | tag (16)
 ///
 /// with version and key ID authenticated. Opening costs a few microseconds.
 public final class ResumeTicketSealer: Sendable {
-    private static let version: UInt8 = 2
+    private static let version: UInt8 = 3
     private static let headerSize = 5
 
     /// The longest life of a ticket, in milliseconds.
@@ -113,6 +113,7 @@ public final class ResumeTicketSealer: Sendable {
         var buffer = ByteBuffer()
         let texts = [
             identity.tenant.description, identity.user.description, identity.device.description, identity.tokenID,
+            identity.platform.description,
         ]
         for text in texts {
             precondition(text.utf8.count <= 255, "identifiers and token IDs are checked before they get here")
@@ -138,6 +139,7 @@ public final class ResumeTicketSealer: Sendable {
         }
         guard let tenant = text().flatMap({ try? TenantID($0) }), let user = text().flatMap({ try? UserID($0) }),
             let device = text().flatMap({ try? DeviceID($0) }), let tokenID = text(),
+            let platform = text().flatMap({ try? DevicePlatform($0) }),
             let (loginEpoch, expiry, ticketExpiry, userGeneration, deviceGeneration, keyTag, scopeBits) =
                 buffer.readMultipleIntegers(
                     as: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt8).self)
@@ -154,7 +156,7 @@ public final class ResumeTicketSealer: Sendable {
             tenant: tenant, user: user, device: device, loginEpoch: loginEpoch, tokenID: tokenID, expiry: expiry,
             mayPublish: scopes.contains(.publish), mayReceive: scopes.contains(.receive),
             mayJoin: scopes.contains(.join), mayManage: scopes.contains(.manage),
-            mayWatch: scopes.contains(.presence), grants: grants)
+            mayWatch: scopes.contains(.presence), grants: grants, platform: platform)
         let generations = RevocationGenerations(user: userGeneration, device: deviceGeneration)
         return (
             AuthenticatedIdentity(identity: identity, generations: generations, keyTag: keyTag), ticketExpiry

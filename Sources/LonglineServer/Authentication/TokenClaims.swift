@@ -33,8 +33,10 @@ public struct TokenClaims: Hashable, Sendable {
     public var user: UserID
     /// `device`.
     public var device: DeviceID
-    /// `login_epoch`: counts deliberate logins; an older login never evicts a newer one.
+    /// `login_epoch`: counts the user's deliberate logins, on all devices together; an older login never evicts a newer one.
     public var loginEpoch: UInt64
+    /// `platform`: what kind of device; ``/LonglineWire/DevicePlatform/unknown`` where the token has none.
+    public var platform: DevicePlatform
     /// `scope`.
     public var scopes: TokenScopes
     /// Of `scope`, the words with a pattern: what else the holder may do, with some channels only. At most
@@ -55,7 +57,8 @@ public struct TokenClaims: Hashable, Sendable {
     public init(
         tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, scopes: TokenScopes = .all,
         grants: [ChannelGrant] = [], tokenID: String, issuedAt: UInt64, notBefore: UInt64? = nil, expiry: UInt64,
-        generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
+        generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0),
+        platform: DevicePlatform = .unknown
     ) {
         self.tenant = tenant
         self.user = user
@@ -68,6 +71,7 @@ public struct TokenClaims: Hashable, Sendable {
         self.notBefore = notBefore ?? issuedAt
         self.expiry = expiry
         self.generations = generations
+        self.platform = platform
     }
 
     /// Draws a token ID: 128 random bits in hexadecimal.

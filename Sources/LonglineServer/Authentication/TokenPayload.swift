@@ -16,9 +16,10 @@ struct TokenPayload: JWTPayload {
     var userGeneration: UInt64?
     var deviceGeneration: UInt64?
     var aud: Audience?
+    var platform: String?
 
     enum CodingKeys: String, CodingKey {
-        case sub, tenant, device, scope, jti, iat, nbf, exp, aud
+        case sub, tenant, device, scope, jti, iat, nbf, exp, aud, platform
         case loginEpoch = "login_epoch"
         case userGeneration = "user_generation"
         case deviceGeneration = "device_generation"
@@ -58,6 +59,7 @@ struct TokenPayload: JWTPayload {
         userGeneration = claims.generations.user
         deviceGeneration = claims.generations.device
         aud = Audience(names: [audience])
+        platform = claims.platform == .unknown ? nil : claims.platform.description
     }
 
     /// Called by the library after the signature was found good: a last look that nothing weaker got through.
@@ -85,7 +87,12 @@ struct TokenPayload: JWTPayload {
             },
             loginEpoch: loginEpoch ?? 0, scopes: rights.scopes, grants: rights.grants, tokenID: jti, issuedAt: issuedAt,
             notBefore: nbf == nil ? issuedAt : try Self.time(nbf, name: "nbf"), expiry: expiry,
-            generations: RevocationGenerations(user: userGeneration ?? 0, device: deviceGeneration ?? 0))
+            generations: RevocationGenerations(user: userGeneration ?? 0, device: deviceGeneration ?? 0),
+            platform: platform == nil
+                ? .unknown
+                : try Self.identifier(platform, name: "platform") { (text) throws(IdentifierError) in
+                    try DevicePlatform(text)
+                })
     }
 
     /// The longest `jti`, in bytes: a resume ticket has to hold it.

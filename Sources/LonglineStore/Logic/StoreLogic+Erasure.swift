@@ -34,6 +34,8 @@ extension StoreLogic {
             if budget > 0 { budget -= try tables.removeConversations(of: inbox, limit: budget) }
         }
         guard budget > 0, try tables.removeDevices(of: user, in: tenant, limit: budget) < budget else { return step }
+        // Old credentials are void by the user's generation; a user who comes back may be counted from the start.
+        try tables.removePlaces(of: user, in: tenant)
         // Last, when nothing names it any more.
         if let inbox = try tables.channel(key) { try tables.remove(inbox) }
         try tables.removePresence(of: user, in: tenant)

@@ -173,6 +173,11 @@ protocol StoreTables: AnyObject {
     /// Removes what is kept of users last seen before `time`.
     func removePresence(unseenSince time: UInt64) throws
 
+    /// At most one for each platform.
+    func places(of user: UserID, in tenant: TenantID) throws -> [PlaceRecord]
+    func set(_ place: PlaceRecord, of user: UserID, in tenant: TenantID) throws
+    func removePlaces(of user: UserID, in tenant: TenantID) throws
+
     /// Removes devices last seen before `time`, with all that hangs on them.
     func removeDevices(unseenSince time: UInt64) throws -> Int
     /// Removes producers last seen before `time`, with their ledgers, and counts their devices' down.

@@ -128,6 +128,14 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { $0.tables.revocation(of: token, in: tenant) != nil }
     }
 
+    public func place(of login: DeviceLogin, policy: DevicePolicy) async throws(StoreError) -> PlaceAnswer {
+        try perform { try StoreRules.place(of: login, policy: policy, $0.tables) }
+    }
+
+    public func takePlace(of login: DeviceLogin, policy: DevicePolicy) async throws(StoreError) -> PlaceAnswer {
+        try perform { try $0.takePlace(of: login, policy: policy) }
+    }
+
     public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
         try perform { try $0.erase(user, in: tenant) }
     }

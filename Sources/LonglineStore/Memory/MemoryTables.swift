@@ -46,6 +46,7 @@ final class MemoryTables: StoreTables {
     private var generations: [GenerationKey: UInt64] = [:]
     private var tokens: [TokenKey: UInt64] = [:]
     private var presences: [UserKey: PresenceRecord] = [:]
+    private var placesByUser: [UserKey: [DevicePlatform: PlaceRecord]] = [:]
 
     private func nextID() -> Int64 {
         lastID += 1
@@ -62,6 +63,7 @@ final class MemoryTables: StoreTables {
         (copy.cursors, copy.generations, copy.tokens) = (cursors, generations, tokens)
         copy.conversations = conversations
         copy.presences = presences
+        copy.placesByUser = placesByUser
         return copy
     }
 
@@ -339,6 +341,18 @@ final class MemoryTables: StoreTables {
     func removePresence(of user: UserID, in tenant: TenantID) { presences[UserKey(tenant: tenant, user: user)] = nil }
 
     func removePresence(unseenSince time: UInt64) { presences = presences.filter { $0.value.lastSeen >= time } }
+
+    // MARK: Places
+
+    func places(of user: UserID, in tenant: TenantID) -> [PlaceRecord] {
+        Array((placesByUser[UserKey(tenant: tenant, user: user)] ?? [:]).values)
+    }
+
+    func set(_ place: PlaceRecord, of user: UserID, in tenant: TenantID) {
+        placesByUser[UserKey(tenant: tenant, user: user), default: [:]][place.platform] = place
+    }
+
+    func removePlaces(of user: UserID, in tenant: TenantID) { placesByUser[UserKey(tenant: tenant, user: user)] = nil }
 
     // MARK: Sweep
 

@@ -87,6 +87,16 @@ package final class SingleThreadedStore {
         try logic.admit(device, producer: producer, connectNumber: connectNumber)
     }
 
+    /// As ``DevicePlaces/place(of:policy:)``.
+    package func place(of login: DeviceLogin, policy: DevicePolicy) throws -> PlaceAnswer {
+        try StoreRules.place(of: login, policy: policy, logic.tables)
+    }
+
+    /// As ``DevicePlaces/takePlace(of:policy:)``.
+    package func takePlace(of login: DeviceLogin, policy: DevicePolicy) throws -> PlaceAnswer {
+        try logic.takePlace(of: login, policy: policy)
+    }
+
     /// As ``StoreMaintenance/trim(_:keep:)``.
     package func trim(_ channel: ChannelKey, keep: Retention) throws -> TrimReport {
         try logic.trim(channel, keep: keep)

@@ -37,6 +37,15 @@ enum SQLiteSchema {
                         visibility INTEGER NOT NULL, PRIMARY KEY (tenant, user)) WITHOUT ROWID
                     """)
         }
+        migrator.registerMigration("places") { db in
+            // The highest login of each platform of a user, where a device policy counts them.
+            try db.execute(
+                sql: """
+                    CREATE TABLE places (
+                        tenant TEXT NOT NULL, user TEXT NOT NULL, platform TEXT NOT NULL, device TEXT NOT NULL,
+                        login INTEGER NOT NULL, PRIMARY KEY (tenant, user, platform)) WITHOUT ROWID
+                    """)
+        }
         return migrator
     }
 

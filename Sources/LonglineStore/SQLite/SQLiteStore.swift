@@ -266,6 +266,16 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await read { try $0.revocation(of: token, in: tenant) != nil }
     }
 
+    // MARK: DevicePlaces
+
+    public func place(of login: DeviceLogin, policy: DevicePolicy) async throws(StoreError) -> PlaceAnswer {
+        try await read { try StoreRules.place(of: login, policy: policy, $0) }
+    }
+
+    public func takePlace(of login: DeviceLogin, policy: DevicePolicy) async throws(StoreError) -> PlaceAnswer {
+        try await write { try $0.takePlace(of: login, policy: policy) }
+    }
+
     // MARK: AccountErasure
 
     public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {

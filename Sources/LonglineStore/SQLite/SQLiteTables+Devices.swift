@@ -117,6 +117,32 @@ extension SQLiteTables {
             [tenant.description, token, Int64(clamping: until)])
     }
 
+    // MARK: Places
+
+    func places(of user: UserID, in tenant: TenantID) throws -> [PlaceRecord] {
+        try rows(
+            "SELECT platform, device, login FROM places WHERE tenant = ? AND user = ? ORDER BY platform",
+            [tenant.description, user.description]
+        ).map { row in
+            PlaceRecord(
+                platform: try DevicePlatform(row[0] as String), device: try DeviceID(row[1] as String),
+                login: UInt64(bitPattern: row[2]))
+        }
+    }
+
+    func set(_ place: PlaceRecord, of user: UserID, in tenant: TenantID) throws {
+        try run(
+            "INSERT OR REPLACE INTO places (tenant, user, platform, device, login) VALUES (?, ?, ?, ?, ?)",
+            [
+                tenant.description, user.description, place.platform.description, place.device.description,
+                Int64(bitPattern: place.login),
+            ])
+    }
+
+    func removePlaces(of user: UserID, in tenant: TenantID) throws {
+        try run("DELETE FROM places WHERE tenant = ? AND user = ?", [tenant.description, user.description])
+    }
+
     // MARK: Reading
 
     /// Fills a page with the channel's entries, row by row: nothing beyond the page is read.

@@ -120,6 +120,15 @@ final class FaultyStore: MessageStore {
         try await inner.revoke(token: token, in: tenant, until: until)
     }
 
+    func place(of login: DeviceLogin, policy: DevicePolicy) async throws(StoreError) -> PlaceAnswer {
+        try await inner.place(of: login, policy: policy)
+    }
+
+    func takePlace(of login: DeviceLogin, policy: DevicePolicy) async throws(StoreError) -> PlaceAnswer {
+        if current.isFull { throw full }
+        return try await inner.takePlace(of: login, policy: policy)
+    }
+
     func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
         if current.isFull { throw full }
         return try await inner.erase(user: user, in: tenant)

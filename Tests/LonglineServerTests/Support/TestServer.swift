@@ -18,7 +18,8 @@ final class TestServer: Sendable {
 
     init(
         store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
-        logger: Logger? = nil, authorization: AuthorizationSettings? = nil
+        logger: Logger? = nil, authorization: AuthorizationSettings? = nil,
+        devicePolicies: DevicePolicies = DevicePolicies()
     ) async throws {
         self.store = store
         group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
@@ -29,7 +30,7 @@ final class TestServer: Sendable {
             limits: limits, store: store,
             verifier: await TokenVerifier(keys: [issuer.key.verificationKey], tenants: nil),
             tickets: ResumeTicketSealer(keys: ResumeTicketKeys(now: now)), logger: logger ?? silent,
-            authorization: authorization,
+            authorization: authorization, devicePolicies: devicePolicies,
             time: WallClock.milliseconds)
         runtime = try await ServerRuntime(core: core, group: group)
         cursorTask = Task { await core.cursors.run() }
@@ -103,7 +104,8 @@ struct TokenIssuer: Sendable {
         _ user: String, _ device: String, login: UInt64 = 1, scopes: TokenScopes = .all,
         grants: [ChannelGrant] = [], id: String? = nil,
         tenant: TenantID = Self.tenant, lifetime: Int64 = 3_600_000,
-        generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0)
+        generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0),
+        platform: DevicePlatform = .unknown
     ) async throws -> String {
         let now = Int64(WallClock.milliseconds())
         return try await signer.sign(
@@ -111,7 +113,7 @@ struct TokenIssuer: Sendable {
                 tenant: tenant, user: try UserID(user), device: try DeviceID(device), loginEpoch: login, scopes: scopes,
                 grants: grants,
                 tokenID: id ?? TokenClaims.makeTokenID(), issuedAt: UInt64(now + min(lifetime, 0) - 60_000),
-                expiry: UInt64(now + lifetime), generations: generations))
+                expiry: UInt64(now + lifetime), generations: generations, platform: platform))
     }
 }
 

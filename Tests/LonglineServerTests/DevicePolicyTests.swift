@@ -1,0 +1,268 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineServer
+
+private let ann = identifier { try UserID("ann") }
+
+private let phone = identifier { try DevicePlatform("phone") }
+private let tablet = identifier { try DevicePlatform("tablet") }
+
+/// How many devices of a user may be logged in, and who has to go.
+@Suite(.timeLimit(.minutes(1))) struct DevicePolicyTests {
+    private func withPolicy(
+        _ policy: DevicePolicy, store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(),
+        _ body: (TestServer) async throws -> Void
+    ) async throws {
+        let policies = DevicePolicies(tenants: [TokenIssuer.tenant: policy])
+        try await TestServer(store: store, limits: limits, devicePolicies: policies).use(body)
+    }
+
+    private func credential(
+        _ server: TestServer, _ name: String, login: UInt64, platform: DevicePlatform = phone
+    ) async throws -> Credential {
+        .token(try await server.issuer.token("ann", name, login: login, platform: platform))
+    }
+
+    /// A device whose session has its place: what the policy does is done.
+    private func placed(
+        _ server: TestServer, _ name: String, login: UInt64, platform: DevicePlatform = phone, loop: Int = 0
+    ) async throws -> TestDevice {
+        let device = try await server.device("ann", name, loop: loop)
+        _ = try await device.connect(credential: try await credential(server, name, login: login, platform: platform))
+        await settle(server, name)
+        return device
+    }
+
+    /// Waits until a device has its session; it comes after CONNECTED.
+    private func settle(_ server: TestServer, _ name: String) async {
+        while !server.runtime.core.registry.devices(of: UserKey(tenant: TokenIssuer.tenant, user: ann)).contains(
+            where: {
+                $0.description == name
+            })
+        { await Task.yield() }
+    }
+
+    /// What a connect is refused with.
+    private func refusal(
+        _ server: TestServer, _ name: String, _ credential: Credential, loop: Int = 0
+    ) async throws -> Close {
+        let device = try await server.device("ann", name, loop: loop)
+        try await device.send([(device.connectFrame(credential), .control)])
+        return try await device.next { if case .close(let close) = $0 { close } else { nil } }
+    }
+
+    // MARK: Who goes
+
+    @Test func aNewerLoginEvictsTheOlderDeviceOnAnyLoop() async throws {
+        try await withPolicy(.one) { server in
+            let old = try await placed(server, "old", login: 5, platform: tablet)
+            let new = try await placed(server, "new", login: 6, loop: 1)
+            let close = try await old.next { if case .close(let close) = $0 { close } else { nil } }
+            #expect(close.code == .evicted)
+            #expect(close.reason.contains("one device for each user"))
+            #expect(try await old.closed() == .evicted)
+            // Its credentials are void, the token as well as the ticket, and it is told the same.
+            let token = try await credential(server, "old", login: 5, platform: tablet)
+            for credential in [token, .ticket(try #require(old.ticket).ticket)] {
+                #expect(try await refusal(server, "old", credential, loop: 1) == close)
+            }
+            try await new.message("still here", to: ann)
+            // Logged in again, it evicts in its turn.
+            _ = try await placed(server, "old", login: 7, platform: tablet)
+            #expect(try await new.closed() == .evicted)
+        }
+    }
+
+    @Test func aPlaceOutlivesTheServersProcess() async throws {
+        let store = InMemoryStore()
+        var ticket: Ticket?
+        try await withPolicy(.one, store: store) { server in
+            let old = try await placed(server, "old", login: 5)
+            ticket = old.ticket
+            // The device was offline when it happened.
+            try await old.drop()
+            _ = try await placed(server, "new", login: 6)
+        }
+        try await withPolicy(.one, store: store) { server in
+            #expect(ticket != nil)
+            let token = try await credential(server, "old", login: 5)
+            #expect(try await refusal(server, "old", token).code == .evicted)
+        }
+    }
+
+    @Test func anAutomaticReconnectNeverEvictsANewerLogin() async throws {
+        try await withPolicy(.one) { server in
+            let new = try await placed(server, "new", login: 6)
+            for login in [5, 6] as [UInt64] {
+                let close = try await refusal(server, "old", try await credential(server, "old", login: login), loop: 1)
+                #expect(close.code == .evicted)
+            }
+            try await new.message("still here", to: ann)
+            // Its own older login gets what it got without a policy.
+            #expect(try await refusal(server, "new", try await credential(server, "new", login: 4)).code == .replaced)
+        }
+    }
+
+    @Test func eachPlatformHasItsPlace() async throws {
+        try await withPolicy(.onePerPlatform) { server in
+            let first = try await placed(server, "first", login: 5)
+            let pad = try await placed(server, "pad", login: 4, platform: tablet, loop: 1)
+            let other = try await placed(server, "other", login: 3, platform: .unknown, loop: 1)
+            let second = try await placed(server, "second", login: 6, loop: 1)
+            let close = try await first.next { if case .close(let close) = $0 { close } else { nil } }
+            #expect(close.code == .evicted && close.reason.contains("phone"))
+            for device in [pad, other, second] { try await device.message("still here", to: ann) }
+        }
+    }
+
+    @Test func withoutAPolicyAllStay() async throws {
+        try await withPolicy(.all) { server in
+            let first = try await placed(server, "first", login: 1)
+            let second = try await placed(server, "second", login: 9, loop: 1)
+            for device in [first, second] { try await device.message("still here", to: ann) }
+            #expect(
+                try await server.store.place(
+                    of: DeviceLogin(
+                        device: DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("x")),
+                        platform: phone, number: 1), policy: .one) == .taken)
+        }
+    }
+
+    @Test func aPolicyNeedsNoRoomForBoth() async throws {
+        var limits = ServerLimits()
+        limits.maximumSessionsPerUser = 1
+        try await withPolicy(.one, limits: limits) { server in
+            let old = try await placed(server, "old", login: 5)
+            let new = try await placed(server, "new", login: 6, loop: 1)
+            #expect(try await old.closed() == .evicted)
+            try await new.message("still here", to: ann)
+        }
+    }
+
+    // MARK: When
+
+    @Test func earlyDataEvictsNobody() async throws {
+        try await withPolicy(.one) { server in
+            let old = try await placed(server, "old", login: 5)
+            // The newer login's own ticket, from a time when the policy was another.
+            let sealed = server.runtime.core.authenticator.tickets.seal(
+                AuthenticatedIdentity(
+                    identity: SessionIdentity(
+                        tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("new"), loginEpoch: 6, tokenID: "t",
+                        expiry: .max, mayPublish: true, mayReceive: true, mayJoin: true, platform: phone),
+                    generations: RevocationGenerations(user: 0, device: 0),
+                    keyTag: TokenVerifier.tag(of: server.issuer.key.verificationKey.keyID)),
+                now: WallClock.milliseconds())
+            let ticket = try #require(sealed).ticket
+            let new = try await server.device("ann", "new", loop: 1, early: true)
+            _ = try await new.connect(credential: .ticket(ticket), early: true)
+            try await old.message("still here", to: ann)
+            try await new.completeHandshake()
+            #expect(try await old.closed() == .evicted)
+            await settle(server, "new")
+            try await new.message("still here", to: ann)
+        }
+    }
+
+    @Test(arguments: 0..<24) func ofTwoLoginsAtOnceTheNewerStays(round: Int) async throws {
+        try await withPolicy(.one) { server in
+            let devices = [
+                try await server.device("ann", "a", loop: round), try await server.device("ann", "b", loop: round / 2),
+            ]
+            let credentials = [
+                try await credential(server, "a", login: 5), try await credential(server, "b", login: 6),
+            ]
+            let order = round % 4 < 2 ? [0, 1] : [1, 0]
+            for index in order {
+                try await devices[index].send([(devices[index].connectFrame(credentials[index]), .control)])
+            }
+            #expect(try await devices[0].closed() == .evicted)
+            await settle(server, "b")
+            _ = try await devices[1].message("still here", to: ann)
+            let held = try await server.store.place(
+                of: DeviceLogin(
+                    device: DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("b")),
+                    platform: phone, number: 6), policy: .one)
+            #expect(held == .held)
+        }
+    }
+
+    @Test func aRefreshFromANewerLoginTakesThePlace() async throws {
+        try await withPolicy(.onePerPlatform) { server in
+            let first = try await placed(server, "first", login: 5, platform: tablet)
+            let second = try await placed(server, "second", login: 4, loop: 1)
+            // The same login: nobody goes.
+            let same = try await server.issuer.token("ann", "second", login: 4, platform: phone)
+            try await second.send([(.refresh(Refresh(token: same)), .control)])
+            _ = try await second.next { if case .refreshed = $0 { true } else { nil } }
+            try await first.message("still here", to: ann)
+            let newer = try await server.issuer.token("ann", "second", login: 6, platform: tablet)
+            try await second.send([(.refresh(Refresh(token: newer)), .control)])
+            #expect(try await first.closed() == .evicted)
+            // A refresh whose place another one has ends the session.
+            let third = try await placed(server, "third", login: 7)
+            let older = try await server.issuer.token("ann", "third", login: 7, platform: tablet)
+            let fourth = try await placed(server, "fourth", login: 8, platform: tablet)
+            try await third.send([(.refresh(Refresh(token: older)), .control)])
+            #expect(try await third.closed() == .evicted)
+            try await fourth.message("still here", to: ann)
+        }
+    }
+
+    // MARK: What stays
+
+    @Test func anEvictedDevicesCursorsWaitForItsNextLogin() async throws {
+        try await withPolicy(.one) { server in
+            let writer = try await server.connected("bob")
+            let old = try await placed(server, "old", login: 5)
+            try await writer.message("one", to: ann)
+            let seen = try await old.delivered(.user(ann))
+            let epoch = try #require(
+                try await server.store.head(of: ChannelKey(tenant: TokenIssuer.tenant, channel: .user(ann)))
+            ).position.epoch
+            try await old.acknowledge(.user(ann), epoch: epoch, offset: seen.entry.offset)
+            let new = try await placed(server, "new", login: 6, loop: 1)
+            #expect(try await old.closed() == .evicted)
+            try await writer.message("two", to: ann)
+            #expect(try await new.text(.user(ann)) == "one")
+            #expect(try await new.text(.user(ann)) == "two")
+            let back = try await placed(server, "old", login: 7)
+            let next = try await back.delivered(.user(ann))
+            #expect(String(buffer: next.entry.payload) == "two")
+            #expect(!next.redelivered)
+        }
+    }
+
+    @Test func aRevokedHolderKeepsItsMark() async throws {
+        try await withPolicy(.one) { server in
+            let old = try await placed(server, "old", login: 5)
+            let new = try await placed(server, "new", login: 6)
+            #expect(try await old.closed() == .evicted)
+            let key = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("new"))
+            try await server.runtime.revoke(.device(key))
+            #expect(try await new.closed() == .credentialRevoked)
+            let ticket = try #require(old.ticket).ticket
+            #expect(try await refusal(server, "old", .ticket(ticket)).code == .evicted)
+        }
+    }
+
+    @Test func withoutADurablePlaceNobodyIsEvicted() async throws {
+        let store = FaultyStore()
+        try await withPolicy(.one, store: store) { server in
+            let old = try await placed(server, "old", login: 5)
+            store.set { $0.isFull = true }
+            #expect(try await refusal(server, "new", try await credential(server, "new", login: 6)).code == .overloaded)
+            // Who has a place comes back also on a full disk.
+            try await old.drop()
+            let back = try await server.device("ann", "old")
+            _ = try await back.connect(credential: try await credential(server, "old", login: 5))
+            await settle(server, "old")
+            store.set { $0.isFull = false }
+            try await back.message("still here", to: ann)
+        }
+    }
+}
