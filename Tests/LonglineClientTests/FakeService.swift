@@ -240,7 +240,7 @@ final class FakeLink: MobileLink, LinkAttempt {
         case .connect(let connect): answer(connect)
         case .mode(let mode): service.state.withLock { $0.modes.append(mode) }
         case .lane(let header): lanes[lane] = header.channel
-        case .publish(let publish): if let channel = lanes[lane] { enter(publish, in: channel) }
+        case .publish(let publish): if isConnected, let channel = lanes[lane] { enter(publish, in: channel) }
         case .acknowledge(let acknowledge):
             guard let channel = lanes[lane] else { return }
             service.state.withLock { $0.acknowledged[channel] = acknowledge.offset }

@@ -37,7 +37,7 @@ enum SQLiteSchema {
                         visibility INTEGER NOT NULL, PRIMARY KEY (tenant, user)) WITHOUT ROWID
                     """)
         }
-        migrator.registerMigration("places") { db in
+        migrator.registerMigration("7: places") { db in
             // The highest login of each platform of a user, where a device policy counts them.
             try db.execute(
                 sql: """

@@ -29,7 +29,8 @@ import Testing
         let identity = SessionIdentity(
             tenant: try TenantID(long), user: try UserID(long), device: try DeviceID(long), loginEpoch: .max,
             tokenID: String(repeating: "j", count: 128), expiry: now + day, mayPublish: true, mayReceive: true,
-            mayJoin: true, mayWatch: true)
+            mayJoin: true, mayWatch: true,
+            platform: try DevicePlatform(String(repeating: "p", count: DevicePlatform.limit)))
         let sealed = AuthenticatedIdentity(
             identity: identity, generations: RevocationGenerations(user: .max, device: .max))
         let sealer = ResumeTicketSealer(keys: ResumeTicketKeys(now: now))
