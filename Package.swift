@@ -73,7 +73,7 @@ let package = Package(
             dependencies: ["CSocketSteering", "QUICEngine", nioCore, nioPosix, logging, metrics, deque],
             swiftSettings: settings),
         .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
-        .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore], swiftSettings: settings),
+        .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore, deque], swiftSettings: settings),
         .target(
             name: "LonglineStore",
             dependencies: [

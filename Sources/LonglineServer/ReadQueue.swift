@@ -34,8 +34,18 @@ struct ReadQueue {
     fileprivate var underWay: [UInt64: [Reader]] = [:]
     fileprivate var nextRead: UInt64 = 0
     fileprivate var startScheduled = false
+    /// Pages that not all of their readers have got yet.
+    fileprivate var answers: Deque<Answer> = []
+    fileprivate var answersScheduled = false
 
-    var isEmpty: Bool { waiting.isEmpty && underWay.isEmpty }
+    fileprivate struct Answer {
+        let key: Key
+        let result: Result<SessionPage, StoreError>
+        let readers: [Reader]
+        var next = 0
+    }
+
+    var isEmpty: Bool { waiting.isEmpty && underWay.isEmpty && answers.isEmpty }
 }
 
 extension ServerLoop {
@@ -83,16 +93,44 @@ extension ServerLoop {
             preconditionFailure("a read answers once")
         }
         if case .failure(let error) = result { core.note(error, in: "read") }
-        let now = eventLoop.now
-        for reader in readers {
-            if let request = reader.history {
-                reader.host.historyDone(request, result, now: now)
-            } else {
-                reader.host.readDone(key.channel.channel, result, now: now)
-            }
+        var answer = ReadQueue.Answer(key: key, result: result, readers: readers)
+        give(&answer)
+        if answer.next < readers.count {
+            reads.answers.append(answer)
+            scheduleAnswers()
         }
         startReads()
         drainDirty()
+        checkIdle()
+    }
+
+    /// Gives a page to some of those who wait for it.
+    private func give(_ answer: inout ReadQueue.Answer) {
+        let now = eventLoop.now
+        let end = min(answer.next + FanOut.sessionsPerTick, answer.readers.count)
+        for reader in answer.readers[answer.next..<end] {
+            if let request = reader.history {
+                reader.host.historyDone(request, answer.result, now: now)
+            } else {
+                reader.host.readDone(answer.key.channel.channel, answer.result, now: now)
+            }
+        }
+        answer.next = end
+    }
+
+    private func scheduleAnswers() {
+        guard !reads.answersScheduled, !reads.answers.isEmpty else { return }
+        reads.answersScheduled = true
+        reference.execute { $0.continueAnswers() }
+    }
+
+    private func continueAnswers() {
+        reads.answersScheduled = false
+        guard var answer = reads.answers.popFirst() else { return }
+        give(&answer)
+        if answer.next < answer.readers.count { reads.answers.append(answer) }
+        drainDirty()
+        scheduleAnswers()
         checkIdle()
     }
 }

@@ -28,6 +28,7 @@ final class ServerLoop {
     var progress = ProgressQueue()
     var signals: SignalRelay
     var presence: LoopPresence
+    var fanOut = FanOut()
 
     private var hosts: [UInt64: SessionHost] = [:]
     private var users: [UserKey: [SessionHost]] = [:]
@@ -209,18 +210,24 @@ final class ServerLoop {
 
     /// Wakes this loop's subscribers. They read the log; no payload comes this way.
     func wake(_ heads: [ChannelKey: Position]) {
-        let now = eventLoop.now
         for (channel, head) in heads {
             history.record(channel, head: head)
-            if case .all = channel.channel {
-                for host in (tenants[channel.tenant] ?? [:]).values {
-                    host.logAdvanced(channel.channel, head: head, now: now)
-                }
-            } else {
-                subscriptions.forEach(of: channel) { $0.logAdvanced(channel.channel, head: head, now: now) }
-            }
+            wakeListeners(of: channel, head: head)
         }
         drainDirty()
+    }
+
+    func listenerCount(of channel: ChannelKey) -> Int {
+        if case .all = channel.channel { tenants[channel.tenant]?.count ?? 0 } else { subscriptions.count(of: channel) }
+    }
+
+    /// Calls for each session that listens to a channel. Nobody may begin or end to meanwhile.
+    func forEachListener(of channel: ChannelKey, _ body: (SessionHost) -> Void) {
+        if case .all = channel.channel {
+            tenants[channel.tenant]?.values.forEach(body)
+        } else {
+            subscriptions.forEach(of: channel, body)
+        }
     }
 
     /// A session has something to do; ``drainDirty()`` comes before the tick ends.

@@ -50,6 +50,15 @@ struct SubscriptionTable<Subscriber: AnyObject> {
         }
     }
 
+    /// The subscribers of a channel.
+    func count(of channel: ChannelKey) -> Int {
+        switch channels[channel] {
+        case nil: 0
+        case .one: 1
+        case .many(let table): table.count
+        }
+    }
+
     /// Calls for each subscriber of a channel. The table must not be changed meanwhile.
     func forEach(of channel: ChannelKey, _ body: (Subscriber) -> Void) {
         switch channels[channel] {

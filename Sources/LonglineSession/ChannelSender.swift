@@ -1,3 +1,4 @@
+import DequeModule
 import LonglineWire
 import NIOCore
 
@@ -29,20 +30,21 @@ struct ChannelSender {
     /// How the device's cursor fits the log.
     private(set) var recovery: Recovery
     /// A GAP or SKIP that goes before everything else.
-    private(set) var notice: Frame?
+    private(set) var notice: Notice?
     /// Bytes sent and not acknowledged.
     private(set) var unacknowledgedBytes = 0
 
-    private var unacknowledged = CircularBuffer<(offset: Offset, cost: Int)>()
+    /// Takes no memory of its own before the first: a session has a sender for each of its channels.
+    private var unacknowledged: Deque<(offset: Offset, cost: Int)> = []
     /// Direct messages among them, whose senders are told.
-    private var direct = CircularBuffer<(offset: Offset, sender: UserID, origin: Position)>()
+    private var direct: Deque<(offset: Offset, sender: UserID, origin: Position)> = []
     private var redeliveredUpTo: Offset
     /// Where the user's present stay begins: just before the join.
     private var begin: Offset
     /// Where the read under way began.
     private var readAfter: Offset?
-    /// A membership that starts after this one's end, taken up when the end has been sent.
-    private var next: SessionChannel?
+    /// A membership that starts after this one's end, taken up when the end has been sent. Rare, and large.
+    private var next: Next?
 
     init(_ channel: SessionChannel) {
         let start = Self.start(channel)
@@ -81,10 +83,10 @@ struct ChannelSender {
 
     /// Takes the notice that is owed, if the window has room.
     mutating func takeNotice(window: Int) -> Frame? {
-        guard let frame = notice, unacknowledgedBytes < window else { return nil }
+        guard let owed = notice, unacknowledgedBytes < window else { return nil }
         notice = nil
         track(sent, cost: FrameCost.overhead)
-        return frame
+        return owed.frame
     }
 
     /// Starts the next read, when there is something to read and room in the window.
@@ -96,6 +98,24 @@ struct ChannelSender {
 
     /// The read brought nothing.
     mutating func readFailed() { readAfter = nil }
+
+    /// What is told before anything else: smaller than a frame, as every channel of every session has room for one.
+    enum Notice: Equatable {
+        case skip(Skip)
+        case gap(Gap)
+
+        var frame: Frame {
+            switch self {
+            case .skip(let skip): .skip(skip)
+            case .gap(let gap): .gap(gap)
+            }
+        }
+    }
+
+    private final class Next: Sendable {
+        let channel: SessionChannel
+        init(channel: SessionChannel) { self.channel = channel }
+    }
 
     enum PageResult {
         /// Send these, in order.
@@ -213,7 +233,7 @@ struct ChannelSender {
         }
         head = max(head, channel.head.offset)
         if let upTo, sent < upTo, channel.after >= upTo {
-            next = channel
+            next = Next(channel: channel)
         } else {
             apply(channel)
         }
@@ -221,7 +241,7 @@ struct ChannelSender {
     }
 
     private mutating func takeUpNext() {
-        guard let channel = next, let upTo, sent >= upTo else { return }
+        guard let channel = next?.channel, let upTo, sent >= upTo else { return }
         next = nil
         apply(channel)
     }
@@ -245,7 +265,7 @@ struct ChannelSender {
     /// Where sending starts, and what has to be said first.
     private static func start(
         _ channel: SessionChannel
-    ) -> (sent: Offset, acknowledged: Offset?, recovery: Recovery, notice: Frame?) {
+    ) -> (sent: Offset, acknowledged: Offset?, recovery: Recovery, notice: Notice?) {
         let begin = max(channel.after, channel.first)
         guard let cursor = channel.cursor else {
             guard begin > 0 else { return (0, nil, .fresh, nil) }

@@ -1,3 +1,4 @@
+import DequeModule
 import LonglineWire
 import NIOCore
 
@@ -22,7 +23,8 @@ struct PublishGate {
         var answer: Answer?
     }
 
-    private var pending = CircularBuffer<Pending>()
+    /// Takes no memory of its own while there is none: most channels are only read.
+    private var pending: Deque<Pending> = []
     private(set) var bytes = 0
 
     var count: Int { pending.count }

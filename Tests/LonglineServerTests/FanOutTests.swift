@@ -1,0 +1,68 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+private let hall = identifier { try RoomID("hall") }
+
+/// More sessions than are woken at a time, in one room on one event loop.
+@Suite(.timeLimit(.minutes(2))) struct FanOutTests {
+    private static let size = 2 * FanOut.sessionsPerTick + 50
+
+    private func fill(_ store: FaultyStore) async throws -> [DeviceKey] {
+        var members: [DeviceKey] = []
+        for number in 0..<Self.size {
+            let member = DeviceKey(
+                tenant: TokenIssuer.tenant, user: try UserID("u\(number)"), device: try DeviceID("phone"))
+            _ = try await store.change(hall, .join(create: true), by: member)
+            members.append(member)
+        }
+        // Nobody has to be told of the joins.
+        while try await store.inner.trim(
+            ChannelKey(tenant: TokenIssuer.tenant, channel: .room(hall)), keep: Retention(entries: 1)
+        ).more {}
+        return members
+    }
+
+    @Test("every member of a large room gets every message once and in order, however fast they come")
+    func largeRoom() async throws {
+        let store = FaultyStore()
+        let members = try await fill(store)
+        try await withServer(store: store, loops: 1) { server in
+            var devices: [TestDevice] = []
+            for member in members { devices.append(try await server.connected(member.user.description)) }
+            let reads = store.reads.withLock { $0 }
+            // All at once, so that wakes come while sessions are still being woken for the first.
+            let texts = (0..<20).map { "m\($0)" }
+            for text in texts { try await devices[0].send(devices[0].publishFrames(text, to: .room(hall))) }
+            for device in devices {
+                for text in texts { #expect(try await device.text(.room(hall)) == text) }
+            }
+            // The log is read once for many sessions, not once for each.
+            #expect(store.reads.withLock { $0 } - reads < Self.size / 2)
+            try await devices[0].publish("last", to: .room(hall))
+            for device in devices { #expect(try await device.text(.room(hall)) == "last") }
+        }
+    }
+
+    @Test("a session that ends while its room is being woken ends alone")
+    func endsMeanwhile() async throws {
+        let store = FaultyStore()
+        let members = try await fill(store)
+        try await withServer(store: store, loops: 1) { server in
+            var devices: [TestDevice] = []
+            for member in members { devices.append(try await server.connected(member.user.description)) }
+            try await devices[0].send(devices[0].publishFrames("one", to: .room(hall)))
+            for device in devices.suffix(100) { try await device.drop() }
+            try await devices[0].publish("two", to: .room(hall))
+            for device in devices.dropLast(100) {
+                #expect(try await device.text(.room(hall)) == "one")
+                #expect(try await device.text(.room(hall)) == "two")
+            }
+        }
+    }
+}
