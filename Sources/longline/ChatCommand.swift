@@ -148,7 +148,8 @@ private struct Conversation {
                 let local = argument.isEmpty ? nil : try SocketAddress(ipAddress: argument, port: 0)
                 request("moved") { client in try await client.migrate(to: local) }
             case "state": Terminal.note(Terminal.describe(client.state))
-            default: Terminal.note("unknown command; /to, /room, /all, /join, /leave, /members, /migrate, /state, /quit")
+            default:
+                Terminal.note("unknown command; /to, /room, /all, /join, /leave, /members, /migrate, /state, /quit")
             }
         } catch {
             Terminal.error(error)

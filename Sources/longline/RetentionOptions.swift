@@ -35,7 +35,8 @@ struct RetentionOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Remove messages from broadcasts (all/NAME) that are older: a number with s, m, h or d.", valueName: "time"))
+            "Remove messages from broadcasts (all/NAME) that are older: a number with s, m, h or d.", valueName: "time")
+    )
     var broadcastMaxAge: String?
 
     @Option(help: ArgumentHelp("Keep so many entries in a broadcast at most, the newest.", valueName: "number"))

@@ -23,7 +23,9 @@ private let news = identifier { try ChannelID("all/news") }
         return device
     }
 
-    private func refusal(_ device: TestDevice, _ text: String, to channel: ChannelID = news) async throws -> RefusalCode? {
+    private func refusal(_ device: TestDevice, _ text: String, to channel: ChannelID = news) async throws
+        -> RefusalCode?
+    {
         if case .refused(let refused) = try await device.publish(text, to: channel) { return refused.code }
         return nil
     }

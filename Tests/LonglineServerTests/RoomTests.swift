@@ -20,7 +20,9 @@ extension TestDevice {
         }
     }
 
-    fileprivate func members(_ room: RoomID = hall, after: UserID? = nil, limit: UInt64 = 100) async throws -> MembersPage {
+    fileprivate func members(_ room: RoomID = hall, after: UserID? = nil, limit: UInt64 = 100) async throws
+        -> MembersPage
+    {
         let request = MembersRequest(request: UInt64.random(in: 1...(.max)), room: room, after: after, limit: limit)
         try await send([(.members(request), .control)])
         return try await next { frame in

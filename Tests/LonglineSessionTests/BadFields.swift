@@ -264,7 +264,8 @@ struct FrameFields {
                     bad: [
                         (cut, [], .malformedFrame), ("over 100", varint(101), .limitExceeded),
                         ("fewer than counted", [1], .malformedFrame),
-                        ("no name", [1, 1, 0x2f, 1], .malformedFrame), ("a role over 1", [1, 1, 0x61, 2], .malformedFrame),
+                        ("no name", [1, 1, 0x2f, 1], .malformedFrame),
+                        ("a role over 1", [1, 1, 0x61, 2], .malformedFrame),
                     ]), choice("more", over: 1),
             ]),
         FrameFields(name: "MODE", type: 0x27, isFromClient: true, fields: [choice("mode", over: 2)]),

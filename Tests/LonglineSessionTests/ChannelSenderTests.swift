@@ -50,7 +50,10 @@ struct ChannelSenderTests {
             var sender = ChannelSender(Fixture.channel(head: 5, cursor: cursor(0), sent: sent))
             _ = sender.startRead(window: 10_000, readBytes: 1_000)
             sender.advanced(to: cursor(7))
-            guard case .send(let frames) = sender.take(Fixture.page([3, 5, 7]), window: 10_000, user: Fixture.user("alice")) else { return [] }
+            guard
+                case .send(let frames) = sender.take(
+                    Fixture.page([3, 5, 7]), window: 10_000, user: Fixture.user("alice"))
+            else { return [] }
             return frames.compactMap { if case .deliver(let deliver) = $0 { deliver.redelivered } else { nil } }
         }
         #expect(marks(sent: 0) == [false, false, false])
@@ -64,7 +67,8 @@ struct ChannelSenderTests {
         var sender = ChannelSender(Fixture.channel(head: 9, cursor: cursor(0)))
         #expect(sender.startRead(window: 1_000, readBytes: 1_000)?.after == 0)
         guard case .moved = sender.acknowledge(7) else { return #expect(Bool(false)) }
-        guard case .send(let frames) = sender.take(Fixture.page([3, 7, 9]), window: 1_000, user: Fixture.user("alice")) else {
+        guard case .send(let frames) = sender.take(Fixture.page([3, 7, 9]), window: 1_000, user: Fixture.user("alice"))
+        else {
             return #expect(Bool(false))
         }
         #expect(frames.isEmpty)
@@ -75,7 +79,10 @@ struct ChannelSenderTests {
     func trimmedUnderWay() {
         var sender = ChannelSender(Fixture.channel(head: 9, cursor: cursor(2)))
         _ = sender.startRead(window: 1_000, readBytes: 1_000)
-        guard case .send(let frames) = sender.take(Fixture.page([9], after: 6, first: 6), window: 1_000, user: Fixture.user("alice")) else {
+        guard
+            case .send(let frames) = sender.take(
+                Fixture.page([9], after: 6, first: 6), window: 1_000, user: Fixture.user("alice"))
+        else {
             return #expect(Bool(false))
         }
         #expect(frames.first == .gap(Gap(from: cursor(2), first: 6)))
@@ -88,7 +95,10 @@ struct ChannelSenderTests {
         #expect(sender.change(Fixture.channel(head: 9, upTo: 5)) == false)
         #expect(sender.change(Fixture.channel(head: 9, after: 7)) == false)
         _ = sender.startRead(window: 1_000, readBytes: 1_000)
-        guard case .send(let frames) = sender.take(Fixture.page([4, 5, 8], after: 2, head: 9), window: 1_000, user: Fixture.user("alice")) else {
+        guard
+            case .send(let frames) = sender.take(
+                Fixture.page([4, 5, 8], after: 2, head: 9), window: 1_000, user: Fixture.user("alice"))
+        else {
             return #expect(Bool(false))
         }
         #expect(frames.count == 2 && sender.sent == 7)

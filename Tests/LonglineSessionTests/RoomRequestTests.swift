@@ -9,7 +9,9 @@ struct RoomRequestTests {
     private let now = Fixture.start
     private let hall = Fixture.name("hall")
 
-    private func server(mayManage: Bool = true, mayReceive: Bool = true, _ channels: [SessionChannel] = []) -> ServerSession {
+    private func server(mayManage: Bool = true, mayReceive: Bool = true, _ channels: [SessionChannel] = [])
+        -> ServerSession
+    {
         var identity = Fixture.identity(mayReceive: mayReceive)
         identity.mayManage = mayManage
         var session = ServerSession(
@@ -70,7 +72,9 @@ struct RoomRequestTests {
             actions.compactMap { if case .listMembers(let request) = $0 { request.request } else { nil } }
         }
         var session = server()
-        for request in 1...4 as ClosedRange<UInt64> { session.received(ask(request), lane: .control, early: false, now: now) }
+        for request in 1...4 as ClosedRange<UInt64> {
+            session.received(ask(request), lane: .control, early: false, now: now)
+        }
         #expect(reads(session.drain()) == [1])
         let member = RoomMember(user: Fixture.user("bob"), role: .owner)
         session.membersRead(MembersPage(request: 1, total: 1, members: [member], more: false), now: now)
@@ -83,7 +87,9 @@ struct RoomRequestTests {
         #expect(reads(session.drain()).isEmpty)
         session.laneWritable(.control, true, now: now)
         #expect(reads(session.drain()) == [3])
-        for request in 5...6 as ClosedRange<UInt64> { session.received(ask(request), lane: .control, early: false, now: now) }
+        for request in 5...6 as ClosedRange<UInt64> {
+            session.received(ask(request), lane: .control, early: false, now: now)
+        }
         #expect(session.drain().closeCode == nil)
         session.received(ask(7), lane: .control, early: false, now: now)
         #expect(session.drain().closeCode == .limitExceeded, "a fifth that waits")
@@ -94,7 +100,9 @@ struct RoomRequestTests {
 
     @Test("Who may not receive a room does not see who is in it, and a page has 1 to 100 members")
     func membersRefused() {
-        for (mayReceive, limit, code) in [(false, 1, RefusalCode.forbidden), (true, 0, .invalidRange), (true, 101, .invalidRange)] {
+        for (mayReceive, limit, code) in [
+            (false, 1, RefusalCode.forbidden), (true, 0, .invalidRange), (true, 101, .invalidRange),
+        ] {
             var session = server(mayReceive: mayReceive)
             session.received(
                 .members(MembersRequest(request: 1, room: hall, after: nil, limit: UInt64(limit))), lane: .control,
@@ -106,7 +114,9 @@ struct RoomRequestTests {
 
     // MARK: Where a stay ends
 
-    private func entry(_ offset: Offset, _ kind: EntryKind, _ member: String?, payload: ByteBuffer = ByteBuffer()) -> SessionPage.Item {
+    private func entry(_ offset: Offset, _ kind: EntryKind, _ member: String?, payload: ByteBuffer = ByteBuffer())
+        -> SessionPage.Item
+    {
         var entry = Fixture.entry(offset, after: offset - 1)
         entry.kind = kind
         entry.sender = Fixture.user("bob")
@@ -140,7 +150,8 @@ struct RoomRequestTests {
     func recorded() throws {
         let user = Fixture.user("carol")
         let actions: [RoomAction] = [
-            .setRole(.owner, of: user), .setRole(.member, of: user), .setJoining(.byOwners), .setPublishing(.owners), .delete,
+            .setRole(.owner, of: user), .setRole(.member, of: user), .setJoining(.byOwners), .setPublishing(.owners),
+            .delete,
         ]
         for action in actions {
             var entry = Fixture.entry(1, after: 0)

@@ -13,13 +13,14 @@ import Testing
         return try await store.channels(of: device).first { $0.channel == news }
     }
 
-    @Test("one entry is everybody's, from the moment on in which a device was first seen", arguments: StoreKind.allCases)
+    @Test(
+        "one entry is everybody's, from the moment on in which a device was first seen", arguments: StoreKind.allCases)
     func beginsWithTheDevice(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             #expect(try await connect(store, device("alice")) == nil, "nothing was broadcast yet")
             let first = try await store.enter(request("alice", to: news, id: 1, "one"))
             // Entries of other channels come between: the place is one of the broadcast's own.
-            try await store.enter(request("alice", id: 2, "note"))
+            try await store.enter(request("alice", id: 2, after: 0, "note"))
             let bob = try #require(try await connect(store, device("bob")))
             #expect(bob.after == first.position.offset && bob.upTo == nil)
             let second = try await store.enter(request("alice", to: news, id: 3, after: 1, "two"))
@@ -69,14 +70,20 @@ import Testing
             let more = try [ChannelID("all/a"), ChannelID("all/b")]
             try await store.enter(request("alice", to: news, id: 1))
             try await store.enter(request("bob", to: more[0], id: 1))
-            let refused = try await store.append(request("bob", to: more[1], id: 2)).refused
+            let refused = try await store.append(request("bob", to: more[1], id: 2, after: 0)).refused
             #expect(refused?.code == .limitReached)
-            #expect(try await store.append(request("bob", to: news, recipient: "alice", id: 2)).refused?.code == .unknownRecipient)
+            #expect(
+                try await store.append(request("bob", to: news, recipient: "alice", id: 2, after: 0)).refused?.code
+                    == .unknownRecipient)
             try await store.enter(request("bob", to: news, id: 3, after: 0))
             let other = DeviceKey(tenant: try TenantID("other"), user: user("alice"), device: device("alice").device)
-            #expect(try await store.channels(of: other).map(\.channel) == [.user(user("alice"))], "nothing crosses tenants")
+            #expect(
+                try await store.channels(of: other).map(\.channel) == [.user(user("alice"))], "nothing crosses tenants")
             _ = try await store.admit(device("carol"), producer: producer, connectNumber: 1)
-            #expect(try await store.channels(of: device("carol")).map(\.channel.description) == ["user/carol", "all/a", "all/news"])
+            #expect(
+                try await store.channels(of: device("carol")).map(\.channel.description) == [
+                    "user/carol", "all/a", "all/news",
+                ])
         }
     }
 

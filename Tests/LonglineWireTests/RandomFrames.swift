@@ -28,7 +28,8 @@ enum RandomFrames {
             .room(RoomCommand(request: random.next(), room: room(&random), action: roomAction(&random))),
             .members(
                 MembersRequest(
-                    request: random.next(), room: room(&random), after: Bool.random(using: &random) ? user(&random) : nil,
+                    request: random.next(), room: room(&random),
+                    after: Bool.random(using: &random) ? user(&random) : nil,
                     limit: number(&random))),
             .membersPage(membersPage(&random)),
             .mode(SessionMode.allCases.randomElement(using: &random) ?? .foreground),
@@ -108,7 +109,8 @@ enum RandomFrames {
                 MembersPage(
                     request: .max, total: most,
                     members: [RoomMember](
-                        repeating: RoomMember(user: user, role: .owner), count: FrameLimits.maximumMembers), more: true)),
+                        repeating: RoomMember(user: user, role: .owner), count: FrameLimits.maximumMembers), more: true)
+            ),
             .subscribe(
                 PresenceRequest(
                     request: .max, users: [UserID](repeating: user, count: FrameLimits.maximumPresenceUsers))),

@@ -256,7 +256,8 @@ extension Entry {
     init(_ fields: Fields) throws {
         self.init(
             offset: try fields.number("offset"), previous: try fields.number("previous"),
-            kind: try fields.choice("kind", Self.kinds),
+            kind: try fields.choice(
+                "kind", Self.kinds),
             sender: try UserID(try fields.string("sender")), device: try DeviceID(try fields.string("device")),
             producer: try fields.producer(), publishID: try fields.number("publishID"),
             recipient: fields.has("recipient") ? try UserID(try fields.string("recipient")) : nil,

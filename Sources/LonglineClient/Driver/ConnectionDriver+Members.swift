@@ -90,7 +90,8 @@ extension ConnectionDriver {
                         message: "the members of room \(waiter.request.room) were refused (\(refusal.rawValue))",
                         advice: Self.advice(refusal), refusal: refusal)))
         } else {
-            waiter.done(.success(MemberPage(total: Int(clamping: page.total), members: page.members, hasMore: page.more)))
+            waiter.done(
+                .success(MemberPage(total: Int(clamping: page.total), members: page.members, hasMore: page.more)))
         }
     }
 }

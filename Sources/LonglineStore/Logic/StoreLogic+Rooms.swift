@@ -95,7 +95,8 @@ extension StoreLogic {
     }
 
     /// Ends a user's stay.
-    private func end(_ stay: Stint, of user: UserID, by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome {
+    private func end(_ stay: Stint, of user: UserID, by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome
+    {
         var room = known
         precondition(room.members > 0, "who leaves was a member")
         room.members -= 1

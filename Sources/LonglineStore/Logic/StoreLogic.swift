@@ -132,7 +132,8 @@ struct StoreLogic<Tables: StoreTables> {
             published.position.epoch = channel.epoch
             return .duplicate(published)
         // Nothing of a stranger's will be entered, whatever its order: else a backlog would end one row at a time.
-        case .refuse(let refusal) where refusal.code == .outOfOrder: return barrier.map { refused($0) } ?? .refused(refusal)
+        case .refuse(let refusal) where refusal.code == .outOfOrder:
+            return barrier.map { refused($0) } ?? .refused(refusal)
         case .refuse(let refusal): return .refused(refusal)
         case .enter: break
         }

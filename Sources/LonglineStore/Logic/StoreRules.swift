@@ -43,7 +43,8 @@ enum StoreRules {
         let begin = try tables.device(device)?.begin ?? .max
         for channel in broadcasts {
             // An entry's place, or the chain of what is delivered would have no link there.
-            let after = try tables.lastOffset(in: channel, through: begin) ?? (channel.first <= begin ? channel.first : 0)
+            let after =
+                try tables.lastOffset(in: channel, through: begin) ?? (channel.first <= begin ? channel.first : 0)
             result.append(
                 Entitlement(channel: channel.key.channel, head: channel.ends, after: after, upTo: nil))
         }

@@ -77,7 +77,8 @@ extension SQLiteTables {
             (
                 try Self.channel(row, try Self.key(row[Self.channelColumnCount], device.key.tenant)),
                 Position(
-                    epoch: Epoch(bitPattern: row[Self.channelColumnCount + 1]), offset: row[Self.channelColumnCount + 2])
+                    epoch: Epoch(bitPattern: row[Self.channelColumnCount + 1]), offset: row[Self.channelColumnCount + 2]
+                )
             )
         }
     }

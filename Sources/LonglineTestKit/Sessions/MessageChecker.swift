@@ -143,7 +143,9 @@ public struct MessageChecker {
         guard let log = truth.logs[channel], log.epoch == epoch, log.entry(at: entry.offset) == entry else {
             return violation("\(place): given what is not in the log")
         }
-        if !truth.mayRead(entry.offset, of: channel, app.user, app.device) { violation("\(place): given without a right to it") }
+        if !truth.mayRead(entry.offset, of: channel, app.user, app.device) {
+            violation("\(place): given without a right to it")
+        }
         let last = lastTold(app, channel, epoch: epoch)
         if entry.offset <= last { violation("\(place): given again, or out of order, after \(last)") }
         for missed in owed(after: last, before: entry.offset, in: log, channel, to: app, truth: truth) {

@@ -155,7 +155,7 @@ final class ModelServer {
     }
 
     /// Something that happens later, unless the process or the session has ended by then.
-    private func later(_ hosted: Hosted, _ body: @escaping () -> Void) {
+    func later(_ hosted: Hosted, _ body: @escaping () -> Void) {
         let life = life
         scheduler.after(.milliseconds(Int64.random(in: 0...8, using: &random))) { [weak self] in
             guard let self, self.life == life, !hosted.isOver else { return }
@@ -166,7 +166,7 @@ final class ModelServer {
     /// A transaction. The process may die before it or behind it, with or without a trace.
     /// - Parameter torn: what a crash leaves of it where a transaction is not one.
     /// - Returns: nil when the process died.
-    private func write<Value>(torn: () -> Void = {}, _ body: () -> Value) -> Value? {
+    func write<Value>(torn: () -> Void = {}, _ body: () -> Value) -> Value? {
         guard random.happens(diesAtWrites) else {
             defer { store.transactionEnded() }
             return body()
@@ -337,6 +337,7 @@ final class ModelServer {
             return channel
         }
         hosted.wakes = []
+        let grants = broadcasting
         if has(.takeOverEarly) { establish(hosted) }
         later(hosted) { [weak self] in
             self?.grant(
@@ -344,7 +345,7 @@ final class ModelServer {
                     identity: SessionIdentity(
                         tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1",
                         expiry: 1 << 52, mayPublish: true, mayReceive: true, mayJoin: true,
-                        mayManage: true, grants: broadcasting),
+                        mayManage: true, grants: grants),
                     session: UInt64(hosted.link.number), resumed: isResumed, cursorVersion: record.version,
                     channels: channels, ticket: self?.simulation.ticket(for: connect.credential)), hosted)
         }
@@ -370,7 +371,7 @@ final class ModelServer {
         }
     }
 
-    private func sent(_ channel: ChannelID, epoch: Epoch, to device: DeviceID) -> Offset? {
+    func sent(_ channel: ChannelID, epoch: Epoch, to device: DeviceID) -> Offset? {
         sent[device]?[channel].flatMap { $0.epoch == epoch ? $0.offset : nil }
     }
 
@@ -461,7 +462,7 @@ final class ModelServer {
         if isDurable || !has(.acknowledgeBeforeDurable) { wake(woken) }
     }
 
-    private func wake(_ channels: Set<ChannelID>) {
+    func wake(_ channels: Set<ChannelID>) {
         guard !has(.forgetWakes) else { return }
         for channel in channels.sorted(by: { $0.description < $1.description }) {
             for hosted in inOrder { wake(hosted, channel) }
@@ -502,37 +503,5 @@ final class ModelServer {
         guard !random.happens(0.01), let page = store.read(channel, after: after, upTo: upTo, maximumBytes: bytes)
         else { return input(hosted) { $0.readFailed(channel, now: $1) } }
         input(hosted) { $0.pageRead(channel, page: page, now: $1) }
-    }
-
-    private func change(_ request: UInt64, _ room: RoomID, _ change: RoomChange, _ hosted: Hosted) {
-        guard let user = hosted.user, let device = hosted.device else { return }
-        let written = write { store.change(room, change, user: user, device: device) }
-        guard let written else { return }
-        guard case .done(let receipt) = written else {
-            var answer = RoomAnswer(request: request, refusal: nil, position: Position(epoch: 0, offset: 0))
-            if case .refused(let code) = written { answer.refusal = code }
-            return input(hosted) { $0.roomAnswered(answer, channel: nil, now: $1) }
-        }
-        for other in inOrder where other !== hosted && (receipt.isDeleted || other.user == receipt.user) {
-            // Another loop's session learns it later than what was entered since.
-            later(other) { [weak self] in self?.tell(other, room) }
-        }
-        let answer = RoomAnswer(request: request, refusal: nil, position: receipt.position)
-        let own = receipt.isDeleted || receipt.user == user ? channel(room, of: hosted) : nil
-        input(hosted) { $0.roomAnswered(answer, channel: own, now: $1) }
-        wake([.room(room)])
-    }
-
-    private func tell(_ hosted: Hosted, _ room: RoomID) {
-        guard hosted.wakes == nil, let channel = channel(room, of: hosted) else { return }
-        input(hosted) { $0.channelChanged(channel, now: $1) }
-    }
-
-    /// A room as a session's user may read it now.
-    private func channel(_ room: RoomID, of hosted: Hosted) -> SessionChannel? {
-        guard let user = hosted.user, let device = hosted.device else { return nil }
-        guard var channel = store.channels(of: user, device).first(where: { $0.channel == .room(room) }) else { return nil }
-        channel.sent = sent(.room(room), epoch: channel.head.epoch, to: device)
-        return channel
     }
 }

@@ -1,5 +1,6 @@
+import LonglineSession
 import LonglineWire
-import NIOCore
+import Synchronization
 
 @testable import LonglineServer
 

@@ -111,15 +111,19 @@ final class TestDevice {
     /// Publishes and waits for the answer.
     @discardableResult
     func publish(_ text: String, to channel: ChannelID, recipient: UserID? = nil) async throws -> PublishOutcome {
+        let before = lastInChannel[channel]
         try await send(publishFrames(text, to: channel, recipient: recipient))
         let id = lastID
-        return try await next { frame in
+        let outcome = try await next { frame -> PublishOutcome? in
             switch frame {
             case .published(let published) where published.id == id: .published(published)
             case .refused(let refused) where refused.id == id: .refused(refused)
             default: nil
             }
         }
+        // What is refused for good is given up: the next one comes after the one before it.
+        if case .refused(let refused) = outcome, !refused.code.isTemporary { lastInChannel[channel] = before }
+        return outcome
     }
 
     /// A direct message: it goes through the sender's inbox.

@@ -1,0 +1,40 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+
+/// Joins, leaves and changes of rooms.
+extension ModelServer {
+    func change(_ request: UInt64, _ room: RoomID, _ change: RoomChange, _ hosted: Hosted) {
+        guard let user = hosted.user, let device = hosted.device else { return }
+        let written = write { store.change(room, change, user: user, device: device) }
+        guard let written else { return }
+        guard case .done(let receipt) = written else {
+            var answer = RoomAnswer(request: request, refusal: nil, position: Position(epoch: 0, offset: 0))
+            if case .refused(let code) = written { answer.refusal = code }
+            return input(hosted) { $0.roomAnswered(answer, channel: nil, now: $1) }
+        }
+        for other in inOrder where other !== hosted && (receipt.isDeleted || other.user == receipt.user) {
+            // Another loop's session learns it later than what was entered since.
+            later(other) { [weak self] in self?.tell(other, room) }
+        }
+        let answer = RoomAnswer(request: request, refusal: nil, position: receipt.position)
+        let own = receipt.isDeleted || receipt.user == user ? channel(room, of: hosted) : nil
+        input(hosted) { $0.roomAnswered(answer, channel: own, now: $1) }
+        wake([.room(room)])
+    }
+
+    private func tell(_ hosted: Hosted, _ room: RoomID) {
+        guard hosted.wakes == nil, let channel = channel(room, of: hosted) else { return }
+        input(hosted) { $0.channelChanged(channel, now: $1) }
+    }
+
+    /// A room as a session's user may read it now.
+    private func channel(_ room: RoomID, of hosted: Hosted) -> SessionChannel? {
+        guard let user = hosted.user, let device = hosted.device else { return nil }
+        guard var channel = store.channels(of: user, device).first(where: { $0.channel == .room(room) }) else {
+            return nil
+        }
+        channel.sent = sent(.room(room), epoch: channel.head.epoch, to: device)
+        return channel
+    }
+}
