@@ -86,6 +86,7 @@ struct ChannelSender {
         guard let owed = notice, unacknowledgedBytes < window else { return nil }
         notice = nil
         track(sent, cost: FrameCost.overhead)
+        skipToBegin()
         return owed.frame
     }
 
@@ -203,6 +204,7 @@ struct ChannelSender {
             sent = offset
             notice = nil
             takeUpNext()
+            skipToBegin()
         }
         assert(unacknowledgedBytes >= 0)
         return .moved(Position(epoch: epoch, offset: offset))
@@ -249,9 +251,14 @@ struct ChannelSender {
     private mutating func apply(_ channel: SessionChannel) {
         upTo = channel.upTo
         begin = channel.after
-        guard channel.after > sent, notice == nil else { return }
-        notice = .skip(Skip(previous: sent, to: channel.after, reason: .notEntitled))
-        sent = channel.after
+        skipToBegin()
+    }
+
+    /// Owes the skip to where the stay begins; behind what is owed already.
+    private mutating func skipToBegin() {
+        guard begin > sent, notice == nil else { return }
+        notice = .skip(Skip(previous: sent, to: begin, reason: .notEntitled))
+        sent = begin
         head = max(head, sent)
         // A read under way began before the new start; its answer is dropped.
     }

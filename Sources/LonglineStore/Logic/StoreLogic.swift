@@ -41,16 +41,16 @@ struct StoreLogic<Tables: StoreTables> {
         return try tables.addChannel(key, epoch: drawEpoch())
     }
 
-    /// A broadcast is made by its first publish; nil when the tenant has as many as it may have.
-    private mutating func newBroadcast(_ key: ChannelKey) throws -> ChannelRecord? {
-        guard case .all = key.channel, try tables.broadcasts(in: key.tenant).count < limits.broadcastsPerTenant else {
-            return nil
+    /// Why a publish can't be the first of a broadcast, which it makes; nil when it can.
+    private func refusalOfNewBroadcast(_ publish: Publish, _ key: ChannelKey) throws -> Refused? {
+        // No ledger knows what isn't there.
+        if publish.after > 0 { return Refused(id: publish.id, code: .outOfOrder) }
+        if publish.recipient != nil { return Refused(id: publish.id, code: .unknownRecipient) }
+        guard publish.payload.readableBytes <= FrameLimits.maximumPayload else {
+            return Refused(id: publish.id, code: .payloadTooLarge)
         }
-        return try tables.addChannel(key, epoch: drawEpoch())
-    }
-
-    private static func absence(of key: ChannelKey) -> RefusalCode {
-        if case .all = key.channel { .limitReached } else { .unknownChannel }
+        let isFull = try tables.broadcasts(in: key.tenant).count >= limits.broadcastsPerTenant
+        return isFull ? Refused(id: publish.id, code: .limitReached) : nil
     }
 
     /// Enters an entry at the channel's end; fills in offset, previous and time.
@@ -113,8 +113,11 @@ struct StoreLogic<Tables: StoreTables> {
         if case .user(let owner) = request.channel, owner != request.device.user { return refused(.unknownChannel) }
         let key = ChannelKey(tenant: request.device.tenant, channel: request.channel)
         var place = try channel(key)
-        if place == nil { place = try newBroadcast(key) }
-        guard var channel = place else { return refused(Self.absence(of: key)) }
+        if place == nil, case .all = request.channel {
+            if let refusal = try refusalOfNewBroadcast(publish, key) { return .refused(refusal) }
+            place = try tables.addChannel(key, epoch: drawEpoch())
+        }
+        guard var channel = place else { return refused(.unknownChannel) }
 
         let known = try tables.device(request.device)
         let producer = try known.flatMap { try tables.producer(request.producer, of: $0) }
