@@ -181,11 +181,6 @@ final class ServerLoop {
 
     var subscriptionCount: Int { subscriptions.count }
 
-    /// Calls for each session on this loop that follows a channel.
-    func forEachSubscriber(of channel: ChannelKey, _ body: (SessionHost) -> Void) {
-        subscriptions.forEach(of: channel, body)
-    }
-
     /// Logs grew: wakes who listens, on every loop.
     func publishWakes(_ heads: [ChannelKey: Position]) {
         guard !heads.isEmpty else { return }

@@ -88,6 +88,8 @@ extension ServerSession {
         switch conversation {
         case .room: identity.may(.receive, conversation)
         case .user: identity.may(.receive, .user(identity.user))
+        // What goes to all is no conversation.
+        case .all: false
         }
     }
 

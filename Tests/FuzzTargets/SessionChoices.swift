@@ -128,15 +128,17 @@ struct SessionChoices {
         case 19: return .room(RoomCommand(request: number(), room: room, action: roomAction()))
         case 20: return .members(MembersRequest(request: number(), room: room, after: nil, limit: number()))
         case 21: return .membersPage(MembersPage(request: number(), total: number(), members: [], more: false))
-        case 20...25: return conversationFrame()
-        case 19: return .signal(signal(isFromServer: input.byte() & 1 == 0))
-        case 20: return .subscribe(PresenceRequest(request: number(), users: [users[Int(input.byte() & 1)]]))
-        case 21: return .unsubscribe(PresenceEnd(users: input.byte() & 1 == 0 ? [] : [users[0]]))
-        case 22: return .presence(presence())
-        case 23: return .presenceAnswer(PresenceAnswer(request: number(), refusal: nil))
-        case 24: return .visibility(.stateOnly)
-        case 19:
+        case 22...27: return conversationFrame()
+        case 28: return .signal(signal(isFromServer: input.byte() & 1 == 0))
+        case 29: return .subscribe(PresenceRequest(request: number(), users: [users[Int(input.byte() & 1)]]))
+        case 30: return .unsubscribe(PresenceEnd(users: input.byte() & 1 == 0 ? [] : [users[0]]))
+        case 31: return .presence(presence())
+        case 32: return .presenceAnswer(PresenceAnswer(request: number(), refusal: nil))
+        case 33: return .visibility(.stateOnly)
+        case 34:
             return .urgency(ChannelUrgency(channel: channel(), urgency: Urgency(rawValue: input.byte() % 3) ?? .chat))
+        case 35:
+            return .behind(ChannelLag(channel: channel(), head: position(), isBehind: input.byte() & 1 == 1))
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
         }
     }

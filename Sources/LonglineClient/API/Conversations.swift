@@ -134,6 +134,7 @@ extension Destination {
         switch self {
         case .user(let user): .user(user)
         case .room(let room): .room(room)
+        case .all(let broadcast): .all(broadcast)
         }
     }
 
@@ -141,6 +142,7 @@ extension Destination {
         switch conversation {
         case .user(let user): self = .user(user)
         case .room(let room): self = .room(room)
+        case .all(let broadcast): self = .all(broadcast)
         }
     }
 }

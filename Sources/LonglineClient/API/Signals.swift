@@ -44,13 +44,8 @@ extension LonglineClient {
                 .payloadTooLarge, message: "a signal of \(payload.readableBytes) bytes",
                 advice: "send at most \(FrameLimits.maximumSignalPayload), or a message")
         }
-        let channel: ChannelID =
-            switch destination {
-            case .user(let user): .user(user)
-            case .room(let room): .room(room)
-            }
         let signal = Signal(
-            channel: channel, kind: kind,
+            channel: destination.channel, kind: kind,
             deadline: UInt64(min(max(1, lifetime.milliseconds), Int64(FrameLimits.maximumSignalDeadline))),
             payload: payload)
         let handle = try await core.handle()

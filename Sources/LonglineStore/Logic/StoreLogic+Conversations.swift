@@ -59,6 +59,7 @@ extension StoreLogic {
             }
             let tellsMembers = !mark.isPrivate && stint.left == nil && room.members <= limits.receiptMembers
             return ReadOutcome(position: mark.position, audience: tellsMembers ? .members : .nobody)
+        case .all: return nil
         }
     }
 
@@ -103,6 +104,7 @@ extension StoreLogic {
         guard let inbox = try channel(ChannelKey(tenant: tenant, channel: .user(user))), name != .user(user) else {
             return nil
         }
+        if case .all = name { return nil }
         if case .room = name {
             guard let room = try tables.channel(ChannelKey(tenant: tenant, channel: name)),
                 let stint = try tables.stint(of: user, in: room), stint.left == nil
@@ -112,7 +114,7 @@ extension StoreLogic {
         var conversation = known ?? ConversationRecord(owner: inbox.id, name: name)
         switch (setting, name) {
         case (.mute(let until), _): conversation.mutedUntil = min(until, FrameLimits.maximumNumber)
-        case (.block, .room): return nil
+        case (.block, .room), (.block, .all): return nil
         case (.block(true), .user):
             // From here on nothing of the other side's arrives: what it is told of us ends here.
             if conversation.blocked == 0 { conversation.blocked = max(inbox.head, 1) }
