@@ -11,10 +11,15 @@ extension StoreLogic {
         try tables.conversation(name, of: inbox) ?? ConversationRecord(owner: inbox.id, name: name)
     }
 
+    /// The conversation that a publish into an inbox belongs to; nil for a room, whose log is all there is of it.
+    func conversation(with recipient: UserID?, of channel: ChannelRecord) throws -> ConversationRecord? {
+        guard case .user(let owner) = channel.key.channel else { return nil }
+        return try conversation(.user(recipient ?? owner), of: channel)
+    }
+
     /// Takes note of an entry of an inbox.
-    func note(_ entry: Entry, in inbox: ChannelRecord) throws {
-        guard case .user(let owner) = inbox.key.channel else { return }
-        var conversation = try conversation(.user(entry.peer ?? owner), of: inbox)
+    func note(_ entry: Entry, in known: ConversationRecord) throws {
+        var conversation = known
         conversation.last = entry.offset
         conversation.time = entry.time
         if entry.countsAsUnread {
@@ -129,11 +134,6 @@ extension StoreLogic {
         }
         try tables.update(conversation)
         return conversation.settings
-    }
-
-    /// Whether a user blocked another.
-    func isBlocked(_ other: UserID, by inbox: ChannelRecord) throws -> Bool {
-        try tables.conversation(.user(other), of: inbox)?.blocked ?? 0 != 0
     }
 }
 

@@ -155,10 +155,12 @@ struct StoreLogic<Tables: StoreTables> {
             return refused(.overloaded, retryAfter: limits.retryAfter)
         }
 
-        if let recipient = publish.recipient, try isBlocked(recipient, by: channel) { return refused(.blocked) }
+        // Looked up once for the block and the entry: each look costs a publish something.
+        let conversation = try conversation(with: publish.recipient, of: channel)
+        if let conversation, conversation.blocked != 0 { return refused(.blocked) }
         let draft = Self.draft(request, naming: named, time: max(now, channel.time))
         let entry = try enter(draft, in: &channel, now: now)
-        try note(entry, in: channel)
+        if let conversation { try note(entry, in: conversation) }
         if let named, case .retract = publish.kind { try erase(named.offset, from: &channel) }
         let position = Position(epoch: channel.epoch, offset: entry.offset)
         let published = Published(id: publish.id, position: position, time: entry.time)
@@ -188,7 +190,9 @@ struct StoreLogic<Tables: StoreTables> {
         guard let recipient = record.recipient, recipient != record.sender else { return nil }
         let key = ChannelKey(tenant: request.device.tenant, channel: .user(recipient))
         // Who is blocked is not told: what they send stays theirs alone.
-        guard var inbox = try channel(key), try !isBlocked(record.sender, by: inbox) else { return nil }
+        guard var inbox = try channel(key) else { return nil }
+        let conversation = try conversation(.user(record.sender), of: inbox)
+        guard conversation.blocked == 0 else { return nil }
         var copy = record
         copy.recipient = nil
         copy.origin = origin
@@ -198,7 +202,7 @@ struct StoreLogic<Tables: StoreTables> {
         }
         copy = try enter(copy, in: &inbox, now: now)
         precondition(copy.offset == record.offset + 1, "a copy is drawn right after its record")
-        try note(copy, in: inbox)
+        try note(copy, in: conversation)
         if let target = copy.target, copy.kind == .retracted { try erase(target, from: &inbox) }
         return InboxCopy(channel: key.channel, position: Position(epoch: inbox.epoch, offset: copy.offset))
     }
