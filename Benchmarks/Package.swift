@@ -57,6 +57,13 @@ let package = Package(
         benchmark("quic-idle", quic + ["CHeap"]),
         benchmark("quic-impaired", [longline("QUICEngine")]),
         benchmark("quic-rr", quic + [.product(name: "NIOConcurrencyHelpers", package: "swift-nio")]),
+        benchmark(
+            "rooms",
+            [
+                longline("LonglineLinks"), longline("LonglineServer"), longline("LonglineSession"),
+                longline("LonglineStore"), longline("LonglineWire"), longline("QUICEngine"), nioCore, nioPosix,
+                "PeerHarness", .product(name: "Logging", package: "swift-log"),
+            ]),
         benchmark("wire", [longline("LonglineWire"), nioCore]),
     ]
 )
