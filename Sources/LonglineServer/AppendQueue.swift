@@ -122,6 +122,7 @@ extension ServerLoop {
                 // Offsets of one channel grow along the batches: the last one is the head.
                 heads[ChannelKey(tenant: tenant, channel: item.request.channel)] = published.position
                 if let copy { heads[ChannelKey(tenant: tenant, channel: copy.channel)] = copy.position }
+                core.webhooks?.entered(item.request, published, copy: copy)
             }
             count(outcome)
             item.host.appended(item.request, outcome, now: now)

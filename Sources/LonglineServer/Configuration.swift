@@ -49,6 +49,8 @@ extension LonglineServer {
         public var authorization: AuthorizationSettings?
         /// How many devices of a user may be logged in at a time; by default all.
         public var devicePolicies = DevicePolicies()
+        /// Where apps are told of messages to users who have no connection; nil: nowhere.
+        public var webhooks: WebhookConfiguration?
         /// What peers, users and tenants may take.
         public var limits = ServerLimits()
         /// What of the messages is kept; by default everything. A shared store has to implement
@@ -83,6 +85,7 @@ extension LonglineServer {
                     authorization.maximumInFlight >= 1 && authorization.deadline > .zero,
                     "the authorization policy needs a deadline, and one question in flight at least")
             }
+            try webhooks?.validate()
             try check(tokenKeyInterval >= .seconds(1), "token keys are asked for every second at most")
             try check(
                 tokenClockSkew >= .zero && tokenClockSkew <= .hours(1), "clocks may differ by nothing to an hour")

@@ -35,6 +35,8 @@ public final class LonglineServer: Service {
     /// What the server was set up with.
     public let configuration: Configuration
     private let state = Mutex(State.idle)
+    /// Account erasures that operators' processes asked for.
+    let erasures = Erasures()
 
     /// A server that does nothing yet.
     public init(configuration: Configuration) { self.configuration = configuration }
@@ -233,10 +235,11 @@ public final class LonglineServer: Service {
             let secrets = configuration.secrets ?? ServerSecrets(now: WallClock.milliseconds())
             let keyring = makeKeyring()
             let verifier = try await Self.firstVerifier(keyring)
-            let core = ServerCore(
+            let core = try await ServerCore(
                 limits: configuration.limits, store: store.store, verifier: verifier,
                 tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys), logger: configuration.logger,
                 authorization: configuration.authorization, devicePolicies: configuration.devicePolicies,
+                webhooks: configuration.webhooks,
                 time: WallClock.milliseconds)
             let runtime = try await ServerRuntime(core: core, group: group)
             if let path = configuration.controlSocketPath {

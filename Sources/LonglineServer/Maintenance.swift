@@ -24,6 +24,7 @@ struct Maintenance: Sendable {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await core.cursors.run() }
             group.addTask { await core.presence.run() }
+            if let webhooks = core.webhooks { group.addTask { await webhooks.run() } }
             group.addTask { await every(Self.keyInterval, first: Self.keyInterval) { rotateKeys() } }
             group.addTask { await every(Self.sweepInterval, first: Self.firstSweep) { await sweep() } }
             if !retention.keepsAll, let maintenance = store.maintenance {

@@ -54,6 +54,7 @@ extension ServerCore {
         // The sessions told the user's home that they are gone; behind this it has written down what it will.
         for loop in loops { try? await loop.submit { _ in } }
         await presence.forget(user)
+        webhooks?.forget(user)
         var step: ErasureStep
         repeat {
             step = try await store.erase(user: user.user, in: user.tenant)

@@ -23,6 +23,8 @@ final class ServerCore: Sendable {
     let publishMeter: PublishMeter?
     /// How many devices of a user may be logged in at a time.
     let devicePolicies: DevicePolicies
+    /// Who is told of messages to users without a connection.
+    let webhooks: WebhookDispatcher?
     /// The wall clock, in milliseconds since 1970.
     let time: @Sendable () -> UInt64
 
@@ -40,13 +42,14 @@ final class ServerCore: Sendable {
     init(
         limits: ServerLimits, store: any MessageStore, verifier: TokenVerifier, tickets: ResumeTicketSealer,
         logger: Logger, authorization: AuthorizationSettings? = nil, devicePolicies: DevicePolicies = DevicePolicies(),
-        time: @escaping @Sendable () -> UInt64
-    ) {
+        webhooks: WebhookConfiguration? = nil, time: @escaping @Sendable () -> UInt64
+    ) async throws(ServerError) {
         self.limits = limits
         self.store = store
         self.time = time
         self.devicePolicies = devicePolicies
-        registry = SessionRegistry(limits: limits)
+        let registry = SessionRegistry(limits: limits)
+        self.registry = registry
         publishMeter = limits.hasPublishRates ? PublishMeter(limits: limits) : nil
         let log = EventLog(logger: logger, linesPerSecond: limits.logLinesPerSecond, now: .now())
         self.log = log
@@ -66,6 +69,11 @@ final class ServerCore: Sendable {
         configuration.lowPowerHold = limits.lowPowerHold
         configuration.lagNoticeTime = limits.lagNoticeTime
         sessionConfiguration = configuration
+        guard let webhooks else {
+            self.webhooks = nil
+            return
+        }
+        self.webhooks = try await WebhookDispatcher(webhooks, store: store, registry: registry, log: log, time: time)
     }
 
     func nextLinkID() -> UInt64 { lastLinkID.wrappingAdd(1, ordering: .relaxed).newValue }
@@ -148,6 +156,7 @@ final class ServerCore: Sendable {
         statistics.channelsTrimmed = UInt64(removed.trimmed)
         statistics.entriesTrimmed = UInt64(removed.entries)
         statistics.bytesTrimmed = UInt64(removed.bytes)
+        if let webhooks { statistics.webhooks = webhooks.statistics }
         statistics.connectionsOverAddressLimit = overAddressLimit.load(ordering: .relaxed)
     }
 }

@@ -58,6 +58,9 @@ public struct ServerDirectory: Sendable {
     /// - Throws: ``ServerError/Code/invalidConfiguration`` where the path is too long.
     public func control() throws(ServerError) -> ServerControl { try ServerControl(folder: path) }
 
+    /// The file in which notifications wait for the webhook.
+    public var notificationsPath: String { path + "/notifications.db" }
+
     /// The key that signs this server's tokens.
     /// - Throws: ``AuthenticationError/Code/keyUnusable``.
     public func signingKey() throws(AuthenticationError) -> SigningKey {

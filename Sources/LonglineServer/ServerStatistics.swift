@@ -74,6 +74,8 @@ public struct ServerStatistics: Hashable, Sendable {
     public var entriesTrimmed: UInt64 = 0
     /// Bytes of payload removed by retention.
     public var bytesTrimmed: UInt64 = 0
+    /// What webhooks have done.
+    public var webhooks = WebhookStatistics()
     /// Log lines left out because there were too many.
     public var logLinesDropped: UInt64 = 0
     /// Publishes and requests refused, by code.

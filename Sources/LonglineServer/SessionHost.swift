@@ -67,6 +67,8 @@ final class SessionHost: LinkHandler {
     private var isFresh = false
     private var isDraining = false
     private var isDirty = false
+    /// What the registry was told.
+    private var isKnownInBackground = false
     /// How the link is counted, from its first moment to its last.
     private var linkAdmission: LinkAdmission?
 
@@ -256,7 +258,16 @@ final class SessionHost: LinkHandler {
             confirmed.removeAll(keepingCapacity: true)
         }
         reportPresence()
+        noteMode()
         if phase != .ended { loop.setTimer(id, deadline: session.nextDeadline) }
+    }
+
+    /// Has the registry know what the app is to its user now.
+    private func noteMode() {
+        let isInBackground = session.mode != .foreground
+        guard phase == .established, isInBackground != isKnownInBackground, let device else { return }
+        isKnownInBackground = isInBackground
+        core.registry.noteBackground(isInBackground, device, link: id)
     }
 
     private func perform(_ action: ServerAction) {
@@ -276,6 +287,7 @@ final class SessionHost: LinkHandler {
             loop.read(ReadQueue.Key(channel: key, stretch: stretch), for: self)
         case .readHistory(let read): readHistory(read)
         case .storeCursor(let channel, let position):
+            if let device { core.webhooks?.confirmed(device.userKey, channel, position) }
             confirmed.append(ChannelPosition(channel: channel, position: position))
         case .authenticate(let connect): authenticate(connect)
         case .refresh(let token): refresh(token)
@@ -406,6 +418,12 @@ final class SessionHost: LinkHandler {
         if prepared.earlier != nil { loop.statistics.sessionsResumed += 1 }
         sessionNumber = prepared.earlier ?? UInt64.random(in: 1...(1 << 53))
         subscribe(to: prepared.channels)
+        if let webhooks = core.webhooks {
+            // What the device had read while it was away.
+            for channel in prepared.channels {
+                if let cursor = channel.cursor { webhooks.confirmed(device.userKey, channel.channel, cursor) }
+            }
+        }
         let grant = SessionGrant(
             identity: prepared.authenticated.identity, session: sessionNumber, resumed: prepared.earlier != nil,
             cursorVersion: prepared.cursorVersion, channels: prepared.channels, ticket: prepared.ticket,

@@ -84,6 +84,9 @@ final class SessionRegistry: Sendable {
         var stamp: UInt64 = 0
         var perUser: [UserKey: Int] = [:]
         var perTenant: [TenantID: Int] = [:]
+        /// Attached devices whose app is in the background or in low power.
+        var background: Set<DeviceKey> = []
+        var backgroundPerUser: [UserKey: Int] = [:]
         var takeovers: UInt64 = 0
     }
 
@@ -124,6 +127,8 @@ final class SessionRegistry: Sendable {
                     return .refused(Close(code: .stale, reason: "a later connect of this device is up"))
                 }
                 state.attached[claim.device] = claim
+                // The new link says itself what its app is to its user.
+                setBackground(false, claim.device, in: &state)
                 state.takeovers += 1
                 return .accepted(replaced: current.handle)
             }
@@ -148,6 +153,7 @@ final class SessionRegistry: Sendable {
         state.withLock { state in
             guard let claim = state.attached[device], claim.link == link else { return }
             state.attached[device] = nil
+            setBackground(false, device, in: &state)
             decrement(&state.perUser, device.userKey)
             decrement(&state.perTenant, device.tenant)
             guard limits.maximumDetachedSessions > 0 else { return }
@@ -178,6 +184,31 @@ final class SessionRegistry: Sendable {
         state.withLock { state in
             guard state.perUser[user] != nil else { return [] }
             return state.attached.keys.filter { $0.userKey == user }.map(\.device)
+        }
+    }
+
+    /// The app of an attached device went to the background, or came back.
+    func noteBackground(_ isInBackground: Bool, _ device: DeviceKey, link: UInt64) {
+        state.withLock { state in
+            guard state.attached[device]?.link == link else { return }
+            setBackground(isInBackground, device, in: &state)
+        }
+    }
+
+    private func setBackground(_ isInBackground: Bool, _ device: DeviceKey, in state: inout State) {
+        if isInBackground {
+            if state.background.insert(device).inserted { state.backgroundPerUser[device.userKey, default: 0] += 1 }
+        } else if state.background.remove(device) != nil {
+            decrement(&state.backgroundPerUser, device.userKey)
+        }
+    }
+
+    /// Whether a user has a session now.
+    /// - Parameter inBackground: whether one counts whose app is in the background.
+    func isReachable(_ user: UserKey, inBackground: Bool) -> Bool {
+        state.withLock { state in
+            let all = state.perUser[user] ?? 0
+            return inBackground ? all > 0 : all > state.backgroundPerUser[user] ?? 0
         }
     }
 

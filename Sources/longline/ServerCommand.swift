@@ -65,13 +65,18 @@ struct ServerCommand: AsyncParsableCommand {
 
     @Option(
         help: """
-            An HTTP address of your backend that is asked about publishes and joins, besides the tokens' scopes: \
-            http://host:port/path. docs/server.md says how it is asked.
+            An address of your backend that is asked about publishes and joins, besides the tokens' scopes: \
+            https://host:port/path, or http:// on a private network. docs/server.md says how it is asked.
             """)
     var authorizeURL: String?
 
+    @Option(help: "A file with the certificate authorities, in PEM, that vouch for it, instead of the system's.")
+    var authorizeCA: String?
+
     @Option(help: "What counts when it does not answer: refuse-for-now, deny or allow.")
     var authorizeOnFailure: String = "refuse-for-now"
+
+    @OptionGroup var webhookOptions: WebhookOptions
 
     @OptionGroup var devices: DevicePolicyOptions
 
@@ -158,6 +163,7 @@ struct ServerCommand: AsyncParsableCommand {
         if let eventLoops { configuration.eventLoops = eventLoops }
         configuration.limits = limits.limits
         configuration.retention = try retention.policy()
+        configuration.webhooks = try webhookOptions.webhooks(journalPath: directory.notificationsPath)
         configuration.devicePolicies = try devices.policies()
         return configuration
     }
@@ -171,7 +177,10 @@ struct ServerCommand: AsyncParsableCommand {
         guard let authorizeURL else { return nil }
         let secret = ProcessInfo.processInfo.environment["LONGLINE_AUTHORIZE_TOKEN"]
         let headers = secret.map { [(name: "authorization", value: "Bearer \($0)")] } ?? []
-        var settings = AuthorizationSettings(try HTTPAuthorizationPolicy(url: authorizeURL, headers: headers))
+        var settings = AuthorizationSettings(
+            try HTTPAuthorizationPolicy(
+                url: authorizeURL, headers: headers,
+                trust: try authorizeCA.map { .authorities(pem: try Self.text(ofFile: $0)) } ?? .systemRoots))
         settings.onFailure = Self.failureAnswers[authorizeOnFailure] ?? .refuseForNow
         return settings
     }

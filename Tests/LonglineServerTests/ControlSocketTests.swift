@@ -47,6 +47,45 @@ import Testing
         #expect(requests.first?.device == "phone" && requests.last?.token == "t" && requests.last?.until == 17)
     }
 
+    @Test func anErasureIsAskedForUntilItIsDone() async throws {
+        let asked = Mutex<[ControlRequest]>([])
+        try await withSocket { request in
+            let count = asked.withLock { asked in
+                asked.append(request)
+                return asked.count
+            }
+            return ControlAnswer(isDone: count == 3)
+        } _: { path in
+            try await ServerControl(path: path).erase(user: UserID("ann"), in: TenantID("acme"))
+        }
+        let requests = asked.withLock { $0 }
+        #expect(requests.map(\.operation) == [.eraseUser, .eraseUser, .eraseUser])
+        #expect(requests.allSatisfy { $0.user == "ann" && $0.tenant == "acme" && $0.device == nil })
+    }
+
+    @Test func anErasureGoesOnWithoutWhoAskedAndIsOneForAll() async throws {
+        let erasures = Erasures()
+        let user = UserKey(tenant: try TenantID("acme"), user: try UserID("ann"))
+        let runs = Mutex(0)
+        let (gate, open) = AsyncStream.makeStream(of: Void.self)
+        let body: @Sendable () async throws -> Void = {
+            runs.withLock { $0 += 1 }
+            for await _ in gate {}
+        }
+        #expect(try await erasures.run(user, waiting: .milliseconds(10), body) == false)
+        #expect(try await erasures.run(user, waiting: .milliseconds(10), body) == false)
+        async let last = erasures.run(user, waiting: .seconds(60), body)
+        open.finish()
+        #expect(try await last)
+        #expect(runs.withLock { $0 } == 1)
+        // A failure is told to who waits, and the next one begins anew.
+        struct Failure: Error {}
+        await #expect(throws: Failure.self) {
+            try await erasures.run(user, waiting: .seconds(60)) { throw Failure() }
+        }
+        #expect(try await erasures.run(user, waiting: .seconds(60)) {})
+    }
+
     @Test func onlyItsOwnerMayOpenIt() async throws {
         try await withSocket { _ in
             ControlAnswer()

@@ -5,7 +5,7 @@ import LonglineWire
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import Synchronization
+import QUICEngine
 import Testing
 
 @testable import LonglineServer
@@ -112,7 +112,7 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "http://", "https://h/", "ftp://h/", "http://h:0/", "http://h:x/", "http://h:70000/", "http:///path",
+        "", "http://", "https://", "ftp://h/", "http://h:0/", "http://h:x/", "http://h:70000/", "http:///path",
         "http://u@h/", "http://h/a b", "http://h/\r\nx: y", "http://h/#x", "http://[]/",
     ])
     func anAddressOfAnotherFormIsRefused(url: String) {
@@ -122,8 +122,41 @@ import Testing
     @Test func addressesAreTakenApart() throws {
         let plain = try HTTPEndpoint("http://backend")
         #expect(plain.host == "backend" && plain.port == 80 && plain.path == "/")
+        let secure = try HTTPEndpoint("https://backend/x")
+        #expect(secure.isSecure && secure.port == 443 && secure.serverName == "backend" && !plain.isSecure)
+        #expect(try HTTPEndpoint("https://127.0.0.1:1").serverName == nil)
         let full = try HTTPEndpoint("http://[::1]:8080/a/b?c=d")
         #expect(full.host == "::1" && full.port == 8080 && full.path == "/a/b?c=d" && full.authority == "[::1]:8080")
+    }
+
+    @Test func overTLSTheBackendProvesWhoItIs() async throws {
+        let now = WallClock.milliseconds() / 1_000
+        let identity = try DevelopmentCertificate.generate(names: ["localhost", "127.0.0.1"], now: now)
+        let other = try DevelopmentCertificate.generate(names: ["elsewhere.test"], now: now)
+        let backend = try await Backend(identity: identity.credentials) { _ in .json(#"{"allow":true}"#) }
+        for host in ["localhost", "127.0.0.1"] {
+            let url = "https://\(host):\(backend.port)/"
+            let policy = try HTTPAuthorizationPolicy(url: url, trust: .authorities(pem: identity.certificatePEM))
+            #expect(try await policy.decide(question()) == .allow(for: .zero))
+            #expect(try await policy.decide(question()) == .allow(for: .zero))
+            // Somebody whom nobody vouches for, and nobody whom another one vouches for.
+            for trust in [HTTPTrust.systemRoots, .authorities(pem: other.certificatePEM)] {
+                let stranger = try HTTPAuthorizationPolicy(url: url, trust: trust)
+                await #expect(throws: (any Error).self) { try await stranger.decide(question()) }
+            }
+        }
+        #expect(backend.requests.count == 4)
+        try await backend.stop()
+        // A certificate for another name is none for this one.
+        let impostor = try await Backend(identity: other.credentials) { _ in .json(#"{"allow":true}"#) }
+        let misled = try HTTPAuthorizationPolicy(
+            url: "https://localhost:\(impostor.port)/", trust: .authorities(pem: other.certificatePEM))
+        await #expect(throws: (any Error).self) { try await misled.decide(question()) }
+        #expect(impostor.requests.isEmpty)
+        try await impostor.stop()
+        #expect(throws: ServerError.self) {
+            try HTTPAuthorizationPolicy(url: "https://localhost/", trust: .authorities(pem: "no certificate"))
+        }
     }
 
     @Test func aServerAsksItsBackend() async throws {
@@ -139,103 +172,5 @@ import Testing
         #expect(backend.requests.count == 3, "two joins, one publish")
         await server.stop()
         try await backend.stop()
-    }
-}
-
-/// An HTTP server that answers as a test says.
-private final class Backend: Sendable {
-    struct Request: Sendable {
-        var method: HTTPMethod
-        var uri: String
-        var headers: HTTPHeaders
-        var body = ""
-    }
-    struct Response: Sendable {
-        var status: HTTPResponseStatus
-        var body: String
-        var closes = false
-        static func json(_ body: String) -> Response { Response(status: .ok, body: body) }
-    }
-    typealias Answer = @Sendable (Request) -> Response
-
-    /// What came, which the connections share with the backend.
-    private final class Log: Sendable {
-        struct State {
-            var requests: [Request] = []
-            var connections = 0
-            var open: [any Channel] = []
-        }
-        let value = Mutex(State())
-    }
-    private let channel: any Channel
-    private let state: Log
-
-    init(_ answer: @escaping Answer) async throws {
-        let state = Log()
-        self.state = state
-        channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .childChannelInitializer { channel in
-                state.value.withLock {
-                    $0.connections += 1
-                    $0.open.append(channel)
-                }
-                return channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.configureHTTPServerPipeline()
-                    try channel.pipeline.syncOperations.addHandler(
-                        BackendHandler { request in
-                            state.value.withLock { $0.requests.append(request) }
-                            return answer(request)
-                        })
-                }
-            }
-            .bind(host: "127.0.0.1", port: 0).get()
-    }
-
-    var port: Int { channel.localAddress?.port ?? 0 }
-    var requests: [Request] { state.value.withLock { $0.requests } }
-    var connections: Int { state.value.withLock { $0.connections } }
-
-    func closeAll() async throws {
-        let open = state.value.withLock { state in
-            defer { state.open = [] }
-            return state.open
-        }
-        for channel in open { try? await channel.close() }
-    }
-
-    func stop() async throws {
-        try await channel.close()
-        try await closeAll()
-    }
-}
-
-private final class BackendHandler: ChannelInboundHandler {
-    typealias InboundIn = HTTPServerRequestPart
-    typealias OutboundOut = HTTPServerResponsePart
-
-    private let answer: Backend.Answer
-    private var request: Backend.Request?
-
-    init(_ answer: @escaping Backend.Answer) { self.answer = answer }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        switch unwrapInboundIn(data) {
-        case .head(let head):
-            request = Backend.Request(method: head.method, uri: head.uri, headers: head.headers)
-        case .body(let part): request?.body += String(buffer: part)
-        case .end:
-            guard let request else { return }
-            let response = answer(request)
-            var headers = HTTPHeaders([("content-length", "\(response.body.utf8.count)")])
-            if response.status == .noContent { headers = [:] }
-            if response.closes { headers.add(name: "connection", value: "close") }
-            let head = HTTPResponseHead(version: .http1_1, status: response.status, headers: headers)
-            context.write(wrapOutboundOut(.head(head)), promise: nil)
-            if !response.body.isEmpty {
-                context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(string: response.body)))), promise: nil)
-            }
-            context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
-            if response.closes { context.close(promise: nil) }
-        }
     }
 }

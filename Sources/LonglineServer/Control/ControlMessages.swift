@@ -4,6 +4,7 @@ struct ControlRequest: Codable, Sendable {
         case revokeUser = "revoke-user"
         case revokeDevice = "revoke-device"
         case revokeToken = "revoke-token"
+        case eraseUser = "erase-user"
         case generations
         case reloadKeys = "reload-keys"
     }
@@ -24,6 +25,8 @@ struct ControlAnswer: Codable, Sendable {
     var error: String?
     /// What a person can do about the error.
     var advice: String?
+    /// Of an erasure: whether nothing is left; false when it goes on, and may be asked for again.
+    var isDone: Bool?
     var userGeneration: UInt64?
     var deviceGeneration: UInt64?
 }

@@ -20,6 +20,12 @@ extension LonglineServer {
                     return ControlAnswer(error: "the token's ID is missing")
                 }
                 try await revoke(token: token, in: tenant, until: request.until ?? .max)
+            case .eraseUser:
+                let user = UserKey(tenant: tenant, user: try UserID(request.user ?? ""))
+                let isDone = try await erasures.run(user, waiting: Self.eraseWait) { [weak self] in
+                    _ = try await self?.erase(user: user.user, in: tenant)
+                }
+                return ControlAnswer(isDone: isDone)
             case .reloadKeys: break
             case .generations:
                 let generations = try await generations(of: try Self.device(request, tenant))
@@ -33,6 +39,9 @@ extension LonglineServer {
             return ControlAnswer(error: "a name is missing or breaks the rule for names: \(error)")
         }
     }
+
+    /// Shorter than a connection of the control socket lives.
+    private static let eraseWait = Duration.seconds(5)
 
     private static func device(_ request: ControlRequest, _ tenant: TenantID) throws -> DeviceKey {
         DeviceKey(

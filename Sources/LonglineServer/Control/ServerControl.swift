@@ -54,6 +54,19 @@ public struct ServerControl: Sendable {
         return RevocationGenerations(user: answer.userGeneration ?? 0, device: answer.deviceGeneration ?? 0)
     }
 
+    /// Erases an account: see ``LonglineServer/erase(user:in:)``. Returns when nothing is left, however long that takes; it goes on
+    /// when the task is cancelled.
+    public func erase(user: UserID, in tenant: TenantID) async throws(ServerError) {
+        let request = ControlRequest(operation: .eraseUser, tenant: tenant.description, user: user.description)
+        while try await ask(request).isDone != true {
+            guard !Task.isCancelled else {
+                throw ServerError(
+                    .requestFailed, message: "the erasure of \(user) goes on at the server",
+                    advice: "ask again to learn whether it is done")
+            }
+        }
+    }
+
     /// Has the token keys read again, now: see ``LonglineServer/reloadTokenKeys()``.
     public func reloadTokenKeys() async throws(ServerError) {
         _ = try await ask(ControlRequest(operation: .reloadKeys))

@@ -87,7 +87,7 @@ final class TestDevice {
 
     /// The frames of a publish, its lane opened when there is none.
     func publishFrames(
-        _ text: String, to channel: ChannelID, recipient: UserID? = nil
+        _ text: String, to channel: ChannelID, recipient: UserID? = nil, timeToLive: UInt64 = 0
     ) -> [(Frame, LaneID)] {
         var frames: [(Frame, LaneID)] = []
         let lane: LaneID
@@ -101,8 +101,8 @@ final class TestDevice {
         }
         lastID += 1
         let publish = Publish(
-            id: lastID, tag: lastID &* 7919, after: lastInChannel[channel] ?? 0, recipient: recipient, timeToLive: 0,
-            payload: ByteBuffer(string: text))
+            id: lastID, tag: lastID &* 7919, after: lastInChannel[channel] ?? 0, recipient: recipient,
+            timeToLive: timeToLive, payload: ByteBuffer(string: text))
         lastInChannel[channel] = lastID
         frames.append((.publish(publish), lane))
         return frames

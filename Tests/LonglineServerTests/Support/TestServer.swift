@@ -15,26 +15,29 @@ final class TestServer: Sendable {
     let issuer: TokenIssuer
     private let cursorTask: Task<Void, Never>
     private let presenceTask: Task<Void, Never>
+    private let webhookTask: Task<Void, Never>?
 
     init(
         store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(), loops: Int = 2,
         logger: Logger? = nil, authorization: AuthorizationSettings? = nil,
-        devicePolicies: DevicePolicies = DevicePolicies()
+        devicePolicies: DevicePolicies = DevicePolicies(), webhooks: WebhookConfiguration? = nil
     ) async throws {
         self.store = store
         group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
         issuer = try await TokenIssuer()
         let now = WallClock.milliseconds()
         let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-        let core = ServerCore(
+        let core = try await ServerCore(
             limits: limits, store: store,
             verifier: await TokenVerifier(keys: [issuer.key.verificationKey], tenants: nil),
             tickets: ResumeTicketSealer(keys: ResumeTicketKeys(now: now)), logger: logger ?? silent,
             authorization: authorization, devicePolicies: devicePolicies,
+            webhooks: webhooks,
             time: WallClock.milliseconds)
         runtime = try await ServerRuntime(core: core, group: group)
         cursorTask = Task { await core.cursors.run() }
         presenceTask = Task { await core.presence.run() }
+        webhookTask = core.webhooks.map { webhooks in Task { await webhooks.run() } }
     }
 
     func stop() async {
@@ -49,6 +52,8 @@ final class TestServer: Sendable {
         runtime.core.presence.stop()
         presenceTask.cancel()
         await presenceTask.value
+        webhookTask?.cancel()
+        await webhookTask?.value
         try? await group.shutdownGracefully()
     }
 

@@ -1,11 +1,16 @@
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOSSL
 
 /// One connection to an HTTP/1.1 server, for one request at a time.
 final class HTTPConnection: Sendable {
+    /// An answer's largest body, in bytes.
+    static let maximumBody = 64 * 1024
+
     struct Response: Sendable {
         var status: UInt
+        var headers: HTTPHeaders
         var isKeptAlive: Bool
         var body: ByteBuffer
     }
@@ -18,11 +23,19 @@ final class HTTPConnection: Sendable {
         self.handler = handler
     }
 
-    static func open(_ endpoint: HTTPEndpoint, group: any EventLoopGroup) async throws -> HTTPConnection {
+    /// - Parameter tls: what a secure endpoint's certificate is verified with; nil for one without TLS.
+    static func open(
+        _ endpoint: HTTPEndpoint, tls: NIOSSLContext?, group: any EventLoopGroup
+    ) async throws -> HTTPConnection {
         try await ClientBootstrap(group: group)
             .connectTimeout(.seconds(5))
             .connect(host: endpoint.host, port: endpoint.port) { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    if let tls {
+                        // Without a name the certificate has to be for the address.
+                        let handler = try NIOSSLClientHandler(context: tls, serverHostname: endpoint.serverName)
+                        try channel.pipeline.syncOperations.addHandler(handler)
+                    }
                     try channel.pipeline.syncOperations.addHTTPClientHandlers()
                     let handler = ExchangeHandler()
                     try channel.pipeline.syncOperations.addHandler(handler)
@@ -54,7 +67,8 @@ private final class ExchangeHandler: ChannelInboundHandler {
 
     private var context: ChannelHandlerContext?
     private var promise: EventLoopPromise<HTTPConnection.Response>?
-    private var response = HTTPConnection.Response(status: 0, isKeptAlive: false, body: ByteBuffer())
+    private var response = HTTPConnection.Response(
+        status: 0, headers: [:], isKeptAlive: false, body: ByteBuffer())
 
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
     func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
@@ -78,10 +92,10 @@ private final class ExchangeHandler: ChannelInboundHandler {
         switch unwrapInboundIn(data) {
         case .head(let head):
             response = HTTPConnection.Response(
-                status: head.status.code, isKeptAlive: head.isKeepAlive, body: ByteBuffer())
+                status: head.status.code, headers: head.headers, isKeptAlive: head.isKeepAlive, body: ByteBuffer())
         case .body(var part):
-            guard response.body.readableBytes + part.readableBytes <= HTTPAuthorizationPolicy.maximumBody else {
-                fail("an answer over \(HTTPAuthorizationPolicy.maximumBody) bytes")
+            guard response.body.readableBytes + part.readableBytes <= HTTPConnection.maximumBody else {
+                fail("an answer over \(HTTPConnection.maximumBody) bytes")
                 return context.close(promise: nil)
             }
             response.body.writeBuffer(&part)

@@ -1,0 +1,49 @@
+import LonglineWire
+import Synchronization
+
+/// Erasures that operators asked for: each goes on when its asker went away, and who asks again waits for the same one.
+final class Erasures: Sendable {
+    private let underWay = Mutex<[UserKey: Task<Void, any Error>]>([:])
+
+    /// Begins an erasure, or joins the one under way, and waits for its end for a while.
+    /// - Returns: whether it is done.
+    func run(
+        _ user: UserKey, waiting: Duration, _ erase: @escaping @Sendable () async throws -> Void
+    ) async throws -> Bool {
+        let task = underWay.withLock { underWay -> Task<Void, any Error> in
+            if let task = underWay[user] { return task }
+            let task = Task { [weak self] in
+                defer { self?.underWay.withLock { $0[user] = nil } }
+                try await erase()
+            }
+            underWay[user] = task
+            return task
+        }
+        return try await withCheckedThrowingContinuation { continuation in
+            let first = FirstAnswer(continuation)
+            let timer = Task {
+                guard (try? await Task.sleep(for: waiting)) != nil else { return }
+                first.give(.success(false))
+            }
+            Task {
+                first.give(await task.result.map { true })
+                timer.cancel()
+            }
+        }
+    }
+}
+
+/// The first of two answers counts.
+private final class FirstAnswer: Sendable {
+    private let continuation: Mutex<CheckedContinuation<Bool, any Error>?>
+
+    init(_ continuation: CheckedContinuation<Bool, any Error>) { self.continuation = Mutex(continuation) }
+
+    func give(_ answer: Result<Bool, any Error>) {
+        let waiting = continuation.withLock { continuation in
+            defer { continuation = nil }
+            return continuation
+        }
+        waiting?.resume(with: answer)
+    }
+}

@@ -1,0 +1,491 @@
+import Logging
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Synchronization
+
+/// Tells apps' endpoints of messages to users who have no connection.
+///
+/// ```
+///   a publish was entered ─▶ (recipient connected: nothing) ─▶ queue ─▶ muted? ─▶ POST ─▶ told, or again later
+///                       room ─▶ its members, once a second ─▶──┘
+///   a device confirmed ──────────────────────────────────────▶ out of the queue
+/// ```
+/// Calls come from the event loops and cost a table operation; everything else happens in ``run()``. What waits is written to
+/// the journal once in a while: the process's sudden end loses the notifications of the last moments, never a message.
+final class WebhookDispatcher: Sendable {
+    /// One tenant's endpoint, or that of all tenants that aren't named.
+    private struct Endpoint: Sendable {
+        let settings: WebhookSettings
+        let client: HTTPClient
+    }
+
+    /// A room with messages that its members were not told of.
+    private struct RoomNews {
+        var position: Position
+        var sender: UserID
+        var time: UInt64
+        var expiry: UInt64
+        var payload: ByteBuffer?
+        /// How many of whose messages: nobody is told of their own.
+        var counts: [UserID: UInt64]
+        var total: UInt64
+    }
+
+    private struct State {
+        var queue: WebhookQueue
+        var rooms: [ChannelKey: RoomNews] = [:]
+        /// By tenant; nil for those that aren't named.
+        var breakers: [TenantID?: CircuitBreaker] = [:]
+        var inFlight: [TenantID?: Int] = [:]
+        var statistics = WebhookStatistics()
+    }
+
+    private let store: any MessageStore
+    private let registry: SessionRegistry
+    private let endpoints: [TenantID?: Endpoint]
+    private let journal: NotificationJournal?
+    private let muting: (any ConversationMuting)?
+    private let log: EventLog
+    private let time: @Sendable () -> UInt64
+    private let state: Mutex<State>
+    private let wake: AsyncStream<Void>
+    private let waker: AsyncStream<Void>.Continuation
+    /// Whether anything waits: asked with every confirmation.
+    private let waiting = Atomic<Int>(0)
+
+    /// Rooms with news at one time; more are left out and counted.
+    private static let maximumRooms = 10_000
+    /// Senders that are told apart in a room between two looks at its members.
+    private static let maximumSenders = 64
+    private static let roomInterval = Duration.seconds(1)
+    private static let journalInterval = Duration.milliseconds(200)
+
+    /// - Throws: ``ServerError/Code/invalidConfiguration``, or ``ServerError/Code/storeUnavailable`` for the journal.
+    init(
+        _ configuration: WebhookConfiguration, store: any MessageStore, registry: SessionRegistry, log: EventLog,
+        time: @escaping @Sendable () -> UInt64, group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+    ) async throws(ServerError) {
+        self.store = store
+        self.registry = registry
+        self.log = log
+        self.time = time
+        muting = configuration.muting
+        var endpoints: [TenantID?: Endpoint] = [:]
+        if let standard = configuration.standard { endpoints[nil] = try Self.endpoint(standard, group) }
+        for (tenant, settings) in configuration.tenants { endpoints[tenant] = try Self.endpoint(settings, group) }
+        self.endpoints = endpoints
+        var queue = WebhookQueue(limit: configuration.maximumPending)
+        do throws(StoreError) {
+            if let path = configuration.journalPath {
+                journal = try NotificationJournal(path: path)
+            } else {
+                journal = nil
+            }
+            if let journal { queue.restore(try await journal.load()) }
+        } catch {
+            throw ServerError(
+                .storeUnavailable, message: "the notifications that wait can't be read", cause: error,
+                advice: error.advice)
+        }
+        waiting.store(queue.count, ordering: .relaxed)
+        state = Mutex(State(queue: queue))
+        (wake, waker) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
+    }
+
+    private static func endpoint(
+        _ settings: WebhookSettings, _ group: any EventLoopGroup
+    ) throws(ServerError) -> Endpoint {
+        let client = try HTTPClient(
+            endpoint: try HTTPEndpoint(settings.url, of: "webhook"), trust: settings.trust, group: group)
+        return Endpoint(settings: settings, client: client)
+    }
+
+    private func slot(_ tenant: TenantID) -> TenantID? { endpoints[tenant] == nil ? nil : tenant }
+    private func endpoint(of tenant: TenantID) -> Endpoint? { endpoints[tenant] ?? endpoints[nil] }
+
+    // MARK: What sessions say
+
+    /// A publish was entered.
+    func entered(_ request: AppendRequest, _ published: Published, copy: InboxCopy?) {
+        let tenant = request.device.tenant
+        guard let settings = endpoint(of: tenant)?.settings else { return }
+        let publish = request.publish
+        let (expiry, overflow) = published.time.addingReportingOverflow(publish.timeToLive)
+        let end = publish.timeToLive == 0 || overflow ? 0 : expiry
+        switch request.channel {
+        case .user:
+            guard let recipient = publish.recipient, let copy, recipient != request.device.user else { return }
+            put(
+                PendingNotification(
+                    key: PendingNotification.Key(
+                        tenant: tenant, user: recipient, conversation: .user(request.device.user)),
+                    channel: copy.channel, position: copy.position, sender: request.device.user, count: 1,
+                    time: published.time, expiry: end, payload: settings.includesPayload ? publish.payload : nil,
+                    since: published.time, notBefore: published.time), settings)
+        case .room:
+            note(
+                ChannelKey(tenant: tenant, channel: request.channel), published, by: request.device.user, expiry: end,
+                payload: settings.includesPayload ? publish.payload : nil)
+        }
+    }
+
+    /// A device has a channel's entries up to here: what is told of them has no object any more.
+    func confirmed(_ user: UserKey, _ channel: ChannelID, _ position: Position) {
+        guard waiting.load(ordering: .relaxed) > 0 else { return }
+        change { $0.statistics.cancelled += UInt64($0.queue.confirmed(user, channel, position)) }
+    }
+
+    /// The account is erased.
+    func forget(_ user: UserKey) { change { $0.queue.forget(user) } }
+
+    var statistics: WebhookStatistics {
+        state.withLock { state in
+            var statistics = state.statistics
+            statistics.waiting = state.queue.count
+            statistics.dropped += state.queue.dropped
+            statistics.endpointsDown = state.breakers.values.count(where: \.isOpen)
+            return statistics
+        }
+    }
+
+    /// When the next notification is due, in milliseconds since 1970.
+    var nextTime: UInt64? { state.withLock { $0.queue.nextTime() } }
+
+    private func put(_ news: PendingNotification, _ settings: WebhookSettings) {
+        let user = UserKey(news.key)
+        guard !registry.isReachable(user, inBackground: !settings.notifiesBackground) else { return }
+        var news = news
+        news.notBefore = time() + settings.delay.wholeMilliseconds
+        change { $0.queue.put(news) }
+    }
+
+    private func change(_ body: (inout State) -> Void) {
+        let count = state.withLock { state in
+            body(&state)
+            return state.queue.count
+        }
+        waiting.store(count, ordering: .relaxed)
+        waker.yield()
+    }
+
+    // MARK: Rooms
+
+    private func note(
+        _ room: ChannelKey, _ published: Published, by sender: UserID, expiry: UInt64, payload: ByteBuffer?
+    ) {
+        state.withLock { state in
+            guard var news = state.rooms[room] else {
+                guard state.rooms.count < Self.maximumRooms else {
+                    state.statistics.dropped += 1
+                    return
+                }
+                state.rooms[room] = RoomNews(
+                    position: published.position, sender: sender, time: published.time, expiry: expiry,
+                    payload: payload, counts: [sender: 1], total: 1)
+                return
+            }
+            news.position = published.position
+            (news.sender, news.time, news.expiry, news.payload) = (sender, published.time, expiry, payload)
+            news.total += 1
+            if news.counts[sender] != nil || news.counts.count < Self.maximumSenders {
+                news.counts[sender, default: 0] += 1
+            }
+            state.rooms[room] = news
+        }
+    }
+
+    /// Looks who is in the rooms with news. One look serves every message since the last.
+    private func tellRooms() async {
+        let rooms = state.withLock { state in
+            defer { state.rooms = [:] }
+            return state.rooms
+        }
+        for (room, news) in rooms {
+            guard let settings = endpoint(of: room.tenant)?.settings, case .room(let name) = room.channel else {
+                continue
+            }
+            let members: [UserID]
+            do { members = try await store.members(of: name, in: room.tenant) } catch {
+                log.log(.error, "members of a room with news can't be read", ["error": "\(error)"])
+                continue
+            }
+            guard members.count <= settings.maximumRoomMembers else { continue }
+            for member in members {
+                let count = news.total - (news.counts[member] ?? 0)
+                guard count > 0 else { continue }
+                put(
+                    PendingNotification(
+                        key: PendingNotification.Key(
+                            tenant: room.tenant, user: member, conversation: room.channel),
+                        channel: room.channel, position: news.position, sender: news.sender, count: count,
+                        time: news.time, expiry: news.expiry, payload: news.payload, since: news.time,
+                        notBefore: news.time), settings)
+            }
+        }
+    }
+
+    // MARK: Running
+
+    /// Tells and writes until its task is cancelled; what waits then is written.
+    func run() async {
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.every(Self.roomInterval) { await self.tellRooms() } }
+            if journal != nil {
+                group.addTask { await self.every(Self.journalInterval) { await self.writeJournal() } }
+            }
+            group.addTask { await self.tell() }
+        }
+        // Not cancelled with this task: what waits has to be on disk.
+        await Task {
+            await self.tellRooms()
+            await self.writeJournal()
+        }.value
+        do throws(StoreError) { try journal?.close() } catch {
+            log.log(.error, "the notifications' journal was not closed", ["error": "\(error)"])
+        }
+    }
+
+    private func every(_ interval: Duration, _ work: @Sendable () async -> Void) async {
+        while true {
+            do { try await Task.sleep(for: interval) } catch { return }
+            await work()
+        }
+    }
+
+    private func writeJournal() async {
+        guard let journal else { return }
+        let changes = state.withLock { $0.queue.takeChanges() }
+        guard !changes.keep.isEmpty || !changes.forget.isEmpty else { return }
+        do throws(StoreError) { try await journal.apply(keep: changes.keep, forget: changes.forget) } catch {
+            log.log(.error, "notifications could not be written", ["error": "\(error)"])
+            state.withLock { $0.queue.restoreChanges(changes.keep.map(\.key) + changes.forget) }
+        }
+    }
+
+    private func tell() async {
+        await withDiscardingTaskGroup { group in
+            var timer: Task<Void, Never>?
+            var wakes = wake.makeAsyncIterator()
+            while !Task.isCancelled {
+                let (ready, next) = takeReady()
+                for taken in ready { group.addTask { await self.tell(taken) } }
+                timer?.cancel()
+                if let next {
+                    let now = time()
+                    timer = Task { [waker] in
+                        guard
+                            (try? await Task.sleep(for: .milliseconds(Int64(clamping: next > now ? next - now : 1))))
+                                != nil
+                        else { return }
+                        waker.yield()
+                    }
+                }
+                _ = await wakes.next()
+            }
+            timer?.cancel()
+            group.cancelAll()
+        }
+    }
+
+    /// What is due and may leave now, and when to look again.
+    private func takeReady() -> (ready: [WebhookQueue.Taken], next: UInt64?) {
+        let now = time()
+        return state.withLock { state in
+            var ready: [WebhookQueue.Taken] = []
+            while let taken = state.queue.take(now: now) {
+                let slot = slot(taken.notification.key.tenant)
+                guard let settings = endpoints[slot]?.settings else {
+                    // A tenant that had a webhook before the server was started anew.
+                    state.queue.giveUp(taken)
+                    continue
+                }
+                guard state.inFlight[slot, default: 0] < settings.maximumInFlight else {
+                    state.queue.postpone(taken, until: now + 50)
+                    continue
+                }
+                let breaker = state.breakers[slot, default: CircuitBreaker(settings)].admits(now: now)
+                guard breaker.admits else {
+                    state.queue.postpone(taken, until: breaker.until)
+                    continue
+                }
+                state.inFlight[slot, default: 0] += 1
+                ready.append(taken)
+            }
+            return (ready, state.queue.nextTime())
+        }
+    }
+
+    /// What became of one request.
+    fileprivate enum Outcome {
+        case told
+        case muted
+        case expired
+        /// The endpoint will not take it, however often it is sent.
+        case rejected(UInt)
+        /// `after`: the endpoint's own wish, in milliseconds.
+        case failed(String, after: UInt64)
+        /// Not the endpoint's fault.
+        case postponed(String)
+    }
+
+    private func tell(_ taken: WebhookQueue.Taken) async {
+        let tenant = taken.notification.key.tenant
+        let slot = slot(tenant)
+        guard let endpoint = endpoints[slot] else { return }
+        let outcome = await outcome(of: taken.notification, endpoint)
+        let now = time()
+        state.withLock { state in
+            state.inFlight[slot, default: 1] -= 1
+            note(outcome, of: taken, endpoint.settings, slot, now: now, in: &state)
+        }
+        change { _ in }
+        switch outcome {
+        case .told, .muted, .expired: break
+        case .rejected(let status):
+            log.log(.notice, "the webhook rejected a notification", ["tenant": "\(tenant)", "status": "\(status)"])
+        case .failed(let reason, _), .postponed(let reason):
+            log.log(.notice, "a notification was not told", ["tenant": "\(tenant)", "reason": "\(reason)"])
+        }
+    }
+
+    private func note(
+        _ outcome: Outcome, of taken: WebhookQueue.Taken, _ settings: WebhookSettings, _ slot: TenantID?, now: UInt64,
+        in state: inout State
+    ) {
+        switch outcome {
+        case .told:
+            state.breakers[slot]?.succeeded()
+            state.statistics.sent += 1
+            state.queue.told(taken)
+        case .rejected:
+            // The endpoint answers: it is not down.
+            state.breakers[slot]?.succeeded()
+            state.statistics.rejected += 1
+            state.queue.giveUp(taken)
+        case .muted:
+            state.breakers[slot]?.withdrew()
+            state.statistics.muted += 1
+            state.queue.giveUp(taken)
+        case .expired:
+            state.breakers[slot]?.withdrew()
+            state.statistics.expired += 1
+            state.queue.giveUp(taken)
+        case .postponed:
+            state.breakers[slot]?.withdrew()
+            state.queue.postpone(taken, until: now + settings.backOff.wholeMilliseconds)
+        case .failed(_, let after):
+            state.breakers[slot]?.failed(now: now)
+            state.statistics.failures += 1
+            let wait = max(after, settings.wait(failures: taken.notification.failures))
+            state.queue.failed(taken, until: now + wait)
+        }
+    }
+
+    private func outcome(of notification: PendingNotification, _ endpoint: Endpoint) async -> Outcome {
+        let now = time()
+        let settings = endpoint.settings
+        let isOver = notification.expiry != 0 && now >= notification.expiry
+        guard !isOver, now < notification.since + settings.maximumAge.wholeMilliseconds else { return .expired }
+        let key = notification.key
+        do {
+            if try await muting?.isMuted(key.user, key.conversation, in: key.tenant) == true { return .muted }
+        } catch {
+            return .postponed("whether it is muted is not known: \(error)")
+        }
+        do {
+            let body = try WebhookRequest.body(notification)
+            let headers = WebhookRequest.headers(body, key: settings.key, time: now)
+            let client = endpoint.client
+            let response = try await Self.within(settings.deadline) {
+                try await client.post(ByteBuffer(bytes: body), headers: headers)
+            }
+            return Outcome(response)
+        } catch is CancellationError {
+            return .postponed("the server stops")
+        } catch {
+            return .failed("\(error)", after: 0)
+        }
+    }
+
+    private static func within<Value: Sendable>(
+        _ deadline: Duration, _ work: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value {
+        try await withThrowingTaskGroup(of: Value?.self) { group in
+            group.addTask { try await work() }
+            group.addTask {
+                try await Task.sleep(for: deadline)
+                return nil
+            }
+            defer { group.cancelAll() }
+            guard let first = try await group.next(), let value = first else {
+                throw HTTPFailure(reason: "no answer in \(deadline)")
+            }
+            return value
+        }
+    }
+}
+
+extension WebhookDispatcher.Outcome {
+    fileprivate init(_ response: HTTPConnection.Response) {
+        switch response.status {
+        case 200..<300: self = .told
+        // Timed out, too early, too many: the request itself is good.
+        case 400..<500 where ![408, 425, 429].contains(response.status): self = .rejected(response.status)
+        default:
+            let seconds = response.headers.first(name: "retry-after").flatMap { UInt64($0) } ?? 0
+            self = .failed("status \(response.status)", after: min(seconds, 3_600) * 1_000)
+        }
+    }
+}
+
+extension WebhookSettings {
+    /// How long to wait after so many failures and one more, in milliseconds: exponential, with full jitter, and never at once.
+    func wait(failures: Int) -> UInt64 {
+        let most = min(maximumBackOff.wholeMilliseconds, backOff.wholeMilliseconds << UInt64(min(failures, 20)))
+        return UInt64.random(in: min(most, backOff.wholeMilliseconds / 2)...most)
+    }
+}
+
+extension CircuitBreaker {
+    init(_ settings: WebhookSettings) {
+        self.init(after: settings.breakAfter, time: settings.breakTime.wholeMilliseconds)
+    }
+}
+
+extension Duration {
+    /// Milliseconds, rounded down; 0 for less than none.
+    var wholeMilliseconds: UInt64 {
+        let (seconds, attoseconds) = components
+        guard seconds >= 0, attoseconds >= 0 else { return 0 }
+        return UInt64(seconds) &* 1_000 &+ UInt64(attoseconds / 1_000_000_000_000_000)
+    }
+}
+
+/// What webhooks have done since the server's start.
+public struct WebhookStatistics: Hashable, Sendable {
+    /// Notifications that wait now.
+    public var waiting = 0
+    /// Endpoints that are left alone now, because they don't answer.
+    public var endpointsDown = 0
+    /// Notifications told.
+    public var sent: UInt64 = 0
+    /// Requests that failed; each is repeated.
+    public var failures: UInt64 = 0
+    /// Notifications that an endpoint refused for good.
+    public var rejected: UInt64 = 0
+    /// Notifications whose messages a device had before they were told.
+    public var cancelled: UInt64 = 0
+    /// Notifications of muted conversations.
+    public var muted: UInt64 = 0
+    /// Notifications whose message, or whose time to be told, was over.
+    public var expired: UInt64 = 0
+    /// Notifications that were left out because too many waited.
+    public var dropped: UInt64 = 0
+
+    /// All zero.
+    public init() {}
+}

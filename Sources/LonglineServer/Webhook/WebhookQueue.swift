@@ -1,0 +1,280 @@
+import DequeModule
+import HeapModule
+import LonglineStore
+import LonglineWire
+
+/// What waits to be told, and when: no clock and no connection of its own.
+///
+/// ```
+///             news of the same key                        told, and nothing new
+///  put ──▶ waiting ◀──────────────▶ waiting ──take──▶ under way ─────────────────▶ gone
+///             ▲                        │                 │  │
+///             │                        │ read on a device │  │ told, and more came: waits again
+///             └── failed: after a wait ┴──▶ gone ◀────────┘  └────────────▶ waiting
+/// ```
+/// Invariants: one notification for each key; `byUser` names exactly the keys in `items`; at most `limit` of them, the oldest
+/// is dropped first.
+struct WebhookQueue {
+    typealias Key = PendingNotification.Key
+
+    private struct Item {
+        var notification: PendingNotification
+        /// Grows with each change; what is under way remembers the one that it took.
+        var version: UInt64
+        /// When the item came to be, as a number that grows.
+        var order: UInt64
+        var isUnderWay = false
+        /// How many of ``PendingNotification/count`` are being told.
+        var telling: UInt64 = 0
+    }
+
+    private struct Due: Comparable {
+        var time: UInt64
+        var order: UInt64
+        var key: Key
+        var version: UInt64
+
+        static func < (one: Due, other: Due) -> Bool { (one.time, one.order) < (other.time, other.order) }
+        static func == (one: Due, other: Due) -> Bool { one.time == other.time && one.order == other.order }
+    }
+
+    /// One notification on its way, as it was when it was taken.
+    struct Taken: Sendable {
+        var notification: PendingNotification
+        var version: UInt64
+    }
+
+    let limit: Int
+    private var items: [Key: Item] = [:]
+    private var byUser: [UserKey: Set<ChannelID>] = [:]
+    private var due = Heap<Due>()
+    private var oldest: Deque<(key: Key, order: UInt64)> = []
+    private var lastVersion: UInt64 = 0
+    private var lastOrder: UInt64 = 0
+    /// Keys whose place on the disk is not what it is here.
+    private(set) var changed: Set<Key> = []
+    /// What was dropped because there was no room.
+    private(set) var dropped: UInt64 = 0
+
+    init(limit: Int) { self.limit = limit }
+
+    var count: Int { items.count }
+    var isEmpty: Bool { items.isEmpty }
+    subscript(key: Key) -> PendingNotification? { items[key]?.notification }
+
+    /// There are news, of a key that may have some already.
+    mutating func put(_ news: PendingNotification) {
+        if var item = items[news.key] {
+            // Offsets compare within one epoch only; in another the later one counts.
+            let old = item.notification
+            if news.position.epoch == old.position.epoch, news.position.offset <= old.position.offset { return }
+            item.notification = news
+            item.notification.count = old.count + news.count
+            item.notification.since = old.since
+            item.notification.failures = old.failures
+            // What waits waits no longer for what comes behind it.
+            item.notification.notBefore = item.isUnderWay ? news.notBefore : old.notBefore
+            store(item)
+            return
+        }
+        if items.count >= limit { dropOldest() }
+        lastOrder += 1
+        byUser[UserKey(news.key), default: []].insert(news.key.conversation)
+        oldest.append((news.key, lastOrder))
+        store(Item(notification: news, version: 0, order: lastOrder))
+    }
+
+    private mutating func store(_ item: Item) {
+        var item = item
+        lastVersion += 1
+        item.version = lastVersion
+        items[item.notification.key] = item
+        changed.insert(item.notification.key)
+        if !item.isUnderWay {
+            due.insert(
+                Due(
+                    time: item.notification.notBefore, order: item.order, key: item.notification.key,
+                    version: item.version))
+        }
+        if due.count > 2 * items.count + 64 { rebuild() }
+    }
+
+    /// Leaves the leftovers of changed items out of the heap.
+    private mutating func rebuild() {
+        due = Heap(
+            items.values.filter { !$0.isUnderWay }.map {
+                Due(time: $0.notification.notBefore, order: $0.order, key: $0.notification.key, version: $0.version)
+            })
+    }
+
+    /// When the next one is due, in milliseconds since 1970; nil when none waits.
+    mutating func nextTime() -> UInt64? {
+        while let first = due.min {
+            if let item = items[first.key], item.version == first.version, !item.isUnderWay { return first.time }
+            due.removeMin()
+        }
+        return nil
+    }
+
+    /// Takes the next one that is due.
+    mutating func take(now: UInt64) -> Taken? {
+        guard let time = nextTime(), time <= now, let first = due.popMin(), var item = items[first.key] else {
+            return nil
+        }
+        item.isUnderWay = true
+        item.telling = item.notification.count
+        items[first.key] = item
+        return Taken(notification: item.notification, version: item.version)
+    }
+
+    /// Puts what was taken back, to be taken again at a time, without counting it as a failure.
+    mutating func postpone(_ taken: Taken, until time: UInt64) {
+        guard var item = ended(taken) else { return }
+        item.notification.notBefore = max(item.notification.notBefore, time)
+        store(item)
+    }
+
+    /// It was told. What came meanwhile waits from then on.
+    mutating func told(_ taken: Taken) {
+        let key = taken.notification.key
+        guard var item = ended(taken) else { return }
+        guard item.version != taken.version else { return remove(key) }
+        item.notification.count -= min(item.notification.count - 1, item.telling)
+        item.notification.failures = 0
+        item.notification.since = item.notification.time
+        store(item)
+    }
+
+    /// It could not be told: again at a time.
+    mutating func failed(_ taken: Taken, until time: UInt64) {
+        guard var item = ended(taken) else { return }
+        item.notification.failures += 1
+        item.notification.notBefore = max(item.notification.notBefore, time)
+        store(item)
+    }
+
+    /// It will not be told, unless something came meanwhile.
+    mutating func giveUp(_ taken: Taken) { told(taken) }
+
+    private mutating func ended(_ taken: Taken) -> Item? {
+        guard var item = items[taken.notification.key], item.isUnderWay else { return nil }
+        item.isUnderWay = false
+        return item
+    }
+
+    /// One of the user's devices has a channel's entries up to here.
+    /// - Returns: how many notifications are without an object now.
+    mutating func confirmed(_ user: UserKey, _ channel: ChannelID, _ position: Position) -> Int {
+        guard let conversations = byUser[user] else { return 0 }
+        var count = 0
+        for conversation in conversations {
+            let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
+            guard let item = items[key], item.notification.channel == channel,
+                item.notification.position.epoch == position.epoch,
+                item.notification.position.offset <= position.offset
+            else { continue }
+            remove(key)
+            count += 1
+        }
+        return count
+    }
+
+    /// Forgets a user.
+    mutating func forget(_ user: UserKey) {
+        for conversation in byUser[user] ?? [] {
+            remove(Key(tenant: user.tenant, user: user.user, conversation: conversation))
+        }
+    }
+
+    private mutating func remove(_ key: Key) {
+        guard items.removeValue(forKey: key) != nil else { return }
+        changed.insert(key)
+        let user = UserKey(key)
+        byUser[user]?.remove(key.conversation)
+        if byUser[user]?.isEmpty == true { byUser[user] = nil }
+        if oldest.count > 2 * items.count + 64 {
+            let items = items
+            oldest.removeAll { items[$0.key]?.order != $0.order }
+        }
+    }
+
+    private mutating func dropOldest() {
+        while let first = oldest.popFirst() {
+            guard items[first.key]?.order == first.order else { continue }
+            dropped += 1
+            return remove(first.key)
+        }
+    }
+
+    // MARK: The disk
+
+    /// Takes up what a process before this one left.
+    mutating func restore(_ notifications: [PendingNotification]) {
+        for notification in notifications { put(notification) }
+        changed.removeAll()
+    }
+
+    /// What has to be written, which counts as written from now on.
+    mutating func takeChanges() -> (keep: [PendingNotification], forget: [Key]) {
+        defer { changed.removeAll() }
+        var keep: [PendingNotification] = []
+        var forget: [Key] = []
+        for key in changed { if let item = items[key] { keep.append(item.notification) } else { forget.append(key) } }
+        return (keep, forget)
+    }
+
+    /// What could not be written.
+    mutating func restoreChanges(_ keys: some Sequence<Key>) { changed.formUnion(keys) }
+}
+
+extension UserKey {
+    init(_ key: PendingNotification.Key) { self.init(tenant: key.tenant, user: key.user) }
+}
+
+/// Leaves an endpoint alone that does not answer.
+///
+/// ```
+///            `after` failures in a row            `time` is over
+///   closed ───────────────────────────▶ open ───────────────────▶ trying: one request
+///     ▲                                  ▲                          │     │
+///     └───────────── it was told ────────┼──────────────────────────┘     │
+///                                        └───────────── it failed ────────┘
+/// ```
+struct CircuitBreaker {
+    let after: Int
+    /// In milliseconds.
+    let time: UInt64
+    private(set) var failures = 0
+    private(set) var openUntil: UInt64?
+    private var isTrying = false
+
+    init(after: Int, time: UInt64) {
+        self.after = after
+        self.time = time
+    }
+
+    var isOpen: Bool { openUntil != nil }
+
+    /// Whether a request may leave now, and if not, when to ask again.
+    mutating func admits(now: UInt64) -> (admits: Bool, until: UInt64) {
+        guard let openUntil else { return (true, now) }
+        guard now >= openUntil, !isTrying else { return (false, max(openUntil, now + 100)) }
+        isTrying = true
+        return (true, now)
+    }
+
+    mutating func succeeded() {
+        failures = 0
+        openUntil = nil
+        isTrying = false
+    }
+
+    mutating func failed(now: UInt64) {
+        failures += 1
+        isTrying = false
+        if failures >= after { openUntil = now + time }
+    }
+
+    /// A request that was admitted never left.
+    mutating func withdrew() { isTrying = false }
+}

@@ -1,0 +1,126 @@
+import Foundation
+import GRDB
+import LonglineWire
+import NIOCore
+
+/// Keeps pending notifications in an SQLite file of their own, so that they survive the server.
+///
+/// One writer at a time. A batch is one transaction, on disk when the call returns.
+public final class NotificationJournal: Sendable {
+    private let database: DatabaseQueue
+
+    /// Opens the file, or makes it with mode 0600.
+    /// - Throws: ``StoreError/Code/unavailable`` or ``StoreError/Code/versionTooNew``.
+    public init(path: String) throws(StoreError) {
+        do {
+            if !FileManager.default.fileExists(atPath: path) {
+                _ = FileManager.default.createFile(atPath: path, contents: nil, attributes: [.posixPermissions: 0o600])
+            }
+            var configuration = Configuration()
+            configuration.label = "longline.notifications"
+            configuration.prepareDatabase { database in
+                try database.execute(sql: "PRAGMA journal_mode = WAL")
+                try database.execute(sql: "PRAGMA synchronous = FULL")
+            }
+            database = try DatabaseQueue(path: path, configuration: configuration)
+            guard try database.read({ try !Self.migrator.hasBeenSuperseded($0) }) else {
+                throw StoreError(
+                    .versionTooNew, message: "\(path) was written by a later version of Longline",
+                    advice: "start that version, or move the file away: what it holds is not told then")
+            }
+            try Self.migrator.migrate(database)
+        } catch {
+            throw Self.translate(error, path)
+        }
+    }
+
+    private static var migrator: DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE notification (
+                        tenant TEXT NOT NULL, user TEXT NOT NULL, conversation TEXT NOT NULL, channel TEXT NOT NULL,
+                        epoch INTEGER NOT NULL, offset INTEGER NOT NULL, sender TEXT NOT NULL, count INTEGER NOT NULL,
+                        time INTEGER NOT NULL, expiry INTEGER NOT NULL, payload BLOB, since INTEGER NOT NULL,
+                        failures INTEGER NOT NULL, not_before INTEGER NOT NULL,
+                        PRIMARY KEY (tenant, user, conversation)) WITHOUT ROWID
+                    """)
+        }
+        return migrator
+    }
+
+    /// Everything that is kept, the oldest first. A row that can't be true is left out.
+    public func load() async throws(StoreError) -> [PendingNotification] {
+        do {
+            return try await database.read { database in
+                try Row.fetchAll(database, sql: "SELECT * FROM notification ORDER BY since").compactMap {
+                    try? Self.notification($0)
+                }
+            }
+        } catch {
+            throw Self.translate(error, database.path)
+        }
+    }
+
+    /// Keeps and forgets, in one transaction.
+    public func apply(
+        keep: [PendingNotification], forget: [PendingNotification.Key]
+    ) async throws(StoreError) {
+        do {
+            try await database.write { database in
+                for key in forget { try Self.remove(key, database) }
+                for notification in keep { try Self.insert(notification, database) }
+            }
+        } catch {
+            throw Self.translate(error, database.path)
+        }
+    }
+
+    /// Gives the file back.
+    public func close() throws(StoreError) {
+        do { try database.close() } catch { throw Self.translate(error, database.path) }
+    }
+
+    private static func insert(_ value: PendingNotification, _ database: Database) throws {
+        try database.cachedStatement(
+            sql: "INSERT OR REPLACE INTO notification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        ).execute(
+            arguments: [
+                value.key.tenant.description, value.key.user.description, value.key.conversation.description,
+                value.channel.description, Int64(bitPattern: value.position.epoch),
+                Int64(clamping: value.position.offset),
+                value.sender.description, Int64(clamping: value.count), Int64(clamping: value.time),
+                Int64(clamping: value.expiry), value.payload.map { Data($0.readableBytesView) },
+                Int64(clamping: value.since), value.failures, Int64(clamping: value.notBefore),
+            ])
+    }
+
+    private static func remove(_ key: PendingNotification.Key, _ database: Database) throws {
+        try database.cachedStatement(sql: "DELETE FROM notification WHERE tenant = ? AND user = ? AND conversation = ?")
+            .execute(arguments: [key.tenant.description, key.user.description, key.conversation.description])
+    }
+
+    private static func notification(_ row: Row) throws -> PendingNotification {
+        func number(_ column: String) -> UInt64 { UInt64(clamping: row[column] as Int64) }
+        let epoch: Int64 = row["epoch"]
+        let payload: Data? = row["payload"]
+        return PendingNotification(
+            key: PendingNotification.Key(
+                tenant: try TenantID(row["tenant"] as String), user: try UserID(row["user"] as String),
+                conversation: try ChannelID(row["conversation"] as String)),
+            channel: try ChannelID(row["channel"] as String),
+            position: Position(epoch: UInt64(bitPattern: epoch), offset: number("offset")),
+            sender: try UserID(row["sender"] as String), count: number("count"), time: number("time"),
+            expiry: number("expiry"), payload: payload.map { ByteBuffer(bytes: $0) }, since: number("since"),
+            failures: row["failures"], notBefore: number("not_before"))
+    }
+
+    private static func translate(_ error: any Error, _ path: String) -> StoreError {
+        if let error = error as? StoreError { return error }
+        guard let error = error as? DatabaseError else { return StoreError(.unavailable, message: "\(path): \(error)") }
+        let text = "\(path): SQLite \(error.extendedResultCode.rawValue): \(error.message ?? "")"
+        guard error.resultCode == .SQLITE_FULL else { return StoreError(.unavailable, message: text) }
+        return StoreError(.storageFull, message: text, advice: "make room on the disk")
+    }
+}

@@ -1,0 +1,166 @@
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineServer
+
+/// What waits to be told, and when.
+@Suite struct WebhookQueueTests {
+    private static let user = identifier { UserKey(tenant: try TenantID("acme"), user: try UserID("bob")) }
+
+    private func news(
+        _ offset: Offset, of conversation: String = "user/ann", user: UserKey = Self.user, at time: UInt64 = 100,
+        channel: ChannelID? = nil, epoch: Epoch = 1
+    ) -> PendingNotification {
+        identifier {
+            PendingNotification(
+                key: PendingNotification.Key(
+                    tenant: user.tenant, user: user.user, conversation: try ChannelID(conversation)),
+                channel: channel ?? .user(user.user), position: Position(epoch: epoch, offset: offset),
+                sender: try UserID("ann"), count: 1, time: time, expiry: 0, payload: nil, since: time, notBefore: time)
+        }
+    }
+
+    private func taken(_ queue: inout WebhookQueue, _ now: UInt64) throws -> WebhookQueue.Taken {
+        let next = queue.take(now: now)
+        return try #require(next)
+    }
+
+    @Test func newsOfAConversationAreOneAndOthersAreTheirOwn() throws {
+        var queue = WebhookQueue(limit: 10)
+        for offset in 1...3 as ClosedRange<Offset> { queue.put(news(offset, at: 99 + offset)) }
+        queue.put(news(9, of: "user/eve", at: 101))
+        #expect(queue.count == 2)
+        #expect(queue.take(now: 99) == nil)
+        let first = try taken(&queue, 100)
+        #expect(first.notification.count == 3 && first.notification.position.offset == 3)
+        #expect(first.notification.since == 100 && first.notification.notBefore == 100)
+        #expect(queue.take(now: 100) == nil)
+        let second = try taken(&queue, 101)
+        #expect(second.notification.key.conversation.description == "user/eve")
+        #expect(queue.take(now: .max) == nil, "what is under way is not taken again")
+        queue.told(first)
+        queue.told(second)
+        #expect(queue.isEmpty && queue.nextTime() == nil)
+        // The same entry once more, as a store restored from a backup might say.
+        queue.put(news(5))
+        queue.put(news(5))
+        #expect(queue.take(now: .max)?.notification.count == 1)
+    }
+
+    @Test func whatComesWhileItIsBeingToldIsToldNext() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.put(news(1))
+        queue.put(news(2))
+        let first = try taken(&queue, 100)
+        queue.put(news(3, at: 200))
+        #expect(queue.take(now: .max) == nil)
+        queue.told(first)
+        #expect(queue.take(now: 199) == nil)
+        let next = try taken(&queue, 200)
+        #expect(next.notification.count == 1 && next.notification.position.offset == 3)
+        queue.failed(next, until: 900)
+        #expect(queue.take(now: 899) == nil)
+        let again = try taken(&queue, 900)
+        #expect(again.notification.failures == 1 && again.notification.count == 1)
+        // News don't bring a repetition forward.
+        queue.failed(again, until: 2_000)
+        queue.put(news(4, at: 901))
+        #expect(queue.nextTime() == 2_000)
+        #expect(queue.take(now: 2_000)?.notification.count == 2)
+    }
+
+    @Test func aConfirmationTakesOutWhatItCovers() throws {
+        var queue = WebhookQueue(limit: 10)
+        let room = try ChannelID("room/hall")
+        queue.put(news(5, of: "user/ann"))
+        queue.put(news(7, of: "user/eve"))
+        queue.put(news(3, of: "room/hall", channel: room))
+        queue.put(news(5, of: "user/ann", user: UserKey(tenant: Self.user.tenant, user: try UserID("eve"))))
+        func confirm(_ channel: ChannelID, _ offset: Offset, epoch: Epoch = 1) -> Int {
+            queue.confirmed(Self.user, channel, Position(epoch: epoch, offset: offset))
+        }
+        #expect(confirm(.user(Self.user.user), 4) == 0)
+        #expect(confirm(.user(Self.user.user), 9, epoch: 2) == 0, "another life of the log")
+        #expect(confirm(.user(Self.user.user), 6) == 1)
+        #expect(queue.count == 3)
+        #expect(confirm(room, 3) == 1)
+        // One that is under way is not repeated.
+        let taken = try taken(&queue, 100)
+        #expect(confirm(.user(Self.user.user), 7) + confirm(.user(Self.user.user), 7) == 1)
+        queue.failed(taken, until: 500)
+        #expect(queue.count == 1 && queue[taken.notification.key] == nil)
+        queue.forget(UserKey(tenant: Self.user.tenant, user: try UserID("eve")))
+        #expect(queue.isEmpty)
+    }
+
+    @Test func theOldestGoesAtTheLimit() throws {
+        var queue = WebhookQueue(limit: 3)
+        for index in 1...5 as ClosedRange<Offset> { queue.put(news(index, of: "user/u\(index)")) }
+        #expect(queue.count == 3 && queue.dropped == 2)
+        // Changes leave no trace that grows.
+        for round in 1...5_000 as ClosedRange<Offset> { queue.put(news(5 + round, of: "user/u5")) }
+        #expect(queue.count == 3 && queue.dropped == 2)
+        var left: [String] = []
+        while let taken = queue.take(now: .max) {
+            left.append(taken.notification.key.conversation.description)
+            queue.told(taken)
+        }
+        #expect(left == ["user/u3", "user/u4", "user/u5"])
+    }
+
+    @Test func theDiskLearnsTheDifference() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.restore([news(1, of: "user/a"), news(2, of: "user/b")])
+        #expect(queue.takeChanges().keep.isEmpty)
+        let a = try taken(&queue, 100)
+        queue.told(a)
+        queue.put(news(3, of: "user/b"))
+        queue.put(news(4, of: "user/c"))
+        let changes = queue.takeChanges()
+        #expect(changes.forget == [a.notification.key])
+        #expect(Set(changes.keep.map(\.position.offset)) == [3, 4])
+        #expect(queue.takeChanges().keep.isEmpty)
+        queue.restoreChanges(changes.keep.map(\.key) + changes.forget)
+        let again = queue.takeChanges()
+        #expect(again.forget == changes.forget && Set(again.keep) == Set(changes.keep))
+    }
+
+    @Test func aDeadEndpointIsLeftAlone() {
+        var breaker = CircuitBreaker(after: 2, time: 1_000)
+        #expect(breaker.admits(now: 0).admits)
+        breaker.failed(now: 10)
+        #expect(breaker.admits(now: 11).admits && !breaker.isOpen)
+        breaker.failed(now: 20)
+        #expect(breaker.isOpen)
+        let refused = breaker.admits(now: 21)
+        #expect(!refused.admits && refused.until == 1_020)
+        // One request tries, and no other meanwhile.
+        #expect(breaker.admits(now: 1_020).admits)
+        #expect(!breaker.admits(now: 1_021).admits)
+        breaker.failed(now: 1_030)
+        #expect(!breaker.admits(now: 2_029).admits)
+        #expect(breaker.admits(now: 2_030).admits)
+        breaker.withdrew()
+        #expect(breaker.admits(now: 2_031).admits)
+        breaker.succeeded()
+        #expect(breaker.admits(now: 2_032).admits && breaker.admits(now: 2_032).admits && !breaker.isOpen)
+    }
+
+    @Test func waitsGrowWithinTheirBounds() throws {
+        var settings = WebhookSettings(
+            url: "http://h/", key: WebhookKey(id: "1", secret: Array(repeating: 1, count: 16)))
+        settings.backOff = .seconds(1)
+        settings.maximumBackOff = .seconds(60)
+        for failures in 0..<200 {
+            let wait = settings.wait(failures: failures)
+            #expect(wait >= 500 && wait <= min(60_000, 1_000 << UInt64(min(failures, 20))))
+        }
+        #expect((0..<50).contains { _ in settings.wait(failures: 10) > 30_000 })
+        for secret in [15, 0] {
+            settings.key.secret = Array(repeating: 1, count: secret)
+            #expect(throws: ServerError.self) { try settings.validate() }
+        }
+    }
+}
