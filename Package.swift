@@ -195,6 +195,11 @@ if Context.environment["LONGLINE_DOC_SAMPLES"] == "1" {
         .target(
             name: "DocSamples", dependencies: libraries + [nioCore], path: ".build/doc-samples",
             swiftSettings: [.swiftLanguageMode(.v6)]))
+    // The sample apps are built with them.
+    package.targets.append(
+        .executableTarget(
+            name: "phone-app", dependencies: ["LonglineClient", "LonglineWire"], path: "Samples/PhoneApp",
+            swiftSettings: settings))
 }
 
 // What scripts/fuzz builds: it links only with libFuzzer, which brings `main`.

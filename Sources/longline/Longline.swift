@@ -8,7 +8,8 @@ struct Longline: AsyncParsableCommand {
         commandName: "longline", abstract: "Keep clients connected over QUIC.", version: LonglineVersion.current,
         subcommands: [
             DemoCommand.self,
-            ServerCommand.self, SignTokenCommand.self, RevokeCommand.self, KeysCommand.self, ChatCommand.self,
+            ServerCommand.self, SignTokenCommand.self, RevokeCommand.self, EraseCommand.self, KeysCommand.self,
+            ChatCommand.self,
             SendCommand.self, SignalCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self,
             ConversationsCommand.self, RequestCommand.self, PresenceCommand.self,
             VersionCommand.self,
