@@ -416,6 +416,7 @@ final class ModelDevice {
             // Restored from a backup: the number has to get beyond what was used since.
             durable.connectNumber += staleStep
             staleStep *= 2
+        case .evicted: isOver = true
         case .replaced:
             if simulation.hasLaterLogin(than: self) { isOver = true }
         case .normal, .idle, .connectTimeout, .shuttingDown: break

@@ -315,6 +315,7 @@ final class ModelServer {
         guard let (user, device, login) = simulation.owner(of: connect.credential) else {
             return input(hosted) { $0.rejected(Close(code: .credentialInvalid), now: $1) }
         }
+        if let close = refusal(of: user, device, login) { return input(hosted) { $0.rejected(close, now: $1) } }
         let admission = write {
             store.admit(user, device, producer: connect.producer, connectNumber: connect.connectNumber)
         }
@@ -339,6 +340,7 @@ final class ModelServer {
         hosted.wakes = []
         let grants = broadcasting
         if has(.takeOverEarly) { establish(hosted) }
+        if has(.evictEarly) { _ = takePlace(hosted, user, device) }
         later(hosted) { [weak self] in
             self?.grant(
                 SessionGrant(
@@ -375,8 +377,39 @@ final class ModelServer {
         sent[device]?[channel].flatMap { $0.epoch == epoch ? $0.offset : nil }
     }
 
+    // MARK: Places
+
+    /// Why a login is refused at once whose place another one has.
+    private func refusal(of user: UserID, _ device: DeviceID, _ login: UInt64) -> Close? {
+        guard simulation.hasOnePlace(user), !has(.ignorePlace),
+            case .refused(let holder, _) = store.place(user, device, login: login, takes: false)
+        else { return nil }
+        return Close(code: holder == device ? .replaced : .evicted)
+    }
+
+    /// Takes the place of a session's login, and ends the sessions that lose it.
+    /// - Returns: whether the session goes on.
+    private func takePlace(_ hosted: Hosted, _ user: UserID, _ device: DeviceID) -> Bool {
+        guard simulation.hasOnePlace(user), !has(.ignorePlace) else { return true }
+        if !hosted.link.isHandshakeComplete {
+            simulation.violation("\(device) took a place before its handshake was complete")
+        }
+        let written = write { store.place(user, device, login: hosted.login, takes: true) }
+        guard let answer = written ?? nil else { return false }
+        if case .refused(let holder, _) = answer {
+            let close = Close(code: holder == device ? .replaced : .evicted)
+            input(hosted) { $0.close(close, now: $1) }
+            return false
+        }
+        for other in inOrder where other.user == user && other.device != device && other.login <= hosted.login {
+            input(other) { $0.close(Close(code: .evicted), now: $1) }
+        }
+        return true
+    }
+
     private func establish(_ hosted: Hosted) {
-        guard let device = hosted.device else { return }
+        guard let device = hosted.device, let user = hosted.user, takePlace(hosted, user, device) else { return }
+        simulation.established(user, login: hosted.login)
         if !hosted.link.isHandshakeComplete {
             simulation.violation("a session took effect before its handshake was complete")
         }

@@ -72,6 +72,8 @@ public final class SessionSimulation {
     private let room: RoomID
     private let news: BroadcastID
     private var nextMessage: UInt64 = 1
+    /// The highest login of a user that has one place and ever had a session, in this life of the store.
+    private var highestLogins: [UserID: UInt64] = [:]
     private var isCalm = false
     /// What the wall clock is ahead of the scheduler, in milliseconds.
     private var wallOffset: Int64 = 1_000_000
@@ -92,11 +94,11 @@ public final class SessionSimulation {
         setWall()
         server = ModelServer(
             store: store, simulation: self, scheduler: scheduler, random: SeededRandom(seed: random.next()))
-        for (user, device) in [
-            ("alice", "phone"), ("alice", "tablet"), ("bob", "bob-phone"), ("carol", "carol-phone"),
-            ("carol", "laptop"),
-        ] {
-            addDevice(try UserID(user), try DeviceID(device), login: 1)
+        for (user, device, login) in [
+            ("alice", "phone", 1), ("alice", "tablet", 1), ("bob", "bob-phone", 1), ("carol", "carol-phone", 1),
+            ("carol", "laptop", 2),
+        ] as [(String, String, UInt64)] {
+            addDevice(try UserID(user), try DeviceID(device), login: login)
         }
         for device in devices.prefix(3) {
             _ = store.change(room, .join(create: true), user: device.user, device: device.device)
@@ -133,6 +135,7 @@ public final class SessionSimulation {
         if !scheduler.run(until: end + .seconds(15), limit: Self.maximumEvents) {
             violation("the sessions don't come to rest")
         }
+        checkPlaces()
         let apps = devices.filter { !$0.isOver }.map(\.app)
         var cursors: [DeviceID: [ChannelID: Position]] = [:]
         for app in apps { cursors[app.device] = store.advance(app.user, app.device, to: []).cursors }
@@ -210,7 +213,8 @@ public final class SessionSimulation {
             scheduler.after(.milliseconds(pick(300...2_000))) { [weak self] in
                 guard let self else { return }
                 counts.twins += 1
-                addDevice(device.user, device.device, login: device.login + 1).connect()
+                let last = hasOnePlace(device.user) ? highestLogin(of: device.user) : device.login
+                addDevice(device.user, device.device, login: last + 1).connect()
             }
         }
     }
@@ -292,6 +296,7 @@ public final class SessionSimulation {
     /// The server's store is an older one now, without these messages.
     func restored(lost: Set<UInt64>) {
         counts.storeRestores += 1
+        highestLogins = [:]
         checker.lost(lost, truth: store.truth)
         // What the old life still had under way is lost, and its early data refused by the server's TLS, which started anew.
         for link in links { link.cut(tellClient: false, tellServer: false, losesToServer: true, losesToClient: true) }
@@ -353,6 +358,34 @@ public final class SessionSimulation {
     func owner(of credential: Credential) -> (UserID, DeviceID, login: UInt64)? {
         let name = Self.name(credential)
         return devices.first { "\($0.device)/\($0.login)" == name }.map { ($0.user, $0.device, $0.login) }
+    }
+
+    // MARK: Device policy
+
+    /// Whether a user may have one device: in every fourth run carol, who has two.
+    func hasOnePlace(_ user: UserID) -> Bool { seed % 4 == 3 && user.description == "carol" }
+
+    private func highestLogin(of user: UserID) -> UInt64 {
+        devices.filter { $0.user == user }.map(\.login).max() ?? 0
+    }
+
+    /// A session has its place: nobody may have one afterwards whose login is older.
+    func established(_ user: UserID, login: UInt64) {
+        guard hasOnePlace(user) else { return }
+        if login < highestLogins[user] ?? 0 { violation("a login of \(user) came back that had lost its place") }
+        highestLogins[user] = max(login, highestLogins[user] ?? 0)
+    }
+
+    /// In the end the newest login is there, and no other.
+    private func checkPlaces() {
+        for device in devices where hasOnePlace(device.user) {
+            let isNewest = device.login == highestLogin(of: device.user)
+            if isNewest == device.isOver {
+                violation(
+                    "\(device.device) of login \(device.login) \(isNewest ? "lost" : "has") \(device.user)'s only place"
+                )
+            }
+        }
     }
 
     func hasLaterLogin(than device: ModelDevice) -> Bool {

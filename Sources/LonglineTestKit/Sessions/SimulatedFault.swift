@@ -67,6 +67,10 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case keepOldSession
     /// The server ends a session of a later login for a connect of an earlier one.
     case ignoreLogin
+    /// A login that lost its place comes back, and keeps the device that has it.
+    case ignorePlace
+    /// A newer login takes the place before its handshake is complete.
+    case evictEarly
     /// Commits do not wake sessions.
     case forgetWakes
     /// Commits do not wake sessions that are just loading their channels.

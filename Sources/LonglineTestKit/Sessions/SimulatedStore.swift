@@ -97,6 +97,14 @@ final class SimulatedStore {
         return true
     }
 
+    // MARK: Places
+
+    /// What a login gets, asked for or taken.
+    func place(_ user: UserID, _ device: DeviceID, login: UInt64, takes: Bool) -> PlaceAnswer? {
+        let login = DeviceLogin(device: key(user, device), platform: .unknown, number: login)
+        return takes ? try? real.takePlace(of: login, policy: .one) : try? real.place(of: login, policy: .one)
+    }
+
     // MARK: The log
 
     func head(_ channel: ChannelID) -> ChannelHead? { (try? real.head(of: key(channel))) ?? nil }
