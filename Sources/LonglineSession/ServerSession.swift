@@ -109,9 +109,6 @@ public struct ServerSession: Sendable {
     /// What the app is to its user now, as the client says.
     public var mode: SessionMode { hold.mode }
 
-    /// What the app is to its user now.
-    public var mode: SessionMode { hold.mode }
-
     /// Whether the session is over: the link is gone, or ``ServerAction/close(_:)`` is the last action.
     public var isClosed: Bool {
         if case .closed = phase { true } else { false }

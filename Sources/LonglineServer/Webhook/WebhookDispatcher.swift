@@ -48,7 +48,7 @@ final class WebhookDispatcher: Sendable {
     private let registry: SessionRegistry
     private let endpoints: [TenantID?: Endpoint]
     private let journal: NotificationJournal?
-    private let muting: (any ConversationMuting)?
+    private let muting: any ConversationMuting
     private let log: EventLog
     private let time: @Sendable () -> UInt64
     private let state: Mutex<State>
@@ -73,7 +73,7 @@ final class WebhookDispatcher: Sendable {
         self.registry = registry
         self.log = log
         self.time = time
-        muting = configuration.muting
+        muting = configuration.muting ?? StoredMuting(store: store, time: time)
         var endpoints: [TenantID?: Endpoint] = [:]
         if let standard = configuration.standard { endpoints[nil] = try Self.endpoint(standard, group) }
         for (tenant, settings) in configuration.tenants { endpoints[tenant] = try Self.endpoint(settings, group) }
@@ -114,6 +114,11 @@ final class WebhookDispatcher: Sendable {
         let tenant = request.device.tenant
         guard let settings = endpoint(of: tenant)?.settings else { return }
         let publish = request.publish
+        // Nobody is woken for what is said of a message.
+        switch publish.kind {
+        case .message, .request, .reply: break
+        case .edit, .retract, .react: return
+        }
         let (expiry, overflow) = published.time.addingReportingOverflow(publish.timeToLive)
         let end = publish.timeToLive == 0 || overflow ? 0 : expiry
         switch request.channel {
@@ -130,6 +135,8 @@ final class WebhookDispatcher: Sendable {
             note(
                 ChannelKey(tenant: tenant, channel: request.channel), published, by: request.device.user, expiry: end,
                 payload: settings.includesPayload ? publish.payload : nil)
+        // To tell a whole tenant is the backend's affair, which published it.
+        case .all: return
         }
     }
 
@@ -208,13 +215,16 @@ final class WebhookDispatcher: Sendable {
             guard let settings = endpoint(of: room.tenant)?.settings, case .room(let name) = room.channel else {
                 continue
             }
-            let members: [UserID]
-            do { members = try await store.members(of: name, in: room.tenant) } catch {
+            let most = settings.maximumRoomMembers
+            let list: MemberList?
+            do {
+                list = try await store.members(of: name, in: room.tenant, for: nil, after: nil, limit: most)
+            } catch {
                 log.log(.error, "members of a room with news can't be read", ["error": "\(error)"])
                 continue
             }
-            guard members.count <= settings.maximumRoomMembers else { continue }
-            for member in members {
+            guard let list, list.total <= most else { continue }
+            for member in list.members.map(\.user) {
                 let count = news.total - (news.counts[member] ?? 0)
                 guard count > 0 else { continue }
                 put(
@@ -392,7 +402,7 @@ final class WebhookDispatcher: Sendable {
         guard !isOver, now < notification.since + settings.maximumAge.wholeMilliseconds else { return .expired }
         let key = notification.key
         do {
-            if try await muting?.isMuted(key.user, key.conversation, in: key.tenant) == true { return .muted }
+            if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
         } catch {
             return .postponed("whether it is muted is not known: \(error)")
         }

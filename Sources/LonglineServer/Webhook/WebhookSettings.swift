@@ -1,3 +1,4 @@
+import LonglineStore
 public import LonglineWire
 
 /// A key that webhook requests are signed with, and the name that the receiver knows it by.
@@ -78,7 +79,7 @@ public struct WebhookConfiguration: Sendable {
     public var journalPath: String?
     /// Notifications that wait, of all tenants together; beyond, the oldest is dropped and counted.
     public var maximumPending = 100_000
-    /// Which conversations a user wants to hear nothing of; nil: none.
+    /// Which conversations a user wants to hear nothing of; nil: those that the user muted, as the store knows.
     public var muting: (any ConversationMuting)?
 
     /// Webhooks.
@@ -104,4 +105,16 @@ public protocol ConversationMuting: Sendable {
     /// Whether the user wants to hear nothing of a conversation: a room, or the inbox of whom direct messages are from.
     /// - Throws: when it can't be said now; the user is then told later.
     func isMuted(_ user: UserID, _ conversation: ChannelID, in tenant: TenantID) async throws -> Bool
+}
+
+/// What users muted through their clients.
+struct StoredMuting: ConversationMuting {
+    let store: any MessageStore
+    /// The wall clock, in milliseconds since 1970.
+    let time: @Sendable () -> UInt64
+
+    func isMuted(_ user: UserID, _ conversation: ChannelID, in tenant: TenantID) async throws -> Bool {
+        let settings = try await store.settings(of: conversation, for: user, in: tenant)
+        return settings.isMuted(at: time())
+    }
 }
