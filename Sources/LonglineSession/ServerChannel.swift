@@ -19,6 +19,9 @@ struct ServerChannel {
     var lag = DeliveryLag()
     /// Whether it stands in the queue for a read.
     var isQueued = false
+    /// A read of a log that is no more is still to be answered. Nothing is read until then: the answers have no names, and
+    /// that one, made of the old log or already of the new one, would be taken for the next read's.
+    var awaitsOldRead = false
 
     /// What the lane's header has to name.
     var epoch: Epoch { sender?.epoch ?? 0 }
@@ -30,7 +33,7 @@ struct ServerChannel {
 extension ServerChannel {
     /// Whether the sender has something to read, and the window and the lane have room for it.
     func wantsRead(window: Int) -> Bool {
-        guard mayReceive, let sender, lane?.isWritable ?? true else { return false }
+        guard mayReceive, !awaitsOldRead, let sender, lane?.isWritable ?? true else { return false }
         return !sender.isReading && sender.notice == nil && sender.hasMore && sender.unacknowledgedBytes < window
     }
 

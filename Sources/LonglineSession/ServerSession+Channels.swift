@@ -14,7 +14,9 @@ extension ServerSession {
 
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``.
     public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {
-        guard case .up = phase, channels[channel]?.sender?.isReading == true else { return }
+        guard case .up = phase, !oldReadEnded(channel, now: now), channels[channel]?.sender?.isReading == true else {
+            return
+        }
         reads.ended(channel)
         guard channels[channel]?.mayReceive == true else {
             // The credential stopped to allow it while the log was read: nothing of the page is sent.
@@ -40,7 +42,9 @@ extension ServerSession {
 
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``: not now. It is tried again in a second.
     public mutating func readFailed(_ channel: ChannelID, now: NIODeadline) {
-        guard case .up = phase, channels[channel]?.sender?.isReading == true else { return }
+        guard case .up = phase, !oldReadEnded(channel, now: now), channels[channel]?.sender?.isReading == true else {
+            return
+        }
         reads.ended(channel)
         modify(channel) { $0.sender?.readFailed() }
         failedReads.append(channel)
@@ -48,24 +52,32 @@ extension ServerSession {
         startReads(now: now)
     }
 
+    /// Whether an answer was that of a log that is no more.
+    private mutating func oldReadEnded(_ channel: ChannelID, now: NIODeadline) -> Bool {
+        guard channels[channel]?.awaitsOldRead == true else { return false }
+        modify(channel) { $0.awaitsOldRead = false }
+        reads.ended(channel)
+        advance(channel, now: now)
+        return true
+    }
+
     /// The user's right to a channel changed: a join, a leave, or a channel that is new.
     public mutating func channelChanged(_ channel: SessionChannel, now: NIODeadline) {
         guard case .up = phase else { return }
         let mayReceive = identity?.may(.receive, channel.channel) == true
         if channels[channel.channel] == nil { channels[channel.channel] = ServerChannel() }
-        let reset = modify(channel.channel) { state in
+        modify(channel.channel) { state in
             let wasReading = state.sender?.isReading ?? false
             state.isMember = channel.upTo == nil
             state.readable = ReadableRange(channel)
             state.mayReceive = mayReceive
             if state.sender == nil {
                 state.sender = ChannelSender(channel)
-                return false
+                return
             }
-            return (state.sender?.change(channel) ?? false) && wasReading
+            let isNewLog = state.sender?.change(channel) ?? false
+            if isNewLog, wasReading { state.awaitsOldRead = true }
         }
-        // The old log's read is not waited for any more; its answer finds a sender that doesn't read.
-        if reset == true { reads.ended(channel.channel) }
         advance(channel.channel, now: now)
     }
 
