@@ -126,9 +126,16 @@ extension QUICEngineConnection {
 
     /// Finds those lost that ngtcp2 said nothing of.
     func loseDatagrams(_ shim: OpaquePointer) {
+        guard !datagramsInFlight.isEmpty else { return }
         let lost = datagramsInFlight.removeLost(
             acknowledgedTo: llq_conn_acked_to(shim), delay: llq_conn_loss_delay(shim), now: now)
         for id in lost { emit(.datagramLost(id: id)) }
+    }
+
+    /// When that is to be looked at again.
+    func datagramLossDeadline(_ shim: OpaquePointer) -> QUICInstant? {
+        guard !datagramsInFlight.isEmpty else { return nil }
+        return datagramsInFlight.deadline(acknowledgedTo: llq_conn_acked_to(shim), delay: llq_conn_loss_delay(shim))
     }
 
     func expireDatagrams() {

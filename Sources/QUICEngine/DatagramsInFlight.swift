@@ -17,6 +17,8 @@ struct DatagramsInFlight {
     /// How ngtcp2 knows the first of them; the others follow.
     private var firstNumber: UInt64 = 0
 
+    var isEmpty: Bool { items.isEmpty }
+
     /// How ngtcp2 will know the next one.
     var nextNumber: UInt64 { firstNumber + UInt64(items.count) }
 

@@ -312,9 +312,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// congestion window holds that back, asking again at once would spin, so it is asked a millisecond later.
     func deadlineFromShim(_ shim: OpaquePointer) -> QUICInstant? {
         let unsent = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
-        let sent = datagramsInFlight.deadline(
-            acknowledgedTo: llq_conn_acked_to(shim), delay: llq_conn_loss_delay(shim))
-        let expiry = min(llq_conn_expiry(shim), unsent, sent?.nanoseconds ?? UInt64.max)
+        let sent = datagramLossDeadline(shim)?.nanoseconds ?? UInt64.max
+        let expiry = min(llq_conn_expiry(shim), unsent, sent)
         guard expiry != UInt64.max else { return nil }
         if let handled = expiryHandled, expiry <= handled.nanoseconds {
             return handled.advanced(byNanoseconds: 1_000_000)

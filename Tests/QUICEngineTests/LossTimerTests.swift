@@ -63,8 +63,9 @@ import Testing
         world.simulation.run(for: .seconds(5))
         var random = SeededRandom(seed: UInt64(seed))
         let stream = try client.open()
+        var taken: [UInt64] = []
         for id in 0..<200 as Range<UInt64> {
-            try offer(1, of: 60, from: id, on: client)
+            taken += try offer(1, of: 60, from: id, on: client)
             try client.send(pattern(200), on: stream)
             if random.happens(0.1) {
                 world.network.setBlackhole(EngineWorld.clientAddress, random.happens(0.5))
@@ -74,7 +75,7 @@ import Testing
         world.network.setBlackhole(EngineWorld.clientAddress, false)
         world.simulation.run(for: .seconds(10))
         let told = world.clientSide.datagramsLost + world.clientSide.datagramsAcknowledged
-        #expect(told.sorted() == Array(0..<200), "seed \(seed): each is told of once")
+        #expect(told.sorted() == taken, "seed \(seed): each is told of once")
         #expect(!world.clientSide.datagramsLost.isEmpty && !world.clientSide.datagramsAcknowledged.isEmpty)
         #expect(world.clientSide.datagramsAcknowledged.count <= world.serverSide.datagrams.count)
         #expect(!client.isClosed && !server.isClosed)
