@@ -275,6 +275,36 @@ struct ServerSessionTests {
         #expect(actions.reads.isEmpty)
     }
 
+    enum OldAnswer: CaseIterable, Sendable { case oldLog, emptyNewLog, newLogFurtherOn, failure }
+
+    /// A room is made again while its old log is read: the answer comes from the old log or already from the new one.
+    @Test("A read of a log that is no more answers nothing about the new one", arguments: OldAnswer.allCases)
+    func oldRead(answer: OldAnswer) {
+        var session = up([Fixture.channel(Fixture.room, head: 9)])
+        #expect(session.drain().reads == [0])
+        let again = Fixture.epoch + 1
+        session.channelChanged(
+            SessionChannel(
+                channel: Fixture.room, head: Position(epoch: again, offset: 3), first: 0, after: 0, upTo: nil,
+                cursor: nil, sent: nil), now: now)
+        #expect(session.drain().reads.isEmpty, "one read at a time")
+        switch answer {
+        case .oldLog: session.pageRead(Fixture.room, page: Fixture.page([1, 2]), now: now)
+        case .emptyNewLog:
+            session.pageRead(Fixture.room, page: SessionPage(epoch: again, items: [], head: 3, first: 0), now: now)
+        case .newLogFurtherOn:
+            let items = [SessionPage.Item.entry(Fixture.entry(9, after: 8))]
+            session.pageRead(Fixture.room, page: SessionPage(epoch: again, items: items, head: 9, first: 0), now: now)
+        case .failure: session.readFailed(Fixture.room, now: now)
+        }
+        let actions = session.drain()
+        #expect(actions.closeCode == nil && actions.delivered.isEmpty)
+        #expect(actions.reads == [0])
+        let items = Fixture.page([1, 2, 3]).items
+        session.pageRead(Fixture.room, page: SessionPage(epoch: again, items: items, head: 3, first: 0), now: now)
+        #expect(session.drain().delivered == [1, 2, 3])
+    }
+
     @Test("Nothing is read while the lane isn't writable or the window is full")
     func backPressure() {
         var session = up([Fixture.channel(head: 9)]) { $0.limits.channelWindow = 300 }
