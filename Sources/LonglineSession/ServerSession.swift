@@ -195,8 +195,10 @@ public struct ServerSession: Sendable {
     public mutating func laneWritable(_ lane: LaneID, _ writable: Bool, now: NIODeadline) {
         guard !isClosed else { return }
         if lane == history.lane { return historyWritable(writable) }
-        if lane == .control { return memberListWritable(writable) }
-        if lane == .control { return presenceWritable(writable) }
+        if lane == .control {
+            memberListWritable(writable)
+            return presenceWritable(writable)
+        }
         guard let channel = outbound[lane] else { return }
         modify(channel) { if $0.lane?.id == lane { $0.lane?.isWritable = writable } }
         if writable { advance(channel, now: now) }
