@@ -96,7 +96,8 @@ extension ServerLoop {
     private func appended(_ outcomes: [AppendOutcome], batch number: UInt64) {
         let index = Int(number - appends.firstUnderWay)
         precondition(appends.underWay[index].outcomes == nil, "a batch is answered once")
-        precondition(appends.underWay[index].items.count == outcomes.count, "the store answers every publish of a batch")
+        precondition(
+            appends.underWay[index].items.count == outcomes.count, "the store answers every publish of a batch")
         appends.underWay[index].outcomes = outcomes
         var heads: [ChannelKey: Position] = [:]
         while let batch = appends.underWay.first, let outcomes = batch.outcomes {

@@ -370,7 +370,8 @@ extension ClientAction {
         case .openLane, .prioritize, .send, .finishLane, .probePath, .end, .observedAddress, .sendSignal: false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
-            .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt, .signal, .presence, .presenceAnswered:
+            .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt, .signal,
+            .presence, .presenceAnswered:
             true
         }
     }

@@ -31,7 +31,9 @@ extension StoreLogic {
             let edits = try tables.edits(of: named.offset, in: channel, limit: limits.editsPerMessage)
             guard edits.count < limits.editsPerMessage else { return .refused(.tooMany) }
         case .retract:
-            guard named.kind == .message, try mayRetract(named, user, in: channel) else { return .refused(.invalidTarget) }
+            guard named.kind == .message, try mayRetract(named, user, in: channel) else {
+                return .refused(.invalidTarget)
+            }
         case .react:
             guard named.kind == .message else { return .refused(.invalidTarget) }
         case .reply:

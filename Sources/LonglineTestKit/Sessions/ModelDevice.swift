@@ -374,7 +374,8 @@ final class ModelDevice {
         case .roomAnswered(let answer):
             guard answer.refusal == nil, let room = rooms.removeValue(forKey: answer.request) else { return }
             simulation.checker.changedRoom(at: answer.position, in: room, by: app, truth: truth)
-        case .members, .history, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned, .signal, .sendSignal, .presence,
+        case .members, .history, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned, .signal,
+            .sendSignal, .presence,
             .presenceAnswered:
             break
         case .conversations, .conversationState, .receipt: break
