@@ -76,6 +76,7 @@ bool llq_timer_admits(llq_conn *conn, int64_t stream_id) {
 }
 
 void llq_conn_elicit(llq_conn *conn) { llq_timer_request(conn); }
+int llq_conn_owes_packet(const llq_conn *conn) { return conn->timer.is_due; }
 
 size_t llq_datagram_overhead(void) {
     // Type and length of the frame.

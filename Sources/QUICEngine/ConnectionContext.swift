@@ -59,13 +59,22 @@ final class Notebook {
     }
 }
 
-/// Notebooks and memory that the connections of one endpoint use in turn, so that none keeps what it needs only while it
-/// works.
+/// What the connections of one endpoint share: where random bytes, connection IDs and their tokens come from, and notebooks
+/// and memory that they use in turn, so that none keeps what it needs only while it works.
 final class EngineStorage {
+    let random: RandomSource
+    let layout: ConnectionIDLayout
+    let resetTokens: ResetTokens
     let memory = MemoryPool()
     private var notebooks: [Notebook] = []
     /// A notebook that grew beyond this in a flood is not kept.
     private static let largestKept = 4096
+
+    init(random: RandomSource, layout: ConnectionIDLayout, resetTokens: ResetTokens) {
+        self.random = random
+        self.layout = layout
+        self.resetTokens = resetTokens
+    }
 
     func takeNotebook() -> Notebook { notebooks.popLast() ?? Notebook() }
 
@@ -92,9 +101,6 @@ final class ConnectionContext {
     /// The stream whose bytes came last and are welcome: what follows goes where it is read, without a detour.
     @exclusivity(unchecked) var sink: EngineStream?
     let storage: EngineStorage
-    let random: RandomSource
-    let layout: ConnectionIDLayout
-    let resetTokens: ResetTokens
     let ticketMasters: TicketMasters?
     let keyLog: ClientConfiguration.KeyLog?
     /// Server: its certificates, which the TLS session refers to.
@@ -105,15 +111,11 @@ final class ConnectionContext {
     let rewrite: ((UnsafeMutableRawBufferPointer, _ header: UnsafeRawBufferPointer) -> Void)?
 
     init(
-        storage: EngineStorage, random: RandomSource, layout: ConnectionIDLayout, resetTokens: ResetTokens,
-        ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?, certificates: CertificateTable?,
-        qlog: QLogWriter?,
+        storage: EngineStorage, ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?,
+        certificates: CertificateTable?, qlog: QLogWriter?,
         rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
     ) {
         self.storage = storage
-        self.random = random
-        self.layout = layout
-        self.resetTokens = resetTokens
         self.ticketMasters = ticketMasters
         self.keyLog = keyLog
         self.certificates = certificates
@@ -139,7 +141,8 @@ final class ConnectionContext {
         }
         owner.random = { context, target, length in
             guard let context else { return }
-            ConnectionContext.from(context).random.fill(UnsafeMutableRawBufferPointer(start: target, count: length))
+            let bytes = UnsafeMutableRawBufferPointer(start: target, count: length)
+            ConnectionContext.from(context).storage.random.fill(bytes)
         }
         owner.new_cid = { context, target, length, token in
             guard let context, let token else { return }
@@ -192,8 +195,8 @@ final class ConnectionContext {
     }
 
     private func fillConnectionID(_ target: UnsafeMutableRawBufferPointer, token: UnsafeMutablePointer<UInt8>) {
-        layout.fill(target, random: random)
-        resetTokens.fill(token, for: ConnectionID(UnsafeRawBufferPointer(target)))
+        storage.layout.fill(target, random: storage.random)
+        storage.resetTokens.fill(token, for: ConnectionID(UnsafeRawBufferPointer(target)))
     }
 
     private func openNotebook() -> Notebook {

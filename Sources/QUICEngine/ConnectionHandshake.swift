@@ -5,7 +5,8 @@ extension QUICEngineConnection {
     func handshakeCompleted() {
         guard let shim else { return }
         if !isServer, llq_conn_early_data_possible(shim) != 0, earlyData != .rejected { earlyData = .accepted }
-        if isServer, llq_tls_early_data_accepted(shim) != 0 { earlyData = .accepted }
+        // The TLS library takes long to say the second.
+        if isServer, llq_tls_resumed(shim) != 0, llq_tls_early_data_accepted(shim) != 0 { earlyData = .accepted }
         let info = readHandshake(shim)
         handshake = info
         earlyStreams = []
@@ -111,7 +112,7 @@ extension QUICEngineConnection {
     /// An error of ngtcp2, answered on the wire where that is right, ends the connection.
     func fail(_ result: Int32) {
         guard let shim else { return }
-        if closeReason != nil {
+        if isClosed {
             // It was lingering to send what was written before a close.
             pendingClose = nil
             endpoint.retire(self, packet: nil)
@@ -149,7 +150,7 @@ extension QUICEngineConnection {
     /// 15 kB if data came out of order, which a peer can do on purpose. One that has used up `maxPeerStreamRecords` is sent
     /// away with NO_ERROR; an honest one connects again.
     func endForStreamRecords() {
-        guard shim != nil, closeReason == nil else { return }
+        guard shim != nil, !isClosed else { return }
         let reason = "The connection has carried all the unidirectional streams it can; connect again"
         end(.localTransport(code: 0, reason: reason))
         let packet = Array(reason.utf8).withUnsafeBufferPointer {
@@ -162,7 +163,7 @@ extension QUICEngineConnection {
 
     /// Records why the connection ended and reports it; nothing is reported after it.
     func end(_ reason: QUICCloseReason) {
-        guard closeReason == nil else { return }
+        guard !isClosed else { return }
         closeReason = reason
         if handshake == nil { endpoint.handshakeEnded(self, completed: nil) }
         emit(.closed(reason))

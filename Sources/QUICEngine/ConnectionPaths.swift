@@ -49,6 +49,8 @@ extension QUICEngineConnection {
             // If it can't go back, it has lost its way until the application finds another.
             _ = llq_conn_migrate(shim, &back, now.nanoseconds)
             noticePath(shim)
+            // Writing may be what found the path lost, and this comes after it.
+            expiry = nil
             endpoint.schedule(self)
         }
     }

@@ -26,13 +26,37 @@ extension QUICEngineConnection {
                 true
             )
         }
+        if let instant = pacedUntil, instant <= self.now {
+            // ngtcp2 names the instant until it is told that it has passed.
+            pacedUntil = nil
+            let result = llq_conn_handle_expiry(shim, self.now.nanoseconds)
+            if result != 0 {
+                processNotes()
+                fail(result)
+                return (nil, false)
+            }
+        }
+        let isPaced = pacedUntil != nil
         let (run, more) = fill(buffer, shim: shim)
         // An error while writing ends the connection.
-        if self.shim != nil { llq_conn_update_tx_time(shim, self.now.nanoseconds) }
+        if self.shim != nil { notePacing(shim, mayHaveMore: more || isPaced) }
         processNotes()
         guard pendingClose != nil, self.shim != nil else { return (run, more) }
         if run != nil { return (run, true) }
         return lingers ? (nil, false) : (finishClose(into: buffer), false)
+    }
+
+    /// ngtcp2 paces the next packet from here on, and wants to be woken for it. Where nothing waits to be sent, nobody is:
+    /// each answer on a short path would cost a timer.
+    private func notePacing(_ shim: OpaquePointer, mayHaveMore: Bool) {
+        let before = llq_conn_expiry(shim)
+        llq_conn_update_tx_time(shim, now.nanoseconds)
+        let after = llq_conn_expiry(shim)
+        if after < before { pacedUntil = QUICInstant(nanoseconds: after) }
+        let isQuiet =
+            !mayHaveMore && sendQueue.isEmpty && datagramsToSend.isEmpty && pendingClose == nil
+            && llq_conn_owes_packet(shim) == 0
+        expiry = isQuiet ? before : after
     }
 
     /// A close waits for what pacing or the congestion window holds back, for two probe timeouts at most.

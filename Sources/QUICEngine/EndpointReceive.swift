@@ -56,25 +56,26 @@ extension QUICEndpoint {
         var header = llq_header()
         llq_decode(&header, base, min(segmentSize, datagrams.count), layout.length)
         if Int(header.kind) != Int(LLQ_PACKET_INVALID), Int(header.kind) != Int(LLQ_PACKET_OVERLONG_IDS),
-            case .connection(let connection) = routes[ConnectionID(header.dcid)]
+            let connection = routes[ConnectionID(header.dcid)]?.connection
         {
             connection.receive(datagrams, segmentSize: segmentSize, path: path, ecn: ecn, now: now)
             return
         }
         var offset = 0
-        while offset < datagrams.count {
+        while true {
             let end = min(offset + segmentSize, datagrams.count)
-            receiveUnrouted(UnsafeRawBufferPointer(rebasing: datagrams[offset..<end]), path: path, ecn: ecn, now: now)
+            let datagram = UnsafeRawBufferPointer(rebasing: datagrams[offset..<end])
+            receiveUnrouted(datagram, header: header, path: path, ecn: ecn, now: now)
             offset = end
+            guard offset < datagrams.count else { return }
+            llq_decode(&header, base + offset, min(segmentSize, datagrams.count - offset), layout.length)
         }
     }
 
     /// A datagram that no living connection expects, or that one before it in its run made a connection for.
     private func receiveUnrouted(
-        _ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+        _ datagram: UnsafeRawBufferPointer, header: llq_header, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
     ) {
-        var header = llq_header()
-        llq_decode(&header, datagram.baseAddress?.assumingMemoryBound(to: UInt8.self), datagram.count, layout.length)
         guard Int(header.kind) != Int(LLQ_PACKET_INVALID) else {
             counters.garbageDatagrams += 1
             return
@@ -83,17 +84,13 @@ extension QUICEndpoint {
             return answerUnsupportedVersion(header, size: datagram.count, path: path, now: now)
         }
         let id = ConnectionID(header.dcid)
-        switch routes[id] {
-        case .connection(let connection):
-            connection.receive(datagram, path: path, ecn: ecn, now: now)
-            return
-        case .closed(let closed):
-            if closed.shouldAnswer(), let packet = closed.packet {
-                sendLoose(packet.bytes, path: packet.path, ecn: packet.ecn)
+        if let route = routes[id] {
+            if let connection = route.connection {
+                connection.receive(datagram, path: path, ecn: ecn, now: now)
+            } else if let close = route.close, close.shouldAnswer() {
+                sendLoose(close.packet.bytes, path: close.packet.path, ecn: close.packet.ecn)
             }
             return
-        case nil:
-            break
         }
         switch Int(header.kind) {
         case Int(LLQ_PACKET_SHORT): receiveUnknownShort(datagram, path: path, ecn: ecn, id: id, now: now)
@@ -101,19 +98,21 @@ extension QUICEndpoint {
             answerUnsupportedVersion(header, size: datagram.count, path: path, now: now)
         default:
             // ngtcp2 knows versions that aren't spoken here, drafts among them.
-            if let server = configuration.server, header.version != 0,
-                !server.versions.contains(where: { $0.rawValue == header.version })
-            {
+            guard let server else {
+                counters.garbageDatagrams += 1
+                return
+            }
+            if header.version != 0, !server.versions.contains(header.version) {
                 return answerUnsupportedVersion(header, size: datagram.count, path: path, now: now)
             }
-            receiveUnknownLong(datagram, path: path, ecn: ecn, now: now)
+            receiveUnknownLong(datagram, server: server, path: path, ecn: ecn, now: now)
         }
     }
 
     private func answerUnsupportedVersion(_ header: llq_header, size: Int, path: QUICPath, now: QUICInstant) {
         // Only as a server, and for datagrams of full size, so that the answer is smaller (RFC 9000 sections 6.1 and 14.1).
-        guard let server = configuration.server, size >= Int(LLQ_MIN_INITIAL_SIZE),
-            !server.versions.contains(where: { $0.rawValue == header.version }), refusalLimit.allows(now: now)
+        guard let server, size >= Int(LLQ_MIN_INITIAL_SIZE), !server.versions.contains(header.version),
+            refusalLimit.allows(now: now)
         else {
             counters.garbageDatagrams += 1
             return
@@ -123,7 +122,7 @@ extension QUICEndpoint {
         var header = header
         // One reserved version keeps clients honest (RFC 9000 section 15), but never the one that the client tried: it
         // would have to ignore the packet (section 6.2).
-        let versions = [header.version == 0x1a2a_3a4a ? 0x5a6a_7a8a : 0x1a2a_3a4a] + server.versions.map(\.rawValue)
+        let versions = [header.version == 0x1a2a_3a4a ? 0x5a6a_7a8a : 0x1a2a_3a4a] + server.versions
         let length = llq_write_version_negotiation(
             &packet, packet.count, random.bytes(1)[0], &header, versions, versions.count)
         guard length > 0 else { return }
@@ -143,7 +142,7 @@ extension QUICEndpoint {
         counters.unknownConnectionIDs += 1
         // Shorter than what came in, so that two endpoints can't answer each other for ever (RFC 9000 section 10.3.3).
         let smallest = 5 + tokenLength
-        guard configuration.server != nil, datagram.count > smallest, resetLimit.allows(now: now) else { return }
+        guard server != nil, datagram.count > smallest, resetLimit.allows(now: now) else { return }
         let token = resetTokens.token(for: id)
         let filler = random.bytes(min(datagram.count - 1, 43) - tokenLength)
         var packet = [UInt8](repeating: 0, count: filler.count + tokenLength)
@@ -154,18 +153,18 @@ extension QUICEndpoint {
     }
 
     private func receiveUnknownLong(
-        _ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+        _ datagram: UnsafeRawBufferPointer, server: ServerRole, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
     ) {
         var initial = llq_initial()
-        guard let base = datagram.baseAddress?.assumingMemoryBound(to: UInt8.self), let server = configuration.server,
+        guard let base = datagram.baseAddress?.assumingMemoryBound(to: UInt8.self),
             datagram.count >= Int(LLQ_MIN_INITIAL_SIZE), llq_accept(&initial, base, datagram.count) == 0
         else {
             counters.garbageDatagrams += 1
             return
         }
         guard acceptsConnections, connections.count < configuration.maxConnections,
-            handshakesInProgress < server.maxHandshakes,
-            connectionsByAddress[path.remote.hostKey, default: 0] < server.maxConnectionsPerAddress
+            handshakesInProgress < server.configuration.maxHandshakes,
+            connectionsByAddress[path.remote.hostKey, default: 0] < server.configuration.maxConnectionsPerAddress
         else {
             refuse(initial, code: 0x02, path: path, now: now)
             return
@@ -199,7 +198,7 @@ extension QUICEndpoint {
                 &dcid, 10_000_000_000, now.nanoseconds)
             return result == 0 ? .retry(original: ConnectionID(original)) : .invalid
         case Int(LLQ_TOKEN_REGULAR):
-            let lifetime = configuration.server?.addressTokenLifetime ?? .seconds(0)
+            let lifetime = server?.configuration.addressTokenLifetime ?? .seconds(0)
             let result = llq_verify_regular_token(
                 initial.token, initial.token_length, staticKey, staticKey.count, initial.version, &remote,
                 lifetime.nanoseconds, llq_wall_clock() &* 1_000_000_000)
@@ -210,10 +209,10 @@ extension QUICEndpoint {
         }
     }
 
-    private func mustRetry(_ server: ServerConfiguration, path: QUICPath) -> Bool {
-        guard let threshold = server.retryThreshold else { return false }
+    private func mustRetry(_ server: ServerRole, path: QUICPath) -> Bool {
+        guard let threshold = server.configuration.retryThreshold else { return false }
         return handshakesInProgress >= threshold
-            || handshakesByAddress[path.remote.hostKey, default: 0] >= server.maxHandshakesPerAddress
+            || handshakesByAddress[path.remote.hostKey, default: 0] >= server.configuration.maxHandshakesPerAddress
     }
 
     private func refuse(_ initial: llq_initial, code: UInt64, path: QUICPath, now: QUICInstant) {
@@ -245,17 +244,18 @@ extension QUICEndpoint {
     }
 
     private func accept(
-        _ initial: llq_initial, address: AddressProof, server: ServerConfiguration, path: QUICPath, now: QUICInstant
+        _ initial: llq_initial, address: AddressProof, server: ServerRole, path: QUICPath, now: QUICInstant
     ) -> QUICEngineConnection? {
         let id = layout.make(random: random)
-        let certificates = server.tls.current
+        let certificates = server.configuration.tls.current
         let first = ConnectionID(initial.dcid)
         var original = first
         if case .retry(let beforeRetry) = address { original = beforeRetry }
-        let qlog = server.qlog?(QLogSubject(originalDestinationID: original.bytes, isServer: true))
+        let qlog = server.configuration.qlog?(QLogSubject(originalDestinationID: original.bytes, isServer: true))
         let context = makeContext(
-            ticketMasters: ticketMasters, keyLog: server.tls.keyLog, certificates: certificates, qlog: qlog)
-        let preferred = server.preferredAddresses.isEmpty ? nil : layout.make(random: random)
+            ticketMasters: server.ticketMasters, keyLog: server.configuration.tls.keyLog, certificates: certificates,
+            qlog: qlog)
+        let preferred = server.configuration.preferredAddresses.isEmpty ? nil : layout.make(random: random)
         guard
             let shim = makeServerShim(
                 initial, id: id, preferred: preferred, address: address, server: server,
@@ -264,20 +264,16 @@ extension QUICEndpoint {
             counters.connectionsRefused += 1
             return nil
         }
-        var objects: [AnyObject] = [certificates, server.tls]
-        if let antiReplay { objects.append(antiReplay) }
         let connection = add(
-            client: nil, settings: server.transport, context: context, tlsObjects: objects, original: original,
-            path: path, now: now)
+            client: nil, settings: server.configuration.transport, context: context, tlsObjects: server.tlsObjects,
+            original: original, path: path, now: now)
         connection.shim = shim
-        for id in [id, preferred] {
-            guard let id else { continue }
-            connection.localIDs.insert(id)
-            routes[id] = .connection(connection)
-        }
+        connection.route.ids.reserveCapacity(Self.expectedIDs)
+        addRoute(id, to: connection)
+        if let preferred { addRoute(preferred, to: connection) }
         // The client uses its own choice until it has read ours.
         connection.originalID = first
-        routes[first] = .connection(connection)
+        routes[first] = connection.route
         connection.countsAsHandshake = true
         connection.handshakeAddressKey = path.remote.hostKey
         handshakesInProgress += 1
@@ -288,8 +284,7 @@ extension QUICEndpoint {
     }
 
     private func makeServerShim(
-        _ initial: llq_initial, id: ConnectionID, preferred: ConnectionID?, address: AddressProof,
-        server: ServerConfiguration,
+        _ initial: llq_initial, id: ConnectionID, preferred: ConnectionID?, address: AddressProof, server: ServerRole,
         credentials: TLSCredentials, context: ConnectionContext, path: QUICPath, now: QUICInstant
     ) -> OpaquePointer? {
         var owner = context.owner
@@ -298,7 +293,7 @@ extension QUICEndpoint {
         var original = initial.dcid
         var retryID = initial.dcid
         var isRetry = false
-        var settings = server.transport.shim(now: now)
+        var settings = server.configuration.transport.shim(now: now)
         switch address {
         case .retry(let first):
             original = first.shim
@@ -312,24 +307,17 @@ extension QUICEndpoint {
             break
         }
         let token = resetTokens.token(for: id)
-        var tls = llq_tls()
+        var tls = server.tls
         tls.credentials = UnsafeMutableRawPointer(credentials.pointer)
-        tls.priority = UnsafeMutableRawPointer(server.tls.priority.pointer)
-        tls.anti_replay = antiReplay.map { UnsafeMutableRawPointer($0.pointer) }
-        tls.tickets = ticketMasters == nil ? 0 : 1
-        tls.ticket_lifetime = UInt32(TicketKeyRing.ticketLifetime)
-        tls.key_log = server.tls.keyLog == nil ? 0 : 1
-        tls.client_certificates = server.tls.clientAuthentication.shim
         var preferredAddress = llq_preferred_address()
-        if let preferred { fill(&preferredAddress, server.preferredAddresses, id: preferred) }
-        let versions = server.versions.map(\.rawValue)
+        if let preferred { fill(&preferredAddress, server.configuration.preferredAddresses, id: preferred) }
         var path = path.shim
         var error: Int32 = 0
-        return alpn.withUnsafeBufferPointer { names in
+        return server.alpn.withUnsafeBufferPointer { names in
             tls.alpn = names.baseAddress
             tls.alpn_length = names.count
             return withUnsafePointer(to: &retryID) { retryID in
-                versions.withUnsafeBufferPointer { versions in
+                server.versions.withUnsafeBufferPointer { versions in
                     withUnsafePointer(to: &preferredAddress) { preferredAddress in
                         settings.versions = versions.baseAddress
                         settings.version_count = versions.count
@@ -358,29 +346,5 @@ extension QUICEndpoint {
         target.cid = id.shim
         let token = resetTokens.token(for: id)
         withUnsafeMutableBytes(of: &target.reset_token) { $0.copyBytes(from: token) }
-    }
-}
-
-extension ServerConfiguration {
-    /// Throws `invalidConfiguration`.
-    func validate() throws(QUICError) {
-        try transport.validate()
-        try QUICVersion.validate(versions, allowsReservedFirst: false)
-        let families = preferredAddresses.map(\.isIPv6)
-        guard Set(families).count == families.count, preferredAddresses.allSatisfy({ $0.port != 0 }) else {
-            throw QUICError(
-                .invalidConfiguration, "A server prefers at most one address of each family, with a port",
-                advice: "Name one IPv4 and one IPv6 address at most.")
-        }
-    }
-}
-
-extension TLSClientAuthentication {
-    fileprivate var shim: Int32 {
-        switch self {
-        case .none: Int32(LLQ_CLIENT_CERTIFICATES_NONE)
-        case .requested: Int32(LLQ_CLIENT_CERTIFICATES_REQUESTED)
-        case .required: Int32(LLQ_CLIENT_CERTIFICATES_REQUIRED)
-        }
     }
 }

@@ -60,7 +60,7 @@ public enum QUICCloseReason: Sendable, Hashable {
     /// The handshake didn't complete within ``TransportSettings/handshakeTimeout``.
     case handshakeTimeout
     /// The handshake failed here or at the peer; the error says why.
-    case handshakeFailed(QUICError)
+    indirect case handshakeFailed(QUICError)
     /// The peer's application closed, with a code of its protocol. The reason is the peer's text: check before showing it.
     case peerApplication(code: UInt64, reason: String)
     /// The peer's QUIC stack closed with a code of RFC 9000 section 20.1; from 0x100 to 0x1ff a TLS alert plus 0x100.

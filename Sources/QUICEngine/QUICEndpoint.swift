@@ -12,11 +12,6 @@ public final class QUICEndpoint: CustomReflectable {
     /// Whether new connections are accepted; off while draining.
     public var acceptsConnections = true
 
-    enum Route {
-        case connection(QUICEngineConnection)
-        case closed(ClosedConnection)
-    }
-
     private struct QueuedEvent {
         var connection: QUICEngineConnection
         /// nil: a datagram that waits at the connection.
@@ -24,20 +19,20 @@ public final class QUICEndpoint: CustomReflectable {
     }
 
     let configuration: EndpointConfiguration
-    let random: RandomSource
-    let layout: ConnectionIDLayout
     let staticKey: [UInt8]
-    let resetTokens: ResetTokens
-    let ticketMasters: TicketMasters?
-    let antiReplay: AntiReplay?
-    let alpn: [UInt8]
+    let storage: EngineStorage
+    let server: ServerRole?
+    var random: RandomSource { storage.random }
+    var layout: ConnectionIDLayout { storage.layout }
+    var resetTokens: ResetTokens { storage.resetTokens }
 
-    @exclusivity(unchecked) var routes: [ConnectionID: Route] = [:]
+    @exclusivity(unchecked) var routes: [ConnectionID: ConnectionRoute] = [:]
+    /// Routes of retired IDs, and of connections in their closing or draining period.
+    var lingering = LingeringRoutes()
     var resetTokenOwners: [[UInt8]: QUICEngineConnection] = [:]
     var connections: [UInt64: QUICEngineConnection] = [:]
-    let storage = EngineStorage()
     @exclusivity(unchecked) var deadlines = DeadlineQueue()
-    /// Connections in their closing or draining period, some kilobytes each. A test lowers the limit.
+    /// Connections in their closing or draining period. A test lowers the limit.
     private var closedConnections = 0
     var maxClosedConnections = 16384
     var handshakesInProgress = 0
@@ -62,6 +57,8 @@ public final class QUICEndpoint: CustomReflectable {
     }
 
     static let maxLoosePackets = 256
+    /// What ngtcp2 gives one connection.
+    static let expectedIDs = 8
     /// See `endForStreamRecords`. A test lowers it.
     var maxPeerStreamRecords = 4096
 
@@ -78,28 +75,13 @@ public final class QUICEndpoint: CustomReflectable {
                 advice: "Draw 32 random bytes once and keep them.")
         }
         self.configuration = configuration
-        self.random = RandomSource(random)
-        layout = try ConnectionIDLayout(configuration)
-        staticKey = configuration.staticKey ?? self.random.bytes(32)
-        resetTokens = try ResetTokens(staticKey: staticKey)
+        let random = RandomSource(random)
+        let layout = try ConnectionIDLayout(configuration)
+        staticKey = configuration.staticKey ?? random.bytes(32)
+        storage = EngineStorage(random: random, layout: layout, resetTokens: try ResetTokens(staticKey: staticKey))
         resetLimit = RateLimit(perSecond: configuration.statelessResetsPerSecond)
         refusalLimit = RateLimit(perSecond: configuration.refusalsPerSecond)
-        if let server = configuration.server {
-            try server.validate()
-            ticketMasters = server.tls.ticketKeys.map {
-                TicketMasters(ring: $0, settings: server.transport, clients: server.tls.clientAuthentication)
-            }
-            if ticketMasters != nil, let store = server.tls.replayStore {
-                antiReplay = try AntiReplay(store: store)
-            } else {
-                antiReplay = nil
-            }
-            alpn = try ALPN.encode(server.tls.applicationProtocols)
-        } else {
-            ticketMasters = nil
-            antiReplay = nil
-            alpn = []
-        }
+        server = try configuration.server.map { configuration throws(QUICError) in try ServerRole(configuration) }
     }
 
     /// Nothing: an endpoint refers to all its connections.
@@ -108,29 +90,36 @@ public final class QUICEndpoint: CustomReflectable {
     /// Connections that aren't closed.
     public var connectionCount: Int { connections.count }
 
-    /// Lets timers act that are due.
+    /// Lets timers act that are due; at any other time it does nothing.
     public func handleDeadline(now: QUICInstant) {
         // First all, then each: one whose deadline stays in the past is not served twice.
         var due: [DeadlineOwner] = []
         while let owner = deadlines.popDue(now: now) { due.append(owner) }
         for owner in due {
-            if let connection = owner as? QUICEngineConnection {
-                connection.handleExpiry(now: now)
-            } else if let closed = owner as? ClosedConnection {
-                forget(closed)
-            }
+            if let connection = owner as? QUICEngineConnection { connection.handleExpiry(now: now) }
+        }
+        while let routes = lingering.popDue(now: now) {
+            for route in routes { forget(route) }
         }
     }
 
-    private func forget(_ closed: ClosedConnection) {
-        for id in closed.ids {
-            if case .closed(let current) = routes[id], current === closed { routes[id] = nil }
-        }
-        if closed.isRetiredID { closed.connection?.retiredIDs -= 1 } else { closedConnections -= 1 }
+    private func forget(_ route: ConnectionRoute) {
+        for id in route.ids { removeRoute(id, to: route) }
+        if route.isRetiredID { route.formerOwner?.retiredIDs -= 1 } else { closedConnections -= 1 }
+    }
+
+    /// Unless the ID leads elsewhere by now.
+    private func removeRoute(_ id: ConnectionID, to route: ConnectionRoute) {
+        if let index = routes.index(forKey: id), routes[index].value === route { routes.remove(at: index) }
     }
 
     /// When `handleDeadline` wants to be called; nil: only after another call.
-    public var nextDeadline: QUICInstant? { deadlines.next() }
+    public var nextDeadline: QUICInstant? {
+        // Writing says it for the others.
+        sendQueue.forEach { deadlines.set($0.currentDeadline(), for: $0) }
+        guard let timer = deadlines.next() else { return lingering.next }
+        return lingering.next.map { min($0, timer) } ?? timer
+    }
 
     /// Writes the next run of datagrams. nil: nothing to send now; ask again after any other call.
     /// - Parameters:
@@ -149,7 +138,7 @@ public final class QUICEndpoint: CustomReflectable {
             connection.isScheduled = false
             let (run, more) = connection.produce(into: buffer, now: now)
             if more { schedule(connection) }
-            if let shim = connection.shim { setDeadline(of: connection, to: connection.deadlineFromShim(shim)) }
+            if connection.shim != nil { deadlines.set(connection.currentDeadline(), for: connection) }
             if let run { return count(run) }
         }
         return nil
@@ -205,8 +194,7 @@ public final class QUICEndpoint: CustomReflectable {
             client: client, settings: client.transport, context: context, tlsObjects: [trust, priority],
             original: original, path: path, now: now)
         connection.shim = shim
-        connection.localIDs = [id]
-        routes[id] = .connection(connection)
+        addRoute(id, to: connection)
         counters.connectionsInitiated += 1
         if llq_conn_early_data_possible(shim) != 0 { emit(.earlyDataPossible, from: connection) }
         connection.processNotes()
@@ -231,8 +219,8 @@ public final class QUICEndpoint: CustomReflectable {
         qlog: QLogWriter?
     ) -> ConnectionContext {
         ConnectionContext(
-            storage: storage, random: random, layout: layout, resetTokens: resetTokens, ticketMasters: ticketMasters,
-            keyLog: keyLog, certificates: certificates, qlog: qlog, rewrite: rewrite)
+            storage: storage, ticketMasters: ticketMasters, keyLog: keyLog, certificates: certificates, qlog: qlog,
+            rewrite: rewrite)
     }
 
     func add(
@@ -261,26 +249,27 @@ public final class QUICEndpoint: CustomReflectable {
         sendQueue.append(connection)
     }
 
-    func setDeadline(of connection: QUICEngineConnection, to deadline: QUICInstant?) {
-        deadlines.set(deadline, for: connection)
+    /// Packets with this ID are the connection's from now on.
+    func addRoute(_ id: ConnectionID, to connection: QUICEngineConnection) {
+        connection.route.ids.append(id)
+        routes[id] = connection.route
     }
-
-    func addRoute(_ id: ConnectionID, to connection: QUICEngineConnection) { routes[id] = .connection(connection) }
 
     /// A peer that moved retires an ID while packets that it sent with it may still be on their way, on a slower path or in
     /// another loop's queue. A stateless reset for one of them would end the living connection, so they are dropped
     /// without an answer for a while.
     func removeRoute(_ id: ConnectionID, of connection: QUICEngineConnection) {
+        if let index = connection.route.ids.firstIndex(of: id) { connection.route.ids.remove(at: index) }
         // A peer that retires faster than any honest one has to live with the resets.
         guard let shim = connection.shim, connection.retiredIDs < Self.maxRetiredIDs else {
             routes[id] = nil
             return
         }
         connection.retiredIDs += 1
-        let retired = ClosedConnection(retired: id, of: connection)
-        routes[id] = .closed(retired)
+        let retired = ConnectionRoute(retired: id, of: connection)
+        routes[id] = retired
         let period = max(3 * llq_conn_pto(shim), Self.retiredIDLinger)
-        deadlines.set(connection.now.advanced(byNanoseconds: period), for: retired)
+        lingering.insert(retired, until: connection.now.advanced(byNanoseconds: period))
     }
 
     /// Nanoseconds; above what a loaded machine holds a packet up.
@@ -316,7 +305,7 @@ public final class QUICEndpoint: CustomReflectable {
         }
         if info != nil, let original = connection.originalID {
             // The client has our connection ID now and uses its first choice no more.
-            if case .connection(let owner) = routes[original], owner === connection { routes[original] = nil }
+            removeRoute(original, to: connection.route)
             connection.originalID = nil
         }
     }
@@ -339,16 +328,16 @@ public final class QUICEndpoint: CustomReflectable {
         for token in connection.resetTokens where resetTokenOwners[token] === connection {
             resetTokenOwners[token] = nil
         }
-        var ids = Array(connection.localIDs)
-        if let original = connection.originalID { ids.append(original) }
+        let route = connection.route
+        route.connection = nil
+        if let original = connection.originalID { route.ids.append(original) }
         if closedConnections < maxClosedConnections {
-            let closed = ClosedConnection(ids: ids, packet: packet)
-            for id in ids { routes[id] = .closed(closed) }
+            route.close = packet.map { RepeatedClose(packet: $0) }
             closedConnections += 1
-            deadlines.set(connection.now.advanced(byNanoseconds: period), for: closed)
+            lingering.insert(route, until: connection.now.advanced(byNanoseconds: period))
         } else {
             // Under a flood of connections that end at once: late packets meet a stateless reset instead.
-            for id in ids { routes[id] = nil }
+            for id in route.ids { removeRoute(id, to: route) }
         }
         if let packet, !alreadySent { sendLoose(packet.bytes, path: packet.path, ecn: packet.ecn) }
     }

@@ -7,7 +7,7 @@ import CQUICShim
 /// handshaking --completed--> established --confirmed--> (may migrate)
 ///      \____________________________\________ close, error, timeout ----> closed
 /// ```
-/// Once closed it holds no C objects; what the peer may still send is answered by a small `ClosedConnection`.
+/// Once closed it holds no C objects; what the peer may still send is answered by its `ConnectionRoute`.
 ///
 /// What every packet touches is free of exclusivity checks, which cost a tenth of the time of small requests: an access
 /// never spans a call to the owner, and callbacks of C only take notes.
@@ -58,8 +58,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var datagramsInFlight = DatagramsInFlight()
     var receivedDatagrams = FIFO<[UInt8]>()
 
-    /// Connection IDs that route to us.
-    var localIDs: Set<ConnectionID> = []
+    /// How packets find us.
+    let route = ConnectionRoute()
+    /// Connection IDs that we gave the peer.
+    var localIDs: [ConnectionID] { route.ids }
     /// IDs the peer retired whose late packets are dropped for a while.
     var retiredIDs = 0
     var originalID: ConnectionID?
@@ -84,11 +86,15 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// A packet that didn't fit the GSO run it was made for; it goes first next time.
     @exclusivity(unchecked) var heldPacket: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
     @exclusivity(unchecked) var isScheduled = false
+    /// ngtcp2's next instant as it was after the last write; nil: something happened since.
+    @exclusivity(unchecked) var expiry: UInt64?
+    /// When pacing lets the next packet leave.
+    @exclusivity(unchecked) var pacedUntil: QUICInstant?
     /// When `handleExpiry` was last called.
     private var expiryHandled: QUICInstant?
     /// `close` was called; what is buffered goes out as far as it may, then CONNECTION_CLOSE.
     @exclusivity(unchecked) var pendingClose: (code: UInt64, reason: String, at: QUICInstant)?
-    @exclusivity(unchecked) var closeReason: QUICCloseReason? { didSet { isClosed = closeReason != nil } }
+    @exclusivity(unchecked) var closeReason: QUICCloseReason? { didSet { isClosed = true } }
 
     @exclusivity(unchecked) var bytesSent: UInt64 = 0
     @exclusivity(unchecked) var packetsSent: UInt64 = 0
@@ -114,6 +120,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         self.createdAt = now
         self.now = now
         super.init()
+        route.connection = self
     }
 
     deinit {
@@ -243,7 +250,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     func emit(_ event: QUICConnectionEvent) {
         // A connection that lingers to send what was written before its close has told its end already.
-        if closeReason != nil {
+        if isClosed {
             guard case .closed = event else { return }
         }
         endpoint.emit(event, from: self)
@@ -290,6 +297,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         guard let shim else { return }
         advance(to: now)
         expiryHandled = self.now
+        if let instant = pacedUntil, instant <= self.now { pacedUntil = nil }
         expireDatagrams()
         let result = llq_conn_handle_expiry(shim, self.now.nanoseconds)
         processNotes()
@@ -304,16 +312,18 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         loseDatagrams(shim)
         noticePath(shim)
         reportDatagramSize()
+        expiry = nil
         endpoint.schedule(self)
-        endpoint.setDeadline(of: self, to: deadlineFromShim(shim))
     }
 
-    /// ngtcp2 may still name an instant that was handled, until it has sent what that asked for; while pacing or the
-    /// congestion window holds that back, asking again at once would spin, so it is asked a millisecond later.
-    func deadlineFromShim(_ shim: OpaquePointer) -> QUICInstant? {
+    /// When it wants to be woken. ngtcp2 may still name an instant that was handled, until it has sent what that asked for;
+    /// while pacing or the congestion window holds that back, asking again at once would spin, so it is asked a
+    /// millisecond later.
+    func currentDeadline() -> QUICInstant? {
+        guard let shim else { return nil }
         let unsent = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
         let sent = datagramLossDeadline(shim)?.nanoseconds ?? UInt64.max
-        let expiry = min(llq_conn_expiry(shim), unsent, sent)
+        let expiry = min(self.expiry ?? llq_conn_expiry(shim), unsent, sent)
         guard expiry != UInt64.max else { return nil }
         if let handled = expiryHandled, expiry <= handled.nanoseconds {
             return handled.advanced(byNanoseconds: 1_000_000)

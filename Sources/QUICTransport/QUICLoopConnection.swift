@@ -15,7 +15,9 @@ public final class QUICLoopConnection {
     /// A number that is never used again on this loop, for logs.
     public let id: UInt64
     /// Why the connection ended; nil while it lives.
-    @exclusivity(unchecked) public private(set) var closeReason: QUICCloseReason?
+    @exclusivity(unchecked) public private(set) var closeReason: QUICCloseReason? { didSet { isOver = true } }
+    /// Whether there is a ``closeReason``, which is larger.
+    @exclusivity(unchecked) private var isOver = false
 
     let driver: LoopDriver
     @exclusivity(unchecked) var handler: (any QUICConnectionHandler)?
@@ -52,7 +54,7 @@ public final class QUICLoopConnection {
     public var handshake: HandshakeInfo? { engine?.handshake }
 
     /// The path in use; nil before a client's first packet and after the end.
-    public var path: QUICPath? { closeReason == nil ? engine?.path : nil }
+    public var path: QUICPath? { !isOver ? engine?.path : nil }
 
     /// The connection ID that the client chose first, in hexadecimal digits: both sides, their logs and their qlog traces
     /// know the connection by it. nil before a client's first packet and after the end; a client's changes when an
@@ -75,7 +77,7 @@ public final class QUICLoopConnection {
 
     /// Present numbers; nil before a client's first packet and after the end.
     public func statistics() -> ConnectionStatistics? {
-        closeReason == nil ? engine?.statistics(now: .now()) : nil
+        !isOver ? engine?.statistics(now: .now()) : nil
     }
 
     // MARK: Streams
@@ -177,14 +179,14 @@ public final class QUICLoopConnection {
 
     /// Changes when a stream may send, among those of this connection.
     public func setPriority(_ priority: StreamPriority, of stream: QUICStreamID) {
-        guard closeReason == nil, let engine else { return }
+        guard !isOver, let engine else { return }
         engine.setPriority(priority, of: stream)
         client?.journal?.prioritized(stream, priority)
     }
 
     /// Abandons this side of a stream; what wasn't sent is dropped.
     public func reset(_ stream: QUICStreamID, code: UInt64) {
-        guard closeReason == nil, let engine else { return }
+        guard !isOver, let engine else { return }
         engine.reset(stream, code: code)
         client?.journal?.reset(stream, code: code)
         driver.needsTick()
@@ -192,7 +194,7 @@ public final class QUICLoopConnection {
 
     /// Asks the peer to send no more on a stream; what comes is dropped.
     public func stopSending(_ stream: QUICStreamID, code: UInt64) {
-        guard closeReason == nil, let engine else { return }
+        guard !isOver, let engine else { return }
         engine.stopSending(stream, code: code)
         client?.journal?.stopped(stream, code: code)
         driver.needsTick()
@@ -201,7 +203,7 @@ public final class QUICLoopConnection {
     // MARK: Datagrams
 
     /// The largest datagram that can be sent now, in bytes; nil: none. `maxDatagramSizeChanged` tells of changes.
-    public var maxDatagramSize: Int? { closeReason == nil ? engine?.maxDatagramSize : nil }
+    public var maxDatagramSize: Int? { !isOver ? engine?.maxDatagramSize : nil }
 
     /// Queues an unreliable datagram.
     /// - Parameters:
@@ -236,7 +238,7 @@ public final class QUICLoopConnection {
     /// - Returns: false if it has left, or was dropped.
     @discardableResult
     public func withdrawDatagram(_ id: UInt64) -> Bool {
-        guard closeReason == nil, client?.journal == nil else { return false }
+        guard !isOver, client?.journal == nil else { return false }
         return engine?.withdrawDatagram(id) ?? false
     }
 
@@ -254,7 +256,7 @@ public final class QUICLoopConnection {
     ///     with ``QUICTransportError`` and then the old path stays.
     public func migrate(toLocal address: SocketAddress, promise: EventLoopPromise<Void>?) {
         eventLoop.preconditionInEventLoop()
-        guard closeReason == nil, let client else {
+        guard !isOver, let client else {
             promise?.fail(closeReason.map(QUICTransportError.closed) ?? Self.serverCannotMove)
             return
         }
@@ -267,7 +269,7 @@ public final class QUICLoopConnection {
     /// - Parameter promise: succeeds when the new socket is in use.
     public func rebind(promise: EventLoopPromise<Void>?) {
         eventLoop.preconditionInEventLoop()
-        guard closeReason == nil, let client else {
+        guard !isOver, let client else {
             promise?.fail(closeReason.map(QUICTransportError.closed) ?? Self.serverCannotMove)
             return
         }
@@ -282,7 +284,7 @@ public final class QUICLoopConnection {
     /// Sends a packet that the peer must acknowledge: shows it where we are now, and whether the path lives. Does nothing
     /// before the handshake is complete.
     public func ping() {
-        guard closeReason == nil, let engine else { return }
+        guard !isOver, let engine else { return }
         engine.ping(now: .now())
         driver.needsTick()
     }
@@ -293,7 +295,7 @@ public final class QUICLoopConnection {
     /// The `closed` event follows.
     public func close(code: UInt64, reason: String) {
         eventLoop.preconditionInEventLoop()
-        guard closeReason == nil else { return }
+        guard !isOver else { return }
         if let engine {
             engine.close(code: code, reason: reason, now: .now())
             driver.needsTick()
@@ -313,7 +315,7 @@ public final class QUICLoopConnection {
     /// called on the handler any more.
     public func abandon() {
         eventLoop.preconditionInEventLoop()
-        guard closeReason == nil, let client else { return }
+        guard !isOver, let client else { return }
         handler = nil
         client.goSilent()
         close(code: 0, reason: "")
@@ -323,7 +325,7 @@ public final class QUICLoopConnection {
     /// - Returns: false if that isn't possible now.
     @discardableResult
     public func requestKeyUpdate() -> Bool {
-        guard closeReason == nil, let engine else { return false }
+        guard !isOver, let engine else { return false }
         defer { driver.needsTick() }
         return engine.requestKeyUpdate(now: .now())
     }
@@ -354,7 +356,7 @@ public final class QUICLoopConnection {
     }
 
     private func live() throws(QUICError) -> QUICEngineConnection? {
-        guard closeReason == nil else {
+        guard !isOver else {
             throw QUICError(.closed, "the connection is closed", advice: "Connect again if the work isn't done.")
         }
         return engine
@@ -362,7 +364,7 @@ public final class QUICLoopConnection {
 
     /// Gives an event to the handler, once the client's own affairs had their look at it.
     func dispatch(_ event: QUICConnectionEvent) {
-        guard closeReason == nil else { return }
+        guard !isOver else { return }
         if let client, !client.admit(event) { return }
         if case .handshakeCompleted(let info) = event {
             debug(
@@ -385,7 +387,7 @@ public final class QUICLoopConnection {
     func endBatch() {
         if hasNewPackets {
             hasNewPackets = false
-            if closeReason == nil, let engine {
+            if !isOver, let engine {
                 // Anyone may send to our address; only what the peer's keys authenticate tells of the path.
                 let authenticated = engine.packetsReceived
                 if authenticated != lastPackets { handler?.packetsReceived(on: self) }
@@ -393,7 +395,7 @@ public final class QUICLoopConnection {
             }
         }
         handler?.batchEnded(on: self)
-        guard closeReason != nil else { return }
+        guard isOver else { return }
         handler = nil
         client = nil
         engine?.userData = nil
@@ -409,7 +411,7 @@ public final class QUICLoopConnection {
     /// Ends a connection that the engine doesn't know, on the loop's next turn: never inside the caller.
     func end(_ reason: QUICCloseReason) {
         eventLoop.assumeIsolated().execute {
-            guard self.closeReason == nil else { return }
+            guard !self.isOver else { return }
             self.dispatch(.closed(reason))
             self.driver.touch(self)
         }

@@ -46,8 +46,10 @@ import Testing
             try client.send([1], on: stream)
             world.simulation.run(for: .milliseconds(60))
         }
-        // The connection, and perhaps connection IDs that linger.
-        #expect(world.client.deadlines.count <= 8)
-        #expect(world.server.deadlines.count <= 8)
+        #expect(world.client.deadlines.count == 1)
+        #expect(world.server.deadlines.count == 1)
+        // Perhaps connection IDs that linger.
+        #expect(world.client.lingering.count <= 8)
+        #expect(world.server.lingering.count <= 8)
     }
 }

@@ -224,6 +224,8 @@ uint64_t llq_conn_loss_delay(llq_conn *conn);
 size_t llq_datagram_overhead(void);
 /// Has the next packet carry something that the peer must acknowledge, whatever else there is to send.
 void llq_conn_elicit(llq_conn *conn);
+/// Whether something that the peer must acknowledge was asked for, by that or to set the loss timer, and is not written yet.
+int llq_conn_owes_packet(const llq_conn *conn);
 
 uint64_t llq_conn_expiry(llq_conn *conn);
 int llq_conn_handle_expiry(llq_conn *conn, uint64_t now);

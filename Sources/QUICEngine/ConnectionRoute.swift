@@ -1,0 +1,88 @@
+/// Where packets go that carry one of some connection IDs: to their connection, as long as it lives. While the peer may
+/// still send to a closed one (RFC 9000 section 10.2) it stands for what is left of it, the CONNECTION_CLOSE to repeat if
+/// we closed.
+///
+/// ```
+/// routed --closed, or the peer retired the ID--> lingering --at least three probe timeouts--> forgotten
+/// ```
+/// All IDs of a connection share one, so that closing it touches no table.
+final class ConnectionRoute {
+    /// nil: it lingers.
+    unowned var connection: QUICEngineConnection?
+    /// The IDs that lead here, but for the one that a client chose first.
+    var ids: [ConnectionID] = []
+    /// Of one retired ID: the connection that had it, which may live.
+    private(set) weak var formerOwner: QUICEngineConnection?
+    /// Whether it stands for one retired ID.
+    let isRetiredID: Bool
+    /// What is said to a peer that goes on.
+    var close: RepeatedClose?
+
+    /// A connection's, not yet routed.
+    init() { isRetiredID = false }
+
+    init(retired id: ConnectionID, of connection: QUICEngineConnection) {
+        isRetiredID = true
+        ids = [id]
+        formerOwner = connection
+    }
+}
+
+/// A CONNECTION_CLOSE that is repeated less and less often.
+final class RepeatedClose {
+    let packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)
+    private var received = 0
+    private var nextAnswer = 1
+
+    init(packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)) { self.packet = packet }
+
+    /// Whether the packet that came in is to be answered: the first, second, fourth, eighth.
+    func shouldAnswer() -> Bool {
+        received += 1
+        guard received >= nextAnswer else { return false }
+        nextAnswer *= 2
+        return true
+    }
+}
+
+/// The lingering routes of an endpoint, by when they are forgotten. That happens to many at a time: a timer for each of
+/// thousands that close in a second would cost more than the rest of their end, and lingering a little longer than the
+/// standard asks for harms nobody.
+struct LingeringRoutes {
+    /// Nanoseconds.
+    private static let slotLength: UInt64 = 100_000_000
+
+    private struct Slot {
+        var end: QUICInstant
+        var routes: [ConnectionRoute]
+    }
+
+    /// The earliest first.
+    private var slots: [Slot] = []
+    private(set) var count = 0
+
+    /// When the next ones are to be forgotten.
+    var next: QUICInstant? { slots.first?.end }
+
+    /// Keeps a route at least until `end`.
+    mutating func insert(_ route: ConnectionRoute, until end: QUICInstant) {
+        let past = end.nanoseconds % Self.slotLength
+        let end = past == 0 ? end : end.advanced(byNanoseconds: Self.slotLength - past)
+        count += 1
+        // Nearly always it is one of the last.
+        var index = slots.count
+        while index > 0, slots[index - 1].end > end { index -= 1 }
+        if index > 0, slots[index - 1].end == end {
+            slots[index - 1].routes.append(route)
+        } else {
+            slots.insert(Slot(end: end, routes: [route]), at: index)
+        }
+    }
+
+    /// Takes some whose time has come; nil: there are none.
+    mutating func popDue(now: QUICInstant) -> [ConnectionRoute]? {
+        guard let first = slots.first, first.end <= now else { return nil }
+        count -= first.routes.count
+        return slots.removeFirst().routes
+    }
+}
