@@ -67,12 +67,15 @@ let package = Package(
                 .linkedLibrary("IPSec_MB", .when(traits: ["IPSecMB"])),
                 .linkedLibrary("ngtcp2_crypto_gnutls"), .linkedLibrary("ngtcp2"), .linkedLibrary("gnutls"),
             ]),
+        .target(name: "CDatagramSocket", path: "CShims/CDatagramSocket"),
         .target(name: "CSocketSteering", path: "CShims/CSocketSteering"),
         .target(
             name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
         .target(
             name: "QUICTransport",
-            dependencies: ["CSocketSteering", "QUICEngine", nioCore, nioPosix, logging, metrics, deque],
+            dependencies: [
+                "CDatagramSocket", "CSocketSteering", "QUICEngine", nioCore, nioPosix, logging, metrics, deque,
+            ],
             swiftSettings: settings),
         .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore, deque], swiftSettings: settings),
@@ -166,7 +169,8 @@ let package = Package(
         .testTarget(
             name: "QUICTransportTests",
             dependencies: [
-                "CGnuTLS", "CSendFaults", "QUICEngine", "QUICTransport", logging, metrics, nioCore, nioPosix,
+                "CDatagramSocket", "CGnuTLS", "CSendFaults", "QUICEngine", "QUICTransport", logging, metrics, nioCore,
+                nioPosix,
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ],
             swiftSettings: settings),

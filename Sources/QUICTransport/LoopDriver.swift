@@ -53,7 +53,7 @@ final class LoopDriver {
     /// What tasks on this loop do next: continuations of those that waited for an event of this tick.
     private var jobs: [UnownedJob] = []
     private var lastRemote: (nio: SocketAddress, engine: QUICSocketAddress)?
-    private var lastTarget: (engine: QUICSocketAddress, nio: SocketAddress)?
+    private lazy var reader = DatagramReader(messages: min(max(socketOptions.messagesPerRead, 1), 64))
 
     init(
         eventLoop: any EventLoop, configuration: EndpointConfiguration, socketOptions: QUICSocketOptions,
@@ -174,38 +174,46 @@ final class LoopDriver {
 
     func received(_ envelope: AddressedEnvelope<ByteBuffer>, on port: UDPPort) {
         guard let remote = engineAddress(envelope.remoteAddress) else { return }
+        let metadata = envelope.metadata
+        envelope.data.withUnsafeReadableBytes {
+            received(
+                $0, segmentSize: metadata?.segmentSize ?? 0, ecn: metadata.map { ECNCodepoint($0.ecnState) } ?? .notECT,
+                from: remote, on: port, now: .now())
+        }
+    }
+
+    /// - Parameter segment: the size of the datagrams that the kernel joined; 0: it is one.
+    private func received(
+        _ bytes: UnsafeRawBufferPointer, segmentSize segment: Int, ecn: ECNCodepoint, from remote: QUICSocketAddress,
+        on port: UDPPort, now: QUICInstant
+    ) {
         socketCounters.messagesReceived += 1
         guard port.answers(remote) else {
             socketCounters.unanswerableDropped += 1
             return
         }
         let path = QUICPath(local: port.identity, remote: remote)
-        let ecn = envelope.metadata.map { ECNCodepoint($0.ecnState) } ?? .notECT
-        let now = QUICInstant.now()
         if let owner = port.owner, !owner.hasNewPackets {
             owner.hasNewPackets = true
             touch(owner)
         }
-        envelope.data.withUnsafeReadableBytes { bytes in
-            let segment = envelope.metadata?.segmentSize ?? 0
-            guard segment > 0, segment < bytes.count else {
-                socketCounters.datagramsReceived += 1
-                deliver(bytes, path: path, ecn: ecn, now: now)
-                return
-            }
-            socketCounters.joinedMessagesReceived += 1
-            guard routes != nil else {
-                socketCounters.datagramsReceived += UInt64((bytes.count + segment - 1) / segment)
-                engine.receive(bytes, segmentSize: segment, path: path, ecn: ecn, now: now)
-                return
-            }
-            var offset = 0
-            while offset < bytes.count {
-                let end = min(offset + segment, bytes.count)
-                socketCounters.datagramsReceived += 1
-                deliver(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]), path: path, ecn: ecn, now: now)
-                offset = end
-            }
+        guard segment > 0, segment < bytes.count else {
+            socketCounters.datagramsReceived += 1
+            deliver(bytes, path: path, ecn: ecn, now: now)
+            return
+        }
+        socketCounters.joinedMessagesReceived += 1
+        guard routes != nil else {
+            socketCounters.datagramsReceived += UInt64((bytes.count + segment - 1) / segment)
+            engine.receive(bytes, segmentSize: segment, path: path, ecn: ecn, now: now)
+            return
+        }
+        var offset = 0
+        while offset < bytes.count {
+            let end = min(offset + segment, bytes.count)
+            socketCounters.datagramsReceived += 1
+            deliver(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]), path: path, ecn: ecn, now: now)
+            offset = end
         }
     }
 
@@ -226,7 +234,16 @@ final class LoopDriver {
         tick()
     }
 
-    func readComplete() { tick() }
+    /// The channel has read one message. Those that wait behind it are taken in one call.
+    func readComplete(_ socket: DatagramSocket?, on port: UDPPort) {
+        if let socket, let reader {
+            let now = QUICInstant.now()
+            reader.read(socket) { bytes, segmentSize, ecn, remote in
+                received(bytes, segmentSize: segmentSize, ecn: ecn, from: remote, on: port, now: now)
+            }
+        }
+        tick()
+    }
 
     private func engineAddress(_ address: SocketAddress) -> QUICSocketAddress? {
         if let lastRemote, lastRemote.nio == address { return lastRemote.engine }
@@ -255,7 +272,7 @@ final class LoopDriver {
         guard !inTick else { return }
         inTick = true
         let now = QUICInstant.now()
-        if let deadline = engine.nextDeadline, deadline <= now { engine.handleDeadline(now: now) }
+        engine.handleDeadline(now: now)
         var more = takeEvents()
         again = false
         if transmit() { more = true }
@@ -342,20 +359,12 @@ final class LoopDriver {
                 }
                 if let used, used !== port { used.flush() }
                 used = port
-                port.send(
-                    bytes, to: nioAddress(transmit.path.remote), ecn: transmit.ecn, segmentSize: transmit.segmentSize)
+                port.send(bytes, to: transmit.path.remote, ecn: transmit.ecn, segmentSize: transmit.segmentSize)
             }
             used?.flush()
             if drained { return false }
         }
         return true
-    }
-
-    private func nioAddress(_ address: QUICSocketAddress) -> SocketAddress {
-        if let lastTarget, lastTarget.engine == address { return lastTarget.nio }
-        let converted = SocketAddress(address)
-        lastTarget = (address, converted)
-        return converted
     }
 
     // MARK: The timer

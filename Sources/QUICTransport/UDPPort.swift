@@ -48,12 +48,13 @@ final class UDPPort {
     private var handler: PortHandler?
     private var retryDelay = TimeAmount.zero
     private var retry: Scheduled<Void>?
-    private var needsFlush = false
-    /// Once a send failed, every write carries a promise, so that the remote that causes failures is found.
+    /// Once a send failed, the remote that causes the next failure is remembered.
     private var tracesWrites = false
     private var blocked: Set<QUICSocketAddress> = []
-    /// The last run of a flush, written with the flush.
-    private var staged: AddressedEnvelope<ByteBuffer>?
+    /// The last run that the channel shall send, written with the flush.
+    private var staged: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress)?
+    /// Flushes that the channel has not done yet, because the socket's buffer is full. Until it has, it sends all.
+    private var flushesPending = 0
 
     init(eventLoop: any EventLoop, options: QUICSocketOptions, group: SteeringGroup?, driver: LoopDriver) {
         self.eventLoop = eventLoop
@@ -119,7 +120,6 @@ final class UDPPort {
         boundAddress = bound
         state = .bound
         isWritable = true
-        needsFlush = false
         handler.port = self
         driver?.portBecameWritable()
     }
@@ -129,12 +129,10 @@ final class UDPPort {
     {
         let handler = PortHandler()
         let boundHandler = NIOLoopBound(handler, eventLoop: eventLoop)
-        let messages = min(max(options.messagesPerRead, 1), 64)
         return DatagramBootstrap(group: eventLoop)
             .channelOption(.socketOption(.init(rawValue: SO_REUSEPORT)), value: group == nil || isFirst ? 0 : 1)
-            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: messages << 16))
-            .channelOption(.datagramVectorReadMessageCount, value: messages)
-            // One call a turn, which nearly always takes all there is: a second would only hear that nothing is left.
+            // The channel reads one message, the driver those behind it.
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 1 << 16))
             .channelOption(.maxMessagesPerRead, value: 1)
             .channelOption(.writeBufferWaterMark, value: .init(low: 256 << 10, high: 1 << 20))
             .channelInitializer { channel in
@@ -150,7 +148,7 @@ final class UDPPort {
                     throw QUICTransportError(
                         .bindFailed, "\(address) is neither IPv4 nor IPv6", advice: "Use an IP address.")
                 }
-                self.configure(channel, isIPv6: bound.isIPv6)
+                self.configure(channel, handler, isIPv6: bound.isIPv6)
                 if let group = self.group { try self.join(group, channel) }
                 return (handler, bound)
             }
@@ -170,7 +168,7 @@ final class UDPPort {
     }
 
     /// Asks for what makes UDP fast and safe; whatever the kernel doesn't have is done without.
-    private func configure(_ channel: any Channel, isIPv6: Bool) {
+    private func configure(_ channel: any Channel, _ handler: PortHandler, isIPv6: Bool) {
         guard let sync = channel.syncOptions else { return }
         try? sync.setOption(.explicitCongestionNotification, value: true)
         if options.receiveOffload, System.supportsUDPReceiveOffload {
@@ -181,6 +179,7 @@ final class UDPPort {
         }
         let options = self.options
         _ = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { fd in
+            handler.socket = DatagramSocket(channel: channel, descriptor: fd)
             // PROBE: never fragment, and let path MTU discovery send what the kernel's own guess would refuse.
             if isIPv6 {
                 Self.set(fd, Int32(IPPROTO_IPV6), IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE)
@@ -216,77 +215,92 @@ final class UDPPort {
     }
 
     func readComplete() {
-        driver?.readComplete()
+        driver?.readComplete(isSilent ? nil : handler?.socket, on: self)
     }
 
     // MARK: Sending
 
-    /// Writes one run of datagrams; they leave with the next ``flush()``. While the port is down they are lost, as on
-    /// any bad network.
-    func send(_ run: ByteBuffer, to remote: SocketAddress, ecn: ECNCodepoint, segmentSize: Int) {
+    /// Sends one run of datagrams; what the socket's buffer doesn't hold leaves with the next ``flush()`` or later. While the
+    /// port is down they are lost, as on any bad network.
+    func send(_ run: ByteBuffer, to remote: QUICSocketAddress, ecn: ECNCodepoint, segmentSize: Int) {
         guard state == .bound, !isSilent, let handler, let driver else { return }
         let total = run.readableBytes
         let joined = usesSegmentation ? segmentSize * Self.maximumSegments : segmentSize
         var run = run
         while let part = run.readSlice(length: min(joined, run.readableBytes)), part.readableBytes > 0 {
             let isRun = part.readableBytes > segmentSize
-            let envelope = AddressedEnvelope(
-                remoteAddress: remote, data: part,
-                metadata: .init(
-                    ecnState: .init(ecn), packetInfo: nil, segmentSize: isRun ? segmentSize : nil))
-            if tracesWrites {
-                handler.write(envelope, promise: traced(remote))
-            } else {
-                if let staged { handler.write(staged, promise: nil) }
-                staged = envelope
-            }
             driver.socketCounters.messagesSent += 1
             if isRun { driver.socketCounters.segmentedMessagesSent += 1 }
+            if sendDirectly(part, to: remote, ecn: ecn, segmentSize: isRun ? segmentSize : 0, handler) { continue }
+            let envelope = AddressedEnvelope(
+                remoteAddress: SocketAddress(remote), data: part,
+                metadata: .init(
+                    ecnState: .init(ecn), packetInfo: nil, segmentSize: isRun ? segmentSize : nil))
+            if let staged {
+                handler.write(staged.envelope, promise: tracesWrites ? traced(staged.remote, handler) : nil)
+            }
+            staged = (envelope, remote)
         }
         driver.socketCounters.datagramsSent += UInt64((total + segmentSize - 1) / max(segmentSize, 1))
-        needsFlush = true
+    }
+
+    /// - Returns: whether that is done; else the channel shall send it.
+    private func sendDirectly(
+        _ message: ByteBuffer, to remote: QUICSocketAddress, ecn: ECNCodepoint, segmentSize: Int, _ handler: PortHandler
+    ) -> Bool {
+        guard staged == nil, flushesPending == 0, let socket = handler.socket else { return false }
+        let outcome = message.withUnsafeReadableBytes {
+            socket.send($0, segmentSize: segmentSize, ecn: ecn, to: remote)
+        }
+        switch outcome {
+        case .sent, .failed(EMSGSIZE), .failed(EHOSTUNREACH):
+            // Those two concern this message only.
+            return true
+        case .full, .closed:
+            return false
+        case .failed(let number):
+            let error = IOError(errnoCode: number, reason: "sendmsg")
+            if tracesWrites { writeFailed(remote, error) }
+            handler.lastError = error
+            handler.breakChannel()
+            return true
+        }
     }
 
     func flush() {
-        guard needsFlush, let handler else { return }
-        needsFlush = false
-        if let last = staged {
-            staged = nil
-            handler.write(last, promise: watched(handler))
-        }
+        guard let last = staged, let handler else { return }
+        staged = nil
+        flushesPending += 1
+        let promise = traced(last.remote, handler)
+        promise.futureResult.assumeIsolated().whenComplete { _ in self.flushesPending -= 1 }
+        handler.write(last.envelope, promise: promise)
         handler.flush()
     }
 
-    /// A promise on the last write of a flush learns the error that closes a channel, at the price of one allocation
-    /// a flush.
-    private func watched(_ handler: PortHandler) -> EventLoopPromise<Void> {
+    /// A promise on a write learns the error that closes a channel: the last one of a flush, and all once a send failed, so
+    /// that the remote is found for which it does.
+    private func traced(_ remote: QUICSocketAddress, _ handler: PortHandler) -> EventLoopPromise<Void> {
         let promise = eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenFailure { error in
-            if error is IOError { handler.lastError = error }
+            if self.tracesWrites {
+                self.writeFailed(remote, error)
+            } else if error is IOError {
+                handler.lastError = error
+            }
         }
         return promise
     }
 
-    /// A promise that also tells which remote the failing write was for: the first one to fail.
-    private func traced(_ remote: SocketAddress) -> EventLoopPromise<Void> {
-        let promise = eventLoop.makePromise(of: Void.self)
-        promise.futureResult.assumeIsolated().whenFailure { error in
-            self.writeFailed(remote, error)
-        }
-        return promise
-    }
-
-    private func writeFailed(_ remote: SocketAddress, _ error: any Error) {
+    private func writeFailed(_ remote: QUICSocketAddress, _ error: any Error) {
         guard let failure = error as? IOError, let handler, handler.lastError == nil else { return }
         handler.lastError = failure
         // A client has only one peer, which it must not shut out; and these two say nothing about the remote.
-        guard owner == nil, failure.errnoCode != EIO, failure.errnoCode != ENOBUFS,
-            let address = QUICSocketAddress(remote), blocked.count < Self.blockedLimit
+        guard owner == nil, failure.errnoCode != EIO, failure.errnoCode != ENOBUFS, blocked.count < Self.blockedLimit
         else { return }
         if blocked.isEmpty {
             eventLoop.assumeIsolated().scheduleTask(in: Self.blockedFor) { self.blocked.removeAll() }
         }
-        blocked.insert(address)
+        blocked.insert(remote)
     }
 
     func writabilityChanged(_ writable: Bool) {
@@ -373,10 +387,15 @@ final class PortHandler: ChannelInboundHandler {
     weak var port: UDPPort?
     /// What closed the channel, as far as it is known.
     var lastError: (any Error)?
+    /// The channel's socket; nil: it can't be used directly.
+    var socket: DatagramSocket?
     private var context: ChannelHandlerContext?
 
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
-    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+        socket = nil
+    }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         port?.received(unwrapInboundIn(data))

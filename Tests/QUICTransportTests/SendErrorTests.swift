@@ -50,6 +50,33 @@ struct SendErrorTests {
         }
     }
 
+    @Test("What a full socket buffer holds up leaves when there is room, and ends no socket")
+    func fullBuffer() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await roundTrips(2, on: connection)
+            let here = try #require(await connection.statistics()?.path.local.port)
+            for port in [here, UInt16(listener.port)] {
+                // The first attempt is the port's own, the others are the channel's.
+                for count: CInt in [1, 2, 5] {
+                    send_faults_set(port, 0, EAGAIN, count)
+                    try await roundTrips(10, on: connection)
+                    #expect(send_faults_clear() == count)
+                }
+            }
+            let stream = try await connection.openStream()
+            let sent = pattern(1 << 20)
+            async let received = stream.collect()
+            send_faults_set(UInt16(listener.port), 0, EAGAIN, 20)
+            try await stream.send(sent)
+            #expect(try await received == sent)
+            #expect(send_faults_clear() == 20)
+            let (own, other) = (await client.counters().sockets, await listener.counters().sockets)
+            #expect(own.socketFailures == 0 && other.socketFailures == 0)
+            #expect(own.datagramsSent > 0 && own.messagesSent <= own.datagramsSent)
+        }
+    }
+
     @Test("A client that the kernel refuses to answer disturbs no other")
     func oneRemote() async throws {
         try await withPair(serve: echo) { client, listener, loop in
