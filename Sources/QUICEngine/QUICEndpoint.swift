@@ -92,6 +92,7 @@ public final class QUICEndpoint: CustomReflectable {
 
     /// Lets timers act that are due; at any other time it does nothing.
     public func handleDeadline(now: QUICInstant) {
+        setDeadlines()
         // First all, then each: one whose deadline stays in the past is not served twice.
         var due: [DeadlineOwner] = []
         while let owner = deadlines.popDue(now: now) { due.append(owner) }
@@ -108,6 +109,9 @@ public final class QUICEndpoint: CustomReflectable {
         if route.isRetiredID { route.formerOwner?.retiredIDs -= 1 } else { closedConnections -= 1 }
     }
 
+    /// Of connections to which something happened since they wrote last.
+    private func setDeadlines() { sendQueue.forEach { deadlines.set($0.currentDeadline(), for: $0) } }
+
     /// Unless the ID leads elsewhere by now.
     private func removeRoute(_ id: ConnectionID, to route: ConnectionRoute) {
         if let index = routes.index(forKey: id), routes[index].value === route { routes.remove(at: index) }
@@ -115,8 +119,7 @@ public final class QUICEndpoint: CustomReflectable {
 
     /// When `handleDeadline` wants to be called; nil: only after another call.
     public var nextDeadline: QUICInstant? {
-        // Writing says it for the others.
-        sendQueue.forEach { deadlines.set($0.currentDeadline(), for: $0) }
+        setDeadlines()
         guard let timer = deadlines.next() else { return lingering.next }
         return lingering.next.map { min($0, timer) } ?? timer
     }
