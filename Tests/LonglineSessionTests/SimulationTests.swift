@@ -24,7 +24,7 @@ struct SimulationTests {
 
     @Test("The checker notices a broken rule", arguments: SimulatedFault.allCases)
     func noticesFaults(fault: SimulatedFault) throws {
-        for seed in UInt64(1)...400 {
+        for seed in UInt64(1)...1_000 {
             let simulation = try SessionSimulation(seed: seed, faults: [fault])
             simulation.run()
             if !simulation.checker.violations.isEmpty { return }
@@ -65,6 +65,7 @@ struct SimulationTests {
             counts.early += simulation.counts.early
             counts.gaps += simulation.counts.gaps
             counts.renewals += simulation.counts.renewals
+            counts.roomChanges += simulation.counts.roomChanges
         }
         #expect(refusals > 0)
         for child in Mirror(reflecting: counts).children where !["links", "connects"].contains(child.label) {
