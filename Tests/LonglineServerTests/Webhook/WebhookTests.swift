@@ -358,8 +358,12 @@ private let hall = identifier { try RoomID("hall") }
         ]) { $1 }
         let output = Pipe()
         process.standardOutput = output
+        // What might be left of it must not hold the runner's pipes.
+        process.standardInput = FileHandle.nullDevice
+        process.standardError = FileHandle.nullDevice
         try process.run()
-        defer { process.terminate() }
+        // SIGTERM is blocked in what a thread of the runner started.
+        defer { kill(process.processIdentifier, SIGKILL) }
         let lines = LineReader(output.fileHandleForReading)
         let port = try #require(await lines.next()?.split(separator: " ").last.flatMap { Int($0) })
         try await TestServer(webhooks: WebhookConfiguration(standard: settings(port))).use { server in
