@@ -12,14 +12,12 @@ final class CursorWriter: Sendable {
         var pending: [DeviceKey: [ChannelID: Position]] = [:]
         /// On their way to the store: a device that comes back meanwhile needs them too.
         var writing: [DeviceKey: [ChannelID: Position]] = [:]
-        var wake: CheckedContinuation<Void, Never>?
         /// Who waits until nothing of a user is being written.
         var forgetting: [(user: UserKey, continuation: CheckedContinuation<Void, Never>)] = []
-        var stopped = false
     }
 
     private let cursors: any DeviceCursors
-    private let delay: TimeAmount
+    private let pacer: WritePacer
     private let onFailure: @Sendable (StoreError) -> Void
     private let state = Mutex(State())
 
@@ -30,19 +28,15 @@ final class CursorWriter: Sendable {
 
     init(cursors: any DeviceCursors, delay: TimeAmount, onFailure: @escaping @Sendable (StoreError) -> Void) {
         self.cursors = cursors
-        self.delay = delay
+        pacer = WritePacer(delay: delay, failureDelays: Self.fullDelays)
         self.onFailure = onFailure
     }
 
     /// Takes note of what a device confirmed, in the order it did.
     func put(_ device: DeviceKey, _ places: [ChannelPosition]) {
         guard !places.isEmpty else { return }
-        let wake = state.withLock { state in
-            merge(places, into: &state.pending[device, default: [:]])
-            defer { state.wake = nil }
-            return state.wake
-        }
-        wake?.resume()
+        state.withLock { merge(places, into: &$0.pending[device, default: [:]]) }
+        pacer.noteWork()
     }
 
     /// Takes out what waits for a device, for a caller who writes it together with something else. What is being
@@ -78,24 +72,10 @@ final class CursorWriter: Sendable {
     }
 
     /// Writes what is put in, until ``stop()``; then writes the rest and returns.
-    func run() async {
-        var delays: Int64 = 1
-        while await waitForWork() {
-            try? await Task.sleep(for: .nanoseconds(delay.nanoseconds * delays))
-            delays = await flush() ? 1 : Self.fullDelays
-        }
-        await flush()
-    }
+    func run() async { await pacer.run { await self.flush() } }
 
     /// Lets ``run()`` end.
-    func stop() {
-        let wake = state.withLock { state in
-            state.stopped = true
-            defer { state.wake = nil }
-            return state.wake
-        }
-        wake?.resume()
-    }
+    func stop() { pacer.stop() }
 
     /// Writes what waits now. What the store has no room for waits on.
     /// - Returns: whether there was room for all.
@@ -136,26 +116,12 @@ final class CursorWriter: Sendable {
             state.withLock { state in
                 state.writing[device] = nil
                 let isForgotten = state.forgetting.contains { $0.user == device.userKey }
-                guard mayLater, !state.stopped, !isForgotten else { return }
+                guard mayLater, !pacer.isStopped, !isForgotten else { return }
                 // What was confirmed meanwhile is newer.
                 state.pending[device, default: [:]].merge(places) { newer, _ in newer }
             }
             return !mayLater
         }
-    }
-
-    /// Waits until something was put in: true; or until nothing will be: false.
-    private func waitForWork() async -> Bool {
-        await withCheckedContinuation { continuation in
-            let now = state.withLock { state in
-                if state.stopped || !state.pending.isEmpty { return true }
-                assert(state.wake == nil, "run() runs twice")
-                state.wake = continuation
-                return false
-            }
-            if now { continuation.resume() }
-        }
-        return state.withLock { !$0.stopped }
     }
 
     private func merge(_ places: [ChannelPosition], into pending: inout [ChannelID: Position]) {

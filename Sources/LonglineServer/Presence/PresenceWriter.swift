@@ -18,14 +18,12 @@ final class PresenceWriter: Sendable {
         var pending: [UserKey: PresenceNote] = [:]
         /// On its way to the store.
         var writing: [UserKey: PresenceNote] = [:]
-        var wake: CheckedContinuation<Void, Never>?
         /// Who waits until nothing of a user is being written.
         var forgetting: [(user: UserKey, continuation: CheckedContinuation<Void, Never>)] = []
-        var stopped = false
     }
 
     private let records: any PresenceRecords
-    private let delay: TimeAmount
+    private let pacer: WritePacer
     private let onFailure: @Sendable (StoreError) -> Void
     private let state = Mutex(State())
 
@@ -38,22 +36,18 @@ final class PresenceWriter: Sendable {
 
     init(records: any PresenceRecords, delay: TimeAmount, onFailure: @escaping @Sendable (StoreError) -> Void) {
         self.records = records
-        self.delay = delay
+        pacer = WritePacer(delay: delay, failureDelays: Self.failureDelays)
         self.onFailure = onFailure
     }
 
     /// Takes news, which go together with what waits of the same user.
     func put(_ note: PresenceNote) {
         let key = UserKey(tenant: note.tenant, user: note.user)
-        let wake = state.withLock { state in
-            if state.pending[key] == nil, state.pending.count >= Self.maximumPending, note.visibility == nil {
-                return CheckedContinuation<Void, Never>?.none
-            }
+        state.withLock { state in
+            if state.pending[key] == nil, state.pending.count >= Self.maximumPending, note.visibility == nil { return }
             state.pending[key] = state.pending[key].map { Self.merge($0, note) } ?? note
-            defer { state.wake = nil }
-            return state.wake
         }
-        wake?.resume()
+        pacer.noteWork()
     }
 
     /// What is known of a user, with what is not in the store yet.
@@ -90,24 +84,10 @@ final class PresenceWriter: Sendable {
 
     /// Writes what is put in, until ``stop()``; then writes the rest and returns. Its task's cancellation only ends a delay:
     /// stop it first.
-    func run() async {
-        var delays: Int64 = 1
-        while await waitForWork() {
-            try? await Task.sleep(for: .nanoseconds(delay.nanoseconds * delays))
-            delays = await flush() ? 1 : Self.failureDelays
-        }
-        await flush()
-    }
+    func run() async { await pacer.run { await self.flush() } }
 
     /// Lets ``run()`` end.
-    func stop() {
-        let wake = state.withLock { state in
-            state.stopped = true
-            defer { state.wake = nil }
-            return state.wake
-        }
-        wake?.resume()
-    }
+    func stop() { pacer.stop() }
 
     /// Writes what waits now.
     /// - Returns: whether all of it was written. What was not waits on.
@@ -142,20 +122,6 @@ final class PresenceWriter: Sendable {
             tellForgetting()
         }
         return isWritten
-    }
-
-    /// Waits until something was put in: true; or until nothing will be: false.
-    private func waitForWork() async -> Bool {
-        await withCheckedContinuation { continuation in
-            let now = state.withLock { state in
-                if state.stopped || !state.pending.isEmpty { return true }
-                assert(state.wake == nil, "run() runs twice")
-                state.wake = continuation
-                return false
-            }
-            if now { continuation.resume() }
-        }
-        return state.withLock { !$0.stopped }
     }
 
     private static func merge(_ older: PresenceNote, _ newer: PresenceNote) -> PresenceNote {
