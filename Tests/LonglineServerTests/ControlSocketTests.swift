@@ -72,18 +72,18 @@ import Testing
             runs.withLock { $0 += 1 }
             for await _ in gate {}
         }
-        #expect(try await erasures.run(user, waiting: .milliseconds(10), body) == false)
-        #expect(try await erasures.run(user, waiting: .milliseconds(10), body) == false)
-        async let last = erasures.run(user, waiting: .seconds(60), body)
+        #expect(try await erasures.join(user, body).isDone(within: .milliseconds(10)) == false)
+        #expect(try await erasures.join(user, body).isDone(within: .milliseconds(10)) == false)
+        let last = erasures.join(user, body)
         open.finish()
-        #expect(try await last)
+        #expect(try await last.isDone(within: .seconds(60)))
         #expect(runs.withLock { $0 } == 1)
         // A failure is told to who waits, and the next one begins anew.
         struct Failure: Error {}
         await #expect(throws: Failure.self) {
-            try await erasures.run(user, waiting: .seconds(60)) { throw Failure() }
+            try await erasures.join(user) { throw Failure() }.isDone(within: .seconds(60))
         }
-        #expect(try await erasures.run(user, waiting: .seconds(60)) {})
+        #expect(try await erasures.join(user) {}.isDone(within: .seconds(60)))
     }
 
     @Test func onlyItsOwnerMayOpenIt() async throws {

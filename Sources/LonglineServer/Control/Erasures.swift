@@ -5,20 +5,27 @@ import Synchronization
 final class Erasures: Sendable {
     private let underWay = Mutex<[UserKey: Task<Void, any Error>]>([:])
 
-    /// Begins an erasure, or joins the one under way, and waits for its end for a while.
-    /// - Returns: whether it is done.
-    func run(
-        _ user: UserKey, waiting: Duration, _ erase: @escaping @Sendable () async throws -> Void
-    ) async throws -> Bool {
-        let task = underWay.withLock { underWay -> Task<Void, any Error> in
-            if let task = underWay[user] { return task }
+    /// Begins an erasure, or joins the one under way.
+    func join(_ user: UserKey, _ erase: @escaping @Sendable () async throws -> Void) -> Erasure {
+        underWay.withLock { underWay in
+            if let task = underWay[user] { return Erasure(task: task) }
             let task = Task { [weak self] in
                 defer { self?.underWay.withLock { $0[user] = nil } }
                 try await erase()
             }
             underWay[user] = task
-            return task
+            return Erasure(task: task)
         }
+    }
+}
+
+/// One user's erasure under way, for whoever asked for it.
+struct Erasure: Sendable {
+    fileprivate let task: Task<Void, any Error>
+
+    /// Waits for its end for a while; the erasure goes on either way.
+    /// - Returns: whether it is done.
+    func isDone(within waiting: Duration) async throws -> Bool {
         return try await withCheckedThrowingContinuation { continuation in
             let first = FirstAnswer(continuation)
             let timer = Task {

@@ -22,10 +22,10 @@ extension LonglineServer {
                 try await revoke(token: token, in: tenant, until: request.until ?? .max)
             case .eraseUser:
                 let user = UserKey(tenant: tenant, user: try UserID(request.user ?? ""))
-                let isDone = try await erasures.run(user, waiting: Self.eraseWait) { [weak self] in
+                let erasure = erasures.join(user) { [weak self] in
                     _ = try await self?.erase(user: user.user, in: tenant)
                 }
-                return ControlAnswer(isDone: isDone)
+                return ControlAnswer(isDone: try await erasure.isDone(within: Self.eraseWait))
             case .reloadKeys: break
             case .generations:
                 let generations = try await generations(of: try Self.device(request, tenant))
