@@ -92,6 +92,9 @@ extension SessionHost {
         let (user, asked) = (device.userKey, id)
         for sibling in loop.siblings { sibling.execute { $0.tell(news, to: user, except: asked) } }
         loop.tell(news, to: user, except: asked)
+        if case .block = change.setting, case .user(let other) = change.conversation {
+            loop.touchChanged(between: user, and: UserKey(tenant: device.tenant, user: other))
+        }
         guard phase != .ended else { return }
         var answer = news
         answer.request = change.request

@@ -84,11 +84,11 @@ extension SessionHost {
     /// Passes a signal on if the app allows to publish there, where it wants to be asked.
     private func decide(_ signal: SignalInFlight) {
         guard let gate = core.authorization, let device, signal.channel.channel != .user(device.user) else {
-            return loop.relay(signal)
+            return direct(signal)
         }
         let question = AuthorizationQuestion(.publish, by: device, in: signal.channel.channel)
         if let known = gate.known(question) {
-            return known == nil ? loop.relay(signal) : dropped(.forbidden)
+            return known == nil ? direct(signal) : dropped(.forbidden)
         }
         // Few wait so: the rate bounds them, and the gate's deadline.
         offLoop {
@@ -96,8 +96,16 @@ extension SessionHost {
         } then: { host, refusal in
             guard refusal == nil else { return host.dropped(.forbidden) }
             guard host.phase == .established, signal.until > host.now else { return host.dropped(.expired) }
-            host.loop.relay(signal)
+            host.direct(signal)
         }
+    }
+
+    /// Passes a signal on, to another user only where neither of the two blocks the other. A room hears all its members.
+    private func direct(_ signal: SignalInFlight) {
+        guard case .user(let recipient) = signal.channel.channel, recipient != identity?.user else {
+            return loop.relay(signal)
+        }
+        self.signal(signal, to: recipient)
     }
 
     /// A signal came for a channel that this session listens to.
@@ -108,16 +116,10 @@ extension SessionHost {
         guard phase == .established, signal.from != id, let identity, let sender = signal.signal.sender else { return }
         if sender.user == identity.user {
             guard signal.signal.channel == .user(identity.user), sender.device != identity.device else { return }
-        } else if !mayReach(sender.user) {
-            return
         }
         session.relay(signal.signal, until: signal.until, now: now)
         wake()
     }
-
-    /// Whether another user may reach this session's with what is not a message. Whoever a user blocks shall not; every
-    /// user may, while there is no blocking.
-    func mayReach(_ sender: UserID) -> Bool { true }
 
     /// Sends a signal to the device.
     func send(_ signal: Signal, until: NIODeadline) {

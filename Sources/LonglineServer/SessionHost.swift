@@ -47,6 +47,8 @@ final class SessionHost: LinkHandler {
     var presenceBucket: TokenBucket?
     /// Whom this session is told of.
     var watched: Set<UserID> = []
+    /// With whom of those, and of those it signals, the user is in touch.
+    var touch = TouchTable()
     /// What the user's home knows of this session; nil: nothing.
     var reportedPresence: PresenceState?
     /// What waits for the app's decision.

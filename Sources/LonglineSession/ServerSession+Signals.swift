@@ -9,6 +9,10 @@ public enum SignalDrop: String, Hashable, Sendable, CaseIterable {
     case forbidden
     /// Its deadline had passed.
     case expired
+    /// One of the two users blocked the other.
+    case blocked
+    /// The server could not find out whether it may pass it on.
+    case failed
     /// More than the session's rate allows.
     case rate
     /// The room has too many devices.

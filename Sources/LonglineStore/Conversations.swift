@@ -38,6 +38,12 @@ public protocol Conversations: Sendable {
     func settings(
         of conversation: ChannelID, for user: UserID, in tenant: TenantID
     ) async throws(StoreError) -> ConversationSettings
+
+    /// Those of `others` with whom a user is not in touch: one of the two blocked the other. Nothing passes between them but
+    /// what is said in rooms.
+    func outOfTouch(
+        _ user: UserID, with others: [UserID], in tenant: TenantID
+    ) async throws(StoreError) -> Set<UserID>
 }
 
 /// A place in a list of conversations, the latest first.

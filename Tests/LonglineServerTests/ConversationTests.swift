@@ -25,18 +25,6 @@ extension TestDevice {
         }
     }
 
-    fileprivate func change(_ number: UInt64, _ conversation: ChannelID, _ setting: ConversationSetting) async throws
-        -> ConversationState
-    {
-        let change = ConversationChange(request: number, conversation: conversation, setting: setting)
-        try await send([(.conversationSet(change), .control)])
-        return try await settings(number)
-    }
-
-    fileprivate func settings(_ number: UInt64) async throws -> ConversationState {
-        try await next { if case .conversation(let state) = $0, state.request == number { state } else { nil } }
-    }
-
     fileprivate func read(_ conversation: ChannelID, _ position: Position, isPrivate: Bool = false) async throws {
         let mark = ReadMark(conversation: conversation, position: position, isPrivate: isPrivate)
         try await send([(.read(mark), .control)])

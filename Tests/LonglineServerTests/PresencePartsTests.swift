@@ -17,7 +17,10 @@ private func key(_ name: String, _ tenant: TenantID = TokenIssuer.tenant) -> Use
     private final class Table {
         private var table = PresenceWatchers<Watcher>()
         var count: Int { table.count }
-        func add(_ watcher: Watcher, to user: UserKey) -> PresenceUpdate? { table.add(watcher, to: user) }
+        func add(_ watcher: Watcher, to user: UserKey) -> PresenceUpdate? {
+            table.add(watcher, to: user)
+            return table.known(of: user)
+        }
         func remove(_ watcher: Watcher, from user: UserKey) -> Bool { table.remove(watcher, from: user) }
         func takeUnread(limit: Int) -> [UserKey] { table.takeUnread(limit: limit) }
         func putBack(_ users: [UserKey]) { table.putBack(users) }

@@ -77,6 +77,48 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    @Test(arguments: [true, false]) func whoeverBlocksTheOtherNeitherSeesTheOther(watcherBlocks: Bool) async throws {
+        try await withServer(limits: limits(), loops: 2) { server in
+            let watcher = try await server.connected("bob")
+            let phone = try await server.connected("ann", loop: 1)
+            try await subscribe(watcher, [ann])
+            #expect(try await presence(watcher).state == .online)
+            let (blocker, blocked) = watcherBlocks ? (watcher, ann) : (phone, bob)
+            _ = try await blocker.change(1, .user(blocked), .block(true))
+            // As one that never was there: without a time, too.
+            #expect(try await presence(watcher) == PresenceUpdate(user: ann, state: .offline, lastSeen: 0))
+            try await mode(phone, .background)
+            // Who subscribes anew sees no more.
+            let tablet = try await server.connected("bob", "tablet", loop: 1)
+            try await subscribe(tablet, [ann])
+            #expect(try await presence(tablet) == PresenceUpdate(user: ann, state: .offline, lastSeen: 0))
+            try await mode(phone, .foreground)
+            _ = try await blocker.change(2, .user(blocked), .block(false))
+            #expect(try await presence(watcher).state == .online)
+            #expect(try await presence(tablet).state == .online)
+        }
+    }
+
+    @Test func withoutAnAnswerWhoIsBlockedNothingIsShownAndTheStoreIsAskedAgain() async throws {
+        let store = FaultyStore()
+        store.set { $0.touch = StoreError(.unavailable, message: "not now", advice: "later") }
+        var limits = limits()
+        limits.retryAfter = .milliseconds(5)
+        try await withServer(store: store, limits: limits, loops: 1) { server in
+            let watcher = try await server.connected("bob")
+            let phone = try await server.connected("ann")
+            try await subscribe(watcher, [ann])
+            try await mode(phone, .background)
+            // Its answer is behind whatever could have been shown.
+            try await subscribe(watcher, [ann], request: 2)
+            try await mode(phone, .foreground)
+            store.set { $0.touch = nil }
+            var states = [try await presence(watcher).state]
+            if states == [.away] { states.append(try await presence(watcher).state) }
+            #expect(states.last == .online)
+        }
+    }
+
     @Test func aNewLinkOfADeviceAndAReconnectWithinTheGraceAreNoChange() async throws {
         try await withServer(limits: limits()) { server in
             let watcher = try await server.connected("bob")

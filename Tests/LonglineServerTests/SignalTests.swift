@@ -113,6 +113,47 @@ private let hall = ChannelID.room(identifier { try RoomID("hall") })
         }
     }
 
+    @Test(arguments: [true, false]) func whoeverBlocksTheOtherNeitherHearsTheOtherDirectly(senderBlocks: Bool)
+        async throws
+    {
+        try await withServer(loops: 2) { server in
+            let devices = try await members(server, [("ann", "phone"), ("bob", "phone")])
+            let (phone, other) = (devices[0], devices[1])
+            // Both loops know that the two are in touch, and have to learn that they are no more.
+            try await phone.send([frame(.user(bob), "before")])
+            #expect(try await signal(other).text == "before")
+            try await other.send([frame(.user(ann), "before")])
+            #expect(try await signal(phone).text == "before")
+            let (blocker, blocked) = senderBlocks ? (phone, bob) : (other, ann)
+            _ = try await blocker.change(1, .user(blocked), .block(true))
+            // A room hears all its members: what comes there is behind the rest.
+            try await phone.send([frame(.user(bob), "blocked"), frame(hall, "in the room")])
+            try await other.send([frame(.user(ann), "blocked"), frame(hall, "in the room")])
+            #expect(try await signal(other).text == "in the room")
+            #expect(try await signal(phone).text == "in the room")
+            _ = try await blocker.change(2, .user(blocked), .block(false))
+            try await phone.send([frame(.user(bob), "after")])
+            try await other.send([frame(.user(ann), "after")])
+            #expect(try await signal(other).text == "after")
+            #expect(try await signal(phone).text == "after")
+            #expect(try await drops(server) == [.blocked: 2])
+        }
+    }
+
+    @Test func withoutAnAnswerWhetherAUserIsBlockedNothingIsPassedOn() async throws {
+        let store = FaultyStore()
+        store.set { $0.touch = StoreError(.unavailable, message: "not now", advice: "later") }
+        try await withServer(store: store, loops: 1) { server in
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("bob")
+            try await phone.send([frame(.user(bob), "lost")])
+            while try await drops(server)[.failed] != 1 {}
+            store.set { $0.touch = nil }
+            try await phone.send([frame(.user(bob), "found out")])
+            #expect(try await signal(other).text == "found out")
+        }
+    }
+
     @Test func beyondItsRateASessionIsNotHeard() async throws {
         var limits = ServerLimits()
         limits.signalsPerSecond = 0.001
@@ -176,6 +217,9 @@ private let hall = ChannelID.room(identifier { try RoomID("hall") })
             let first = try await server.connected("ann")
             let ticket = try #require(first.ticket)
             let other = try await server.connected("bob")
+            // That nobody is blocked is known from here on, and nothing waits for it.
+            try await other.send([frame(.user(ann), "known")])
+            #expect(try await signal(first).text == "known")
             try await first.drop()
             let early = try await server.device("ann", early: true)
             early.producer = first.producer

@@ -236,12 +236,18 @@ import Testing
                 tenant: tenant, recipient: user("bob"), sender: user("alice"),
                 origin: try #require(before.published).position)
             #expect(try await store.receipts(for: [note]) == [nil])
+            // The two are out of touch, whoever asks; a third is not.
+            for (one, other) in [("alice", "bob"), ("bob", "alice")] {
+                let others = [user(other), user("carol"), user("nobody")]
+                #expect(try await store.outOfTouch(user(one), with: others, in: tenant) == [user(other)])
+            }
             // The one who blocks does not write either.
             #expect(try await store.append(request("bob", recipient: "alice", id: 1)).refused?.code == .blocked)
             _ = try await store.set(.block(false), of: direct("alice"), for: user("bob"), in: tenant)
             #expect(try await store.append(request(recipient: "bob", id: 4, "after")).copy != nil)
             #expect(try await store.all(inbox("bob")).map(\.text) == ["before", "hello", "after"])
             #expect(try await store.receipts(for: [note]) == [note])
+            #expect(try await store.outOfTouch(user("alice"), with: [user("bob")], in: tenant).isEmpty)
         }
     }
 

@@ -49,12 +49,12 @@ extension ServerLoop {
     // MARK: Watchers
 
     /// Tells a session of users from now on, `new` of which it was not told of.
-    /// - Returns: what is known already, the rest follows; nil when there is no room.
-    func watch(_ users: [UserKey], new: Int, for host: SessionHost) -> [PresenceUpdate]? {
-        guard presence.watchers.count + new <= core.limits.presenceWatchesPerLoop else { return nil }
-        let known = users.compactMap { presence.watchers.add(host, to: $0) }
+    /// - Returns: whether there was room.
+    func watch(_ users: [UserKey], new: Int, for host: SessionHost) -> Bool {
+        guard presence.watchers.count + new <= core.limits.presenceWatchesPerLoop else { return false }
+        for user in users { presence.watchers.add(host, to: user) }
         readRecords()
-        return known
+        return true
     }
 
     /// Tells a session of users no more.

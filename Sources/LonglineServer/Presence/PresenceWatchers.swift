@@ -25,15 +25,16 @@ struct PresenceWatchers<Watcher: AnyObject> {
     /// Pairs of user and watcher.
     private(set) var count = 0
 
+    /// What is known of a user; nil while it is not.
+    func known(of user: UserKey) -> PresenceUpdate? { users[user]?.update }
+
     /// Adds a watcher.
-    /// - Returns: what is known of the user; nil while it is not.
-    mutating func add(_ watcher: Watcher, to user: UserKey) -> PresenceUpdate? {
+    mutating func add(_ watcher: Watcher, to user: UserKey) {
         if users[user] == nil {
             users[user] = Watched()
             unread.append(user)
         }
         if users[user]?.watchers.updateValue(watcher, forKey: ObjectIdentifier(watcher)) == nil { count += 1 }
-        return users[user]?.update
     }
 
     /// Removes a watcher, if it is one.

@@ -15,20 +15,36 @@ extension SessionHost {
         defer { presenceBucket = bucket }
         let users = request.users.map { UserKey(tenant: tenant, user: $0) }
         let new = Set(request.users).subtracting(watched).count
-        guard bucket.take(now: now), let known = loop.watch(users, new: new, for: self) else {
+        guard bucket.take(now: now), loop.watch(users, new: new, for: self) else {
             loop.statistics.refusals[.overloaded, default: 0] += 1
             return session.watched(
                 request, refusal: .overloaded, retryAfter: limits.retryAfter.wholeMilliseconds, now: now)
         }
         watched.formUnion(request.users)
         session.watched(request, refusal: nil, retryAfter: 0, now: now)
-        for update in known { session.presenceChanged(update, now: now) }
+        // Who is in touch shows what is known already; the others first have to be asked about.
+        let strangers = request.users.filter { touch.isInTouch(with: $0) == nil }
+        for user in request.users { tellPresence(of: user) }
+        findTouch(with: strangers)
+    }
+
+    /// Tells the device what a watched user shows, as far as that is known by now.
+    func tellPresence(of user: UserID) {
+        guard phase != .ended, let tenant = identity?.tenant, watched.contains(user) else { return }
+        switch touch.isInTouch(with: user) {
+        case true?:
+            let known = loop.presence.watchers.known(of: UserKey(tenant: tenant, user: user))
+            if let known { session.presenceChanged(known, now: now) }
+        case false?: session.presenceChanged(PresenceUpdate(user: user, state: .offline, lastSeen: 0), now: now)
+        case nil: break
+        }
     }
 
     func unwatch(_ users: Set<UserID>) {
         guard let tenant = identity?.tenant else { return }
         let left = watched.intersection(users)
         watched.subtract(left)
+        touch.forget(left)
         loop.unwatch(left.map { UserKey(tenant: tenant, user: $0) }, for: self)
     }
 
@@ -37,9 +53,9 @@ extension SessionHost {
         loop.set(visibility, of: user)
     }
 
-    /// A user's state, at first and after each change.
+    /// A user's state, at first and after each change. Who is out of touch shows nothing.
     func presenceChanged(_ update: PresenceUpdate) {
-        guard phase == .established else { return }
+        guard phase == .established, touch.isInTouch(with: update.user) == true else { return }
         session.presenceChanged(update, now: now)
         wake()
     }

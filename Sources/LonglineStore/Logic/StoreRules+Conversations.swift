@@ -90,14 +90,24 @@ extension StoreRules {
     }
 
     static func receipt(for note: DeliveryNote, _ tables: some StoreTables) throws -> DeliveryNote? {
-        func isBlocked(_ user: UserID, by other: UserID) throws -> Bool {
-            guard let inbox = try tables.channel(ChannelKey(tenant: note.tenant, channel: .user(other))) else {
-                return false
-            }
-            return try tables.conversation(.user(user), of: inbox)?.blocked ?? 0 != 0
+        try outOfTouch(note.recipient, with: [note.sender], in: note.tenant, tables).isEmpty ? note : nil
+    }
+
+    /// Those of `others` whom a user blocked, or who blocked the user.
+    static func outOfTouch(
+        _ user: UserID, with others: some Sequence<UserID>, in tenant: TenantID, _ tables: some StoreTables
+    ) throws -> Set<UserID> {
+        let inbox = try tables.channel(ChannelKey(tenant: tenant, channel: .user(user)))
+        func isBlocked(_ user: UserID, in inbox: ChannelRecord?) throws -> Bool {
+            guard let inbox, let conversation = try tables.conversation(.user(user), of: inbox) else { return false }
+            return conversation.blocked != 0
         }
-        let isKept = try isBlocked(note.sender, by: note.recipient) || isBlocked(note.recipient, by: note.sender)
-        return isKept ? nil : note
+        return try Set(
+            others.filter { other in
+                if try isBlocked(other, in: inbox) { return true }
+                let theirs = try tables.channel(ChannelKey(tenant: tenant, channel: .user(other)))
+                return try isBlocked(user, in: theirs)
+            })
     }
 
     static func settings(

@@ -170,6 +170,12 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { try StoreRules.settings(of: conversation, for: user, in: tenant, $0.tables) }
     }
 
+    public func outOfTouch(
+        _ user: UserID, with others: [UserID], in tenant: TenantID
+    ) async throws(StoreError) -> Set<UserID> {
+        try perform { try StoreRules.outOfTouch(user, with: others, in: tenant, $0.tables) }
+    }
+
     public func presence(of users: [UserID], in tenant: TenantID) async throws(StoreError) -> [UserID: PresenceRecord] {
         try perform { try StoreRules.presence(of: users, in: tenant, $0.tables) }
     }

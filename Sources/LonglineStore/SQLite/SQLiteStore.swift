@@ -317,6 +317,12 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await read { try StoreRules.settings(of: conversation, for: user, in: tenant, $0) }
     }
 
+    public func outOfTouch(
+        _ user: UserID, with others: [UserID], in tenant: TenantID
+    ) async throws(StoreError) -> Set<UserID> {
+        try await read { try StoreRules.outOfTouch(user, with: others, in: tenant, $0) }
+    }
+
     // MARK: PresenceRecords
 
     public func presence(of users: [UserID], in tenant: TenantID) async throws(StoreError) -> [UserID: PresenceRecord] {

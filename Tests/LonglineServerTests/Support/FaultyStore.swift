@@ -11,6 +11,8 @@ final class FaultyStore: MessageStore {
         var reads: StoreError?
         /// Reads of presence throw this.
         var presence: StoreError?
+        /// Reads of who blocks whom throw this.
+        var touch: StoreError?
         /// Reads of entitlements throw this.
         var entitlements: StoreError?
         /// Runs, once, when entitlements were read and before they are answered.
@@ -161,6 +163,13 @@ final class FaultyStore: MessageStore {
         of conversation: ChannelID, for user: UserID, in tenant: TenantID
     ) async throws(StoreError) -> ConversationSettings {
         try await inner.settings(of: conversation, for: user, in: tenant)
+    }
+
+    func outOfTouch(
+        _ user: UserID, with others: [UserID], in tenant: TenantID
+    ) async throws(StoreError) -> Set<UserID> {
+        if let error = current.touch { throw error }
+        return try await inner.outOfTouch(user, with: others, in: tenant)
     }
 
     func presence(of users: [UserID], in tenant: TenantID) async throws(StoreError) -> [UserID: PresenceRecord] {

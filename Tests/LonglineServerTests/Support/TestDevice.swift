@@ -140,6 +140,18 @@ final class TestDevice {
         }
     }
 
+    func change(_ number: UInt64, _ conversation: ChannelID, _ setting: ConversationSetting) async throws
+        -> ConversationState
+    {
+        let change = ConversationChange(request: number, conversation: conversation, setting: setting)
+        try await send([(.conversationSet(change), .control)])
+        return try await settings(number)
+    }
+
+    func settings(_ number: UInt64) async throws -> ConversationState {
+        try await next { if case .conversation(let state) = $0, state.request == number { state } else { nil } }
+    }
+
     /// Asks for a page of history and waits for all of it. One at a time.
     func history(
         _ channel: ChannelID, epoch: Epoch = 0, from: Offset = FrameLimits.maximumNumber,
