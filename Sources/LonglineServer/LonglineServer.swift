@@ -35,8 +35,6 @@ public final class LonglineServer: Service {
     /// What the server was set up with.
     public let configuration: Configuration
     private let state = Mutex(State.idle)
-    /// Account erasures that operators' processes asked for.
-    let erasures = Erasures()
 
     /// A server that does nothing yet.
     public init(configuration: Configuration) { self.configuration = configuration }
@@ -161,15 +159,28 @@ public final class LonglineServer: Service {
     /// Erases a user's account: shuts the user out as ``revoke(user:in:)`` does, though sessions end with 5007, then forgets
     /// inbox, memberships, devices, outboxes and cursors. Messages that the user sent to others stay theirs.
     ///
-    /// Returns when nothing is left. When it throws, some may be: call it again.
+    /// Returns when nothing is left. It is resolved durably first: what a crash or a full store prevents goes on by itself,
+    /// at the next start or within minutes.
     /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
     public func erase(user: UserID, in tenant: TenantID) async throws(ServerError) {
+        let erasure = try await beginErasure(of: user, in: tenant)
+        do { try await erasure.finished() } catch { throw Self.notErased(error) }
+    }
+
+    /// The erasure of an account, which goes on whoever waits for it.
+    func beginErasure(of user: UserID, in tenant: TenantID) async throws(ServerError) -> Erasure {
         let runtime = try requireRunning().runtime
-        do { try await runtime.core.erase(UserKey(tenant: tenant, user: user), on: runtime.loops) } catch {
-            throw ServerError(
-                .storeUnavailable, message: "the account was not erased to the end", cause: error,
-                advice: "find out what the store lacks, then erase it again")
+        do {
+            return try await runtime.core.beginErasure(UserKey(tenant: tenant, user: user), on: runtime.loops)
+        } catch {
+            throw Self.notErased(error)
         }
+    }
+
+    static func notErased(_ error: any Error) -> ServerError {
+        ServerError(
+            .storeUnavailable, message: "the account was not erased to the end", cause: error,
+            advice: "find out what the store lacks; it goes on by itself then")
     }
 
     /// How often a user and one of its devices were revoked: what a new token of theirs has to carry.
@@ -250,7 +261,8 @@ public final class LonglineServer: Service {
             let listener = try await QUICListener.bind(configuration, secrets: secrets, runtime: runtime, group: group)
             let maintenance = Task { [logger = configuration.logger, retention = configuration.retention] in
                 await Maintenance(
-                    core: core, secrets: secrets, store: store, retention: retention, logger: logger
+                    core: core, loops: runtime.loops, secrets: secrets, store: store, retention: retention,
+                    logger: logger
                 ).run()
             }
             let keyTask = Task { [interval = configuration.tokenKeyInterval] in

@@ -2,9 +2,11 @@ import Logging
 import LonglineStore
 import NIOCore
 
-/// What a server does on its own while it runs: writes cursors and presence, rotates ticket keys, sweeps the store, applies retention.
+/// What a server does on its own while it runs: writes cursors and presence, rotates ticket keys, sweeps the store, applies
+/// retention, brings erasures to their end.
 struct Maintenance: Sendable {
     let core: ServerCore
+    let loops: [LoopReference]
     let secrets: ServerSecrets
     let store: OpenedStore
     let retention: RetentionPolicy
@@ -18,6 +20,7 @@ struct Maintenance: Sendable {
     private static let firstSweep = Duration.seconds(600)
     /// The same for retention, which a short interval brings forward.
     private static let firstRetention = Duration.seconds(60)
+    private static let erasureInterval = Duration.seconds(120)
 
     /// Runs until it is cancelled and the writers are stopped.
     func run() async {
@@ -26,6 +29,9 @@ struct Maintenance: Sendable {
             group.addTask { await core.presence.run() }
             if let webhooks = core.webhooks { group.addTask { await webhooks.run() } }
             group.addTask { await every(Self.keyInterval, first: Self.keyInterval) { rotateKeys() } }
+            group.addTask {
+                await every(Self.erasureInterval, first: .zero) { await core.resumeErasures(on: loops) }
+            }
             group.addTask { await every(Self.sweepInterval, first: Self.firstSweep) { await sweep() } }
             if !retention.keepsAll, let maintenance = store.maintenance {
                 let interval = Duration.nanoseconds(retention.interval.nanoseconds)

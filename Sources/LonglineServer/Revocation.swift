@@ -38,9 +38,38 @@ extension ServerCore {
 }
 
 extension ServerCore {
+    /// Resolves to erase a user, durably, and begins, unless that is under way: who asks may go away then.
+    func beginErasure(_ user: UserKey, on loops: [LoopReference]) async throws(StoreError) -> Erasure {
+        if let erasure = erasures.underWay(user) { return erasure }
+        try await store.requestErasure(of: user.user, in: user.tenant)
+        return goOnErasing(user, on: loops)
+    }
+
+    /// Goes on with what an earlier process, or a store without room, did not bring to its end.
+    func resumeErasures(on loops: [LoopReference]) async {
+        do {
+            for pending in try await store.pendingErasures(limit: 1_000) {
+                let user = UserKey(tenant: pending.tenant, user: pending.user)
+                // What fails is noted, and stays pending.
+                try? await goOnErasing(user, on: loops).finished()
+            }
+        } catch {
+            note(error, in: "pending erasures")
+        }
+    }
+
+    private func goOnErasing(_ user: UserKey, on loops: [LoopReference]) -> Erasure {
+        erasures.join(user) {
+            do throws(StoreError) { try await self.erase(user, on: loops) } catch {
+                self.note(error, in: "erasure")
+                throw error
+            }
+        }
+    }
+
     /// Forgets a user: shuts the user out, waits until nothing of the user's is on its way to the store, then takes the
     /// store's steps.
-    func erase(_ user: UserKey, on loops: [LoopReference]) async throws(StoreError) {
+    private func erase(_ user: UserKey, on loops: [LoopReference]) async throws(StoreError) {
         let close = Close(code: .loggedOut, reason: "the account was erased")
         try await revoke(.user(user), close: close, on: loops)
         for loop in loops {

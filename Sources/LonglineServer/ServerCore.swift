@@ -23,6 +23,8 @@ final class ServerCore: Sendable {
     let publishMeter: PublishMeter?
     /// How many devices of a user may be logged in at a time.
     let devicePolicies: DevicePolicies
+    /// Accounts that are being erased.
+    let erasures = Erasures()
     /// Who is told of messages to users without a connection.
     let webhooks: WebhookDispatcher?
     /// The wall clock, in milliseconds since 1970.

@@ -108,6 +108,24 @@ extension SessionHost {
         }
     }
 
+    /// Has the user's account erased. Once that is resolved durably the erasure itself ends the sessions.
+    func eraseAccount() {
+        guard let user = device?.userKey else { return }
+        let core = self.core
+        let loops = loop.siblings + [loop.reference]
+        core.log.log(.notice, "a device has its account erased", metadata())
+        offLoop {
+            await Result { () async throws(StoreError) in _ = try await core.beginErasure(user, on: loops) }
+        } then: { host, result in
+            guard case .failure(let error) = result, host.phase != .ended else { return }
+            core.note(error, in: "erasure")
+            let code: RefusalCode = error.code == .storageFull ? .storageFull : .overloaded
+            host.loop.statistics.refusals[code, default: 0] += 1
+            let retryAfter = core.limits.retryAfter.wholeMilliseconds
+            host.session.erasureRefused(ErasureRefused(code: code, retryAfter: retryAfter), now: host.now)
+        }
+    }
+
     // MARK: Logs
 
     /// Who and where, for a log line.

@@ -308,6 +308,7 @@ final class SessionHost: LinkHandler {
         case .unwatch(let users): unwatch(users)
         case .setVisibility(let visibility): setVisibility(visibility)
         case .logout: logOut()
+        case .eraseAccount: eraseAccount()
         case .established: establish()
         case .close(let close): finish(close)
         }

@@ -68,6 +68,8 @@ public enum ClientAction: Sendable {
     case presence(PresenceUpdate)
     /// The answer to a request for presence.
     case presenceAnswered(PresenceAnswer)
+    /// The server does not erase the account.
+    case erasureRefused(ErasureRefused)
     /// Send a signal, in a datagram if the link has those and else on lane 0 if that is not backed up; drop it after `until`.
     case sendSignal(Signal, until: NIODeadline)
     /// A signal of another device, worth telling until then. It names its sender.

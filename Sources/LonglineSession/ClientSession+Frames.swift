@@ -120,6 +120,8 @@ extension ClientSession {
             actions.append(.presence(update))
         case .presenceAnswer(let answer):
             processPresence(answer)
+        case .erasureRefused(let refusal):
+            actions.append(.erasureRefused(refusal))
         case .signal(let signal):
             processSignal(signal, now: now)
         case .stopped(let stopped):

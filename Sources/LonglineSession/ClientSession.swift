@@ -297,6 +297,14 @@ public struct ClientSession: Sendable {
         return true
     }
 
+    /// Has the user's account erased; false while not connected. The server answers by closing with `loggedOut`, once nothing
+    /// can prevent it any more, or with ``ClientAction/erasureRefused(_:)``.
+    public mutating func eraseAccount(now: NIODeadline) -> Bool {
+        guard phase == .connected else { return false }
+        send(.eraseAccount, lane: .control, owed: true, now: now)
+        return true
+    }
+
     /// Ends the link with a word to the server.
     public mutating func close(_ close: Close, now: NIODeadline) {
         end(SessionEnd(close: close, byServer: false), tellPeer: true)
@@ -371,7 +379,7 @@ extension ClientAction {
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
             .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt, .signal,
-            .presence, .presenceAnswered:
+            .presence, .presenceAnswered, .erasureRefused:
             true
         }
     }

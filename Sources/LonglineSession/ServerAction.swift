@@ -25,6 +25,8 @@ public struct SessionIdentity: Hashable, Sendable {
     public var mayManage: Bool
     /// Whether it may be told of every user's presence.
     public var mayWatch: Bool
+    /// Whether it may have the user's account erased.
+    public var mayErase: Bool
     /// What else it may do, with some channels; see ``may(_:_:)``.
     public var grants: [ChannelGrant]
     /// What kind of device it is, for the tenant's device policy.
@@ -34,7 +36,7 @@ public struct SessionIdentity: Hashable, Sendable {
     public init(
         tenant: TenantID, user: UserID, device: DeviceID, loginEpoch: UInt64, tokenID: String, expiry: UInt64,
         mayPublish: Bool, mayReceive: Bool, mayJoin: Bool, mayManage: Bool = false, mayWatch: Bool = false,
-        grants: [ChannelGrant] = [],
+        mayErase: Bool = false, grants: [ChannelGrant] = [],
         platform: DevicePlatform = .unknown
     ) {
         self.tenant = tenant
@@ -48,6 +50,7 @@ public struct SessionIdentity: Hashable, Sendable {
         self.mayJoin = mayJoin
         self.mayManage = mayManage
         self.mayWatch = mayWatch
+        self.mayErase = mayErase
         self.grants = grants
         self.platform = platform
     }
@@ -145,6 +148,9 @@ public enum ServerAction: Sendable {
     case refresh(token: String)
     /// Make every credential of the device void, durably, then end its sessions with `loggedOut`.
     case logout
+    /// Erase all that is kept of the user. The answer is a close with `loggedOut`, once it is sure to happen, or
+    /// ``ServerSession/erasureRefused(_:now:)``.
+    case eraseAccount
     /// Store up to where the user read, and tell who is to know; hosts coalesce these before they write.
     case markRead(ReadMark)
     /// A device of this user is done with a direct message: tell its sender, with the place in the sender's inbox. Of several

@@ -37,7 +37,8 @@ extension ServerSession {
             processSignal(signal, now: now)
         case .urgency(let urgency):
             processUrgency(urgency, now: now)
-        case .refresh, .join, .leave, .room, .members, .history, .logout, .conversations, .conversationSet, .read,
+        case .refresh, .join, .leave, .room, .members, .history, .logout, .eraseAccount, .conversations,
+            .conversationSet, .read,
             .subscribe, .unsubscribe, .visibility:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {
@@ -63,6 +64,8 @@ extension ServerSession {
             guard !isLoggingOut else { return }
             isLoggingOut = true
             actions.append(.logout)
+        case .eraseAccount:
+            processErasure(now: now)
         case .join(let request):
             if admits(request.request, .join, request.room, now: now) { actions.append(.join(request)) }
         case .leave(let request):

@@ -62,6 +62,8 @@ public struct ServerSession: Sendable {
     var receipts = PendingReceipts()
     /// The device said that it logs out; the session ends once that is durable.
     var isLoggingOut = false
+    /// An erasure of the account was asked for, and was not refused yet.
+    var isErasing = false
 
     var connectBy: NIODeadline?
     var lastPacket: NIODeadline

@@ -2,6 +2,14 @@ public import LonglineWire
 
 /// Forgets what is kept of a user.
 public protocol AccountErasure: Sendable {
+    /// Resolves to erase a user, durably: from here on every credential issued so far is void, as by
+    /// ``Revocations/revoke(user:in:)``, and the erasure is one of ``pendingErasures(limit:)`` until its last step.
+    func requestErasure(of user: UserID, in tenant: TenantID) async throws(StoreError)
+
+    /// Erasures that were resolved and did not come to their end: of a process that is gone, say.
+    /// - Parameter limit: the most to name, 1 or more.
+    func pendingErasures(limit: Int) async throws(StoreError) -> [PendingErasure]
+
     /// Takes one step, in one transaction, of at most ``StoreLimits/trimEntries`` rows: call again until ``ErasureStep/isDone``.
     ///
     /// What goes: the memberships (each room that the user is in gets a leave entry, whose device is `-`), the inbox with its
@@ -11,6 +19,20 @@ public protocol AccountErasure: Sendable {
     ///
     /// A session of the user that still lives brings some of it back: shut the user out first.
     func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep
+}
+
+/// A user who is to be erased.
+public struct PendingErasure: Hashable, Sendable {
+    /// The user's tenant.
+    public var tenant: TenantID
+    /// The user.
+    public var user: UserID
+
+    /// An erasure.
+    public init(tenant: TenantID, user: UserID) {
+        self.tenant = tenant
+        self.user = user
+    }
 }
 
 /// What one step of an erasure did.

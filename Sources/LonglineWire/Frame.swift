@@ -56,6 +56,10 @@ public enum Frame: Hashable, Sendable {
     case historyPage(HistoryAnswer)
     /// Client: the device logs out; every credential of its is void.
     case logout
+    /// Client: everything that is kept of the user shall be erased.
+    case eraseAccount
+    /// Server: it is not.
+    case erasureRefused(ErasureRefused)
     /// Server: a fresh token stopped to allow a channel's entries.
     case stopped(ChannelStopped)
     /// Server: a channel's delivery waits for this device, or waits no more.

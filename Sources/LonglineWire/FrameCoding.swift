@@ -20,7 +20,8 @@ extension Frame {
         case .mode(let body): body.write(to: &sink)
         case .history(let body): try body.write(to: &sink)
         case .historyPage(let body): try body.write(to: &sink)
-        case .logout: break
+        case .logout, .eraseAccount: break
+        case .erasureRefused(let body): try body.write(to: &sink)
         case .stopped(let body): body.write(to: &sink)
         case .behind(let body): try body.write(to: &sink)
         case .conversations(let body): try body.write(to: &sink)
@@ -69,6 +70,8 @@ extension Frame {
         case .history: self = .history(try HistoryRequest(from: &reader))
         case .historyPage: self = .historyPage(try HistoryAnswer(from: &reader))
         case .logout: self = .logout
+        case .eraseAccount: self = .eraseAccount
+        case .erasureRefused: self = .erasureRefused(try ErasureRefused(from: &reader))
         case .stopped: self = .stopped(try ChannelStopped(from: &reader))
         case .behind: self = .behind(try ChannelLag(from: &reader))
         case .conversations: self = .conversations(try ConversationsRequest(from: &reader))

@@ -26,6 +26,8 @@ enum FrameType: UInt64, CaseIterable {
     case members = 0x2f
     case membersPage = 0x31
     case logout = 0x37
+    case eraseAccount = 0x53
+    case erasureRefused = 0x54
     case stopped = 0x38
     case behind = 0x52
     case conversations = 0x33
@@ -71,6 +73,8 @@ enum FrameType: UInt64, CaseIterable {
         case .members: "MEMBERS"
         case .membersPage: "MEMBERS_PAGE"
         case .logout: "LOGOUT"
+        case .eraseAccount: "ERASE_ACCOUNT"
+        case .erasureRefused: "ERASURE_REFUSED"
         case .stopped: "STOPPED"
         case .behind: "BEHIND"
         case .conversations: "CONVERSATIONS"
@@ -114,6 +118,8 @@ extension Frame {
         case .members: .members
         case .membersPage: .membersPage
         case .logout: .logout
+        case .eraseAccount: .eraseAccount
+        case .erasureRefused: .erasureRefused
         case .stopped: .stopped
         case .behind: .behind
         case .conversations: .conversations

@@ -31,7 +31,7 @@ struct SignTokenCommand: AsyncParsableCommand {
 
     @Option(
         help: """
-            What it allows: any of publish, receive, join, manage and presence, separated by commas; each alone, or for \
+            What it allows: any of publish, receive, join, manage, presence and erase, separated by commas; each alone, or for \
             some channels only: publish:room/team-*, receive:user/bob. Publishing to all is named always: publish:all/news.
             """)
     var scope: String = "publish,receive,join,manage,presence"
@@ -98,7 +98,7 @@ struct SignTokenCommand: AsyncParsableCommand {
             let one = try ScopeClaim(String(word))
             guard one != ScopeClaim(scopes: []) else {
                 throw ValidationError(
-                    "--scope: '\(word)' is none of publish, receive, join, manage and presence, alone or with a pattern such as "
+                    "--scope: '\(word)' is none of publish, receive, join, manage, presence and erase, alone or with a pattern such as "
                         + "publish:room/team-* or receive:user/bob.")
             }
             rights.scopes.formUnion(one.scopes)

@@ -168,7 +168,7 @@ final class ClientSessionFuzzing {
             guard isOpen, until > now, signal.sender == nil else { throw FuzzFinding("a signal without a link") }
         case .signal(let signal, let until):
             guard signal.sender != nil, until > now else { throw FuzzFinding("a signal that is too late is told") }
-        case .presence, .presenceAnswered: break
+        case .presence, .presenceAnswered, .erasureRefused: break
         case .connected, .storeTicket, .roomAnswered, .members, .history, .refreshed, .stopped, .behind,
             .observedAddress, .heartbeatLearned, .probePath, .conversations, .conversationState, .receipt,
             .prioritize:

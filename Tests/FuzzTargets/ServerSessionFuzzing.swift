@@ -278,6 +278,8 @@ final class ServerSessionFuzzing {
         case .readHistory(let read):
             guard handshakeDone, historyRead == nil else { throw FuzzFinding("a second read of history") }
             historyRead = read.request
+        case .eraseAccount:
+            guard handshakeDone else { throw FuzzFinding("an erasure in early data") }
         case .logout:
             guard handshakeDone else { throw FuzzFinding("a logout in early data") }
         case .refresh:

@@ -64,6 +64,9 @@ final class FakeService: LinkConnector {
         /// Logouts that came, and what answers them; nil: nothing does.
         var logouts = 0
         var logoutAnswer: Close? = Close(code: .loggedOut)
+        /// Erasures of the account that came, and what answers them.
+        var erasures = 0
+        var erasureAnswer = Frame.close(Close(code: .loggedOut))
     }
 
     let state = Mutex(State())
@@ -260,6 +263,12 @@ final class FakeLink: MobileLink, LinkAttempt {
                 return state.logoutAnswer
             }
             if let answer { deliver(.close(answer), lane: .control) }
+        case .eraseAccount:
+            let answer = service.state.withLock { state in
+                state.erasures += 1
+                return state.erasureAnswer
+            }
+            deliver(answer, lane: .control)
         case .subscribe(let request):
             let (refusal, updates) = service.state.withLock { state in
                 let refusal = state.presenceRefusals.isEmpty ? nil : state.presenceRefusals.removeFirst()

@@ -70,6 +70,27 @@ final class LiveService: Sendable {
     /// What the server counted; nil while it is stopped.
     func statistics() async -> ServerStatistics? { try? await server.withLock { $0 }?.statistics() }
 
+    /// The store of a service that is stopped.
+    func withStore(_ body: (SQLiteStore) async throws -> Void) async throws {
+        let store = try SQLiteStore(SQLiteStoreConfiguration(directory: data.storePath))
+        do { try await body(store) } catch {
+            try? await store.close()
+            throw error
+        }
+        try await store.close()
+    }
+
+    func erase(_ user: String) async throws {
+        try await server.withLock { $0 }?.erase(user: UserID(user), in: TenantID("default"))
+    }
+
+    /// How often a user was revoked.
+    func userGeneration(_ user: String) async throws -> UInt64 {
+        guard let running = server.withLock({ $0 }) else { return 0 }
+        let key = DeviceKey(tenant: try TenantID("default"), user: try UserID(user), device: try DeviceID("phone"))
+        return try await running.generations(of: key).user
+    }
+
     /// How often a device was revoked.
     func generation(_ user: String, _ device: String = "phone") async throws -> UInt64 {
         guard let running = server.withLock({ $0 }) else { return 0 }

@@ -1,4 +1,5 @@
 import Foundation
+import LonglineStore
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -41,6 +42,51 @@ struct LogoutTests {
         #expect(reason(try await client.logout()) == nil)
         #expect(harness.service.state.withLock { $0.logouts } == 1)
         #expect(await storage.load() == StoredClientState())
+    }
+
+    @Test("the account is erased: the storage is wiped, and the client is over as after a logout")
+    func erasure() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage)
+        try await harness.client.connect()
+        _ = try await harness.client.send("a", to: .user("bob")).acknowledged()
+        try await harness.settle()
+        try await harness.client.eraseAccount()
+        #expect(await storage.load() == StoredClientState())
+        #expect(harness.client.state.stopError?.closeCode == .loggedOut)
+        let client = harness.client
+        #expect(try await isLoggedOut { try await client.eraseAccount() })
+        #expect(reason(try await client.logout()) == nil)
+        #expect(harness.service.state.withLock { $0.erasures == 1 && $0.logouts == 0 })
+    }
+
+    @Test(
+        "an erasure that is refused or not answered for sure leaves all as it is",
+        arguments: [
+            Frame.erasureRefused(ErasureRefused(code: .forbidden)), .close(Close(code: .internalError)),
+            .pong(Pong(nonce: 0, observedAddress: "")),
+        ])
+    func notErased(answer: Frame) async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.closeTimeout = .milliseconds(50) }
+        let client = harness.client
+        func code() async -> ClientError? {
+            do { try await client.eraseAccount() } catch { return error as? ClientError }
+            return nil
+        }
+        #expect(await code()?.code == .notConnected, "before the first connect")
+        try await client.connect()
+        _ = try await client.send("a", to: .user("bob")).acknowledged()
+        harness.service.state.withLock { $0.erasureAnswer = answer }
+        let error = try #require(await code())
+        if case .erasureRefused = answer {
+            #expect(error.code == .refused && error.refusal == .forbidden)
+        } else {
+            #expect(error.code == .notConnected)
+        }
+        #expect(await storage.load() != StoredClientState())
+        // It comes back where the link was lost.
+        _ = try await client.send("b", to: .user("bob")).acknowledged()
     }
 
     @Test("what waits in the outbox is given up, and its receipt says so")
@@ -109,7 +155,10 @@ struct LogoutTests {
             id: 1, tag: 2, after: 0, channel: .room(try RoomID("hall")), recipient: nil, timeToLive: 0, queuedAt: 3,
             payload: ByteBuffer(string: secret))
         let ticket = StoredSecret(bytes: Array(secret.utf8), expiry: 0)
-        try await storage.apply([.producer(ProducerID(high: 1, low: 2)), .insert(row), .resumeTicket(ticket)])
+        try await storage.apply([
+            .producer(ProducerID(high: 1, low: 2)), .insert(row), .resumeTicket(ticket),
+            .network(StoredNetwork(name: secret, lived: 1_000, died: nil, lastUse: 4)),
+        ])
         // A row that is gone already leaves its bytes in the file, too.
         try await storage.apply([.remove(1), .cursor(row.channel, Position(epoch: 1, offset: 2))])
         func holds(_ text: String) throws -> Bool {
@@ -143,6 +192,52 @@ struct LogoutTests {
         _ = try await tablet.send("still here", to: .user("bob")).acknowledged()
         for client in [again, tablet] { await client.disconnect() }
         await service.stop()
+    }
+}
+
+@Suite("Erasing the account of a real service", .timeLimit(.minutes(1)))
+struct AccountErasureTests {
+    @Test("all devices are logged out, and what others have stays")
+    func erased() async throws {
+        let service = try await LiveService()
+        let phone = try service.client("alice", scope: "publish receive erase")
+        let tablet = try service.client("alice", "tablet")
+        let other = try service.client("bob")
+        for client in [phone, tablet, other] { try await client.connect() }
+        _ = try await phone.send("hi bob", to: .user("bob")).acknowledged()
+        let refused = await #expect(throws: ClientError.self) { try await tablet.eraseAccount() }
+        #expect(refused?.refusal == .forbidden)
+        try await phone.eraseAccount()
+        for await state in tablet.states { if case .stopped(.loggedOut, _) = state { break } }
+        for await message in other.messages {
+            #expect(message.text == "hi bob")
+            break
+        }
+        for client in [phone, tablet, other] { await client.disconnect() }
+        await service.stop()
+    }
+
+    @Test("what the end of a server's process cut short goes on with the next one")
+    func restart() async throws {
+        let service = try await LiveService()
+        let client = try service.client("alice")
+        try await client.connect()
+        _ = try await client.send("a note", to: .user("alice")).acknowledged()
+        await client.disconnect()
+        await service.stop()
+        let alice = try UserID("alice")
+        let tenant = try TenantID("default")
+        try await service.withStore { try await $0.requestErasure(of: alice, in: tenant) }
+        try await service.start()
+        // The request revoked the user once, the next process does so again when it goes on.
+        while try await service.userGeneration("alice") < 2 { await Task.yield() }
+        try await service.erase("alice")
+        await service.stop()
+        try await service.withStore { store in
+            #expect(try await store.pendingErasures(limit: 10).isEmpty)
+            let head = try await store.head(of: ChannelKey(tenant: tenant, channel: .user(alice)))
+            #expect(head?.position.offset ?? 0 == 0)
+        }
     }
 }
 

@@ -72,7 +72,9 @@ private let hall = identifier { try RoomID("hall") }
             let last = (0..<50).flatMap { phone.publishFrames("m\($0)", to: .user(ann), recipient: bob) }
             try await phone.send(last)
             let runtime = server.runtime
-            try await runtime.core.erase(UserKey(tenant: TokenIssuer.tenant, user: ann), on: runtime.loops)
+            let user = UserKey(tenant: TokenIssuer.tenant, user: ann)
+            try await runtime.core.beginErasure(user, on: runtime.loops).finished()
+            #expect(try await server.store.pendingErasures(limit: 10).isEmpty)
             for device in [phone, tablet] { #expect(try await device.closed() == .loggedOut) }
             #expect(try await other.delivered(.room(hall), kind: .left).entry.sender == ann)
             #expect(try await other.text(.user(bob)) == "hi bob")
@@ -88,6 +90,64 @@ private let hall = identifier { try RoomID("hall") }
             let ticket = try #require(phone.ticket).ticket
             try await again.send([(again.connectFrame(.ticket(ticket)), .control)])
             #expect(try await again.closed() == .credentialRevoked)
+        }
+    }
+
+    private func erasable(_ server: TestServer) async throws -> TestDevice {
+        let device = try await server.device("ann", "phone")
+        let scopes: TokenScopes = [.publish, .receive, .erase]
+        _ = try await device.connect(credential: .token(try await server.issuer.token("ann", "phone", scopes: scopes)))
+        return device
+    }
+
+    private func refusal(_ device: TestDevice) async throws -> ErasureRefused {
+        try await device.next { if case .erasureRefused(let refusal) = $0 { refusal } else { nil } }
+    }
+
+    @Test func aDeviceHasItsUsersAccountErased() async throws {
+        try await withServer { server in
+            let phone = try await erasable(server)
+            let tablet = try await server.connected("ann", "tablet", loop: 1)
+            try await phone.message("hi bob", to: bob)
+            try await phone.send([(.eraseAccount, .control)])
+            for device in [phone, tablet] { #expect(try await device.closed() == .loggedOut) }
+            let runtime = server.runtime
+            let key = UserKey(tenant: TokenIssuer.tenant, user: ann)
+            try await runtime.core.erasures.underWay(key)?.finished()
+            #expect(try await server.store.pendingErasures(limit: 10).isEmpty)
+            #expect(try await server.store.head(of: inbox(ann))?.position.offset ?? 0 == 0)
+            let again = try await server.device("ann", "phone")
+            try await again.send([(again.connectFrame(.ticket(try #require(phone.ticket).ticket)), .control)])
+            #expect(try await again.closed() == .credentialRevoked)
+        }
+    }
+
+    @Test func withoutTheRightOrRoomNothingIsErasedAndTheSessionGoesOn() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let tablet = try await server.connected("ann", "tablet")
+            try await tablet.send([(.eraseAccount, .control)])
+            #expect(try await refusal(tablet) == ErasureRefused(code: .forbidden))
+            let phone = try await erasable(server)
+            store.set { $0.isFull = true }
+            try await phone.send([(.eraseAccount, .control)])
+            let refused = try await refusal(phone)
+            #expect(refused.code == .storageFull && refused.retryAfter > 0)
+            store.set { $0.isFull = false }
+            #expect(try await store.pendingErasures(limit: 10).isEmpty)
+            for device in [tablet, phone] { try await device.message("still here", to: bob) }
+        }
+    }
+
+    @Test func whatAnEarlierProcessBeganIsBroughtToItsEnd() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann", "phone")
+            try await phone.message("hi bob", to: bob)
+            try await server.store.requestErasure(of: ann, in: TokenIssuer.tenant)
+            await server.runtime.core.resumeErasures(on: server.runtime.loops)
+            #expect(try await phone.closed() == .loggedOut)
+            #expect(try await server.store.pendingErasures(limit: 10).isEmpty)
+            #expect(try await server.store.erase(user: ann, in: TokenIssuer.tenant).isDone)
         }
     }
 

@@ -259,8 +259,8 @@ private let bob = identifier { try UserID("bob") }
             let phone = try await server.connected("ann", loop: 1)
             try await phone.send([(.visibility(.stateOnly), .control)])
             while try await store.presence(of: [ann], in: TokenIssuer.tenant).isEmpty {}
-            try await server.runtime.core.erase(
-                UserKey(tenant: TokenIssuer.tenant, user: ann), on: server.runtime.loops)
+            let user = UserKey(tenant: TokenIssuer.tenant, user: ann)
+            try await server.runtime.core.beginErasure(user, on: server.runtime.loops).finished()
             #expect(try await phone.closed() == .loggedOut)
         }
         #expect(try await store.presence(of: [ann], in: TokenIssuer.tenant).isEmpty)

@@ -41,6 +41,10 @@ private let team = identifier { try RoomID("team-7") }
         #expect(claim.text == "publish join:room/public-* receive:user/bob")
         #expect(try ScopeClaim(claim.text) == claim)
         #expect(try ScopeClaim("") == ScopeClaim(scopes: []))
+        let erasing = try ScopeClaim("erase:user/ann receive erase")
+        #expect(erasing == ScopeClaim(scopes: [.receive, .erase]) && erasing.text == "receive erase")
+        #expect(try ScopeClaim("erase:user/ann") == ScopeClaim(scopes: []))
+        #expect(!TokenScopes.all.contains(.erase))
     }
 
     @Test func moreThanATicketHoldsIsRefused() async throws {
@@ -64,7 +68,7 @@ private let team = identifier { try RoomID("team-7") }
             identity: SessionIdentity(
                 tenant: try TenantID(long), user: try UserID(long), device: try DeviceID(long), loginEpoch: .max,
                 tokenID: String(repeating: "j", count: 128), expiry: now + 86_400_000, mayPublish: true,
-                mayReceive: false, mayJoin: true, grants: grants),
+                mayReceive: false, mayJoin: true, mayErase: true, grants: grants),
             generations: RevocationGenerations(user: .max, device: .max))
         let sealer = ResumeTicketSealer(keys: ResumeTicketKeys(now: now))
         let ticket = try #require(sealer.seal(sealed, now: now))

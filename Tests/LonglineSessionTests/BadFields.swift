@@ -288,6 +288,10 @@ struct FrameFields {
                     ]),
             ]),
         FrameFields(name: "LOGOUT", type: 0x37, isFromClient: true, fields: []),
+        FrameFields(name: "ERASE_ACCOUNT", type: 0x53, isFromClient: true, fields: []),
+        FrameFields(
+            name: "ERASURE_REFUSED", type: 0x54, isFromClient: false,
+            fields: [word("code", zeroIsBad: true), number("retry after")]),
         FrameFields(name: "STOPPED", type: 0x38, isFromClient: false, fields: [channel("channel")]),
         FrameFields(
             name: "BEHIND", type: 0x52, isFromClient: false,

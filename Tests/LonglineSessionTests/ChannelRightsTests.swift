@@ -219,6 +219,41 @@ struct ChannelRightsTests {
 
     // MARK: Logging out
 
+    @Test("ERASE_ACCOUNT takes the right of that name, asks the host once, and waits for the handshake")
+    func erasure() {
+        func asks(_ actions: [ServerAction]) -> Int {
+            actions.count { if case .eraseAccount = $0 { true } else { false } }
+        }
+        var identity = Fixture.identity()
+        var session = up(identity, [Fixture.channel()])
+        _ = session.drain()
+        session.received(.eraseAccount, lane: .control, early: false, now: now)
+        var actions = session.drain()
+        #expect(asks(actions) == 0 && actions.frames == [.erasureRefused(ErasureRefused(code: .forbidden))])
+
+        identity.mayErase = true
+        session = ServerSession(
+            configuration: ServerSessionConfiguration(), observedAddress: "192.0.2.1:1", now: now)
+        session.received(.connect(Fixture.connect()), lane: .control, early: true, now: now)
+        session.authenticated(
+            SessionGrant(
+                identity: identity, session: 1, resumed: false, cursorVersion: 1, channels: [Fixture.channel()],
+                ticket: nil), time: 0, now: now)
+        session.received(.eraseAccount, lane: .control, early: true, now: now)
+        #expect(asks(session.drain()) == 0)
+        session.handshakeCompleted(now: now)
+        #expect(asks(session.drain()) == 1)
+        session.received(.eraseAccount, lane: .control, early: false, now: now)
+        #expect(asks(session.drain()) == 0, "said twice it is one")
+        let refusal = ErasureRefused(code: .storageFull, retryAfter: 700)
+        session.erasureRefused(refusal, now: now)
+        session.erasureRefused(refusal, now: now)
+        actions = session.drain()
+        #expect(actions.frames == [.erasureRefused(refusal)])
+        session.received(.eraseAccount, lane: .control, early: false, now: now)
+        #expect(asks(session.drain()) == 1, "after a refusal it may be asked again")
+    }
+
     @Test("LOGOUT asks the host once, and waits for the handshake: a replay logs nobody out")
     func logout() {
         var session = ServerSession(

@@ -132,4 +132,25 @@ import Testing
             #expect(try await store.members(of: room("hall"), in: tenant).count == 2)
         }
     }
+
+    @Test(
+        "what was resolved is pending until its last step, and voids the user's credentials",
+        arguments: StoreKind.allCases)
+    func whatWasResolvedIsPendingUntilItsLastStep(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.trimEntries = 4
+        try await withStore(kind, limits: limits) { store async throws in
+            try await fill(store)
+            #expect(try await store.pendingErasures(limit: 10).isEmpty)
+            try await store.requestErasure(of: user("alice"), in: tenant)
+            try await store.requestErasure(of: user("alice"), in: tenant)
+            let pending = PendingErasure(tenant: tenant, user: user("alice"))
+            #expect(try await store.pendingErasures(limit: 10) == [pending])
+            #expect(try await store.generations(of: device("alice")).user == 2)
+            #expect(try await store.erase(user: user("alice"), in: tenant).isDone == false)
+            #expect(try await store.pendingErasures(limit: 10) == [pending])
+            _ = try await erase(store, "alice")
+            #expect(try await store.pendingErasures(limit: 10).isEmpty)
+        }
+    }
 }

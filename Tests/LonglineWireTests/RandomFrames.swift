@@ -35,7 +35,9 @@ enum RandomFrames {
             .mode(SessionMode.allCases.randomElement(using: &random) ?? .foreground),
             .history(history(&random)),
             .historyPage(historyPage(&random)),
-            .logout, .stopped(ChannelStopped(channel: channel(&random))),
+            .logout, .eraseAccount,
+            .erasureRefused(ErasureRefused(code: .overloaded, retryAfter: number(&random))),
+            .stopped(ChannelStopped(channel: channel(&random))),
             .behind(
                 ChannelLag(
                     channel: channel(&random), head: position(&random), isBehind: Bool.random(using: &random))),

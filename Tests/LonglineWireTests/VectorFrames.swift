@@ -39,6 +39,12 @@ extension Frame {
         case "MEMBERS": self = .members(try MembersRequest(fields))
         case "MEMBERS_PAGE": self = .membersPage(try MembersPage(fields))
         case "LOGOUT": self = .logout
+        case "ERASE_ACCOUNT": self = .eraseAccount
+        case "ERASURE_REFUSED":
+            self = .erasureRefused(
+                ErasureRefused(
+                    code: RefusalCode(rawValue: try fields.small("code")),
+                    retryAfter: try fields.number("retryAfter")))
         case "BEHIND":
             self = .behind(
                 ChannelLag(

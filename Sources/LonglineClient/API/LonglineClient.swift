@@ -84,6 +84,19 @@ public final class LonglineClient: Sendable {
     @discardableResult
     public func logout() async throws -> LogoutResult { try await core.logOut() }
 
+    /// Has the service erase the user's account, then ends the client for good as ``logout()`` does.
+    ///
+    /// All that the service keeps of the user goes: inbox, memberships, devices, cursors. Messages that were sent to others
+    /// stay theirs. It takes a connection, and a token whose scope has the word `erase`. Returns when the service has
+    /// resolved it durably, which nothing undoes, and this device's storage is wiped; the user's other devices are logged out.
+    /// Takes as long as the service does, at most ``Configuration/closeTimeout``.
+    /// - Throws: ``ClientError/Code/refused`` when the token gives no such right or the service can't now
+    ///   (``ClientError/refusal``); ``ClientError/Code/notConnected``, also when the connection was lost before an answer:
+    ///   then it is not known, and connecting again tells; ``ClientError/Code/loggedOut``; what the storage throws when
+    ///   the account is erased and the storage could not be wiped (``logout()`` wipes it again). In all but the last case
+    ///   the client goes on.
+    public func eraseAccount() async throws { try await core.eraseAccount() }
+
     /// The client's states: first the present one, then every change. Each call makes a stream of its own; a reader that
     /// lags by more than 256 loses the oldest.
     public var states: AsyncStream<ConnectionState> { core.outlets.states.stream() }

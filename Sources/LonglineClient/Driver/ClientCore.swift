@@ -149,6 +149,20 @@ final class ClientCore: Sendable {
         return result
     }
 
+    /// Has the service erase the account; then ends the driver and wipes the storage.
+    func eraseAccount() async throws {
+        guard let handle = try? await existing() else {
+            throw ClientError(
+                .notConnected, message: "the client never connected", advice: "call connect() first")
+        }
+        let error: ClientError? = await withCheckedContinuation { continuation in
+            handle.run { $0.eraseAccount { continuation.resume(returning: $0) } }
+        }
+        if let error { throw error }
+        isLoggedOut.withLock { $0 = true }
+        try await configuration.storage.erase()
+    }
+
     /// The app let go of the client: its connection ends.
     func shutDown() {
         guard let task = opening.withLock({ $0 }) else { return }

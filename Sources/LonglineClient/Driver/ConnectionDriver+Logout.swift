@@ -48,7 +48,7 @@ extension ConnectionDriver {
                     advice: "have the backend revoke the device")), waiters)
     }
 
-    private func endForGood(_ result: LogoutResult, _ waiters: [(LogoutResult) -> Void]) {
+    func endForGood(_ result: LogoutResult, _ waiters: [(LogoutResult) -> Void]) {
         logout = .over(result)
         generation += 1
         if case .waiting(let timer) = phase { timer.cancel() }
@@ -56,6 +56,7 @@ extension ConnectionDriver {
         phase = .stopped(.loggedOut, reason)
         endCurrent(farewell: Close(code: .normal))
         let error = ClientError(.loggedOut, message: "the device was logged out", closeCode: .loggedOut)
+        answerErasure(error)
         becomeIdle(.stopped(.loggedOut, reason), .stopped(.loggedOut, reason: reason), error: error)
         forgetEverything(error)
         outlets.finish()

@@ -64,6 +64,7 @@ extension ConnectionDriver {
         case .members(let page): membersArrived(page)
         case .presence(let update): presenceArrived(update)
         case .presenceAnswered(let answer): presenceAnswered(answer)
+        case .erasureRefused(let refusal): erasureRefused(refusal)
         case .sendSignal(let signal, let until): sendSignal(signal, until: until, on: link)
         case .signal(let signal, let until): signalArrived(signal, until: until)
         case .history(let result): historyArrived(result)

@@ -102,6 +102,8 @@ final class ConnectionDriver {
     var disconnectWaiters: [() -> Void] = []
     var disconnectTimer: Scheduled<Void>?
     var logout = LogoutState.none
+    /// The account's erasure that was asked for and is not answered.
+    var erasure: PendingAccountErasure?
     var statistics = ClientStatistics()
     /// Service time minus this machine's, in milliseconds.
     var serverClockOffset: Int64 = 0
@@ -432,6 +434,7 @@ final class ConnectionDriver {
         refreshTimer?.cancel()
         pump()
         if case .asked = logout { return logoutAnswered(end) }
+        if erasure != nil, erasureEnded(with: end) { return }
         switch phase {
         case .idle, .stopped: return
         case .preparing, .connecting, .connected, .waiting: break

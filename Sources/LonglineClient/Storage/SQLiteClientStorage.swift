@@ -61,7 +61,7 @@ public final class SQLiteClientStorage: ClientStorage {
                 // which holds older versions of them, is emptied.
                 try database.execute(sql: "PRAGMA secure_delete=ON")
                 try database.inTransaction {
-                    for table in ["outbox", "chain", "cursor", "fact"] {
+                    for table in ["outbox", "chain", "cursor", "fact", "network"] {
                         try database.execute(sql: "DELETE FROM \(table)")
                     }
                     return .commit

@@ -107,6 +107,7 @@ public final class Authenticator: Sendable {
             tokenID: claims.tokenID, expiry: claims.expiry, mayPublish: claims.scopes.contains(.publish),
             mayReceive: claims.scopes.contains(.receive), mayJoin: claims.scopes.contains(.join),
             mayManage: claims.scopes.contains(.manage), mayWatch: claims.scopes.contains(.presence),
+            mayErase: claims.scopes.contains(.erase),
             grants: claims.grants, platform: claims.platform)
         return AuthenticatedIdentity(identity: identity, generations: claims.generations, keyTag: keyTag)
     }

@@ -110,6 +110,7 @@ public final class ResumeTicketSealer: Sendable {
         if identity.mayJoin { scopes.insert(.join) }
         if identity.mayManage { scopes.insert(.manage) }
         if identity.mayWatch { scopes.insert(.presence) }
+        if identity.mayErase { scopes.insert(.erase) }
         var buffer = ByteBuffer()
         let texts = [
             identity.tenant.description, identity.user.description, identity.device.description, identity.tokenID,
@@ -156,7 +157,7 @@ public final class ResumeTicketSealer: Sendable {
             tenant: tenant, user: user, device: device, loginEpoch: loginEpoch, tokenID: tokenID, expiry: expiry,
             mayPublish: scopes.contains(.publish), mayReceive: scopes.contains(.receive),
             mayJoin: scopes.contains(.join), mayManage: scopes.contains(.manage),
-            mayWatch: scopes.contains(.presence), grants: grants, platform: platform)
+            mayWatch: scopes.contains(.presence), mayErase: scopes.contains(.erase), grants: grants, platform: platform)
         let generations = RevocationGenerations(user: userGeneration, device: deviceGeneration)
         return (
             AuthenticatedIdentity(identity: identity, generations: generations, keyTag: keyTag), ticketExpiry

@@ -4,7 +4,7 @@ public import LonglineSession
 ///
 /// ```
 ///   scope   = [ word *( SP word ) ]
-///   word    = action [ ":" pattern ]           ; any other word is ignored
+///   word    = action [ ":" pattern ] / "erase" ; any other word is ignored
 ///   action  = "publish" / "receive" / "join" / "manage" / "presence"
 ///   pattern = kind ( name / [ name ] "*" )     ; at most 69 bytes
 ///   kind    = "user/" / "room/" / "all/"
@@ -34,6 +34,10 @@ public struct ScopeClaim: Hashable, Sendable {
         grants = []
         var bytes = 0
         for word in text.split(separator: " ") {
+            if word == Self.erase {
+                scopes.insert(.erase)
+                continue
+            }
             let parts = word.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
             guard let action = Self.actions.first(where: { $0.name == parts[0] }) else { continue }
             guard parts.count > 1 else {
@@ -59,8 +63,12 @@ public struct ScopeClaim: Hashable, Sendable {
         let somewhere = grants.map { grant in
             (Self.actions.first { $0.action == grant.action }?.name ?? "") + ":\(grant.pattern)"
         }
-        return (everywhere + somewhere).joined(separator: " ")
+        let own = scopes.contains(.erase) ? [Self.erase] : []
+        return (everywhere + somewhere + own).joined(separator: " ")
     }
+
+    /// The one right that is about no channel.
+    private static let erase = "erase"
 
     private static let actions: [(name: String, scope: TokenScopes, action: ChannelAction)] = [
         ("publish", .publish, .publish), ("receive", .receive, .receive), ("join", .join, .join),

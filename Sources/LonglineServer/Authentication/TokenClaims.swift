@@ -19,7 +19,9 @@ public struct TokenScopes: OptionSet, Hashable, Sendable {
     public static let manage = TokenScopes(rawValue: 8)
     /// May be told of users' presence: `presence`.
     public static let presence = TokenScopes(rawValue: 16)
-    /// Everything a device of an ordinary user does.
+    /// May have the user's own account erased: `erase`. A backend that wants to be asked itself gives it to nobody.
+    public static let erase = TokenScopes(rawValue: 32)
+    /// Everything a device of an ordinary user does every day: all but ``erase``.
     public static let all: TokenScopes = [.publish, .receive, .join, .manage, .presence]
 }
 

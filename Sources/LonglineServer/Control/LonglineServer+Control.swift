@@ -21,11 +21,10 @@ extension LonglineServer {
                 }
                 try await revoke(token: token, in: tenant, until: request.until ?? .max)
             case .eraseUser:
-                let user = UserKey(tenant: tenant, user: try UserID(request.user ?? ""))
-                let erasure = erasures.join(user) { [weak self] in
-                    _ = try await self?.erase(user: user.user, in: tenant)
+                let erasure = try await beginErasure(of: try UserID(request.user ?? ""), in: tenant)
+                do { return ControlAnswer(isDone: try await erasure.isDone(within: Self.eraseWait)) } catch {
+                    throw Self.notErased(error)
                 }
-                return ControlAnswer(isDone: try await erasure.isDone(within: Self.eraseWait))
             case .reloadKeys: break
             case .generations:
                 let generations = try await generations(of: try Self.device(request, tenant))

@@ -5,6 +5,11 @@ extension StoreLogic {
     /// Rooms that one step leaves: each costs an entry, and its members' attention.
     private static var roomsPerStep: Int { 256 }
 
+    func requestErasure(of user: UserID, in tenant: TenantID) throws {
+        try revoke(user, device: nil, in: tenant)
+        try tables.addErasure(PendingErasure(tenant: tenant, user: user))
+    }
+
     mutating func erase(_ user: UserID, in tenant: TenantID) throws -> ErasureStep {
         let stints = try tables.stints(of: user, in: tenant)
         var step = ErasureStep(isDone: false, left: [])
@@ -39,6 +44,7 @@ extension StoreLogic {
         // Last, when nothing names it any more.
         if let inbox = try tables.channel(key) { try tables.remove(inbox) }
         try tables.removePresence(of: user, in: tenant)
+        try tables.removeErasure(PendingErasure(tenant: tenant, user: user))
         step.isDone = true
         return step
     }

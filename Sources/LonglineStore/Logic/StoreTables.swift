@@ -173,6 +173,10 @@ protocol StoreTables: AnyObject {
     /// Removes what is kept of users last seen before `time`.
     func removePresence(unseenSince time: UInt64) throws
 
+    func addErasure(_ erasure: PendingErasure) throws
+    func removeErasure(_ erasure: PendingErasure) throws
+    func erasures(limit: Int) throws -> [PendingErasure]
+
     /// At most one for each platform.
     func places(of user: UserID, in tenant: TenantID) throws -> [PlaceRecord]
     func set(_ place: PlaceRecord, of user: UserID, in tenant: TenantID) throws

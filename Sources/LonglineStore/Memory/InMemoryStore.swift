@@ -136,6 +136,14 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { try $0.takePlace(of: login, policy: policy) }
     }
 
+    public func requestErasure(of user: UserID, in tenant: TenantID) async throws(StoreError) {
+        try perform { try $0.requestErasure(of: user, in: tenant) }
+    }
+
+    public func pendingErasures(limit: Int) async throws(StoreError) -> [PendingErasure] {
+        try perform { $0.tables.erasures(limit: limit) }
+    }
+
     public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
         try perform { try $0.erase(user, in: tenant) }
     }

@@ -47,6 +47,7 @@ final class MemoryTables: StoreTables {
     private var tokens: [TokenKey: UInt64] = [:]
     private var presences: [UserKey: PresenceRecord] = [:]
     private var placesByUser: [UserKey: [DevicePlatform: PlaceRecord]] = [:]
+    private var pendingErasures: Set<PendingErasure> = []
 
     private func nextID() -> Int64 {
         lastID += 1
@@ -64,6 +65,7 @@ final class MemoryTables: StoreTables {
         copy.conversations = conversations
         copy.presences = presences
         copy.placesByUser = placesByUser
+        copy.pendingErasures = pendingErasures
         return copy
     }
 
@@ -353,6 +355,14 @@ final class MemoryTables: StoreTables {
     }
 
     func removePlaces(of user: UserID, in tenant: TenantID) { placesByUser[UserKey(tenant: tenant, user: user)] = nil }
+
+    // MARK: Erasures
+
+    func addErasure(_ erasure: PendingErasure) { pendingErasures.insert(erasure) }
+
+    func removeErasure(_ erasure: PendingErasure) { pendingErasures.remove(erasure) }
+
+    func erasures(limit: Int) -> [PendingErasure] { Array(pendingErasures.prefix(limit)) }
 
     // MARK: Sweep
 

@@ -46,6 +46,14 @@ enum SQLiteSchema {
                         login INTEGER NOT NULL, PRIMARY KEY (tenant, user, platform)) WITHOUT ROWID
                     """)
         }
+        migrator.registerMigration("erasures") { db in
+            // Accounts that are to be erased, until nothing is left of them.
+            try db.execute(
+                sql: """
+                    CREATE TABLE erasures (
+                        tenant TEXT NOT NULL, user TEXT NOT NULL, PRIMARY KEY (tenant, user)) WITHOUT ROWID
+                    """)
+        }
         return migrator
     }
 

@@ -278,6 +278,14 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
 
     // MARK: AccountErasure
 
+    public func requestErasure(of user: UserID, in tenant: TenantID) async throws(StoreError) {
+        try await write { try $0.requestErasure(of: user, in: tenant) }
+    }
+
+    public func pendingErasures(limit: Int) async throws(StoreError) -> [PendingErasure] {
+        try await read { try $0.erasures(limit: limit) }
+    }
+
     public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
         try await write(requests: 64) { try $0.erase(user, in: tenant) }
     }

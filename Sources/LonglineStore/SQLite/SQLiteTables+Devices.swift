@@ -144,6 +144,26 @@ extension SQLiteTables {
         try run("DELETE FROM places WHERE tenant = ? AND user = ?", [tenant.description, user.description])
     }
 
+    // MARK: Erasures
+
+    func addErasure(_ erasure: PendingErasure) throws {
+        try run(
+            "INSERT OR IGNORE INTO erasures (tenant, user) VALUES (?, ?)",
+            [erasure.tenant.description, erasure.user.description])
+    }
+
+    func removeErasure(_ erasure: PendingErasure) throws {
+        try run(
+            "DELETE FROM erasures WHERE tenant = ? AND user = ?",
+            [erasure.tenant.description, erasure.user.description])
+    }
+
+    func erasures(limit: Int) throws -> [PendingErasure] {
+        try rows("SELECT tenant, user FROM erasures LIMIT ?", [limit]).map { row in
+            PendingErasure(tenant: try TenantID(row[0] as String), user: try UserID(row[1] as String))
+        }
+    }
+
     // MARK: Reading
 
     /// Fills a page with the channel's entries, row by row: nothing beyond the page is read.

@@ -376,7 +376,7 @@ final class ModelDevice {
             simulation.checker.changedRoom(at: answer.position, in: room, by: app, truth: truth)
         case .members, .history, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned, .signal,
             .sendSignal, .presence,
-            .presenceAnswered:
+            .presenceAnswered, .erasureRefused:
             break
         case .conversations, .conversationState, .receipt: break
         case .probePath:

@@ -244,8 +244,8 @@ final class ModelServer {
         case .listMembers(let request):
             // No model device asks.
             input(hosted) { $0.membersRead(MembersPage(request: request.request, refusal: .overloaded), now: $1) }
-        case .logout, .signal, .signalDropped, .sendSignal, .watch, .unwatch, .setVisibility:
-            break  // No model device logs out, signals or watches.
+        case .logout, .eraseAccount, .signal, .signalDropped, .sendSignal, .watch, .unwatch, .setVisibility:
+            break  // No model device logs out, erases, signals or watches.
         case .delivered(let sender, let origin): reached(sender, origin, hosted)
         // No model device asks.
         case .markRead, .listConversations, .changeConversation: break

@@ -131,6 +131,15 @@ final class FaultyStore: MessageStore {
         return try await inner.takePlace(of: login, policy: policy)
     }
 
+    func requestErasure(of user: UserID, in tenant: TenantID) async throws(StoreError) {
+        if current.isFull { throw full }
+        try await inner.requestErasure(of: user, in: tenant)
+    }
+
+    func pendingErasures(limit: Int) async throws(StoreError) -> [PendingErasure] {
+        try await inner.pendingErasures(limit: limit)
+    }
+
     func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
         if current.isFull { throw full }
         return try await inner.erase(user: user, in: tenant)
