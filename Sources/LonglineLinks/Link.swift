@@ -78,7 +78,8 @@ public protocol Link: AnyObject {
     func prioritize(_ lane: LaneID, _ urgency: Urgency)
     /// Encodes a frame and sends it behind what was sent on the lane before.
     ///
-    /// The link itself sets no limit: the session's windows bound what it queues. Ignored once the link is closed.
+    /// The link queues whatever it is given, and says so by ``LinkHandler/laneOverfull(_:link:)`` when that is more than a
+    /// peer that listens lets wait. Ignored once the link is closed.
     func send(_ frame: Frame, lane: LaneID)
     /// Sends a signal if it can leave soon: in a datagram where the peer takes those and it fits one, else on lane 0 unless
     /// that is backed up. Where one of the same sender, channel and kind has not left yet, it goes instead of that. Never
@@ -108,6 +109,9 @@ public protocol LinkHandler: AnyObject {
     func laneFinished(_ lane: LaneID, link: any Link)
     /// A lane of this side stopped taking frames without delay, or takes them again.
     func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link)
+    /// Over 512 KiB wait on a lane of this side for a peer that does not take them: a server closes the link. It is said
+    /// again with every flush that leaves as much.
+    func laneOverfull(_ lane: LaneID, link: any Link)
     /// An authenticated packet came: the path lives.
     func packetReceived(_ link: any Link)
     /// The path changed and was validated: another local or remote address.
@@ -133,6 +137,7 @@ extension Link {
 
 extension LinkHandler {
     public func receivedDatagram(_ frame: Frame, link: any Link) {}
+    public func laneOverfull(_ lane: LaneID, link: any Link) {}
     public func packetReceived(_ link: any Link) {}
     public func pathChanged(_ link: any Link) {}
     public func sessionTicketReceived(_ ticket: [UInt8], link: any Link) {}

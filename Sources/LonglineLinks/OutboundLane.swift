@@ -7,6 +7,9 @@ internal import QUICEngine
 struct OutboundLane {
     /// More than this waiting makes the lane unwritable, until all of it left.
     static let highWater = 64 << 10
+    /// More than this waiting is more than a peer that listens ever needs: what a sender puts on a lane on its own account
+    /// stops at ``highWater``, and what answers the peer is bounded for each kind of request.
+    static let limit = 512 << 10
 
     /// The stream, once the peer's limit allowed one.
     var stream: QUICStreamID?
@@ -18,6 +21,8 @@ struct OutboundLane {
     var isDead = false
     var urgency = Urgency.chat
     private(set) var isWritable = true
+
+    var isOverfull: Bool { pending.readableBytes > Self.limit }
 
     /// When the lane's stream may send. Lane 0 is before all others, whatever they are.
     func priority(isControl: Bool) -> StreamPriority {

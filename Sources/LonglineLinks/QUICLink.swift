@@ -399,10 +399,12 @@ public final class QUICLink: Link {
             }
         }
         let changed = out.updateWritability()
+        let isOverfull = out.isOverfull
         outbound[lane] = out
         if let changed, state == .established {
             handler?.laneWritabilityChanged(lane, writable: changed, link: self)
         }
+        if isOverfull, state == .established { handler?.laneOverfull(lane, link: self) }
     }
 
     // MARK: Closing

@@ -144,6 +144,13 @@ final class SessionHost: LinkHandler {
 
     func packetReceived(_ link: any Link) {
         guard phase != .ended else { return }
+    /// The client asks, and does not take the answers.
+    func laneOverfull(_ lane: LaneID, link: any Link) {
+        guard phase != .ended else { return }
+        let retryAfter = core.limits.retryAfter.wholeMilliseconds
+        end(Close(code: .overloaded, reason: "the client does not take what it asked for", retryAfter: retryAfter))
+    }
+
         session.packetReceived(now: now)
     }
 

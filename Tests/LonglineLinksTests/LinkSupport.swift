@@ -16,6 +16,7 @@ enum LinkEvent: Sendable, Equatable {
     case invalid(FrameError.Code, LaneID)
     case laneFinished(LaneID)
     case writability(LaneID, Bool)
+    case overfull(LaneID)
     case pathChanged
     case ticket([UInt8])
     case closed(LinkCloseReason)
@@ -76,6 +77,7 @@ final class TestHandler: LinkHandler {
     func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link) {
         note(.writability(lane, writable), link)
     }
+    func laneOverfull(_ lane: LaneID, link: any Link) { note(.overfull(lane), link) }
     func pathChanged(_ link: any Link) { note(.pathChanged, link) }
     func sessionTicketReceived(_ ticket: [UInt8], link: any Link) { note(.ticket(ticket), link) }
     func batchEnded(_ link: any Link) {}

@@ -193,6 +193,32 @@ struct QUICLinkTests {
         }
     }
 
+    @Test("A lane on which too much waits is told of, with and without a stream for it, and a close ends it")
+    func overfull() async throws {
+        try await withLinks { event, link in
+            let lane = LaneID(rawValue: 1)
+            if case .overfull(lane) = event { link.close(.overloaded, reason: "too much waits") }
+            guard case .frame(.ping, _, _) = event else { return }
+            link.openLane(lane)
+            let payload = ByteBuffer(repeating: 7, count: 15_000)
+            let publish = Publish(id: 1, tag: 2, after: 0, recipient: nil, timeToLive: 0, payload: payload)
+            for _ in 0..<100 { link.send(.publish(publish), lane: lane) }
+        } body: { connector, target, server, loop in
+            for streams in [UInt64(0), 16] {
+                var target = target
+                target.transport.maxUnidirectionalStreams = streams
+                target.transport.streamWindow = 64 << 10
+                let log = try await connector.link(target, on: loop) { event, link in
+                    if event == .established { link.send(ping(1), lane: .control) }
+                }
+                let overfull = try await server.next { if case .overfull(let lane) = $0 { lane } else { nil } }
+                #expect(overfull == LaneID(rawValue: 1))
+                #expect(try await log.closed() == .peer(code: .overloaded, reason: "too much waits"))
+                #expect(try await server.closed() == .local)
+            }
+        }
+    }
+
     @Test("A link moves to another address and goes on")
     func migrate() async throws {
         try await withLinks { event, link in

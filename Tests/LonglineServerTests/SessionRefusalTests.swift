@@ -209,6 +209,22 @@ private let bob = identifier { try UserID("bob") }
 
     // MARK: Frames
 
+    /// It asks, and does not take the answers: what waits for it is bounded, and nobody else notices.
+    @Test func aClientThatTakesNoAnswersIsClosed() async throws {
+        try await withServer { server in
+            let deaf = try await server.device("ann", drains: false)
+            _ = try await deaf.connect()
+            let pings = [(Frame, LaneID)](repeating: (.ping(Ping(nonce: 1)), .control), count: 500)
+            let pong = 30
+            let most = 2 * (512 << 10) / (500 * pong)
+            for _ in 0..<most { try await deaf.send(pings) }
+            #expect(try await deaf.closed() == .overloaded)
+            let other = try await server.connected("bob")
+            try await other.send([(.ping(Ping(nonce: 2)), .control)])
+            _ = try await other.next { if case .pong(let pong) = $0 { pong } else { nil } }
+        }
+    }
+
     @Test func brokenBytesCloseWithTheirCode() async throws {
         try await withServer { server in
             let phone = try await server.connected("ann")

@@ -21,16 +21,30 @@ final class FakeLink: Link {
     weak var handler: (any LinkHandler)?
     private let said: AsyncStream<ServerSaid>.Continuation
     private var isClosed = false
+    /// Whether the device takes what it is sent.
+    private let drains: Bool
+    /// What waits on each lane of a device that doesn't.
+    private var waiting: [LaneID: ByteBuffer] = [:]
 
-    init(eventLoop: any EventLoop, remoteAddress: String, said: AsyncStream<ServerSaid>.Continuation) {
+    init(eventLoop: any EventLoop, remoteAddress: String, drains: Bool, said: AsyncStream<ServerSaid>.Continuation) {
         self.eventLoop = eventLoop
         self.remoteAddress = remoteAddress
+        self.drains = drains
         self.said = said
     }
 
     func openLane(_ lane: LaneID) {}
     func prioritize(_ lane: LaneID, _ urgency: Urgency) {}
-    func send(_ frame: Frame, lane: LaneID) { if !isClosed { said.yield(.frame(frame, lane)) } }
+    func send(_ frame: Frame, lane: LaneID) {
+        guard !isClosed else { return }
+        said.yield(.frame(frame, lane))
+        if !drains { try? FrameEncoder.encode(frame, into: &waiting[lane, default: ByteBuffer()]) }
+    }
+
+    /// As a link does when its tick is over, for a device that takes nothing.
+    func flush() {
+        for (lane, bytes) in waiting where bytes.readableBytes > 512 << 10 { handler?.laneOverfull(lane, link: self) }
+    }
     func finishLane(_ lane: LaneID) { said.yield(.finished(lane)) }
     func isWritable(_ lane: LaneID) -> Bool { true }
 
@@ -54,13 +68,13 @@ final class FakeWire: DeviceWire {
     private let ends: NIOLoopBound<Ends>
 
     init(
-        runtime: ServerRuntime, loop: LoopReference, early: Bool, remoteAddress: String,
+        runtime: ServerRuntime, loop: LoopReference, early: Bool, remoteAddress: String, drains: Bool = true,
         said: AsyncStream<ServerSaid>.Continuation
     ) async throws {
         let eventLoop = loop.eventLoop
         self.eventLoop = eventLoop
         ends = try await eventLoop.submit {
-            let link = FakeLink(eventLoop: eventLoop, remoteAddress: remoteAddress, said: said)
+            let link = FakeLink(eventLoop: eventLoop, remoteAddress: remoteAddress, drains: drains, said: said)
             let handler = runtime.makeHandler(on: eventLoop)
             link.handler = handler
             handler.linkEstablished(link)
@@ -93,6 +107,7 @@ final class FakeWire: DeviceWire {
         try await eventLoop.submit { [ends] in
             body(ends.value)
             ends.value.handler.batchEnded(ends.value.link)
+            ends.value.link.flush()
         }.get()
     }
 }

@@ -69,12 +69,12 @@ final class TestServer: Sendable {
     /// A device whose link is up on one of the loops, and has said nothing.
     func device(
         _ user: String, _ name: String = "phone", loop: Int = 0, early: Bool = false,
-        remoteAddress: String = "192.0.2.1:4242"
+        remoteAddress: String = "192.0.2.1:4242", drains: Bool = true
     ) async throws -> TestDevice {
         let (said, continuation) = AsyncStream.makeStream(of: ServerSaid.self)
         let wire = try await FakeWire(
             runtime: runtime, loop: runtime.loops[loop % runtime.loops.count], early: early,
-            remoteAddress: remoteAddress, said: continuation)
+            remoteAddress: remoteAddress, drains: drains, said: continuation)
         return TestDevice(
             user: try UserID(user), device: try DeviceID(name), issuer: issuer, wire: wire, said: said)
     }
