@@ -39,12 +39,24 @@ struct PendingDecisions {
 extension SessionHost {
     /// Hands a publish to the store once the app allows it. What comes later into the same channel waits behind.
     func submit(_ request: AppendRequest) {
-        let size = request.publish.payload.readableBytes
-        if let wait = core.publishMeter?.wait(for: request.device.userKey, bytes: size, now: now) {
-            loop.statistics.publishesOverRate += 1
-            return refuse(request, .overloaded, retryAfter: wait)
+        if keepsRate(request, bytes: request.publish.payload.readableBytes) {
+            submit(.append(request), request.channel)
         }
-        submit(.append(request), request.channel)
+    }
+
+    /// Refuses what the session does not allow. It counts as a publish: the store is asked.
+    func refuse(_ request: AppendRequest, for code: RefusalCode) {
+        if keepsRate(request, bytes: 0) { refuseUnlessEntered(request, code) }
+    }
+
+    /// Refuses a publish for now that comes too fast.
+    private func keepsRate(_ request: AppendRequest, bytes: Int) -> Bool {
+        guard let wait = core.publishMeter?.wait(for: request.device.userKey, bytes: bytes, now: now) else {
+            return true
+        }
+        loop.statistics.publishesOverRate += 1
+        refuse(request, .overloaded, retryAfter: wait)
+        return false
     }
 
     /// Changes a room, once the app allows it where it is asked.
@@ -109,13 +121,14 @@ extension SessionHost {
     private func perform(_ item: PendingDecisions.Item, refusal: RefusalCode?) {
         switch (item, refusal) {
         case (.append(let request), nil): enqueue(request)
-        case (.append(let request), let code?): refuse(request, code)
+        case (.append(let request), let code?) where code.isTemporary: refuse(request, code)
+        case (.append(let request), let code?): refuseUnlessEntered(request, code)
         case (.room(let work), nil): changeRoom(work)
         case (.room(let work), let code?): refuse(work, code)
         }
     }
 
-    /// Refuses a publish before it gets to the store.
+    /// Refuses a publish for now, before it gets to the store.
     /// - Parameter retryAfter: when another try is worth it; nil: as the limits say, for codes that are worth one.
     func refuse(_ request: AppendRequest, _ code: RefusalCode, retryAfter: TimeAmount? = nil) {
         loop.statistics.refusals[code, default: 0] += 1

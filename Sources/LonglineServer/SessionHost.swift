@@ -53,6 +53,8 @@ final class SessionHost: LinkHandler {
     var reportedPresence: PresenceState?
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
+    /// What is to be refused, unless it was entered before.
+    var refusals = PendingRefusals()
 
     /// Names the session in logs; 0 before the grant.
     private(set) var sessionNumber: UInt64 = 0
@@ -142,8 +144,6 @@ final class SessionHost: LinkHandler {
         wake()
     }
 
-    func packetReceived(_ link: any Link) {
-        guard phase != .ended else { return }
     /// The client asks, and does not take the answers.
     func laneOverfull(_ lane: LaneID, link: any Link) {
         guard phase != .ended else { return }
@@ -151,6 +151,8 @@ final class SessionHost: LinkHandler {
         end(Close(code: .overloaded, reason: "the client does not take what it asked for", retryAfter: retryAfter))
     }
 
+    func packetReceived(_ link: any Link) {
+        guard phase != .ended else { return }
         session.packetReceived(now: now)
     }
 
@@ -289,6 +291,10 @@ final class SessionHost: LinkHandler {
             guard let device else { return }
             let request = AppendRequest(device: device, producer: producer, channel: channel, publish: publish)
             if mustHold { heldAppends.append(request) } else { submit(request) }
+        case .refuse(let channel, let producer, let publish, let code):
+            guard let device else { return }
+            let request = AppendRequest(device: device, producer: producer, channel: channel, publish: publish)
+            refuse(request, for: code)
         case .read(let channel, let after, let upTo, let maximumBytes):
             guard let tenant = identity?.tenant else { return }
             let key = ChannelKey(tenant: tenant, channel: channel)
@@ -495,6 +501,7 @@ final class SessionHost: LinkHandler {
         case .accepted(let replaced):
             phase = .established
             replaced?.end(Close(code: .replaced, reason: "this device connected anew"))
+            settleRefusals()
             core.log.log(.debug, "session established", metadata())
         }
     }
@@ -544,6 +551,7 @@ final class SessionHost: LinkHandler {
         heldAppends = []
         heldChanges = []
         decisions.removeAll()
+        refusals.removeAll()
         guard let device else { return }
         core.cursors.put(device, confirmed)
         confirmed = []

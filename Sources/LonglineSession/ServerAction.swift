@@ -130,6 +130,10 @@ public enum ServerAction: Sendable {
     case authenticate(Connect)
     /// Hand a publish to the store; answer with `appended`, in the order of these actions per channel.
     case append(channel: ChannelID, producer: ProducerID, publish: Publish)
+    /// Ask the ledger for the acknowledgement of a publish, and refuse it with the code where there is none; answer with
+    /// `appended`, as for ``append(channel:producer:publish:)``. The session does not allow it now; but a copy of it may have been
+    /// entered when it did, and whose app is told otherwise sends it again.
+    case refuse(channel: ChannelID, producer: ProducerID, publish: Publish, code: RefusalCode)
     /// Read on in a channel's log; answer with `pageRead`. At most one read per channel is under way.
     case read(channel: ChannelID, after: Offset, upTo: Offset?, maximumBytes: Int)
     /// Read a page of history; answer with `historyRead` or `historyFailed`. At most one is under way.

@@ -163,6 +163,10 @@ extension ServerSession {
             return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now)
         }
         if let code = refusal(of: publish, channel: channel) {
+            guard !mayBeEntered(publish, channel) else {
+                modify(channel) { $0.gate.admit(publish) }
+                return actions.append(.refuse(channel: channel, producer: producer, publish: publish, code: code))
+            }
             modify(channel) { $0.gate.admit(publish, answer: .refused(Refused(id: publish.id, code: code))) }
             sendAnswers(channel, now: now)
         } else {
@@ -171,8 +175,14 @@ extension ServerSession {
         }
     }
 
-    /// What is refused without asking the store. Membership is not: a publish that was entered before its user left the
-    /// room gets its acknowledgement all the same, and only the ledger knows.
+    /// Whether a copy of a publish that is refused may have been entered before: rights and limits change.
+    private func mayBeEntered(_ publish: Publish, _ channel: ChannelID) -> Bool {
+        guard publish.id > 0, publish.after < publish.id else { return false }
+        if case .user(let owner) = channel { return owner == identity?.user }
+        return publish.recipient == nil
+    }
+
+    /// What may not be entered, whatever the store says. Membership is the store's to judge.
     private func refusal(of publish: Publish, channel: ChannelID) -> RefusalCode? {
         guard let identity else { return .forbidden }
         // A direct message is about the recipient's inbox, though the sender's holds its record.

@@ -10,9 +10,15 @@ public struct AppendRequest: Sendable {
     public var channel: ChannelID
     /// The publish as it came.
     public var publish: Publish
+    /// Why it is not to be entered; nil: it is. Then nothing is stored, and only the ledger is asked: what was entered before
+    /// is acknowledged again, anything else is refused with this code, for good. The payload does not count.
+    public var refusal: RefusalCode?
 
     /// An append request.
-    public init(device: DeviceKey, producer: ProducerID, channel: ChannelID, publish: Publish) {
+    public init(
+        device: DeviceKey, producer: ProducerID, channel: ChannelID, publish: Publish, refusal: RefusalCode? = nil
+    ) {
+        self.refusal = refusal
         self.device = device
         self.producer = producer
         self.channel = channel

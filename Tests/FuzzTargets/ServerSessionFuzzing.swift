@@ -237,6 +237,12 @@ final class ServerSessionFuzzing {
         }
     }
 
+    /// A publish that the store is asked about, to be answered later.
+    private func note(_ publish: Publish, _ channel: ChannelID) throws {
+        appends.append((channel, publish))
+        guard appends.count(where: { $0.channel == channel }) <= 512 else { throw FuzzFinding("too many publishes") }
+    }
+
     private func check(_ action: ServerAction) throws {
         switch action {
         case .authenticate(let connect):
@@ -253,11 +259,13 @@ final class ServerSessionFuzzing {
             guard lanes.removeValue(forKey: lane) != nil else {
                 throw FuzzFinding("a lane is finished that isn't open")
             }
-        case .append(let channel, _, let publish):
-            appends.append((channel, publish))
-            guard appends.count(where: { $0.channel == channel }) <= 512 else {
-                throw FuzzFinding("too many publishes")
+        case .refuse(let channel, _, let publish, let code):
+            guard !code.isTemporary, publish.after < publish.id else {
+                throw FuzzFinding("\(publish) is refused with \(code)")
             }
+            try note(publish, channel)
+        case .append(let channel, _, let publish):
+            try note(publish, channel)
             guard publish.payload.readableBytes <= 1_000, publish.after < publish.id else {
                 throw FuzzFinding("\(publish) reaches the store")
             }

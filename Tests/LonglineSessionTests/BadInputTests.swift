@@ -176,7 +176,7 @@ struct BadInputTests {
         #expect(actions.closeCode == nil && !session.isClosed)
         #expect(actions.appends.isEmpty)
         for frame in actions.frames { if case .refused(let refused) = frame { return refused.code } }
-        return nil
+        return actions.lookUps[publish.id]
     }
 
     @Test("A publish that can't be gets its refusal, and the session goes on")

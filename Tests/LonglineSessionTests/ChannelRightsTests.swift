@@ -45,7 +45,7 @@ struct ChannelRightsTests {
         session.received(.publish(publish), lane: lane, early: false, now: now)
         let actions = session.drain()
         let refusals = actions.frames.compactMap { if case .refused(let refused) = $0 { refused.code } else { nil } }
-        return (!actions.appends.isEmpty, refusals.first)
+        return (!actions.appends.isEmpty, refusals.first ?? actions.lookUps[publish.id])
     }
 
     // MARK: Patterns

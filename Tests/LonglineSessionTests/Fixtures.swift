@@ -108,6 +108,10 @@ extension [ServerAction] {
     var appends: [PublishID] {
         compactMap { if case .append(_, _, let publish) = $0 { publish.id } else { nil } }
     }
+    /// Publishes that are refused unless the ledger knows them, with the code.
+    var lookUps: [PublishID: RefusalCode] {
+        reduce(into: [:]) { if case .refuse(_, _, let publish, let code) = $1 { $0[publish.id] = code } }
+    }
     var reads: [Offset] { compactMap { if case .read(_, let after, _, _) = $0 { after } else { nil } } }
     var delivered: [Offset] {
         frames.compactMap { if case .deliver(let deliver) = $0 { deliver.entry.offset } else { nil } }

@@ -205,7 +205,7 @@ struct ServerSessionTests {
         "What is refused on sight",
         arguments: [
             (RefusalCode.invalidID, Fixture.publish(0)), (.invalidID, Fixture.publish(4, after: 4)),
-            (.payloadTooLarge, Fixture.publish(1, bytes: 20_000)),
+            (.invalidID, Fixture.publish(4, after: 4, bytes: 20_000)),
         ])
     func refusals(code: RefusalCode, publish: Publish) {
         var session = up()
@@ -213,6 +213,24 @@ struct ServerSessionTests {
         let actions = receive(.publish(publish), on: lane, &session)
         #expect(actions.appends.isEmpty)
         #expect(actions.frames.contains(.refused(Refused(id: publish.id, code: code))))
+    }
+
+    @Test("What may have been entered before is refused by the ledger's word only, and in its turn")
+    func lookUps() {
+        var session = up()
+        open(&session)
+        let large = receive(.publish(Fixture.publish(1, bytes: 20_000)), on: lane, &session)
+        #expect(large.appends.isEmpty && large.frames.isEmpty && large.lookUps == [1: .payloadTooLarge])
+        _ = receive(.publish(Fixture.publish(2, after: 1)), on: lane, &session)
+        let position = Position(epoch: Fixture.epoch, offset: 4)
+        func answer(_ id: PublishID, _ outcome: PublishOutcome) -> [Frame] {
+            session.appended(channel: Fixture.inbox, id: id, outcome: outcome, now: now)
+            return session.drain().frames
+        }
+        #expect(answer(2, .published(Published(id: 2, position: position, time: 0))).isEmpty)
+        let answers = answer(1, .refused(Refused(id: 1, code: .payloadTooLarge)))
+        #expect(answers.contains(.refused(Refused(id: 1, code: .payloadTooLarge))))
+        #expect(answers.contains(.published(Published(id: 2, position: position, time: 0))))
     }
 
     @Test("Another user's inbox, and a token without the scope, are refused")
@@ -224,9 +242,7 @@ struct ServerSessionTests {
                 .refused(Refused(id: 1, code: .unknownChannel))))
         session = up(identity: Fixture.identity(mayPublish: false, mayJoin: false))
         open(&session)
-        #expect(
-            receive(.publish(Fixture.publish(1)), on: lane, &session).frames.contains(
-                .refused(Refused(id: 1, code: .forbidden))))
+        #expect(receive(.publish(Fixture.publish(1)), on: lane, &session).lookUps == [1: .forbidden])
         let answer = receive(.join(RoomRequest(request: 1, room: Fixture.name("r"))), on: .control, &session)
         #expect(answer.frames.contains { if case .roomAnswer(let a) = $0 { a.refusal == .forbidden } else { false } })
     }

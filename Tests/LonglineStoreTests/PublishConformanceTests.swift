@@ -36,6 +36,41 @@ import Testing
         }
     }
 
+    @Test("what is not to be entered is asked of the ledger alone", arguments: StoreKind.allCases)
+    func whatIsNotToBeEnteredIsAskedOfTheLedgerAlone(_ kind: StoreKind) async throws {
+        func without(_ request: AppendRequest) -> AppendRequest {
+            var request = request
+            request.refusal = .forbidden
+            request.publish.payload = ByteBuffer()
+            return request
+        }
+        try await withStore(kind) { store async throws in
+            // Nobody is known yet, and nothing is made.
+            #expect(try await store.append(without(request(id: 1))).refused?.code == .forbidden)
+            let news = must { try ChannelID("all/news") }
+            for channel in [news, .room(room("r"))] {
+                #expect(try await store.append(without(request(to: channel, id: 1))).refused?.code == .forbidden)
+            }
+            #expect(try await store.head(of: ChannelKey(tenant: tenant, channel: news)) == nil)
+            let first = try await store.enter(request(recipient: "bob", id: 1))
+            #expect(try await store.append(without(request(recipient: "bob", id: 1))) == .duplicate(first))
+            for next in [request(id: 2), request(id: 9, after: 8)] {
+                #expect(
+                    try await store.append(without(next)) == .refused(Refused(id: next.publish.id, code: .forbidden)))
+            }
+            #expect(try await store.append(without(request(id: 1, tag: 9))).refused?.code == .idReused)
+            // Also of who left a room since.
+            _ = try await store.join(room("r"), by: device("alice"), create: true)
+            let said = try await store.enter(request(to: .room(room("r")), id: 1))
+            _ = try await store.change(room("r"), .leave, by: device("alice"))
+            #expect(try await store.append(without(request(to: .room(room("r")), id: 1))) == .duplicate(said))
+            #expect(
+                try await store.append(without(request(to: .room(room("r")), id: 2))).refused?.code == .forbidden)
+            #expect(try await store.all(inbox("alice")).count == 1)
+            try await store.enter(request(id: 2))
+        }
+    }
+
     @Test("requests of one batch see each other", arguments: StoreKind.allCases)
     func requestsOfOneBatchSeeEachOther(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

@@ -113,6 +113,7 @@ struct StoreLogic<Tables: StoreTables> {
         if case .user(let owner) = request.channel, owner != request.device.user { return refused(.unknownChannel) }
         let key = ChannelKey(tenant: request.device.tenant, channel: request.channel)
         var place = try channel(key)
+        if place == nil, let refusal = request.refusal { return refused(refusal) }
         if place == nil, case .all = request.channel {
             if let refusal = try refusalOfNewBroadcast(publish, key) { return .refused(refusal) }
             place = try tables.addChannel(key, epoch: drawEpoch())
@@ -122,8 +123,8 @@ struct StoreLogic<Tables: StoreTables> {
         let known = try tables.device(request.device)
         let producer = try known.flatMap { try tables.producer(request.producer, of: $0) }
         var head = try producer.map { try tables.ledger($0, in: channel) } ?? LedgerHead()
-        let barrier = try barrier(to: request.device.user, in: channel)
-        // Who never published there learns nothing about a room, not even whether it exists. Who did gets the answers to what
+        let barrier = try request.refusal ?? self.barrier(to: request.device.user, in: channel)
+        // Who never published there has nothing to be acknowledged, and learns nothing about a room, not even whether it exists. Who did gets the answers to what
         // was entered before the leave.
         if let barrier, head.lastID == 0 { return refused(barrier) }
         let verdict = try PublishLedger.judge(

@@ -42,6 +42,8 @@ final class ModelServer {
         let channel: ChannelID
         let producer: ProducerID
         let publish: Publish
+        /// Why it is not to be entered, unless it was before.
+        var refusal: RefusalCode?
     }
 
     let store: SimulatedStore
@@ -219,12 +221,9 @@ final class ModelServer {
         case .authenticate(let connect): later(hosted) { [weak self] in self?.authenticate(connect, hosted) }
         case .append(let channel, let producer, let publish):
             if hosted.isReplaced { simulation.violation("a link that was taken over publishes") }
-            let append = Append(hosted: hosted, channel: channel, producer: producer, publish: publish)
-            if hosted.isFresh || hosted.link.isHandshakeComplete {
-                self.append(append)
-            } else {
-                hosted.held.append(append)
-            }
+            take(Append(hosted: hosted, channel: channel, producer: producer, publish: publish))
+        case .refuse(let channel, let producer, let publish, let code):
+            take(Append(hosted: hosted, channel: channel, producer: producer, publish: publish, refusal: code))
         case .read(let channel, let after, let upTo, let bytes):
             later(hosted) { [weak self] in self?.read(channel, after: after, upTo: upTo, bytes: bytes, hosted) }
         case .readHistory(let read):
@@ -251,7 +250,9 @@ final class ModelServer {
         case .markRead, .listConversations, .changeConversation: break
         case .refresh:
             later(hosted) { [weak self] in
-                guard let self, let identity = hosted.session.identity else { return }
+                guard let self, var identity = hosted.session.identity else { return }
+                identity.mayPublish = !simulation.isWithoutScope(identity.user)
+                identity.grants = identity.mayPublish ? broadcasting : []
                 let time = simulation.wall.milliseconds
                 input(hosted) { $0.refreshed(identity, time: time, now: $1) }
             }
@@ -338,7 +339,8 @@ final class ModelServer {
             return channel
         }
         hosted.wakes = []
-        let grants = broadcasting
+        let mayPublish = !simulation.isWithoutScope(user)
+        let grants = mayPublish ? broadcasting : []
         if has(.takeOverEarly) { establish(hosted) }
         if has(.evictEarly) { _ = takePlace(hosted, user, device) }
         later(hosted) { [weak self] in
@@ -346,7 +348,7 @@ final class ModelServer {
                 SessionGrant(
                     identity: SessionIdentity(
                         tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1",
-                        expiry: 1 << 52, mayPublish: true, mayReceive: true, mayJoin: true,
+                        expiry: 1 << 52, mayPublish: mayPublish, mayReceive: true, mayJoin: true,
                         mayManage: true, grants: grants),
                     session: UInt64(hosted.link.number), resumed: isResumed, cursorVersion: record.version,
                     channels: channels, ticket: self?.simulation.ticket(for: connect.credential)), hosted)
@@ -435,7 +437,23 @@ final class ModelServer {
 
     // MARK: The log
 
+    private func take(_ append: Append) {
+        if append.hosted.isFresh || append.hosted.link.isHandshakeComplete {
+            self.append(append)
+        } else {
+            append.hosted.held.append(append)
+        }
+    }
+
     private func append(_ append: Append) {
+        var append = append
+        if append.refusal == nil, let user = append.hosted.user, simulation.isDeniedByApp(user) {
+            append.refusal = .forbidden
+        }
+        if let code = append.refusal, has(.refuseWithoutLedger) {
+            let refused = Refused(id: append.publish.id, code: code, retryAfter: 0)
+            return later(append.hosted) { [weak self] in self?.answer(append, .refused(refused)) }
+        }
         guard !random.happens(refusesAppends) else {
             let refused = Refused(id: append.publish.id, code: .overloaded, retryAfter: 30)
             return later(append.hosted) { [weak self] in self?.answer(append, .refused(refused)) }
@@ -474,13 +492,14 @@ final class ModelServer {
                 store.enterAnew(
                     AppendRequest(
                         device: store.key(user, device), producer: append.producer, channel: append.channel,
-                        publish: append.publish))
+                        publish: append.publish, refusal: append.refusal))
             }
         }) {
             for append in batch {
                 guard let user = append.hosted.user, let device = append.hosted.device else { continue }
                 let result = store.append(
-                    append.publish, channel: append.channel, user: user, device: device, producer: append.producer)
+                    append.publish, channel: append.channel, user: user, device: device, producer: append.producer,
+                    refusal: append.refusal)
                 outcomes.append((append, result.outcome))
                 woken.formUnion(result.woken)
             }

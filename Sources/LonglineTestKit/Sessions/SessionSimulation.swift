@@ -50,6 +50,8 @@ public final class SessionSimulation {
         public var gaps = 0
         /// Changes of the room that devices asked for, as owners or not.
         public var roomChanges = 0
+        /// Rights to publish taken away, by the credential's scope or by the app's backend.
+        public var rightsTaken = 0
         /// Producers given up because an ID was used twice.
         public var renewals = 0
 
@@ -74,6 +76,9 @@ public final class SessionSimulation {
     private var nextMessage: UInt64 = 1
     /// The highest login of a user that has one place and ever had a session, in this life of the store.
     private var highestLogins: [UserID: UInt64] = [:]
+    /// Users whose credentials don't allow to publish now, and whom the app's backend doesn't.
+    private var withoutScope: Set<UserID> = []
+    private var deniedByApp: Set<UserID> = []
     private var isCalm = false
     /// What the wall clock is ahead of the scheduler, in milliseconds.
     private var wallOffset: Int64 = 1_000_000
@@ -182,6 +187,7 @@ public final class SessionSimulation {
         repeatedly(50...700) { $0.devices[Int($0.pick(3...4))].changeRoom($0.room, joins: $0.random.happens(0.6)) }
         repeatedly(40...500) { $0.manage() }
         repeatedly(500...3_000) { $0.anyDevice().refresh() }
+        repeatedly(300...2_500) { $0.takeRight() }
         repeatedly(1_000...5_000) { $0.trim() }
         repeatedly(200...3_000) { simulation in
             simulation.wallOffset = max(10_000, simulation.wallOffset + simulation.pick(-3_000...3_000))
@@ -279,6 +285,21 @@ public final class SessionSimulation {
         nextMessage += 1
     }
 
+    /// Takes the right to publish from a user, for a short time: what is under way may be entered, or not.
+    private func takeRight() {
+        let user = anyDevice().user
+        let place = random.happens(0.5) ? \SessionSimulation.withoutScope : \.deniedByApp
+        counts.rightsTaken += 1
+        self[keyPath: place].insert(user)
+        refresh(user)
+        scheduler.after(.milliseconds(pick(50...500))) { [weak self] in
+            self?[keyPath: place].remove(user)
+            self?.refresh(user)
+        }
+    }
+
+    private func refresh(_ user: UserID) { for device in devices where device.user == user { device.refresh() } }
+
     private func cut() {
         let device = anyDevice()
         device.link?.cut(
@@ -359,6 +380,11 @@ public final class SessionSimulation {
         let name = Self.name(credential)
         return devices.first { "\($0.device)/\($0.login)" == name }.map { ($0.user, $0.device, $0.login) }
     }
+
+    // MARK: Rights
+
+    func isWithoutScope(_ user: UserID) -> Bool { withoutScope.contains(user) }
+    func isDeniedByApp(_ user: UserID) -> Bool { deniedByApp.contains(user) }
 
     // MARK: Device policy
 

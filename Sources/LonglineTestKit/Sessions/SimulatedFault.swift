@@ -15,6 +15,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case tearTransaction
     /// The recipient's copy is another write than the sender's record: a crash comes in between.
     case copyApart
+    /// What a right that was taken away does not allow is refused without asking the ledger.
+    case refuseWithoutLedger
     /// The store enters what is published into a room by somebody who left it.
     case publishAfterLeave
     /// The store enters what a member publishes where only owners may.

@@ -109,10 +109,12 @@ final class SimulatedStore {
 
     func head(_ channel: ChannelID) -> ChannelHead? { (try? real.head(of: key(channel))) ?? nil }
 
-    func append(_ publish: Publish, channel: ChannelID, user: UserID, device: DeviceID, producer: ProducerID)
-        -> (outcome: PublishOutcome, woken: Set<ChannelID>)
-    {
-        var request = AppendRequest(device: key(user, device), producer: producer, channel: channel, publish: publish)
+    func append(
+        _ publish: Publish, channel: ChannelID, user: UserID, device: DeviceID, producer: ProducerID,
+        refusal: RefusalCode? = nil
+    ) -> (outcome: PublishOutcome, woken: Set<ChannelID>) {
+        var request = AppendRequest(
+            device: key(user, device), producer: producer, channel: channel, publish: publish, refusal: refusal)
         let key = LedgerKey(producer: producer, channel: channel)
         if let alias = aliases[key] { request.producer = alias }
         if faults.contains(.ignoreAfter) { request.publish.after = 0 }
@@ -120,6 +122,7 @@ final class SimulatedStore {
         let judged = truth.refusal(of: publish, by: user, in: channel, at: wall.milliseconds)
         switch real.append(request) {
         case .entered(let published, let previous, let copy):
+            if let refusal { violation("publish \(publish.id) is entered, and was to be refused with \(refusal)") }
             if faults.contains(.ignoreTag) { tags[key, default: [:]][publish.id] = publish.tag }
             let woken = record(published, previous: previous, copy: copy, request)
             return (.published(published), woken)

@@ -17,6 +17,8 @@ final class FaultyStore: MessageStore {
         var entitlements: StoreError?
         /// Runs, once, when entitlements were read and before they are answered.
         var afterEntitlements: (@Sendable () async -> Void)?
+        /// Runs, once, before a batch of publishes is entered.
+        var beforeAppend: (@Sendable () async -> Void)?
         /// Runs, once, when a credential's revocations were read and before the last of them is answered.
         var afterRevocations: (@Sendable () async -> Void)?
     }
@@ -39,6 +41,11 @@ final class FaultyStore: MessageStore {
         if current.isFull {
             return batch.map { .refused(Refused(id: $0.publish.id, code: .storageFull, retryAfter: 700)) }
         }
+        let hook = faults.withLock { faults in
+            defer { faults.beforeAppend = nil }
+            return faults.beforeAppend
+        }
+        await hook?()
         return await inner.append(batch)
     }
 
