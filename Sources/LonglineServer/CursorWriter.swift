@@ -106,7 +106,7 @@ final class CursorWriter: Sendable {
     private func write(_ device: DeviceKey, _ places: [ChannelID: Position]) async -> Bool {
         defer { if state.withLock({ !$0.forgetting.isEmpty }) { tellForgetting() } }
         do {
-            _ = try await cursors.advance(
+            try await cursors.move(
                 device, to: places.map { ChannelPosition(channel: $0.key, position: $0.value) })
             state.withLock { _ = $0.writing.removeValue(forKey: device) }
             return true

@@ -8,9 +8,20 @@ public protocol DeviceCursors: Sendable {
     /// version grows when the record changed.
     func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord
 
+    /// As ``advance(_:to:)``, for who does not ask for the record: its cost is that of the cursors named, however many the
+    /// device has.
+    func move(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError)
+
     /// Takes note of a connect, and tells what was known of the device before it.
     func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError)
         -> ConnectAdmission
+}
+
+extension DeviceCursors {
+    /// By ``advance(_:to:)``.
+    public func move(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) {
+        _ = try await advance(device, to: cursors)
+    }
 }
 
 /// What a store answers to a connect.

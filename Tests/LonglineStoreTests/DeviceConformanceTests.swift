@@ -55,6 +55,46 @@ import Testing
         }
     }
 
+    @Test("moving cursors is advancing them, without the record", arguments: StoreKind.allCases)
+    func movingCursorsIsAdvancingThem(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let channel = ChannelID.user(user("alice"))
+            let place = try await store.enter(request(id: 1)).position
+            try await store.move(device("alice", "nobody"), to: [])
+            for _ in 0..<2 {
+                try await store.move(device("alice"), to: [ChannelPosition(channel: channel, position: place)])
+                let record = try await store.advance(device("alice"), to: [])
+                #expect(record == CursorRecord(version: 1, cursors: [channel: place]))
+            }
+        }
+    }
+
+    @Test("a cursor goes with the user's part in its room", arguments: StoreKind.allCases)
+    func aCursorGoesWithTheUsersPartInItsRoom(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.roomsPerUser = 2
+        try await withStore(kind, limits: limits) { store async throws in
+            for number in 0..<6 {
+                let channel = ChannelID.room(room("r\(number)"))
+                for name in ["alice", "bob\(number)"] {
+                    _ = try await store.join(room("r\(number)"), by: device(name), create: true)
+                }
+                let left = try #require(try await store.leave(room("r\(number)"), by: device("alice")))
+                for name in ["phone", "tablet"] {
+                    try await store.move(device("alice", name), to: [ChannelPosition(channel: channel, position: left)])
+                }
+            }
+            for name in ["phone", "tablet"] {
+                let cursors = try await store.advance(device("alice", name), to: []).cursors
+                #expect(Set(cursors.keys) == [.room(room("r4")), .room(room("r5"))])
+            }
+            // Of a room that was forgotten nothing can be confirmed.
+            let head = try #require(try await store.head(of: roomKey("r0"))).position
+            let late = ChannelPosition(channel: .room(room("r0")), position: head)
+            #expect(try await store.advance(device("alice"), to: [late]).cursors.count == 2)
+        }
+    }
+
     @Test("a connect number lower than one seen is stale", arguments: StoreKind.allCases)
     func aConnectNumberLowerThanOneSeenIsStale(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

@@ -3,7 +3,19 @@ import LonglineWire
 /// Cursors, connects and revocations.
 extension StoreLogic {
     func advance(_ key: DeviceKey, to cursors: [ChannelPosition]) throws -> CursorRecord {
-        if cursors.isEmpty, try tables.device(key) == nil { return CursorRecord(version: 0, cursors: [:]) }
+        guard let device = try moved(key, to: cursors) else { return CursorRecord(version: 0, cursors: [:]) }
+        var record = CursorRecord(version: device.cursorVersion, cursors: [:])
+        for (channel, position) in try tables.cursors(of: device) where position.epoch == channel.epoch {
+            record.cursors[channel.key.channel] = position
+        }
+        return record
+    }
+
+    func move(_ key: DeviceKey, to cursors: [ChannelPosition]) throws { _ = try moved(key, to: cursors) }
+
+    /// Moves a device's cursors; nil when nothing is known of it, nor to be known.
+    private func moved(_ key: DeviceKey, to cursors: [ChannelPosition]) throws -> DeviceRecord? {
+        if cursors.isEmpty, try tables.device(key) == nil { return nil }
         var device = try tables.device(key) ?? seenDevice(key, now: clock())
         var changed = false
         for cursor in cursors where try advance(device, to: cursor) { changed = true }
@@ -11,11 +23,7 @@ extension StoreLogic {
             device.cursorVersion += 1
             try tables.update(device)
         }
-        var record = CursorRecord(version: device.cursorVersion, cursors: [:])
-        for (channel, position) in try tables.cursors(of: device) where position.epoch == channel.epoch {
-            record.cursors[channel.key.channel] = position
-        }
-        return record
+        return device
     }
 
     /// - Returns: whether the cursor moved. It stays when the epoch isn't the channel's, the offset is beyond the log or not

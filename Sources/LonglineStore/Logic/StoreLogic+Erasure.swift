@@ -20,7 +20,7 @@ extension StoreLogic {
                     step.left.append(ChannelPosition(channel: room.key.channel, position: receipt.head))
                 }
             }
-            try tables.removeStint(of: user, in: room)
+            try forgetStint(of: user, in: room)
         }
         guard stints.count <= Self.roomsPerStep else { return step }
 

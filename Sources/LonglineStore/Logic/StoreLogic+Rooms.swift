@@ -141,7 +141,7 @@ extension StoreLogic {
             stint.after(deletionOf: room).left.map { (room: room, left: $0) }
         }
         guard let oldest = ended.min(by: { $0.left < $1.left }) else { return false }
-        try tables.removeStint(of: user, in: oldest.room)
+        try forgetStint(of: user, in: oldest.room)
         return true
     }
 
@@ -152,6 +152,12 @@ extension StoreLogic {
         draft.recipient = action.user
         draft.payload = Entry.payload(of: action)
         return try enter(draft, in: &room, now: clock())
+    }
+
+    /// Forgets that a user was in a room: nothing of it is readable any more, and nothing of it is to be confirmed.
+    func forgetStint(of user: UserID, in room: ChannelRecord) throws {
+        try tables.removeCursors(of: user, in: room)
+        try tables.removeStint(of: user, in: room)
     }
 
     /// The sender is who did it; the recipient is whom it is about, where that is somebody else.

@@ -142,6 +142,8 @@ protocol StoreTables: AnyObject {
     func cursors(of device: DeviceRecord) throws -> [(channel: ChannelRecord, position: Position)]
     func cursor(of device: DeviceRecord, in channel: ChannelRecord) throws -> Position?
     func set(_ cursor: Position, of device: DeviceRecord, in channel: ChannelRecord) throws
+    /// Removes the cursors that a user's devices have in a channel.
+    func removeCursors(of user: UserID, in channel: ChannelRecord) throws
 
     func conversation(_ name: ChannelID, of inbox: ChannelRecord) throws -> ConversationRecord?
     func update(_ conversation: ConversationRecord) throws

@@ -102,6 +102,10 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { try $0.advance(device, to: cursors) }
     }
 
+    public func move(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) {
+        try perform { try $0.move(device, to: cursors) }
+    }
+
     public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)
         async throws(StoreError) -> ConnectAdmission
     {

@@ -273,6 +273,12 @@ final class MemoryTables: StoreTables {
         cursors[device.id, default: [:]][channel.id] = cursor
     }
 
+    func removeCursors(of user: UserID, in channel: ChannelRecord) {
+        for device in devices.values where device.key.tenant == channel.key.tenant && device.key.user == user {
+            cursors[device.id]?[channel.id] = nil
+        }
+    }
+
     // MARK: Conversations
 
     func conversation(_ name: ChannelID, of inbox: ChannelRecord) -> ConversationRecord? {

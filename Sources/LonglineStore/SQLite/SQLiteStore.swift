@@ -238,6 +238,10 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await write(bytes: cursors.count * 64) { try $0.advance(device, to: cursors) }
     }
 
+    public func move(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) {
+        try await write(bytes: cursors.count * 64) { try $0.move(device, to: cursors) }
+    }
+
     public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)
         async throws(StoreError) -> ConnectAdmission
     {

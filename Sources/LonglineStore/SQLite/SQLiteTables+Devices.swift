@@ -94,6 +94,12 @@ extension SQLiteTables {
             [device.id, channel.id, Int64(bitPattern: cursor.epoch), Int64(cursor.offset)])
     }
 
+    func removeCursors(of user: UserID, in channel: ChannelRecord) throws {
+        try run(
+            "DELETE FROM cursors WHERE channel = ? AND device IN (SELECT id FROM devices WHERE tenant = ? AND user = ?)",
+            [channel.id, channel.key.tenant.description, user.description])
+    }
+
     // MARK: Revocations
 
     func generation(of user: UserID, device: DeviceID?, in tenant: TenantID) throws -> UInt64 {
