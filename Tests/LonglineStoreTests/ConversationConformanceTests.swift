@@ -207,6 +207,53 @@ import Testing
         }
     }
 
+    @Test("a room that was deleted is no conversation of those who were in it", arguments: StoreKind.allCases)
+    func aRoomThatWasDeletedIsNoConversation(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let hall = ChannelID.room(room("hall"))
+            for name in ["alice", "bob"] { _ = try await store.join(room("hall"), by: device(name), create: true) }
+            _ = try await store.act(room("hall"), .delete, by: device("alice"))
+            let end = try #require(try await store.head(of: roomKey("hall"))).position
+            _ = try await store.join(room("hall"), by: device("carol"), create: true)
+            let news = try await store.enter(request("carol", to: hall, id: 1)).position
+            _ = try await store.entitlements(of: user("bob"), in: tenant)
+            for name in ["alice", "bob"] {
+                let list = try await store.conversations(
+                    of: user(name), in: tenant, after: nil, limit: 10, now: 0)
+                #expect(list.items.isEmpty)
+                #expect(try await store.set(.mute(until: 5), of: hall, for: user(name), in: tenant) == nil)
+                // What one was entitled to may be read still, and nobody is told; nothing behind it.
+                #expect(try await read(store, name, hall, news) == nil)
+                let last = try await read(store, name, hall, end)
+                #expect(last?.audience ?? .nobody == .nobody)
+            }
+            let list = try await store.conversations(of: user("carol"), in: tenant, after: nil, limit: 10, now: 0)
+            #expect(list.items.map(\.conversation) == [hall])
+        }
+    }
+
+    @Test("an offset does not tell of a block", arguments: StoreKind.allCases)
+    func anOffsetDoesNotTellOfABlock(_ kind: StoreKind) async throws {
+        func steps(blocked: Bool) async throws -> [Offset] {
+            var steps: [Offset] = []
+            try await withStore(kind) { store async throws in
+                _ = try await store.entitlements(of: user("bob"), in: tenant)
+                _ = try await store.set(.block(blocked), of: direct("alice"), for: user("bob"), in: tenant)
+                var reaction = request(recipient: "bob", id: 3, "x")
+                let outcomes = await store.append([request(recipient: "bob", id: 1), request(recipient: "bob", id: 2)])
+                let places = outcomes.compactMap { $0.published?.position }
+                reaction.publish.kind = .react(try #require(places.last))
+                let last = try #require(try await store.append(reaction).published?.position)
+                let note = try await store.enter(request(id: 4)).position
+                steps = (places + [last, note]).map(\.offset)
+            }
+            return steps
+        }
+        let free = try await steps(blocked: false)
+        #expect(free.count == 4)
+        #expect(try await steps(blocked: true) == free)
+    }
+
     @Test("who is blocked sees what they sent, and nothing of the other side", arguments: StoreKind.allCases)
     func whoIsBlockedSeesNothingOfTheOtherSide(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

@@ -56,7 +56,8 @@ extension StoreLogic {
             return ReadOutcome(position: mark.position, audience: told)
         case .room:
             guard let room = try tables.channel(ChannelKey(tenant: note.tenant, channel: mark.conversation)),
-                let stint = try tables.stint(of: note.user, in: room), mark.position.epoch == room.epoch,
+                let stint = try tables.stint(of: note.user, in: room)?.after(deletionOf: room),
+                mark.position.epoch == room.epoch,
                 mark.position.offset <= min(room.head, stint.left ?? .max), mark.position.offset > stint.after
             else { return nil }
             guard try advance(conversation(mark.conversation, of: inbox), to: mark, in: room, counting: nil) else {
@@ -112,7 +113,7 @@ extension StoreLogic {
         if case .all = name { return nil }
         if case .room = name {
             guard let room = try tables.channel(ChannelKey(tenant: tenant, channel: name)),
-                let stint = try tables.stint(of: user, in: room), stint.left == nil
+                try StoreRules.stay(of: user, in: room, tables) != nil
             else { return nil }
         }
         let known = try tables.conversation(name, of: inbox)

@@ -46,7 +46,7 @@ extension StoreLogic {
         switch channel.key.channel {
         case .user(let owner): return owner == user
         case .room:
-            guard let stint = try tables.stint(of: user, in: channel) else { return false }
+            guard let stint = try tables.stint(of: user, in: channel)?.after(deletionOf: channel) else { return false }
             return entry.offset > stint.after && entry.offset <= stint.left ?? .max
         case .all: return true
         }
@@ -56,7 +56,7 @@ extension StoreLogic {
     private func mayRetract(_ message: Entry, _ user: UserID, in channel: ChannelRecord) throws -> Bool {
         if message.sender == user { return true }
         guard case .room = channel.key.channel else { return false }
-        return try tables.stint(of: user, in: channel)?.role == .owner
+        return try StoreRules.stay(of: user, in: channel, tables)?.role == .owner
     }
 
     /// When an entry stops to be worth delivering. What is said of an entry lasts as long as that does: an edit must not

@@ -189,6 +189,16 @@ struct StoreLogic<Tables: StoreTables> {
         _ record: Entry, origin: Position, request: AppendRequest, named: Entry?, now: UInt64
     ) throws -> InboxCopy? {
         guard let recipient = record.recipient, recipient != record.sender else { return nil }
+        if let copy = try enterCopy(of: record, for: recipient, origin, request, named, now) { return copy }
+        // The copy's place in the sequence is used up, or who is blocked could tell by the next one's offset.
+        _ = try tables.nextOffset()
+        return nil
+    }
+
+    private mutating func enterCopy(
+        of record: Entry, for recipient: UserID, _ origin: Position, _ request: AppendRequest, _ named: Entry?,
+        _ now: UInt64
+    ) throws -> InboxCopy? {
         let key = ChannelKey(tenant: request.device.tenant, channel: .user(recipient))
         // Who is blocked is not told: what they send stays theirs alone.
         guard var inbox = try channel(key) else { return nil }

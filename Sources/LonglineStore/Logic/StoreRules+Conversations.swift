@@ -12,7 +12,7 @@ extension StoreRules {
         let limit = max(limit, 1)
         // One more than asked for tells whether there is a next page.
         var places = try tables.directConversations(of: inbox, after: after, limit: limit + 1).map(Listed.direct)
-        for (room, stint) in try tables.stints(of: user, in: tenant) where stint.left == nil {
+        for (room, stint) in try tables.stints(of: user, in: tenant) where stint.after(deletionOf: room).left == nil {
             let place = ConversationPlace(time: room.time, conversation: room.key.channel)
             if let after, !ConversationPlace.comesBefore(after, place) { continue }
             places.append(.room(room, stint))
