@@ -39,9 +39,14 @@ import Testing
             #expect(try await store.presence(of: [user("alice"), user("bob")], in: tenant).count == 1)
             clock.advance(StoreLimits().unseen + 1)
             try await store.note([note("carol", clock.now)])
+            // What somebody wants to hide stays hidden, however long nobody sees them.
+            try await store.note([note("dave", 7, .stateOnly), note("eve", 7, .nothing)])
             _ = try await store.sweep()
-            let left = try await store.presence(of: [user("bob"), user("carol")], in: tenant)
-            #expect(Array(left.keys) == [user("carol")])
+            let left = try await store.presence(of: ["bob", "carol", "dave", "eve"].map(user), in: tenant)
+            #expect(
+                left.mapValues(\.visibility) == [
+                    user("carol"): .everything, user("dave"): .stateOnly, user("eve"): .nothing,
+                ])
         }
     }
 

@@ -172,7 +172,7 @@ protocol StoreTables: AnyObject {
     func presence(of user: UserID, in tenant: TenantID) throws -> PresenceRecord?
     func set(_ presence: PresenceRecord, of user: UserID, in tenant: TenantID) throws
     func removePresence(of user: UserID, in tenant: TenantID) throws
-    /// Removes what is kept of users last seen before `time`.
+    /// Removes what is kept of users last seen before `time`, but for what they want to hide.
     func removePresence(unseenSince time: UInt64) throws
 
     func addErasure(_ erasure: PendingErasure) throws

@@ -348,7 +348,9 @@ final class MemoryTables: StoreTables {
 
     func removePresence(of user: UserID, in tenant: TenantID) { presences[UserKey(tenant: tenant, user: user)] = nil }
 
-    func removePresence(unseenSince time: UInt64) { presences = presences.filter { $0.value.lastSeen >= time } }
+    func removePresence(unseenSince time: UInt64) {
+        presences = presences.filter { $0.value.lastSeen >= time || $0.value.visibility != .everything }
+    }
 
     // MARK: Places
 

@@ -24,6 +24,8 @@ extension SQLiteTables {
     }
 
     func removePresence(unseenSince time: UInt64) throws {
-        try run("DELETE FROM presence WHERE last_seen < ?", [Int64(clamping: time)])
+        try run(
+            "DELETE FROM presence WHERE last_seen < ? AND visibility = ?",
+            [Int64(clamping: time), PresenceVisibility.everything.rawValue])
     }
 }
