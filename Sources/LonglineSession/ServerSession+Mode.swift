@@ -50,7 +50,7 @@ extension ServerSession {
         for channel in hold.take() { advance(channel, now: now) }
     }
 
-    private func isHeldBack(_ channel: ChannelID) -> Bool {
+    func isHeldBack(_ channel: ChannelID) -> Bool {
         switch hold.mode {
         case .foreground: false
         case .background: !isUrgent(channel)
@@ -59,7 +59,7 @@ extension ServerSession {
     }
 
     /// Whether a channel's news are worth waking a device for.
-    private func isUrgent(_ channel: ChannelID) -> Bool { channel.isInbox }
+    private func isUrgent(_ channel: ChannelID) -> Bool { channel.isInbox || urgency(of: channel) == .control }
 }
 
 extension ChannelID {

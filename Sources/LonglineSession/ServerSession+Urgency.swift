@@ -9,6 +9,8 @@ extension ServerSession {
             return violated(.limitExceeded, "too many channels with an urgency of their own", now: now)
         }
         prioritize(said.channel)
+        // It may have news that waited, and are worth waking the device for now.
+        if said.urgency == .control, !isHeldBack(said.channel) { releaseHeld(now: now) }
     }
 
     /// How urgent a channel's own frames are.

@@ -44,6 +44,24 @@ struct DeliveryHoldTests {
         #expect(wake(Fixture.inbox, to: 1, &session, at: now) == [Fixture.inbox])
     }
 
+    @Test("A channel of control wakes a device in the background, and takes along what waits")
+    func control() {
+        func become(_ urgency: Urgency, _ session: inout ServerSession) {
+            let said = ChannelUrgency(channel: Fixture.room, urgency: urgency)
+            session.received(.urgency(said), lane: .control, early: false, now: now)
+        }
+        for mode in SessionMode.allCases {
+            var session = up(mode)
+            become(.control, &session)
+            #expect(wake(Fixture.room, to: 1, &session, at: now) == (mode == .lowPower ? [] : [Fixture.room]))
+        }
+        var session = up(.background)
+        become(.bulk, &session)
+        #expect(wake(Fixture.room, to: 1, &session, at: now).isEmpty)
+        become(.control, &session)
+        #expect(reads(&session) == [Fixture.room])
+    }
+
     @Test("What waits goes out after its time", arguments: [(SessionMode.background, Int64(30)), (.lowPower, 300)])
     func time(mode: SessionMode, seconds: Int64) {
         var session = up(mode)
