@@ -106,7 +106,8 @@ extension SessionHost {
         case .room(let work):
             switch work.change {
             case .join: return AuthorizationQuestion(.join, by: device, in: .room(work.room))
-            case .act: return AuthorizationQuestion(.manage, by: device, in: .room(work.room))
+            case .act(let action):
+                return AuthorizationQuestion(.manage, by: device, in: .room(work.room), change: action)
             case .leave: return nil
             }
         }

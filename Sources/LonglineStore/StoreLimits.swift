@@ -5,6 +5,9 @@ public struct StoreLimits: Hashable, Sendable {
     /// Rooms that one user is or was in. At the limit a join takes the place of the room left longest ago; without one
     /// it is refused with ``/LonglineWire/RefusalCode/limitReached``.
     public var roomsPerUser = 1_000
+    /// Rooms that a user is in up to which others may add the user to one more; beyond, it is refused with
+    /// ``/LonglineWire/RefusalCode/limitReached``. Below what a user may join, so that others can't use it up.
+    public var roomsWhenAdded = 400
     /// Channels to all of one tenant; a publish that would make one more is refused with
     /// ``/LonglineWire/RefusalCode/limitReached``. Every session of the tenant keeps a place in each.
     public var broadcastsPerTenant = 16

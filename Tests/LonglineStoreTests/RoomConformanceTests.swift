@@ -95,6 +95,38 @@ import Testing
         }
     }
 
+    @Test("others add a user to some rooms only, and who is blocked to none", arguments: StoreKind.allCases)
+    func othersAddAUserToSomeRoomsOnly(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.roomsPerUser = 5
+        limits.roomsWhenAdded = 2
+        try await withStore(kind, limits: limits) { store async throws in
+            for name in ["a", "b", "c", "d"] {
+                _ = try await store.join(room(name), by: device("alice"), create: true)
+            }
+            func add(_ name: String) async throws -> RoomOutcome {
+                try await store.act(room(name), .add(user("bob")), by: device("alice"))
+            }
+            for name in ["a", "b"] { #expect(try await add(name).receipt?.isNew == true) }
+            #expect(try await add("c") == .refused(.limitReached))
+            // What is so already stays, and one's own joins have room.
+            #expect(try await add("a").receipt?.isNew == false)
+            for name in ["c", "d", "e"] {
+                #expect(try await store.join(room(name), by: device("bob"), create: true) != nil)
+            }
+            for name in ["a", "b", "c", "d", "e"] { _ = try await store.leave(room(name), by: device("bob")) }
+            #expect(try await add("c").receipt?.isNew == true)
+            _ = try await store.leave(room("c"), by: device("bob"))
+            let alice = ChannelID.user(user("alice"))
+            _ = try await store.entitlements(of: user("bob"), in: tenant)
+            _ = try await store.set(.block(true), of: alice, for: user("bob"), in: tenant)
+            #expect(try await add("c") == .refused(.limitReached))
+            #expect(try await store.members(of: room("c"), in: tenant) == [user("alice")])
+            _ = try await store.set(.block(false), of: alice, for: user("bob"), in: tenant)
+            #expect(try await add("c").receipt?.isNew == true)
+        }
+    }
+
     @Test("nothing crosses from one tenant to another", arguments: StoreKind.allCases)
     func nothingCrossesFromOneTenantToAnother(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

@@ -21,9 +21,12 @@ public struct AuthorizationQuestion: Hashable, Sendable {
     public var device: DeviceKey
     /// With which channel. For a direct message it is the recipient's inbox.
     public var channel: ChannelID
+    /// What is to become of the room, and of whom in it, with ``ChannelAction/manage``.
+    public var change: RoomAction?
 
     /// A question.
-    public init(_ action: ChannelAction, by device: DeviceKey, in channel: ChannelID) {
+    public init(_ action: ChannelAction, by device: DeviceKey, in channel: ChannelID, change: RoomAction? = nil) {
+        self.change = change
         self.action = action
         self.device = device
         self.channel = channel

@@ -11,6 +11,7 @@ import NIOPosix
 /// ```
 ///   POST /path HTTP/1.1
 ///   {"action":"publish","channel":"room/hall","device":"phone","tenant":"acme","user":"alice"}
+///   {"action":"manage","change":"add","channel":"room/hall","device":"phone","member":"bob","tenant":"acme","user":"alice"}
 ///
 ///   200 {"allow":true,"ttl":30}
 ///   200 {"allow":false,"code":5,"ttl":30}      ; code is a refusal code, 5 (forbidden) when it is left out
@@ -25,6 +26,8 @@ public final class HTTPAuthorizationPolicy: AuthorizationPolicy {
         var user: String
         var device: String
         var channel: String
+        var change: String?
+        var member: String?
     }
     private struct Answer: Decodable {
         var allow: Bool
@@ -55,6 +58,18 @@ public final class HTTPAuthorizationPolicy: AuthorizationPolicy {
             group: group)
     }
 
+    private static func name(_ action: RoomAction) -> String {
+        switch action {
+        case .add: "add"
+        case .remove: "remove"
+        case .setRole(.owner, _): "make-owner"
+        case .setRole(.member, _): "make-member"
+        case .setJoining: "set-joining"
+        case .setPublishing: "set-publishing"
+        case .delete: "delete"
+        }
+    }
+
     public func decide(_ question: AuthorizationQuestion) async throws -> AuthorizationDecision {
         let device = question.device
         let encoder = JSONEncoder()
@@ -62,7 +77,8 @@ public final class HTTPAuthorizationPolicy: AuthorizationPolicy {
         let body = try encoder.encode(
             Question(
                 action: "\(question.action)", tenant: device.tenant.description, user: device.user.description,
-                device: device.device.description, channel: question.channel.description))
+                device: device.device.description, channel: question.channel.description,
+                change: question.change.map(Self.name), member: question.change?.user?.description))
         let response = try await client.post(ByteBuffer(bytes: body))
         guard response.status == 200 else { throw HTTPFailure(reason: "status \(response.status)") }
         guard let answer = try? JSONDecoder().decode(Answer.self, from: Data(response.body.readableBytesView)) else {

@@ -79,6 +79,7 @@ extension StoreLogic {
     private func enter(_ user: UserID, by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome {
         var room = known
         guard room.members < limits.roomMembers else { return .refused(.roomFull) }
+        guard try user == device.user || mayBeAdded(user, by: device) else { return .refused(.limitReached) }
         guard try makesPlace(for: user, in: room, tenant: device.tenant) else { return .refused(.limitReached) }
         var role = RoomRole.member
         if room.members == 0 {
@@ -131,6 +132,15 @@ extension StoreLogic {
         return .done(receipt)
     }
 
+    /// Whether a user takes being added to one more room. Who blocked the other side is not, with the same answer as who is in
+    /// many rooms: nobody is told of a block.
+    private func mayBeAdded(_ user: UserID, by device: DeviceKey) throws -> Bool {
+        let settings = try StoreRules.settings(of: .user(device.user), for: user, in: device.tenant, tables)
+        guard !settings.isBlocked else { return false }
+        let stays = try tables.stints(of: user, in: device.tenant).count { $1.after(deletionOf: $0).left == nil }
+        return stays < limits.roomsWhenAdded
+    }
+
     /// Makes sure that the user may be in one more room: the room left longest ago gives way.
     /// - Returns: false when the user is in as many as one may be.
     private func makesPlace(for user: UserID, in room: ChannelRecord?, tenant: TenantID) throws -> Bool {
@@ -145,6 +155,12 @@ extension StoreLogic {
         return true
     }
 
+    /// Forgets that a user was in a room: nothing of it is readable any more, and nothing of it is to be confirmed.
+    func forgetStint(of user: UserID, in room: ChannelRecord) throws {
+        try tables.removeCursors(of: user, in: room)
+        try tables.removeStint(of: user, in: room)
+    }
+
     // MARK: Entries and receipts
 
     private func record(_ action: RoomAction, by device: DeviceKey, in room: inout ChannelRecord) throws -> Entry {
@@ -152,12 +168,6 @@ extension StoreLogic {
         draft.recipient = action.user
         draft.payload = Entry.payload(of: action)
         return try enter(draft, in: &room, now: clock())
-    }
-
-    /// Forgets that a user was in a room: nothing of it is readable any more, and nothing of it is to be confirmed.
-    func forgetStint(of user: UserID, in room: ChannelRecord) throws {
-        try tables.removeCursors(of: user, in: room)
-        try tables.removeStint(of: user, in: room)
     }
 
     /// The sender is who did it; the recipient is whom it is about, where that is somebody else.
