@@ -43,6 +43,19 @@ let package = Package(
                 longline("QUICEngine"), longline("QUICTransport"), nioCore, nioPosix,
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: settings),
+        .target(
+            name: "SessionHarness",
+            dependencies: [
+                "PeerHarness", longline("LonglineLinks"), longline("LonglineServer"), longline("LonglineSession"),
+                longline("LonglineStore"), longline("LonglineWire"), longline("QUICEngine"), longline("QUICTransport"),
+                nioCore, nioPosix, .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: settings),
+        benchmark(
+            "catch-up",
+            [
+                "PeerHarness", "SessionHarness", longline("LonglineClient"), longline("LonglineServer"),
+                longline("LonglineStore"), longline("LonglineWire"), .product(name: "Logging", package: "swift-log"),
+            ]),
         benchmark("engine", [longline("QUICEngine")]),
         benchmark(
             "publish",
@@ -57,12 +70,12 @@ let package = Package(
         benchmark("quic-idle", quic + ["CHeap"]),
         benchmark("quic-impaired", [longline("QUICEngine")]),
         benchmark("quic-rr", quic + [.product(name: "NIOConcurrencyHelpers", package: "swift-nio")]),
+        benchmark("rooms", ["PeerHarness", "SessionHarness", longline("LonglineWire"), nioCore]),
         benchmark(
-            "rooms",
-            [
-                longline("LonglineLinks"), longline("LonglineServer"), longline("LonglineSession"),
-                longline("LonglineStore"), longline("LonglineWire"), longline("QUICEngine"), nioCore, nioPosix,
-                "PeerHarness", .product(name: "Logging", package: "swift-log"),
+            "session-idle",
+            quic + [
+                "CHeap", "SessionHarness", longline("LonglineLinks"), longline("LonglineServer"),
+                longline("LonglineWire"),
             ]),
         benchmark("wire", [longline("LonglineWire"), nioCore]),
     ]

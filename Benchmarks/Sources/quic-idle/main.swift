@@ -9,13 +9,6 @@ if let role = Role.current {
     exit(0)
 }
 
-/// The server's memory, in bytes.
-struct Memory {
-    var heap: Double
-    var resident: Double
-    var connections: Int
-}
-
 /// A server and its crowd of clients.
 struct Site {
     let server: ChildProcess
@@ -31,16 +24,8 @@ struct Site {
         _ = try crowd.line()
     }
 
-    /// Once nothing is under way any more. What is resident is read first: the server tidies its heap to count it.
-    func memory() throws -> Memory {
-        ChildProcess.pause(seconds: 1.5)
-        let pages = try String(contentsOfFile: "/proc/\(server.identifier)/statm", encoding: .utf8)
-            .split(separator: " ").compactMap { Double($0) }
-        server.send("memory")
-        let numbers = try server.line().split(separator: " ").compactMap { Double($0) }
-        guard numbers.count == 2 else { throw ChildProcess.Failure("the server reported \(numbers)") }
-        return Memory(heap: numbers[0], resident: pages[1] * 4096, connections: Int(numbers[1]))
-    }
+    /// Once nothing is under way any more.
+    func memory() throws -> ServerMemory { try ServerMemory.ask(server) }
 
     func end() {
         crowd.end()
@@ -55,10 +40,10 @@ let count = Int(options["--connections"])
 var report = Report("quic-idle")
 report.add("connections", count)
 
-func add(_ name: String, _ now: Memory, over before: Memory, of count: Int, to report: inout Report) {
+func add(_ name: String, _ now: ServerMemory, over before: ServerMemory, of count: Int, to report: inout Report) {
     let heap = (now.heap - before.heap) / Double(count) / 1024
     let resident = (now.resident - before.resident) / Double(count) / 1024
-    print("\(name): heap \(heap.readable) KiB, resident \(resident.readable) KiB each; \(now.connections) connections")
+    print("\(name): heap \(heap.readable) KiB, resident \(resident.readable) KiB each; \(now.count) connections")
     report.add("\(name)_heap_kib", heap)
     report.add("\(name)_rss_kib", resident)
 }
@@ -67,7 +52,7 @@ func add(_ name: String, _ now: Memory, over before: Memory, of count: Int, to r
 let turns = Int(options["--turns"])
 if turns > 1 {
     let site = try Site()
-    var marks: [Memory] = []
+    var marks: [ServerMemory] = []
     // The first turn loads code and grows tables that the others use again. It isn't counted.
     for turn in 0...turns {
         try site.tell("open \(Int(options["--turn-connections"]))")
@@ -76,7 +61,7 @@ if turns > 1 {
         marks.append(memory)
         print(
             "turn \(turn): heap \((memory.heap / 1024).readable) KiB, resident \((memory.resident / 1024).readable) KiB, "
-                + "\(memory.connections) connections")
+                + "\(memory.count) connections")
     }
     site.end()
     let (early, late) = (marks[1], marks[turns])

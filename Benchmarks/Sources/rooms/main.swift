@@ -5,7 +5,10 @@ import Foundation
 import PeerHarness
 
 if let role = Role.current {
-    try await serve(role)
+    guard role.arguments.count == 2, let size = Int(role.arguments[1]) else {
+        throw ChildProcess.Failure("the server takes a folder and a size")
+    }
+    try await Room.serve(role.arguments[0], size: size)
     exit(0)
 }
 
@@ -25,7 +28,7 @@ func measure(_ size: Int, _ options: Options) async throws -> [(String, Double)]
     guard let port = Int(try server.line()) else { throw ChildProcess.Failure("the server said no port") }
     let clock = ContinuousClock()
     let start = clock.now
-    let crowd = try await Crowd(folder: folder.path, port: port, size: size)
+    let room = try await Room(folder: folder.path, port: port, size: size)
     print("\(size) members: connected in \((clock.now - start).inSeconds.readable) s")
 
     // So many messages are under way to somebody at any time.
@@ -34,7 +37,7 @@ func measure(_ size: Int, _ options: Options) async throws -> [(String, Double)]
     var costs: [Double] = []
     for round in 0...options.rounds {
         let before = server.cpuTime
-        let (deliveries, time) = try await crowd.flood(for: options.roundTime, window: window)
+        let (deliveries, time) = try await room.flood(for: options.roundTime, window: window)
         guard round > 0 else { continue }
         rates.append(Double(deliveries) / time.inSeconds)
         costs.append((server.cpuTime - before) / Double(deliveries) * 1e6)
@@ -42,14 +45,14 @@ func measure(_ size: Int, _ options: Options) async throws -> [(String, Double)]
     let rate = Rates(rounds: rates)
     let perSecond = max(1, rate.median * options["--load"] / Double(size))
     let before = server.cpuTime
-    let times = try await crowd.paced(perSecond: perSecond, for: max(.seconds(5), options.roundTime * 5))
+    let times = try await room.paced(perSecond: perSecond, for: max(.seconds(5), options.roundTime * 5))
     let paced = (server.cpuTime - before) / Double(times.count) * 1e6
     print(
         "\(size) members: \(rate.median.readable) deliveries/s ±\((rate.spread * 50).readable) % with \(window) messages under way, "
             + "\(costs.median.readable) µs of server CPU each; at \(perSecond.readable) messages/s "
             + "p50 \(times.milliseconds(percentile: 50).readable) ms, p99 \(times.milliseconds(percentile: 99).readable) ms, "
             + "\(paced.readable) µs")
-    await crowd.end()
+    await room.end()
     return [
         ("deliveries", rate.median), ("cpu_us", costs.median), ("paced_rate", perSecond), ("paced_cpu_us", paced),
         ("p50_ms", times.milliseconds(percentile: 50)), ("p99_ms", times.milliseconds(percentile: 99)),

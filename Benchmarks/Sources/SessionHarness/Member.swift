@@ -1,16 +1,15 @@
-import LonglineLinks
-import LonglineSession
-import LonglineWire
-import NIOCore
+public import LonglineLinks
+public import LonglineSession
+public import LonglineWire
+public import NIOCore
 
 /// A member's device: a session on a link, without an SDK around it. It is done with a message as soon as it has it.
 ///
 /// Confined to its loop.
-final class Member: LinkHandler {
+public final class Member: LinkHandler {
     private let loop: any EventLoop
-    private let channel: ChannelID
     private let token: String
-    private unowned let tally: Tally
+    private let delivered: (ByteBuffer) -> Void
     private var session: ClientSession
     private var link: QUICLink?
     private var timer: (deadline: NIODeadline, task: Scheduled<Void>)?
@@ -19,13 +18,14 @@ final class Member: LinkHandler {
     var whenConnected: EventLoopPromise<Void>?
     private var isEnding = false
 
-    init(loop: any EventLoop, channel: ChannelID, token: String, tally: Tally) {
+    init(
+        loop: any EventLoop, token: String, cursors: [ChannelID: Position], delivered: @escaping (ByteBuffer) -> Void
+    ) {
         self.loop = loop
-        self.channel = channel
         self.token = token
-        self.tally = tally
+        self.delivered = delivered
         session = ClientSession(
-            configuration: ClientSessionConfiguration(), producer: .random(using: &random), cursors: [:],
+            configuration: ClientSessionConfiguration(), producer: .random(using: &random), cursors: cursors,
             cursorVersion: 0)
     }
 
@@ -33,7 +33,8 @@ final class Member: LinkHandler {
         link = connector.open(target, on: loop, handler: self)
     }
 
-    func publish(_ payload: ByteBuffer) {
+    /// Publishes to a channel.
+    public func publish(_ payload: ByteBuffer, to channel: ChannelID) {
         lastID += 1
         let publish = Publish(
             id: lastID, tag: random.next(), after: lastID - 1, recipient: nil, timeToLive: 0, payload: payload)
@@ -59,7 +60,7 @@ final class Member: LinkHandler {
                 whenConnected?.succeed()
                 whenConnected = nil
             case .deliver(let channel, let epoch, let deliver):
-                if deliver.entry.kind == .message { tally.delivered(deliver.entry.payload) }
+                if deliver.entry.kind == .message { delivered(deliver.entry.payload) }
                 session.confirm(
                     channel: channel, position: Position(epoch: epoch, offset: deliver.entry.offset), now: .now())
             case .gap(let channel, let epoch, let gap):
@@ -88,32 +89,32 @@ final class Member: LinkHandler {
 
     // MARK: The link
 
-    func linkEstablished(_ link: any Link) {
+    public func linkEstablished(_ link: any Link) {
         session.linkOpened(
             credential: .token(token), connectNumber: 1, supportsPathChange: false, outbox: [], now: .now())
     }
 
-    func handshakeCompleted(_ link: any Link, info: LinkHandshake) {}
+    public func handshakeCompleted(_ link: any Link, info: LinkHandshake) {}
 
-    func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
+    public func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
         session.received(frame, lane: lane, now: .now())
     }
 
-    func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) {
+    public func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) {
         preconditionFailure("no frame: \(error)")
     }
 
-    func laneFinished(_ lane: LaneID, link: any Link) { session.laneFinished(lane, now: .now()) }
+    public func laneFinished(_ lane: LaneID, link: any Link) { session.laneFinished(lane, now: .now()) }
 
-    func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link) {
+    public func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link) {
         session.laneWritable(lane, writable, now: .now())
     }
 
-    func packetReceived(_ link: any Link) { session.packetReceived(now: .now()) }
+    public func packetReceived(_ link: any Link) { session.packetReceived(now: .now()) }
 
-    func batchEnded(_ link: any Link) { pump() }
+    public func batchEnded(_ link: any Link) { pump() }
 
-    func linkClosed(_ link: any Link, reason: LinkCloseReason) {
+    public func linkClosed(_ link: any Link, reason: LinkCloseReason) {
         precondition(isEnding, "the link is gone: \(reason)")
         self.link = nil
     }
