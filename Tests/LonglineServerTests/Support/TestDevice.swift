@@ -242,7 +242,7 @@ final class TestDevice {
         while let event = await said.next() {
             note(event)
             backlog.append(event)
-            if let code = closeCode { return code }
+            if case .closed(let code, _) = event { return code }
         }
         throw CancellationError()
     }
