@@ -215,6 +215,7 @@ static int emit_path(void *user_data, ngtcp2_path_validation_result result, cons
     llq_alias_restore(user_data, &event.path);
     if (result != NGTCP2_PATH_VALIDATION_RESULT_ABORTED)
         llq_alias_note_validation(user_data, event.kind == LLQ_EVENT_PATH_VALIDATED);
+    if (event.kind == LLQ_EVENT_PATH_VALIDATED) llq_limit_end(user_data);
     llq_emit(user_data, &event);
     return 0;
 }
@@ -266,6 +267,7 @@ static int on_path_challenge(ngtcp2_conn *conn, uint8_t *data, void *user_data) 
     llq_conn *self = user_data;
     (void)conn;
     self->owner.random(self->owner.context, data, NGTCP2_PATH_CHALLENGE_DATALEN);
+    llq_limit_note_challenge(self, data);
     return 0;
 }
 

@@ -171,15 +171,23 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
     llq_path_to_ngtcp2(&p, &known);
     llq_conn *previous = llq_enter(conn);
     int rv = 0;
+    bool is_current = !conn->is_server || alias.is_current;
+    size_t received = 0;
     while (length > 0 && rv == 0) {
         size_t size = length < segment ? length : segment;
         rv = ngtcp2_conn_read_pkt(conn->conn, &p.path, &info, packets, size, now);
+        // ngtcp2 counts a datagram that makes it move, too.
+        if (!is_current) is_current = llq_alias_is_current(conn, &alias);
+        if (is_current) received += size;
         packets += size;
         length -= size;
     }
     llq_emit_acked(conn);
     llq_leave(previous);
-    if (conn->is_server) llq_alias_leave(conn, &alias, conn->packets_authenticated > authenticated);
+    if (conn->is_server) {
+        llq_alias_leave(conn, &alias, conn->packets_authenticated > authenticated);
+        llq_limit_note_received(conn, received);
+    }
     if (rv == NGTCP2_ERR_CALLBACK_FAILURE && conn->timer.limit_broken) rv = NGTCP2_ERR_STREAM_LIMIT;
     return normalize(rv);
 }

@@ -107,11 +107,20 @@ static int note_ack(llq_frame_guard *guard, llq_reader *r, int ecn) {
     return 0;
 }
 
+static int note_response(llq_frame_guard *guard, llq_reader *r) {
+    const uint8_t *data = r->position;
+    if (llq_skip(r, LLQ_GUARD_RESPONSE_LENGTH)) return -1;
+    if (guard->response_count < LLQ_GUARD_RESPONSES)
+        memcpy(guard->responses[guard->response_count++], data, LLQ_GUARD_RESPONSE_LENGTH);
+    return 0;
+}
+
 size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain) {
     llq_reader r = {plaintext, plaintext + length};
     size_t overwritten = 0;
     guard->stop_count = 0;
     guard->challenge_count = 0;
+    guard->response_count = 0;
     while (r.position < r.end) {
         uint8_t *start = r.position;
         uint64_t type;
@@ -125,6 +134,7 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
             rv = inspect_new_cid(guard, &r, start, contain);
             if (rv > 0) overwritten++;
             break;
+        case 0x1b: rv = note_response(guard, &r); break;
         case 0x1a: guard->challenge_count++; // fall through
         default: rv = llq_skip_frame(&r, type);
         }

@@ -18,6 +18,22 @@ typedef struct llq_message_filter {
     bool finished; // TLS Finished went by
 } llq_message_filter;
 
+/// What a server may send to a path before it is validated, as ngtcp2 counts it: see amplification_limit.c.
+typedef struct llq_allowance {
+    uint64_t received, sent; // bytes, since the path is ngtcp2's current one
+    bool is_validated;
+} llq_allowance;
+
+#define LLQ_CHALLENGE_LENGTH LLQ_GUARD_RESPONSE_LENGTH
+/// As many challenges as ngtcp2 remembers of a path.
+#define LLQ_LIMIT_CHALLENGES 8
+
+typedef struct llq_path_limit {
+    bool is_in_force; // the current path may not be validated
+    size_t challenge_count;
+    uint8_t challenges[LLQ_LIMIT_CHALLENGES][LLQ_CHALLENGE_LENGTH]; // sent since the current path is one
+} llq_path_limit;
+
 /// Addresses of a client that a server remembers; ngtcp2 has at most six paths besides the current one.
 #define LLQ_PATH_ALIASES 12
 
@@ -36,6 +52,7 @@ typedef struct llq_path_aliases {
         uint32_t ignored; // datagrams since ngtcp2 might have followed
         uint32_t birth; // `counted` when a path first had this local port
         uint64_t used;
+        llq_allowance allowance;
     } known[LLQ_PATH_ALIASES];
     size_t count;
     uint64_t turn;
@@ -63,6 +80,7 @@ typedef struct llq_path_alias {
     size_t place;
     bool is_new;
     bool is_masked; // read as if from the current path
+    bool is_current; // ngtcp2's
     bool shares_id; // with the current path: the peer gave no other
     llq_path before; // ngtcp2's current path, before it read the datagram
     uint64_t id; // hash of the connection ID that it goes to
@@ -120,6 +138,7 @@ struct llq_conn {
     uint64_t acked_count;
     size_t own_cid_length; // server
     llq_loss_timer timer;
+    llq_path_limit limit; // server
     uint64_t next_packet; // of 0-RTT and 1-RTT packets
     uint64_t packets_authenticated;
     uint64_t key_updates;
@@ -172,6 +191,20 @@ void llq_timer_conceal(const llq_conn *conn, uint8_t *plaintext, size_t length);
 /// Whether the peer was told that it may open this stream.
 bool llq_timer_admits(llq_conn *conn, int64_t stream_id);
 
+/// ngtcp2's current path is another one.
+void llq_limit_begin(llq_conn *conn);
+/// ngtcp2's current path is validated.
+void llq_limit_end(llq_conn *conn);
+/// ngtcp2 sends PATH_CHALLENGE, or gets PATH_RESPONSE, with this data.
+void llq_limit_note_challenge(llq_conn *conn, const uint8_t *data);
+void llq_limit_note_response(llq_conn *conn, const uint8_t *data);
+/// A datagram came on ngtcp2's current path.
+void llq_limit_note_received(llq_conn *conn, size_t length);
+/// How much of `capacity` ngtcp2 may have for its next packet.
+size_t llq_limit_room(llq_conn *conn, size_t capacity);
+/// ngtcp2 wrote a packet, or nothing.
+void llq_limit_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length);
+
 void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, const llq_settings *settings);
 /// Before ngtcp2 reads a datagram: puts the alias into `path`. False if the datagram must be dropped.
 bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, const uint8_t *packet, size_t length,
@@ -180,6 +213,10 @@ bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, cons
 void llq_alias_leave(llq_conn *conn, llq_path_alias *alias, bool authenticated);
 /// ngtcp2 validated a path, or gave it up because nothing answered.
 void llq_alias_note_validation(llq_conn *conn, bool succeeded);
+/// Of ngtcp2's current path; NULL if nothing is known of it.
+llq_allowance *llq_alias_allowance(llq_conn *conn);
+/// Whether a datagram's path is ngtcp2's current one by now.
+bool llq_alias_is_current(const llq_conn *conn, const llq_path_alias *alias);
 /// When a connection whose paths are all lost is over.
 uint64_t llq_alias_lost_until(const llq_conn *conn);
 /// Puts the real local address into a path that ngtcp2 named.

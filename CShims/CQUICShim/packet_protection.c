@@ -75,6 +75,7 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames());
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
     llq_timer_expect(conn, conn->guard.challenge_count);
+    for (size_t i = 0; i < conn->guard.response_count; i++) llq_limit_note_response(conn, conn->guard.responses[i]);
     for (size_t i = 0; i < conn->guard.stop_count; i++) {
         llq_event event = {.kind = LLQ_EVENT_STOP_SENDING,
                            .stream_id = (int64_t)conn->guard.stops[i].stream_id,

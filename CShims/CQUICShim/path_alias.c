@@ -77,6 +77,8 @@ void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, const llq_
     aliases->known[0].path = *first;
     aliases->known[0].ports = aliases->first_ports;
     aliases->known[0].was_current = true;
+    // Nothing is looked up before the handshake is complete.
+    aliases->known[0].allowance.is_validated = true;
     aliases->count = 1;
     const llq_preferred_address *preferred = settings->preferred_address;
     if (preferred) {
@@ -100,6 +102,8 @@ static bool is_at(const llq_path *seen, const llq_path *real, llq_path_ports por
     return seen->local.port == ports.local && seen->remote.port == ports.remote &&
            same_host(&seen->local, &real->local) && same_host(&seen->remote, &real->remote);
 }
+
+static bool same_ports(llq_path_ports a, llq_path_ports b) { return a.local == b.local && a.remote == b.remote; }
 
 static size_t place_of(const llq_path_aliases *aliases, const llq_path *seen) {
     size_t i = 0;
@@ -208,6 +212,7 @@ bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, cons
     }
     bool is_welcome = alias->is_new ? enter_new(conn, path, alias, &current) : enter_known(conn, alias, &current);
     if (alias->is_masked) path->remote = current.remote;
+    alias->is_current = alias->is_masked || is_at(&current, &alias->path, alias->ports);
     path->local.port = alias->ports.local;
     path->remote.port = alias->ports.remote;
     return is_welcome;
@@ -261,6 +266,7 @@ void llq_alias_leave(llq_conn *conn, llq_path_alias *alias, bool authenticated) 
         return;
     }
     llq_path current = current_path(conn);
+    bool has_new_ports = alias->is_new || !same_ports(aliases->known[alias->place].ports, alias->ports);
     if (alias->is_new) {
         aliases->is_lost = false;
         alias->place = place_for(aliases, &current);
@@ -270,6 +276,7 @@ void llq_alias_leave(llq_conn *conn, llq_path_alias *alias, bool authenticated) 
         aliases->known[alias->place].shares_id = alias->shares_id;
         aliases->known[alias->place].was_current = false;
     }
+    if (has_new_ports) aliases->known[alias->place].allowance = (llq_allowance){0};
     aliases->known[alias->place].ports = alias->ports;
     aliases->known[alias->place].birth = alias->birth;
     if (!is_at(&current, &alias->path, alias->ports)) {
@@ -283,7 +290,20 @@ void llq_alias_leave(llq_conn *conn, llq_path_alias *alias, bool authenticated) 
     aliases->known[alias->place].was_current = true;
     aliases->known[alias->place].ignored = 0;
     aliases->known[alias->place].shares_id = false;
-    if (!is_at(&alias->before, &alias->path, alias->ports)) note_move(conn, alias);
+    if (is_at(&alias->before, &alias->path, alias->ports)) return;
+    note_move(conn, alias);
+    llq_limit_begin(conn);
+}
+
+llq_allowance *llq_alias_allowance(llq_conn *conn) {
+    llq_path current = current_path(conn);
+    size_t place = place_of(&conn->aliases, &current);
+    return place < conn->aliases.count ? &conn->aliases.known[place].allowance : NULL;
+}
+
+bool llq_alias_is_current(const llq_conn *conn, const llq_path_alias *alias) {
+    llq_path current = current_path(conn);
+    return is_at(&current, &alias->path, alias->ports);
 }
 
 void llq_alias_note_validation(llq_conn *conn, bool succeeded) {

@@ -38,9 +38,10 @@ ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint
     llq_conn *previous = llq_enter(conn);
     llq_timer_begin(conn);
     ngtcp2_ssize rv =
-        ngtcp2_conn_writev_stream(conn->conn, &storage.path, &info, destination, capacity, &taken, flags, stream_id,
-                                  (const ngtcp2_vec *)(const void *)data, count, now);
+        ngtcp2_conn_writev_stream(conn->conn, &storage.path, &info, destination, llq_limit_room(conn, capacity),
+                                  &taken, flags, stream_id, (const ngtcp2_vec *)(const void *)data, count, now);
     llq_timer_end(conn, rv);
+    llq_limit_note_sent(conn, &storage.path, rv);
     llq_leave(previous);
     *accepted = taken;
     return normalize_write(conn, rv, path, ecn, &storage, &info);
@@ -79,9 +80,11 @@ void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size
         ngtcp2_ssize taken = -1;
         llq_timer_begin(conn);
         ngtcp2_ssize rv =
-            ngtcp2_conn_writev_stream(conn->conn, path, &info, destination + run->length, largest, &taken, 0,
-                                      stream_id, (const ngtcp2_vec *)(const void *)data, count, now);
+            ngtcp2_conn_writev_stream(conn->conn, path, &info, destination + run->length,
+                                      llq_limit_room(conn, largest), &taken, 0, stream_id,
+                                      (const ngtcp2_vec *)(const void *)data, count, now);
         llq_timer_end(conn, rv);
+        llq_limit_note_sent(conn, path, rv);
         if (taken > 0) {
             run->accepted += (size_t)taken;
             bytes -= (size_t)taken;
@@ -140,9 +143,11 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
 #if !LLQ_NGTCP2_1
     if (!conn->timer.is_packet_open && leaves_room(conn, length)) llq_timer_request(conn);
 #endif
-    ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination, capacity, accepted,
+    ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination,
+                                                  llq_limit_room(conn, capacity), accepted,
                                                   more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec, 1, now);
     llq_timer_end(conn, rv);
+    llq_limit_note_sent(conn, &storage.path, rv);
     llq_leave(previous);
     if (rv == NGTCP2_ERR_INVALID_STATE || rv == NGTCP2_ERR_INVALID_ARGUMENT) return LLQ_NOT_NOW;
     return normalize_write(conn, rv, path, ecn, &storage, &info);

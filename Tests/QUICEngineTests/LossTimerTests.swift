@@ -103,6 +103,34 @@ import Testing
         #expect(world.clientSide.received[stream] == pattern(3000))
     }
 
+    @Test(
+        "what is lost at the limit of an address that is not validated is sent again",
+        arguments: Array(stride(from: 4_000, to: 8_000, by: 250)))
+    func whatIsLostAtTheLimitOfAnAddressIsSentAgain(upload: Int) throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        // The client has a new address, to which nothing gets through. The server may send three times the upload there,
+        // which fills its window, and then as much more as its probes take.
+        world.network.setNAT(EngineWorld.clientAddress, appearsAs: QUICSocketAddress(ipv4: (192, 0, 2, 1), port: 1000))
+        world.network.filter = { _, path in path.local != EngineWorld.serverAddress }
+        let stream = try server.open()
+        let sender = Sender(pattern(100_000), on: stream, of: server)
+        try sender.step()
+        try client.send(pattern(upload), on: client.open(), finish: true)
+        world.simulation.run(for: .milliseconds(30))
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        world.simulation.run(for: .seconds(2))
+        world.network.setBlackhole(EngineWorld.clientAddress, false)
+        world.network.filter = nil
+        for _ in 0..<60 where !world.clientSide.finished.contains(stream) {
+            client.ping(now: world.network.now)
+            try sender.step()
+            world.simulation.run(for: .seconds(1))
+        }
+        #expect(world.clientSide.received[stream] == pattern(100_000))
+    }
+
     /// A server that has sent many packets with what sets the timer, and a client that may open four streams, each way.
     private func worldWithPings() throws -> (
         EngineWorld, client: QUICEngineConnection, server: QUICEngineConnection, Hook

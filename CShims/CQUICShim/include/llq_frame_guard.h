@@ -13,6 +13,8 @@ extern "C" {
 #define LLQ_GUARD_RANGES 32
 #define LLQ_GUARD_STOPS 16
 #define LLQ_GUARD_SPARES 8
+#define LLQ_GUARD_RESPONSES 4
+#define LLQ_GUARD_RESPONSE_LENGTH 8
 typedef struct llq_frame_guard {
     uint64_t retire_prior_to;
     size_t count;
@@ -25,6 +27,9 @@ typedef struct llq_frame_guard {
     struct { uint64_t stream_id, code; } stops[LLQ_GUARD_STOPS];
     /// PATH_CHALLENGE frames of that packet.
     size_t challenge_count;
+    /// PATH_RESPONSE frames of that packet.
+    size_t response_count;
+    uint8_t responses[LLQ_GUARD_RESPONSES][LLQ_GUARD_RESPONSE_LENGTH];
     /// One more than the largest packet number that the peer acknowledged; 0: none yet.
     uint64_t acked_to;
 } llq_frame_guard;
