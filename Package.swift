@@ -126,10 +126,17 @@ let package = Package(
         .executableTarget(
             name: "simulate", dependencies: ["LonglineTestKit", argumentParser, nioCore], path: "Tests/SimulateDriver",
             swiftSettings: settings),
+        .executableTarget(
+            name: "ClientProcess",
+            dependencies: [
+                "LonglineClient", "LonglineWire", logging, nioCore, .product(name: "GRDB", package: "GRDB.swift"),
+            ],
+            path: "Tests/ClientProcess", swiftSettings: settings),
         .testTarget(
             name: "LonglineClientTests",
             dependencies: [
-                "LonglineClient", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
+                "ClientProcess", "LonglineClient", "LonglineLinks", "LonglineServer", "LonglineSession",
+                "LonglineStore", "LonglineWire",
                 "LonglineTestKit", logging,
                 nioCore, nioPosix, .product(name: "GRDB", package: "GRDB.swift"),
             ],

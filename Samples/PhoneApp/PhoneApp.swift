@@ -6,8 +6,9 @@ import LonglineWire
 //
 //     phone-app HOST:PORT PIN TOKEN-FILE PEER [FOLDER]
 //
-// Type a message to send it; /wait TEXT sends and waits for the acknowledgement, /background and /foreground say what the app is to
-// its user, /logout ends it. Close it whenever you like: what was typed is sent by the next start.
+// Type a message to send it; /wait TEXT sends and waits for the acknowledgement, /outbox shows what waits, /cancel NAME takes a
+// message back, /background and /foreground say what the app is to its user, /logout ends it. Close it whenever you like: what was
+// typed is sent by the next start.
 
 /// What the screen shows. A real app has a view model here.
 actor Screen {
@@ -19,9 +20,26 @@ actor Screen {
         case .connecting(let attempt, _): if attempt > 1 { print("· connecting…") }
         case .connected(let info): print("· online\(info.earlyData ? ", at once" : "")")
         case .migrating: break  // Still online.
+        case .standby: print("· another process of this app is online")
         case .waiting(let delay, _): print("· offline, trying again in \(delay.components.seconds) s")
+        case .upgradeRequired: print("· please upgrade this app")
         case .stopped: print("· signed out: \(state.stopError?.advice ?? "")")
         }
+    }
+
+    /// The tick marks behind a message.
+    func show(_ status: SendStatus) {
+        let mark =
+            switch status.state {
+            case .queued: "○"
+            case .sent: "✓"
+            case .acknowledged: "✓✓"
+            case .refused(let code): "✗ refused (\(code.rawValue))"
+            case .expired: "✗ too late"
+            case .outcomeUnknown: "? nobody knows whether it arrived"
+            case .cancelled: "✗ taken back"
+            }
+        print("  \(mark) \(status.send)")
     }
 }
 
@@ -52,9 +70,13 @@ struct PhoneApp: Sendable {
     }
 
     func run() async throws {
+        // What an earlier start left: shown before anything is online.
+        let changes = client.sends
+        for status in try await client.outbox() { await screen.show(status) }
         try await client.start()
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { for await state in client.states { await screen.show(state) } }
+            group.addTask { for await status in changes { await screen.show(status) } }
             group.addTask { for await notice in client.notices { await show(notice) } }
             group.addTask {
                 for await message in client.messages where message.kind == .message {
@@ -103,30 +125,21 @@ struct PhoneApp: Sendable {
         let (command, rest) = split(line)
         switch command {
         case "/wait":
-            let published = try await client.send(rest, to: peer).acknowledged()
+            let published = try await client.send(rest, to: peer, acknowledgedWithin: .seconds(10))
             await screen.show("· the service has it, at \(published.position.offset)")
+        case "/outbox":
+            for status in try await client.outbox() { await screen.show(status) }
+        case "/cancel":
+            guard let name = SendID(rest) else { return true }
+            if case .tooLate(let state) = try await client.cancel(name) { await screen.show("· too late: \(state)") }
         case "/background": try await client.setMode(.background)
         case "/foreground": try await client.setMode(.foreground)
         case "/logout":
             try await client.logout()
             return false
-        default: if !line.isEmpty { mark(try await client.send(line, to: peer)) }
+        default: if !line.isEmpty { try await client.send(line, to: peer) }
         }
         return true
-    }
-
-    /// The tick marks behind a message. The task ends with the answer; where none comes before the app is closed, the next
-    /// start tells it as a notice.
-    private func mark(_ receipt: SendReceipt) {
-        Task {
-            await screen.show("  ✓")
-            do {
-                _ = try await receipt.acknowledged()
-                await screen.show("  ✓✓")
-            } catch {
-                await screen.show("  ✗ \(error)")
-            }
-        }
     }
 
     private func split(_ line: String) -> (command: String, rest: String) {

@@ -40,7 +40,7 @@ struct ListenCommand: AsyncParsableCommand {
         let watcher = Task {
             for await state in client.states {
                 if states { FileHandle.standardError.write(Data("* \(Terminal.describe(state))\n".utf8)) }
-                if case .stopped = state { return }
+                if state.stopError != nil { return }
             }
         }
         let heard = client.signals

@@ -71,7 +71,7 @@ struct PresenceCommand: AsyncParsableCommand {
         for await state in client.states {
             switch state {
             case .disconnected: return
-            case .stopped: if let error = state.stopError { throw error }
+            case .stopped, .upgradeRequired: if let error = state.stopError { throw error }
             default: continue
             }
         }

@@ -34,6 +34,9 @@ enum Terminal {
     static func describe(_ state: ConnectionState) -> String {
         switch state {
         case .disconnected: return "disconnected"
+        case .upgradeRequired(let code, let reason):
+            return "the service asks for a newer version (\(code.rawValue)): \(reason)"
+        case .standby: return "another process is connected"
         case .connecting(let attempt, let accessPoint):
             return attempt == 1 ? "connecting to \(accessPoint)" : "connecting to \(accessPoint), attempt \(attempt)"
         case .connected(let info):

@@ -51,6 +51,9 @@ final class FakeService: LinkConnector {
         var spentProducer: ProducerID?
         /// Refuse payloads that begin so.
         var refusedPrefix: String?
+        var refusedCode = RefusalCode.forbidden
+        /// What CONNECTED says.
+        var version: UInt32 = 1
         var credentialExpiry: UInt64 = 0
         /// Connects with a lower number are stale.
         var newestConnect: UInt64 = 0
@@ -289,10 +292,10 @@ final class FakeLink: MobileLink, LinkAttempt {
     }
 
     private func answer(_ connect: Connect) {
-        let expiry = service.state.withLock { state in
+        let (expiry, version) = service.state.withLock { state in
             state.connects.append(connect)
             for cursor in connect.cursors { state.acknowledged[cursor.channel] = cursor.position.offset }
-            return state.credentialExpiry
+            return (state.credentialExpiry, state.version)
         }
         let isStale = service.state.withLock { connect.connectNumber < $0.newestConnect }
         if isStale { return deliver(.close(Close(code: .stale)), lane: .control) }
@@ -306,7 +309,7 @@ final class FakeLink: MobileLink, LinkAttempt {
         deliver(
             .connected(
                 Connected(
-                    version: 1, session: 1, resumed: false, serverTime: 0, observedAddress: "198.51.100.1:1",
+                    version: version, session: 1, resumed: false, serverTime: 0, observedAddress: "198.51.100.1:1",
                     credentialExpiry: expiry,
                     limits: SessionLimits(
                         maximumPayload: 15_000, channelWindow: 65_536, maximumUnacknowledged: 1024,
@@ -330,7 +333,7 @@ final class FakeLink: MobileLink, LinkAttempt {
             }
             if state.spentProducer == producer { return refuse(.idReused) }
             if let prefix = state.refusedPrefix, String(buffer: publish.payload).hasPrefix(prefix) {
-                return refuse(.forbidden)
+                return refuse(state.refusedCode)
             }
             let last = known.last?.publish.id ?? 0
             if publish.id <= last {

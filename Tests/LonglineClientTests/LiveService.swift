@@ -34,6 +34,15 @@ final class LiveService: Sendable {
         try await start()
     }
 
+    var pinText: String { pin.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() }
+    var storePath: String { data.storePath }
+
+    /// A token for a device.
+    func token(_ user: String, _ device: String = "phone") async throws -> String {
+        try await data.sign(
+            tenant: try TenantID("default"), user: try UserID(user), device: try DeviceID(device), lifetime: 3_600_000)
+    }
+
     var port: Int { knownPort.withLock { $0 } }
 
     func start() async throws {
@@ -126,7 +135,8 @@ extension LonglineClient {
         for await state in states {
             switch state {
             case .connected(let info): return info
-            case .stopped(let code, let reason): throw ClientError(.stopped, message: reason, closeCode: code)
+            case .stopped(let code, let reason), .upgradeRequired(let code, let reason):
+                throw ClientError(.stopped, message: reason, closeCode: code)
             default: continue
             }
         }

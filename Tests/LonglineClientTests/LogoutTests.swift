@@ -153,7 +153,7 @@ struct LogoutTests {
         let secret = "a-text-that-nothing-else-holds"
         let row = StoredPublish(
             id: 1, tag: 2, after: 0, channel: .room(try RoomID("hall")), recipient: nil, timeToLive: 0, queuedAt: 3,
-            payload: ByteBuffer(string: secret))
+            payload: ByteBuffer(string: secret), send: SendID(high: 1, low: 2), attempted: false)
         let ticket = StoredSecret(bytes: Array(secret.utf8), expiry: 0)
         try await storage.apply([
             .producer(ProducerID(high: 1, low: 2)), .insert(row), .resumeTicket(ticket),

@@ -13,7 +13,8 @@ struct OutboxTests {
 
     private func add(_ outbox: inout Outbox, _ channel: ChannelID, _ text: String = "x") throws -> StoredPublish {
         try outbox.add(
-            channel: channel, recipient: nil, timeToLive: 0, queuedAt: 0, tag: 9, payload: ByteBuffer(string: text))
+            channel: channel, recipient: nil, timeToLive: 0, queuedAt: 0, tag: 9, payload: ByteBuffer(string: text),
+            send: SendID(high: 0, low: outbox.lastID), attempted: false)
     }
 
     @Test("IDs grow over all channels, and each names the one before it in its channel")
@@ -119,7 +120,7 @@ struct OutboxTests {
     func restored() throws {
         let row = StoredPublish(
             id: 7, tag: 1, after: 3, channel: try room("a"), recipient: nil, timeToLive: 0, queuedAt: 0,
-            payload: ByteBuffer())
+            payload: ByteBuffer(), send: SendID(high: 1, low: 2), attempted: true)
         var outbox = Outbox(producer: Self.producer, lastID: 2, rows: [row])
         #expect(try add(&outbox, try room("a")).id == 8)
     }

@@ -39,7 +39,7 @@ struct ReconnectTests {
 
     @Test(
         "codes that say stop, stop",
-        arguments: [CloseCode.versionUnsupported, .replaced, .forbidden, .loggedOut, .evicted, .malformedFrame])
+        arguments: [CloseCode.replaced, .forbidden, .loggedOut, .evicted, .malformedFrame])
     func stops(code: CloseCode) async throws {
         let harness = try ClientHarness()
         harness.service.state.withLock { $0.answers = [.close(Close(code: code, reason: "because"))] }
@@ -53,6 +53,37 @@ struct ReconnectTests {
         try await harness.client.connect()
         #expect(harness.service.state.withLock { $0.requests.count } == 2)
         await harness.client.disconnect()
+    }
+
+    @Test(
+        "a service that wants a newer app says so by a state of its own",
+        arguments: [CloseCode.versionUnsupported, CloseCode(rawValue: 4_321)])
+    func upgrade(code: CloseCode) async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.answers = [.close(Close(code: code, reason: "too old"))] }
+        let error = await #expect(throws: ClientError.self) { try await harness.client.connect() }
+        #expect(error?.code == .stopped && error?.closeCode == code && error?.advice == "upgrade the app")
+        guard case .upgradeRequired(code, "too old") = harness.client.state else {
+            Issue.record("the state is \(harness.client.state)")
+            return
+        }
+        #expect(harness.client.state.stopError?.closeCode == code)
+        // What is sent waits for the newer app.
+        _ = try await harness.client.send("later", to: .user("bob"))
+        #expect(try await harness.client.outbox().count == 1)
+        #expect(harness.service.state.withLock { $0.requests.count } == 1, "it stays away")
+    }
+
+    @Test("a version that was never offered is none")
+    func foreignVersion() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.version = 9 }
+        let error = await #expect(throws: ClientError.self) { try await harness.client.connect() }
+        #expect(error?.closeCode == .versionUnsupported)
+        guard case .upgradeRequired(.versionUnsupported, _) = harness.client.state else {
+            Issue.record("the state is \(harness.client.state)")
+            return
+        }
     }
 
     @Test("a device restored from a backup raises its connect number in growing steps until the service takes it")

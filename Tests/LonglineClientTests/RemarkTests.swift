@@ -21,7 +21,8 @@ import Testing
             StoredPublish(
                 id: UInt64(index + 1), tag: .max, after: UInt64(index), channel: .user(must("ann")),
                 recipient: index % 2 == 0 ? nil : must("bob"), kind: kind, timeToLive: 5, queuedAt: 7,
-                payload: ByteBuffer(string: "p\(index)"))
+                payload: ByteBuffer(string: "p\(index)"), send: SendID(high: .max, low: UInt64(index)),
+                attempted: index % 2 == 0)
         }
         let storage = try SQLiteClientStorage(path: path)
         try await storage.apply(rows.map { .insert($0) })

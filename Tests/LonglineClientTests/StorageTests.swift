@@ -18,7 +18,7 @@ struct StorageTests {
         let secret =
             random.happens(0.3)
             ? nil : StoredSecret(bytes: [1, 2, UInt8(truncatingIfNeeded: number())], expiry: number())
-        switch Int.random(in: 0..<16, using: &random) {
+        switch Int.random(in: 0..<19, using: &random) {
         case 0 where random.happens(0.1):
             rows = []
             return .producer(ProducerID(high: number(), low: number()))
@@ -29,9 +29,22 @@ struct StorageTests {
                 StoredPublish(
                     id: id, tag: number(), after: rows.dropLast().last ?? 0, channel: channel,
                     recipient: random.happens(0.5) ? try UserID("bob") : nil, timeToLive: number(),
-                    queuedAt: number(), payload: ByteBuffer(bytes: [UInt8(truncatingIfNeeded: number())])))
+                    queuedAt: number(), payload: ByteBuffer(bytes: [UInt8(truncatingIfNeeded: number())]),
+                    send: SendID(high: number(), low: number()), attempted: random.happens(0.5)))
         case 5: return rows.isEmpty ? .lastID(number()) : .rechain(rows[0], after: 0)
         case 6: return rows.isEmpty ? .lastID(number()) : .remove(rows.removeFirst())
+        case 16: return rows.isEmpty ? .lastID(number()) : .attempted(rows[rows.count - 1])
+        case 17, 18:
+            let states: [SendState] = [
+                .acknowledged(
+                    Published(id: number(), position: Position(epoch: number(), offset: number()), time: number())),
+                .refused(RefusalCode(rawValue: .max)), .expired, .outcomeUnknown, .cancelled,
+            ]
+            return .outcome(
+                StoredOutcome(
+                    send: SendID(high: number(), low: number()), channel: channel,
+                    recipient: random.happens(0.5) ? try UserID("bob") : nil, queuedAt: number(),
+                    state: states[Int.random(in: 0..<states.count, using: &random)]))
         case 7: return .chain(channel, number())
         case 8: return .connectNumber(number())
         case 9: return .cursor(channel, Position(epoch: number(), offset: number()))

@@ -40,6 +40,12 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case tooManyRequests
         /// No answer came within the time that the caller gave.
         case timedOut
+        /// The app took the message back before it left the device.
+        case cancelled
+        /// Another process of the app owns the shared outbox now.
+        case ownershipLost
+        /// The storage was written by a later version of the app, whose layout this one does not know.
+        case storageTooNew
     }
 
     /// What kind of failure.
@@ -54,11 +60,13 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public let refusal: RefusalCode?
     /// Why the session ended, for ``Code/stopped``.
     public let closeCode: CloseCode?
+    /// The message that the error is about, where it is about one that stays in the outbox.
+    public let send: SendID?
 
     /// A client error.
     public init(
         _ code: Code, message: String, cause: (any Error)? = nil, advice: String = "", refusal: RefusalCode? = nil,
-        closeCode: CloseCode? = nil
+        closeCode: CloseCode? = nil, send: SendID? = nil
     ) {
         self.code = code
         self.message = message
@@ -66,6 +74,7 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         self.advice = advice
         self.refusal = refusal
         self.closeCode = closeCode
+        self.send = send
     }
 
     /// The service told this client not to come back by itself.

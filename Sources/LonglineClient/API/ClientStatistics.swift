@@ -16,6 +16,8 @@ public struct ClientStatistics: Hashable, Sendable {
     public var published = 0
     /// Messages that were refused for good.
     public var refused = 0
+    /// Messages that the app took back before they left.
+    public var cancelled = 0
     /// Messages handed to the app.
     public var delivered = 0
     /// Messages lost to this device, as far as gaps told: the number of gaps.

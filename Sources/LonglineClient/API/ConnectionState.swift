@@ -23,12 +23,23 @@ public enum ConnectionState: Sendable {
     case migrating(MigrationCause)
     /// The next attempt starts after `delay`.
     case waiting(delay: Duration, reason: String)
+    /// Another process of the app owns the shared outbox, connects and receives; messages sent here are taken over by it. The
+    /// client connects once that process ends or gives it up. Only with a ``SharedClientStorage``.
+    case standby
     /// The service told the client not to come back by itself: the app has to act, then ``LonglineClient/connect()``.
     case stopped(CloseCode, reason: String)
 
-    /// Why the client stays away, with advice, when it was ``stopped(_:reason:)``; what ``LonglineClient/connect()`` throws.
+    /// The service speaks no version of the protocol that this app knows, or says with another code of that range that only a newer
+    /// app may connect: an app tells its user to upgrade. ``LonglineClient/connect()`` tries again all the same.
+    case upgradeRequired(CloseCode, reason: String)
+
+    /// Why the client stays away, with advice, when it was ``stopped(_:reason:)`` or ``upgradeRequired(_:reason:)``; what ``LonglineClient/connect()`` throws.
     public var stopError: ClientError? {
-        if case .stopped(let code, let reason) = self { ClientError(stoppedBy: code, reason: reason) } else { nil }
+        switch self {
+        case .stopped(let code, let reason), .upgradeRequired(let code, let reason):
+            ClientError(stoppedBy: code, reason: reason)
+        default: nil
+        }
     }
 
     /// Whether messages flow now.

@@ -46,19 +46,13 @@ public final class LonglineClient: Sendable {
     /// - Throws: ``ClientError``: ``ClientError/Code/storage`` when the durable state can't be read,
     ///   ``ClientError/Code/stopped`` when the service does not want this client, ``ClientError/Code/disconnected``.
     public func connect() async throws {
-        let handle = try await core.handle()
-        try await handle.call(ignoring: ()) { driver, done in
-            driver.connect { error in done(error.map { .failure($0) } ?? .success(())) }
-        } cancel: { driver, id in
-            driver.cancelConnectWaiter(id)
-        }
+        try await core.connect()
     }
 
     /// As ``connect()``, without the wait: the client connects when it can, and ``states`` tells.
     /// - Throws: ``ClientError`` when the durable state can't be read.
     public func start() async throws {
-        let handle = try await core.handle()
-        handle.run { _ = $0.connect(nil) }
+        try await core.start()
     }
 
     /// Says goodbye and stays away until ``connect()``.
@@ -66,10 +60,7 @@ public final class LonglineClient: Sendable {
     /// What the app confirmed is told to the service and is on disk; messages that wait in the outbox stay there.
     /// Returns within ``Configuration/closeTimeout`` or so. The sequence of ``messages`` ends.
     public func disconnect() async {
-        guard let handle = try? await core.existing() else { return }
-        await withCheckedContinuation { continuation in
-            handle.run { $0.disconnect { continuation.resume() } }
-        }
+        await core.disconnect()
     }
 
     /// Logs this device out and ends the client for good.

@@ -96,7 +96,9 @@ extension LonglineClient {
     ///   - deadline: how long to wait, from now.
     /// - Throws: ``ClientError``: ``ClientError/Code/timedOut`` when no reply came in time, whatever the reason (nobody is
     ///   connected, nobody answers, this user is blocked), ``ClientError/Code/refused`` when the service refused the request,
-    ///   ``ClientError/Code/tooManyRequests`` when 1,024 wait, ``ClientError/Code/disconnected`` after ``disconnect()``, and
+    ///   ``ClientError/Code/storageInUse`` or ``ClientError/Code/ownershipLost`` while another process of the app owns a shared
+    ///   outbox, as the replies come to that one, ``ClientError/Code/cancelled`` after
+    ///   ``LonglineClient/LonglineClient/cancel(_:)``, ``ClientError/Code/tooManyRequests`` when 1,024 wait, ``ClientError/Code/disconnected`` after ``disconnect()``, and
     ///   what ``send(_:to:timeToLive:)-(ByteBuffer,_,_)`` throws. `CancellationError` when the task is cancelled; the request
     ///   may be answered all the same.
     public func request(to user: UserID, payload: ByteBuffer, deadline: Duration) async throws -> Reply {

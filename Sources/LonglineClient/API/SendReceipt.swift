@@ -3,16 +3,133 @@ import Synchronization
 
 /// A message that is durable in the outbox, and will be published once, however often the connection is lost.
 public struct SendReceipt: Sendable {
+    /// Names the message, also to a later process of the app: ``LonglineClient/LonglineClient/receipt(for:)``.
+    public let send: SendID
     /// The channel it goes to.
     public let channel: ChannelID
-    let outcome: Outcome<Published>
+    let tracker: SendTracker
+
+    /// How far the message is.
+    public var state: SendState { tracker.state }
+
+    /// The message's states: first the present one, then every change. Ends after the final one, or with the client.
+    public var states: AsyncStream<SendState> { tracker.states() }
 
     /// Waits until the service has the message on its disk.
     ///
     /// - Returns: its place in the channel. For a direct message that is the sender's own record.
-    /// - Throws: ``ClientError`` of code ``ClientError/Code/refused`` or ``ClientError/Code/outcomeUnknown``;
-    ///   `CancellationError` when the task is cancelled. The message stays in the outbox then.
-    public func acknowledged() async throws -> Published { try await outcome.value() }
+    /// - Throws: ``ClientError`` of code ``ClientError/Code/refused``, ``ClientError/Code/outcomeUnknown`` or
+    ///   ``ClientError/Code/cancelled``; `CancellationError` when the task is cancelled. The message stays in the outbox then.
+    public func acknowledged() async throws -> Published { try await tracker.outcome.value() }
+
+    /// As ``acknowledged()``, for no longer than `deadline`.
+    /// - Throws: as ``acknowledged()``, and ``ClientError/Code/timedOut``: the message then stays in the outbox, and is
+    ///   published once it can be, unless ``LonglineClient/LonglineClient/cancel(_:)`` takes it back in time.
+    public func acknowledged(within deadline: Duration) async throws -> Published {
+        let outcome = tracker.outcome
+        return try await withThrowingTaskGroup(of: Published?.self) { group in
+            group.addTask { try await outcome.value() }
+            group.addTask {
+                try await Task.sleep(for: deadline)
+                return nil
+            }
+            defer { group.cancelAll() }
+            guard let first = try await group.next(), let published = first else {
+                throw ClientError(
+                    .timedOut, message: "no answer in \(deadline)", advice: "the message stays in the outbox",
+                    send: send)
+            }
+            return published
+        }
+    }
+}
+
+/// Follows one message, for any number of readers in any thread.
+final class SendTracker: Sendable {
+    fileprivate struct State {
+        var state: SendState
+        var readers: [UInt64: AsyncStream<SendState>.Continuation] = [:]
+        var nextReader: UInt64 = 0
+        var isOver = false
+    }
+
+    let outcome = Outcome<Published>()
+    private let tracked: Mutex<State>
+
+    init(_ state: SendState = .queued) { tracked = Mutex(State(state: state)) }
+
+    var state: SendState { tracked.withLock { $0.state } }
+
+    /// Takes the next state; a final one is the last.
+    func change(to state: SendState) {
+        let readers = tracked.withLock { tracked -> [AsyncStream<SendState>.Continuation] in
+            guard !tracked.isOver, tracked.state != state else { return [] }
+            tracked.state = state
+            for reader in tracked.readers.values { reader.yield(state) }
+            guard state.isFinal else { return [] }
+            return tracked.end()
+        }
+        for reader in readers { reader.finish() }
+        if case .acknowledged(let published) = state {
+            outcome.resolve(.success(published))
+        } else if state.isFinal {
+            outcome.resolve(.failure(ClientError(finished: state)))
+        }
+    }
+
+    /// Nothing follows, whatever the state is.
+    func end(_ error: ClientError) {
+        let readers = tracked.withLock { $0.end() }
+        for reader in readers { reader.finish() }
+        outcome.resolve(.failure(error))
+    }
+
+    func states() -> AsyncStream<SendState> {
+        // Fewer states than the buffer holds: none is ever lost.
+        AsyncStream(bufferingPolicy: .bufferingNewest(8)) { continuation in
+            let id = tracked.withLock { tracked in
+                tracked.nextReader += 1
+                continuation.yield(tracked.state)
+                if tracked.isOver {
+                    continuation.finish()
+                } else {
+                    tracked.readers[tracked.nextReader] = continuation
+                }
+                return tracked.nextReader
+            }
+            continuation.onTermination = { [weak self] _ in
+                _ = self?.tracked.withLock { $0.readers.removeValue(forKey: id) }
+            }
+        }
+    }
+}
+
+extension SendTracker.State {
+    fileprivate mutating func end() -> [AsyncStream<SendState>.Continuation] {
+        isOver = true
+        defer { readers = [:] }
+        return Array(readers.values)
+    }
+}
+
+extension ClientError {
+    /// What somebody who waits for the acknowledgement of a message is told when it ends otherwise.
+    init(finished state: SendState) {
+        switch state {
+        case .outcomeUnknown:
+            self.init(
+                .outcomeUnknown, message: "the service forgot whether it entered the message",
+                advice: "look whether the message is there before sending it again", refusal: .outcomeUnknown)
+        case .expired: self.init(refused: .expired)
+        case .refused(let code): self.init(refused: code)
+        case .cancelled: self.init(.cancelled, message: "the message was taken back")
+        case .queued, .sent, .acknowledged: self.init(.disconnected, message: "the message is not finished")
+        }
+    }
+
+    private init(refused code: RefusalCode) {
+        self.init(.refused, message: "the service refused the message: \(code.explanation)", refusal: code)
+    }
 }
 
 /// A result that is there once and for good, with any number of waiters.

@@ -53,8 +53,10 @@ final class ClientCore: Sendable {
     let clock: DriverClock
     private let connector: any LinkConnector
     private let random: @Sendable () -> any RandomNumberGenerator
-    private let opening = Mutex<Task<DriverHandle, any Error>?>(nil)
+    let opening = Mutex<Task<DriverHandle, any Error>?>(nil)
     private let isLoggedOut = Mutex(false)
+    /// What a shared outbox needs beside; nil for one of this client's own.
+    let sharing: SharingState?
 
     init(
         configuration: LonglineClient.Configuration, loop: any EventLoop, clock: DriverClock,
@@ -65,6 +67,7 @@ final class ClientCore: Sendable {
         self.clock = clock
         self.connector = connector
         self.random = random
+        sharing = (configuration.storage as? SharedClientStorage).map { SharingState(storage: $0) }
     }
 
     /// The driver; opens the storage when nobody did.
@@ -88,22 +91,6 @@ final class ClientCore: Sendable {
         }
     }
 
-    func send(
-        _ payload: ByteBuffer, _ kind: PublishKind, to destination: Destination, timeToLive: Duration? = nil
-    ) async throws -> SendReceipt {
-        let handle = try await handle()
-        // 0 means for ever on the wire, so the shortest life is a millisecond.
-        let milliseconds = timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0
-        let outcome = Outcome<Published>()
-        return try await withCheckedThrowingContinuation { continuation in
-            handle.run { driver in
-                driver.send(payload, kind, to: destination, timeToLive: milliseconds, outcome: outcome) { result in
-                    continuation.resume(with: result)
-                }
-            }
-        }
-    }
-
     /// The driver, if one was made.
     func existing() async throws -> DriverHandle? {
         guard let task = opening.withLock({ $0 }) else { return nil }
@@ -111,6 +98,7 @@ final class ClientCore: Sendable {
     }
 
     private func open() async throws -> DriverHandle {
+        try await takeOwnership()
         var state = try await configuration.storage.load()
         if let store = configuration.cursorStore { state.cursors = try await store.cursors() }
         let loop = loop
@@ -123,12 +111,15 @@ final class ClientCore: Sendable {
             return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop))
         }.get()
         outlets.confirmations.onFirst { handle.run { $0.drainConfirmations() } }
+        watchOwnership(of: handle)
         return handle
     }
 
     /// Tells the service, ends the driver, wipes the storage. Done again, it wipes again.
     func logOut() async throws -> LogoutResult {
+        if sharing != nil { _ = try await handle() }
         isLoggedOut.withLock { $0 = true }
+        sharing?.stop()
         let result: LogoutResult
         if let handle = try? await existing() {
             result = await withCheckedContinuation { continuation in
@@ -137,7 +128,6 @@ final class ClientCore: Sendable {
         } else {
             outlets.states.send(.stopped(.loggedOut, reason: "logged out"))
             outlets.finish()
-            outlets.receipts.finish()
             outlets.messages.finish()
             outlets.requests.finish()
             result = .localOnly(
@@ -165,12 +155,82 @@ final class ClientCore: Sendable {
 
     /// The app let go of the client: its connection ends.
     func shutDown() {
+        sharing?.stop()
         guard let task = opening.withLock({ $0 }) else { return }
-        let outlets = outlets
+        let (outlets, shared) = (outlets, sharing?.storage)
         Task {
             guard let handle = try? await task.value else { return }
             handle.run { driver in
-                driver.disconnect { outlets.finish() }
+                driver.disconnect {
+                    outlets.finish()
+                    // Another process of the app may connect at once.
+                    if let shared { Task { try? await shared.release() } }
+                }
+            }
+        }
+    }
+
+    // MARK: Connecting
+
+    func connect() async throws {
+        sharing?.wantsConnection(true)
+        while true {
+            let handle = try await ownedHandle()
+            do {
+                return try await handle.call(ignoring: ()) { driver, done in
+                    driver.connect { error in done(error.map { .failure($0) } ?? .success(())) }
+                } cancel: { driver, id in
+                    driver.cancelConnectWaiter(id)
+                }
+            } catch let error as ClientError where error.code == .ownershipLost {
+                // Another process was faster: wait for it to end.
+                continue
+            }
+        }
+    }
+
+    func start() async throws {
+        guard let sharing else {
+            let handle = try await handle()
+            return handle.run { _ = $0.connect(nil) }
+        }
+        sharing.wantsConnection(true)
+        keepContending()
+    }
+
+    func disconnect() async {
+        sharing?.wantsConnection(false)
+        guard let handle = try? await existing() else { return }
+        await withCheckedContinuation { continuation in
+            handle.run { $0.disconnect { continuation.resume() } }
+        }
+        if sharing != nil { await yieldOwnership(.disconnected) }
+    }
+
+    // MARK: Sending
+
+    func send(
+        _ payload: ByteBuffer, _ kind: PublishKind, to destination: Destination, timeToLive: Duration? = nil
+    ) async throws -> SendReceipt {
+        var random = SystemRandomNumberGenerator()
+        // 0 means for ever on the wire, so the shortest life is a millisecond.
+        let submission = Submission(
+            send: SendID.random(using: &random), destination: destination, kind: kind,
+            timeToLive: timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0, queuedAt: clock.wall(),
+            payload: payload)
+        guard let sharing else { return try await send(submission, on: handle()) }
+        do {
+            return try await send(submission, on: handle())
+        } catch let error as ClientError where error.isOfAnotherOwner {
+            return try await sharing.submit(submission, limits: configuration.outbox)
+        }
+    }
+
+    private func send(_ submission: Submission, on handle: DriverHandle) async throws -> SendReceipt {
+        let tracker = SendTracker()
+        return try await withCheckedThrowingContinuation { continuation in
+            handle.run { driver in
+                driver.send(submission, tracker: tracker) { continuation.resume(with: $0) }
             }
         }
     }

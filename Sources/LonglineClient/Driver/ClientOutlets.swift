@@ -6,6 +6,7 @@ struct ClientOutlets: Sendable {
     let states = Broadcast<ConnectionState>(replaysLatest: true, initial: .disconnected)
     let notices = Broadcast<ClientNotice>(replaysLatest: false)
     let receipts = Broadcast<Receipt>(replaysLatest: false)
+    let sends = Broadcast<SendStatus>(replaysLatest: false, limit: 1_024)
     let messages = HandOverQueue<Message>()
     /// Requests that nobody reads are not worth more memory than this.
     let requests = HandOverQueue<IncomingRequest>(limit: 100)
@@ -18,6 +19,7 @@ struct ClientOutlets: Sendable {
         states.finish()
         notices.finish()
         receipts.finish()
+        sends.finish()
         signals.finish()
         presence.finish()
     }

@@ -60,7 +60,6 @@ extension ConnectionDriver {
         becomeIdle(.stopped(.loggedOut, reason), .stopped(.loggedOut, reason: reason), error: error)
         forgetEverything(error)
         outlets.finish()
-        outlets.receipts.finish()
         guard isFlushing else { return waiters.forEach { $0(result) } }
         afterFlush.append { _ in waiters.forEach { $0(result) } }
     }
@@ -70,10 +69,12 @@ extension ConnectionDriver {
         sessionTimer?.task.cancel()
         sessionTimer = nil
         for (_, done) in sends.values { done(.failure(error)) }
-        for outcome in receipts.values { outcome.resolve(.failure(error)) }
+        for tracker in trackers.values { tracker.end(error) }
         sends = [:]
-        receipts = [:]
+        trackers = [:]
+        outcomes.removeAll()
         unwritten = []
+        unmarked = []
         pending = PendingWrites()
         outlets.presence.forget(presence.accepted)
         presence = PresenceWishes()

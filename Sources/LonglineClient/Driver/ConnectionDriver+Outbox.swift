@@ -8,81 +8,75 @@ extension ConnectionDriver {
 
     /// Puts a message into the outbox. `done` is called when it is on disk, or when it can't be.
     func send(
-        _ payload: ByteBuffer, _ kind: PublishKind = .message, to destination: Destination, timeToLive: UInt64,
-        outcome: Outcome<Published>, done: @escaping (Result<SendReceipt, ClientError>) -> Void
+        _ submission: Submission, tracker: SendTracker, done: @escaping (Result<SendReceipt, ClientError>) -> Void
     ) {
-        let channel: ChannelID
-        var recipient: UserID?
-        switch destination {
-        case .room(let room): channel = .room(room)
-        case .all(let broadcast): channel = .all(broadcast)
-        case .user(let other):
-            // The sender's own inbox holds the record of a direct message.
-            guard let user else {
-                return done(
-                    .failure(
-                        ClientError(
-                            .unknownUser, message: "the token has not told yet which user this is",
-                            advice: "connect once, or name the user in the configuration")))
-            }
-            channel = .user(user)
-            recipient = other
+        if isRetired { return done(.failure(Self.retired)) }
+        guard let place = place(of: submission.destination) else {
+            return done(
+                .failure(
+                    ClientError(
+                        .unknownUser, message: "the token has not told yet which user this is",
+                        advice: "connect once, or name the user in the configuration")))
         }
         do throws(ClientError) {
-            let row = try outbox.add(
-                channel: channel, recipient: recipient, kind: kind, timeToLive: timeToLive, queuedAt: clock.wall(),
-                tag: random.next(), payload: payload)
-            let receipt = SendReceipt(channel: channel, outcome: outcome)
+            let row = try add(submission, at: place)
+            let receipt = SendReceipt(send: row.send, channel: row.channel, tracker: tracker)
             sends[row.id] = (receipt, done)
-            receipts[row.id] = outcome
-            unwritten.insert(row.id)
-            pending.inserts.append(row.id)
-            pending.chains.insert(channel)
-            statistics.sent += 1
+            trackers[row.id] = tracker
             scheduleFlush()
         } catch {
             done(.failure(error))
         }
     }
 
+    /// Where a message goes; nil for a direct one while it isn't known whose device this is.
+    func place(of destination: Destination) -> (channel: ChannelID, recipient: UserID?)? {
+        switch destination {
+        case .room(let room): (.room(room), nil)
+        case .all(let broadcast): (.all(broadcast), nil)
+        // The sender's own inbox holds the record of a direct message.
+        case .user(let other): user.map { (.user($0), other) }
+        }
+    }
+
+    /// Puts a message into the outbox, to be written with the next flush.
+    func add(
+        _ submission: Submission, at place: (channel: ChannelID, recipient: UserID?)
+    ) throws(ClientError) -> StoredPublish {
+        let row = try outbox.add(
+            channel: place.channel, recipient: place.recipient, kind: submission.kind,
+            timeToLive: submission.timeToLive, queuedAt: submission.queuedAt, tag: random.next(),
+            payload: submission.payload, send: submission.send, attempted: mayLeaveAtOnce)
+        unwritten.insert(row.id)
+        pending.inserts.append(row.id)
+        pending.chains.insert(row.channel)
+        statistics.sent += 1
+        return row
+    }
+
     func acknowledged(_ channel: ChannelID, _ published: Published) {
-        guard outbox.acknowledge(published.id) != nil else { return }
+        guard let row = outbox.acknowledge(published.id) else { return }
         pending.removes.append(published.id)
         statistics.published += 1
-        if let outcome = receipts.removeValue(forKey: published.id) {
-            requestEntered(outcome, at: published.position)
-            outcome.resolve(.success(published))
-        } else {
-            outlets.notices.send(.published(channel, published))
-        }
+        if trackers[row.id] == nil { outlets.notices.send(.published(channel, published)) }
+        finished(row, .acknowledged(published))
     }
 
     func refused(_ channel: ChannelID, _ refused: Refused) {
-        guard giveUp(refused.id) else { return }
+        guard let row = takeOut(refused.id) else { return }
         statistics.refused += 1
-        let error =
-            refused.code == .outcomeUnknown
-            ? ClientError(
-                .outcomeUnknown, message: "the service forgot whether it entered the message",
-                advice: "look whether the message is there before sending it again", refusal: refused.code)
-            : ClientError(
-                .refused, message: "the service refused the message: \(refused.code.explanation)",
-                refusal: refused.code)
-        if let outcome = receipts.removeValue(forKey: refused.id) {
-            requestRefused(outcome, error)
-            outcome.resolve(.failure(error))
-        } else {
-            outlets.notices.send(.refused(channel, error))
-        }
+        let state = SendState(refusal: refused.code)
+        if trackers[row.id] == nil { outlets.notices.send(.refused(channel, ClientError(finished: state))) }
+        finished(row, state)
     }
 
     /// A row leaves the outbox and its channel's chain.
-    private func giveUp(_ id: PublishID) -> Bool {
-        guard let given = outbox.giveUp(id) else { return false }
+    func takeOut(_ id: PublishID) -> StoredPublish? {
+        guard let given = outbox.giveUp(id) else { return nil }
         pending.removes.append(id)
         if let rechained = given.rechained { pending.rechains[rechained.id] = rechained.after }
         if given.chain != nil { pending.chains.insert(given.row.channel) }
-        return true
+        return given.row
     }
 
     /// Everything that waits is numbered anew under a new producer.
@@ -100,11 +94,16 @@ extension ConnectionDriver {
             return result
         }
         sends = renumber(sends)
-        receipts = renumber(receipts)
+        trackers = renumber(trackers)
+        leftRows = Set(leftRows.compactMap { renumbered[$0] })
         unwritten = Set(unwritten.compactMap { renumbered[$0] })
+        // The new producer's first batch holds every row with its mark.
+        unmarked = []
         pending.producer = producer
         pending.inserts = pending.inserts.compactMap { renumbered[$0] }
+        pending.adopted = renumber(pending.adopted)
         pending.removes = []
+        pending.attempts = []
         pending.rechains = [:]
         pending.chains = []
         connectNumber = 0
@@ -161,7 +160,7 @@ extension ConnectionDriver {
     }
 
     func flush() {
-        guard !isFlushing, !pending.isEmpty, !logout.isOver else { return }
+        guard !isFlushing, !pending.isEmpty, !logout.isOver, !isRetired else { return }
         isFlushing = true
         let batch = pending
         pending = PendingWrites()
@@ -184,12 +183,20 @@ extension ConnectionDriver {
 
     private func flushed(_ batch: PendingWrites, error: ClientError?) {
         isFlushing = false
+        for send in batch.adopted.values { adopting.remove(send) }
         if let error {
+            if error.code == .ownershipLost { onOwnershipLost?() }
             writeFailed(batch, error)
         } else {
             // A new producer's first batch holds every row.
-            let rows = batch.producer == nil ? batch.inserts : batch.inserts.sorted()
-            for id in rows { becameDurable(id) }
+            let marked = Set(batch.attempts)
+            let written = Set(batch.inserts)
+            // In their order: a row whose mark was written follows the ones before it.
+            for id in written.union(marked).sorted() {
+                if written.contains(id) { becameDurable(id) }
+                if marked.contains(id) { unmarked.remove(id) }
+                handToSession(id)
+            }
         }
         let waiting = afterFlush
         afterFlush = []
@@ -200,8 +207,16 @@ extension ConnectionDriver {
 
     private func becameDurable(_ id: PublishID) {
         unwritten.remove(id)
-        if let (receipt, done) = sends.removeValue(forKey: id) { done(.success(receipt)) }
-        guard let row = outbox.rows[id] else { return }
+        let sent = sends.removeValue(forKey: id)
+        if let row = outbox.rows[id], sent != nil {
+            outlets.sends.send(status(row))
+        }
+        if let (receipt, done) = sent { done(.success(receipt)) }
+    }
+
+    /// Hands over a row that is durable, and durably marked as one that may leave.
+    private func handToSession(_ id: PublishID) {
+        guard let row = outbox.rows[id], row.attempted, !unwritten.contains(id), !unmarked.contains(id) else { return }
         // Without a link the row waits in the outbox; the next link gets all of them.
         guard current?.link != nil, !needsNewProducer else { return }
         let taken = session.enqueue(outboxRow(row), now: clock.now())
@@ -210,12 +225,12 @@ extension ConnectionDriver {
 
     private func writeFailed(_ batch: PendingWrites, _ error: ClientError) {
         logger.error("the durable state was not written", metadata: ["error": "\(error)"])
-        outlets.notices.send(.storageFailed(error))
+        if error.code != .ownershipLost { outlets.notices.send(.storageFailed(error)) }
         for id in batch.inserts.reversed() {
             unwritten.remove(id)
             guard let given = outbox.giveUp(id) else { continue }
             if let rechained = given.rechained { pending.rechains[rechained.id] = rechained.after }
-            receipts.removeValue(forKey: id)
+            trackers.removeValue(forKey: id)
             sends.removeValue(forKey: id)?.done(.failure(error))
         }
         pending.restore(batch)

@@ -15,7 +15,7 @@ extension ConnectionDriver {
     /// Someone who waits for a reply.
     struct RequestWaiter {
         /// Tells when the request is entered; its identity names the waiter while the outbox may renumber its rows.
-        let outcome: Outcome<Published>
+        let tracker: SendTracker
         var place: Position?
         var timer: Scheduled<Void>?
         let done: (Result<Reply, ClientError>) -> Void
@@ -33,15 +33,18 @@ extension ConnectionDriver {
             done(.failure(ClientError(.tooManyRequests, message: "\(Self.maximumRequests) requests wait for a reply")))
             return id
         }
-        let outcome = Outcome<Published>()
-        var waiter = RequestWaiter(outcome: outcome, done: done)
+        let tracker = SendTracker()
+        var waiter = RequestWaiter(tracker: tracker, done: done)
         waiter.timer = schedule(in: deadline) { driver in
             driver.endRequest(id, .failure(ClientError(.timedOut, message: "no reply came in time")))
         }
         requestWaiters[id] = waiter
         // 0 means for ever on the wire.
         let life = UInt64(max(1, deadline.nanoseconds / 1_000_000))
-        send(payload, .request, to: .user(recipient), timeToLive: life, outcome: outcome) { [unowned self] result in
+        let request = Submission(
+            send: SendID(high: random.next(), low: random.next()), destination: .user(recipient), kind: .request,
+            timeToLive: life, queuedAt: clock.wall(), payload: payload)
+        send(request, tracker: tracker) { [unowned self] result in
             if case .failure(let error) = result { endRequest(id, .failure(error)) }
         }
         return id
@@ -64,15 +67,15 @@ extension ConnectionDriver {
     }
 
     /// A publish was entered, or its record came: whoever waits for its reply knows the place now.
-    func requestEntered(_ outcome: Outcome<Published>, at place: Position) {
-        guard let id = requestWaiters.first(where: { $0.value.outcome === outcome })?.key else { return }
+    func requestEntered(_ tracker: SendTracker, at place: Position) {
+        guard let id = requestWaiters.first(where: { $0.value.tracker === tracker })?.key else { return }
         requestWaiters[id]?.place = place
         requestPlaces[place] = id
     }
 
-    /// A publish was refused for good.
-    func requestRefused(_ outcome: Outcome<Published>, _ error: ClientError) {
-        guard let id = requestWaiters.first(where: { $0.value.outcome === outcome })?.key else { return }
+    /// A publish was refused for good, or taken back.
+    func requestFailed(_ tracker: SendTracker, _ error: ClientError) {
+        guard let id = requestWaiters.first(where: { $0.value.tracker === tracker })?.key else { return }
         endRequest(id, .failure(error))
     }
 
@@ -80,8 +83,8 @@ extension ConnectionDriver {
     func requestDelivered(_ entry: Entry, at position: Position) {
         guard entry.origin != nil else {
             // The record of one's own, which may come before its acknowledgement does.
-            if entry.kind == .request, isOwn(entry), let outcome = receipts[entry.publishID] {
-                requestEntered(outcome, at: position)
+            if entry.kind == .request, isOwn(entry), let tracker = trackers[entry.publishID] {
+                requestEntered(tracker, at: position)
             }
             return
         }

@@ -38,7 +38,9 @@ extension ConnectionDriver {
         switch action {
         case .openLane(let lane): link?.link?.openLane(lane)
         case .prioritize(let lane, let urgency): link?.link?.prioritize(lane, urgency)
-        case .send(let frame, let lane): link?.link?.send(frame, lane: lane)
+        case .send(let frame, let lane):
+            if case .publish(let publish) = frame, link?.link != nil { left(publish.id) }
+            link?.link?.send(frame, lane: lane)
         case .finishLane(let lane): link?.link?.finishLane(lane)
         case .connected(let connected): if let link { accepted(connected, on: link) }
         case .storeTicket(let ticket):
@@ -110,9 +112,12 @@ extension ConnectionDriver {
 
     func linkEstablished(_ link: DriverLink) {
         enterNetwork(of: link)
+        // What was not known to leave follows once that is durable, as a message does that comes now.
+        unmarked.formUnion(attemptAll())
         session.linkOpened(
             credential: link.credential, connectNumber: connectNumber, supportsPathChange: link.mobile != nil,
-            outbox: outbox.inOrder.filter { !unwritten.contains($0.id) }.map(outboxRow), now: clock.now())
+            outbox: outbox.inOrder.filter { !unwritten.contains($0.id) && !unmarked.contains($0.id) }.map(outboxRow),
+            now: clock.now())
         pump()
     }
 

@@ -59,8 +59,14 @@ final class ConnectionDriver {
     // What is durable, and what waits to become so.
     var outbox: Outbox
     var unwritten: Set<PublishID> = []
+    /// Rows that wait until it is durable that they may leave.
+    var unmarked: Set<PublishID> = []
     var sends: [PublishID: (receipt: SendReceipt, done: (Result<SendReceipt, ClientError>) -> Void)] = [:]
-    var receipts: [PublishID: Outcome<Published>] = [:]
+    /// Who follows a row.
+    var trackers: [PublishID: SendTracker] = [:]
+    /// Rows that were handed to a link, or may have been by an earlier process.
+    var leftRows: Set<PublishID>
+    var outcomes: OutcomeMemory
     var connectNumber: UInt64
     var reservedConnectNumber: UInt64
     /// Connects in a row that the service refused as stale: the durable number is older than one it has seen.
@@ -113,6 +119,14 @@ final class ConnectionDriver {
     var network: String?
     /// The network's name as the app gave it.
     var appNetwork: String?
+    /// Messages of other processes that are on their way into the outbox.
+    var adopting: Set<SendID> = []
+    /// Called when the storage says that another process owns it now.
+    var onOwnershipLost: (@Sendable () -> Void)?
+    /// Called when another link of the device took over, before the app is told; goes on once it is known whose it was.
+    var onReplaced: (@Sendable (_ goOn: @escaping @Sendable () -> Void) -> Void)?
+    /// Another process goes on with the outbox: nothing is written or sent any more.
+    var isRetired = false
     /// Tests and demonstrations only: no link of this client hears or says anything.
     var isInOutage = false
 
@@ -135,6 +149,8 @@ final class ConnectionDriver {
         outbox = Outbox(
             producer: producer, lastID: state.lastID, chains: state.chains, rows: state.outbox,
             limits: configuration.outbox)
+        leftRows = Set(state.outbox.filter(\.attempted).map(\.id))
+        outcomes = OutcomeMemory(state.outcomes)
         connectNumber = state.connectNumber
         reservedConnectNumber = state.connectNumber
         user = configuration.user ?? state.user
@@ -181,6 +197,10 @@ final class ConnectionDriver {
 
     /// Keeps the session connected from now on. `done` is called when it is the first time, or when it never will be.
     func connect(_ done: ((ClientError?) -> Void)?) -> UInt64 {
+        if isRetired {
+            done?(Self.retired)
+            return 0
+        }
         lastConnectWaiter += 1
         let id = lastConnectWaiter
         if case .connected = phase {
@@ -289,6 +309,8 @@ final class ConnectionDriver {
             reservedConnectNumber = connectNumber + connectStep + 63
             pending.connectNumber = reservedConnectNumber
         }
+        // With a ticket for both, what waits leaves with the first flight.
+        if resumeTicket != nil, transportTickets[plan.target.description] != nil { attemptAll() }
         afterDurable { [unowned self] error in
             guard self.generation == generation else { return }
             if let error { return attemptFailed(error) }
@@ -377,119 +399,5 @@ final class ConnectionDriver {
         now.link = current?.mobile?.linkStatistics
         now.learnedHeartbeat = session.learnedInterval.map { Duration($0) }
         return now
-    }
-
-    // MARK: The end of a link
-
-    /// Detaches the current link, which says farewell by itself.
-    func endCurrent(farewell: Close) {
-        guard let link = current else { return }
-        current = nil
-        attemptTimer?.cancel()
-        if let transport = link.link {
-            closing[ObjectIdentifier(link)] = link
-            transport.close(farewell.code, reason: farewell.reason)
-        } else {
-            link.attempt?.abandon()
-        }
-        session.linkClosed(now: clock.now())
-    }
-
-    /// Detaches the current link without a word.
-    func giveUpCurrent() {
-        guard let link = current else { return }
-        current = nil
-        attemptTimer?.cancel()
-        link.attempt?.abandon()
-        session.linkClosed(now: clock.now())
-    }
-
-    func linkClosed(_ link: DriverLink, reason: LinkCloseReason) {
-        if closing.removeValue(forKey: ObjectIdentifier(link)) != nil { return finishDisconnect() }
-        guard current === link else { return }
-        // What came in the link's last moments counts: an acknowledgement may be among it.
-        performActions(of: link)
-        guard current === link else { return }
-        current = nil
-        attemptTimer?.cancel()
-        session.linkClosed(now: clock.now())
-        let end: LinkEnd
-        switch reason {
-        case .local: end = .lost("closed by this side")
-        case .peer(let code, let reason): end = .closed(link.farewell ?? Close(code: code, reason: reason))
-        case .idleTimeout: end = .lost("nothing came for the idle timeout")
-        case .handshakeFailed(let text):
-            // The ticket may be what broke it: the next attempt does without, and gets a new one if it comes through.
-            if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
-            end = .failed(ClientError(.connectFailed, message: text))
-        case .failed(let text): end = .lost(text)
-        }
-        if link.connectedAt == nil { statistics.failedAttempts += 1 }
-        linkEnded(end, link: link)
-    }
-
-    /// Decides what comes next. The link is detached already.
-    func linkEnded(_ end: LinkEnd, link: DriverLink?) {
-        assert(current == nil)
-        refreshTimer?.cancel()
-        pump()
-        if case .asked = logout { return logoutAnswered(end) }
-        if erasure != nil, erasureEnded(with: end) { return }
-        switch phase {
-        case .idle, .stopped: return
-        case .preparing, .connecting, .connected, .waiting: break
-        }
-        let lost = ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back")
-        failHistory(lost)
-        failMembers(lost)
-        failConversationRequests(
-            ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back"))
-        outlets.presence.connectionLost()
-        if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
-        let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
-        let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)
-        if step.dropTicket { keepResumeTicket(nil) }
-        logger.info(
-            "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(step.delay)"])
-        switch step.kind {
-        case .stop(let code):
-            let error = ClientError(stoppedBy: code, reason: end.reason)
-            if code == .evicted {
-                // The next login comes with a token of its own.
-                keepResumeTicket(nil)
-                scheduleFlush()
-                outlets.notices.send(.evicted(reason: end.reason, waiting: outbox.count))
-            }
-            becomeIdle(.stopped(code, end.reason), .stopped(code, reason: end.reason), error: error)
-        case .reconnect:
-            generation += 1
-            if step.delay > .zero { publish(.waiting(delay: step.delay, reason: end.reason)) }
-            let generation = generation
-            phase = .waiting(
-                schedule(in: TimeAmount(step.delay)) { driver in
-                    if driver.generation == generation { driver.beginAttempt() }
-                })
-        }
-    }
-
-    /// The network came back while the client waited: it needn't wait any longer.
-    func connectNow() {
-        guard case .waiting(let timer) = phase else { return }
-        timer.cancel()
-        beginAttempt()
-    }
-}
-
-extension ConnectionState {
-    /// One line for logs, without addresses of the peer's view.
-    var summary: String {
-        switch self {
-        case .disconnected: "disconnected"
-        case .connecting(let attempt, let accessPoint): "connecting to \(accessPoint), attempt \(attempt)"
-        case .connected(let info): "connected\(info.resumed ? ", resumed" : "")\(info.earlyData ? ", 0-RTT" : "")"
-        case .migrating(let cause): "migrating (\(cause))"
-        case .waiting(let delay, let reason): "waiting \(delay): \(reason)"
-        case .stopped(let code, let reason): "stopped by \(code.rawValue): \(reason)"
-        }
     }
 }

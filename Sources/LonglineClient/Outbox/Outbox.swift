@@ -21,7 +21,7 @@ public struct OutboxLimits: Hashable, Sendable {
 /// The publishes without an answer, and the numbering that lets the service tell a repetition from a new message.
 ///
 /// Invariants:
-/// 1. IDs grow in the order of ``add(channel:recipient:kind:timeToLive:queuedAt:tag:payload:)`` and are never used twice by
+/// 1. IDs grow in the order of ``add(channel:recipient:kind:timeToLive:queuedAt:tag:payload:send:attempted:)`` and are never used twice by
 ///    one producer.
 /// 2. Within a channel, a row's `after` is the ID before it that was not given up; the chain of the channel is the last
 ///    such ID. So a publish that overtook another is noticed by the service.
@@ -33,6 +33,9 @@ struct Outbox: Sendable {
     private(set) var chains: [ChannelID: PublishID]
     private(set) var rows: [PublishID: StoredPublish] = [:]
     private var perChannel: [ChannelID: Int] = [:]
+    private var ids: [SendID: PublishID] = [:]
+    /// Rows that can't have left the device.
+    private var fresh: Set<PublishID> = []
     private(set) var bytes = 0
 
     init(
@@ -52,27 +55,43 @@ struct Outbox: Sendable {
     /// All rows in ID order.
     var inOrder: [StoredPublish] { rows.values.sorted { $0.id < $1.id } }
 
+    /// A row by the name that the app knows it by.
+    func row(of send: SendID) -> StoredPublish? { ids[send].flatMap { rows[$0] } }
+
+    /// From now on every row may leave the device.
+    /// - Returns: those that couldn't have until now, in ID order.
+    mutating func attemptAll() -> [PublishID] {
+        defer { fresh.removeAll() }
+        for id in fresh { rows[id]?.attempted = true }
+        return fresh.sorted()
+    }
+
     /// Draws an ID and puts a message in.
     mutating func add(
         channel: ChannelID, recipient: UserID?, kind: PublishKind = .message, timeToLive: UInt64, queuedAt: UInt64,
-        tag: PublishTag, payload: ByteBuffer
+        tag: PublishTag, payload: ByteBuffer, send: SendID, attempted: Bool
     ) throws(ClientError) -> StoredPublish {
         try checkRoom(for: payload.readableBytes, limit: kind.maximumPayload, in: channel)
         lastID += 1
         let row = StoredPublish(
             id: lastID, tag: tag, after: chains[channel] ?? 0, channel: channel, recipient: recipient, kind: kind,
-            timeToLive: timeToLive, queuedAt: queuedAt, payload: payload)
+            timeToLive: timeToLive, queuedAt: queuedAt, payload: payload, send: send, attempted: attempted)
         chains[channel] = row.id
         insert(row)
         return row
     }
 
-    private func checkRoom(for size: Int, limit: Int, in channel: ChannelID) throws(ClientError) {
+    /// Whether a payload may be so large.
+    static func check(_ size: Int, limit: Int) throws(ClientError) {
         guard size <= limit else {
             throw ClientError(
                 .payloadTooLarge, message: "\(size) bytes, and the most is \(limit)",
                 advice: "split the message, or store the data elsewhere and send a reference")
         }
+    }
+
+    private func checkRoom(for size: Int, limit: Int, in channel: ChannelID) throws(ClientError) {
+        try Self.check(size, limit: limit)
         guard rows.count < limits.messages, bytes + size <= limits.bytes else {
             throw ClientError(
                 .outboxFull, message: "\(rows.count) messages of \(bytes) bytes wait for the service",
@@ -88,6 +107,8 @@ struct Outbox: Sendable {
 
     private mutating func insert(_ row: StoredPublish) {
         rows[row.id] = row
+        ids[row.send] = row.id
+        if !row.attempted { fresh.insert(row.id) }
         perChannel[row.channel, default: 0] += 1
         bytes += row.payload.readableBytes
     }
@@ -96,6 +117,8 @@ struct Outbox: Sendable {
     /// - Returns: the row, or nil when it wasn't waiting any more.
     mutating func acknowledge(_ id: PublishID) -> StoredPublish? {
         guard let row = rows.removeValue(forKey: id) else { return nil }
+        ids[row.send] = nil
+        fresh.remove(id)
         if let left = perChannel[row.channel], left > 1 {
             perChannel[row.channel] = left - 1
         } else {
@@ -139,6 +162,8 @@ struct Outbox: Sendable {
         lastID = 0
         chains = [:]
         rows = [:]
+        ids = [:]
+        fresh = []
         for var row in waiting {
             lastID += 1
             renumbered[row.id] = lastID
@@ -147,6 +172,8 @@ struct Outbox: Sendable {
             row.after = chains[row.channel] ?? 0
             chains[row.channel] = row.id
             rows[row.id] = row
+            ids[row.send] = row.id
+            if !row.attempted { fresh.insert(row.id) }
         }
         return renumbered
     }

@@ -21,11 +21,16 @@ public struct StoredPublish: Hashable, Sendable {
     public var queuedAt: UInt64
     /// The message.
     public var payload: ByteBuffer
+    /// The name that the app knows it by.
+    public var send: SendID
+    /// Whether it may have left the device: then nobody can take it back.
+    public var attempted: Bool
 
     /// A stored publish.
     public init(
         id: PublishID, tag: PublishTag, after: PublishID, channel: ChannelID, recipient: UserID?,
-        kind: PublishKind = .message, timeToLive: UInt64, queuedAt: UInt64, payload: ByteBuffer
+        kind: PublishKind = .message, timeToLive: UInt64, queuedAt: UInt64, payload: ByteBuffer, send: SendID,
+        attempted: Bool
     ) {
         self.id = id
         self.tag = tag
@@ -36,6 +41,8 @@ public struct StoredPublish: Hashable, Sendable {
         self.timeToLive = timeToLive
         self.queuedAt = queuedAt
         self.payload = payload
+        self.send = send
+        self.attempted = attempted
     }
 }
 
@@ -99,6 +106,8 @@ public struct StoredClientState: Hashable, Sendable {
     public var chains: [ChannelID: PublishID] = [:]
     /// The publishes without an answer, in any order.
     public var outbox: [StoredPublish] = []
+    /// What became of the publishes that left it, the oldest first; at most ``StoredOutcome/limit``.
+    public var outcomes: [StoredOutcome] = []
     /// What the app confirmed, per channel.
     public var cursors: [ChannelID: Position] = [:]
     /// The version of the service's cursor record that this client last saw.
@@ -128,6 +137,12 @@ public enum StorageChange: Hashable, Sendable {
     case rechain(PublishID, after: PublishID)
     /// A publish was answered: its row goes.
     case remove(PublishID)
+    /// A publish may leave the device from now on.
+    case attempted(PublishID)
+    /// A message that another process of the app put in was taken into the outbox: it waits there no more.
+    case adopted(SendID)
+    /// How a publish ended; beyond ``StoredOutcome/limit`` the oldest go.
+    case outcome(StoredOutcome)
     /// The last ID that was drawn.
     case lastID(PublishID)
     /// The chain of a channel.
@@ -245,6 +260,12 @@ extension StoredClientState {
         case .rechain(let id, let after):
             if let index = outbox.firstIndex(where: { $0.id == id }) { outbox[index].after = after }
         case .remove(let id): outbox.removeAll { $0.id == id }
+        case .adopted: break
+        case .attempted(let id):
+            if let index = outbox.firstIndex(where: { $0.id == id }) { outbox[index].attempted = true }
+        case .outcome(let outcome):
+            outcomes.append(outcome)
+            if outcomes.count > StoredOutcome.limit { outcomes.removeFirst(outcomes.count - StoredOutcome.limit) }
         case .lastID(let id): lastID = id
         case .chain(let channel, let id): chains[channel] = id
         case .connectNumber(let number): connectNumber = number

@@ -7,6 +7,11 @@ struct PendingWrites: Sendable {
     var producer: ProducerID?
     var inserts: [PublishID] = []
     var removes: [PublishID] = []
+    /// Rows that may leave the device once this is written.
+    var attempts: [PublishID] = []
+    var outcomes: [StoredOutcome] = []
+    /// Messages of other processes whose rows are among ``inserts``.
+    var adopted: [PublishID: SendID] = [:]
     var rechains: [PublishID: PublishID] = [:]
     var chains: Set<ChannelID> = []
     var connectNumber: UInt64?
@@ -20,7 +25,8 @@ struct PendingWrites: Sendable {
     var networks: [String: StoredNetwork] = [:]
 
     var isEmpty: Bool {
-        producer == nil && inserts.isEmpty && removes.isEmpty && rechains.isEmpty && chains.isEmpty
+        producer == nil && inserts.isEmpty && removes.isEmpty && attempts.isEmpty && outcomes.isEmpty
+            && rechains.isEmpty && chains.isEmpty
             && connectNumber == nil && cursors.isEmpty && cursorVersion == nil && user == nil && resumeTicket == nil
             && transportTickets.isEmpty && addressTokens.isEmpty && networks.isEmpty
     }
@@ -30,17 +36,21 @@ struct PendingWrites: Sendable {
         var changes: [StorageChange] = []
         if let producer {
             changes.append(.producer(producer))
+            changes += adopted.values.map { .adopted($0) }
             changes += outbox.inOrder.map { .insert($0) }
             changes += outbox.chains.map { .chain($0, $1) }
             changes.append(.lastID(outbox.lastID))
         } else {
             // Rows that were given up between their insert and this batch are not there any more.
+            changes += inserts.compactMap { adopted[$0] }.map { .adopted($0) }
             changes += inserts.compactMap { outbox.rows[$0] }.map { .insert($0) }
             if !inserts.isEmpty { changes.append(.lastID(outbox.lastID)) }
             changes += removes.map { .remove($0) }
+            changes += attempts.map { .attempted($0) }
             changes += rechains.sorted { $0.key < $1.key }.map { .rechain($0, after: $1) }
             changes += chains.compactMap { channel in outbox.chains[channel].map { .chain(channel, $0) } }
         }
+        changes += outcomes.map { .outcome($0) }
         if let connectNumber { changes.append(.connectNumber(connectNumber)) }
         changes += cursors.map { .cursor($0, $1) }
         if let cursorVersion { changes.append(.cursorVersion(cursorVersion)) }
@@ -56,16 +66,21 @@ struct PendingWrites: Sendable {
     mutating func restore(_ failed: PendingWrites) {
         var restored = failed
         restored.inserts = []
+        restored.adopted = [:]
         if let producer {
             // A newer producer begins from nothing and writes every row again.
             restored.producer = producer
             restored.removes = []
+            restored.attempts = []
             restored.rechains = [:]
             restored.chains = []
             restored.connectNumber = nil
         }
         restored.inserts += inserts
+        restored.adopted.merge(adopted) { $1 }
         restored.removes += removes
+        restored.attempts += attempts
+        restored.outcomes += outcomes
         restored.rechains.merge(rechains) { $1 }
         restored.chains.formUnion(chains)
         restored.connectNumber = connectNumber ?? restored.connectNumber

@@ -31,6 +31,11 @@ extension SQLiteClientStorage {
                 sql: "UPDATE outbox SET after = ? WHERE id = ?", arguments: [bits(after), bits(id)])
         case .remove(let id):
             try database.execute(sql: "DELETE FROM outbox WHERE id = ?", arguments: [bits(id)])
+        case .attempted(let id):
+            try database.execute(sql: "UPDATE outbox SET attempted = 1 WHERE id = ?", arguments: [bits(id)])
+        case .adopted(let send):
+            try database.execute(sql: "DELETE FROM submission WHERE send = ?", arguments: [bytes(send)])
+        case .outcome(let outcome): try keep(outcome, in: database)
         case .lastID(let id): try set(Fact.lastID, number: id, in: database)
         case .chain(let channel, let id):
             try database.execute(
@@ -56,14 +61,14 @@ extension SQLiteClientStorage {
         try database.execute(
             sql: """
                 INSERT INTO outbox (id, tag, after, channel, recipient, time_to_live, queued_at, payload, kind,
-                    target_epoch, target_offset)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    target_epoch, target_offset, send, attempted)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
             arguments: [
                 bits(row.id), bits(row.tag), bits(row.after), row.channel.description, row.recipient?.description,
                 bits(row.timeToLive), bits(row.queuedAt), Data(row.payload.readableBytesView),
                 Int64(row.kind.entryKind.rawValue), bits(row.kind.target?.epoch ?? 0),
-                bits(row.kind.target?.offset ?? 0),
+                bits(row.kind.target?.offset ?? 0), bytes(row.send), row.attempted ? 1 : 0,
             ])
     }
 
@@ -100,6 +105,7 @@ extension SQLiteClientStorage {
         }
         if let high, let low { state.producer = ProducerID(high: high, low: low) }
         state.networks = try readNetworks(database)
+        state.outcomes = try readOutcomes(database)
         return state
     }
 
@@ -126,23 +132,29 @@ extension SQLiteClientStorage {
         }.filter(\.isSound)
     }
 
-    private static func publish(_ row: Row) throws -> StoredPublish {
+    static func publish(_ row: Row) throws -> StoredPublish {
         let recipient: String? = row["recipient"]
         let payload: Data = row["payload"]
+        return StoredPublish(
+            id: number(row["id"]), tag: number(row["tag"]), after: number(row["after"]),
+            channel: try channel(row["channel"]),
+            recipient: try recipient.map { try UserID($0) }, kind: try kind(row),
+            timeToLive: number(row["time_to_live"]), queuedAt: number(row["queued_at"]),
+            payload: ByteBuffer(bytes: payload), send: send(row["send"]), attempted: row["attempted"] != 0)
+    }
+
+    /// What a row of the outbox, or of what waits for it, makes.
+    static func kind(_ row: Row) throws -> PublishKind {
         let target = Position(epoch: number(row["target_epoch"]), offset: number(row["target_offset"]))
         let written: Int64 = row["kind"]
         guard let kind = UInt8(exactly: written).flatMap(EntryKind.init).flatMap({ PublishKind($0, target: target) })
         else { throw ClientError(.storage, message: "a message of the outbox has the unknown kind \(written)") }
-        return StoredPublish(
-            id: number(row["id"]), tag: number(row["tag"]), after: number(row["after"]),
-            channel: try channel(row["channel"]),
-            recipient: try recipient.map { try UserID($0) }, kind: kind, timeToLive: number(row["time_to_live"]),
-            queuedAt: number(row["queued_at"]), payload: ByteBuffer(bytes: payload))
+        return kind
     }
 
-    private static func channel(_ text: String) throws -> ChannelID { try ChannelID(text) }
-    private static func bits(_ number: UInt64) -> Int64 { Int64(bitPattern: number) }
-    private static func number(_ bits: Int64) -> UInt64 { UInt64(bitPattern: bits) }
+    static func channel(_ text: String) throws -> ChannelID { try ChannelID(text) }
+    static func bits(_ number: UInt64) -> Int64 { Int64(bitPattern: number) }
+    static func number(_ bits: Int64) -> UInt64 { UInt64(bitPattern: bits) }
 
     private static func set(_ name: String, number: UInt64, in database: Database) throws {
         try database.execute(

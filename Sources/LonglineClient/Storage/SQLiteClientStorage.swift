@@ -26,7 +26,7 @@ public final class SQLiteClientStorage: ClientStorage {
                 try database.execute(sql: "PRAGMA synchronous=FULL")
             }
             database = try DatabaseQueue(path: path, configuration: configuration)
-            try Self.migrator.migrate(database)
+            try Self.migrate(database, path: path)
             // Takes the lock now, not with the first message.
             try database.write { try $0.execute(sql: "INSERT OR REPLACE INTO fact VALUES ('opened', 1, NULL)") }
         } catch let error as ClientError {
@@ -56,19 +56,7 @@ public final class SQLiteClientStorage: ClientStorage {
 
     public func erase() async throws {
         do {
-            try await database.writeWithoutTransaction { database in
-                // What is deleted is overwritten as well, the file is written anew without its free pages, and the log,
-                // which holds older versions of them, is emptied.
-                try database.execute(sql: "PRAGMA secure_delete=ON")
-                try database.inTransaction {
-                    for table in ["outbox", "chain", "cursor", "fact", "network"] {
-                        try database.execute(sql: "DELETE FROM \(table)")
-                    }
-                    return .commit
-                }
-                try database.execute(sql: "VACUUM")
-                _ = try database.checkpoint(.truncate)
-            }
+            try await database.writeWithoutTransaction { try Self.erase($0) }
         } catch {
             throw Self.describe(error, path: database.path)
         }
@@ -79,7 +67,7 @@ public final class SQLiteClientStorage: ClientStorage {
 
     // MARK: The file
 
-    private static func create(_ path: String) throws {
+    static func create(_ path: String) throws {
         let directory = URL(fileURLWithPath: path).deletingLastPathComponent().path
         if !FileManager.default.fileExists(atPath: directory) {
             try FileManager.default.createDirectory(
@@ -96,7 +84,7 @@ public final class SQLiteClientStorage: ClientStorage {
         Foundation.close(descriptor)
     }
 
-    private static func describe(_ error: any Error, path: String) -> ClientError {
+    static func describe(_ error: any Error, path: String) -> ClientError {
         if let error = error as? DatabaseError {
             switch error.resultCode {
             case .SQLITE_BUSY, .SQLITE_LOCKED:
@@ -113,6 +101,30 @@ public final class SQLiteClientStorage: ClientStorage {
             }
         }
         return ClientError(.storage, message: "\(path) can't be used", cause: error)
+    }
+
+    /// Brings the tables to this version's layout, and leaves a file alone whose layout it doesn't know.
+    static func migrate(_ database: DatabaseQueue, path: String) throws {
+        guard try database.read({ try !migrator.hasBeenSuperseded($0) }) else {
+            throw ClientError(
+                .storageTooNew, message: "\(path) was written by a later version of the app",
+                advice: "upgrade the app; what waits in the file is kept")
+        }
+        try migrator.migrate(database)
+    }
+
+    /// What is deleted is overwritten as well, the file is written anew without its free pages, and the log, which holds older
+    /// versions of them, is emptied.
+    static func erase(_ database: Database) throws {
+        try database.execute(sql: "PRAGMA secure_delete=ON")
+        try database.inTransaction(.immediate) {
+            for table in ["outbox", "outcome", "submission", "chain", "cursor", "fact", "network"] {
+                try database.execute(sql: "DELETE FROM \(table)")
+            }
+            return .commit
+        }
+        try database.execute(sql: "VACUUM")
+        _ = try database.checkpoint(.truncate)
     }
 
     private static var migrator: DatabaseMigrator {
@@ -145,6 +157,35 @@ public final class SQLiteClientStorage: ClientStorage {
                     ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
                     ALTER TABLE outbox ADD COLUMN target_epoch INTEGER NOT NULL DEFAULT 0;
                     ALTER TABLE outbox ADD COLUMN target_offset INTEGER NOT NULL DEFAULT 0;
+                    """)
+        }
+        migrator.registerMigration("sends") { database in
+            // Of a row of an older version it isn't known whether it left.
+            try database.execute(
+                sql: """
+                    ALTER TABLE outbox ADD COLUMN send BLOB;
+                    ALTER TABLE outbox ADD COLUMN attempted INTEGER NOT NULL DEFAULT 1;
+                    UPDATE outbox SET send = randomblob(16);
+                    CREATE TABLE outcome (
+                        seq INTEGER PRIMARY KEY AUTOINCREMENT, send BLOB NOT NULL, channel TEXT NOT NULL, recipient TEXT,
+                        queued_at INTEGER NOT NULL, state INTEGER NOT NULL, code INTEGER, publish_id INTEGER,
+                        epoch INTEGER, offset INTEGER, time INTEGER
+                    ) STRICT;
+                    """)
+        }
+        migrator.registerMigration("shared") { database in
+            // What other processes of the app put in, and which of them owns the file.
+            try database.execute(
+                sql: """
+                    CREATE TABLE submission (
+                        seq INTEGER PRIMARY KEY AUTOINCREMENT, send BLOB NOT NULL UNIQUE, destination TEXT NOT NULL,
+                        time_to_live INTEGER NOT NULL, queued_at INTEGER NOT NULL, payload BLOB NOT NULL, taken INTEGER,
+                        kind INTEGER NOT NULL, target_epoch INTEGER NOT NULL, target_offset INTEGER NOT NULL
+                    ) STRICT;
+                    CREATE TABLE owner (
+                        id INTEGER PRIMARY KEY CHECK (id = 1), token BLOB, generation INTEGER NOT NULL,
+                        locked INTEGER NOT NULL, challenge INTEGER
+                    ) STRICT;
                     """)
         }
         return migrator

@@ -1,0 +1,284 @@
+import LonglineWire
+import NIOCore
+import Synchronization
+
+extension ClientError {
+    /// Whether the outbox belongs to another process, which will take over what is put in.
+    var isOfAnotherOwner: Bool { code == .storageInUse || code == .ownershipLost }
+}
+
+/// What a client of a shared outbox keeps beside its driver, which exists only while its process owns the outbox.
+final class SharingState: Sendable {
+    private struct State {
+        var wantsConnection = false
+        /// Contends for ownership.
+        var contender: Task<Void, Never>?
+        /// Looks for what other processes do.
+        var watch: Task<Void, Never>?
+        /// Messages of this process that another one publishes.
+        var followed: [SendID: SendTracker] = [:]
+        var follower: Task<Void, Never>?
+    }
+
+    let storage: SharedClientStorage
+    private let state = Mutex(State())
+
+    init(storage: SharedClientStorage) { self.storage = storage }
+
+    var wantsConnection: Bool { state.withLock { $0.wantsConnection } }
+
+    func wantsConnection(_ wants: Bool) {
+        let contender = state.withLock { state in
+            state.wantsConnection = wants
+            guard !wants else { return Task<Void, Never>?.none }
+            defer { state.contender = nil }
+            return state.contender
+        }
+        contender?.cancel()
+    }
+
+    /// Runs one contender at a time.
+    func contend(_ body: @escaping @Sendable () async -> Void) {
+        state.withLock { state in
+            guard state.wantsConnection, state.contender == nil else { return }
+            state.contender = Task { [weak self] in
+                await body()
+                // One that was cancelled has been replaced already.
+                if !Task.isCancelled { self?.state.withLock { $0.contender = nil } }
+            }
+        }
+    }
+
+    func watch(_ body: @escaping @Sendable () async -> Void) {
+        let old = state.withLock { state in
+            defer { state.watch = Task { await body() } }
+            return state.watch
+        }
+        old?.cancel()
+    }
+
+    func stop() {
+        let tasks = state.withLock { state in
+            state.wantsConnection = false
+            defer { (state.contender, state.watch, state.follower) = (nil, nil, nil) }
+            return [state.contender, state.watch, state.follower]
+        }
+        for task in tasks { task?.cancel() }
+    }
+
+    // MARK: Messages that another process publishes
+
+    func submit(_ submission: Submission, limits: OutboxLimits) async throws -> SendReceipt {
+        try Outbox.check(submission.payload.readableBytes, limit: submission.kind.maximumPayload)
+        try await storage.submit(submission, limits: limits)
+        let tracker = SendTracker()
+        follow([submission.send: tracker])
+        return SendReceipt(send: submission.send, channel: submission.destination.channel, tracker: tracker)
+    }
+
+    func receipt(for send: SendID) async throws -> SendReceipt? {
+        guard let status = try await storage.statuses(of: [send]).first else { return nil }
+        let tracker = SendTracker(status.state.isFinal ? .queued : status.state)
+        if status.state.isFinal { tracker.change(to: status.state) } else { follow([send: tracker]) }
+        return SendReceipt(send: send, channel: status.channel, tracker: tracker)
+    }
+
+    /// Reads the states of messages until each is finished.
+    func follow(_ trackers: [SendID: SendTracker]) {
+        guard !trackers.isEmpty else { return }
+        state.withLock { state in
+            state.followed.merge(trackers) { known, _ in known }
+            guard state.follower == nil else { return }
+            state.follower = Task { [weak self] in await self?.readStates() }
+        }
+    }
+
+    private func readStates() async {
+        var version: Int?
+        while !Task.isCancelled {
+            let names = state.withLock { state -> [SendID] in
+                if state.followed.isEmpty { state.follower = nil }
+                return Array(state.followed.keys)
+            }
+            guard !names.isEmpty else { return }
+            // What can't be read now is read at the next turn.
+            if let now = try? await storage.version(), now != version,
+                let statuses = try? await storage.statuses(of: names)
+            {
+                version = now
+                note(statuses, of: names)
+            }
+            try? await Task.sleep(for: storage.pollInterval)
+        }
+    }
+
+    private func note(_ statuses: [SendStatus], of names: [SendID]) {
+        let known = Dictionary(statuses.map { ($0.send, $0.state) }) { first, _ in first }
+        for name in names {
+            guard let tracker = state.withLock({ $0.followed[name] }) else { continue }
+            if let state = known[name] {
+                tracker.change(to: state)
+                guard state.isFinal else { continue }
+            } else {
+                tracker.end(
+                    ClientError(
+                        .outcomeUnknown, message: "the outbox does not remember the message any more",
+                        advice: "ask sooner; a thousand outcomes are kept"))
+            }
+            state.withLock { $0.followed[name] = nil }
+        }
+    }
+}
+
+/// Who owns a shared outbox.
+extension ClientCore {
+    /// - Throws: ``ClientError/Code/storageInUse`` while another process has it.
+    func takeOwnership() async throws {
+        guard let sharing, try await !sharing.storage.contend() else { return }
+        throw ClientError(
+            .storageInUse, message: "another process of the app owns the outbox",
+            advice: "messages that are sent here are taken over by it; connect() waits for it to end")
+    }
+
+    /// The driver, once this process owns the outbox.
+    func ownedHandle() async throws -> DriverHandle {
+        guard let sharing else { return try await handle() }
+        while true {
+            do { return try await handle() } catch let error as ClientError where error.code == .storageInUse {
+                if case .standby = outlets.states.latest {} else { outlets.states.send(.standby) }
+                try await Task.sleep(for: sharing.storage.pollInterval)
+            }
+        }
+    }
+
+    /// Connects as soon as this process owns the outbox, for as long as the app wants it.
+    func keepContending() {
+        sharing?.contend { [weak self] in
+            while !Task.isCancelled {
+                do {
+                    guard let handle = try await self?.ownedHandle() else { return }
+                    return handle.run { _ = $0.connect(nil) }
+                } catch {
+                    // The file can't be read now.
+                    guard let pause = self?.sharing?.storage.pollInterval else { return }
+                    try? await Task.sleep(for: pause)
+                }
+            }
+        }
+    }
+
+    /// Looks for what other processes put in, and whether one of them wants to be the owner.
+    func watchOwnership(of handle: DriverHandle) {
+        guard let sharing, let generation = sharing.storage.generation else { return }
+        handle.run { driver in
+            driver.onOwnershipLost = { [weak self] in Task { await self?.loseOwnership(generation) } }
+            driver.onReplaced = { [weak self] goOn in
+                Task {
+                    // Another process of the app may have taken over while this one slept.
+                    if case .lost = try? await sharing.storage.news() { await self?.loseOwnership(generation) }
+                    goOn()
+                }
+            }
+            driver.drainConfirmations()
+        }
+        let storage = sharing.storage
+        sharing.watch { [weak self] in
+            var version: Int?
+            var isWaiting = false
+            while !Task.isCancelled {
+                if let now = try? await storage.version(), now != version || isWaiting,
+                    let news = try? await storage.news()
+                {
+                    version = now
+                    isWaiting = false
+                    switch news {
+                    case .nothing: break
+                    case .lost:
+                        await self?.loseOwnership(generation)
+                        return
+                    case .challenged:
+                        guard let self, self.sharing?.wantsConnection == true else {
+                            // Who wants to connect goes first.
+                            await self?.yieldOwnership(.disconnected)
+                            return
+                        }
+                        isWaiting = true
+                        try? await storage.answerChallenge()
+                    case .submissions(let submissions):
+                        // Looked at again until all are in: the outbox may be full now.
+                        isWaiting = true
+                        handle.run { $0.adopt(submissions) }
+                    }
+                }
+                try? await Task.sleep(for: storage.pollInterval)
+            }
+        }
+    }
+
+    /// Another process took over: it goes on with what is durable, and this one waits for its turn.
+    private func loseOwnership(_ generation: Int64) async {
+        guard let sharing, sharing.storage.forgetOwnership(generation) else { return }
+        await retire(sharing.wantsConnection ? .standby : .disconnected)
+        keepContending()
+    }
+
+    /// Gives the outbox to whoever wants it.
+    func yieldOwnership(_ state: ConnectionState) async {
+        await retire(state)
+        try? await sharing?.storage.release()
+        keepContending()
+    }
+
+    private func retire(_ state: ConnectionState) async {
+        let task = opening.withLock { opening in
+            defer { opening = nil }
+            return opening
+        }
+        guard let handle = try? await task?.value else { return }
+        let trackers = await withCheckedContinuation { continuation in
+            handle.run { driver in driver.retire(state) { continuation.resume(returning: $0) } }
+        }
+        sharing?.follow(trackers)
+    }
+
+    // MARK: What the app asks
+
+    func waiting() async throws -> [SendStatus] {
+        if let sharing { return try await sharing.storage.waiting() }
+        return try await ask { $0.statuses }
+    }
+
+    func status(of send: SendID) async throws -> SendStatus? {
+        guard let sharing else { return try await ask { $0.status(of: send) } }
+        if let known = try? await ask({ $0.status(of: send) }) { return known }
+        return try await sharing.storage.statuses(of: [send]).first
+    }
+
+    func receipt(for send: SendID) async throws -> SendReceipt? {
+        guard let sharing else { return try await ask { $0.receipt(for: send) } }
+        if let known = try? await ask({ $0.receipt(for: send) }) { return known }
+        return try await sharing.receipt(for: send)
+    }
+
+    func cancel(_ send: SendID) async throws -> CancelResult {
+        do {
+            let handle = try await handle()
+            let result = try await withCheckedThrowingContinuation { continuation in
+                handle.run { driver in driver.cancelSend(send) { continuation.resume(with: $0) } }
+            }
+            guard let sharing, result == .unknown else { return result }
+            return try await sharing.storage.cancel(send)
+        } catch let error as ClientError where error.isOfAnotherOwner {
+            guard let sharing else { throw error }
+            return try await sharing.storage.cancel(send)
+        }
+    }
+
+    private func ask<Value: Sendable>(_ question: @escaping @Sendable (ConnectionDriver) -> Value) async throws -> Value
+    {
+        let handle = try await handle()
+        return await withCheckedContinuation { continuation in
+            handle.run { continuation.resume(returning: question($0)) }
+        }
+    }
+}

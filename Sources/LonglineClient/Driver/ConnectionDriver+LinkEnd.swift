@@ -1,0 +1,135 @@
+import Logging
+import LonglineLinks
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// How a link ends, and what comes next.
+extension ConnectionDriver {
+    /// Detaches the current link, which says farewell by itself.
+    func endCurrent(farewell: Close) {
+        guard let link = current else { return }
+        current = nil
+        attemptTimer?.cancel()
+        if let transport = link.link {
+            closing[ObjectIdentifier(link)] = link
+            transport.close(farewell.code, reason: farewell.reason)
+        } else {
+            link.attempt?.abandon()
+        }
+        session.linkClosed(now: clock.now())
+    }
+
+    /// Detaches the current link without a word.
+    func giveUpCurrent() {
+        guard let link = current else { return }
+        current = nil
+        attemptTimer?.cancel()
+        link.attempt?.abandon()
+        session.linkClosed(now: clock.now())
+    }
+
+    func linkClosed(_ link: DriverLink, reason: LinkCloseReason) {
+        if closing.removeValue(forKey: ObjectIdentifier(link)) != nil { return finishDisconnect() }
+        guard current === link else { return }
+        // What came in the link's last moments counts: an acknowledgement may be among it.
+        performActions(of: link)
+        guard current === link else { return }
+        current = nil
+        attemptTimer?.cancel()
+        session.linkClosed(now: clock.now())
+        let end: LinkEnd
+        switch reason {
+        case .local: end = .lost("closed by this side")
+        case .peer(let code, let reason): end = .closed(link.farewell ?? Close(code: code, reason: reason))
+        case .idleTimeout: end = .lost("nothing came for the idle timeout")
+        case .handshakeFailed(let text):
+            // The ticket may be what broke it: the next attempt does without, and gets a new one if it comes through.
+            if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
+            end = .failed(ClientError(.connectFailed, message: text))
+        case .failed(let text): end = .lost(text)
+        }
+        if link.connectedAt == nil { statistics.failedAttempts += 1 }
+        linkEnded(end, link: link)
+    }
+
+    /// Decides what comes next. The link is detached already.
+    func linkEnded(_ end: LinkEnd, link: DriverLink?) {
+        assert(current == nil)
+        refreshTimer?.cancel()
+        pump()
+        if case .asked = logout { return logoutAnswered(end) }
+        if erasure != nil, erasureEnded(with: end) { return }
+        switch phase {
+        case .idle, .stopped: return
+        case .preparing, .connecting, .connected, .waiting: break
+        }
+        let lost = ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back")
+        failHistory(lost)
+        failMembers(lost)
+        failConversationRequests(
+            ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back"))
+        outlets.presence.connectionLost()
+        if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
+        let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
+        let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)
+        if step.dropTicket { keepResumeTicket(nil) }
+        logger.info(
+            "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(step.delay)"])
+        switch step.kind {
+        case .stop(.replaced) where onReplaced != nil:
+            phase = .stopped(.replaced, end.reason)
+            let goOn = hop { (driver: ConnectionDriver, reason: String) in
+                if !driver.isRetired, case .stopped = driver.phase { driver.stop(.replaced, reason: reason) }
+            }
+            onReplaced? { [reason = end.reason] in goOn(reason) }
+        case .stop(let code): stop(code, reason: end.reason)
+        case .reconnect:
+            generation += 1
+            if step.delay > .zero { publish(.waiting(delay: step.delay, reason: end.reason)) }
+            let generation = generation
+            phase = .waiting(
+                schedule(in: TimeAmount(step.delay)) { driver in
+                    if driver.generation == generation { driver.beginAttempt() }
+                })
+        }
+    }
+
+    /// Stays away until the app acts.
+    private func stop(_ code: CloseCode, reason: String) {
+        let error = ClientError(stoppedBy: code, reason: reason)
+        if code == .evicted {
+            // The next login comes with a token of its own.
+            keepResumeTicket(nil)
+            scheduleFlush()
+            outlets.notices.send(.evicted(reason: reason, waiting: outbox.count))
+        }
+        let state: ConnectionState =
+            code.policy == .upgrade
+            ? .upgradeRequired(code, reason: reason) : .stopped(code, reason: reason)
+        becomeIdle(.stopped(code, reason), state, error: error)
+    }
+
+    /// The network came back while the client waited: it needn't wait any longer.
+    func connectNow() {
+        guard case .waiting(let timer) = phase else { return }
+        timer.cancel()
+        beginAttempt()
+    }
+}
+
+extension ConnectionState {
+    /// One line for logs, without addresses of the peer's view.
+    var summary: String {
+        switch self {
+        case .disconnected: "disconnected"
+        case .standby: "standby"
+        case .connecting(let attempt, let accessPoint): "connecting to \(accessPoint), attempt \(attempt)"
+        case .connected(let info): "connected\(info.resumed ? ", resumed" : "")\(info.earlyData ? ", 0-RTT" : "")"
+        case .migrating(let cause): "migrating (\(cause))"
+        case .waiting(let delay, let reason): "waiting \(delay): \(reason)"
+        case .stopped(let code, let reason): "stopped by \(code.rawValue): \(reason)"
+        case .upgradeRequired(let code, let reason): "upgrade required by \(code.rawValue): \(reason)"
+        }
+    }
+}

@@ -1,0 +1,118 @@
+import LonglineWire
+import NIOCore
+
+/// How far each message is, and what the app may know and do about it.
+///
+/// A row is *attempted* from the moment when it may leave the device: that is durable before it does, so that no later process
+/// takes back a message that the service may have.
+extension ConnectionDriver {
+    /// Whether a message that comes now may leave as soon as it is durable.
+    var mayLeaveAtOnce: Bool {
+        switch phase {
+        case .preparing, .connecting, .connected: true
+        case .idle, .waiting, .stopped: false
+        }
+    }
+
+    /// Marks every row as one that may leave, durably with the next flush.
+    /// - Returns: the rows that weren't.
+    @discardableResult
+    func attemptAll() -> [PublishID] {
+        let fresh = outbox.attemptAll()
+        pending.attempts += fresh
+        return fresh
+    }
+
+    /// A publish was handed to a link.
+    func left(_ id: PublishID) {
+        guard leftRows.insert(id).inserted, let row = outbox.rows[id] else { return }
+        trackers[id]?.change(to: .sent)
+        outlets.sends.send(status(row))
+    }
+
+    /// A row left the outbox for good.
+    func finished(_ row: StoredPublish, _ state: SendState) {
+        leftRows.remove(row.id)
+        let outcome = StoredOutcome(
+            send: row.send, channel: row.channel, recipient: row.recipient, queuedAt: row.queuedAt, state: state)
+        outcomes.add(outcome)
+        pending.outcomes.append(outcome)
+        outlets.sends.send(outcome.status)
+        guard let tracker = trackers.removeValue(forKey: row.id) else { return }
+        if case .acknowledged(let published) = state {
+            requestEntered(tracker, at: published.position)
+        } else {
+            requestFailed(tracker, ClientError(finished: state))
+        }
+        tracker.change(to: state)
+    }
+
+    // MARK: What the app asks
+
+    var statuses: [SendStatus] { outbox.inOrder.filter { sends[$0.id] == nil }.map(status) }
+
+    func status(of send: SendID) -> SendStatus? {
+        if let row = outbox.row(of: send) { return status(row) }
+        return outcomes[send]?.status
+    }
+
+    func status(_ row: StoredPublish) -> SendStatus {
+        SendStatus(
+            send: row.send, channel: row.channel, recipient: row.recipient, queuedAt: row.queuedAt,
+            state: leftRows.contains(row.id) ? .sent : .queued, isCancellable: !row.attempted, kind: row.kind,
+            payload: row.payload)
+    }
+
+    func receipt(for send: SendID) -> SendReceipt? {
+        if let row = outbox.row(of: send) {
+            let tracker = trackers[row.id] ?? SendTracker(leftRows.contains(row.id) ? .sent : .queued)
+            trackers[row.id] = tracker
+            return SendReceipt(send: send, channel: row.channel, tracker: tracker)
+        }
+        guard let outcome = outcomes[send] else { return nil }
+        let tracker = SendTracker()
+        tracker.change(to: outcome.state)
+        return SendReceipt(send: send, channel: outcome.channel, tracker: tracker)
+    }
+
+    /// Takes a message out of the outbox before it leaves. `done` is called when that is durable.
+    func cancelSend(_ send: SendID, done: @escaping (Result<CancelResult, any Error>) -> Void) {
+        guard let row = outbox.row(of: send) else {
+            return done(.success(outcomes[send].map { .tooLate($0.state) } ?? .unknown))
+        }
+        guard !row.attempted, !unwritten.contains(row.id), let given = takeOut(row.id) else {
+            return done(.success(.tooLate(leftRows.contains(row.id) ? .sent : .queued)))
+        }
+        finished(given, .cancelled)
+        statistics.cancelled += 1
+        afterDurable { error in
+            if let error { done(.failure(error)) } else { done(.success(.cancelled)) }
+        }
+    }
+}
+
+/// The outcomes that are remembered.
+struct OutcomeMemory {
+    private var bySend: [SendID: StoredOutcome] = [:]
+    /// Oldest first.
+    private var order: [SendID] = []
+    private var forgotten = 0
+
+    init(_ outcomes: [StoredOutcome]) { for outcome in outcomes { add(outcome) } }
+
+    subscript(send: SendID) -> StoredOutcome? { bySend[send] }
+
+    mutating func add(_ outcome: StoredOutcome) {
+        if bySend.updateValue(outcome, forKey: outcome.send) == nil { order.append(outcome.send) }
+        while bySend.count > StoredOutcome.limit {
+            bySend[order[forgotten]] = nil
+            forgotten += 1
+        }
+        if forgotten > StoredOutcome.limit {
+            order.removeFirst(forgotten)
+            forgotten = 0
+        }
+    }
+
+    mutating func removeAll() { self = OutcomeMemory([]) }
+}

@@ -1,0 +1,69 @@
+import LonglineWire
+import NIOCore
+
+/// A driver whose outbox other processes of the app share.
+extension ConnectionDriver {
+    /// Takes messages of other processes into the outbox, as far as there is room: in the order in which they were put in, each
+    /// in the transaction that takes it from where it waited.
+    func adopt(_ submissions: [Submission]) {
+        guard !isRetired, !logout.isOver else { return }
+        for submission in submissions
+        where !adopting.contains(submission.send) && outbox.row(of: submission.send) == nil {
+            // The inbox has no name yet: the first connection tells.
+            guard let place = place(of: submission.destination) else { break }
+            do throws(ClientError) {
+                let row = try add(submission, at: place)
+                adopting.insert(row.send)
+                pending.adopted[row.id] = row.send
+            } catch {
+                // It waits where it is; what is behind it too, so that the order stays.
+                break
+            }
+        }
+        scheduleFlush()
+    }
+
+    /// Another process owns the outbox: says nothing more, writes nothing more, and hands over who follows a message.
+    func retire(_ state: ConnectionState, _ done: @escaping ([SendID: SendTracker]) -> Void) {
+        guard !isRetired else { return done([:]) }
+        isRetired = true
+        // What is being written is written or not, before anybody is told to send it another way.
+        guard isFlushing else { return finishRetiring(state, done) }
+        afterFlush.append { [unowned self] _ in finishRetiring(state, done) }
+    }
+
+    static var retired: ClientError {
+        ClientError(.ownershipLost, message: "another process of the app owns the outbox")
+    }
+
+    private func finishRetiring(_ state: ConnectionState, _ done: @escaping ([SendID: SendTracker]) -> Void) {
+        generation += 1
+        if case .waiting(let timer) = phase { timer.cancel() }
+        phase = .idle
+        // Without a word: the service takes the other process's link for this device's next one.
+        giveUpCurrent()
+        sessionTimer?.task.cancel()
+        sessionTimer = nil
+        refreshTimer?.cancel()
+        monitor?.stop()
+        monitor = nil
+        let error = Self.retired
+        failRoomRequests(error)
+        failHistory(error)
+        failMembers(error)
+        failConversationRequests(error)
+        failRequests(error)
+        failPresence(error)
+        for (id, send) in sends {
+            trackers[id] = nil
+            send.done(.failure(error))
+        }
+        sends = [:]
+        var left: [SendID: SendTracker] = [:]
+        for (id, tracker) in trackers { if let row = outbox.rows[id] { left[row.send] = tracker } }
+        trackers = [:]
+        publish(state)
+        resolveConnectWaiters(error)
+        done(left)
+    }
+}

@@ -1,0 +1,185 @@
+import Foundation
+import GRDB
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// A message on its way into the outbox: of the app, or of a process that does not own a shared one.
+struct Submission: Hashable, Sendable {
+    var send: SendID
+    var destination: Destination
+    var kind: PublishKind = .message
+    var timeToLive: UInt64
+    /// Wall clock, milliseconds since 1970.
+    var queuedAt: UInt64
+    var payload: ByteBuffer
+}
+
+/// What an owner finds when it looks.
+enum SharedNews: Sendable {
+    /// Nothing that concerns it.
+    case nothing
+    /// Another process took over.
+    case lost
+    /// Another process wants to take over, and asks whether this one is awake.
+    case challenged
+    /// Messages that this process has claimed now.
+    case submissions([Submission])
+}
+
+extension SharedClientStorage {
+    /// The most messages that are taken over at a time.
+    private static let claims = 256
+
+    // MARK: What any process does
+
+    /// Puts a message in for the owner. Durable when it returns.
+    func submit(_ submission: Submission, limits: OutboxLimits) async throws {
+        try await transaction { database in
+            // A send that was on its way into the outbox when its process lost it may have come through.
+            guard try Self.status(of: submission.send, database) == nil else { return }
+            let row = try Row.fetchOne(
+                database,
+                sql: """
+                    SELECT (SELECT count(*) FROM outbox) + count(*),
+                        (SELECT coalesce(sum(length(payload)), 0) FROM outbox) + coalesce(sum(length(payload)), 0)
+                    FROM submission
+                    """)
+            let (messages, bytes): (Int, Int) = (row?[0] ?? 0, row?[1] ?? 0)
+            guard messages < limits.messages, bytes + submission.payload.readableBytes <= limits.bytes else {
+                throw ClientError(
+                    .outboxFull, message: "\(messages) messages of \(bytes) bytes wait for the service",
+                    advice: "wait for earlier messages to be acknowledged, or raise the outbox limits")
+            }
+            try database.execute(
+                sql: """
+                    INSERT INTO submission (send, destination, time_to_live, queued_at, payload, kind, target_epoch,
+                        target_offset)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                    """,
+                arguments: [
+                    SQLiteClientStorage.bytes(submission.send), submission.destination.description,
+                    SQLiteClientStorage.bits(submission.timeToLive), SQLiteClientStorage.bits(submission.queuedAt),
+                    Data(submission.payload.readableBytesView), Int64(submission.kind.entryKind.rawValue),
+                    SQLiteClientStorage.bits(submission.kind.target?.epoch ?? 0),
+                    SQLiteClientStorage.bits(submission.kind.target?.offset ?? 0),
+                ])
+        }
+    }
+
+    /// A number that changes with everything that other processes write.
+    func version() async throws -> Int {
+        do {
+            return try await database.writeWithoutTransaction { try Int.fetchOne($0, sql: "PRAGMA data_version") ?? 0 }
+        } catch {
+            throw SQLiteClientStorage.describe(error, path: database.path)
+        }
+    }
+
+    /// How far messages are, whoever put them in; one that nobody remembers is left out.
+    func statuses(of sends: [SendID]) async throws -> [SendStatus] {
+        try await transaction { database in try sends.compactMap { try Self.status(of: $0, database) } }
+    }
+
+    /// What waits in the outbox and for it, in the order in which it will be published.
+    func waiting() async throws -> [SendStatus] {
+        try await transaction { database in
+            let rows = try Row.fetchAll(database, sql: "SELECT * FROM outbox ORDER BY id").map {
+                Self.status(try SQLiteClientStorage.publish($0))
+            }
+            let generation = try Self.generation(database)
+            let submissions = try Row.fetchAll(database, sql: "SELECT * FROM submission ORDER BY seq").map {
+                try Self.status(submission: $0, generation)
+            }
+            return rows + submissions
+        }
+    }
+
+    /// Takes a message back that the owner has not claimed.
+    func cancel(_ send: SendID) async throws -> CancelResult {
+        try await transaction { database in
+            guard let status = try Self.status(of: send, database) else { return .unknown }
+            guard status.isCancellable else { return .tooLate(status.state) }
+            try database.execute(
+                sql: "DELETE FROM submission WHERE send = ?", arguments: [SQLiteClientStorage.bytes(send)])
+            // A row of the outbox is the owner's to take out.
+            guard database.changesCount == 1 else { return .tooLate(status.state) }
+            let outcome = StoredOutcome(
+                send: send, channel: status.channel, recipient: status.recipient, queuedAt: status.queuedAt,
+                state: .cancelled)
+            try SQLiteClientStorage.keep(outcome, in: database)
+            return .cancelled
+        }
+    }
+
+    private static func generation(_ database: Database) throws -> Int64 {
+        try Int64.fetchOne(database, sql: "SELECT generation FROM owner") ?? 0
+    }
+
+    private static func status(of send: SendID, _ database: Database) throws -> SendStatus? {
+        let name = SQLiteClientStorage.bytes(send)
+        if let row = try Row.fetchOne(database, sql: "SELECT * FROM outbox WHERE send = ?", arguments: [name]) {
+            return status(try SQLiteClientStorage.publish(row))
+        }
+        if let row = try Row.fetchOne(database, sql: "SELECT * FROM submission WHERE send = ?", arguments: [name]) {
+            return try status(submission: row, try generation(database))
+        }
+        return try SQLiteClientStorage.outcome(of: send, database)?.status
+    }
+
+    /// Of another process it is known whether a row may have left, not whether it did.
+    private static func status(_ row: StoredPublish) -> SendStatus {
+        SendStatus(
+            send: row.send, channel: row.channel, recipient: row.recipient, queuedAt: row.queuedAt,
+            state: row.attempted ? .sent : .queued, isCancellable: false, kind: row.kind,
+            payload: row.payload)
+    }
+
+    private static func status(submission row: Row, _ generation: Int64) throws -> SendStatus {
+        let submission = try submission(row)
+        let taken: Int64? = row["taken"]
+        let recipient: UserID? = if case .user(let user) = submission.destination { user } else { nil }
+        return SendStatus(
+            send: submission.send, channel: submission.destination.channel, recipient: recipient,
+            queuedAt: submission.queuedAt, state: .queued, isCancellable: taken != generation, kind: submission.kind,
+            payload: submission.payload)
+    }
+
+    private static func submission(_ row: Row) throws -> Submission {
+        let payload: Data = row["payload"]
+        return Submission(
+            send: SQLiteClientStorage.send(row["send"]),
+            destination: Destination(try SQLiteClientStorage.channel(row["destination"])),
+            kind: try SQLiteClientStorage.kind(row),
+            timeToLive: SQLiteClientStorage.number(row["time_to_live"]),
+            queuedAt: SQLiteClientStorage.number(row["queued_at"]), payload: ByteBuffer(bytes: payload))
+    }
+
+    // MARK: What the owner does
+
+    /// Looks for what other processes did, and claims what they put in: from then on they can't take it back.
+    func news() async throws -> SharedNews {
+        guard let generation = held.withLock({ $0?.generation }) else { return .lost }
+        return try await transaction { database in
+            guard let row = try Row.fetchOne(database, sql: "SELECT generation, token, challenge FROM owner"),
+                row[0] == generation, (row[1] as Data?) != nil
+            else { return .lost }
+            if (row[2] as Int64?) != nil { return .challenged }
+            let rows = try Row.fetchAll(
+                database, sql: "SELECT * FROM submission ORDER BY seq LIMIT ?", arguments: [Self.claims])
+            guard !rows.isEmpty else { return .nothing }
+            try database.execute(
+                sql: "UPDATE submission SET taken = ? WHERE seq <= ? AND taken IS NOT ?",
+                arguments: [generation, rows.last?["seq"] as Int64?, generation])
+            return .submissions(try rows.map(Self.submission))
+        }
+    }
+
+    /// Tells whoever asked that this process is awake.
+    func answerChallenge() async throws {
+        try await transaction { database in
+            try self.checkOwnership(database)
+            try database.execute(sql: "UPDATE owner SET challenge = NULL")
+        }
+    }
+}

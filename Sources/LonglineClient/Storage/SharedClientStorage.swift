@@ -1,0 +1,308 @@
+import Foundation
+import GRDB
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// A client's state in one SQLite file that several processes of an app on one device may have open: the app and its share
+/// extension, say.
+///
+/// One of them *owns* the file: it alone numbers messages, connects and receives. The others put messages in, durably, which the
+/// owner takes over into its outbox, and follow their states.
+///
+/// ```
+///               nobody owns it, or the owner's process died
+///   standby -------------------------------------------------> owner
+///     ^  |      the owner did not answer a challenge in time     |
+///     |  '-----------------------------------------------------> |
+///     '----- another process took it while this one slept, ------'
+///            disconnect(), or it does not want to connect
+/// ```
+///
+/// * **The data** is locked for the time of one transaction only. Each of the owner's transactions checks that it still is the
+///   owner: one that slept while another took over writes nothing more, so that no publish ID is ever drawn twice.
+/// * **Ownership** is a row in the file with a generation that grows. The owner's process holds a lock on a second file
+///   (`-owner` beside the first), which the system gives up when the process ends: others take over at once. An owner that holds
+///   the lock and sleeps is asked by a *challenge* in the row; when it has not answered within ``takeOverAfter``, another process
+///   takes over all the same.
+///
+/// iOS ends an app that is suspended while it holds a lock on a file in a shared container. There ``holdsLock`` is off, and a dead
+/// owner is found by the challenge alone; `docs/mobile.md` says more. Everything is in one folder on a local file system.
+public final class SharedClientStorage: ClientStorage {
+    /// How long an owner has to answer before another process takes over.
+    public let takeOverAfter: Duration
+    /// How often the file is looked at for what other processes did.
+    public let pollInterval: Duration
+    /// Whether the owner's process holds a file lock, by which others notice its death at once.
+    public let holdsLock: Bool
+
+    /// true: writes go to the database's own queue.
+    public var handsOverAtOnce: Bool { true }
+
+    let database: DatabaseQueue
+    private let token: SendID
+    private let lockPath: String
+    let held = Mutex<Ownership?>(nil)
+    private let contention = Mutex<Contention?>(nil)
+
+    /// What the owner knows itself by.
+    struct Ownership: Sendable {
+        var generation: Int64
+        /// The open lock file, if this process has it.
+        var lock: CInt?
+    }
+
+    /// A challenge that waits for the owner's answer.
+    private struct Contention {
+        var generation: Int64
+        var challenge: Int64
+        var since: ContinuousClock.Instant
+    }
+
+    /// Whether a process holds a lock unless told otherwise: not on iOS and its kin.
+    public static var holdsLockByDefault: Bool {
+        #if os(iOS) || os(tvOS) || os(watchOS) || os(visionOS)
+            false
+        #else
+            true
+        #endif
+    }
+
+    /// Opens or creates the file, and its folder with mode 0700 when that is missing.
+    /// - Parameters:
+    ///   - path: the file; each process of the app names the same.
+    ///   - takeOverAfter: how long an owner may sleep before another process takes over, at least 100 milliseconds.
+    ///   - pollInterval: how often the file is looked at, 10 milliseconds to half of `takeOverAfter`.
+    ///   - holdsLock: see ``holdsLock``.
+    /// - Throws: ``ClientError`` of code ``ClientError/Code/storage``, ``ClientError/Code/storageInUse`` while a
+    ///   ``SQLiteClientStorage`` has the file, ``ClientError/Code/storageTooNew`` or ``ClientError/Code/invalidConfiguration``.
+    public init(
+        path: String, takeOverAfter: Duration = .seconds(10), pollInterval: Duration = .milliseconds(250),
+        holdsLock: Bool = SharedClientStorage.holdsLockByDefault
+    ) throws {
+        guard takeOverAfter >= .milliseconds(100), pollInterval >= .milliseconds(10), pollInterval * 2 <= takeOverAfter
+        else {
+            throw ClientError(.invalidConfiguration, message: "the times of a shared storage are out of bounds")
+        }
+        self.takeOverAfter = takeOverAfter
+        self.pollInterval = pollInterval
+        self.holdsLock = holdsLock
+        var random = SystemRandomNumberGenerator()
+        token = SendID.random(using: &random)
+        lockPath = path + "-owner"
+        do {
+            try SQLiteClientStorage.create(path)
+            var configuration = GRDB.Configuration()
+            // Transactions are short: whoever waits longer than this waits for a process that hangs.
+            configuration.busyMode = .timeout(Self.patience)
+            configuration.prepareDatabase { database in
+                try database.execute(sql: "PRAGMA journal_mode=WAL")
+                try database.execute(sql: "PRAGMA synchronous=FULL")
+            }
+            database = try Self.open(path, configuration)
+        } catch let error as ClientError {
+            throw error
+        } catch {
+            throw SQLiteClientStorage.describe(error, path: path)
+        }
+    }
+
+    private static let patience: TimeInterval = 10
+
+    /// A file that another process makes at this moment is busy without being waited for.
+    private static func open(_ path: String, _ configuration: GRDB.Configuration) throws -> DatabaseQueue {
+        let end = ContinuousClock.now + .seconds(2)
+        while true {
+            do {
+                let database = try DatabaseQueue(path: path, configuration: configuration)
+                try SQLiteClientStorage.migrate(database, path: path)
+                return database
+            } catch let error as DatabaseError where error.resultCode == .SQLITE_BUSY && ContinuousClock.now < end {
+                Thread.sleep(forTimeInterval: 0.02)
+            }
+        }
+    }
+
+    deinit { if let lock = held.withLock({ $0?.lock }) { Foundation.close(lock) } }
+
+    // MARK: ClientStorage
+
+    /// - Throws: ``ClientError/Code/ownershipLost`` too, unless this process owns the file.
+    public func load() async throws -> StoredClientState {
+        try await transaction { database in
+            try self.checkOwnership(database)
+            return try SQLiteClientStorage.readState(database)
+        }
+    }
+
+    /// - Throws: ``ClientError/Code/ownershipLost`` too, unless this process owns the file: then nothing was written.
+    public func apply(_ changes: [StorageChange]) async throws {
+        try await transaction { database in
+            try self.checkOwnership(database)
+            for change in changes { try SQLiteClientStorage.apply(change, to: database) }
+        }
+    }
+
+    /// - Throws: ``ClientError/Code/ownershipLost`` too, unless this process owns the file.
+    public func erase() async throws {
+        try await transaction { try self.checkOwnership($0) }
+        do {
+            try await database.writeWithoutTransaction { try SQLiteClientStorage.erase($0) }
+        } catch {
+            throw SQLiteClientStorage.describe(error, path: database.path)
+        }
+        try await release()
+    }
+
+    /// Gives up ownership and closes the file. Later calls fail.
+    public func close() async throws {
+        try await release()
+        try database.close()
+    }
+
+    // MARK: Ownership
+
+    /// Whether this process owned the file when it last looked.
+    public var isOwner: Bool { held.withLock { $0 != nil } }
+
+    /// Takes ownership if nobody has it, if its process died, or if it let a challenge wait for too long; else challenges it.
+    /// - Returns: whether this process is the owner now.
+    func contend() async throws -> Bool {
+        // The lock is free when its owner is dead, and when it never had it: the row tells which.
+        let lock = holdsLock && !isOwner ? takeLock() : nil
+        do {
+            let taken = try await transaction { database -> Ownership? in
+                if let held = self.held.withLock({ $0 }), try Self.owner(database)?.generation == held.generation {
+                    return held
+                }
+                let row = try Self.owner(database)
+                let isDead = row.map { $0.isLocked && lock != nil } ?? true
+                guard try isDead || self.challenge(row, database) else { return nil }
+                let generation = (row?.generation ?? 0) + 1
+                try database.execute(
+                    sql: "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, NULL)",
+                    arguments: [SQLiteClientStorage.bytes(self.token), generation, lock != nil])
+                return Ownership(generation: generation, lock: lock)
+            }
+            guard let taken else {
+                if let lock { Foundation.close(lock) }
+                return false
+            }
+            held.withLock { $0 = taken }
+            contention.withLock { $0 = nil }
+            return true
+        } catch {
+            if let lock { Foundation.close(lock) }
+            throw error
+        }
+    }
+
+    /// Lets another process take over at once. Does nothing when this one isn't the owner.
+    func release() async throws {
+        let mine = held.withLock { held in
+            defer { held = nil }
+            return held
+        }
+        guard let mine else { return }
+        // The row first: a lock that is free before says that the owner died, which comes to the same.
+        defer { if let lock = mine.lock { Foundation.close(lock) } }
+        try await transaction { database in
+            try database.execute(
+                sql: "UPDATE owner SET token = NULL, challenge = NULL WHERE generation = ?",
+                arguments: [mine.generation])
+        }
+    }
+
+    /// Another process took over: this one holds nothing any more of that generation.
+    /// - Returns: false when it had forgotten it before.
+    func forgetOwnership(_ generation: Int64) -> Bool {
+        let mine = held.withLock { held -> Ownership? in
+            guard held?.generation == generation else { return nil }
+            defer { held = nil }
+            return held
+        }
+        if let lock = mine?.lock { Foundation.close(lock) }
+        return mine != nil
+    }
+
+    /// Which of its turns this process is the owner in; nil when it isn't.
+    var generation: Int64? { held.withLock { $0?.generation } }
+
+    private struct OwnerRow {
+        var generation: Int64
+        /// Its owner gave it up.
+        var isReleased: Bool
+        var isLocked: Bool
+        var challenge: Int64?
+    }
+
+    /// The last owner; nil when there was none.
+    private static func owner(_ database: Database) throws -> OwnerRow? {
+        guard let row = try Row.fetchOne(database, sql: "SELECT token, generation, locked, challenge FROM owner") else {
+            return nil
+        }
+        return OwnerRow(
+            generation: row[1], isReleased: (row[0] as Data?) == nil, isLocked: row[2], challenge: row[3])
+    }
+
+    /// Asks the owner whether it is awake, or finds that it has been asked for long enough.
+    /// - Returns: whether the owner's time is over.
+    private func challenge(_ row: OwnerRow?, _ database: Database) throws -> Bool {
+        guard let row, !row.isReleased else { return true }
+        let now = ContinuousClock.now
+        if let challenge = row.challenge {
+            let isOver = contention.withLock { contention in
+                if let known = contention, known.generation == row.generation, known.challenge == challenge {
+                    return now - known.since >= takeOverAfter
+                }
+                contention = Contention(generation: row.generation, challenge: challenge, since: now)
+                return false
+            }
+            return isOver
+        }
+        let challenge = Int64.random(in: .min ... .max)
+        try database.execute(
+            sql: "UPDATE owner SET challenge = ? WHERE generation = ?", arguments: [challenge, row.generation])
+        contention.withLock { $0 = Contention(generation: row.generation, challenge: challenge, since: now) }
+        return false
+    }
+
+    private func takeLock() -> CInt? {
+        let descriptor = Foundation.open(lockPath, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return nil }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            Foundation.close(descriptor)
+            return nil
+        }
+        return descriptor
+    }
+
+    /// Within a transaction: what follows in it happens only while this process is the owner.
+    func checkOwnership(_ database: Database) throws {
+        let generation = held.withLock { $0?.generation }
+        guard let generation, let row = try Self.owner(database), row.generation == generation, !row.isReleased else {
+            throw ClientError(
+                .ownershipLost, message: "another process of the app owns the outbox",
+                advice: "what is sent here is taken over by it")
+        }
+    }
+
+    /// One transaction that may write: short, and alone.
+    func transaction<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
+        do {
+            return try await database.writeWithoutTransaction { database in
+                var value: Value?
+                try database.inTransaction(.immediate) {
+                    value = try body(database)
+                    return .commit
+                }
+                guard let value else { throw ClientError(.storage, message: "a transaction had no result") }
+                return value
+            }
+        } catch let error as ClientError {
+            throw error
+        } catch {
+            throw SQLiteClientStorage.describe(error, path: database.path)
+        }
+    }
+}

@@ -1,0 +1,115 @@
+import Foundation
+import Synchronization
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// A `ClientProcess` that a test runs, listens to and kills.
+final class AppProcess: Sendable {
+    private struct State {
+        var lines: [String] = []
+        var isOver = false
+        var waiters: [(matches: @Sendable ([String]) -> Bool, continuation: CheckedContinuation<Bool, Never>)] = []
+    }
+
+    let pid: pid_t
+    private let state = Mutex(State())
+    private let input: FileHandle
+
+    /// The helper lies beside the test bundle.
+    private static var helper: URL {
+        get throws {
+            let path = try #require(
+                CommandLine.arguments.first { $0.contains(".xctest") } ?? CommandLine.arguments.first)
+            var folder = URL(fileURLWithPath: path).deletingLastPathComponent()
+            while folder.path != "/" {
+                let candidate = folder.appendingPathComponent("ClientProcess")
+                if FileManager.default.isExecutableFile(atPath: candidate.path) { return candidate }
+                folder.deleteLastPathComponent()
+            }
+            throw CocoaError(.fileNoSuchFile)
+        }
+    }
+
+    init(_ arguments: [String]) throws {
+        let process = Process()
+        process.executableURL = try Self.helper
+        process.arguments = arguments
+        let (output, input) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardInput = input
+        self.input = input.fileHandleForWriting
+        try process.run()
+        pid = process.processIdentifier
+        let reader = output.fileHandleForReading
+        Thread.detachNewThread { [weak self] in
+            var rest = Data()
+            while true {
+                let more = reader.availableData
+                guard !more.isEmpty else { break }
+                rest += more
+                while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
+                    self?.note(String(decoding: rest[rest.startIndex..<end], as: UTF8.self))
+                    rest = Data(rest[(end + 1)...])
+                }
+            }
+            process.waitUntilExit()
+            self?.finish()
+        }
+    }
+
+    deinit { kill(pid, SIGKILL) }
+
+    var lines: [String] { state.withLock { $0.lines } }
+
+    /// How many lines begin so.
+    func count(_ prefix: String) -> Int { lines.count { $0.hasPrefix(prefix) } }
+
+    /// Waits until its lines are so; false when it ended before.
+    func wait(_ matches: @escaping @Sendable ([String]) -> Bool) async -> Bool {
+        await withCheckedContinuation { continuation in
+            let answer = state.withLock { state -> Bool? in
+                if matches(state.lines) { return true }
+                if state.isOver { return false }
+                state.waiters.append((matches, continuation))
+                return nil
+            }
+            if let answer { continuation.resume(returning: answer) }
+        }
+    }
+
+    func wait(for line: String) async -> Bool { await wait { $0.contains(line) } }
+    func wait(_ count: Int, _ prefix: String) async -> Bool {
+        await wait { lines in lines.count { $0.hasPrefix(prefix) } >= count }
+    }
+
+    func signal(_ signal: Int32) { kill(pid, signal) }
+
+    /// Its input ends: it finishes what it has, and ends.
+    func finishInput() { try? input.close() }
+
+    /// Waits for its end.
+    func ended() async { _ = await wait { _ in false } }
+
+    private func note(_ line: String) {
+        let ready = state.withLock { state in
+            state.lines.append(line)
+            let lines = state.lines
+            let ready = state.waiters.filter { $0.matches(lines) }
+            state.waiters.removeAll { $0.matches(lines) }
+            return ready
+        }
+        for waiter in ready { waiter.continuation.resume(returning: true) }
+    }
+
+    private func finish() {
+        let waiters = state.withLock { state in
+            state.isOver = true
+            defer { state.waiters = [] }
+            return state.waiters
+        }
+        for waiter in waiters { waiter.continuation.resume(returning: false) }
+    }
+}

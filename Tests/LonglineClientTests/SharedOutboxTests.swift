@@ -1,0 +1,256 @@
+import Foundation
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// One outbox that several clients have open, in one process here: each stands for one.
+@Suite("Shared outbox", .timeLimit(.minutes(1)))
+struct SharedOutboxTests {
+    private func storage(
+        _ directory: TemporaryDirectory, takeOverAfter: Duration = .seconds(60), holdsLock: Bool = true
+    ) throws -> SharedClientStorage {
+        try SharedClientStorage(
+            path: directory.file("shared.sqlite"), takeOverAfter: takeOverAfter, pollInterval: .milliseconds(10),
+            holdsLock: holdsLock)
+    }
+
+    private func submission(_ text: String, _ number: UInt64) throws -> Submission {
+        Submission(
+            send: SendID(high: 1, low: number), destination: .user(try UserID("bob")), timeToLive: 0, queuedAt: 5,
+            payload: ByteBuffer(string: text))
+    }
+
+    private func code(_ body: () async throws -> Void) async -> ClientError.Code? {
+        do { try await body() } catch { return (error as? ClientError)?.code }
+        return nil
+    }
+
+    // MARK: Ownership
+
+    @Test("one owner at a time, and the next as soon as it gives up or dies", arguments: [true, false])
+    func ownership(givesUp: Bool) async throws {
+        let directory = try TemporaryDirectory()
+        var first: SharedClientStorage? = try storage(directory)
+        let second = try storage(directory)
+        #expect(try await first?.contend() == true)
+        #expect(try await first?.contend() == true)
+        #expect(try await second.contend() == false)
+        #expect(await code { _ = try await second.load() } == .ownershipLost)
+        #expect(await code { try await second.apply([.lastID(1)]) } == .ownershipLost)
+        #expect(await code { try await second.erase() } == .ownershipLost)
+        if givesUp {
+            try await first?.close()
+        } else {
+            // As the system does when the process ends.
+            first = nil
+        }
+        #expect(try await second.contend())
+        try await second.apply([.lastID(7)])
+        #expect(try await second.load().lastID == 7)
+        try await second.close()
+    }
+
+    @Test(
+        "an owner that does not answer loses, with or without a lock, and writes nothing more",
+        arguments: [true, false])
+    func sleeping(holdsLock: Bool) async throws {
+        let directory = try TemporaryDirectory()
+        let first = try storage(directory, takeOverAfter: .milliseconds(100), holdsLock: holdsLock)
+        let second = try storage(directory, takeOverAfter: .milliseconds(100), holdsLock: holdsLock)
+        #expect(try await first.contend())
+        #expect(try await second.contend() == false)
+        guard case .challenged = try await first.news() else { return #expect(Bool(false), "no challenge") }
+        try await first.answerChallenge()
+        guard case .nothing = try await first.news() else { return #expect(Bool(false), "answered") }
+        var turns = 0
+        while try await !second.contend() {
+            turns += 1
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        #expect(turns >= 1, "a challenge that was answered counts no more")
+        guard case .lost = try await first.news() else { return #expect(Bool(false), "not lost") }
+        #expect(await code { try await first.apply([.lastID(3)]) } == .ownershipLost)
+        #expect(try await second.load().lastID == 0)
+        // It may come back when the other one is gone.
+        let turn = try #require(first.generation)
+        #expect(first.forgetOwnership(turn))
+        try await second.close()
+        #expect(try await first.contend())
+        try await first.close()
+    }
+
+    // MARK: What others put in
+
+    @Test("what is put in is claimed once, can be taken back until then, and is told through to its end")
+    func submissions() async throws {
+        let directory = try TemporaryDirectory()
+        let (owner, other) = (try storage(directory), try storage(directory))
+        #expect(try await owner.contend())
+        for (number, text) in ["a", "b"].enumerated() {
+            try await other.submit(submission(text, UInt64(number)), limits: OutboxLimits())
+        }
+        let (a, b) = (SendID(high: 1, low: 0), SendID(high: 1, low: 1))
+        #expect(try await other.waiting().map(\.send) == [a, b])
+        #expect(try await other.statuses(of: [a]).first?.isCancellable == true)
+        #expect(try await other.cancel(a) == .cancelled)
+        #expect(try await other.statuses(of: [a]).first?.state == .cancelled)
+        guard case .submissions(let claimed) = try await owner.news() else { return #expect(Bool(false), "nothing") }
+        let expected = [try submission("b", 1)]
+        #expect(claimed == expected)
+        #expect(try await other.cancel(b) == .tooLate(.queued))
+        let row = StoredPublish(
+            id: 1, tag: 2, after: 0, channel: .user(try UserID("alice")), recipient: try UserID("bob"), timeToLive: 0,
+            queuedAt: 5, payload: ByteBuffer(string: "b"), send: b, attempted: true)
+        try await owner.apply([.adopted(b), .insert(row), .lastID(1)])
+        guard case .nothing = try await owner.news() else { return #expect(Bool(false), "claimed twice") }
+        #expect(try await other.statuses(of: [b]).first?.state == .sent)
+        // Sent by another way already: it is not put in again.
+        try await other.submit(submission("b", 1), limits: OutboxLimits())
+        #expect(try await other.waiting().count == 1)
+        let published = Published(id: 1, position: Position(epoch: 3, offset: 4), time: 5)
+        let outcome = StoredOutcome(
+            send: b, channel: row.channel, recipient: row.recipient, queuedAt: 5, state: .acknowledged(published))
+        try await owner.apply([.remove(1), .outcome(outcome)])
+        #expect(try await other.statuses(of: [b]).first?.state == .acknowledged(published))
+        #expect(try await other.cancel(b) == .tooLate(.acknowledged(published)))
+        #expect(try await other.cancel(SendID(high: 9, low: 9)) == .unknown)
+        // A claim ends with its owner.
+        try await other.submit(submission("c", 2), limits: OutboxLimits())
+        _ = try await owner.news()
+        try await owner.close()
+        #expect(try await other.contend())
+        #expect(try await other.statuses(of: [SendID(high: 1, low: 2)]).first?.isCancellable == true)
+        #expect(
+            await code {
+                try await other.submit(submission("d", 3), limits: OutboxLimits(messages: 1))
+            } == .outboxFull)
+        try await other.close()
+    }
+
+    // MARK: Clients
+
+    @Test("a client in standby sends through the owner, follows, takes back, and connects when the owner leaves")
+    func standby() async throws {
+        let directory = try TemporaryDirectory()
+        let first = try ClientHarness(storage: try storage(directory))
+        let second = try ClientHarness(storage: try storage(directory), seed: 2)
+        try await first.client.connect()
+        let changes = second.client.states
+        try await second.client.start()
+        for await state in changes { if case .standby = state { break } }
+        let receipt = try await second.client.send("b", to: .user("bob"))
+        let own = try await first.client.send("a", to: .user("bob"))
+        _ = try await own.acknowledged()
+        let published = try await receipt.acknowledged()
+        #expect(receipt.state == .acknowledged(published))
+        #expect(second.service.state.withLock { $0.connects.isEmpty })
+        let entered = first.service.state.withLock { $0.entered.map(\.publish.id).sorted() }
+        #expect(entered == [1, 2])
+        // Either one can ask for it, and a later client, too.
+        #expect(try await second.client.status(of: own.send)?.state.isFinal == true)
+        #expect(try await first.client.receipt(for: receipt.send)?.state == .acknowledged(published))
+        #expect(await code { _ = try await second.client.logout() } == .storageInUse)
+        await first.client.disconnect()
+        for await state in second.client.states { if case .connected = state { break } }
+        let last = try await second.client.send("c", to: .user("bob")).acknowledged()
+        #expect(last.id == 3)
+        #expect(
+            second.service.state.withLock { $0.connects.first?.producer }
+                == first.service.state.withLock {
+                    $0.connects.first?.producer
+                })
+        let numbers = (first.service, second.service)
+        #expect(
+            numbers.0.state.withLock { $0.connects.map(\.connectNumber).max() ?? 0 }
+                < numbers.1.state.withLock { $0.connects.map(\.connectNumber).min() ?? 0 })
+        await second.client.disconnect()
+    }
+
+    @Test("what waits for the owner keeps its kind and what it names, and where it goes")
+    func kinds() async throws {
+        let directory = try TemporaryDirectory()
+        let (owner, other) = (try storage(directory), try storage(directory))
+        #expect(try await owner.contend())
+        let target = Position(epoch: .max, offset: FrameLimits.maximumNumber)
+        let kinds: [PublishKind] = [
+            .message, .edit(target), .retract(target), .react(target), .reply(target), .request,
+        ]
+        var expected: [Submission] = []
+        for (index, kind) in kinds.enumerated() {
+            var next = try submission("p\(index)", UInt64(index))
+            next.kind = kind
+            next.destination = try index % 2 == 0 ? .user("bob") : .all("news")
+            expected.append(next)
+            try await other.submit(next, limits: OutboxLimits())
+        }
+        #expect(try await other.waiting().map(\.kind) == kinds)
+        guard case .submissions(let claimed) = try await owner.news() else { return #expect(Bool(false), "nothing") }
+        #expect(claimed == expected)
+        for storage in [owner, other] { try await storage.close() }
+    }
+
+    @Test("edits, reactions and replies of a client in standby go out as such; a request is the owner's to make")
+    func kindsInStandby() async throws {
+        let directory = try TemporaryDirectory()
+        let first = try ClientHarness(storage: try storage(directory))
+        let second = try ClientHarness(storage: try storage(directory), seed: 2)
+        try await first.client.connect()
+        let place = Position(epoch: 3, offset: 9)
+        let message = MessageReference(try .user("bob"), place)
+        let edit = try await second.client.edit(message, to: "better")
+        let reaction = try await second.client.react(to: message, with: "👍")
+        let receipts = [edit, reaction]
+        #expect(
+            await code { try await second.client.react(to: message, with: String(repeating: "x", count: 65)) }
+                == .payloadTooLarge)
+        for receipt in receipts { _ = try await receipt.acknowledged() }
+        let entered = first.service.state.withLock { $0.entered.map(\.publish) }
+        #expect(entered.map(\.kind) == [.edit(place), .react(place)])
+        #expect(
+            await code {
+                _ = try await second.client.request(to: UserID("bob"), text: "?", deadline: .seconds(60))
+            } == .storageInUse)
+        // A request that waits when another process takes over is told so, since the reply goes there.
+        async let answer = code {
+            _ = try await first.client.request(to: UserID("bob"), text: "?", deadline: .seconds(60))
+        }
+        while first.service.state.withLock({ $0.entered.count }) < 3 { await Task.yield() }
+        await first.client.core.yieldOwnership(.disconnected)
+        let ending = await answer
+        #expect(ending == .ownershipLost)
+        for harness in [first, second] { await harness.client.disconnect() }
+    }
+
+    @Test("an owner that doesn't want to connect lets one go first that does")
+    func idleOwner() async throws {
+        let directory = try TemporaryDirectory()
+        let share = try ClientHarness(storage: try storage(directory))
+        let receipt = try await share.client.send("from the share sheet", to: .user("bob"))
+        let app = try ClientHarness(storage: try storage(directory), seed: 2)
+        try await app.client.connect()
+        _ = try await receipt.acknowledged()
+        #expect(app.service.state.withLock { $0.entered.count } == 1)
+        #expect(share.service.state.withLock { $0.connects.isEmpty })
+        let next = try await share.client.send("another", to: .user("bob"))
+        _ = try await next.acknowledged()
+        await app.client.disconnect()
+        await share.client.disconnect()
+    }
+
+    @Test("a shared file and an exclusive one keep each other out")
+    func exclusive() async throws {
+        let directory = try TemporaryDirectory()
+        let alone = try SQLiteClientStorage(path: directory.file("shared.sqlite"))
+        try alone.close()
+        let shared = try storage(directory)
+        #expect(try await shared.contend())
+        try await shared.apply([.lastID(3)])
+        try await shared.close()
+        let again = try SQLiteClientStorage(path: directory.file("shared.sqlite"))
+        #expect(try await again.load().lastID == 3)
+        try again.close()
+    }
+}

@@ -1,0 +1,76 @@
+import Foundation
+import GRDB
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// Files that other versions wrote.
+@Suite("Storage layouts", .timeLimit(.minutes(1)))
+struct StorageMigrationTests {
+    /// A file as version 1 of the layout left it.
+    private func oldFile(_ directory: TemporaryDirectory) throws -> String {
+        let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        let sql = try String(contentsOf: tests.appendingPathComponent("Fixtures/client-storage-1.sql"), encoding: .utf8)
+        let path = directory.file("client.sqlite")
+        let database = try DatabaseQueue(path: path)
+        try database.write { try $0.execute(sql: sql) }
+        try database.close()
+        return path
+    }
+
+    @Test("what an old version kept is there, and is published as it would have been")
+    func old() async throws {
+        let directory = try TemporaryDirectory()
+        let storage = try SQLiteClientStorage(path: try oldFile(directory))
+        let state = try await storage.load()
+        #expect(state.producer == ProducerID(high: 1, low: .max - 1))
+        #expect(state.lastID == 9 && state.connectNumber == 64 && state.cursorVersion == 4)
+        #expect(state.user?.description == "alice" && state.resumeTicket?.bytes == [1, 2])
+        #expect(state.outbox.map(\.id) == [7, 9] && state.outbox.map(\.after) == [6, 0])
+        #expect(state.outbox.map(\.tag) == [.max - 4, 11])
+        #expect(state.outbox.map { String(buffer: $0.payload) } == ["old", "room"])
+        // Nobody knows whether they left, so they count as if they had; each has a name.
+        #expect(state.outbox.allSatisfy { $0.attempted })
+        #expect(Set(state.outbox.map(\.send)).count == 2)
+        let hall = ChannelID.room(try RoomID("hall"))
+        #expect(state.cursors == [hall: Position(epoch: 77, offset: 3)])
+        let harness = try ClientHarness(storage: storage)
+        try await harness.client.connect()
+        _ = try await harness.client.send("new", to: .user("bob")).acknowledged()
+        let entered = harness.service.state.withLock { $0.entered }
+        #expect(entered.map(\.publish.id).sorted() == [7, 9, 10])
+        #expect(entered.allSatisfy { $0.producer == state.producer })
+        await harness.client.disconnect()
+        try storage.close()
+    }
+
+    @Test("names given to old rows stay")
+    func namesStay() async throws {
+        let directory = try TemporaryDirectory()
+        let path = try oldFile(directory)
+        let first = try SQLiteClientStorage(path: path)
+        let names = try await first.load().outbox.map(\.send)
+        try first.close()
+        let second = try SQLiteClientStorage(path: path)
+        #expect(try await second.load().outbox.map(\.send) == names)
+        try second.close()
+    }
+
+    @Test("a file of a later version is refused by name, and left as it is")
+    func later() throws {
+        let directory = try TemporaryDirectory()
+        let path = try oldFile(directory)
+        try SQLiteClientStorage(path: path).close()
+        let database = try DatabaseQueue(path: path)
+        try database.write { try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('of a later version')") }
+        try database.close()
+        let before = try Data(contentsOf: URL(fileURLWithPath: path))
+        let error = #expect(throws: ClientError.self) { try SQLiteClientStorage(path: path) }
+        #expect(error?.code == .storageTooNew)
+        #expect(error?.advice == "upgrade the app; what waits in the file is kept")
+        #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == before)
+    }
+}
