@@ -290,11 +290,66 @@ struct DeliveryTests {
             $0.user = nil
             $0.tokenProvider = { "e30.eyJzdWIiOiJjYXJvbCJ9.sig" }
         }
-        let error = await #expect(throws: ClientError.self) { try await harness.client.send("x", to: .user("bob")) }
-        #expect(error?.code == .unknownUser)
         try await harness.client.connect()
         let receipt = try await harness.client.send("x", to: .user("bob"))
         #expect(receipt.channel.description == "user/carol")
+        await harness.client.disconnect()
+    }
+
+    @Test("a direct message before the first connect waits for a token that tells whose it is, one for all")
+    func userBeforeConnect() async throws {
+        let (asked, isOpen) = (Counter(), AsyncStream<Void>.makeStream())
+        let harness = try ClientHarness {
+            $0.user = nil
+            $0.tokenProvider = {
+                _ = asked.increment()
+                for await _ in isOpen.stream { break }
+                return "e30.eyJzdWIiOiJjYXJvbCJ9.sig"
+            }
+        }
+        let client = harness.client
+        async let first = client.send("a", to: .user("bob"))
+        async let second = client.send("b", to: .user("bob"))
+        // A room needs no user. Once both others are on the loop they wait.
+        #expect(try await client.send("r", to: .room("hall")).channel.description == "room/hall")
+        var waiting = 0
+        while waiting < 2 {
+            waiting = try await withCheckedThrowingContinuation { continuation in
+                Task { try await client.run { continuation.resume(returning: $0.userWaiters.count) } }
+            }
+            await Task.yield()
+        }
+        #expect(try await client.outbox().map(\.channel.description) == ["room/hall"])
+        isOpen.continuation.yield()
+        let receipts = try await [first, second]
+        #expect(receipts.allSatisfy { $0.channel.description == "user/carol" })
+        #expect(asked.increment() == 2, "one token for both")
+        isOpen.continuation.finish()
+        try await client.connect()
+        for receipt in receipts { _ = try await receipt.acknowledged() }
+        await client.disconnect()
+    }
+
+    @Test("a direct message before the first connect fails when no token can be had, or none tells whose it is")
+    func unknownUser() async throws {
+        struct NoToken: Error {}
+        let calls = Counter()
+        let harness = try ClientHarness {
+            $0.user = nil
+            $0.tokenProvider = {
+                switch calls.increment() {
+                case 1: throw NoToken()
+                case 2: return "opaque"
+                default: return "e30.eyJzdWIiOiJjYXJvbCJ9.sig"
+                }
+            }
+        }
+        let none = await #expect(throws: ClientError.self) { try await harness.client.send("x", to: .user("bob")) }
+        #expect(none?.code == .tokenProvider && none?.cause is NoToken)
+        let opaque = await #expect(throws: ClientError.self) { try await harness.client.send("x", to: .user("bob")) }
+        #expect(opaque?.code == .unknownUser)
+        #expect(try await harness.client.outbox().isEmpty)
+        #expect(try await harness.client.send("x", to: .user("bob")).channel.description == "user/carol")
         await harness.client.disconnect()
     }
 }

@@ -22,7 +22,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case refused
         /// It isn't known whether the message was entered, and it never will be from now on.
         case outcomeUnknown
-        /// The client doesn't know yet which user it is: the inbox that carries direct messages has no name.
+        /// The client doesn't know which user it is, and its token can't be read: the inbox that carries direct messages has
+        /// no name.
         case unknownUser
         /// The durable state could not be read or written.
         case storage

@@ -190,7 +190,9 @@ public final class LonglineClient: Sendable {
     ///   - timeToLive: how long it is worth delivering, whole milliseconds from now; nil for ever.
     /// - Returns: a receipt that tells when the service has it.
     /// - Throws: ``ClientError``: ``ClientError/Code/outboxFull``, ``ClientError/Code/channelFull``,
-    ///   ``ClientError/Code/payloadTooLarge``, ``ClientError/Code/unknownUser``, ``ClientError/Code/storage``.
+    ///   ``ClientError/Code/payloadTooLarge``, ``ClientError/Code/storage``. A direct message before the first connect gets a
+    ///   token, to learn which user this is: ``ClientError/Code/tokenProvider`` when there is none,
+    ///   ``ClientError/Code/unknownUser`` when it can't be read.
     @discardableResult
     public func send(
         _ payload: ByteBuffer, to destination: Destination, timeToLive: Duration? = nil

@@ -72,6 +72,7 @@ extension ConnectionDriver {
         for tracker in trackers.values { tracker.end(error) }
         sends = [:]
         trackers = [:]
+        resolveUserWaiters(error)
         outcomes.removeAll()
         unwritten = []
         unmarked = []

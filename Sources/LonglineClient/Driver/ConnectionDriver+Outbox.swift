@@ -12,11 +12,9 @@ extension ConnectionDriver {
     ) {
         if isRetired { return done(.failure(Self.retired)) }
         guard let place = place(of: submission.destination) else {
-            return done(
-                .failure(
-                    ClientError(
-                        .unknownUser, message: "the token has not told yet which user this is",
-                        advice: "connect once, or name the user in the configuration")))
+            return afterUserIsKnown { [unowned self] error in
+                if let error { done(.failure(error)) } else { send(submission, tracker: tracker, done: done) }
+            }
         }
         do throws(ClientError) {
             let row = try add(submission, at: place)
@@ -259,19 +257,6 @@ extension ConnectionDriver {
         addressTokens[accessPoint.description] = token
         pending.addressTokens[accessPoint.description] = .some(token)
         scheduleFlush()
-    }
-
-    func learnUser(fromToken token: String) {
-        if user == nil, let subject = TokenSubject.read(from: token) { learn(subject) }
-    }
-
-    func learnUser(fromChannel channel: ChannelID) {
-        if user == nil, case .user(let inbox) = channel { learn(inbox) }
-    }
-
-    private func learn(_ user: UserID) {
-        self.user = user
-        pending.user = user
     }
 }
 

@@ -54,6 +54,7 @@ extension ConnectionDriver {
         failConversationRequests(error)
         failRequests(error)
         failPresence(error)
+        resolveUserWaiters(error)
         for (id, send) in sends {
             trackers[id] = nil
             send.done(.failure(error))

@@ -72,6 +72,8 @@ final class ConnectionDriver {
     /// Connects in a row that the service refused as stale: the durable number is older than one it has seen.
     var staleRefusals = 0
     var user: UserID?
+    /// Who waits for the user to be known.
+    var userWaiters: [(ClientError?) -> Void] = []
     var resumeTicket: StoredSecret?
     var transportTickets: [String: StoredSecret]
     var addressTokens: [String: [UInt8]]

@@ -1,0 +1,53 @@
+import LonglineWire
+import NIOCore
+
+/// Whose device this is, which the app, a token or the first connection tells. It names the inbox that direct messages are
+/// published to.
+extension ConnectionDriver {
+    func learnUser(fromToken token: String) {
+        if user == nil, let subject = TokenSubject.read(from: token) { learn(subject) }
+    }
+
+    func learnUser(fromChannel channel: ChannelID) {
+        if user == nil, case .user(let inbox) = channel { learn(inbox) }
+    }
+
+    private func learn(_ user: UserID) {
+        self.user = user
+        pending.user = user
+        resolveUserWaiters(nil)
+    }
+
+    /// Calls `done` once the user is known: gets a token for that, one for all who wait. A connection may be faster.
+    func afterUserIsKnown(_ done: @escaping (ClientError?) -> Void) {
+        if user != nil { return done(nil) }
+        userWaiters.append(done)
+        guard userWaiters.count == 1 else { return }
+        let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
+            guard driver.user == nil, !driver.userWaiters.isEmpty else { return }
+            switch token {
+            case .success(let token):
+                driver.learnUser(fromToken: token)
+                driver.resolveUserWaiters(
+                    ClientError(
+                        .unknownUser, message: "the token does not tell which user this is",
+                        advice: "connect once, or name the user in the configuration"))
+            case .failure(let error):
+                driver.resolveUserWaiters(
+                    ClientError(
+                        .tokenProvider, message: "no token, and without one it isn't known which user this is",
+                        cause: error, advice: "the token provider's error says more"))
+            }
+        }
+        let provider = configuration.tokenProvider
+        Task {
+            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
+        }
+    }
+
+    func resolveUserWaiters(_ error: ClientError?) {
+        let waiters = userWaiters
+        userWaiters = []
+        for waiter in waiters { waiter(error) }
+    }
+}
