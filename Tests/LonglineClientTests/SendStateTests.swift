@@ -158,6 +158,36 @@ struct SendStateTests {
         await harness.client.disconnect()
     }
 
+    @Test("what comes while the client connects stays behind what came before", arguments: [false, true])
+    func markedInOrder(hasTickets: Bool) async throws {
+        var state = StoredClientState()
+        if hasTickets {
+            state.resumeTicket = StoredSecret(bytes: [1], expiry: 1)
+            for point in ["one:1", "two:2"] { state.transportTickets[point] = StoredSecret(bytes: [1], expiry: 0) }
+        }
+        let storage = MarkRefusingStorage(state)
+        let gate = AsyncStream<Void>.makeStream()
+        let harness = try ClientHarness(storage: storage) {
+            $0.tokenProvider = {
+                for await _ in gate.stream { break }
+                return "token"
+            }
+        }
+        var receipts = [try await harness.client.send("a", to: .user("bob"))]
+        try await harness.client.start()
+        receipts.append(try await harness.client.send("b", to: .user("bob")))
+        gate.continuation.finish()
+        await storage.waitForRefusal()
+        receipts.append(try await harness.client.send("c", to: .user("bob")))
+        for receipt in receipts { _ = try await receipt.acknowledged() }
+        let (entered, refusals) = harness.service.state.withLock {
+            ($0.entered.map { String(buffer: $0.publish.payload) }, $0.refusals)
+        }
+        #expect(entered == ["a", "b", "c"])
+        #expect(refusals.isEmpty)
+        await harness.client.disconnect()
+    }
+
     // MARK: Taking back
 
     @Test("what has not left is taken back for good, and what comes behind it goes on")
@@ -243,9 +273,11 @@ struct SendStateTests {
 
 /// A storage that refuses, once, to write that a message may leave.
 private actor MarkRefusingStorage: ClientStorage {
-    private let inner = InMemoryClientStorage()
+    private let inner: InMemoryClientStorage
     private var hasRefused = false
     private var waiter: CheckedContinuation<Void, Never>?
+
+    init(_ state: StoredClientState = StoredClientState()) { inner = InMemoryClientStorage(state) }
 
     func waitForRefusal() async {
         if !hasRefused { await withCheckedContinuation { waiter = $0 } }

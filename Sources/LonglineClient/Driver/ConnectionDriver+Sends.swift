@@ -5,22 +5,24 @@ import NIOCore
 ///
 /// A row is *attempted* from the moment when it may leave the device: that is durable before it does, so that no later process
 /// takes back a message that the service may have.
+///
+/// Invariant: no row that is not attempted has an attempted one behind it. Batches are written one after the other, so whatever is
+/// durably marked of a channel is the beginning of what waits there, and rows leave in their order.
 extension ConnectionDriver {
-    /// Whether a message that comes now may leave as soon as it is durable.
+    /// Whether a message that comes now may leave as soon as it is durable: every one before it was marked for this attempt.
     var mayLeaveAtOnce: Bool {
         switch phase {
-        case .preparing, .connecting, .connected: true
+        case .preparing, .connecting, .connected: attemptedIn == generation
         case .idle, .waiting, .stopped: false
         }
     }
 
-    /// Marks every row as one that may leave, durably with the next flush.
-    /// - Returns: the rows that weren't.
-    @discardableResult
-    func attemptAll() -> [PublishID] {
+    /// Marks every row as one that may leave, durably with the next flush; and those that come while this attempt lasts.
+    func attemptAll() {
+        attemptedIn = generation
         let fresh = outbox.attemptAll()
+        unmarked.formUnion(fresh)
         pending.attempts += fresh
-        return fresh
     }
 
     /// A publish was handed to a link.

@@ -113,7 +113,7 @@ extension ConnectionDriver {
     func linkEstablished(_ link: DriverLink) {
         enterNetwork(of: link)
         // What was not known to leave follows once that is durable, as a message does that comes now.
-        unmarked.formUnion(attemptAll())
+        attemptAll()
         session.linkOpened(
             credential: link.credential, connectNumber: connectNumber, supportsPathChange: link.mobile != nil,
             outbox: outbox.inOrder.filter { !unwritten.contains($0.id) && !unmarked.contains($0.id) }.map(outboxRow),

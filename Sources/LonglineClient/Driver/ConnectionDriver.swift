@@ -61,6 +61,8 @@ final class ConnectionDriver {
     var unwritten: Set<PublishID> = []
     /// Rows that wait until it is durable that they may leave.
     var unmarked: Set<PublishID> = []
+    /// The attempt for which all rows were marked, and whose link takes new ones at once.
+    var attemptedIn: UInt64?
     var sends: [PublishID: (receipt: SendReceipt, done: (Result<SendReceipt, ClientError>) -> Void)] = [:]
     /// Who follows a row.
     var trackers: [PublishID: SendTracker] = [:]
