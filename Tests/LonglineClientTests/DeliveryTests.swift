@@ -296,6 +296,32 @@ struct DeliveryTests {
         await harness.client.disconnect()
     }
 
+    @Test("a disk that takes nothing more does not keep the client from coming back and receiving")
+    func receivesWithoutDisk() async throws {
+        let storage = FailingStorage()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        try await harness.settle()
+        await storage.fail(true)
+        let inbox = ChannelID.user(try UserID("alice"))
+        var messages = harness.client.messages.makeAsyncIterator()
+        try harness.service.post("first", in: inbox)
+        let first = try #require(await messages.next())
+        // The cursor can't be written.
+        first.confirm()
+        harness.service.cut()
+        while harness.service.state.withLock({ $0.connects.count }) < 2 { await Task.yield() }
+        try harness.service.post("second", in: inbox)
+        #expect(await messages.next()?.text == "second")
+        // What would have to be durable does not leave.
+        let error = await #expect(throws: ClientError.self) { try await harness.client.send("x", to: .user("bob")) }
+        #expect(error?.code == .storage)
+        await storage.fail(false)
+        #expect(try await harness.client.send("y", to: .user("bob")).acknowledged().id == 2)
+        #expect(harness.service.state.withLock { $0.entered.map { String(buffer: $0.publish.payload) } } == ["y"])
+        await harness.client.disconnect()
+    }
+
     @Test("a direct message before the first connect waits for a token that tells whose it is, one for all")
     func userBeforeConnect() async throws {
         let (asked, isOpen) = (Counter(), AsyncStream<Void>.makeStream())

@@ -107,6 +107,7 @@ extension ConnectionDriver {
         connectNumber = 0
         staleRefusals = 0
         reservedConnectNumber = 64
+        durableConnectNumber = 0
         pending.connectNumber = reservedConnectNumber
         session.producerRenewed(producer)
     }
@@ -186,6 +187,7 @@ extension ConnectionDriver {
             if error.code == .ownershipLost { onOwnershipLost?() }
             writeFailed(batch, error)
         } else {
+            durableConnectNumber = batch.connectNumber ?? durableConnectNumber
             // A new producer's first batch holds every row.
             let marked = Set(batch.attempts)
             let written = Set(batch.inserts)

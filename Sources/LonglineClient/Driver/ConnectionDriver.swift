@@ -71,6 +71,8 @@ final class ConnectionDriver {
     var outcomes: OutcomeMemory
     var connectNumber: UInt64
     var reservedConnectNumber: UInt64
+    /// Up to here the reservation is on disk.
+    var durableConnectNumber: UInt64
     /// Connects in a row that the service refused as stale: the durable number is older than one it has seen.
     var staleRefusals = 0
     var user: UserID?
@@ -157,6 +159,7 @@ final class ConnectionDriver {
         outcomes = OutcomeMemory(state.outcomes)
         connectNumber = state.connectNumber
         reservedConnectNumber = state.connectNumber
+        durableConnectNumber = state.connectNumber
         user = configuration.user ?? state.user
         resumeTicket = state.resumeTicket
         transportTickets = state.transportTickets
@@ -317,7 +320,10 @@ final class ConnectionDriver {
         if resumeTicket != nil, transportTickets[plan.target.description] != nil { attemptAll() }
         afterDurable { [unowned self] error in
             guard self.generation == generation else { return }
-            if let error { return attemptFailed(error) }
+            // A disk that takes nothing more is no reason to stay away: what is not durable just does not leave.
+            if let error, pending.producer != nil || connectNumber + connectStep > durableConnectNumber {
+                return attemptFailed(error)
+            }
             obtainCredential(generation)
         }
     }
@@ -371,7 +377,7 @@ final class ConnectionDriver {
         }
         if suspectTickets.remove(target) != nil { ticket = nil }
         connectNumber += connectStep
-        assert(connectNumber <= reservedConnectNumber, "a connect number is durable before it is used")
+        assert(connectNumber <= durableConnectNumber, "a connect number is durable before it is used")
         let link = DriverLink(
             driver: self, accessPoint: target, credential: credential, startedAt: clock.now(),
             usedSessionTicket: ticket != nil)
