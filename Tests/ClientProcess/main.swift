@@ -61,7 +61,9 @@ func share(tag: String, takeOverAfter: Int) async throws {
     // Until nobody holds the other end of the input.
     let isOpen = Mutex(true)
     Thread.detachNewThread {
-        while !FileHandle.standardInput.availableData.isEmpty {}
+        var byte: UInt8 = 0
+        // A process that was stopped and goes on is interrupted here.
+        while case let count = read(STDIN_FILENO, &byte, 1), count > 0 || (count < 0 && errno == EINTR) {}
         isOpen.withLock { $0 = false }
     }
     try await withThrowingTaskGroup(of: Void.self) { group in

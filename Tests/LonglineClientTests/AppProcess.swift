@@ -11,7 +11,13 @@ final class AppProcess: Sendable {
     private struct State {
         var lines: [String] = []
         var isOver = false
-        var waiters: [(matches: @Sendable ([String]) -> Bool, continuation: CheckedContinuation<Bool, Never>)] = []
+        var waiters: [Int: Waiter] = [:]
+        var lastWaiter = 0
+    }
+
+    private struct Waiter {
+        let matches: @Sendable ([String]) -> Bool
+        let continuation: CheckedContinuation<Bool, Never>
     }
 
     let pid: pid_t
@@ -46,10 +52,12 @@ final class AppProcess: Sendable {
         let reader = output.fileHandleForReading
         Thread.detachNewThread { [weak self] in
             var rest = Data()
+            var buffer = [UInt8](repeating: 0, count: 4_096)
             while true {
-                let more = reader.availableData
-                guard !more.isEmpty else { break }
-                rest += more
+                let count = read(reader.fileDescriptor, &buffer, buffer.count)
+                if count < 0 && errno == EINTR { continue }
+                guard count > 0 else { break }
+                rest += buffer[..<count]
                 while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
                     self?.note(String(decoding: rest[rest.startIndex..<end], as: UTF8.self))
                     rest = Data(rest[(end + 1)...])
@@ -67,16 +75,24 @@ final class AppProcess: Sendable {
     /// How many lines begin so.
     func count(_ prefix: String) -> Int { lines.count { $0.hasPrefix(prefix) } }
 
-    /// Waits until its lines are so; false when it ended before.
+    /// Waits until its lines are so; false when it ended before, or the test's time is over.
     func wait(_ matches: @escaping @Sendable ([String]) -> Bool) async -> Bool {
-        await withCheckedContinuation { continuation in
-            let answer = state.withLock { state -> Bool? in
-                if matches(state.lines) { return true }
-                if state.isOver { return false }
-                state.waiters.append((matches, continuation))
-                return nil
+        let id = state.withLock { state in
+            state.lastWaiter += 1
+            return state.lastWaiter
+        }
+        return await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let answer = state.withLock { state -> Bool? in
+                    if matches(state.lines) { return true }
+                    if state.isOver || Task.isCancelled { return false }
+                    state.waiters[id] = Waiter(matches: matches, continuation: continuation)
+                    return nil
+                }
+                if let answer { continuation.resume(returning: answer) }
             }
-            if let answer { continuation.resume(returning: answer) }
+        } onCancel: {
+            state.withLock { $0.waiters.removeValue(forKey: id) }?.continuation.resume(returning: false)
         }
     }
 
@@ -97,19 +113,19 @@ final class AppProcess: Sendable {
         let ready = state.withLock { state in
             state.lines.append(line)
             let lines = state.lines
-            let ready = state.waiters.filter { $0.matches(lines) }
-            state.waiters.removeAll { $0.matches(lines) }
+            let ready = state.waiters.filter { $0.value.matches(lines) }
+            for id in ready.keys { state.waiters[id] = nil }
             return ready
         }
-        for waiter in ready { waiter.continuation.resume(returning: true) }
+        for waiter in ready.values { waiter.continuation.resume(returning: true) }
     }
 
     private func finish() {
         let waiters = state.withLock { state in
             state.isOver = true
-            defer { state.waiters = [] }
+            defer { state.waiters = [:] }
             return state.waiters
         }
-        for waiter in waiters { waiter.continuation.resume(returning: false) }
+        for waiter in waiters.values { waiter.continuation.resume(returning: false) }
     }
 }

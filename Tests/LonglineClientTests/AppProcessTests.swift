@@ -84,6 +84,26 @@ struct AppProcessTests {
         check(try await published(service), [("a", first), ("b", second)])
     }
 
+    /// Stops a process while it has no transaction under way, as an app does that finishes its background task in time: nobody can
+    /// write to a file that a stopped process has locked.
+    private func stop(_ process: AppProcess, outsideTransactionsOn path: String) async throws {
+        var configuration = Configuration()
+        configuration.busyMode = .immediateError
+        let probe = try DatabaseQueue(path: path, configuration: configuration)
+        while true {
+            process.signal(SIGSTOP)
+            // It has stopped when the kernel says so.
+            while try String(contentsOfFile: "/proc/\(process.pid)/stat", encoding: .utf8).contains(") T ") == false {
+                await Task.yield()
+            }
+            let isFree =
+                (try? await probe.writeWithoutTransaction { try $0.inTransaction(.immediate) { .rollback } }) != nil
+            if isFree { return try probe.close() }
+            process.signal(SIGCONT)
+            try await Task.sleep(for: .milliseconds(1))
+        }
+    }
+
     @Test("an owner that sleeps loses the outbox, and gives what it had to the new owner when it wakes up")
     func sleepingOwner() async throws {
         let service = try await LiveService()
@@ -96,7 +116,7 @@ struct AppProcessTests {
         // Awake, it answers each challenge: a long wait takes nothing from it.
         #expect(await second.wait(400, "acknowledged"))
         #expect(!second.lines.contains("state connected"))
-        first.signal(SIGSTOP)
+        try await stop(first, outsideTransactionsOn: directory.file("shared.sqlite"))
         #expect(await second.wait(for: "state connected"))
         let before = second.count("acknowledged")
         #expect(await second.wait(before + 20, "acknowledged"))

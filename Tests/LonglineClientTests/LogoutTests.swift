@@ -155,9 +155,13 @@ struct LogoutTests {
             id: 1, tag: 2, after: 0, channel: .room(try RoomID("hall")), recipient: nil, timeToLive: 0, queuedAt: 3,
             payload: ByteBuffer(string: secret), send: SendID(high: 1, low: 2), attempted: false)
         let ticket = StoredSecret(bytes: Array(secret.utf8), expiry: 0)
+        let network = StoredNetwork(name: secret, lived: 1, died: 2, lastUse: 3)
+        let outcome = StoredOutcome(
+            send: SendID(high: 3, low: 4), channel: .user(try UserID(secret)), recipient: nil, queuedAt: 5,
+            state: .cancelled)
         try await storage.apply([
-            .producer(ProducerID(high: 1, low: 2)), .insert(row), .resumeTicket(ticket),
-            .network(StoredNetwork(name: secret, lived: 1_000, died: nil, lastUse: 4)),
+            .producer(ProducerID(high: 1, low: 2)), .insert(row), .resumeTicket(ticket), .network(network),
+            .outcome(outcome),
         ])
         // A row that is gone already leaves its bytes in the file, too.
         try await storage.apply([.remove(1), .cursor(row.channel, Position(epoch: 1, offset: 2))])

@@ -82,6 +82,28 @@ struct SharedOutboxTests {
         try await first.close()
     }
 
+    @Test("an owner that answered is left in peace for a while, and is asked again")
+    func askedNowAndThen() async throws {
+        let directory = try TemporaryDirectory()
+        let (first, second) = (try storage(directory), try storage(directory))
+        #expect(try await first.contend())
+        #expect(try await second.contend() == false)
+        try await first.answerChallenge()
+        for _ in 0..<5 {
+            #expect(try await second.contend() == false)
+            guard case .nothing = try await first.news() else { return #expect(Bool(false), "asked at every look") }
+        }
+        let eager = try storage(directory, takeOverAfter: .milliseconds(100))
+        #expect(try await eager.contend() == false)
+        guard case .challenged = try await first.news() else { return #expect(Bool(false), "no challenge") }
+        try await first.answerChallenge()
+        while case .nothing = try await first.news() {
+            #expect(try await eager.contend() == false)
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        for storage in [first, second, eager] { try await storage.close() }
+    }
+
     // MARK: What others put in
 
     @Test("what is put in is claimed once, can be taken back until then, and is told through to its end")
@@ -90,25 +112,28 @@ struct SharedOutboxTests {
         let (owner, other) = (try storage(directory), try storage(directory))
         #expect(try await owner.contend())
         for (number, text) in ["a", "b"].enumerated() {
-            try await other.submit(submission(text, UInt64(number)), limits: OutboxLimits())
+            let status = try await other.submit(submission(text, UInt64(number)), limits: OutboxLimits())
+            #expect(status.state == .queued && status.isCancellable && status.recipient?.description == "bob")
         }
         let (a, b) = (SendID(high: 1, low: 0), SendID(high: 1, low: 1))
         #expect(try await other.waiting().map(\.send) == [a, b])
         #expect(try await other.statuses(of: [a]).first?.isCancellable == true)
         #expect(try await other.cancel(a) == .cancelled)
         #expect(try await other.statuses(of: [a]).first?.state == .cancelled)
-        guard case .submissions(let claimed) = try await owner.news() else { return #expect(Bool(false), "nothing") }
-        let expected = [try submission("b", 1)]
-        #expect(claimed == expected)
+        guard case .submissions = try await owner.news() else { return #expect(Bool(false), "nothing") }
+        let expected = SharedClaim(submissions: [try submission("b", 1)], isAll: true)
+        #expect(try await owner.claim() == expected)
+        #expect(await code { _ = try await other.claim() } == .ownershipLost)
         #expect(try await other.cancel(b) == .tooLate(.queued))
         let row = StoredPublish(
             id: 1, tag: 2, after: 0, channel: .user(try UserID("alice")), recipient: try UserID("bob"), timeToLive: 0,
             queuedAt: 5, payload: ByteBuffer(string: "b"), send: b, attempted: true)
         try await owner.apply([.adopted(b), .insert(row), .lastID(1)])
         guard case .nothing = try await owner.news() else { return #expect(Bool(false), "claimed twice") }
+        #expect(try await owner.claim().submissions.isEmpty)
         #expect(try await other.statuses(of: [b]).first?.state == .sent)
         // Sent by another way already: it is not put in again.
-        try await other.submit(submission("b", 1), limits: OutboxLimits())
+        #expect(try await other.submit(submission("b", 1), limits: OutboxLimits()).state == .sent)
         #expect(try await other.waiting().count == 1)
         let published = Published(id: 1, position: Position(epoch: 3, offset: 4), time: 5)
         let outcome = StoredOutcome(
@@ -118,14 +143,14 @@ struct SharedOutboxTests {
         #expect(try await other.cancel(b) == .tooLate(.acknowledged(published)))
         #expect(try await other.cancel(SendID(high: 9, low: 9)) == .unknown)
         // A claim ends with its owner.
-        try await other.submit(submission("c", 2), limits: OutboxLimits())
-        _ = try await owner.news()
+        _ = try await other.submit(submission("c", 2), limits: OutboxLimits())
+        _ = try await owner.claim()
         try await owner.close()
         #expect(try await other.contend())
         #expect(try await other.statuses(of: [SendID(high: 1, low: 2)]).first?.isCancellable == true)
         #expect(
             await code {
-                try await other.submit(submission("d", 3), limits: OutboxLimits(messages: 1))
+                _ = try await other.submit(submission("d", 3), limits: OutboxLimits(messages: 1))
             } == .outboxFull)
         try await other.close()
     }
@@ -169,6 +194,50 @@ struct SharedOutboxTests {
         await second.client.disconnect()
     }
 
+    @Test("what a process put in before it became the owner goes before what it sends then", arguments: [3, 300])
+    func takenInFirst(count: Int) async throws {
+        let directory = try TemporaryDirectory()
+        let dead = try storage(directory)
+        #expect(try await dead.contend())
+        let harness = try ClientHarness(storage: try storage(directory))
+        var receipts: [SendReceipt] = []
+        for index in 0..<count { receipts.append(try await harness.client.send("\(index)", to: .user("bob"))) }
+        try await dead.close()
+        for index in count..<count + 3 {
+            receipts.append(try await harness.client.send("\(index)", to: .user("bob")))
+        }
+        #expect(try await harness.client.outbox().map(\.send) == receipts.map(\.send))
+        try await harness.client.connect()
+        for receipt in receipts { _ = try await receipt.acknowledged() }
+        let entered = harness.service.state.withLock { $0.entered.map { String(buffer: $0.publish.payload) } }
+        #expect(entered == (0..<count + 3).map(String.init))
+        await harness.client.disconnect()
+    }
+
+    @Test("what a process in standby sends and takes back is told, though nobody else writes")
+    func followedAlone() async throws {
+        let directory = try TemporaryDirectory()
+        let owner = try storage(directory)
+        #expect(try await owner.contend())
+        try await owner.apply([.user(try UserID("alice"))])
+        let harness = try ClientHarness(storage: try storage(directory))
+        let changes = harness.client.sends
+        let receipt = try await harness.client.send("a", to: .user("bob"))
+        #expect(receipt.channel.description == "user/alice")
+        let (name, states) = (receipt.send, receipt.states)
+        #expect(try await harness.client.cancel(name) == .cancelled)
+        let seen: [SendState] = await states.reduce(into: []) { $0.append($1) }
+        #expect(seen == [.queued, .cancelled])
+        var told: [SendStatus] = []
+        for await status in changes {
+            told.append(status)
+            if status.state.isFinal { break }
+        }
+        #expect(told.map(\.state) == seen && told.allSatisfy { $0.send == name && $0.channel == receipt.channel })
+        try await owner.close()
+        await harness.client.disconnect()
+    }
+
     @Test("what waits for the owner keeps its kind and what it names, and where it goes")
     func kinds() async throws {
         let directory = try TemporaryDirectory()
@@ -184,11 +253,10 @@ struct SharedOutboxTests {
             next.kind = kind
             next.destination = try index % 2 == 0 ? .user("bob") : .all("news")
             expected.append(next)
-            try await other.submit(next, limits: OutboxLimits())
+            _ = try await other.submit(next, limits: OutboxLimits())
         }
         #expect(try await other.waiting().map(\.kind) == kinds)
-        guard case .submissions(let claimed) = try await owner.news() else { return #expect(Bool(false), "nothing") }
-        #expect(claimed == expected)
+        #expect(try await owner.claim() == SharedClaim(submissions: expected, isAll: true))
         for storage in [owner, other] { try await storage.close() }
     }
 
@@ -222,6 +290,26 @@ struct SharedOutboxTests {
         let ending = await answer
         #expect(ending == .ownershipLost)
         for harness in [first, second] { await harness.client.disconnect() }
+    }
+
+    @Test("who stops waiting for connect() still comes next; who disconnects in standby is disconnected")
+    func standbyEnds() async throws {
+        let directory = try TemporaryDirectory()
+        let owner = try storage(directory)
+        #expect(try await owner.contend())
+        let harness = try ClientHarness(storage: try storage(directory))
+        let waiting = Task { try await harness.client.connect() }
+        for await state in harness.client.states { if case .standby = state { break } }
+        waiting.cancel()
+        await #expect(throws: CancellationError.self) { try await waiting.value }
+        await harness.client.disconnect()
+        guard case .disconnected = harness.client.state else { return #expect(Bool(false), "\(harness.client.state)") }
+        let again = Task { try await harness.client.connect() }
+        for await state in harness.client.states { if case .standby = state { break } }
+        again.cancel()
+        try await owner.close()
+        for await state in harness.client.states { if case .connected = state { break } }
+        await harness.client.disconnect()
     }
 
     @Test("an owner that doesn't want to connect lets one go first that does")

@@ -17,13 +17,23 @@ final class SharingState: Sendable {
         var watch: Task<Void, Never>?
         /// Messages of this process that another one publishes.
         var followed: [SendID: SendTracker] = [:]
+        /// Whether some of them were never read about.
+        var hasUnread = false
         var follower: Task<Void, Never>?
+        /// Messages that this process put in for an owner, so far.
+        var submitted: UInt64 = 0
+        /// So many of them are in the outbox of the owner that this process is; nil: it has not looked.
+        var takenIn: UInt64?
     }
 
     let storage: SharedClientStorage
+    private let sends: Broadcast<SendStatus>
     private let state = Mutex(State())
 
-    init(storage: SharedClientStorage) { self.storage = storage }
+    init(storage: SharedClientStorage, sends: Broadcast<SendStatus>) {
+        self.storage = storage
+        self.sends = sends
+    }
 
     var wantsConnection: Bool { state.withLock { $0.wantsConnection } }
 
@@ -57,24 +67,44 @@ final class SharingState: Sendable {
         old?.cancel()
     }
 
-    func stop() {
-        let tasks = state.withLock { state in
+    /// The client has ended for good; who follows a message that it does not own is told so.
+    func stop(_ error: ClientError) {
+        let (tasks, trackers) = state.withLock { state in
             state.wantsConnection = false
-            defer { (state.contender, state.watch, state.follower) = (nil, nil, nil) }
-            return [state.contender, state.watch, state.follower]
+            defer {
+                (state.contender, state.watch, state.follower) = (nil, nil, nil)
+                state.followed = [:]
+            }
+            return ([state.contender, state.watch, state.follower], state.followed)
         }
         for task in tasks { task?.cancel() }
+        for tracker in trackers.values { tracker.end(error) }
     }
 
     // MARK: Messages that another process publishes
 
     func submit(_ submission: Submission, limits: OutboxLimits) async throws -> SendReceipt {
         try Outbox.check(submission.payload.readableBytes, limit: submission.kind.maximumPayload)
-        try await storage.submit(submission, limits: limits)
+        let status = try await storage.submit(submission, limits: limits)
+        state.withLock { $0.submitted += 1 }
+        sends.send(status)
         let tracker = SendTracker()
-        follow([submission.send: tracker])
-        return SendReceipt(send: submission.send, channel: submission.destination.channel, tracker: tracker)
+        tracker.change(to: status.state)
+        if !status.state.isFinal { follow([submission.send: tracker]) }
+        return SendReceipt(send: submission.send, channel: status.channel, tracker: tracker)
     }
+
+    /// What this process put in so far; whatever is claimed after this was read holds all of it.
+    var submitted: UInt64 { state.withLock { $0.submitted } }
+
+    /// Whether everything that this process put in is in the outbox: only then may its next message go there directly, or it
+    /// would come before them.
+    var hasTakenInAll: Bool { state.withLock { $0.takenIn == $0.submitted } }
+
+    func tookIn(_ submitted: UInt64) { state.withLock { $0.takenIn = max($0.takenIn ?? 0, submitted) } }
+
+    /// Nothing is known any more: another owner came between, or what was taken in could not be written.
+    func takeInAgain() { state.withLock { $0.takenIn = nil } }
 
     func receipt(for send: SendID) async throws -> SendReceipt? {
         guard let status = try await storage.statuses(of: [send]).first else { return nil }
@@ -83,11 +113,18 @@ final class SharingState: Sendable {
         return SendReceipt(send: send, channel: status.channel, tracker: tracker)
     }
 
+    /// A message is in the outbox of this very process now: its driver tells its states.
+    func handOver(_ send: SendID) -> SendTracker? { state.withLock { $0.followed.removeValue(forKey: send) } }
+
+    /// The messages that are followed from outside of their outbox.
+    var followed: [SendID] { state.withLock { Array($0.followed.keys) } }
+
     /// Reads the states of messages until each is finished.
     func follow(_ trackers: [SendID: SendTracker]) {
         guard !trackers.isEmpty else { return }
         state.withLock { state in
             state.followed.merge(trackers) { known, _ in known }
+            state.hasUnread = true
             guard state.follower == nil else { return }
             state.follower = Task { [weak self] in await self?.readStates() }
         }
@@ -96,29 +133,34 @@ final class SharingState: Sendable {
     private func readStates() async {
         var version: Int?
         while !Task.isCancelled {
-            let names = state.withLock { state -> [SendID] in
+            let (names, hasUnread) = state.withLock { state -> ([SendID], Bool) in
                 if state.followed.isEmpty { state.follower = nil }
-                return Array(state.followed.keys)
+                defer { state.hasUnread = false }
+                return (Array(state.followed.keys), state.hasUnread)
             }
             guard !names.isEmpty else { return }
             // What can't be read now is read at the next turn.
-            if let now = try? await storage.version(), now != version,
-                let statuses = try? await storage.statuses(of: names)
-            {
-                version = now
-                note(statuses, of: names)
+            if let now = try? await storage.version(), now != version || hasUnread {
+                version = nil
+                if let statuses = try? await storage.statuses(of: names) {
+                    version = now
+                    note(statuses, of: names)
+                }
+            } else if hasUnread {
+                version = nil
             }
             try? await Task.sleep(for: storage.pollInterval)
         }
     }
 
     private func note(_ statuses: [SendStatus], of names: [SendID]) {
-        let known = Dictionary(statuses.map { ($0.send, $0.state) }) { first, _ in first }
+        let known = Dictionary(statuses.map { ($0.send, $0) }) { first, _ in first }
         for name in names {
             guard let tracker = state.withLock({ $0.followed[name] }) else { continue }
-            if let state = known[name] {
-                tracker.change(to: state)
-                guard state.isFinal else { continue }
+            if let status = known[name] {
+                if status.state != tracker.state { sends.send(status) }
+                tracker.change(to: status.state)
+                guard status.state.isFinal else { continue }
             } else {
                 tracker.end(
                     ClientError(
@@ -145,7 +187,10 @@ extension ClientCore {
         guard let sharing else { return try await handle() }
         while true {
             do { return try await handle() } catch let error as ClientError where error.code == .storageInUse {
-                if case .standby = outlets.states.latest {} else { outlets.states.send(.standby) }
+                if case .standby = outlets.states.latest {
+                } else if sharing.wantsConnection {
+                    outlets.states.send(.standby)
+                }
                 try await Task.sleep(for: sharing.storage.pollInterval)
             }
         }
@@ -167,9 +212,29 @@ extension ClientCore {
         }
     }
 
+    /// Takes messages that were put in for the owner into its outbox, as far as there is room.
+    /// - Returns: whether nothing of what this process had put in before waits any more.
+    func takeIn(on handle: DriverHandle) async throws -> Bool {
+        guard let sharing else { return true }
+        while true {
+            let submitted = sharing.submitted
+            let claim = try await sharing.storage.claim()
+            let outcome = await withCheckedContinuation { continuation in
+                handle.run { $0.adopt(claim.submissions) { continuation.resume(returning: $0) } }
+            }
+            guard outcome else { return false }
+            // What follows them shows once they are out of the way.
+            if claim.isAll {
+                sharing.tookIn(submitted)
+                return true
+            }
+        }
+    }
+
     /// Looks for what other processes put in, and whether one of them wants to be the owner.
     func watchOwnership(of handle: DriverHandle) {
         guard let sharing, let generation = sharing.storage.generation else { return }
+        sharing.takeInAgain()
         handle.run { driver in
             driver.onOwnershipLost = { [weak self] in Task { await self?.loseOwnership(generation) } }
             driver.onReplaced = { [weak self] goOn in
@@ -204,10 +269,10 @@ extension ClientCore {
                         }
                         isWaiting = true
                         try? await storage.answerChallenge()
-                    case .submissions(let submissions):
+                    case .submissions:
                         // Looked at again until all are in: the outbox may be full now.
                         isWaiting = true
-                        handle.run { $0.adopt(submissions) }
+                        _ = try? await self?.takeIn(on: handle)
                     }
                 }
                 try? await Task.sleep(for: storage.pollInterval)

@@ -67,7 +67,8 @@ final class ClientCore: Sendable {
         self.clock = clock
         self.connector = connector
         self.random = random
-        sharing = (configuration.storage as? SharedClientStorage).map { SharingState(storage: $0) }
+        let sends = outlets.sends
+        sharing = (configuration.storage as? SharedClientStorage).map { SharingState(storage: $0, sends: sends) }
     }
 
     /// The driver; opens the storage when nobody did.
@@ -108,6 +109,7 @@ final class ClientCore: Sendable {
                 configuration: configuration, state: loaded, loop: loop, clock: clock, connector: connector,
                 outlets: outlets, random: random())
             driver.core = self
+            driver.takeOverFollowed()
             return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop))
         }.get()
         outlets.confirmations.onFirst { handle.run { $0.drainConfirmations() } }
@@ -117,9 +119,9 @@ final class ClientCore: Sendable {
 
     /// Tells the service, ends the driver, wipes the storage. Done again, it wipes again.
     func logOut() async throws -> LogoutResult {
-        if sharing != nil { _ = try await handle() }
+        if sharing != nil, !isLoggedOut.withLock({ $0 }) { _ = try await handle() }
         isLoggedOut.withLock { $0 = true }
-        sharing?.stop()
+        sharing?.stop(ConnectionDriver.loggedOut)
         let result: LogoutResult
         if let handle = try? await existing() {
             result = await withCheckedContinuation { continuation in
@@ -150,18 +152,22 @@ final class ClientCore: Sendable {
         }
         if let error { throw error }
         isLoggedOut.withLock { $0 = true }
+        sharing?.stop(ConnectionDriver.loggedOut)
         try await configuration.storage.erase()
     }
 
     /// The app let go of the client: its connection ends.
     func shutDown() {
-        sharing?.stop()
+        let error = ClientError(
+            .disconnected, message: "the client is gone", advice: "what waits in the outbox stays there")
+        sharing?.stop(error)
         guard let task = opening.withLock({ $0 }) else { return }
         let (outlets, shared) = (outlets, sharing?.storage)
         Task {
             guard let handle = try? await task.value else { return }
             handle.run { driver in
                 driver.disconnect {
+                    driver.endTrackers(error)
                     outlets.finish()
                     // Another process of the app may connect at once.
                     if let shared { Task { try? await shared.release() } }
@@ -174,6 +180,8 @@ final class ClientCore: Sendable {
 
     func connect() async throws {
         sharing?.wantsConnection(true)
+        // Who cancels this call ends the wait only.
+        keepContending()
         while true {
             let handle = try await ownedHandle()
             do {
@@ -200,11 +208,14 @@ final class ClientCore: Sendable {
 
     func disconnect() async {
         sharing?.wantsConnection(false)
-        guard let handle = try? await existing() else { return }
-        await withCheckedContinuation { continuation in
-            handle.run { $0.disconnect { continuation.resume() } }
+        if let handle = try? await existing() {
+            await withCheckedContinuation { continuation in
+                handle.run { $0.disconnect { continuation.resume() } }
+            }
         }
-        if sharing != nil { await yieldOwnership(.disconnected) }
+        guard sharing != nil else { return }
+        await yieldOwnership(.disconnected)
+        if case .standby = outlets.states.latest { outlets.states.send(.disconnected) }
     }
 
     // MARK: Sending
@@ -220,7 +231,10 @@ final class ClientCore: Sendable {
             payload: payload)
         guard let sharing else { return try await send(submission, on: handle()) }
         do {
-            return try await send(submission, on: handle())
+            let handle = try await handle()
+            let isFirst = if sharing.hasTakenInAll { true } else { try await takeIn(on: handle) }
+            guard isFirst else { return try await sharing.submit(submission, limits: configuration.outbox) }
+            return try await send(submission, on: handle)
         } catch let error as ClientError where error.isOfAnotherOwner {
             return try await sharing.submit(submission, limits: configuration.outbox)
         }

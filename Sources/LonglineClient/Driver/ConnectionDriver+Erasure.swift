@@ -17,9 +17,7 @@ extension ConnectionDriver {
     /// Asks the service to erase the user's account. `done` is called with nil when nothing can prevent that any more, this
     /// client has ended and its storage can be wiped; with an error otherwise.
     func eraseAccount(_ done: @escaping (ClientError?) -> Void) {
-        guard case .none = logout else {
-            return done(ClientError(.loggedOut, message: "the device was logged out", closeCode: .loggedOut))
-        }
+        guard case .none = logout else { return done(Self.loggedOut) }
         guard erasure == nil else {
             erasure?.waiters.append(done)
             return

@@ -48,6 +48,10 @@ extension ConnectionDriver {
                     advice: "have the backend revoke the device")), waiters)
     }
 
+    static var loggedOut: ClientError {
+        ClientError(.loggedOut, message: "the device was logged out", closeCode: .loggedOut)
+    }
+
     func endForGood(_ result: LogoutResult, _ waiters: [(LogoutResult) -> Void]) {
         logout = .over(result)
         generation += 1
@@ -55,7 +59,7 @@ extension ConnectionDriver {
         let reason = "logged out"
         phase = .stopped(.loggedOut, reason)
         endCurrent(farewell: Close(code: .normal))
-        let error = ClientError(.loggedOut, message: "the device was logged out", closeCode: .loggedOut)
+        let error = Self.loggedOut
         answerErasure(error)
         becomeIdle(.stopped(.loggedOut, reason), .stopped(.loggedOut, reason: reason), error: error)
         forgetEverything(error)
@@ -69,9 +73,8 @@ extension ConnectionDriver {
         sessionTimer?.task.cancel()
         sessionTimer = nil
         for (_, done) in sends.values { done(.failure(error)) }
-        for tracker in trackers.values { tracker.end(error) }
         sends = [:]
-        trackers = [:]
+        endTrackers(error)
         resolveUserWaiters(error)
         outcomes.removeAll()
         unwritten = []

@@ -146,6 +146,9 @@ extension ConnectionDriver {
 
     /// Calls `done` when everything that changed up to now is on disk, or could not be written.
     func afterDurable(_ done: @escaping (ClientError?) -> Void) {
+        // Nothing is written any more.
+        if isRetired { return done(Self.retired) }
+        if logout.isOver { return done(Self.loggedOut) }
         if pending.isEmpty && !isFlushing { return done(nil) }
         if pending.isEmpty {
             afterFlush.append(done)
@@ -185,6 +188,8 @@ extension ConnectionDriver {
         for send in batch.adopted.values { adopting.remove(send) }
         if let error {
             if error.code == .ownershipLost { onOwnershipLost?() }
+            // They wait where they waited before.
+            if !batch.adopted.isEmpty { core?.sharing?.takeInAgain() }
             writeFailed(batch, error)
         } else {
             durableConnectNumber = batch.connectNumber ?? durableConnectNumber
@@ -230,7 +235,8 @@ extension ConnectionDriver {
             unwritten.remove(id)
             guard let given = outbox.giveUp(id) else { continue }
             if let rechained = given.rechained { pending.rechains[rechained.id] = rechained.after }
-            trackers.removeValue(forKey: id)
+            let tracker = trackers.removeValue(forKey: id)
+            if let tracker, let send = batch.adopted[id] { core?.sharing?.follow([send: tracker]) }
             sends.removeValue(forKey: id)?.done(.failure(error))
         }
         pending.restore(batch)

@@ -32,6 +32,12 @@ extension ConnectionDriver {
         outlets.sends.send(status(row))
     }
 
+    /// Nobody tells anything any more.
+    func endTrackers(_ error: ClientError) {
+        for tracker in trackers.values { tracker.end(error) }
+        trackers = [:]
+    }
+
     /// A row left the outbox for good.
     func finished(_ row: StoredPublish, _ state: SendState) {
         leftRows.remove(row.id)
@@ -67,7 +73,9 @@ extension ConnectionDriver {
 
     func receipt(for send: SendID) -> SendReceipt? {
         if let row = outbox.row(of: send) {
-            let tracker = trackers[row.id] ?? SendTracker(leftRows.contains(row.id) ? .sent : .queued)
+            let tracker =
+                trackers[row.id] ?? core?.sharing?.handOver(send)
+                ?? SendTracker(leftRows.contains(row.id) ? .sent : .queued)
             trackers[row.id] = tracker
             return SendReceipt(send: send, channel: row.channel, tracker: tracker)
         }

@@ -4,23 +4,47 @@ import NIOCore
 /// A driver whose outbox other processes of the app share.
 extension ConnectionDriver {
     /// Takes messages of other processes into the outbox, as far as there is room: in the order in which they were put in, each
-    /// in the transaction that takes it from where it waited.
-    func adopt(_ submissions: [Submission]) {
-        guard !isRetired, !logout.isOver else { return }
+    /// in the transaction that takes it from where it waited. `done` is called when that is durable, with whether all had room.
+    func adopt(_ submissions: [Submission], done: @escaping (Bool) -> Void) {
+        guard !isRetired, !logout.isOver else { return done(false) }
+        var hadRoom = true
         for submission in submissions
         where !adopting.contains(submission.send) && outbox.row(of: submission.send) == nil {
             // The inbox has no name yet: the first connection tells.
-            guard let place = place(of: submission.destination) else { break }
+            guard let place = place(of: submission.destination) else {
+                hadRoom = false
+                break
+            }
             do throws(ClientError) {
                 let row = try add(submission, at: place)
                 adopting.insert(row.send)
+                trackers[row.id] = core?.sharing?.handOver(row.send)
                 pending.adopted[row.id] = row.send
             } catch {
                 // It waits where it is; what is behind it too, so that the order stays.
+                hadRoom = false
                 break
             }
         }
-        scheduleFlush()
+        guard hadRoom else {
+            scheduleFlush()
+            return done(false)
+        }
+        afterDurable { [unowned self] error in done(error == nil && !isRetired) }
+    }
+
+    /// What this process followed from outside is told from inside, now that the outbox is its own.
+    func takeOverFollowed() {
+        guard let sharing = core?.sharing else { return }
+        for send in sharing.followed {
+            if let row = outbox.row(of: send) {
+                guard let tracker = sharing.handOver(send) else { continue }
+                if leftRows.contains(row.id) { tracker.change(to: .sent) }
+                trackers[row.id] = tracker
+            } else if let outcome = outcomes[send] {
+                sharing.handOver(send)?.change(to: outcome.state)
+            }
+        }
     }
 
     /// Another process owns the outbox: says nothing more, writes nothing more, and hands over who follows a message.
@@ -53,6 +77,7 @@ extension ConnectionDriver {
         failMembers(error)
         failConversationRequests(error)
         failRequests(error)
+        answerErasure(error)
         failPresence(error)
         resolveUserWaiters(error)
         for (id, send) in sends {

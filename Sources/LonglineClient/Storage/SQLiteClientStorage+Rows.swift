@@ -109,6 +109,12 @@ extension SQLiteClientStorage {
         return state
     }
 
+    /// Whose device this is, as far as it is known.
+    static func user(_ database: Database) throws -> UserID? {
+        let bytes = try Data.fetchOne(database, sql: "SELECT bytes FROM fact WHERE name = ?", arguments: [Fact.user])
+        return bytes.flatMap { try? UserID(String(decoding: $0, as: UTF8.self)) }
+    }
+
     private static func keep(_ network: StoredNetwork, in database: Database) throws {
         try database.execute(
             sql: "INSERT OR REPLACE INTO network VALUES (?, ?, ?, ?)",

@@ -8,12 +8,14 @@ import NIOCore
 /// Each batch is one transaction with `synchronous=FULL`: what ``apply(_:)`` returned for survives a power cut. The
 /// file is locked for as long as the storage lives, so that two processes can't publish from one outbox.
 public final class SQLiteClientStorage: ClientStorage {
-    private let database: DatabaseQueue
+    let database: DatabaseQueue
     /// true: writes go to the database's own queue.
     public var handsOverAtOnce: Bool { true }
 
-    /// Opens or creates the file, and its directory with mode 0700 when that is missing.
-    /// - Throws: ``ClientError`` of code ``ClientError/Code/storage`` or ``ClientError/Code/storageInUse``.
+    /// Opens or creates the file, and its directory with mode 0700 when that is missing. Reads and writes on the caller's thread;
+    /// ``open(path:)`` doesn't.
+    /// - Throws: ``ClientError`` of code ``ClientError/Code/storage``, ``ClientError/Code/storageInUse`` or
+    ///   ``ClientError/Code/storageTooNew``.
     public init(path: String) throws {
         do {
             try Self.create(path)
@@ -33,6 +35,18 @@ public final class SQLiteClientStorage: ClientStorage {
             throw error
         } catch {
             throw Self.describe(error, path: path)
+        }
+    }
+
+    /// As ``init(path:)``, on a thread of its own.
+    public static func open(path: String) async throws -> SQLiteClientStorage {
+        try await elsewhere { try SQLiteClientStorage(path: path) }
+    }
+
+    /// Runs what may wait for the disk where no task and no event loop waits behind it.
+    static func elsewhere<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+        try await withCheckedThrowingContinuation { continuation in
+            DispatchQueue.global().async { continuation.resume(with: Result { try body() }) }
         }
     }
 
@@ -74,7 +88,7 @@ public final class SQLiteClientStorage: ClientStorage {
                 atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         }
         // The mode is there before the first secret is. SQLite gives its log the mode of the file.
-        let descriptor = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
+        let descriptor = Foundation.open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
             throw ClientError(
                 .storage, message: "can't create \(path): \(String(cString: strerror(errno)))",
@@ -90,9 +104,18 @@ public final class SQLiteClientStorage: ClientStorage {
             case .SQLITE_BUSY, .SQLITE_LOCKED:
                 return ClientError(
                     .storageInUse, message: "\(path) is in use by another process", cause: error,
-                    advice: "give each running client a storage of its own")
+                    advice:
+                        "give each running client a storage of its own, or let them share one as SharedClientStorage")
             case .SQLITE_FULL:
                 return ClientError(.storage, message: "the disk is full", cause: error, advice: "make room on the disk")
+            case .SQLITE_READONLY, .SQLITE_PERM:
+                return ClientError(
+                    .storage, message: "\(path) can't be written", cause: error,
+                    advice: "check the permissions of the file and its folder, and whether the volume is read-only")
+            case .SQLITE_IOERR, .SQLITE_CANTOPEN:
+                return ClientError(
+                    .storage, message: "\(path) can't be read or written", cause: error,
+                    advice: "check the disk, and the file's protection class where files are locked with the device")
             case .SQLITE_NOTADB, .SQLITE_CORRUPT:
                 return ClientError(
                     .storage, message: "\(path) is damaged, or is no client storage", cause: error,
@@ -115,9 +138,11 @@ public final class SQLiteClientStorage: ClientStorage {
 
     /// What is deleted is overwritten as well, the file is written anew without its free pages, and the log, which holds older
     /// versions of them, is emptied.
-    static func erase(_ database: Database) throws {
+    /// - Parameter check: throws, in the same transaction, when this process may not.
+    static func erase(_ database: Database, if check: () throws -> Void = {}) throws {
         try database.execute(sql: "PRAGMA secure_delete=ON")
         try database.inTransaction(.immediate) {
+            try check()
             for table in ["outbox", "outcome", "submission", "chain", "cursor", "fact", "network"] {
                 try database.execute(sql: "DELETE FROM \(table)")
             }
@@ -171,6 +196,8 @@ public final class SQLiteClientStorage: ClientStorage {
                         queued_at INTEGER NOT NULL, state INTEGER NOT NULL, code INTEGER, publish_id INTEGER,
                         epoch INTEGER, offset INTEGER, time INTEGER
                     ) STRICT;
+                    CREATE INDEX outbox_send ON outbox (send);
+                    CREATE INDEX outcome_send ON outcome (send);
                     """)
         }
         migrator.registerMigration("shared") { database in

@@ -23,8 +23,16 @@ enum SharedNews: Sendable {
     case lost
     /// Another process wants to take over, and asks whether this one is awake.
     case challenged
-    /// Messages that this process has claimed now.
-    case submissions([Submission])
+    /// Messages wait to be claimed.
+    case submissions
+}
+
+/// What an owner took on.
+struct SharedClaim: Hashable, Sendable {
+    /// The oldest messages that wait, in their order. They are there until the owner has them in its outbox.
+    var submissions: [Submission]
+    /// Whether nothing else waits.
+    var isAll: Bool
 }
 
 extension SharedClientStorage {
@@ -34,10 +42,11 @@ extension SharedClientStorage {
     // MARK: What any process does
 
     /// Puts a message in for the owner. Durable when it returns.
-    func submit(_ submission: Submission, limits: OutboxLimits) async throws {
+    /// - Returns: how far it is: queued, or further if it came through by another way before.
+    func submit(_ submission: Submission, limits: OutboxLimits) async throws -> SendStatus {
         try await transaction { database in
             // A send that was on its way into the outbox when its process lost it may have come through.
-            guard try Self.status(of: submission.send, database) == nil else { return }
+            if let known = try Self.status(of: submission.send, database) { return known }
             let row = try Row.fetchOne(
                 database,
                 sql: """
@@ -64,32 +73,29 @@ extension SharedClientStorage {
                     SQLiteClientStorage.bits(submission.kind.target?.epoch ?? 0),
                     SQLiteClientStorage.bits(submission.kind.target?.offset ?? 0),
                 ])
+            return try Self.status(submission, isCancellable: true, database)
         }
     }
 
-    /// A number that changes with everything that other processes write.
+    /// A number that changes with everything that is written, here or elsewhere.
     func version() async throws -> Int {
-        do {
-            return try await database.writeWithoutTransaction { try Int.fetchOne($0, sql: "PRAGMA data_version") ?? 0 }
-        } catch {
-            throw SQLiteClientStorage.describe(error, path: database.path)
-        }
+        try await reading { try Int.fetchOne($0, sql: "PRAGMA data_version") ?? 0 }
     }
 
     /// How far messages are, whoever put them in; one that nobody remembers is left out.
     func statuses(of sends: [SendID]) async throws -> [SendStatus] {
-        try await transaction { database in try sends.compactMap { try Self.status(of: $0, database) } }
+        try await reading { database in try sends.compactMap { try Self.status(of: $0, database) } }
     }
 
     /// What waits in the outbox and for it, in the order in which it will be published.
     func waiting() async throws -> [SendStatus] {
-        try await transaction { database in
+        try await reading { database in
             let rows = try Row.fetchAll(database, sql: "SELECT * FROM outbox ORDER BY id").map {
                 Self.status(try SQLiteClientStorage.publish($0))
             }
             let generation = try Self.generation(database)
             let submissions = try Row.fetchAll(database, sql: "SELECT * FROM submission ORDER BY seq").map {
-                try Self.status(submission: $0, generation)
+                try Self.status(submission: $0, generation, database)
             }
             return rows + submissions
         }
@@ -122,7 +128,7 @@ extension SharedClientStorage {
             return status(try SQLiteClientStorage.publish(row))
         }
         if let row = try Row.fetchOne(database, sql: "SELECT * FROM submission WHERE send = ?", arguments: [name]) {
-            return try status(submission: row, try generation(database))
+            return try status(submission: row, try generation(database), database)
         }
         return try SQLiteClientStorage.outcome(of: send, database)?.status
     }
@@ -135,14 +141,24 @@ extension SharedClientStorage {
             payload: row.payload)
     }
 
-    private static func status(submission row: Row, _ generation: Int64) throws -> SendStatus {
-        let submission = try submission(row)
+    private static func status(submission row: Row, _ generation: Int64, _ database: Database) throws -> SendStatus {
         let taken: Int64? = row["taken"]
-        let recipient: UserID? = if case .user(let user) = submission.destination { user } else { nil }
+        return try status(try submission(row), isCancellable: taken != generation, database)
+    }
+
+    private static func status(
+        _ submission: Submission, isCancellable: Bool, _ database: Database
+    ) throws -> SendStatus {
+        var channel = submission.destination.channel
+        var recipient: UserID?
+        if case .user(let user) = submission.destination {
+            recipient = user
+            // Whose inbox it will be is known once a token or a connection told an owner.
+            if let own = try SQLiteClientStorage.user(database) { channel = .user(own) }
+        }
         return SendStatus(
-            send: submission.send, channel: submission.destination.channel, recipient: recipient,
-            queuedAt: submission.queuedAt, state: .queued, isCancellable: taken != generation, kind: submission.kind,
-            payload: submission.payload)
+            send: submission.send, channel: channel, recipient: recipient, queuedAt: submission.queuedAt,
+            state: .queued, isCancellable: isCancellable, kind: submission.kind, payload: submission.payload)
     }
 
     private static func submission(_ row: Row) throws -> Submission {
@@ -157,21 +173,33 @@ extension SharedClientStorage {
 
     // MARK: What the owner does
 
-    /// Looks for what other processes did, and claims what they put in: from then on they can't take it back.
+    /// Looks for what other processes did.
     func news() async throws -> SharedNews {
         guard let generation = held.withLock({ $0?.generation }) else { return .lost }
-        return try await transaction { database in
+        return try await reading { database in
             guard let row = try Row.fetchOne(database, sql: "SELECT generation, token, challenge FROM owner"),
                 row[0] == generation, (row[1] as Data?) != nil
             else { return .lost }
             if (row[2] as Int64?) != nil { return .challenged }
+            return try Bool.fetchOne(database, sql: "SELECT EXISTS (SELECT 1 FROM submission)") == true
+                ? .submissions : .nothing
+        }
+    }
+
+    /// Claims the oldest messages that wait: from now on who put them in can't take them back.
+    /// - Throws: ``ClientError/Code/ownershipLost`` too.
+    func claim() async throws -> SharedClaim {
+        try await transaction { database in
+            let generation = try self.checkOwnership(database)
             let rows = try Row.fetchAll(
-                database, sql: "SELECT * FROM submission ORDER BY seq LIMIT ?", arguments: [Self.claims])
-            guard !rows.isEmpty else { return .nothing }
-            try database.execute(
-                sql: "UPDATE submission SET taken = ? WHERE seq <= ? AND taken IS NOT ?",
-                arguments: [generation, rows.last?["seq"] as Int64?, generation])
-            return .submissions(try rows.map(Self.submission))
+                database, sql: "SELECT * FROM submission ORDER BY seq LIMIT ?", arguments: [Self.claims + 1])
+            let claimed = rows.prefix(Self.claims)
+            if let last = claimed.last {
+                try database.execute(
+                    sql: "UPDATE submission SET taken = ? WHERE seq <= ? AND taken IS NOT ?",
+                    arguments: [generation, last["seq"] as Int64, generation])
+            }
+            return SharedClaim(submissions: try claimed.map(Self.submission), isAll: rows.count <= Self.claims)
         }
     }
 

@@ -23,8 +23,8 @@ import Synchronization
 ///   owner: one that slept while another took over writes nothing more, so that no publish ID is ever drawn twice.
 /// * **Ownership** is a row in the file with a generation that grows. The owner's process holds a lock on a second file
 ///   (`-owner` beside the first), which the system gives up when the process ends: others take over at once. An owner that holds
-///   the lock and sleeps is asked by a *challenge* in the row; when it has not answered within ``takeOverAfter``, another process
-///   takes over all the same.
+///   the lock and sleeps is asked by a *challenge* in the row, once in ``takeOverAfter``; when it has not answered within that
+///   time, another process takes over all the same.
 ///
 /// iOS ends an app that is suspended while it holds a lock on a file in a shared container. There ``holdsLock`` is off, and a dead
 /// owner is found by the challenge alone; `docs/mobile.md` says more. Everything is in one folder on a local file system.
@@ -39,7 +39,10 @@ public final class SharedClientStorage: ClientStorage {
     /// true: writes go to the database's own queue.
     public var handsOverAtOnce: Bool { true }
 
+    /// What writes. Who wants to write waits here, on the queue's own thread, while another process does.
     let database: DatabaseQueue
+    /// What only looks: no writer holds it up, and it sees by their version what others and this process wrote.
+    private let reader: DatabaseQueue
     private let token: SendID
     private let lockPath: String
     let held = Mutex<Ownership?>(nil)
@@ -52,11 +55,12 @@ public final class SharedClientStorage: ClientStorage {
         var lock: CInt?
     }
 
-    /// A challenge that waits for the owner's answer.
+    /// A challenge that waits for the owner's answer, or had it: then the next one has time.
     private struct Contention {
         var generation: Int64
         var challenge: Int64
         var since: ContinuousClock.Instant
+        var answeredAt: ContinuousClock.Instant?
     }
 
     /// Whether a process holds a lock unless told otherwise: not on iOS and its kin.
@@ -76,9 +80,32 @@ public final class SharedClientStorage: ClientStorage {
     ///   - holdsLock: see ``holdsLock``.
     /// - Throws: ``ClientError`` of code ``ClientError/Code/storage``, ``ClientError/Code/storageInUse`` while a
     ///   ``SQLiteClientStorage`` has the file, ``ClientError/Code/storageTooNew`` or ``ClientError/Code/invalidConfiguration``.
-    public init(
+    ///
+    /// Reads and writes on the caller's thread, and waits there while another process makes the file;
+    /// ``open(path:takeOverAfter:pollInterval:holdsLock:)`` doesn't.
+    public convenience init(
         path: String, takeOverAfter: Duration = .seconds(10), pollInterval: Duration = .milliseconds(250),
         holdsLock: Bool = SharedClientStorage.holdsLockByDefault
+    ) throws {
+        // Transactions are short: whoever waits longer than this waits for a process that hangs.
+        try self.init(
+            path: path, takeOverAfter: takeOverAfter, pollInterval: pollInterval, holdsLock: holdsLock, patience: 10)
+    }
+
+    /// As ``init(path:takeOverAfter:pollInterval:holdsLock:)``, on a thread of its own.
+    public static func open(
+        path: String, takeOverAfter: Duration = .seconds(10), pollInterval: Duration = .milliseconds(250),
+        holdsLock: Bool = SharedClientStorage.holdsLockByDefault
+    ) async throws -> SharedClientStorage {
+        try await SQLiteClientStorage.elsewhere {
+            try SharedClientStorage(
+                path: path, takeOverAfter: takeOverAfter, pollInterval: pollInterval, holdsLock: holdsLock)
+        }
+    }
+
+    /// - Parameter patience: how long a transaction waits for another process's.
+    init(
+        path: String, takeOverAfter: Duration, pollInterval: Duration, holdsLock: Bool, patience: TimeInterval
     ) throws {
         guard takeOverAfter >= .milliseconds(100), pollInterval >= .milliseconds(10), pollInterval * 2 <= takeOverAfter
         else {
@@ -93,21 +120,22 @@ public final class SharedClientStorage: ClientStorage {
         do {
             try SQLiteClientStorage.create(path)
             var configuration = GRDB.Configuration()
-            // Transactions are short: whoever waits longer than this waits for a process that hangs.
-            configuration.busyMode = .timeout(Self.patience)
+            configuration.busyMode = .timeout(patience)
             configuration.prepareDatabase { database in
                 try database.execute(sql: "PRAGMA journal_mode=WAL")
                 try database.execute(sql: "PRAGMA synchronous=FULL")
             }
             database = try Self.open(path, configuration)
+            var looking = GRDB.Configuration()
+            looking.busyMode = .timeout(patience)
+            looking.readonly = true
+            reader = try DatabaseQueue(path: path, configuration: looking)
         } catch let error as ClientError {
             throw error
         } catch {
             throw SQLiteClientStorage.describe(error, path: path)
         }
     }
-
-    private static let patience: TimeInterval = 10
 
     /// A file that another process makes at this moment is busy without being waited for.
     private static func open(_ path: String, _ configuration: GRDB.Configuration) throws -> DatabaseQueue {
@@ -129,7 +157,7 @@ public final class SharedClientStorage: ClientStorage {
 
     /// - Throws: ``ClientError/Code/ownershipLost`` too, unless this process owns the file.
     public func load() async throws -> StoredClientState {
-        try await transaction { database in
+        try await reading { database in
             try self.checkOwnership(database)
             return try SQLiteClientStorage.readState(database)
         }
@@ -145,11 +173,14 @@ public final class SharedClientStorage: ClientStorage {
 
     /// - Throws: ``ClientError/Code/ownershipLost`` too, unless this process owns the file.
     public func erase() async throws {
-        try await transaction { try self.checkOwnership($0) }
         do {
-            try await database.writeWithoutTransaction { try SQLiteClientStorage.erase($0) }
+            try await database.writeWithoutTransaction { database in
+                try SQLiteClientStorage.erase(database) { try self.checkOwnership(database) }
+            }
+        } catch let error as ClientError {
+            throw error
         } catch {
-            throw SQLiteClientStorage.describe(error, path: database.path)
+            throw describe(error)
         }
         try await release()
     }
@@ -157,7 +188,11 @@ public final class SharedClientStorage: ClientStorage {
     /// Gives up ownership and closes the file. Later calls fail.
     public func close() async throws {
         try await release()
-        try database.close()
+        let (database, reader) = (database, reader)
+        try await SQLiteClientStorage.elsewhere {
+            try reader.close()
+            try database.close()
+        }
     }
 
     // MARK: Ownership
@@ -251,15 +286,22 @@ public final class SharedClientStorage: ClientStorage {
         guard let row, !row.isReleased else { return true }
         let now = ContinuousClock.now
         if let challenge = row.challenge {
-            let isOver = contention.withLock { contention in
+            return contention.withLock { contention in
                 if let known = contention, known.generation == row.generation, known.challenge == challenge {
                     return now - known.since >= takeOverAfter
                 }
                 contention = Contention(generation: row.generation, challenge: challenge, since: now)
                 return false
             }
-            return isOver
         }
+        // An owner that just answered is not asked at every look: each question and answer is a write.
+        let isQuiet = contention.withLock { contention in
+            guard let known = contention, known.generation == row.generation else { return false }
+            let answeredAt = known.answeredAt ?? now
+            contention?.answeredAt = answeredAt
+            return now - answeredAt < takeOverAfter
+        }
+        if isQuiet { return false }
         let challenge = Int64.random(in: .min ... .max)
         try database.execute(
             sql: "UPDATE owner SET challenge = ? WHERE generation = ?", arguments: [challenge, row.generation])
@@ -278,13 +320,37 @@ public final class SharedClientStorage: ClientStorage {
     }
 
     /// Within a transaction: what follows in it happens only while this process is the owner.
-    func checkOwnership(_ database: Database) throws {
+    /// - Returns: its generation.
+    @discardableResult
+    func checkOwnership(_ database: Database) throws -> Int64 {
         let generation = held.withLock { $0?.generation }
         guard let generation, let row = try Self.owner(database), row.generation == generation, !row.isReleased else {
             throw ClientError(
                 .ownershipLost, message: "another process of the app owns the outbox",
                 advice: "what is sent here is taken over by it")
         }
+        return generation
+    }
+
+    /// One look at the file, which no writer holds up.
+    func reading<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
+        do {
+            return try await reader.read(body)
+        } catch let error as ClientError {
+            throw error
+        } catch {
+            throw describe(error)
+        }
+    }
+
+    /// Nobody owns a shared file for longer than a transaction.
+    private func describe(_ error: any Error) -> ClientError {
+        if let error = error as? DatabaseError, error.resultCode == .SQLITE_BUSY {
+            return ClientError(
+                .storage, message: "\(database.path) stayed locked by another process", cause: error,
+                advice: "find the process that hangs while it has the file open; try again")
+        }
+        return SQLiteClientStorage.describe(error, path: database.path)
     }
 
     /// One transaction that may write: short, and alone.
@@ -302,7 +368,7 @@ public final class SharedClientStorage: ClientStorage {
         } catch let error as ClientError {
             throw error
         } catch {
-            throw SQLiteClientStorage.describe(error, path: database.path)
+            throw describe(error)
         }
     }
 }
