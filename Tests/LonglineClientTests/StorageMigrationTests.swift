@@ -10,10 +10,11 @@ import Testing
 /// Files that other versions wrote.
 @Suite("Storage layouts", .timeLimit(.minutes(1)))
 struct StorageMigrationTests {
-    /// A file as version 1 of the layout left it.
-    private func oldFile(_ directory: TemporaryDirectory) throws -> String {
+    /// A file as a version of the layout left it.
+    private func oldFile(_ directory: TemporaryDirectory, _ version: Int = 1) throws -> String {
         let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        let sql = try String(contentsOf: tests.appendingPathComponent("Fixtures/client-storage-1.sql"), encoding: .utf8)
+        let sql = try String(
+            contentsOf: tests.appendingPathComponent("Fixtures/client-storage-\(version).sql"), encoding: .utf8)
         let path = directory.file("client.sqlite")
         let database = try DatabaseQueue(path: path)
         try database.write { try $0.execute(sql: sql) }
@@ -47,10 +48,37 @@ struct StorageMigrationTests {
         try storage.close()
     }
 
-    @Test("names given to old rows stay")
-    func namesStay() async throws {
+    @Test(
+        "what the second version kept is there too: networks, and messages that name others", arguments: [false, true])
+    func second(isShared: Bool) async throws {
         let directory = try TemporaryDirectory()
-        let path = try oldFile(directory)
+        let path = try oldFile(directory, 2)
+        let storage: any ClientStorage =
+            if isShared { try SharedClientStorage(path: path, pollInterval: .milliseconds(10)) } else {
+                try SQLiteClientStorage(path: path)
+            }
+        let harness = try ClientHarness(storage: storage)
+        let waiting = try await harness.client.outbox()
+        let target = Position(epoch: .max, offset: 8)
+        #expect(waiting.map(\.kind) == [.edit(target), .react(Position(epoch: 77, offset: 9))])
+        #expect(waiting.map(\.state) == [.sent, .sent] && waiting.allSatisfy { !$0.isCancellable })
+        if let shared = storage as? SharedClientStorage { #expect(try await shared.contend()) }
+        let state = try await storage.load()
+        #expect(state.networks == [StoredNetwork(name: "app:home", lived: 60_000, died: 120_000, lastUse: 5)])
+        #expect(state.cursors == [.user(try UserID("alice")): target] && state.addressTokens == ["one:1": [7]])
+        #expect(state.outcomes.isEmpty && state.connectNumber == 64)
+        let receipt = try #require(try await harness.client.receipt(for: waiting[1].send))
+        try await harness.client.connect()
+        #expect(try await receipt.acknowledged().id == 4)
+        let producers = harness.service.state.withLock { Set($0.entered.map(\.producer)) }
+        #expect(producers == [ProducerID(high: 1, low: .max - 1)])
+        await harness.client.disconnect()
+    }
+
+    @Test("names given to old rows stay", arguments: [1, 2])
+    func namesStay(version: Int) async throws {
+        let directory = try TemporaryDirectory()
+        let path = try oldFile(directory, version)
         let first = try SQLiteClientStorage(path: path)
         let names = try await first.load().outbox.map(\.send)
         try first.close()
