@@ -65,6 +65,7 @@ final class ServerCore: Sendable {
         }
         var configuration = ServerSessionConfiguration()
         configuration.maximumPresenceUsers = limits.presencePerSession
+        configuration.versions = limits.protocolVersions
         configuration.limits = limits.session
         configuration.connectTimeout = limits.connectTimeout
         configuration.backgroundHold = limits.backgroundHold

@@ -24,6 +24,9 @@ public struct ServerLimits: Sendable {
     /// How many ended sessions it remembers; the oldest is forgotten first.
     public var maximumDetachedSessions = 100_000
 
+    /// The versions of the protocol, best first. Internal: there is one so far, and tests stand in for a service of another time.
+    var protocolVersions: [UInt32] = [1]
+
     /// How long a new connection may take to be accepted. Then: ``/LonglineWire/CloseCode/connectTimeout``.
     public var connectTimeout: TimeAmount = .seconds(10)
     /// After this long without a frame the server gives a session up.

@@ -15,7 +15,7 @@ final class LiveService: Sendable {
     private let knownPort = Mutex(0)
     let pin: [UInt8]
     private let retention: RetentionPolicy
-    private let limits: ServerLimits
+    private let limits: Mutex<ServerLimits>
     private let devicePolicies: DevicePolicies
 
     init(
@@ -25,7 +25,7 @@ final class LiveService: Sendable {
         self.retention = retention
         var limits = ServerLimits()
         limit(&limits)
-        self.limits = limits
+        self.limits = Mutex(limits)
         self.devicePolicies = devicePolicies
         directory = try TemporaryDirectory()
         data = try ServerDirectory(directory.path)
@@ -54,7 +54,7 @@ final class LiveService: Sendable {
         configuration.secrets = try data.secrets()
         configuration.eventLoops = 2
         configuration.retention = retention
-        configuration.limits = limits
+        configuration.limits = limits.withLock { $0 }
         configuration.devicePolicies = devicePolicies
         configuration.logger.logLevel = .error
         let started = LonglineServer(configuration: configuration)
@@ -62,6 +62,9 @@ final class LiveService: Sendable {
         knownPort.withLock { $0 = started.addresses.first?.port ?? 0 }
         server.withLock { $0 = started }
     }
+
+    /// Changes what the next start takes.
+    func change(_ change: (inout ServerLimits) -> Void) { limits.withLock { change(&$0) } }
 
     func stop() async {
         let running = server.withLock { server in
