@@ -20,7 +20,8 @@ struct ChatCommand: AsyncParsableCommand {
                                 change the room you talk to, as its owner (see 'longline room --help')
               /migrate [ADDR]   move the connection to a new port, or to another local address
               /state            show the connection
-              /quit             end
+              /quit             end, as the end of the input does, once the service has what was typed
+            What is typed while there is no connection is sent when there is one.
             """)
 
     @OptionGroup var options: ClientOptions
@@ -58,12 +59,33 @@ struct ChatCommand: AsyncParsableCommand {
                 for await line in Terminal.lines() {
                     guard await chat.perform(line) else { break }
                 }
+                try await emptyOutbox(of: client)
             }
             group.addTask {
                 for await state in client.states {
                     if let error = state.stopError { throw error }
                 }
             }
+            defer { group.cancelAll() }
+            try await group.next()
+        }
+    }
+
+    /// Waits until nothing waits any more. What a state file keeps is not worth a long wait: the next start sends it.
+    private func emptyOutbox(of client: LonglineClient) async throws {
+        let changes = client.sends
+        let waiting = try await client.outbox().count
+        guard waiting > 0 else { return }
+        let isKept = options.state != nil
+        Terminal.note(
+            isKept
+                ? "\(waiting) messages wait; what is not sent in 5 seconds is sent by the next start"
+                : "\(waiting) messages wait for the service; Ctrl-C gives them up")
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for await _ in changes { if try await client.outbox().isEmpty { break } }
+            }
+            if isKept { group.addTask { try await Task.sleep(for: .seconds(5)) } }
             defer { group.cancelAll() }
             try await group.next()
         }
@@ -185,9 +207,26 @@ private struct Conversation {
     private func send(_ line: String) async throws {
         guard !line.isEmpty else { return }
         guard let destination else { return Terminal.note("say /to USER or /join ROOM first") }
-        let receipt = try await client.send(line, to: destination)
+        let receipt = try await keep(line, to: destination)
         Task {
-            do { _ = try await receipt.acknowledged() } catch { Terminal.error(error) }
+            do { _ = try await receipt.acknowledged() } catch let error as ClientError where error.code == .disconnected
+            {
+                // It waits in the state file; whoever left it there was told.
+            } catch { Terminal.error(error) }
+        }
+    }
+
+    /// Puts a line into the outbox; as long as there is no token that tells whose it is, tries again.
+    private func keep(_ line: String, to destination: Destination) async throws -> SendReceipt {
+        var isTold = false
+        while true {
+            do {
+                return try await client.send(line, to: destination)
+            } catch let error as ClientError where error.code == .tokenProvider && client.state.stopError == nil {
+                if !isTold { Terminal.error(error) }
+                isTold = true
+                try await Task.sleep(for: .seconds(1))
+            }
         }
     }
 }

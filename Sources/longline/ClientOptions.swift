@@ -127,7 +127,14 @@ private enum TokenCommand {
         var description: String { "the token command ended with status \(status)" }
     }
 
+    /// On a thread of its own, since it may take its time.
     static func run(_ command: String) async throws -> String {
+        try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(with: Result { try output(of: command) }) }
+        }
+    }
+
+    private static func output(of command: String) throws -> String {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/bin/sh")
         process.arguments = ["-c", command]
