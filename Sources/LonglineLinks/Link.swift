@@ -120,7 +120,7 @@ public protocol LinkHandler: AnyObject {
     func sessionTicketReceived(_ ticket: [UInt8], link: any Link)
     /// The server gave this client an address token for a later connect.
     func addressTokenReceived(_ token: [UInt8], link: any Link)
-    /// The events of one loop tick were delivered: work off what they caused.
+    /// The events of one loop tick were delivered, or changes of writability: work off what they caused.
     func batchEnded(_ link: any Link)
     /// The link is gone; the last call.
     func linkClosed(_ link: any Link, reason: LinkCloseReason)

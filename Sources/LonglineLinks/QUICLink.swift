@@ -379,12 +379,19 @@ public final class QUICLink: Link {
         guard state == .established || state == .closing else { return }
         let lanes = dirty
         dirty.removeAll(keepingCapacity: true)
-        for lane in lanes { flush(lane) }
+        var reported = false
+        for lane in lanes {
+            let told = flush(lane)
+            reported = reported || told
+        }
+        // Nothing else may ever come that the handler would work off what it was told with.
+        if reported, state == .established { handler?.batchEnded(self) }
     }
 
-    private func flush(_ lane: LaneID) {
+    /// - Returns: whether the handler was told of the lane.
+    private func flush(_ lane: LaneID) -> Bool {
         // The lane leaves the table while it is written, so that its buffer has one owner.
-        guard var out = outbound.removeValue(forKey: lane) else { return }
+        guard var out = outbound.removeValue(forKey: lane) else { return false }
         if let stream = out.stream, let connection, !out.isDead, !out.finished {
             let finish = out.finishes
             do throws(QUICError) {
@@ -401,10 +408,10 @@ public final class QUICLink: Link {
         let changed = out.updateWritability()
         let isOverfull = out.isOverfull
         outbound[lane] = out
-        if let changed, state == .established {
-            handler?.laneWritabilityChanged(lane, writable: changed, link: self)
-        }
-        if isOverfull, state == .established { handler?.laneOverfull(lane, link: self) }
+        guard state == .established else { return false }
+        if let changed { handler?.laneWritabilityChanged(lane, writable: changed, link: self) }
+        if isOverfull { handler?.laneOverfull(lane, link: self) }
+        return changed != nil || isOverfull
     }
 
     // MARK: Closing

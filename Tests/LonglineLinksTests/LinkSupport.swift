@@ -20,6 +20,7 @@ enum LinkEvent: Sendable, Equatable {
     case pathChanged
     case ticket([UInt8])
     case closed(LinkCloseReason)
+    case batchEnded
 }
 
 /// The events of one side, in order, for tests to wait on.
@@ -80,7 +81,7 @@ final class TestHandler: LinkHandler {
     func laneOverfull(_ lane: LaneID, link: any Link) { note(.overfull(lane), link) }
     func pathChanged(_ link: any Link) { note(.pathChanged, link) }
     func sessionTicketReceived(_ ticket: [UInt8], link: any Link) { note(.ticket(ticket), link) }
-    func batchEnded(_ link: any Link) {}
+    func batchEnded(_ link: any Link) { log.record(.batchEnded) }
     func linkClosed(_ link: any Link, reason: LinkCloseReason) { note(.closed(reason), link) }
 }
 

@@ -267,6 +267,34 @@ struct QUICLinkTests {
         }
     }
 
+    @Test("What a handler is told of a lane is worked off at once, and does not wait for a packet")
+    func writabilityIsABatch() async throws {
+        try await withLinks { event, link in
+            if case .frame(.ping(let ping), _, _) = event { link.send(pong(ping.nonce), lane: .control) }
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.send(ping(1), lane: .control) }
+                guard case .frame = event else { return }
+                // From here on no packet comes.
+                (link as? QUICLink)?.goSilent()
+                loop.assumeIsolated().scheduleTask(in: .milliseconds(50)) {
+                    let payload = ByteBuffer(repeating: 7, count: 15_000)
+                    let publish = Publish(id: 1, tag: 2, after: 0, recipient: nil, timeToLive: 0, payload: payload)
+                    for _ in 0..<100 { link.send(.publish(publish), lane: .control) }
+                }
+            }
+            _ = try await log.next { $0 == .writability(.control, false) ? true : nil }
+            let isWorkedOff = try await log.next { event in
+                switch event {
+                case .batchEnded: true
+                case .closed: false
+                default: nil as Bool?
+                }
+            }
+            #expect(isWorkedOff)
+        }
+    }
+
     @Test("A server of another protocol is refused in the handshake")
     func wrongProtocol() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
