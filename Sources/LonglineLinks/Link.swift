@@ -89,6 +89,9 @@ public protocol Link: AnyObject {
     func finishLane(_ lane: LaneID)
     /// Whether the lane takes more now; ``LinkHandler/laneWritabilityChanged(_:writable:link:)`` tells of changes.
     func isWritable(_ lane: LaneID) -> Bool
+    /// Calls ``LinkHandler/laneWritabilityChanged(_:writable:link:)`` with true, once, when what was sent on the lane so far has
+    /// been handed to the transport: for a sender that has much to send and wants to queue little.
+    func reportWhenDrained(_ lane: LaneID)
     /// Sends what was queued, then closes the connection with a code of the session protocol. Later calls do nothing.
     func close(_ code: CloseCode, reason: String)
 }

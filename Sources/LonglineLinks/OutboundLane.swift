@@ -21,6 +21,8 @@ struct OutboundLane {
     var isDead = false
     var urgency = Urgency.chat
     private(set) var isWritable = true
+    /// Somebody wants to know when nothing waits any more.
+    var owesReport = false
 
     var isOverfull: Bool { pending.readableBytes > Self.limit }
 
@@ -41,8 +43,9 @@ struct OutboundLane {
             isWritable = false
             return false
         }
-        if !isWritable, waiting == 0 || isDead {
+        if !isWritable || owesReport, waiting == 0 || isDead {
             isWritable = true
+            owesReport = false
             return true
         }
         return nil

@@ -130,6 +130,12 @@ public final class QUICLink: Link {
         return out.isWritable
     }
 
+    public func reportWhenDrained(_ lane: LaneID) {
+        guard state == .connecting || state == .established, outbound[lane] != nil else { return }
+        outbound[lane]?.owesReport = true
+        mark(lane)
+    }
+
     public func close(_ code: CloseCode, reason: String) {
         eventLoop.preconditionInEventLoop()
         guard state == .connecting || state == .established else { return }

@@ -91,12 +91,18 @@ extension LonglineServer {
                 tokenClockSkew >= .zero && tokenClockSkew <= .hours(1), "clocks may differ by nothing to an hour")
             try check(eventLoops >= 1, "at least one event loop is needed")
             try check(
-                (1...FrameLimits.maximumPayload).contains(limits.maximumPayload),
-                "the largest payload has to be 1 to \(FrameLimits.maximumPayload) bytes")
+                (1...FrameLimits.maximumWholePayload).contains(limits.maximumPayload),
+                "the largest payload has to be 1 to \(FrameLimits.maximumWholePayload) bytes")
+            try check(
+                limits.arrivingPayloadBytes >= limits.maximumPayload
+                    && limits.appendBytesPerLoop >= limits.maximumPayload,
+                "the memory for payloads has to hold one of them")
             try check(
                 (1...FrameLimits.maximumUnacknowledged).contains(limits.maximumUnacknowledged),
                 "unanswered publishes have to be 1 to \(FrameLimits.maximumUnacknowledged)")
-            try check(limits.channelWindow >= limits.maximumPayload, "a channel's window has to hold one payload")
+            try check(
+                limits.channelWindow >= min(limits.maximumPayload, FrameLimits.maximumPayload),
+                "a channel's window has to hold one frame's payload")
             let rates = [limits.publishRatePerUser, limits.publishRatePerTenant]
             try check(rates.allSatisfy { $0?.isValid ?? true }, "publish rates and bursts have to be above 0")
             for (tenant, own) in limits.tenants {

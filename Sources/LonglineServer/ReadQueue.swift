@@ -16,6 +16,8 @@ struct ReadQueue {
         case next(after: Offset, upTo: Offset?, maximumBytes: Int)
         /// A page of history.
         case page(LogRange)
+        /// The next bytes of an entry's payload.
+        case payload(of: Offset, from: UInt64, maximumBytes: Int)
     }
 
     struct Key: Hashable, Sendable {
@@ -23,10 +25,23 @@ struct ReadQueue {
         let stretch: Stretch
     }
 
+    /// What was read.
+    enum Found: Sendable {
+        case page(SessionPage)
+        case payload(ByteBuffer?)
+    }
+
     fileprivate struct Reader {
         let host: SessionHost
-        /// The request for history that the answer is for; nil for delivery.
-        let history: UInt64?
+        let purpose: Purpose
+    }
+
+    /// What an answer is for.
+    enum Purpose {
+        case delivery
+        /// A request for history.
+        case history(UInt64)
+        case payload(PayloadRead)
     }
 
     fileprivate var order: Deque<Key> = []
@@ -40,7 +55,7 @@ struct ReadQueue {
 
     fileprivate struct Answer {
         let key: Key
-        let result: Result<SessionPage, StoreError>
+        let result: Result<Found, StoreError>
         let readers: [Reader]
         var next = 0
     }
@@ -49,15 +64,15 @@ struct ReadQueue {
 }
 
 extension ServerLoop {
-    /// Queues a read for a session; the answer comes to ``SessionHost/readDone(_:_:now:)``, or for a request for history to
-    /// ``SessionHost/historyDone(_:_:now:)``.
-    func read(_ key: ReadQueue.Key, for host: SessionHost, history: UInt64? = nil) {
+    /// Queues a read for a session; the answer comes to ``SessionHost/readDone(_:_:now:)``, for a request for history to
+    /// ``SessionHost/historyDone(_:_:now:)``, and for a payload to ``SessionHost/payloadDone(_:_:now:)``.
+    func read(_ key: ReadQueue.Key, for host: SessionHost, purpose: ReadQueue.Purpose = .delivery) {
         if reads.waiting[key] != nil {
             statistics.readsShared += 1
         } else {
             reads.order.append(key)
         }
-        reads.waiting[key, default: []].append(ReadQueue.Reader(host: host, history: history))
+        reads.waiting[key, default: []].append(ReadQueue.Reader(host: host, purpose: purpose))
         guard !reads.startScheduled, reads.underWay.count < core.limits.concurrentReadsPerLoop else { return }
         reads.startScheduled = true
         reference.execute { $0.startReads() }
@@ -73,14 +88,18 @@ extension ServerLoop {
             statistics.reads += 1
             let (store, reference, time) = (core.store, self.reference, core.time())
             Task(executorPreference: executor) {
-                let result = await Result { () async throws(StoreError) -> SessionPage in
+                let result = await Result { () async throws(StoreError) -> ReadQueue.Found in
                     switch key.stretch {
                     case .next(let after, let upTo, let maximumBytes):
-                        return SessionPage(
-                            try await store.read(
-                                key.channel, after: after, upTo: upTo, maximumBytes: maximumBytes, now: time))
+                        let page = try await store.read(
+                            key.channel, after: after, upTo: upTo, maximumBytes: maximumBytes, now: time)
+                        return .page(SessionPage(page))
                     case .page(let range):
-                        return SessionPage(try await store.page(key.channel, range, now: time))
+                        return .page(SessionPage(try await store.page(key.channel, range, now: time)))
+                    case .payload(let offset, let from, let maximumBytes):
+                        return .payload(
+                            try await store.payload(
+                                of: offset, in: key.channel, from: from, maximumBytes: maximumBytes))
                     }
                 }
                 reference.run { $0.readDone(read, key: key, result) }
@@ -88,7 +107,7 @@ extension ServerLoop {
         }
     }
 
-    private func readDone(_ read: UInt64, key: ReadQueue.Key, _ result: Result<SessionPage, StoreError>) {
+    private func readDone(_ read: UInt64, key: ReadQueue.Key, _ result: Result<ReadQueue.Found, StoreError>) {
         guard let readers = reads.underWay.removeValue(forKey: read) else {
             preconditionFailure("a read answers once")
         }
@@ -108,11 +127,12 @@ extension ServerLoop {
     private func give(_ answer: inout ReadQueue.Answer) {
         let now = eventLoop.now
         let end = min(answer.next + FanOut.sessionsPerTick, answer.readers.count)
+        let result = answer.result
         for reader in answer.readers[answer.next..<end] {
-            if let request = reader.history {
-                reader.host.historyDone(request, answer.result, now: now)
-            } else {
-                reader.host.readDone(answer.key.channel.channel, answer.result, now: now)
+            switch reader.purpose {
+            case .delivery: reader.host.readDone(answer.key.channel.channel, result.map(\.page), now: now)
+            case .history(let request): reader.host.historyDone(request, result.map(\.page), now: now)
+            case .payload(let read): reader.host.payloadDone(read, result.map(\.payload), now: now)
             }
         }
         answer.next = end
@@ -132,6 +152,17 @@ extension ServerLoop {
         drainDirty()
         scheduleAnswers()
         checkIdle()
+    }
+}
+
+extension ReadQueue.Found {
+    fileprivate var page: SessionPage {
+        guard case .page(let page) = self else { preconditionFailure("a read of a page brings one") }
+        return page
+    }
+    fileprivate var payload: ByteBuffer? {
+        guard case .payload(let payload) = self else { preconditionFailure("a read of a payload brings one") }
+        return payload
     }
 }
 

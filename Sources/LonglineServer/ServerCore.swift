@@ -71,6 +71,8 @@ final class ServerCore: Sendable {
         configuration.backgroundHold = limits.backgroundHold
         configuration.lowPowerHold = limits.lowPowerHold
         configuration.lagNoticeTime = limits.lagNoticeTime
+        configuration.payloadBudget = PayloadBudget(limit: limits.arrivingPayloadBytes)
+        configuration.partTimeout = limits.partTimeout
         sessionConfiguration = configuration
         guard let webhooks else {
             self.webhooks = nil

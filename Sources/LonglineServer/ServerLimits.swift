@@ -41,8 +41,15 @@ public struct ServerLimits: Sendable {
     /// A client is told that a channel waits for it when it has not been sent everything for so long.
     public var lagNoticeTime: TimeAmount = .seconds(5)
 
-    /// The largest payload of a publish, in bytes; at most ``/LonglineWire/FrameLimits/maximumPayload``.
-    public var maximumPayload = FrameLimits.maximumPayload
+    /// The largest payload of a publish, in bytes; at most ``/LonglineWire/FrameLimits/maximumWholePayload``. One that is over
+    /// ``/LonglineWire/FrameLimits/maximumPayload`` comes and goes in parts.
+    /// Beyond: ``/LonglineWire/RefusalCode/payloadTooLarge``.
+    public var maximumPayload = 1024 * 1024
+    /// Memory for payloads that are arriving in parts, all sessions together, in bytes; one session has 4 of them at most.
+    /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    public var arrivingPayloadBytes = 256 * 1024 * 1024
+    /// How long a payload may be without a next part. Then: ``/LonglineWire/RefusalCode/overloaded``.
+    public var partTimeout: TimeAmount = .seconds(60)
     /// Unacknowledged bytes per channel and direction.
     public var channelWindow = 256 * 1024
     /// Publishes without an answer per channel; at most ``/LonglineWire/FrameLimits/maximumUnacknowledged``.

@@ -12,7 +12,7 @@ extension SessionHost {
             maximumBytes: read.maximumBytes)
         let key = ReadQueue.Key(
             channel: ChannelKey(tenant: tenant, channel: read.channel), stretch: .page(range))
-        loop.read(key, for: self, history: read.request)
+        loop.read(key, for: self, purpose: .history(read.request))
     }
 
     func historyDone(_ request: UInt64, _ result: Result<SessionPage, StoreError>, now: NIODeadline) {

@@ -301,6 +301,7 @@ final class SessionHost: LinkHandler {
             let stretch = ReadQueue.Stretch.next(after: after, upTo: upTo, maximumBytes: maximumBytes)
             loop.read(ReadQueue.Key(channel: key, stretch: stretch), for: self)
         case .readHistory(let read): readHistory(read)
+        case .readPayload(let read): readPayload(read)
         case .storeCursor(let channel, let position):
             if let device { core.webhooks?.confirmed(device.userKey, channel, position) }
             confirmed.append(ChannelPosition(channel: channel, position: position))

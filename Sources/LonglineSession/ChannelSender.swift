@@ -14,6 +14,9 @@ import NIOCore
 ///                                               '---the window, lane writable---'
 /// ```
 ///
+/// An entry that is too large for a frame holds the channel up until its payload is sent, in parts that are read one by
+/// one (``PayloadSending``), so that it costs no more memory than another.
+///
 /// Invariants: `acknowledged <= sent`; every item sent continues from `sent`; `unacknowledged` ascends and ends at or
 /// below `sent`; at most one read is under way.
 struct ChannelSender {
@@ -41,10 +44,16 @@ struct ChannelSender {
     private var redeliveredUpTo: Offset
     /// Where the user's present stay begins: just before the join.
     private var begin: Offset
+    /// The payload that is being sent. Rare: it takes no place in a channel without.
+    private var payloadBox: Box<PayloadSending>?
+    /// A payload that began will not be finished, and the client has not been told yet.
+    private var owesEnd = false
+    /// The next entry goes on in parts, and has to wait until other payloads are done.
+    var waitsForParts = false
     /// Where the read under way began.
     private var readAfter: Offset?
     /// A membership that starts after this one's end, taken up when the end has been sent. Rare, and large.
-    private var next: Next?
+    private var next: Box<SessionChannel>?
 
     init(_ channel: SessionChannel) {
         let start = Self.start(channel)
@@ -59,6 +68,12 @@ struct ChannelSender {
         begin = channel.after
     }
 
+    /// The payload that is being sent.
+    private(set) var payload: PayloadSending? {
+        get { payloadBox?.value }
+        set { payloadBox = newValue.map { Box($0) } }
+    }
+
     /// The highest offset that may have reached the device, on this link or before.
     var everSent: Offset { max(sent, redeliveredUpTo) }
 
@@ -66,15 +81,17 @@ struct ChannelSender {
     private var limit: Offset { min(head, upTo ?? .max) }
 
     /// Whether something waits to be sent.
-    var hasMore: Bool { notice != nil || limit > sent }
+    var hasMore: Bool { notice != nil || limit > sent || payload != nil }
 
-    var isReading: Bool { readAfter != nil }
+    var isReading: Bool { isReadingPage || payload?.isReading == true }
+
+    var isReadingPage: Bool { readAfter != nil }
 
     /// Nothing to send, nothing under way, everything confirmed: the lane may be finished without being overtaken.
     var isIdle: Bool { !hasMore && isQuiet }
 
     /// Nothing under way, everything confirmed, though there may be more to send.
-    var isQuiet: Bool { !isReading && unacknowledged.isEmpty }
+    var isQuiet: Bool { !isReading && payload == nil && unacknowledged.isEmpty }
 
     /// The channel's log is longer now. A head of another epoch is not ours to judge: the next page tells.
     mutating func advanced(to position: Position) {
@@ -83,7 +100,7 @@ struct ChannelSender {
 
     /// Takes the notice that is owed, if the window has room.
     mutating func takeNotice(window: Int) -> Frame? {
-        guard let owed = notice, unacknowledgedBytes < window else { return nil }
+        guard let owed = notice, payload == nil, unacknowledgedBytes < window else { return nil }
         notice = nil
         track(sent, cost: FrameCost.overhead)
         skipToBegin()
@@ -92,13 +109,58 @@ struct ChannelSender {
 
     /// Starts the next read, when there is something to read and room in the window.
     mutating func startRead(window: Int, readBytes: Int) -> (after: Offset, upTo: Offset?, bytes: Int)? {
-        guard notice == nil, !isReading, limit > sent, unacknowledgedBytes < window else { return nil }
+        guard notice == nil, payload == nil, !isReading, limit > sent, unacknowledgedBytes < window else { return nil }
         readAfter = sent
         return (sent, upTo, min(readBytes, window - unacknowledgedBytes))
     }
 
     /// The read brought nothing.
-    mutating func readFailed() { readAfter = nil }
+    mutating func readFailed() {
+        readAfter = nil
+        payload?.isReading = false
+    }
+
+    /// Starts the next read of the payload that is being sent.
+    mutating func startPayloadRead() -> PayloadSending? {
+        guard let started = payload, !started.isReading else { return nil }
+        payload?.isReading = true
+        return started
+    }
+
+    /// Takes the next bytes of a payload; nil: they are not in the log any more.
+    /// - Returns: the parts to send.
+    mutating func takePayload(_ bytes: ByteBuffer?, from: UInt64, partBytes: Int) -> [Frame] {
+        guard var sending = payload, sending.isReading, sending.next == from else { return [] }
+        guard let bytes, bytes.readableBytes > 0 else {
+            abandonPayload()
+            return []
+        }
+        let frames = sending.parts(bytes, partBytes: partBytes)
+        sending.isReading = false
+        payload = sending.isDone ? nil : sending
+        if payload == nil { takeUpNext() }
+        return frames
+    }
+
+    /// Ends a payload without its last part: the entry counts as not sent.
+    mutating func abandonPayload() {
+        guard let sending = payload else { return }
+        payload = nil
+        owesEnd = true
+        if let last = unacknowledged.last, last.offset == sending.offset {
+            unacknowledged.removeLast()
+            unacknowledgedBytes -= last.cost
+        }
+        if direct.last?.offset == sending.offset { direct.removeLast() }
+        if sent == sending.offset { sent = max(sending.previous, acknowledged ?? 0) }
+    }
+
+    /// Tells the client that the rest of a payload does not come.
+    mutating func takeEnd() -> Frame? {
+        guard owesEnd else { return nil }
+        owesEnd = false
+        return .part(Part(offset: 0, bytes: ByteBuffer()))
+    }
 
     /// What is told before anything else: smaller than a frame, as every channel of every session has room for one.
     enum Notice: Equatable {
@@ -113,9 +175,10 @@ struct ChannelSender {
         }
     }
 
-    private final class Next: Sendable {
-        let channel: SessionChannel
-        init(channel: SessionChannel) { self.channel = channel }
+    /// Something rare and large, kept apart. What it holds is replaced, and never changed.
+    private final class Box<Value: Sendable>: Sendable {
+        let value: Value
+        init(_ value: Value) { self.value = value }
     }
 
     enum PageResult {
@@ -131,7 +194,8 @@ struct ChannelSender {
     ///
     /// The entry that ends the user's stay in a room is the last one sent, even where the log goes on: the host's word that
     /// the stay ended may come later than what was entered behind its end.
-    mutating func take(_ page: SessionPage, window: Int, user: UserID) -> PageResult {
+    /// - Parameter mayBeginParts: whether another payload in parts may begin now.
+    mutating func take(_ page: SessionPage, window: Int, user: UserID, mayBeginParts: Bool = true) -> PageResult {
         guard let after = readAfter else { return .send([]) }
         readAfter = nil
         guard page.epoch == epoch else { return .otherEpoch }
@@ -153,6 +217,13 @@ struct ChannelSender {
             case .entry(let entry):
                 guard entry.previous == sent, entry.offset > sent else { return .broken }
                 if entry.offset > (upTo ?? .max) { return finish(frames) }
+                if entry.following > 0 {
+                    guard mayBeginParts else {
+                        waitsForParts = true
+                        return finish(frames)
+                    }
+                    payload = PayloadSending(entry)
+                }
                 sent = entry.offset
                 if entry.offset > begin, entry.endsStay(of: user) { upTo = entry.offset }
                 if entry.kind == .message, let origin = entry.origin {
@@ -167,8 +238,14 @@ struct ChannelSender {
                 sent = skip.to
                 frame = .skip(skip)
             }
-            track(sent, cost: FrameCost.of(frame))
+            if case .entry(let entry) = item {
+                track(sent, cost: FrameCost.of(entry))
+            } else {
+                track(sent, cost: FrameCost.overhead)
+            }
             frames.append(frame)
+            // What follows is read again behind the payload.
+            if payload != nil { return finish(frames) }
         }
         // Nothing left up to the head the page itself names: believe it, or the same read would be made for ever. A page
         // older than the last wake is asked for again.
@@ -195,6 +272,8 @@ struct ChannelSender {
     mutating func acknowledge(_ offset: Offset) -> AcknowledgeResult {
         guard offset <= max(limit, sent) else { return .beyond }
         if let acknowledged, offset <= acknowledged { return .old }
+        // The device has it from before.
+        if let payload, offset >= payload.offset { abandonPayload() }
         acknowledged = offset
         while let first = unacknowledged.first, first.offset <= offset {
             unacknowledgedBytes -= first.cost
@@ -235,7 +314,7 @@ struct ChannelSender {
         }
         head = max(head, channel.head.offset)
         if let upTo, sent < upTo, channel.after >= upTo {
-            next = Next(channel: channel)
+            next = Box(channel)
         } else {
             apply(channel)
         }
@@ -243,7 +322,7 @@ struct ChannelSender {
     }
 
     private mutating func takeUpNext() {
-        guard let channel = next?.channel, let upTo, sent >= upTo else { return }
+        guard let channel = next?.value, let upTo, sent >= upTo else { return }
         next = nil
         apply(channel)
     }
@@ -257,6 +336,7 @@ struct ChannelSender {
     /// Owes the skip to where the stay begins; behind what is owed already.
     private mutating func skipToBegin() {
         guard begin > sent, notice == nil else { return }
+        abandonPayload()
         notice = .skip(Skip(previous: sent, to: begin, reason: .notEntitled))
         sent = begin
         head = max(head, sent)

@@ -44,6 +44,9 @@ public enum ClientAction: Sendable {
     case send(Frame, lane: LaneID)
     /// Finish a lane: nothing more will be sent on it.
     case finishLane(LaneID)
+    /// Say ``ClientSession/laneWritable(_:_:now:)`` with true once what was sent on the lane so far has been handed to the
+    /// transport, also if the lane takes more all the time.
+    case awaitRoom(LaneID)
     /// The server accepted the connect.
     case connected(Connected)
     /// Keep this for the next connect.

@@ -7,6 +7,10 @@ struct ClientChannel {
     var queue = PublishQueue()
     var acknowledgement = AckCoalescer()
     var lane: OutboundLane?
+    /// The publish that is being sent in parts.
+    var sending: PublishSending?
+    /// The next publish goes in parts, and waits until others are done.
+    var waitsForParts = false
 
     init(confirmed: Position? = nil) { receiver = ChannelReceiver(confirmed: confirmed) }
 
@@ -29,6 +33,8 @@ struct ClientChannel {
     /// The link is gone, and with it the lane and what was to be said on it.
     mutating func linkClosed() {
         lane = nil
+        sending = nil
+        waitsForParts = false
         acknowledgement.clear()
         queue.linkClosed()
     }

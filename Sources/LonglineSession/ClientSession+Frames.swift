@@ -89,7 +89,7 @@ extension ClientSession {
                 try inbound.opened(lane, header)
                 opened(header, now: now)
             } else {
-                processOnLane(frame, header: try inbound.header(lane), now: now)
+                processOnLane(frame, lane: lane, header: try inbound.header(lane), now: now)
             }
         } catch {
             violated(error, now: now)
@@ -137,11 +137,24 @@ extension ClientSession {
         }
     }
 
-    private mutating func processOnLane(_ frame: Frame, header: LaneHeader, now: NIODeadline) {
+    private mutating func processOnLane(_ frame: Frame, lane: LaneID, header: LaneHeader, now: NIODeadline) {
         let channel = header.channel
         let epoch = header.epoch
+        if arriving[lane] != nil {
+            switch frame {
+            case .deliver, .skip, .gap:
+                return violated(.unexpectedFrame, "an entry inside the payload of another", now: now)
+            default: break
+            }
+        }
         switch frame {
+        case .part(let part):
+            guard let deliver = assemble(part, lane: lane, now: now) else { return }
+            processOnLane(.deliver(deliver), lane: lane, header: header, now: now)
+        case .deliver(let deliver) where deliver.entry.following > 0:
+            beginAssembly(deliver, lane: lane, now: now)
         case .published(let published):
+            endParts(of: published.id, in: channel, now: now)
             if modify(channel, { $0.queue.published(published.id) }) == true {
                 actions.append(.published(channel: channel, published))
             }
@@ -200,6 +213,7 @@ extension ClientSession {
     }
 
     private mutating func processRefused(_ refused: Refused, channel: ChannelID, now: NIODeadline) {
+        endParts(of: refused.id, in: channel, now: now)
         let delay = configuration.retryDelay
         switch modify(channel, { $0.queue.refused(refused, retryDelay: delay, now: now) }) {
         case .givenUp: actions.append(.refused(channel: channel, refused))
@@ -216,6 +230,7 @@ extension ClientSession {
 
     mutating func processFinished(_ lane: LaneID, now: NIODeadline) {
         guard lane != .control, !historyFinished(lane, now: now) else { return }
+        arriving[lane] = nil
         do throws(InboundLanes.Problem) {
             _ = try inbound.finished(lane)
         } catch {

@@ -16,6 +16,8 @@ struct HistoryReceiver {
     fileprivate var requests: Set<UInt64> = []
     fileprivate var lane: LaneID?
     fileprivate var arriving: HistoryResult?
+    /// An entry of the page whose payload arrives in parts.
+    fileprivate var payload: PayloadArrival?
 }
 
 /// Paging through a channel's log, apart from delivery: no cursor moves by it.
@@ -43,9 +45,25 @@ extension ClientSession {
         switch frame {
         case .historyPage(let answer) where lane == history.lane && history.arriving == nil:
             history.arriving = HistoryResult(answer: answer, items: [])
-        case .deliver(let deliver) where history.arriving != nil:
-            history.arriving?.items.append(.entry(deliver.entry))
-        case .skip(let skip) where history.arriving != nil:
+        case .part(let part) where history.payload != nil:
+            guard !part.isEnd else { return endPage() }
+            guard history.payload?.append(part) == true else {
+                return violated(.unexpectedFrame, "a part out of its place", now: now)
+            }
+            guard let whole = history.payload?.whole else { return }
+            history.payload = nil
+            history.arriving?.items.append(.entry(whole.entry))
+        case .deliver(let deliver) where history.arriving != nil && history.payload == nil:
+            guard deliver.entry.following > 0 else {
+                history.arriving?.items.append(.entry(deliver.entry))
+                break
+            }
+            guard deliver.entry.length <= UInt64(FrameLimits.maximumWholePayload) else {
+                return violated(.limitExceeded, "a payload too large", now: now)
+            }
+            history.payload = PayloadArrival(deliver)
+            return
+        case .skip(let skip) where history.arriving != nil && history.payload == nil:
             history.arriving?.items.append(.skip(skip))
         default:
             return violated(.unexpectedFrame, "a frame that has no place on the history lane", now: now)
@@ -58,10 +76,21 @@ extension ClientSession {
         if history.requests.remove(page.answer.request) != nil { actions.append(.history(page)) }
     }
 
+    /// An entry of the page went while it was sent: there is no page, and another request finds what is left.
+    private mutating func endPage() {
+        history.payload = nil
+        guard let page = history.arriving else { return }
+        history.arriving = nil
+        guard history.requests.remove(page.answer.request) != nil else { return }
+        let refused = HistoryAnswer(request: page.answer.request, refusal: .overloaded)
+        actions.append(.history(HistoryResult(answer: refused, items: [])))
+    }
+
     /// - Returns: whether the lane that ended was the history lane.
     mutating func historyFinished(_ lane: LaneID, now: NIODeadline) -> Bool {
         guard lane == history.lane else { return false }
         history.lane = nil
+        history.payload = nil
         if history.arriving != nil { violated(.unexpectedFrame, "a lane that ended inside a page", now: now) }
         return true
     }

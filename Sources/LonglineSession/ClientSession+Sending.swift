@@ -23,14 +23,22 @@ extension ClientSession {
             limits.map { Int(clamping: max(1, $0.maximumUnacknowledged)) } ?? EarlyAllowance.publishes)
         let onlyUnresolved = isProducerSpent
         modify(channel) { $0.queue.timePassed(now: now) }
+        guard sendParts(channel, now: now) else { return keepTime(channel) }
         while channels[channel]?.lane?.isWritable ?? true {
             if phase == .connecting, !fitsEarly(channel) { break }
+            if mustWaitForParts(channel) {
+                modify(channel) { $0.waitsForParts = true }
+                break
+            }
             let next = modify(channel) {
                 $0.queue.take(window: window, limit: limit, onlyUnresolved: onlyUnresolved, now: now)
             }
             guard let publish = next ?? nil, let lane = openLane(channel, now: now) else { break }
-            if phase == .connecting { earlyBytes -= FrameCost.of(publish.payload) }
-            send(.publish(publish), lane: lane, owed: true, now: now)
+            if phase == .connecting { earlyBytes -= FrameCost.of(publish) }
+            let first = begin(publish, in: channel)
+            prioritize(channel, for: .publish(first))
+            send(.publish(first), lane: lane, owed: true, now: now)
+            guard sendParts(channel, now: now) else { break }
         }
         keepTime(channel)
     }
@@ -46,6 +54,12 @@ extension ClientSession {
         modify(channel) { $0.lane?.lastUse = now }
         if channels[channel]?.queue.isPaused == true { acknowledge(channel, now: now) }
         publish(channel, now: now)
+        // A payload that waited for a place among those in parts may have one now.
+        for other in channels.keys.sorted(by: { $0.description < $1.description })
+        where other != channel && channels[other]?.waitsForParts == true {
+            modify(other) { $0.waitsForParts = false }
+            publish(other, now: now)
+        }
     }
 
     /// Once everything this producer may have sent is resolved, what is left can take new IDs without being entered twice.

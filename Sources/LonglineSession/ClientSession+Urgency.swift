@@ -28,9 +28,10 @@ extension ClientSession {
         }
     }
 
-    /// Gives a channel's lane the urgency that it has now.
-    mutating func prioritize(_ channel: ChannelID) {
-        let urgency = urgencies[channel] ?? .chat
+    /// Gives a channel's lane the urgency that it has with a frame behind which nothing waits: what goes on in parts takes its
+    /// time, until something else of the channel follows it.
+    mutating func prioritize(_ channel: ChannelID, for frame: Frame? = nil) {
+        let urgency = frame?.isOfParts == true ? .bulk : urgencies[channel] ?? .chat
         let changed: LaneID? =
             modify(channel) { state in
                 guard let lane = state.lane, lane.urgency != urgency else { return nil }

@@ -61,6 +61,8 @@ public struct ClientSession: Sendable {
     var conversationRequests = ConversationRequests()
     /// Requests for presence without an answer.
     var presenceRequests: Set<UInt64> = []
+    /// Entries whose payloads arrive in parts, by the server's lane.
+    var arriving: [LaneID: PayloadArrival] = [:]
     /// A REFRESH waits for its answer; a server takes one at a time.
     var isRefreshing = false
     /// The token that goes out after that answer: the latest counts.
@@ -174,6 +176,7 @@ public struct ClientSession: Sendable {
         history = HistoryReceiver()
         conversationRequests.removeAll()
         presenceRequests = []
+        arriving = [:]
         isRefreshing = false
         nextToken = nil
         timedChannels = []
@@ -314,7 +317,10 @@ public struct ClientSession: Sendable {
     public mutating func producerRenewed(_ producer: ProducerID) {
         self.producer = producer
         isProducerSpent = false
-        for index in channels.values.indices { channels.values[index].queue = PublishQueue() }
+        for index in channels.values.indices {
+            channels.values[index].queue = PublishQueue()
+            channels.values[index].sending = nil
+        }
     }
 
     /// ``nextDeadline`` has come (or may have).
@@ -375,7 +381,8 @@ extension ClientAction {
     /// Whether the action says something to the app rather than to the link.
     fileprivate var survivesLink: Bool {
         switch self {
-        case .openLane, .prioritize, .send, .finishLane, .probePath, .end, .observedAddress, .sendSignal: false
+        case .openLane, .prioritize, .awaitRoom, .send, .finishLane, .probePath, .end, .observedAddress, .sendSignal:
+            false
         case .heartbeatLearned: true
         case .connected, .storeTicket, .published, .refused, .renewProducer, .deliver, .skipped, .gap, .roomAnswered,
             .members, .history, .refreshed, .stopped, .behind, .conversations, .conversationState, .receipt, .signal,

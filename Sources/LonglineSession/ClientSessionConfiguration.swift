@@ -1,3 +1,4 @@
+import LonglineWire
 public import NIOCore
 
 /// How a client's session behaves; the server's ``/LonglineWire/SessionLimits`` narrow it further.
@@ -25,6 +26,8 @@ public struct ClientSessionConfiguration: Sendable {
     public var acknowledgeDelay: TimeAmount = .milliseconds(100)
     /// A publish that was refused for now without a named time is sent again after this long.
     public var retryDelay: TimeAmount = .seconds(1)
+    /// The most bytes of a payload in one frame that is sent; the rest goes on in parts.
+    public var partBytes = FrameLimits.maximumPayload
     /// A lane with nothing unacknowledged is finished after this long without a frame.
     public var laneIdleTime: TimeAmount = .seconds(60)
 

@@ -7,12 +7,20 @@ enum FrameCost {
     /// Bytes counted for everything but the payload.
     static let overhead = 128
 
-    static func of(_ payload: ByteBuffer) -> Int { payload.readableBytes + overhead }
+    /// A publish with all of its parts.
+    static func of(_ publish: Publish) -> Int { of(length: publish.length) }
 
+    /// An entry with all of its parts.
+    static func of(_ entry: Entry) -> Int { of(length: entry.length) }
+
+    private static func of(length: UInt64) -> Int { Int(clamping: length &+ UInt64(overhead)) }
+
+    /// What one frame holds.
     static func of(_ frame: Frame) -> Int {
         switch frame {
-        case .publish(let publish): of(publish.payload)
-        case .deliver(let deliver): of(deliver.entry.payload)
+        case .publish(let publish): publish.payload.readableBytes + overhead
+        case .deliver(let deliver): deliver.entry.payload.readableBytes + overhead
+        case .part(let part): part.bytes.readableBytes + overhead
         default: overhead
         }
     }

@@ -32,7 +32,7 @@ struct PublishGate {
 
     /// A publish was handed to the store (no answer yet) or refused on sight.
     mutating func admit(_ publish: Publish, answer: Answer? = nil) {
-        let cost = FrameCost.of(publish.payload)
+        let cost = FrameCost.of(publish)
         pending.append(Pending(id: publish.id, cost: cost, answer: answer))
         bytes += cost
     }

@@ -18,7 +18,7 @@ struct PublishQueue {
     private struct Slot {
         var row: OutboxRow
         var state: State = .waiting
-        var cost: Int { FrameCost.of(row.publish.payload) }
+        var cost: Int { FrameCost.of(row.publish) }
     }
 
     private var slots = CircularBuffer<Slot>()

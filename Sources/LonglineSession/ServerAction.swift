@@ -136,6 +136,9 @@ public enum ServerAction: Sendable {
     case refuse(channel: ChannelID, producer: ProducerID, publish: Publish, code: RefusalCode)
     /// Read on in a channel's log; answer with `pageRead`. At most one read per channel is under way.
     case read(channel: ChannelID, after: Offset, upTo: Offset?, maximumBytes: Int)
+    /// Read on in the payload of an entry that is too large for a frame; answer with `payloadRead` or `payloadReadFailed`. At
+    /// most one per channel is under way, and one for history.
+    case readPayload(PayloadRead)
     /// Read a page of history; answer with `historyRead` or `historyFailed`. At most one is under way.
     case readHistory(HistoryRead)
     /// The device confirmed a place; hosts coalesce these before they write.

@@ -34,7 +34,16 @@ extension ServerChannel {
     /// Whether the sender has something to read, and the window and the lane have room for it.
     func wantsRead(window: Int) -> Bool {
         guard mayReceive, !awaitsOldRead, let sender, lane?.isWritable ?? true else { return false }
-        return !sender.isReading && sender.notice == nil && sender.hasMore && sender.unacknowledgedBytes < window
+        if sender.payload != nil { return !sender.isReading }
+        return !sender.waitsForParts && !sender.isReading && sender.notice == nil && sender.hasMore
+            && sender.unacknowledgedBytes < window
+    }
+
+    /// Starts the next read of a payload that is being sent in parts.
+    mutating func startPayloadRead(window: Int) -> PayloadSending? {
+        guard wantsRead(window: window), let started = sender?.startPayloadRead() else { return nil }
+        isQueued = false
+        return started
     }
 
     /// What is owed before anything else, if it may leave now.

@@ -25,7 +25,12 @@ extension ServerSession {
         }
         let window = window
         guard let user = identity?.user else { return }
-        switch modify(channel, { $0.sender?.take(page, window: window, user: user) }) ?? nil {
+        promisedParts.remove(channel)
+        let mayBeginParts = sendingParts.count + promisedParts.count < FrameLimits.maximumPayloadsInParts
+        let result = modify(channel) {
+            $0.sender?.take(page, window: window, user: user, mayBeginParts: mayBeginParts)
+        }
+        switch result ?? nil {
         case .send(let frames):
             for frame in frames { send(frame, channel: channel, now: now) }
             advance(channel, now: now)
@@ -47,6 +52,7 @@ extension ServerSession {
         }
         reads.ended(channel)
         modify(channel) { $0.sender?.readFailed() }
+        promisedParts.remove(channel)
         failedReads.append(channel)
         retryReadsAt = retryReadsAt ?? now + Self.readRetryDelay
         startReads(now: now)
@@ -66,17 +72,23 @@ extension ServerSession {
         guard case .up = phase else { return }
         let mayReceive = identity?.may(.receive, channel.channel) == true
         if channels[channel.channel] == nil { channels[channel.channel] = ServerChannel() }
-        modify(channel.channel) { state in
-            let wasReading = state.sender?.isReading ?? false
+        let isNewLog = modify(channel.channel) { state in
+            // A payload's read has a name, which the new log's reads don't share.
+            let wasReading = state.sender?.isReadingPage ?? false
             state.isMember = channel.upTo == nil
             state.readable = ReadableRange(channel)
             state.mayReceive = mayReceive
             if state.sender == nil {
                 state.sender = ChannelSender(channel)
-                return
+                return false
             }
             let isNewLog = state.sender?.change(channel) ?? false
             if isNewLog, wasReading { state.awaitsOldRead = true }
+            return isNewLog
+        }
+        if isNewLog == true {
+            promisedParts.remove(channel.channel)
+            if channels[channel.channel]?.awaitsOldRead != true { reads.ended(channel.channel) }
         }
         advance(channel.channel, now: now)
     }
@@ -88,10 +100,14 @@ extension ServerSession {
         for channel in channels.keys.sorted(by: { $0.description < $1.description }) {
             let mayReceive = identity.may(.receive, channel)
             guard let state = channels[channel], state.sender != nil, state.mayReceive != mayReceive else { continue }
-            modify(channel) { $0.mayReceive = mayReceive }
+            modify(channel) { state in
+                state.mayReceive = mayReceive
+                if !mayReceive { state.sender?.abandonPayload() }
+            }
             if mayReceive {
                 begins.append(channel)
             } else {
+                endPayload(channel, now: now)
                 actions.append(.send(.stopped(ChannelStopped(channel: channel)), lane: .control))
             }
         }
@@ -122,6 +138,8 @@ extension ServerSession {
 
     /// Sends what is owed and puts the channel in the queue for a read, if it may read now.
     mutating func advance(_ channel: ChannelID, now: NIODeadline) {
+        endPayload(channel, now: now)
+        noteParts(channel, now: now)
         let window = window
         while case .up = phase, let notice = modify(channel, { $0.takeNotice(window: window) }) ?? nil {
             send(notice, channel: channel, now: now)
@@ -131,16 +149,26 @@ extension ServerSession {
             state.isQueued = true
             return true
         }
-        if queue == true { reads.append(channel, urgency(of: channel)) }
+        if queue == true {
+            reads.append(channel, channels[channel]?.sender?.payload == nil ? urgency(of: channel) : .bulk)
+        }
         noteLag(channel, now: now)
         startReads(now: now)
     }
 
     /// Starts reads in the order of ``ReadTurns``, a few at a time.
-    private mutating func startReads(now: NIODeadline) {
+    mutating func startReads(now: NIODeadline) {
         while case .up = phase, let channel = reads.next() {
             let window = window
             let bytes = configuration.readBytes
+            if let payload = modify(channel, { $0.startPayloadRead(window: window) }) ?? nil {
+                actions.append(
+                    .readPayload(
+                        PayloadRead(
+                            channel: channel, epoch: channels[channel]?.epoch ?? 0, offset: payload.offset,
+                            from: payload.next, maximumBytes: bytes)))
+                continue
+            }
             let read = modify(channel) { state in
                 state.isQueued = false
                 return state.wantsRead(window: window) ? state.sender?.startRead(window: window, readBytes: bytes) : nil
@@ -162,6 +190,7 @@ extension ServerSession {
         guard let (epoch, open) = modify(channel, { ($0.epoch, $0.lane) }) else { return }
         if let lane = open, lane.epoch == epoch {
             modify(channel) { $0.lane?.lastUse = now }
+            prioritize(channel, for: frame)
             actions.append(.send(frame, lane: lane.id))
             return
         }
@@ -172,7 +201,7 @@ extension ServerSession {
         outbound[lane.id] = channel
         modify(channel) { $0.lane = lane }
         actions.append(.openLane(lane.id))
-        prioritize(channel)
+        prioritize(channel, for: frame)
         actions.append(.send(.lane(LaneHeader(channel: channel, epoch: epoch)), lane: lane.id))
         actions.append(.send(frame, lane: lane.id))
         sweepAt = sweepAt ?? now + configuration.laneIdleTime

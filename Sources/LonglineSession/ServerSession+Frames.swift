@@ -14,7 +14,10 @@ extension ServerSession {
                 try inbound.opened(lane, header)
                 opened(header, now: now)
             case .publish(let publish):
-                processPublish(publish, channel: try inbound.header(lane).channel, now: now)
+                processPublish(publish, lane: lane, channel: try inbound.header(lane).channel, now: now)
+            case .part(let part):
+                _ = try inbound.header(lane)
+                processPart(part, lane: lane, now: now)
             case .acknowledge(let acknowledge):
                 processAcknowledge(acknowledge, header: try inbound.header(lane), now: now)
             default:
@@ -119,6 +122,7 @@ extension ServerSession {
         guard lane != .control else { return }
         do throws(InboundLanes.Problem) {
             guard let header = try inbound.finished(lane) else { return }
+            endParts(lane: lane, now: now)
             modify(header.channel) { $0.inboundLanes -= 1 }
             forgetIfUnused(header.channel)
         } catch {
@@ -149,9 +153,12 @@ extension ServerSession {
 
     // MARK: Publishing
 
-    private mutating func processPublish(_ publish: Publish, channel: ChannelID, now: NIODeadline) {
+    private mutating func processPublish(_ publish: Publish, lane: LaneID, channel: ChannelID, now: NIODeadline) {
         guard let producer else { return }
-        let cost = FrameCost.of(publish.payload)
+        guard arriving[lane] == nil else {
+            return violated(.unexpectedFrame, "a publish inside the payload of another", now: now)
+        }
+        let cost = FrameCost.of(publish)
         let limit = max(Int(clamping: limits.maximumUnacknowledged), EarlyAllowance.publishes)
         let bytes = max(window, EarlyAllowance.bytes)
         // In place: a copy of the channel that is still held would make the next change copy all that waits in its gate.
@@ -162,7 +169,11 @@ extension ServerSession {
         guard hasRoom else {
             return violated(.limitExceeded, "more unacknowledged publishes than the channel's window", now: now)
         }
-        if let code = refusal(of: publish, channel: channel) {
+        let refusal = self.refusal(of: publish, channel: channel)
+        guard publish.following == 0 else {
+            return beginParts(publish, lane: lane, channel: channel, refusal: refusal, now: now)
+        }
+        if let code = refusal {
             guard !mayBeEntered(publish, channel) else {
                 modify(channel) { $0.gate.admit(publish) }
                 return actions.append(.refuse(channel: channel, producer: producer, publish: publish, code: code))
@@ -176,7 +187,7 @@ extension ServerSession {
     }
 
     /// Whether a copy of a publish that is refused may have been entered before: rights and limits change.
-    private func mayBeEntered(_ publish: Publish, _ channel: ChannelID) -> Bool {
+    func mayBeEntered(_ publish: Publish, _ channel: ChannelID) -> Bool {
         guard publish.id > 0, publish.after < publish.id else { return false }
         if case .user(let owner) = channel { return owner == identity?.user }
         return publish.recipient == nil
@@ -191,8 +202,9 @@ extension ServerSession {
         guard identity.may(.publish, target) else { return .forbidden }
         if case .user(let owner) = channel, owner != identity.user { return .unknownChannel }
         guard publish.id > 0, publish.after < publish.id else { return .invalidID }
-        let most = min(Int(clamping: limits.maximumPayload), publish.kind.maximumPayload)
-        guard publish.payload.readableBytes <= most else { return .payloadTooLarge }
+        guard publish.payload.readableBytes <= FrameLimits.maximumPayload,
+            publish.length <= UInt64(publish.kind.maximumPayload), publish.length <= limits.maximumPayload
+        else { return .payloadTooLarge }
         if publish.recipient != nil, channel != .user(identity.user) { return .unknownRecipient }
         return nil
     }
@@ -210,7 +222,7 @@ extension ServerSession {
         sendAnswers(channel, now: now)
     }
 
-    private mutating func sendAnswers(_ channel: ChannelID, now: NIODeadline) {
+    mutating func sendAnswers(_ channel: ChannelID, now: NIODeadline) {
         while let answer = modify(channel, { $0.gate.nextAnswer() }) ?? nil {
             send(answer, channel: channel, now: now)
         }

@@ -16,6 +16,8 @@ struct HistoryQueue {
     fileprivate(set) var reading: ReadableRange?
     fileprivate(set) var lane: LaneID?
     fileprivate(set) var isWritable = true
+    /// An entry of the page whose payload is being sent in parts, and what comes behind it.
+    fileprivate var payload: (request: UInt64, channel: ChannelID, sending: PayloadSending, rest: ArraySlice<Frame>)?
 
     mutating func removeAll() { self = HistoryQueue() }
 }
@@ -52,6 +54,7 @@ extension ServerSession {
 
     mutating func historyWritable(_ writable: Bool) {
         history.isWritable = writable
+        readHistoryPayload()
         advanceHistory()
     }
 
@@ -65,7 +68,9 @@ extension ServerSession {
 
     /// Works off requests in their order, up to the first that needs a read.
     private mutating func advanceHistory() {
-        while case .up = phase, history.reading == nil, history.isWritable, let request = history.waiting.first {
+        while case .up = phase, history.reading == nil, history.payload == nil, history.isWritable,
+            let request = history.waiting.first
+        {
             guard identity?.may(.receive, request.channel) == true else {
                 refuseFirst(.forbidden)
                 continue
@@ -91,7 +96,7 @@ extension ServerSession {
     }
 
     private mutating func answerFirst(with frames: [Frame]) {
-        history.waiting.removeFirst()
+        let request = history.waiting.removeFirst()
         let lane: LaneID
         if let open = history.lane {
             lane = open
@@ -103,6 +108,54 @@ extension ServerSession {
             // A page is asked for by somebody who reads; a message is not to wait for it.
             actions.append(.prioritize(lane, .bulk))
         }
-        for frame in frames { actions.append(.send(frame, lane: lane)) }
+        send(frames[...], of: request.request, channel: request.channel, lane: lane)
+    }
+
+    /// Sends the frames of a page, up to one that goes on in parts.
+    private mutating func send(_ frames: ArraySlice<Frame>, of request: UInt64, channel: ChannelID, lane: LaneID) {
+        for (index, frame) in zip(frames.indices, frames) {
+            actions.append(.send(frame, lane: lane))
+            guard case .deliver(let deliver) = frame, deliver.entry.following > 0 else { continue }
+            history.payload = (request, channel, PayloadSending(deliver.entry), frames[(index + 1)...])
+            return readHistoryPayload()
+        }
+    }
+
+    private mutating func readHistoryPayload() {
+        guard case .up = phase, history.isWritable, let payload = history.payload, !payload.sending.isReading else {
+            return
+        }
+        history.payload?.sending.isReading = true
+        actions.append(
+            .readPayload(
+                PayloadRead(
+                    channel: payload.channel, epoch: channels[payload.channel]?.epoch ?? 0,
+                    offset: payload.sending.offset, from: payload.sending.next, maximumBytes: configuration.readBytes,
+                    history: payload.request)))
+    }
+
+    /// The next bytes of a page's entry; nil: they are not there, and the page ends without it.
+    mutating func historyPayload(_ read: PayloadRead, bytes: ByteBuffer?) {
+        guard var payload = history.payload, payload.request == read.history, payload.sending.isReading,
+            payload.sending.next == read.from, let lane = history.lane
+        else { return }
+        // The right to the channel may have changed meanwhile.
+        let mayRead = identity?.may(.receive, payload.channel) == true
+        guard let bytes, bytes.readableBytes > 0, mayRead else {
+            history.payload = nil
+            actions.append(.send(.part(Part(offset: 0, bytes: ByteBuffer())), lane: lane))
+            return advanceHistory()
+        }
+        let parts = payload.sending.parts(bytes, partBytes: configuration.partBytes)
+        for part in parts { actions.append(.send(part, lane: lane)) }
+        payload.sending.isReading = false
+        if payload.sending.isDone {
+            history.payload = nil
+            send(payload.rest, of: payload.request, channel: payload.channel, lane: lane)
+            advanceHistory()
+        } else {
+            history.payload = payload
+            readHistoryPayload()
+        }
     }
 }

@@ -16,9 +16,10 @@ extension ServerSession {
     /// How urgent a channel's own frames are.
     func urgency(of channel: ChannelID) -> Urgency { urgencies[channel] ?? .chat }
 
-    /// Gives a channel's lane the urgency that it has now.
-    mutating func prioritize(_ channel: ChannelID) {
-        let urgency = urgency(of: channel)
+    /// Gives a channel's lane the urgency that it has with a frame behind which nothing waits: what goes on in parts takes its
+    /// time, until something else of the channel follows it.
+    mutating func prioritize(_ channel: ChannelID, for frame: Frame? = nil) {
+        let urgency = frame?.isOfParts == true ? .bulk : urgency(of: channel)
         let changed: LaneID? =
             modify(channel) { state in
                 guard let lane = state.lane, lane.urgency != urgency else { return nil }
@@ -26,5 +27,17 @@ extension ServerSession {
                 return lane.id
             } ?? nil
         if let changed { actions.append(.prioritize(changed, urgency)) }
+    }
+}
+
+extension Frame {
+    /// Whether it begins a large payload, or goes on with it.
+    var isOfParts: Bool {
+        switch self {
+        case .part: true
+        case .publish(let publish): publish.following > 0
+        case .deliver(let deliver): deliver.entry.following > 0
+        default: false
+        }
     }
 }

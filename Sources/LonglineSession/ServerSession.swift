@@ -60,6 +60,13 @@ public struct ServerSession: Sendable {
     var conversationRequests = ConversationRequests()
     /// How far others came, on its way to the client.
     var receipts = PendingReceipts()
+    /// Publishes whose payloads arrive in parts, by the client's lane.
+    var arriving: [LaneID: ArrivingPublish] = [:]
+    /// Channels whose payload is being sent in parts, and those that wait until one of them is done.
+    var sendingParts: Set<ChannelID> = []
+    var waitingForParts = CircularBuffer<ChannelID>()
+    /// Channels that waited, and read again now.
+    var promisedParts: Set<ChannelID> = []
     /// The device said that it logs out; the session ends once that is durable.
     var isLoggingOut = false
     /// An erasure of the account was asked for, and was not refused yet.
@@ -131,6 +138,7 @@ public struct ServerSession: Sendable {
         let idle = lastPacket + .milliseconds(Int64(clamping: min(configuration.limits.idleTimeout, 1 << 40)))
         let deadlines = [
             connectBy, expiresAt, sweepAt, retryReadsAt, pendingPong?.at, hold.releaseAt, lagCheckAt, receipts.dueAt,
+            partsDeadline,
         ]
         return deadlines.reduce(idle) {
             min($0, $1 ?? $0)
@@ -232,6 +240,7 @@ public struct ServerSession: Sendable {
         if let dueAt = receipts.dueAt, now >= dueAt { sendReceipts() }
         if let sweepAt, now >= sweepAt { sweepLanes(now: now) }
         if let lagCheckAt, now >= lagCheckAt { checkLags(now: now) }
+        if let partsDeadline, now >= partsDeadline { dropStalledParts(now: now) }
         if let retryReadsAt, now >= retryReadsAt {
             self.retryReadsAt = nil
             let channels = failedReads
@@ -264,6 +273,10 @@ public struct ServerSession: Sendable {
         memberList = MemberListQueue()
         conversationRequests.removeAll()
         receipts = PendingReceipts()
+        arriving = [:]
+        sendingParts = []
+        waitingForParts.removeAll()
+        promisedParts = []
         failedReads.removeAll()
         pendingPong = nil
         hold = DeliveryHold()

@@ -28,6 +28,15 @@ public struct ServerSessionConfiguration: Sendable {
     public var readBytes = 64 * 1024
     /// Bytes of payload in one page of history, beyond its first entry.
     public var historyBytes = 64 * 1024
+    /// The most bytes of a payload in one frame that is sent; the rest goes on in parts.
+    public var partBytes = FrameLimits.maximumPayload
+    /// Memory for payloads that arrive in parts; sessions that have the same one share it. Beyond it a publish is refused with
+    /// `overloaded`.
+    public var payloadBudget = PayloadBudget(limit: 256 * 1024 * 1024)
+    /// A payload of which no part came for so long is refused with `overloaded`.
+    public var partTimeout: TimeAmount = .seconds(60)
+    /// What the publisher is told to wait then.
+    public var payloadRetryAfter: TimeAmount = .seconds(5)
     /// A lane with nothing unacknowledged is finished after this long without a frame.
     public var laneIdleTime: TimeAmount = .seconds(120)
     /// How long news that are not urgent wait for a client in the background, when nothing else is sent to it before.

@@ -1,4 +1,5 @@
 public import LonglineWire
+public import NIOCore
 
 /// The ordered durable logs of all channels, with the publish ledger in the same transaction.
 ///
@@ -23,7 +24,8 @@ public protocol ChannelLog: Sendable {
     /// The items form a chain: an entry's `previous`, and a skip's, is the offset at which the item before it ended.
     /// Skips cover what expired (at wall-clock `now`, in milliseconds since 1970) or is absent inside the range. When
     /// `after` lies below the first entry that is left, the page starts at the first entry left: compare ``LogPage/first``.
-    /// A page also ends after a bounded number of entries (``StoreLimits/pageEntries``), so an empty payload isn't free.
+    /// Of a large payload a page holds the first bytes only (``StoreLimits/headBytes``), and such an entry is the last of its
+    /// page. A page also ends after a bounded number of entries (``StoreLimits/pageEntries``), so an empty payload isn't free.
     /// - Parameters:
     ///   - channel: whose log.
     ///   - after: the offset to go on behind.
@@ -33,6 +35,16 @@ public protocol ChannelLog: Sendable {
     /// - Throws: ``StoreError/Code/unknownChannel`` for a room that does not exist; an inbox is made on first sight.
     func read(_ channel: ChannelKey, after: Offset, upTo: Offset?, maximumBytes: Int, now: UInt64)
         async throws(StoreError) -> LogPage
+
+    /// Reads on in the payload of an entry that is larger than what a page holds of it (``/LonglineWire/Entry/following``).
+    /// - Parameters:
+    ///   - offset: the entry.
+    ///   - channel: whose log.
+    ///   - from: the first byte to read, within the payload.
+    ///   - maximumBytes: at most so many bytes; at least one is read.
+    /// - Returns: the bytes; nil when the entry is not in the log, or has no such byte.
+    func payload(of offset: Offset, in channel: ChannelKey, from: UInt64, maximumBytes: Int) async throws(StoreError)
+        -> ByteBuffer?
 
     /// Reads one page of a range, from either end of it.
     ///

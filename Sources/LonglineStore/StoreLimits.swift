@@ -1,3 +1,5 @@
+internal import LonglineWire
+
 /// How much of everything a store keeps or answers, so that no user can make it grow without bound.
 public struct StoreLimits: Hashable, Sendable {
     /// Members of one room at a time; one more is refused with ``/LonglineWire/RefusalCode/roomFull``.
@@ -24,6 +26,11 @@ public struct StoreLimits: Hashable, Sendable {
     public var unreadEntries = 4_096
     /// Platforms of which one user has devices, where a ``DevicePolicy`` counts them; a login of one more is refused.
     public var platformsPerUser = 32
+    /// The largest payload that is entered, in bytes; a larger one is refused.
+    public var maximumPayload = FrameLimits.maximumWholePayload
+    /// Bytes of a payload that a page holds. What is larger is read on with
+    /// ``ChannelLog/payload(of:in:from:maximumBytes:)``, and kept apart from the entries on disk.
+    public var headBytes = FrameLimits.maximumPayload
     /// Entries that one page looks at.
     public var pageEntries = 1_024
     /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction: publishes wait that long at most.

@@ -24,10 +24,12 @@ extension LaneHeader {
 extension Publish {
     private static let hasRecipient: UInt8 = 1
     private static let hasKind: UInt8 = 2
+    private static let hasParts: UInt8 = 4
 
     func write(to sink: inout some FrameSink) throws(FrameError) {
         var flags: UInt8 = recipient == nil ? 0 : Self.hasRecipient
         if kind != .message { flags |= Self.hasKind }
+        if following > 0 { flags |= Self.hasParts }
         sink.byte(flags)
         try sink.varint(id, "id")
         sink.fixed(tag)
@@ -35,18 +37,23 @@ extension Publish {
         if let recipient { sink.identifier(recipient.description) }
         if kind != .message { try kind.write(to: &sink) }
         try sink.varint(timeToLive, "time to live")
+        if following > 0 { try sink.varint(following, "following") }
         try sink.bytes(payload, limit: FrameLimits.maximumPayload, "payload")
     }
 
     init(from reader: inout FrameReader) throws(FrameError) {
-        let flags = try reader.flags("flags", known: Self.hasRecipient | Self.hasKind)
+        let flags = try reader.flags("flags", known: Self.hasRecipient | Self.hasKind | Self.hasParts)
+        let id = try reader.varint("id")
+        let tag: PublishTag = try reader.fixed("tag")
+        let after = try reader.varint("after")
+        let recipient = flags & Self.hasRecipient == 0 ? nil : try reader.user("recipient")
+        let kind = flags & Self.hasKind == 0 ? .message : try PublishKind(from: &reader)
+        let timeToLive = try reader.varint("time to live")
+        let following = flags & Self.hasParts == 0 ? 0 : try reader.following()
         self.init(
-            id: try reader.varint("id"), tag: try reader.fixed("tag"), after: try reader.varint("after"),
-            recipient: flags & Self.hasRecipient == 0 ? nil : try reader.user("recipient"),
-            kind: flags & Self.hasKind == 0 ? .message : try PublishKind(from: &reader),
-            timeToLive: try reader.varint("time to live"),
+            id: id, tag: tag, after: after, recipient: recipient, kind: kind, timeToLive: timeToLive,
             // A payload over its limit that fits the frame is the session's to refuse: the others on the lane go on.
-            payload: try reader.bytes("payload", limit: FrameLimits.maximumBody))
+            payload: try reader.bytes("payload", limit: FrameLimits.maximumBody), following: following)
     }
 }
 
@@ -86,6 +93,7 @@ extension Deliver {
     private static let hasRecipient: UInt8 = 2
     private static let hasOrigin: UInt8 = 4
     private static let hasTarget: UInt8 = 8
+    private static let hasParts: UInt8 = 16
 
     func write(to sink: inout some FrameSink) throws(FrameError) {
         guard entry.kind.namesEntry == (entry.target != nil) else {
@@ -95,6 +103,7 @@ extension Deliver {
         if entry.recipient != nil { flags |= Self.hasRecipient }
         if entry.origin != nil { flags |= Self.hasOrigin }
         if entry.target != nil { flags |= Self.hasTarget }
+        if entry.following > 0 { flags |= Self.hasParts }
         sink.byte(flags)
         sink.byte(entry.kind.rawValue)
         try sink.varint(entry.offset, "offset")
@@ -108,11 +117,12 @@ extension Deliver {
         if let target = entry.target { try sink.varint(target, "target") }
         try sink.varint(entry.time, "time")
         try sink.varint(entry.expiry, "expiry")
+        if entry.following > 0 { try sink.varint(entry.following, "following") }
         try sink.bytes(entry.payload, limit: FrameLimits.maximumPayload, "payload")
     }
 
     init(from reader: inout FrameReader) throws(FrameError) {
-        let known = Self.redelivered | Self.hasRecipient | Self.hasOrigin | Self.hasTarget
+        let known = Self.redelivered | Self.hasRecipient | Self.hasOrigin | Self.hasTarget | Self.hasParts
         let flags = try reader.flags("flags", known: known)
         let kind: EntryKind = try reader.choice("kind")
         guard kind.namesEntry == (flags & Self.hasTarget != 0) else {
@@ -129,12 +139,13 @@ extension Deliver {
         let target = flags & Self.hasTarget == 0 ? nil : try reader.varint("target")
         let time = try reader.varint("time")
         let expiry = try reader.varint("expiry")
+        let following = flags & Self.hasParts == 0 ? 0 : try reader.following()
         let payload = try reader.bytes("payload", limit: FrameLimits.maximumBody)
         self.init(
             entry: Entry(
                 offset: offset, previous: previous, kind: kind, sender: sender, device: device, producer: producer,
                 publishID: publishID, recipient: recipient, origin: origin, target: target, time: time,
-                expiry: expiry, payload: payload),
+                expiry: expiry, payload: payload, following: following),
             redelivered: flags & Self.redelivered != 0)
     }
 }

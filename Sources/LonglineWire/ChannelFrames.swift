@@ -29,14 +29,17 @@ public struct Publish: Hashable, Sendable {
     public var kind: PublishKind
     /// How long the message is worth delivering, in milliseconds from now; 0 for ever.
     public var timeToLive: UInt64
-    /// The message.
+    /// The message, or its first bytes.
     public var payload: ByteBuffer
+    /// Bytes of the message that follow in ``Part`` frames; 0 when ``payload`` is all of it.
+    public var following: UInt64
 
     /// A publish frame.
     public init(
         id: PublishID, tag: PublishTag, after: PublishID, recipient: UserID?, kind: PublishKind = .message,
-        timeToLive: UInt64, payload: ByteBuffer
+        timeToLive: UInt64, payload: ByteBuffer, following: UInt64 = 0
     ) {
+        self.following = following
         self.id = id
         self.tag = tag
         self.after = after
@@ -141,15 +144,19 @@ public struct Entry: Hashable, Sendable {
     public var time: UInt64
     /// When it stops to be worth delivering, in milliseconds since 1970; 0 for never.
     public var expiry: UInt64
-    /// The message.
+    /// The message, or its first bytes.
     public var payload: ByteBuffer
+    /// Bytes of the message that are not here: they follow in ``Part`` frames, or are read from the log. 0 when ``payload`` is
+    /// all of it.
+    public var following: UInt64
 
     /// An entry.
     public init(
         offset: Offset, previous: Offset, kind: EntryKind, sender: UserID, device: DeviceID, producer: ProducerID,
         publishID: PublishID, recipient: UserID?, origin: Position?, target: Offset? = nil, time: UInt64,
-        expiry: UInt64, payload: ByteBuffer
+        expiry: UInt64, payload: ByteBuffer, following: UInt64 = 0
     ) {
+        self.following = following
         self.offset = offset
         self.previous = previous
         self.kind = kind

@@ -134,6 +134,9 @@ public struct RefusalCode: RawRepresentable, Hashable, Sendable {
     /// More users than a session may be told of.
     public static let tooManySubscriptions = RefusalCode(rawValue: 23)
 
+    /// The rest of a payload that began did not come.
+    public static let incomplete = RefusalCode(rawValue: 20)
+
     /// Whether the same publish may be sent again.
     public var isTemporary: Bool { self == .storageFull || self == .overloaded || self == .outOfOrder }
 }

@@ -94,4 +94,6 @@ public enum Frame: Hashable, Sendable {
     case gap(Gap)
     /// Client: everything up to this offset was confirmed by the app.
     case acknowledge(Acknowledge)
+    /// Either side: the next bytes of a large payload.
+    case part(Part)
 }

@@ -18,10 +18,15 @@ public enum FrameLimits {
     public static let maximumAddress = 80
     /// The bytes of a `host:port`: a DNS name has at most 253.
     public static let maximumAccessPoint = 260
-    /// The largest payload of a publish, in bytes: what a delivery's other fields always leave room for.
+    /// The most bytes of a payload in one frame: what a delivery's other fields always leave room for. A larger payload goes
+    /// on in ``Part`` frames.
     public static let maximumPayload = 15 * 1024
     /// The payload of a reaction, and the reason of a retraction, in bytes.
     public static let maximumRemark = 64
+    /// The largest payload that any server may allow, in bytes, all of its parts together.
+    public static let maximumWholePayload = 16 * 1024 * 1024
+    /// Payloads under way in parts at once, per link and direction; a page of history may have one in addition.
+    public static let maximumPayloadsInParts = 4
     /// Publishes without an answer, per producer and channel: the ledger remembers as many answers.
     public static let maximumUnacknowledged = 1024
     /// Requests for history without an answer, per link.

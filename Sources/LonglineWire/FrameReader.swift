@@ -77,6 +77,13 @@ struct FrameReader {
         return slice.withoutLargeBacking()
     }
 
+    /// The bytes of a payload that follow in parts, of which there are some.
+    mutating func following() throws(FrameError) -> UInt64 {
+        let value = try varint("following")
+        guard value > 0 else { throw malformed("following", "is 0") }
+        return value
+    }
+
     mutating func user(_ field: StaticString) throws(FrameError) -> UserID {
         let text = try string(field, limit: IdentifierRule.limit)
         do { return try UserID(text) } catch { throw malformed(field, "is no name", cause: error) }

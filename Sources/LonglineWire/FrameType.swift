@@ -43,6 +43,7 @@ enum FrameType: UInt64, CaseIterable {
     case presenceAnswer = 0x4c
     case visibility = 0x4d
     case urgency = 0x3d
+    case part = 0x41
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -90,6 +91,7 @@ enum FrameType: UInt64, CaseIterable {
         case .presenceAnswer: "PRESENCE_ANSWER"
         case .visibility: "VISIBILITY"
         case .urgency: "URGENCY"
+        case .part: "PART"
         }
     }
 
@@ -135,6 +137,7 @@ extension Frame {
         case .presenceAnswer: .presenceAnswer
         case .visibility: .visibility
         case .urgency: .urgency
+        case .part: .part
         case .lane: .lane
         case .publish: .publish
         case .published: .published

@@ -37,7 +37,7 @@ public enum PublishKind: Hashable, Sendable {
     /// The largest payload, in bytes.
     public var maximumPayload: Int {
         switch self {
-        case .message, .edit, .reply, .request: FrameLimits.maximumPayload
+        case .message, .edit, .reply, .request: FrameLimits.maximumWholePayload
         case .retract, .react: FrameLimits.maximumRemark
         }
     }

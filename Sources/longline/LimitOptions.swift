@@ -15,8 +15,11 @@ struct LimitOptions: ParsableArguments {
             "How many of them at once, after a quiet time; by default those of 10 seconds.", valueName: "messages"))
     var publishBurst: Int?
 
-    @Option(help: ArgumentHelp("The largest message in bytes.", valueName: "bytes"))
-    var maximumPayload: Int = FrameLimits.maximumPayload
+    @Option(
+        help: ArgumentHelp(
+            "The largest message in bytes; those over \(FrameLimits.maximumPayload) travel in parts.",
+            valueName: "bytes"))
+    var maximumPayload: Int = ServerLimits().maximumPayload
 
     func validate() throws {
         if let publishRate, !(publishRate > 0 && publishRate <= 1e9) {
@@ -26,8 +29,8 @@ struct LimitOptions: ParsableArguments {
             guard publishBurst >= 1 else { throw ValidationError("--publish-burst has to be 1 or more.") }
             guard publishRate != nil else { throw ValidationError("--publish-burst goes with --publish-rate.") }
         }
-        guard (1...FrameLimits.maximumPayload).contains(maximumPayload) else {
-            throw ValidationError("--maximum-payload has to be 1 to \(FrameLimits.maximumPayload).")
+        guard (1...FrameLimits.maximumWholePayload).contains(maximumPayload) else {
+            throw ValidationError("--maximum-payload has to be 1 to \(FrameLimits.maximumWholePayload).")
         }
     }
 

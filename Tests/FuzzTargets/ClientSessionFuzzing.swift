@@ -157,6 +157,7 @@ final class ClientSessionFuzzing {
         case .renewProducer: renew()
         case .deliver(let channel, let epoch, let deliver):
             let entry = deliver.entry
+            guard entry.following == 0 else { throw FuzzFinding("\(channel): half of \(entry.offset) is given") }
             if let last = given[channel], last.epoch == epoch, entry.offset <= last.offset {
                 throw FuzzFinding("\(channel): \(entry.offset) is given after \(last.offset)")
             }
@@ -171,7 +172,7 @@ final class ClientSessionFuzzing {
         case .presence, .presenceAnswered, .erasureRefused: break
         case .connected, .storeTicket, .roomAnswered, .members, .history, .refreshed, .stopped, .behind,
             .observedAddress, .heartbeatLearned, .probePath, .conversations, .conversationState, .receipt,
-            .prioritize:
+            .prioritize, .awaitRoom:
             break
         }
     }

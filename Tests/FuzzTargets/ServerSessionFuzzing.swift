@@ -41,6 +41,9 @@ final class ServerSessionFuzzing {
     private var highestLane: UInt64 = 0
     private var chain: [ChannelID: Position] = [:]
     private var heldCost = 0
+    private var payloads: [PayloadRead] = []
+    /// The entries whose payloads go on in parts, by channel: the place before, and the bytes still to come.
+    private var underWay: [ChannelID: (previous: Position, left: UInt64)] = [:]
 
     static func run(_ choices: SessionChoices) throws { try ServerSessionFuzzing(choices).run() }
 
@@ -116,6 +119,7 @@ final class ServerSessionFuzzing {
             var payload = 0
             if case .publish(let publish) = frame { payload = publish.payload.readableBytes }
             if case .deliver(let deliver) = frame { payload = deliver.entry.payload.readableBytes }
+            if case .part(let part) = frame { payload = part.bytes.readableBytes }
             heldCost += payload + 128
         }
         session.received(frame, lane: lane, early: !handshakeDone, now: now)
@@ -169,7 +173,19 @@ final class ServerSessionFuzzing {
         session.appended(channel: channel, id: publish.id, outcome: outcome, now: now)
     }
 
+    private func answerPayload() {
+        let read = payloads.remove(at: Int(choices.input.byte()) % payloads.count)
+        switch choices.input.byte() & 7 {
+        case 0: session.payloadRead(read, bytes: nil, now: now)
+        case 1: session.payloadReadFailed(read, now: now)
+        default:
+            let bytes = ByteBuffer(repeating: 1, count: min(read.maximumBytes, 1 + Int(choices.input.byte())))
+            session.payloadRead(read, bytes: bytes, now: now)
+        }
+    }
+
     private func answerRead() {
+        if !payloads.isEmpty { answerPayload() }
         guard !reads.isEmpty else { return }
         let (channel, after, upTo) = reads.remove(at: Int(choices.input.byte()) % reads.count)
         let bits = choices.input.byte()
@@ -266,7 +282,7 @@ final class ServerSessionFuzzing {
             try note(publish, channel)
         case .append(let channel, _, let publish):
             try note(publish, channel)
-            guard publish.payload.readableBytes <= 1_000, publish.after < publish.id else {
+            guard publish.payload.readableBytes <= 1_000, publish.following == 0, publish.after < publish.id else {
                 throw FuzzFinding("\(publish) reaches the store")
             }
         case .read(let channel, let after, let upTo, let bytes):
@@ -283,6 +299,11 @@ final class ServerSessionFuzzing {
             guard handshakeDone, membersRead == nil else { throw FuzzFinding("a second read of members") }
             guard (1...100).contains(request.limit) else { throw FuzzFinding("\(request.limit) members are read") }
             membersRead = request.request
+        case .readPayload(let read):
+            guard read.from > 0, read.maximumBytes > 0, payloads.count < 4 * configuration.maximumReads else {
+                throw FuzzFinding("a read of \(read)")
+            }
+            payloads.append(read)
         case .readHistory(let read):
             guard handshakeDone, historyRead == nil else { throw FuzzFinding("a second read of history") }
             historyRead = read.request
@@ -337,19 +358,41 @@ final class ServerSessionFuzzing {
         if case .lane(let header) = frame {
             guard lane.rawValue == highestLane, lanes[lane] == nil else { throw FuzzFinding("LANE out of place") }
             lanes[lane] = header
+            // A lane that takes the place of another ends what was under way there.
+            underWay[header.channel] = nil
             return
         }
         guard let header = lanes[lane] else { throw FuzzFinding("\(frame.name) on a lane that isn't open") }
         switch frame {
-        case .deliver(let deliver): try link(deliver.entry.previous, deliver.entry.offset, header)
+        case .deliver(let deliver):
+            let entry = deliver.entry
+            try link(entry.previous, entry.offset, header)
+            if entry.following > 0 {
+                underWay[header.channel] = (Position(epoch: header.epoch, offset: entry.previous), entry.following)
+                guard underWay.count <= FrameLimits.maximumPayloadsInParts else {
+                    throw FuzzFinding("too many payloads")
+                }
+            }
+        case .part(let part):
+            guard let (previous, left) = underWay.removeValue(forKey: header.channel),
+                UInt64(part.bytes.readableBytes) <= left
+            else { throw FuzzFinding("\(header.channel): a part of nothing") }
+            if part.isEnd {
+                chain[header.channel] = previous
+            } else if UInt64(part.bytes.readableBytes) < left {
+                underWay[header.channel] = (previous, left - UInt64(part.bytes.readableBytes))
+            }
         case .skip(let skip): try link(skip.previous, skip.to, header)
-        case .gap(let gap): chain[header.channel] = Position(epoch: header.epoch, offset: gap.first)
+        case .gap(let gap):
+            guard underWay[header.channel] == nil else { throw FuzzFinding("a gap inside a payload") }
+            chain[header.channel] = Position(epoch: header.epoch, offset: gap.first)
         case .published, .refused: break
         default: throw FuzzFinding("\(frame.name) on a channel's lane")
         }
     }
 
     private func link(_ previous: Offset, _ offset: Offset, _ header: LaneHeader) throws {
+        guard underWay[header.channel] == nil else { throw FuzzFinding("\(offset) inside another's payload") }
         guard offset > previous else { throw FuzzFinding("\(offset) continues \(previous)") }
         if let end = chain[header.channel], end.epoch == header.epoch, previous < end.offset {
             throw FuzzFinding("\(header.channel): \(offset) continues \(previous), and \(end.offset) was sent")

@@ -46,7 +46,18 @@ struct SessionChoices {
             offset: input.byte() & 3 == 0 ? number() : previous + 1, previous: previous, kind: kind,
             sender: users[1], device: device, producer: ProducerID(high: 1, low: 1), publishID: number(),
             recipient: nil, origin: nil, target: kind.namesEntry ? number() : nil, time: number(), expiry: 0,
-            payload: payload())
+            payload: payload(), following: following())
+    }
+
+    /// Mostly nothing, else a number or two parts' worth.
+    mutating func following() -> UInt64 {
+        let byte = input.byte()
+        return byte < 200 ? 0 : byte < 240 ? UInt64(byte - 199) : number()
+    }
+
+    mutating func part() -> Part {
+        let bytes = input.byte()
+        return Part(offset: number(), bytes: ByteBuffer(repeating: 1, count: Int(bytes % 24)))
     }
 
     mutating func publish() -> Publish {
@@ -55,7 +66,7 @@ struct SessionChoices {
         let recipient = input.byte() & 3 == 0 ? users[Int(input.byte() & 1)] : nil
         return Publish(
             id: id, tag: UInt64(input.byte() & 3), after: after, recipient: recipient, kind: publishKind(),
-            timeToLive: number(), payload: payload())
+            timeToLive: number(), payload: payload(), following: following())
     }
 
     mutating func publishKind() -> PublishKind {
@@ -135,6 +146,7 @@ struct SessionChoices {
         case 31: return .presence(presence())
         case 32: return .presenceAnswer(PresenceAnswer(request: number(), refusal: nil))
         case 33: return .visibility(.stateOnly)
+        case 36, 37: return .part(part())
         case 34:
             return .urgency(ChannelUrgency(channel: channel(), urgency: Urgency(rawValue: input.byte() % 3) ?? .chat))
         case 35:

@@ -209,6 +209,12 @@ final class FakeLink: MobileLink, LinkAttempt {
 
     func openLane(_ lane: LaneID) {}
     func prioritize(_ lane: LaneID, _ urgency: Urgency) {}
+    func reportWhenDrained(_ lane: LaneID) {
+        reply { link in
+            link.handler?.laneWritabilityChanged(lane, writable: true, link: link)
+            link.handler?.batchEnded(link)
+        }
+    }
     func finishLane(_ lane: LaneID) { lanes[lane] = nil }
     func isWritable(_ lane: LaneID) -> Bool { true }
     func goSilent() { isSilent = true }

@@ -109,7 +109,8 @@ struct OutboxTests {
         }
         #expect(code { _ = try add(&outbox, a) } == .channelFull)
         #expect(code { _ = try add(&outbox, b, String(repeating: "x", count: 99)) } == .outboxFull)
-        #expect(code { _ = try add(&outbox, b, String(repeating: "x", count: 20_000)) } == .payloadTooLarge)
+        let large = String(repeating: "x", count: FrameLimits.maximumWholePayload + 1)
+        #expect(code { _ = try add(&outbox, b, large) } == .payloadTooLarge)
         _ = try add(&outbox, b)
         #expect(code { _ = try add(&outbox, b) } == .outboxFull)
         _ = outbox.acknowledge(1)

@@ -295,6 +295,29 @@ struct QUICLinkTests {
         }
     }
 
+    @Test("A lane that takes more all the time says once that it is drained, when that was asked for")
+    func drained() async throws {
+        try await withLinks { event, link in
+            if case .frame(.ping(let ping), _, _) = event { link.send(pong(ping.nonce), lane: .control) }
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.send(ping(1), lane: .control) }
+                guard case .frame(.pong(let pong), _, _) = event, pong.nonce == 1 else { return }
+                link.send(ping(2), lane: .control)
+                link.reportWhenDrained(.control)
+            }
+            #expect(try await log.next { if case .writability(.control, let writable) = $0 { writable } else { nil } })
+            // Nothing more is told: the next thing is the answer.
+            let next = try await log.next { event in
+                switch event {
+                case .writability, .frame: event
+                default: nil as LinkEvent?
+                }
+            }
+            if case .frame(.pong, _, _) = next {} else { Issue.record("\(next)") }
+        }
+    }
+
     @Test("A server of another protocol is refused in the handshake")
     func wrongProtocol() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)

@@ -82,6 +82,10 @@ struct FrameFields {
             ])
     }
 
+    private static func following() -> Field {
+        Field(name: "following", good: [5], bad: [(cut, [], .malformedFrame), ("0", [0], .malformedFrame)])
+    }
+
     private static func payload() -> Field {
         Field(
             name: "payload", good: [1, 9],
@@ -321,8 +325,9 @@ struct FrameFields {
         FrameFields(
             name: "PUBLISH", type: 0x13, isFromClient: true,
             fields: [
-                flags(known: 3), number("id"), fixed("tag"), number("after"), identifier("recipient"),
-                kind("not one of 4 to 8", bad: [0]), position("target"), number("time to live"), payload(),
+                flags(known: 7), number("id"), fixed("tag"), number("after"), identifier("recipient"),
+                kind("not one of 4 to 8", bad: [0]), position("target"), number("time to live"), following(),
+                payload(),
             ]),
         FrameFields(
             name: "PUBLISHED", type: 0x15, isFromClient: false,
@@ -333,15 +338,28 @@ struct FrameFields {
         FrameFields(
             name: "DELIVER", type: 0x19, isFromClient: false,
             fields: [
-                flags(known: 15), kind("over 8", bad: [9]), number("offset"), number("previous"),
+                flags(known: 31), kind("over 8", bad: [9]), number("offset"), number("previous"),
                 identifier("sender"), identifier("device"), fixed("producer", 16), number("publish id"),
                 identifier("recipient"), position("origin"), number("target"), number("time"), number("expiry"),
-                payload(),
+                following(), payload(),
             ]),
         FrameFields(
             name: "SKIP", type: 0x1b, isFromClient: false,
             fields: [number("previous"), number("to"), choice("reason", over: 3)]),
         FrameFields(name: "GAP", type: 0x1d, isFromClient: false, fields: [position("from"), number("first")]),
         FrameFields(name: "ACK", type: 0x1f, isFromClient: true, fields: [number("offset")]),
+        FrameFields(
+            name: "PART", type: 0x41, isFromClient: true,
+            fields: [
+                number("offset"),
+                Field(
+                    name: "bytes", good: [1, 9],
+                    bad: [
+                        (cut, [], .malformedFrame), ("a length beyond the body", [40, 1], .malformedFrame),
+                        (
+                            "over 15360 bytes", varint(15_361) + [UInt8](repeating: 1, count: 15_361), .limitExceeded
+                        ),
+                    ]),
+            ]),
     ]
 }

@@ -120,7 +120,7 @@ struct BadInputTests {
 
     @Test("A frame out of its place closes with 5002")
     func places() throws {
-        let anyLane = ["LANE", "PUBLISH", "PUBLISHED", "REFUSED", "DELIVER", "SKIP", "GAP", "ACK"]
+        let anyLane = ["LANE", "PUBLISH", "PUBLISHED", "REFUSED", "DELIVER", "SKIP", "GAP", "ACK", "PART"]
         for fields in FrameFields.all {
             let frame = try decoded(fields)
             let belongsOnLane = anyLane.contains(fields.name)
@@ -132,7 +132,8 @@ struct BadInputTests {
                     now: now)
                 server.received(frame, lane: place, early: false, now: now)
                 let fitsServer = fields.isFromClient && belongsOnLane != isControl
-                let isSecond = ["CONNECT", "LANE"].contains(fields.name)
+                // A part has its place behind what it is a part of.
+                let isSecond = ["CONNECT", "LANE", "PART"].contains(fields.name)
                 let code = server.drain().closeCode
                 let isFine = fitsServer && !isSecond
                 #expect(isFine ? code == nil || code == .normal : code == .unexpectedFrame, "\(fields.name) \(place)")
@@ -144,7 +145,7 @@ struct BadInputTests {
                     (!fields.isFromClient || fields.name == "CLOSE") && belongsOnLane != isControl
                     && fields.name != "HISTORY_PAGE"
                 let end = client.drain().endCode
-                if !fitsClient || ["CONNECTED", "LANE"].contains(fields.name) {
+                if !fitsClient || ["CONNECTED", "LANE", "PART"].contains(fields.name) {
                     #expect(end == .unexpectedFrame, "\(fields.name) at a client, \(place)")
                 } else {
                     #expect(end != .unexpectedFrame, "\(fields.name) at a client, \(place)")

@@ -162,7 +162,7 @@ import Testing
             #expect(try await code(request(to: .room(room("r")), id: 1)) == .unknownChannel)
             #expect(try await code(request(to: .room(room("r")), id: 9, after: 8)) == .unknownChannel)
             #expect(try await code(request(to: .room(room("none")), id: 9, after: 8)) == .unknownChannel)
-            let large = String(repeating: "x", count: FrameLimits.maximumPayload + 1)
+            let large = String(repeating: "x", count: FrameLimits.maximumWholePayload + 1)
             #expect(try await code(request(id: 1, large)) == .payloadTooLarge)
             #expect(
                 try await code(request("bob", to: .room(room("r")), recipient: "alice", id: 1)) == .unknownRecipient)

@@ -59,7 +59,7 @@ enum RandomFrames {
                     id: number(&random), tag: random.next(), after: number(&random),
                     recipient: Bool.random(using: &random) ? user(&random) : nil, kind: publishKind(&random),
                     timeToLive: number(&random),
-                    payload: bytes(&random, FrameLimits.maximumPayload))),
+                    payload: bytes(&random, FrameLimits.maximumPayload), following: following(&random))),
             .published(Published(id: number(&random), position: position(&random), time: number(&random))),
             .refused(
                 Refused(
@@ -71,6 +71,7 @@ enum RandomFrames {
                     reason: [.expired, .retracted, .trimmed, .notEntitled].randomElement(using: &random) ?? .expired)),
             .gap(Gap(from: position(&random), first: number(&random))),
             .acknowledge(Acknowledge(offset: number(&random))),
+            .part(Part(offset: number(&random), bytes: bytes(&random, FrameLimits.maximumPayload))),
             .urgency(
                 ChannelUrgency(
                     channel: channel(&random), urgency: Urgency.allCases.randomElement(using: &random) ?? .chat)),
@@ -178,7 +179,8 @@ enum RandomFrames {
             recipient: Bool.random(using: &random) ? user(&random) : nil,
             origin: Bool.random(using: &random) ? position(&random) : nil,
             target: kind.namesEntry ? number(&random) : nil, time: number(&random),
-            expiry: number(&random), payload: bytes(&random, FrameLimits.maximumPayload))
+            expiry: number(&random), payload: bytes(&random, FrameLimits.maximumPayload),
+            following: following(&random))
     }
 
     static func publishKind(_ random: inout SeededRandom) -> PublishKind {
@@ -286,6 +288,10 @@ enum RandomFrames {
     private static func name(_ random: inout SeededRandom) -> String {
         let length = Int.random(in: 1...64, using: &random)
         return String((0..<length).map { _ in alphabet.randomElement(using: &random) ?? "a" })
+    }
+
+    static func following(_ random: inout SeededRandom) -> UInt64 {
+        Bool.random(using: &random) ? 0 : max(1, number(&random))
     }
 
     // The names follow the rule by construction, so that making an identifier of them can't fail.

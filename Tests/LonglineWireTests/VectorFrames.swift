@@ -98,7 +98,9 @@ extension Frame {
                     id: try fields.number("id"), tag: try fields.opaque("tag"), after: try fields.number("after"),
                     recipient: fields.has("recipient") ? try UserID(try fields.string("recipient")) : nil,
                     kind: try PublishKind(fields), timeToLive: try fields.number("timeToLive"),
-                    payload: try fields.bytes("payload")))
+                    payload: try fields.bytes("payload"),
+                    following: fields.has("following") ? try fields.number("following") : 0))
+        case "PART": self = .part(Part(offset: try fields.number("offset"), bytes: try fields.bytes("bytes")))
         case "PUBLISHED":
             self = .published(
                 Published(
@@ -269,7 +271,8 @@ extension Entry {
             recipient: fields.has("recipient") ? try UserID(try fields.string("recipient")) : nil,
             origin: fields.has("origin") ? try fields.object("origin").position() : nil,
             target: fields.has("target") ? try fields.number("target") : nil,
-            time: try fields.number("time"), expiry: try fields.number("expiry"), payload: try fields.bytes("payload"))
+            time: try fields.number("time"), expiry: try fields.number("expiry"), payload: try fields.bytes("payload"),
+            following: fields.has("following") ? try fields.number("following") : 0)
     }
 }
 

@@ -82,9 +82,9 @@ def publish(f):
     recipient = string(f["recipient"]) if "recipient" in f else b""
     kind = bytes([KINDS[f["kind"]]]) + position(f["target"]) if "kind" in f else b""
     return (
-        bytes([(1 if recipient else 0) | (2 if kind else 0)]) + varint(f["id"]) + opaque(f["tag"])
-        + varint(f["after"]) + recipient + kind
-        + varint(f["timeToLive"]) + counted(bytes.fromhex(f["payload"])))
+        bytes([(1 if recipient else 0) | (2 if kind else 0) | (4 if "following" in f else 0)]) + varint(f["id"])
+        + opaque(f["tag"]) + varint(f["after"]) + recipient + kind + varint(f["timeToLive"])
+        + (varint(f["following"]) if "following" in f else b"") + counted(bytes.fromhex(f["payload"])))
 
 
 def signal(f):
@@ -97,12 +97,13 @@ def signal(f):
 def deliver(f):
     flags = (1 if f["redelivered"] else 0) | (2 if "recipient" in f else 0) | (4 if "origin" in f else 0)
     flags |= 8 if "target" in f else 0
+    flags |= 16 if "following" in f else 0
     return (
         bytes([flags, KINDS[f["kind"]]]) + varint(f["offset"]) + varint(f["previous"]) + string(f["sender"])
         + string(f["device"]) + opaque(f["producer"]) + varint(f["publishID"])
         + (string(f["recipient"]) if "recipient" in f else b"") + (position(f["origin"]) if "origin" in f else b"")
-        + (varint(f["target"]) if "target" in f else b"")
-        + varint(f["time"]) + varint(f["expiry"]) + counted(bytes.fromhex(f["payload"])))
+        + (varint(f["target"]) if "target" in f else b"") + varint(f["time"]) + varint(f["expiry"])
+        + (varint(f["following"]) if "following" in f else b"") + counted(bytes.fromhex(f["payload"])))
 
 
 def room(f):
@@ -172,6 +173,7 @@ FRAMES = {
     "UNSUBSCRIBE": (0x4B, lambda f: listed(f["users"], string)),
     "PRESENCE_ANSWER": (0x4C, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])),
     "VISIBILITY": (0x4D, lambda f: bytes([VISIBILITIES[f["visibility"]]])),
+    "PART": (0x41, lambda f: varint(f["offset"]) + counted(bytes.fromhex(f["bytes"]))),
     "URGENCY": (0x3D, lambda f: string(f["channel"]) + bytes([URGENCIES[f["urgency"]]])),
 }
 
@@ -430,6 +432,16 @@ VALID = [
     ("visibility, everything", "VISIBILITY", {"visibility": "everything"}),
     ("visibility, state only", "VISIBILITY", {"visibility": "stateOnly"}),
     ("visibility, nothing", "VISIBILITY", {"visibility": "nothing"}),
+    ("publish, the first bytes of a large payload", "PUBLISH", {
+        "id": "68", "tag": "8899aabbccddeeff", "after": "64", "recipient": "bob", "timeToLive": "0",
+        "following": "1048576", "payload": "5a" * 40}),
+    ("deliver the first bytes of a large payload", "DELIVER", {
+        "redelivered": False, "kind": "message", "offset": "1310", "previous": "1303", "sender": "bob",
+        "device": "phone", "producer": PRODUCER, "publishID": "14", "time": "1767225600300", "expiry": "0",
+        "following": "15000", "payload": "a5" * 40}),
+    ("part", "PART", {"offset": "40", "bytes": "0123456789abcdef" * 4}),
+    ("part, the rest does not come", "PART", {"offset": "0", "bytes": ""}),
+    ("part, largest offset", "PART", {"offset": LARGEST, "bytes": "00"}),
     ("urgency, control", "URGENCY", {"channel": "room/call-7", "urgency": "control"}),
     ("urgency, chat", "URGENCY", {"channel": "user/alice", "urgency": "chat"}),
     ("urgency, bulk", "URGENCY", {"channel": "room/files", "urgency": "bulk"}),
@@ -582,6 +594,10 @@ INVALID = [
     ("PRESENCE: unknown state", raw(0x4A, string("a") + b"\3\0"), "malformed"),
     ("PRESENCE_ANSWER: refusal over 2^32 - 1", raw(0x4C, bytes(8) + varint(1 << 32) + b"\0"), "malformed"),
     ("VISIBILITY: unknown", raw(0x4D, b"\3"), "malformed"),
+    ("PUBLISH: nothing follows", raw(0x13, b"\4\1" + bytes(8) + b"\0\0" + b"\0" + b"\1a"), "malformed"),
+    ("DELIVER: nothing follows", raw(0x19, b"\x10\0" + DELIVER_REST[:-1] + b"\0" + b"\1a"), "malformed"),
+    ("PART: longer than its body", raw(0x41, b"\5\3ab"), "malformed"),
+    ("PART: over its limit", raw(0x41, b"\5" + counted(b"a" * 15361)), "limitExceeded"),
     ("URGENCY: unknown urgency", raw(0x3D, string("room/a") + b"\3"), "malformed"),
     ("URGENCY: no urgency", raw(0x3D, string("room/a")), "malformed"),
 ]

@@ -185,7 +185,8 @@ public final class LonglineClient: Sendable {
     /// that returned one after another, whether the client is connected or not.
     ///
     /// - Parameters:
-    ///   - payload: at most 15 KiB.
+    ///   - payload: as large as the service allows, 1 MiB by default, and 16 MiB at most. One over 15 KiB travels in parts and
+    ///     lets messages of other channels pass; it is delivered whole, or not at all.
     ///   - destination: a user, a room that this user is a member of, or everybody.
     ///   - timeToLive: how long it is worth delivering, whole milliseconds from now; nil for ever.
     /// - Returns: a receipt that tells when the service has it.

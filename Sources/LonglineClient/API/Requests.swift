@@ -92,7 +92,7 @@ extension LonglineClient {
     /// (``ClientStatistics/lateReplies``).
     /// - Parameters:
     ///   - user: whom to ask.
-    ///   - payload: the question, at most 15 KiB.
+    ///   - payload: the question, as large as one that is sent.
     ///   - deadline: how long to wait, from now.
     /// - Throws: ``ClientError``: ``ClientError/Code/timedOut`` when no reply came in time, whatever the reason (nobody is
     ///   connected, nobody answers, this user is blocked), ``ClientError/Code/refused`` when the service refused the request,

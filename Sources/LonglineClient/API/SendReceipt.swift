@@ -154,6 +154,9 @@ final class Outcome<Value: Sendable>: Sendable {
         for waiter in waiters { waiter.resume(with: result) }
     }
 
+    /// Whether there is a result.
+    var isResolved: Bool { state.withLock { $0.result != nil } }
+
     func value() async throws -> Value {
         let id = state.withLock { state in
             state.nextWaiter += 1

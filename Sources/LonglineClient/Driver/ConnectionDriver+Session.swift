@@ -42,6 +42,7 @@ extension ConnectionDriver {
             if case .publish(let publish) = frame, link?.link != nil { left(publish.id) }
             link?.link?.send(frame, lane: lane)
         case .finishLane(let lane): link?.link?.finishLane(lane)
+        case .awaitRoom(let lane): link?.link?.reportWhenDrained(lane)
         case .connected(let connected): if let link { accepted(connected, on: link) }
         case .storeTicket(let ticket):
             keepResumeTicket(StoredSecret(bytes: Array(ticket.ticket.readableBytesView), expiry: ticket.expiry))

@@ -11,7 +11,7 @@ public struct OutboxLimits: Hashable, Sendable {
     public var messagesPerChannel: Int
 
     /// Limits.
-    public init(messages: Int = 10_000, bytes: Int = 16 * 1024 * 1024, messagesPerChannel: Int = 1024) {
+    public init(messages: Int = 10_000, bytes: Int = 64 * 1024 * 1024, messagesPerChannel: Int = 1024) {
         self.messages = messages
         self.bytes = bytes
         self.messagesPerChannel = messagesPerChannel

@@ -121,6 +121,7 @@ final class WebhookDispatcher: Sendable {
         }
         let (expiry, overflow) = published.time.addingReportingOverflow(publish.timeToLive)
         let end = publish.timeToLive == 0 || overflow ? 0 : expiry
+        let payload = settings.payload(of: publish)
         switch request.channel {
         case .user:
             guard let recipient = publish.recipient, let copy, recipient != request.device.user else { return }
@@ -129,12 +130,12 @@ final class WebhookDispatcher: Sendable {
                     key: PendingNotification.Key(
                         tenant: tenant, user: recipient, conversation: .user(request.device.user)),
                     channel: copy.channel, position: copy.position, sender: request.device.user, count: 1,
-                    time: published.time, expiry: end, payload: settings.includesPayload ? publish.payload : nil,
+                    time: published.time, expiry: end, payload: payload,
                     since: published.time, notBefore: published.time), settings)
         case .room:
             note(
                 ChannelKey(tenant: tenant, channel: request.channel), published, by: request.device.user, expiry: end,
-                payload: settings.includesPayload ? publish.payload : nil)
+                payload: payload)
         // To tell a whole tenant is the backend's affair, which published it.
         case .all: return
         }

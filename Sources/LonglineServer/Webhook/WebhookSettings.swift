@@ -1,5 +1,6 @@
 import LonglineStore
 public import LonglineWire
+import NIOCore
 
 /// A key that webhook requests are signed with, and the name that the receiver knows it by.
 public struct WebhookKey: Hashable, Sendable {
@@ -24,7 +25,8 @@ public struct WebhookSettings: Sendable {
     public var key: WebhookKey
     /// Whom to believe to be the endpoint.
     public var trust = HTTPTrust.systemRoots
-    /// Whether the last message goes along. Without, the request says only that there is something.
+    /// Whether the last message goes along, if it is of ``/LonglineWire/FrameLimits/maximumPayload`` bytes at most. Without, the
+    /// request says only that there is something.
     public var includesPayload = false
     /// Whether a user is told whose devices are all in the background or in low power: their app gets the message by its
     /// connection, and may not be allowed to show it.
@@ -52,6 +54,11 @@ public struct WebhookSettings: Sendable {
     public init(url: String, key: WebhookKey) {
         self.url = url
         self.key = key
+    }
+
+    /// What goes along of a message.
+    func payload(of publish: Publish) -> ByteBuffer? {
+        includesPayload && publish.payload.readableBytes <= FrameLimits.maximumPayload ? publish.payload : nil
     }
 
     func validate() throws(ServerError) {

@@ -27,7 +27,7 @@ struct BackwardPage {
         isFull = !hasRoom(for: entry)
         guard !isFull else { return false }
         if entry.absence(at: now) == nil {
-            bytes += entry.payload.readableBytes
+            bytes += Int(clamping: entry.length)
             taken += 1
         }
         newestFirst.append(entry)
@@ -37,7 +37,7 @@ struct BackwardPage {
     private func hasRoom(for entry: Entry) -> Bool {
         guard newestFirst.count < maximumEntries else { return false }
         if newestFirst.isEmpty || entry.absence(at: now) != nil { return true }
-        return taken < range.maximumEntries && entry.payload.readableBytes <= range.maximumBytes - bytes
+        return taken < range.maximumEntries && Int(clamping: entry.length) <= range.maximumBytes - bytes
     }
 
     /// The page.

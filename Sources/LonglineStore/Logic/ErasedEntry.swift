@@ -14,6 +14,7 @@ extension Entry {
         kind = .retracted
         target = nil
         payload = ByteBuffer()
+        following = 0
     }
 
     /// Why a device gets a skip in its place at a wall-clock time, in milliseconds since 1970; nil when it gets the entry.

@@ -52,7 +52,7 @@ struct PageBuilder {
         if let reason = entry.absence(at: now) {
             skip(to: entry.offset, reason)
         } else {
-            let size = entry.payload.readableBytes
+            let size = Int(clamping: entry.length)
             guard items.isEmpty || size <= maximumBytes - bytes, taken < maximumTaken else { return false }
             bytes += size
             taken += 1

@@ -99,7 +99,7 @@ extension StoreLogic {
     func erase(_ offset: Offset, from channel: inout ChannelRecord) throws {
         guard let entry = try tables.entry(at: offset, in: channel), !entry.isErased else { return }
         try tables.erase(offset, in: channel)
-        channel.bytes -= entry.payload.readableBytes
+        channel.bytes -= Int(clamping: entry.length)
         if entry.countsAsUnread { try forgetUnread(offset, from: entry.sender, in: channel) }
         for edit in try tables.edits(of: offset, in: channel, limit: .max) {
             try tables.erase(edit.offset, in: channel)

@@ -46,7 +46,7 @@ struct StoreLogic<Tables: StoreTables> {
         // No ledger knows what isn't there.
         if publish.after > 0 { return Refused(id: publish.id, code: .outOfOrder) }
         if publish.recipient != nil { return Refused(id: publish.id, code: .unknownRecipient) }
-        guard publish.payload.readableBytes <= FrameLimits.maximumPayload else {
+        guard publish.following == 0, publish.payload.readableBytes <= limits.maximumPayload else {
             return Refused(id: publish.id, code: .payloadTooLarge)
         }
         let isFull = try tables.broadcasts(in: key.tenant).count >= limits.broadcastsPerTenant
@@ -142,7 +142,9 @@ struct StoreLogic<Tables: StoreTables> {
         case .enter: break
         }
         if let barrier { return refused(barrier) }
-        guard publish.payload.readableBytes <= publish.kind.maximumPayload else { return refused(.payloadTooLarge) }
+        guard publish.following == 0,
+            publish.payload.readableBytes <= min(limits.maximumPayload, publish.kind.maximumPayload)
+        else { return refused(.payloadTooLarge) }
         if publish.recipient != nil, request.channel != .user(request.device.user) { return refused(.unknownRecipient) }
         let now = clock()
         var named: Entry?

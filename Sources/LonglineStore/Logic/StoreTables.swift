@@ -1,4 +1,5 @@
 import LonglineWire
+import NIOCore
 
 /// What a store keeps about a channel.
 struct ChannelRecord: Hashable, Sendable {
@@ -99,13 +100,18 @@ protocol StoreTables: AnyObject {
     func lastOffset(in channel: ChannelRecord, through offset: Offset) throws -> Offset?
     /// The channels to all of a tenant, in the order of their names' bytes.
     func broadcasts(in tenant: TenantID) throws -> [ChannelRecord]
-    /// - Parameter channel: the record as it is with the entry.
+    /// - Parameters:
+    ///   - entry: with all of its payload. A copy's payload is that of the entry it comes from, and need not be kept twice.
+    ///   - channel: the record as it is with the entry.
     func add(_ entry: Entry, to channel: ChannelRecord) throws
+    /// Bytes of an entry's payload from a place in it; nil when there is no such entry or place.
+    func payload(of offset: Offset, in channel: ChannelRecord, from: UInt64, maximumBytes: Int) throws -> ByteBuffer?
     func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary]
     func removeEntries(in channel: ChannelRecord, through offset: Offset) throws
     /// The channels with an id above `mark`, in the order of their ids.
     func channels(above mark: Int64, limit: Int) throws -> [(id: Int64, summary: ChannelSummary)]
-    /// Hands the entries of a range to `take`, in their order or from the last one down, until it answers false.
+    /// Hands the entries of a range to `take`, in their order or from the last one down, until it answers false. Of a large
+    /// payload an entry holds the first bytes.
     func entries(
         in channel: ChannelRecord, above: Offset, through: Offset, downward: Bool, _ take: (Entry) -> Bool) throws
 

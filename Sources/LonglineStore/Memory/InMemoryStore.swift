@@ -1,4 +1,5 @@
 public import LonglineWire
+public import NIOCore
 
 /// A store for tests and trials: the rules of ``SQLiteStore``, kept in memory only. What it answers is gone with the
 /// process.
@@ -14,7 +15,8 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         limits: StoreLimits = StoreLimits(), clock: @escaping @Sendable () -> UInt64 = WallClock.milliseconds,
         random: any RandomNumberGenerator & Sendable = SystemRandomNumberGenerator()
     ) {
-        logic = StoreLogic(tables: MemoryTables(), limits: limits, clock: clock, random: random)
+        logic = StoreLogic(
+            tables: MemoryTables(headBytes: limits.headBytes), limits: limits, clock: clock, random: random)
     }
 
     /// The tables in memory never fail: what is thrown here is a ``StoreError`` of the rules.
@@ -51,9 +53,18 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
                 channel: record, after: after, upTo: upTo, maximumBytes: maximumBytes,
                 maximumEntries: logic.limits.pageEntries, now: now)
             for entry in logic.tables.entries(in: record, above: page.start) {
-                guard page.take(entry) else { break }
+                guard page.take(entry.head(logic.limits.headBytes)) else { break }
             }
             return page.page()
+        }
+    }
+
+    public func payload(of offset: Offset, in channel: ChannelKey, from: UInt64, maximumBytes: Int)
+        async throws(StoreError) -> ByteBuffer?
+    {
+        try perform { logic in
+            guard let record = logic.tables.channel(channel) else { return nil }
+            return logic.tables.payload(of: offset, in: record, from: from, maximumBytes: maximumBytes)
         }
     }
 

@@ -29,6 +29,8 @@ final class MemoryTables: StoreTables {
         let token: String
     }
 
+    /// Bytes of a payload that an entry of a page holds.
+    private let headBytes: Int
     private var lastID: Int64 = 0
     private var sequence: Offset = 0
     private var channels: [ChannelKey: ChannelRecord] = [:]
@@ -49,6 +51,8 @@ final class MemoryTables: StoreTables {
     private var placesByUser: [UserKey: [DevicePlatform: PlaceRecord]] = [:]
     private var pendingErasures: Set<PendingErasure> = []
 
+    init(headBytes: Int) { self.headBytes = headBytes }
+
     private func nextID() -> Int64 {
         lastID += 1
         return lastID
@@ -56,7 +60,7 @@ final class MemoryTables: StoreTables {
 
     /// Tables of their own that hold the same.
     func copy() -> MemoryTables {
-        let copy = MemoryTables()
+        let copy = MemoryTables(headBytes: headBytes)
         (copy.lastID, copy.sequence) = (lastID, sequence)
         (copy.channels, copy.keys, copy.logs, copy.broadcasts) = (channels, keys, logs, broadcasts)
         (copy.devices, copy.producers, copy.ledgers) = (devices, producers, ledgers)
@@ -110,6 +114,14 @@ final class MemoryTables: StoreTables {
 
     func add(_ entry: Entry, to channel: ChannelRecord) { logs[channel.id, default: []].append(entry) }
 
+    func payload(of offset: Offset, in channel: ChannelRecord, from: UInt64, maximumBytes: Int) -> ByteBuffer? {
+        guard let entry = entries(in: channel, above: max(offset, 1) - 1).first, entry.offset == offset,
+            from < entry.length
+        else { return nil }
+        let count = min(max(maximumBytes, 1), entry.payload.readableBytes - Int(from))
+        return entry.payload.getSlice(at: entry.payload.readerIndex + Int(from), length: count)
+    }
+
     func oldest(in channel: ChannelRecord, limit: Int) -> [EntrySummary] {
         (logs[channel.id] ?? []).prefix(limit).map {
             EntrySummary(
@@ -138,9 +150,9 @@ final class MemoryTables: StoreTables {
     ) {
         let log = entries(in: channel, above: above).prefix { $0.offset <= through }
         if downward {
-            _ = log.reversed().first { !take($0) }
+            _ = log.reversed().first { !take($0.head(headBytes)) }
         } else {
-            _ = log.first { !take($0) }
+            _ = log.first { !take($0.head(headBytes)) }
         }
     }
 
@@ -161,7 +173,7 @@ final class MemoryTables: StoreTables {
         logs[channel.id]?[index].erase()
     }
 
-    /// The entries above an offset, in order.
+    /// The entries above an offset, in order, with all of their payloads.
     func entries(in channel: ChannelRecord, above offset: Offset) -> ArraySlice<Entry> {
         let log = logs[channel.id] ?? []
         return log[log.partitionIndex { $0.offset > offset }...]

@@ -1,4 +1,5 @@
 package import LonglineWire
+package import NIOCore
 
 /// The rules of every store over tables in memory, without an actor around them: for simulations, which run in one thread
 /// and take copies where a real store would have a disk. Not `Sendable`: one thread owns it.
@@ -14,7 +15,8 @@ package final class SingleThreadedStore {
         limits: StoreLimits = StoreLimits(), remembered: Int = PublishLedger.remembered,
         clock: @escaping @Sendable () -> UInt64, random: any RandomNumberGenerator & Sendable
     ) {
-        logic = StoreLogic(tables: MemoryTables(), limits: limits, clock: clock, random: random)
+        logic = StoreLogic(
+            tables: MemoryTables(headBytes: limits.headBytes), limits: limits, clock: clock, random: random)
         logic.remembered = remembered
     }
 
@@ -52,9 +54,15 @@ package final class SingleThreadedStore {
             channel: record, after: after, upTo: upTo, maximumBytes: maximumBytes,
             maximumEntries: logic.limits.pageEntries, now: now)
         for entry in logic.tables.entries(in: record, above: page.start) {
-            guard page.take(entry) else { break }
+            guard page.take(entry.head(logic.limits.headBytes)) else { break }
         }
         return page.page()
+    }
+
+    /// As ``ChannelLog/payload(of:in:from:maximumBytes:)``.
+    package func payload(of offset: Offset, in channel: ChannelKey, from: UInt64, maximumBytes: Int) -> ByteBuffer? {
+        guard let record = logic.tables.channel(channel) else { return nil }
+        return logic.tables.payload(of: offset, in: record, from: from, maximumBytes: maximumBytes)
     }
 
     /// As ``ChannelLog/head(of:)``.

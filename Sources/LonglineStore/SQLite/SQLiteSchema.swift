@@ -46,6 +46,9 @@ enum SQLiteSchema {
                         login INTEGER NOT NULL, PRIMARY KEY (tenant, user, platform)) WITHOUT ROWID
                     """)
         }
+        migrator.registerMigration("8: parts") { db in
+            for statement in largePayloads { try db.execute(sql: statement) }
+        }
         migrator.registerMigration("erasures") { db in
             // Accounts that are to be erased, until nothing is left of them.
             try db.execute(
@@ -83,6 +86,18 @@ enum SQLiteSchema {
             incoming INTEGER NOT NULL, unread INTEGER NOT NULL, read INTEGER NOT NULL, shared INTEGER NOT NULL,
             muted_until INTEGER NOT NULL, blocked INTEGER NOT NULL, PRIMARY KEY (owner, name)) WITHOUT ROWID
         """
+
+    /// What of a payload is too large for its entry's row. `payload` is the offset of the entry that it was published with, which
+    /// a direct message's copy shares (its `origin_offset`); `start` is the place within the payload.
+    private static let largePayloads = [
+        "ALTER TABLE entries ADD COLUMN following INTEGER NOT NULL DEFAULT 0",
+        """
+        CREATE TABLE parts (
+            payload INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (payload, start))
+        """,
+        "CREATE INDEX large_entries ON entries (channel) WHERE following > 0",
+        "CREATE INDEX large_copies ON entries (origin_offset) WHERE following > 0 AND origin_offset IS NOT NULL",
+    ]
 
     private static let first = [
         // One row. `sequence` is the last offset drawn, for all channels.

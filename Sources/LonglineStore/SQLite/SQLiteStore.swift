@@ -2,7 +2,7 @@ import Foundation
 import GRDB
 import Logging
 public import LonglineWire
-import NIOCore
+public import NIOCore
 
 #if canImport(Glibc)
     import Glibc
@@ -52,7 +52,8 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         let pool = try SQLiteOpening.open(directory, configuration)
         wasRestored = try SQLiteOpening.identify(directory, pool, configuration.logger, &random)
         cache = TailCache(maximumBytes: configuration.tailCacheBytes)
-        let tables = pool.writeWithoutTransaction { SQLiteTables($0) }
+        let headBytes = configuration.limits.headBytes
+        let tables = pool.writeWithoutTransaction { SQLiteTables($0, headBytes: headBytes) }
         let logic = StoreLogic(tables: tables, limits: configuration.limits, clock: clock, random: random)
         let writer = Writer(
             logic: logic, cache: cache, logger: configuration.logger, checkpointBytes: 4 * 1_024 * 1_024,
@@ -179,6 +180,15 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         }
         if let page { return page }
         return try await emptyPage(channel)
+    }
+
+    public func payload(of offset: Offset, in channel: ChannelKey, from: UInt64, maximumBytes: Int)
+        async throws(StoreError) -> ByteBuffer?
+    {
+        try await read { tables in
+            guard let record = try tables.channel(channel) else { return nil }
+            return try tables.payload(of: offset, in: record, from: from, maximumBytes: maximumBytes)
+        }
     }
 
     /// The page of a channel that was not there when it was read: an inbox is made now.

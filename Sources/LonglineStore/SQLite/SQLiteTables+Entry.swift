@@ -6,7 +6,7 @@ import NIOCore
 extension SQLiteTables {
     private static let entryColumns = """
         offset, previous, kind, sender, device, producer_high, producer_low, publish_id, recipient, origin_epoch,
-        origin_offset, time, expiry, payload, target
+        origin_offset, time, expiry, payload, target, following
         """
 
     func entries(
@@ -34,16 +34,18 @@ extension SQLiteTables {
     func edits(of offset: Offset, in channel: ChannelRecord, limit: Int) throws -> [EntrySummary] {
         try rows(
             """
-            SELECT offset, time, length(payload) FROM entries
+            SELECT offset, time, length(payload) + following FROM entries
             WHERE channel = ? AND target = ? AND kind = ? ORDER BY offset LIMIT ?
             """, [channel.id, Int64(offset), Int64(EntryKind.edited.rawValue), limit]
         ).map { EntrySummary(offset: $0[0], time: $0[1], bytes: $0[2]) }
     }
 
     func erase(_ offset: Offset, in channel: ChannelRecord) throws {
+        let large = try largePayload(of: offset, in: channel)
         try run(
-            "UPDATE entries SET kind = ?, target = NULL, payload = x'' WHERE offset = ? AND channel = ?",
+            "UPDATE entries SET kind = ?, target = NULL, payload = x'', following = 0 WHERE offset = ? AND channel = ?",
             [Int64(EntryKind.retracted.rawValue), Int64(offset), channel.id])
+        try removeParts(large)
         erased(offset, in: channel.key)
     }
 
@@ -80,6 +82,6 @@ extension SQLiteTables {
             device: try DeviceID(row[4] as String),
             producer: ProducerID(high: UInt64(bitPattern: row[5]), low: UInt64(bitPattern: row[6])),
             publishID: row[7], recipient: try recipient.map { try UserID($0) }, origin: origin, target: row[14],
-            time: row[11], expiry: row[12], payload: payload)
+            time: row[11], expiry: row[12], payload: payload, following: row[15])
     }
 }

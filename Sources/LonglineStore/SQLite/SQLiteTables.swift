@@ -56,7 +56,13 @@ final class SQLiteTables {
     /// What this transaction removed, for the tail cache.
     private(set) var removedChannels: Set<ChannelKey> = []
 
-    init(_ db: Database) { self.db = db }
+    /// Bytes of a payload that an entry's row holds.
+    let headBytes: Int
+
+    init(_ db: Database, headBytes: Int = FrameLimits.maximumPayload) {
+        self.db = db
+        self.headBytes = headBytes
+    }
 
     // MARK: Transactions
 
@@ -222,15 +228,17 @@ extension SQLiteTables: StoreTables {
         }
     }
 
-    func add(_ entry: Entry, to channel: ChannelRecord) throws {
+    func add(_ whole: Entry, to channel: ChannelRecord) throws {
+        let entry = whole.head(headBytes)
+        if entry.following > 0, entry.origin == nil { try addParts(of: whole) }
         let statement =
             try insertEntry
             ?? BoundStatement(
                 db,
                 """
                 INSERT INTO entries (offset, channel, previous, kind, sender, device, producer_high, producer_low, publish_id,
-                    recipient, origin_epoch, origin_offset, time, expiry, payload, target)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    recipient, origin_epoch, origin_offset, time, expiry, payload, target, following)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """)
         insertEntry = statement
         try statement.run { values in
@@ -255,6 +263,7 @@ extension SQLiteTables: StoreTables {
             values.add(entry.expiry)
             values.add(entry.payload)
             if let target = entry.target { values.add(target) } else { values.addNull() }
+            values.add(entry.following)
         }
         addedEntries.append((channel.key, entry))
     }
@@ -264,7 +273,8 @@ extension SQLiteTables: StoreTables {
     func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary] {
         try rows(
             """
-            SELECT offset, time, length(payload), CASE WHEN kind = 0 AND origin_offset IS NOT NULL THEN sender END
+            SELECT offset, time, length(payload) + following,
+                CASE WHEN kind = 0 AND origin_offset IS NOT NULL THEN sender END
             FROM entries WHERE channel = ? ORDER BY offset LIMIT ?
             """, [channel.id, limit]
         ).map { row in
@@ -275,7 +285,9 @@ extension SQLiteTables: StoreTables {
     }
 
     func removeEntries(in channel: ChannelRecord, through offset: Offset) throws {
+        let large = try largePayloads(in: channel, through: offset)
         try run("DELETE FROM entries WHERE channel = ? AND offset <= ?", [channel.id, Int64(offset)])
+        try removeParts(large)
     }
 
     // MARK: Ledgers

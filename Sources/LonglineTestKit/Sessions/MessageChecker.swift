@@ -23,6 +23,7 @@ public struct MessageChecker {
         let recipient: UserID?
         let time: NIODeadline
         let timeToLive: UInt64
+        let payload: ByteBuffer
     }
 
     private struct Given: Hashable {
@@ -75,7 +76,7 @@ public struct MessageChecker {
         guard let number = Self.number(of: row.publish.payload) else { return }
         published[number] = Origin(
             app: app, channel: row.channel, recipient: row.publish.recipient, time: time,
-            timeToLive: row.publish.timeToLive)
+            timeToLive: row.publish.timeToLive, payload: row.publish.payload)
     }
 
     /// The app died before the row was written: it was never promised anything.
@@ -292,6 +293,9 @@ public struct MessageChecker {
             checkOrder(log, channel)
             for entry in log.entries where entry.publishID != 0 {
                 guard let number = Self.number(of: entry.payload) else { continue }
+                if let origin = published[number], origin.payload != entry.payload {
+                    violation("message \(number) in \(channel) is not what was published")
+                }
                 if entry.origin == nil {
                     places[number, default: 0] += 1
                     if published[number]?.channel != channel { violation("message \(number) stands in \(channel)") }

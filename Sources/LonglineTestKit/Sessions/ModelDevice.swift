@@ -51,6 +51,7 @@ final class ModelDevice {
     private var slowUntil = NIODeadline.uptimeNanoseconds(0)
     private var lanes: [LaneID: LaneHeader] = [:]
     private var serverLanes: [LaneID: LaneHeader] = [:]
+    private var lastParts: [LaneID: ByteBuffer] = [:]
     /// Publishes that were refused for now: later ones may be entered meanwhile, and the ledger forget them.
     private var putOff: Set<PublishID> = []
     /// A write is the process's last with this probability.
@@ -75,6 +76,7 @@ final class ModelDevice {
         configuration.laneIdleTime = .milliseconds(200)
         // No more unanswered publishes than the simulated ledger remembers.
         configuration.earlyBytes = 3_000
+        configuration.partBytes = SimulatedStore.partBytes
         self.configuration = configuration
         durable = Durable(producer: .random(using: &self.random))
         backup = durable
@@ -244,7 +246,7 @@ final class ModelDevice {
     ) {
         guard !isOver, !isAsleep else { return }
         var payload = ByteBuffer(integer: number)
-        payload.writeRepeatingByte(0, count: bytes)
+        payload.writeBytes((0..<bytes).map { UInt8(truncatingIfNeeded: $0 &* 31 / 7 &+ Int(number)) })
         let publish = Publish(
             id: durable.nextID, tag: random.next(), after: durable.lastID[channel] ?? 0, recipient: recipient,
             kind: kind, timeToLive: timeToLive, payload: payload)
@@ -321,7 +323,7 @@ final class ModelDevice {
             connected.limits.maximumUnacknowledged = 1_000
             frame = .connected(connected)
         case .deliver(let deliver):
-            if has(.ignoreChain), let header = serverLanes[lane] {
+            if has(.ignoreChain), deliver.entry.following == 0, let header = serverLanes[lane] {
                 return give(deliver, epoch: header.epoch, channel: header.channel)
             }
         default: break
@@ -352,6 +354,15 @@ final class ModelDevice {
         let truth = simulation.store.durable
         switch action {
         case .openLane, .prioritize: break
+        case .awaitRoom(let lane):
+            let life = life
+            scheduler.after(.milliseconds(Int64.random(in: 0...5, using: &random))) { [weak self, weak link] in
+                guard let self, self.life == life, let link, self.link === link else { return }
+                whenAwake { device in
+                    guard device.link === link else { return }
+                    device.input { $0.laneWritable(lane, true, now: $1) }
+                }
+            }
         case .send(let frame, let lane): send(frame, lane: lane)
         case .finishLane(let lane): link?.finish(lane, from: .client)
         case .connected(let connected):
@@ -401,7 +412,15 @@ final class ModelDevice {
             }
         default: break
         }
-        link?.send(frame, lane: lane, from: .client)
+        link?.send(damaged(frame, lane: lane), lane: lane, from: .client)
+    }
+
+    /// What the broken rules make of a part.
+    private func damaged(_ frame: Frame, lane: LaneID) -> Frame {
+        guard has(.swapPublishedParts), case .part(let part) = frame, !part.isEnd else { return frame }
+        let last = lastParts.updateValue(part.bytes, forKey: lane)
+        guard let last, last.readableBytes == part.bytes.readableBytes, random.happens(0.5) else { return frame }
+        return .part(Part(offset: part.offset, bytes: last))
     }
 
     private func give(_ deliver: Deliver, epoch: Epoch, channel: ChannelID) {

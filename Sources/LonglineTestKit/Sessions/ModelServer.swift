@@ -30,6 +30,7 @@ final class ModelServer {
         /// For rules that are broken: the open lane of each channel, and the lanes that stand for it.
         var lanes: [LaneID: LaneHeader] = [:]
         var nextLane: UInt64 = 1_000
+        var lastParts: [LaneID: ByteBuffer] = [:]
 
         init(session: ServerSession, link: SimulatedLink) {
             self.session = session
@@ -77,7 +78,11 @@ final class ModelServer {
             channelWindow: store.faults.contains(.overfillWindow) ? 50 * Self.window : Self.window,
             maximumUnacknowledged: 12, minimumHeartbeat: 100, idleTimeout: 20_000)
         configuration.laneIdleTime = .milliseconds(300)
-        configuration.readBytes = 3_000
+        configuration.readBytes = 1_300
+        configuration.partBytes = SimulatedStore.partBytes
+        configuration.partTimeout = .milliseconds(1_500)
+        configuration.payloadRetryAfter = .milliseconds(30)
+        configuration.payloadBudget = PayloadBudget(limit: 200_000)
         configuration.maximumReads = 2
         self.configuration = configuration
     }
@@ -226,6 +231,14 @@ final class ModelServer {
             take(Append(hosted: hosted, channel: channel, producer: producer, publish: publish, refusal: code))
         case .read(let channel, let after, let upTo, let bytes):
             later(hosted) { [weak self] in self?.read(channel, after: after, upTo: upTo, bytes: bytes, hosted) }
+        case .readPayload(let read):
+            later(hosted) { [weak self] in
+                guard let self else { return }
+                guard !random.happens(0.01) else { return input(hosted) { $0.payloadReadFailed(read, now: $1) } }
+                let bytes = store.payload(
+                    of: read.offset, in: read.channel, from: read.from, maximumBytes: read.maximumBytes)
+                input(hosted) { $0.payloadRead(read, bytes: bytes, now: $1) }
+            }
         case .readHistory(let read):
             // No model device asks.
             input(hosted) { $0.historyFailed(read.request, code: .overloaded, retryAfter: 1000, now: $1) }
@@ -294,10 +307,21 @@ final class ModelServer {
             hosted.link.send(frame, lane: own, from: .server)
             return hosted.link.finish(own, from: .server)
         }
-        hosted.link.send(frame, lane: lane, from: .server)
+        for frame in damaged(frame, lane: lane, hosted) { hosted.link.send(frame, lane: lane, from: .server) }
         if case .deliver(let deliver) = frame, has(.confirmOnSend), let header = hosted.lanes[lane] {
             storeCursor(header.channel, Position(epoch: header.epoch, offset: deliver.entry.offset), hosted)
         }
+    }
+
+    /// What the broken rules make of a part.
+    private func damaged(_ frame: Frame, lane: LaneID, _ hosted: Hosted) -> [Frame] {
+        guard case .part(let part) = frame, !part.isEnd else { return [frame] }
+        if has(.losePart), random.happens(0.3) { return [] }
+        if has(.doublePart), random.happens(0.3) { return [frame, frame] }
+        guard has(.swapParts) else { return [frame] }
+        let last = hosted.lastParts.updateValue(part.bytes, forKey: lane)
+        guard let last, last.readableBytes == part.bytes.readableBytes, random.happens(0.5) else { return [frame] }
+        return [.part(Part(offset: part.offset, bytes: last))]
     }
 
     private func storeCursor(_ channel: ChannelID, _ position: Position, _ hosted: Hosted) {

@@ -25,6 +25,8 @@ public final class QUICSessionSimulation: CustomReflectable {
     public private(set) var ends: [Close] = []
     /// What reached the client's app, with the time in seconds.
     public private(set) var deliveries: [(time: Double, channel: ChannelID, offset: Offset)] = []
+    /// What the server was given to enter, whole, with the time in seconds. It acknowledges all of it and enters nothing.
+    public private(set) var published: [(time: Double, channel: ChannelID, publish: Publish)] = []
     /// What the client learned last, for a device that keeps it.
     public private(set) var knowledge: HeartbeatKnowledge?
 
@@ -317,6 +319,7 @@ public final class QUICSessionSimulation: CustomReflectable {
     private func perform(_ action: ClientAction) {
         switch action {
         case .openLane(let lane): lanes.client.streams[lane] = try? connection.openStream(bidirectional: false)
+        case .awaitRoom(let lane): lanes.client.full.insert(lane)
         case .prioritize(let lane, let urgency):
             if let stream = lanes.client.streams[lane] { connection.setPriority(Self.priority(urgency), of: stream) }
         case .send(let frame, let lane):
@@ -365,12 +368,24 @@ public final class QUICSessionSimulation: CustomReflectable {
             let entries = (logs[channel] ?? []).drop { $0.offset <= after }.prefix { entry in
                 defer { room -= entry.payload.readableBytes }
                 return room > 0
-            }
+            }.map { $0.head(FrameLimits.maximumPayload) }
             server.pageRead(
                 channel,
                 page: SessionPage(
                     epoch: Self.epoch, items: entries.map { .entry($0) }, head: logs[channel]?.last?.offset ?? 0,
                     first: 0), now: now)
+        case .readPayload(let read):
+            let bytes = logs[read.channel]?.first { $0.offset == read.offset }.flatMap { entry in
+                let count = min(read.maximumBytes, entry.payload.readableBytes - Int(read.from))
+                return entry.payload.getSlice(at: entry.payload.readerIndex + Int(read.from), length: count)
+            }
+            server.payloadRead(read, bytes: bytes, now: now)
+        case .append(let channel, _, let publish):
+            published.append((seconds, channel, publish))
+            let position = Position(epoch: Self.epoch, offset: UInt64(published.count))
+            server.appended(
+                channel: channel, id: publish.id,
+                outcome: .published(Published(id: publish.id, position: position, time: 0)), now: now)
         case .openLane(let lane): lanes.server.streams[lane] = try? connection.openStream(bidirectional: false)
         case .prioritize(let lane, let urgency):
             if let stream = lanes.server.streams[lane] { connection.setPriority(Self.priority(urgency), of: stream) }

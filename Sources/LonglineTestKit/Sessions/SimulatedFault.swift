@@ -87,6 +87,12 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case forgetMarks
     /// The server sends no GAP.
     case hideGap
+    /// The server leaves parts of a large payload out.
+    case losePart
+    /// The server sends parts of a large payload twice.
+    case doublePart
+    /// The server sends a part of a large payload in the place of another.
+    case swapParts
 
     // MARK: Clients
     /// The client sends a publish before its row is on the disk.
@@ -103,6 +109,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case clockStopsInSleep
     /// The client gives the app whatever arrives.
     case ignoreChain
+    /// The client sends a part of a large payload in the place of another.
+    case swapPublishedParts
     /// The client sends more publishes than the server allows.
     case overrunWindow
 }

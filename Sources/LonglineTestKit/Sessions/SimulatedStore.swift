@@ -52,14 +52,19 @@ final class SimulatedStore {
 
     /// Acknowledgements that a ledger remembers: few, so that forgetting them comes up.
     static let remembered = 24
+    /// What one frame carries of a payload: little, so that many go in parts.
+    static let partBytes = 500
 
     init(tenant: TenantID, wall: WallTime, random: SeededRandom, faults: Set<SimulatedFault>) {
         self.tenant = tenant
         self.wall = wall
         self.random = random
         self.faults = faults
+        var limits = StoreLimits()
+        limits.headBytes = Self.partBytes
         real = SingleThreadedStore(
-            remembered: Self.remembered, clock: { wall.milliseconds }, random: SeededRandom(seed: self.random.next()))
+            limits: limits, remembered: Self.remembered, clock: { wall.milliseconds },
+            random: SeededRandom(seed: self.random.next()))
     }
 
     private func key(_ channel: ChannelID) -> ChannelKey { ChannelKey(tenant: tenant, channel: channel) }
@@ -258,6 +263,10 @@ final class SimulatedStore {
         }
         return SessionPage(
             epoch: page.epoch, items: items, head: page.head, first: faults.contains(.hideTrim) ? 0 : page.first)
+    }
+
+    func payload(of offset: Offset, in channel: ChannelID, from: UInt64, maximumBytes: Int) -> ByteBuffer? {
+        real.payload(of: offset, in: key(channel), from: from, maximumBytes: maximumBytes)
     }
 
     func trim(_ channel: ChannelID, keep: Int) {

@@ -19,6 +19,8 @@ struct WireWatch {
     private var chains: [ChannelID: Chain] = [:]
     private var clientLanes: [LaneID: LaneHeader] = [:]
     private var isClosed = false
+    /// Entries of which parts are still to come, by lane.
+    private var arriving: [LaneID: Entry] = [:]
     /// What CONNECTED named.
     var window = Int.max
 
@@ -51,7 +53,32 @@ struct WireWatch {
         let channel = header.channel
         switch frame {
         case .published(let published): return answered(published, channel, truth)
-        case .deliver(let deliver): return delivered(deliver.entry, channel, user, device, truth, time)
+        case .deliver(let deliver):
+            if arriving[lane] != nil { return "\(channel): an entry inside another's payload" }
+            guard deliver.entry.following > 0 else {
+                return delivered(deliver.entry, channel, user, device, truth, time)
+            }
+            // Judged as soon as it begins: what is seen of it has to be what is there.
+            arriving[lane] = deliver.entry
+            guard let log = truth.logs[channel], let whole = log.entry(at: deliver.entry.offset),
+                whole.head(deliver.entry.payload.readableBytes) == deliver.entry
+            else { return "\(channel) at \(deliver.entry.offset) begins, and is not durable" }
+            return delivered(whole, channel, user, device, truth, time)
+        case .part(let part):
+            guard var entry = arriving.removeValue(forKey: lane) else { return "\(channel): a part of nothing" }
+            guard !part.isEnd else {
+                // It counts as not sent.
+                chains[channel]?.end = entry.previous
+                chains[channel]?.unacknowledged.removeAll { $0.offset == entry.offset }
+                return nil
+            }
+            guard part.offset == UInt64(entry.payload.readableBytes) else {
+                return "\(channel): a part out of its place"
+            }
+            entry.payload.writeImmutableBuffer(part.bytes)
+            entry.following -= UInt64(part.bytes.readableBytes)
+            if entry.following > 0 { arriving[lane] = entry }
+            return nil
         case .skip(let skip): return linked(skip.previous, to: skip.to, cost: 128, channel)
         case .gap(let gap):
             chains[channel]?.end = gap.first

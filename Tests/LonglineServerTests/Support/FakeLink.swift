@@ -45,6 +45,7 @@ final class FakeLink: Link {
     func flush() {
         for (lane, bytes) in waiting where bytes.readableBytes > 512 << 10 { handler?.laneOverfull(lane, link: self) }
     }
+    func reportWhenDrained(_ lane: LaneID) {}
     func finishLane(_ lane: LaneID) { said.yield(.finished(lane)) }
     func isWritable(_ lane: LaneID) -> Bool { true }
 

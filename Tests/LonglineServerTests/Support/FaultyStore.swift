@@ -1,5 +1,6 @@
 import LonglineStore
 import LonglineWire
+import NIOCore
 import Synchronization
 
 /// A store in memory that fails when it is told to.
@@ -55,6 +56,14 @@ final class FaultyStore: MessageStore {
         reads.withLock { $0 += 1 }
         if let error = current.reads { throw error }
         return try await inner.read(channel, after: after, upTo: upTo, maximumBytes: maximumBytes, now: now)
+    }
+
+    func payload(of offset: Offset, in channel: ChannelKey, from: UInt64, maximumBytes: Int)
+        async throws(StoreError) -> ByteBuffer?
+    {
+        reads.withLock { $0 += 1 }
+        if let error = current.reads { throw error }
+        return try await inner.payload(of: offset, in: channel, from: from, maximumBytes: maximumBytes)
     }
 
     func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage {

@@ -1,0 +1,74 @@
+import LonglineWire
+public import NIOCore
+
+/// Large payloads on their way out.
+extension ServerSession {
+    /// Answers ``ServerAction/readPayload(_:)``.
+    /// - Parameters:
+    ///   - read: the action's.
+    ///   - bytes: the next bytes, one at least; nil when the entry is not in the log any more.
+    ///   - now: the time of this call.
+    public mutating func payloadRead(_ read: PayloadRead, bytes: ByteBuffer?, now: NIODeadline) {
+        guard case .up = phase else { return }
+        if read.history != nil { return historyPayload(read, bytes: bytes) }
+        guard isAwaited(read) else { return }
+        reads.ended(read.channel)
+        let partBytes = configuration.partBytes
+        let frames = modify(read.channel) {
+            $0.sender?.takePayload(bytes, from: read.from, partBytes: partBytes) ?? []
+        }
+        for frame in frames ?? [] { send(frame, channel: read.channel, now: now) }
+        advance(read.channel, now: now)
+        startReads(now: now)
+    }
+
+    /// Answers ``ServerAction/readPayload(_:)``: not now. It is tried again in a second.
+    public mutating func payloadReadFailed(_ read: PayloadRead, now: NIODeadline) {
+        if read.history != nil {
+            // Nothing hangs on a page: the client asks again.
+            historyPayload(read, bytes: nil)
+        } else if isAwaited(read) {
+            readFailed(read.channel, now: now)
+        }
+    }
+
+    /// Whether a payload's read is still of use: it is not once the payload was given up, or the log is another one.
+    private func isAwaited(_ read: PayloadRead) -> Bool {
+        guard let sender = channels[read.channel]?.sender, sender.epoch == read.epoch, let sending = sender.payload
+        else { return false }
+        return sending.isReading && sending.offset == read.offset && sending.next == read.from
+    }
+
+    /// Tells the client of a payload that will not be finished.
+    mutating func endPayload(_ channel: ChannelID, now: NIODeadline) {
+        guard let end = modify(channel, { $0.sender?.takeEnd() }) ?? nil else { return }
+        reads.ended(channel)
+        send(end, channel: channel, now: now)
+        noteParts(channel, now: now)
+    }
+
+    /// Keeps count of the channels whose payload is being sent, and lets the next one begin that waits for its turn.
+    mutating func noteParts(_ channel: ChannelID, now: NIODeadline) {
+        let sender = channels[channel]?.sender
+        if sender?.waitsForParts == true, !waitingForParts.contains(channel) { waitingForParts.append(channel) }
+        if sender?.payload != nil {
+            sendingParts.insert(channel)
+        } else {
+            sendingParts.remove(channel)
+        }
+        while sendingParts.count + promisedParts.count < FrameLimits.maximumPayloadsInParts,
+            let next = waitingForParts.popFirst()
+        {
+            let waited = modify(next) { state in
+                defer { state.sender?.waitsForParts = false }
+                return state.sender?.waitsForParts == true
+            }
+            guard waited == true else { continue }
+            // It reads its page again, and has its place when that comes.
+            promisedParts.insert(next)
+            advance(next, now: now)
+            let reads = channels[next].map { $0.isQueued || $0.sender?.isReading == true } ?? false
+            if !reads { promisedParts.remove(next) }
+        }
+    }
+}

@@ -1,0 +1,636 @@
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import QUICEngine
+import Testing
+
+@testable import LonglineSession
+
+/// Bytes that tell their place.
+func placedBytes(_ count: Int) -> ByteBuffer {
+    ByteBuffer(bytes: (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 / 7) })
+}
+
+extension [Frame] {
+    var parts: [Part] { compactMap { if case .part(let part) = $0 { part } else { nil } } }
+    var refusals: [Refused] { compactMap { if case .refused(let refused) = $0 { refused } else { nil } } }
+}
+
+extension [ServerAction] {
+    fileprivate var payloadReads: [PayloadRead] {
+        compactMap { if case .readPayload(let read) = $0 { read } else { nil } }
+    }
+    fileprivate var appended: [Publish] {
+        compactMap { if case .append(_, _, let publish) = $0 { publish } else { nil } }
+    }
+}
+
+@Suite("Large payloads on their way in")
+struct ArrivingPayloadTests {
+    private let now = Fixture.start
+    private let one = LaneID(rawValue: 1)
+
+    private func server(
+        maximum: UInt64 = 1 << 20, _ change: (inout ServerSessionConfiguration) -> Void = { _ in }
+    ) -> ServerSession {
+        var configuration = ServerSessionConfiguration()
+        configuration.limits.maximumPayload = maximum
+        change(&configuration)
+        var session = ServerSession(configuration: configuration, observedAddress: "", now: now)
+        session.handshakeCompleted(now: now)
+        session.received(.connect(Fixture.connect()), lane: .control, early: false, now: now)
+        let rooms = (0..<8).map { ChannelID.room(Fixture.name("r\($0)")) }
+        session.authenticated(
+            SessionGrant(
+                identity: Fixture.identity(), session: 1, resumed: false, cursorVersion: 1,
+                channels: ([Fixture.inbox] + rooms).map { Fixture.channel($0, head: 5) }, ticket: nil),
+            time: 0, now: now)
+        session.received(
+            .lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), lane: one, early: false, now: now)
+        _ = session.drain()
+        return session
+    }
+
+    /// A publish's first frame and its parts.
+    private func frames(_ id: PublishID, after: PublishID = 0, of payload: ByteBuffer, timeToLive: UInt64 = 0)
+        -> [Frame]
+    {
+        var rest = payload
+        let head = rest.readSlice(length: 15_000) ?? ByteBuffer()
+        var frames: [Frame] = []
+        var offset = UInt64(head.readableBytes)
+        frames.append(
+            .publish(
+                Publish(
+                    id: id, tag: id, after: after, recipient: nil, timeToLive: timeToLive, payload: head,
+                    following: UInt64(rest.readableBytes))))
+        while let part = rest.readSlice(length: min(10_000, rest.readableBytes)), part.readableBytes > 0 {
+            frames.append(.part(Part(offset: offset, bytes: part)))
+            offset += UInt64(part.readableBytes)
+        }
+        return frames
+    }
+
+    private func receive(_ frames: some Sequence<Frame>, _ session: inout ServerSession, at time: NIODeadline? = nil) {
+        for frame in frames { session.received(frame, lane: one, early: false, now: time ?? now) }
+    }
+
+    @Test("A payload in parts is one publish, entered when all of it is there")
+    func whole() {
+        var session = server()
+        let payload = placedBytes(100_000)
+        let frames = frames(1, of: payload)
+        receive(frames.dropLast(), &session)
+        #expect(session.drain().isEmpty)
+        // An acknowledgement stands between parts.
+        receive([.acknowledge(Acknowledge(offset: 4))], &session)
+        #expect(session.drain().contains { if case .storeCursor = $0 { true } else { false } })
+        receive(frames.suffix(1), &session)
+        let appended = session.drain().appended
+        #expect(appended.map(\.payload) == [payload])
+        #expect(appended.map(\.following) == [0])
+        receive([.publish(Fixture.publish(2, after: 1))], &session)
+        #expect(session.drain().appends == [2])
+    }
+
+    @Test("Time to live counts from the publish's first frame", arguments: [(5_000, 3_000), (1_500, 1)])
+    func timeToLive(_ life: UInt64, _ left: UInt64) {
+        var session = server()
+        let frames = frames(1, of: placedBytes(40_000), timeToLive: life)
+        receive(frames.dropLast(), &session)
+        receive(frames.suffix(1), &session, at: now + .seconds(2))
+        #expect(session.drain().appended.map(\.timeToLive) == [left])
+    }
+
+    @Test("What is too large, or not allowed, is refused at once, and its parts are passed over")
+    func refused() {
+        var session = server(maximum: 60_000)
+        receive(frames(1, of: placedBytes(60_001)).prefix(2), &session)
+        let actions = session.drain()
+        #expect(actions.frames.refusals.map(\.code) == [.payloadTooLarge])
+        receive(frames(1, of: placedBytes(60_001)).dropFirst(2), &session)
+        receive(frames(2, of: placedBytes(60_000)), &session)
+        #expect(session.drain().appends == [2])
+        #expect(!session.isClosed)
+    }
+
+    @Test("A publish that is given up is refused, and the lane goes on")
+    func givenUp() {
+        var session = server()
+        receive(frames(1, of: placedBytes(60_000)).prefix(3), &session)
+        receive([.part(Part(offset: 0, bytes: ByteBuffer()))], &session)
+        #expect(session.drain().frames.refusals == [Refused(id: 1, code: .incomplete)])
+        // So is one whose lane ends.
+        receive(frames(2, of: placedBytes(60_000)).prefix(3), &session)
+        session.laneFinished(one, now: now)
+        #expect(session.drain().frames.refusals == [Refused(id: 2, code: .incomplete)])
+        #expect(!session.isClosed)
+    }
+
+    @Test("Parts out of their place close with 5002")
+    func places() {
+        let frames = frames(1, of: placedBytes(60_000))
+        let orders: [[Int]] = [[1], [0, 2], [0, 1, 1], [0, 1, 3], [0, 0], [0, 1, 2, 3, 4, 5, 5]]
+        for order in orders {
+            var session = server()
+            receive(order.map { frames[$0] }, &session)
+            #expect(session.drain().closeCode == .unexpectedFrame, "\(order)")
+        }
+        var session = server()
+        receive(frames.prefix(5), &session)
+        receive([.part(Part(offset: 55_000, bytes: placedBytes(5_001)))], &session)
+        #expect(session.drain().closeCode == .unexpectedFrame, "beyond the end")
+        var other = server()
+        receive(frames.prefix(2), &other)
+        receive([.publish(Fixture.publish(2, after: 1))], &other)
+        #expect(other.drain().closeCode == .unexpectedFrame)
+    }
+
+    @Test("A fifth payload at once closes with 5004")
+    func tooMany() {
+        var session = server()
+        for number in 0..<5 {
+            #expect(!session.isClosed)
+            let lane = LaneID(rawValue: UInt64(number) + 2)
+            let room = ChannelID.room(Fixture.name("r\(number)"))
+            session.received(.lane(LaneHeader(channel: room, epoch: 0)), lane: lane, early: false, now: now)
+            session.received(
+                frames(PublishID(number) + 1, of: placedBytes(40_000))[0], lane: lane, early: false, now: now)
+        }
+        #expect(session.drain().closeCode == .limitExceeded)
+    }
+
+    @Test("Memory is taken as bytes come, refused beyond the budget, and given back")
+    func budget() {
+        let budget = PayloadBudget(limit: 150_000)
+        var session = server {
+            $0.payloadBudget = budget
+            $0.limits.channelWindow = 1 << 20
+        }
+        let frames = frames(1, of: placedBytes(200_000))
+        receive(frames.prefix(1), &session)
+        #expect(budget.used == 65_536, "not what was announced")
+        receive(frames.dropFirst().prefix(8), &session)
+        #expect(budget.used == 131_072)
+        receive(frames.dropFirst(9), &session)
+        let refusals = session.drain().frames.refusals
+        #expect(refusals.map(\.code) == [.overloaded])
+        #expect(refusals.first?.retryAfter == 5_000)
+        #expect(budget.used == 0)
+        // The rest was passed over; the next one finds room.
+        receive(self.frames(2, of: placedBytes(100_000)), &session)
+        #expect(session.drain().appends == [2])
+        #expect(budget.used == 0)
+        receive(frames.prefix(3), &session)
+        #expect(budget.used > 0)
+        session.linkClosed()
+        #expect(budget.used == 0)
+    }
+
+    @Test("A payload that stands still is refused, and its memory given back")
+    func stalled() {
+        let budget = PayloadBudget(limit: 1 << 20)
+        var session = server { $0.payloadBudget = budget }
+        let frames = frames(1, of: placedBytes(60_000))
+        receive(frames.prefix(2), &session)
+        receive(frames.dropFirst(2).prefix(1), &session, at: now + .seconds(50))
+        session.deadlineReached(now: now + .seconds(100))
+        #expect(session.drain().frames.refusals.isEmpty)
+        #expect(session.nextDeadline == now + .seconds(110))
+        session.deadlineReached(now: now + .seconds(110))
+        #expect(session.drain().frames.refusals.map(\.code) == [.overloaded])
+        #expect(budget.used == 0)
+        receive(frames.dropFirst(3), &session, at: now + .seconds(111))
+        receive([.publish(Fixture.publish(2, after: 1))], &session, at: now + .seconds(111))
+        #expect(session.drain().appends == [2])
+    }
+
+    @Test("A window lets one payload through whatever its size, and not a second")
+    func window() {
+        var session = server { $0.limits.channelWindow = 100_000 }
+        receive(frames(1, of: placedBytes(500_000)), &session)
+        #expect(session.drain().appends == [1])
+        receive([.publish(Fixture.publish(2, after: 1))], &session)
+        #expect(session.drain().closeCode == .limitExceeded)
+    }
+}
+
+@Suite("Large payloads on their way out")
+struct SentPayloadTests {
+    private let now = Fixture.start
+
+    private func server(_ channels: [SessionChannel], window: UInt64 = 1 << 18) -> ServerSession {
+        var configuration = ServerSessionConfiguration()
+        configuration.limits.channelWindow = window
+        configuration.readBytes = 60_000
+        configuration.maximumReads = 20
+        var session = ServerSession(configuration: configuration, observedAddress: "", now: now)
+        session.handshakeCompleted(now: now)
+        session.received(.connect(Fixture.connect()), lane: .control, early: false, now: now)
+        session.authenticated(
+            SessionGrant(
+                identity: Fixture.identity(), session: 1, resumed: false, cursorVersion: 1, channels: channels,
+                ticket: nil), time: 0, now: now)
+        return session
+    }
+
+    private func page(_ length: Int, at offset: Offset = 1, after previous: Offset = 0, head: Offset? = nil)
+        -> SessionPage
+    {
+        var entry = Fixture.entry(offset, after: previous)
+        entry.payload = placedBytes(length)
+        return SessionPage(
+            epoch: Fixture.epoch, items: [.entry(entry.head(FrameLimits.maximumPayload))], head: head ?? offset,
+            first: 0)
+    }
+
+    private func bytes(_ read: PayloadRead, of length: Int) -> ByteBuffer? {
+        placedBytes(length).getSlice(at: Int(read.from), length: min(read.maximumBytes, length - Int(read.from)))
+    }
+
+    @Test("An entry is read on as its lane takes it, and only then the next one")
+    func sent() throws {
+        var session = server([Fixture.channel(head: 2)])
+        _ = session.drain()
+        session.pageRead(Fixture.inbox, page: page(100_000, head: 2), now: now)
+        var frames: [Frame] = []
+        var actions = session.drain()
+        var reads = 0
+        while let read = actions.payloadReads.first {
+            frames += actions.frames
+            reads += 1
+            #expect(actions.reads.isEmpty && actions.payloadReads.count == 1)
+            // Nothing is read for a lane that takes nothing.
+            session.laneWritable(LaneID(rawValue: 1), false, now: now)
+            session.payloadRead(read, bytes: bytes(read, of: 100_000), now: now)
+            let held = session.drain()
+            #expect(held.payloadReads.isEmpty)
+            session.laneWritable(LaneID(rawValue: 1), true, now: now)
+            frames += held.frames
+            actions = session.drain()
+        }
+        #expect(reads == 2)
+        #expect(actions.reads == [1])
+        let parts = frames.parts
+        #expect(parts.map { Int($0.offset) } == [15_360, 30_720, 46_080, 61_440, 75_360, 90_720])
+        var whole = placedBytes(FrameLimits.maximumPayload)
+        for part in parts { whole.writeImmutableBuffer(part.bytes) }
+        #expect(whole == placedBytes(100_000))
+    }
+
+    @Test("The window counts the whole payload, and lets one through that is larger")
+    func window() throws {
+        var session = server([Fixture.channel(head: 3)], window: 100_000)
+        _ = session.drain()
+        session.pageRead(Fixture.inbox, page: page(200_000, head: 3), now: now)
+        while let read = session.drain().payloadReads.first {
+            session.payloadRead(read, bytes: bytes(read, of: 200_000), now: now)
+        }
+        session.logAdvanced(Fixture.inbox, head: Position(epoch: Fixture.epoch, offset: 4), now: now)
+        #expect(session.drain().reads.isEmpty)
+        let lane = LaneID(rawValue: 1)
+        session.received(
+            .lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), lane: lane, early: false, now: now)
+        session.received(.acknowledge(Acknowledge(offset: 1)), lane: lane, early: false, now: now)
+        #expect(session.drain().reads == [1])
+    }
+
+    @Test("An entry that is trimmed while it is sent is given up, and the device is told of the gap")
+    func trimmed() throws {
+        var session = server([Fixture.channel(head: 2)])
+        _ = session.drain()
+        session.pageRead(Fixture.inbox, page: page(100_000, head: 2), now: now)
+        let read = try #require(session.drain().payloadReads.first)
+        session.payloadRead(read, bytes: nil, now: now)
+        let actions = session.drain()
+        #expect(actions.frames.parts == [Part(offset: 0, bytes: ByteBuffer())])
+        #expect(actions.reads == [0], "it counts as not sent")
+        session.pageRead(Fixture.inbox, page: Fixture.page([2], after: 1, first: 1), now: now)
+        let frames = session.drain().frames
+        #expect(frames.first == .gap(Gap(from: Position(epoch: Fixture.epoch, offset: 0), first: 1)))
+    }
+
+    @Test("A device that has the entry from before is spared the rest")
+    func acknowledged() throws {
+        var session = server([Fixture.channel(head: 2)])
+        _ = session.drain()
+        session.pageRead(Fixture.inbox, page: page(100_000, head: 2), now: now)
+        _ = session.drain()
+        let lane = LaneID(rawValue: 1)
+        session.received(
+            .lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), lane: lane, early: false, now: now)
+        session.received(.acknowledge(Acknowledge(offset: 1)), lane: lane, early: false, now: now)
+        let actions = session.drain()
+        #expect(actions.frames.parts.map(\.isEnd) == [true])
+        #expect(actions.reads == [1])
+    }
+
+    @Test("Four payloads are under way at once; the fifth begins when one is done")
+    func places() throws {
+        let rooms = (0..<6).map { ChannelID.room(Fixture.name("r\($0)")) }
+        var session = server(rooms.map { Fixture.channel($0, head: 1) })
+        _ = session.drain()
+        for room in rooms { session.pageRead(room, page: page(40_000), now: now) }
+        var actions = session.drain()
+        let reads = actions.payloadReads
+        #expect(reads.map(\.channel) == Array(rooms.prefix(4)))
+        #expect(actions.delivered == [1, 1, 1, 1])
+        session.payloadRead(reads[2], bytes: bytes(reads[2], of: 40_000), now: now)
+        actions = session.drain()
+        #expect(actions.reads == [0], "one of those that wait reads its page again")
+        session.pageRead(rooms[4], page: page(40_000), now: now)
+        #expect(session.drain().payloadReads.map(\.channel) == [rooms[4]])
+        session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
+        #expect(session.drain().reads == [0])
+        session.pageRead(rooms[5], page: page(40_000), now: now)
+        #expect(session.drain().payloadReads.map(\.channel) == [rooms[5]])
+    }
+
+    @Test("A page of history sends its payload in parts, then goes on")
+    func history() throws {
+        var session = server([Fixture.channel(head: 1)])
+        session.received(
+            .history(
+                HistoryRequest(
+                    request: 7, channel: Fixture.inbox, epoch: 0, from: 2, direction: .older, limit: 5)),
+            lane: .control, early: false, now: now)
+        _ = session.drain()
+        session.historyRead(7, page: page(70_000), now: now)
+        let read = try #require(session.drain().payloadReads.last)
+        #expect(read.history == 7)
+        session.payloadRead(read, bytes: bytes(read, of: 70_000), now: now)
+        let actions = session.drain()
+        #expect(actions.frames.parts.map { Int($0.offset) } == [15_360, 30_720, 46_080, 61_440])
+        #expect(actions.payloadReads.isEmpty)
+    }
+}
+
+@Suite("Large payloads at a client")
+struct ClientPayloadTests {
+    private let now = Fixture.start
+    private let one = LaneID(rawValue: 1)
+
+    private func client(_ rows: [OutboxRow] = [], window: UInt64 = 1 << 20) -> ClientSession {
+        var session = ClientSession(
+            configuration: ClientSessionConfiguration(), producer: Fixture.producer, cursors: [:], cursorVersion: 0)
+        session.linkOpened(
+            credential: .token("token"), connectNumber: 1, supportsPathChange: false, outbox: rows, now: now)
+        session.received(.connected(Fixture.connected(window: window)), lane: .control, now: now)
+        return session
+    }
+
+    private func row(_ id: PublishID, after: PublishID = 0, in channel: ChannelID = Fixture.inbox, bytes: Int)
+        -> OutboxRow
+    {
+        var row = Fixture.row(id, after: after, in: channel)
+        row.publish.payload = placedBytes(bytes)
+        return row
+    }
+
+    private func awaits(_ actions: [ClientAction]) -> [LaneID] {
+        actions.compactMap { if case .awaitRoom(let lane) = $0 { lane } else { nil } }
+    }
+
+    private func payload(_ frames: [Frame]) -> ByteBuffer {
+        frames.reduce(into: ByteBuffer()) { bytes, frame in
+            if case .publish(let publish) = frame { bytes.writeImmutableBuffer(publish.payload) }
+            if case .part(let part) = frame { bytes.writeImmutableBuffer(part.bytes) }
+        }
+    }
+
+    @Test("A payload leaves in parts, a burst at a time, and what is behind it after it")
+    func sent() {
+        var session = client([row(1, bytes: 200_000), row(2, after: 1, bytes: 10)])
+        var frames: [Frame] = []
+        var actions = session.drain()
+        var rounds = 0
+        while let lane = awaits(actions).first {
+            rounds += 1
+            frames += actions.frames
+            #expect(actions.frames.parts.reduce(0) { $0 + $1.bytes.readableBytes } < 90_000)
+            session.laneWritable(lane, true, now: now)
+            actions = session.drain()
+        }
+        frames += actions.frames
+        #expect(rounds == 2)
+        let publishes = frames.compactMap { if case .publish(let publish) = $0 { publish } else { nil } }
+        #expect(publishes.map(\.id) == [1, 2])
+        #expect(publishes.first?.following == 200_000 - 15_360)
+        #expect(frames.last == .publish(publishes[1]))
+        #expect(payload(Array(frames.dropLast())) == placedBytes(200_000))
+    }
+
+    @Test("A publish that is refused before all of it left is given up, and the next one goes")
+    func refused() {
+        var session = client([row(1, bytes: 200_000), row(2, after: 1, bytes: 10)])
+        _ = session.drain()
+        session.received(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), lane: one, now: now)
+        session.received(.refused(Refused(id: 1, code: .payloadTooLarge)), lane: one, now: now)
+        var actions = session.drain()
+        #expect(actions.frames.parts == [Part(offset: 0, bytes: ByteBuffer())])
+        session.laneWritable(one, true, now: now)
+        actions += session.drain()
+        #expect(actions.publishes.map(\.id) == [2])
+    }
+
+    @Test("After a lost link all of it is sent again")
+    func again() {
+        let rows = [row(1, bytes: 50_000)]
+        var session = client(rows)
+        _ = session.drain()
+        session.linkClosed(now: now)
+        session.linkOpened(
+            credential: .token("token"), connectNumber: 2, supportsPathChange: false, outbox: rows, now: now)
+        session.received(.connected(Fixture.connected()), lane: .control, now: now)
+        let frames = session.drain().frames.filter(\.isOfParts)
+        #expect(payload(frames) == placedBytes(50_000))
+    }
+
+    @Test("Four payloads are under way at once; small messages of other channels pass")
+    func places() {
+        let rooms = (0..<6).map { ChannelID.room(Fixture.name("r\($0)")) }
+        let large = rooms.enumerated().map { row(PublishID($0 + 1), in: $1, bytes: 150_000) }
+        var session = client(large + [row(9, bytes: 10)])
+        var actions = session.drain()
+        #expect(Set(actions.publishes.map(\.id)) == [1, 2, 3, 4, 9])
+        let lane = awaits(actions)[0]
+        session.laneWritable(lane, true, now: now)
+        session.laneWritable(lane, true, now: now)
+        session.received(.lane(LaneHeader(channel: rooms[0], epoch: 0)), lane: one, now: now)
+        session.received(
+            .published(Published(id: 1, position: Position(epoch: 1, offset: 1), time: 0)), lane: one, now: now)
+        actions = session.drain()
+        #expect(actions.publishes.map(\.id) == [5])
+    }
+
+    private func frames(_ length: Int, at offset: Offset = 1, after previous: Offset = 0) -> [Frame] {
+        var entry = Fixture.entry(offset, after: previous)
+        entry.payload = placedBytes(length)
+        let head = entry.head(FrameLimits.maximumPayload)
+        var sending = PayloadSending(head)
+        let rest = placedBytes(length).getSlice(
+            at: FrameLimits.maximumPayload, length: length - FrameLimits.maximumPayload)
+        return [.deliver(Deliver(entry: head, redelivered: false))]
+            + sending.parts(rest ?? ByteBuffer(), partBytes: FrameLimits.maximumPayload)
+    }
+
+    private func open(_ session: inout ClientSession) {
+        session.received(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), lane: one, now: now)
+    }
+
+    @Test("An entry in parts is given to the app once, when it is whole")
+    func received() {
+        var session = client()
+        open(&session)
+        _ = session.drain()
+        let frames = frames(100_000)
+        for frame in frames.dropLast() { session.received(frame, lane: one, now: now) }
+        #expect(session.drain().delivered.isEmpty)
+        // An answer stands between parts.
+        session.received(.refused(Refused(id: 3, code: .forbidden)), lane: one, now: now)
+        session.received(frames[frames.count - 1], lane: one, now: now)
+        let entries = session.drain().compactMap { action -> Entry? in
+            if case .deliver(_, _, let deliver) = action { deliver.entry } else { nil }
+        }
+        #expect(entries.map(\.payload) == [placedBytes(100_000)])
+        #expect(entries.map(\.following) == [0])
+    }
+
+    @Test("A part that is lost, doubled or swapped closes the link, and nothing is given to the app")
+    func damaged() {
+        let frames = frames(100_000)
+        for order in [[0, 2], [0, 1, 1], [0, 2, 1], [1], [0, 0]] {
+            var session = client()
+            open(&session)
+            _ = session.drain()
+            for index in order { session.received(frames[index], lane: one, now: now) }
+            let actions = session.drain()
+            #expect(actions.endCode == .unexpectedFrame, "\(order)")
+            #expect(actions.delivered.isEmpty)
+        }
+    }
+
+    @Test("What is given up leaves nothing behind: the entry comes again, or is told lost")
+    func givenUp() {
+        var session = client()
+        open(&session)
+        _ = session.drain()
+        for frame in frames(100_000).prefix(3) { session.received(frame, lane: one, now: now) }
+        session.received(.part(Part(offset: 0, bytes: ByteBuffer())), lane: one, now: now)
+        session.received(
+            .gap(Gap(from: Position(epoch: Fixture.epoch, offset: 0), first: 1)), lane: one, now: now)
+        session.received(.deliver(Deliver(entry: Fixture.entry(2, after: 1), redelivered: false)), lane: one, now: now)
+        let actions = session.drain()
+        #expect(actions.gaps.map(\.first) == [1])
+        #expect(actions.delivered == [2])
+        #expect(actions.endCode == nil)
+    }
+
+    @Test("A break of the chain is seen when the entry is whole")
+    func broken() {
+        var session = client()
+        open(&session)
+        session.received(.deliver(Deliver(entry: Fixture.entry(1, after: 0), redelivered: false)), lane: one, now: now)
+        _ = session.drain()
+        for frame in frames(50_000, at: 9, after: 7) { session.received(frame, lane: one, now: now) }
+        let actions = session.drain()
+        #expect(actions.endCode == .internalError)
+        #expect(actions.delivered.isEmpty)
+    }
+
+    @Test("A server that sends five payloads at once, or one over 16 MiB, is left")
+    func limits() {
+        var session = client()
+        var entry = Fixture.entry(1, after: 0)
+        entry.following = UInt64(FrameLimits.maximumWholePayload)
+        open(&session)
+        session.received(.deliver(Deliver(entry: entry, redelivered: false)), lane: one, now: now)
+        #expect(session.drain().endCode == .limitExceeded)
+        session = client()
+        for number in 1...5 {
+            let lane = LaneID(rawValue: UInt64(number))
+            let room = ChannelID.room(Fixture.name("r\(number)"))
+            session.received(.lane(LaneHeader(channel: room, epoch: Fixture.epoch)), lane: lane, now: now)
+            session.received(frames(40_000)[0], lane: lane, now: now)
+        }
+        #expect(session.drain().endCode == .limitExceeded)
+    }
+
+    @Test("A page of history holds the whole entry, or is refused when it is given up", arguments: [true, false])
+    func history(isWhole: Bool) {
+        var session = client()
+        let request = HistoryRequest(
+            request: 3, channel: Fixture.inbox, epoch: 0, from: 9, direction: .older, limit: 1)
+        _ = session.history(request, now: now)
+        _ = session.drain()
+        session.received(
+            .historyPage(HistoryAnswer(request: 3, epoch: Fixture.epoch, start: 0, end: 1, more: false, items: 1)),
+            lane: one, now: now)
+        let frames = frames(50_000)
+        for frame in frames.dropLast() { session.received(frame, lane: one, now: now) }
+        #expect(session.drain().isEmpty)
+        let last = isWhole ? frames[frames.count - 1] : .part(Part(offset: 0, bytes: ByteBuffer()))
+        session.received(last, lane: one, now: now)
+        let results = session.drain().compactMap { action -> HistoryResult? in
+            if case .history(let result) = action { result } else { nil }
+        }
+        #expect(results.map(\.answer.refusal) == [isWhole ? nil : .overloaded])
+        if case .entry(let entry)? = results.first?.items.first { #expect(entry.payload == placedBytes(50_000)) }
+        #expect(results.first?.items.count == (isWhole ? 1 : 0))
+    }
+}
+
+@Suite("Large payloads over QUIC, in virtual time")
+struct PayloadTransferTests {
+    /// A path of 400 kB/s that loses a packet in a hundred.
+    private func simulation() throws -> QUICSessionSimulation {
+        var conditions = NetworkConditions()
+        conditions.delay = .milliseconds(20)
+        conditions.bytesPerSecond = 400_000
+        conditions.maximumQueue = 16_000
+        conditions.loss = 0.01
+        var server = ServerSessionConfiguration()
+        server.limits.maximumPayload = UInt64(FrameLimits.maximumWholePayload)
+        return try QUICSessionSimulation(
+            seed: 5, conditions: conditions, heartbeat: HeartbeatPolicy(interval: .seconds(30)), server: server)
+    }
+
+    @Test("One of 10 MB is delivered whole, and messages of the inbox pass it")
+    func delivery() throws {
+        let simulation = try simulation()
+        #expect(simulation.run(for: .seconds(5)) { simulation.grants == 1 })
+        simulation.run(for: .seconds(1))
+        simulation.post(in: simulation.room, bytes: 10_000_000)
+        var slowest = 0.0
+        for number in 1...10 {
+            simulation.run(for: .seconds(2))
+            let posted = simulation.seconds
+            simulation.post(in: simulation.inbox, bytes: 200)
+            func arrived() -> Int { simulation.deliveries.count { $0.channel == simulation.inbox } }
+            #expect(simulation.run(for: .seconds(20)) { arrived() == number })
+            slowest = max(slowest, simulation.seconds - posted)
+        }
+        #expect(!simulation.deliveries.contains { $0.channel == simulation.room }, "still under way")
+        #expect(slowest < 0.5, "\(slowest) s")
+        #expect(simulation.run(for: .seconds(120)) { simulation.deliveries.contains { $0.channel == simulation.room } })
+        #expect(simulation.ends.isEmpty)
+    }
+
+    @Test("One of 10 MB is published whole, and messages of the inbox pass it")
+    func publishing() throws {
+        let simulation = try simulation()
+        #expect(simulation.run(for: .seconds(5)) { simulation.grants == 1 })
+        simulation.run(for: .seconds(1))
+        simulation.publish(1, in: simulation.room, bytes: 10_000_000)
+        for number in 2...10 as ClosedRange<PublishID> {
+            simulation.run(for: .seconds(2))
+            let sent = simulation.seconds
+            simulation.publish(number, after: number - 1, in: simulation.inbox, bytes: 200)
+            #expect(simulation.run(for: .seconds(20)) { simulation.published.last?.publish.id == number })
+            #expect(simulation.seconds - sent < 0.5)
+        }
+        #expect(simulation.run(for: .seconds(120)) { simulation.published.count == 10 })
+        #expect(simulation.published.last?.publish.payload == ByteBuffer(repeating: 121, count: 10_000_000))
+        #expect(simulation.ends.isEmpty)
+    }
+}
