@@ -25,6 +25,11 @@ struct ListenCommand: AsyncParsableCommand {
     @Option(name: .long, help: "Answer every request with this text.")
     var reply: String?
 
+    @Option(
+        name: .long,
+        help: "Write the payload of each message into a file of this directory, and print its path instead of a text.")
+    var save: String?
+
     @Flag(name: .long, help: "One JSON object a line.")
     var json = false
 
@@ -72,7 +77,9 @@ struct ListenCommand: AsyncParsableCommand {
         for room in rooms { try await client.join(room) }
         var left = count ?? .max
         for await message in client.messages {
-            try Terminal.say(json ? try Terminal.json(message) : Terminal.describe(message))
+            let file = try message.isOfSender ? save.map { try PayloadFiles.save(message, in: $0) } : nil
+            try Terminal.say(
+                json ? try Terminal.json(message, file: file) : Terminal.describe(message, file: file))
             message.confirm()
             left -= 1
             if left <= 0 { break }

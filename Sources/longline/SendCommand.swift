@@ -1,6 +1,7 @@
 import ArgumentParser
 import LonglineClient
 import LonglineWire
+import NIOCore
 import Synchronization
 
 /// Sends one message and waits until the service has it on its disk.
@@ -25,6 +26,9 @@ struct SendCommand: AsyncParsableCommand {
     @Option(name: .long, help: "React to a message: its place. The text is the reaction; without any it is taken back.")
     var react: String?
 
+    @Option(name: .long, help: "Send what this file holds instead of a text; - is standard input.")
+    var file: String?
+
     @Option(name: .long, help: "Seconds the message is worth delivering; for ever without.")
     var timeToLive: Double?
 
@@ -44,15 +48,20 @@ struct SendCommand: AsyncParsableCommand {
                 throw ValidationError("'\(place)' is no place EPOCH:OFFSET.")
             }
         }
-        guard !text.isEmpty || retract != nil || react != nil else { throw ValidationError("The message is missing.") }
+        guard file == nil || text.isEmpty && retract == nil && react == nil else {
+            throw ValidationError("--file contradicts a text, --retract and --react.")
+        }
+        guard !text.isEmpty || file != nil || retract != nil || react != nil else {
+            throw ValidationError("The message is missing.")
+        }
         guard timeout > 0, timeout < 1e9, timeToLive.map({ $0 > 0 && $0 < 1e9 }) ?? true else {
             throw ValidationError("Times are seconds, more than 0.")
         }
     }
 
     func run() async throws {
+        let payload = try file.map { try PayloadFiles.read($0) } ?? ByteBuffer(string: text.joined(separator: " "))
         let client = try options.makeClient()
-        let message = text.joined(separator: " ")
         let destination = try Destination(argument: to)
         let trouble = LastTrouble(client)
         defer { trouble.stop() }
@@ -60,7 +69,7 @@ struct SendCommand: AsyncParsableCommand {
             group.addTask {
                 try await client.connect()
                 if case .room(let room) = destination { try await client.join(room) }
-                return try await send(message, to: destination, client).acknowledged()
+                return try await send(payload, to: destination, client).acknowledged()
             }
             group.addTask {
                 try await Task.sleep(for: .seconds(timeout))
@@ -83,18 +92,18 @@ struct SendCommand: AsyncParsableCommand {
     }
 
     private func send(
-        _ text: String, to destination: Destination, _ client: LonglineClient
+        _ payload: ByteBuffer, to destination: Destination, _ client: LonglineClient
     ) async throws -> SendReceipt {
         if let edit, let place = Position(argument: edit) {
-            return try await client.edit(MessageReference(destination, place), to: text)
+            return try await client.edit(MessageReference(destination, place), to: payload)
         }
         if let retract, let place = Position(argument: retract) {
-            return try await client.retract(MessageReference(destination, place), reason: text)
+            return try await client.retract(MessageReference(destination, place), reason: String(buffer: payload))
         }
         if let react, let place = Position(argument: react) {
-            return try await client.react(to: MessageReference(destination, place), with: text)
+            return try await client.react(to: MessageReference(destination, place), with: String(buffer: payload))
         }
-        return try await client.send(text, to: destination, timeToLive: timeToLive.map { Duration.seconds($0) })
+        return try await client.send(payload, to: destination, timeToLive: timeToLive.map { Duration.seconds($0) })
     }
 }
 

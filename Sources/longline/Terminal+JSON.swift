@@ -1,6 +1,7 @@
 import Foundation
 import LonglineClient
 import LonglineWire
+import NIOCore
 
 /// Messages as one JSON object a line, for programs.
 extension Terminal {
@@ -14,18 +15,22 @@ extension Terminal {
         var recipient: String?
         var target: UInt64?
         var time: UInt64
-        var text: String
+        var text: String?
+        var bytes: Int
+        var file: String?
         var redelivered: Bool
         var gapBefore: Bool
     }
 
-    static func json(_ message: Message) throws -> String {
+    /// - Parameter file: where its payload was written to; nil: it is a text.
+    static func json(_ message: Message, file: String? = nil) throws -> String {
         let line = Line(
             channel: message.channel.description, epoch: String(message.position.epoch, radix: 16),
             offset: message.position.offset, kind: "\(message.kind)", sender: message.sender.description,
             device: message.device.description, recipient: message.recipient?.description,
             target: message.target?.offset, time: message.time,
-            text: message.text, redelivered: message.redelivered, gapBefore: message.gapBefore != nil)
+            text: file == nil ? message.text : nil, bytes: message.payload.readableBytes, file: file,
+            redelivered: message.redelivered, gapBefore: message.gapBefore != nil)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         return String(decoding: try encoder.encode(line), as: UTF8.self)

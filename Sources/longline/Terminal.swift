@@ -55,8 +55,12 @@ enum Terminal {
         }
     }
 
+    /// Characters of a message that a line holds.
+    private static let lineLength = 2000
+
     /// One line for a message.
-    static func describe(_ message: Message) -> String {
+    /// - Parameter file: where its payload was written to; nil: it is a text, of which a line holds the beginning.
+    static func describe(_ message: Message, file: String? = nil) -> String {
         var text = ""
         if message.gapBefore != nil { text += "[messages before this one are gone]\n" }
         switch message.channel {
@@ -72,7 +76,11 @@ enum Terminal {
         }
         text += "\(message.sender)"
         if let recipient = message.recipient { text += " to \(recipient)" }
-        return text + verb(of: message) + ": \(printable(message.text))"
+        text += verb(of: message) + ": "
+        let bytes = message.payload.readableBytes
+        if let file { return text + "\(file) (\(bytes) bytes)" }
+        let shown = printable(String(message.text.prefix(lineLength)))
+        return text + shown + (bytes > shown.utf8.count ? " … (\(bytes) bytes)" : "")
     }
 
     /// What an entry does that is no plain message, with the place of what it is about.

@@ -1,0 +1,54 @@
+import ArgumentParser
+import Foundation
+import LonglineClient
+import LonglineWire
+import NIOCore
+
+/// Payloads that come from files, and go into files.
+enum PayloadFiles {
+    /// Reads a message's payload.
+    /// - Parameter path: a file, or `-` for standard input.
+    /// - Throws: ``ValidationError`` when it can't be read, or holds more than a message may.
+    static func read(_ path: String) throws -> ByteBuffer {
+        let name = path == "-" ? "Standard input" : path
+        do {
+            let file = path == "-" ? FileHandle.standardInput : try FileHandle(forReadingFrom: URL(filePath: path))
+            var payload = ByteBuffer()
+            // A pipe gives what is there; only nothing is its end.
+            while payload.readableBytes <= FrameLimits.maximumWholePayload,
+                let data = try file.read(upToCount: 1 << 20), !data.isEmpty
+            {
+                payload.writeBytes(data)
+            }
+            guard payload.readableBytes <= FrameLimits.maximumWholePayload else {
+                throw ValidationError("\(name) holds more than \(FrameLimits.maximumWholePayload) bytes.")
+            }
+            return payload
+        } catch let error as ValidationError {
+            throw error
+        } catch {
+            throw ValidationError("\(name) can't be read: \(error.localizedDescription)")
+        }
+    }
+
+    /// Writes a message's payload into a file of its own, durably, in place of what an earlier try left there.
+    /// - Returns: the file's path.
+    static func save(_ message: Message, in directory: String) throws -> String {
+        // Names hold letters, digits and . _ ~ @ + - only.
+        let channel = message.channel.description.replacing("/", with: "-")
+        let epoch = String(message.position.epoch, radix: 16)
+        let url = URL(filePath: directory).appending(path: "\(channel)-\(epoch)-\(message.position.offset)")
+        try Data(message.payload.readableBytesView).write(to: url, options: .atomic)
+        return url.path(percentEncoded: false)
+    }
+}
+
+extension Message {
+    /// Whether its payload is what a user sent, and not the service's word about a room.
+    var isOfSender: Bool {
+        switch kind {
+        case .joined, .left, .changed: false
+        case .message, .edited, .retracted, .reacted, .reply, .request: true
+        }
+    }
+}
