@@ -94,9 +94,10 @@ extension LonglineServer {
                 (1...FrameLimits.maximumWholePayload).contains(limits.maximumPayload),
                 "the largest payload has to be 1 to \(FrameLimits.maximumWholePayload) bytes")
             try check(
-                limits.arrivingPayloadBytes >= limits.maximumPayload
-                    && limits.appendBytesPerLoop >= limits.maximumPayload,
+                [limits.arrivingPayloadBytes, limits.arrivingPayloadBytesPerUser, limits.appendBytesPerLoop]
+                    .allSatisfy { $0 >= limits.maximumPayload },
                 "the memory for payloads has to hold one of them")
+            try check(limits.minimumPartRate >= 1, "the least rate of a payload's parts has to be above 0")
             try check(
                 (1...FrameLimits.maximumUnacknowledged).contains(limits.maximumUnacknowledged),
                 "unanswered publishes have to be 1 to \(FrameLimits.maximumUnacknowledged)")

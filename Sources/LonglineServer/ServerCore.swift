@@ -71,8 +71,10 @@ final class ServerCore: Sendable {
         configuration.backgroundHold = limits.backgroundHold
         configuration.lowPowerHold = limits.lowPowerHold
         configuration.lagNoticeTime = limits.lagNoticeTime
-        configuration.payloadBudget = PayloadBudget(limit: limits.arrivingPayloadBytes)
+        configuration.payloadBudget = PayloadBudget(
+            limit: limits.arrivingPayloadBytes, limitPerUser: limits.arrivingPayloadBytesPerUser)
         configuration.partTimeout = limits.partTimeout
+        configuration.minimumPartRate = limits.minimumPartRate
         sessionConfiguration = configuration
         guard let webhooks else {
             self.webhooks = nil

@@ -48,8 +48,13 @@ public struct ServerLimits: Sendable {
     /// Memory for payloads that are arriving in parts, all sessions together, in bytes; one session has 4 of them at most.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var arrivingPayloadBytes = 256 * 1024 * 1024
+    /// The same of one user, all sessions together.
+    public var arrivingPayloadBytesPerUser = 32 * 1024 * 1024
     /// How long a payload may be without a next part. Then: ``/LonglineWire/RefusalCode/overloaded``.
     public var partTimeout: TimeAmount = .seconds(60)
+    /// A payload may take as long as it would at so many bytes per second, and ``partTimeout``.
+    /// Then: ``/LonglineWire/RefusalCode/overloaded``.
+    public var minimumPartRate = 4096
     /// Unacknowledged bytes per channel and direction.
     public var channelWindow = 256 * 1024
     /// Publishes without an answer per channel; at most ``/LonglineWire/FrameLimits/maximumUnacknowledged``.

@@ -119,17 +119,14 @@ extension ClientSession {
 
 /// An entry whose payload is arriving in parts. Bounded by the protocol: so many at once, each of so many bytes.
 struct PayloadArrival {
-    /// Memory is bounded by the number of payloads at once.
-    private static let unbounded = PayloadBudget(limit: .max)
-
     private var deliver: Deliver
     private var assembly: PayloadAssembly
 
     init?(_ deliver: Deliver) {
         let length = Int(clamping: deliver.entry.length)
-        guard
-            let assembly = try? PayloadAssembly(head: deliver.entry.payload, length: length, budget: Self.unbounded)
-        else { return nil }
+        guard let assembly = try? PayloadAssembly(head: deliver.entry.payload, length: length, account: nil) else {
+            return nil
+        }
         self.assembly = assembly
         self.deliver = deliver
         self.deliver.entry.payload = ByteBuffer()

@@ -20,13 +20,20 @@ struct PayloadAssembly {
     let length: Int
     private(set) var bytes = ByteBuffer()
     private var capacity = 0
-    private let budget: PayloadBudget
+    /// Where memory is taken from; nil: its bounds are somebody else's affair.
+    private let account: Account?
     private var reservations: [PayloadReservation] = []
 
+    /// Who pays.
+    struct Account {
+        let budget: PayloadBudget
+        let owner: PayloadBudget.Owner
+    }
+
     /// - Parameter length: at most ``LonglineWire/FrameLimits/maximumWholePayload``.
-    init(head: ByteBuffer, length: Int, budget: PayloadBudget) throws(Problem) {
+    init(head: ByteBuffer, length: Int, account: Account?) throws(Problem) {
         self.length = length
-        self.budget = budget
+        self.account = account
         try append(head)
     }
 
@@ -43,8 +50,12 @@ struct PayloadAssembly {
         guard end <= length else { throw .place }
         if end > capacity {
             let wanted = min(length, max(end, 2 * capacity, Self.leastCapacity))
-            guard let reservation = budget.reserve(wanted - capacity) else { throw .noRoom }
-            reservations.append(reservation)
+            if let account {
+                guard let reservation = account.budget.reserve(wanted - capacity, for: account.owner) else {
+                    throw .noRoom
+                }
+                reservations.append(reservation)
+            }
             capacity = wanted
             bytes.reserveCapacity(wanted)
         }

@@ -17,8 +17,7 @@ extension ServerSession {
             do throws(PayloadAssembly.Problem) {
                 state = .gathering(
                     try PayloadAssembly(
-                        head: publish.payload, length: Int(clamping: publish.length),
-                        budget: configuration.payloadBudget))
+                        head: publish.payload, length: Int(clamping: publish.length), account: payloadAccount))
             } catch {
                 code = .overloaded
             }
@@ -33,6 +32,14 @@ extension ServerSession {
             return actions.append(.refuse(channel: channel, producer: producer, publish: head, code: refusal))
         }
         if let code { refuse(publish.id, channel: channel, code, now: now) }
+    }
+
+    private var payloadAccount: PayloadAssembly.Account? {
+        identity.map { identity in
+            PayloadAssembly.Account(
+                budget: configuration.payloadBudget,
+                owner: PayloadBudget.Owner(tenant: identity.tenant, user: identity.user))
+        }
     }
 
     /// The next bytes of a payload.
@@ -104,16 +111,21 @@ extension ServerSession {
 
     // MARK: Time
 
-    /// When the next payload has been without a part for too long.
-    var partsDeadline: NIODeadline? {
-        arriving.values.filter(\.isGathering).map { $0.lastPart + configuration.partTimeout }.min()
+    /// When the next payload has been without a part for too long, or under way.
+    var partsDeadline: NIODeadline? { arriving.values.filter(\.isGathering).map(deadline).min() }
+
+    private func deadline(of publish: ArrivingPublish) -> NIODeadline {
+        // Who sends a byte now and then holds memory no longer than who sends at the least rate.
+        let seconds = Int64(clamping: publish.length / UInt64(max(1, configuration.minimumPartRate)))
+        let whole = publish.startedAt + configuration.partTimeout + .seconds(min(seconds, 1 << 30))
+        return min(publish.lastPart + configuration.partTimeout, whole)
     }
 
     /// What stands still gives its memory back.
     mutating func dropStalledParts(now: NIODeadline) {
         for lane in arriving.keys.sorted() {
             guard var publish = arriving[lane], case .gathering(let assembly) = publish.state,
-                now >= publish.lastPart + configuration.partTimeout
+                now >= deadline(of: publish)
             else { continue }
             giveUp(&publish, received: UInt64(assembly.received), now: now)
             arriving[lane] = publish

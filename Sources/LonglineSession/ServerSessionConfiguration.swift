@@ -32,9 +32,11 @@ public struct ServerSessionConfiguration: Sendable {
     public var partBytes = FrameLimits.maximumPayload
     /// Memory for payloads that arrive in parts; sessions that have the same one share it. Beyond it a publish is refused with
     /// `overloaded`.
-    public var payloadBudget = PayloadBudget(limit: 256 * 1024 * 1024)
+    public var payloadBudget = PayloadBudget(limit: 256 * 1024 * 1024, limitPerUser: 32 * 1024 * 1024)
     /// A payload of which no part came for so long is refused with `overloaded`.
     public var partTimeout: TimeAmount = .seconds(60)
+    /// A payload may take as long as it would at so many bytes per second, and ``partTimeout``; else it is refused likewise.
+    public var minimumPartRate = 4096
     /// What the publisher is told to wait then.
     public var payloadRetryAfter: TimeAmount = .seconds(5)
     /// A lane with nothing unacknowledged is finished after this long without a frame.

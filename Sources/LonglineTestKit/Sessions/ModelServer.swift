@@ -82,7 +82,7 @@ final class ModelServer {
         configuration.partBytes = SimulatedStore.partBytes
         configuration.partTimeout = .milliseconds(1_500)
         configuration.payloadRetryAfter = .milliseconds(30)
-        configuration.payloadBudget = PayloadBudget(limit: 200_000)
+        configuration.payloadBudget = PayloadBudget(limit: 200_000, limitPerUser: 100_000)
         configuration.maximumReads = 2
         self.configuration = configuration
     }

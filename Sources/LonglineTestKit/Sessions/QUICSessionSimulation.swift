@@ -25,6 +25,8 @@ public final class QUICSessionSimulation: CustomReflectable {
     public private(set) var ends: [Close] = []
     /// What reached the client's app, with the time in seconds.
     public private(set) var deliveries: [(time: Double, channel: ChannelID, offset: Offset)] = []
+    /// Bytes of large payloads' parts that reached a session.
+    public private(set) var partBytes = (client: 0, server: 0)
     /// What the server was given to enter, whole, with the time in seconds. It acknowledges all of it and enters nothing.
     public private(set) var published: [(time: Double, channel: ChannelID, publish: Publish)] = []
     /// What the client learned last, for a device that keeps it.
@@ -204,6 +206,7 @@ public final class QUICSessionSimulation: CustomReflectable {
                 credential: .token("t"), connectNumber: 1, supportsPathChange: true, outbox: [], now: now)
         case .streamReadable(let stream):
             for frame in read(stream, of: connection, decoders: &lanes.client.decoders) {
+                if case .part(let part) = frame { partBytes.client += part.bytes.readableBytes }
                 client.received(frame, lane: Self.lane(stream), now: now)
             }
         case .streamWritable(let stream):
@@ -226,6 +229,7 @@ public final class QUICSessionSimulation: CustomReflectable {
         case .streamOpened(let stream): if stream.isBidirectional { lanes.server.streams[.control] = stream }
         case .streamReadable(let stream):
             for frame in read(stream, of: connection, decoders: &lanes.server.decoders) {
+                if case .part(let part) = frame { partBytes.server += part.bytes.readableBytes }
                 server.received(frame, lane: Self.lane(stream), early: false, now: now)
             }
         case .streamWritable(let stream):
