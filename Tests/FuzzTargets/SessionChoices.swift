@@ -116,7 +116,7 @@ struct SessionChoices {
     /// Any frame, wherever it belongs.
     mutating func frame() -> Frame {
         let room = rooms[Int(input.byte() & 1)]
-        switch input.byte() % 39 {
+        switch input.byte() % 41 {
         case 0: return .connect(connect())
         case 1: return .connected(connected())
         case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
@@ -151,8 +151,8 @@ struct SessionChoices {
             return .urgency(ChannelUrgency(channel: channel(), urgency: Urgency(rawValue: input.byte() % 3) ?? .chat))
         case 35:
             return .behind(ChannelLag(channel: channel(), head: position(), isBehind: input.byte() & 1 == 1))
-        case 36: return .eraseAccount
-        case 37: return .erasureRefused(ErasureRefused(code: .overloaded, retryAfter: number()))
+        case 38: return .eraseAccount
+        case 39: return .erasureRefused(ErasureRefused(code: .overloaded, retryAfter: number()))
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
         }
     }

@@ -140,5 +140,5 @@ struct LargeMessageTests {
 
 extension SendReceipt {
     /// Whether the service has answered, and this client told of it.
-    fileprivate var isAnswered: Bool { outcome.isResolved }
+    fileprivate var isAnswered: Bool { tracker.outcome.isResolved }
 }
