@@ -282,6 +282,7 @@ final class SessionHost: LinkHandler {
     }
 
     private func perform(_ action: ServerAction) {
+        if isInBackground { core.webhooks?.left(device.userKey) }
         switch action {
         case .send(let frame, let lane): send(frame, lane: lane)
         case .openLane(let lane): link?.openLane(lane)
@@ -556,7 +557,10 @@ final class SessionHost: LinkHandler {
         guard let device else { return }
         core.cursors.put(device, confirmed)
         confirmed = []
-        if wasEstablished { core.registry.release(device, link: id, sent: sentPositions, now: now) }
+        if wasEstablished {
+            core.registry.release(device, link: id, sent: sentPositions, now: now)
+            core.webhooks?.left(device.userKey)
+        }
         endPresence()
         loop.unregister(self, user: device.userKey)
         loop.leave(self, tenant: device.tenant)

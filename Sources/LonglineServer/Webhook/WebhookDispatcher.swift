@@ -10,10 +10,13 @@ import Synchronization
 /// Tells apps' endpoints of messages to users who have no connection.
 ///
 /// ```
-///   a publish was entered ─▶ (recipient connected: nothing) ─▶ queue ─▶ muted? ─▶ POST ─▶ told, or again later
-///                       room ─▶ its members, once a second ─▶──┘
-///   a device confirmed ──────────────────────────────────────▶ out of the queue
+///   a publish was entered ─▶ has the recipient a session? ─no─▶ queue ─▶ muted? retracted? ─▶ POST ─▶ told, or again later
+///       room ─▶ its members, once a second ─┘      │ yes           ▲
+///                                                held ─last one ends┘
+///   a device confirmed ──────────────────────────────────────────▶ held no more, and out of the queue
 /// ```
+/// A session may be that of a device that vanished without a word, so that it alone is no sign that the message arrived.
+///
 /// Calls come from the event loops and cost a table operation; everything else happens in ``run()``. What waits is written to
 /// the journal once in a while: the process's sudden end loses the notifications of the last moments, never a message.
 final class WebhookDispatcher: Sendable {
@@ -33,11 +36,27 @@ final class WebhookDispatcher: Sendable {
         /// How many of whose messages: nobody is told of their own.
         var counts: [UserID: UInt64]
         var total: UInt64
+        /// What members confirmed since, of so many at most.
+        var confirmed: [UserID: Position] = [:]
+        let mostConfirmed: Int
+
+        mutating func confirm(_ user: UserID, _ position: Position) {
+            guard confirmed[user] != nil || confirmed.count < mostConfirmed else { return }
+            confirmed[user] = position
+        }
+
+        /// Whether a member has all of it.
+        func isKnown(to user: UserID) -> Bool {
+            confirmed[user].map { $0.epoch == position.epoch && $0.offset >= position.offset } ?? false
+        }
     }
 
     private struct State {
         var queue: WebhookQueue
+        var held: HeldNotifications
         var rooms: [ChannelKey: RoomNews] = [:]
+        /// Those whose members are being looked up.
+        var telling: [ChannelKey: RoomNews] = [:]
         /// By tenant; nil for those that aren't named.
         var breakers: [TenantID?: CircuitBreaker] = [:]
         var inFlight: [TenantID?: Int] = [:]
@@ -54,7 +73,7 @@ final class WebhookDispatcher: Sendable {
     private let state: Mutex<State>
     private let wake: AsyncStream<Void>
     private let waker: AsyncStream<Void>.Continuation
-    /// Whether anything waits: asked with every confirmation.
+    /// Whether anything waits that a confirmation may concern: asked with every one.
     private let waiting = Atomic<Int>(0)
 
     /// Rooms with news at one time; more are left out and counted.
@@ -92,7 +111,7 @@ final class WebhookDispatcher: Sendable {
                 advice: error.advice)
         }
         waiting.store(queue.count, ordering: .relaxed)
-        state = Mutex(State(queue: queue))
+        state = Mutex(State(queue: queue, held: HeldNotifications(limit: configuration.maximumPending)))
         (wake, waker) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
@@ -135,7 +154,7 @@ final class WebhookDispatcher: Sendable {
         case .room:
             note(
                 ChannelKey(tenant: tenant, channel: request.channel), published, by: request.device.user, expiry: end,
-                payload: payload)
+                payload: payload, mostConfirmed: settings.maximumRoomMembers)
         // To tell a whole tenant is the backend's affair, which published it.
         case .all: return
         }
@@ -144,17 +163,45 @@ final class WebhookDispatcher: Sendable {
     /// A device has a channel's entries up to here: what is told of them has no object any more.
     func confirmed(_ user: UserKey, _ channel: ChannelID, _ position: Position) {
         guard waiting.load(ordering: .relaxed) > 0 else { return }
-        change { $0.statistics.cancelled += UInt64($0.queue.confirmed(user, channel, position)) }
+        let room = ChannelKey(tenant: user.tenant, channel: channel)
+        update { state in
+            state.statistics.cancelled += UInt64(state.queue.confirmed(user, channel, position))
+            state.held.confirmed(user, channel, position)
+            state.rooms[room]?.confirm(user.user, position)
+            state.telling[room]?.confirm(user.user, position)
+        }
+    }
+
+    /// A session of a user ended, or its app went to the background: what no device confirmed is told, unless another is there.
+    func left(_ user: UserKey) {
+        guard let settings = endpoint(of: user.tenant)?.settings, !isReachable(user, settings) else { return }
+        let notBefore = time() + settings.delay.wholeMilliseconds
+        change { state in
+            for var news in state.held.take(user) {
+                news.notBefore = notBefore
+                state.queue.put(news)
+            }
+        }
+    }
+
+    private func isReachable(_ user: UserKey, _ settings: WebhookSettings) -> Bool {
+        registry.isReachable(user, inBackground: !settings.notifiesBackground)
     }
 
     /// The account is erased.
-    func forget(_ user: UserKey) { change { $0.queue.forget(user) } }
+    func forget(_ user: UserKey) {
+        change { state in
+            state.queue.forget(user)
+            _ = state.held.take(user)
+        }
+    }
 
     var statistics: WebhookStatistics {
         state.withLock { state in
             var statistics = state.statistics
             statistics.waiting = state.queue.count
-            statistics.dropped += state.queue.dropped
+            statistics.held = state.held.count
+            statistics.dropped += state.queue.dropped + state.held.dropped
             statistics.endpointsDown = state.breakers.values.count(where: \.isOpen)
             return statistics
         }
@@ -163,29 +210,41 @@ final class WebhookDispatcher: Sendable {
     /// When the next notification is due, in milliseconds since 1970.
     var nextTime: UInt64? { state.withLock { $0.queue.nextTime() } }
 
-    private func put(_ news: PendingNotification, _ settings: WebhookSettings) {
+    /// - Parameter room: where the news are, if it is a room whose members are being told.
+    private func put(_ news: PendingNotification, of room: ChannelKey? = nil, _ settings: WebhookSettings) {
         let user = UserKey(news.key)
-        guard !registry.isReachable(user, inBackground: !settings.notifiesBackground) else { return }
-        var news = news
-        news.notBefore = time() + settings.delay.wholeMilliseconds
-        change { $0.queue.put(news) }
+        func isKnown(_ state: State) -> Bool { room.flatMap { state.telling[$0] }?.isKnown(to: user.user) ?? false }
+        guard isReachable(user, settings) else {
+            var news = news
+            news.notBefore = time() + settings.delay.wholeMilliseconds
+            return change { if !isKnown($0) { $0.queue.put(news) } }
+        }
+        update { if !isKnown($0) { $0.held.put(news) } }
+        // The session may have ended before there was anything to be found.
+        left(user)
     }
 
+    /// Changes what waits, and has the queue looked at.
     private func change(_ body: (inout State) -> Void) {
+        update(body)
+        waker.yield()
+    }
+
+    private func update(_ body: (inout State) -> Void) {
         let count = state.withLock { state in
             body(&state)
-            return state.queue.count
+            return state.queue.count + state.held.count + state.rooms.count + state.telling.count
         }
         waiting.store(count, ordering: .relaxed)
-        waker.yield()
     }
 
     // MARK: Rooms
 
     private func note(
-        _ room: ChannelKey, _ published: Published, by sender: UserID, expiry: UInt64, payload: ByteBuffer?
+        _ room: ChannelKey, _ published: Published, by sender: UserID, expiry: UInt64, payload: ByteBuffer?,
+        mostConfirmed: Int
     ) {
-        state.withLock { state in
+        update { state in
             guard var news = state.rooms[room] else {
                 guard state.rooms.count < Self.maximumRooms else {
                     state.statistics.dropped += 1
@@ -193,7 +252,7 @@ final class WebhookDispatcher: Sendable {
                 }
                 state.rooms[room] = RoomNews(
                     position: published.position, sender: sender, time: published.time, expiry: expiry,
-                    payload: payload, counts: [sender: 1], total: 1)
+                    payload: payload, counts: [sender: 1], total: 1, mostConfirmed: mostConfirmed)
                 return
             }
             news.position = published.position
@@ -209,9 +268,11 @@ final class WebhookDispatcher: Sendable {
     /// Looks who is in the rooms with news. One look serves every message since the last.
     private func tellRooms() async {
         let rooms = state.withLock { state in
-            defer { state.rooms = [:] }
-            return state.rooms
+            state.telling = state.rooms
+            state.rooms = [:]
+            return state.telling
         }
+        defer { update { $0.telling = [:] } }
         for (room, news) in rooms {
             guard let settings = endpoint(of: room.tenant)?.settings, case .room(let name) = room.channel else {
                 continue
@@ -234,7 +295,7 @@ final class WebhookDispatcher: Sendable {
                             tenant: room.tenant, user: member, conversation: room.channel),
                         channel: room.channel, position: news.position, sender: news.sender, count: count,
                         time: news.time, expiry: news.expiry, payload: news.payload, since: news.time,
-                        notBefore: news.time), settings)
+                        notBefore: news.time), of: room, settings)
             }
         }
     }
@@ -335,6 +396,8 @@ final class WebhookDispatcher: Sendable {
         case told
         case muted
         case expired
+        /// What it is about was taken back.
+        case retracted
         /// The endpoint will not take it, however often it is sent.
         case rejected(UInt)
         /// `after`: the endpoint's own wish, in milliseconds.
@@ -355,7 +418,7 @@ final class WebhookDispatcher: Sendable {
         }
         change { _ in }
         switch outcome {
-        case .told, .muted, .expired: break
+        case .told, .muted, .expired, .retracted: break
         case .rejected(let status):
             log.log(.notice, "the webhook rejected a notification", ["tenant": "\(tenant)", "status": "\(status)"])
         case .failed(let reason, _), .postponed(let reason):
@@ -385,6 +448,10 @@ final class WebhookDispatcher: Sendable {
             state.breakers[slot]?.withdrew()
             state.statistics.expired += 1
             state.queue.giveUp(taken)
+        case .retracted:
+            state.breakers[slot]?.withdrew()
+            state.statistics.cancelled += 1
+            state.queue.giveUp(taken)
         case .postponed:
             state.breakers[slot]?.withdrew()
             state.queue.postpone(taken, until: now + settings.backOff.wholeMilliseconds)
@@ -402,10 +469,16 @@ final class WebhookDispatcher: Sendable {
         let isOver = notification.expiry != 0 && now >= notification.expiry
         guard !isOver, now < notification.since + settings.maximumAge.wholeMilliseconds else { return .expired }
         let key = notification.key
+        var notification = notification
         do {
             if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
+            if try await isRetracted(notification, now: now) {
+                guard notification.count > 1 else { return .retracted }
+                notification.count -= 1
+                notification.payload = nil
+            }
         } catch {
-            return .postponed("whether it is muted is not known: \(error)")
+            return .postponed("whether it is muted, or was taken back, is not known: \(error)")
         }
         do {
             let body = try WebhookRequest.body(notification)
@@ -420,6 +493,22 @@ final class WebhookDispatcher: Sendable {
         } catch {
             return .failed("\(error)", after: 0)
         }
+    }
+
+    /// Whether the last of the news was retracted since.
+    private func isRetracted(_ notification: PendingNotification, now: UInt64) async throws(StoreError) -> Bool {
+        let place = notification.position
+        guard place.offset > 0 else { return false }
+        let page: LogPage
+        do {
+            page = try await store.read(
+                ChannelKey(tenant: notification.key.tenant, channel: notification.channel), after: place.offset - 1,
+                upTo: place.offset, maximumBytes: 1, now: now)
+        } catch  where error.code == .unknownChannel {
+            return true
+        }
+        guard page.epoch == place.epoch, case .skip(let skip)? = page.items.first else { return false }
+        return skip.reason == .retracted
     }
 
     private static func within<Value: Sendable>(
@@ -488,9 +577,11 @@ public struct WebhookStatistics: Hashable, Sendable {
     public var failures: UInt64 = 0
     /// Notifications that an endpoint refused for good.
     public var rejected: UInt64 = 0
-    /// Notifications whose messages a device had before they were told.
+    /// News of users who have a session and did not confirm them yet.
+    public var held = 0
+    /// Notifications whose messages a device had before they were told, or that were retracted.
     public var cancelled: UInt64 = 0
-    /// Notifications of muted conversations.
+    /// Notifications of conversations that were muted or blocked.
     public var muted: UInt64 = 0
     /// Notifications whose message, or whose time to be told, was over.
     public var expired: UInt64 = 0

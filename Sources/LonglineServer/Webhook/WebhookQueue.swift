@@ -12,8 +12,11 @@ import LonglineWire
 ///             │                        │ read on a device │  │ told, and more came: waits again
 ///             └── failed: after a wait ┴──▶ gone ◀────────┘  └────────────▶ waiting
 /// ```
-/// Invariants: one notification for each key; `byUser` names exactly the keys in `items`; at most `limit` of them, the oldest
-/// is dropped first.
+/// What was read, forgotten or dropped while it is under way keeps its place until the request is over, so that requests of one
+/// key never overlap.
+///
+/// Invariants: one notification for each key; `byUser` names exactly the keys in `items`; at most `limit` of them, and
+/// what is void, the oldest is dropped first.
 struct WebhookQueue {
     typealias Key = PendingNotification.Key
 
@@ -26,6 +29,8 @@ struct WebhookQueue {
         var isUnderWay = false
         /// How many of ``PendingNotification/count`` are being told.
         var telling: UInt64 = 0
+        /// It has no object any more, and is under way.
+        var isVoid = false
     }
 
     private struct Due: Comparable {
@@ -50,6 +55,7 @@ struct WebhookQueue {
     private var due = Heap<Due>()
     private var oldest: Deque<(key: Key, order: UInt64)> = []
     private var lastVersion: UInt64 = 0
+    private var voids = 0
     private var lastOrder: UInt64 = 0
     /// Keys whose place on the disk is not what it is here.
     private(set) var changed: Set<Key> = []
@@ -58,13 +64,24 @@ struct WebhookQueue {
 
     init(limit: Int) { self.limit = limit }
 
-    var count: Int { items.count }
-    var isEmpty: Bool { items.isEmpty }
-    subscript(key: Key) -> PendingNotification? { items[key]?.notification }
+    var count: Int { items.count - voids }
+    var isEmpty: Bool { count == 0 }
+    subscript(key: Key) -> PendingNotification? { items[key].flatMap { $0.isVoid ? nil : $0.notification } }
 
     /// There are news, of a key that may have some already.
     mutating func put(_ news: PendingNotification) {
         if var item = items[news.key] {
+            if item.isVoid {
+                item.isVoid = false
+                voids -= 1
+                item.notification = news
+                item.telling = 0
+                lastOrder += 1
+                item.order = lastOrder
+                oldest.append((news.key, lastOrder))
+                tidyOldest()
+                return store(item)
+            }
             // Offsets compare within one epoch only; in another the later one counts.
             let old = item.notification
             if news.position.epoch == old.position.epoch, news.position.offset <= old.position.offset { return }
@@ -77,7 +94,7 @@ struct WebhookQueue {
             store(item)
             return
         }
-        if items.count >= limit { dropOldest() }
+        if count >= limit { dropOldest() }
         lastOrder += 1
         byUser[UserKey(news.key), default: []].insert(news.key.conversation)
         oldest.append((news.key, lastOrder))
@@ -157,8 +174,15 @@ struct WebhookQueue {
     mutating func giveUp(_ taken: Taken) { told(taken) }
 
     private mutating func ended(_ taken: Taken) -> Item? {
-        guard var item = items[taken.notification.key], item.isUnderWay else { return nil }
+        let key = taken.notification.key
+        guard var item = items[key], item.isUnderWay else { return nil }
         item.isUnderWay = false
+        items[key] = item
+        guard !item.isVoid else {
+            voids -= 1
+            remove(key)
+            return nil
+        }
         return item
     }
 
@@ -169,7 +193,7 @@ struct WebhookQueue {
         var count = 0
         for conversation in conversations {
             let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
-            guard let item = items[key], item.notification.channel == channel,
+            guard let item = items[key], !item.isVoid, item.notification.channel == channel,
                 item.notification.position.epoch == position.epoch,
                 item.notification.position.offset <= position.offset
             else { continue }
@@ -187,20 +211,31 @@ struct WebhookQueue {
     }
 
     private mutating func remove(_ key: Key) {
-        guard items.removeValue(forKey: key) != nil else { return }
+        guard var item = items[key] else { return }
         changed.insert(key)
+        if item.isUnderWay {
+            guard !item.isVoid else { return }
+            item.isVoid = true
+            voids += 1
+            items[key] = item
+            return
+        }
+        items[key] = nil
         let user = UserKey(key)
         byUser[user]?.remove(key.conversation)
         if byUser[user]?.isEmpty == true { byUser[user] = nil }
-        if oldest.count > 2 * items.count + 64 {
-            let items = items
-            oldest.removeAll { items[$0.key]?.order != $0.order }
-        }
+        tidyOldest()
+    }
+
+    private mutating func tidyOldest() {
+        guard oldest.count > 2 * items.count + 64 else { return }
+        let items = items
+        oldest.removeAll { items[$0.key]?.order != $0.order }
     }
 
     private mutating func dropOldest() {
         while let first = oldest.popFirst() {
-            guard items[first.key]?.order == first.order else { continue }
+            guard let item = items[first.key], item.order == first.order, !item.isVoid else { continue }
             dropped += 1
             return remove(first.key)
         }
@@ -219,7 +254,7 @@ struct WebhookQueue {
         defer { changed.removeAll() }
         var keep: [PendingNotification] = []
         var forget: [Key] = []
-        for key in changed { if let item = items[key] { keep.append(item.notification) } else { forget.append(key) } }
+        for key in changed { if let waiting = self[key] { keep.append(waiting) } else { forget.append(key) } }
         return (keep, forget)
     }
 

@@ -86,7 +86,8 @@ public struct WebhookConfiguration: Sendable {
     public var journalPath: String?
     /// Notifications that wait, of all tenants together; beyond, the oldest is dropped and counted.
     public var maximumPending = 100_000
-    /// Which conversations a user wants to hear nothing of; nil: those that the user muted, as the store knows.
+    /// Which conversations a user wants to hear nothing of; nil: those that the user muted or
+    /// blocked, as the store knows.
     public var muting: (any ConversationMuting)?
 
     /// Webhooks.
@@ -114,7 +115,7 @@ public protocol ConversationMuting: Sendable {
     func isMuted(_ user: UserID, _ conversation: ChannelID, in tenant: TenantID) async throws -> Bool
 }
 
-/// What users muted through their clients.
+/// What users muted or blocked through their clients.
 struct StoredMuting: ConversationMuting {
     let store: any MessageStore
     /// The wall clock, in milliseconds since 1970.
@@ -122,6 +123,6 @@ struct StoredMuting: ConversationMuting {
 
     func isMuted(_ user: UserID, _ conversation: ChannelID, in tenant: TenantID) async throws -> Bool {
         let settings = try await store.settings(of: conversation, for: user, in: tenant)
-        return settings.isMuted(at: time())
+        return settings.isBlocked || settings.isMuted(at: time())
     }
 }

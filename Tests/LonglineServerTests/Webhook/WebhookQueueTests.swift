@@ -95,6 +95,61 @@ import Testing
         #expect(queue.isEmpty)
     }
 
+    @Test func newsOfWhatIsReadWhileItIsBeingToldWaitForThatRequest() throws {
+        for how in ["read", "forgotten", "dropped"] {
+            var queue = WebhookQueue(limit: 1)
+            queue.put(news(1))
+            let first = try taken(&queue, 100)
+            switch how {
+            case "read": #expect(queue.confirmed(Self.user, .user(Self.user.user), first.notification.position) == 1)
+            case "forgotten": queue.forget(Self.user)
+            default: queue.put(news(2, of: "user/eve", at: 5_000))
+            }
+            #expect(queue[first.notification.key] == nil)
+            #expect(queue.takeChanges().forget == [first.notification.key])
+            if how == "dropped" { #expect(queue.dropped == 1) }
+            queue.put(news(3, at: 200))
+            #expect(queue.take(now: 4_999) == nil, "\(how): the first request is still under way")
+            #expect(queue.takeChanges().keep.map(\.position.offset) == [3])
+            queue.told(first)
+            let next = try taken(&queue, 200)
+            #expect(next.notification.count == 1 && next.notification.failures == 0)
+            queue.told(next)
+            #expect(queue[next.notification.key] == nil)
+        }
+        // Whose request fails meanwhile is no repetition of it; what is void and over leaves nothing.
+        var queue = WebhookQueue(limit: 1)
+        for round in 1...200 as ClosedRange<Offset> {
+            queue.put(news(round))
+            let taken = try taken(&queue, 100)
+            #expect(queue.confirmed(Self.user, .user(Self.user.user), taken.notification.position) == 1)
+            #expect(queue.isEmpty)
+            if round % 2 == 0 { queue.failed(taken, until: 300) } else { queue.postpone(taken, until: 300) }
+            #expect(queue.isEmpty && queue.nextTime() == nil)
+        }
+    }
+
+    @Test func whatIsHeldIsBoundedAndLeavesWithItsUser() throws {
+        var held = HeldNotifications(limit: 3)
+        let eve = UserKey(tenant: Self.user.tenant, user: try UserID("eve"))
+        for offset in 1...3 as ClosedRange<Offset> { held.put(news(offset)) }
+        held.put(news(2))
+        held.put(news(4, of: "user/joe"))
+        held.put(news(4, user: eve))
+        #expect(held.count == 3 && held.dropped == 0)
+        held.confirmed(eve, .user(eve.user), Position(epoch: 2, offset: 9))
+        held.confirmed(eve, .user(eve.user), Position(epoch: 1, offset: 3))
+        #expect(held.count == 3)
+        held.confirmed(eve, .user(eve.user), Position(epoch: 1, offset: 4))
+        #expect(held.count == 2)
+        let taken = held.take(Self.user)
+        #expect(taken.map(\.position.offset) == [3, 4] && taken.map(\.count) == [3, 1])
+        #expect(held.count == 0 && held.take(Self.user).isEmpty)
+        for index in 1...5 as ClosedRange<Offset> { held.put(news(index, of: "user/u\(index)")) }
+        #expect(held.count == 3 && held.dropped == 2)
+        #expect(held.take(Self.user).map(\.position.offset) == [3, 4, 5])
+    }
+
     @Test func theOldestGoesAtTheLimit() throws {
         var queue = WebhookQueue(limit: 3)
         for index in 1...5 as ClosedRange<Offset> { queue.put(news(index, of: "user/u\(index)")) }

@@ -20,7 +20,7 @@ private let hall = identifier { try RoomID("hall") }
 @Suite(.timeLimit(.minutes(1))) struct WebhookTests {
     private static let key = WebhookKey(id: "2026-11", secret: Array("0123456789abcdef".utf8))
 
-    private struct News: Decodable {
+    struct News: Decodable {
         var id: String
         var collapse: String
         var tenant: String
@@ -43,7 +43,7 @@ private let hall = identifier { try RoomID("hall") }
     }
 
     /// A server with a webhook, and the endpoint.
-    private func withWebhook(
+    func withWebhook(
         answer: @escaping Backend.Answer = { _ in Backend.Response(status: .noContent, body: "") },
         _ change: (inout WebhookSettings, inout WebhookConfiguration) -> Void = { _, _ in },
         _ body: (TestServer, Backend) async throws -> Void
@@ -57,16 +57,16 @@ private let hall = identifier { try RoomID("hall") }
         try await backend.stop()
     }
 
-    private func news(_ request: Backend.Request) throws -> News {
+    func news(_ request: Backend.Request) throws -> News {
         try JSONDecoder().decode(News.self, from: Data(request.body.utf8))
     }
 
-    private func requests(_ backend: Backend, _ count: Int) async throws -> [Backend.Request] {
+    func requests(_ backend: Backend, _ count: Int) async throws -> [Backend.Request] {
         while backend.requests.count < count { try await Task.sleep(for: .milliseconds(2)) }
         return backend.requests
     }
 
-    private func statistics(
+    func statistics(
         _ server: TestServer, _ matches: (WebhookStatistics) -> Bool
     ) async throws -> WebhookStatistics {
         while true {

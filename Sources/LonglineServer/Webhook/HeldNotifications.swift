@@ -1,0 +1,85 @@
+import DequeModule
+import LonglineStore
+import LonglineWire
+
+/// News of users who have a session: told once their last session ends without a word of having them, and else not at all.
+///
+/// ```
+///   put ──▶ held ──a device confirmed──▶ gone
+///             │
+///             └────no session is left──▶ taken, to be told
+/// ```
+/// In memory only, and at most `limit`: the oldest give way and are counted.
+struct HeldNotifications {
+    private struct Item {
+        var notification: PendingNotification
+        var order: UInt64
+    }
+
+    let limit: Int
+    private var users: [UserKey: [ChannelID: Item]] = [:]
+    private var oldest: Deque<(key: PendingNotification.Key, order: UInt64)> = []
+    private var lastOrder: UInt64 = 0
+    private(set) var count = 0
+    /// What was dropped because there was no room.
+    private(set) var dropped: UInt64 = 0
+
+    init(limit: Int) { self.limit = limit }
+
+    mutating func put(_ news: PendingNotification) {
+        let user = UserKey(news.key)
+        if let known = users[user]?[news.key.conversation] {
+            let old = known.notification
+            if news.position.epoch == old.position.epoch, news.position.offset <= old.position.offset { return }
+            var item = known
+            item.notification = news
+            item.notification.count = old.count + news.count
+            item.notification.since = old.since
+            users[user]?[news.key.conversation] = item
+            return
+        }
+        if count >= limit { dropOldest() }
+        lastOrder += 1
+        users[user, default: [:]][news.key.conversation] = Item(notification: news, order: lastOrder)
+        oldest.append((news.key, lastOrder))
+        count += 1
+        if oldest.count > 2 * count + 64 {
+            let users = users
+            oldest.removeAll { users[UserKey($0.key)]?[$0.key.conversation]?.order != $0.order }
+        }
+    }
+
+    /// One of the user's devices has a channel's entries up to here.
+    mutating func confirmed(_ user: UserKey, _ channel: ChannelID, _ position: Position) {
+        guard let items = users[user] else { return }
+        for (conversation, item) in items {
+            let news = item.notification
+            guard news.channel == channel, news.position.epoch == position.epoch,
+                news.position.offset <= position.offset
+            else { continue }
+            remove(user, conversation)
+        }
+    }
+
+    /// What a user has, the first first; nothing of it is held any more.
+    mutating func take(_ user: UserKey) -> [PendingNotification] {
+        let items = users.removeValue(forKey: user) ?? [:]
+        count -= items.count
+        return items.values.sorted { $0.order < $1.order }.map(\.notification)
+    }
+
+    private mutating func remove(_ user: UserKey, _ conversation: ChannelID) {
+        guard users[user]?.removeValue(forKey: conversation) != nil else { return }
+        count -= 1
+        if users[user]?.isEmpty == true { users[user] = nil }
+    }
+
+    private mutating func dropOldest() {
+        while let first = oldest.popFirst() {
+            let user = UserKey(first.key)
+            guard users[user]?[first.key.conversation]?.order == first.order else { continue }
+            dropped += 1
+            return remove(user, first.key.conversation)
+        }
+    }
+}

@@ -1,0 +1,111 @@
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineServer
+
+private let ann = identifier { try UserID("ann") }
+private let bob = identifier { try UserID("bob") }
+private let hall = identifier { try RoomID("hall") }
+private let vault = identifier { try RoomID("vault") }
+
+/// A session is no sign that a message arrived, and what was taken back is told to nobody.
+extension WebhookTests {
+    private func acknowledge(_ device: TestDevice, _ server: TestServer, _ channel: ChannelID) async throws {
+        let deliver = try await device.delivered(channel)
+        let key = ChannelKey(tenant: TokenIssuer.tenant, channel: channel)
+        let epoch = try #require(try await server.store.head(of: key)).position.epoch
+        try await device.acknowledge(channel, epoch: epoch, offset: deliver.entry.offset)
+    }
+
+    @Test func whatADeadSessionNeverConfirmedIsToldWhenItEnds() async throws {
+        try await withWebhook { server, backend in
+            let phone = try await server.connected("ann")
+            let dead = try await server.connected("bob")
+            let alive = try await server.connected("bob", "tablet")
+            try await phone.message("one", to: bob)
+            try await acknowledge(alive, server, .user(bob))
+            _ = try await statistics(server) { $0.held == 0 }
+            for text in ["two", "three"] { try await phone.message(text, to: bob) }
+            #expect(try await statistics(server) { $0.held == 1 }.waiting == 0)
+            try await alive.drop()
+            // The other one still seems to be there.
+            #expect(try await statistics(server) { $0.held == 1 }.waiting == 0)
+            try await dead.drop()
+            let news = try news(try await requests(backend, 1)[0])
+            #expect(news.user == "bob" && news.conversation == "user/ann" && news.count == 2)
+            _ = try await statistics(server) { $0.sent == 1 && $0.held == 0 && $0.waiting == 0 }
+        }
+    }
+
+    @Test func anAppThatGoesToTheBackgroundIsToldWhatItDidNotConfirm() async throws {
+        try await withWebhook({ endpoint, _ in endpoint.notifiesBackground = true }) { server, backend in
+            let phone = try await server.connected("ann")
+            let away = try await server.connected("bob")
+            try await phone.message("one", to: bob)
+            _ = try await statistics(server) { $0.held == 1 }
+            try await away.send([(.mode(.background), .control)])
+            #expect(try news(try await requests(backend, 1)[0]).user == "bob")
+        }
+    }
+
+    @Test func ofARoomsNewsWhatWasConfirmedBeforeItsMembersWereLookedUpIsNotHeld() async throws {
+        try await withWebhook { server, backend in
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("bob")
+            for (number, device) in [phone, other].enumerated() {
+                for (index, room) in [hall, vault].enumerated() {
+                    _ = try await device.request(room, number: UInt64(number * 2 + index))
+                }
+            }
+            try await phone.publish("read", to: .room(hall))
+            try await acknowledge(other, server, .room(hall))
+            try await phone.publish("not read", to: .room(vault))
+            _ = try await statistics(server) { $0.held == 1 }
+            try await other.drop()
+            let news = try news(try await requests(backend, 1)[0])
+            #expect(news.user == "bob" && news.conversation == "room/vault")
+            #expect(try await statistics(server) { $0.sent == 1 }.held == 0)
+        }
+    }
+
+    private func retract(_ position: Position, by device: TestDevice) async throws {
+        var frames = device.publishFrames("", to: .user(device.user), recipient: bob)
+        guard case .publish(var publish)? = frames.last?.0, let lane = frames.popLast()?.1 else { return }
+        publish.kind = .retract(position)
+        try await device.send(frames + [(.publish(publish), lane)])
+        _ = try await device.next { if case .published(let published) = $0 { published } else { nil } }
+    }
+
+    @Test(arguments: [1, 2]) func whatIsRetractedIsNotTold(messages: UInt64) async throws {
+        try await withWebhook({ endpoint, _ in
+            endpoint.delay = .milliseconds(150)
+            endpoint.includesPayload = true
+        }) { server, backend in
+            let phone = try await server.connected("ann")
+            var last: PublishOutcome?
+            for index in 0..<messages { last = try await phone.message("secret \(index)", to: bob) }
+            guard case .published(let published)? = last else { return #expect(Bool(false), "not entered") }
+            try await retract(published.position, by: phone)
+            if messages == 1 {
+                let statistics = try await statistics(server) { $0.cancelled == 1 }
+                #expect(statistics.waiting == 0 && backend.requests.isEmpty)
+            } else {
+                let news = try news(try await requests(backend, 1)[0])
+                #expect(news.count == messages - 1 && news.payload == nil)
+            }
+        }
+    }
+
+    @Test func whoIsBlockedMeanwhileIsNotHeardOf() async throws {
+        try await withWebhook({ endpoint, _ in endpoint.delay = .milliseconds(150) }) { server, backend in
+            let phone = try await server.connected("ann")
+            try await phone.message("one", to: bob)
+            _ = try await server.store.set(.block(true), of: .user(ann), for: bob, in: TokenIssuer.tenant)
+            let statistics = try await statistics(server) { $0.muted == 1 }
+            #expect(statistics.waiting == 0 && backend.requests.isEmpty)
+        }
+    }
+}
