@@ -53,6 +53,10 @@ extension LonglineServer {
         public var webhooks: WebhookConfiguration?
         /// What peers, users and tenants may take.
         public var limits = ServerLimits()
+        /// Whether tokens that were issued before the store was restored from a backup are good, and the tickets that came from
+        /// them. The store does not know what was revoked since the backup, logouts among it; without this it does not matter,
+        /// and every device needs a fresh token once.
+        public var acceptsCredentialsFromBeforeRestore = false
         /// What of the messages is kept; by default everything. A shared store has to implement
         /// ``LonglineStore/StoreMaintenance`` for any other.
         public var retention = RetentionPolicy()

@@ -250,7 +250,7 @@ public final class LonglineServer: Service {
                 limits: configuration.limits, store: store.store, verifier: verifier,
                 tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys), logger: configuration.logger,
                 authorization: configuration.authorization, devicePolicies: configuration.devicePolicies,
-                webhooks: configuration.webhooks,
+                webhooks: configuration.webhooks, credentialsIssuedSince: credentialsIssuedSince(store),
                 time: WallClock.milliseconds)
             let runtime = try await ServerRuntime(core: core, group: group)
             if let path = configuration.controlSocketPath {
@@ -277,6 +277,18 @@ public final class LonglineServer: Service {
             try? await store.close()
             throw (error as? ServerError) ?? ServerError(.invalidConfiguration, message: "can't start", cause: error)
         }
+    }
+
+    /// A restored store does not know what was revoked since its backup: credentials from before are void.
+    private func credentialsIssuedSince(_ store: OpenedStore) -> UInt64 {
+        guard let restoredAt = store.restoredAt else { return 0 }
+        let isRefused = !configuration.acceptsCredentialsFromBeforeRestore
+        configuration.logger.warning(
+            isRefused
+                ? "the store was restored: tokens issued before, and their tickets, are refused"
+                : "the store was restored: what was revoked since its backup is good again",
+            metadata: ["restored": "\(restoredAt)"])
+        return isRefused ? restoredAt : 0
     }
 
     private func makeKeyring() -> TokenKeyring {

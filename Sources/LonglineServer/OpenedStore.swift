@@ -32,6 +32,9 @@ struct OpenedStore: Sendable {
         }
     }
 
+    /// When the store was last restored from a backup, if it can tell; in milliseconds since 1970.
+    var restoredAt: UInt64? { (store as? SQLiteStore)?.restoredAt }
+
     /// Forgets what was unseen for long, if the store is the server's own.
     func sweep() async throws(StoreError) -> SweepReport? { try await own?.sweep() }
 

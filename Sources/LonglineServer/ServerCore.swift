@@ -44,7 +44,8 @@ final class ServerCore: Sendable {
     init(
         limits: ServerLimits, store: any MessageStore, verifier: TokenVerifier, tickets: ResumeTicketSealer,
         logger: Logger, authorization: AuthorizationSettings? = nil, devicePolicies: DevicePolicies = DevicePolicies(),
-        webhooks: WebhookConfiguration? = nil, time: @escaping @Sendable () -> UInt64
+        webhooks: WebhookConfiguration? = nil, credentialsIssuedSince: UInt64 = 0,
+        time: @escaping @Sendable () -> UInt64
     ) async throws(ServerError) {
         self.limits = limits
         self.store = store
@@ -56,7 +57,9 @@ final class ServerCore: Sendable {
         let log = EventLog(logger: logger, linesPerSecond: limits.logLinesPerSecond, now: .now())
         self.log = log
         self.authorization = authorization.map { AuthorizationGate($0, log: log) }
-        authenticator = Authenticator(verifier: verifier, tickets: tickets, revocations: store, logger: log.limited)
+        authenticator = Authenticator(
+            verifier: verifier, tickets: tickets, revocations: store, logger: log.limited,
+            issuedSince: credentialsIssuedSince)
         cursors = CursorWriter(cursors: store, delay: limits.cursorDelay) { error in
             log.log(.error, "cursors could not be written", ["error": "\(error)"])
         }

@@ -54,6 +54,7 @@ private let hall = identifier { try RoomID("hall") }
 
     private func withSite(
         _ folder: String, issuer: TokenIssuer, storeLimit: Int? = nil, keySources: [any TokenKeySource] = [],
+        acceptsOldCredentials: Bool = false,
         _ body: (Site) async throws -> Void
     ) async throws {
         let directory = try ServerDirectory(folder)
@@ -68,6 +69,7 @@ private let hall = identifier { try RoomID("hall") }
         configuration.tokenKeySources = keySources
         configuration.secrets = try directory.secrets()
         configuration.controlSocketPath = directory.controlSocketPath
+        configuration.acceptsCredentialsFromBeforeRestore = acceptsOldCredentials
         configuration.eventLoops = 2
         configuration.tenants = [TokenIssuer.tenant]
         configuration.logger = silent
@@ -120,6 +122,48 @@ private let hall = identifier { try RoomID("hall") }
                 #expect(try await other.text(.user(bob)) == "before the restart")
                 let phone = try await site.device("ann")
                 _ = try await phone.connect(credential: .ticket(try #require(ticket).ticket))
+            }
+        }
+    }
+
+    /// The restored store does not know what was revoked since its backup.
+    @Test func aRestoredServerTakesNoCredentialsFromBefore() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            let old = try await issuer.token("ann", "phone")
+            var ticket: Ticket?
+            try await withSite(folder, issuer: issuer) { site in
+                let phone = try await site.device("ann")
+                _ = try await phone.connect(credential: .token(old))
+                try await phone.message("before", to: bob)
+                ticket = phone.ticket
+            }
+            let sealed = Credential.ticket(try #require(ticket).ticket)
+            try FileManager.default.removeItem(
+                atPath: try ServerDirectory(folder).storePath + "/store.identity")
+            // As long as it is the same store: at its first start, and later ones.
+            for _ in 0..<2 {
+                try await withSite(folder, issuer: issuer) { site in
+                    for (credential, code) in [
+                        (Credential.token(old), CloseCode.credentialRevoked), (sealed, .ticketRejected),
+                    ] {
+                        let device = try await site.device("ann")
+                        try await device.send([(device.connectFrame(credential), .control)])
+                        #expect(try await device.closed() == code)
+                    }
+                    let phone = try await site.device("ann")
+                    _ = try await phone.connect(credential: .token(try await issuer.token("ann", "phone", age: 0)))
+                    try await phone.send([(.refresh(Refresh(token: old)), .control)])
+                    #expect(try await phone.closed() == .credentialRevoked)
+                    let again = try await site.device("ann")
+                    _ = try await again.connect(credential: .ticket(try #require(phone.ticket).ticket))
+                }
+            }
+            try await withSite(folder, issuer: issuer, acceptsOldCredentials: true) { site in
+                for credential in [.token(old), sealed] {
+                    let phone = try await site.device("ann")
+                    _ = try await phone.connect(credential: credential)
+                }
             }
         }
     }

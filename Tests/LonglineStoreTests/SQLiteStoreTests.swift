@@ -360,6 +360,7 @@ import Testing
         let database = folder.path + "/longline.db"
         let files = FileManager.default
         var store = try open(folder.path)
+        #expect(store.restoredAt == nil)
         let kept = try await store.enter(request(id: 1, "kept"))
         try await store.close()
         for file in ["longline.db", "store.identity"] {
@@ -391,6 +392,7 @@ import Testing
         }
         store = try open(folder.path, seed: 3)
         #expect(store.wasRestored)
+        let restoredAt = try #require(store.restoredAt)
         let head = try #require(try await store.head(of: inbox("alice")))
         #expect(head.position.epoch != kept.position.epoch)
         #expect(try await store.all(inbox("alice")).first?.text == "kept")
@@ -403,7 +405,7 @@ import Testing
         #expect(record.cursors.isEmpty)
         try await store.close()
         store = try open(folder.path, seed: 4)
-        #expect(store.wasRestored == false)
+        #expect(store.wasRestored == false && store.restoredAt == restoredAt)
         #expect(try await store.head(of: inbox("alice")) == head)
         try await store.close()
     }

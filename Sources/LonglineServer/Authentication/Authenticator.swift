@@ -18,12 +18,23 @@ public final class Authenticator: Sendable {
     private let verifier: Mutex<TokenVerifier>
     private let underWay = Mutex(0)
     private let logger: Logger
+    /// Tokens issued earlier are void, to the second; in milliseconds since 1970.
+    private let issuedSince: UInt64
 
     /// An authenticator.
+    /// - Parameters:
+    ///   - verifier: the keys and tenants.
+    ///   - tickets: seals and opens resume tickets.
+    ///   - revocations: the store's.
+    ///   - logger: told what is refused.
+    ///   - maximumConcurrent: verifications under way at once.
+    ///   - issuedSince: tokens issued before this are refused, and tickets that came from them; in milliseconds since 1970.
     public init(
         verifier: TokenVerifier, tickets: ResumeTicketSealer, revocations: any Revocations, logger: Logger,
-        maximumConcurrent: Int = 256
+        maximumConcurrent: Int = 256, issuedSince: UInt64 = 0
     ) {
+        // A token says when it was issued in seconds.
+        self.issuedSince = issuedSince / 1_000 * 1_000
         self.verifier = Mutex(verifier)
         self.tickets = tickets
         self.revocations = revocations
@@ -51,6 +62,10 @@ public final class Authenticator: Sendable {
                     guard self.verifier.withLock({ $0 }).trusts(tag: authenticated.keyTag) else {
                         throw AuthenticationError(
                             .ticketRejected, "the ticket descends from a token of a key that is trusted no more")
+                    }
+                    guard authenticated.issuedAt >= self.issuedSince else {
+                        throw AuthenticationError(
+                            .ticketRejected, "the ticket descends from a token from before the store was restored")
                     }
                 }
                 try await self.checkNotRevoked(authenticated)
@@ -109,7 +124,11 @@ public final class Authenticator: Sendable {
             mayManage: claims.scopes.contains(.manage), mayWatch: claims.scopes.contains(.presence),
             mayErase: claims.scopes.contains(.erase),
             grants: claims.grants, platform: claims.platform)
-        return AuthenticatedIdentity(identity: identity, generations: claims.generations, keyTag: keyTag)
+        guard claims.issuedAt >= issuedSince else {
+            throw AuthenticationError(.revoked, "the token was issued before the store was restored")
+        }
+        return AuthenticatedIdentity(
+            identity: identity, generations: claims.generations, keyTag: keyTag, issuedAt: claims.issuedAt)
     }
 
     private func bounded<Result: Sendable>(

@@ -14,13 +14,16 @@ public struct AuthenticatedIdentity: Hashable, Sendable {
     public var generations: RevocationGenerations
     /// Names the key that the token was signed with: once that is trusted no more, its tickets are void.
     var keyTag: UInt64
+    /// When the token was issued, in milliseconds since 1970.
+    var issuedAt: UInt64
 
     /// An authenticated identity, from a token of no key in particular.
     public init(identity: SessionIdentity, generations: RevocationGenerations) {
-        self.init(identity: identity, generations: generations, keyTag: 0)
+        self.init(identity: identity, generations: generations, keyTag: 0, issuedAt: 0)
     }
 
-    init(identity: SessionIdentity, generations: RevocationGenerations, keyTag: UInt64) {
+    init(identity: SessionIdentity, generations: RevocationGenerations, keyTag: UInt64, issuedAt: UInt64 = 0) {
+        self.issuedAt = issuedAt
         self.identity = identity
         self.generations = generations
         self.keyTag = keyTag
@@ -30,13 +33,13 @@ public struct AuthenticatedIdentity: Hashable, Sendable {
 /// Seals identities into resume tickets, and opens them again.
 ///
 /// A ticket holds what its token said and is worth no more: it ends no later, carries the token's ID, key, scopes, platform, login
-/// epoch and revocation generations, and is checked against revocations and trusted keys like the token. Its bytes:
+/// epoch, time of issue and revocation generations, and is checked against revocations and trusted keys like the token. Its bytes:
 ///
 ///     version (1) | key ID (4) | nonce (12) | AES-256-GCM(identity) | tag (16)
 ///
 /// with version and key ID authenticated. Opening costs a few microseconds.
 public final class ResumeTicketSealer: Sendable {
-    private static let version: UInt8 = 3
+    private static let version: UInt8 = 4
     private static let headerSize = 5
 
     /// The longest life of a ticket, in milliseconds.
@@ -123,7 +126,7 @@ public final class ResumeTicketSealer: Sendable {
         }
         buffer.writeMultipleIntegers(
             identity.loginEpoch, identity.expiry, ticketExpiry, authenticated.generations.user,
-            authenticated.generations.device, authenticated.keyTag, scopes.rawValue)
+            authenticated.generations.device, authenticated.keyTag, authenticated.issuedAt, scopes.rawValue)
         for grant in identity.grants {
             let text = grant.pattern.description
             buffer.writeMultipleIntegers(grant.action.rawValue, UInt8(text.utf8.count))
@@ -141,9 +144,12 @@ public final class ResumeTicketSealer: Sendable {
         guard let tenant = text().flatMap({ try? TenantID($0) }), let user = text().flatMap({ try? UserID($0) }),
             let device = text().flatMap({ try? DeviceID($0) }), let tokenID = text(),
             let platform = text().flatMap({ try? DevicePlatform($0) }),
-            let (loginEpoch, expiry, ticketExpiry, userGeneration, deviceGeneration, keyTag, scopeBits) =
+            let (
+                loginEpoch, expiry, ticketExpiry, userGeneration, deviceGeneration, keyTag, issuedAt,
+                scopeBits
+            ) =
                 buffer.readMultipleIntegers(
-                    as: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt8).self)
+                    as: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt8).self)
         else { return nil }
         var grants: [ChannelGrant] = []
         while buffer.readableBytes > 0 {
@@ -160,7 +166,8 @@ public final class ResumeTicketSealer: Sendable {
             mayWatch: scopes.contains(.presence), mayErase: scopes.contains(.erase), grants: grants, platform: platform)
         let generations = RevocationGenerations(user: userGeneration, device: deviceGeneration)
         return (
-            AuthenticatedIdentity(identity: identity, generations: generations, keyTag: keyTag), ticketExpiry
+            AuthenticatedIdentity(
+                identity: identity, generations: generations, keyTag: keyTag, issuedAt: issuedAt), ticketExpiry
         )
     }
 }

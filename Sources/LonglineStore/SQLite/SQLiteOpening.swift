@@ -52,17 +52,19 @@ enum SQLiteOpening {
     ///
     /// The identity file names the old and the new identity while the database changes from one to the other, so that a crash or a
     /// full disk in between doesn't look like a restored backup.
-    /// - Returns: whether epochs were drawn anew.
+    /// - Parameter now: the wall clock, in milliseconds since 1970.
+    /// - Returns: whether epochs were drawn anew, and when that was so last.
     static func identify(
-        _ directory: StoreDirectory, _ pool: DatabasePool, _ logger: Logger,
+        _ directory: StoreDirectory, _ pool: DatabasePool, _ logger: Logger, now: UInt64,
         _ random: inout some RandomNumberGenerator
-    ) throws(StoreError) -> Bool {
+    ) throws(StoreError) -> (isRestored: Bool, restoredAt: UInt64?) {
         let fresh = "\(hex(random.next()))\(hex(random.next()))"
-        let (identity, channels) = try translate(directory) {
+        let (identity, channels, restored) = try translate(directory) {
             try pool.read { db in
                 (
                     try String.fetchOne(db, sql: "SELECT identity FROM store") ?? "",
-                    try Int.fetchOne(db, sql: "SELECT count(*) FROM channels") ?? 0
+                    try Int.fetchOne(db, sql: "SELECT count(*) FROM channels") ?? 0,
+                    try Int64.fetchOne(db, sql: "SELECT restored FROM store") ?? 0
                 )
             }
         }
@@ -73,7 +75,10 @@ enum SQLiteOpening {
             if isKnown { try directory.writeIdentities([identity, fresh]) }
             try translate(directory) {
                 try pool.write { db in
-                    if isRestored { try redraw(epochs, db) }
+                    if isRestored {
+                        try redraw(epochs, db)
+                        try db.execute(sql: "UPDATE store SET restored = ?", arguments: [Int64(clamping: now)])
+                    }
                     try db.execute(sql: "UPDATE store SET identity = ?", arguments: [fresh])
                 }
             }
@@ -88,7 +93,8 @@ enum SQLiteOpening {
                 "store was restored from a copy: every channel starts a new epoch",
                 metadata: ["directory": "\(directory.path)", "channels": "\(channels)"])
         }
-        return isRestored
+        if isRestored { return (true, now) }
+        return (false, restored > 0 ? UInt64(restored) : nil)
     }
 
     /// Never 0, which stands for "not known" on the wire.

@@ -57,6 +57,10 @@ enum SQLiteSchema {
                         tenant TEXT NOT NULL, user TEXT NOT NULL, PRIMARY KEY (tenant, user)) WITHOUT ROWID
                     """)
         }
+        migrator.registerMigration("restores") { db in
+            // When the database was last found to be a copy that was put back, in milliseconds since 1970; 0 for never.
+            try db.execute(sql: "ALTER TABLE store ADD COLUMN restored INTEGER NOT NULL DEFAULT 0")
+        }
         return migrator
     }
 

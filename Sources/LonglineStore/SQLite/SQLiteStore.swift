@@ -19,6 +19,9 @@ public import NIOCore
 public final class SQLiteStore: MessageStore, StoreMaintenance {
     /// Whether opening found a database that wasn't the one closed last (a backup was put back), and so drew new epochs.
     public let wasRestored: Bool
+    /// When the store was last found to be restored so, in milliseconds since 1970, now or in an earlier life; nil: never. What
+    /// was revoked after the backup and before then is not known any more.
+    public let restoredAt: UInt64?
     /// true: writes go to the writer's thread, reads to a reader's, but for what is in the cache.
     public var handsOverAtOnce: Bool { true }
     /// What users may make the store keep.
@@ -50,7 +53,8 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         limits = configuration.limits
         let directory = try StoreDirectory(configuration.directory)
         let pool = try SQLiteOpening.open(directory, configuration)
-        wasRestored = try SQLiteOpening.identify(directory, pool, configuration.logger, &random)
+        (wasRestored, restoredAt) = try SQLiteOpening.identify(
+            directory, pool, configuration.logger, now: clock(), &random)
         cache = TailCache(maximumBytes: configuration.tailCacheBytes)
         let headBytes = configuration.limits.headBytes
         let tables = pool.writeWithoutTransaction { SQLiteTables($0, headBytes: headBytes) }

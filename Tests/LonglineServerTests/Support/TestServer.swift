@@ -108,7 +108,7 @@ struct TokenIssuer: Sendable {
     func token(
         _ user: String, _ device: String, login: UInt64 = 1, scopes: TokenScopes = .all,
         grants: [ChannelGrant] = [], id: String? = nil,
-        tenant: TenantID = Self.tenant, lifetime: Int64 = 3_600_000,
+        tenant: TenantID = Self.tenant, lifetime: Int64 = 3_600_000, age: Int64 = 60_000,
         generations: RevocationGenerations = RevocationGenerations(user: 0, device: 0),
         platform: DevicePlatform = .unknown
     ) async throws -> String {
@@ -117,7 +117,7 @@ struct TokenIssuer: Sendable {
             TokenClaims(
                 tenant: tenant, user: try UserID(user), device: try DeviceID(device), loginEpoch: login, scopes: scopes,
                 grants: grants,
-                tokenID: id ?? TokenClaims.makeTokenID(), issuedAt: UInt64(now + min(lifetime, 0) - 60_000),
+                tokenID: id ?? TokenClaims.makeTokenID(), issuedAt: UInt64(now + min(lifetime, 0) - age),
                 expiry: UInt64(now + lifetime), generations: generations, platform: platform))
     }
 }
