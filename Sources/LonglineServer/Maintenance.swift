@@ -66,9 +66,22 @@ struct Maintenance: Sendable {
 
     private func sweep() async {
         do {
-            guard let report = try await store.sweep() else { return }
+            guard var report = try await store.sweep() else { return }
+            while report.more {
+                // Publishes have their turn between.
+                try? await Task.sleep(for: .seconds(1))
+                guard !Task.isCancelled, let next = try await store.sweep() else { break }
+                report.devices += next.devices
+                report.producers += next.producers
+                report.channels += next.channels
+                report.more = next.more
+            }
             logger.info(
-                "store swept", metadata: ["devices": "\(report.devices)", "producers": "\(report.producers)"])
+                "store swept",
+                metadata: [
+                    "devices": "\(report.devices)", "producers": "\(report.producers)",
+                    "channels": "\(report.channels)",
+                ])
         } catch {
             logger.error("the store was not swept", metadata: ["error": "\(error)"])
         }

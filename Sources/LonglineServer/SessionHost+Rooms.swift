@@ -45,6 +45,13 @@ extension SessionHost {
         return true
     }
 
+    /// The session has nothing to do with a room any more that its user left.
+    func forgetStint(_ channel: ChannelID) {
+        guard case .room(let room) = channel, rooms[room]?.upTo != nil else { return }
+        rooms[room] = nil
+        forgetSent(channel)
+    }
+
     /// Every membership of a room ended with an entry: this user's too, unless it began later.
     func roomDeleted(_ room: RoomID, at end: Position) {
         guard phase == .granted || phase == .established, let stint = rooms[room], stint.upTo == nil,

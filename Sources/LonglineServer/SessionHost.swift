@@ -239,6 +239,9 @@ final class SessionHost: LinkHandler {
         drain()
     }
 
+    /// A channel is not this session's any more, and confirmed to its end.
+    func forgetSent(_ channel: ChannelID) { inheritedSent.removeAll { $0.channel == channel } }
+
     /// The highest places sent to the device, by this link or before.
     var sentPositions: [ChannelPosition] {
         var places = Dictionary(inheritedSent.map { ($0.channel, $0.position) }) { _, last in last }
@@ -279,10 +282,10 @@ final class SessionHost: LinkHandler {
         guard phase == .established, isInBackground != isKnownInBackground, let device else { return }
         isKnownInBackground = isInBackground
         core.registry.noteBackground(isInBackground, device, link: id)
+        if isInBackground { core.webhooks?.left(device.userKey) }
     }
 
     private func perform(_ action: ServerAction) {
-        if isInBackground { core.webhooks?.left(device.userKey) }
         switch action {
         case .send(let frame, let lane): send(frame, lane: lane)
         case .openLane(let lane): link?.openLane(lane)
@@ -322,6 +325,7 @@ final class SessionHost: LinkHandler {
         case .watch(let request): watch(request)
         case .unwatch(let users): unwatch(users)
         case .setVisibility(let visibility): setVisibility(visibility)
+        case .forget(let channel): forgetStint(channel)
         case .logout: logOut()
         case .eraseAccount: eraseAccount()
         case .established: establish()

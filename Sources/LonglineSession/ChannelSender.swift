@@ -93,6 +93,12 @@ struct ChannelSender {
     /// Nothing under way, everything confirmed, though there may be more to send.
     var isQuiet: Bool { !isReading && payload == nil && unacknowledged.isEmpty }
 
+    /// The stay ended, no other one follows, and the device confirmed all of it.
+    var isOver: Bool {
+        guard let upTo, let acknowledged else { return false }
+        return acknowledged >= upTo && next == nil && isIdle
+    }
+
     /// The channel's log is longer now. A head of another epoch is not ours to judge: the next page tells.
     mutating func advanced(to position: Position) {
         if position.epoch == epoch { head = max(head, position.offset) }

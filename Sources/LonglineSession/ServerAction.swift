@@ -179,6 +179,8 @@ public enum ServerAction: Sendable {
     case unwatch(Set<UserID>)
     /// What others see of the user from now on, durably.
     case setVisibility(PresenceVisibility)
+    /// Forget a room that the user left and the device has to its end: this session has no part in it any more.
+    case forget(ChannelID)
     /// Open a lane towards the client; its ``/LonglineWire/LaneHeader`` follows as the first ``ServerAction/send(_:lane:)``.
     case openLane(LaneID)
     /// What is sent on a lane from now on, and what waits there, is so urgent among the lanes of the link; until then it is

@@ -91,6 +91,7 @@ extension ServerSession {
             if channels[channel.channel]?.awaitsOldRead != true { reads.ended(channel.channel) }
         }
         advance(channel.channel, now: now)
+        if channel.upTo != nil { forgetEnded(now: now) }
     }
 
     /// A fresh credential may allow other channels than the one before it. Who keeps its channels notices nothing.
@@ -130,6 +131,7 @@ extension ServerSession {
             }
             modify(header.channel) { $0.lane?.lastUse = now }
             advance(header.channel, now: now)
+            if channels[header.channel]?.isMember == false { forgetEnded(now: now) }
         case .old, .beyond, nil:
             // A device may be ahead of a log that lost its end: it is not at fault, and the next CONNECT tells it the gap.
             break
@@ -207,7 +209,7 @@ extension ServerSession {
         sweepAt = sweepAt ?? now + configuration.laneIdleTime
     }
 
-    private mutating func finish(_ lane: OutboundLane, of channel: ChannelID) {
+    mutating func finish(_ lane: OutboundLane, of channel: ChannelID) {
         outbound[lane.id] = nil
         modify(channel) { $0.lane = nil }
         actions.append(.finishLane(lane.id))
@@ -224,6 +226,7 @@ extension ServerSession {
             finish(lane, of: channel)
             forgetIfUnused(channel)
         }
+        forgetEnded(now: now)
         if !outbound.isEmpty { sweepAt = now + configuration.laneIdleTime }
     }
 

@@ -125,6 +125,7 @@ extension ServerSession {
             endParts(lane: lane, now: now)
             modify(header.channel) { $0.inboundLanes -= 1 }
             forgetIfUnused(header.channel)
+            if channels[header.channel]?.isMember == false { forgetEnded(now: now) }
         } catch {
             violated(error, now: now)
         }

@@ -20,6 +20,11 @@ public struct ServerSessionConfiguration: Sendable {
     public var maximumEarlyBytes = 128 * 1024
     /// Joins, leaves and changes of rooms without an answer; beyond it a request is refused with `overloaded`.
     public var maximumRoomRequests = 16
+    /// Rooms that were left and confirmed to their end, and whose history may be asked for still: beyond, those left longest ago
+    /// are forgotten.
+    public var maximumEndedChannels = 64
+    /// Rooms that were left and not confirmed to their end; beyond it the session closes with `limitExceeded`.
+    public var maximumUnconfirmedEnds = 2_048
     /// Users whose presence a session is told of; beyond it a request is refused with `tooManySubscriptions`.
     public var maximumPresenceUsers = 1_000
     /// Log reads under way at once; channels that wait take turns.

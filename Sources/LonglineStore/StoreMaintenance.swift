@@ -15,7 +15,9 @@ public protocol StoreMaintenance: Sendable {
     func channels(after mark: UInt64, limit: Int) async throws(StoreError) -> ChannelList
 
     /// Forgets devices and outboxes that were unseen for ``StoreLimits/unseen``, with their ledgers and cursors, and
-    /// revoked tokens that have expired by themselves.
+    /// revoked tokens that have expired by themselves. Then channels that nothing is left of: rooms without members and entries,
+    /// and inboxes without entries whose users have no device, no room and no settings, ``StoreLimits/trimEntries`` of them at a
+    /// time, once nothing was entered there for so long. Made again, they begin a new epoch.
     func sweep() async throws(StoreError) -> SweepReport
 }
 
@@ -44,9 +46,15 @@ public struct SweepReport: Hashable, Sendable {
     public var producers: Int
     /// Revoked tokens whose time is over.
     public var tokens: Int
+    /// Channels that nothing was left of.
+    public var channels: Int
+    /// Whether more such channels are left.
+    public var more: Bool
 
     /// A report.
-    public init(devices: Int = 0, producers: Int = 0, tokens: Int = 0) {
+    public init(devices: Int = 0, producers: Int = 0, tokens: Int = 0, channels: Int = 0, more: Bool = false) {
+        self.channels = channels
+        self.more = more
         self.devices = devices
         self.producers = producers
         self.tokens = tokens

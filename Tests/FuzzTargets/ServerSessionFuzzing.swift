@@ -328,7 +328,7 @@ final class ServerSessionFuzzing {
             }
             watches.append(request)
             guard watches.count <= 16 else { throw FuzzFinding("too many watches") }
-        case .unwatch, .setVisibility:
+        case .forget, .unwatch, .setVisibility:
             guard handshakeDone else { throw FuzzFinding("presence in early data") }
         case .storeCursor, .signalDropped, .markRead, .delivered, .listConversations, .changeConversation: break
         }

@@ -138,6 +138,59 @@ import Testing
         }
     }
 
+    @Test("channels that nothing is left of are forgotten, and begin anew", arguments: StoreKind.allCases)
+    func channelsThatNothingIsLeftOfAreForgotten(_ kind: StoreKind) async throws {
+        let clock = TestClock()
+        var limits = StoreLimits()
+        limits.trimEntries = 2
+        try await withStore(kind, limits: limits, clock: clock) { store async throws in
+            func isThere(_ name: String) async throws -> Bool {
+                let list = try await store.channels(after: 0, limit: 100).channels
+                return list.contains { $0.key.channel.description == name }
+            }
+            for name in ["empty", "lively", "kept"] {
+                _ = try await store.join(room(name), by: device("alice"), create: true)
+                try await store.enter(request(to: .room(room(name)), id: 1))
+            }
+            let before = try #require(try await store.head(of: roomKey("empty"))).position
+            for name in ["empty", "kept"] { _ = try await store.leave(room(name), by: device("alice")) }
+            for name in ["nobody", "blocker", "member"] {
+                try await store.enter(
+                    request("carol", recipient: name, id: name == "nobody" ? 1 : name == "blocker" ? 2 : 3))
+            }
+            _ = try await store.set(.block(true), of: .user(user("carol")), for: user("blocker"), in: tenant)
+            _ = try await store.act(room("lively"), .add(user("member")), by: device("alice"))
+            clock.advance(limits.unseen + 1)
+            // Whose devices are seen stays, and what holds an entry.
+            try await store.enter(request(id: 1))
+            for key in [
+                roomKey("empty"), roomKey("lively"), inbox("nobody"), inbox("blocker"), inbox("member"), inbox("carol"),
+            ] {
+                while try await store.trim(key, keep: Retention(entries: 0)).more {}
+            }
+            var report = SweepReport(more: true)
+            var removed = 0
+            while report.more {
+                report = try await store.sweep()
+                removed += report.channels
+                #expect(report.channels <= limits.trimEntries)
+            }
+            #expect(removed == 3)
+            for name in ["room/empty", "user/nobody", "user/carol"] { #expect(try await !isThere(name), "\(name)") }
+            for name in ["room/lively", "room/kept", "user/blocker", "user/member", "user/alice"] {
+                #expect(try await isThere(name), "\(name)")
+            }
+            // Made again it is another life, at other offsets, with ledgers and stays of its own.
+            let joined = try #require(try await store.join(room("empty"), by: device("alice"), create: true))
+            #expect(joined.epoch != before.epoch && joined.offset > before.offset)
+            try await store.enter(request(to: .room(room("empty")), id: 1))
+            let entitlement = try await store.entitlements(of: user("alice"), in: tenant).first {
+                $0.channel == .room(room("empty"))
+            }
+            #expect(entitlement?.upTo == nil && entitlement?.after == 0)
+        }
+    }
+
     @Test("devices and outboxes unseen for 180 days are forgotten, and no others", arguments: StoreKind.allCases)
     func devicesAndOutboxesUnseenFor180DaysAreForgottenAndNoOthers(_ kind: StoreKind) async throws {
         let day: UInt64 = 24 * 3_600 * 1_000

@@ -33,9 +33,13 @@ extension StoreLogic {
         let now = clock()
         let limit = now > limits.unseen ? now - limits.unseen : 0
         try tables.removePresence(unseenSince: limit)
-        return SweepReport(
+        var report = SweepReport(
             devices: try tables.removeDevices(unseenSince: limit),
             producers: try tables.removeProducers(unseenSince: limit),
             tokens: try tables.removeTokens(expiredAt: now))
+        // Behind the devices: an inbox is somebody's as long as there is one.
+        report.channels = try tables.removeEmptyChannels(unusedSince: limit, limit: limits.trimEntries)
+        report.more = report.channels == limits.trimEntries
+        return report
     }
 }

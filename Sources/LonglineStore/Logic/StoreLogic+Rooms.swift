@@ -159,6 +159,11 @@ extension StoreLogic {
     func forgetStint(of user: UserID, in room: ChannelRecord) throws {
         try tables.removeCursors(of: user, in: room)
         try tables.removeStint(of: user, in: room)
+        guard let inbox = try tables.channel(ChannelKey(tenant: room.key.tenant, channel: .user(user))) else { return }
+        // What the user read there; muted it may be for when the user comes back, as many times as one has settings.
+        if let conversation = try tables.conversation(room.key.channel, of: inbox), !conversation.hasSettings {
+            try tables.removeConversation(room.key.channel, of: inbox)
+        }
     }
 
     // MARK: Entries and receipts

@@ -165,6 +165,8 @@ protocol StoreTables: AnyObject {
     ) throws -> Int
     /// The highest cursor that a user's devices have in a channel's present epoch; 0 for none.
     func highestCursor(of user: UserID, in channel: ChannelRecord) throws -> Offset
+    /// Removes what is kept of a conversation.
+    func removeConversation(_ name: ChannelID, of inbox: ChannelRecord) throws
     /// Removes up to `limit` conversations of an inbox.
     /// - Returns: how many.
     func removeConversations(of inbox: ChannelRecord, limit: Int) throws -> Int
@@ -195,6 +197,10 @@ protocol StoreTables: AnyObject {
     /// Removes producers last seen before `time`, with their ledgers, and counts their devices' down.
     func removeProducers(unseenSince time: UInt64) throws -> Int
     func removeTokens(expiredAt time: UInt64) throws -> Int
+    /// Removes up to `limit` channels whose last entry was made before `time`, with all that hangs on them: rooms without
+    /// entries and members, and inboxes without entries whose users have no device, no stay and no settings.
+    /// - Returns: how many.
+    func removeEmptyChannels(unusedSince time: UInt64, limit: Int) throws -> Int
 
     /// Removes up to `limit` rows of a user's devices: first all that hangs on them, then the devices.
     /// - Returns: the rows removed; fewer than `limit` when nothing is left.

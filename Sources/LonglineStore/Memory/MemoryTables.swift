@@ -326,6 +326,8 @@ final class MemoryTables: StoreTables {
         return ids.compactMap { cursors[$0]?[channel.id] }.filter { $0.epoch == channel.epoch }.map(\.offset).max() ?? 0
     }
 
+    func removeConversation(_ name: ChannelID, of inbox: ChannelRecord) { conversations[inbox.id]?[name] = nil }
+
     func removeConversations(of inbox: ChannelRecord, limit: Int) -> Int {
         let names = (conversations[inbox.id] ?? [:]).keys.prefix(limit)
         for name in names { conversations[inbox.id]?[name] = nil }
@@ -413,6 +415,31 @@ final class MemoryTables: StoreTables {
         for key in gone.keys { producers[key] = nil }
         ledgers = ledgers.filter { !ids.contains($0.key.producer) }
         return Array(gone.keys)
+    }
+
+    func removeEmptyChannels(unusedSince time: UInt64, limit: Int) -> Int {
+        let gone = channels.values.filter { $0.entries == 0 && $0.members == 0 && $0.time < time && isUnused($0) }
+        for channel in gone.prefix(limit) {
+            ledgers = ledgers.filter { $0.key.channel != channel.id }
+            for device in cursors.keys { cursors[device]?[channel.id] = nil }
+            for user in stintsByUser.keys { stintsByUser[user]?[channel.id] = nil }
+            membersByRoom[channel.id] = nil
+            conversations[channel.id] = nil
+            remove(channel)
+        }
+        return min(gone.count, limit)
+    }
+
+    /// Of an inbox: whether its user has no device, no stay and no settings.
+    private func isUnused(_ channel: ChannelRecord) -> Bool {
+        switch channel.key.channel {
+        case .room: return true
+        case .all: return false
+        case .user(let user):
+            let key = UserKey(tenant: channel.key.tenant, user: user)
+            return !devices.keys.contains { $0.tenant == key.tenant && $0.user == user }
+                && (stintsByUser[key] ?? [:]).isEmpty && countSettings(of: channel) == 0
+        }
     }
 
     func removeDevices(of user: UserID, in tenant: TenantID, limit: Int) -> Int {

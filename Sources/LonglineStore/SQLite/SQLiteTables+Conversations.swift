@@ -108,6 +108,13 @@ extension SQLiteTables {
         ).flatMap { $0[0] as Offset? } ?? 0
     }
 
+    func removeConversation(_ name: ChannelID, of inbox: ChannelRecord) throws {
+        let key = ConversationKey(owner: inbox.id, name: name)
+        dirtyConversations.remove(key)
+        conversations[key] = .some(nil)
+        try run("DELETE FROM conversations WHERE owner = ? AND name = ?", [inbox.id, name.description])
+    }
+
     func removeConversations(of inbox: ChannelRecord, limit: Int) throws -> Int {
         try flush()
         try run(

@@ -396,6 +396,44 @@ extension SQLiteTables: StoreTables {
         return db.changesCount
     }
 
+    func removeEmptyChannels(unusedSince time: UInt64, limit: Int) throws -> Int {
+        try flush()
+        // '0' follows '/'. A name behind `user/` is a user's.
+        let found = try rows(
+            """
+            SELECT id, tenant, name FROM channels WHERE entries = 0 AND members = 0 AND time < ? AND (
+                (name > 'room/' AND name < 'room0') OR (name > 'user/' AND name < 'user0'
+                AND NOT EXISTS (SELECT 1 FROM devices
+                    WHERE devices.tenant = channels.tenant AND devices.user = substr(channels.name, 6))
+                AND NOT EXISTS (SELECT 1 FROM stints
+                    WHERE stints.tenant = channels.tenant AND stints.user = substr(channels.name, 6))
+                AND NOT EXISTS (SELECT 1 FROM conversations
+                    WHERE owner = channels.id AND (muted_until <> 0 OR blocked <> 0))))
+            LIMIT ?
+            """, [Int64(clamping: time), limit])
+        guard !found.isEmpty else { return 0 }
+        // Numbers only; one look at each table for all of them.
+        let ids = found.map { "\($0[0] as Int64)" }.joined(separator: ", ")
+        let ledgers = "SELECT producer, channel FROM ledgers WHERE channel IN (\(ids))"
+        try db.execute(sql: "DELETE FROM answers WHERE (producer, channel) IN (\(ledgers))")
+        for (table, column) in [
+            ("ledgers", "channel"), ("cursors", "channel"), ("stints", "room"), ("conversations", "owner"),
+            ("channels", "id"),
+        ] {
+            try db.execute(sql: "DELETE FROM \(table) WHERE \(column) IN (\(ids))")
+        }
+        for row in found {
+            let key = try Self.key(row[2], TenantID(row[1] as String))
+            channels[key] = nil
+            changedChannels[key] = nil
+            removedChannels.insert(key)
+        }
+        stints.removeAll()
+        conversations.removeAll()
+        forgetDevices()
+        return found.count
+    }
+
     // MARK: Erasure
 
     func removeDevices(of user: UserID, in tenant: TenantID, limit: Int) throws -> Int {

@@ -19,12 +19,16 @@ extension ModelServer {
         }
         let answer = RoomAnswer(request: request, refusal: nil, position: receipt.position)
         let own = receipt.isDeleted || receipt.user == user ? channel(room, of: hosted) : nil
+        if let own, own.upTo == nil { hosted.forgotten.remove(own.channel) }
         input(hosted) { $0.roomAnswered(answer, channel: own, now: $1) }
         wake([.room(room)])
     }
 
     private func tell(_ hosted: Hosted, _ room: RoomID) {
         guard hosted.wakes == nil, let channel = channel(room, of: hosted) else { return }
+        // The end of a stay that the session forgot is no news.
+        guard channel.upTo == nil || !hosted.forgotten.contains(channel.channel) else { return }
+        hosted.forgotten.remove(channel.channel)
         input(hosted) { $0.channelChanged(channel, now: $1) }
     }
 

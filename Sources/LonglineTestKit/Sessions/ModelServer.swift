@@ -25,6 +25,8 @@ final class ModelServer {
         var isOver = false
         /// The broadcasts that the session knows.
         var broadcasts: Set<ChannelID> = []
+        /// Rooms that the session has no part in any more.
+        var forgotten: Set<ChannelID> = []
         /// Another link of the device took over.
         var isReplaced = false
         /// For rules that are broken: the open lane of each channel, and the lanes that stand for it.
@@ -84,6 +86,7 @@ final class ModelServer {
         configuration.payloadRetryAfter = .milliseconds(30)
         configuration.payloadBudget = PayloadBudget(limit: 200_000, limitPerUser: 100_000)
         configuration.maximumReads = 2
+        configuration.maximumEndedChannels = 0
         self.configuration = configuration
     }
 
@@ -256,6 +259,9 @@ final class ModelServer {
         case .listMembers(let request):
             // No model device asks.
             input(hosted) { $0.membersRead(MembersPage(request: request.request, refusal: .overloaded), now: $1) }
+        case .forget(let channel):
+            noteSent(hosted)
+            hosted.forgotten.insert(channel)
         case .logout, .eraseAccount, .signal, .signalDropped, .sendSignal, .watch, .unwatch, .setVisibility:
             break  // No model device logs out, erases, signals or watches.
         case .delivered(let sender, let origin): reached(sender, origin, hosted)
