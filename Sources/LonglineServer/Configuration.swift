@@ -32,6 +32,8 @@ extension LonglineServer {
         public var tokenKeySources: [any TokenKeySource] = []
         /// How often the sources are asked for changes; 1 second at least.
         public var tokenKeyInterval = Duration.seconds(5)
+        /// How long one of them may take to answer; then its last keys stay.
+        public var tokenKeyDeadline = Duration.seconds(10)
         /// How far the clock of the tokens' signer may be from ours, up to an hour: a token is good so long before its
         /// `nbf` and `iat`, and so long after its `exp`.
         public var tokenClockSkew = TimeAmount.seconds(30)
@@ -51,12 +53,12 @@ extension LonglineServer {
         public var devicePolicies = DevicePolicies()
         /// Where apps are told of messages to users who have no connection; nil: nowhere.
         public var webhooks: WebhookConfiguration?
-        /// What peers, users and tenants may take.
-        public var limits = ServerLimits()
         /// Whether tokens that were issued before the store was restored from a backup are good, and the tickets that came from
         /// them. The store does not know what was revoked since the backup, logouts among it; without this it does not matter,
         /// and every device needs a fresh token once.
         public var acceptsCredentialsFromBeforeRestore = false
+        /// What peers, users and tenants may take.
+        public var limits = ServerLimits()
         /// What of the messages is kept; by default everything. A shared store has to implement
         /// ``LonglineStore/StoreMaintenance`` for any other.
         public var retention = RetentionPolicy()
@@ -91,6 +93,7 @@ extension LonglineServer {
             }
             try webhooks?.validate()
             try check(tokenKeyInterval >= .seconds(1), "token keys are asked for every second at most")
+            try check(tokenKeyDeadline > .zero, "sources of token keys need time to answer")
             try check(
                 tokenClockSkew >= .zero && tokenClockSkew <= .hours(1), "clocks may differ by nothing to an hour")
             try check(eventLoops >= 1, "at least one event loop is needed")

@@ -294,7 +294,8 @@ public final class LonglineServer: Service {
     private func makeKeyring() -> TokenKeyring {
         let (tenants, skew) = (configuration.tenants, configuration.tokenClockSkew.wholeMilliseconds)
         return TokenKeyring(
-            fixed: configuration.tokenKeys, sources: configuration.tokenKeySources, logger: configuration.logger
+            fixed: configuration.tokenKeys, sources: configuration.tokenKeySources,
+            deadline: configuration.tokenKeyDeadline, logger: configuration.logger
         ) { keys in
             await TokenVerifier(keys: keys, tenants: tenants, clockSkew: skew)
         }

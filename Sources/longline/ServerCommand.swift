@@ -45,36 +45,16 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "The certificate's private key in PEM form.")
     var key: String?
 
-    @Option(
+    @OptionGroup var tokenKeys: TokenKeyOptions
+
+    @Flag(
         help: """
-            A public key in PEM form (Ed25519 or P-256) that tokens are verified with, besides the data folder's own; \
-            give it several times for several.
+            Accept tokens that were issued before the store was restored from a backup, though what was revoked since the \
+            backup is not known any more.
             """)
-    var tokenKey: [String] = []
+    var acceptCredentialsFromBeforeRestore = false
 
-    @Option(
-        name: .customLong("jwks"),
-        help: """
-            A file with public keys as a JWKS (RFC 7517) that tokens are verified with as well; it is read again when it \
-            changes. Give it several times for several.
-            """)
-    var keySets: [String] = []
-
-    @Option(help: "How many seconds the clock of the tokens' signer may be from this one's, up to 3600.")
-    var clockSkew: Int = 30
-
-    @Option(
-        help: """
-            An address of your backend that is asked about publishes and joins, besides the tokens' scopes: \
-            https://host:port/path, or http:// on a private network. docs/server.md says how it is asked.
-            """)
-    var authorizeURL: String?
-
-    @Option(help: "A file with the certificate authorities, in PEM, that vouch for it, instead of the system's.")
-    var authorizeCA: String?
-
-    @Option(help: "What counts when it does not answer: refuse-for-now, deny or allow.")
-    var authorizeOnFailure: String = "refuse-for-now"
+    @OptionGroup var authorization: AuthorizationOptions
 
     @OptionGroup var webhookOptions: WebhookOptions
 
@@ -99,10 +79,6 @@ struct ServerCommand: AsyncParsableCommand {
         }
         if let eventLoops, !(1...256).contains(eventLoops) {
             throw ValidationError("--event-loops has to be 1 to 256.")
-        }
-        guard (0...3600).contains(clockSkew) else { throw ValidationError("--clock-skew has to be 0 to 3600.") }
-        guard Self.failureAnswers[authorizeOnFailure] != nil else {
-            throw ValidationError("--authorize-on-failure is refuse-for-now, deny or allow.")
         }
         if let storeLimit, storeLimit < 1 { throw ValidationError("--store-limit has to be 1 or more.") }
         for name in tenant where (try? TenantID(name)) == nil {
@@ -144,11 +120,11 @@ struct ServerCommand: AsyncParsableCommand {
         store.maximumSize = storeLimit.map { $0 * 1024 * 1024 }
         var configuration = LonglineServer.Configuration(
             store: .sqlite(store), certificate: provider,
-            tokenKeys: try tokenKey.map { try VerificationKey(pem: try Self.text(ofFile: $0)) },
+            tokenKeys: [],
             addresses: try host.map { try Self.address($0, port: port) })
-        configuration.tokenKeySources = [directory.tokenKeySource] + keySets.map { KeySetFile(path: $0) }
-        configuration.authorization = try authorization()
-        configuration.tokenClockSkew = .seconds(Int64(clockSkew))
+        try tokenKeys.apply(to: &configuration, besides: directory.tokenKeySource)
+        configuration.authorization = try authorization.settings()
+        configuration.acceptsCredentialsFromBeforeRestore = acceptCredentialsFromBeforeRestore
         configuration.tenants = Set(tenant.compactMap { try? TenantID($0) })
         configuration.secrets = try directory.secrets()
         configuration.controlSocketPath = directory.controlSocketPath
@@ -161,28 +137,11 @@ struct ServerCommand: AsyncParsableCommand {
             configuration.keyLog = { file.append($0) }
         }
         if let eventLoops { configuration.eventLoops = eventLoops }
-        configuration.limits = limits.limits
+        configuration.limits = try limits.limits()
         configuration.retention = try retention.policy()
         configuration.webhooks = try webhookOptions.webhooks(journalPath: directory.notificationsPath)
         configuration.devicePolicies = try devices.policies()
         return configuration
-    }
-
-    private static let failureAnswers: [String: AuthorizationSettings.FailureAnswer] = [
-        "refuse-for-now": .refuseForNow, "deny": .deny, "allow": .allow,
-    ]
-
-    /// With LONGLINE_AUTHORIZE_TOKEN set, its value goes along as a bearer token.
-    private func authorization() throws -> AuthorizationSettings? {
-        guard let authorizeURL else { return nil }
-        let secret = ProcessInfo.processInfo.environment["LONGLINE_AUTHORIZE_TOKEN"]
-        let headers = secret.map { [(name: "authorization", value: "Bearer \($0)")] } ?? []
-        var settings = AuthorizationSettings(
-            try HTTPAuthorizationPolicy(
-                url: authorizeURL, headers: headers,
-                trust: try authorizeCA.map { .authorities(pem: try Self.text(ofFile: $0)) } ?? .systemRoots))
-        settings.onFailure = Self.failureAnswers[authorizeOnFailure] ?? .refuseForNow
-        return settings
     }
 
     /// The one line that says that clients can connect, and how.
@@ -218,7 +177,7 @@ struct ServerCommand: AsyncParsableCommand {
         }
     }
 
-    private static func text(ofFile path: String) throws -> String {
+    static func text(ofFile path: String) throws -> String {
         do { return try String(contentsOfFile: path, encoding: .utf8) } catch {
             throw ServerError(
                 .certificate, message: "can't read \(path)", cause: error, advice: "check the path and who may read it")

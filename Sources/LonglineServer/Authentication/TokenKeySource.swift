@@ -3,12 +3,15 @@ import Logging
 /// Where the keys come from that tokens are verified with, when they may change while the server runs.
 ///
 /// A server asks when it starts, then every ``LonglineServer/Configuration/tokenKeyInterval``, and when it is told to
-/// (``LonglineServer/reloadTokenKeys()``). A control layer that fetches a JWKS over HTTP is a source as well.
+/// (``LonglineServer/reloadTokenKeys()``). ``KeySetFile`` and ``KeySetAddress`` are sources.
 public protocol TokenKeySource: Sendable {
     /// What log lines call it: a path, an address.
     var name: String { get }
 
     /// All keys that are trusted now. While one key replaces another: both.
+    ///
+    /// Its task is cancelled when it takes longer than ``LonglineServer/Configuration/tokenKeyDeadline``; a source that goes on all
+    /// the same isn't asked again before it returns.
     /// - Throws: when they can't be told; a server goes on with the keys it has.
     func keys() async throws -> [VerificationKey]
 }
@@ -38,25 +41,34 @@ public struct KeySetFile: TokenKeySource {
 ///
 /// ```
 ///   sources ──keys()──▶ all together ──if they changed──▶ a new verifier
-///      └── fails: that source's last keys stay, and the log says so once
+///      └── fails, or takes too long: that source's last keys stay, and the log says so once
 /// ```
 actor TokenKeyring {
     private let fixed: [VerificationKey]
     private let sources: [any TokenKeySource]
+    private let deadline: Duration
     private let makeVerifier: @Sendable ([VerificationKey]) async -> TokenVerifier
     private let logger: Logger
     private var reloading: Task<(any Error)?, Never>?
     private var last: [[VerificationKey]]
     private var failures: [String?]
+    /// Questions that the sources did not answer yet.
+    private var asking: [Int: Task<[VerificationKey], any Error>] = [:]
     private var current: [String: String] = [:]
 
-    /// - Parameter fixed: keys that never change.
+    /// - Parameters:
+    ///   - fixed: keys that never change.
+    ///   - sources: those that may.
+    ///   - deadline: how long a source may take.
+    ///   - logger: told of changes and failures.
+    ///   - makeVerifier: makes a verifier of all keys.
     init(
-        fixed: [VerificationKey], sources: [any TokenKeySource], logger: Logger,
+        fixed: [VerificationKey], sources: [any TokenKeySource], deadline: Duration = .seconds(10), logger: Logger,
         makeVerifier: @escaping @Sendable ([VerificationKey]) async -> TokenVerifier
     ) {
         self.fixed = fixed
         self.sources = sources
+        self.deadline = deadline
         self.logger = logger
         self.makeVerifier = makeVerifier
         last = sources.map { _ in [] }
@@ -66,7 +78,7 @@ actor TokenKeyring {
     /// Asks every source for the first time.
     /// - Throws: what the first source threw that failed.
     func start() async throws -> TokenVerifier {
-        for (index, source) in sources.enumerated() { last[index] = try await source.keys() }
+        for index in sources.indices { last[index] = try await ask(index) }
         current = Self.names(all)
         return await makeVerifier(all)
     }
@@ -94,7 +106,7 @@ actor TokenKeyring {
         var failure: (any Error)?
         for (index, source) in sources.enumerated() {
             do {
-                last[index] = try await source.keys()
+                last[index] = try await ask(index)
                 failures[index] = nil
             } catch {
                 failure = error
@@ -116,6 +128,31 @@ actor TokenKeyring {
         current = next
         authenticator.replaceVerifier(await makeVerifier(all))
         return failure
+    }
+
+    /// Asks a source; one that hangs holds up nobody else.
+    private func ask(_ index: Int) async throws -> [VerificationKey] {
+        guard asking[index] == nil else {
+            throw AuthenticationError(.keyUnusable, "the source did not answer the question before")
+        }
+        let source = sources[index]
+        let task = Task { try await source.keys() }
+        asking[index] = task
+        do {
+            if let keys = try await task.value(within: deadline) {
+                asking[index] = nil
+                return keys
+            }
+        } catch {
+            asking[index] = nil
+            throw error
+        }
+        task.cancel()
+        Task {
+            _ = await task.result
+            self.asking[index] = nil
+        }
+        throw AuthenticationError(.keyUnusable, "the source did not answer in \(deadline)")
     }
 
     /// All keys; of two with one ID the first counts.

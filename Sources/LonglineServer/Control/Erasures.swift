@@ -32,31 +32,6 @@ struct Erasure: Sendable {
     /// Waits for its end for a while; the erasure goes on either way.
     /// - Returns: whether it is done.
     func isDone(within waiting: Duration) async throws -> Bool {
-        return try await withCheckedThrowingContinuation { continuation in
-            let first = FirstAnswer(continuation)
-            let timer = Task {
-                guard (try? await Task.sleep(for: waiting)) != nil else { return }
-                first.give(.success(false))
-            }
-            Task {
-                first.give(await task.result.map { true })
-                timer.cancel()
-            }
-        }
-    }
-}
-
-/// The first of two answers counts.
-private final class FirstAnswer: Sendable {
-    private let continuation: Mutex<CheckedContinuation<Bool, any Error>?>
-
-    init(_ continuation: CheckedContinuation<Bool, any Error>) { self.continuation = Mutex(continuation) }
-
-    func give(_ answer: Result<Bool, any Error>) {
-        let waiting = continuation.withLock { continuation in
-            defer { continuation = nil }
-            return continuation
-        }
-        waiting?.resume(with: answer)
+        try await task.value(within: waiting) != nil
     }
 }

@@ -12,7 +12,7 @@ public enum HTTPTrust: Hashable, Sendable {
     case authorities(pem: String)
 }
 
-/// Posts to one endpoint over HTTP/1.1, with connections kept for the next request.
+/// Asks one endpoint over HTTP/1.1, with connections kept for the next request.
 final class HTTPClient: Sendable {
     /// Connections kept while nothing is asked; more are closed after their answer.
     static let maximumIdle = 32
@@ -57,12 +57,22 @@ final class HTTPClient: Sendable {
     ///
     /// A request may arrive twice, when the other side closes a kept connection meanwhile.
     func post(_ body: ByteBuffer, headers more: HTTPHeaders = [:]) async throws -> HTTPConnection.Response {
+        var headers = more
+        headers.replaceOrAdd(name: "content-type", value: "application/json")
+        headers.replaceOrAdd(name: "content-length", value: "\(body.readableBytes)")
+        return try await request(.POST, body, headers)
+    }
+
+    /// Gets what there is, and waits for the whole answer. When the task is cancelled, the connection closes.
+    func get() async throws -> HTTPConnection.Response { try await request(.GET, ByteBuffer(), [:]) }
+
+    private func request(
+        _ method: HTTPMethod, _ body: ByteBuffer, _ more: HTTPHeaders
+    ) async throws -> HTTPConnection.Response {
         var headers = headers
         headers.add(contentsOf: more)
         headers.replaceOrAdd(name: "host", value: endpoint.authority)
-        headers.replaceOrAdd(name: "content-type", value: "application/json")
-        headers.replaceOrAdd(name: "content-length", value: "\(body.readableBytes)")
-        let head = HTTPRequestHead(version: .http1_1, method: .POST, uri: endpoint.path, headers: headers)
+        let head = HTTPRequestHead(version: .http1_1, method: method, uri: endpoint.path, headers: headers)
         // A kept connection may be gone at the other end: then a fresh one counts.
         while let kept = takeIdle() {
             if let response = try? await exchange(head, body, on: kept) { return response }

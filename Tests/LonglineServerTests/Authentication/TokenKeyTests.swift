@@ -3,6 +3,7 @@ import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
+import NIOHTTP1
 import Synchronization
 import Testing
 
@@ -120,6 +121,86 @@ import Testing
             }
             #expect(refreshed == .keyUnknown)
         }
+    }
+
+    /// A source that answers when it is let, and heeds no cancellation.
+    private final class HangingSource: TokenKeySource {
+        let name = "hanging"
+        let asked = Mutex(0)
+        private let key: VerificationKey
+        private let waiting = Mutex<[CheckedContinuation<Void, Never>]>([])
+        private let hangs = Mutex(false)
+
+        init(_ key: VerificationKey) { self.key = key }
+
+        func hang() { hangs.withLock { $0 = true } }
+
+        func release() {
+            hangs.withLock { $0 = false }
+            for continuation in waiting.withLock({ $0 }) { continuation.resume() }
+            waiting.withLock { $0 = [] }
+        }
+
+        func keys() async throws -> [VerificationKey] {
+            asked.withLock { $0 += 1 }
+            if hangs.withLock({ $0 }) {
+                await withCheckedContinuation { continuation in waiting.withLock { $0.append(continuation) } }
+            }
+            return [key]
+        }
+    }
+
+    @Test func aSourceThatHangsHoldsUpNoOther() async throws {
+        try await withTemporaryDirectory { folder in
+            let path = folder + "/keys.json"
+            let (old, new) = (try SigningKey.generate(.edDSA), try SigningKey.generate(.edDSA))
+            let hanging = HangingSource(try SigningKey.generate(.es256).verificationKey)
+            try write([old.verificationKey], to: path)
+            let keyring = TokenKeyring(
+                fixed: [], sources: [hanging, KeySetFile(path: path)], deadline: .milliseconds(20),
+                logger: LogRecorder().logger
+            ) { await TokenVerifier(keys: $0, tenants: nil) }
+            let authenticator = try await authenticator(keyring)
+            let token = try await TokenSigner(key: new).sign(try goodClaims())
+            func isGood() async throws -> Bool {
+                try await authenticationFailure { _ = try await authenticator.authenticate(.token(token), now: now) }
+                    == nil
+            }
+            #expect(try await !isGood())
+            hanging.hang()
+            try write([new.verificationKey], to: path)
+            for _ in 0..<3 { #expect(await keyring.reload(authenticator) != nil) }
+            #expect(try await isGood())
+            // It is asked again once it answered.
+            #expect(hanging.asked.withLock { $0 } == 2)
+            hanging.release()
+            while await keyring.reload(authenticator) != nil { await Task.yield() }
+            #expect(hanging.asked.withLock { $0 } >= 3)
+        }
+    }
+
+    // MARK: An address
+
+    @Test func aSetIsFetchedFromAnAddress() async throws {
+        let key = try SigningKey.generate(.es256).verificationKey
+        let set = String(decoding: JSONWebKeySet(keys: [key]).json, as: UTF8.self)
+        let answer = Mutex(Backend.Response.json(set))
+        let backend = try await Backend { _ in answer.withLock { $0 } }
+        let source = try KeySetAddress(url: "http://127.0.0.1:\(backend.port)/keys.json")
+        for _ in 0..<2 { #expect(try await source.keys().map(\.pem) == [key.pem]) }
+        #expect(backend.requests.map(\.uri) == ["/keys.json", "/keys.json"])
+        #expect(backend.requests.allSatisfy { $0.method == .GET && $0.body.isEmpty })
+        for bad in [
+            Backend.Response(status: .found, body: set, headers: ["location": "/elsewhere"]),
+            Backend.Response(status: .internalServerError, body: set), .json("{}"),
+            .json(set + String(repeating: " ", count: 64 << 10)),
+        ] {
+            answer.withLock { $0 = bad }
+            await #expect(throws: (any Error).self) { try await source.keys() }
+        }
+        try await backend.stop()
+        await #expect(throws: (any Error).self) { try await source.keys() }
+        #expect(throws: ServerError.self) { try KeySetAddress(url: "ftp://127.0.0.1/keys.json") }
     }
 
     @Test func aBadFileKeepsTheOldKeysAndIsLoggedOnce() async throws {

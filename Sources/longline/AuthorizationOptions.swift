@@ -1,0 +1,69 @@
+import ArgumentParser
+import Foundation
+import LonglineServer
+
+/// The app's own decision about publishes, joins and changes of rooms.
+struct AuthorizationOptions: ParsableArguments {
+    @Option(
+        help: """
+            An address of your backend that is asked about publishes and joins, besides the tokens' scopes: \
+            https://host:port/path, or http:// on a private network. docs/server.md says how it is asked.
+            """)
+    var authorizeURL: String?
+
+    @Option(help: "A file with the certificate authorities, in PEM, that vouch for it, instead of the system's.")
+    var authorizeCA: String?
+
+    @Option(help: "What counts when it does not answer: refuse-for-now, deny or allow.")
+    var authorizeOnFailure: String = "refuse-for-now"
+
+    @Option(help: ArgumentHelp("How long it may take to answer.", valueName: "seconds"))
+    var authorizeDeadline: Double = 2
+
+    @Option(
+        help: ArgumentHelp(
+            "The longest that an answer is remembered, whatever it says; 0: none is.", valueName: "seconds"))
+    var authorizeMaximumTTL: Double = 300
+
+    @Option(help: ArgumentHelp("How many answers are remembered.", valueName: "answers"))
+    var authorizeCache: Int = 100_000
+
+    @Option(help: ArgumentHelp("How many questions it is asked at one time.", valueName: "questions"))
+    var authorizeInFlight: Int = 256
+
+    private static let failureAnswers: [String: AuthorizationSettings.FailureAnswer] = [
+        "refuse-for-now": .refuseForNow, "deny": .deny, "allow": .allow,
+    ]
+
+    func validate() throws {
+        guard Self.failureAnswers[authorizeOnFailure] != nil else {
+            throw ValidationError("--authorize-on-failure is refuse-for-now, deny or allow.")
+        }
+        guard authorizeDeadline > 0, authorizeDeadline <= 60 else {
+            throw ValidationError("--authorize-deadline has to be above 0, and 60 at most.")
+        }
+        guard (0...86_400).contains(authorizeMaximumTTL) else {
+            throw ValidationError("--authorize-maximum-ttl has to be 0 to 86400.")
+        }
+        guard (0...100_000_000).contains(authorizeCache), (1...100_000).contains(authorizeInFlight) else {
+            throw ValidationError("--authorize-cache can't be negative, and --authorize-in-flight has to be 1 or more.")
+        }
+    }
+
+    /// With LONGLINE_AUTHORIZE_TOKEN set, its value goes along as a bearer token.
+    func settings() throws -> AuthorizationSettings? {
+        guard let authorizeURL else { return nil }
+        let secret = ProcessInfo.processInfo.environment["LONGLINE_AUTHORIZE_TOKEN"]
+        let headers = secret.map { [(name: "authorization", value: "Bearer \($0)")] } ?? []
+        var settings = AuthorizationSettings(
+            try HTTPAuthorizationPolicy(
+                url: authorizeURL, headers: headers,
+                trust: try authorizeCA.map { .authorities(pem: try ServerCommand.text(ofFile: $0)) } ?? .systemRoots))
+        settings.onFailure = Self.failureAnswers[authorizeOnFailure] ?? .refuseForNow
+        settings.deadline = .milliseconds(Int64(authorizeDeadline * 1_000))
+        settings.maximumTimeToLive = .milliseconds(Int64(authorizeMaximumTTL * 1_000))
+        settings.maximumCached = authorizeCache
+        settings.maximumInFlight = authorizeInFlight
+        return settings
+    }
+}
