@@ -1,8 +1,10 @@
+import Foundation
 import Logging
 import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
+import NIOHTTP1
 import Synchronization
 import Testing
 
@@ -29,6 +31,57 @@ import Testing
         #expect(statistics.logLinesDropped > 200)
         #expect(logged.contains { $0.contains("credential refused") })
         #expect(logged.allSatisfy { !$0.contains("forged") && !$0.contains(token.prefix(20)) })
+    }
+
+    /// What a session says at the most talkative level, from its connect to its end, with a webhook that fails.
+    @Test func noLineHoldsASecret() async throws {
+        let lines = RecordedLines()
+        var logger = lines.logger
+        logger.logLevel = .trace
+        let key = Array("a webhook secret!".utf8)
+        let backend = try await Backend { _ in Backend.Response(status: .badRequest, body: "the answer's words") }
+        var endpoint = WebhookSettings(
+            url: "http://127.0.0.1:\(backend.port)/push", key: WebhookKey(id: "1", secret: key))
+        endpoint.delay = .zero
+        endpoint.includesPayload = true
+        let secrets = Mutex<[[UInt8]]>([key, Array("a private message".utf8), Array("the answer's words".utf8)])
+        let webhooks = WebhookConfiguration(standard: endpoint)
+        try await TestServer(logger: logger, webhooks: webhooks).use { server in
+            let token = try await server.issuer.token("ann", "phone")
+            let phone = try await server.device("ann")
+            _ = try await phone.connect(credential: .token(token))
+            let ticket = try #require(phone.ticket).ticket
+            secrets.withLock { $0 += [Array(token.utf8), Array(ticket.readableBytesView)] }
+            try await phone.message("a private message", to: identifier { try UserID("bob") })
+            while server.runtime.core.webhooks?.statistics.rejected == 0 { await Task.yield() }
+            let again = try await server.device("ann")
+            again.producer = phone.producer
+            again.connectNumber = 2
+            _ = try await again.connect(credential: .ticket(ticket))
+            try await again.send([(.refresh(Refresh(token: token + "x")), .control)])
+            #expect(try await again.closed() == .credentialInvalid)
+            let forged = try await server.device("eve")
+            try await forged.sendInvalid(FrameError(.malformed, message: "a frame that is cut off"))
+            _ = try await forged.closed()
+        }
+        try await backend.stop()
+        let logged = lines.all.withLock { $0 }
+        for line in [
+            "session granted", "session closed", "the webhook rejected", "credential refused", "invalid frame",
+        ] {
+            #expect(logged.contains { $0.contains(line) }, "no line says '\(line)'")
+        }
+        for secret in secrets.withLock({ $0 }) {
+            // In whatever form: as it is, in base64 and hexadecimal, and a part of it.
+            let part = Array(secret.prefix(12))
+            let forms = [
+                String(decoding: part, as: UTF8.self), Data(part).base64EncodedString().prefix(15).description,
+                part.map { String(format: "%02x", $0) }.joined(), "\(part)".dropFirst().dropLast().description,
+            ]
+            for line in logged {
+                for form in forms { #expect(!line.contains(form), "a secret in: \(line)") }
+            }
+        }
     }
 
     @Test func aClientsNameCanNotBreakALine() {

@@ -14,6 +14,32 @@ private let hall = identifier { try RoomID("hall") }
 @Suite(.timeLimit(.minutes(1))) struct SessionHostTests {
     // MARK: Messages
 
+    @Test func aDeviceThatIsBehindIsToldSoAndWhenItIsNotAnyMore() async throws {
+        var limits = ServerLimits()
+        limits.channelWindow = 20_000
+        limits.maximumPayload = 10_000
+        limits.lagNoticeTime = .milliseconds(20)
+        try await withServer(limits: limits) { server in
+            let slow = try await server.connected("bob")
+            let phone = try await server.connected("ann", loop: 1)
+            func lag() async throws -> ChannelLag {
+                try await slow.next { if case .behind(let lag) = $0 { lag } else { nil } }
+            }
+            for _ in 0..<5 { try await phone.message(String(repeating: "x", count: 9_000), to: bob) }
+            let behind = try await lag()
+            let head = try #require(
+                try await server.store.head(of: ChannelKey(tenant: TokenIssuer.tenant, channel: .user(bob))))
+            #expect(behind == ChannelLag(channel: .user(bob), head: behind.head, isBehind: true))
+            #expect(behind.head.epoch == head.position.epoch && behind.head.offset <= head.position.offset)
+            var last: Offset = 0
+            while last < head.position.offset {
+                last = try await slow.delivered(.user(bob)).entry.offset
+                try await slow.acknowledge(.user(bob), epoch: head.position.epoch, offset: last)
+            }
+            #expect(try await lag() == ChannelLag(channel: .user(bob), head: head.position, isBehind: false))
+        }
+    }
+
     @Test(arguments: [0, 1]) func directMessageReachesTheRecipientAndTheSendersOtherDevice(loop: Int) async throws {
         try await withServer { server in
             let phone = try await server.connected("ann", "phone")
