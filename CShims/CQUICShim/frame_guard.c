@@ -121,11 +121,14 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
     guard->stop_count = 0;
     guard->challenge_count = 0;
     guard->response_count = 0;
+    guard->is_probing = 1;
     while (r.position < r.end) {
         uint8_t *start = r.position;
         uint64_t type;
         int rv;
         if (llq_read_varint(&r, &type)) break;
+        // PADDING, NEW_CONNECTION_ID, PATH_CHALLENGE, PATH_RESPONSE.
+        if (type != 0x00 && type != 0x18 && type != 0x1a && type != 0x1b) guard->is_probing = 0;
         switch (type) {
         case 0x02:
         case 0x03: rv = note_ack(guard, &r, type == 0x03); break;

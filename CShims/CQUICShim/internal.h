@@ -71,6 +71,7 @@ typedef struct llq_path_aliases {
     uint32_t validations; // ended, one way or the other
     uint64_t now; // of the datagram read last
     uint64_t current_heard;
+    bool is_followed; // the datagram read has a packet whose path a server follows
 } llq_path_aliases;
 
 /// What a datagram's path was taken for.
@@ -140,6 +141,7 @@ struct llq_conn {
     llq_loss_timer timer;
     llq_path_limit limit; // server
     uint64_t next_packet; // of 0-RTT and 1-RTT packets
+    uint64_t next_received; // one more than the largest number of the peer's
     uint64_t packets_authenticated;
     uint64_t key_updates;
     uint64_t packets_lost;

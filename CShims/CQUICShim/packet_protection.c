@@ -23,15 +23,38 @@ static packet_kind kind_of(const uint8_t *header, size_t length) {
     return type == 0 ? INITIAL : type == 1 ? ZERO_RTT : OTHER;
 }
 
-/// Notes the number of a packet that is about to be protected, which is as long as its first byte says.
-static void note_number(llq_conn *conn, const uint8_t *header, size_t length) {
+/// The end of a packet's number at the end of its header, which is as long as the first byte says; and what its next bit
+/// is worth. False: the header is too short.
+static bool read_number(const uint8_t *header, size_t length, uint64_t *low, uint64_t *step) {
     size_t count = (size_t)(header[0] & 3) + 1;
-    if (length <= count) return;
-    uint64_t low = 0, step = (uint64_t)1 << 8 * count;
-    for (size_t i = length - count; i < length; i++) low = low << 8 | header[i];
+    if (length <= count) return false;
+    *low = 0;
+    *step = (uint64_t)1 << 8 * count;
+    for (size_t i = length - count; i < length; i++) *low = *low << 8 | header[i];
+    return true;
+}
+
+/// Notes the number of a packet that is about to be protected.
+static void note_number(llq_conn *conn, const uint8_t *header, size_t length) {
+    uint64_t low, step;
+    if (!read_number(header, length, &low, &step)) return;
     uint64_t number = (conn->next_packet & ~(step - 1)) | low;
     if (number < conn->next_packet) number += step;
     conn->next_packet = number + 1;
+}
+
+/// Whether a packet is the newest that came so far (RFC 9000 appendix A.3).
+static bool is_newest(llq_conn *conn, const uint8_t *header, size_t length) {
+    uint64_t low, step, expected = conn->next_received;
+    if (!read_number(header, length, &low, &step)) return false;
+    uint64_t number = (expected & ~(step - 1)) | low;
+    if (number + step / 2 <= expected)
+        number += step;
+    else if (number > expected + step / 2 && number >= step)
+        number -= step;
+    if (number < expected) return false;
+    conn->next_received = number + 1;
+    return true;
 }
 
 /// What is done with a packet before it is protected.
@@ -72,8 +95,10 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     if (kind != INITIAL) conn->packets_authenticated++;
     // Other packets can't carry the frames the guard looks for.
     if (kind != ONE_RTT && kind != ZERO_RTT) return;
+    bool newest = is_newest(conn, aad, aadlen);
     size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames());
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
+    if (kind == ONE_RTT && newest && !conn->guard.is_probing) conn->aliases.is_followed = true;
     llq_timer_expect(conn, conn->guard.challenge_count);
     for (size_t i = 0; i < conn->guard.response_count; i++) llq_limit_note_response(conn, conn->guard.responses[i]);
     for (size_t i = 0; i < conn->guard.stop_count; i++) {

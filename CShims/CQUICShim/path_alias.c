@@ -197,6 +197,7 @@ bool llq_alias_enter(llq_conn *conn, llq_path *path, llq_path_alias *alias, cons
                      uint64_t now) {
     llq_path_aliases *aliases = &conn->aliases;
     aliases->now = now;
+    aliases->is_followed = false;
     // A lost path's validation is never over.
     if (now >= aliases->shared_until && !aliases->is_lost) aliases->has_twins = false;
     llq_path current = current_path(conn);
@@ -283,6 +284,11 @@ void llq_alias_leave(llq_conn *conn, llq_path_alias *alias, bool authenticated) 
         // Packets that were under way when the client moved are no sign that ngtcp2 can't follow it.
         bool is_silent = aliases->now > aliases->current_heard + ngtcp2_conn_get_pto(conn->conn);
         if (is_silent) aliases->known[alias->place].ignored++;
+        // Of the newest packet that is no probe it is a sure one, unless it went to the preferred address.
+        llq_path real = current;
+        llq_alias_restore(conn, &real);
+        if (aliases->is_followed && same_address(&real.local, &alias->path.local))
+            aliases->known[alias->place].ignored = IGNORED_LIMIT;
         return;
     }
     aliases->current_heard = aliases->now;

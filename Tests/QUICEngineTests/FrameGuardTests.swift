@@ -10,6 +10,10 @@ import Testing
 
         var ranges: Int { Int(state.count) }
         var stops: Int { Int(state.stop_count) }
+        var isProbing: Bool { state.is_probing != 0 }
+        var challenges: Int { Int(state.challenge_count) }
+        var responses: Int { Int(state.response_count) }
+        var firstResponse: [UInt8] { withUnsafeBytes(of: state.responses.0) { Array($0) } }
 
         func know(_ sequence: UInt64) { llq_guard_know(&state, sequence) }
 
@@ -87,6 +91,21 @@ import Testing
             #expect(!isContained(packet, by: frameGuard))
             #expect(!isContained(packet, by: frameGuard))
         }
+    }
+
+    @Test("it tells what a packet says of paths") func itTellsWhatAPacketSaysOfPaths() {
+        let frameGuard = Guard()
+        let challenge = [0x1a] + (1...8).map(UInt8.init), response = [0x1b] + (11...18).map(UInt8.init)
+        let padding = [UInt8](repeating: 0, count: 9)
+        _ = frameGuard.inspect(challenge + response + newConnectionID(9, retirePriorTo: 0) + padding)
+        #expect(frameGuard.isProbing && frameGuard.challenges == 1 && frameGuard.responses == 1)
+        #expect(frameGuard.firstResponse == (11...18).map(UInt8.init))
+        _ = frameGuard.inspect(challenge + [0x01] + padding)
+        #expect(!frameGuard.isProbing && frameGuard.challenges == 1 && frameGuard.responses == 0)
+        _ = frameGuard.inspect((0..<40).flatMap { _ in response })
+        #expect(frameGuard.isProbing && frameGuard.responses == Int(LLQ_GUARD_RESPONSES))
+        _ = frameGuard.inspect(Array(response.dropLast()))
+        #expect(frameGuard.responses == 0, "truncated")
     }
 
     @Test("what it remembers is bounded") func whatItRemembersIsBounded() {

@@ -27,6 +27,8 @@ typedef struct llq_frame_guard {
     struct { uint64_t stream_id, code; } stops[LLQ_GUARD_STOPS];
     /// PATH_CHALLENGE frames of that packet.
     size_t challenge_count;
+    /// Whether that packet has probing frames only (RFC 9000 section 9.1).
+    int is_probing;
     /// PATH_RESPONSE frames of that packet.
     size_t response_count;
     uint8_t responses[LLQ_GUARD_RESPONSES][LLQ_GUARD_RESPONSE_LENGTH];
