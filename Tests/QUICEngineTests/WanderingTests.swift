@@ -112,14 +112,14 @@ import Testing
         }
     }
 
-    @Test("A client wanders, and every byte comes back", arguments: seeds(1..<41))
+    @Test("A client wanders, and every byte comes back", arguments: seeds(1..<201))
     func wanders(seed: UInt64) throws {
         let wanderer = try Wanderer(seed: seed)
         try wanderer.wander()
         wanderer.check(seed: seed)
     }
 
-    @Test("A client that gives few connection IDs wanders, and every byte comes back", arguments: seeds(1..<41))
+    @Test("A client that gives few connection IDs wanders, and every byte comes back", arguments: seeds(1..<201))
     func wandersThriftily(seed: UInt64) throws {
         let wanderer = try Wanderer(seed: seed, isThrifty: true)
         try wanderer.wander()
