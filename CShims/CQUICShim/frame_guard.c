@@ -90,13 +90,10 @@ static int inspect_new_cid(llq_frame_guard *guard, llq_reader *r, uint8_t *start
     return 1;
 }
 
-static int note_stop(llq_frame_guard *guard, llq_reader *r) {
+static int tell_stop(llq_reader *r, llq_guard_stop *stop, void *context) {
     uint64_t stream_id, code;
     if (llq_read_varint(r, &stream_id) || llq_read_varint(r, &code)) return -1;
-    if (guard->stop_count < LLQ_GUARD_STOPS) {
-        guard->stops[guard->stop_count].stream_id = stream_id;
-        guard->stops[guard->stop_count++].code = code;
-    }
+    stop(context, stream_id, code);
     return 0;
 }
 
@@ -115,10 +112,10 @@ static int note_response(llq_frame_guard *guard, llq_reader *r) {
     return 0;
 }
 
-size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain) {
+size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain, llq_guard_stop *stop,
+                         void *context) {
     llq_reader r = {plaintext, plaintext + length};
     size_t overwritten = 0;
-    guard->stop_count = 0;
     guard->challenge_count = 0;
     guard->response_count = 0;
     guard->is_probing = 1;
@@ -132,7 +129,7 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
         switch (type) {
         case 0x02:
         case 0x03: rv = note_ack(guard, &r, type == 0x03); break;
-        case 0x05: rv = note_stop(guard, &r); break;
+        case 0x05: rv = tell_stop(&r, stop, context); break;
         case 0x18:
             rv = inspect_new_cid(guard, &r, start, contain);
             if (rv > 0) overwritten++;

@@ -88,6 +88,11 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
     return 0;
 }
 
+static void emit_stop(void *context, uint64_t stream_id, uint64_t code) {
+    llq_event event = {.kind = LLQ_EVENT_STOP_SENDING, .stream_id = (int64_t)stream_id, .value = code};
+    llq_emit(context, &event);
+}
+
 /// What an authentic packet tells before ngtcp2 reads it.
 static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uint8_t *aad, size_t aadlen) {
     packet_kind kind = kind_of(aad, aadlen);
@@ -96,17 +101,12 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     // Other packets can't carry the frames the guard looks for.
     if (kind != ONE_RTT && kind != ZERO_RTT) return;
     bool newest = is_newest(conn, aad, aadlen);
-    size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames());
+    size_t contained =
+        llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames(), emit_stop, conn);
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
     if (kind == ONE_RTT && newest && !conn->guard.is_probing) conn->aliases.is_followed = true;
     llq_timer_expect(conn, conn->guard.challenge_count);
     for (size_t i = 0; i < conn->guard.response_count; i++) llq_limit_note_response(conn, conn->guard.responses[i]);
-    for (size_t i = 0; i < conn->guard.stop_count; i++) {
-        llq_event event = {.kind = LLQ_EVENT_STOP_SENDING,
-                           .stream_id = (int64_t)conn->guard.stops[i].stream_id,
-                           .value = conn->guard.stops[i].code};
-        llq_emit(conn, &event);
-    }
 }
 
 int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,

@@ -9,7 +9,6 @@ import Testing
         init() { llq_guard_init(&state) }
 
         var ranges: Int { Int(state.count) }
-        var stops: Int { Int(state.stop_count) }
         var isProbing: Bool { state.is_probing != 0 }
         var challenges: Int { Int(state.challenge_count) }
         var responses: Int { Int(state.response_count) }
@@ -20,9 +19,28 @@ import Testing
         /// What becomes of a packet.
         func inspect(_ packet: [UInt8]) -> [UInt8] {
             var bytes = packet
-            _ = bytes.withUnsafeMutableBufferPointer { llq_guard_inspect(&state, $0.baseAddress, $0.count, 1) }
+            _ = bytes.withUnsafeMutableBufferPointer {
+                llq_guard_inspect(&state, $0.baseAddress, $0.count, 1, { _, _, _ in }, nil)
+            }
             return bytes
         }
+
+        /// What is told of a packet's STOP_SENDING frames.
+        func stops(of packet: [UInt8]) -> [[UInt64]] {
+            var bytes = packet
+            let told = Told()
+            _ = bytes.withUnsafeMutableBufferPointer {
+                llq_guard_inspect(
+                    &state, $0.baseAddress, $0.count, 1,
+                    { context, stream, code in
+                        guard let context else { return }
+                        Unmanaged<Told>.fromOpaque(context).takeUnretainedValue().stops.append([stream, code])
+                    }, Unmanaged.passUnretained(told).toOpaque())
+            }
+            return told.stops
+        }
+
+        private final class Told { var stops: [[UInt64]] = [] }
     }
 
     private func newConnectionID(_ sequence: UInt16, retirePriorTo: UInt16) -> [UInt8] {
@@ -119,8 +137,14 @@ import Testing
         for sequence in stride(from: UInt16(0), to: 8000, by: 2) {
             #expect(isContained(newConnectionID(sequence, retirePriorTo: 0), by: frameGuard), "\(sequence)")
         }
-        let stops = (0..<40 as Range<UInt8>).flatMap { [0x05, $0, 1] as [UInt8] }
-        _ = frameGuard.inspect(stops)
-        #expect(frameGuard.stops == Int(LLQ_GUARD_STOPS))
+    }
+
+    @Test("every STOP_SENDING of a packet is told, those before a malformed frame, too")
+    func everyStopIsTold() {
+        let stops = (0..<63 as Range<UInt8>).flatMap { [0x05, $0, 63 - $0] as [UInt8] }
+        let expected = (0..<63).map { [UInt64($0), UInt64(63 - $0)] }
+        #expect(Guard().stops(of: stops) == expected)
+        #expect(Guard().stops(of: stops + [0x05, 0x40]) == expected)
+        #expect(Guard().stops(of: [0x05]).isEmpty)
     }
 }

@@ -140,6 +140,18 @@ import Testing
         #expect(world.clientSide.received[refused] == [9])
     }
 
+    @Test("streams that are stopped all at once are all told of, with their codes")
+    func streamsStoppedAtOnceAreAllToldOf() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        let streams = try (0..<100).map { _ in try client.open() }
+        for stream in streams { try client.send(pattern(100), on: stream) }
+        world.simulation.run(for: .seconds(5)) { world.serverSide.received.count == 100 }
+        for stream in streams { server.stopSending(stream, code: 1000 + stream.rawValue) }
+        world.simulation.run(for: .seconds(5)) { world.clientSide.stops.count == streams.count }
+        #expect(world.clientSide.stops == Dictionary(uniqueKeysWithValues: streams.map { ($0, 1000 + $0.rawValue) }))
+    }
+
     @Test("datagrams arrive and are accounted for") func datagramsArriveAndAreAccountedFor() throws {
         let world = try EngineWorld { _, client in client.transport.datagramQueueLimit = 8 }
         let (client, _) = try world.connected()

@@ -11,7 +11,6 @@ extern "C" {
 #endif
 
 #define LLQ_GUARD_RANGES 32
-#define LLQ_GUARD_STOPS 16
 #define LLQ_GUARD_SPARES 8
 #define LLQ_GUARD_RESPONSES 4
 #define LLQ_GUARD_RESPONSE_LENGTH 8
@@ -22,9 +21,6 @@ typedef struct llq_frame_guard {
     /// The peer's IDs that no path has taken yet, as far as ngtcp2 keeps them.
     size_t spare_count;
     uint64_t spare[LLQ_GUARD_SPARES];
-    /// STOP_SENDING frames of the packet looked at last.
-    size_t stop_count;
-    struct { uint64_t stream_id, code; } stops[LLQ_GUARD_STOPS];
     /// PATH_CHALLENGE frames of that packet.
     size_t challenge_count;
     /// Whether that packet has probing frames only (RFC 9000 section 9.1).
@@ -41,9 +37,12 @@ void llq_guard_init(llq_frame_guard *guard);
 void llq_guard_note_active(llq_frame_guard *guard, uint64_t sequence);
 /// A sequence number that the handshake told: that of the preferred address.
 void llq_guard_know(llq_frame_guard *guard, uint64_t sequence);
+/// Is told of each STOP_SENDING frame.
+typedef void llq_guard_stop(void *context, uint64_t stream_id, uint64_t code);
 /// Reads the frames of a decrypted 1-RTT or 0-RTT packet and, if `contain`, overwrites NEW_CONNECTION_ID frames ngtcp2
-/// 0.12 would abort on; returns how many.
-size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain);
+/// 0.12 would abort on; returns how many. `stop` gets `context`.
+size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain, llq_guard_stop *stop,
+                         void *context);
 
 #ifdef __cplusplus
 }
