@@ -61,8 +61,14 @@ extension QUICEngineConnection {
 
     /// A close waits for what pacing or the congestion window holds back, for two probe timeouts at most.
     private var lingers: Bool {
-        guard let shim, let pendingClose, !sendQueue.isEmpty || !datagramsToSend.isEmpty else { return false }
-        return now.nanoseconds - pendingClose.at.nanoseconds < 2 * llq_conn_pto(shim)
+        guard let end = lingersUntil, !sendQueue.isEmpty || !datagramsToSend.isEmpty else { return false }
+        return now < end
+    }
+
+    /// When a close waits no longer; nil: nobody has closed.
+    var lingersUntil: QUICInstant? {
+        guard let shim, let pendingClose else { return nil }
+        return pendingClose.at.advanced(byNanoseconds: 2 * llq_conn_pto(shim))
     }
 
     private func fill(_ buffer: UnsafeMutableRawBufferPointer, shim: OpaquePointer) -> (QUICTransmit?, Bool) {

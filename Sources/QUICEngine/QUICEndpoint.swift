@@ -87,7 +87,8 @@ public final class QUICEndpoint: CustomReflectable {
     /// Nothing: an endpoint refers to all its connections.
     public var customMirror: Mirror { Mirror(self, children: [:]) }
 
-    /// Connections that aren't closed.
+    /// Connections that have something to send or to receive: those that aren't closed, and those whose CONNECTION_CLOSE waits
+    /// for what was written before it.
     public var connectionCount: Int { connections.count }
 
     /// Lets timers act that are due; at any other time it does nothing.
@@ -322,6 +323,7 @@ public final class QUICEndpoint: CustomReflectable {
         let period = 3 * llq_conn_pto(shim)
         llq_conn_free(shim)
         connection.shim = nil
+        connection.quietAfter = connection.now.advanced(byNanoseconds: period)
         connection.sendQueue.removeAll()
         deadlines.set(nil, for: connection)
         connections[connection.handle.rawValue] = nil

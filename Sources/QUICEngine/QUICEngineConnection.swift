@@ -127,6 +127,13 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         if let shim { llq_conn_free(shim) }
     }
 
+    /// When its closing or draining period is over (RFC 9000 section 10.2), three probe timeouts after its last packet. nil
+    /// until then: it lives, or what was written before its close is still on its way out.
+    public internal(set) var quietAfter: QUICInstant?
+
+    /// The present probe timeout, without what it was doubled by (RFC 9002 section 6.2.1); nil once ``quietAfter`` is set.
+    public var probeTimeout: QUICDuration? { shim.map { .nanoseconds(llq_conn_pto($0)) } }
+
     /// Whether it is closing or closed: every call that needs it alive throws `closed`.
     @exclusivity(unchecked) public private(set) var isClosed = false
 
@@ -323,7 +330,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         guard let shim else { return nil }
         let unsent = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
         let sent = datagramLossDeadline(shim)?.nanoseconds ?? UInt64.max
-        let expiry = min(self.expiry ?? llq_conn_expiry(shim), unsent, sent)
+        let closes = lingersUntil?.nanoseconds ?? UInt64.max
+        let expiry = min(self.expiry ?? llq_conn_expiry(shim), unsent, sent, closes)
         guard expiry != UInt64.max else { return nil }
         if let handled = expiryHandled, expiry <= handled.nanoseconds {
             return handled.advanced(byNanoseconds: 1_000_000)

@@ -10,7 +10,7 @@ internal import QUICEngine
 ///                               |      ^                    |                       |
 ///                change of path +------+ new attempt        | change waits          | change: engine migrates
 ///                                                           v                       v
-///  any --closed--> ended (sockets linger for the last packets, then close)
+///  any --closed--> ended (sockets linger until the engine's closing period is over, then close)
 /// ```
 final class ClientPaths {
     private enum Phase { case starting, handshaking, completed, confirmed, ended }
@@ -343,15 +343,17 @@ final class ClientPaths {
         change?.port?.isSilent = true
     }
 
-    /// Closes a socket once packets that are still on their way to it have come: three probe timeouts.
+    /// Closes a socket once packets that are still on their way to it have come: three probe timeouts after the last one that
+    /// leaves by it.
     private func retire(_ port: UDPPort) {
-        let statistics = connection.engine.flatMap { $0.isClosed ? nil : $0.statistics(now: .now()) }
-        let smoothed = statistics?.smoothedRTT.nanoseconds ?? 0
-        let variation = statistics?.rttVariation.nanoseconds ?? 0
-        let probe = Int64(clamping: smoothed &+ 4 &* variation &+ 25_000_000)
-        let linger = min(max(TimeAmount.nanoseconds(probe) * 3, .milliseconds(100)), .seconds(2))
-        let driver = self.driver
         port.owner = nil
-        eventLoop.assumeIsolated().scheduleTask(in: linger) { driver.remove(port) }
+        guard let engine = connection.engine else { return driver.remove(port) }
+        guard !engine.isClosed, let probe = engine.probeTimeout else {
+            return driver.remove(port, whenQuiet: engine)
+        }
+        let driver = self.driver
+        eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(3 * Int64(clamping: probe.nanoseconds))) {
+            driver.remove(port)
+        }
     }
 }

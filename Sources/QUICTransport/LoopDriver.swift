@@ -42,6 +42,7 @@ final class LoopDriver {
     private var timerDeadline = NIODeadline.distantFuture
     private var nextConnectionID: UInt64 = 0
     private var drained: [EventLoopPromise<Void>] = []
+    private var silent: [EventLoopPromise<Void>] = []
     private let metrics: TransportMetrics
     private var report: Scheduled<Void>?
     private static let reportInterval = TimeAmount.seconds(1)
@@ -91,6 +92,23 @@ final class LoopDriver {
         port.close()
     }
 
+    /// Removes a port once the connection that sent by it is closed, has said so, and has no answer to expect any more. What
+    /// was written before a close goes out ahead of its CONNECTION_CLOSE, over some round trips if need be.
+    func remove(_ port: UDPPort, whenQuiet engine: QUICEngineConnection) {
+        guard port.state != .closed else { return }
+        let now = QUICInstant.now()
+        let wait: UInt64
+        if let end = engine.quietAfter {
+            guard end > now else { return remove(port) }
+            wait = end.nanoseconds - now.nanoseconds
+        } else {
+            wait = engine.probeTimeout?.nanoseconds ?? 0
+        }
+        eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(clamping: wait))) {
+            self.remove(port, whenQuiet: engine)
+        }
+    }
+
     func portBecameWritable() { needsTick() }
 
     /// Breaks every socket as a fatal send error would.
@@ -114,6 +132,9 @@ final class LoopDriver {
         metrics.report(counters)
         for port in ports.values { port.close() }
         ports.removeAll()
+        // Whoever waits has waited for as long as was meant.
+        Self.finish(&drained)
+        Self.finish(&silent)
     }
 
     /// Something happened that swift-metrics shall know, within a second.
@@ -136,7 +157,7 @@ final class LoopDriver {
 
     func remove(_ connection: QUICLoopConnection) {
         connections[ObjectIdentifier(connection)] = nil
-        if connections.isEmpty { finishDraining() }
+        if connections.isEmpty { Self.finish(&drained) }
     }
 
     /// A connection has events of its own making (a failed connect): its batch must end too.
@@ -152,13 +173,26 @@ final class LoopDriver {
     func whenDrained() -> EventLoopFuture<Void> {
         let promise = eventLoop.makePromise(of: Void.self)
         drained.append(promise)
-        if connections.isEmpty { finishDraining() }
+        if connections.isEmpty { Self.finish(&drained) }
         return promise.futureResult
     }
 
-    private func finishDraining() {
-        let waiting = drained
-        drained.removeAll()
+    /// Succeeds when no connection is left and none has a CONNECTION_CLOSE to send.
+    func whenSilent() -> EventLoopFuture<Void> {
+        let promise = eventLoop.makePromise(of: Void.self)
+        silent.append(promise)
+        needsTick()
+        return promise.futureResult
+    }
+
+    private func finishSilent() {
+        guard !silent.isEmpty, connections.isEmpty, engine.connectionCount == 0 else { return }
+        Self.finish(&silent)
+    }
+
+    private static func finish(_ promises: inout [EventLoopPromise<Void>]) {
+        let waiting = promises
+        promises.removeAll()
         for promise in waiting { promise.succeed(()) }
     }
 
@@ -281,6 +315,7 @@ final class LoopDriver {
         inTick = false
         armTimer()
         scheduleReport()
+        finishSilent()
         if more || again { needsTick() }
     }
 

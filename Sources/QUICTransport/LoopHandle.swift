@@ -88,9 +88,8 @@ struct LoopHandle: Sendable {
             let promise = eventLoop.makePromise(of: Void.self)
             let limit = eventLoop.scheduleTask(in: timeout) { promise.succeed(()) }
             driver.closeAll(code: code, reason: reason)
-            driver.whenDrained().whenComplete { _ in
-                // The closes leave at the end of this tick; a moment more lets them be repeated for peers that
-                // lost theirs and still send.
+            driver.whenSilent().whenComplete { _ in
+                // The closes have left; a moment more lets them be repeated for peers that lost theirs and still send.
                 eventLoop.scheduleTask(in: min(timeout, .milliseconds(100))) {
                     limit.cancel()
                     promise.succeed(())

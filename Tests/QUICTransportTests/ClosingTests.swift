@@ -1,0 +1,68 @@
+import NIOCore
+import NIOPosix
+import QUICEngine
+import Testing
+
+@testable import QUICTransport
+
+/// The end of a connection whose congestion window holds data back, over a path of 100 ms each way.
+@Suite("Closing over a long path", .timeLimit(.minutes(1)))
+struct ClosingTests {
+    private static let amount = 200_000
+
+    private func settings(_ transport: inout TransportSettings) {
+        transport.streamSendBuffer = 1 << 20
+        // Who isn't told sees this.
+        transport.maxIdleTimeout = .seconds(4)
+    }
+
+    /// A pair with a relay between them. The server tells how each connection ended.
+    private func withLongPath(
+        serve: @escaping @Sendable (QUICConnection) async throws -> Void = { _ in },
+        body: (
+            _ client: QUICClient, _ listener: QUICListener, _ connection: QUICConnection,
+            _ ends: Mailbox<QUICCloseReason>
+        ) async throws -> Void
+    ) async throws {
+        let ends = Mailbox<QUICCloseReason>(limit: 4, policy: .refuse)
+        try await withPair(configuration: serverConfiguration(ServerSecrets(), settings)) { connection in
+            try await serve(connection)
+            ends.put(try await connection.closed())
+        } body: { client, listener, loop in
+            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .milliseconds(100))
+            let connection = try await client.connect(
+                host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(settings), on: loop)
+            try await body(client, listener, connection, ends)
+            await relay.close()
+        }
+    }
+
+    @Test("A client's close reaches the server behind what was written, whoever closes", arguments: [false, true])
+    func client(byShutdown: Bool) async throws {
+        try await withLongPath { client, listener, connection, ends in
+            let stream = try await connection.openStream()
+            try await stream.write(ByteBuffer(bytes: pattern(Self.amount)))
+            if byShutdown {
+                await client.shutdownGracefully(code: 77, reason: "full")
+            } else {
+                connection.close(code: 77, reason: "full")
+            }
+            #expect(try await ends.next() == .peerApplication(code: 77, reason: "full"))
+        }
+    }
+
+    @Test("A server's shutdown reaches a client that it had much to send")
+    func server() async throws {
+        try await withLongPath { connection in
+            let stream = try await connection.openStream()
+            try await stream.write(ByteBuffer(bytes: pattern(Self.amount)))
+            _ = try await connection.closed()
+        } body: { client, listener, connection, _ in
+            var streams = connection.inboundStreams.makeAsyncIterator()
+            let stream = try await streams.next()
+            await listener.shutdownGracefully(code: 79, reason: "full")
+            #expect(try await connection.closed() == .peerApplication(code: 79, reason: "full"))
+            _ = stream
+        }
+    }
+}
