@@ -128,7 +128,10 @@ final class LoopDriver {
     /// Closes every socket. The engine's connections are over then.
     func closePorts() {
         timer?.cancel()
+        timer = nil
+        timerDeadline = .distantFuture
         report?.cancel()
+        report = nil
         metrics.report(counters)
         for port in ports.values { port.close() }
         ports.removeAll()

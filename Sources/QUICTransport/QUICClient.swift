@@ -14,7 +14,12 @@ public final class QUICClient: Sendable {
     private let sessionCache: (any SessionCache)?
     private let renewals: TicketRenewals?
     private let metrics: (any MetricsFactory)?
-    private let loops = Mutex<[ObjectIdentifier: LoopHandle]>([:])
+    private let state = Mutex(State())
+
+    private struct State {
+        var loops: [ObjectIdentifier: LoopHandle] = [:]
+        var isShutDown = false
+    }
 
     /// A client. It binds no socket yet.
     /// - Parameters:
@@ -41,7 +46,7 @@ public final class QUICClient: Sendable {
     /// Starts a connection. Called on the loop that shall own it; never blocks.
     ///
     /// The connection exists at once and may be closed at once. `earlyDataPossible` comes with the first flight where
-    /// a ticket allows 0-RTT; whatever fails comes as `closed`.
+    /// a ticket allows 0-RTT; whatever fails comes as `closed`, and so does, at once, that the client was shut down.
     /// - Parameters:
     ///   - host: a name or a numeric address; need not be the name that is verified.
     ///   - port: the server's UDP port.
@@ -65,8 +70,20 @@ public final class QUICClient: Sendable {
             if configuration.addressToken == nil { configuration.addressToken = known.addressToken }
         }
         let connection = QUICLoopConnection(connecting: driver(on: eventLoop))
+        guard !isShutDown else {
+            connection.handler = handler
+            connection.end(.handshakeFailed(Self.wasShutDown))
+            return connection
+        }
         start(connection, server, configuration, handler: handler, isRenewal: false)
         return connection
+    }
+
+    /// Whether ``shutdownGracefully(code:reason:timeout:)`` was called: nothing can be connected then.
+    var isShutDown: Bool { state.withLock(\.isShutDown) }
+
+    private static var wasShutDown: QUICError {
+        QUICError(.closed, "the client was shut down", advice: "Make another client.")
     }
 
     /// Where a connection goes, for another to the same server.
@@ -150,13 +167,21 @@ public final class QUICClient: Sendable {
     /// What was counted so far, over all loops.
     public func counters() async -> QUICTransportCounters {
         var total = QUICTransportCounters()
-        for loop in loops.withLock({ Array($0.values) }) { total.add(await loop.counters()) }
+        for loop in loops { total.add(await loop.counters()) }
         return total
     }
 
-    /// Closes every connection with a code and reason, waits until the closes have left, and closes the sockets.
+    /// Closes every connection with a code and reason, waits until the closes have left, and closes the sockets. Idempotent;
+    /// who connects later gets ``QUICTransportError/Code/shutDown``.
+    /// - Parameters:
+    ///   - code: the application code that servers get, below 2^62.
+    ///   - reason: a text for their logs.
+    ///   - timeout: sockets are closed so long after that in any case.
     public func shutdownGracefully(code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)) async {
-        let all = loops.withLock { Array($0.values) }
+        let all = state.withLock { state in
+            state.isShutDown = true
+            return Array(state.loops.values)
+        }
         await withTaskGroup(of: Void.self) { group in
             for loop in all { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }
@@ -165,11 +190,13 @@ public final class QUICClient: Sendable {
 
     /// For tests: breaks every socket as a fatal send error would.
     package func breakSockets() async {
-        for loop in loops.withLock({ Array($0.values) }) { await loop.breakSockets() }
+        for loop in loops { await loop.breakSockets() }
     }
 
+    private var loops: [LoopHandle] { state.withLock { Array($0.loops.values) } }
+
     private func driver(on eventLoop: any EventLoop) -> LoopDriver {
-        let known = loops.withLock { $0[ObjectIdentifier(eventLoop)] }
+        let known = state.withLock { $0.loops[ObjectIdentifier(eventLoop)] }
         if let known { return known.value }
         let made: LoopDriver
         do {
@@ -180,7 +207,7 @@ public final class QUICClient: Sendable {
             // The engine checks configurations only, and this one is its own default.
             preconditionFailure("the engine refused its default configuration: \(error)")
         }
-        loops.withLock { $0[ObjectIdentifier(eventLoop)] = LoopHandle(driver: made) }
+        state.withLock { $0.loops[ObjectIdentifier(eventLoop)] = LoopHandle(driver: made) }
         return made
     }
 }

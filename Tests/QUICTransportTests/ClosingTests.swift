@@ -65,4 +65,43 @@ struct ClosingTests {
             _ = stream
         }
     }
+
+    @Test("A client that was shut down connects no more, and says so")
+    func afterShutdown() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            try await client.connect(to: listener, on: loop).roundTrip()
+            await client.shutdownGracefully()
+            let error = await #expect(throws: QUICTransportError.self) {
+                _ = try await client.connect(to: listener, on: loop)
+            }
+            #expect(error?.code == .shutDown)
+            let ended = Mailbox<QUICCloseReason>(limit: 1, policy: .refuse)
+            let port = listener.port
+            try await loop.submit {
+                let connection = client.connect(
+                    host: "127.0.0.1", port: port, configuration: clientConfiguration(), on: loop,
+                    handler: EndRecorder { ended.put($0) })
+                #expect(connection.closeReason == nil, "never inside the call")
+            }.get()
+            guard case .handshakeFailed(let reason) = try await ended.next() else {
+                Issue.record("another end")
+                return
+            }
+            #expect(reason.code == .closed)
+            #expect(await client.counters().connections == 0)
+        }
+    }
+}
+
+/// Tells how a connection ended.
+private final class EndRecorder: QUICConnectionHandler {
+    private let ended: (QUICCloseReason) -> Void
+
+    init(ended: @escaping (QUICCloseReason) -> Void) { self.ended = ended }
+
+    func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
+        if case .closed(let reason) = event { ended(reason) }
+    }
+
+    func batchEnded(on connection: QUICLoopConnection) {}
 }

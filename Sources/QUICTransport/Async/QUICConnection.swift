@@ -273,13 +273,16 @@ extension QUICClient {
     ///     ``QUICConnection/handshake()`` returned may be repeated by an attacker, and the server is not yet known to
     ///     be the right one.
     ///   - eventLoop: the loop that owns the connection.
-    /// - Throws: ``QUICTransportError`` with `connectFailed`, whose ``QUICTransportError/closeReason`` says why, or
-    ///   `CancellationError`, after which the attempt is given up.
+    /// - Throws: ``QUICTransportError`` with `connectFailed`, whose ``QUICTransportError/closeReason`` says why, or `shutDown`
+    ///   once the client was shut down; or `CancellationError`, after which the attempt is given up.
     public func connect(
         host: String, port: Int, configuration: ClientConfiguration, localAddress: SocketAddress? = nil,
         returnsEarly: Bool = false, on eventLoop: any EventLoop
     ) async throws -> QUICConnection {
         let connection = try await eventLoop.submit { () -> QUICConnection in
+            guard !self.isShutDown else {
+                throw QUICTransportError(.shutDown, "the client was shut down", advice: "Make another client.")
+            }
             let state = AsyncConnectionState(
                 readiness: returnsEarly ? .earlyData : .handshake,
                 streamLimit: Int(
