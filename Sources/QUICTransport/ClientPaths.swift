@@ -38,7 +38,6 @@ final class ClientPaths {
     private var restarts = 0
     private var surfacedEarlyData = false
     private var isSilent = false
-    private var replayPending = false
     /// nil once the handshake completed: nothing starts again then.
     var journal: EarlyDataJournal? = EarlyDataJournal()
 
@@ -141,7 +140,7 @@ final class ClientPaths {
             let engine = try driver.engine.connect(
                 to: target, from: port.identity, configuration: configuration, now: .now())
             engine.userData = connection
-            connection.restarted(engine)
+            connection.restarted(engine, awaitsReplay: journal.map { !$0.isEmpty } ?? false)
             phase = .handshaking
             driver.needsTick()
         } catch {
@@ -186,6 +185,7 @@ final class ClientPaths {
         case .pathValidated(let path): pathAnswered(path) { $0.validated = true }
         case .pathChanged(let path): pathAnswered(path) { $0.changed = true }
         case .pathFailed(let path): pathFailed(path)
+        case .datagramLost(let id), .datagramExpired(let id): journal?.datagramEnded(id)
         case .closed(.versionNegotiation(let offered)): return !goOn(offered: offered)
         case .closed: onMemory(event)
         default: break
@@ -203,16 +203,22 @@ final class ClientPaths {
             "the server speaks another version", ["version": "\(next.versions.first.map { "\($0)" } ?? "?")"])
         configuration = next
         connection.engine?.userData = nil
-        replayPending = journal.map { !$0.isEmpty } ?? false
         attempt(on: port)
         return true
     }
 
     private func replay() {
-        guard replayPending, let journal, let engine = connection.engine else { return }
-        replayPending = false
-        if !journal.replay(on: engine) {
-            connection.close(code: 0, reason: "the first flight could not be repeated")
+        guard connection.awaitsReplay, let journal, let engine = connection.engine else { return }
+        connection.awaitsReplay = false
+        guard let events = journal.replay(on: engine) else {
+            return connection.close(code: 0, reason: "the first flight could not be repeated")
+        }
+        guard !events.isEmpty else { return }
+        // Not inside the event that brought us here: that one comes first.
+        let connection = self.connection
+        eventLoop.assumeIsolated().execute {
+            for event in events { connection.dispatch(event) }
+            connection.driver.touch(connection)
         }
     }
 
@@ -298,7 +304,6 @@ final class ClientPaths {
         abandoned?.close(code: 0, reason: "", now: .now())
         if let old = current { retire(old) }
         current = port
-        replayPending = journal.map { !$0.isEmpty } ?? false
         attempt(on: port)
     }
 

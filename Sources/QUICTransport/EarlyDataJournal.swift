@@ -15,12 +15,22 @@ struct EarlyDataJournal {
     }
 
     private var entries: [Entry] = []
+    /// Streams whose last write was not taken whole: the application waits to be told that they are writable.
+    private var waitingStreams: [QUICStreamID] = []
+    /// Kinds of streams that could not be opened.
+    private var waitingOpeners: Set<Bool> = []
 
-    var isEmpty: Bool { entries.isEmpty }
+    var isEmpty: Bool { entries.isEmpty && waitingOpeners.isEmpty }
 
     mutating func opened(_ stream: QUICStreamID) { entries.append(.opened(stream)) }
 
-    mutating func wrote(_ bytes: ByteBuffer, to stream: QUICStreamID, finish: Bool) {
+    /// No stream was to be had.
+    mutating func notOpened(bidirectional: Bool) { waitingOpeners.insert(bidirectional) }
+
+    /// - Parameter isWhole: whether all that was offered was taken.
+    mutating func wrote(_ bytes: ByteBuffer, to stream: QUICStreamID, finish: Bool, isWhole: Bool) {
+        waitingStreams.removeAll { $0 == stream }
+        if !isWhole { waitingStreams.append(stream) }
         guard bytes.readableBytes > 0 || finish else { return }
         entries.append(.wrote(bytes, stream, finish: finish))
     }
@@ -41,34 +51,47 @@ struct EarlyDataJournal {
         entries.append(.datagram(datagram, id: id, deadline: deadline))
     }
 
+    /// The application knows what became of a datagram: it is not sent again.
+    mutating func datagramEnded(_ id: UInt64) {
+        entries.removeAll {
+            if case .datagram(_, id, _) = $0 { true } else { false }
+        }
+    }
+
     /// Does the same again on a new attempt. The same ticket brings the same limits, so everything is taken as before.
-    /// - Returns: false if it was not: streams would differ from what the application knows.
-    func replay(on connection: QUICEngineConnection) -> Bool {
+    /// - Returns: what the application is to be told, because the new attempt doesn't know that it waits for it; nil if
+    ///   something was not taken: streams would differ from what the application knows.
+    func replay(on connection: QUICEngineConnection) -> [QUICConnectionEvent]? {
+        var events: [QUICConnectionEvent] = []
         do throws(QUICError) {
             for entry in entries {
                 switch entry {
                 case .opened(let stream):
                     guard try connection.openStream(bidirectional: stream.isBidirectional) == stream else {
-                        return false
+                        return nil
                     }
                 case .wrote(let bytes, let stream, let finish):
                     let taken = bytes.withUnsafeReadableBytes { memory in
                         try? connection.write(memory, to: stream, finish: finish)
                     }
-                    guard taken == bytes.readableBytes else { return false }
+                    guard taken == bytes.readableBytes else { return nil }
                 case .reset(let stream, let code): connection.reset(stream, code: code)
                 case .stopped(let stream, let code): connection.stopSending(stream, code: code)
                 case .prioritized(let stream, let priority): connection.setPriority(priority, of: stream)
                 case .datagram(let bytes, let id, let deadline):
                     // Unreliable by nature: what isn't taken is lost.
-                    _ = bytes.withUnsafeReadableBytes {
+                    let isTaken = bytes.withUnsafeReadableBytes {
                         try? connection.sendDatagram($0, id: id, deadline: deadline)
                     }
+                    if isTaken != true { events.append(.datagramLost(id: id)) }
                 }
             }
-            return true
         } catch {
-            return false
+            return nil
         }
+        // They try again. What isn't taken then is owed by the new attempt.
+        events += waitingStreams.map { .streamWritable($0) }
+        events += waitingOpeners.map { .streamsAvailable(bidirectional: $0) }
+        return events
     }
 }

@@ -25,6 +25,8 @@ public final class QUICLoopConnection {
     @exclusivity(unchecked) var engine: QUICEngineConnection?
     /// What only clients have: sockets of their own, and paths to change.
     @exclusivity(unchecked) var client: ClientPaths?
+    /// Client: an attempt started again and doesn't know the application's streams yet. They take nothing until it does.
+    @exclusivity(unchecked) var awaitsReplay = false
     /// Whether the driver has this connection on its list for the end of the batch.
     @exclusivity(unchecked) var isTouched = false
     /// Whether a client's socket received something in this tick.
@@ -86,9 +88,16 @@ public final class QUICLoopConnection {
     /// - Returns: nil if the peer allows no more now; `streamsAvailable` follows. Before the handshake a client gets
     ///   streams only once `earlyDataPossible` came.
     public func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? {
-        guard let engine = try live() else { return nil }
+        guard let engine = try live() else {
+            client?.journal?.notOpened(bidirectional: bidirectional)
+            return nil
+        }
         let stream = try engine.openStream(bidirectional: bidirectional)
-        if let stream { client?.journal?.opened(stream) }
+        if let stream {
+            client?.journal?.opened(stream)
+        } else {
+            client?.journal?.notOpened(bidirectional: bidirectional)
+        }
         return stream
     }
 
@@ -101,8 +110,12 @@ public final class QUICLoopConnection {
     @discardableResult
     public func write(_ bytes: inout ByteBuffer, to stream: QUICStreamID, finish: Bool = false) throws(QUICError) -> Int
     {
-        guard let engine = try live() else { return 0 }
         let offered = bytes.readableBytes
+        guard let engine = try live() else {
+            client?.journal?.wrote(
+                ByteBuffer(), to: stream, finish: finish && offered == 0, isWhole: offered == 0)
+            return 0
+        }
         // The buffer's storage stays as it is while somebody else refers to it: a later change of the buffer copies it.
         let outcome: Result<Int, QUICError> = bytes.withUnsafeReadableBytesWithStorageManagement { memory, storage in
             do throws(QUICError) {
@@ -114,7 +127,8 @@ public final class QUICLoopConnection {
         }
         let taken = try outcome.get()
         if let part = bytes.readSlice(length: taken) {
-            client?.journal?.wrote(part, to: stream, finish: finish && taken == offered)
+            client?.journal?.wrote(
+                part, to: stream, finish: finish && taken == offered, isWhole: taken == offered)
         }
         driver.needsTick()
         return taken
@@ -135,7 +149,7 @@ public final class QUICLoopConnection {
     public func read(
         _ stream: QUICStreamID, maximumBytes: Int
     ) throws(QUICError) -> (bytes: ByteBuffer, finished: Bool) {
-        guard let engine else { return (ByteBuffer(), false) }
+        guard let engine, !awaitsReplay else { return (ByteBuffer(), false) }
         let count = min(engine.readableBytes(stream), max(maximumBytes, 0))
         var buffer = ByteBufferAllocator().buffer(capacity: count)
         var outcome: Result<StreamRead, QUICError> = .success(StreamRead(count: 0, finished: false))
@@ -165,7 +179,7 @@ public final class QUICLoopConnection {
     public func read(
         _ stream: QUICStreamID, consuming body: (UnsafeRawBufferPointer) -> Int
     ) throws(QUICError) -> StreamRead {
-        guard let engine else { return StreamRead(count: 0, finished: false) }
+        guard let engine, !awaitsReplay else { return StreamRead(count: 0, finished: false) }
         let result = try engine.read(stream, consuming: body)
         driver.needsTick()
         return result
@@ -359,7 +373,7 @@ public final class QUICLoopConnection {
         guard !isOver else {
             throw QUICError(.closed, "the connection is closed", advice: "Connect again if the work isn't done.")
         }
-        return engine
+        return awaitsReplay ? nil : engine
     }
 
     /// Gives an event to the handler, once the client's own affairs had their look at it.
@@ -403,8 +417,9 @@ public final class QUICLoopConnection {
     }
 
     /// A new attempt's packets are counted anew.
-    func restarted(_ engine: QUICEngineConnection) {
+    func restarted(_ engine: QUICEngineConnection, awaitsReplay: Bool) {
         self.engine = engine
+        self.awaitsReplay = awaitsReplay
         lastPackets = 0
     }
 

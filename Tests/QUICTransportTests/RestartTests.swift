@@ -1,0 +1,139 @@
+import NIOCore
+import NIOPosix
+import QUICEngine
+import Testing
+
+@testable import QUICTransport
+
+/// What waits for the engine when an attempt to connect starts again goes on with the new attempt.
+@Suite("Attempts that start again", .timeLimit(.minutes(1)))
+struct RestartTests {
+    /// An early connection whose packets are lost as long as they come from 127.0.0.1.
+    private func withEarlyConnection(
+        _ change: @escaping @Sendable (inout TransportSettings) -> Void,
+        body: (QUICConnection) async throws -> Void
+    ) async throws {
+        let cache = InMemorySessionCache()
+        try await withPair(sessionCache: cache, yieldsEarly: true, serve: echo) { client, listener, loop in
+            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .zero)
+            func connect(early: Bool) async throws -> QUICConnection {
+                try await client.connect(
+                    host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(change),
+                    returnsEarly: early, on: loop)
+            }
+            let key = SessionCacheKey(serverName: "localhost", port: relay.port, applicationProtocol: protocolName)
+            let first = try await connect(early: false)
+            while cache.session(for: key)?.ticket == nil { try await first.roundTrip() }
+            first.close()
+            _ = try await first.closed()
+
+            try await relay.shutOut(host: "127.0.0.1")
+            let connection = try await connect(early: true)
+            try await body(connection)
+            #expect(try await connection.handshake().earlyData == .accepted)
+            await relay.close()
+        }
+    }
+
+    @Test("An early write that waits for room goes on after a change of path")
+    func writeThatWaits() async throws {
+        try await withEarlyConnection {
+            $0.streamSendBuffer = 16 << 10
+        } body: { connection in
+            let stream = try await connection.openStream()
+            let sent = pattern(100 << 10)
+            let writing = Task { try await stream.send(sent) }
+            while await connection.statistics()?.sendBufferBytes ?? 0 < 16 << 10 { await Task.yield() }
+            async let moved: Void = connection.migrate(to: loopback("127.0.0.2"))
+            #expect(try await stream.collect() == sent)
+            try await writing.value
+            try await moved
+        }
+    }
+
+    @Test("A stream goes on that is written and read while the attempt starts again")
+    func writeMeanwhile() async throws {
+        try await withEarlyConnection { _ in
+        } body: { connection in
+            let stream = try await connection.openStream()
+            try await stream.write(ByteBuffer(string: "before "))
+            let reading = Task { try await stream.collect() }
+            // On the loop, where nothing comes between.
+            try await withTaskExecutorPreference(connection.executor) {
+                let moving = Task(executorPreference: connection.executor) {
+                    try await connection.migrate(to: loopback("127.0.0.2"))
+                }
+                while await connection.statistics()?.path.local.host != "127.0.0.2" {
+                    try await stream.write(ByteBuffer(string: "."))
+                    await Task.yield()
+                }
+                try await stream.write(ByteBuffer(string: " meanwhile"))
+                try await stream.finish()
+                try await moving.value
+            }
+            let heard = String(decoding: try await reading.value, as: UTF8.self)
+            #expect(heard.hasPrefix("before .") && heard.hasSuffix(". meanwhile"))
+        }
+    }
+
+    @Test("An early datagram that the new attempt has no room for is told as lost")
+    func datagramsThatAreLost() async throws {
+        try await withEarlyConnection {
+            $0.datagramQueueLimit = 8
+        } body: { connection in
+            var outcomes: [Task<DatagramOutcome, any Error>] = []
+            for number in 0..<20 {
+                let before = try #require(await connection.statistics()?.packetsSent)
+                outcomes.append(
+                    Task { try await connection.deliverDatagram(ByteBuffer(bytes: [UInt8(number)])) })
+                // It leaves, and makes room.
+                while try #require(await connection.statistics()?.packetsSent) == before { await Task.yield() }
+            }
+            try await connection.migrate(to: loopback("127.0.0.2"))
+            var count: [DatagramOutcome: Int] = [:]
+            for outcome in outcomes { count[try await outcome.value, default: 0] += 1 }
+            #expect(count == [.acknowledged: 8, .lost: 12])
+        }
+    }
+
+    @Test(
+        "A stream that wasn't to be had is told of when another version is spoken",
+        arguments: [false, true])
+    func streamAfterVersionNegotiation(withEngine: Bool) async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            var configuration = clientConfiguration()
+            configuration.versions = [QUICVersion(rawValue: 0x5a6a_7a8a), .v1]
+            let told = Mailbox<Bool>(limit: 4, policy: .refuse)
+            let (port, asks) = (listener.port, configuration)
+            try await loop.submit {
+                let connection = client.connect(
+                    host: "127.0.0.1", port: port, configuration: asks, on: loop,
+                    handler: AvailabilityRecorder { told.put($0) })
+                func ask() {
+                    guard !withEngine || connection.path != nil else {
+                        return loop.assumeIsolated().execute { ask() }
+                    }
+                    #expect((try? connection.openStream(bidirectional: true)) == nil)
+                }
+                ask()
+            }.get()
+            #expect(try await told.next() == true)
+        }
+    }
+}
+
+/// Tells which streams became available.
+private final class AvailabilityRecorder: QUICConnectionHandler {
+    private let available: (Bool) -> Void
+
+    init(available: @escaping (Bool) -> Void) { self.available = available }
+
+    func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
+        if case .streamsAvailable(let bidirectional) = event {
+            #expect((try? connection.openStream(bidirectional: bidirectional)) != nil)
+            available(bidirectional)
+        }
+    }
+
+    func batchEnded(on connection: QUICLoopConnection) {}
+}
