@@ -225,7 +225,7 @@ final class LoopDriver {
         on port: UDPPort, now: QUICInstant
     ) {
         socketCounters.messagesReceived += 1
-        guard port.answers(remote) else {
+        guard remote.isAnswerable else {
             socketCounters.unanswerableDropped += 1
             return
         }
@@ -391,7 +391,7 @@ final class LoopDriver {
                     socketCounters.unroutableRuns += 1
                     return
                 }
-                guard port.answers(transmit.path.remote) else {
+                guard transmit.path.remote.isAnswerable else {
                     socketCounters.blockedRuns += 1
                     return
                 }

@@ -12,9 +12,8 @@ extension QUICSocketAddress {
         self = converted
     }
 
-    /// Whether a datagram from this address can be answered at all. Sending to any other address fails in a way that
-    /// closes a NIO channel, so such datagrams are dropped on receipt: port 0, "this network", broadcast, multicast
-    /// and the reserved class E.
+    /// Whether a datagram from this address can be answered at all. Sending to any other address fails, so such datagrams
+    /// are dropped on receipt: port 0, "this network", broadcast, multicast and the reserved class E.
     var isAnswerable: Bool {
         guard port != 0 else { return false }
         return withSockaddr { pointer, length in

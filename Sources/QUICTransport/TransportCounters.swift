@@ -18,15 +18,18 @@ public struct QUICSocketCounters: Sendable, Hashable {
     public var unanswerableDropped: UInt64 = 0
     /// Runs lost because no socket has their local address any more.
     public var unroutableRuns: UInt64 = 0
-    /// Runs dropped because an earlier one to the same address ended the socket.
+    /// Runs dropped because their remote address is none to send to, or because the kernel refused an earlier one to it while the
+    /// socket's buffer is full.
     public var blockedRuns: UInt64 = 0
+    /// Messages lost because the kernel refused to send them (a firewall, no route, no memory); their sockets serve on.
+    public var sendErrors: UInt64 = 0
     /// Datagrams handed to the loop that their connection ID names, because the kernel gave them to another.
     public var handedOver: UInt64 = 0
     /// Datagrams lost on that way because the other loop's queue was full.
     public var handoverDropped: UInt64 = 0
     /// Sockets whose binding gave their group a filter by which the kernel chooses the loop; the first of a group does not.
     public var socketsSteered: UInt64 = 0
-    /// Sockets that died of a send error.
+    /// Sockets that ended by themselves: closed by someone else, or by an error while their buffer was full.
     public var socketFailures: UInt64 = 0
     /// Sockets that were bound again after that, with their connections intact.
     public var socketsRebound: UInt64 = 0
@@ -58,6 +61,7 @@ public struct QUICTransportCounters: Sendable, Hashable {
         sockets.unanswerableDropped += other.sockets.unanswerableDropped
         sockets.unroutableRuns += other.sockets.unroutableRuns
         sockets.blockedRuns += other.sockets.blockedRuns
+        sockets.sendErrors += other.sockets.sendErrors
         sockets.handedOver += other.sockets.handedOver
         sockets.handoverDropped += other.sockets.handoverDropped
         sockets.socketsSteered += other.sockets.socketsSteered

@@ -7,25 +7,26 @@ internal import QUICEngine
 /// One UDP socket of one loop, as the engine knows it: by the local address it was first bound to.
 ///
 /// ```
-///  idle --bind--> bound --send error--> down --bound again--> bound
+///  idle --bind--> bound --socket ends--> down --bound again--> bound
 ///                   |                     |
-///                   +------- close -------+--> closed
+///                   +------- close --------+--> closed
 /// ```
-/// NIO closes a datagram channel on most send errors. The port then binds a new channel to the same address, and the
-/// connections on it go on: to them a few datagrams were lost. A client's port whose number was taken meanwhile takes
-/// another one, which the peer sees as a NAT rebinding; ``identity`` stays.
+/// What the kernel refuses to send (a firewall, a route that went away, a full queue) is lost, as on any bad network, and the
+/// socket serves on. NIO, which sends what the socket's buffer has no room for, closes a datagram channel on most errors. The
+/// port then binds a new one to the same address, and the connections on it go on: to them a few datagrams were lost. A
+/// client's port whose number was taken meanwhile takes another one, which the peer sees as a NAT rebinding; ``identity``
+/// stays.
 final class UDPPort {
     enum State { case idle, bound, down, closed }
 
     /// Rebinding waits this long after the second failure in a row, and twice as long after each further one.
     private static let firstRetry = TimeAmount.milliseconds(10)
     private static let lastRetry = TimeAmount.seconds(1)
-    /// Remotes that a send error was traced to aren't answered until all are forgiven, or beyond the limit not at all
-    /// remembered.
-    private static let blockedLimit = 1024
+    /// Remotes that can't be sent to are remembered until all are forgiven, or beyond the limit not at all.
+    private static let refusedLimit = 1024
     /// Datagrams in one message: UDP_MAX_SEGMENTS of the oldest kernels that can do it.
     private static let maximumSegments = 64
-    private static let blockedFor = TimeAmount.seconds(10)
+    private static let refusedFor = TimeAmount.seconds(10)
 
     let eventLoop: any EventLoop
     /// The local address in the engine's paths.
@@ -48,9 +49,12 @@ final class UDPPort {
     private var handler: PortHandler?
     private var retryDelay = TimeAmount.zero
     private var retry: Scheduled<Void>?
-    /// Once a send failed, the remote that causes the next failure is remembered.
+    /// Once a channel ended by a send error, the remote that causes the next one is looked for.
     private var tracesWrites = false
-    private var blocked: Set<QUICSocketAddress> = []
+    /// Remotes that the kernel refused to send to. Nothing for them is given to the channel, which would end.
+    private var refused: Set<QUICSocketAddress> = []
+    /// The error that was logged last.
+    private var loggedError: CInt = 0
     /// The last run that the channel shall send, written with the flush.
     private var staged: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress)?
     /// Flushes that the channel has not done yet, because the socket's buffer is full. Until it has, it sends all.
@@ -204,11 +208,6 @@ final class UDPPort {
 
     // MARK: Receiving
 
-    /// Whether this address can be sent to; if not, its datagrams aren't worth giving to the engine.
-    func answers(_ remote: QUICSocketAddress) -> Bool {
-        remote.isAnswerable && (blocked.isEmpty || !blocked.contains(remote))
-    }
-
     func received(_ envelope: AddressedEnvelope<ByteBuffer>) {
         guard !isSilent else { return }
         driver?.received(envelope, on: self)
@@ -223,25 +222,39 @@ final class UDPPort {
     /// Sends one run of datagrams; what the socket's buffer doesn't hold leaves with the next ``flush()`` or later. While the
     /// port is down they are lost, as on any bad network.
     func send(_ run: ByteBuffer, to remote: QUICSocketAddress, ecn: ECNCodepoint, segmentSize: Int) {
-        guard state == .bound, !isSilent, let handler, let driver else { return }
-        let total = run.readableBytes
-        let joined = usesSegmentation ? segmentSize * Self.maximumSegments : segmentSize
+        guard !isSilent, let driver else { return }
         var run = run
-        while let part = run.readSlice(length: min(joined, run.readableBytes)), part.readableBytes > 0 {
+        // A socket may end in the midst of a run.
+        while state == .bound, let handler, run.readableBytes > 0 {
+            let joined = usesSegmentation ? segmentSize * Self.maximumSegments : segmentSize
+            guard let part = run.readSlice(length: min(joined, run.readableBytes)), part.readableBytes > 0 else {
+                return
+            }
             let isRun = part.readableBytes > segmentSize
             driver.socketCounters.messagesSent += 1
+            driver.socketCounters.datagramsSent += UInt64((part.readableBytes + segmentSize - 1) / max(segmentSize, 1))
             if isRun { driver.socketCounters.segmentedMessagesSent += 1 }
             if sendDirectly(part, to: remote, ecn: ecn, segmentSize: isRun ? segmentSize : 0, handler) { continue }
-            let envelope = AddressedEnvelope(
-                remoteAddress: SocketAddress(remote), data: part,
-                metadata: .init(
-                    ecnState: .init(ecn), packetInfo: nil, segmentSize: isRun ? segmentSize : nil))
-            if let staged {
-                handler.write(staged.envelope, promise: tracesWrites ? traced(staged.remote, handler) : nil)
-            }
-            staged = (envelope, remote)
+            stage(part, to: remote, ecn: ecn, segmentSize: isRun ? segmentSize : nil, handler)
         }
-        driver.socketCounters.datagramsSent += UInt64((total + segmentSize - 1) / max(segmentSize, 1))
+    }
+
+    /// Leaves a message to the channel.
+    private func stage(
+        _ message: ByteBuffer, to remote: QUICSocketAddress, ecn: ECNCodepoint, segmentSize: Int?,
+        _ handler: PortHandler
+    ) {
+        guard refused.isEmpty || !refused.contains(remote) else {
+            driver?.socketCounters.blockedRuns += 1
+            return
+        }
+        let envelope = AddressedEnvelope(
+            remoteAddress: SocketAddress(remote), data: message,
+            metadata: .init(ecnState: .init(ecn), packetInfo: nil, segmentSize: segmentSize))
+        if let staged {
+            handler.write(staged.envelope, promise: tracesWrites ? traced(staged.remote, handler) : nil)
+        }
+        staged = (envelope, remote)
     }
 
     /// - Returns: whether that is done; else the channel shall send it.
@@ -253,18 +266,67 @@ final class UDPPort {
             socket.send($0, segmentSize: segmentSize, ecn: ecn, to: remote)
         }
         switch outcome {
-        case .sent, .failed(EMSGSIZE), .failed(EHOSTUNREACH):
-            // Those two concern this message only.
+        // An error of one size: path MTU discovery asked for it.
+        case .sent, .failed(EMSGSIZE):
             return true
         case .full, .closed:
             return false
-        case .failed(let number):
-            let error = IOError(errnoCode: number, reason: "sendmsg")
-            if tracesWrites { writeFailed(remote, error) }
-            handler.lastError = error
+        case .failed(let number) where number == EBADF || number == ENOTSOCK || number == EPIPE:
+            // There is no socket any more, whoever closed it.
+            handler.lastError = IOError(errnoCode: number, reason: "sendmsg")
             handler.breakChannel()
             return true
+        case .failed(let number) where segmentSize > 0 && (number == EIO || number == EINVAL):
+            sendApart(message, to: remote, ecn: ecn, segmentSize: segmentSize, socket, error: number)
+            return true
+        case .failed(let number):
+            sendFailed(remote, error: number)
+            return true
         }
+    }
+
+    /// Sends the datagrams of a run one by one, because the kernel refused them together: devices without checksum offload
+    /// answer EIO, old kernels EINVAL. Where they leave so, the port joins no more.
+    private func sendApart(
+        _ run: ByteBuffer, to remote: QUICSocketAddress, ecn: ECNCodepoint, segmentSize: Int, _ socket: DatagramSocket,
+        error: CInt
+    ) {
+        var run = run
+        while let part = run.readSlice(length: min(segmentSize, run.readableBytes)), part.readableBytes > 0 {
+            driver?.socketCounters.messagesSent += 1
+            let outcome = part.withUnsafeReadableBytes { socket.send($0, segmentSize: 0, ecn: ecn, to: remote) }
+            switch outcome {
+            case .sent where usesSegmentation:
+                usesSegmentation = false
+                driver?.logger.info(
+                    "the kernel joins no datagrams here; they leave one by one",
+                    metadata: ["local": "\(boundAddress)", "error": "\(error)"])
+            case .sent: break
+            case .full, .closed: return
+            // It wasn't that they were joined. The rest is lost, as it would have been together.
+            case .failed: return sendFailed(remote, error: error)
+            }
+        }
+    }
+
+    /// A message was lost.
+    private func sendFailed(_ remote: QUICSocketAddress, error: CInt) {
+        driver?.socketCounters.sendErrors += 1
+        refuse(remote)
+        guard error != loggedError else { return }
+        loggedError = error
+        driver?.logger.debug(
+            "the kernel refuses to send",
+            metadata: ["local": "\(boundAddress)", "remote": "\(remote)", "error": "\(error)"])
+    }
+
+    private func refuse(_ remote: QUICSocketAddress) {
+        // A client has only one peer, which it must not shut out.
+        guard owner == nil, refused.count < Self.refusedLimit else { return }
+        if refused.isEmpty {
+            eventLoop.assumeIsolated().scheduleTask(in: Self.refusedFor) { self.refused.removeAll() }
+        }
+        refused.insert(remote)
     }
 
     func flush() {
@@ -294,13 +356,8 @@ final class UDPPort {
     private func writeFailed(_ remote: QUICSocketAddress, _ error: any Error) {
         guard let failure = error as? IOError, let handler, handler.lastError == nil else { return }
         handler.lastError = failure
-        // A client has only one peer, which it must not shut out; and these two say nothing about the remote.
-        guard owner == nil, failure.errnoCode != EIO, failure.errnoCode != ENOBUFS, blocked.count < Self.blockedLimit
-        else { return }
-        if blocked.isEmpty {
-            eventLoop.assumeIsolated().scheduleTask(in: Self.blockedFor) { self.blocked.removeAll() }
-        }
-        blocked.insert(remote)
+        // These two say nothing about the remote.
+        if failure.errnoCode != EIO, failure.errnoCode != ENOBUFS { refuse(remote) }
     }
 
     func writabilityChanged(_ writable: Bool) {

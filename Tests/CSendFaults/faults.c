@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -13,16 +14,37 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     uint16_t local_port, remote_port;
     int error, count, hits;
+    /// Instead of `error`, the first time; 0: none.
+    int first_error;
+    int runs_only;
 } fault;
 
-void send_faults_set(uint16_t local_port, uint16_t remote_port, int error, int count) {
+static void set(uint16_t local_port, uint16_t remote_port, int first_error, int error, int count, int runs_only) {
     pthread_mutex_lock(&lock);
     fault.local_port = local_port;
     fault.remote_port = remote_port;
+    fault.first_error = first_error;
     fault.error = error;
     fault.count = count;
     fault.hits = 0;
+    fault.runs_only = runs_only;
     pthread_mutex_unlock(&lock);
+}
+
+void send_faults_set(uint16_t local_port, uint16_t remote_port, int error, int count) {
+    set(local_port, remote_port, 0, error, count, 0);
+}
+
+void send_faults_set_runs(uint16_t local_port, int error, int count) { set(local_port, 0, 0, error, count, 1); }
+
+void send_faults_set_behind_full(uint16_t local_port, uint16_t remote_port, int error) {
+    set(local_port, remote_port, EAGAIN, error, 2, 0);
+}
+
+static int is_run(const struct msghdr *message) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR((struct msghdr *)(uintptr_t)message, c))
+        if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_SEGMENT) return 1;
+    return 0;
 }
 
 int send_faults_clear(void) {
@@ -50,8 +72,9 @@ static int error_for(int descriptor, const struct msghdr *message) {
         int is_inet = getsockname(descriptor, (struct sockaddr *)&local, &length) == 0 &&
                       (local.ss_family == AF_INET || local.ss_family == AF_INET6);
         if (is_inet && (fault.local_port == 0 || port_of((struct sockaddr *)&local) == fault.local_port) &&
-            (fault.remote_port == 0 || port_of(message->msg_name) == fault.remote_port)) {
-            error = fault.error;
+            (fault.remote_port == 0 || port_of(message->msg_name) == fault.remote_port) &&
+            (!fault.runs_only || is_run(message))) {
+            error = fault.first_error && fault.hits == 0 ? fault.first_error : fault.error;
             fault.count--;
             fault.hits++;
         }

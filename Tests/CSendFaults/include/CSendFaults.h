@@ -9,6 +9,13 @@
 /// one such fault is set at a time.
 void send_faults_set(uint16_t local_port, uint16_t remote_port, int error, int count);
 
+/// The same for runs only, which the kernel would make datagrams of (UDP_SEGMENT).
+void send_faults_set_runs(uint16_t local_port, int error, int count);
+
+/// The next call that sends from `local_port`, or to `remote_port`, finds the socket's buffer full; the one after it fails
+/// with `error`.
+void send_faults_set_behind_full(uint16_t local_port, uint16_t remote_port, int error);
+
 /// Ends the fault. Returns how many calls it hit.
 int send_faults_clear(void);
 
