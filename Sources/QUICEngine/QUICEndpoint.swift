@@ -48,6 +48,9 @@ public final class QUICEndpoint: CustomReflectable {
 
     private var nextHandle: UInt64 = 1
     @exclusivity(unchecked) private var sendQueue = FIFO<QUICEngineConnection>()
+    /// Local addresses that take nothing now, and the connections that had something to send by them.
+    @exclusivity(unchecked) private var fullLocals: Set<QUICSocketAddress> = []
+    @exclusivity(unchecked) private var held: [QUICEngineConnection] = []
     @exclusivity(unchecked) private var events = FIFO<QueuedEvent>()
     private var clientCredentials: [ClientCredentials: TLSCredentials] = [:]
 
@@ -131,7 +134,9 @@ public final class QUICEndpoint: CustomReflectable {
     ///   - now: the time of this call.
     public func pollTransmit(into buffer: UnsafeMutableRawBufferPointer, now: QUICInstant) -> QUICTransmit? {
         precondition(buffer.count >= 1500, "the buffer must hold a packet")
-        if let packet = loosePackets.popFirst() {
+        while let packet = loosePackets.popFirst() {
+            // Nobody relies on these.
+            if !fullLocals.isEmpty, fullLocals.contains(packet.path.local) { continue }
             buffer.copyBytes(from: packet.bytes)
             return count(
                 QUICTransmit(
@@ -139,6 +144,10 @@ public final class QUICEndpoint: CustomReflectable {
         }
         // One run each, in turn: nobody waits for a bulk transfer to end.
         while let connection = sendQueue.popFirst() {
+            if !fullLocals.isEmpty, fullLocals.contains(connection.lastPath.local) {
+                hold(connection)
+                continue
+            }
             connection.isScheduled = false
             let (run, more) = connection.produce(into: buffer, now: now)
             if more { schedule(connection) }
@@ -146,6 +155,30 @@ public final class QUICEndpoint: CustomReflectable {
             if let run { return count(run) }
         }
         return nil
+    }
+
+    /// Tells that a local address takes nothing at present, its socket's buffer being full, or that it does again. Until then
+    /// `pollTransmit` passes over the connections whose path it belongs to; the others go on.
+    public func setTakesPackets(_ takes: Bool, at local: QUICSocketAddress) {
+        if !takes {
+            fullLocals.insert(local)
+        } else if fullLocals.remove(local) != nil {
+            for connection in held {
+                connection.isHeld = false
+                sendQueue.append(connection)
+            }
+            held.removeAll()
+        }
+    }
+
+    private func hold(_ connection: QUICEngineConnection) {
+        guard connection.shim != nil else {
+            connection.isScheduled = false
+            return
+        }
+        connection.isHeld = true
+        held.append(connection)
+        deadlines.set(connection.currentDeadline(), for: connection)
     }
 
     private func count(_ run: QUICTransmit) -> QUICTransmit {
@@ -248,7 +281,12 @@ public final class QUICEndpoint: CustomReflectable {
     }
 
     func schedule(_ connection: QUICEngineConnection) {
-        guard !connection.isScheduled, connection.shim != nil else { return }
+        guard connection.shim != nil else { return }
+        guard !connection.isScheduled else {
+            // Its timers go on; those of the others are set when they have their turn.
+            if connection.isHeld { deadlines.set(connection.currentDeadline(), for: connection) }
+            return
+        }
         connection.isScheduled = true
         sendQueue.append(connection)
     }

@@ -86,6 +86,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// A packet that didn't fit the GSO run it was made for; it goes first next time.
     @exclusivity(unchecked) var heldPacket: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
     @exclusivity(unchecked) var isScheduled = false
+    /// Its turn came while its socket took nothing, and comes again when it does.
+    @exclusivity(unchecked) var isHeld = false
     /// ngtcp2's next instant as it was after the last write; nil: something happened since.
     @exclusivity(unchecked) var expiry: UInt64?
     /// When pacing lets the next packet leave.

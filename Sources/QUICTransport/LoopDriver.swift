@@ -88,7 +88,10 @@ final class LoopDriver {
     }
 
     func remove(_ port: UDPPort) {
-        if ports[port.identity] === port { ports[port.identity] = nil }
+        if ports[port.identity] === port {
+            ports[port.identity] = nil
+            engine.setTakesPackets(true, at: port.identity)
+        }
         port.close()
     }
 
@@ -109,7 +112,11 @@ final class LoopDriver {
         }
     }
 
-    func portBecameWritable() { needsTick() }
+    /// What a full socket can't take stays in the engine; nothing is queued beyond it.
+    func writabilityChanged(of port: UDPPort) {
+        engine.setTakesPackets(port.isWritable, at: port.identity)
+        if port.isWritable { needsTick() }
+    }
 
     /// Breaks every socket as a fatal send error would.
     func breakSockets() {
@@ -382,8 +389,6 @@ final class LoopDriver {
     /// - Returns: whether the budget ran out.
     private func transmit() -> Bool {
         for _ in 0..<Self.transmitBudget {
-            // A socket whose buffer is full holds the loop's sending up until it drains; nothing is queued beyond it.
-            guard ports.values.allSatisfy(\.isWritable) else { return false }
             let drained = transmitter.fill(from: engine, now: QUICInstant.now())
             var used: UDPPort?
             transmitter.forEachRun { transmit, bytes in

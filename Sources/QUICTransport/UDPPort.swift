@@ -34,7 +34,9 @@ final class UDPPort {
     /// The address the socket really has; differs from ``identity`` after a rebinding.
     private(set) var boundAddress: QUICSocketAddress
     private(set) var state = State.idle
-    private(set) var isWritable = true
+    private(set) var isWritable = true {
+        didSet { if isWritable != oldValue { driver?.writabilityChanged(of: self) } }
+    }
     /// Whether runs leave as one message; turned off when the kernel or a device refuses that.
     private(set) var usesSegmentation: Bool
     /// A silent port drops what it is given and what it gets, as a network that went away does.
@@ -125,7 +127,7 @@ final class UDPPort {
         state = .bound
         isWritable = true
         handler.port = self
-        driver?.portBecameWritable()
+        driver?.needsTick()
     }
 
     private func open(_ address: SocketAddress, isFirst: Bool = false)
@@ -360,10 +362,7 @@ final class UDPPort {
         if failure.errnoCode != EIO, failure.errnoCode != ENOBUFS { refuse(remote) }
     }
 
-    func writabilityChanged(_ writable: Bool) {
-        isWritable = writable
-        if writable { driver?.portBecameWritable() }
-    }
+    func writabilityChanged(_ writable: Bool) { isWritable = writable }
 
     // MARK: Dying and coming back
 
