@@ -61,7 +61,7 @@ struct ByteQueue: ~Copyable {
     }
 }
 
-/// Pieces of memory for the queues of one endpoint. The large ones are kept and passed on, so that streams that move many
+/// Pieces of memory for the queues of one endpoint, and how much its connections hold. The large ones are kept and passed on, so that streams that move many
 /// bytes use a few pieces that the CPU's cache knows. Not thread-safe.
 final class MemoryPool {
     /// What one joined message of the kernel holds at most.
@@ -69,6 +69,8 @@ final class MemoryPool {
     private static let limit = 4
 
     private var pieces: [UnsafeMutableRawBufferPointer] = []
+    /// Bytes that the connections hold for or from their applications, wherever they lie.
+    @exclusivity(unchecked) var held = 0
 
     deinit {
         for piece in pieces { piece.deallocate() }

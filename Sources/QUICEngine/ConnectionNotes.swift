@@ -61,6 +61,7 @@ extension QUICEngineConnection {
             guard let stream = knownStream(id) else { return }
             stream.sendBuffer.acknowledge(count)
             sendBufferBytes -= Int(count)
+            context.storage.memory.held -= Int(count)
             if stream.isBackground { backgroundBytes -= Int(count) }
             reportWritable(stream)
         case .streamReset(let id, let code, let stillborn):
@@ -132,6 +133,7 @@ extension QUICEngineConnection {
         guard !stream.isClosed else { return }
         stream.isClosed = true
         sendBufferBytes -= stream.sendBuffer.count
+        context.storage.memory.held -= stream.sendBuffer.count
         if stream.isBackground { backgroundBytes -= stream.sendBuffer.count }
         stream.sendBuffer = SendBuffer()
         reportWritableToAll()
@@ -186,13 +188,20 @@ extension QUICEngineConnection {
 
     private func received(datagram: [UInt8]) {
         receivedDatagrams.append(datagram)
+        context.storage.memory.held += datagram.count
         if receivedDatagrams.count > settings.receivedDatagramLimit {
             // The oldest is worth the least. Its event finds the next one in its place.
-            _ = receivedDatagrams.popFirst()
+            _ = takeReceivedDatagram()
             endpoint.counters.datagramFramesDropped += 1
         } else {
             endpoint.emitDatagram(from: self)
         }
+    }
+
+    func takeReceivedDatagram() -> [UInt8]? {
+        guard let first = receivedDatagrams.popFirst() else { return nil }
+        context.storage.memory.held -= first.count
+        return first
     }
 
     func learn(resetToken token: [UInt8]) {

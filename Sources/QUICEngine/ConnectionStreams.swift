@@ -37,6 +37,7 @@ extension QUICEngineConnection {
         let state = try sendingStream(stream)
         let accepted = min(sendRoom(of: state), bytes.count)
         sendBufferBytes += accepted
+        context.storage.memory.held += accepted
         if state.isBackground { backgroundBytes += accepted }
         let part = UnsafeRawBufferPointer(rebasing: bytes[0..<accepted])
         if let owner, accepted >= Self.leastLeftInPlace {
@@ -111,12 +112,36 @@ extension QUICEngineConnection {
         let finished = state.receiveBuffer.consume(count, pool: context.storage.memory)
         if state.receiveBuffer.count == 0 { state.readableReported = false }
         if let shim, count > 0 {
-            if !state.isClosed { llq_conn_extend_stream(shim, Int64(stream.rawValue), UInt64(count)) }
-            llq_conn_extend_connection(shim, UInt64(count))
-            endpoint.schedule(self)
+            if endpoint.isFull {
+                withholdWindow(UInt64(count), of: state)
+            } else {
+                if !state.isClosed { llq_conn_extend_stream(shim, Int64(stream.rawValue), UInt64(count)) }
+                llq_conn_extend_connection(shim, UInt64(count))
+                endpoint.schedule(self)
+            }
         }
         forgetIfDone(state)
         return StreamRead(count: count, finished: finished)
+    }
+
+    /// All connections together hold too much: what was read lets the peer send more later.
+    private func withholdWindow(_ count: UInt64, of stream: EngineStream) {
+        stream.withheldWindow += count
+        if withheldWindow == 0 { endpoint.noteWithheld(self) }
+        withheldWindow += count
+    }
+
+    /// Lets the peer send what was withheld.
+    func grantWithheldWindow() {
+        let count = withheldWindow
+        withheldWindow = 0
+        guard let shim, count > 0 else { return }
+        for stream in streams.all where stream.withheldWindow > 0 {
+            if !stream.isClosed { llq_conn_extend_stream(shim, Int64(stream.id.rawValue), stream.withheldWindow) }
+            stream.withheldWindow = 0
+        }
+        llq_conn_extend_connection(shim, count)
+        endpoint.schedule(self)
     }
 
     /// Bytes that `read` would return.

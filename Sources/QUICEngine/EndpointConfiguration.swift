@@ -17,6 +17,11 @@ public struct EndpointConfiguration: Sendable {
     /// Connections at a time, both ways; 100,000. At the limit clients get CONNECTION_REFUSED, and connecting throws
     /// ``QUICError/Code/connectionLimit``.
     public var maxConnections = 100_000
+    /// Bytes that the connections may hold together: of streams and datagrams received and not yet taken, of streams sent and not
+    /// yet acknowledged, and 32 KiB for each half-open handshake; 1 GiB. Beyond it new connections are refused with
+    /// CONNECTION_REFUSED, connecting throws ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let
+    /// its peer send more until less is held. Those that live keep the windows that they were given.
+    public var maxBufferedBytes = 1 << 30
     /// Stateless resets sent a second at most; 100. Beyond it what they answer is dropped in silence.
     public var statelessResetsPerSecond = 100
     /// Version negotiation packets and refusals of new connections sent a second at most; 100. Beyond it what they answer is
@@ -45,6 +50,9 @@ public struct ServerConfiguration: Sendable {
     /// Half-open handshakes at a time from one IPv4 address or IPv6 /64 that hasn't shown that it owns the address; 32.
     /// More must show it by a Retry, unless `retryThreshold` is nil.
     public var maxHandshakesPerAddress = 32
+    /// Half-open handshakes at a time from one IPv4 address or IPv6 /64, whatever it has shown; 512. More are refused with
+    /// CONNECTION_REFUSED, so that one host can't take all of `maxHandshakes`.
+    public var maxValidatedHandshakesPerAddress = 512
     /// Established connections at a time that came from one IPv4 address or IPv6 /64; 10,000. More are refused with
     /// CONNECTION_REFUSED. Each endpoint, which is each loop of a server, counts its own. Providers put thousands of
     /// clients behind one address: a low limit shuts them out.
@@ -148,6 +156,10 @@ public struct EndpointCounters: Sendable, Hashable {
     public var versionNegotiationsSent: UInt64 = 0
     /// New connections refused for a limit.
     public var connectionsRefused: UInt64 = 0
+    /// Of those, the ones refused because of ``EndpointConfiguration/maxBufferedBytes``.
+    public var connectionsRefusedForMemory: UInt64 = 0
+    /// Times that a connection's peer was not allowed to send more because of ``EndpointConfiguration/maxBufferedBytes``.
+    public var windowsWithheld: UInt64 = 0
     /// Connections accepted, as a server.
     public var connectionsAccepted: UInt64 = 0
     /// Connections begun, as a client.

@@ -162,8 +162,15 @@ extension QUICEndpoint {
             counters.garbageDatagrams += 1
             return
         }
+        guard !isFull else {
+            counters.connectionsRefusedForMemory += 1
+            refuse(initial, code: 0x02, path: path, now: now)
+            return
+        }
         guard acceptsConnections, connections.count < configuration.maxConnections,
             handshakesInProgress < server.configuration.maxHandshakes,
+            handshakesByAddress[path.remote.hostKey, default: 0]
+                < server.configuration.maxValidatedHandshakesPerAddress,
             connectionsByAddress[path.remote.hostKey, default: 0] < server.configuration.maxConnectionsPerAddress
         else {
             refuse(initial, code: 0x02, path: path, now: now)

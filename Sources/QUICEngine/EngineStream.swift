@@ -30,6 +30,8 @@ final class EngineStream {
     @exclusivity(unchecked) var isBlocked = false
 
     @exclusivity(unchecked) var receiveBuffer = ReceiveBuffer()
+    /// Bytes that were read and for which the peer may not send others yet.
+    @exclusivity(unchecked) var withheldWindow: UInt64 = 0
     @exclusivity(unchecked) var stopCode: UInt64?
     @exclusivity(unchecked) var peerReset = false
     /// ngtcp2 has no record of it: it was reset by the peer before anything else of it came in.

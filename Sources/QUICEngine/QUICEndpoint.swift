@@ -52,6 +52,8 @@ public final class QUICEndpoint: CustomReflectable {
     @exclusivity(unchecked) private var fullLocals: Set<QUICSocketAddress> = []
     @exclusivity(unchecked) private var held: [QUICEngineConnection] = []
     @exclusivity(unchecked) private var events = FIFO<QueuedEvent>()
+    /// Connections whose peers wait until less is held.
+    @exclusivity(unchecked) private var withheld: [QUICEngineConnection] = []
     private var clientCredentials: [ClientCredentials: TLSCredentials] = [:]
 
     private struct ClientCredentials: Hashable {
@@ -60,6 +62,8 @@ public final class QUICEndpoint: CustomReflectable {
     }
 
     static let maxLoosePackets = 256
+    /// Bytes for a connection whose handshake isn't complete: what ngtcp2, the TLS library and we keep of it.
+    static let halfOpenCost = 32 << 10
     /// What ngtcp2 gives one connection.
     static let expectedIDs = 8
     /// See `endForStreamRecords`. A test lowers it.
@@ -93,6 +97,23 @@ public final class QUICEndpoint: CustomReflectable {
     /// Connections that have something to send or to receive: those that aren't closed, and those whose CONNECTION_CLOSE waits
     /// for what was written before it.
     public var connectionCount: Int { connections.count }
+
+    /// Bytes that all connections hold, as ``EndpointConfiguration/maxBufferedBytes`` counts them.
+    public var bufferedBytes: Int { storage.memory.held + handshakesInProgress * Self.halfOpenCost }
+
+    /// Whether they hold too much for more.
+    var isFull: Bool { bufferedBytes >= configuration.maxBufferedBytes }
+
+    func noteWithheld(_ connection: QUICEngineConnection) {
+        withheld.append(connection)
+        counters.windowsWithheld += 1
+    }
+
+    private func grantWithheld() {
+        let waiting = withheld
+        withheld = []
+        for connection in waiting { connection.grantWithheldWindow() }
+    }
 
     /// Lets timers act that are due; at any other time it does nothing.
     public func handleDeadline(now: QUICInstant) {
@@ -134,6 +155,7 @@ public final class QUICEndpoint: CustomReflectable {
     ///   - now: the time of this call.
     public func pollTransmit(into buffer: UnsafeMutableRawBufferPointer, now: QUICInstant) -> QUICTransmit? {
         precondition(buffer.count >= 1500, "the buffer must hold a packet")
+        if !withheld.isEmpty, !isFull { grantWithheld() }
         while let packet = loosePackets.popFirst() {
             // Nobody relies on these.
             if !fullLocals.isEmpty, fullLocals.contains(packet.path.local) { continue }
@@ -191,7 +213,7 @@ public final class QUICEndpoint: CustomReflectable {
     public func pollEvent() -> (QUICEngineConnection, QUICConnectionEvent)? {
         while let queued = events.popFirst() {
             if let event = queued.event { return (queued.connection, event) }
-            if let bytes = queued.connection.receivedDatagrams.popFirst() {
+            if let bytes = queued.connection.takeReceivedDatagram() {
                 return (queued.connection, .datagram(bytes))
             }
         }
@@ -210,6 +232,11 @@ public final class QUICEndpoint: CustomReflectable {
         now: QUICInstant
     ) throws(QUICError) -> QUICEngineConnection {
         try client.validate()
+        guard !isFull else {
+            throw QUICError(
+                .connectionLimit, "The endpoint's connections hold \(bufferedBytes) bytes, its limit",
+                advice: "Read what came, or raise maxBufferedBytes.")
+        }
         guard connections.count < configuration.maxConnections else {
             throw QUICError(
                 .connectionLimit, "The endpoint has \(connections.count) connections, its limit",

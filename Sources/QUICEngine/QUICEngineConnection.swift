@@ -57,6 +57,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var reportedDatagramSize: Int?
     @exclusivity(unchecked) var datagramsInFlight = DatagramsInFlight()
     var receivedDatagrams = FIFO<[UInt8]>()
+    /// Over all streams, those that are gone by now among them.
+    @exclusivity(unchecked) var withheldWindow: UInt64 = 0
 
     /// How packets find us.
     let route = ConnectionRoute()
@@ -127,6 +129,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     deinit {
         if let shim { llq_conn_free(shim) }
+        var rest = sendBufferBytes
+        for stream in streams.all { rest += stream.receiveBuffer.count }
+        receivedDatagrams.forEach { rest += $0.count }
+        context.storage.memory.held -= rest
     }
 
     /// When its closing or draining period is over (RFC 9000 section 10.2), three probe timeouts after its last packet. nil

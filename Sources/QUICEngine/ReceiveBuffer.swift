@@ -16,6 +16,7 @@ struct ReceiveBuffer: ~Copyable {
     mutating func append(_ bytes: UnsafeRawBufferPointer, early: Bool, pool: MemoryPool) {
         guard !bytes.isEmpty else { return }
         queue.append(bytes, pool: pool)
+        pool.held += bytes.count
         if early { earlyEnd = readOffset + UInt64(count) }
     }
 
@@ -25,7 +26,10 @@ struct ReceiveBuffer: ~Copyable {
     /// Drops bytes that were read.
     /// - Returns: whether the end was read with them.
     mutating func consume(_ count: Int, pool: MemoryPool) -> Bool {
-        if count > 0 { queue.removeFirst(count, pool: pool) }
+        if count > 0 {
+            queue.removeFirst(count, pool: pool)
+            pool.held -= count
+        }
         readOffset += UInt64(count)
         if hasEnd, queue.isEmpty { endWasRead = true }
         return endWasRead
@@ -36,6 +40,7 @@ struct ReceiveBuffer: ~Copyable {
     mutating func discard(pool: MemoryPool) -> Int {
         let dropped = count
         readOffset += UInt64(dropped)
+        pool.held -= dropped
         queue.removeAll(pool: pool)
         return dropped
     }

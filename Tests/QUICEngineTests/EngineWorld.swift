@@ -54,6 +54,7 @@ final class EngineWorld: CustomReflectable {
 
     init(
         seed: UInt64 = 1, conditions: NetworkConditions = NetworkConditions(), tickets: Bool = false,
+        maxBufferedBytes: Int? = nil,
         configure: (inout ServerConfiguration, inout ClientConfiguration) -> Void = { _, _ in }
     ) throws {
         self.seed = seed
@@ -71,6 +72,7 @@ final class EngineWorld: CustomReflectable {
         configure(&serving, &clientConfiguration)
         serverConfiguration = EndpointConfiguration()
         serverConfiguration.server = serving
+        if let maxBufferedBytes { serverConfiguration.maxBufferedBytes = maxBufferedBytes }
         serverConfiguration.staticKey = [UInt8](repeating: 7, count: 32)
         server = try QUICEndpoint(configuration: serverConfiguration, random: SeededRandom(seed: seed &+ 1))
         client = try QUICEndpoint(configuration: EndpointConfiguration(), random: SeededRandom(seed: seed &+ 2))
@@ -95,6 +97,12 @@ final class EngineWorld: CustomReflectable {
             server, at: [Self.serverAddress, Self.otherServerAddress, Self.serverAddress6])
         serverSide = PeerRecord()
         attach()
+    }
+
+    /// Lets go of what each side saw, its connections included.
+    func forget() {
+        clientSide = PeerRecord()
+        serverSide = PeerRecord()
     }
 
     func connect(

@@ -354,6 +354,27 @@ import Testing
         #expect(world.server.connectionCount == 0)
     }
 
+    @Test("a host that owns its address can't shut others out with half-open handshakes")
+    func aHostThatOwnsItsAddressShutsNobodyOut() throws {
+        let world = try EngineWorld { server, _ in
+            server.maxHandshakesPerAddress = 3
+            server.maxHandshakes = 20
+            server.maxValidatedHandshakesPerAddress = 8
+        }
+        // One client answers Retries and reads nothing else.
+        world.network.filter = { bytes, path in
+            path.remote != EngineWorld.clientAddress || bytes[0] & 0xf0 == 0xf0
+        }
+        for _ in 0..<40 { _ = try world.connect() }
+        world.simulation.run(for: .milliseconds(200))
+        #expect(world.server.counters.retriesSent >= 5)
+        #expect(world.server.handshakesInProgress == 8)
+        #expect(world.server.counters.connectionsRefused > 0)
+        let other = try world.connect(from: EngineWorld.otherClientAddress)
+        world.simulation.run(for: .seconds(2)) { other.handshake != nil }
+        #expect(other.handshake != nil)
+    }
+
     @Test("connections are limited per address, and room comes back") func connectionsAreLimitedPerAddress() throws {
         let world = try EngineWorld { server, _ in server.maxConnectionsPerAddress = 2 }
         let (first, _) = try world.connected()

@@ -65,6 +65,81 @@ import Testing
         #expect(client.sendBufferBytes == 0)
     }
 
+    @Test(
+        "an endpoint whose connections hold too much takes no more of them and lets none send more, until they hold less"
+    )
+    func anEndpointIsBoundedInAll() throws {
+        let limit = 250_000
+        let world = try EngineWorld(maxBufferedBytes: limit) { server, client in
+            server.transport.connectionWindow = 100_000
+            server.transport.streamWindow = 100_000
+            client.transport.streamSendBuffer = 400_000
+        }
+        world.serverSide.reads = false
+        var servers: [QUICEngineConnection] = []
+        for _ in 0..<3 {
+            let (client, server) = try world.connected()
+            try client.send(pattern(300_000), on: client.open())
+            world.simulation.run(for: .seconds(5))
+            servers.append(server)
+        }
+        #expect(world.server.bufferedBytes == 300_000)
+        let refused = try world.connect()
+        world.simulation.run(for: .seconds(2))
+        #expect(world.clientSide.closed[refused.handle] != nil)
+        #expect(world.server.counters.connectionsRefusedForMemory > 0)
+
+        // What is read makes no room for the same peer's next bytes as long as all hold too much.
+        let stream = world.serverSide.opened[0]
+        world.serverSide.drain(stream, of: servers[0], limit: 20_000)
+        world.simulation.run(for: .seconds(5))
+        #expect(world.server.bufferedBytes == 280_000)
+        #expect(world.server.counters.windowsWithheld == 1)
+        // Below the limit it does again, for what was read before, too.
+        world.serverSide.drain(stream, of: servers[0], limit: 40_000)
+        world.simulation.run(for: .seconds(5))
+        #expect(world.server.bufferedBytes == 300_000)
+        #expect(servers[0].readableBytes(stream) == 100_000)
+        #expect(world.server.counters.windowsWithheld == 1)
+
+        // All comes through, and nothing is held in the end.
+        world.serverSide.reads = true
+        for _ in 0..<400 where world.serverSide.received[stream]?.count != 900_000 {
+            for server in servers { world.serverSide.drain(stream, of: server) }
+            world.simulation.run(for: .milliseconds(50))
+        }
+        #expect(world.serverSide.received[stream]?.count == 900_000)
+        #expect(world.server.bufferedBytes == 0)
+        let again = try world.connected()
+        #expect(again.client.handshake != nil)
+    }
+
+    @Test("what a connection holds is held no more once it is gone, sent, received and datagrams")
+    func whatAConnectionHoldsGoesWithIt() throws {
+        let world = try EngineWorld()
+        world.serverSide.reads = false
+        try holdSome(in: world)
+        world.simulation.run(for: .seconds(60))
+        #expect(world.clientSide.closed.count == 1 && world.serverSide.closed.count == 1)
+        world.forget()
+        #expect(world.client.bufferedBytes == 0 && world.server.bufferedBytes == 0)
+    }
+
+    private func holdSome(in world: EngineWorld) throws {
+        let (client, _) = try world.connected()
+        try client.send(pattern(50_000), on: client.open())
+        world.simulation.run(for: .seconds(1))
+        #expect(world.server.bufferedBytes == 50_000)
+        #expect(world.client.bufferedBytes == 0)
+        // Datagrams count until they are taken.
+        for number in 0..<5 as Range<UInt64> { #expect(try client.offer(pattern(100), id: number)) }
+        world.simulation.run(for: .seconds(1))
+        #expect(world.server.bufferedBytes == 50_000 && world.serverSide.datagrams.count == 5)
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        try client.send(pattern(30_000), on: client.open())
+        #expect(world.client.bufferedBytes == 30_000)
+    }
+
     /// Packets that a server sends while 400 come in, one each millisecond, over a path of 200 ms each way.
     private func acknowledgements(threshold: Int, delay: UInt64) throws -> UInt64 {
         var conditions = NetworkConditions()
