@@ -214,7 +214,7 @@ public final class QUICLink: Link {
         case .addressToken(let token): handler?.addressTokenReceived(token, link: self)
         case .pathChanged: handler?.pathChanged(self)
         case .closed(let reason): ended(reason)
-        case .datagram(let bytes): received(datagram: bytes)
+        case .datagram(let bytes, _): received(datagram: bytes)
         case .earlyDataRejected, .handshakeConfirmed, .datagramAcknowledged, .datagramLost, .datagramExpired,
             .maxDatagramSizeChanged, .pathValidated,
             .pathFailed:

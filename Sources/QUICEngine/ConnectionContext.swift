@@ -16,7 +16,7 @@ enum EngineNote {
     case streamClosed(Int64)
     case streamCredit(bidirectional: Bool)
     case streamWindow(Int64)
-    case datagram([UInt8])
+    case datagram([UInt8], early: Bool)
     case datagramAcknowledged(UInt64)
     case datagramLost(UInt64)
     case addressToken([UInt8])
@@ -241,7 +241,8 @@ final class ConnectionContext {
         case LLQ_EVENT_MAX_STREAMS_BIDI: book.notes.append(.streamCredit(bidirectional: true))
         case LLQ_EVENT_MAX_STREAMS_UNI: book.notes.append(.streamCredit(bidirectional: false))
         case LLQ_EVENT_MAX_STREAM_DATA: book.notes.append(.streamWindow(event.stream_id))
-        case LLQ_EVENT_DATAGRAM: book.notes.append(.datagram(Array(bytes)))
+        case LLQ_EVENT_DATAGRAM:
+            book.notes.append(.datagram(Array(bytes), early: event.flags & UInt32(LLQ_FLAG_EARLY) != 0))
         case LLQ_EVENT_DATAGRAM_ACKED: book.notes.append(.datagramAcknowledged(event.value))
         case LLQ_EVENT_DATAGRAM_LOST: book.notes.append(.datagramLost(event.value))
         case LLQ_EVENT_NEW_TOKEN: book.notes.append(.addressToken(Array(bytes)))

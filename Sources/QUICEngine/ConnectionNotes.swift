@@ -33,7 +33,7 @@ extension QUICEngineConnection {
         case .streamOpened, .streamGrew, .streamAcknowledged, .streamReset, .stopSending, .streamClosed, .streamWindow:
             processStream(note)
         case .streamCredit(let bidirectional): streamCredit(bidirectional: bidirectional)
-        case .datagram(let bytes): received(datagram: bytes)
+        case .datagram(let bytes, let early): received(datagram: bytes, early: early)
         case .datagramAcknowledged(let number): datagramEnded(number, acknowledged: true)
         case .datagramLost(let number): datagramEnded(number, acknowledged: false)
         case .addressToken(let token):
@@ -186,8 +186,8 @@ extension QUICEngineConnection {
         emit(.streamsAvailable(bidirectional: bidirectional))
     }
 
-    private func received(datagram: [UInt8]) {
-        receivedDatagrams.append(datagram)
+    private func received(datagram: [UInt8], early: Bool) {
+        receivedDatagrams.append((datagram, early && handshake == nil))
         context.storage.memory.held += datagram.count
         if receivedDatagrams.count > settings.receivedDatagramLimit {
             // The oldest is worth the least. Its event finds the next one in its place.
@@ -198,9 +198,9 @@ extension QUICEngineConnection {
         }
     }
 
-    func takeReceivedDatagram() -> [UInt8]? {
+    func takeReceivedDatagram() -> (bytes: [UInt8], isEarly: Bool)? {
         guard let first = receivedDatagrams.popFirst() else { return nil }
-        context.storage.memory.held -= first.count
+        context.storage.memory.held -= first.bytes.count
         return first
     }
 

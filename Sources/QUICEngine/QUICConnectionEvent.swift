@@ -26,8 +26,8 @@ public enum QUICConnectionEvent: Sendable {
     case streamClosed(QUICStreamID)
     /// `openStream` may succeed again after it returned nil.
     case streamsAvailable(bidirectional: Bool)
-    /// A DATAGRAM frame came in.
-    case datagram([UInt8])
+    /// A DATAGRAM frame came in; `isEarly`: in a 0-RTT packet, which an attacker may have sent again.
+    case datagram([UInt8], isEarly: Bool)
     /// The packet that carried a datagram was acknowledged.
     case datagramAcknowledged(id: UInt64)
     /// The packet that carried a datagram was declared lost, or the path became too small for it before it left. The

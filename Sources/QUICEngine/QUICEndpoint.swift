@@ -213,8 +213,8 @@ public final class QUICEndpoint: CustomReflectable {
     public func pollEvent() -> (QUICEngineConnection, QUICConnectionEvent)? {
         while let queued = events.popFirst() {
             if let event = queued.event { return (queued.connection, event) }
-            if let bytes = queued.connection.takeReceivedDatagram() {
-                return (queued.connection, .datagram(bytes))
+            if let (bytes, isEarly) = queued.connection.takeReceivedDatagram() {
+                return (queued.connection, .datagram(bytes, isEarly: isEarly))
             }
         }
         return nil

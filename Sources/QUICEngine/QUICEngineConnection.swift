@@ -56,7 +56,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// What the application was last told.
     var reportedDatagramSize: Int?
     @exclusivity(unchecked) var datagramsInFlight = DatagramsInFlight()
-    var receivedDatagrams = FIFO<[UInt8]>()
+    var receivedDatagrams = FIFO<(bytes: [UInt8], isEarly: Bool)>()
     /// Over all streams, those that are gone by now among them.
     @exclusivity(unchecked) var withheldWindow: UInt64 = 0
 
@@ -131,7 +131,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         if let shim { llq_conn_free(shim) }
         var rest = sendBufferBytes
         for stream in streams.all { rest += stream.receiveBuffer.count }
-        receivedDatagrams.forEach { rest += $0.count }
+        receivedDatagrams.forEach { rest += $0.bytes.count }
         context.storage.memory.held -= rest
     }
 

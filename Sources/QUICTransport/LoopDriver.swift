@@ -27,6 +27,7 @@ final class LoopDriver {
     let configuration: EndpointConfiguration
     let socketOptions: QUICSocketOptions
     @exclusivity(unchecked) var socketCounters = QUICSocketCounters()
+    @exclusivity(unchecked) var datagramsNotTaken: UInt64 = 0
     /// Makes the handler of an accepted connection; nil on a client.
     private let accept: ((QUICLoopConnection) -> any QUICConnectionHandler)?
 
@@ -211,6 +212,7 @@ final class LoopDriver {
         result.sockets = socketCounters
         result.engine = engine.counters
         result.connections = connections.count
+        result.datagramsNotTaken = datagramsNotTaken
         return result
     }
 

@@ -46,12 +46,15 @@ public struct QUICTransportCounters: Sendable, Hashable {
     public var engine = EndpointCounters()
     /// Connections that aren't closed.
     public var connections = 0
+    /// Datagrams that came in and were dropped because no task took them.
+    public var datagramsNotTaken: UInt64 = 0
 
     /// All zero.
     public init() {}
 
     mutating func add(_ other: QUICTransportCounters) {
         connections += other.connections
+        datagramsNotTaken += other.datagramsNotTaken
         sockets.messagesReceived += other.sockets.messagesReceived
         sockets.joinedMessagesReceived += other.sockets.joinedMessagesReceived
         sockets.datagramsReceived += other.sockets.datagramsReceived

@@ -41,7 +41,9 @@ final class TransportMetrics {
             entry("stateless_resets_sent", { $0.engine.statelessResetsSent }),
             entry("stateless_resets_received", { $0.engine.statelessResetsReceived }),
             entry("protocol_errors", { $0.engine.protocolErrors }),
-            entry("datagram_frames_dropped", { $0.engine.datagramFramesDropped + $0.engine.datagramFramesExpired }),
+            entry(
+                "datagram_frames_dropped",
+                { $0.engine.datagramFramesDropped + $0.engine.datagramFramesExpired + $0.datagramsNotTaken }),
         ]
     }
 

@@ -148,6 +148,7 @@ final class PeerRecord: CustomReflectable {
     private(set) var stops: [QUICStreamID: UInt64] = [:]
     private(set) var streamsClosed: Set<QUICStreamID> = []
     private(set) var datagrams: [[UInt8]] = []
+    private(set) var earlyDatagrams: [[UInt8]] = []
     private(set) var datagramsAcknowledged: [UInt64] = []
     private(set) var datagramsLost: [UInt64] = []
     private(set) var datagramsExpired: [UInt64] = []
@@ -188,7 +189,9 @@ final class PeerRecord: CustomReflectable {
         case .stopSending(let id, let code): stops[id] = code
         case .streamClosed(let id): streamsClosed.insert(id)
         case .streamsAvailable: streamsAvailable += 1
-        case .datagram(let bytes): datagrams.append(bytes)
+        case .datagram(let bytes, let isEarly):
+            datagrams.append(bytes)
+            if isEarly { earlyDatagrams.append(bytes) }
         case .datagramAcknowledged(let id): datagramsAcknowledged.append(id)
         case .datagramLost(let id): datagramsLost.append(id)
         case .datagramExpired(let id): datagramsExpired.append(id)

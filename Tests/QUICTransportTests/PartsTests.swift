@@ -58,15 +58,16 @@ struct PartsTests {
     @Test("A mailbox drops the oldest or refuses, ends after its last element, and loses none to a cancelled taker")
     func mailbox() async throws {
         let dropping = Mailbox<Int>(limit: 2, policy: .dropOldest)
-        for value in 1...3 { #expect(dropping.put(value)) }
+        #expect((1...3).map { dropping.put($0) } == [.taken, .taken, .tookOldestsPlace])
         dropping.finish()
+        #expect(dropping.put(4) == .ended)
         #expect(try await dropping.next() == 2)
         #expect(try await dropping.next() == 3)
         #expect(try await dropping.next() == nil)
 
         let refusing = Mailbox<Int>(limit: 1, policy: .refuse)
-        #expect(refusing.put(1))
-        #expect(!refusing.put(2))
+        #expect(refusing.put(1) == .taken)
+        #expect(refusing.put(2) == .refused)
         #expect(try await refusing.next() == 1)
         let taker = Task { try await refusing.next() }
         taker.cancel()

@@ -25,9 +25,11 @@ private final class WatchedSessionCache: SessionCache {
 struct ResumptionTests {
     /// Connects once and waits until the cache holds a ticket.
     private func prime(
-        _ cache: WatchedSessionCache, _ client: QUICClient, _ listener: QUICListener, on loop: any EventLoop
+        _ cache: WatchedSessionCache, _ client: QUICClient, _ listener: QUICListener, port: Int? = nil,
+        on loop: any EventLoop
     ) async throws {
-        let connection = try await client.connect(to: listener, on: loop)
+        let connection = try await client.connect(
+            host: "127.0.0.1", port: port ?? listener.port, configuration: clientConfiguration(), on: loop)
         let stream = try await connection.openStream()
         try await stream.send([0])
         _ = try await stream.collect()
@@ -49,6 +51,49 @@ struct ResumptionTests {
             #expect(info.earlyData == .accepted)
             #expect(try await stream.collect() == Array("early".utf8))
             #expect(await listener.counters().engine.earlyDataAccepted == 1)
+        }
+    }
+
+    @Test("What came as 0-RTT can be told from what came later, on streams and as datagrams")
+    func earlyDataIsTold() async throws {
+        let cache = WatchedSessionCache()
+        let (streams, datagrams) = (
+            Mailbox<[Bool]>(limit: 4, policy: .refuse), Mailbox<QUICDatagram>(limit: 4, policy: .refuse)
+        )
+        try await withPair(sessionCache: cache, yieldsEarly: true) { connection in
+            guard let stream = try await connection.nextInboundStream() else { return }
+            var early: [Bool] = []
+            while let bytes = try await stream.read() {
+                early.append(stream.lastReadWasEarly)
+                try await stream.write(bytes)
+            }
+            try await stream.finish()
+            streams.put(early)
+            for _ in 0..<2 {
+                if let datagram = try await connection.nextDatagram() { datagrams.put(datagram) }
+            }
+            _ = try await connection.closed()
+        } body: { client, listener, loop in
+            // Long enough that what is written at once is early.
+            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .milliseconds(50))
+            try await prime(cache, client, listener, port: relay.port, on: loop)
+            #expect(try await streams.next()?.contains(true) == false)
+            let connection = try await client.connect(
+                host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), returnsEarly: true, on: loop)
+            let stream = try await connection.openStream()
+            try await stream.write(ByteBuffer(string: "early"))
+            try await connection.sendDatagram(ByteBuffer(string: "early"))
+            #expect(try await connection.handshake().earlyData == .accepted)
+            #expect(try await stream.read() == ByteBuffer(string: "early"))
+            try await stream.send(Array("late".utf8))
+            #expect(try await stream.collect() == Array("late".utf8))
+            #expect(try await streams.next() == [true, false])
+            #expect(try await connection.deliverDatagram(ByteBuffer(string: "late")) == .acknowledged)
+            var told: [QUICDatagram] = []
+            for _ in 0..<2 { told.append(try #require(try await datagrams.next())) }
+            #expect(told.map(\.isEarly) == [true, false])
+            #expect(told.map { String(buffer: $0.bytes) } == ["early", "late"])
+            await relay.close()
         }
     }
 

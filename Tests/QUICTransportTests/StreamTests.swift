@@ -192,6 +192,28 @@ struct StreamTests {
         }
     }
 
+    @Test("Of datagrams that nobody takes the latest are kept, as many as the settings say, and the others counted")
+    func datagramsThatNobodyTakes() async throws {
+        let go = Mailbox<Void>(limit: 1, policy: .refuse)
+        let got = Mailbox<[UInt8]>(limit: 16, policy: .refuse)
+        let configuration = try serverConfiguration { $0.receivedDatagramLimit = 4 }
+        try await withPair(configuration: configuration) { connection in
+            _ = try await go.next()
+            for try await datagram in connection.datagrams { got.put(Array(datagram.readableBytesView)) }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            // One at a time, so that none is dropped on the way.
+            for number in 0..<10 as Range<UInt8> {
+                while try await connection.deliverDatagram(ByteBuffer(bytes: [number])) != .acknowledged {}
+            }
+            // What the peer's QUIC stack has acknowledged may not have reached its mailbox.
+            while await listener.counters().datagramsNotTaken < 6 { await Task.yield() }
+            #expect(await listener.counters().datagramsNotTaken == 6)
+            go.put(())
+            for number in 6..<10 as Range<UInt8> { #expect(try await got.next() == [number]) }
+        }
+    }
+
     @Test("What became of a datagram is told, and an urgent stream overtakes")
     func outcomesAndPriorities() async throws {
         try await withPair { connection in

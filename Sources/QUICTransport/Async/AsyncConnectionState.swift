@@ -9,12 +9,9 @@ final class AsyncConnectionState: QUICConnectionHandler {
 
     /// Bytes taken from a stream by one read.
     static let readSize = 64 << 10
-    /// Datagrams that nobody took yet; the oldest goes first.
-    private static let datagramLimit = 256
-
     private(set) var connection: QUICLoopConnection?
     let inbound: Mailbox<OpenedStream>
-    let datagrams = Mailbox<ByteBuffer>(limit: datagramLimit, policy: .dropOldest)
+    let datagrams: Mailbox<QUICDatagram>
     /// Server: the connection is ready for the application.
     var onReady: (() -> Void)?
 
@@ -32,10 +29,15 @@ final class AsyncConnectionState: QUICConnectionHandler {
     private var earlyDataPossible = false
     private let readiness: Readiness
 
-    /// - Parameter streamLimit: streams the peer may have open; no more can wait to be taken.
-    init(readiness: Readiness, streamLimit: Int) {
+    /// - Parameters:
+    ///   - readiness: when a connect is done.
+    ///   - settings: no more streams can wait to be taken than the peer may have open; and of the datagrams that wait
+    ///     beyond the limit the oldest is dropped.
+    init(readiness: Readiness, settings: TransportSettings) {
         self.readiness = readiness
+        let streamLimit = Int(clamping: settings.maxBidirectionalStreams &+ settings.maxUnidirectionalStreams)
         inbound = Mailbox(limit: max(streamLimit, 1), policy: .refuse)
+        datagrams = Mailbox(limit: max(settings.receivedDatagramLimit, 1), policy: .dropOldest)
     }
 
     func attach(_ connection: QUICLoopConnection) { self.connection = connection }
@@ -60,14 +62,17 @@ final class AsyncConnectionState: QUICConnectionHandler {
         case .streamOpened(let stream):
             let state = AsyncStreamState(id: stream, connection: connection)
             streams[stream] = state
-            if !inbound.put(state.opened) { drop(stream) }
+            if inbound.put(state.opened) != .taken { drop(stream) }
         case .streamReadable(let stream): streams[stream]?.readable(connection)
         case .streamWritable(let stream): streams[stream]?.writable(connection)
         case .streamReset(let stream, let code): streams[stream]?.wasReset(code: code)
         case .stopSending(let stream, let code): streams[stream]?.wasStopped(code: code)
         case .streamClosed(let stream): streams[stream]?.closed(connection)
         case .streamsAvailable: openMore()
-        case .datagram(let bytes): datagrams.put(ByteBuffer(bytes: bytes))
+        case .datagram(let bytes, let isEarly):
+            if datagrams.put(QUICDatagram(bytes: ByteBuffer(bytes: bytes), isEarly: isEarly)) == .tookOldestsPlace {
+                connection.driver.datagramsNotTaken += 1
+            }
         case .datagramAcknowledged(let id): datagramEnded(id, .acknowledged)
         case .datagramLost(let id): datagramEnded(id, .lost)
         case .datagramExpired(let id): datagramEnded(id, .expired)

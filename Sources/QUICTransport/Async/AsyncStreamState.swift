@@ -22,6 +22,7 @@ final class AsyncStreamState {
     /// A write that waits for room.
     private var writer: (bytes: ByteBuffer, waiter: Waiter<Void>)?
     private var isClosed = false
+    private var lastReadWasEarly = false
 
     init(id: QUICStreamID, connection: QUICLoopConnection) {
         self.id = id
@@ -72,6 +73,12 @@ final class AsyncStreamState {
 
     private func resultOfRead(_ connection: QUICLoopConnection) -> Result<ByteBuffer?, any Error> {
         do throws(QUICError) {
+            // Bytes behind early ones count as early with them.
+            let isEarly = connection.isServer && connection.isEarly(id)
+            if isEarly != lastReadWasEarly {
+                lastReadWasEarly = isEarly
+                handover.setLastReadWasEarly(isEarly)
+            }
             let read = try connection.read(id, maximumBytes: AsyncConnectionState.readSize)
             if read.finished {
                 handover.endReading(.success(nil))

@@ -6,6 +6,9 @@ final class Mailbox<Element: Sendable>: Sendable {
     /// What happens to an element that has no room.
     enum Policy { case dropOldest, refuse }
 
+    /// What became of an element.
+    enum Put { case taken, tookOldestsPlace, refused, ended }
+
     private struct State {
         var elements = Deque<Element>()
         var waiters = Deque<Waiter<Element?>>()
@@ -22,27 +25,28 @@ final class Mailbox<Element: Sendable>: Sendable {
         self.policy = policy
     }
 
-    /// - Returns: false if the element was refused.
     @discardableResult
-    func put(_ element: Element) -> Bool {
+    func put(_ element: Element) -> Put {
         var taker: Waiter<Element?>?
-        let accepted: Bool = state.withLock { state in
-            guard !state.isFinished else { return false }
+        let result: Put = state.withLock { state in
+            guard !state.isFinished else { return .ended }
             while let waiter = state.waiters.popFirst() {
                 if waiter.claim() {
                     taker = waiter
-                    return true
+                    return .taken
                 }
             }
-            if state.elements.count >= limit {
-                if policy == .refuse { return false }
-                state.elements.removeFirst()
+            guard state.elements.count >= limit else {
+                state.elements.append(element)
+                return .taken
             }
+            if policy == .refuse { return .refused }
+            state.elements.removeFirst()
             state.elements.append(element)
-            return true
+            return .tookOldestsPlace
         }
         taker?.resume(with: .success(element))
-        return accepted
+        return result
     }
 
     /// No more elements come.

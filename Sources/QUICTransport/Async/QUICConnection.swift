@@ -8,7 +8,7 @@ public final class QUICConnection: Sendable {
     private let eventLoop: any EventLoop
     private let state: NIOLoopBound<AsyncConnectionState>
     private let inbound: Mailbox<OpenedStream>
-    private let incomingDatagrams: Mailbox<ByteBuffer>
+    private let incomingDatagrams: Mailbox<QUICDatagram>
     /// Runs tasks on the connection's loop: for those that exchange many small messages with it.
     public let executor: QUICLoopExecutor
 
@@ -44,9 +44,15 @@ public final class QUICConnection: Sendable {
     /// ``/QUICEngine/TransportSettings/maxUnidirectionalStreams``.
     public var inboundStreams: InboundStreams { InboundStreams(connection: self) }
 
-    /// The datagrams that come in; ends with the connection. At most 256 wait to be taken; the oldest is dropped beyond. Each
-    /// goes to one task only.
+    /// The datagrams that come in; ends with the connection. At most
+    /// ``/QUICEngine/TransportSettings/receivedDatagramLimit`` wait to be taken; the oldest is dropped beyond, and counted in
+    /// ``QUICTransportCounters/datagramsNotTaken``. Each goes to one task only.
     public var datagrams: Datagrams { Datagrams(connection: self) }
+
+    /// Waits for the next datagram, as ``datagrams`` does, and tells whether an attacker may have sent it again.
+    /// - Returns: nil once the connection has ended and every datagram that waited was taken.
+    /// - Throws: `CancellationError`; no datagram is lost by it.
+    public func nextDatagram() async throws -> QUICDatagram? { try await incomingDatagrams.next() }
 
     /// Sends an unreliable datagram, without waiting for what becomes of it.
     /// - Parameters:
@@ -206,9 +212,20 @@ public final class QUICConnection: Sendable {
         guard let opened = try await inbound.next() else { return nil }
         return QUICStream(opened, connection: self)
     }
+}
 
-    func nextDatagram() async throws -> ByteBuffer? {
-        try await incomingDatagrams.next()
+/// A datagram that came in.
+public struct QUICDatagram: Sendable, Hashable {
+    /// What the peer sent.
+    public var bytes: ByteBuffer
+    /// Whether it came in a 0-RTT packet, before the handshake was complete: an attacker may have sent it again. Only a
+    /// listener that yields connections early sees such.
+    public var isEarly: Bool
+
+    /// Makes a datagram.
+    public init(bytes: ByteBuffer, isEarly: Bool) {
+        self.bytes = bytes
+        self.isEarly = isEarly
     }
 }
 
@@ -254,7 +271,7 @@ extension QUICConnection {
             /// Waits for the next datagram.
             /// - Returns: nil once the connection has ended and every datagram that waited was taken.
             /// - Throws: `CancellationError`; no datagram is lost by it.
-            public mutating func next() async throws -> ByteBuffer? { try await connection.nextDatagram() }
+            public mutating func next() async throws -> ByteBuffer? { try await connection.nextDatagram()?.bytes }
         }
 
         /// Another taker: several share the datagrams, each goes to one of them.
@@ -284,10 +301,7 @@ extension QUICClient {
                 throw QUICTransportError(.shutDown, "the client was shut down", advice: "Make another client.")
             }
             let state = AsyncConnectionState(
-                readiness: returnsEarly ? .earlyData : .handshake,
-                streamLimit: Int(
-                    clamping: configuration.transport.maxBidirectionalStreams
-                        &+ configuration.transport.maxUnidirectionalStreams))
+                readiness: returnsEarly ? .earlyData : .handshake, settings: configuration.transport)
             let connection = self.connect(
                 host: host, port: port, configuration: configuration, localAddress: localAddress, on: eventLoop,
                 handler: state)

@@ -29,14 +29,13 @@ public final class QUICListener: Sendable {
     ) async throws -> QUICListener {
         let mailbox = Mailbox<QUICConnection>(limit: max(backlog, 1), policy: .refuse)
         let transport = configuration.endpoint.server?.transport ?? TransportSettings()
-        let limit = Int(clamping: transport.maxBidirectionalStreams &+ transport.maxUnidirectionalStreams)
         let server = try await QUICServer.bind(addresses: addresses, configuration: configuration, group: group) {
             connection in
-            let state = AsyncConnectionState(readiness: yieldsEarly ? .earlyData : .handshake, streamLimit: limit)
+            let state = AsyncConnectionState(readiness: yieldsEarly ? .earlyData : .handshake, settings: transport)
             state.attach(connection)
             state.onReady = { [unowned state] in
                 let handle = QUICConnection(state: state, of: connection)
-                if !mailbox.put(handle) { handle.close(code: refusalCode, reason: "the backlog is full") }
+                if mailbox.put(handle) != .taken { handle.close(code: refusalCode, reason: "the backlog is full") }
             }
             return state
         }

@@ -42,6 +42,11 @@ public final class QUICStream: Sendable {
         }
     }
 
+    /// Whether what the last ``read()`` returned came, at least in part, in 0-RTT packets before the handshake was complete: an
+    /// attacker may have sent it again. Only a listener that yields connections early sees such. To be asked by the task
+    /// that reads.
+    public var lastReadWasEarly: Bool { handover.lastReadWasEarly }
+
     /// Sends bytes. Returns when the stream's send buffer has room for them all; they are on their way then, not yet
     /// acknowledged.
     /// - Throws: ``QUICTransportError`` (`stopSending`, `streamState`, `connectionClosed`, `concurrentUse`), or

@@ -39,6 +39,8 @@ final class StreamHandover: Sendable {
         var reader: Waiter<ByteBuffer?>?
         /// The engine has bytes or the end.
         var loopHasMore = false
+        /// What was read last came, at least in part, as 0-RTT.
+        var lastReadWasEarly = false
         /// What reads get when nothing more comes: nil behind the end, or why not.
         var readEnd: Result<ByteBuffer?, any Error>?
     }
@@ -145,6 +147,9 @@ final class StreamHandover: Sendable {
             return state.reader
         }
     }
+
+    var lastReadWasEarly: Bool { state.withLock(\.lastReadWasEarly) }
+    func setLastReadWasEarly(_ isEarly: Bool) { state.withLock { $0.lastReadWasEarly = isEarly } }
 
     /// After a read: whether the engine has yet more.
     func setLoopHasMore(_ more: Bool) { state.withLock { $0.loopHasMore = more } }
