@@ -1,3 +1,4 @@
+import Logging
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -12,13 +13,15 @@ private struct Broken: Error {}
 struct ServingTests {
     /// A listener that serves while the body runs.
     private func withServer(
-        _ serve: @escaping @Sendable (QUICConnection) async throws -> Void,
+        logger: Logger? = nil, _ serve: @escaping @Sendable (QUICConnection) async throws -> Void,
         body: (QUICListener, QUICClient, any EventLoop) async throws -> Void
     ) async throws {
+        var configuration = try serverConfiguration()
+        if let logger { configuration.logger = logger }
         let serverGroup = MultiThreadedEventLoopGroup(numberOfThreads: 2)
         let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let listener = try await QUICListener.bind(
-            addresses: [loopback()], configuration: serverConfiguration(), group: serverGroup)
+            addresses: [loopback()], configuration: configuration, group: serverGroup)
         let client = QUICClient()
         let serving = Task { try await listener.serve(failureCode: 9, serve) }
         let outcome: Result<Void, any Error>
@@ -76,7 +79,8 @@ struct ServingTests {
 
     @Test("A body that throws ends its own stream or connection, with the code, and no other")
     func failuresEndAlone() async throws {
-        try await withServer { connection in
+        let lines = LineCollector()
+        try await withServer(logger: lines.logger) { connection in
             try await connection.serveStreams(failureCode: 7) { stream in
                 let request = try await stream.collect()
                 if request == [0] { throw Broken() }
@@ -94,7 +98,10 @@ struct ServingTests {
                 #expect(try await good.collect() == [1, 2])
             }
         }
-        try await withServer { connection in
+        let ofStream = try #require(lines.all.first { $0.message == "the body that served a stream failed" })
+        #expect(ofStream.level == .debug && ofStream.metadata["error"] == "Broken()")
+        #expect(ofStream.metadata["quic.role"] == "server" && ofStream.metadata["quic.connection"] != nil)
+        try await withServer(logger: lines.logger) { connection in
             var streams = connection.inboundStreams.makeAsyncIterator()
             _ = try await streams.next()
             throw Broken()
@@ -105,6 +112,8 @@ struct ServingTests {
                 #expect(try await connection.closed() == .peerApplication(code: 9, reason: ""))
             }
         }
+        let ofConnection = lines.all.filter { $0.message == "the body that served a connection failed" }
+        #expect(ofConnection.count == 1 && ofConnection.first?.metadata["quic.connection"] != nil)
     }
 
     @Test("Bytes written from any thread arrive in order, with a buffer that is always full")

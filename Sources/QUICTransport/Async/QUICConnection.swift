@@ -11,11 +11,13 @@ public final class QUICConnection: Sendable {
     private let incomingDatagrams: Mailbox<QUICDatagram>
     /// Runs tasks on the connection's loop: for those that exchange many small messages with it.
     public let executor: QUICLoopExecutor
+    private let logger: Logger
 
     /// On the loop only.
     init(state: AsyncConnectionState, of connection: QUICLoopConnection) {
         eventLoop = connection.eventLoop
         executor = connection.driver.executor
+        logger = connection.driver.logger
         self.state = NIOLoopBound(state, eventLoop: eventLoop)
         inbound = state.inbound
         incomingDatagrams = state.datagrams
@@ -146,6 +148,15 @@ public final class QUICConnection: Sendable {
     }
 
     // MARK: Inside
+
+    /// Writes down that a task which served this connection failed; its cancellation is no failure.
+    func logFailure(of what: String, _ error: any Error, stream: QUICStreamID? = nil) async {
+        guard logger.logLevel <= .debug, !(error is CancellationError) else { return }
+        var metadata = await logMetadata()
+        metadata["error"] = "\(error)"
+        if let stream { metadata["quic.stream"] = "\(stream)" }
+        logger.debug("the body that served a \(what) failed", metadata: metadata)
+    }
 
     /// Runs on the loop, some time.
     func perform(_ body: @escaping @Sendable (AsyncConnectionState) -> Void) {

@@ -8,7 +8,8 @@ extension QUICListener {
     /// Serves every connection, each in a task of its own on the connection's loop, until the listener has ended and the
     /// last body returned, or the calling task is cancelled, which cancels the bodies.
     ///
-    /// A connection is closed when its body ends: with code 0, or with `failureCode` where the body threw. What was written
+    /// A connection is closed when its body ends: with code 0, or with `failureCode` where the body threw, which is logged at
+    /// debug level. What was written
     /// and isn't delivered yet may be lost then: let the peer say that it has everything.
     /// - Parameters:
     ///   - failureCode: the application's code for "something broke".
@@ -24,6 +25,7 @@ extension QUICListener {
                         try await body(connection)
                         connection.close()
                     } catch {
+                        await connection.logFailure(of: "connection", error)
                         // It ends alone; a connection that is over already doesn't mind.
                         connection.close(code: failureCode, reason: "")
                     }
@@ -37,7 +39,8 @@ extension QUICConnection {
     /// Serves every stream that the peer opens, each in a task of its own on the connection's loop, until the connection has
     /// ended and the last body returned, or the calling task is cancelled.
     ///
-    /// A body that throws ends its stream alone: what it had not finished is reset and stopped with `failureCode`.
+    /// A body that throws ends its stream alone: what it had not finished is reset and stopped with `failureCode`. The error is
+    /// logged at debug level.
     /// - Parameters:
     ///   - failureCode: the application's code for "something broke".
     ///   - body: must not block the loop.
@@ -51,6 +54,7 @@ extension QUICConnection {
                     do {
                         try await body(stream)
                     } catch {
+                        await self.logFailure(of: "stream", error, stream: stream.id)
                         stream.reset(code: failureCode)
                         stream.stopSending(code: failureCode)
                     }
