@@ -202,7 +202,7 @@ extension QUICEndpoint {
             var dcid = initial.dcid
             let result = llq_verify_retry_token(
                 &original, initial.token, initial.token_length, staticKey, staticKey.count, initial.version, &remote,
-                &dcid, 10_000_000_000, now.nanoseconds)
+                &dcid, 10_000_000_000, wallClock(now))
             return result == 0 ? .retry(original: ConnectionID(original)) : .invalid
         case Int(LLQ_TOKEN_REGULAR):
             let lifetime = server?.configuration.addressTokenLifetime ?? .seconds(0)
@@ -214,6 +214,14 @@ extension QUICEndpoint {
         default:
             return .none
         }
+    }
+
+    /// Nanoseconds since 1970: the key outlives the clock of our calls, which begins anew when the machine does, and is shared by
+    /// machines. It advances as that clock does.
+    private func wallClock(_ now: QUICInstant) -> UInt64 {
+        let offset = wallClockOffset ?? (llq_wall_clock() &* 1_000_000_000 &- now.nanoseconds)
+        wallClockOffset = offset
+        return now.nanoseconds &+ offset
     }
 
     private func mustRetry(_ server: ServerRole, path: QUICPath) -> Bool {
@@ -240,7 +248,7 @@ extension QUICEndpoint {
         var remote = path.remote.shim
         var token = [UInt8](repeating: 0, count: Int(LLQ_MAX_TOKEN_LENGTH))
         let tokenLength = llq_retry_token(
-            &token, staticKey, staticKey.count, initial.version, &remote, &source, &original, now.nanoseconds)
+            &token, staticKey, staticKey.count, initial.version, &remote, &source, &original, wallClock(now))
         guard tokenLength > 0 else { return }
         var packet = [UInt8](repeating: 0, count: 512)
         let length = llq_write_retry(

@@ -41,6 +41,8 @@ public final class QUICEndpoint: CustomReflectable {
     var connectionsByAddress: [UInt64: Int] = [:]
     /// Packets that belong to no connection: refusals, resets, repeated closes.
     var loosePackets = FIFO<(bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)>()
+    /// From the clock of our calls to the wall clock; nil: not needed yet.
+    var wallClockOffset: UInt64?
     var resetLimit: RateLimit
     var refusalLimit: RateLimit
     /// Test hook, see `ConnectionContext.rewrite`.

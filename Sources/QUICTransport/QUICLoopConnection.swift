@@ -116,10 +116,12 @@ public final class QUICLoopConnection {
                 ByteBuffer(), to: stream, finish: finish && offered == 0, isWhole: offered == 0)
             return 0
         }
-        // The buffer's storage stays as it is while somebody else refers to it: a later change of the buffer copies it.
+        // The buffer's storage stays as it is while somebody else refers to it: a later change of the buffer copies it. A small
+        // part of a large one is copied, so that it doesn't keep all of it.
+        let isMostOfIt = bytes.storageCapacity <= Self.largestOverhead * offered
         let outcome: Result<Int, QUICError> = bytes.withUnsafeReadableBytesWithStorageManagement { memory, storage in
             do throws(QUICError) {
-                let owner = storage.takeUnretainedValue()
+                let owner = isMostOfIt ? storage.takeUnretainedValue() : nil
                 return .success(try engine.write(memory, of: owner, to: stream, finish: finish))
             } catch {
                 return .failure(error)
@@ -133,6 +135,9 @@ public final class QUICLoopConnection {
         driver.needsTick()
         return taken
     }
+
+    /// How many times as large as what it is written for memory may be that is kept until all is acknowledged.
+    private static let largestOverhead = 4
 
     /// Bytes that a write would take now.
     public func writableBytes(_ stream: QUICStreamID) -> Int { engine?.writableBytes(stream) ?? 0 }

@@ -280,6 +280,35 @@ import Testing
         #expect(world.server.counters.connectionsRefused == 1)
     }
 
+    @Test("the token of a Retry expires over a restart of the machine, whose clock begins anew, too")
+    func theTokenOfARetryExpiresOverARestart() throws {
+        func retried(after days: UInt64) throws -> (EngineWorld, [UInt8]) {
+            let world = try EngineWorld(seed: days + 1) { server, _ in server.retryThreshold = 0 }
+            world.simulation.run(for: .seconds(days * 24 * 3600))
+            var answer: [UInt8]?
+            world.network.filter = { bytes, path in
+                guard path.remote == EngineWorld.serverAddress, world.server.counters.retriesSent == 1 else {
+                    return true
+                }
+                if answer == nil { answer = bytes }
+                return false
+            }
+            _ = try world.connect()
+            world.simulation.run(for: .milliseconds(100))
+            return (world, try #require(answer))
+        }
+        let (_, token) = try retried(after: 5)
+        // Another endpoint with the same key, whose clock has just begun.
+        let (world, _) = try retried(after: 0)
+        let own = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+        world.simulation.run(for: .seconds(12))
+        world.network.filter = { bytes, path in path.local == EngineWorld.serverAddress || bytes == token }
+        world.network.send(token, on: own, ecn: .notECT)
+        world.simulation.run(for: .milliseconds(15))
+        #expect(world.server.counters.connectionsAccepted == 0)
+        #expect(world.server.counters.connectionsRefused == 1)
+    }
+
     @Test("IPv6 hosts of one network count as one") func ipv6HostsOfOneNetworkCountAsOne() throws {
         let world = try EngineWorld { server, _ in server.maxHandshakesPerAddress = 2 }
         world.network.filter = { _, path in path.local != EngineWorld.serverAddress6 }

@@ -43,6 +43,54 @@ struct EndpointTests {
         }
     }
 
+    @Test("Connections that nobody took hear of a shutdown what the others hear")
+    func shutdownWithABacklog() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback()], configuration: serverConfiguration(), group: group)
+        let client = QUICClient()
+        try await shutDown(listener, group.next(), client)
+        await client.shutdownGracefully(timeout: .seconds(1))
+        try await group.shutdownGracefully()
+    }
+
+    /// A function of its own: the handles must be gone before their loop is.
+    private func shutDown(_ listener: QUICListener, _ loop: any EventLoop, _ client: QUICClient) async throws {
+        var waiting: [QUICConnection] = []
+        for _ in 0..<3 { waiting.append(try await client.connect(to: listener, on: loop)) }
+        while await listener.counters().engine.handshakesCompleted < 3 { await Task.yield() }
+        await listener.shutdownGracefully(code: 1001, reason: "restart")
+        for connection in waiting {
+            #expect(try await connection.closed() == .peerApplication(code: 1001, reason: "restart"))
+        }
+    }
+
+    @Test("A handshake that ends after the listener stopped accepting is told that, and not of a full backlog")
+    func handshakeUnderWay() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback()], configuration: serverConfiguration(), group: group, refusalCode: 55)
+        let client = QUICClient()
+        try await finishLate(listener, group.next(), client)
+        await client.shutdownGracefully(timeout: .seconds(1))
+        await listener.shutdownGracefully(timeout: .seconds(1))
+        try await group.shutdownGracefully()
+    }
+
+    private func finishLate(_ listener: QUICListener, _ loop: any EventLoop, _ client: QUICClient) async throws {
+        let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .milliseconds(100))
+        let connecting = Task {
+            try await client.connect(
+                host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), on: loop)
+        }
+        while await listener.counters().engine.connectionsAccepted == 0 { try await Task.sleep(for: .milliseconds(2)) }
+        await listener.stopAccepting()
+        #expect(await listener.counters().engine.handshakesCompleted == 0, "it is under way")
+        let reason = try await connecting.value.closed()
+        #expect(reason == .peerApplication(code: 55, reason: "no more connections are taken"))
+        await relay.close()
+    }
+
     @Test("A drain lets connections end by themselves and takes no new ones")
     func drain() async throws {
         try await withPair(loops: 2, serve: echo) { client, listener, loop in

@@ -214,6 +214,30 @@ struct StreamTests {
         }
     }
 
+    @Test(
+        "A small part of a large buffer doesn't keep all of it, most of a buffer isn't copied",
+        arguments: [false, true])
+    func partOfABuffer(isMost: Bool) async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            // Nothing is acknowledged meanwhile: all happens in one turn of the loop.
+            let isKept = try await connection.call { state in
+                let connection = try #require(state.connection)
+                let stream = try #require(try connection.openStream(bidirectional: true))
+                var whole = ByteBuffer(repeating: 7, count: isMost ? 16 << 10 : 1 << 20)
+                let place = whole.withUnsafeReadableBytes { $0.baseAddress }
+                var part = try #require(whole.getSlice(at: 0, length: 16 << 10))
+                #expect(try connection.write(&part, to: stream) == 16 << 10)
+                part = ByteBuffer()
+                // A change moves what somebody else refers to.
+                whole.setInteger(1, at: 0, as: UInt8.self)
+                return whole.withUnsafeReadableBytes { $0.baseAddress } != place
+            }
+            #expect(isKept == isMost)
+        }
+    }
+
     @Test("What became of a datagram is told, and an urgent stream overtakes")
     func outcomesAndPriorities() async throws {
         try await withPair { connection in

@@ -59,15 +59,14 @@ final class Mailbox<Element: Sendable>: Sendable {
         for waiter in waiters { waiter.finish(.success(nil)) }
     }
 
-    /// Ends, and drops what nobody took.
-    func close() {
+    /// Ends.
+    /// - Returns: what nobody took. Elements may do anything when they go: not under the lock.
+    func close() -> [Element] {
         finish()
-        // Elements may do anything when they go: not under the lock.
-        let dropped = state.withLock { state in
+        return state.withLock { state in
             defer { state.elements.removeAll() }
-            return state.elements
+            return Array(state.elements)
         }
-        _ = dropped
     }
 
     /// The next element, or nil after the last.

@@ -1,15 +1,28 @@
 public import NIOCore
 public import NIOPosix
 public import QUICEngine
+internal import Synchronization
 
 /// Accepts QUIC connections for tasks.
 public final class QUICListener: Sendable {
     private let server: QUICServer
     private let mailbox: Mailbox<QUICConnection>
+    private let farewell: Farewell
 
-    private init(server: QUICServer, mailbox: Mailbox<QUICConnection>) {
+    private init(server: QUICServer, mailbox: Mailbox<QUICConnection>, farewell: Farewell) {
         self.server = server
         self.mailbox = mailbox
+        self.farewell = farewell
+    }
+
+    /// What connections hear that nobody can take any more.
+    private final class Farewell: Sendable {
+        private let state: Mutex<(code: UInt64, reason: String)>
+
+        init(code: UInt64, reason: String) { state = Mutex((code, reason)) }
+
+        var current: (code: UInt64, reason: String) { state.withLock { $0 } }
+        func set(code: UInt64, reason: String) { state.withLock { $0 = (code, reason) } }
     }
 
     /// Binds and accepts.
@@ -19,7 +32,8 @@ public final class QUICListener: Sendable {
     ///   - configuration: certificate, limits, sockets, logger.
     ///   - group: its loops share the connections, each with an engine and a socket for each address.
     ///   - backlog: connections that nobody took yet, at most; at least 1. More are closed with `refusalCode`.
-    ///   - refusalCode: the application code for those.
+    ///   - refusalCode: the application code for those, and for connections whose handshakes were under way when
+    ///     ``stopAccepting()`` was called.
     ///   - yieldsEarly: give connections out before their handshake completed, so that 0-RTT data can be read. An
     ///     attacker may have repeated it.
     /// - Throws: what ``QUICServer/bind(addresses:configuration:group:handlerFactory:)`` throws.
@@ -28,6 +42,7 @@ public final class QUICListener: Sendable {
         backlog: Int = 1024, refusalCode: UInt64 = 0, yieldsEarly: Bool = false
     ) async throws -> QUICListener {
         let mailbox = Mailbox<QUICConnection>(limit: max(backlog, 1), policy: .refuse)
+        let farewell = Farewell(code: refusalCode, reason: "no more connections are taken")
         let transport = configuration.endpoint.server?.transport ?? TransportSettings()
         let server = try await QUICServer.bind(addresses: addresses, configuration: configuration, group: group) {
             connection in
@@ -35,11 +50,17 @@ public final class QUICListener: Sendable {
             state.attach(connection)
             state.onReady = { [unowned state] in
                 let handle = QUICConnection(state: state, of: connection)
-                if mailbox.put(handle) != .taken { handle.close(code: refusalCode, reason: "the backlog is full") }
+                switch mailbox.put(handle) {
+                case .taken, .tookOldestsPlace: break
+                case .refused: handle.close(code: refusalCode, reason: "the backlog is full")
+                case .ended:
+                    let (code, reason) = farewell.current
+                    handle.close(code: code, reason: reason)
+                }
             }
             return state
         }
-        return QUICListener(server: server, mailbox: mailbox)
+        return QUICListener(server: server, mailbox: mailbox, farewell: farewell)
     }
 
     /// What it is bound to; wildcards are expanded and ports filled in.
@@ -70,7 +91,8 @@ public final class QUICListener: Sendable {
     }
 
     /// Stops accepting, lets connections end by themselves for a while, closes the others with a code and reason, waits
-    /// until the closes have left, and closes the sockets. Connections that nobody took are closed at once. Idempotent.
+    /// until the closes have left, and closes the sockets. Connections that nobody took are closed at once, with the same code.
+    /// Idempotent.
     /// - Parameters:
     ///   - code: the application code that clients get, below 2^62.
     ///   - reason: a text for their logs.
@@ -79,7 +101,8 @@ public final class QUICListener: Sendable {
     public func shutdownGracefully(
         code: UInt64 = 0, reason: String = "", grace: TimeAmount = .zero, timeout: TimeAmount = .seconds(5)
     ) async {
-        mailbox.close()
+        farewell.set(code: code, reason: reason)
+        for connection in mailbox.close() { connection.close(code: code, reason: reason) }
         await server.shutdownGracefully(code: code, reason: reason, grace: grace, timeout: timeout)
     }
 
