@@ -243,39 +243,39 @@ final class LoopDriver {
             owner.hasNewPackets = true
             touch(owner)
         }
-        guard segment > 0, segment < bytes.count else {
+        guard !bytes.isEmpty else {
             socketCounters.datagramsReceived += 1
-            deliver(bytes, path: path, ecn: ecn, now: now)
+            engine.receive(bytes, path: path, ecn: ecn, now: now)
             return
         }
-        socketCounters.joinedMessagesReceived += 1
-        guard routes != nil else {
-            socketCounters.datagramsReceived += UInt64((bytes.count + segment - 1) / segment)
+        let isJoined = segment > 0 && segment < bytes.count
+        if isJoined { socketCounters.joinedMessagesReceived += 1 }
+        let segment = isJoined ? segment : bytes.count
+        socketCounters.datagramsReceived += UInt64((bytes.count + segment - 1) / segment)
+        guard let routes else {
             engine.receive(bytes, segmentSize: segment, path: path, ecn: ecn, now: now)
             return
         }
-        var offset = 0
-        while offset < bytes.count {
-            let end = min(offset + segment, bytes.count)
-            socketCounters.datagramsReceived += 1
-            deliver(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]), path: path, ecn: ecn, now: now)
-            offset = end
+        routes.forEachRun(in: bytes, segmentSize: segment, worker: Int(configuration.workerID)) { run, owner in
+            guard let owner else {
+                engine.receive(run, segmentSize: segment, path: path, ecn: ecn, now: now)
+                return
+            }
+            let handed = HandedDatagrams(bytes: ByteBuffer(bytes: run), segmentSize: segment, path: path, ecn: ecn)
+            if owner.offer(handed) {
+                socketCounters.handedOver += UInt64(handed.count)
+            } else {
+                socketCounters.handoverDropped += UInt64(handed.count)
+            }
         }
-    }
-
-    private func deliver(_ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant) {
-        if let routes, let owner = routes.owner(of: datagram, worker: Int(configuration.workerID)) {
-            let taken = owner.offer(HandedDatagram(bytes: ByteBuffer(bytes: datagram), path: path, ecn: ecn))
-            if taken { socketCounters.handedOver += 1 } else { socketCounters.handoverDropped += 1 }
-            return
-        }
-        engine.receive(datagram, path: path, ecn: ecn, now: now)
     }
 
     private func drainHandover() {
         let now = QUICInstant.now()
         for item in handover.take() {
-            item.bytes.withUnsafeReadableBytes { engine.receive($0, path: item.path, ecn: item.ecn, now: now) }
+            item.bytes.withUnsafeReadableBytes {
+                engine.receive($0, segmentSize: item.segmentSize, path: item.path, ecn: item.ecn, now: now)
+            }
         }
         tick()
     }

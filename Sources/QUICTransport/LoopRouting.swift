@@ -2,19 +2,30 @@ internal import NIOCore
 internal import QUICEngine
 internal import Synchronization
 
-/// A datagram on its way from the loop that received it to the loop that owns its connection.
-struct HandedDatagram: Sendable {
+/// Datagrams on their way from the loop that received them to the loop that owns their connection.
+struct HandedDatagrams: Sendable {
+    /// All `segmentSize` long, but the last may be shorter.
     var bytes: ByteBuffer
+    var segmentSize: Int
     var path: QUICPath
     var ecn: ECNCodepoint
+
+    var count: Int { (bytes.readableBytes + segmentSize - 1) / segmentSize }
 }
 
 /// Where other loops put datagrams for one loop. Bounded: what doesn't fit is lost, and QUIC sends it again.
 final class HandoverQueue: Sendable {
     enum Offer { case first, queued, full }
 
+    /// Datagrams.
     private static let limit = 4096
-    private let items = Mutex<[HandedDatagram]>([])
+
+    private struct State {
+        var items: [HandedDatagrams] = []
+        var datagrams = 0
+    }
+
+    private let state = Mutex(State())
     let eventLoop: any EventLoop
     /// Where the owner waits for work; it lives as long as the endpoint.
     let wake: @Sendable () -> Void
@@ -25,20 +36,22 @@ final class HandoverQueue: Sendable {
     }
 
     /// - Returns: whether it was taken.
-    func offer(_ item: HandedDatagram) -> Bool {
-        let offer: Offer = items.withLock { items in
-            guard items.count < Self.limit else { return .full }
-            items.append(item)
-            return items.count == 1 ? .first : .queued
+    func offer(_ item: HandedDatagrams) -> Bool {
+        let offer: Offer = state.withLock { state in
+            guard state.datagrams + item.count <= Self.limit else { return .full }
+            state.items.append(item)
+            state.datagrams += item.count
+            return state.items.count == 1 ? .first : .queued
         }
         if offer == .first { eventLoop.execute(wake) }
         return offer != .full
     }
 
-    func take() -> [HandedDatagram] {
-        items.withLock { items in
-            let taken = items
-            items.removeAll(keepingCapacity: true)
+    func take() -> [HandedDatagrams] {
+        state.withLock { state in
+            let taken = state.items
+            state.items.removeAll(keepingCapacity: true)
+            state.datagrams = 0
             return taken
         }
     }
@@ -62,6 +75,29 @@ final class LoopRoutes: Sendable {
             Int(named) != worker, Int(named) < queues.count
         else { return nil }
         return queues[Int(named)]
+    }
+
+    /// Takes joined datagrams apart by the loops that own their connections: mostly all are one's.
+    /// - Parameter body: gets the datagrams that follow on one another, and the queue of their owner; nil: it is `worker`
+    ///   itself, or nobody.
+    func forEachRun(
+        in datagrams: UnsafeRawBufferPointer, segmentSize: Int, worker: Int,
+        _ body: (UnsafeRawBufferPointer, HandoverQueue?) -> Void
+    ) {
+        var start = 0
+        var current: HandoverQueue?
+        var offset = 0
+        while offset < datagrams.count {
+            let end = min(offset + segmentSize, datagrams.count)
+            let owner = owner(of: UnsafeRawBufferPointer(rebasing: datagrams[offset..<end]), worker: worker)
+            if owner !== current {
+                if offset > start { body(UnsafeRawBufferPointer(rebasing: datagrams[start..<offset]), current) }
+                start = offset
+                current = owner
+            }
+            offset = end
+        }
+        if datagrams.count > start { body(UnsafeRawBufferPointer(rebasing: datagrams[start...]), current) }
     }
 
     /// The plain worker byte of the connection ID that a datagram is for.

@@ -82,12 +82,42 @@ struct PartsTests {
         let path = QUICPath(
             local: QUICSocketAddress(ipv4: (127, 0, 0, 1), port: 1),
             remote: QUICSocketAddress(ipv4: (127, 0, 0, 1), port: 2))
-        let item = HandedDatagram(bytes: ByteBuffer(string: "x"), path: path, ecn: .notECT)
+        let item = HandedDatagrams(bytes: ByteBuffer(string: "xxxxx"), segmentSize: 2, path: path, ecn: .notECT)
+        #expect(item.count == 3)
         var taken = 0
         while queue.offer(item), taken < 100_000 { taken += 1 }
-        #expect(taken == 4096)
-        #expect(queue.take().count == 4096)
+        #expect(taken == 4096 / 3, "datagrams count")
+        #expect(queue.take().count == taken)
         #expect(queue.offer(item))
+    }
+
+    @Test("Joined datagrams go to their owners in as few pieces as can be, in order")
+    func joinedDatagrams() {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let queues = (0..<3).map { _ in HandoverQueue(eventLoop: loop) {} }
+        let routes = LoopRoutes(queues, workerOffset: 0)
+        // Short headers of four bytes; the second one names the worker.
+        func run(_ workers: [UInt8], last: Int = 4) -> [UInt8] {
+            Array(workers.enumerated().flatMap { [0x40, $1, UInt8($0), 0] }.dropLast(4 - last))
+        }
+        func pieces(_ bytes: [UInt8], worker: Int) -> [[Int]] {
+            var result: [[Int]] = []
+            bytes.withUnsafeBytes { bytes in
+                routes.forEachRun(in: bytes, segmentSize: 4, worker: worker) { piece, owner in
+                    let owner = queues.firstIndex { $0 === owner } ?? -1
+                    result.append([piece.count, Int(piece.first ?? 0), piece.count > 2 ? Int(piece[2]) : 0, owner])
+                }
+            }
+            return result
+        }
+        #expect(pieces(run([1, 1, 1, 1]), worker: 0) == [[16, 0x40, 0, 1]])
+        #expect(pieces(run([1, 1, 1, 1], last: 2), worker: 1) == [[14, 0x40, 0, -1]])
+        #expect(
+            pieces(run([0, 2, 2, 1, 0]), worker: 0) == [
+                [4, 0x40, 0, -1], [8, 0x40, 1, 2], [4, 0x40, 3, 1], [4, 0x40, 4, -1],
+            ])
+        #expect(pieces(run([9]), worker: 0) == [[4, 0x40, 0, -1]], "nobody's")
+        #expect(pieces([], worker: 0).isEmpty)
     }
 
     @Test("What a peer says is fit for a log line")
