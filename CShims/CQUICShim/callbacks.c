@@ -118,6 +118,8 @@ static int on_acked(ngtcp2_conn *conn, int64_t stream_id, uint64_t offset, uint6
     if (self->acked_stream != stream_id) llq_emit_acked(self);
     self->acked_stream = stream_id;
     self->acked_count += length;
+    // An end by itself, or with bytes that others before them are still missed for.
+    if (length == 0) return emit_stream(self, LLQ_EVENT_END_ACKED, stream_id, 0);
     return 0;
 }
 

@@ -216,8 +216,7 @@ public final class QUICLink: Link {
         case .closed(let reason): ended(reason)
         case .datagram(let bytes, _): received(datagram: bytes)
         case .earlyDataRejected, .handshakeConfirmed, .datagramAcknowledged, .datagramLost, .datagramExpired,
-            .maxDatagramSizeChanged, .pathValidated,
-            .pathFailed:
+            .maxDatagramSizeChanged, .pathValidated, .pathFailed, .streamDelivered:
             break
         }
     }

@@ -11,6 +11,7 @@ enum EngineNote {
     /// Bytes that went into the stream's buffer at once.
     case streamGrew(Int64, finished: Bool)
     case streamAcknowledged(Int64, count: UInt64)
+    case streamEndAcknowledged(Int64)
     case streamReset(Int64, code: UInt64, stillborn: Bool)
     case stopSending(Int64, code: UInt64)
     case streamClosed(Int64)
@@ -231,6 +232,7 @@ final class ConnectionContext {
             let finished = event.flags & UInt32(LLQ_FLAG_FIN) != 0
             let early = event.flags & UInt32(LLQ_FLAG_EARLY) != 0
             book.add(bytes, of: event.stream_id, finished: finished, early: early, pool: storage.memory)
+        case LLQ_EVENT_END_ACKED: book.notes.append(.streamEndAcknowledged(event.stream_id))
         case LLQ_EVENT_STREAM_ACKED: book.add(acknowledged: event.value, of: event.stream_id)
         case LLQ_EVENT_STREAM_RESET:
             book.notes.append(

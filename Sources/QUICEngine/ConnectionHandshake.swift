@@ -85,6 +85,8 @@ extension QUICEngineConnection {
             stream.isQueued = false
             stream.isBlocked = false
             stream.finWasSent = false
+            stream.finHadBytes = false
+            stream.endWasAcknowledged = false
             stream.awaitsReopening = true
             stream.sendBuffer.rewind()
             streamsToReopen.append(stream)

@@ -30,7 +30,8 @@ extension QUICEngineConnection {
         case .earlyDataRejected: earlyDataRejected()
         case .ticket: reportTicket()
         case .streamData: break
-        case .streamOpened, .streamGrew, .streamAcknowledged, .streamReset, .stopSending, .streamClosed, .streamWindow:
+        case .streamOpened, .streamGrew, .streamAcknowledged, .streamEndAcknowledged, .streamReset, .stopSending,
+            .streamClosed, .streamWindow:
             processStream(note)
         case .streamCredit(let bidirectional): streamCredit(bidirectional: bidirectional)
         case .datagram(let bytes, let early): received(datagram: bytes, early: early)
@@ -64,6 +65,11 @@ extension QUICEngineConnection {
             context.storage.memory.held -= Int(count)
             if stream.isBackground { backgroundBytes -= Int(count) }
             reportWritable(stream)
+            reportDelivered(stream)
+        case .streamEndAcknowledged(let id):
+            guard let stream = streams[id] else { return }
+            stream.endWasAcknowledged = true
+            reportDelivered(stream)
         case .streamReset(let id, let code, let stillborn):
             guard let stream = remoteStream(id) ?? streams[id], !stream.peerReset else { return }
             stream.peerReset = true
@@ -131,6 +137,7 @@ extension QUICEngineConnection {
     /// Nothing more comes or goes; what was received can still be read.
     private func close(_ stream: EngineStream) {
         guard !stream.isClosed else { return }
+        reportDelivered(stream)
         stream.isClosed = true
         sendBufferBytes -= stream.sendBuffer.count
         context.storage.memory.held -= stream.sendBuffer.count
@@ -140,6 +147,12 @@ extension QUICEngineConnection {
         reportWritableToBackground()
         emit(.streamClosed(stream.id))
         forgetIfDone(stream)
+    }
+
+    private func reportDelivered(_ stream: EngineStream) {
+        guard stream.owesDelivered, stream.isDelivered else { return }
+        stream.owesDelivered = false
+        emit(.streamDelivered(stream.id))
     }
 
     /// Hysteresis: a writer that was stopped is woken when half of the buffer is free.

@@ -74,6 +74,17 @@ extension QUICEngineConnection {
         return state.sendBuffer.unsent
     }
 
+    /// Asks for ``QUICConnectionEvent/streamDelivered(_:)`` once all that is written to a stream, and its end, is acknowledged. It
+    /// doesn't come for a stream that is reset or that the peer stops before that.
+    /// - Returns: whether that is so already; the event doesn't come then. Throws `unknownStream`, also for a stream whose two
+    ///   directions are done and read.
+    public func notifyDelivery(of stream: QUICStreamID) throws(QUICError) -> Bool {
+        guard let state = streams[stream] else { throw unknown(stream) }
+        guard !state.isDelivered else { return true }
+        state.owesDelivered = true
+        return false
+    }
+
     private func sendRoom(of stream: EngineStream) -> Int {
         let room = min(settings.streamSendBuffer - stream.sendBuffer.count, settings.sendBufferOfAll - sendBufferBytes)
         return max(0, stream.isBackground ? min(room, settings.backgroundSendBuffer - backgroundBytes) : room)

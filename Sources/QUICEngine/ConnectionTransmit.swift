@@ -239,7 +239,10 @@ extension QUICEngineConnection {
                 finish ? 1 : 0, Int64(stream.id.rawValue), vectors.baseAddress, count, now.nanoseconds)
             if accepted >= 0 {
                 stream.sendBuffer.handOver(accepted)
-                if finish, accepted == bytes { stream.finWasSent = true }
+                if finish, accepted == bytes {
+                    stream.finWasSent = true
+                    stream.finHadBytes = bytes > 0
+                }
             }
             return result
         }

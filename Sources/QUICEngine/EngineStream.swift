@@ -18,6 +18,11 @@ final class EngineStream {
     /// `finish` was accepted; and its FIN handed to ngtcp2.
     @exclusivity(unchecked) var isFinishing = false
     @exclusivity(unchecked) var finWasSent = false
+    /// Its FIN left with bytes: whoever has the last of them has the end, however they were cut when they were sent again.
+    @exclusivity(unchecked) var finHadBytes = false
+    @exclusivity(unchecked) var endWasAcknowledged = false
+    /// `streamDelivered` is owed.
+    @exclusivity(unchecked) var owesDelivered = false
     /// Our reset, or the answer to the peer's STOP_SENDING.
     @exclusivity(unchecked) var resetCode: UInt64?
     /// The peer's STOP_SENDING was reported.
@@ -55,6 +60,11 @@ final class EngineStream {
 
     var hasSomethingToSend: Bool {
         sends && resetCode == nil && !isClosed && (sendBuffer.unsent > 0 || (isFinishing && !finWasSent))
+    }
+
+    /// Everything was acknowledged, and the end.
+    var isDelivered: Bool {
+        finWasSent && resetCode == nil && sendBuffer.count == 0 && (endWasAcknowledged || finHadBytes)
     }
 
     /// Nothing is left that the application could read.

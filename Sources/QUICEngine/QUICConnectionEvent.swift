@@ -22,6 +22,9 @@ public enum QUICConnectionEvent: Sendable {
     case streamReset(QUICStreamID, code: UInt64)
     /// The peer wants no more bytes; the engine has reset our sending side with the same code.
     case stopSending(QUICStreamID, code: UInt64)
+    /// The peer's QUIC stack has acknowledged everything that was written to a stream, and its end: see
+    /// ``QUICEngineConnection/notifyDelivery(of:)``.
+    case streamDelivered(QUICStreamID)
     /// Both directions are done. Bytes and the end not yet read can still be read.
     case streamClosed(QUICStreamID)
     /// `openStream` may succeed again after it returned nil.

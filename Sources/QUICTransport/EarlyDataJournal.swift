@@ -11,6 +11,7 @@ struct EarlyDataJournal {
         case reset(QUICStreamID, code: UInt64)
         case stopped(QUICStreamID, code: UInt64)
         case prioritized(QUICStreamID, StreamPriority)
+        case awaitsDelivery(QUICStreamID)
         case datagram(ByteBuffer, id: UInt64, deadline: QUICInstant?)
     }
 
@@ -47,6 +48,11 @@ struct EarlyDataJournal {
         entries.append(.prioritized(stream, priority))
     }
 
+    mutating func awaitsDelivery(of stream: QUICStreamID) {
+        let isKnown = entries.contains { if case .awaitsDelivery(stream) = $0 { true } else { false } }
+        if !isKnown { entries.append(.awaitsDelivery(stream)) }
+    }
+
     mutating func sent(datagram: ByteBuffer, id: UInt64, deadline: QUICInstant?) {
         entries.append(.datagram(datagram, id: id, deadline: deadline))
     }
@@ -78,6 +84,8 @@ struct EarlyDataJournal {
                 case .reset(let stream, let code): connection.reset(stream, code: code)
                 case .stopped(let stream, let code): connection.stopSending(stream, code: code)
                 case .prioritized(let stream, let priority): connection.setPriority(priority, of: stream)
+                case .awaitsDelivery(let stream):
+                    if try connection.notifyDelivery(of: stream) { events.append(.streamDelivered(stream)) }
                 case .datagram(let bytes, let id, let deadline):
                     // Unreliable by nature: what isn't taken is lost.
                     let isTaken = bytes.withUnsafeReadableBytes {

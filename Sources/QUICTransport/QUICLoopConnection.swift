@@ -146,6 +146,15 @@ public final class QUICLoopConnection {
     /// shows here first.
     public func unsentBytes(_ stream: QUICStreamID) -> Int { engine?.unsentBytes(stream) ?? 0 }
 
+    /// Asks for `streamDelivered` once the peer's QUIC stack has all that is written to a stream, and its end.
+    /// - Returns: whether it has already; the event doesn't come then.
+    /// - Throws: `unknownStream`.
+    public func notifyDelivery(of stream: QUICStreamID) throws(QUICError) -> Bool {
+        client?.journal?.awaitsDelivery(of: stream)
+        guard let engine = try live() else { return false }
+        return try engine.notifyDelivery(of: stream)
+    }
+
     /// Takes received bytes, and lets the peer send as many more.
     /// - Parameters:
     ///   - stream: one that receives.

@@ -146,6 +146,7 @@ final class PeerRecord: CustomReflectable {
     private(set) var finished: Set<QUICStreamID> = []
     private(set) var resets: [QUICStreamID: UInt64] = [:]
     private(set) var stops: [QUICStreamID: UInt64] = [:]
+    private(set) var delivered: [QUICStreamID] = []
     private(set) var streamsClosed: Set<QUICStreamID> = []
     private(set) var datagrams: [[UInt8]] = []
     private(set) var earlyDatagrams: [[UInt8]] = []
@@ -187,6 +188,7 @@ final class PeerRecord: CustomReflectable {
             resets[id] = code
             if answersResets { connection.reset(id, code: code) }
         case .stopSending(let id, let code): stops[id] = code
+        case .streamDelivered(let id): delivered.append(id)
         case .streamClosed(let id): streamsClosed.insert(id)
         case .streamsAvailable: streamsAvailable += 1
         case .datagram(let bytes, let isEarly):

@@ -88,6 +88,94 @@ struct StreamTests {
         }
     }
 
+    @Test("A delivery is told when the peer has everything and the end, and not before", arguments: [0, 1, 300_000])
+    func delivered(count: Int) async throws {
+        let received = Mailbox<[UInt8]>(limit: 1, policy: .refuse)
+        try await withPair { connection in
+            for try await stream in connection.inboundStreams { received.put(try await stream.collect()) }
+        } body: { client, listener, loop in
+            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .zero)
+            let connection = try await client.connect(
+                host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), on: loop)
+            let stream = try await connection.openStream(bidirectional: false)
+            let early = Task { try await stream.delivered() }
+            try await stream.write(ByteBuffer(bytes: pattern(count)))
+            // The end goes by itself, or with bytes.
+            if count == 1 {
+                while try await connection.deliverDatagram(ByteBuffer(bytes: [0])) != .acknowledged {}
+            }
+            try await relay.shutOut(host: "127.0.0.1")
+            let before = try #require(await connection.statistics()?.packetsSent)
+            try await stream.finish()
+            let isDone = Mutex(false)
+            let waiting = Task {
+                try await stream.delivered()
+                isDone.withLock { $0 = true }
+            }
+            while try #require(await connection.statistics()?.packetsSent) == before { await Task.yield() }
+            for _ in 0..<100 { _ = await connection.statistics() }
+            #expect(!isDone.withLock { $0 })
+            try await relay.shutOut(host: nil)
+            try await waiting.value
+            try await early.value
+            try await stream.delivered()
+            #expect(try await received.next() == pattern(count))
+            await relay.close()
+        }
+    }
+
+    @Test("A delivery that fails says why: stopped by the peer, reset here, or the connection closed")
+    func deliveryThatFails() async throws {
+        let configuration = try serverConfiguration { $0.streamWindow = 16 << 10 }
+        try await withPair(configuration: configuration) { connection in
+            var streams = connection.inboundStreams.makeAsyncIterator()
+            guard let stream = try await streams.next() else { return }
+            stream.stopSending(code: 5)
+            _ = try await connection.closed()
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            func failure(_ act: (QUICStream) -> Void) async throws -> QUICTransportError? {
+                let stream = try await connection.openStream()
+                try await stream.write(ByteBuffer(bytes: pattern(100_000)))
+                try await stream.finish()
+                let delivered = Task { try await stream.delivered() }
+                act(stream)
+                return await #expect(throws: QUICTransportError.self) { try await delivered.value }
+            }
+            let stopped = try await failure { _ in }
+            #expect(stopped?.code == .stopSending && stopped?.applicationCode == 5)
+            #expect(try await failure { $0.reset(code: 3) }?.code == .streamState)
+            let stream = try await connection.openStream()
+            let waiting = Task { try await stream.delivered() }
+            _ = await connection.statistics()
+            waiting.cancel()
+            await #expect(throws: CancellationError.self) { try await waiting.value }
+            #expect(try await failure { $0.connection.close() }?.code == .connectionClosed)
+        }
+    }
+
+    @Test("A connection knows its side, its number and its addresses")
+    func facts() async throws {
+        let seen = Mailbox<(Bool, SocketAddress?, SocketAddress?)>(limit: 1, policy: .refuse)
+        try await withPair { connection in
+            seen.put((connection.isServer, await connection.remoteAddress(), await connection.localAddress()))
+            try await echo(connection)
+        } body: { client, listener, loop in
+            let first = try await client.connect(to: listener, on: loop)
+            let second = try await client.connect(to: listener, on: loop)
+            #expect(!first.isServer && first.id != second.id)
+            let (server, remote, local) = try #require(try await seen.next())
+            #expect(server && remote?.ipAddress == "127.0.0.1")
+            #expect(await first.remoteAddress() == listener.localAddresses.first)
+            #expect(local == listener.localAddresses.first)
+            let mine = [await first.localAddress(), await second.localAddress()]
+            #expect(mine.contains(remote))
+            first.close()
+            _ = try await first.closed()
+            #expect(await first.remoteAddress() == nil)
+        }
+    }
+
     @Test("Many streams at a time, more than the peer allows at once")
     func manyStreams() async throws {
         let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 16 }

@@ -39,6 +39,7 @@ enum llq_event_kind {
     LLQ_EVENT_STREAM_OPENED,
     LLQ_EVENT_STREAM_DATA,        // stream_id, flags, data
     LLQ_EVENT_STREAM_ACKED,       // stream_id, value: bytes more
+    LLQ_EVENT_END_ACKED,          // stream_id
     LLQ_EVENT_STREAM_RESET,       // stream_id, value: code, flags
     LLQ_EVENT_STOP_SENDING,       // stream_id, value: code
     LLQ_EVENT_STREAM_CLOSED,      // stream_id

@@ -67,6 +67,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
         case .streamWritable(let stream): streams[stream]?.writable(connection)
         case .streamReset(let stream, let code): streams[stream]?.wasReset(code: code)
         case .stopSending(let stream, let code): streams[stream]?.wasStopped(code: code)
+        case .streamDelivered(let stream): streams[stream]?.wasDelivered()
         case .streamClosed(let stream): streams[stream]?.closed(connection)
         case .streamsAvailable: openMore()
         case .datagram(let bytes, let isEarly):
@@ -188,6 +189,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
         readyWaiters.removeAll { !$0.waiter.isWaiting }
         closeWaiters.removeAll { !$0.isWaiting }
         handshakeWaiters.removeAll { !$0.isWaiting }
+        for stream in streams.values { stream.forgetCancelled() }
     }
 
     /// How many tasks wait for a stream, the handshake or the end.
@@ -246,6 +248,11 @@ final class AsyncConnectionState: QUICConnectionHandler {
     func write(_ bytes: ByteBuffer, to stream: QUICStreamID, _ waiter: Waiter<Void>) {
         guard let state = streams[stream], let connection else { return waiter.finish(.failure(gone)) }
         state.write(bytes, waiter, connection)
+    }
+
+    func waitDelivered(_ stream: QUICStreamID, _ waiter: Waiter<Void>) {
+        guard let state = streams[stream], let connection else { return waiter.finish(.failure(gone)) }
+        state.waitDelivered(waiter, connection)
     }
 
     func finish(_ stream: QUICStreamID) throws {

@@ -23,6 +23,9 @@ final class AsyncStreamState {
     private var writer: (bytes: ByteBuffer, waiter: Waiter<Void>)?
     private var isClosed = false
     private var lastReadWasEarly = false
+    /// Those who wait until the peer has everything.
+    private var deliveryWaiters: [Waiter<Void>] = []
+    private var isDelivered = false
 
     init(id: QUICStreamID, connection: QUICLoopConnection) {
         self.id = id
@@ -191,6 +194,39 @@ final class AsyncStreamState {
         }
     }
 
+    // MARK: Delivery
+
+    func waitDelivered(_ waiter: Waiter<Void>, _ connection: QUICLoopConnection) {
+        drain(connection)
+        if isDelivered { return waiter.finish(.success(())) }
+        if let end = handover.writeEnd, end != StreamHandover.finished { return waiter.finish(.failure(end)) }
+        do throws(QUICError) {
+            if try connection.notifyDelivery(of: id) {
+                wasDelivered()
+                waiter.finish(.success(()))
+            } else {
+                deliveryWaiters.append(waiter)
+            }
+        } catch {
+            // The engine forgets a stream whose two directions are done: this one ended well, or its end was told.
+            waiter.finish(isClosed ? .success(()) : .failure(QUICTransportError(error)))
+        }
+    }
+
+    func wasDelivered() {
+        isDelivered = true
+        for waiter in deliveryWaiters { waiter.finish(.success(())) }
+        deliveryWaiters.removeAll()
+    }
+
+    private func failDelivery(_ error: QUICTransportError) {
+        for waiter in deliveryWaiters { waiter.finish(.failure(error)) }
+        deliveryWaiters.removeAll()
+    }
+
+    /// Tasks that were cancelled wait for nothing any more.
+    func forgetCancelled() { deliveryWaiters.removeAll { !$0.isWaiting } }
+
     /// Both directions are done for the engine; what is unread can still be read.
     func closed(_ connection: QUICLoopConnection) {
         isClosed = true
@@ -222,6 +258,7 @@ final class AsyncStreamState {
 
     private func endWriting(_ error: QUICTransportError) {
         backlog = ([], false)
+        failDelivery(error)
         handover.endWriting(error)
         handover.setWriterWaits(false)
         writer?.waiter.finish(.failure(error))
@@ -233,6 +270,7 @@ final class AsyncStreamState {
     func fail(_ error: QUICTransportError) {
         endReading(error)
         if handover.writeEnd == nil || writer != nil { endWriting(error) }
+        failDelivery(error)
     }
 
     func abandon(_ connection: QUICLoopConnection) {

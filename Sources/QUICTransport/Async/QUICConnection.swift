@@ -12,12 +12,18 @@ public final class QUICConnection: Sendable {
     /// Runs tasks on the connection's loop: for those that exchange many small messages with it.
     public let executor: QUICLoopExecutor
     private let logger: Logger
+    /// Whether this side accepted the connection.
+    public let isServer: Bool
+    /// A number that is never used again for another connection of the same loop, for logs.
+    public let id: UInt64
 
     /// On the loop only.
     init(state: AsyncConnectionState, of connection: QUICLoopConnection) {
         eventLoop = connection.eventLoop
         executor = connection.driver.executor
         logger = connection.driver.logger
+        isServer = connection.isServer
+        id = connection.id
         self.state = NIOLoopBound(state, eventLoop: eventLoop)
         inbound = state.inbound
         incomingDatagrams = state.datagrams
@@ -96,6 +102,16 @@ public final class QUICConnection: Sendable {
         try? await call { $0.connection?.statistics() }
     }
 
+    /// The peer's address; nil once it is closed. A client's changes when it migrates or its NAT binds it anew.
+    public func remoteAddress() async -> SocketAddress? {
+        try? await call { $0.connection?.remoteAddress }
+    }
+
+    /// The local address; nil once it is closed. Differs from the socket's own after ``rebind()``.
+    public func localAddress() async -> SocketAddress? {
+        try? await call { $0.connection?.localAddress }
+    }
+
     /// What a log line about this connection should carry: `quic.connection`, which the peer's logs and qlog traces have
     /// too, and `quic.role`. Empty once it is closed.
     public func logMetadata() async -> Logger.Metadata {
@@ -135,8 +151,9 @@ public final class QUICConnection: Sendable {
         try await change { $0.rebind(promise: $1) }
     }
 
-    /// Closes with an application code (below 2^62) and reason, which the peer sees. What wasn't yet delivered is dropped: finish
-    /// streams, and let the peer say that it has everything, first.
+    /// Closes with an application code (below 2^62) and reason, which the peer sees. What was written goes out first as far as peer
+    /// and network allow within two probe timeouts, and nothing of it is sent again: to be sure, wait for
+    /// ``QUICStream/delivered()``, or let the peer say that it has everything.
     public func close(code: UInt64 = 0, reason: String = "") {
         perform { $0.connection?.close(code: code, reason: reason) }
     }

@@ -83,6 +83,16 @@ public final class QUICStream: Sendable {
         }
     }
 
+    /// Waits until the peer's QUIC stack has acknowledged everything that was written, and the end that ``finish()`` put behind
+    /// it: at least a round trip. A close of the connection takes back nothing of that; whether the peer's application has read
+    /// it is for the application's own protocol to say.
+    /// - Throws: ``QUICTransportError`` (`stopSending`, `streamState` where the stream was reset, `connectionClosed`), or
+    ///   `CancellationError`.
+    public func delivered() async throws {
+        let id = self.id
+        try await connection.wait { $0.waitDelivered(id, $1) }
+    }
+
     /// Changes when the stream may send, among those of its connection that have something to send.
     public func setPriority(_ priority: StreamPriority) {
         let id = self.id

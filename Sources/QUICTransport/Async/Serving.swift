@@ -67,7 +67,8 @@ extension QUICConnection {
 extension QUICClient {
     /// Connects, runs the body on the connection's loop, and closes: with code 0, or with `failureCode` where the body threw.
     ///
-    /// What was written and isn't delivered when the body returns may be lost: read the peer's answer first.
+    /// What was written and isn't delivered when the body returns may be lost: read the peer's answer, or wait for
+    /// ``QUICStream/delivered()``, first.
     /// - Parameters:
     ///   - failureCode: the application's code for "something broke".
     ///   - body: must not block the loop.
