@@ -65,6 +65,8 @@ public struct QUICLinkServerConfiguration: Sendable {
         var server = ServerConfiguration(tls: tls)
         server.transport = .longline
         quic = QUICServerConfiguration(server: server)
+        // The server's secrets are rotated, and saved, together.
+        quic.ticketRotation = nil
     }
 }
 

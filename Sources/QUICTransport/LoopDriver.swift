@@ -213,6 +213,7 @@ final class LoopDriver {
         result.engine = engine.counters
         result.connections = connections.count
         result.datagramsNotTaken = datagramsNotTaken
+        result.bufferedBytes = engine.bufferedBytes
         return result
     }
 

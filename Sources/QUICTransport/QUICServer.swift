@@ -19,6 +19,11 @@ public struct QUICServerConfiguration: Sendable {
     public var preferredAddressesAreTranslated = false
     /// Where counters go, see docs/quic.md; nil: to what `MetricsSystem` was bootstrapped with.
     public var metrics: (any MetricsFactory)?
+    /// How old the newest master of the server's `TicketKeyRing` may be: then another one is drawn, and tickets of the older ones
+    /// still open until the last of them has expired. 24 hours, at least a second; nil: the application rotates.
+    public var ticketRotation: TimeAmount? = .hours(24)
+    /// Called after each rotation, on one of the server's loops: where the ring lies in a file, save it, without blocking.
+    public var onTicketRotation: (@Sendable (TicketKeyRing) -> Void)?
 
     /// Serves with this certificate, these protocols, and the defaults.
     public init(server: ServerConfiguration) {
@@ -38,12 +43,17 @@ public final class QUICServer: Sendable {
     private let loops: [LoopHandle]
     private let tls: TLSServerContext
     private let logger: Logger
+    private let rotation: TicketRotation?
 
-    private init(localAddresses: [SocketAddress], loops: [LoopHandle], tls: TLSServerContext, logger: Logger) {
+    private init(
+        localAddresses: [SocketAddress], loops: [LoopHandle], tls: TLSServerContext, logger: Logger,
+        rotation: TicketRotation?
+    ) {
         self.localAddresses = localAddresses
         self.loops = loops
         self.tls = tls
         self.logger = logger
+        self.rotation = rotation
     }
 
     /// Binds to every address on every loop of the group.
@@ -94,7 +104,8 @@ public final class QUICServer: Sendable {
                     "addresses": "\(bound.map { "\($0)" }.joined(separator: ", "))", "loops": "\(loops.count)",
                 ])
             return QUICServer(
-                localAddresses: bound, loops: loops, tls: server.tls, logger: configuration.logger)
+                localAddresses: bound, loops: loops, tls: server.tls, logger: configuration.logger,
+                rotation: TicketRotation.begin(server.tls.ticketKeys, configuration, on: group.next()))
         } catch {
             for loop in loops { await loop.closePorts() }
             throw error
@@ -192,6 +203,7 @@ public final class QUICServer: Sendable {
     public func shutdownGracefully(
         code: UInt64 = 0, reason: String = "", grace: TimeAmount = .zero, timeout: TimeAmount = .seconds(5)
     ) async {
+        rotation?.end()
         await stopAccepting()
         await withTaskGroup(of: Void.self) { group in
             for loop in loops { group.addTask { await loop.waitForConnections(grace: grace) } }

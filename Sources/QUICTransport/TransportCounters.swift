@@ -46,6 +46,8 @@ public struct QUICTransportCounters: Sendable, Hashable {
     public var engine = EndpointCounters()
     /// Connections that aren't closed.
     public var connections = 0
+    /// Bytes that the connections hold now, as `EndpointConfiguration.maxBufferedBytes` counts them.
+    public var bufferedBytes = 0
     /// Datagrams that came in and were dropped because no task took them.
     public var datagramsNotTaken: UInt64 = 0
 
@@ -54,6 +56,7 @@ public struct QUICTransportCounters: Sendable, Hashable {
 
     mutating func add(_ other: QUICTransportCounters) {
         connections += other.connections
+        bufferedBytes += other.bufferedBytes
         datagramsNotTaken += other.datagramsNotTaken
         sockets.messagesReceived += other.sockets.messagesReceived
         sockets.joinedMessagesReceived += other.sockets.joinedMessagesReceived
@@ -87,6 +90,8 @@ extension EndpointCounters {
         retriesSent += other.retriesSent
         versionNegotiationsSent += other.versionNegotiationsSent
         connectionsRefused += other.connectionsRefused
+        connectionsRefusedForMemory += other.connectionsRefusedForMemory
+        windowsWithheld += other.windowsWithheld
         connectionsAccepted += other.connectionsAccepted
         connectionsInitiated += other.connectionsInitiated
         handshakesCompleted += other.handshakesCompleted

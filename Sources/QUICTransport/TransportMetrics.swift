@@ -13,6 +13,7 @@ final class TransportMetrics {
 
     private let entries: [Entry]
     private let connections: Meter
+    private let bufferedBytes: Meter
     private var last = QUICTransportCounters()
 
     init(isServer: Bool, factory: any MetricsFactory) {
@@ -21,6 +22,7 @@ final class TransportMetrics {
             Entry(counter: Counter(label: "quic_\(name)", dimensions: role, factory: factory), value: value)
         }
         connections = Meter(label: "quic_connections", dimensions: role, factory: factory)
+        bufferedBytes = Meter(label: "quic_buffered_bytes", dimensions: role, factory: factory)
         entries = [
             entry("datagrams_received", { $0.sockets.datagramsReceived }),
             entry("datagrams_sent", { $0.sockets.datagramsSent }),
@@ -30,6 +32,10 @@ final class TransportMetrics {
             entry("datagrams_handed_over", { $0.sockets.handedOver }),
             entry("garbage_datagrams", { $0.engine.garbageDatagrams + $0.engine.unknownConnectionIDs }),
             entry("socket_failures", { $0.sockets.socketFailures }),
+            entry("sockets_rebound", { $0.sockets.socketsRebound }),
+            entry("send_errors", { $0.sockets.sendErrors }),
+            entry("runs_dropped", { $0.sockets.blockedRuns + $0.sockets.unroutableRuns }),
+            entry("datagrams_from_refused_paths", { $0.engine.datagramsFromRefusedPaths }),
             entry("handshakes_completed", { $0.engine.handshakesCompleted }),
             entry("handshakes_failed", { $0.engine.handshakesFailed }),
             entry("handshakes_resumed", { $0.engine.handshakesResumed }),
@@ -38,6 +44,8 @@ final class TransportMetrics {
             entry("retries_sent", { $0.engine.retriesSent }),
             entry("version_negotiations_sent", { $0.engine.versionNegotiationsSent }),
             entry("connections_refused", { $0.engine.connectionsRefused }),
+            entry("connections_refused_for_memory", { $0.engine.connectionsRefusedForMemory }),
+            entry("windows_withheld", { $0.engine.windowsWithheld }),
             entry("stateless_resets_sent", { $0.engine.statelessResetsSent }),
             entry("stateless_resets_received", { $0.engine.statelessResetsReceived }),
             entry("protocol_errors", { $0.engine.protocolErrors }),
@@ -52,9 +60,14 @@ final class TransportMetrics {
             let (before, after) = (entry.value(last), entry.value(now))
             if after > before { entry.counter.increment(by: Int64(clamping: after - before)) }
         }
-        let change = now.connections - last.connections
-        if change > 0 { connections.increment(by: Double(change)) }
-        if change < 0 { connections.decrement(by: Double(-change)) }
+        Self.move(connections, from: last.connections, to: now.connections)
+        Self.move(bufferedBytes, from: last.bufferedBytes, to: now.bufferedBytes)
         last = now
+    }
+
+    /// The loops of a process share a meter: each adds its change.
+    private static func move(_ meter: Meter, from before: Int, to after: Int) {
+        if after > before { meter.increment(by: Double(after - before)) }
+        if after < before { meter.decrement(by: Double(before - after)) }
     }
 }

@@ -96,11 +96,19 @@ struct FeatureTests {
         try await withPair(configuration: configuration, serve: echo) { client, listener, loop in
             for _ in 0..<3 { try await client.connect(to: listener, on: loop).roundTrip() }
             while await listener.counters().connections > 0 { try await Task.sleep(for: .milliseconds(5)) }
+            while await listener.counters().bufferedBytes > 0 { try await Task.sleep(for: .milliseconds(5)) }
         }
         let role = [("role", "server")]
         #expect(try metrics.expectCounter("quic_handshakes_completed", role).totalValue == 3)
         #expect(try metrics.expectCounter("quic_bytes_received", role).totalValue > 3600)
         #expect(try metrics.expectCounter("quic_handshakes_failed", role).totalValue == 0)
+        for name in [
+            "sockets_rebound", "send_errors", "runs_dropped", "datagrams_from_refused_paths",
+            "connections_refused_for_memory", "windows_withheld",
+        ] {
+            #expect(try metrics.expectCounter("quic_\(name)", role).totalValue == 0)
+        }
+        #expect(try (metrics.expectMeter("quic_buffered_bytes", role).values.last ?? 0) == 0)
         #expect(try (metrics.expectMeter("quic_connections", role).values.last ?? 0) == 0)
     }
 

@@ -10,11 +10,15 @@ import Testing
 /// A cache that says when it got a ticket.
 private final class WatchedSessionCache: SessionCache {
     private let inner = InMemorySessionCache()
+    private let stored = Mutex<SessionTicket?>(nil)
+    /// Of any server.
+    var latest: SessionTicket? { stored.withLock { $0 } }
     let tickets = Mailbox<SessionTicket>(limit: 16, policy: .dropOldest)
 
     func session(for key: SessionCacheKey) -> CachedSession? { inner.session(for: key) }
     func store(ticket: SessionTicket, for key: SessionCacheKey) {
         inner.store(ticket: ticket, for: key)
+        stored.withLock { $0 = ticket }
         tickets.put(ticket)
     }
     func store(addressToken: [UInt8], for key: SessionCacheKey) { inner.store(addressToken: addressToken, for: key) }
@@ -94,6 +98,39 @@ struct ResumptionTests {
             #expect(told.map(\.isEarly) == [true, false])
             #expect(told.map { String(buffer: $0.bytes) } == ["early", "late"])
             await relay.close()
+        }
+    }
+
+    @Test("A server rotates its ticket masters, says so, and opens the tickets of the one before")
+    func rotation() async throws {
+        let cache = WatchedSessionCache()
+        var random = SystemRandomNumberGenerator()
+        // Its master is two hours old.
+        let ring = TicketKeyRing(random: &random, now: wallClock() - 7200)
+        var secrets = ServerSecrets()
+        secrets.tickets = ring
+        let saved = Mailbox<Int>(limit: 4, policy: .refuse)
+        var configuration = try serverConfiguration(secrets)
+        configuration.ticketRotation = .hours(3)
+        configuration.onTicketRotation = { saved.put($0.current.count) }
+        try await withPair(configuration: configuration, sessionCache: cache, serve: echo) { client, listener, loop in
+            try await prime(cache, client, listener, on: loop)
+            #expect(ring.current.count == 1, "not yet")
+        }
+        configuration.ticketRotation = .hours(1)
+        try await withPair(configuration: configuration, sessionCache: cache, serve: echo) { client, listener, loop in
+            #expect(try await saved.next() == 2)
+            var returning = clientConfiguration()
+            returning.sessionTicket = cache.latest
+            let connection = try await client.connect(to: listener, returning, on: loop)
+            #expect(try await connection.handshake().resumed)
+            try await connection.roundTrip()
+            #expect(ring.current.count == 2)
+        }
+        configuration.ticketRotation = nil
+        try await withPair(configuration: configuration, serve: echo) { client, listener, loop in
+            try await client.connect(to: listener, on: loop).roundTrip()
+            #expect(ring.current.count == 2)
         }
     }
 
