@@ -80,6 +80,54 @@ struct PathTests {
         }
     }
 
+    @Test("A server's policy keeps a client from a path, and the connection goes on where it was")
+    func policy() async throws {
+        var configuration = try serverConfiguration()
+        configuration.endpoint.server?.pathPolicy = { new, _ in new.remote.host != "127.0.0.2" }
+        try await withPair(configuration: configuration, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let error = await #expect(throws: QUICTransportError.self) {
+                try await connection.migrate(to: loopback("127.0.0.2"))
+            }
+            #expect(error?.code == .pathChangeFailed)
+            #expect(await listener.counters().engine.datagramsFromRefusedPaths > 0)
+            try await connection.roundTrip()
+            #expect(await connection.localAddress()?.ipAddress == "127.0.0.1")
+            try await connection.migrate(to: loopback("127.0.0.3"))
+            try await connection.roundTrip()
+            #expect(await connection.localAddress()?.ipAddress == "127.0.0.3")
+        }
+    }
+
+    @Test("A move, a delivery or an end that is waited for no more throws at once, and the connection goes on")
+    func cancellation() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .zero)
+            let connection = try await client.connect(
+                host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), on: loop)
+            try await connection.roundTrip()
+            try await relay.shutOut(host: "127.0.0.1")
+            let waiting = [
+                Task { try await connection.migrate(to: loopback()) },
+                Task { _ = try await connection.deliverDatagram(ByteBuffer(string: "x")) },
+                Task { _ = try await connection.closed() },
+            ]
+            while try await connection.call({ $0.waiterCount }) == 0 { await Task.yield() }
+            for task in waiting { task.cancel() }
+            for task in waiting { await #expect(throws: CancellationError.self) { try await task.value } }
+            #expect(try await connection.call { $0.waiterCount } == 0)
+            // One that was cancelled before it began.
+            let rebinding = Task {
+                withUnsafeCurrentTask { $0?.cancel() }
+                try await connection.rebind()
+            }
+            await #expect(throws: CancellationError.self) { try await rebinding.value }
+            try await relay.shutOut(host: nil)
+            try await connection.roundTrip()
+            await relay.close()
+        }
+    }
+
     @Test("A change of path before the handshake completed starts the attempt again")
     func beforeHandshake() async throws {
         try await withPair(serve: echo) { client, listener, loop in

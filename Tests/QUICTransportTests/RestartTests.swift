@@ -76,6 +76,19 @@ struct RestartTests {
         }
     }
 
+    @Test("A handshake that is waited for no more goes on")
+    func cancelledHandshake() async throws {
+        try await withEarlyConnection { _ in
+        } body: { connection in
+            let waiting = Task { try await connection.handshake() }
+            while try await connection.call({ $0.waiterCount }) == 0 { await Task.yield() }
+            waiting.cancel()
+            await #expect(throws: CancellationError.self) { _ = try await waiting.value }
+            #expect(try await connection.call { $0.waiterCount } == 0)
+            try await connection.migrate(to: loopback("127.0.0.2"))
+        }
+    }
+
     @Test("An early datagram that the new attempt has no room for is told as lost")
     func datagramsThatAreLost() async throws {
         try await withEarlyConnection {

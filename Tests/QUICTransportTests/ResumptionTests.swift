@@ -58,6 +58,26 @@ struct ResumptionTests {
         }
     }
 
+    @Test("A client that was here before is spared the address check")
+    func addressToken() async throws {
+        let cache = InMemorySessionCache()
+        var configuration = try serverConfiguration()
+        configuration.endpoint.server?.retryThreshold = 0
+        try await withPair(configuration: configuration, sessionCache: cache, serve: echo) { client, listener, loop in
+            let key = SessionCacheKey(serverName: "localhost", port: listener.port, applicationProtocol: protocolName)
+            let first = try await client.connect(to: listener, on: loop)
+            #expect(await listener.counters().engine.retriesSent == 1)
+            while cache.session(for: key)?.addressToken == nil { try await first.roundTrip() }
+            first.close()
+            try await client.connect(to: listener, on: loop).roundTrip()
+            #expect(await listener.counters().engine.retriesSent == 1)
+            // Without what the cache knows it is a stranger.
+            cache.remove(key)
+            try await client.connect(to: listener, on: loop).roundTrip()
+            #expect(await listener.counters().engine.retriesSent == 2)
+        }
+    }
+
     @Test("What came as 0-RTT can be told from what came later, on streams and as datagrams")
     func earlyDataIsTold() async throws {
         let cache = WatchedSessionCache()

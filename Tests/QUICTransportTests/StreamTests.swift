@@ -326,14 +326,75 @@ struct StreamTests {
         }
     }
 
-    @Test("What became of a datagram is told, and an urgent stream overtakes")
-    func outcomesAndPriorities() async throws {
-        try await withPair { connection in
-            for try await stream in connection.inboundStreams {
-                _ = try await stream.collect()
-                try await stream.finish()
+    @Test("An urgent stream overtakes one that was written before", arguments: [false, true])
+    func priorities(changed: Bool) async throws {
+        let amount = 1 << 20
+        let ends = Mailbox<QUICStreamID>(limit: 2, policy: .refuse)
+        let configuration = try serverConfiguration {
+            $0.streamWindow = UInt64(2 * amount)
+            $0.connectionWindow = UInt64(4 * amount)
+        }
+        try await withPair(configuration: configuration) { connection in
+            // On the loop, where tasks go on in the order of events.
+            try await withThrowingDiscardingTaskGroup { group in
+                for try await stream in connection.inboundStreams {
+                    group.addTask(executorPreference: connection.executor) {
+                        _ = try await stream.collect()
+                        ends.put(stream.id)
+                    }
+                }
             }
         } body: { client, listener, loop in
+            let connection = try await client.connect(
+                to: listener, clientConfiguration { $0.streamSendBuffer = 2 * amount }, on: loop)
+            try await withTaskExecutorPreference(connection.executor) {
+                let first = try await connection.openStream(bidirectional: false)
+                let second = try await connection.openStream(
+                    bidirectional: false, priority: changed ? .standard : StreamPriority(urgency: 1))
+                // All in one turn of the loop: nothing of the first has left when the second is written.
+                try await first.write(ByteBuffer(bytes: pattern(amount)))
+                try await second.write(ByteBuffer(bytes: pattern(amount)))
+                if changed { second.setPriority(StreamPriority(urgency: 0, isIncremental: false)) }
+                try await first.finish()
+                try await second.finish()
+                #expect(try await ends.next() == second.id)
+                #expect(try await ends.next() == first.id)
+            }
+        }
+    }
+
+    @Test("A datagram that can't leave in time, that finds no room, or that is lost on the way is told as that")
+    func datagramsThatFail() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .zero)
+            let connection = try await client.connect(
+                host: "127.0.0.1", port: relay.port, configuration: clientConfiguration { $0.datagramQueueLimit = 2 },
+                on: loop)
+            try await connection.roundTrip()
+            let bytes = ByteBuffer(string: "x")
+            #expect(try await connection.deliverDatagram(bytes, lifetime: .zero) == .expired)
+            // In one turn of the loop none leaves.
+            try await withTaskExecutorPreference(connection.executor) {
+                var queued: [Bool] = []
+                for _ in 0..<3 { queued.append(try await connection.sendDatagram(bytes)) }
+                #expect(queued == [true, true, false])
+                #expect(try await connection.deliverDatagram(bytes) == .queueFull)
+            }
+            try await relay.shutOut(host: "127.0.0.1")
+            let before = try #require(await connection.statistics()?.packetsSent)
+            let lost = Task { try await connection.deliverDatagram(bytes) }
+            while try #require(await connection.statistics()?.packetsSent) == before { await Task.yield() }
+            try await relay.shutOut(host: nil)
+            // What is acknowledged behind it shows that it is missing.
+            try await connection.roundTrip()
+            #expect(try await lost.value == .lost)
+            await relay.close()
+        }
+    }
+
+    @Test("What became of a datagram is told")
+    func outcomes() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
             let connection = try await client.connect(to: listener, on: loop)
             // A lost packet on loopback is possible, ten in a row are not.
             var outcomes: Set<DatagramOutcome> = []
@@ -345,10 +406,6 @@ struct StreamTests {
                 _ = try await connection.deliverDatagram(ByteBuffer(repeating: 0, count: 70_000))
             }
             #expect(error?.code == .datagramRefused)
-            let stream = try await connection.openStream(priority: StreamPriority(urgency: 1))
-            stream.setPriority(StreamPriority(urgency: 0, isIncremental: false))
-            try await stream.send(pattern(10_000))
-            #expect(try await stream.collect().isEmpty)
             connection.close()
             await #expect(throws: QUICTransportError.self) {
                 _ = try await connection.deliverDatagram(ByteBuffer(bytes: [1]))

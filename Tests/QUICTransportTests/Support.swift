@@ -64,7 +64,8 @@ func loopback(_ host: String = "127.0.0.1", port: Int = 0) throws -> SocketAddre
 
 /// A server with loops of its own and a client beside it, both gone when the body is done.
 func withPair(
-    loops: Int = 1, configuration: QUICServerConfiguration? = nil, sessionCache: (any SessionCache)? = nil,
+    loops: Int = 1, host: String = "127.0.0.1", configuration: QUICServerConfiguration? = nil,
+    sessionCache: (any SessionCache)? = nil,
     yieldsEarly: Bool = false, sockets: QUICSocketOptions = .client,
     serve: @escaping @Sendable (QUICConnection) async throws -> Void,
     body: (_ client: QUICClient, _ listener: QUICListener, _ loop: any EventLoop) async throws -> Void
@@ -72,7 +73,7 @@ func withPair(
     let serverGroup = MultiThreadedEventLoopGroup(numberOfThreads: loops)
     let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let listener = try await QUICListener.bind(
-        addresses: [loopback()], configuration: configuration ?? serverConfiguration(), group: serverGroup,
+        addresses: [loopback(host)], configuration: configuration ?? serverConfiguration(), group: serverGroup,
         yieldsEarly: yieldsEarly)
     let client = QUICClient(sockets: sockets, sessionCache: sessionCache)
     let serving = Task {
@@ -108,8 +109,8 @@ extension QUICClient {
         localAddress: SocketAddress? = nil, returnsEarly: Bool = false, on loop: any EventLoop
     ) async throws -> QUICConnection {
         try await connect(
-            host: "127.0.0.1", port: listener.port, configuration: configuration, localAddress: localAddress,
-            returnsEarly: returnsEarly, on: loop)
+            host: listener.localAddresses.first?.ipAddress ?? "", port: listener.port, configuration: configuration,
+            localAddress: localAddress, returnsEarly: returnsEarly, on: loop)
     }
 }
 
