@@ -149,10 +149,10 @@ static bool take_own(llq_path_aliases *aliases, llq_path_alias *alias, const llq
 /// Gives a path ports that make it share the current path's connection ID.
 static bool take_shared(llq_path_aliases *aliases, llq_path_alias *alias, const llq_path *current) {
     size_t place = place_of(aliases, current);
-    if (place == aliases->count) return false;
+    // ngtcp2 may have gone back to a path that is forgotten here. Its client is heard all the same.
+    alias->birth = place < aliases->count ? aliases->known[place].birth : aliases->counted;
     alias->ports.local = current->local.port;
     alias->ports.remote = next_number(aliases, current);
-    alias->birth = aliases->known[place].birth;
     return alias->ports.remote != 0 && aliases->counted - alias->birth < SHARED_COUNTS;
 }
 

@@ -119,7 +119,10 @@ import Testing
         wanderer.check(seed: seed)
     }
 
-    @Test("A client that gives few connection IDs wanders, and every byte comes back", arguments: seeds(1..<201))
+    // 312: ngtcp2 0.12 goes back to a path that is forgotten in the list of paths.
+    @Test(
+        "A client that gives few connection IDs wanders, and every byte comes back",
+        arguments: Array(seeds(1..<201)) + [312])
     func wandersThriftily(seed: UInt64) throws {
         let wanderer = try Wanderer(seed: seed, isThrifty: true)
         try wanderer.wander()
