@@ -230,21 +230,6 @@ import Testing
         try await store.close()
     }
 
-    @Test("a checkpoint whose sync failed ends the process") func aCheckpointWhoseSyncFailedEndsTheProcess()
-        async throws
-    {
-        let folder = try TemporaryFolder()
-        let fatal = Mutex(0)
-        let faults = StoreFaults(beforeCheckpoint: { throw DatabaseError(resultCode: .SQLITE_IOERR_FSYNC) })
-        let store = try open(folder.path, faults: faults) { $0.fatal = { _ in fatal.withLock { $0 += 1 } } }
-        let text = String(repeating: "x", count: 15_000)
-        for id in 1...200 as ClosedRange<PublishID> where fatal.withLock({ $0 }) == 0 {
-            _ = await store.append([request(id: id, text)])
-        }
-        #expect(fatal.withLock { $0 } == 1)
-        try await store.close()
-    }
-
     @Test("failures are told apart") func failuresAreToldApart() {
         func failure(_ code: ResultCode, commit: Bool = false, errno: CInt = 0) -> WriteFailure {
             WriteFailure(code, isCommit: commit, systemError: errno)

@@ -33,6 +33,7 @@ final class GroupCommit: Sendable {
     private let writer: Writer
     private let limits: Limits
     private let state: Mutex<State>
+    private let thread = WriterThread()
 
     init(pool: DatabasePool, limits: Limits, writer: Writer) {
         self.pool = pool
@@ -41,6 +42,9 @@ final class GroupCommit: Sendable {
         state = Mutex(
             State(queue: WriteQueue(maximumRequests: limits.queueRequests, maximumBytes: limits.queueBytes)))
     }
+
+    /// The thread holds nothing but the work that it does.
+    deinit { thread.end() }
 
     /// Queues a write; the job is answered once, from the writer's thread or, when it is refused at once, from this one.
     func submit(_ job: WriteJob) {
@@ -56,7 +60,7 @@ final class GroupCommit: Sendable {
         }
         switch next {
         case .wait: break
-        case .drain: pool.asyncWriteWithoutTransaction { db in self.drain(db) }
+        case .drain: thread.run { self.pool.writeWithoutTransaction { db in self.drain(db) } }
         case .refuse(let error): job.refuse(error)
         }
     }
@@ -77,6 +81,7 @@ final class GroupCommit: Sendable {
         }
     }
 
+    /// Writes what waits, and what comes meanwhile.
     private func drain(_ db: Database) {
         while true {
             let (batch, whenIdle) = state.withLock { state -> ([WriteJob], [@Sendable () -> Void]) in

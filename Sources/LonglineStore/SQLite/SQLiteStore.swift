@@ -30,6 +30,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     private let directory: StoreDirectory
     private let pool: DatabasePool
     private let commits: GroupCommit
+    private let checkpoints: Checkpointer
     let cache: TailCache
 
     /// Opens the store in a folder, or makes one there.
@@ -47,10 +48,12 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
 
     init(
         _ configuration: SQLiteStoreConfiguration, clock: @escaping @Sendable () -> UInt64,
-        random: any RandomNumberGenerator & Sendable, faults: StoreFaults
+        random: any RandomNumberGenerator & Sendable, faults: StoreFaults,
+        checkpoints limits: CheckpointLimits = CheckpointLimits()
     ) throws(StoreError) {
         var random = random
-        limits = configuration.limits
+        self.limits = configuration.limits
+        let fatal = configuration.fatal ?? { _ in _exit(74) }
         let directory = try StoreDirectory(configuration.directory)
         let pool = try SQLiteOpening.open(directory, configuration)
         (wasRestored, restoredAt) = try SQLiteOpening.identify(
@@ -59,9 +62,15 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         let headBytes = configuration.limits.headBytes
         let tables = pool.writeWithoutTransaction { SQLiteTables($0, headBytes: headBytes) }
         let logic = StoreLogic(tables: tables, limits: configuration.limits, clock: clock, random: random)
+        let checkpoints = try SQLiteOpening.translate(directory) {
+            try Checkpointer(
+                path: directory.database, limits: limits, logger: configuration.logger, faults: faults, fatal: fatal)
+        }
+        self.checkpoints = checkpoints
         let writer = Writer(
-            logic: logic, cache: cache, logger: configuration.logger, checkpointBytes: 4 * 1_024 * 1_024,
-            faults: faults, fatal: configuration.fatal ?? { _ in _exit(74) })
+            logic: logic, cache: cache, logger: configuration.logger, checkpoints: checkpoints, faults: faults,
+            fatal: fatal)
+        pool.writeWithoutTransaction { writer.watchLog($0) }
         commits = GroupCommit(
             pool: pool,
             limits: GroupCommit.Limits(
@@ -79,9 +88,10 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         guard await commits.close() else { return }
         defer { directory.unlock() }
         try SQLiteOpening.translate(directory) {
+            try checkpoints.close()
             // GRDB closes the writer before the readers, and SQLite empties the write-ahead log only when a connection that may
-            // write closes last.
-            try pool.writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
+            // write closes last. After a failed sync it stays as it is.
+            if checkpoints.failure == nil { try pool.writeWithoutTransaction { _ = try $0.checkpoint(.truncate) } }
             try pool.close()
         }
     }

@@ -11,28 +11,42 @@ final class Writer: @unchecked Sendable {
     private let cache: TailCache
     private let logger: Logger
     private let fatal: @Sendable (StoreError) -> Void
-    private let checkpointBytes: Int
+    private let checkpoints: Checkpointer
     private let faults: StoreFaults
-    private var bytesSinceCheckpoint = 0
+    /// Frames in the write-ahead log after the last commit.
+    private var logLength = 0
     private var failed: StoreError?
     /// Whether the last transaction found the disk full: said once in the log, and once when it is over.
     private var isFull = false
 
     init(
-        logic: StoreLogic<SQLiteTables>, cache: TailCache, logger: Logger, checkpointBytes: Int, faults: StoreFaults,
-        fatal: @escaping @Sendable (StoreError) -> Void
+        logic: StoreLogic<SQLiteTables>, cache: TailCache, logger: Logger, checkpoints: Checkpointer,
+        faults: StoreFaults, fatal: @escaping @Sendable (StoreError) -> Void
     ) {
         self.logic = logic
         self.cache = cache
         self.logger = logger
-        self.checkpointBytes = checkpointBytes
+        self.checkpoints = checkpoints
         self.faults = faults
         self.fatal = fatal
+    }
+
+    /// Has SQLite tell how long the write-ahead log is; once, with the connection of every ``write(_:_:)``, which has to be
+    /// closed before the writer goes.
+    func watchLog(_ db: Database) {
+        let writer = Unmanaged.passUnretained(self).toOpaque()
+        _ = sqlite3_wal_hook(
+            db.sqliteConnection,
+            { writer, _, _, length in
+                if let writer { Unmanaged<Writer>.fromOpaque(writer).takeUnretainedValue().logLength = Int(length) }
+                return SQLITE_OK
+            }, writer)
     }
 
     /// Writes a batch, and answers each of its jobs after its transaction is on disk.
     /// - Returns: the error, when nothing may be written any more.
     func write(_ batch: [WriteJob], _ db: Database) -> StoreError? {
+        if failed == nil { failed = checkpoints.failure }
         if let failed {
             for job in batch { job.refuse(failed) }
             return failed
@@ -44,17 +58,17 @@ final class Writer: @unchecked Sendable {
                 logger.notice("store has room again")
             }
             for answer in answers { answer() }
-            checkpointWhenDue(batch, db)
+            checkpoints.committed(length: logLength)
         } catch  where error.failure == .other && batch.count > 1 {
             // One bad write shall not take its neighbours with it.
             for job in batch { _ = write([job], db) }
         } catch {
-            refuse(batch, error, db)
+            refuse(batch, error)
         }
         return failed
     }
 
-    private func refuse(_ batch: [WriteJob], _ error: FailedTransaction, _ db: Database) {
+    private func refuse(_ batch: [WriteJob], _ error: FailedTransaction) {
         let answer: StoreError
         switch error.failure {
         case .full:
@@ -63,7 +77,7 @@ final class Writer: @unchecked Sendable {
             if !isFull { logger.error("store is full", metadata: ["error": "\(answer)"]) }
             isFull = true
             // A write-ahead log that is all in the database starts anew, and has room for what comes.
-            checkpoint(db)
+            checkpoints.finish()
         case .fatal:
             answer = fail("a transaction could not be made durable: \(error.description)")
         case .other:
@@ -74,10 +88,9 @@ final class Writer: @unchecked Sendable {
     }
 
     private func fail(_ message: String) -> StoreError {
-        let error = StoreError(
-            .unavailable, message: message,
-            advice: "the process ends, because only a restart reads what is on the disk; check the disk, then restart")
+        let error = StoreError.undurable(message)
         failed = error
+        checkpoints.stop()
         logger.critical("store failed", metadata: ["error": "\(error)"])
         fatal(error)
         return error
@@ -107,29 +120,14 @@ final class Writer: @unchecked Sendable {
             logic.tables.addedEntries, changed: logic.tables.changedChannels, erased: logic.tables.erasedEntries)
         return answers
     }
+}
 
-    private func checkpointWhenDue(_ batch: [WriteJob], _ db: Database) {
-        // About eight pages change with any transaction; a request touches a few more.
-        bytesSinceCheckpoint += 32_768 + batch.reduce(0) { $0 + $1.bytes * 2 + $1.requests * 512 }
-        guard bytesSinceCheckpoint >= checkpointBytes else { return }
-        bytesSinceCheckpoint = 0
-        checkpoint(db)
-    }
-
-    /// Moves the write-ahead log into the database. SQLite's own checkpoints are off, because they swallow errors: after a
-    /// failed sync of the database file a later checkpoint could succeed and drop a log that was still needed.
-    private func checkpoint(_ db: Database) {
-        do {
-            try faults.beforeCheckpoint()
-            try db.checkpoint(.passive)
-        } catch {
-            let systemError = db.sqliteConnection.map { sqlite3_system_errno($0) } ?? 0
-            let failed = FailedTransaction(error, isCommit: false, systemError: systemError)
-            switch failed.failure {
-            case .fatal: _ = fail("a checkpoint could not be made durable: \(failed.description)")
-            case .full, .other: logger.debug("store checkpoint failed", metadata: ["error": "\(failed.description)"])
-            }
-        }
+extension StoreError {
+    /// A sync failed.
+    static func undurable(_ message: String) -> StoreError {
+        StoreError(
+            .unavailable, message: message,
+            advice: "the process ends, because only a restart reads what is on the disk; check the disk, then restart")
     }
 }
 
