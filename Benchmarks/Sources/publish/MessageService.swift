@@ -44,9 +44,7 @@ extension MessageService {
         tally.startTiming()
         let (start, count) = (clock.now, Int(time.inSeconds * Double(rate)))
         try await withThrowingTaskGroup(of: Void.self) { group in
-            for number in 0..<count {
-                let due = start + .seconds(Double(number) / Double(rate))
-                if due > clock.now { try await Task.sleep(until: due, tolerance: .zero, clock: clock) }
+            for await due in Pace.instants(from: start, count: count, perSecond: rate) {
                 group.addTask {
                     try await publish(due: due)
                     tally.acknowledged(due: due)
