@@ -36,6 +36,13 @@ struct OutboundLane {
         }
     }
 
+    /// - Returns: whether it is to be sent; a lane that ended takes nothing more.
+    mutating func append(_ frame: Frame) throws(FrameError) -> Bool {
+        guard !isDead, !finishes else { return false }
+        try FrameEncoder.encode(frame, into: &pending)
+        return true
+    }
+
     /// - Returns: the new state if it changed.
     mutating func updateWritability() -> Bool? {
         let waiting = pending.readableBytes

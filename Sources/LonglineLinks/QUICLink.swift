@@ -104,19 +104,13 @@ public final class QUICLink: Link {
     }
 
     public func send(_ frame: Frame, lane: LaneID) {
-        guard state == .connecting || state == .established, var out = outbound[lane], !out.isDead, !out.finishes else {
-            return
-        }
-        outbound[lane] = nil
+        guard state == .connecting || state == .established, let index = outbound.index(forKey: lane) else { return }
         do throws(FrameError) {
-            try FrameEncoder.encode(frame, into: &out.pending)
+            if try outbound.values[index].append(frame) { mark(lane) }
         } catch {
             // An error of this side. Going on without the frame would leave a hole that the peer can't see.
-            outbound[lane] = out
-            return close(.internalError, reason: "a frame that can't be sent: \(error.code)")
+            close(.internalError, reason: "a frame that can't be sent: \(error.code)")
         }
-        outbound[lane] = out
-        mark(lane)
     }
 
     public func finishLane(_ lane: LaneID) {

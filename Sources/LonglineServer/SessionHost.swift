@@ -271,14 +271,15 @@ final class SessionHost: LinkHandler {
             core.cursors.put(device, confirmed)
             confirmed.removeAll(keepingCapacity: true)
         }
-        reportPresence()
-        noteMode()
-        if phase != .ended { loop.setTimer(id, deadline: session.nextDeadline) }
+        let outlook = session.outlook()
+        reportPresence(outlook.mode)
+        note(outlook.mode)
+        if phase != .ended { loop.setTimer(id, deadline: outlook.deadline) }
     }
 
     /// Has the registry know what the app is to its user now.
-    private func noteMode() {
-        let isInBackground = session.mode != .foreground
+    private func note(_ mode: SessionMode) {
+        let isInBackground = mode != .foreground
         guard phase == .established, isInBackground != isKnownInBackground, let device else { return }
         isKnownInBackground = isInBackground
         core.registry.noteBackground(isInBackground, device, link: id)

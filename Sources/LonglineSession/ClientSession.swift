@@ -20,7 +20,7 @@ public struct ClientSession: Sendable {
 
     let configuration: ClientSessionConfiguration
     var phase: Phase = .detached
-    var actions = CircularBuffer<ClientAction>()
+    var actions = WorkQueue<ClientAction>()
     var producer: ProducerID
     var channels: [ChannelID: ClientChannel]
     var isFirstLink = true
@@ -159,7 +159,7 @@ public struct ClientSession: Sendable {
 
     private mutating func detach() {
         // What was said for a link that is gone means nothing on the next one; what the app was told stays told.
-        actions = CircularBuffer(actions.filter(\.survivesLink))
+        actions.keep(where: \.survivesLink)
         phase = .detached
         for index in channels.values.indices { channels.values[index].linkClosed() }
         inbound = InboundLanes(limit: configuration.maximumLanes)

@@ -1,5 +1,4 @@
 import LonglineWire
-import NIOCore
 
 /// What arrived before it may be read: frames and ends of lanes in their order, bounded in bytes.
 struct HeldFrames {
@@ -10,7 +9,7 @@ struct HeldFrames {
 
     /// The limit in bytes of ``FrameCost``; a finished lane costs a frame's overhead.
     let limit: Int
-    private var items = CircularBuffer<Item>()
+    private var items = WorkQueue<Item>()
     private(set) var bytes = 0
 
     init(limit: Int) { self.limit = limit }

@@ -1,3 +1,4 @@
+import DequeModule
 import LonglineWire
 import NIOCore
 
@@ -22,7 +23,7 @@ struct PendingReceipts {
 
     private var places: [Key: Position] = [:]
     /// In the order in which they came; the oldest first.
-    private var order = CircularBuffer<Key>()
+    private var order = Deque<Key>()
     /// When what waits goes out; nil: nothing waits.
     private(set) var dueAt: NIODeadline?
 

@@ -1,5 +1,4 @@
 import LonglineWire
-import NIOCore
 
 /// Which channel's log is read next.
 ///
@@ -14,13 +13,14 @@ struct ReadTurns {
     static let patience = 8
 
     private struct Line {
-        var waiting = CircularBuffer<ChannelID>()
+        var waiting = WorkQueue<ChannelID>()
         /// Reads of more urgent channels since one of these was read, while some waited.
         var passed = 0
     }
 
     private let limit: Int
     private var lines = Urgency.allCases.map { _ in Line() }
+    private var waiting = 0
     private var underWay: [ChannelID: Urgency] = [:]
 
     /// - Parameter limit: reads under way at once.
@@ -28,11 +28,12 @@ struct ReadTurns {
 
     mutating func append(_ channel: ChannelID, _ urgency: Urgency) {
         lines[Int(urgency.rawValue)].waiting.append(channel)
+        waiting += 1
     }
 
     /// The channel whose turn it is, if another read may start now. It counts as under way until ``ended(_:)``.
     mutating func next() -> ChannelID? {
-        guard underWay.count < limit else { return nil }
+        guard waiting > 0, underWay.count < limit else { return nil }
         let bulkIsFull = underWay.values.count { $0 == .bulk } >= max(1, limit / 2)
         let able = Urgency.allCases.filter { urgency in
             !lines[Int(urgency.rawValue)].waiting.isEmpty && !(urgency == .bulk && bulkIsFull)
@@ -42,6 +43,7 @@ struct ReadTurns {
         for urgency in able where urgency > taken { lines[Int(urgency.rawValue)].passed += 1 }
         lines[Int(taken.rawValue)].passed = 0
         guard let channel = lines[Int(taken.rawValue)].waiting.popFirst() else { return nil }
+        waiting -= 1
         underWay[channel] = taken
         return channel
     }

@@ -14,11 +14,9 @@ extension ServerSession {
 
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``.
     public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {
-        guard case .up = phase, !oldReadEnded(channel, now: now), channels[channel]?.sender?.isReading == true else {
-            return
-        }
+        guard case .up = phase, !oldReadEnded(channel, now: now), isReading(channel) else { return }
         reads.ended(channel)
-        guard channels[channel]?.mayReceive == true else {
+        guard modify(channel, { $0.mayReceive }) == true else {
             // The credential stopped to allow it while the log was read: nothing of the page is sent.
             modify(channel) { $0.sender?.readFailed() }
             return startReads(now: now)
@@ -47,9 +45,7 @@ extension ServerSession {
 
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``: not now. It is tried again in a second.
     public mutating func readFailed(_ channel: ChannelID, now: NIODeadline) {
-        guard case .up = phase, !oldReadEnded(channel, now: now), channels[channel]?.sender?.isReading == true else {
-            return
-        }
+        guard case .up = phase, !oldReadEnded(channel, now: now), isReading(channel) else { return }
         reads.ended(channel)
         modify(channel) { $0.sender?.readFailed() }
         promisedParts.remove(channel)
@@ -58,9 +54,14 @@ extension ServerSession {
         startReads(now: now)
     }
 
+    /// In place, as all that asks about a channel for each message: a copy would retain everything that waits in it.
+    private mutating func isReading(_ channel: ChannelID) -> Bool {
+        modify(channel) { $0.sender?.isReading == true } == true
+    }
+
     /// Whether an answer was that of a log that is no more.
     private mutating func oldReadEnded(_ channel: ChannelID, now: NIODeadline) -> Bool {
-        guard channels[channel]?.awaitsOldRead == true else { return false }
+        guard modify(channel, { $0.awaitsOldRead }) == true else { return false }
         modify(channel) { $0.awaitsOldRead = false }
         reads.ended(channel)
         advance(channel, now: now)
@@ -115,8 +116,8 @@ extension ServerSession {
         for channel in begins { advance(channel, now: now) }
     }
 
-    private func isCurrent(_ header: LaneHeader) -> Bool {
-        channels[header.channel]?.sender?.epoch == header.epoch
+    private mutating func isCurrent(_ header: LaneHeader) -> Bool {
+        modify(header.channel) { $0.sender?.epoch == header.epoch } == true
     }
 
     mutating func processAcknowledge(_ acknowledge: Acknowledge, header: LaneHeader, now: NIODeadline) {

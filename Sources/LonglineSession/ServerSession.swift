@@ -32,7 +32,7 @@ public struct ServerSession: Sendable {
     /// Unacknowledged bytes per channel and direction.
     let window: Int
     var phase: Phase = .waiting
-    var actions = CircularBuffer<ServerAction>()
+    var actions = WorkQueue<ServerAction>()
 
     var observedAddress: String
     var handshakeComplete = false
@@ -44,7 +44,7 @@ public struct ServerSession: Sendable {
 
     var held: HeldFrames
     /// Requests of the control lane that wait for the handshake.
-    var deferredRequests = CircularBuffer<Frame>()
+    var deferredRequests = WorkQueue<Frame>()
     var inbound: InboundLanes
     var channels: [ChannelID: ServerChannel] = [:]
     var outbound: [LaneID: ChannelID] = [:]
@@ -131,6 +131,10 @@ public struct ServerSession: Sendable {
             }
         }
     }
+
+    /// ``mode`` and ``nextDeadline``, for a host that asks after each input: where the session is in an object, reading them
+    /// copies all of it, and this doesn't. It changes nothing.
+    public mutating func outlook() -> (mode: SessionMode, deadline: NIODeadline?) { (mode, nextDeadline) }
 
     /// When ``deadlineReached(now:)`` wants to be called, or nil.
     public var nextDeadline: NIODeadline? {

@@ -18,6 +18,8 @@ final class LoopDriver {
     /// Rounds of tasks' jobs in one tick.
     private static let jobRounds = 8
     private static let timerGranularity = TimeAmount.milliseconds(1)
+    /// Nanoseconds after which sockets are read between tasks.
+    private static let readInterval: UInt64 = 1_000_000
     /// Buffers filled with outgoing datagrams in one tick.
     private static let transmitBudget = 8
 
@@ -42,6 +44,7 @@ final class LoopDriver {
     private var timer: Scheduled<Void>?
     private var timerDeadline = NIODeadline.distantFuture
     private var nextConnectionID: UInt64 = 0
+    private var lastRead = QUICInstant.now()
     private var drained: [EventLoopPromise<Void>] = []
     private var silent: [EventLoopPromise<Void>] = []
     private let metrics: TransportMetrics
@@ -283,13 +286,27 @@ final class LoopDriver {
 
     /// The channel has read one message. Those that wait behind it are taken in one call.
     func readComplete(_ socket: DatagramSocket?, on port: UDPPort) {
-        if let socket, let reader {
-            let now = QUICInstant.now()
-            reader.read(socket) { bytes, segmentSize, ecn, remote in
-                received(bytes, segmentSize: segmentSize, ecn: ecn, from: remote, on: port, now: now)
-            }
-        }
+        let now = QUICInstant.now()
+        lastRead = now
+        if let socket { read(socket, on: port, now: now) }
         tick()
+    }
+
+    /// Takes the messages that wait in a socket.
+    func read(_ socket: DatagramSocket, on port: UDPPort, now: QUICInstant) {
+        reader?.read(socket) { bytes, segmentSize, ecn, remote in
+            received(bytes, segmentSize: segmentSize, ecn: ecn, from: remote, on: port, now: now)
+        }
+    }
+
+    /// NIO looks at sockets only when no task is left to run, and tasks that make tasks can keep it from that for long: a
+    /// message to ten thousand members, for a second. A server's few sockets are read in between.
+    private func readMeanwhile() {
+        guard accept != nil else { return }
+        let now = QUICInstant.now()
+        guard now.nanoseconds - lastRead.nanoseconds >= Self.readInterval else { return }
+        lastRead = now
+        for port in ports.values { port.read(now: now) }
     }
 
     private func engineAddress(_ address: SocketAddress) -> QUICSocketAddress? {
@@ -311,6 +328,7 @@ final class LoopDriver {
         tickScheduled = true
         eventLoop.assumeIsolated().execute {
             self.tickScheduled = false
+            self.readMeanwhile()
             self.tick()
         }
     }

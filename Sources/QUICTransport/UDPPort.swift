@@ -215,6 +215,11 @@ final class UDPPort {
         driver?.received(envelope, on: self)
     }
 
+    /// Takes what waits in the socket, whether or not the loop has noticed.
+    func read(now: QUICInstant) {
+        if !isSilent, let socket = handler?.socket { driver?.read(socket, on: self, now: now) }
+    }
+
     func readComplete() {
         driver?.readComplete(isSilent ? nil : handler?.socket, on: self)
     }

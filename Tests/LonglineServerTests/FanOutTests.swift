@@ -11,7 +11,7 @@ private let hall = identifier { try RoomID("hall") }
 
 /// More sessions than are woken at a time, in one room on one event loop.
 @Suite(.timeLimit(.minutes(5))) struct FanOutTests {
-    private static let size = FanOut.sessionsPerTick + 44
+    private static let size = 12 * FanOut.sessionsPerTick + 12
 
     private func fill(_ store: FaultyStore) async throws -> [DeviceKey] {
         var members: [DeviceKey] = []

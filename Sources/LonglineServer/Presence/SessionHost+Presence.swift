@@ -62,10 +62,9 @@ extension SessionHost {
 
     /// Tells the user's home of this session, once it is established and when its mode changed. After a drain, so that a
     /// client that says right behind CONNECT that it is in the background was never in the foreground.
-    func reportPresence() {
-        guard phase == .established, let user = device?.userKey else { return }
-        let state: PresenceState = session.mode == .foreground ? .online : .away
-        guard state != reportedPresence else { return }
+    func reportPresence(_ mode: SessionMode) {
+        let state: PresenceState = mode == .foreground ? .online : .away
+        guard phase == .established, state != reportedPresence, let user = device?.userKey else { return }
         reportedPresence = state
         loop.report(user, link: id, state: state)
     }
