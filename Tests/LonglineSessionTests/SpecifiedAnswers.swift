@@ -46,6 +46,22 @@ enum SpecifiedAnswers {
         "PUBLISH | recipient | blocked by the publishing user": (
             "LonglineStoreTests/ConversationConformanceTests", "whoIsBlockedSeesNothingOfTheOtherSide"
         ),
+        "PUBLISH | following | over *maximum payload* with the payload": (
+            "LonglineSessionTests/LargePayloadTests", "refused"
+        ),
+        "PUBLISH, DELIVER | following | a fifth payload in parts at once": (
+            "LonglineSessionTests/LargePayloadTests", "tooMany"
+        ),
+        "DELIVER | following | over 16 MiB with the payload": ("LonglineSessionTests/LargePayloadTests", "limits"),
+        "PUBLISH, LANE |  | inside the parts of another on its lane": (
+            "LonglineSessionTests/LargePayloadTests", "places"
+        ),
+        "DELIVER, SKIP, GAP |  | inside the parts of another on its lane": (
+            "LonglineSessionTests/LargePayloadTests", "damaged"
+        ),
+        "PART |  | of nothing": ("LonglineSessionTests/LargePayloadTests", "places"),
+        "PART | offset | not where the bytes before it ended": ("LonglineSessionTests/LargePayloadTests", "places"),
+        "PART | bytes | beyond the announced end": ("LonglineSessionTests/LargePayloadTests", "places"),
         "PUBLISH | target | see [25](#25-entries-that-name-another)": (
             "LonglineStoreTests/TargetConformanceTests", "whatIsNotThereIsRefused"
         ),
@@ -165,12 +181,17 @@ enum SpecifiedAnswers {
             publish.recipient = bob
             return onLane(.room(hall), .publish(publish))
         },
-        "PUBLISH | payload | over *maximum payload*; over 64 bytes in a retraction or reaction": {
-            var reaction = Fixture.publish(1, bytes: 65)
-            reaction.kind = .react(Position(epoch: Fixture.epoch, offset: 1))
-            return same(
-                onLane(Fixture.inbox, .publish(Fixture.publish(1, bytes: FrameLimits.maximumPayload + 1))),
-                onLane(Fixture.inbox, .publish(reaction)))
+        "PUBLISH | payload | over 64 bytes in a retraction or reaction": {
+            let place = Position(epoch: Fixture.epoch, offset: 1)
+            func remark(_ kind: PublishKind) -> String {
+                var remark = Fixture.publish(1, bytes: 65)
+                remark.kind = kind
+                return onLane(Fixture.inbox, .publish(remark))
+            }
+            return same(remark(.react(place)), remark(.retract(place)))
+        },
+        "PUBLISH | payload | over 15,360 bytes": {
+            onLane(Fixture.inbox, .publish(Fixture.publish(1, bytes: FrameLimits.maximumPayload + 1)))
         },
         "PUBLISH |  | over the window, or over *maximum unacknowledged*": {
             func flood(_ count: UInt64, bytes: Int) -> String {
