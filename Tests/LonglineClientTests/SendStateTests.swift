@@ -254,6 +254,31 @@ struct SendStateTests {
         await harness.client.disconnect()
     }
 
+    @Test("who waits for room gets it from the next message that ends, and takes none when cancelled")
+    func room() async throws {
+        let harness = try ClientHarness { $0.outbox = OutboxLimits(messages: 2) }
+        let client = harness.client
+        let first = try await client.send("a", to: .user("bob"))
+        try await client.send("b", to: .user("bob"))
+        let error = await code { try await client.send("c", to: .user("bob")) }
+        #expect(error?.code == .outboxFull)
+        let waiting = Task { try await client.sendWhenRoom(ByteBuffer(string: "c"), to: .user("bob")) }
+        let given = Task { try await client.sendWhenRoom(ByteBuffer(string: "x"), to: .room("hall")) }
+        given.cancel()
+        await #expect(throws: CancellationError.self) { try await given.value }
+        #expect(try await client.cancel(first.send) == .cancelled)
+        let third = try await waiting.value
+        #expect(try await client.outbox().map { $0.payload.map { String(buffer: $0) } } == ["b", "c"])
+        try await client.connect()
+        // More than the limit, one behind the other.
+        for index in 0..<20 { try await client.sendWhenRoom(ByteBuffer(string: "\(index)"), to: .user("bob")) }
+        _ = try await third.acknowledged()
+        while try await !client.outbox().isEmpty { await Task.yield() }
+        let entered = harness.service.state.withLock { $0.entered.map { String(buffer: $0.publish.payload) } }
+        #expect(entered == ["b", "c"] + (0..<20).map(String.init))
+        await client.disconnect()
+    }
+
     @Test("so many outcomes are remembered, and the oldest goes")
     func outcomes() throws {
         var random = SeededRandom(seed: 1)

@@ -5,7 +5,7 @@ extension LonglineClient {
     /// Sends a message and waits until the service has it on its disk.
     ///
     /// - Parameters:
-    ///   - payload: at most 15 KiB.
+    ///   - payload: as for ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
     ///   - destination: a user, or a room that this user is a member of.
     ///   - timeToLive: how long it is worth delivering; nil for ever.
     ///   - deadline: how long to wait.
@@ -28,6 +28,27 @@ extension LonglineClient {
     ) async throws -> Published {
         try await send(
             ByteBuffer(string: text), to: destination, timeToLive: timeToLive, acknowledgedWithin: deadline)
+    }
+
+    /// As ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``, but waits while the outbox or the channel is full: for an app that makes
+    /// messages faster than the service takes them. Calls that wait at the same time go on in any order.
+    ///
+    /// - Throws: as ``send(_:to:timeToLive:)-(ByteBuffer,_,_)`` but for ``ClientError/Code/outboxFull`` and
+    ///   ``ClientError/Code/channelFull``; `CancellationError` when the task is cancelled: the message is not in the outbox then.
+    @discardableResult
+    public func sendWhenRoom(
+        _ payload: ByteBuffer, to destination: Destination, timeToLive: Duration? = nil
+    ) async throws -> SendReceipt {
+        while true {
+            // Read from before the try, so that no end is missed.
+            let changes = sends
+            do {
+                return try await send(payload, to: destination, timeToLive: timeToLive)
+            } catch let error as ClientError where error.code == .outboxFull || error.code == .channelFull {
+                await core.someEnd(of: changes)
+                try Task.checkCancellation()
+            }
+        }
     }
 
     /// What becomes of all messages of the outbox, also of those that an earlier process of the app sent: every change of a

@@ -325,6 +325,16 @@ extension ClientCore {
         return try await sharing.receipt(for: send)
     }
 
+    /// Waits until a message is finished, or for a moment where another process's messages may fill the outbox: nobody tells of
+    /// those.
+    func someEnd(of changes: AsyncStream<SendStatus>) async {
+        if let sharing {
+            try? await Task.sleep(for: sharing.storage.pollInterval)
+        } else {
+            for await status in changes where status.state.isFinal { return }
+        }
+    }
+
     func cancel(_ send: SendID) async throws -> CancelResult {
         do {
             let handle = try await handle()
