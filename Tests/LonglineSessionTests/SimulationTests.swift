@@ -66,6 +66,7 @@ struct SimulationTests {
             counts.gaps += simulation.counts.gaps
             counts.renewals += simulation.counts.renewals
             counts.roomChanges += simulation.counts.roomChanges
+            counts.rightsTaken += simulation.counts.rightsTaken
         }
         #expect(refusals > 0)
         for child in Mirror(reflecting: counts).children where !["links", "connects"].contains(child.label) {
