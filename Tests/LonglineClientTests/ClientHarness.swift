@@ -15,7 +15,7 @@ struct ClientHarness {
     let tokens: Counter
 
     init(
-        storage: any ClientStorage = InMemoryClientStorage(), seed: UInt64 = 1,
+        storage: any ClientStorage = InMemoryClientStorage(), seed: UInt64 = 1, clock: DriverClock = .system,
         _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws {
         let tokens = Counter()
@@ -31,7 +31,7 @@ struct ClientHarness {
         configuration.logger.logLevel = .critical
         change(&configuration)
         client = try LonglineClient(
-            configuration: configuration, loop: MultiThreadedEventLoopGroup.singleton.next(), clock: .system,
+            configuration: configuration, loop: MultiThreadedEventLoopGroup.singleton.next(), clock: clock,
             connector: service, random: { SeededRandom(seed: seed) })
     }
 

@@ -45,6 +45,45 @@ struct DeliveryTests {
         await harness.client.disconnect()
     }
 
+    @Test("a time to live that ran in an earlier process is over, however short the machine has been up")
+    func livesOn() async throws {
+        let hour: UInt64 = 3_600_000
+        let day = 24 * hour
+        var random = SystemRandomNumberGenerator()
+        let rows = try [(1, 2 * hour), (2, 25 * hour), (3, 0)].map { (id: UInt64, life: UInt64) in
+            StoredPublish(
+                id: id, tag: id, after: id - 1, channel: .user(try UserID("alice")), recipient: try UserID("bob"),
+                timeToLive: life, queuedAt: 1_700_000_000_000, payload: ByteBuffer(string: "\(id)"),
+                send: SendID.random(using: &random), attempted: true)
+        }
+        var left = StoredClientState()
+        left.producer = ProducerID(high: 1, low: 2)
+        (left.lastID, left.chains, left.outbox) = (3, [.user(try UserID("alice")): 3], rows)
+        // Up for five minutes, a day after the messages were written.
+        let clock = DriverClock(
+            now: { NIODeadline.uptimeNanoseconds(300_000_000_000) }, wall: { 1_700_000_000_000 + day })
+        let harness = try ClientHarness(storage: InMemoryClientStorage(left), clock: clock)
+        try await harness.client.connect()
+        while harness.service.state.withLock({ $0.entered.count }) < 3 { await Task.yield() }
+        let lives = harness.service.state.withLock { $0.entered.map(\.publish.timeToLive) }
+        #expect(lives == [1, hour, 0])
+        await harness.client.disconnect()
+    }
+
+    @Test("a wall clock that is set while a message waits changes nothing about its time to live")
+    func wallClockIsSet() async throws {
+        let wall = Mutex<UInt64>(1_700_000_000_000)
+        let clock = DriverClock(
+            now: { NIODeadline.uptimeNanoseconds(300_000_000_000) }, wall: { wall.withLock { $0 } })
+        let harness = try ClientHarness(clock: clock)
+        _ = try await harness.client.send("hi", to: .user("bob"), timeToLive: .seconds(60))
+        wall.withLock { $0 += 24 * 3_600_000 }
+        try await harness.client.connect()
+        while harness.service.state.withLock({ $0.entered.isEmpty }) { await Task.yield() }
+        #expect(harness.service.state.withLock { $0.entered.map(\.publish.timeToLive) } == [60_000])
+        await harness.client.disconnect()
+    }
+
     @Test("a refusal for good fails its receipt, and what comes behind it is entered")
     func refused() async throws {
         let harness = try ClientHarness()

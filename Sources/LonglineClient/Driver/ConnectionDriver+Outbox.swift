@@ -45,6 +45,7 @@ extension ConnectionDriver {
             channel: place.channel, recipient: place.recipient, kind: submission.kind,
             timeToLive: submission.timeToLive, queuedAt: submission.queuedAt, tag: random.next(),
             payload: submission.payload, send: submission.send, attempted: mayLeaveAtOnce)
+        outbox.note(OutboxAge(queuedAt: row.queuedAt, clock: clock), of: row.send)
         unwritten.insert(row.id)
         pending.inserts.append(row.id)
         pending.chains.insert(row.channel)
@@ -114,18 +115,13 @@ extension ConnectionDriver {
 
     /// The session's view of a durable row.
     func outboxRow(_ row: StoredPublish) -> OutboxRow {
-        // The wait is measured by the wall clock, the only one that outlives the process; a clock that was set back
-        // counts as no wait.
-        let wall = clock.wall()
-        let waited = wall > row.queuedAt ? wall - row.queuedAt : 0
-        let nanoseconds = Int64(clamping: waited).multipliedReportingOverflow(by: 1_000_000)
-        let queuedAt = clock.now() - .nanoseconds(nanoseconds.overflow ? .max : nanoseconds.partialValue)
+        let age = outbox.age(of: row.send) ?? OutboxAge(queuedAt: row.queuedAt, clock: clock)
         return OutboxRow(
             channel: row.channel,
             publish: Publish(
                 id: row.id, tag: row.tag, after: row.after, recipient: row.recipient, kind: row.kind,
-                timeToLive: row.timeToLive, payload: row.payload),
-            queuedAt: queuedAt)
+                timeToLive: age.left(of: row.timeToLive), payload: row.payload),
+            queuedAt: age.seen)
     }
 
     // MARK: Making it durable

@@ -155,6 +155,7 @@ final class ConnectionDriver {
         outbox = Outbox(
             producer: producer, lastID: state.lastID, chains: state.chains, rows: state.outbox,
             limits: configuration.outbox)
+        for row in state.outbox { outbox.note(OutboxAge(queuedAt: row.queuedAt, clock: clock), of: row.send) }
         leftRows = Set(state.outbox.filter(\.attempted).map(\.id))
         outcomes = OutcomeMemory(state.outcomes)
         connectNumber = state.connectNumber

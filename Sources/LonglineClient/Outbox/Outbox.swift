@@ -34,6 +34,7 @@ struct Outbox: Sendable {
     private(set) var rows: [PublishID: StoredPublish] = [:]
     private var perChannel: [ChannelID: Int] = [:]
     private var ids: [SendID: PublishID] = [:]
+    private var ages: [SendID: OutboxAge] = [:]
     /// Rows that can't have left the device.
     private var fresh: Set<PublishID> = []
     private(set) var bytes = 0
@@ -57,6 +58,13 @@ struct Outbox: Sendable {
 
     /// A row by the name that the app knows it by.
     func row(of send: SendID) -> StoredPublish? { ids[send].flatMap { rows[$0] } }
+
+    func age(of send: SendID) -> OutboxAge? { ages[send] }
+
+    /// Notes how long a row has waited, when this process sees it first.
+    mutating func note(_ age: OutboxAge, of send: SendID) {
+        if ids[send] != nil, ages[send] == nil { ages[send] = age }
+    }
 
     /// From now on every row may leave the device.
     /// - Returns: those that couldn't have until now, in ID order.
@@ -118,6 +126,7 @@ struct Outbox: Sendable {
     mutating func acknowledge(_ id: PublishID) -> StoredPublish? {
         guard let row = rows.removeValue(forKey: id) else { return nil }
         ids[row.send] = nil
+        ages[row.send] = nil
         fresh.remove(id)
         if let left = perChannel[row.channel], left > 1 {
             perChannel[row.channel] = left - 1
