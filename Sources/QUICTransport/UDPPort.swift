@@ -319,7 +319,7 @@ final class UDPPort {
     /// A message was lost.
     private func sendFailed(_ remote: QUICSocketAddress, error: CInt) {
         driver?.socketCounters.sendErrors += 1
-        refuse(remote)
+        if Self.concernsRemote(error) { refuse(remote) }
         guard error != loggedError else { return }
         loggedError = error
         driver?.logger.debug(
@@ -363,9 +363,11 @@ final class UDPPort {
     private func writeFailed(_ remote: QUICSocketAddress, _ error: any Error) {
         guard let failure = error as? IOError, let handler, handler.lastError == nil else { return }
         handler.lastError = failure
-        // These two say nothing about the remote.
-        if failure.errnoCode != EIO, failure.errnoCode != ENOBUFS { refuse(remote) }
+        if Self.concernsRemote(failure.errnoCode) { refuse(remote) }
     }
+
+    /// Whether an error says something about where the message was to go, and not about this machine or the run alone.
+    private static func concernsRemote(_ error: CInt) -> Bool { ![EIO, ENOBUFS, ENOMEM].contains(error) }
 
     func writabilityChanged(_ writable: Bool) { isWritable = writable }
 
