@@ -9,8 +9,6 @@ struct ClientChannel {
     var lane: OutboundLane?
     /// The publish that is being sent in parts.
     var sending: PublishSending?
-    /// The next publish goes in parts, and waits until others are done.
-    var waitsForParts = false
 
     init(confirmed: Position? = nil) { receiver = ChannelReceiver(confirmed: confirmed) }
 
@@ -34,7 +32,6 @@ struct ClientChannel {
     mutating func linkClosed() {
         lane = nil
         sending = nil
-        waitsForParts = false
         acknowledgement.clear()
         queue.linkClosed()
     }

@@ -27,7 +27,7 @@ extension ClientSession {
         while channels[channel]?.lane?.isWritable ?? true {
             if phase == .connecting, !fitsEarly(channel) { break }
             if mustWaitForParts(channel) {
-                modify(channel) { $0.waitsForParts = true }
+                waitingForParts.insert(channel)
                 break
             }
             let next = modify(channel) {
@@ -55,11 +55,10 @@ extension ClientSession {
         if channels[channel]?.queue.isPaused == true { acknowledge(channel, now: now) }
         publish(channel, now: now)
         // A payload that waited for a place among those in parts may have one now.
-        for other in channels.keys.sorted(by: { $0.description < $1.description })
-        where other != channel && channels[other]?.waitsForParts == true {
-            modify(other) { $0.waitsForParts = false }
-            publish(other, now: now)
-        }
+        guard !waitingForParts.isEmpty else { return }
+        let waiting = waitingForParts.sorted { $0.description < $1.description }
+        waitingForParts = []
+        for other in waiting { publish(other, now: now) }
     }
 
     /// Once everything this producer may have sent is resolved, what is left can take new IDs without being entered twice.

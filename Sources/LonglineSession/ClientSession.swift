@@ -63,6 +63,8 @@ public struct ClientSession: Sendable {
     var presenceRequests: Set<UInt64> = []
     /// Entries whose payloads arrive in parts, by the server's lane.
     var arriving: [LaneID: PayloadArrival] = [:]
+    /// Channels whose next publish goes in parts, and waits until others are done.
+    var waitingForParts: Set<ChannelID> = []
     /// A REFRESH waits for its answer; a server takes one at a time.
     var isRefreshing = false
     /// The token that goes out after that answer: the latest counts.
@@ -177,6 +179,7 @@ public struct ClientSession: Sendable {
         conversationRequests.removeAll()
         presenceRequests = []
         arriving = [:]
+        waitingForParts = []
         isRefreshing = false
         nextToken = nil
         timedChannels = []

@@ -109,7 +109,7 @@ extension ServerSession {
             if mayReceive {
                 begins.append(channel)
             } else {
-                endPayload(channel, now: now)
+                noteParts(channel, now: now)
                 actions.append(.send(.stopped(ChannelStopped(channel: channel)), lane: .control))
             }
         }
@@ -141,7 +141,6 @@ extension ServerSession {
 
     /// Sends what is owed and puts the channel in the queue for a read, if it may read now.
     mutating func advance(_ channel: ChannelID, now: NIODeadline) {
-        endPayload(channel, now: now)
         noteParts(channel, now: now)
         let window = window
         while case .up = phase, let notice = modify(channel, { $0.takeNotice(window: window) }) ?? nil {

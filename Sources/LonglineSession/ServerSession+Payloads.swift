@@ -39,19 +39,20 @@ extension ServerSession {
         return sending.isReading && sending.offset == read.offset && sending.next == read.from
     }
 
-    /// Tells the client of a payload that will not be finished.
-    mutating func endPayload(_ channel: ChannelID, now: NIODeadline) {
-        guard let end = modify(channel, { $0.sender?.takeEnd() }) ?? nil else { return }
-        reads.ended(channel)
-        send(end, channel: channel, now: now)
-        noteParts(channel, now: now)
-    }
-
-    /// Keeps count of the channels whose payload is being sent, and lets the next one begin that waits for its turn.
+    /// Tells the client of a payload that will not be finished, keeps count of the channels whose payload is being sent, and lets
+    /// the next one begin that waits for its turn.
     mutating func noteParts(_ channel: ChannelID, now: NIODeadline) {
-        let sender = channels[channel]?.sender
-        if sender?.waitsForParts == true, !waitingForParts.contains(channel) { waitingForParts.append(channel) }
-        if sender?.payload != nil {
+        let parts = modify(channel) { state in
+            (end: state.sender?.takeEnd(), waits: state.sender?.waitsForParts, isSending: state.sender?.payload != nil)
+        }
+        if let end = parts?.end {
+            reads.ended(channel)
+            send(end, channel: channel, now: now)
+        }
+        // As a rule nothing is large.
+        if parts?.isSending != true, parts?.waits != true, sendingParts.isEmpty, waitingForParts.isEmpty { return }
+        if parts?.waits == true, !waitingForParts.contains(channel) { waitingForParts.append(channel) }
+        if parts?.isSending == true {
             sendingParts.insert(channel)
         } else {
             sendingParts.remove(channel)
