@@ -52,12 +52,12 @@ enum SpecifiedAnswers {
         "PUBLISH, DELIVER | following | a fifth payload in parts at once": (
             "LonglineSessionTests/LargePayloadTests", "tooMany"
         ),
-        "DELIVER | following | over 16 MiB with the payload": ("LonglineSessionTests/LargePayloadTests", "limits"),
+        "DELIVER | following | over 16 MiB with the payload": ("LonglineSessionTests/ClientPayloadTests", "limits"),
         "PUBLISH, LANE |  | inside the parts of another on its lane": (
             "LonglineSessionTests/LargePayloadTests", "places"
         ),
         "DELIVER, SKIP, GAP |  | inside the parts of another on its lane": (
-            "LonglineSessionTests/LargePayloadTests", "damaged"
+            "LonglineSessionTests/ClientPayloadTests", "damaged"
         ),
         "PART |  | of nothing": ("LonglineSessionTests/LargePayloadTests", "places"),
         "PART | offset | not where the bytes before it ended": ("LonglineSessionTests/LargePayloadTests", "places"),

@@ -1,0 +1,22 @@
+extension WebhookSettings {
+    /// How long to wait after so many failures and one more, in milliseconds: exponential, with full jitter, and never at once.
+    func wait(failures: Int) -> UInt64 {
+        let most = min(maximumBackOff.wholeMilliseconds, backOff.wholeMilliseconds << UInt64(min(failures, 20)))
+        return UInt64.random(in: min(most, backOff.wholeMilliseconds / 2)...most)
+    }
+}
+
+extension CircuitBreaker {
+    init(_ settings: WebhookSettings) {
+        self.init(after: settings.breakAfter, time: settings.breakTime.wholeMilliseconds)
+    }
+}
+
+extension Duration {
+    /// Milliseconds, rounded down; 0 for less than none.
+    var wholeMilliseconds: UInt64 {
+        let (seconds, attoseconds) = components
+        guard seconds >= 0, attoseconds >= 0 else { return 0 }
+        return UInt64(seconds) &* 1_000 &+ UInt64(attoseconds / 1_000_000_000_000_000)
+    }
+}
