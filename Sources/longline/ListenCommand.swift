@@ -27,7 +27,10 @@ struct ListenCommand: AsyncParsableCommand {
 
     @Option(
         name: .long,
-        help: "Write the payload of each message into a file of this directory, and print its path instead of a text.")
+        help: """
+            Write the payload of each message into a file of this directory, and print its path instead of a text. The \
+            directory is made when it does not exist.
+            """)
     var save: String?
 
     @Flag(name: .long, help: "One JSON object a line.")
@@ -42,6 +45,7 @@ struct ListenCommand: AsyncParsableCommand {
     func run() async throws {
         let client = try options.makeClient { $0.ownMessages = .delivered }
         let rooms = try room.map { try RoomID($0) }
+        if let save { try PayloadFiles.makeDirectory(save) }
         let watcher = Task {
             for await state in client.states {
                 if states { FileHandle.standardError.write(Data("* \(Terminal.describe(state))\n".utf8)) }

@@ -31,15 +31,32 @@ enum PayloadFiles {
         }
     }
 
+    /// Makes the directory that payloads are written into, for this user alone, unless it is there.
+    /// - Throws: ``ValidationError`` when it can't be made, or is a file.
+    static func makeDirectory(_ path: String) throws {
+        do {
+            try FileManager.default.createDirectory(
+                atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        } catch {
+            throw ValidationError("--save: \(path) can't be made a directory: \(error.localizedDescription)")
+        }
+    }
+
     /// Writes a message's payload into a file of its own, durably, in place of what an earlier try left there.
     /// - Returns: the file's path.
+    /// - Throws: ``ClientError/Code/storage``: the message is not confirmed then, and comes again.
     static func save(_ message: Message, in directory: String) throws -> String {
         // Names hold letters, digits and . _ ~ @ + - only.
         let channel = message.channel.description.replacing("/", with: "-")
         let epoch = String(message.position.epoch, radix: 16)
         let url = URL(filePath: directory).appending(path: "\(channel)-\(epoch)-\(message.position.offset)")
-        try Data(message.payload.readableBytesView).write(to: url, options: .atomic)
-        return url.path(percentEncoded: false)
+        let path = url.path(percentEncoded: false)
+        do { try Data(message.payload.readableBytesView).write(to: url, options: .atomic) } catch {
+            throw ClientError(
+                .storage, message: "\(path) can't be written: \(error.localizedDescription)",
+                advice: "make room, or the directory writable; the message comes again")
+        }
+        return path
     }
 }
 

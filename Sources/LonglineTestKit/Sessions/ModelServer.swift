@@ -65,6 +65,8 @@ final class ModelServer {
     var refusesAppends = 0.02
     /// A write is the process's last with this probability.
     var diesAtWrites = 0.004
+    /// How long a session's channels take to load at most, in milliseconds.
+    var slowestLoad: Int64 = 8
 
     /// What `CONNECTED` says; the session keeps to more where that rule is broken.
     private static let window: UInt64 = 6_000
@@ -165,9 +167,9 @@ final class ModelServer {
     }
 
     /// Something that happens later, unless the process or the session has ended by then.
-    func later(_ hosted: Hosted, _ body: @escaping () -> Void) {
+    func later(_ hosted: Hosted, within most: Int64 = 8, _ body: @escaping () -> Void) {
         let life = life
-        scheduler.after(.milliseconds(Int64.random(in: 0...8, using: &random))) { [weak self] in
+        scheduler.after(.milliseconds(Int64.random(in: 0...most, using: &random))) { [weak self] in
             guard let self, self.life == life, !hosted.isOver else { return }
             body()
         }
@@ -373,7 +375,7 @@ final class ModelServer {
         let grants = mayPublish ? broadcasting : []
         if has(.takeOverEarly) { establish(hosted) }
         if has(.evictEarly) { _ = takePlace(hosted, user, device) }
-        later(hosted) { [weak self] in
+        later(hosted, within: slowestLoad) { [weak self] in
             self?.grant(
                 SessionGrant(
                     identity: SessionIdentity(

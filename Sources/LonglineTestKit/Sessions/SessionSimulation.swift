@@ -137,6 +137,7 @@ public final class SessionSimulation {
         server.diesAtWrites = 0
         for device in devices { device.diesAtWrites = 0 }
         note { "calm" }
+        scheduler.after(.seconds(3)) { [weak self] in self?.lastMessages() }
         if !scheduler.run(until: end + .seconds(15), limit: Self.maximumEvents) {
             violation("the sessions don't come to rest")
         }
@@ -145,6 +146,15 @@ public final class SessionSimulation {
         var cursors: [DeviceID: [ChannelID: Position]] = [:]
         for app in apps { cursors[app.device] = store.advance(app.user, app.device, to: []).cursors }
         checker.finish(apps: apps, cursors: cursors, truth: store.durable)
+    }
+
+    /// The last messages come while all devices come back at once, and their channels load slowly: whoever misses one then is
+    /// not woken by another.
+    private func lastMessages() {
+        server.slowestLoad = 300
+        note { "all links are lost once more" }
+        for link in links { link.cut(tellClient: true, tellServer: true, losesToServer: true, losesToClient: true) }
+        for _ in 0..<30 { scheduler.after(.milliseconds(pick(0...400))) { [weak self] in self?.publish() } }
     }
 
     // MARK: What is seen
