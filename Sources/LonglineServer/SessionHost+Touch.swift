@@ -12,12 +12,7 @@ extension SessionHost {
     func findTouch(with users: [UserID]) {
         guard let device, !users.isEmpty else { return }
         let number = touch.ask(about: users)
-        let core = core
-        offLoop {
-            await Result { () async throws(StoreError) in
-                try await core.store.outOfTouch(device.user, with: users, in: device.tenant)
-            }
-        } then: { host, result in
+        findOutOfTouch(device, with: users) { host, result in
             guard host.phase != .ended else { return }
             switch result {
             case .success(let outOfTouch):
@@ -25,8 +20,8 @@ extension SessionHost {
                     host.tellPresence(of: user)
                 }
             case .failure(let error):
-                core.note(error, in: "blocks")
-                host.loop.eventLoop.assumeIsolated().scheduleTask(in: core.limits.retryAfter) {
+                host.core.note(error, in: "blocks")
+                host.loop.eventLoop.assumeIsolated().scheduleTask(in: host.core.limits.retryAfter) {
                     guard host.phase != .ended else { return }
                     host.findTouch(with: host.touch.waiting(for: number, of: users))
                 }
@@ -43,13 +38,8 @@ extension SessionHost {
         if touch.count >= watched.count + Self.maximumContacts { touch.forget(allBut: watched) }
         // A watched user's own question is on its way, and keeps its number.
         let number = touch.contains(recipient) ? nil : touch.ask(about: [recipient])
-        let core = core
         // Few wait so: the rate of signals bounds them.
-        offLoop {
-            await Result { () async throws(StoreError) in
-                try await core.store.outOfTouch(device.user, with: [recipient], in: device.tenant)
-            }
-        } then: { host, result in
+        findOutOfTouch(device, with: [recipient]) { host, result in
             guard case .success(let outOfTouch) = result else {
                 if number != nil, !host.watched.contains(recipient) { host.touch.forget([recipient]) }
                 return host.dropped(.failed)
@@ -59,6 +49,19 @@ extension SessionHost {
             guard host.phase == .established, signal.until > host.now else { return host.dropped(.expired) }
             host.loop.relay(signal)
         }
+    }
+
+    private func findOutOfTouch(
+        _ device: DeviceKey, with users: [UserID],
+        then: @escaping @Sendable (SessionHost, Result<Set<UserID>, StoreError>) -> Void
+    ) {
+        let core = core
+        offLoop(
+            {
+                await Result { () async throws(StoreError) in
+                    try await core.store.outOfTouch(device.user, with: users, in: device.tenant)
+                }
+            }, then: then)
     }
 
     /// One of the two blocked the other, or does so no more.

@@ -28,5 +28,4 @@ final class TicketRotation: Sendable {
     }
 
     func end() { task.cancel() }
-
 }

@@ -28,13 +28,13 @@ struct LimitOptions: ParsableArguments {
     var maximumPayload: Int = ServerLimits().maximumPayload
 
     @Option(help: ArgumentHelp("Devices with a session at one time, all tenants together.", valueName: "sessions"))
-    var maximumSessions: Int = 100_000
+    var maximumSessions: Int = ServerLimits().maximumSessions
 
     @Option(help: ArgumentHelp("Of these, those of one tenant.", valueName: "sessions"))
-    var maximumSessionsPerTenant: Int = 100_000
+    var maximumSessionsPerTenant: Int = ServerLimits().maximumSessionsPerTenant
 
     @Option(help: ArgumentHelp("Of these, those of one user.", valueName: "sessions"))
-    var maximumSessionsPerUser: Int = 16
+    var maximumSessionsPerUser: Int = ServerLimits().maximumSessionsPerUser
 
     @Option(
         name: .customLong("tenant-limit"),

@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import Synchronization
 import Testing
 
@@ -24,24 +25,9 @@ final class AppProcess: Sendable {
     private let state = Mutex(State())
     private let input: FileHandle
 
-    /// The helper lies beside the test bundle.
-    private static var helper: URL {
-        get throws {
-            let path = try #require(
-                CommandLine.arguments.first { $0.contains(".xctest") } ?? CommandLine.arguments.first)
-            var folder = URL(fileURLWithPath: path).deletingLastPathComponent()
-            while folder.path != "/" {
-                let candidate = folder.appendingPathComponent("ClientProcess")
-                if FileManager.default.isExecutableFile(atPath: candidate.path) { return candidate }
-                folder.deleteLastPathComponent()
-            }
-            throw CocoaError(.fileNoSuchFile)
-        }
-    }
-
     init(_ arguments: [String]) throws {
         let process = Process()
-        process.executableURL = try Self.helper
+        process.executableURL = try HelperProgram.url("ClientProcess")
         process.arguments = arguments
         let (output, input) = (Pipe(), Pipe())
         process.standardOutput = output

@@ -11,21 +11,6 @@ import Testing
 #endif
 
 @Suite struct KilledProcessTests {
-    /// The helper lies beside the test bundle.
-    private static var helper: URL {
-        get throws {
-            let path = try #require(
-                CommandLine.arguments.first { $0.contains(".xctest") } ?? CommandLine.arguments.first)
-            var folder = URL(fileURLWithPath: path).deletingLastPathComponent()
-            while folder.path != "/" {
-                let candidate = folder.appendingPathComponent("StoreCrashHelper")
-                if FileManager.default.isExecutableFile(atPath: candidate.path) { return candidate }
-                folder.deleteLastPathComponent()
-            }
-            throw CocoaError(.fileNoSuchFile)
-        }
-    }
-
     /// Large payloads make the log so long that it is moved into the database again and again, and starts anew.
     @Test(
         "what was acknowledged before a kill is there once, in order, with its ledger",
@@ -49,7 +34,7 @@ import Testing
     /// Runs the helper until it said `killAfter` lines, kills it, and returns all that it said.
     private static func run(_ path: String, senders: Int, bytes: Int, killAfter: Int) async throws -> [Substring] {
         let process = Process()
-        process.executableURL = try helper
+        process.executableURL = try HelperProgram.url("StoreCrashHelper")
         process.arguments = [path, "\(senders)", "\(bytes)"]
         let pipe = Pipe()
         process.standardOutput = pipe

@@ -67,8 +67,7 @@ extension ConnectionDriver {
         let lost = ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back")
         failHistory(lost)
         failMembers(lost)
-        failConversationRequests(
-            ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back"))
+        failConversationRequests(lost)
         outlets.presence.connectionLost()
         if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
         let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }

@@ -42,7 +42,7 @@ extension ConnectionDriver {
         // 0 means for ever on the wire.
         let life = UInt64(max(1, deadline.nanoseconds / 1_000_000))
         let request = Submission(
-            send: SendID(high: random.next(), low: random.next()), destination: .user(recipient), kind: .request,
+            send: SendID.random(using: &random), destination: .user(recipient), kind: .request,
             timeToLive: life, queuedAt: clock.wall(), payload: payload)
         send(request, tracker: tracker) { [unowned self] result in
             if case .failure(let error) = result { endRequest(id, .failure(error)) }

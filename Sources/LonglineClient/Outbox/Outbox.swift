@@ -16,6 +16,15 @@ public struct OutboxLimits: Hashable, Sendable {
         self.bytes = bytes
         self.messagesPerChannel = messagesPerChannel
     }
+
+    /// Whether a payload of so many bytes has room beside so many messages and bytes.
+    func checkRoom(for size: Int, messages: Int, bytes: Int) throws(ClientError) {
+        guard messages < self.messages, bytes + size <= self.bytes else {
+            throw ClientError(
+                .outboxFull, message: "\(messages) messages of \(bytes) bytes wait for the service",
+                advice: "wait for earlier messages to be acknowledged, or raise the outbox limits")
+        }
+    }
 }
 
 /// The publishes without an answer, and the numbering that lets the service tell a repetition from a new message.
@@ -100,11 +109,7 @@ struct Outbox: Sendable {
 
     private func checkRoom(for size: Int, limit: Int, in channel: ChannelID) throws(ClientError) {
         try Self.check(size, limit: limit)
-        guard rows.count < limits.messages, bytes + size <= limits.bytes else {
-            throw ClientError(
-                .outboxFull, message: "\(rows.count) messages of \(bytes) bytes wait for the service",
-                advice: "wait for earlier messages to be acknowledged, or raise the outbox limits")
-        }
+        try limits.checkRoom(for: size, messages: rows.count, bytes: bytes)
         let limit = min(limits.messagesPerChannel, FrameLimits.maximumUnacknowledged)
         guard perChannel[channel, default: 0] < limit else {
             throw ClientError(

@@ -54,12 +54,8 @@ extension SharedClientStorage {
                         (SELECT coalesce(sum(length(payload)), 0) FROM outbox) + coalesce(sum(length(payload)), 0)
                     FROM submission
                     """)
-            let (messages, bytes): (Int, Int) = (row?[0] ?? 0, row?[1] ?? 0)
-            guard messages < limits.messages, bytes + submission.payload.readableBytes <= limits.bytes else {
-                throw ClientError(
-                    .outboxFull, message: "\(messages) messages of \(bytes) bytes wait for the service",
-                    advice: "wait for earlier messages to be acknowledged, or raise the outbox limits")
-            }
+            try limits.checkRoom(
+                for: submission.payload.readableBytes, messages: row?[0] ?? 0, bytes: row?[1] ?? 0)
             try database.execute(
                 sql: """
                     INSERT INTO submission (send, destination, time_to_live, queued_at, payload, kind, target_epoch,

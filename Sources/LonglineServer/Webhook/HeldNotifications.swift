@@ -28,13 +28,9 @@ struct HeldNotifications {
 
     mutating func put(_ news: PendingNotification) {
         let user = UserKey(news.key)
-        if let known = users[user]?[news.key.conversation] {
-            let old = known.notification
-            if news.position.epoch == old.position.epoch, news.position.offset <= old.position.offset { return }
-            var item = known
-            item.notification = news
-            item.notification.count = old.count + news.count
-            item.notification.since = old.since
+        if var item = users[user]?[news.key.conversation] {
+            guard let all = item.notification.followed(by: news) else { return }
+            item.notification = all
             users[user]?[news.key.conversation] = item
             return
         }
@@ -52,11 +48,7 @@ struct HeldNotifications {
     /// One of the user's devices has a channel's entries up to here.
     mutating func confirmed(_ user: UserKey, _ channel: ChannelID, _ position: Position) {
         guard let items = users[user] else { return }
-        for (conversation, item) in items {
-            let news = item.notification
-            guard news.channel == channel, news.position.epoch == position.epoch,
-                news.position.offset <= position.offset
-            else { continue }
+        for (conversation, item) in items where item.notification.isCovered(by: position, of: channel) {
             remove(user, conversation)
         }
     }

@@ -82,12 +82,9 @@ struct WebhookQueue {
                 tidyOldest()
                 return store(item)
             }
-            // Offsets compare within one epoch only; in another the later one counts.
             let old = item.notification
-            if news.position.epoch == old.position.epoch, news.position.offset <= old.position.offset { return }
-            item.notification = news
-            item.notification.count = old.count + news.count
-            item.notification.since = old.since
+            guard let all = old.followed(by: news) else { return }
+            item.notification = all
             item.notification.failures = old.failures
             // What waits waits no longer for what comes behind it.
             item.notification.notBefore = item.isUnderWay ? news.notBefore : old.notBefore
@@ -193,10 +190,7 @@ struct WebhookQueue {
         var count = 0
         for conversation in conversations {
             let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
-            guard let item = items[key], !item.isVoid, item.notification.channel == channel,
-                item.notification.position.epoch == position.epoch,
-                item.notification.position.offset <= position.offset
-            else { continue }
+            guard self[key]?.isCovered(by: position, of: channel) == true else { continue }
             remove(key)
             count += 1
         }

@@ -124,8 +124,8 @@ struct StoreLogic<Tables: StoreTables> {
         let producer = try known.flatMap { try tables.producer(request.producer, of: $0) }
         var head = try producer.map { try tables.ledger($0, in: channel) } ?? LedgerHead()
         let barrier = try request.refusal ?? self.barrier(to: request.device.user, in: channel)
-        // Who never published there has nothing to be acknowledged, and learns nothing about a room, not even whether it exists. Who did gets the answers to what
-        // was entered before the leave.
+        // Who never published there has nothing to be acknowledged, and learns nothing about a room, not even whether it
+        // exists. Who did gets the answers to what was entered before the leave.
         if let barrier, head.lastID == 0 { return refused(barrier) }
         let verdict = try PublishLedger.judge(
             id: publish.id, tag: publish.tag, after: publish.after, lastID: head.lastID,
