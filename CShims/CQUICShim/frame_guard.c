@@ -90,16 +90,16 @@ static int inspect_new_cid(llq_frame_guard *guard, llq_reader *r, uint8_t *start
     return 1;
 }
 
-static int tell_stop(llq_reader *r, llq_guard_stop *stop, void *context) {
+static int tell_stop(llq_reader *r, const llq_guard_listener *listener) {
     uint64_t stream_id, code;
     if (llq_read_varint(r, &stream_id) || llq_read_varint(r, &code)) return -1;
-    stop(context, stream_id, code);
+    if (listener->stop) listener->stop(listener->context, stream_id, code);
     return 0;
 }
 
-static int note_ack(llq_frame_guard *guard, llq_reader *r, int ecn) {
+static int note_ack(llq_frame_guard *guard, llq_reader *r, int ecn, const llq_guard_listener *listener) {
     uint64_t largest;
-    if (llq_read_ack(r, ecn, &largest)) return -1;
+    if (llq_read_ack(r, ecn, &largest, listener->acknowledged, listener->context)) return -1;
     if (largest >= guard->acked_to) guard->acked_to = largest + 1;
     return 0;
 }
@@ -112,8 +112,8 @@ static int note_response(llq_frame_guard *guard, llq_reader *r) {
     return 0;
 }
 
-size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain, llq_guard_stop *stop,
-                         void *context) {
+size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain,
+                         const llq_guard_listener *listener) {
     llq_reader r = {plaintext, plaintext + length};
     size_t overwritten = 0;
     guard->challenge_count = 0;
@@ -128,8 +128,8 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
         if (type != 0x00 && type != 0x18 && type != 0x1a && type != 0x1b) guard->is_probing = 0;
         switch (type) {
         case 0x02:
-        case 0x03: rv = note_ack(guard, &r, type == 0x03); break;
-        case 0x05: rv = tell_stop(&r, stop, context); break;
+        case 0x03: rv = note_ack(guard, &r, type == 0x03, listener); break;
+        case 0x05: rv = tell_stop(&r, listener); break;
         case 0x18:
             rv = inspect_new_cid(guard, &r, start, contain);
             if (rv > 0) overwritten++;

@@ -44,21 +44,31 @@ static int skip_prefixed(llq_reader *r) {
     return llq_read_varint(r, &length) ? -1 : llq_skip(r, length);
 }
 
-int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest) {
-    uint64_t ranges;
+int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest, llq_ack_range *range, void *context) {
+    uint64_t ranges, gap, length;
     // Largest acknowledged, delay, range count, first range.
-    if (llq_read_varint(r, largest) || llq_skip_varints(r, 1) || llq_read_varint(r, &ranges) || llq_skip_varints(r, 1))
+    if (llq_read_varint(r, largest) || llq_skip_varints(r, 1) || llq_read_varint(r, &ranges) ||
+        llq_read_varint(r, &length) || length > *largest)
         return -1;
-    while (ranges-- > 0)
-        if (llq_skip_varints(r, 2)) return -1;
+    uint64_t first = *largest - length;
+    if (range) range(context, first, *largest);
+    while (ranges-- > 0) {
+        if (llq_read_varint(r, &gap) || llq_read_varint(r, &length) || gap + 2 + length > first) return -1;
+        uint64_t last = first - gap - 2;
+        first = last - length;
+        if (range) range(context, first, last);
+    }
     return ecn ? llq_skip_varints(r, 3) : 0;
 }
 
-static int skip_stream(llq_reader *r, uint64_t type) {
-    if (llq_skip_varints(r, type & 0x04 ? 2 : 1)) return -1;
-    if (type & 0x02) return skip_prefixed(r);
-    r->position = r->end;
-    return 0;
+int llq_read_stream(llq_reader *r, uint64_t type, uint64_t *stream_id, uint64_t *length) {
+    if (llq_read_varint(r, stream_id) || (type & 0x04 && llq_skip_varints(r, 1))) return -1;
+    if (type & 0x02) {
+        if (llq_read_varint(r, length)) return -1;
+    } else {
+        *length = (uint64_t)(r->end - r->position);
+    }
+    return llq_skip(r, *length);
 }
 
 int llq_skip_frame(llq_reader *r, uint64_t type) {
@@ -69,7 +79,7 @@ int llq_skip_frame(llq_reader *r, uint64_t type) {
     case 0x1e: // HANDSHAKE_DONE
         return 0;
     case 0x02:
-    case 0x03: return llq_read_ack(r, type == 0x03, &ignored);
+    case 0x03: return llq_read_ack(r, type == 0x03, &ignored, NULL, NULL);
     case 0x04: return llq_skip_varints(r, 3); // RESET_STREAM
     case 0x06: return llq_skip_varints(r, 1) || skip_prefixed(r) ? -1 : 0; // CRYPTO
     case 0x07: return skip_prefixed(r); // NEW_TOKEN
@@ -94,6 +104,6 @@ int llq_skip_frame(llq_reader *r, uint64_t type) {
         r->position = r->end;
         return 0;
     case 0x31: return skip_prefixed(r);
-    default: return type < 0x08 || type > 0x0f ? -1 : skip_stream(r, type);
+    default: return llq_is_stream(type) ? llq_read_stream(r, type, &ignored, &ignored) : -1;
     }
 }

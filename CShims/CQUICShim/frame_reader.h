@@ -14,8 +14,13 @@ typedef struct llq_reader {
 int llq_read_varint(llq_reader *r, uint64_t *value);
 int llq_skip_varints(llq_reader *r, int count);
 int llq_skip(llq_reader *r, uint64_t count);
-/// Reads an ACK frame after its type (RFC 9000 section 19.3).
-int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest);
+/// Is told of packet numbers that are acknowledged.
+typedef void llq_ack_range(void *context, uint64_t first, uint64_t last);
+/// Reads an ACK frame after its type (RFC 9000 section 19.3). `range` is NULL or gets `context`.
+int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest, llq_ack_range *range, void *context);
+static inline int llq_is_stream(uint64_t type) { return type >= 0x08 && type <= 0x0f; }
+/// Reads over a STREAM frame after its type (RFC 9000 section 19.8).
+int llq_read_stream(llq_reader *r, uint64_t type, uint64_t *stream_id, uint64_t *length);
 /// Reads over a frame of a 1-RTT or 0-RTT packet, after its type. -1 also for a type that no such packet has.
 int llq_skip_frame(llq_reader *r, uint64_t type);
 

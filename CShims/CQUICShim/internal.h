@@ -137,6 +137,7 @@ struct llq_conn {
     /// Acknowledged bytes of one stream that are yet to be told: a read of many datagrams tells them once.
     int64_t acked_stream;
     uint64_t acked_count;
+    bool searches_ends, tells_acknowledged;
     size_t own_cid_length; // server
     llq_loss_timer timer;
     llq_path_limit limit; // server
@@ -190,6 +191,11 @@ void llq_timer_request(llq_conn *conn);
 void llq_timer_note_limit(llq_conn *conn, uint64_t limit);
 /// Takes what the peer is not to know from a packet about to be protected.
 void llq_timer_conceal(const llq_conn *conn, uint8_t *plaintext, size_t length);
+
+/// Searches a packet that is about to be protected: see stream_ends.c.
+void llq_ends_search(llq_conn *conn, uint8_t *plaintext, size_t length);
+/// The peer has these packets.
+void llq_ends_acknowledged(llq_conn *conn, uint64_t first, uint64_t last);
 /// Whether the peer was told that it may open this stream.
 bool llq_timer_admits(llq_conn *conn, int64_t stream_id);
 

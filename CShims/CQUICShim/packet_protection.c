@@ -64,6 +64,7 @@ static void prepare(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     if (kind == ONE_RTT || kind == ZERO_RTT) {
         note_number(conn, aad, aadlen);
         llq_timer_conceal(conn, plaintext, length);
+        llq_ends_search(conn, plaintext, length);
     }
     // The key phase bit of a short header.
     if (kind == ONE_RTT && (aad[0] & 0x04) != (conn->key_phase ? 0x04 : 0)) {
@@ -93,6 +94,10 @@ static void emit_stop(void *context, uint64_t stream_id, uint64_t code) {
     llq_emit(context, &event);
 }
 
+static void note_acknowledged(void *context, uint64_t first, uint64_t last) {
+    llq_ends_acknowledged(context, first, last);
+}
+
 /// What an authentic packet tells before ngtcp2 reads it.
 static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uint8_t *aad, size_t aadlen) {
     packet_kind kind = kind_of(aad, aadlen);
@@ -101,8 +106,9 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     // Other packets can't carry the frames the guard looks for.
     if (kind != ONE_RTT && kind != ZERO_RTT) return;
     bool newest = is_newest(conn, aad, aadlen);
-    size_t contained =
-        llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames(), emit_stop, conn);
+    const llq_guard_listener listener = {
+        emit_stop, conn->tells_acknowledged && kind == ONE_RTT ? note_acknowledged : NULL, conn};
+    size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames(), &listener);
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
     if (kind == ONE_RTT && newest && !conn->guard.is_probing) conn->aliases.is_followed = true;
     llq_timer_expect(conn, conn->guard.challenge_count);

@@ -12,6 +12,9 @@ enum EngineNote {
     case streamGrew(Int64, finished: Bool)
     case streamAcknowledged(Int64, count: UInt64)
     case streamEndAcknowledged(Int64)
+    /// The end left again, with bytes before it.
+    case streamEndJoined(Int64, packet: UInt64)
+    case packetsAcknowledged(ClosedRange<UInt64>)
     case streamReset(Int64, code: UInt64, stillborn: Bool)
     case stopSending(Int64, code: UInt64)
     case streamClosed(Int64)
@@ -233,6 +236,8 @@ final class ConnectionContext {
             let early = event.flags & UInt32(LLQ_FLAG_EARLY) != 0
             book.add(bytes, of: event.stream_id, finished: finished, early: early, pool: storage.memory)
         case LLQ_EVENT_END_ACKED: book.notes.append(.streamEndAcknowledged(event.stream_id))
+        case LLQ_EVENT_END_JOINED: book.notes.append(.streamEndJoined(event.stream_id, packet: event.value))
+        case LLQ_EVENT_PACKETS_ACKED: book.notes.append(.packetsAcknowledged(event.value...event.last))
         case LLQ_EVENT_STREAM_ACKED: book.add(acknowledged: event.value, of: event.stream_id)
         case LLQ_EVENT_STREAM_RESET:
             book.notes.append(

@@ -87,6 +87,7 @@ extension QUICEngineConnection {
             stream.finWasSent = false
             stream.finHadBytes = false
             stream.endWasAcknowledged = false
+            awaitLoneEnd(of: stream, false)
             stream.awaitsReopening = true
             stream.sendBuffer.rewind()
             streamsToReopen.append(stream)

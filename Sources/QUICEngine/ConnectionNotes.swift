@@ -30,9 +30,11 @@ extension QUICEngineConnection {
         case .earlyDataRejected: earlyDataRejected()
         case .ticket: reportTicket()
         case .streamData: break
-        case .streamOpened, .streamGrew, .streamAcknowledged, .streamEndAcknowledged, .streamReset, .stopSending,
-            .streamClosed, .streamWindow:
+        case .streamOpened, .streamGrew, .streamAcknowledged, .streamEndAcknowledged, .streamEndJoined, .streamReset,
+            .stopSending, .streamClosed, .streamWindow:
             processStream(note)
+        case .packetsAcknowledged(let packets):
+            for stream in joinedEnds.streams(in: packets) { endAcknowledged(stream) }
         case .streamCredit(let bidirectional): streamCredit(bidirectional: bidirectional)
         case .datagram(let bytes, let early): received(datagram: bytes, early: early)
         case .datagramAcknowledged(let number): datagramEnded(number, acknowledged: true)
@@ -67,9 +69,11 @@ extension QUICEngineConnection {
             reportWritable(stream)
             reportDelivered(stream)
         case .streamEndAcknowledged(let id):
-            guard let stream = streams[id] else { return }
-            stream.endWasAcknowledged = true
-            reportDelivered(stream)
+            endAcknowledged(QUICStreamID(rawValue: UInt64(id)))
+        case .streamEndJoined(let id, let packet):
+            guard let stream = streams[id], stream.awaitsLoneEnd else { return }
+            joinedEnds.append(stream.id, in: packet)
+            if let shim { llq_conn_tell_acknowledged(shim, 1) }
         case .streamReset(let id, let code, let stillborn):
             guard let stream = remoteStream(id) ?? streams[id], !stream.peerReset else { return }
             stream.peerReset = true
@@ -138,6 +142,7 @@ extension QUICEngineConnection {
     private func close(_ stream: EngineStream) {
         guard !stream.isClosed else { return }
         reportDelivered(stream)
+        awaitLoneEnd(of: stream, false)
         stream.isClosed = true
         sendBufferBytes -= stream.sendBuffer.count
         context.storage.memory.held -= stream.sendBuffer.count
@@ -147,6 +152,25 @@ extension QUICEngineConnection {
         reportWritableToBackground()
         emit(.streamClosed(stream.id))
         forgetIfDone(stream)
+    }
+
+    private func endAcknowledged(_ id: QUICStreamID) {
+        guard let stream = streams[id] else { return }
+        stream.endWasAcknowledged = true
+        awaitLoneEnd(of: stream, false)
+        reportDelivered(stream)
+    }
+
+    /// The end of a stream left without bytes, or is awaited no more: by then the peer has it, or it doesn't matter.
+    func awaitLoneEnd(of stream: EngineStream, _ awaits: Bool) {
+        guard stream.awaitsLoneEnd != awaits else { return }
+        stream.awaitsLoneEnd = awaits
+        loneEnds += awaits ? 1 : -1
+        guard let shim else { return }
+        llq_conn_search_ends(shim, loneEnds > 0 ? 1 : 0)
+        guard !awaits, !joinedEnds.isEmpty else { return }
+        joinedEnds.remove(stream.id)
+        llq_conn_tell_acknowledged(shim, joinedEnds.isEmpty ? 0 : 1)
     }
 
     private func reportDelivered(_ stream: EngineStream) {

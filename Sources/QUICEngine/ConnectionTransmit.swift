@@ -242,6 +242,7 @@ extension QUICEngineConnection {
                 if finish, accepted == bytes {
                     stream.finWasSent = true
                     stream.finHadBytes = bytes > 0
+                    if bytes == 0 { awaitLoneEnd(of: stream, true) }
                 }
             }
             return result

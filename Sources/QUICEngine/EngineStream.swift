@@ -21,6 +21,8 @@ final class EngineStream {
     /// Its FIN left with bytes: whoever has the last of them has the end, however they were cut when they were sent again.
     @exclusivity(unchecked) var finHadBytes = false
     @exclusivity(unchecked) var endWasAcknowledged = false
+    /// Its FIN left by itself, and the peer isn't known to have it.
+    @exclusivity(unchecked) var awaitsLoneEnd = false
     /// `streamDelivered` is owed.
     @exclusivity(unchecked) var owesDelivered = false
     /// Our reset, or the answer to the peer's STOP_SENDING.

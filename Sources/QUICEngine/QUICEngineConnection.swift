@@ -44,6 +44,9 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var owesWritableToBackground = false
     /// Streams with something to send, in the order of their priorities.
     @exclusivity(unchecked) var sendQueue = SendQueue()
+    /// Streams whose end left by itself, and is not known to be with the peer.
+    var loneEnds = 0
+    var joinedEnds = JoinedEnds()
     /// The peer's unidirectional streams that ended, of which ngtcp2 keeps a record as long as it keeps the connection.
     var peerStreamRecords = 0
     var owesStreamCredit = (bidirectional: false, unidirectional: false)

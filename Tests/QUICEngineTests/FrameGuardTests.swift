@@ -20,27 +20,35 @@ import Testing
         func inspect(_ packet: [UInt8]) -> [UInt8] {
             var bytes = packet
             _ = bytes.withUnsafeMutableBufferPointer {
-                llq_guard_inspect(&state, $0.baseAddress, $0.count, 1, { _, _, _ in }, nil)
+                var nobody = llq_guard_listener()
+                return llq_guard_inspect(&state, $0.baseAddress, $0.count, 1, &nobody)
             }
             return bytes
         }
 
-        /// What is told of a packet's STOP_SENDING frames.
-        func stops(of packet: [UInt8]) -> [[UInt64]] {
+        /// What is told of a packet's frames.
+        func told(of packet: [UInt8]) -> Told {
             var bytes = packet
             let told = Told()
             _ = bytes.withUnsafeMutableBufferPointer {
-                llq_guard_inspect(
-                    &state, $0.baseAddress, $0.count, 1,
-                    { context, stream, code in
+                var listener = llq_guard_listener(
+                    stop: { context, stream, code in
                         guard let context else { return }
                         Unmanaged<Told>.fromOpaque(context).takeUnretainedValue().stops.append([stream, code])
-                    }, Unmanaged.passUnretained(told).toOpaque())
+                    },
+                    acknowledged: { context, first, last in
+                        guard let context else { return }
+                        Unmanaged<Told>.fromOpaque(context).takeUnretainedValue().acknowledged.append(first...last)
+                    }, context: Unmanaged.passUnretained(told).toOpaque())
+                return llq_guard_inspect(&state, $0.baseAddress, $0.count, 1, &listener)
             }
-            return told.stops
+            return told
         }
 
-        private final class Told { var stops: [[UInt64]] = [] }
+        final class Told {
+            var stops: [[UInt64]] = []
+            var acknowledged: [ClosedRange<UInt64>] = []
+        }
     }
 
     private func newConnectionID(_ sequence: UInt16, retirePriorTo: UInt16) -> [UInt8] {
@@ -143,8 +151,22 @@ import Testing
     func everyStopIsTold() {
         let stops = (0..<63 as Range<UInt8>).flatMap { [0x05, $0, 63 - $0] as [UInt8] }
         let expected = (0..<63).map { [UInt64($0), UInt64(63 - $0)] }
-        #expect(Guard().stops(of: stops) == expected)
-        #expect(Guard().stops(of: stops + [0x05, 0x40]) == expected)
-        #expect(Guard().stops(of: [0x05]).isEmpty)
+        #expect(Guard().told(of: stops).stops == expected)
+        #expect(Guard().told(of: stops + [0x05, 0x40]).stops == expected)
+        #expect(Guard().told(of: [0x05]).stops.isEmpty)
+    }
+
+    @Test("what an ACK frame acknowledges is told, range by range")
+    func whatIsAcknowledgedIsTold() {
+        // Largest 100, no delay, three ranges behind the first: 98...100, 95...95, 90...93, 0...0.
+        let ack: [UInt8] = [0x02, 0x40, 100, 0, 3, 2, 1, 0, 0, 3, 0x40, 88, 0]
+        #expect(Guard().told(of: ack).acknowledged == [98...100, 95...95, 90...93, 0...0])
+        // With ECN counts, between other frames.
+        let counted: [UInt8] = [0x01, 0x03, 7, 0, 0, 7, 1, 2, 3, 0x02, 9, 0, 0, 0]
+        #expect(Guard().told(of: counted).acknowledged == [0...7, 9...9])
+        // Below zero.
+        #expect(Guard().told(of: [0x02, 5, 0, 0, 6]).acknowledged.isEmpty)
+        #expect(Guard().told(of: [0x02, 5, 0, 1, 0, 4, 0]).acknowledged == [5...5])
+        #expect(Guard().told(of: [0x02, 5, 0, 1, 0, 3, 1]).acknowledged == [5...5])
     }
 }

@@ -40,6 +40,8 @@ enum llq_event_kind {
     LLQ_EVENT_STREAM_DATA,        // stream_id, flags, data
     LLQ_EVENT_STREAM_ACKED,       // stream_id, value: bytes more
     LLQ_EVENT_END_ACKED,          // stream_id
+    LLQ_EVENT_END_JOINED,         // stream_id, value: packet number, of a frame with the end and bytes before it
+    LLQ_EVENT_PACKETS_ACKED,      // value, last: packet numbers
     LLQ_EVENT_STREAM_RESET,       // stream_id, value: code, flags
     LLQ_EVENT_STOP_SENDING,       // stream_id, value: code
     LLQ_EVENT_STREAM_CLOSED,      // stream_id
@@ -75,7 +77,7 @@ typedef struct llq_event {
     int32_t kind;
     uint32_t flags;
     int64_t stream_id;
-    uint64_t value;
+    uint64_t value, last;
     const uint8_t *data;
     size_t length;
     llq_path path;
@@ -219,6 +221,10 @@ llq_close llq_conn_peer_close(llq_conn *conn);
 uint64_t llq_conn_next_packet(const llq_conn *conn);
 /// One more than the largest packet number in that space that the peer acknowledged; 0: none yet.
 uint64_t llq_conn_acked_to(const llq_conn *conn);
+/// Whether LLQ_EVENT_END_JOINED is told of packets written from now on.
+void llq_conn_search_ends(llq_conn *conn, int on);
+/// Whether LLQ_EVENT_PACKETS_ACKED is told of packets read from now on.
+void llq_conn_tell_acknowledged(llq_conn *conn, int on);
 /// How long after it was sent a packet counts as lost if a later one was acknowledged (RFC 9002 section 6.1.2).
 uint64_t llq_conn_loss_delay(llq_conn *conn);
 /// What a DATAGRAM frame has to leave to others in its packet.

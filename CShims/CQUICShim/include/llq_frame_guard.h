@@ -37,12 +37,18 @@ void llq_guard_init(llq_frame_guard *guard);
 void llq_guard_note_active(llq_frame_guard *guard, uint64_t sequence);
 /// A sequence number that the handshake told: that of the preferred address.
 void llq_guard_know(llq_frame_guard *guard, uint64_t sequence);
-/// Is told of each STOP_SENDING frame.
-typedef void llq_guard_stop(void *context, uint64_t stream_id, uint64_t code);
+/// Who is told of what a packet has; NULL: nobody.
+typedef struct llq_guard_listener {
+    /// A STOP_SENDING frame.
+    void (*stop)(void *context, uint64_t stream_id, uint64_t code);
+    /// Packet numbers that an ACK frame acknowledges.
+    void (*acknowledged)(void *context, uint64_t first, uint64_t last);
+    void *context;
+} llq_guard_listener;
 /// Reads the frames of a decrypted 1-RTT or 0-RTT packet and, if `contain`, overwrites NEW_CONNECTION_ID frames ngtcp2
-/// 0.12 would abort on; returns how many. `stop` gets `context`.
-size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain, llq_guard_stop *stop,
-                         void *context);
+/// 0.12 would abort on; returns how many.
+size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain,
+                         const llq_guard_listener *listener);
 
 #ifdef __cplusplus
 }
