@@ -1,7 +1,5 @@
 // ngtcp2's callbacks. They only report.
 
-#define _GNU_SOURCE // memmem
-
 #include "callbacks.h"
 
 #include <string.h>
@@ -87,14 +85,6 @@ static int on_preferred_address(ngtcp2_conn *conn, ngtcp2_path *destination, con
         destination->remote.addrlen = sizeof preferred->ipv4;
     }
     return 0;
-}
-
-void llq_qlog(void *user_data, uint32_t flags, const void *data, size_t length) {
-    static const char lost[] = "\"recovery:packet_lost\"";
-    llq_conn *self = user_data;
-    // The name comes first, behind the time.
-    if (length > 0 && memmem(data, length < 80 ? length : 80, lost, sizeof lost - 1)) self->packets_lost++;
-    self->owner.qlog(self->owner.context, data, length, (flags & NGTCP2_QLOG_WRITE_FLAG_FIN) != 0);
 }
 
 static int on_stream_data(ngtcp2_conn *conn, uint32_t flags, int64_t stream_id, uint64_t offset, const uint8_t *data,

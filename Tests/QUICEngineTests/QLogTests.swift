@@ -1,3 +1,4 @@
+import CQUICShim
 import Foundation
 import LonglineTestKit
 import Synchronization
@@ -78,6 +79,25 @@ import Testing
                 #expect(names.count { $0 == "recovery:packet_lost" } == Int(lost))
             }
         }
+    }
+
+    @Test("a record without a beginning is completed") func aRecordWithoutABeginningIsCompleted() {
+        func complete(_ written: String, capacity: Int = 1000) -> String {
+            var record = [UInt8](repeating: 0, count: capacity)
+            let bytes = Array(written.utf8)
+            let count = record.withUnsafeMutableBufferPointer {
+                llq_qlog_complete(bytes, bytes.count, $0.baseAddress, capacity)
+            }
+            return String(decoding: record[..<count], as: UTF8.self)
+        }
+        let before = "\u{1e}{\"time\":7,\"name\":\"transport:packet_received\",\"data\":{\"frames\":[],\"header\":{}}}\n"
+        let rest = "{\"frame_type\":\"padding\"}],\"header\":{\"packet_number\":3},\"raw\":{\"length\":822}}}\n"
+        let whole = "\u{1e}{\"time\":7,\"name\":\"transport:packet_sent\",\"data\":{\"frames\":[" + rest
+        #expect(complete(before + rest) == whole)
+        // The next one lies behind it.
+        #expect(complete(before + rest.replacing("822", with: "1") + rest) == whole)
+        #expect(complete(before) == "" && complete(rest) == "" && complete(rest + rest) == "" && complete("\n") == "")
+        #expect(complete(before + rest, capacity: whole.utf8.count - 1) == "")
     }
 
     @Test("nobody who doesn't ask gets a trace") func nobodyWhoDoesntAskGetsATrace() throws {

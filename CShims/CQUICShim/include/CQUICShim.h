@@ -227,6 +227,9 @@ void llq_conn_search_ends(llq_conn *conn, int on);
 void llq_conn_tell_acknowledged(llq_conn *conn, int on);
 /// How long after it was sent a packet counts as lost if a later one was acknowledged (RFC 9002 section 6.1.2).
 uint64_t llq_conn_loss_delay(llq_conn *conn);
+/// The record that the last line of `written` lacks the beginning of, as long as the return value; 0 if there is none.
+/// Exposed for its tests.
+size_t llq_qlog_complete(const uint8_t *written, size_t length, uint8_t *record, size_t capacity);
 /// What a DATAGRAM frame has to leave to others in its packet.
 size_t llq_datagram_overhead(void);
 /// Has the next packet carry something that the peer must acknowledge, whatever else there is to send.
