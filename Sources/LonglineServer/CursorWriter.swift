@@ -112,7 +112,7 @@ final class CursorWriter: Sendable {
             return true
         } catch {
             onFailure(error)
-            let mayLater = error.code == .storageFull || error.code == .overloaded
+            let mayLater = error.isPassing
             state.withLock { state in
                 state.writing[device] = nil
                 let isForgotten = state.forgetting.contains { $0.user == device.userKey }

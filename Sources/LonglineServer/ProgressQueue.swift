@@ -135,7 +135,7 @@ extension ServerLoop {
         case .failure(let error):
             core.note(error, in: "read places")
             // What came meanwhile is newer, and stays.
-            if error.code == .overloaded || error.code == .storageFull { for note in reads { _ = progress.put(note) } }
+            if error.isPassing { for note in reads { _ = progress.put(note) } }
         }
         switch reached {
         case .success(let notes): for case let note? in notes { told.append(Self.told(note)) }

@@ -74,11 +74,7 @@ extension SessionHost {
             case .success(let settings?): host.conversationChanged(change, settings, device)
             case .failure(let error):
                 core.note(error, in: "conversation settings")
-                switch error.code {
-                case .limitExceeded: host.refuse(change, .tooMany)
-                case .storageFull: host.refuse(change, .storageFull)
-                default: host.refuse(change, .overloaded)
-                }
+                host.refuse(change, error.refusal)
             }
         }
     }

@@ -93,11 +93,7 @@ extension SessionHost {
         switch result {
         case .failure(let error):
             core.note(error, in: "room")
-            switch error.code {
-            case .storageFull: refuse(work, .storageFull)
-            case .overloaded: refuse(work, .overloaded)
-            default: end(Close(error, limits: core.limits))
-            }
+            if error.isPassing { refuse(work, error.refusal) } else { end(Close(error, limits: core.limits)) }
         case .success(.refused(let code)): refuse(work, code)
         case .success(.done(let receipt)):
             // The store has it: the user's devices and the room learn it even if this link is gone.

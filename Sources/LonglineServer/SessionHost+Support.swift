@@ -119,7 +119,7 @@ extension SessionHost {
         } then: { host, result in
             guard case .failure(let error) = result, host.phase != .ended else { return }
             core.note(error, in: "erasure")
-            let code: RefusalCode = error.code == .storageFull ? .storageFull : .overloaded
+            let code = error.refusal
             host.loop.statistics.refusals[code, default: 0] += 1
             let retryAfter = core.limits.retryAfter.wholeMilliseconds
             host.session.erasureRefused(ErasureRefused(code: code, retryAfter: retryAfter), now: host.now)

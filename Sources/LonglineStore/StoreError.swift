@@ -1,3 +1,5 @@
+public import LonglineWire
+
 /// What a store could not do.
 public struct StoreError: Error, Sendable, CustomStringConvertible {
     /// The kinds of failure.
@@ -20,6 +22,18 @@ public struct StoreError: Error, Sendable, CustomStringConvertible {
 
     /// What kind of failure.
     public let code: Code
+
+    /// Whether the same may succeed later with nothing else changed: there was no room.
+    public var isPassing: Bool { code == .storageFull || code == .overloaded }
+
+    /// How a request that met it is refused.
+    public var refusal: RefusalCode {
+        switch code {
+        case .storageFull: .storageFull
+        case .limitExceeded: .tooMany
+        default: .overloaded
+        }
+    }
     /// What happened, for logs.
     public let message: String
     /// What a person can do about it.

@@ -163,9 +163,8 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
                 try batch.map { try logic.append($0) }
             }
         } catch {
-            let code: RefusalCode = error.code == .storageFull ? .storageFull : .overloaded
             return batch.map {
-                .refused(Refused(id: $0.publish.id, code: code, retryAfter: limits.retryAfter))
+                .refused(Refused(id: $0.publish.id, code: error.refusal, retryAfter: limits.retryAfter))
             }
         }
     }
