@@ -105,8 +105,8 @@ let package = Package(
         .target(
             name: "LonglineClient",
             dependencies: [
-                "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine", deque, logging, nioCore, nioPosix,
-                .product(name: "GRDB", package: "GRDB.swift"),
+                "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", deque, logging,
+                nioCore, nioPosix, .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
         .executableTarget(

@@ -1,11 +1,13 @@
 internal import Glibc
 
 /// The system's random numbers, fetched some at a time: a handshake takes dozens, and each alone would cost a system call.
-struct SystemRandomPool: RandomNumberGenerator {
+package struct SystemRandomPool: RandomNumberGenerator {
     private static let size = 32
     private var words: [UInt64] = []
 
-    mutating func next() -> UInt64 {
+    package init() {}
+
+    package mutating func next() -> UInt64 {
         if let word = words.popLast() { return word }
         words = [UInt64](repeating: 0, count: Self.size)
         let wanted = Self.size * MemoryLayout<UInt64>.size

@@ -90,7 +90,8 @@ import Testing
             }
             return String(decoding: record[..<count], as: UTF8.self)
         }
-        let before = "\u{1e}{\"time\":7,\"name\":\"transport:packet_received\",\"data\":{\"frames\":[],\"header\":{}}}\n"
+        let before =
+            "\u{1e}{\"time\":7,\"name\":\"transport:packet_received\",\"data\":{\"frames\":[],\"header\":{}}}\n"
         let rest = "{\"frame_type\":\"padding\"}],\"header\":{\"packet_number\":3},\"raw\":{\"length\":822}}}\n"
         let whole = "\u{1e}{\"time\":7,\"name\":\"transport:packet_sent\",\"data\":{\"frames\":[" + rest
         #expect(complete(before + rest) == whole)

@@ -1,6 +1,7 @@
 public import LonglineWire
 public import NIOCore
 import NIOPosix
+import QUICTransport
 import Synchronization
 
 /// A device's connection to a Longline service: it stays connected, sends each message once, and delivers what comes in
@@ -29,7 +30,7 @@ public final class LonglineClient: Sendable {
 
     init(
         configuration: Configuration, loop: any EventLoop, clock: DriverClock, connector: any LinkConnector,
-        random: @escaping @Sendable () -> any RandomNumberGenerator = { SystemRandomNumberGenerator() }
+        random: @escaping @Sendable () -> any RandomNumberGenerator = { SystemRandomPool() }
     ) throws {
         try configuration.validate()
         core = ClientCore(

@@ -1,5 +1,6 @@
 import LonglineWire
 import NIOCore
+import QUICTransport
 import Synchronization
 
 /// A driver as other threads see it.
@@ -53,6 +54,8 @@ final class ClientCore: Sendable {
     let clock: DriverClock
     private let connector: any LinkConnector
     private let random: @Sendable () -> any RandomNumberGenerator
+    /// What messages are named by.
+    private let names = Mutex(SystemRandomPool())
     let opening = Mutex<Task<DriverHandle, any Error>?>(nil)
     private let isLoggedOut = Mutex(false)
     /// What a shared outbox needs beside; nil for one of this client's own.
@@ -223,10 +226,9 @@ final class ClientCore: Sendable {
     func send(
         _ payload: ByteBuffer, _ kind: PublishKind, to destination: Destination, timeToLive: Duration? = nil
     ) async throws -> SendReceipt {
-        var random = SystemRandomNumberGenerator()
         // 0 means for ever on the wire, so the shortest life is a millisecond.
         let submission = Submission(
-            send: SendID.random(using: &random), destination: destination, kind: kind,
+            send: names.withLock { SendID.random(using: &$0) }, destination: destination, kind: kind,
             timeToLive: timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0, queuedAt: clock.wall(),
             payload: payload)
         guard let sharing else { return try await send(submission, on: handle()) }

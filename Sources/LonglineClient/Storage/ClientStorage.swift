@@ -227,7 +227,8 @@ public actor InMemoryClientStorage: ClientStorage {
 }
 
 extension StoredClientState {
-    /// Applies changes in their order. Rows that leave one after the other leave in one pass over the outbox.
+    /// Applies changes in their order. Rows that leave one after the other leave in one pass over the outbox, and outcomes that
+    /// are forgotten at the end.
     public mutating func apply(_ changes: [StorageChange]) {
         var removed: Set<PublishID> = []
         for change in changes {
@@ -236,9 +237,14 @@ extension StoredClientState {
                 continue
             }
             remove(&removed)
-            apply(change)
+            if case .outcome(let outcome) = change { outcomes.append(outcome) } else { apply(change) }
         }
         remove(&removed)
+        forgetOutcomes()
+    }
+
+    private mutating func forgetOutcomes() {
+        if outcomes.count > StoredOutcome.limit { outcomes.removeFirst(outcomes.count - StoredOutcome.limit) }
     }
 
     private mutating func remove(_ ids: inout Set<PublishID>) {
@@ -265,7 +271,7 @@ extension StoredClientState {
             if let index = outbox.firstIndex(where: { $0.id == id }) { outbox[index].attempted = true }
         case .outcome(let outcome):
             outcomes.append(outcome)
-            if outcomes.count > StoredOutcome.limit { outcomes.removeFirst(outcomes.count - StoredOutcome.limit) }
+            forgetOutcomes()
         case .lastID(let id): lastID = id
         case .chain(let channel, let id): chains[channel] = id
         case .connectNumber(let number): connectNumber = number
