@@ -66,6 +66,39 @@ struct ClosingTests {
         }
     }
 
+    @Test("What came before the connection closed can be read after it, and its end", arguments: [true, false])
+    func readAfterClose(finishes: Bool) async throws {
+        try await withPair { connection in
+            guard let first = try await connection.nextInboundStream() else { return }
+            let second = try await connection.openStream(bidirectional: false)
+            for stream in [first, second] {
+                try await stream.write(ByteBuffer(bytes: pattern(100_000)))
+                if finishes {
+                    try await stream.finish()
+                    try await stream.delivered()
+                }
+            }
+            connection.close(code: 5)
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            try await stream.write(ByteBuffer(bytes: [1]))
+            #expect(try await connection.closed() == .peerApplication(code: 5, reason: ""))
+            // One that the application had, and one that it takes only now.
+            for stream in [stream, try #require(try await connection.nextInboundStream())] {
+                var received: [UInt8] = []
+                var ended: QUICTransportError.Code?
+                do {
+                    while let bytes = try await stream.read() { received += bytes.readableBytesView }
+                } catch let error as QUICTransportError {
+                    ended = error.code
+                }
+                #expect(received == pattern(100_000))
+                #expect(ended == (finishes ? nil : .connectionClosed))
+            }
+        }
+    }
+
     @Test("A client that was shut down connects no more, and says so")
     func afterShutdown() async throws {
         try await withPair(serve: echo) { client, listener, loop in

@@ -103,7 +103,9 @@ final class AsyncConnectionState: QUICConnectionHandler {
         inbound.finish()
         datagrams.finish()
         let error = QUICTransportError.closed(reason)
-        for stream in streams.values { stream.fail(error) }
+        if let connection {
+            for stream in streams.values { stream.fail(error, connection) }
+        }
         streams.removeAll()
         for opener in openers { opener.waiter.finish(.failure(error)) }
         openers.removeAll()
@@ -228,9 +230,9 @@ final class AsyncConnectionState: QUICConnectionHandler {
         openers = waiting
     }
 
-    /// What a read gets without waiting; nil: it must wait.
+    /// What a read gets without waiting; nil: it must wait, or get what the stream's handover has.
     func readAtOnce(_ stream: QUICStreamID) -> Result<ByteBuffer?, any Error>? {
-        guard let state = streams[stream], let connection else { return .failure(gone) }
+        guard let state = streams[stream], let connection else { return closeReason == nil ? .failure(gone) : nil }
         return state.readAtOnce(connection)
     }
 
@@ -240,9 +242,15 @@ final class AsyncConnectionState: QUICConnectionHandler {
         return state.writeAtOnce(bytes, connection)
     }
 
-    func read(_ stream: QUICStreamID, _ waiter: Waiter<ByteBuffer?>) {
-        guard let state = streams[stream], let connection else { return waiter.finish(.failure(gone)) }
-        state.read(waiter, connection)
+    /// - Returns: false when the connection is closed: the stream's handover has what is left.
+    func read(_ stream: QUICStreamID, _ waiter: Waiter<ByteBuffer?>) -> Bool {
+        guard closeReason == nil else { return false }
+        if let state = streams[stream], let connection {
+            state.read(waiter, connection)
+        } else {
+            waiter.finish(.failure(gone))
+        }
+        return true
     }
 
     func write(_ bytes: ByteBuffer, to stream: QUICStreamID, _ waiter: Waiter<Void>) {

@@ -267,10 +267,29 @@ final class AsyncStreamState {
 
     // MARK: The end
 
-    func fail(_ error: QUICTransportError) {
-        endReading(error)
+    func fail(_ error: QUICTransportError, _ connection: QUICLoopConnection) {
+        endReading(error, of: connection)
         if handover.writeEnd == nil || writer != nil { endWriting(error) }
         failDelivery(error)
+    }
+
+    /// Takes what came before the connection closed out of the engine, which goes.
+    private func endReading(_ error: QUICTransportError, of connection: QUICLoopConnection) {
+        guard handover.readEnd == nil else { return }
+        var leftovers: [StreamHandover.Leftover] = []
+        var isFinished = false
+        do throws(QUICError) {
+            while !isFinished {
+                let isEarly = connection.isServer && connection.isEarly(id)
+                let read = try connection.read(id, maximumBytes: AsyncConnectionState.readSize)
+                isFinished = read.finished
+                guard read.bytes.readableBytes > 0 else { break }
+                leftovers.append(StreamHandover.Leftover(bytes: read.bytes, isEarly: isEarly))
+            }
+        } catch {
+            // The engine knows nothing of it any more: nothing was left.
+        }
+        handover.endReading(isFinished ? .success(nil) : .failure(error), behind: leftovers)
     }
 
     func abandon(_ connection: QUICLoopConnection) {

@@ -27,7 +27,8 @@ public final class QUICStream: Sendable {
         connection.perform { $0.release(id) }
     }
 
-    /// Takes the next bytes, as they came.
+    /// Takes the next bytes, as they came. What came before the connection closed can be read after that; the error, or the end if
+    /// that came, too, lies behind it.
     /// - Returns: nil at the stream's end.
     /// - Throws: ``QUICTransportError`` (`streamReset`, `connectionClosed`, `concurrentUse`), or `CancellationError`, after
     ///   which reading can go on and nothing is lost.
@@ -37,7 +38,12 @@ public final class QUICStream: Sendable {
             switch self.handover.arm(waiter) {
             case .waits: break
             case .finished(let end): waiter.finish(end)
-            case .asksLoop: self.connection.onLoop { [id = self.id] in $0.read(id, waiter) }
+            case .served(let bytes): waiter.resume(with: .success(bytes))
+            case .asksLoop:
+                self.connection.onLoop { [id = self.id, handover = self.handover] in
+                    // The connection closed meanwhile.
+                    if !$0.read(id, waiter) { handover.serve(waiter) }
+                }
             }
         }
     }

@@ -25,6 +25,14 @@ final class StreamHandover: Sendable {
         case asksLoop
         /// What every read gets from now on.
         case finished(Result<ByteBuffer?, any Error>)
+        /// Bytes that were left when the connection closed; the waiter is claimed.
+        case served(ByteBuffer)
+    }
+
+    /// Bytes that came before the connection closed.
+    struct Leftover {
+        var bytes: ByteBuffer
+        var isEarly: Bool
     }
 
     private struct State {
@@ -41,6 +49,8 @@ final class StreamHandover: Sendable {
         var loopHasMore = false
         /// What was read last came, at least in part, as 0-RTT.
         var lastReadWasEarly = false
+        /// What is read before ``readEnd``, the first last. No more than the stream's window.
+        var leftovers: [Leftover] = []
         /// What reads get when nothing more comes: nil behind the end, or why not.
         var readEnd: Result<ByteBuffer?, any Error>?
     }
@@ -93,6 +103,12 @@ final class StreamHandover: Sendable {
                 return .finished(.failure(Self.busy("reads from")))
             }
             state.reader = nil
+            if let next = state.leftovers.last {
+                guard waiter.claim() else { return .waits }
+                state.leftovers.removeLast()
+                state.lastReadWasEarly = next.isEarly
+                return .served(next.bytes)
+            }
             if let end = state.readEnd { return .finished(end) }
             if state.loopHasMore { return .asksLoop }
             state.reader = waiter
@@ -156,14 +172,27 @@ final class StreamHandover: Sendable {
 
     var readEnd: Result<ByteBuffer?, any Error>? { state.withLock(\.readEnd) }
 
-    /// Nothing more can be read; who waits learns it. The first reason counts.
-    func endReading(_ end: Result<ByteBuffer?, any Error>) {
+    /// Nothing more comes in; who waits learns it. The first reason counts.
+    /// - Parameter leftovers: what can be read before that, in order.
+    func endReading(_ end: Result<ByteBuffer?, any Error>, behind leftovers: [Leftover] = []) {
         let reader = state.withLock { state -> Waiter<ByteBuffer?>? in
             guard state.readEnd == nil else { return nil }
             state.readEnd = end
+            state.leftovers = leftovers.reversed()
+            state.loopHasMore = false
             defer { state.reader = nil }
             return state.reader
         }
-        reader?.finish(end)
+        if let reader { serve(reader) }
+    }
+
+    /// Gives a reader what there is when the loop has nothing more.
+    func serve(_ reader: Waiter<ByteBuffer?>) {
+        switch arm(reader) {
+        case .waits: break
+        case .finished(let end): reader.finish(end)
+        case .served(let bytes): reader.resume(with: .success(bytes))
+        case .asksLoop: assertionFailure("the loop has nothing more")
+        }
     }
 }
