@@ -152,6 +152,28 @@ import Testing
         }
     }
 
+    @Test(
+        "of what is made behind a deletion those before it get nothing, also when it is deleted again",
+        arguments: StoreKind.allCases)
+    func aSecondDeletionReopensNothing(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            var ends: [Offset] = []
+            // Bob stays in the first life of the room, carol in the second; alice is in all of them.
+            for life in [[alice, bob], [alice, carol], [alice], [alice]] {
+                for device in life { try await store.join(hall, by: device, create: true) }
+                let id = UInt64(ends.count + 1)
+                try await store.enter(request("alice", to: .room(hall), id: id))
+                let deleted = try #require(try await store.act(hall, .delete, by: alice).receipt)
+                ends.append(deleted.position.offset)
+                for (device, end) in [(bob, ends[0]), (carol, ends.count > 1 ? ends[1] : nil), (alice, ends.last)] {
+                    guard let end else { continue }
+                    let range = try #require(try await store.entitlements(of: device.user, in: tenant).last)
+                    #expect(range.upTo == end, "\(device.user) in life \(ends.count)")
+                }
+            }
+        }
+    }
+
     @Test("a room of many is paged in the order of its names", arguments: StoreKind.allCases)
     func membersArePaged(_ kind: StoreKind) async throws {
         var limits = StoreLimits()

@@ -281,6 +281,25 @@ import Testing
         #expect(error?.code == .versionTooNew)
     }
 
+    @Test("deletions of a room are forgotten when they end no stay any more")
+    func deletionsAreForgotten() async throws {
+        let folder = try TemporaryFolder()
+        let store = try open(folder.path)
+        let hall = try RoomID("hall")
+        try await store.join(hall, by: device("bob"), create: true)
+        for _ in 0..<5 {
+            try await store.join(hall, by: device("alice"), create: true)
+            let owner = try #require(try await store.roles(of: hall, in: tenant).first { $0.role == .owner }).user
+            _ = try #require(try await store.act(hall, .delete, by: device(owner.description)).receipt)
+        }
+        try await store.close()
+        let queue = try DatabaseQueue(path: folder.path + "/longline.db")
+        let rows = try await queue.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM deletions") }
+        try queue.close()
+        // That which ended bob's stay, and the last.
+        #expect(rows == 2)
+    }
+
     @Test("a crash while the identity changes is no restored backup")
     func aCrashWhileTheIdentityChangesIsNoRestoredBackup() async throws {
         let folder = try TemporaryFolder()

@@ -56,8 +56,10 @@ extension StoreLogic {
             return ReadOutcome(position: mark.position, audience: told)
         case .room:
             guard let room = try tables.channel(ChannelKey(tenant: note.tenant, channel: mark.conversation)),
-                let stint = try tables.stint(of: note.user, in: room)?.after(deletionOf: room),
-                mark.position.epoch == room.epoch,
+                let last = try tables.stint(of: note.user, in: room)
+            else { return nil }
+            let stint = try StoreRules.ended(last, in: room, tables)
+            guard mark.position.epoch == room.epoch,
                 mark.position.offset <= min(room.head, stint.left ?? .max), mark.position.offset > stint.after
             else { return nil }
             guard try advance(conversation(mark.conversation, of: inbox), to: mark, in: room, counting: nil) else {

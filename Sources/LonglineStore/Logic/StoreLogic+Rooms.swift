@@ -119,7 +119,7 @@ extension StoreLogic {
         return .done(Self.receipt(entry, room, user, ended))
     }
 
-    /// One entry ends every stay: see ``Stint/after(deletionOf:)``.
+    /// One entry ends every stay: see ``StoreRules/ended(_:in:_:)``.
     private func delete(by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome {
         var room = known
         room.members = 0
@@ -127,6 +127,7 @@ extension StoreLogic {
         let entry = try record(.delete, by: device, in: &room)
         room.deleted = entry.offset
         try tables.update(room)
+        try tables.addDeletion(entry.offset, of: room)
         var receipt = Self.receipt(entry, room)
         receipt.isDeleted = true
         return .done(receipt)

@@ -46,7 +46,8 @@ extension StoreLogic {
         switch channel.key.channel {
         case .user(let owner): return owner == user
         case .room:
-            guard let stint = try tables.stint(of: user, in: channel)?.after(deletionOf: channel) else { return false }
+            guard let last = try tables.stint(of: user, in: channel) else { return false }
+            let stint = try StoreRules.ended(last, in: channel, tables)
             return entry.offset > stint.after && entry.offset <= stint.left ?? .max
         case .all: return true
         }

@@ -15,6 +15,15 @@ enum StoreRules {
             total: channel.members, members: Array(found.prefix(limit)), more: found.count > limit)
     }
 
+    /// A stay with its end: that of a room that was deleted, made again and deleted again ended with the first of the two.
+    static func ended(_ stint: Stint, in room: ChannelRecord, _ tables: some StoreTables) throws -> Stint {
+        var ended = stint.after(deletionOf: room)
+        if stint.left == nil, ended.left != nil, let first = try tables.deletion(of: room, after: stint.joined) {
+            ended.left = first
+        }
+        return ended
+    }
+
     /// A user's membership, while it lasts.
     static func stay(of user: UserID, in room: ChannelRecord, _ tables: some StoreTables) throws -> Stint? {
         guard let stint = try tables.stint(of: user, in: room)?.after(deletionOf: room), stint.left == nil else {
@@ -30,7 +39,7 @@ enum StoreRules {
             result.append(Entitlement(channel: inbox.key.channel, head: inbox.ends, after: 0, upTo: nil))
         }
         for (room, stint) in try tables.stints(of: user, in: tenant) {
-            result.append(entitlement(stint.after(deletionOf: room), in: room))
+            result.append(entitlement(try ended(stint, in: room, tables), in: room))
         }
         return result
     }

@@ -67,7 +67,8 @@ struct Stint: Hashable, Sendable {
     var left: Offset?
     var role = RoomRole.member
 
-    /// As it is after the room's last deletion, which ends every stay without touching its row.
+    /// As it is after the room's last deletion, which ends every stay without touching its row. Where the room was deleted before,
+    /// it may have ended sooner: ``StoreRules/ended(_:in:_:)`` knows when.
     func after(deletionOf room: ChannelRecord) -> Stint {
         guard left == nil, joined < room.deleted else { return self }
         var ended = self
@@ -135,11 +136,15 @@ protocol StoreTables: AnyObject {
     /// Forgets the acknowledgement with the lowest ID.
     func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws
 
-    /// Stays as they were written: see ``Stint/after(deletionOf:)``.
+    /// Stays as they were written: see ``StoreRules/ended(_:in:_:)``.
     func stint(of user: UserID, in room: ChannelRecord) throws -> Stint?
     func stints(of user: UserID, in tenant: TenantID) throws -> [(room: ChannelRecord, stint: Stint)]
     func set(_ stint: Stint, of user: UserID, in room: ChannelRecord) throws
     func removeStint(of user: UserID, in room: ChannelRecord) throws
+    /// Remembers a deletion of a room, and forgets those that end no stay any more.
+    func addDeletion(_ offset: Offset, of room: ChannelRecord) throws
+    /// The first deletion of a room behind an offset.
+    func deletion(of room: ChannelRecord, after offset: Offset) throws -> Offset?
     /// Members whose names come behind `user`, in the order of their bytes.
     func members(of room: ChannelRecord, after user: UserID?, limit: Int) throws -> [RoomMember]
     /// The member who joined first.

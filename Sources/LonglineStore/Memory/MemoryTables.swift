@@ -43,6 +43,7 @@ final class MemoryTables: StoreTables {
     private var ledgers: [LedgerKey: Ledger] = [:]
     private var stintsByUser: [UserKey: [Int64: Stint]] = [:]
     private var membersByRoom: [Int64: Set<UserID>] = [:]
+    private var deletionsByRoom: [Int64: [Offset]] = [:]
     private var cursors: [Int64: [Int64: Position]] = [:]
     private var conversations: [Int64: [ChannelID: ConversationRecord]] = [:]
     private var generations: [GenerationKey: UInt64] = [:]
@@ -65,6 +66,7 @@ final class MemoryTables: StoreTables {
         (copy.channels, copy.keys, copy.logs, copy.broadcasts) = (channels, keys, logs, broadcasts)
         (copy.devices, copy.producers, copy.ledgers) = (devices, producers, ledgers)
         (copy.stintsByUser, copy.membersByRoom) = (stintsByUser, membersByRoom)
+        copy.deletionsByRoom = deletionsByRoom
         (copy.cursors, copy.generations, copy.tokens) = (cursors, generations, tokens)
         copy.conversations = conversations
         copy.presences = presences
@@ -252,6 +254,17 @@ final class MemoryTables: StoreTables {
         membersByRoom[room.id]?.remove(user)
     }
 
+    func addDeletion(_ offset: Offset, of room: ChannelRecord) {
+        let known = deletionsByRoom[room.id] ?? []
+        let open = (membersByRoom[room.id] ?? []).compactMap { stint(of: $0, in: room)?.joined }
+        let ending = Set(open.compactMap { joined in known.first { $0 > joined } })
+        deletionsByRoom[room.id] = known.filter(ending.contains) + [offset]
+    }
+
+    func deletion(of room: ChannelRecord, after offset: Offset) -> Offset? {
+        deletionsByRoom[room.id]?.first { $0 > offset }
+    }
+
     /// The members' rows; those from before the room's last deletion don't count.
     private func stays(in room: ChannelRecord) -> [(user: UserID, stint: Stint)] {
         (membersByRoom[room.id] ?? []).compactMap { user in
@@ -423,7 +436,7 @@ final class MemoryTables: StoreTables {
             ledgers = ledgers.filter { $0.key.channel != channel.id }
             for device in cursors.keys { cursors[device]?[channel.id] = nil }
             for user in stintsByUser.keys { stintsByUser[user]?[channel.id] = nil }
-            membersByRoom[channel.id] = nil
+            (membersByRoom[channel.id], deletionsByRoom[channel.id]) = (nil, nil)
             conversations[channel.id] = nil
             remove(channel)
         }

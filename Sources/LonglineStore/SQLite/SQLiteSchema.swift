@@ -61,6 +61,15 @@ enum SQLiteSchema {
             // When the database was last found to be a copy that was put back, in milliseconds since 1970; 0 for never.
             try db.execute(sql: "ALTER TABLE store ADD COLUMN restored INTEGER NOT NULL DEFAULT 0")
         }
+        migrator.registerMigration("deletions") { db in
+            // The entries by which rooms were deleted, as long as they end a stay.
+            try db.execute(
+                sql: """
+                    CREATE TABLE deletions (
+                        room INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (room, offset)) WITHOUT ROWID
+                    """)
+            try db.execute(sql: "INSERT INTO deletions SELECT id, deleted FROM channels WHERE deleted > 0")
+        }
         return migrator
     }
 

@@ -64,6 +64,25 @@ extension SQLiteTables {
         stints[StintKey(room: room.id, user: user)] = .some(nil)
     }
 
+    func addDeletion(_ offset: Offset, of room: ChannelRecord) throws {
+        // One that no open stay began before, and behind the deletion before it.
+        try run(
+            """
+            DELETE FROM deletions WHERE room = ? AND NOT EXISTS (
+                SELECT 1 FROM stints WHERE stints.room = deletions.room AND "left" IS NULL AND joined < deletions.offset
+                AND joined > coalesce((SELECT max(earlier.offset) FROM deletions AS earlier
+                    WHERE earlier.room = deletions.room AND earlier.offset < deletions.offset), 0))
+            """, [room.id])
+        try run("INSERT INTO deletions (room, offset) VALUES (?, ?)", [room.id, Int64(offset)])
+    }
+
+    func deletion(of room: ChannelRecord, after offset: Offset) throws -> Offset? {
+        try row(
+            "SELECT offset FROM deletions WHERE room = ? AND offset > ? ORDER BY offset LIMIT 1",
+            [room.id, Int64(offset)]
+        ).map { row in row[0] }
+    }
+
     /// From the index `members` alone.
     func members(of room: ChannelRecord, after user: UserID?, limit: Int) throws -> [RoomMember] {
         try rows(

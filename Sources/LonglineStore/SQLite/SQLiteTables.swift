@@ -417,8 +417,8 @@ extension SQLiteTables: StoreTables {
         let ledgers = "SELECT producer, channel FROM ledgers WHERE channel IN (\(ids))"
         try db.execute(sql: "DELETE FROM answers WHERE (producer, channel) IN (\(ledgers))")
         for (table, column) in [
-            ("ledgers", "channel"), ("cursors", "channel"), ("stints", "room"), ("conversations", "owner"),
-            ("channels", "id"),
+            ("ledgers", "channel"), ("cursors", "channel"), ("stints", "room"), ("deletions", "room"),
+            ("conversations", "owner"), ("channels", "id"),
         ] {
             try db.execute(sql: "DELETE FROM \(table) WHERE \(column) IN (\(ids))")
         }
