@@ -68,6 +68,8 @@ let package = Package(
                 .linkedLibrary("ngtcp2_crypto_gnutls"), .linkedLibrary("ngtcp2"), .linkedLibrary("gnutls"),
             ]),
         .target(name: "CDatagramSocket", path: "CShims/CDatagramSocket"),
+        // zlib, for batches of frames.
+        .target(name: "CDeflate", path: "CShims/CDeflate", linkerSettings: [.linkedLibrary("z")]),
         .target(name: "CSocketSteering", path: "CShims/CSocketSteering"),
         .target(
             name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
@@ -77,7 +79,7 @@ let package = Package(
                 "CDatagramSocket", "CSocketSteering", "QUICEngine", nioCore, nioPosix, logging, metrics, deque,
             ],
             swiftSettings: settings),
-        .target(name: "LonglineWire", dependencies: [nioCore], swiftSettings: settings),
+        .target(name: "LonglineWire", dependencies: ["CDeflate", nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore, deque], swiftSettings: settings),
         .target(
             name: "LonglineStore",

@@ -77,6 +77,7 @@ final class ServerCore: Sendable {
         configuration.payloadBudget = PayloadBudget(
             limit: limits.arrivingPayloadBytes, limitPerUser: limits.arrivingPayloadBytesPerUser)
         configuration.partTimeout = limits.partTimeout
+        configuration.compresses = limits.compressesCatchUps
         configuration.minimumPartRate = limits.minimumPartRate
         sessionConfiguration = configuration
         guard let webhooks else {

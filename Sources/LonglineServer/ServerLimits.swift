@@ -45,6 +45,8 @@ public struct ServerLimits: Sendable {
     /// ``/LonglineWire/FrameLimits/maximumPayload`` comes and goes in parts.
     /// Beyond: ``/LonglineWire/RefusalCode/payloadTooLarge``.
     public var maximumPayload = 1024 * 1024
+    /// Whether runs of small messages are compressed for clients that ask for it. What different users wrote never is together.
+    public var compressesCatchUps = true
     /// Memory for payloads that are arriving in parts, all sessions together, in bytes; one session has 4 of them at most.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var arrivingPayloadBytes = 256 * 1024 * 1024

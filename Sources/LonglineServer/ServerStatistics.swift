@@ -38,6 +38,10 @@ public struct ServerStatistics: Hashable, Sendable {
     public var duplicates: UInt64 = 0
     /// Entries sent to devices.
     public var delivered: UInt64 = 0
+    /// Compressed batches sent; their entries are counted in ``delivered``.
+    public var batches: UInt64 = 0
+    /// Bytes that batches saved, before the link's own overhead.
+    public var batchBytesSaved: UInt64 = 0
     /// Times that a device was told that a channel waits for it.
     public var slowConsumers: UInt64 = 0
     /// Pages of history sent; their entries are among ``delivered``.
@@ -107,6 +111,8 @@ public struct ServerStatistics: Hashable, Sendable {
         publishesOverRate += other.publishesOverRate
         duplicates += other.duplicates
         delivered += other.delivered
+        batches += other.batches
+        batchBytesSaved += other.batchBytesSaved
         slowConsumers += other.slowConsumers
         historyPages += other.historyPages
         reads += other.reads

@@ -338,6 +338,10 @@ final class SessionHost: LinkHandler {
         loop.statistics.framesSent += 1
         switch frame {
         case .deliver: loop.statistics.delivered += 1
+        case .batch(let batch):
+            loop.statistics.batches += 1
+            loop.statistics.delivered += UInt64(session.takeBatchedEntries())
+            loop.statistics.batchBytesSaved += UInt64(max(0, batch.saved))
         case .historyPage(let page): count(page)
         case .behind(let lag) where lag.isBehind: loop.statistics.slowConsumers += 1
         case .presence: loop.statistics.presenceSent += 1

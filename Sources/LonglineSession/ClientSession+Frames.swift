@@ -142,12 +142,23 @@ extension ClientSession {
         let epoch = header.epoch
         if arriving[lane] != nil {
             switch frame {
-            case .deliver, .skip, .gap:
+            case .deliver, .skip, .gap, .batch:
                 return violated(.unexpectedFrame, "an entry inside the payload of another", now: now)
             default: break
             }
         }
         switch frame {
+        case .batch(let batch):
+            guard configuration.acceptsBatches(of: channel) else {
+                return violated(.unexpectedFrame, "a batch that was not asked for", now: now)
+            }
+            do throws(FrameError) {
+                for frame in try batch.frames() where phase == .connected {
+                    processOnLane(frame, lane: lane, header: header, now: now)
+                }
+            } catch {
+                close(error.close, now: now)
+            }
         case .part(let part):
             guard let deliver = assemble(part, lane: lane, now: now) else { return }
             processOnLane(.deliver(deliver), lane: lane, header: header, now: now)

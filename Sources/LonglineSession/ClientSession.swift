@@ -149,6 +149,7 @@ public struct ClientSession: Sendable {
         actions.append(.send(.connect(connect), lane: .control))
         if mode != .foreground { actions.append(.send(.mode(mode), lane: .control)) }
         sayUrgencies(now: now)
+        if let encodings = configuration.encodings { actions.append(.send(.encodings(encodings), lane: .control)) }
         // A ticket says that the server knows this producer, so that its ledger makes a replayed flight harmless.
         if case .ticket = credential {
             earlyBytes = min(configuration.earlyBytes, EarlyAllowance.bytes)

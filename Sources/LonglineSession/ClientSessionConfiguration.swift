@@ -1,4 +1,4 @@
-import LonglineWire
+public import LonglineWire
 public import NIOCore
 
 /// How a client's session behaves; the server's ``/LonglineWire/SessionLimits`` narrow it further.
@@ -26,6 +26,11 @@ public struct ClientSessionConfiguration: Sendable {
     public var acknowledgeDelay: TimeAmount = .milliseconds(100)
     /// A publish that was refused for now without a named time is sent again after this long.
     public var retryDelay: TimeAmount = .seconds(1)
+    /// Whether the server may compress runs of small entries.
+    public var acceptsBatches = false
+    /// Channels of which nothing is compressed even so. With more than ``/LonglineWire/FrameLimits/maximumPlainChannels``, which
+    /// can't be said, nothing is compressed at all.
+    public var plainChannels: Set<ChannelID> = []
     /// The most bytes of a payload in one frame that is sent; the rest goes on in parts.
     public var partBytes = FrameLimits.maximumPayload
     /// A lane with nothing unacknowledged is finished after this long without a frame.
@@ -33,4 +38,17 @@ public struct ClientSessionConfiguration: Sendable {
 
     /// The defaults above.
     public init() {}
+}
+
+extension ClientSessionConfiguration {
+    /// What the server is told of batches; nil: nothing, so that it makes none.
+    var encodings: Encodings? {
+        guard acceptsBatches, plainChannels.count <= FrameLimits.maximumPlainChannels else { return nil }
+        return Encodings([.deflate], plain: plainChannels.sorted { $0.description < $1.description })
+    }
+
+    /// Whether a batch of a channel was asked for.
+    func acceptsBatches(of channel: ChannelID) -> Bool {
+        acceptsBatches && plainChannels.count <= FrameLimits.maximumPlainChannels && !plainChannels.contains(channel)
+    }
 }

@@ -21,6 +21,8 @@ enum FrameCost {
         case .publish(let publish): publish.payload.readableBytes + overhead
         case .deliver(let deliver): deliver.entry.payload.readableBytes + overhead
         case .part(let part): part.bytes.readableBytes + overhead
+        case .batch(let batch): batch.length + overhead * max(1, batch.groups.count)
+        case .encodings(let encodings): overhead * (1 + encodings.plain.count)
         default: overhead
         }
     }

@@ -14,6 +14,7 @@ struct ServerChannel {
     var mayReceive = false
     var gate = PublishGate()
     var lane: OutboundLane?
+    var batching = FrameBatching()
     /// Client lanes that carry this channel.
     var inboundLanes = 0
     var lag = DeliveryLag()

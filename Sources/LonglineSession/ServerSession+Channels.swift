@@ -29,7 +29,12 @@ extension ServerSession {
             $0.sender?.take(page, window: window, user: user, mayBeginParts: mayBeginParts)
         }
         switch result ?? nil {
-        case .send(let frames):
+        case .send(var frames):
+            if let encodings, !encodings.plain.contains(channel) {
+                let (least, single) = (configuration.leastBatch, frames)
+                frames = modify(channel) { $0.batching.compress(single, least: least) } ?? single
+                batchedEntries += single.entries - frames.entries
+            }
             for frame in frames { send(frame, channel: channel, now: now) }
             advance(channel, now: now)
             startReads(now: now)
@@ -237,4 +242,9 @@ extension ServerSession {
         else { return }
         channels[channel] = nil
     }
+}
+
+extension [Frame] {
+    /// How many of them are entries by themselves.
+    fileprivate var entries: Int { count { if case .deliver = $0 { true } else { false } } }
 }

@@ -40,6 +40,9 @@ extension ServerSession {
             processSignal(signal, now: now)
         case .urgency(let urgency):
             processUrgency(urgency, now: now)
+        case .encodings(let encodings):
+            let mayBatch = configuration.compresses && encodings.encodings.contains(.deflate)
+            self.encodings = mayBatch ? encodings : nil
         case .refresh, .join, .leave, .room, .members, .history, .logout, .eraseAccount, .conversations,
             .conversationSet, .read,
             .subscribe, .unsubscribe, .visibility:

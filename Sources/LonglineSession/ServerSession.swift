@@ -50,6 +50,10 @@ public struct ServerSession: Sendable {
     var outbound: [LaneID: ChannelID] = [:]
     var nextLane: UInt64 = 1
     var reads: ReadTurns
+    /// What the client takes of batches; nil: nothing is compressed.
+    var encodings: Encodings?
+    /// Entries that went into batches and were not counted yet.
+    var batchedEntries = 0
     /// Channels with another urgency than chat.
     var urgencies: [ChannelID: Urgency] = [:]
     /// Joins, leaves and changes of rooms without an answer.
@@ -135,6 +139,12 @@ public struct ServerSession: Sendable {
     /// ``mode`` and ``nextDeadline``, for a host that asks after each input: where the session is in an object, reading them
     /// copies all of it, and this doesn't. It changes nothing.
     public mutating func outlook() -> (mode: SessionMode, deadline: NIODeadline?) { (mode, nextDeadline) }
+
+    /// How many entries went into batches since it was asked last; beside absences, so that a batch itself does not tell.
+    public mutating func takeBatchedEntries() -> Int {
+        defer { batchedEntries = 0 }
+        return batchedEntries
+    }
 
     /// When ``deadlineReached(now:)`` wants to be called, or nil.
     public var nextDeadline: NIODeadline? {

@@ -33,6 +33,10 @@ public struct ServerSessionConfiguration: Sendable {
     public var readBytes = 64 * 1024
     /// Bytes of payload in one page of history, beyond its first entry.
     public var historyBytes = 64 * 1024
+    /// Whether runs of small entries are compressed for clients that ask for it.
+    public var compresses = true
+    /// Entries that are read at once make a run from so many on; fewer are live traffic.
+    public var leastBatch = 8
     /// The most bytes of a payload in one frame that is sent; the rest goes on in parts.
     public var partBytes = FrameLimits.maximumPayload
     /// Memory for payloads that arrive in parts; sessions that have the same one share it. Beyond it a publish is refused with

@@ -50,6 +50,8 @@ public enum Frame: Hashable, Sendable {
     case visibility(PresenceVisibility)
     /// Client: how urgent a channel is.
     case urgency(ChannelUrgency)
+    /// Client: what it takes of compressed batches.
+    case encodings(Encodings)
 
     // The server's history lane.
     /// Server: the answer to ``Frame/history(_:)``; ``Frame/deliver(_:)`` and ``Frame/skip(_:)`` follow it.
@@ -96,4 +98,6 @@ public enum Frame: Hashable, Sendable {
     case acknowledge(Acknowledge)
     /// Either side: the next bytes of a large payload.
     case part(Part)
+    /// Server: a run of entries and absences, compressed.
+    case batch(Batch)
 }

@@ -55,6 +55,18 @@ public enum FrameLimits {
     public static let maximumPresenceUsers = 100
     /// Channels with another urgency than ``Urgency/chat``, per link.
     public static let maximumUrgencies = 256
+    /// Encodings in one `ENCODINGS`.
+    public static let maximumEncodings = 8
+    /// Channels that one `ENCODINGS` excepts.
+    public static let maximumPlainChannels = 64
+    /// Groups in one batch.
+    public static let maximumBatchGroups = 256
+    /// Frames in one batch.
+    public static let maximumBatchFrames = 4_096
+    /// The frames of one batch before compression, in bytes: known before anything is decompressed.
+    public static let maximumBatch = 64 * 1024
+    /// One group of a batch, compressed.
+    public static let maximumBatchBytes = 16_000
     /// The largest number that a varint carries (RFC 9000 section 16): 2^62 - 1.
     public static let maximumNumber: UInt64 = (1 << 62) - 1
     /// The largest lane number on a transport with lane tags, where the tag's lowest bit is taken: 2^61 - 1.

@@ -44,6 +44,8 @@ enum FrameType: UInt64, CaseIterable {
     case visibility = 0x4d
     case urgency = 0x3d
     case part = 0x41
+    case batch = 0x43
+    case encodings = 0x44
 
     /// The name in `docs/protocol.md`.
     var name: String {
@@ -92,6 +94,8 @@ enum FrameType: UInt64, CaseIterable {
         case .visibility: "VISIBILITY"
         case .urgency: "URGENCY"
         case .part: "PART"
+        case .batch: "BATCH"
+        case .encodings: "ENCODINGS"
         }
     }
 
@@ -138,6 +142,8 @@ extension Frame {
         case .visibility: .visibility
         case .urgency: .urgency
         case .part: .part
+        case .batch: .batch
+        case .encodings: .encodings
         case .lane: .lane
         case .publish: .publish
         case .published: .published

@@ -25,6 +25,7 @@ struct ChatCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var options: ClientOptions
+    @OptionGroup var compression: CompressionOptions
 
     @Option(name: .long, help: "Whom to talk to at first: user/NAME, all/NAME, or room/NAME, which is joined.")
     var to: String?
@@ -34,7 +35,10 @@ struct ChatCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let client = try options.makeClient { $0.confirmation = .explicit }
+        let client = try options.makeClient {
+            $0.confirmation = .explicit
+            $0.compression = try compression.compression()
+        }
         let background = Task { await show(client) }
         defer { background.cancel() }
         // A service that can't be reached now is no reason to stop: what is typed waits in the outbox.

@@ -55,7 +55,7 @@ struct ClientOptions: ParsableArguments {
     }
 
     /// A client that is set up as the options say.
-    func makeClient(_ change: (inout LonglineClient.Configuration) -> Void = { _ in }) throws -> LonglineClient {
+    func makeClient(_ change: (inout LonglineClient.Configuration) throws -> Void = { _ in }) throws -> LonglineClient {
         let storage: any ClientStorage =
             if let state { try SQLiteClientStorage(path: state) } else { InMemoryClientStorage() }
         var configuration = LonglineClient.Configuration(
@@ -67,7 +67,7 @@ struct ClientOptions: ParsableArguments {
         configuration.logger.logLevel = Logger.Level(rawValue: logLevel) ?? .error
         configuration.agent = "longline-cli"
         if let file = try KeyLogFile.fromEnvironment() { configuration.keyLog = { file.append($0) } }
-        change(&configuration)
+        try change(&configuration)
         return try LonglineClient(configuration: configuration)
     }
 

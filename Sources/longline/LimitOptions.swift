@@ -27,6 +27,11 @@ struct LimitOptions: ParsableArguments {
             valueName: "bytes"))
     var maximumPayload: Int = ServerLimits().maximumPayload
 
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Compress what clients missed, for those that ask for it; each sender's messages apart from all others'.")
+    var compression = ServerLimits().compressesCatchUps
+
     @Option(help: ArgumentHelp("Devices with a session at one time, all tenants together.", valueName: "sessions"))
     var maximumSessions: Int = ServerLimits().maximumSessions
 
@@ -68,6 +73,7 @@ struct LimitOptions: ParsableArguments {
     func limits() throws -> ServerLimits {
         var limits = ServerLimits()
         limits.maximumPayload = maximumPayload
+        limits.compressesCatchUps = compression
         limits.maximumSessions = maximumSessions
         limits.maximumConnections = max(limits.maximumConnections, maximumSessions)
         limits.maximumSessionsPerTenant = maximumSessionsPerTenant

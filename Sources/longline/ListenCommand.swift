@@ -15,6 +15,7 @@ struct ListenCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var options: ClientOptions
+    @OptionGroup var compression: CompressionOptions
 
     @Option(name: .long, help: "A room to join first; may be given several times.")
     var room: [String] = []
@@ -43,7 +44,10 @@ struct ListenCommand: AsyncParsableCommand {
     var states = false
 
     func run() async throws {
-        let client = try options.makeClient { $0.ownMessages = .delivered }
+        let client = try options.makeClient {
+            $0.ownMessages = .delivered
+            $0.compression = try compression.compression()
+        }
         let rooms = try room.map { try RoomID($0) }
         if let save { try PayloadFiles.makeDirectory(save) }
         let watcher = Task {

@@ -41,6 +41,8 @@ final class ClientSessionFuzzing {
         configuration.maximumLanes = 8
         configuration.maximumHeldBytes = 20_000
         configuration.maximumOutbox = 20
+        configuration.acceptsBatches = true
+        configuration.plainChannels = [self.choices.channels[1]]
         configuration.acknowledgeEvery = 2
         configuration.laneIdleTime = .milliseconds(500)
         session = ClientSession(

@@ -42,6 +42,7 @@ final class ServerSessionFuzzing {
     private var chain: [ChannelID: Position] = [:]
     private var heldCost = 0
     private var payloads: [PayloadRead] = []
+    private var asksForBatches = false
     /// The entries whose payloads go on in parts, by channel: the place before, and the bytes still to come.
     private var underWay: [ChannelID: (previous: Position, left: UInt64)] = [:]
 
@@ -114,12 +115,14 @@ final class ServerSessionFuzzing {
 
     private func receive(_ frame: Frame, _ lane: LaneID) {
         lastLane = lane
+        if case .encodings = frame { asksForBatches = true }
         if case .close = frame, lane == .control { closedByPeer = true }
         if !isGranted, lane != .control, !session.isClosed {
             var payload = 0
             if case .publish(let publish) = frame { payload = publish.payload.readableBytes }
             if case .deliver(let deliver) = frame { payload = deliver.entry.payload.readableBytes }
             if case .part(let part) = frame { payload = part.bytes.readableBytes }
+            if case .batch(let batch) = frame { payload = batch.length }
             heldCost += payload + 128
         }
         session.received(frame, lane: lane, early: !handshakeDone, now: now)
@@ -373,6 +376,9 @@ final class ServerSessionFuzzing {
                     throw FuzzFinding("too many payloads")
                 }
             }
+        case .batch(let batch):
+            guard asksForBatches else { throw FuzzFinding("a batch that nobody asked for") }
+            for frame in try batch.frames() { try check(frame, lane) }
         case .part(let part):
             guard let (previous, left) = underWay.removeValue(forKey: header.channel),
                 UInt64(part.bytes.readableBytes) <= left

@@ -55,6 +55,35 @@ struct SessionChoices {
         return byte < 200 ? 0 : byte < 240 ? UInt64(byte - 199) : number()
     }
 
+    /// A run of entries, sometimes of something else, sometimes damaged.
+    mutating func batch() -> Batch {
+        var run: [Frame] = []
+        for _ in 0..<(1 + Int(input.byte() % 8)) {
+            var entry = entry()
+            entry.following = 0
+            entry.sender = users[Int(input.byte() & 1)]
+            run.append(.deliver(Deliver(entry: entry, redelivered: false)))
+        }
+        guard var batch = Batch(of: run) else {
+            let bytes = payload()
+            let encoding = BatchEncoding(rawValue: UInt32(input.byte() & 3))
+            return Batch(groups: [
+                Batch.Group(encoding: encoding, count: 1, length: bytes.readableBytes, bytes: bytes)
+            ])
+        }
+        let index = Int(input.byte()) % batch.groups.count
+        switch input.byte() & 15 {
+        case 0: batch.groups[index].length = max(1, batch.groups[index].length - 1)
+        case 1: batch.groups[index].count += 1
+        case 2:
+            let bytes = batch.groups[index].bytes
+            batch.groups[index].bytes = bytes.getSlice(at: bytes.readerIndex, length: bytes.readableBytes / 2) ?? bytes
+        case 3: batch.groups[index].encoding = BatchEncoding(rawValue: UInt32(input.byte() & 3))
+        default: break
+        }
+        return batch
+    }
+
     mutating func part() -> Part {
         let bytes = input.byte()
         return Part(offset: number(), bytes: ByteBuffer(repeating: 1, count: Int(bytes % 24)))
@@ -116,7 +145,7 @@ struct SessionChoices {
     /// Any frame, wherever it belongs.
     mutating func frame() -> Frame {
         let room = rooms[Int(input.byte() & 1)]
-        switch input.byte() % 41 {
+        switch input.byte() % 44 {
         case 0: return .connect(connect())
         case 1: return .connected(connected())
         case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
@@ -153,6 +182,8 @@ struct SessionChoices {
             return .behind(ChannelLag(channel: channel(), head: position(), isBehind: input.byte() & 1 == 1))
         case 38: return .eraseAccount
         case 39: return .erasureRefused(ErasureRefused(code: .overloaded, retryAfter: number()))
+        case 40: return .encodings(Encodings([BatchEncoding(rawValue: UInt32(input.byte() & 3))], plain: [channel()]))
+        case 41, 42: return .batch(batch())
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
         }
     }

@@ -20,7 +20,20 @@ enum WireFuzzing {
         guard whole.items == inPieces.items, whole.error?.code == inPieces.error?.code else {
             throw FuzzFinding("whole: \(whole); in pieces of \(piece): \(inPieces)")
         }
-        for item in whole.items { try checkRoundTrip(item) }
+        for item in whole.items {
+            try checkRoundTrip(item)
+            if case .frame(.batch(let batch), _) = item { try checkBatch(batch) }
+        }
+    }
+
+    /// What comes out of a batch is what it announced, or nothing.
+    private static func checkBatch(_ batch: Batch) throws {
+        let frames: [Frame]
+        do throws(FrameError) { frames = try batch.frames() } catch { return }
+        let bytes = frames.reduce(0) { $0 + ((try? FrameEncoder.encodedSize($1)) ?? 0) }
+        guard frames.count == batch.count, bytes <= batch.length, batch.length <= FrameLimits.maximumBatch else {
+            throw FuzzFinding("\(batch) holds \(frames.count) frames of \(bytes) bytes")
+        }
     }
 
     private static func read(_ bytes: [UInt8], piece: Int, tagged: Bool) throws -> Outcome {

@@ -193,7 +193,8 @@ def sessions():
     yield "server-refreshes", bytes([SERVER, 6]) + connect + grant + bytes([0, 0, 6, 0, 13, 1, 1])
     yield "server-bytes", bytes([SERVER, 6]) + connect + grant + bytes([3, 0, 10, 7, 8] + [1] * 8)
     yield "server-lanes", bytes([SERVER, 6]) + connect + grant + bytes([2, 241, 0, 3, 1, 1, 1, 0, 5, 10, 4, 1, 4, 1])
-    for kind in range(20):
+    # 40 and 41: encodings and batches.
+    for kind in (*range(20), 40, 41):
         yield f"server-type-{kind:02}", bytes([SERVER, 6]) + connect + grant + bytes([0, 0, kind] + [3] * 12)
         yield f"server-lane-type-{kind:02}", bytes([SERVER, 6]) + connect + grant + publish + bytes([1, 0, kind] + [3] * 12)
     # Client: 11 link, 13 accept, 2 open(channel, epoch, lane), 7 publish, 8 confirm, 0 frame, 1 frameAgain.
@@ -206,7 +207,7 @@ def sessions():
     yield "client-receives", bytes([CLIENT]) + link + accept + opened + bytes([1, 0, 15] + [3, 1, 5, 5, 5] + [8, 0]) * 3
     yield "client-gap", bytes([CLIENT]) + link + accept + opened + bytes([1, 0, 17, 1, 3, 9, 8, 0, 5, 9])
     yield "client-link-again", bytes([CLIENT]) + (link + accept + opened) * 3
-    for kind in range(20):
+    for kind in (*range(20), 40, 41):
         yield f"client-type-{kind:02}", bytes([CLIENT]) + link + accept + bytes([0, 0, kind] + [3] * 12)
         yield f"client-lane-type-{kind:02}", bytes([CLIENT]) + link + accept + opened + bytes([1, 0, kind] + [3] * 12)
 

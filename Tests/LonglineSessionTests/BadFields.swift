@@ -318,6 +318,23 @@ struct FrameFields {
         FrameFields(name: "VISIBILITY", type: 0x4d, isFromClient: true, fields: [choice("visibility", over: 2)]),
         FrameFields(
             name: "URGENCY", type: 0x3d, isFromClient: true, fields: [channel("channel"), choice("urgency", over: 2)]),
+        FrameFields(
+            name: "ENCODINGS", type: 0x44, isFromClient: true,
+            fields: [
+                Field(
+                    name: "encodings", good: [1, 1],
+                    bad: [
+                        (cut, [], .malformedFrame),
+                        ("over 8", varint(9) + [UInt8](repeating: 1, count: 9), .limitExceeded),
+                        ("one over 2^32 - 1", [1] + varint(1 << 32), .malformedFrame),
+                    ]),
+                Field(
+                    name: "plain", good: [1, 6] + [UInt8]("user/a".utf8),
+                    bad: [
+                        (cut, [], .malformedFrame), ("over 64", varint(65), .limitExceeded),
+                        ("no channel", [1, 1, 0x61], .malformedFrame),
+                    ]),
+            ]),
     ]
 
     private static let lanes: [FrameFields] = [
@@ -348,6 +365,27 @@ struct FrameFields {
             fields: [number("previous"), number("to"), choice("reason", over: 3)]),
         FrameFields(name: "GAP", type: 0x1d, isFromClient: false, fields: [position("from"), number("first")]),
         FrameFields(name: "ACK", type: 0x1f, isFromClient: true, fields: [number("offset")]),
+        FrameFields(
+            name: "BATCH", type: 0x43, isFromClient: false,
+            fields: [
+                Field(
+                    name: "groups", good: [1],
+                    bad: [(cut, [], .malformedFrame), ("over 256", varint(257), .limitExceeded)]),
+                word("encoding"),
+                Field(
+                    name: "frames", good: [1],
+                    bad: [(cut, [], .malformedFrame), ("all over 4096", varint(4_097), .limitExceeded)]),
+                Field(
+                    name: "length", good: [1],
+                    bad: [(cut, [], .malformedFrame), ("all over 65536", varint(65_537), .limitExceeded)]),
+                Field(
+                    name: "bytes", good: [1, 9],
+                    bad: [
+                        (cut, [], .malformedFrame),
+                        ("over 16000 bytes", varint(16_001) + [UInt8](repeating: 1, count: 16_001), .limitExceeded),
+                        ("over *length*", [2, 9, 9], .malformedFrame),
+                    ]),
+            ]),
         FrameFields(
             name: "PART", type: 0x41, isFromClient: true,
             fields: [

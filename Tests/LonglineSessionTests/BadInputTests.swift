@@ -120,7 +120,7 @@ struct BadInputTests {
 
     @Test("A frame out of its place closes with 5002")
     func places() throws {
-        let anyLane = ["LANE", "PUBLISH", "PUBLISHED", "REFUSED", "DELIVER", "SKIP", "GAP", "ACK", "PART"]
+        let anyLane = ["LANE", "PUBLISH", "PUBLISHED", "REFUSED", "DELIVER", "SKIP", "GAP", "ACK", "PART", "BATCH"]
         for fields in FrameFields.all {
             let frame = try decoded(fields)
             let belongsOnLane = anyLane.contains(fields.name)
@@ -145,7 +145,7 @@ struct BadInputTests {
                     (!fields.isFromClient || fields.name == "CLOSE") && belongsOnLane != isControl
                     && fields.name != "HISTORY_PAGE"
                 let end = client.drain().endCode
-                if !fitsClient || ["CONNECTED", "LANE", "PART"].contains(fields.name) {
+                if !fitsClient || ["CONNECTED", "LANE", "PART", "BATCH"].contains(fields.name) {
                     #expect(end == .unexpectedFrame, "\(fields.name) at a client, \(place)")
                 } else {
                     #expect(end != .unexpectedFrame, "\(fields.name) at a client, \(place)")

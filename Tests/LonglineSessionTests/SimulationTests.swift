@@ -64,6 +64,7 @@ struct SimulationTests {
             counts.replays += simulation.counts.replays
             counts.early += simulation.counts.early
             counts.gaps += simulation.counts.gaps
+            counts.batches += simulation.counts.batches
             counts.renewals += simulation.counts.renewals
             counts.roomChanges += simulation.counts.roomChanges
             counts.rightsTaken += simulation.counts.rightsTaken

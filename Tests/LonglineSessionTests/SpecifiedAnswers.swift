@@ -59,6 +59,10 @@ enum SpecifiedAnswers {
         "DELIVER, SKIP, GAP |  | inside the parts of another on its lane": (
             "LonglineSessionTests/ClientPayloadTests", "damaged"
         ),
+        "BATCH |  | not asked for, of an excepted channel, or inside the parts of an entry": (
+            "LonglineSessionTests/BatchTests", "outOfPlace"
+        ),
+        "BATCH | bytes | no such run of frames; more than *length*": ("LonglineSessionTests/BatchTests", "damaged"),
         "PART |  | of nothing": ("LonglineSessionTests/LargePayloadTests", "places"),
         "PART | offset | not where the bytes before it ended": ("LonglineSessionTests/LargePayloadTests", "places"),
         "PART | bytes | beyond the announced end": ("LonglineSessionTests/LargePayloadTests", "places"),

@@ -72,6 +72,12 @@ enum RandomFrames {
             .gap(Gap(from: position(&random), first: number(&random))),
             .acknowledge(Acknowledge(offset: number(&random))),
             .part(Part(offset: number(&random), bytes: bytes(&random, FrameLimits.maximumPayload))),
+            .batch(batch(&random)),
+            .encodings(
+                Encodings(
+                    (0..<Int.random(in: 0...FrameLimits.maximumEncodings, using: &random)).map { _ in
+                        BatchEncoding(rawValue: UInt32.random(in: 0 ... .max, using: &random))
+                    }, plain: (0..<Int.random(in: 0...4, using: &random)).map { _ in channel(&random) })),
             .urgency(
                 ChannelUrgency(
                     channel: channel(&random), urgency: Urgency.allCases.randomElement(using: &random) ?? .chat)),
@@ -189,6 +195,16 @@ enum RandomFrames {
             .message, .edit(target), .retract(target), .react(target), .reply(target), .request,
         ]
         return kinds.randomElement(using: &random) ?? .message
+    }
+
+    static func batch(_ random: inout SeededRandom) -> Batch {
+        Batch(
+            groups: (0..<Int.random(in: 0...5, using: &random)).map { _ in
+                Batch.Group(
+                    encoding: BatchEncoding(rawValue: UInt32.random(in: 0 ... .max, using: &random)),
+                    count: Int.random(in: 0...800, using: &random),
+                    length: Int.random(in: 3_000...13_000, using: &random), bytes: bytes(&random, 3_000))
+            })
     }
 
     static func history(_ random: inout SeededRandom) -> HistoryRequest {

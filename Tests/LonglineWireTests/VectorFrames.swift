@@ -53,6 +53,13 @@ extension Frame {
         case "SIGNAL": self = .signal(try Signal(fields))
         case "SUBSCRIBE", "UNSUBSCRIBE", "PRESENCE", "PRESENCE_ANSWER", "VISIBILITY":
             self = try Frame(ofPresence: name, fields)
+        case "ENCODINGS":
+            let encodings = try fields.list("encodings").map { item in
+                guard case .number(let number) = item else { throw VectorError(field: "encodings") }
+                return BatchEncoding(rawValue: try #require(UInt32(exactly: number)))
+            }
+            self = .encodings(
+                Encodings(encodings, plain: try fields.objects("plain").map { try $0.channel() }))
         case "URGENCY":
             let urgencies: [String: Urgency] = ["control": .control, "chat": .chat, "bulk": .bulk]
             self = .urgency(
@@ -100,6 +107,15 @@ extension Frame {
                     kind: try PublishKind(fields), timeToLive: try fields.number("timeToLive"),
                     payload: try fields.bytes("payload"),
                     following: fields.has("following") ? try fields.number("following") : 0))
+        case "BATCH":
+            self = .batch(
+                Batch(
+                    groups: try fields.objects("groups").map { group in
+                        Batch.Group(
+                            encoding: BatchEncoding(rawValue: try group.small("encoding")),
+                            count: Int(try group.small("frames")), length: Int(try group.small("length")),
+                            bytes: try group.bytes("bytes"))
+                    }))
         case "PART": self = .part(Part(offset: try fields.number("offset"), bytes: try fields.bytes("bytes")))
         case "PUBLISHED":
             self = .published(

@@ -15,7 +15,7 @@ struct VectorTests {
     @Test("Frames: fields become the bytes, and the bytes the fields")
     func frames() throws {
         let vectors = try VectorFile<FrameVector>.load("frames.json")
-        #expect(Set(vectors.map(\.frame)).count == 44, "every frame type has a vector")
+        #expect(Set(vectors.map(\.frame)).count == 46, "every frame type has a vector")
         for vector in vectors {
             let frame = try Frame(vector.frame, Fields(vector.fields))
             #expect(frame.name == vector.frame)
@@ -109,6 +109,38 @@ struct VectorTests {
                 #expect(error?.code.rawValue == wanted, "\(vector.name): \(String(describing: error))")
                 #expect(error?.closeCode.rawValue == vector.closeCode, "\(vector.name)")
                 #expect(error?.close.code == error?.closeCode, "\(vector.name)")
+            }
+        }
+    }
+
+    struct BatchVector: Decodable {
+        var name: String
+        var hex: String
+        var frames: [String]?
+        var error: String?
+        var closeCode: UInt32?
+    }
+
+    @Test("Batches: what is taken out, in order, or the named error and its close code")
+    func batches() throws {
+        let vectors = try VectorFile<BatchVector>.load("batches.json")
+        #expect(vectors.count > 15)
+        for vector in vectors {
+            let frames = try FrameDecoder.all(in: try ByteBuffer(hex: vector.hex))
+            guard frames.count == 1, case .batch(let batch) = frames[0] else {
+                Issue.record("\(vector.name): not a batch")
+                continue
+            }
+            do throws(FrameError) {
+                let inside = try batch.frames().map { frame throws(FrameError) in
+                    var bytes = ByteBuffer()
+                    try FrameEncoder.encode(frame, into: &bytes)
+                    return bytes.hex
+                }
+                #expect(inside == vector.frames, "\(vector.name)")
+            } catch {
+                #expect(error.code.rawValue == vector.error, "\(vector.name)")
+                #expect(error.closeCode.rawValue == vector.closeCode, "\(vector.name)")
             }
         }
     }

@@ -7,6 +7,7 @@ Run it after a change of the protocol; the Swift tests check what it wrote, both
 
 import json
 import pathlib
+import zlib
 
 MOST = (1 << 62) - 1
 
@@ -173,6 +174,11 @@ FRAMES = {
     "UNSUBSCRIBE": (0x4B, lambda f: listed(f["users"], string)),
     "PRESENCE_ANSWER": (0x4C, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])),
     "VISIBILITY": (0x4D, lambda f: bytes([VISIBILITIES[f["visibility"]]])),
+    "BATCH": (0x43, lambda f: listed(
+        f["groups"], lambda g: varint(g["encoding"]) + varint(g["frames"]) + varint(g["length"])
+        + counted(bytes.fromhex(g["bytes"])))),
+    "ENCODINGS": (0x44, lambda f: listed(f["encodings"], varint) + listed(
+        f["plain"], lambda c: string(c["channel"]))),
     "PART": (0x41, lambda f: varint(f["offset"]) + counted(bytes.fromhex(f["bytes"]))),
     "URGENCY": (0x3D, lambda f: string(f["channel"]) + bytes([URGENCIES[f["urgency"]]])),
 }
@@ -195,6 +201,23 @@ LARGEST = str(MOST)
 LIMITS = {
     "maximumPayload": "15360", "channelWindow": "262144", "maximumUnacknowledged": "1024", "minimumHeartbeat": "5000",
     "idleTimeout": "600000"}
+
+# What two users wrote, each compressed apart from the other: the second of three entries is alice's, and too short to shrink.
+BOBS = b"".join(frame("DELIVER", {
+    "redelivered": False, "kind": "message", "offset": offset, "previous": previous, "sender": "bob",
+    "device": "phone", "producer": PRODUCER, "publishID": number, "time": "1767225600200", "expiry": "0",
+    "payload": b"see you tomorrow".hex()}) for offset, previous, number in [("1302", "1299", "12"), ("1304", "1303", "13")])
+LAST_SKIP = frame("SKIP", {"previous": "1304", "to": "1310", "reason": "expired"})
+ALICES = frame("DELIVER", {
+    "redelivered": False, "kind": "message", "offset": "1303", "previous": "1302", "sender": "alice",
+    "device": "tablet", "producer": "f" * 32, "publishID": "1", "time": "1767225600201", "expiry": "0",
+    "payload": b"bye".hex()}) + LAST_SKIP
+# BOBS by zlib's deflate; written down, as another version may choose other bytes that mean the same.
+BOBS_COMPRESSED = (
+    "93b4666070157315664eca4f622dc8c8cf4be597d3b5f18ecaac689fb674cbe14b0f3ff01c60609c5d766bc5090681e2d454"
+    "85cafc528592fcdcfca2a2fc72499066095771dc9a79716b0600")
+if zlib.decompress(bytes.fromhex(BOBS_COMPRESSED), -15) != BOBS:
+    raise SystemExit("BOBS_COMPRESSED is of other frames")
 
 VALID = [
     ("connect with a token, first time", "CONNECT", {
@@ -439,6 +462,16 @@ VALID = [
         "redelivered": False, "kind": "message", "offset": "1310", "previous": "1303", "sender": "bob",
         "device": "phone", "producer": PRODUCER, "publishID": "14", "time": "1767225600300", "expiry": "0",
         "following": "15000", "payload": "a5" * 40}),
+    ("batch of two senders", "BATCH", {"groups": [
+        {"encoding": 1, "frames": 2, "length": len(BOBS), "bytes": BOBS_COMPRESSED},
+        {"encoding": 0, "frames": 2, "length": len(ALICES), "bytes": ALICES.hex()}]}),
+    ("batch of an encoding of a later version", "BATCH", {"groups": [
+        {"encoding": 4294967295, "frames": 1, "length": 65536, "bytes": "00"}]}),
+    ("batch of nothing", "BATCH", {"groups": []}),
+    ("encodings, one", "ENCODINGS", {"encodings": [1], "plain": []}),
+    ("encodings, with channels that are not compressed", "ENCODINGS", {
+        "encodings": [7, 1], "plain": [{"channel": "user/alice"}, {"channel": "room/keys"}]}),
+    ("encodings, none any more", "ENCODINGS", {"encodings": [], "plain": []}),
     ("part", "PART", {"offset": "40", "bytes": "0123456789abcdef" * 4}),
     ("part, the rest does not come", "PART", {"offset": "0", "bytes": ""}),
     ("part, largest offset", "PART", {"offset": LARGEST, "bytes": "00"}),
@@ -596,6 +629,17 @@ INVALID = [
     ("VISIBILITY: unknown", raw(0x4D, b"\3"), "malformed"),
     ("PUBLISH: nothing follows", raw(0x13, b"\4\1" + bytes(8) + b"\0\0" + b"\0" + b"\1a"), "malformed"),
     ("DELIVER: nothing follows", raw(0x19, b"\x10\0" + DELIVER_REST[:-1] + b"\0" + b"\1a"), "malformed"),
+    ("BATCH: 257 groups", raw(0x43, varint(257)), "limitExceeded"),
+    ("BATCH: groups over 65536 bytes before compression",
+     raw(0x43, b"\2" + b"\1\1" + varint(65000) + b"\1x" + b"\1\1" + varint(537) + b"\1x"), "limitExceeded"),
+    ("BATCH: groups of over 4096 frames",
+     raw(0x43, b"\2" + b"\1" + varint(4000) + b"\1\1x" + b"\1" + varint(97) + b"\1\1x"), "limitExceeded"),
+    ("BATCH: a group of over 16000 bytes", raw(0x43, b"\1\1\1\1" + counted(b"x" * 16001)), "limitExceeded"),
+    ("BATCH: a group larger than before compression", raw(0x43, b"\1\1\1\1" + counted(b"xy")), "malformed"),
+    ("BATCH: fewer groups than counted", raw(0x43, b"\2\1\1\1\1x"), "malformed"),
+    ("ENCODINGS: nine", raw(0x44, b"\x09" + b"\1" * 9 + b"\0"), "limitExceeded"),
+    ("ENCODINGS: 65 channels", raw(0x44, b"\0" + varint(65) + string("room/a") * 65), "limitExceeded"),
+    ("ENCODINGS: no channel", raw(0x44, b"\0\1" + string("a")), "malformed"),
     ("PART: longer than its body", raw(0x41, b"\5\3ab"), "malformed"),
     ("PART: over its limit", raw(0x41, b"\5" + counted(b"a" * 15361)), "limitExceeded"),
     ("URGENCY: unknown urgency", raw(0x3D, string("room/a") + b"\3"), "malformed"),
@@ -607,6 +651,48 @@ INVALID_TAGGED = [
     ("unknown odd type on a lane", tag(1) + raw(0x3F, b""), "unknownType"),
     ("length over the limit on a lane", tag(1) + varint(0x13) + varint(16385), "tooLarge"),
     ("the stream ends behind a tag", tag(1), "incomplete"),
+]
+
+
+
+def delivered(sender, offset, previous, **more):
+    return frame("DELIVER", {
+        "redelivered": False, "kind": "message", "offset": str(offset), "previous": str(previous), "sender": sender,
+        "device": "phone", "producer": PRODUCER, "publishID": "12", "time": "1767225600200", "expiry": "0",
+        "payload": b"hello".hex(), **more})
+
+
+def group(data, frames=1, encoding=0, length=None):
+    return {"encoding": encoding, "frames": frames, "length": len(data) if length is None else length, "bytes": data.hex()}
+
+
+def bobs(change=lambda data: data, **more):
+    return [group(change(bytes.fromhex(BOBS_COMPRESSED)), **{"frames": 2, "encoding": 1, "length": len(BOBS), **more})]
+
+
+# What a receiver that asked for encoding 1 takes out of a batch, in order, or the kind of error.
+BATCHES = [
+    ("two senders in turn", bobs() + [group(ALICES, 2)],
+     [BOBS[:len(BOBS) // 2], ALICES[:-len(LAST_SKIP)], BOBS[len(BOBS) // 2:], LAST_SKIP]),
+    ("nothing", [], []),
+    ("a frame of an unknown even type is passed over", [group(raw(0x2F00, b"later") + ALICES, 2)],
+     [ALICES[:-len(LAST_SKIP)], LAST_SKIP]),
+    ("an encoding that nobody asked for", [group(ALICES, 2, encoding=2)], "malformed"),
+    ("more than it says, compressed", bobs(length=len(BOBS) - 1), "malformed"),
+    ("less than it says, compressed", bobs(length=len(BOBS) + 1), "malformed"),
+    ("cut off, compressed", bobs(lambda data: data[:-1]), "malformed"),
+    ("a byte behind the end, compressed", bobs(lambda data: data + b"\0"), "malformed"),
+    ("not compressed, though it says so", [group(ALICES, 2, encoding=1)], "malformed"),
+    ("less than it says", [group(ALICES, 2, length=len(ALICES) + 1)], "malformed"),
+    ("one frame more than it says", [group(ALICES, 1)], "malformed"),
+    ("one frame less than it says", [group(ALICES, 3)], "malformed"),
+    ("ends inside a frame", [group(ALICES[:-1], 2)], "malformed"),
+    ("two senders in one group", [group(delivered("bob", 7, 6) + delivered("alice", 8, 7), 2)], "malformed"),
+    ("an entry that goes on in parts", [group(delivered("bob", 7, 6, following="5"))], "malformed"),
+    ("a gap", [group(frame("GAP", {"from": {"epoch": EPOCH, "offset": "0"}, "first": "5"}))], "malformed"),
+    ("a batch", [group(frame("BATCH", {"groups": []}))], "malformed"),
+    ("a frame of an unknown odd type", [group(raw(0x3F, b"later"))], "unknownType"),
+    ("a frame whose field is over its limit", [group(raw(0x19, b"\0\0\1\0" + counted(b"s" * 65)))], "limitExceeded"),
 ]
 
 CLOSE_CODES = {
@@ -646,6 +732,14 @@ def main():
         "which is an error only when the stream ends there.",
         [{"name": name, "tagged": tagged, "hex": data.hex(), "error": error, "closeCode": CLOSE_CODES[error]}
          for tagged, vectors in ((False, INVALID), (True, INVALID_TAGGED)) for name, data, error in vectors])
+    write(
+        "batches.json",
+        "One BATCH each, and the frames that a receiver which asked for encoding 1 takes out, in order; or the kind of error and "
+        "the close code.",
+        [{"name": name, "hex": frame("BATCH", {"groups": groups}).hex(),
+          **({"error": inside, "closeCode": CLOSE_CODES[inside]} if isinstance(inside, str)
+             else {"frames": [data.hex() for data in inside]})}
+         for name, groups, inside in BATCHES])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-// The frame codec: encode and decode of a chat's frames, beside JSON with the same fields and a bare copy.
+// The frame codec: encode and decode of a chat's frames, beside JSON with the same fields and a bare copy; and what it takes to
+// compress a catch-up.
 
 import BenchmarkHarness
 import Foundation
@@ -66,6 +67,9 @@ let jsonDecoder = JSONDecoder()
 let jsonEncoded = try jsonFrames.map { try jsonEncoder.encode($0) }
 print("\(frames.count) frames: \(encodedBytes.count) bytes, as JSON \(jsonEncoded.map(\.count).reduce(0, +))")
 
+let catchUp = try CatchUp(messages: 600)
+print("\(catchUp.frames) messages: \(catchUp.plain) bytes, in batches \(catchUp.compressed)")
+
 var output = ByteBuffer()
 let results = try measure(
     [
@@ -100,6 +104,14 @@ let results = try measure(
             consume(output.readableBytes)
             return frames.count
         },
+        Contender("compress") {
+            for run in catchUp.runs { consume(Batch(of: run)) }
+            return catchUp.frames
+        },
+        Contender("decompress") {
+            for batch in catchUp.batches { consume(try batch.frames()) }
+            return catchUp.frames
+        },
     ], options: options)
 
 /// Frames a second through one after the other.
@@ -115,5 +127,8 @@ report.add("both_per_second", ours.median)
 report.add("json_both_per_second", json.median)
 report.add("bytes_per_frame", Double(encodedBytes.count) / Double(frames.count))
 report.add("copies_per_encode", ratio(results[4], over: results[0]))
+report.add("compress_per_second", results[5].median)
+report.add("decompress_per_second", results[6].median)
+report.add("compressed_share", Double(catchUp.compressed) / Double(catchUp.plain))
 report.add("ratio", ratio(ours, over: json))
 report.finish()

@@ -31,6 +31,18 @@ public enum Confirmation: Hashable, Sendable {
     case explicit
 }
 
+/// Whether the service may compress what a client missed: runs of small messages, which then are about half as large.
+///
+/// What is compressed together can be told from the length of the result. The service never compresses what different users wrote
+/// together, nor tokens, tickets, requests and single messages. Who fears that one user's messages tell something of each other,
+/// as those of a bot that repeats what strangers say to it, excepts the channel.
+public enum Compression: Hashable, Sendable {
+    /// Nothing is compressed.
+    case off
+    /// What is missed is compressed where that pays, in all channels but these; at most 64 of them.
+    case on(except: Set<ChannelID> = [])
+}
+
 extension LonglineClient {
     /// Gets a signed token for this device, from the app's own backend as a rule. It is called again when a token is
     /// about to expire or was refused; an error counts as a failed attempt to connect.
@@ -73,6 +85,8 @@ extension LonglineClient {
         public var ownMessages = OwnMessages.hidden
         /// When a message counts as processed.
         public var confirmation = Confirmation.whenNextIsAsked
+        /// What of a catch-up the service may compress.
+        public var compression = Compression.off
         /// Whether others are told how far this user read (``LonglineClient/LonglineClient/markRead(_:upTo:)``). When it is
         /// off only the user's own devices are; others' receipts come all the same.
         public var sharesReadReceipts = true
@@ -111,6 +125,11 @@ extension LonglineClient {
             try require(backOff.base > .zero && backOff.maximum >= backOff.base, "back-off bounds are out of order")
             try require(connectTimeout > .zero && closeTimeout > .zero, "time-outs must be longer than nothing")
             try require(outbox.messages > 0 && outbox.bytes > 0 && outbox.messagesPerChannel > 0, "outbox limit of 0")
+            if case .on(let plain) = compression {
+                try require(
+                    plain.count <= FrameLimits.maximumPlainChannels,
+                    "more channels are excepted from compression than 64")
+            }
             if let network { try LonglineClient.validate(network: network) }
             try require(agent.utf8.count <= FrameLimits.maximumAgent, "the agent's name is over 64 bytes")
         }

@@ -172,6 +172,10 @@ final class ConnectionDriver {
         sessionConfiguration.agent = configuration.agent
         sessionConfiguration.heartbeat = configuration.heartbeat
         sessionConfiguration.connectTimeout = TimeAmount(configuration.connectTimeout)
+        if case .on(let plain) = configuration.compression {
+            sessionConfiguration.acceptsBatches = true
+            sessionConfiguration.plainChannels = plain
+        }
         session = ClientSession(
             configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
             cursorVersion: state.cursorVersion)

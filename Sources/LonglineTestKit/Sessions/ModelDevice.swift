@@ -77,6 +77,7 @@ final class ModelDevice {
         // No more unanswered publishes than the simulated ledger remembers.
         configuration.earlyBytes = 3_000
         configuration.partBytes = SimulatedStore.partBytes
+        configuration.acceptsBatches = app.number.isMultiple(of: 2)
         self.configuration = configuration
         durable = Durable(producer: .random(using: &self.random))
         backup = durable

@@ -84,6 +84,7 @@ final class ModelServer {
         configuration.laneIdleTime = .milliseconds(300)
         configuration.readBytes = 1_300
         configuration.partBytes = SimulatedStore.partBytes
+        configuration.leastBatch = 2
         configuration.partTimeout = .milliseconds(1_500)
         configuration.payloadRetryAfter = .milliseconds(30)
         configuration.payloadBudget = PayloadBudget(limit: 200_000, limitPerUser: 100_000)
@@ -302,6 +303,7 @@ final class ModelServer {
             frame = .deliver(deliver)
         }
         if case .lane(let header) = frame { hosted.lanes[lane] = header }
+        if case .batch = frame { simulation.counts.batches += 1 }
         let problem = hosted.watch.sent(
             frame, lane: lane, to: hosted.user, hosted.device, truth: store.durable,
             time: simulation.wall.milliseconds)
@@ -321,8 +323,12 @@ final class ModelServer {
         }
     }
 
-    /// What the broken rules make of a part.
+    /// What the broken rules make of a part, or of a batch.
     private func damaged(_ frame: Frame, lane: LaneID, _ hosted: Hosted) -> [Frame] {
+        if case .batch(var batch) = frame, has(.loseGroup), random.happens(0.3) {
+            batch.groups.removeFirst()
+            return [.batch(batch)]
+        }
         guard case .part(let part) = frame, !part.isEnd else { return [frame] }
         if has(.losePart), random.happens(0.3) { return [] }
         if has(.doublePart), random.happens(0.3) { return [frame, frame] }

@@ -46,6 +46,8 @@ public final class SessionSimulation {
         public var restores = 0
         /// Devices that met a second one of their name.
         public var twins = 0
+        /// Compressed batches sent.
+        public var batches = 0
         /// Gaps that apps were told of.
         public var gaps = 0
         /// Changes of the room that devices asked for, as owners or not.

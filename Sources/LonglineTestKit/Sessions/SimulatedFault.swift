@@ -93,6 +93,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case doublePart
     /// The server sends a part of a large payload in the place of another.
     case swapParts
+    /// The server leaves what one user wrote out of a batch.
+    case loseGroup
 
     // MARK: Clients
     /// The client sends a publish before its row is on the disk.

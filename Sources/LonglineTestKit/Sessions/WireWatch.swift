@@ -64,6 +64,13 @@ struct WireWatch {
                 whole.head(deliver.entry.payload.readableBytes) == deliver.entry
             else { return "\(channel) at \(deliver.entry.offset) begins, and is not durable" }
             return delivered(whole, channel, user, device, truth, time)
+        case .batch(let batch):
+            if arriving[lane] != nil { return "\(channel): an entry inside another's payload" }
+            guard let frames = try? batch.frames() else { return "\(channel): a batch that can't be read" }
+            for frame in frames {
+                if let problem = sent(frame, lane: lane, to: user, device, truth: truth, time: time) { return problem }
+            }
+            return nil
         case .part(let part):
             guard var entry = arriving.removeValue(forKey: lane) else { return "\(channel): a part of nothing" }
             guard !part.isEnd else {
