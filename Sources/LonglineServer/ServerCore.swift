@@ -190,7 +190,7 @@ extension Close {
     init(_ error: StoreError, limits: ServerLimits) {
         let retryAfter = limits.retryAfter.wholeMilliseconds
         switch error.code {
-        case .overloaded, .storageFull:
+        case _ where error.isPassing:
             self.init(code: .overloaded, reason: "the store has no room now", retryAfter: retryAfter)
         case .limitExceeded:
             // The device has as many outboxes as it may: another try would find the same.
