@@ -194,8 +194,8 @@ void llq_timer_conceal(const llq_conn *conn, uint8_t *plaintext, size_t length);
 
 /// Searches a packet that is about to be protected: see stream_ends.c.
 void llq_ends_search(llq_conn *conn, uint8_t *plaintext, size_t length);
-/// The peer has these packets.
-void llq_ends_acknowledged(llq_conn *conn, uint64_t first, uint64_t last);
+/// For a guard's listener: the peer has these packets, which is to be told.
+void llq_ends_acknowledged(void *conn, uint64_t first, uint64_t last);
 /// Whether the peer was told that it may open this stream.
 bool llq_timer_admits(llq_conn *conn, int64_t stream_id);
 

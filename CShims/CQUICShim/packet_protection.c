@@ -94,10 +94,6 @@ static void emit_stop(void *context, uint64_t stream_id, uint64_t code) {
     llq_emit(context, &event);
 }
 
-static void note_acknowledged(void *context, uint64_t first, uint64_t last) {
-    llq_ends_acknowledged(context, first, last);
-}
-
 /// What an authentic packet tells before ngtcp2 reads it.
 static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uint8_t *aad, size_t aadlen) {
     packet_kind kind = kind_of(aad, aadlen);
@@ -107,7 +103,7 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     if (kind != ONE_RTT && kind != ZERO_RTT) return;
     bool newest = is_newest(conn, aad, aadlen);
     const llq_guard_listener listener = {
-        emit_stop, conn->tells_acknowledged && kind == ONE_RTT ? note_acknowledged : NULL, conn};
+        emit_stop, conn->tells_acknowledged && kind == ONE_RTT ? llq_ends_acknowledged : NULL, conn};
     size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames(), &listener);
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
     if (kind == ONE_RTT && newest && !conn->guard.is_probing) conn->aliases.is_followed = true;
