@@ -194,10 +194,14 @@ let package = Package(
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ],
             swiftSettings: settings),
+        .executableTarget(
+            name: "static-files", dependencies: ["HTTP3", "QUICTransport", httpTypes, nioCore, nioPosix],
+            path: "Samples/StaticFiles", swiftSettings: settings),
         .testTarget(
             name: "HTTP3Tests",
             dependencies: [
-                "CHTTP3Shim", "HTTP3", "QUICEngine", "QUICTransport", httpTypes, logging, nioCore, nioPosix,
+                "CHTTP3Shim", "HTTP3", "QUICEngine", "QUICTransport", "static-files", httpTypes, logging, nioCore,
+                nioPosix,
             ],
             swiftSettings: settings),
         .target(
@@ -209,8 +213,9 @@ let package = Package(
             swiftSettings: settings),
         // The other side is aioquic, started from peers/ by the tests; scripts/test installs it.
         .testTarget(
-            name: "InteropTests", dependencies: ["QUICEngine", "QUICTransport", nioCore, nioPosix],
-            exclude: ["peers"], swiftSettings: settings),
+            name: "InteropTests",
+            dependencies: ["HTTP3", "QUICEngine", "QUICTransport", httpTypes, nioCore, nioPosix], exclude: ["peers"],
+            swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(
             name: "QUICEngineTests", dependencies: ["CGnuTLS", "CQUICShim", "LonglineTestKit", "QUICEngine"],

@@ -91,20 +91,22 @@ final class ClientSession: QUICConnectionHandler {
     func open(_ request: Request, _ waiter: Waiter<OnLoop<Exchange>>) {
         guard let session else { return }
         if let error = refusal(session) { return waiter.finish(.failure(error)) }
-        guard waiting.isEmpty || !mayLeave(request, session) else { return enqueue(request, waiter, session) }
-        guard mayLeave(request, session) else { return enqueue(request, waiter, session) }
-        switch send(request, session) {
-        case .success(let exchange?): waiter.finish(.success(exchange))
-        case .success(nil): enqueue(request, waiter, session)
-        case .failure(let error): waiter.finish(.failure(error))
+        guard waiting.count < session.limits.waitingRequests else {
+            return waiter.finish(
+                .failure(
+                    HTTP3Error(
+                        .tooManyRequests, "\(waiting.count) requests wait for a stream",
+                        advice: "Send it later, or on another connection.")))
         }
+        waiting.append((request, waiter))
+        sendWaiting()
     }
 
     /// - Returns: nil: it must wait.
     func openAtOnce(_ request: Request) throws -> OnLoop<Exchange>? {
         guard let session else { return nil }
         if let error = refusal(session) { throw error }
-        guard waiting.isEmpty, mayLeave(request, session) else { return nil }
+        guard !session.isHandshakeComplete || waiting.isEmpty, mayLeave(request, session) else { return nil }
         return try send(request, session).get()
     }
 
@@ -117,32 +119,27 @@ final class ClientSession: QUICConnectionHandler {
         session.isHandshakeComplete || (isEarlyPossible && request.mayBeEarly)
     }
 
-    private func enqueue(_ request: Request, _ waiter: Waiter<OnLoop<Exchange>>, _ session: Session) {
-        guard waiting.count < session.limits.waitingRequests else {
-            return waiter.finish(
-                .failure(
-                    HTTP3Error(
-                        .tooManyRequests, "\(waiting.count) requests wait for a stream",
-                        advice: "Send it later, or on another connection.")))
-        }
-        waiting.append((request, waiter))
-    }
-
     private func sendWaiting() {
         guard let session else { return }
         if let error = refusal(session) {
             for (_, waiter) in waiting { waiter.finish(.failure(error)) }
             return waiting.removeAll()
         }
-        while let (request, waiter) = waiting.first {
+        var index = 0
+        while index < waiting.count {
+            let (request, waiter) = waiting[index]
             guard waiter.isWaiting else {
-                waiting.removeFirst()
+                waiting.remove(at: index)
                 continue
             }
-            guard mayLeave(request, session) else { return }
+            // Before the handshake those that may leave pass the others.
+            guard mayLeave(request, session) else {
+                index += 1
+                continue
+            }
             let outcome = send(request, session)
             if case .success(nil) = outcome { return }
-            waiting.removeFirst()
+            waiting.remove(at: index)
             guard waiter.claim() else {
                 // Cancelled between two looks: the stream is open, and given up.
                 if case .success(let exchange?) = outcome { exchange.perform { $0.cancel() } }

@@ -1,3 +1,4 @@
+internal import HTTPTypes
 internal import NIOCore
 
 /// What the peer says on its control stream.

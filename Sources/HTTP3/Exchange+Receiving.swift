@@ -1,4 +1,5 @@
 internal import CHTTP3Shim
+internal import DequeModule
 internal import HTTPTypes
 internal import NIOCore
 internal import QUICEngine
@@ -276,6 +277,10 @@ extension Exchange {
     /// Hands bytes of the present DATA frame to who waits for them.
     /// - Returns: false: nobody waits, or nothing is there.
     private func serveReader() -> Bool {
+        if isSalvaging, !isBodyTooLarge, connection.readableBytes(id) > 0 {
+            salvaged.append(readData())
+            return true
+        }
         guard let reader else { return false }
         guard !isBodyTooLarge else {
             bodyTooLarge()
@@ -320,7 +325,10 @@ extension Exchange {
 
     /// What a reader gets without waiting; nil: nothing is there yet.
     func readAtOnce() -> Result<ByteBuffer?, HTTP3Error>? {
-        guard reader == nil || reader?.isWaiting == false else { return .failure(.state("another task reads the body")) }
+        guard reader == nil || reader?.isWaiting == false else {
+            return .failure(.state("another task reads the body"))
+        }
+        if let piece = salvaged.popFirst() { return .success(piece) }
         parse()
         defer { retireIfDone() }
         switch receiving {
@@ -342,9 +350,36 @@ extension Exchange {
     }
 
     func read(_ waiter: Waiter<ByteBuffer?>) {
-        if let result = readAtOnce() { return waiter.finish(result.mapError { $0 }) }
+        // Nothing is taken for a task that was cancelled on the way here.
+        guard waiter.isWaiting else { return }
+        if let reader, reader.isWaiting {
+            return waiter.finish(.failure(HTTP3Error.state("another task reads the body")))
+        }
         reader = waiter
         clockReader(waits: true)
+        parse()
+        if isReceivingOver, let reader { deliverRest(to: reader) }
+        retireIfDone()
+    }
+
+    /// Hands a reader what is left once nothing more comes: salvaged bytes, the end, or why there is none.
+    func deliverRest(to waiter: Waiter<ByteBuffer?>) {
+        reader = nil
+        readerSince = nil
+        guard waiter.claim() else { return }
+        if let piece = salvaged.popFirst() { return waiter.resume(with: .success(piece)) }
+        if case .failed(let error) = receiving { return waiter.resume(with: .failure(error)) }
+        waiter.resume(with: .success(nil))
+    }
+
+    /// The connection has ended, perhaps because everything was done: a message that is whole can still be read.
+    func salvage() {
+        guard case .body = receiving else { return }
+        isSalvaging = true
+        parse()
+        isSalvaging = false
+        if case .ended = receiving { return }
+        salvaged.removeAll()
     }
 
     /// The reader was cancelled; what comes stays for the next.

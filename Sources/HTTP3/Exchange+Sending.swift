@@ -29,7 +29,7 @@ extension Exchange {
             try sendInformational()
             return
         }
-        let hasNoBody = method == .head || response.status.code == 204 || response.status.code == 304
+        hasNoBody = method == .head || response.status.code == 204 || response.status.code == 304
         declaredLength = hasNoBody ? 0 : length
         try sendSection(
             body: hasNoBody ? nil : body, trailers: hasNoBody ? nil : trailers, finish: finish || hasNoBody)
@@ -92,6 +92,7 @@ extension Exchange {
 
     /// Queues a part of the body.
     func sendBody(_ bytes: ByteBuffer?, trailers: HTTPFields? = nil, finish: Bool) throws {
+        if hasNoBody, case .ended = sending { return }
         guard case .body = sending, !finishes else { throw sendingError("the body is over, or not begun") }
         guard out.isEmpty else { throw HTTP3Error.state("another task writes the body") }
         let length = sentLength + UInt64(bytes?.readableBytes ?? 0)
@@ -184,7 +185,8 @@ extension Exchange {
         guard case .head = sending else { return }
         do {
             try send(
-                HTTPResponse(status: status, headerFields: [.contentLength: "0"]), body: nil, trailers: nil, finish: true)
+                HTTPResponse(status: status, headerFields: [.contentLength: "0"]), body: nil, trailers: nil,
+                finish: true)
         } catch {
             abandon(.internalError, .state("no answer can be sent"))
         }

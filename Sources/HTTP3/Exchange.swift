@@ -26,7 +26,8 @@ final class Exchange {
     }
 
     let id: QUICStreamID
-    unowned let session: Session
+    /// The table that this is in until it is over; both let go of each other then.
+    let session: Session
     let connection: QUICLoopConnection
 
     // Receiving
@@ -42,6 +43,9 @@ final class Exchange {
     var expectedLength: UInt64?
     var receivedLength: UInt64 = 0
     var reader: Waiter<ByteBuffer?>?
+    /// The connection has ended with the message whole and not yet read: what is left of it, a stream's window at most.
+    var salvaged = Deque<ByteBuffer>()
+    var isSalvaging = false
     var isParsing = false
     /// The body has more bytes than allowed: its reader learns it.
     var isBodyTooLarge = false
@@ -52,6 +56,8 @@ final class Exchange {
     var finishes = false
     var writer: Waiter<Void>?
     var declaredLength: UInt64?
+    /// Method or status forbid a body: what the application writes is left out.
+    var hasNoBody = false
     var sentLength: UInt64 = 0
 
     // Both
@@ -120,6 +126,7 @@ final class Exchange {
         receiving = .failed(error)
         // What refers to the dynamic table and won't be read is given back (RFC 9204 section 2.2.2.2).
         session.decoder.cancel(stream: id.rawValue, blocked)
+        if blocked != nil { session.blocked.removeAll { $0 == id } }
         blocked = nil
         block = []
         if let code { connection.stopSending(id, code: code.rawValue) }
@@ -189,7 +196,12 @@ final class Exchange {
     }
 
     func connectionClosed(_ error: HTTP3Error) {
-        if case .ended = receiving {} else { receiving = .failed(error) }
+        salvage()
+        if case .ended = receiving {
+            if let reader { deliverRest(to: reader) }
+        } else {
+            receiving = .failed(error)
+        }
         if let blocked {
             session.decoder.cancel(stream: id.rawValue, blocked)
             self.blocked = nil

@@ -90,6 +90,7 @@ public struct HTTP3BodyWriter: Sendable {
     }
 
     private func flushed() async throws {
-        try await exchange.wait(cancelled: { $0.cancel() }, { (exchange, waiter: Waiter<Void>) in exchange.awaitFlush(waiter) })
+        try await exchange.wait(
+            cancelled: { $0.cancel() }, { (exchange, waiter: Waiter<Void>) in exchange.awaitFlush(waiter) })
     }
 }

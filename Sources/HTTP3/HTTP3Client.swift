@@ -1,3 +1,4 @@
+internal import HTTPTypes
 public import Logging
 public import NIOCore
 public import QUICEngine

@@ -10,8 +10,10 @@ public struct HTTP3Responder: Sendable {
     public let isEarly: Bool
     /// The number of the request's stream.
     public let streamID: QUICStreamID
-    /// The client's address when the request came; nil: the connection has ended.
-    public let remoteAddress: SocketAddress?
+    let remote: QUICSocketAddress?
+
+    /// The client's address when the request came; nil: the connection had ended.
+    public var remoteAddress: SocketAddress? { remote.map { SocketAddress($0) } }
 
     /// Sends a whole response.
     /// - Parameters:

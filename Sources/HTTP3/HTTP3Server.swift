@@ -1,3 +1,4 @@
+internal import HTTPTypes
 public import NIOCore
 public import NIOPosix
 public import QUICEngine

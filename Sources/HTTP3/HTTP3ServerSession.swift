@@ -110,7 +110,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         let body = HTTP3Body(exchange: reference, owner: nil)
         let responder = HTTP3Responder(
             exchange: reference, isEarly: exchange.isEarly, streamID: exchange.id,
-            remoteAddress: connection.remoteAddress)
+            remote: connection.path?.remote)
         let owner = OnLoop(self, eventLoop: connection.eventLoop)
         let handler = self.handler
         running += 1

@@ -15,7 +15,8 @@ public final class HTTP3Service: Sendable {
     private struct State {
         var sessions: [ObjectIdentifier: OnLoop<Session>] = [:]
         var isDraining = false
-        var waiters: [CheckedContinuation<Void, Never>] = []
+        var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
+        var nextWaiter = 0
     }
 
     /// A service without sessions.
@@ -38,15 +39,15 @@ public final class HTTP3Service: Sendable {
         let waiters = state.withLock { state -> [CheckedContinuation<Void, Never>] in
             state.sessions[ObjectIdentifier(session)] = nil
             guard state.sessions.isEmpty else { return [] }
-            defer { state.waiters = [] }
-            return state.waiters
+            defer { state.waiters = [:] }
+            return Array(state.waiters.values)
         }
         for waiter in waiters { waiter.resume() }
     }
 
     /// Drains every session, present and future: GOAWAY, requests under way finish, the connection closes with H3_NO_ERROR. Returns
-    /// when the last session has ended, or when the time is over; the sessions that are left go on. A server stops accepting
-    /// first.
+    /// when the last session has ended, or when the time is over or the task is cancelled; the sessions that are left go on. A server
+    /// stops accepting first.
     /// - Parameter grace: how long to wait at most.
     public func drain(grace: Duration) async {
         let sessions = state.withLock { state in
@@ -58,27 +59,27 @@ public final class HTTP3Service: Sendable {
             group.addTask { await self.drained() }
             group.addTask { try? await Task.sleep(for: grace) }
             await group.next()
-            giveUpWaiting()
             group.cancelAll()
         }
     }
 
+    /// Waits until no session is left, or until the task is cancelled.
     private func drained() async {
-        await withCheckedContinuation { continuation in
-            let isOver = state.withLock { state in
-                if state.sessions.isEmpty || Task.isCancelled { return true }
-                state.waiters.append(continuation)
-                return false
+        let number = state.withLock { state in
+            state.nextWaiter += 1
+            return state.nextWaiter
+        }
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let isOver = state.withLock { state in
+                    if state.sessions.isEmpty || Task.isCancelled { return true }
+                    state.waiters[number] = continuation
+                    return false
+                }
+                if isOver { continuation.resume() }
             }
-            if isOver { continuation.resume() }
+        } onCancel: {
+            state.withLock { $0.waiters.removeValue(forKey: number) }?.resume()
         }
-    }
-
-    private func giveUpWaiting() {
-        let waiters = state.withLock { state in
-            defer { state.waiters = [] }
-            return state.waiters
-        }
-        for waiter in waiters { waiter.resume() }
     }
 }

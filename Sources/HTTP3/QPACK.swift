@@ -1,4 +1,5 @@
 internal import CHTTP3Shim
+internal import HTTPTypes
 internal import NIOCore
 
 /// A header or trailer section in the form that the encoder takes: names and values one behind the other.

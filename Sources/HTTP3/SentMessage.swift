@@ -47,7 +47,9 @@ extension FieldLines {
                 guard !Self.forbidden.contains(name) else {
                     throw Self.invalid("\(name) belongs to HTTP/1.1's connections")
                 }
-                if name == "te", field.value.lowercased() != "trailers" { throw Self.invalid("TE says more than trailers") }
+                if name == "te", field.value.lowercased() != "trailers" {
+                    throw Self.invalid("TE says more than trailers")
+                }
                 if name == "content-length" {
                     guard !isTrailer, let length = UInt64(field.value), contentLength ?? length == length else {
                         throw Self.invalid("an invalid content length")

@@ -1,3 +1,4 @@
+internal import HTTPTypes
 internal import NIOCore
 internal import QUICEngine
 internal import QUICTransport
@@ -46,7 +47,9 @@ extension Session {
         guard isServer || id & 3 == 0 else {
             throw .connection(.idError, "GOAWAY names no request stream")
         }
-        guard id <= receivedGoaway ?? id else { throw .connection(.idError, "GOAWAY names a larger stream than before") }
+        guard id <= receivedGoaway ?? id else {
+            throw .connection(.idError, "GOAWAY names a larger stream than before")
+        }
         receivedGoaway = id
         guard !isServer else { return }
         if state == .open { state = .draining }

@@ -1,3 +1,4 @@
+internal import HTTPTypes
 internal import NIOCore
 internal import QUICEngine
 internal import QUICTransport
@@ -38,6 +39,10 @@ struct OutboundStreams {
         stream == controlStream || stream == encoderStream || stream == decoderStream
     }
 
+    var isWaiting: Bool {
+        control.readableBytes > 0 || encoder.readableBytes > 0 || decoder.readableBytes > 0
+    }
+
     var isTooFull: Bool {
         control.readableBytes > Self.limit || encoder.readableBytes > Self.limit || decoder.readableBytes > Self.limit
     }
@@ -49,11 +54,15 @@ extension Session {
     func flushOutbound() {
         guard state == .open || state == .draining else { return }
         decoder.takeInstructions(into: &outbound.decoder)
+        guard outbound.isWaiting else { return }
+        var streams = outbound
         // The control stream comes first: the peer must see SETTINGS before it can use the others.
-        flush(&outbound.control, &outbound.controlStream, type: nil)
-        guard outbound.controlStream != nil else { return }
-        flush(&outbound.encoder, &outbound.encoderStream, type: StreamType.qpackEncoder)
-        flush(&outbound.decoder, &outbound.decoderStream, type: StreamType.qpackDecoder)
+        flush(&streams.control, &streams.controlStream, type: nil)
+        if streams.controlStream != nil {
+            flush(&streams.encoder, &streams.encoderStream, type: StreamType.qpackEncoder)
+            flush(&streams.decoder, &streams.decoderStream, type: StreamType.qpackDecoder)
+        }
+        outbound = streams
         if outbound.isTooFull {
             fail(.connection(.excessiveLoad, "the peer doesn't read what it must"))
         }

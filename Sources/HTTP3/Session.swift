@@ -137,6 +137,9 @@ final class Session {
             settings.writeVarint(0x7)
             settings.writeVarint(UInt64(limits.blockedStreams))
         }
+        // One that means nothing, so that peers can't forget to pass over those (RFC 9114 section 7.2.4.1).
+        settings.writeVarint(0x1f * UInt64.random(in: 1...1 << 20) + 0x21)
+        settings.writeVarint(0)
         outbound.control.writeFrameHeader(FrameType.settings, length: settings.readableBytes)
         outbound.control.writeBuffer(&settings)
         flushOutbound()
@@ -203,7 +206,8 @@ final class Session {
                 .fieldSectionTooLarge, "the section has \(lines.size) bytes, and the peer takes \(limit)",
                 advice: "Send fewer or shorter fields.")
         }
-        let isHeldUp = outbound.encoder.readableBytes > 0
+        let isHeldUp =
+            outbound.encoder.readableBytes > 0
             || (outbound.encoderStream.map { connection.unsentBytes($0) > OutboundStreams.heldUp } ?? false)
         guard
             encoder.encode(
