@@ -30,7 +30,7 @@ extension Exchange {
         guard !isParsing else { return }
         isParsing = true
         defer { isParsing = false }
-        while !isReceivingOver, blocked == nil {
+        while !isReceivingOver, blocked == nil, session.state != .closed || isSalvaging {
             if frame.type == FrameType.data {
                 guard serveReader() else { return }
                 continue
@@ -298,8 +298,10 @@ extension Exchange {
 
     /// Within a frame and with nothing to read: perhaps the stream has ended.
     private func noteEnd() -> Bool {
-        guard !sawEnd, let read = try? connection.read(id, maximumBytes: 0), read.finished else { return false }
-        sawEnd = true
+        if !sawEnd {
+            guard let read = try? connection.read(id, maximumBytes: 0), read.finished else { return false }
+            sawEnd = true
+        }
         session.fail(.connection(.frameError, "a stream ends within a frame"))
         return false
     }
@@ -374,7 +376,7 @@ extension Exchange {
 
     /// The connection has ended, perhaps because everything was done: a message that is whole can still be read.
     func salvage() {
-        guard case .body = receiving else { return }
+        guard case .body = receiving, !session.isBroken else { return }
         isSalvaging = true
         parse()
         isSalvaging = false

@@ -29,6 +29,8 @@ final class Session {
 
     var state = State.starting
     var closeReason: QUICCloseReason?
+    /// The peer broke a rule: what it sent is worth nothing any more.
+    private(set) var isBroken = false
     var isHandshakeComplete = false
     var exchanges: [QUICStreamID: Exchange] = [:]
     var inbound: [QUICStreamID: InboundStream] = [:]
@@ -235,6 +237,8 @@ final class Session {
             log("a request is malformed", what, code)
             exchange?.abandon(code, .malformed(what, code))
         case .connection(let code, let what):
+            guard state != .closed else { return }
+            isBroken = true
             meter.count(.protocolErrors)
             log("the peer broke a rule", what, code)
             close(code, reason: what)

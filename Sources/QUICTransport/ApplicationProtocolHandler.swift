@@ -34,10 +34,10 @@ public final class ApplicationProtocolHandler: QUICConnectionHandler {
     public func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
         if let chosen { return chosen.handle(event, on: connection) }
         if case .closed = event { return held.removeAll() }
-        guard !isRefused else { return }
+        guard !isRefused else { return close(connection) }
         held.append(event)
         guard let name = connection.applicationProtocol else {
-            if held.count > Self.heldEvents { refuse(connection) }
+            if held.count > Self.heldEvents || connection.handshake != nil { refuse(connection) }
             return
         }
         guard let handler = choose(name, connection) else { return refuse(connection) }
@@ -50,6 +50,12 @@ public final class ApplicationProtocolHandler: QUICConnectionHandler {
     private func refuse(_ connection: QUICLoopConnection) {
         isRefused = true
         held.removeAll()
+        close(connection)
+    }
+
+    /// Before the handshake's end no application code can be told (RFC 9000 section 10.2.3).
+    private func close(_ connection: QUICLoopConnection) {
+        guard connection.handshake != nil else { return }
         connection.close(code: refusalCode, reason: "this application protocol isn't served")
     }
 

@@ -194,7 +194,9 @@ struct BadRequestTests {
             try await responder.respond(HTTPResponse(status: .ok))
         }) { world, peer in
             if !bad.request.isEmpty { _ = try await peer.send(bad.request, finish: bad.isFinished) }
-            for stream in bad.unidirectional { _ = try? await peer.open(stream.type, stream.bytes, finish: stream.finish) }
+            for stream in bad.unidirectional {
+                _ = try? await peer.open(stream.type, stream.bytes, finish: stream.finish)
+            }
             try await peer.expectClose(bad.code)
             #expect(world.server.statistics.protocolErrors == 1)
         }

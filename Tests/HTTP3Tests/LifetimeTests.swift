@@ -148,8 +148,9 @@ struct DrainTests {
             finish.tell()
             #expect(try await response.body.collect(upTo: 1 << 20) == pattern(100_000))
             await stopped
-            #expect(
-                try await connection.closed() == .peerApplication(code: HTTP3ErrorCode.noError.rawValue, reason: ""))
+            // Whichever side is first to see that nothing is left.
+            let reason = try await connection.closed()
+            #expect(HTTP3ErrorCode(reason) == .noError)
         }
     }
 
@@ -200,6 +201,7 @@ struct DrainTests {
     /// The two GOAWAY frames of the server's control stream.
     private func goaways(_ peer: RawPeer) async throws -> [UInt64] {
         for try await stream in peer.connection.inboundStreams {
+            peer.hold(stream)
             var reader = ControlStreamReader(isServer: false)
             var found: [UInt64] = []
             var isFirst = true

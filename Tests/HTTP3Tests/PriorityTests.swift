@@ -58,35 +58,36 @@ struct PriorityTests {
 
     @Test("An update that comes before its request holds against the request's field")
     func beforeRequest() async throws {
-        let seen = Happening<HTTP3Priority>()
-        try await withRawClient { _, _, responder in
-            seen.tell(await responder.priority())
-            try await responder.respond(HTTPResponse(status: .ok))
-        } _: { world, peer in
-            let control = try await peer.openControl(
-                RawPeer.frame(FrameType.priorityUpdateRequest, [0] + Array("u=0".utf8)))
-            try await control.delivered()
-            _ = try await peer.send(RawPeer.headers(RawPeer.get + [("priority", "u=7")]))
-            #expect(try await seen.value() == HTTP3Priority(urgency: 0))
-        }
+        #expect(
+            try await priority(updates: RawPeer.frame(FrameType.priorityUpdateRequest, [4] + Array("u=0".utf8)))
+                == HTTP3Priority(urgency: 0))
     }
 
     @Test("Updates for requests that never come are forgotten, the oldest first")
     func flood() async throws {
+        var updates: [UInt8] = []
+        for number in UInt64(1)...200 {
+            updates += RawPeer.frame(FrameType.priorityUpdateRequest, RawPeer.varint(number * 4) + Array("u=0".utf8))
+        }
+        #expect(try await priority(updates: updates) == HTTP3Priority(urgency: 7))
+    }
+
+    /// The priority of the second request, which asks for urgency 7, after these frames on the control stream.
+    private func priority(updates: [UInt8]) async throws -> HTTP3Priority {
         let seen = Happening<HTTP3Priority>()
+        var found = HTTP3Priority.standard
         try await withRawClient { _, _, responder in
             seen.tell(await responder.priority())
             try await responder.respond(HTTPResponse(status: .ok))
         } _: { world, peer in
-            var updates: [UInt8] = []
-            for number in UInt64(0)...200 {
-                updates += RawPeer.frame(
-                    FrameType.priorityUpdateRequest, RawPeer.varint(number * 4) + Array("u=0".utf8))
-            }
-            let control = try await peer.openControl(updates)
-            try await control.delivered()
-            _ = try await peer.send(RawPeer.headers(RawPeer.get))
+            try await peer.openControl(updates)
+            // What was sent before a request that is answered has come, too.
+            try await peer.expectAlive()
             #expect(try await seen.value() == .standard)
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get + [("priority", "u=7")]))
+            _ = try await stream.collect()
+            found = try await seen.value()
         }
+        return found
     }
 }

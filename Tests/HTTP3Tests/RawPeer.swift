@@ -2,15 +2,21 @@ import HTTPTypes
 import NIOCore
 import QUICEngine
 import QUICTransport
+import Synchronization
 import Testing
 
 @testable import HTTP3
 
 /// A peer that writes HTTP/3 byte by byte, and breaks whatever rule a test wants broken.
-struct RawPeer: Sendable {
+final class RawPeer: Sendable {
     let connection: QUICConnection
+    /// A stream that is let go of unfinished is reset.
+    private let held = Mutex<[QUICStream]>([])
 
     init(_ connection: QUICConnection) { self.connection = connection }
+
+    /// Keeps a stream open as long as the peer.
+    func hold(_ stream: QUICStream) { held.withLock { $0.append(stream) } }
 
     /// An empty SETTINGS frame.
     static let settings: [UInt8] = [0x4, 0]
@@ -26,6 +32,7 @@ struct RawPeer: Sendable {
         buffer.writeVarint(type)
         buffer.writeBytes(bytes)
         try await stream.write(buffer)
+        hold(stream)
         if finish { try await stream.finish() }
         return stream
     }
@@ -39,6 +46,7 @@ struct RawPeer: Sendable {
     /// A request stream with these bytes.
     func send(_ bytes: [UInt8], finish: Bool = true) async throws -> QUICStream {
         let stream = try await connection.openStream()
+        hold(stream)
         try await stream.write(ByteBuffer(bytes: bytes))
         if finish { try await stream.finish() }
         return stream

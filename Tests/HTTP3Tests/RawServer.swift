@@ -45,7 +45,9 @@ func withRawServer(
 extension RawPeer {
     /// The next request stream, read to its end.
     func nextRequest() async throws -> QUICStream {
-        for try await stream in connection.inboundStreams where stream.id.isBidirectional {
+        for try await stream in connection.inboundStreams {
+            hold(stream)
+            guard stream.id.isBidirectional else { continue }
             while try await stream.read() != nil {}
             return stream
         }

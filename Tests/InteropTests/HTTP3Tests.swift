@@ -19,7 +19,7 @@ struct HTTP3InteropTests {
                     headerFields: [.contentLength: "\(count)", .server: "longline", .contentType: "text/plain"]),
                 body: ByteBuffer(bytes: pattern(count)))
         }
-        try await responder.sendInformational(HTTPResponse(status: .earlyHints, headerFields: [.link: "</style.css>"]))
+        try await responder.sendInformational(HTTPResponse(status: .earlyHints, headerFields: [.eTag: "early"]))
         let writer = try await responder.start(HTTPResponse(status: .ok, headerFields: [.server: "longline"]))
         for try await piece in body { try await writer.write(piece) }
         try await writer.finish(trailers: await body.trailers())
@@ -106,8 +106,9 @@ struct HTTP3InteropTests {
         .enabled(if: DebianTool.server.isInstalled, "gtlsserver is not installed: scripts/test does that"))
     func gtlsserver() async throws {
         let folder = try TemporaryFolder()
+        // It makes up what numbers name.
         let sizes = (1...10).map { $0 * 30_000 }
-        for size in sizes { try Data(pattern(size)).write(to: folder.url.appendingPathComponent("\(size)")) }
+        for size in sizes { try Data(pattern(size)).write(to: folder.url.appendingPathComponent("file\(size)")) }
         let key = try folder.file("key.pem", certificate.privateKeyPEM)
         let chain = try folder.file("certificate.pem", certificate.certificatePEM)
         let group = MultiThreadedEventLoopGroup.singleton
@@ -120,7 +121,7 @@ struct HTTP3InteropTests {
                 try await withThrowingTaskGroup(of: Void.self) { tasks in
                     for size in sizes {
                         tasks.addTask {
-                            let response = try await connection.request(Self.to("/\(size)"))
+                            let response = try await connection.request(Self.to("/file\(size)"))
                             #expect(response.status == .ok)
                             #expect(response.head.headerFields[.contentLength] == "\(size)")
                             #expect(
