@@ -113,10 +113,14 @@ struct BadResponseTests {
     @Test("A request stream opened by a server ends the connection with H3_STREAM_CREATION_ERROR")
     func serverStream() async throws {
         try await withRawServer { peer in
+            // The client's handshake is complete then.
+            _ = try await peer.nextRequest()
             _ = try await peer.send(RawPeer.headers(RawPeer.get))
             try await peer.expectClose(.streamCreationError)
         } _: { connection, _ in
-            _ = try await connection.closed()
+            _ = await expectError(.connectionClosed) { _ = try await connection.request(.to("/")) }
+            let reason = try await connection.closed()
+            #expect(HTTP3ErrorCode(reason) == .streamCreationError)
         }
     }
 

@@ -168,12 +168,11 @@ struct ExchangeTests {
                 host: "127.0.0.1", port: port, configuration: clientConfiguration(), on: loop)
             #expect(try await connection.request(.to("/")).status == .ok)
             await client.shutdownGracefully(timeout: .seconds(1))
-            let other = try await connectOther(port, "echo/1", on: loop)
-            #expect(try await other.closed() == .peerApplication(code: 7, reason: "echo"))
+            #expect(try await endOfOther(port, "echo/1", on: loop) == .peerApplication(code: 7, reason: "echo"))
             // Offered by the server's TLS, served by nobody.
-            let third = try await connectOther(port, "none/1", on: loop)
             #expect(
-                try await third.closed() == .peerApplication(code: 9, reason: "this application protocol isn't served"))
+                try await endOfOther(port, "none/1", on: loop)
+                    == .peerApplication(code: 9, reason: "this application protocol isn't served"))
         }
     }
 }

@@ -189,7 +189,9 @@ struct DrainTests {
             try await started.value()
             async let stopped: Void = world.server.shutdownGracefully(grace: .seconds(30))
             #expect(try await goaways(peer) == [(1 << 62) - 4, 4])
-            let late = try await peer.send(RawPeer.headers(RawPeer.get))
+            let late = try await peer.connection.openStream()
+            // The refusal may come before the end has left.
+            try await late.write(ByteBuffer(bytes: RawPeer.headers(RawPeer.get)))
             try await late.expectReset(.requestRejected)
             finish.tell()
             #expect(try await first.collect().first == 1)

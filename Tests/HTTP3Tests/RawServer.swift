@@ -18,7 +18,13 @@ func withRawServer(
     let serving = Task {
         try await withThrowingDiscardingTaskGroup { tasks in
             for try await connection in listener.connections {
-                tasks.addTask { try? await serve(RawPeer(connection)) }
+                tasks.addTask {
+                    let peer = RawPeer(connection)
+                    try? await serve(peer)
+                    // Letting go of it would close it.
+                    _ = try? await connection.closed()
+                    withExtendedLifetime(peer) {}
+                }
             }
         }
     }

@@ -44,7 +44,13 @@ func withSharedPort(_ body: (_ port: Int, _ loop: any EventLoop) async throws ->
     try outcome.get()
 }
 
-func connectOther(_ port: Int, _ name: String, on loop: any EventLoop) async throws -> QUICConnection {
-    try await QUICClient().connect(
-        host: "127.0.0.1", port: port, configuration: clientConfiguration(protocols: [name]), on: loop)
+/// Why a connection that speaks another protocol ended, before or after its client saw the handshake complete.
+func endOfOther(_ port: Int, _ name: String, on loop: any EventLoop) async throws -> QUICCloseReason? {
+    do {
+        return try await QUICClient().connect(
+            host: "127.0.0.1", port: port, configuration: clientConfiguration(protocols: [name]), on: loop
+        ).closed()
+    } catch let error as QUICTransportError {
+        return error.closeReason
+    }
 }
