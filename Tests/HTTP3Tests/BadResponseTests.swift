@@ -99,9 +99,11 @@ struct BadResponseTests {
     @Test("What a server may not say on its own streams ends the connection", arguments: controlErrors)
     func control(what: String, code: HTTP3ErrorCode, type: UInt64, bytes: [UInt8]) async throws {
         try await withRawServer { peer in
+            // The client's handshake is complete then.
+            _ = try await peer.nextRequest()
             try await peer.open(type, bytes)
-            _ = try await peer.connection.closed()
         } _: { connection, _ in
+            _ = await expectError(.connectionClosed) { _ = try await connection.request(.to("/")) }
             guard case .localApplication(let number, _) = try await connection.closed() else {
                 Issue.record("not closed with a code")
                 return
