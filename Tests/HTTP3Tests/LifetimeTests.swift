@@ -33,6 +33,29 @@ struct CancellationTests {
         }
     }
 
+    @Test(
+        "A request that its client resets, or whose response it stops, cancels its handler", arguments: [true, false])
+    func half(resets: Bool) async throws {
+        let started = Happening<Void>()
+        let over = Happening<Void>()
+        try await withRawClient { _, _, responder in
+            guard await responder.priority() == HTTP3Priority(urgency: 1) else {
+                return try await responder.respond(HTTPResponse(status: .ok))
+            }
+            started.tell()
+            await untilCancelled()
+            over.tell()
+        } _: { world, peer in
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get + [("priority", "u=1")]), finish: false)
+            try await started.value()
+            let code = HTTP3ErrorCode.requestCancelled.rawValue
+            resets ? stream.reset(code: code) : stream.stopSending(code: code)
+            try await over.value()
+            try await peer.expectAlive()
+            #expect(world.server.statistics.cancelled == 1)
+        }
+    }
+
     @Test("Letting go of a response cancels what is left of it")
     func letGo() async throws {
         let ended = Happening<HTTP3Error.Code?>()
