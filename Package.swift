@@ -16,6 +16,7 @@ if Context.environment["LONGLINE_STRICT"] == "1" {
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let jwtKit = Target.Dependency.product(name: "JWTKit", package: "jwt-kit")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
@@ -29,6 +30,7 @@ let package = Package(
     products: [
         .library(name: "QUICEngine", targets: ["QUICEngine"]),
         .library(name: "QUICTransport", targets: ["QUICTransport"]),
+        .library(name: "HTTP3", targets: ["HTTP3"]),
         .library(name: "LonglineWire", targets: ["LonglineWire"]),
         .library(name: "LonglineSession", targets: ["LonglineSession"]),
         .library(name: "LonglineLinks", targets: ["LonglineLinks"]),
@@ -45,6 +47,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
@@ -67,6 +70,12 @@ let package = Package(
                 .linkedLibrary("IPSec_MB", .when(traits: ["IPSecMB"])),
                 .linkedLibrary("ngtcp2_crypto_gnutls"), .linkedLibrary("ngtcp2"), .linkedLibrary("gnutls"),
             ]),
+        .systemLibrary(
+            name: "CNghttp3", path: "CShims/CNghttp3", pkgConfig: "libnghttp3",
+            providers: [.apt(["libnghttp3-dev"]), .brew(["libnghttp3"])]),
+        .target(
+            name: "CHTTP3Shim", dependencies: ["CNghttp3"], path: "CShims/CHTTP3Shim",
+            linkerSettings: [.linkedLibrary("nghttp3")]),
         .target(name: "CDatagramSocket", path: "CShims/CDatagramSocket"),
         // zlib, for batches of frames.
         .target(name: "CDeflate", path: "CShims/CDeflate", linkerSettings: [.linkedLibrary("z")]),
@@ -78,6 +87,10 @@ let package = Package(
             dependencies: [
                 "CDatagramSocket", "CSocketSteering", "QUICEngine", nioCore, nioPosix, logging, metrics, deque,
             ],
+            swiftSettings: settings),
+        .target(
+            name: "HTTP3",
+            dependencies: ["CHTTP3Shim", "QUICEngine", "QUICTransport", deque, httpTypes, logging, nioCore, nioPosix],
             swiftSettings: settings),
         .target(name: "LonglineWire", dependencies: ["CDeflate", nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore, deque], swiftSettings: settings),
@@ -183,6 +196,16 @@ let package = Package(
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ],
             swiftSettings: settings),
+        .executableTarget(
+            name: "static-files", dependencies: ["HTTP3", "QUICTransport", httpTypes, nioCore, nioPosix],
+            path: "Samples/StaticFiles", swiftSettings: settings),
+        .testTarget(
+            name: "HTTP3Tests",
+            dependencies: [
+                "CHTTP3Shim", "HTTP3", "QUICEngine", "QUICTransport", "static-files", httpTypes, logging, nioCore,
+                nioPosix,
+            ],
+            swiftSettings: settings),
         .target(
             name: "FuzzTargets",
             dependencies: ["CQUICShim", "LonglineSession", "LonglineTestKit", "LonglineWire", "QUICEngine", nioCore],
@@ -192,8 +215,9 @@ let package = Package(
             swiftSettings: settings),
         // The other side is aioquic, started from peers/ by the tests; scripts/test installs it.
         .testTarget(
-            name: "InteropTests", dependencies: ["QUICEngine", "QUICTransport", nioCore, nioPosix],
-            exclude: ["peers"], swiftSettings: settings),
+            name: "InteropTests",
+            dependencies: ["HTTP3", "QUICEngine", "QUICTransport", httpTypes, nioCore, nioPosix], exclude: ["peers"],
+            swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(
             name: "QUICEngineTests", dependencies: ["CGnuTLS", "CQUICShim", "LonglineTestKit", "QUICEngine"],

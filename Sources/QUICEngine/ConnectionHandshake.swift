@@ -44,6 +44,12 @@ extension QUICEngineConnection {
         for index in 0..<count { learn(resetToken: Array(tokens[index * length..<(index + 1) * length])) }
     }
 
+    /// The ALPN protocol agreed on, also before the handshake is complete; nil: not known yet, or none.
+    public var applicationProtocol: String? {
+        if let handshake { return handshake.applicationProtocol }
+        return shim.flatMap { shim in Self.text { llq_tls_alpn(shim, $0, $1) } }
+    }
+
     private func readHandshake(_ shim: OpaquePointer) -> HandshakeInfo {
         var certificates: [[UInt8]] = []
         var length = 0

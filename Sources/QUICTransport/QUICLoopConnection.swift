@@ -55,6 +55,13 @@ public final class QUICLoopConnection {
     /// What the handshake agreed on; nil until it is complete.
     public var handshake: HandshakeInfo? { engine?.handshake }
 
+    /// The ALPN protocol agreed on: on a server known from the client's first flight on, so also while 0-RTT data is read and
+    /// ``handshake`` isn't there yet; on a client once the server has answered. nil before, and if there is none.
+    public var applicationProtocol: String? { engine?.applicationProtocol }
+
+    /// Runs tasks on ``eventLoop``, within the ticks of its QUIC endpoint: see ``QUICLoopExecutor`` for what they must not do.
+    public var executor: QUICLoopExecutor { driver.executor }
+
     /// The path in use; nil before a client's first packet and after the end.
     public var path: QUICPath? { !isOver ? engine?.path : nil }
 

@@ -33,7 +33,7 @@ extension QUICSocketAddress {
 
 extension SocketAddress {
     /// NIO's form of an engine address.
-    init(_ address: QUICSocketAddress) {
+    package init(_ address: QUICSocketAddress) {
         self = address.withSockaddr { pointer, _ in
             let raw = UnsafeRawPointer(pointer)
             if address.isIPv6 {

@@ -103,7 +103,7 @@ struct DebianToolsTests {
     }
 
     /// A port that nobody uses now; gtlsserver can't choose one.
-    private static func freePort(on group: any EventLoopGroup) async throws -> Int {
+    static func freePort(on group: any EventLoopGroup) async throws -> Int {
         let channel = try await DatagramBootstrap(group: group).bind(host: "127.0.0.1", port: 0).get()
         let port = try #require(channel.localAddress?.port)
         try await channel.close()

@@ -68,11 +68,11 @@ final class Peer: Sendable {
     /// The next test's: Python takes half a second to begin.
     private static let spare = Mutex<Peer?>(nil)
 
-    private init() throws {
+    private init(script: String = "peer.py") throws {
         folder = try TemporaryFolder()
         process = Process()
         process.executableURL = Aioquic.python
-        process.arguments = ["-B", Aioquic.scripts.appendingPathComponent("peer.py").path]
+        process.arguments = ["-B", Aioquic.scripts.appendingPathComponent(script).path]
         process.standardInput = input
         process.standardOutput = output
         try process.run()
@@ -87,6 +87,13 @@ final class Peer: Sendable {
             spare = try Peer()
             return ready
         }
+        defer { peer.end() }
+        return try await body(peer)
+    }
+
+    /// Runs a peer that speaks HTTP/3 for as long as `body` takes.
+    static func runHTTP3<Result>(_ body: (Peer) async throws -> Result) async throws -> Result {
+        let peer = try Peer(script: "http3.py")
         defer { peer.end() }
         return try await body(peer)
     }

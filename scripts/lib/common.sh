@@ -9,12 +9,12 @@ cd "$root"
 # Debian packages the build needs. The first line is Longline's own; the others are what a Swift toolchain starts and
 # links with, and are on most machines already.
 debian_packages=(
-    libngtcp2-dev libngtcp2-crypto-gnutls-dev libgnutls28-dev libsqlite3-dev zlib1g-dev pkg-config
+    libngtcp2-dev libngtcp2-crypto-gnutls-dev libgnutls28-dev libnghttp3-dev libsqlite3-dev zlib1g-dev pkg-config
     g++ libc6-dev git ca-certificates libncurses6 libcurl4-openssl-dev libxml2
 )
 
 # Where these packages don't exist by those names, the build still works when pkg-config finds these.
-pkg_config_modules=(libngtcp2 libngtcp2_crypto_gnutls gnutls sqlite3 zlib)
+pkg_config_modules=(libngtcp2 libngtcp2_crypto_gnutls gnutls libnghttp3 sqlite3 zlib)
 
 # Options of swift build and swift test for the package's traits.
 traits=()
@@ -80,7 +80,8 @@ install_system_packages() {
         done
         [ ${#absent[@]} = 0 ] && return
         fail "these C libraries are missing, and there is no apt-get here to install them: ${absent[*]}" \
-            "Install ngtcp2 (0.12 or later) with its GnuTLS helper, GnuTLS, SQLite, zlib and pkg-config with their headers." \
+            "Install ngtcp2 (0.12 or later) with its GnuTLS helper, GnuTLS, nghttp3 (0.8 or later), SQLite, zlib and" \
+            "pkg-config with their headers." \
             "On Debian and Ubuntu these are: ${debian_packages[*]}"
     fi
 

@@ -2,7 +2,7 @@ internal import Synchronization
 
 /// One suspended task. It is resumed exactly once: by whoever claims it first, or by its cancellation; that the states see
 /// to it is why the continuation need not be a checked one.
-final class Waiter<Value: Sendable>: Sendable {
+package final class Waiter<Value: Sendable>: Sendable {
     private enum State {
         case new
         case waiting(UnsafeContinuation<Value, any Error>)
@@ -13,11 +13,13 @@ final class Waiter<Value: Sendable>: Sendable {
 
     private let state = Mutex(State.new)
 
+    package init() {}
+
     /// Suspends the calling task.
     /// - Parameters:
     ///   - arrange: makes sure that somebody will claim the waiter; called once, while suspended.
     ///   - cancelled: called if the task was cancelled before it was claimed.
-    func wait(
+    package func wait(
         _ arrange: @escaping @Sendable (Waiter<Value>) -> Void,
         cancelled: @escaping @Sendable () -> Void = {}
     ) async throws -> Value {
@@ -54,14 +56,14 @@ final class Waiter<Value: Sendable>: Sendable {
     }
 
     /// Whether the task is still suspended and nobody has claimed it.
-    var isWaiting: Bool {
+    package var isWaiting: Bool {
         state.withLock { state in
             if case .waiting = state { true } else { false }
         }
     }
 
     /// Takes the right to resume the task. False if it was cancelled or claimed before: nothing may be consumed for it.
-    func claim() -> Bool {
+    package func claim() -> Bool {
         state.withLock { state in
             guard case .waiting(let continuation) = state else { return false }
             state = .claimed(continuation)
@@ -70,7 +72,7 @@ final class Waiter<Value: Sendable>: Sendable {
     }
 
     /// Resumes a task that was claimed.
-    func resume(with result: Result<Value, any Error>) {
+    package func resume(with result: Result<Value, any Error>) {
         let continuation: UnsafeContinuation<Value, any Error>? = state.withLock { state in
             guard case .claimed(let continuation) = state else { return nil }
             state = .done
@@ -81,7 +83,7 @@ final class Waiter<Value: Sendable>: Sendable {
     }
 
     /// Claims and resumes. Does nothing if the task was cancelled.
-    func finish(_ result: Result<Value, any Error>) {
+    package func finish(_ result: Result<Value, any Error>) {
         if claim() { resume(with: result) }
     }
 }

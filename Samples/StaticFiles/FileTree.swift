@@ -1,0 +1,74 @@
+import Foundation
+import NIOPosix
+
+/// The files below one directory, by the paths of requests. Nothing outside of it is reachable, by whatever path or symbolic link.
+struct FileTree: Sendable {
+    /// The directory, without symbolic links.
+    private let root: String
+
+    /// - Throws: if there is no such directory.
+    init(_ directory: String) throws {
+        root = try Self.resolve(directory)
+    }
+
+    /// The file that a request's path names; nil: none that may be shown. Looks at the disk, so not on an event loop.
+    func file(_ requestPath: String) -> String? {
+        guard let parts = Self.parts(requestPath) else { return nil }
+        let wanted = ([root] + parts).joined(separator: "/")
+        guard let path = try? Self.resolve(wanted), path.hasPrefix(root + "/") || path == root else { return nil }
+        var isDirectory: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else { return nil }
+        return isDirectory.boolValue ? file(requestPath: parts + ["index.html"]) : path
+    }
+
+    private func file(requestPath parts: [String]) -> String? {
+        let wanted = ([root] + parts).joined(separator: "/")
+        guard let path = try? Self.resolve(wanted), path.hasPrefix(root + "/") else { return nil }
+        var isDirectory: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), !isDirectory.boolValue else {
+            return nil
+        }
+        return path
+    }
+
+    /// The names between the slashes, once percent signs are decoded; nil: one of them leads elsewhere, or is hidden.
+    static func parts(_ requestPath: String) -> [String]? {
+        let path = requestPath.prefix { $0 != "?" && $0 != "#" }
+        guard path.hasPrefix("/") else { return nil }
+        var parts: [String] = []
+        for raw in path.split(separator: "/") {
+            guard let name = String(raw).removingPercentEncoding, !name.isEmpty, !name.hasPrefix("."),
+                !name.contains(where: { $0 == "/" || $0 == "\\" || $0 == "\0" })
+            else { return nil }
+            parts.append(name)
+        }
+        return parts
+    }
+
+    private static func resolve(_ path: String) throws -> String {
+        guard let resolved = realpath(path, nil) else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
+    /// What browsers make of a file.
+    static func contentType(_ path: String) -> String {
+        switch (path as NSString).pathExtension.lowercased() {
+        case "html", "htm": "text/html; charset=utf-8"
+        case "css": "text/css; charset=utf-8"
+        case "js", "mjs": "text/javascript; charset=utf-8"
+        case "json": "application/json"
+        case "txt", "md": "text/plain; charset=utf-8"
+        case "svg": "image/svg+xml"
+        case "png": "image/png"
+        case "jpg", "jpeg": "image/jpeg"
+        case "gif": "image/gif"
+        case "webp": "image/webp"
+        case "ico": "image/vnd.microsoft.icon"
+        case "pdf": "application/pdf"
+        case "wasm": "application/wasm"
+        case "woff2": "font/woff2"
+        default: "application/octet-stream"
+        }
+    }
+}

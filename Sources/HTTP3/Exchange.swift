@@ -1,0 +1,271 @@
+internal import DequeModule
+internal import HTTPTypes
+internal import NIOCore
+internal import QUICEngine
+internal import QUICTransport
+
+/// One request and its response on their stream, on either side, confined to the connection's event loop.
+///
+/// ```
+///  receiving:  head --HEADERS--> body --DATA, HEADERS (trailers)--> ended       (a client stays in head over 1xx responses)
+///                 \__________________\--reset, stopped, malformed--> failed
+///  sending:    head --HEADERS--> body --finish--> ended
+///                 \__________________\--reset, STOP_SENDING--> failed
+/// ```
+/// Received bytes of the body stay in the QUIC stream until somebody asks for them, and so hold up the peer; what is sent waits in
+/// its writer's task once the stream's send buffer is full. Nothing else is queued.
+final class Exchange {
+    enum Receiving {
+        case head, body, ended
+        case failed(HTTP3Error)
+    }
+
+    enum Sending {
+        case head, body, ended
+        case failed(HTTP3Error)
+    }
+
+    let id: QUICStreamID
+    /// The table that this is in until it is over; both let go of each other then.
+    let session: Session
+    let connection: QUICLoopConnection
+
+    // Receiving
+    var receiving = Receiving.head
+    var frame = FrameReader()
+    /// The part of a HEADERS frame that has come.
+    var block: [UInt8] = []
+    var blocked: BlockedSection?
+    var sawEnd = false
+    var sawTrailers = false
+    var trailers: HTTPFields?
+    /// Bytes that the body should have, and has so far.
+    var expectedLength: UInt64?
+    var receivedLength: UInt64 = 0
+    var reader: Waiter<ByteBuffer?>?
+    /// The connection has ended with the message whole and not yet read: what is left of it, a stream's window at most.
+    var salvaged = Deque<ByteBuffer>()
+    var isSalvaging = false
+    var isParsing = false
+    /// The body has more bytes than allowed: its reader learns it.
+    var isBodyTooLarge = false
+
+    // Sending
+    var sending = Sending.head
+    var out = Deque<ByteBuffer>()
+    var finishes = false
+    var writer: Waiter<Void>?
+    var declaredLength: UInt64?
+    /// Method or status forbid a body: what the application writes is left out.
+    var hasNoBody = false
+    var sentLength: UInt64 = 0
+
+    // Both
+    var priority = HTTP3Priority.standard
+    /// A PRIORITY_UPDATE came: it outweighs the header field, whichever was sent first (RFC 9218 section 7).
+    var isPriorityUpdated = false
+    var isStreamClosed = false
+    /// Server: the handler's task, and whether it hasn't returned yet.
+    var task: Task<Void, Never>?
+    var isHandling = false
+    var method = HTTPRequest.Method.get
+    var isEarly = false
+    /// Client: what was received before anyone asked, and who asks.
+    var response: HTTPResponse?
+    var responseWaiter: Waiter<HTTPResponse>?
+    var informationalCount = 0
+    var onInformational: (@Sendable (HTTPResponse) -> Void)?
+
+    // Time: when the header section must be complete, and since when the present reader or writer waits.
+    var deadline: NIODeadline?
+    var readerSince: NIODeadline?
+    var readerWaited = TimeAmount.zero
+    var readerProgress = 0
+    var writerSince: NIODeadline?
+
+    init(_ id: QUICStreamID, session: Session) {
+        self.id = id
+        self.session = session
+        connection = session.connection
+    }
+
+    var isReceivingOver: Bool {
+        switch receiving {
+        case .ended, .failed: true
+        case .head, .body: false
+        }
+    }
+
+    var isSendingOver: Bool {
+        switch sending {
+        case .ended, .failed: true
+        case .head, .body: false
+        }
+    }
+
+    // MARK: The end
+
+    /// Gives both directions up with a code.
+    func abandon(_ code: HTTP3ErrorCode, _ error: HTTP3Error) {
+        failReceiving(error, stop: code)
+        failSending(error, reset: code)
+        task?.cancel()
+        retireIfDone()
+    }
+
+    /// A task of this side doesn't want it any more.
+    func cancel() {
+        guard !isReceivingOver || !isSendingOver else { return }
+        session.meter.count(.cancelled)
+        abandon(.requestCancelled, .cancelled)
+    }
+
+    /// - Parameter code: what the peer is told; nil: it ended its side itself.
+    func failReceiving(_ error: HTTP3Error, stop code: HTTP3ErrorCode?) {
+        guard !isReceivingOver else { return }
+        receiving = .failed(error)
+        // What refers to the dynamic table and won't be read is given back (RFC 9204 section 2.2.2.2).
+        session.decoder.cancel(stream: id.rawValue, blocked)
+        if blocked != nil { session.blocked.removeAll { $0 == id } }
+        blocked = nil
+        block = []
+        if let code { connection.stopSending(id, code: code.rawValue) }
+        session.needsFlush()
+        wakeReceivers(error)
+    }
+
+    private func wakeReceivers(_ error: HTTP3Error) {
+        reader?.finish(.failure(error))
+        reader = nil
+        responseWaiter?.finish(.failure(error))
+        responseWaiter = nil
+        deadline = nil
+    }
+
+    func failSending(_ error: HTTP3Error, reset code: HTTP3ErrorCode?) {
+        // What was finished may still be on its way: a reset takes it back.
+        if case .failed = sending { return }
+        if case .ended = sending, code == nil || isStreamClosed { return }
+        sending = .failed(error)
+        out.removeAll()
+        if let code { connection.reset(id, code: code.rawValue) }
+        writer?.finish(.failure(error))
+        writer = nil
+        writerSince = nil
+    }
+
+    func wasReset(_ code: UInt64) {
+        guard !isReceivingOver else { return }
+        session.meter.count(.cancelled)
+        let error = HTTP3Error.reset(code)
+        failReceiving(error, stop: nil)
+        if session.isServer {
+            // Nobody waits for the answer, or the request isn't whole: either way there is none to give.
+            failSending(error, reset: .requestCancelled)
+            task?.cancel()
+        } else if !isSendingOver {
+            failSending(error, reset: .requestCancelled)
+        }
+        retireIfDone()
+    }
+
+    func wasStopped(_ code: UInt64) {
+        guard session.isServer else {
+            // The response may come all the same (RFC 9114 section 4.1).
+            failSending(
+                HTTP3Error(
+                    .bodyRefused, "the server wants no more of the request's body",
+                    cause: "\(HTTP3ErrorCode(rawValue: code))", advice: "Read the response.",
+                    protocolCode: HTTP3ErrorCode(rawValue: code)), reset: nil)
+            return retireIfDone()
+        }
+        if case .failed = sending { return }
+        session.meter.count(.cancelled)
+        let error = HTTP3Error.reset(code)
+        failSending(error, reset: nil)
+        failReceiving(error, stop: .requestCancelled)
+        task?.cancel()
+        retireIfDone()
+    }
+
+    /// Both directions of the stream are done; what is unread can still be read.
+    func closed() {
+        isStreamClosed = true
+        parse()
+        retireIfDone()
+    }
+
+    func connectionClosed(_ error: HTTP3Error) {
+        salvage()
+        if case .ended = receiving {
+            if let reader { deliverRest(to: reader) }
+        } else {
+            receiving = .failed(error)
+        }
+        if let blocked {
+            session.decoder.cancel(stream: id.rawValue, blocked)
+            self.blocked = nil
+        }
+        wakeReceivers(error)
+        if case .ended = sending {} else { sending = .failed(error) }
+        out.removeAll()
+        writer?.finish(.failure(error))
+        writer = nil
+        task?.cancel()
+    }
+
+    func retireIfDone() {
+        guard isStreamClosed, isReceivingOver, !isHandling else { return }
+        session.remove(self)
+    }
+
+    func setPriority(_ priority: HTTP3Priority) {
+        self.priority = priority
+        connection.setPriority(priority.stream, of: id)
+    }
+
+    // MARK: Time
+
+    func checkDeadline(_ now: NIODeadline) {
+        if let deadline, deadline <= now {
+            session.meter.count(.timeouts)
+            let error = HTTP3Error(
+                .timeout, "the request's header section took too long", advice: "The client is too slow.",
+                protocolCode: .requestIncomplete)
+            return abandon(.requestIncomplete, error)
+        }
+        if let since = readerSince, readerWaited + (now - since) > session.limits.bodyTimeout {
+            session.meter.count(.timeouts)
+            readerSince = nil
+            failReceiving(
+                HTTP3Error(
+                    .timeout, "the request's body comes too slowly", advice: "The client is too slow.",
+                    protocolCode: .requestIncomplete), stop: .requestIncomplete)
+        }
+        if let since = writerSince, now - since > session.limits.writeTimeout {
+            session.meter.count(.timeouts)
+            abandon(
+                .requestCancelled,
+                HTTP3Error(
+                    .timeout, "the client takes nothing of the response", advice: "It has given up, or is too slow.",
+                    protocolCode: .requestCancelled))
+        }
+    }
+
+    /// The reader came to wait, or has what it waited for.
+    func clockReader(waits: Bool, bytes: Int = 0) {
+        guard session.isServer else { return }
+        if waits {
+            if readerSince == nil { readerSince = .now() }
+            return
+        }
+        readerProgress += bytes
+        if readerProgress >= session.limits.bodyProgress {
+            readerProgress = 0
+            readerWaited = .zero
+        } else if let since = readerSince {
+            readerWaited = readerWaited + (.now() - since)
+        }
+        readerSince = nil
+    }
+}

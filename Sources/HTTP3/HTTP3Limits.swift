@@ -1,0 +1,55 @@
+public import NIOCore
+
+/// What a side of HTTP/3 accepts. The defaults suit a server that is open to the world.
+public struct HTTP3Limits: Sendable, Hashable {
+    /// Bytes of a header or trailer section, counted as in RFC 9114 section 4.2.2: names and values, and 32 for each line. Told to
+    /// the peer as SETTINGS_MAX_FIELD_SECTION_SIZE. 32 KiB; from 1 KiB to 64 KiB, others count as the nearest. A request with more
+    /// is answered with 431, a response with more fails with ``HTTP3Error/Code/fieldSectionTooLarge``. A single name has at most
+    /// 256 bytes: a longer one can't be decoded, and ends the connection with QPACK_DECOMPRESSION_FAILED.
+    public var fieldSectionSize = 32 << 10
+    /// Bytes of a body, or nil: any number. nil. A request with more is answered with 413, and reading more throws
+    /// ``HTTP3Error/Code/bodyTooLarge``.
+    public var bodySize: UInt64?
+    /// Bytes of the dynamic table that the peer's encoder may use (SETTINGS_QPACK_MAX_TABLE_CAPACITY); 4,096. At most 64 KiB.
+    public var tableCapacity = 4096
+    /// Streams whose sections may wait for table entries (SETTINGS_QPACK_BLOCKED_STREAMS); 100. A peer that lets more wait breaks
+    /// the connection with QPACK_DECOMPRESSION_FAILED (RFC 9204 section 2.1.2).
+    public var blockedStreams = 100
+    /// Bytes of dynamic table that our encoder uses at most, where the peer allows it; 4,096. 0: it uses none.
+    public var encoderTableCapacity = 4096
+    /// Server: how long the header section of a request may take, from the stream's first byte; 10 s. Then the stream ends with
+    /// H3_REQUEST_INCOMPLETE.
+    public var requestHeadTimeout = TimeAmount.seconds(10)
+    /// Server: how long a handler may wait for ``bodyProgress`` more bytes of a request's body; 30 s. Then reading throws
+    /// ``HTTP3Error/Code/timeout``, and a request that has no response yet is answered with 408. Time in which nobody waits for
+    /// the body doesn't count.
+    public var bodyTimeout = TimeAmount.seconds(30)
+    /// Server: bytes of a body that must come within ``bodyTimeout``; 1,024, or the body's end.
+    public var bodyProgress = 1024
+    /// Server: how long a write may wait for a client that takes nothing; 5 minutes. Then it throws ``HTTP3Error/Code/timeout`` and
+    /// the stream ends with H3_REQUEST_CANCELLED.
+    public var writeTimeout = TimeAmount.minutes(5)
+    /// Server: handlers that run at a time on one connection, those of cancelled requests included; 256. More requests are
+    /// rejected with H3_REQUEST_REJECTED. How many requests a client may have open is the transport's
+    /// ``/QUICEngine/TransportSettings/maxBidirectionalStreams``.
+    public var concurrentHandlers = 256
+    /// Client: requests that wait for the server to allow another stream; 1,000. More fail with
+    /// ``HTTP3Error/Code/tooManyRequests``.
+    public var waitingRequests = 1000
+
+    /// The defaults.
+    public init() {}
+
+    /// What can't be set, or not so high.
+    var effective: HTTP3Limits {
+        var limits = self
+        limits.fieldSectionSize = min(max(fieldSectionSize, 1 << 10), 64 << 10)
+        limits.tableCapacity = min(max(tableCapacity, 0), 64 << 10)
+        limits.encoderTableCapacity = min(max(encoderTableCapacity, 0), 64 << 10)
+        limits.blockedStreams = min(max(blockedStreams, 0), 1 << 16)
+        limits.concurrentHandlers = max(concurrentHandlers, 1)
+        limits.waitingRequests = max(waitingRequests, 0)
+        limits.bodyProgress = max(bodyProgress, 1)
+        return limits
+    }
+}

@@ -1,0 +1,47 @@
+internal import CHTTP3Shim
+internal import QUICEngine
+
+/// When a response shall be sent, among those of its connection (RFC 9218): the `Priority` header field, PRIORITY_UPDATE frames,
+/// and the priority of the QUIC stream.
+public struct HTTP3Priority: Sendable, Hashable, CustomStringConvertible {
+    /// From 0, the most urgent, to 7; 3 unless said otherwise.
+    public let urgency: UInt8
+    /// Whether the response is of use before all of it is there; false unless said otherwise.
+    public let isIncremental: Bool
+
+    /// Urgency 3, not incremental: what a request without the field has.
+    public static let standard = HTTP3Priority()
+
+    /// A priority.
+    /// - Parameters:
+    ///   - urgency: from 0 to 7; larger numbers count as 7.
+    ///   - isIncremental: whether the response is of use before all of it is there.
+    public init(urgency: UInt8 = 3, isIncremental: Bool = false) {
+        self.urgency = min(urgency, StreamPriority.leastUrgent)
+        self.isIncremental = isIncremental
+    }
+
+    /// Reads a field value (RFC 9218 section 4); parameters that it doesn't have, or that are out of range, get their defaults.
+    /// nil: it is no dictionary (RFC 8941).
+    public init?(fieldValue: String) {
+        var text = fieldValue
+        let read = text.withUTF8 { Self.parse(UnsafeRawBufferPointer($0)) }
+        guard let read else { return nil }
+        self = read
+    }
+
+    static func parse(_ bytes: UnsafeRawBufferPointer) -> HTTP3Priority? {
+        var urgency = standard.urgency
+        var incremental: UInt8 = 0
+        guard let base = bytes.bindMemory(to: UInt8.self).baseAddress else { return .standard }
+        guard llh3_parse_priority(base, bytes.count, &urgency, &incremental) == 0 else { return nil }
+        return HTTP3Priority(urgency: urgency, isIncremental: incremental != 0)
+    }
+
+    /// The field value.
+    public var fieldValue: String { isIncremental ? "u=\(urgency), i" : "u=\(urgency)" }
+
+    public var description: String { fieldValue }
+
+    var stream: StreamPriority { StreamPriority(urgency: urgency, isIncremental: isIncremental) }
+}

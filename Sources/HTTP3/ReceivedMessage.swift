@@ -1,0 +1,195 @@
+internal import CHTTP3Shim
+internal import HTTPTypes
+
+/// What a header section of a request said.
+struct RequestHead {
+    var request: HTTPRequest
+    var contentLength: UInt64?
+    var priority: HTTP3Priority
+}
+
+/// What a header section of a response said.
+struct ResponseHead {
+    var response: HTTPResponse
+    var contentLength: UInt64?
+}
+
+/// Turns decoded field sections into messages, and finds those that are malformed (RFC 9114 sections 4.2 and 4.3).
+struct MessageReader {
+    /// Names that nghttp3 has a number for, so that they are checked and allocated once.
+    private var names: [Int32: HTTPField.Name] = [:]
+
+    /// The pseudo-header fields of one section.
+    private struct Pseudo {
+        var method: String?
+        var scheme: String?
+        var authority: String?
+        var path: String?
+        var status: String?
+        var `protocol`: String?
+    }
+
+    private struct Parts {
+        var pseudo = Pseudo()
+        var fields = HTTPFields()
+        var contentLength: UInt64?
+        var host: String?
+        var priority: String?
+    }
+
+    private static func malformed(_ what: String) -> Violation { .stream(.messageError, what) }
+
+    mutating func request(_ section: llh3_section) throws(Violation) -> RequestHead {
+        let parts = try parts(section, allowsPseudo: true)
+        let pseudo = parts.pseudo
+        guard pseudo.status == nil else { throw Self.malformed("a request has a status") }
+        guard let text = pseudo.method, let method = HTTPRequest.Method(text) else {
+            throw Self.malformed("a request has no valid method")
+        }
+        try Self.checkTarget(pseudo, method, host: parts.host)
+        var request = HTTPRequest(
+            method: method, scheme: pseudo.scheme, authority: pseudo.authority ?? parts.host, path: pseudo.path,
+            headerFields: parts.fields)
+        if let name = pseudo.protocol { request.extendedConnectProtocol = name }
+        return RequestHead(
+            request: request, contentLength: parts.contentLength,
+            priority: parts.priority.flatMap { HTTP3Priority(fieldValue: $0) } ?? .standard)
+    }
+
+    mutating func response(_ section: llh3_section) throws(Violation) -> ResponseHead {
+        let parts = try parts(section, allowsPseudo: true)
+        let pseudo = parts.pseudo
+        guard pseudo.method == nil, pseudo.scheme == nil, pseudo.authority == nil, pseudo.path == nil,
+            pseudo.protocol == nil
+        else { throw Self.malformed("a response has pseudo-header fields of a request") }
+        // HTTP/3 has no upgrade (RFC 9114 section 4.5).
+        guard let text = pseudo.status, text.utf8.count == 3, text.utf8.allSatisfy({ (48...57).contains($0) }),
+            let code = Int(text), (100...999).contains(code), code != 101
+        else { throw Self.malformed("a response has no valid status") }
+        let response = HTTPResponse(status: HTTPResponse.Status(code: code), headerFields: parts.fields)
+        return ResponseHead(response: response, contentLength: parts.contentLength)
+    }
+
+    mutating func trailers(_ section: llh3_section) throws(Violation) -> HTTPFields {
+        try parts(section, allowsPseudo: false).fields
+    }
+
+    /// RFC 9114 sections 4.3.1 and 4.4.
+    private static func checkTarget(
+        _ pseudo: Pseudo, _ method: HTTPRequest.Method, host: String?
+    ) throws(Violation) {
+        if let authority = pseudo.authority {
+            guard !authority.isEmpty, !authority.utf8.contains(UInt8(ascii: "@")) else {
+                throw malformed("the authority is empty or has user information")
+            }
+            if let host, host != authority { throw malformed("authority and Host differ") }
+        }
+        if method == .connect, pseudo.protocol == nil {
+            guard pseudo.scheme == nil, pseudo.path == nil, pseudo.authority != nil else {
+                throw malformed("a CONNECT request has an authority and neither scheme nor path")
+            }
+            return
+        }
+        guard pseudo.protocol == nil || method == .connect else {
+            throw malformed("only CONNECT has a protocol")
+        }
+        guard let scheme = pseudo.scheme, !scheme.isEmpty, let path = pseudo.path, !path.isEmpty else {
+            throw malformed("a request lacks scheme or path")
+        }
+        guard scheme == "https" || scheme == "http" else { return }
+        guard path.utf8.first == UInt8(ascii: "/") || (path == "*" && method == .options) else {
+            throw malformed("the path doesn't begin with a slash")
+        }
+        guard let target = pseudo.authority ?? host, !target.isEmpty else {
+            throw malformed("a request has neither authority nor Host")
+        }
+    }
+
+    private mutating func parts(_ section: llh3_section, allowsPseudo: Bool) throws(Violation) -> Parts {
+        var parts = Parts()
+        parts.fields.reserveCapacity(section.count)
+        var rest = UnsafeBufferPointer(start: section.bytes, count: section.length)[...]
+        var sawField = false
+        for index in 0..<section.count {
+            let field = section.fields[index]
+            let name = UnsafeBufferPointer(rebasing: rest.prefix(Int(field.name_length)))
+            rest = rest.dropFirst(Int(field.name_length))
+            let value = UnsafeBufferPointer(rebasing: rest.prefix(Int(field.value_length)))
+            rest = rest.dropFirst(Int(field.value_length))
+            guard field.flags & UInt32(LLH3_FIELD_BAD_NAME | LLH3_FIELD_BAD_VALUE) == 0 else {
+                throw Self.malformed("a field's name or value has a forbidden character")
+            }
+            if field.flags & UInt32(LLH3_FIELD_PSEUDO) != 0 {
+                guard allowsPseudo, !sawField else {
+                    throw Self.malformed("a pseudo-header field where none may be")
+                }
+                try Self.set(String(decoding: name, as: UTF8.self), value, in: &parts.pseudo)
+            } else {
+                sawField = true
+                try append(field, name, value, to: &parts)
+            }
+        }
+        return parts
+    }
+
+    private static func set(
+        _ name: String, _ value: UnsafeBufferPointer<UInt8>, in pseudo: inout Pseudo
+    ) throws(Violation) {
+        guard value.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) else {
+            throw malformed("a pseudo-header field has a character that it can't have")
+        }
+        let text = String(decoding: value, as: UTF8.self)
+        let old: String?
+        switch name {
+        case ":method": (old, pseudo.method) = (pseudo.method, text)
+        case ":scheme": (old, pseudo.scheme) = (pseudo.scheme, text)
+        case ":authority": (old, pseudo.authority) = (pseudo.authority, text)
+        case ":path": (old, pseudo.path) = (pseudo.path, text)
+        case ":status": (old, pseudo.status) = (pseudo.status, text)
+        case ":protocol": (old, pseudo.protocol) = (pseudo.protocol, text)
+        default: throw malformed("an unknown pseudo-header field")
+        }
+        guard old == nil else { throw malformed("a pseudo-header field comes twice") }
+    }
+
+    private mutating func append(
+        _ field: llh3_field, _ bytes: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>,
+        to parts: inout Parts
+    ) throws(Violation) {
+        guard let name = name(field.token, bytes) else { throw Self.malformed("an invalid field name") }
+        var line = HTTPField(name: name, lenientValue: value)
+        if field.flags & UInt32(LLH3_FIELD_NEVER_INDEX) != 0 { line.indexingStrategy = .disallow }
+        // Few names have a meaning here, and their lengths tell most others apart.
+        switch bytes.count {
+        case 2 where name.canonicalName == "te":
+            guard line.value.lowercased() == "trailers" else { throw Self.malformed("TE says more than trailers") }
+        case 4 where name.canonicalName == "host":
+            guard parts.host == nil || parts.host == line.value else { throw Self.malformed("two hosts") }
+            // It becomes the request's authority.
+            parts.host = line.value
+            return
+        case 7 where name.canonicalName == "upgrade", 10 where name.canonicalName == "connection",
+            10 where name.canonicalName == "keep-alive", 16 where name.canonicalName == "proxy-connection",
+            17 where name.canonicalName == "transfer-encoding":
+            throw Self.malformed("a field of HTTP/1.1's connections: \(name.canonicalName)")
+        case 8 where name.canonicalName == "priority":
+            // Several lines are one list (RFC 9110 section 5.3).
+            parts.priority = parts.priority.map { "\($0), \(line.value)" } ?? line.value
+        case 14 where name.canonicalName == "content-length":
+            guard !value.isEmpty, value.count <= 19, value.allSatisfy({ (48...57).contains($0) }),
+                let length = UInt64(line.value), parts.contentLength ?? length == length
+            else { throw Self.malformed("an invalid content length") }
+            parts.contentLength = length
+        default: break
+        }
+        parts.fields.append(line)
+    }
+
+    private mutating func name(_ token: Int32, _ bytes: UnsafeBufferPointer<UInt8>) -> HTTPField.Name? {
+        guard token >= 0 else { return HTTPField.Name(parsed: String(decoding: bytes, as: UTF8.self)) }
+        if let known = names[token] { return known }
+        let name = HTTPField.Name(parsed: String(decoding: bytes, as: UTF8.self))
+        names[token] = name
+        return name
+    }
+}

@@ -1,0 +1,81 @@
+internal import CHTTP3Shim
+internal import HTTPTypes
+
+/// Writes messages as field lines, and refuses those that can't be sent (RFC 9114 sections 4.2 and 4.3).
+extension FieldLines {
+    private static let forbidden: Set<String> = [
+        "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade",
+    ]
+
+    /// A request's header section.
+    /// - Returns: the content length that it states.
+    mutating func append(_ request: HTTPRequest) throws -> UInt64? {
+        append(name: ":method", value: request.method.rawValue)
+        if request.method == .connect {
+            throw Self.invalid("CONNECT isn't supported")
+        }
+        guard let scheme = request.scheme, !scheme.isEmpty, let path = request.path, !path.isEmpty,
+            Self.isVisible(scheme), Self.isVisible(path)
+        else { throw Self.invalid("the request has no scheme or path, or a character that can't be in one") }
+        append(name: ":scheme", value: scheme)
+        guard let authority = request.authority, !authority.isEmpty, Self.isVisible(authority) else {
+            throw Self.invalid("the request has no authority, or a character that can't be in one")
+        }
+        append(name: ":authority", value: authority)
+        append(name: ":path", value: path)
+        return try append(request.headerFields, isTrailer: false)
+    }
+
+    /// A response's header section.
+    /// - Returns: the content length that it states.
+    mutating func append(_ response: HTTPResponse) throws -> UInt64? {
+        guard response.status.code != 101 else { throw Self.invalid("HTTP/3 has no status 101") }
+        append(name: ":status", value: Self.text(response.status.code))
+        return try append(response.headerFields, isTrailer: false)
+    }
+
+    /// Header or trailer lines.
+    /// - Returns: the content length that they state.
+    @discardableResult
+    mutating func append(_ fields: HTTPFields, isTrailer: Bool) throws -> UInt64? {
+        var contentLength: UInt64?
+        for field in fields {
+            let name = field.name.canonicalName
+            switch name.utf8.first {
+            case UInt8(ascii: ":"): throw Self.invalid("a pseudo-header field among the others")
+            case UInt8(ascii: "c"), UInt8(ascii: "k"), UInt8(ascii: "p"), UInt8(ascii: "t"), UInt8(ascii: "u"):
+                guard !Self.forbidden.contains(name) else {
+                    throw Self.invalid("\(name) belongs to HTTP/1.1's connections")
+                }
+                if name == "te", field.value.lowercased() != "trailers" {
+                    throw Self.invalid("TE says more than trailers")
+                }
+                if name == "content-length" {
+                    guard !isTrailer, let length = UInt64(field.value), contentLength ?? length == length else {
+                        throw Self.invalid("an invalid content length")
+                    }
+                    contentLength = length
+                }
+            default: break
+            }
+            field.withUnsafeBytesOfValue { append(name: name, valueBytes: $0, flags: Self.flags(field)) }
+        }
+        return contentLength
+    }
+
+    private static func flags(_ field: HTTPField) -> UInt32 {
+        switch field.indexingStrategy {
+        case .prefer: UInt32(LLH3_FIELD_TRY_INDEX)
+        case .avoid, .disallow: UInt32(LLH3_FIELD_NEVER_INDEX)
+        default: 0
+        }
+    }
+
+    private static func text(_ status: Int) -> String { status == 200 ? "200" : String(status) }
+
+    private static func isVisible(_ text: String) -> Bool { text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f } }
+
+    private static func invalid(_ what: String) -> HTTP3Error {
+        HTTP3Error(.invalidMessage, "the message can't be sent", cause: what, advice: "Change the message.")
+    }
+}

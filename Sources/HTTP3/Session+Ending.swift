@@ -1,0 +1,91 @@
+internal import HTTPTypes
+internal import NIOCore
+internal import QUICEngine
+internal import QUICTransport
+
+// GOAWAY (RFC 9114 section 5.2), and what is too slow.
+
+extension Session {
+    /// The largest request stream that there can be: a first GOAWAY with it says that the end is near.
+    private static let lastRequestStream: UInt64 = (1 << 62) - 4
+    private static let shortestNotice = TimeAmount.milliseconds(20)
+
+    /// Takes no new requests, lets those under way finish, and closes with H3_NO_ERROR.
+    func drain() {
+        guard state == .starting || state == .open else { return }
+        guard state == .open else { return close(.noError) }
+        state = .draining
+        guard isServer else {
+            // A client's names a push, and there is none.
+            sendGoaway(0)
+            return closeIfDrained()
+        }
+        guard !exchanges.isEmpty || isHandshakeComplete else { return close(.noError) }
+        sendGoaway(Self.lastRequestStream)
+        // Requests that left before the client saw the notice are taken; the final word comes two round trips later.
+        let rtt = connection.statistics()?.smoothedRTT.nanoseconds ?? 0
+        let notice = max(TimeAmount.nanoseconds(Int64(clamping: rtt)) * 2, Self.shortestNotice)
+        finalGoaway = connection.eventLoop.assumeIsolated().scheduleTask(in: notice) {
+            self.finalGoaway = nil
+            guard self.state == .draining else { return }
+            self.sendGoaway(self.nextRequestStream)
+            self.closeIfDrained()
+        }
+    }
+
+    private func sendGoaway(_ id: UInt64) {
+        assert(id <= sentGoaway ?? id, "GOAWAY never names a larger stream")
+        sentGoaway = id
+        var payload = ByteBuffer()
+        payload.writeVarint(id)
+        outbound.control.writeFrameHeader(FrameType.goaway, length: payload.readableBytes)
+        outbound.control.writeBuffer(&payload)
+        flushOutbound()
+    }
+
+    func receivedGoaway(_ id: UInt64) throws(Violation) {
+        guard isServer || id & 3 == 0 else {
+            throw .connection(.idError, "GOAWAY names no request stream")
+        }
+        guard id <= receivedGoaway ?? id else {
+            throw .connection(.idError, "GOAWAY names a larger stream than before")
+        }
+        receivedGoaway = id
+        guard !isServer else { return }
+        if state == .open { state = .draining }
+        // What the server won't process can be sent elsewhere.
+        for exchange in exchanges.values where exchange.id.rawValue >= id {
+            meter.count(.rejected)
+            exchange.abandon(.requestCancelled, .goingAway)
+        }
+        onProgress?()
+    }
+
+    func closeIfDrained() {
+        guard state == .draining, finalGoaway == nil, exchanges.isEmpty else { return }
+        close(.noError)
+    }
+
+    /// An exchange is over; its table entry with it.
+    func remove(_ exchange: Exchange) {
+        exchanges[exchange.id] = nil
+        blocked.removeAll { $0 == exchange.id }
+        if state == .draining { needsFlush() }
+    }
+
+    // MARK: Time
+
+    /// One timer for all exchanges, as long as there are any: limits are kept to within a quarter of the shortest.
+    func scheduleSweep() {
+        guard isServer, sweep == nil, state != .closed else { return }
+        let shortest = min(limits.requestHeadTimeout, limits.bodyTimeout, limits.writeTimeout)
+        let interval = min(max(TimeAmount.nanoseconds(shortest.nanoseconds / 4), .milliseconds(5)), .seconds(1))
+        sweep = connection.eventLoop.assumeIsolated().scheduleTask(in: interval) {
+            self.sweep = nil
+            guard self.state != .closed, !self.exchanges.isEmpty else { return }
+            let now = NIODeadline.now()
+            for exchange in self.exchanges.values { exchange.checkDeadline(now) }
+            self.scheduleSweep()
+        }
+    }
+}

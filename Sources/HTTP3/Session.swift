@@ -1,0 +1,311 @@
+internal import DequeModule
+internal import HTTPTypes
+internal import Logging
+internal import NIOCore
+internal import QUICEngine
+internal import QUICTransport
+
+/// One connection of HTTP/3, on either side, confined to its event loop: settings, QPACK, GOAWAY, and a table of exchanges.
+///
+/// ```
+///  starting --handshake, or 0-RTT possible--> open --drain()--> draining --no exchange left--> closed
+///      \                                       |                   |                             ^
+///       +--------------- connection closed, or a rule was broken --+-----------------------------+
+/// ```
+final class Session {
+    enum State { case starting, open, draining, closed }
+
+    let connection: QUICLoopConnection
+    let isServer: Bool
+    let limits: HTTP3Limits
+    let meter: Meter
+    let logger: Logger
+    /// Server: what to do with a request. Called once for each, from the end of its header section.
+    var onRequest: ((Exchange, RequestHead) -> Void)?
+    /// Called once, when the connection is over.
+    var onClosed: ((QUICCloseReason) -> Void)?
+    /// Client: something changed that requests may wait for.
+    var onProgress: (() -> Void)?
+
+    var state = State.starting
+    var closeReason: QUICCloseReason?
+    /// The peer broke a rule: what it sent is worth nothing any more.
+    private(set) var isBroken = false
+    var isHandshakeComplete = false
+    var exchanges: [QUICStreamID: Exchange] = [:]
+    var inbound: [QUICStreamID: InboundStream] = [:]
+    var outbound = OutboundStreams()
+    var control: ControlStreamReader
+    var peerSettings: PeerSettings?
+    /// Which streams the peer has opened, each once.
+    var peerStreams = Set<UInt64>()
+    /// The peer's decoder stream, which isn't read before its settings: they decide which encoder it talks to.
+    var heldDecoderStream: QUICStreamID?
+    /// Frames of the control stream that are complete and not yet acted on: those of one read.
+    var controlFrames: [ControlFrame] = []
+
+    let encoder: FieldEncoder
+    let decoder: FieldDecoder
+    var messages = MessageReader()
+    var lines = FieldLines()
+    /// Exchanges whose sections wait for table entries; the limit is `blockedStreams`.
+    var blocked: [QUICStreamID] = []
+
+    /// Server: the request stream after the last that came.
+    var nextRequestStream: UInt64 = 0
+    /// What we said in GOAWAY, and what the peer said.
+    var sentGoaway: UInt64?
+    var receivedGoaway: UInt64?
+    private var maxPushID: UInt64?
+    /// Server: priorities of requests that haven't come yet (RFC 9218 section 7.1). Limited by ``heldPriorities``; the first goes.
+    var earlyPriorities: [(stream: UInt64, priority: HTTP3Priority)] = []
+    static let heldPriorities = 64
+    var sweep: Scheduled<Void>?
+    var finalGoaway: Scheduled<Void>?
+    private var inBatch = false
+    private var flushScheduled = false
+
+    /// - Returns: nil: no memory.
+    init?(_ connection: QUICLoopConnection, limits: HTTP3Limits, meter: Meter, logger: Logger) {
+        let limits = limits.effective
+        guard let encoder = FieldEncoder(),
+            let decoder = FieldDecoder(capacity: limits.tableCapacity, blockedStreams: limits.blockedStreams)
+        else { return nil }
+        self.connection = connection
+        isServer = connection.isServer
+        self.limits = limits
+        self.meter = meter
+        self.logger = logger
+        self.encoder = encoder
+        self.decoder = decoder
+        control = ControlStreamReader(isServer: connection.isServer)
+    }
+
+    // MARK: Events
+
+    func handle(_ event: QUICConnectionEvent) {
+        if case .closed(let reason) = event { return ended(reason) }
+        guard state != .closed else { return }
+        inBatch = true
+        switch event {
+        case .accepted, .earlyDataPossible: begin()
+        case .handshakeCompleted:
+            isHandshakeComplete = true
+            begin()
+            onProgress?()
+        case .streamOpened(let stream): opened(stream)
+        case .streamReadable(let stream): readable(stream)
+        case .streamWritable(let stream):
+            if let exchange = exchanges[stream] { exchange.writable() } else { flushOutbound() }
+        case .streamReset(let stream, let code): wasReset(stream, code)
+        case .stopSending(let stream, let code): wasStopped(stream, code)
+        case .streamClosed(let stream): closed(stream)
+        case .streamsAvailable(let bidirectional):
+            if bidirectional { onProgress?() } else { flushOutbound() }
+        default: break
+        }
+    }
+
+    func batchEnded() {
+        inBatch = false
+        guard state != .closed else { return }
+        flushOutbound()
+        closeIfDrained()
+    }
+
+    /// What tasks caused between two batches leaves with the loop's turn.
+    func needsFlush() {
+        guard !inBatch, !flushScheduled, state != .closed else { return }
+        flushScheduled = true
+        connection.eventLoop.assumeIsolated().execute {
+            self.flushScheduled = false
+            guard self.state != .closed else { return }
+            self.flushOutbound()
+            self.closeIfDrained()
+        }
+    }
+
+    private func begin() {
+        guard state == .starting else { return }
+        state = .open
+        meter.count(.connections)
+        outbound.control.writeVarint(StreamType.control)
+        var settings = ByteBuffer()
+        settings.writeVarint(0x6)
+        settings.writeVarint(UInt64(limits.fieldSectionSize))
+        if limits.tableCapacity > 0 {
+            settings.writeVarint(0x1)
+            settings.writeVarint(UInt64(limits.tableCapacity))
+            settings.writeVarint(0x7)
+            settings.writeVarint(UInt64(limits.blockedStreams))
+        }
+        // One that means nothing, so that peers can't forget to pass over those (RFC 9114 section 7.2.4.1).
+        settings.writeVarint(0x1f * UInt64.random(in: 1...1 << 20) + 0x21)
+        settings.writeVarint(0)
+        outbound.control.writeFrameHeader(FrameType.settings, length: settings.readableBytes)
+        outbound.control.writeBuffer(&settings)
+        flushOutbound()
+        onProgress?()
+    }
+
+    private func opened(_ stream: QUICStreamID) {
+        guard stream.isBidirectional else {
+            inbound[stream] = InboundStream()
+            return
+        }
+        guard isServer else {
+            return fail(.connection(.streamCreationError, "a server opened a request stream"))
+        }
+        nextRequestStream = max(nextRequestStream, stream.rawValue + 4)
+        let exchange = Exchange(stream, session: self)
+        if let limit = sentGoaway, stream.rawValue >= limit {
+            meter.count(.rejected)
+            exchanges[stream] = exchange
+            return exchange.abandon(.requestRejected, .goingAway)
+        }
+        exchanges[stream] = exchange
+        exchange.deadline = .now() + limits.requestHeadTimeout
+        if let index = earlyPriorities.firstIndex(where: { $0.stream == stream.rawValue }) {
+            exchange.priority = earlyPriorities.remove(at: index).priority
+            exchange.isPriorityUpdated = true
+        }
+        connection.setPriority(exchange.priority.stream, of: stream)
+        scheduleSweep()
+    }
+
+    private func readable(_ stream: QUICStreamID) {
+        if let exchange = exchanges[stream] {
+            exchange.readable()
+        } else if !stream.isBidirectional {
+            readUnidirectional(stream)
+        }
+    }
+
+    private func wasReset(_ stream: QUICStreamID, _ code: UInt64) {
+        if let exchange = exchanges[stream] { return exchange.wasReset(code) }
+        guard let kind = inbound.removeValue(forKey: stream)?.kind, kind.isCritical else { return }
+        fail(.connection(.closedCriticalStream, "the peer reset a stream that the connection needs"))
+    }
+
+    private func wasStopped(_ stream: QUICStreamID, _ code: UInt64) {
+        if let exchange = exchanges[stream] { return exchange.wasStopped(code) }
+        guard outbound.contains(stream) else { return }
+        fail(.connection(.closedCriticalStream, "the peer refused a stream that the connection needs"))
+    }
+
+    private func closed(_ stream: QUICStreamID) {
+        if let exchange = exchanges[stream] { return exchange.closed() }
+        readUnidirectional(stream)
+        inbound[stream] = nil
+    }
+
+    // MARK: Sections
+
+    /// Appends a HEADERS frame with the lines gathered in ``lines``.
+    func encodeLines(for stream: QUICStreamID, into buffer: inout ByteBuffer) throws {
+        if let limit = peerSettings?.fieldSectionSize, UInt64(lines.size) > limit {
+            throw HTTP3Error(
+                .fieldSectionTooLarge, "the section has \(lines.size) bytes, and the peer takes \(limit)",
+                advice: "Send fewer or shorter fields.")
+        }
+        let isHeldUp =
+            outbound.encoder.readableBytes > 0
+            || (outbound.encoderStream.map { connection.unsentBytes($0) > OutboundStreams.heldUp } ?? false)
+        guard
+            encoder.encode(
+                lines, for: stream.rawValue, usesTable: !isHeldUp, into: &buffer, instructions: &outbound.encoder)
+        else {
+            throw HTTP3Error(.invalidState, "the QPACK encoder has failed", advice: "Connect again.")
+        }
+        if outbound.encoder.readableBytes > 0 { flushOutbound() }
+    }
+
+    /// Sections that waited are tried again.
+    func retryBlocked() {
+        guard !blocked.isEmpty else { return }
+        let waiting = blocked
+        blocked.removeAll(keepingCapacity: true)
+        for stream in waiting { exchanges[stream]?.retryBlocked() }
+    }
+
+    // MARK: The end
+
+    func fail(_ violation: Violation, of exchange: Exchange? = nil) {
+        switch violation {
+        case .stream(let code, let what):
+            meter.count(.malformed)
+            log("a request is malformed", what, code)
+            exchange?.abandon(code, .malformed(what, code))
+        case .connection(let code, let what):
+            guard state != .closed else { return }
+            isBroken = true
+            meter.count(.protocolErrors)
+            log("the peer broke a rule", what, code)
+            close(code, reason: what)
+        }
+    }
+
+    private func log(_ message: Logger.Message, _ what: String, _ code: HTTP3ErrorCode) {
+        guard logger.logLevel <= .debug else { return }
+        logger.debug(
+            message,
+            metadata: connection.logMetadata.merging(["http3.code": "\(code)", "http3.cause": "\(what)"]) { $1 })
+    }
+
+    func close(_ code: HTTP3ErrorCode, reason: String = "") {
+        guard state != .closed else { return }
+        state = .closed
+        connection.close(code: code.rawValue, reason: reason)
+    }
+
+    private func ended(_ reason: QUICCloseReason) {
+        state = .closed
+        closeReason = reason
+        sweep?.cancel()
+        finalGoaway?.cancel()
+        let error = HTTP3Error.closed(reason)
+        let all = exchanges
+        exchanges.removeAll()
+        inbound.removeAll()
+        for exchange in all.values { exchange.connectionClosed(error) }
+        onRequest = nil
+        onProgress?()
+        onProgress = nil
+        onClosed?(reason)
+        onClosed = nil
+    }
+
+    // MARK: What the peer's control stream says
+
+    func received(_ frame: ControlFrame) throws(Violation) {
+        switch frame {
+        case .settings(let settings):
+            peerSettings = settings
+            encoder.allow(
+                peerCapacity: settings.tableCapacity, blockedStreams: settings.blockedStreams,
+                ownCapacity: limits.encoderTableCapacity)
+            if let stream = heldDecoderStream {
+                heldDecoderStream = nil
+                readUnidirectional(stream)
+            }
+        case .goaway(let id): try receivedGoaway(id)
+        case .maxPushID(let id):
+            guard id >= maxPushID ?? 0 else { throw .connection(.idError, "MAX_PUSH_ID became smaller") }
+            maxPushID = id
+        case .cancelPush:
+            throw .connection(.idError, "CANCEL_PUSH for a push that was not promised")
+        case .priorityUpdate(let stream, let priority): update(stream, priority)
+        }
+    }
+
+    private func update(_ id: UInt64, _ priority: HTTP3Priority) {
+        if let exchange = exchanges[QUICStreamID(rawValue: id)] {
+            exchange.isPriorityUpdated = true
+            exchange.setPriority(priority)
+        } else if id >= nextRequestStream {
+            earlyPriorities.removeAll { $0.stream == id }
+            if earlyPriorities.count >= Self.heldPriorities { earlyPriorities.removeFirst() }
+            earlyPriorities.append((id, priority))
+        }
+    }
+}

@@ -1,0 +1,70 @@
+import HTTPTypes
+import NIOCore
+import QUICEngine
+import QUICTransport
+import Testing
+
+@testable import HTTP3
+
+@Suite("0-RTT", .timeLimit(.minutes(1)))
+struct EarlyDataTests {
+    /// Connects once, so that the cache has a ticket.
+    /// - Returns: what runs tasks on the client's loop. A task that connects there sends before the answer to its first flight
+    ///   can be read.
+    private func visit(_ world: World, _ cache: InMemorySessionCache) async throws -> QUICLoopExecutor {
+        let connection = try await world.connect()
+        #expect(try await connection.request(.to("/")).status == .ok)
+        let key = SessionCacheKey(serverName: "localhost", port: world.port, applicationProtocol: "h3")
+        // It comes with the handshake's end or soon after; each request passes a round trip.
+        while cache.session(for: key)?.ticket == nil { _ = try await connection.request(.to("/")) }
+        await connection.shutdownGracefully()
+        return connection.executor
+    }
+
+    @Test("A safe request leaves in 0-RTT and is served; one that changes something waits for the handshake")
+    func client() async throws {
+        let cache = InMemorySessionCache()
+        try await withServer(sessionCache: cache) { request, body, responder in
+            let text = "\(request.method) \(responder.isEarly)"
+            _ = try await body.collect(upTo: 100)
+            try await responder.respond(HTTPResponse(status: .ok), body: ByteBuffer(string: text))
+        } _: { world in
+            let executor = try await visit(world, cache)
+            try await withTaskExecutorPreference(executor) {
+                let connection = try await world.connect(returnsEarly: true)
+                async let post = connection.request(.to("/", .post), body: ByteBuffer(string: "x"))
+                let response = try await connection.request(.to("/"))
+                #expect(String(buffer: try await response.body.collect(upTo: 100)) == "GET true")
+                #expect(String(buffer: try await post.body.collect(upTo: 100)) == "POST false")
+                #expect(await connection.handshake()?.earlyData == .accepted)
+            }
+            #expect(world.server.statistics.earlyRequests == 1 && world.client.statistics.earlyRequests == 1)
+            #expect(world.server.statistics.tooEarly == 0)
+        }
+    }
+
+    @Test("An unsafe request in 0-RTT gets 425 Too Early, and no handler sees it")
+    func tooEarly() async throws {
+        let cache = InMemorySessionCache()
+        try await withServer(sessionCache: cache) { request, _, responder in
+            #expect(request.method == .get)
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let executor = try await visit(world, cache)
+            let client = QUICClient(sessionCache: cache)
+            try await withTaskExecutorPreference(executor) {
+                let connection = try await client.connect(
+                    host: "127.0.0.1", port: world.port, configuration: clientConfiguration(), returnsEarly: true,
+                    on: world.loop)
+                let peer = RawPeer(connection)
+                let stream = try await peer.send(RawPeer.headers([(":method", "POST")] + RawPeer.get[1...]))
+                #expect(try await status(stream) == "425")
+                #expect(try await connection.handshake().earlyData == .accepted)
+                let again = try await peer.send(RawPeer.headers(RawPeer.get))
+                #expect(try await status(again) == "200")
+            }
+            #expect(world.server.statistics.tooEarly == 1)
+            await client.shutdownGracefully(timeout: .seconds(1))
+        }
+    }
+}

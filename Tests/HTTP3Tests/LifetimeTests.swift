@@ -1,0 +1,246 @@
+import HTTPTypes
+import NIOCore
+import QUICEngine
+import QUICTransport
+import Testing
+
+@testable import HTTP3
+
+@Suite("Cancellation", .timeLimit(.minutes(1)))
+struct CancellationTests {
+    @Test("A client that cancels a request cancels its handler, and the server sees H3_REQUEST_CANCELLED")
+    func client() async throws {
+        let started = Happening<Void>()
+        let cancelled = Happening<HTTP3ErrorCode?>()
+        try await withServer { request, body, responder in
+            guard request.path == "/wait" else { return try await responder.respond(HTTPResponse(status: .ok)) }
+            started.tell()
+            await untilCancelled()
+            do {
+                _ = try await responder.respond(HTTPResponse(status: .ok))
+            } catch let error as HTTP3Error {
+                cancelled.tell(error.protocolCode)
+            }
+        } _: { world in
+            let connection = try await world.connect()
+            let waiting = Task { _ = try await connection.request(.to("/wait")) }
+            try await started.value()
+            waiting.cancel()
+            await #expect(throws: CancellationError.self) { try await waiting.value }
+            #expect(try await cancelled.value() == .requestCancelled)
+            #expect(try await connection.request(.to("/")).status == .ok)
+            #expect(world.server.statistics.cancelled == 1 && world.client.statistics.cancelled == 1)
+        }
+    }
+
+    @Test(
+        "A request that its client resets, or whose response it stops, cancels its handler", arguments: [true, false])
+    func half(resets: Bool) async throws {
+        let started = Happening<Void>()
+        let over = Happening<Void>()
+        try await withRawClient { _, _, responder in
+            guard await responder.priority() == HTTP3Priority(urgency: 1) else {
+                return try await responder.respond(HTTPResponse(status: .ok))
+            }
+            started.tell()
+            await untilCancelled()
+            over.tell()
+        } _: { world, peer in
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get + [("priority", "u=1")]), finish: false)
+            try await started.value()
+            let code = HTTP3ErrorCode.requestCancelled.rawValue
+            resets ? stream.reset(code: code) : stream.stopSending(code: code)
+            try await over.value()
+            try await peer.expectAlive()
+            #expect(world.server.statistics.cancelled == 1)
+        }
+    }
+
+    @Test("Letting go of a response cancels what is left of it")
+    func letGo() async throws {
+        let ended = Happening<HTTP3Error.Code?>()
+        try await withServer { _, _, responder in
+            let writer = try await responder.start(HTTPResponse(status: .ok))
+            do {
+                while true { try await writer.write(pattern(50_000)) }
+            } catch {
+                ended.tell((error as? HTTP3Error)?.code)
+            }
+        } _: { world in
+            let connection = try await world.connect()
+            #expect(try await connection.request(.to("/")).status == .ok)
+            let code = try await ended.value()
+            // Whichever the handler sees first: the stopped stream, or its own cancellation.
+            #expect(code == .cancelled || code == nil)
+        }
+    }
+
+    @Test("A connection that ends cancels its handlers, and fails the client's requests")
+    func connectionEnds() async throws {
+        let started = Happening<Void>()
+        let over = Happening<Void>()
+        try await withServer { _, _, _ in
+            started.tell()
+            await untilCancelled()
+            over.tell()
+        } _: { world in
+            let connection = try await world.connect()
+            let waiting = Task { _ = try await connection.request(.to("/")) }
+            try await started.value()
+            connection.close()
+            try await over.value()
+            _ = await expectError(.connectionClosed) { try await waiting.value }
+            _ = await expectError(.connectionClosed) { _ = try await connection.request(.to("/")) }
+        }
+    }
+
+    @Test(
+        "A handler that throws is answered for with 500, one that leaves its response unfinished with H3_INTERNAL_ERROR"
+    )
+    func failingHandlers() async throws {
+        struct Failure: Error {}
+        try await withServer { request, _, responder in
+            switch request.path {
+            case "/throws": throw Failure()
+            case "/nothing": break
+            default:
+                let writer = try await responder.start(HTTPResponse(status: .ok))
+                try await writer.write(ByteBuffer(string: "half"))
+                if request.path == "/half-throws" { throw Failure() }
+            }
+        } _: { world in
+            let connection = try await world.connect()
+            for path in ["/throws", "/nothing"] {
+                #expect(try await connection.request(.to(path)).status == .internalServerError)
+            }
+            for path in ["/half", "/half-throws"] {
+                let error = await expectError(.streamReset) {
+                    _ = try await connection.request(.to(path)).body.collect(upTo: 100)
+                }
+                #expect(error?.protocolCode == .internalError)
+            }
+        }
+    }
+
+    @Test("A server that answers before it has the body stops it without harm to the answer")
+    func earlyAnswer() async throws {
+        try await withServer { _, _, responder in
+            try await responder.respond(HTTPResponse(status: .forbidden), body: ByteBuffer(string: "no"))
+        } _: { world in
+            let connection = try await world.connect()
+            let answer = try await connection.withRequest(.to("/", .post)) { writer in
+                while true { try await writer.write(pattern(50_000)) }
+            } receive: { response in
+                (response.status, try await response.body.collect(upTo: 10))
+            }
+            #expect(answer.0 == .forbidden && answer.1 == ByteBuffer(string: "no"))
+        }
+    }
+
+    @Test("A server gives an exchange up with a code of its choice")
+    func serverCancels() async throws {
+        try await withServer { _, _, responder in
+            responder.cancel(code: .excessiveLoad)
+        } _: { world in
+            let connection = try await world.connect()
+            let error = await expectError(.streamReset) { _ = try await connection.request(.to("/")) }
+            #expect(error?.protocolCode == .excessiveLoad)
+        }
+    }
+}
+
+@Suite("GOAWAY", .timeLimit(.minutes(1)))
+struct DrainTests {
+    @Test("A server that shuts down finishes what is under way, and takes no more")
+    func server() async throws {
+        let started = Happening<Void>()
+        let finish = Happening<Void>()
+        try await withServer { _, _, responder in
+            started.tell()
+            try await finish.value()
+            try await responder.respond(HTTPResponse(status: .ok), body: pattern(100_000))
+        } _: { world in
+            let connection = try await world.connect()
+            async let response = connection.request(.to("/"))
+            try await started.value()
+            async let stopped: Void = world.server.shutdownGracefully(grace: .seconds(30))
+            // The notice comes over the network; until then requests are taken, and answered.
+            while await connection.isUsable() { await Task.yield() }
+            let error = await expectError(.goingAway) { _ = try await connection.request(.to("/")) }
+            #expect(error?.wasNotProcessed == true)
+            finish.tell()
+            #expect(try await response.body.collect(upTo: 1 << 20) == pattern(100_000))
+            await stopped
+            // Whichever side is first to see that nothing is left.
+            let reason = try await connection.closed()
+            #expect(HTTP3ErrorCode(reason) == .noError)
+        }
+    }
+
+    @Test("A client that shuts down finishes what is under way")
+    func client() async throws {
+        let started = Happening<Void>()
+        let finish = Happening<Void>()
+        try await withServer { _, _, responder in
+            started.tell()
+            try await finish.value()
+            try await responder.respond(HTTPResponse(status: .ok), body: pattern(100_000))
+        } _: { world in
+            let connection = try await world.connect()
+            async let response = connection.request(.to("/"))
+            try await started.value()
+            async let stopped: Void = connection.shutdownGracefully()
+            while await connection.isUsable() { await Task.yield() }
+            _ = await expectError(.goingAway) { _ = try await connection.request(.to("/")) }
+            finish.tell()
+            #expect(try await response.body.collect(upTo: 1 << 20) == pattern(100_000))
+            await stopped
+        }
+    }
+
+    @Test("Requests behind the last that a server takes are rejected with H3_REQUEST_REJECTED")
+    func rejected() async throws {
+        let started = Happening<Void>()
+        let finish = Happening<Void>()
+        try await withRawClient { _, _, responder in
+            started.tell()
+            try await finish.value()
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world, peer in
+            try await peer.openControl()
+            let first = try await peer.send(RawPeer.headers(RawPeer.get))
+            try await started.value()
+            async let stopped: Void = world.server.shutdownGracefully(grace: .seconds(30))
+            #expect(try await goaways(peer) == [(1 << 62) - 4, 4])
+            let late = try await peer.connection.openStream()
+            // The refusal may come before the end has left.
+            try await late.write(ByteBuffer(bytes: RawPeer.headers(RawPeer.get)))
+            try await late.expectReset(.requestRejected)
+            finish.tell()
+            #expect(try await first.collect().first == 1)
+            try await peer.expectClose(.noError)
+            await stopped
+        }
+    }
+
+    /// The two GOAWAY frames of the server's control stream.
+    private func goaways(_ peer: RawPeer) async throws -> [UInt64] {
+        for try await stream in peer.connection.inboundStreams {
+            peer.hold(stream)
+            var reader = ControlStreamReader(isServer: false)
+            var found: [UInt64] = []
+            var isFirst = true
+            while found.count < 2, let bytes = try await stream.read() {
+                try bytes.withUnsafeReadableBytes { memory in
+                    var offset = isFirst ? 1 : 0
+                    isFirst = false
+                    while let frame = try reader.next(memory, &offset) {
+                        if case .goaway(let id) = frame { found.append(id) }
+                    }
+                }
+            }
+            return found
+        }
+        return []
+    }
+}

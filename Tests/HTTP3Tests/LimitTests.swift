@@ -1,0 +1,192 @@
+import HTTPTypes
+import NIOCore
+import QUICEngine
+import QUICTransport
+import Testing
+
+@testable import HTTP3
+
+@Suite("Limits", .timeLimit(.minutes(1)))
+struct LimitTests {
+    @Test("A header section that is too large gets 431, and the connection goes on")
+    func headerSection() async throws {
+        var limits = HTTP3Limits()
+        limits.fieldSectionSize = 2000
+        try await withRawClient(limits: limits) { world, peer in
+            try await peer.openControl()
+            // By its frame's length, and by many small lines, which count for 32 bytes more than they have.
+            let long = RawPeer.headers(RawPeer.get + [("a", String(repeating: "x", count: 5000))])
+            let many = RawPeer.headers(RawPeer.get + Array(repeating: ("a", "b"), count: 60))
+            for bytes in [long, many] {
+                #expect(try await status(try await peer.send(bytes)) == "431")
+            }
+            try await peer.expectAlive()
+            #expect(world.server.statistics.malformed == 2 && world.server.statistics.requests == 1)
+        }
+    }
+
+    @Test("A client doesn't send a section that is larger than the server takes, and doesn't take one itself")
+    func clientSection() async throws {
+        var limits = HTTP3Limits()
+        limits.fieldSectionSize = 2000
+        let long = String(repeating: "x", count: 3000)
+        try await withServer(limits: limits, clientLimits: limits) { _, _, responder in
+            _ = await expectError(.fieldSectionTooLarge) {
+                try await responder.respond(HTTPResponse(status: .ok, headerFields: [.server: long]))
+            }
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let connection = try await world.connect()
+            // The server's settings come with its first answer at the latest.
+            #expect(try await connection.request(.to("/")).status == .ok)
+            #expect(await connection.maxFieldSectionSize() == 2000)
+            _ = await expectError(.fieldSectionTooLarge) {
+                _ = try await connection.request(.to("/", .get, [.userAgent: long]))
+            }
+            #expect(try await connection.request(.to("/")).status == .ok)
+        }
+        try await withRawServer(limits: limits) { peer in
+            let stream = try await peer.nextRequest()
+            try await stream.answer(RawPeer.headers([(":status", "200"), ("server", long)]))
+            _ = try await peer.connection.closed()
+        } _: { connection, _ in
+            _ = await expectError(.fieldSectionTooLarge) { _ = try await connection.request(.to("/")) }
+        }
+    }
+
+    @Test("A body that is too large gets 413, announced or not", arguments: [true, false])
+    func body(announced: Bool) async throws {
+        var limits = HTTP3Limits()
+        limits.bodySize = 10_000
+        try await withServer(limits: limits) { _, body, responder in
+            let all = try await body.collect(upTo: 1 << 20)
+            try await responder.respond(HTTPResponse(status: .ok), body: ByteBuffer(string: "\(all.readableBytes)"))
+        } _: { world in
+            let connection = try await world.connect()
+            let fields: HTTPFields = announced ? [.contentLength: "20000"] : [:]
+            let refused = try await connection.withRequest(.to("/", .post, fields)) { writer in
+                for _ in 0..<20 { try await writer.write(pattern(1000)) }
+                return nil
+            } receive: { response in
+                response.status
+            }
+            #expect(refused == .contentTooLarge)
+            let taken = try await connection.request(.to("/", .post), body: pattern(10_000))
+            #expect(String(buffer: try await taken.body.collect(upTo: 100)) == "10000")
+        }
+    }
+
+    @Test("A table entry that is referred to again and again makes no section of any size")
+    func bomb() async throws {
+        try await withRawClient { world, peer in
+            try await peer.openControl()
+            // One entry of nearly the table's size, and a section of 1,000 references to it: 4 MB in 1 KB.
+            let value = String(repeating: "v", count: 4000)
+            var instructions = RawPeer.integer(4096, prefix: 5, flags: 0x20)
+            instructions += RawPeer.integer(1, prefix: 5, flags: 0x40) + Array("n".utf8)
+            instructions += RawPeer.integer(value.utf8.count, prefix: 7, flags: 0) + Array(value.utf8)
+            try await peer.open(StreamType.qpackEncoder, instructions)
+            // Required insert count 1 is written as 2, and the base is the count.
+            let section: [UInt8] = [2, 0] + Array(repeating: 0x80, count: 1000)
+            let stream = try await peer.send(RawPeer.frame(FrameType.headers, section))
+            #expect(try await status(stream) == "431")
+            try await peer.expectAlive()
+            #expect(world.server.statistics.protocolErrors == 0)
+        }
+    }
+
+    @Test("Sections that wait for table entries are answered when those come; more than allowed end the connection")
+    func blocked() async throws {
+        var limits = HTTP3Limits()
+        limits.blockedStreams = 2
+        try await withRawClient(limits: limits) { _, peer in
+            try await peer.openControl()
+            let encoder = try await peer.open(StreamType.qpackEncoder, RawPeer.integer(4096, prefix: 5, flags: 0x20))
+            let section: [UInt8] = [2, 0] + Array(RawPeer.section(RawPeer.get)[2...]) + [0x80]
+            let first = try await peer.send(RawPeer.frame(FrameType.headers, section))
+            let second = try await peer.send(RawPeer.frame(FrameType.headers, section))
+            // Requests that need no table pass by.
+            try await peer.expectAlive()
+            try await encoder.write(ByteBuffer(bytes: [0x41, 0x61, 0x01, 0x62]))
+            #expect(try await first.collect().first == 1)
+            #expect(try await second.collect().first == 1)
+            for _ in 0..<3 {
+                _ = try await peer.send(RawPeer.frame(FrameType.headers, [3, 0, 0x80]))
+            }
+            try await peer.expectClose(.qpackDecompressionFailed)
+        }
+    }
+
+    @Test("Requests of a client that gives them all up at once don't pile up handlers")
+    func rapidReset() async throws {
+        var limits = HTTP3Limits()
+        limits.concurrentHandlers = 10
+        let started = Happening<Void>()
+        let release = Happening<Void>()
+        try await withRawClient(limits: limits) { _, _, responder in
+            started.tell()
+            // Deaf to its cancellation.
+            await Task { try? await release.value() }.value
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world, peer in
+            for _ in 0..<10 {
+                let stream = try await peer.send(RawPeer.headers(RawPeer.get))
+                try await started.value()
+                stream.stopSending(code: HTTP3ErrorCode.requestCancelled.rawValue)
+            }
+            for _ in 0..<10 {
+                let stream = try await peer.send(RawPeer.headers(RawPeer.get))
+                try await stream.expectReset(.requestRejected)
+            }
+            #expect(world.server.statistics.rejected == 10)
+            for _ in 0..<10 { release.tell() }
+        }
+    }
+
+    @Test("A header section that never becomes whole ends its stream with H3_REQUEST_INCOMPLETE")
+    func slowHead() async throws {
+        var limits = HTTP3Limits()
+        limits.requestHeadTimeout = .milliseconds(50)
+        try await withRawClient(limits: limits) { world, peer in
+            let stream = try await peer.send([1, 40, 0], finish: false)
+            try await stream.expectReset(.requestIncomplete)
+            try await peer.expectAlive()
+            #expect(world.server.statistics.timeouts == 1)
+        }
+    }
+
+    @Test("A body that stops coming gets 408; one that nobody waits for may take its time")
+    func slowBody() async throws {
+        var limits = HTTP3Limits()
+        limits.bodyTimeout = .milliseconds(50)
+        try await withRawClient(limits: limits) { _, body, responder in
+            while try await body.read() != nil {}
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world, peer in
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get) + [0, 40, 1], finish: false)
+            #expect(try await status(stream) == "408")
+            try await peer.expectAlive()
+            #expect(world.server.statistics.timeouts == 1)
+        }
+    }
+
+    @Test("A client that takes nothing of its response is given up")
+    func slowReader() async throws {
+        var limits = HTTP3Limits()
+        limits.writeTimeout = .milliseconds(50)
+        let ended = Happening<HTTP3Error.Code?>()
+        try await withServer(limits: limits) { _, _, responder in
+            let writer = try await responder.start(HTTPResponse(status: .ok))
+            do {
+                while true { try await writer.write(pattern(100_000)) }
+            } catch {
+                ended.tell((error as? HTTP3Error)?.code)
+            }
+        } _: { world in
+            let connection = try await world.connect()
+            let response = try await connection.request(.to("/"))
+            #expect(try await ended.value() == .timeout)
+            _ = await expectError(.cancelled) { _ = try await response.body.collect(upTo: 100 << 20) }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+import HTTPTypes
+import NIOCore
+import QUICEngine
+import QUICTransport
+import Testing
+
+@testable import HTTP3
+
+@Suite("Priorities", .timeLimit(.minutes(1)))
+struct PriorityTests {
+    @Test(
+        "Field values are read as RFC 9218 says",
+        arguments: [
+            ("u=1", HTTP3Priority(urgency: 1)), ("u=5, i", HTTP3Priority(urgency: 5, isIncremental: true)),
+            ("i", HTTP3Priority(isIncremental: true)), ("", .standard), ("i=?0, x=9", .standard),
+            ("u=7", HTTP3Priority(urgency: 7)),
+        ])
+    func values(text: String, priority: HTTP3Priority) {
+        #expect(HTTP3Priority(fieldValue: text) == priority)
+        #expect(HTTP3Priority(fieldValue: priority.fieldValue) == priority)
+    }
+
+    @Test("What is no dictionary is no priority", arguments: ["u=", "=", "u=1,,", "\u{7f}"])
+    func malformed(text: String) {
+        #expect(HTTP3Priority(fieldValue: text) == nil)
+    }
+
+    @Test("A request's field gives its response's priority, and PRIORITY_UPDATE changes it")
+    func update() async throws {
+        let go = Happening<Void>()
+        try await withServer { request, _, responder in
+            #expect(await responder.priority() == HTTP3Priority(urgency: 1, isIncremental: true))
+            #expect(request.headerFields[.priority] == "u=1, i")
+            let writer = try await responder.start(HTTPResponse(status: .ok))
+            try await go.value()
+            // The update came before the request that told this one to go on.
+            #expect(await responder.priority() == HTTP3Priority(urgency: 6))
+            responder.setPriority(HTTP3Priority(urgency: 2))
+            #expect(await responder.priority() == HTTP3Priority(urgency: 2))
+            try await writer.finish()
+        } _: { world in
+            let connection = try await world.connect()
+            let response = try await connection.request(
+                .to("/"), priority: HTTP3Priority(urgency: 1, isIncremental: true))
+            response.setPriority(HTTP3Priority(urgency: 6))
+            try await untilSent(connection)
+            go.tell()
+            _ = try await response.body.collect(upTo: 0)
+        }
+    }
+
+    /// The control stream's bytes have been acknowledged: the server has acted on them.
+    private func untilSent(_ connection: HTTP3ClientConnection) async throws {
+        while let statistics = await connection.transportStatistics(), statistics.sendBufferBytes > 0 {
+            await Task.yield()
+        }
+    }
+
+    @Test("An update that comes before its request holds against the request's field")
+    func beforeRequest() async throws {
+        #expect(
+            try await priority(updates: RawPeer.frame(FrameType.priorityUpdateRequest, [4] + Array("u=0".utf8)))
+                == HTTP3Priority(urgency: 0))
+    }
+
+    @Test("Updates for requests that never come are forgotten, the oldest first")
+    func flood() async throws {
+        var updates: [UInt8] = []
+        for number in UInt64(1)...200 {
+            updates += RawPeer.frame(FrameType.priorityUpdateRequest, RawPeer.varint(number * 4) + Array("u=0".utf8))
+        }
+        #expect(try await priority(updates: updates) == HTTP3Priority(urgency: 7))
+    }
+
+    /// The priority of the second request, which asks for urgency 7, after these frames on the control stream.
+    private func priority(updates: [UInt8]) async throws -> HTTP3Priority {
+        let seen = Happening<HTTP3Priority>()
+        var found = HTTP3Priority.standard
+        try await withRawClient { _, _, responder in
+            seen.tell(await responder.priority())
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world, peer in
+            try await peer.openControl(updates)
+            // What was sent before a request that is answered has come, too.
+            try await peer.expectAlive()
+            #expect(try await seen.value() == .standard)
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get + [("priority", "u=7")]))
+            _ = try await stream.collect()
+            found = try await seen.value()
+        }
+        return found
+    }
+}

@@ -1,0 +1,105 @@
+import Foundation
+import HTTP3
+import HTTPTypes
+import NIOCore
+import NIOPosix
+import Testing
+
+@testable import static_files
+
+/// The example that serves files.
+@Suite("Static files", .timeLimit(.minutes(1)))
+struct StaticFilesTests {
+    /// A directory with files, beside one that must not be seen.
+    private func withTree(_ body: (URL) async throws -> Void) async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        let tree = folder.appendingPathComponent("tree")
+        try FileManager.default.createDirectory(
+            at: tree.appendingPathComponent("sub"), withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try Data("<p>hello</p>".utf8).write(to: tree.appendingPathComponent("index.html"))
+        try Data("a b".utf8).write(to: tree.appendingPathComponent("sub/a b.txt"))
+        try Data("hidden".utf8).write(to: tree.appendingPathComponent(".hidden"))
+        try Data("secret".utf8).write(to: folder.appendingPathComponent("secret.txt"))
+        try FileManager.default.createSymbolicLink(
+            at: tree.appendingPathComponent("link.txt"), withDestinationURL: folder.appendingPathComponent("secret.txt")
+        )
+        try FileManager.default.createSymbolicLink(
+            at: tree.appendingPathComponent("up"), withDestinationURL: folder)
+        try await body(tree)
+    }
+
+    private func withFiles(_ tree: URL, _ body: (HTTP3ClientConnection) async throws -> Void) async throws {
+        let handler = FileHandler(tree: try FileTree(tree.path), threads: .singleton)
+        try await withServer { request, body, responder in
+            try await handler.respond(request, body, responder)
+        } _: { world in
+            try await body(try await world.connect())
+        }
+    }
+
+    private func get(
+        _ connection: HTTP3ClientConnection, _ path: String, _ method: HTTPRequest.Method = .get, range: String? = nil
+    ) async throws -> (HTTPResponse, String) {
+        var request = HTTPRequest.to(path, method)
+        request.headerFields[.range] = range
+        let response = try await connection.request(request)
+        return (response.head, String(buffer: try await response.body.collect(upTo: 1 << 20)))
+    }
+
+    @Test("Files are served with their types, whole and in ranges")
+    func files() async throws {
+        try await withTree { tree in
+            try await withFiles(tree) { connection in
+                let (index, page) = try await get(connection, "/?query")
+                #expect(index.status == .ok && page == "<p>hello</p>")
+                #expect(index.headerFields[.contentType] == "text/html; charset=utf-8")
+                #expect(index.headerFields[.contentLength] == "12")
+                #expect(try await get(connection, "/sub/a%20b.txt").1 == "a b")
+                let (head, nothing) = try await get(connection, "/index.html", .head)
+                #expect(head.headerFields[.contentLength] == "12" && nothing.isEmpty)
+                let (part, text) = try await get(connection, "/index.html", range: "bytes=3-7")
+                #expect(part.status == .partialContent && text == "hello")
+                #expect(part.headerFields[.contentRange] == "bytes 3-7/12")
+                #expect(try await get(connection, "/", range: "bytes=-4").1 == "</p>")
+                #expect(try await get(connection, "/", range: "bytes=99-").0.status == .rangeNotSatisfiable)
+                #expect(try await get(connection, "/", .post).0.status == .methodNotAllowed)
+            }
+        }
+    }
+
+    @Test(
+        "No path leads out of the directory",
+        arguments: [
+            "/../secret.txt", "/sub/../../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt",
+            "/sub/%2e%2e/%2e%2e/secret.txt",
+            "/..\\secret.txt", "/link.txt", "/up/secret.txt", "/.hidden", "//../secret.txt", "/index.html%00.txt",
+            "/sub", "/none",
+            "/%zz", "/....//secret.txt",
+        ])
+    func traversal(path: String) async throws {
+        try await withTree { tree in
+            try await withFiles(tree) { connection in
+                let (response, body) = try await get(connection, path)
+                #expect(response.status == .notFound && !body.contains("secret"))
+            }
+        }
+    }
+
+    @Test("Ranges are read as RFC 9110 says")
+    func ranges() {
+        #expect(ByteRange.parse("bytes=0-", size: 10) == .part(0..<10))
+        #expect(ByteRange.parse("bytes=2-3", size: 10) == .part(2..<4))
+        #expect(ByteRange.parse("bytes=2-300", size: 10) == .part(2..<10))
+        #expect(ByteRange.parse("bytes=-3", size: 10) == .part(7..<10))
+        #expect(ByteRange.parse("bytes=-30", size: 10) == .part(0..<10))
+        #expect(ByteRange.parse("bytes=-0", size: 10) == .unsatisfiable)
+        #expect(ByteRange.parse("bytes=10-", size: 10) == .unsatisfiable)
+        #expect(ByteRange.parse("bytes=0-", size: 0) == .unsatisfiable)
+        for text in [
+            "bytes=5-2", "bytes=a-b", "bytes=1-2,3-4", "lines=1-2", "bytes=", "bytes=1", "bytes=9223372036854775808-",
+        ] {
+            #expect(ByteRange.parse(text, size: 10) == .whole)
+        }
+    }
+}
