@@ -48,7 +48,7 @@ import Testing
                     String(repeating: "k", count: 5_000),
                 ] {
                     // Neither the path nor the body is what it should be.
-                    let broken = path.replacing("ann", with: "%ff").replacing("all%2Fnews", with: "%ff")
+                    let broken = path.replacing("/ann", with: "/%ff").replacing("all%2Fnews", with: "%ff")
                     let answer = try await service.ask(method, broken, key: key.map { String($0) }, json: "{")
                     #expect(answer.status == 401, "\(method) \(path)")
                     #expect(answer.headers[.wwwAuthenticate] == "Bearer")

@@ -109,9 +109,9 @@ import Testing
         let other = try ServerDirectory(folder.path).developmentIdentity(names: ["localhost"])
         let isNew = Flag()
         try await withControl({ configuration in
-                let first = configuration.certificate
-                configuration.certificate = { isNew.isSet ? other.credentials : try first() }
-            }
+            let first = configuration.certificate
+            configuration.certificate = { isNew.isSet ? other.credentials : try first() }
+        }
         ) { service in
             let address = try await url(service, .service, "/openapi.yaml")
             try await withClient(service, .http1Only) { client in

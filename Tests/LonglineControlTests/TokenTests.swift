@@ -73,7 +73,14 @@ import Testing
                 try await service.ask(.post, "/v1/tokens", key: key, json: body, headers: [.idempotencyKey: "one"])
             }
             let first = try await issue(order)
-            #expect(try await issue(order).body == first.body)
+            let again = try await issue(order)
+            for member in ["token_id", "login_epoch", "issued_at", "expires_at"] {
+                #expect(try again.object()[member] as? NSObject == first.object()[member] as? NSObject, "\(member)")
+            }
+            let claims = (
+                try await claims(first.string("token"), service), try await claims(again.string("token"), service)
+            )
+            #expect(claims.0.loginEpoch == claims.1.loginEpoch)
             #expect(try await issue(order.replacing("phone", with: "tablet")).problem == "idempotency-key-reused")
             // The token itself is not kept.
             let kept = try await service.database.pool.read {

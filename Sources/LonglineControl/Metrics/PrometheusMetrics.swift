@@ -134,14 +134,14 @@ enum MetricName {
     /// `a="1",b="2"`, in the order of the names; nothing without labels.
     static func labels(_ dimensions: [(String, String)]) -> String {
         dimensions.map { name, value in
-            let escaped = value.flatMap { character -> String in
+            let escaped = value.map { character -> String in
                 switch character {
                 case "\\": "\\\\"
                 case "\"": "\\\""
                 case "\n": "\\n"
                 default: String(character)
                 }
-            }
+            }.joined()
             return "\(clean(name))=\"\(escaped)\""
         }.sorted().joined(separator: ",")
     }

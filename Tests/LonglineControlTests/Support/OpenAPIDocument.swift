@@ -47,7 +47,7 @@ struct OpenAPIDocument: Sendable {
 
     /// The operation of a request, if it is one.
     func operation(_ method: HTTPRequest.Method, _ path: String) -> Operation? {
-        let asked = path.split(separator: "?")[0].split(separator: "/", omittingEmptySubsequences: false)
+        let asked = path.prefix { $0 != "?" }.split(separator: "/", omittingEmptySubsequences: false)
         let name = method == .head ? "GET" : method.rawValue
         return operations.keys.first { operation in
             let parts = operation.path.split(separator: "/", omittingEmptySubsequences: false)
