@@ -54,6 +54,15 @@ import Testing
         }
     }
 
+    @Test("every answer says when it was made")
+    func dates() async throws {
+        #expect(DateHeader.text(of: 784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT")
+        try await withControl { service in
+            let answer = try await service.ask(.get, "/healthz")
+            #expect(answer.headers[.date]?.hasSuffix(" GMT") == true)
+        }
+    }
+
     @Test("a method that the resource does not have, and paths that are none")
     func methods() async throws {
         try await withControl { service in

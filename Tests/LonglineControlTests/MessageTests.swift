@@ -43,7 +43,7 @@ import Testing
             try await client.connect()
             #expect(try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key).status == 200)
             // Whom it comes from is no member, and never connected.
-            #expect(try await publish(service, "room%2Fhall", "to the room", id: "1", key: key).status == 201)
+            #expect(try await publish(service, "room:hall", "to the room", id: "1", key: key).status == 201)
             #expect(try await publish(service, "user%2Fann", "to ann", id: "2", key: key, sender: "bob").status == 201)
             #expect(try await publish(service, "all%2Fnews", "to all", id: "3", key: key).status == 201)
             let messages = await client.receive(4).filter { $0.kind == .message }

@@ -102,6 +102,10 @@ import Testing
                 (#"{"user":"ann","device":"phone","lifetime":99999999}"#, "'lifetime'"),
                 (#"{"user":"ann","device":"phone","scope":"fly"}"#, "'scope'"),
                 (#"{"user":"ann","device":"phone","platform":""}"#, "'platform'"),
+                (#"{"user":"ann","device":"phone","scope":"publish fly"}"#, "'scope'"),
+                (#"{"user":"ann","device":"phone","scope":"join:room/"}"#, "'scope'"),
+                (#"{"user":"ann","device":"phone","login":null}"#, "'login'"),
+                (#"{"user":"ann","device":"phone","logim":true}"#, "not known"),
                 (#"{"user":7,"device":"phone"}"#, "'user'"), ("[]", "the body"), ("{", "the body"),
             ] {
                 let answer = try await service.ask(.post, "/v1/tokens", key: key, json: body)

@@ -14,6 +14,7 @@ public struct ControlResponder: Sendable {
     private let logger: Logger
     private let requestTimeout: Duration
     private let requests: RequestCounters
+    private let dates = DateHeader()
 
     init(table: RouteTable, logger: Logger, requestTimeout: Duration, requests: RequestCounters) {
         self.table = table
@@ -67,6 +68,7 @@ public struct ControlResponder: Sendable {
             if request.method == .head { response = response.createHeadResponse() }
         }
         requests.count(request.method, path, response.status, ContinuousClock.now - start)
+        response.headers[.date] = dates.text
         response.headers[.requestID] = requestID
         response.headers[.contentTypeOptions] = "nosniff"
         if response.headers[.cacheControl] == nil { response.headers[.cacheControl] = "no-store" }

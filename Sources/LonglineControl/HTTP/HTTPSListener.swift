@@ -83,7 +83,9 @@ final class HTTPSListener: Service {
                 let response = await responder.respond(to: request, from: channel.remoteAddress, on: kind)
                 var head = response.head
                 if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
-                let leavesBody = Self.leavesBody(request, response.head.status)
+                // A stream of HTTP/2 has the connection as its parent, and a window that bounds what comes.
+                let isStream = channel.parent?.parent != nil
+                let leavesBody = !isStream && Self.leavesBody(request, response.head.status)
                 if leavesBody { head.headerFields[.connection] = "close" }
                 try await writer.write(response: head, body: response.body)
                 // What comes of the body is not worth reading: the end of the connection says so.

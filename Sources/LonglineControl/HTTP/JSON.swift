@@ -24,6 +24,13 @@ extension Response {
     static var noContent: Response { Response(status: .noContent) }
 }
 
+/// A body of a request, which is an object. A member that is not known is refused, as is one that is null: what was misspelt would
+/// be done as if it had not been said.
+protocol RequestBodyMembers: Decodable {
+    /// The names of all members, as they stand in the JSON.
+    static var members: Set<String> { get }
+}
+
 /// JSON as this service writes and reads it.
 enum ControlJSON {
     static func encode(_ value: some Encodable) throws -> Data {
@@ -41,8 +48,17 @@ enum ControlJSON {
 
     /// Reads a body.
     /// - Throws: ``Problem`` that names the member that is wrong.
-    static func decode<Value: Decodable>(_ type: Value.Type, from body: ByteBuffer) throws(Problem) -> Value {
+    static func decode<Value: RequestBodyMembers>(
+        _ type: Value.Type, from body: ByteBuffer
+    ) throws(Problem) -> Value {
         do {
+            let members = try JSONDecoder().decode([String: Presence].self, from: Data(body.readableBytesView))
+            for (name, presence) in members.sorted(by: { $0.key < $1.key }) {
+                guard Value.members.contains(name) else {
+                    throw Problem(.invalidRequest, "the body has a member that is not known here")
+                }
+                guard !presence.isNull else { throw Problem(.invalidRequest, "'\(name)' is null") }
+            }
             return try decoder.decode(type, from: Data(body.readableBytesView))
         } catch let error as DecodingError {
             throw Problem(.invalidRequest, describe(error))
@@ -51,6 +67,13 @@ enum ControlJSON {
         } catch {
             throw Problem(.invalidRequest, "the body is not JSON of the expected form")
         }
+    }
+
+    /// Whether a member has a value.
+    private struct Presence: Decodable {
+        let isNull: Bool
+
+        init(from decoder: any Decoder) throws { isNull = try decoder.singleValueContainer().decodeNil() }
     }
 
     /// A member's name as it stands in the JSON.

@@ -15,7 +15,7 @@ struct RequestReader: Sendable {
 
     /// Reads a JSON body.
     /// - Throws: ``Problem`` when it is too large or too slow, of another type, or not as it should be.
-    func json<Value: Decodable>(
+    func json<Value: RequestBodyMembers>(
         _ type: Value.Type, _ request: Request, limit: Int = standardBody
     ) async throws(Problem) -> (value: Value, bytes: ByteBuffer) {
         let bytes = try await body(request, limit: limit)
@@ -51,6 +51,16 @@ extension ControlContext {
             throw Problem(.invalidRequest, "'\(name)' in the path is not percent-encoded UTF-8")
         }
         return try checked(name, text, read)
+    }
+}
+
+extension ControlContext {
+    /// A channel in the path: `room:hall`, or `room%2Fhall`, which not every proxy leaves alone.
+    func channel(_ name: String) throws(Problem) -> ChannelID {
+        try parameter(name) { text throws(IdentifierError) in
+            guard let colon = text.firstIndex(of: ":"), !text.contains("/") else { return try ChannelID(text) }
+            return try ChannelID(text[..<colon] + "/" + text[text.index(after: colon)...])
+        }
     }
 }
 

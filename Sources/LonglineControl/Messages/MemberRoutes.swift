@@ -19,7 +19,9 @@ struct MemberRoutes: Sendable {
         ]
     }
 
-    private struct Order: Decodable, Sendable {
+    private struct Order: RequestBodyMembers, Sendable {
+        static let members: Set = ["role"]
+
         enum Role: String, Decodable, Sendable {
             case owner, member
         }

@@ -28,7 +28,9 @@ struct MessageRoutes: Sendable {
 
     // MARK: Publish
 
-    private struct Order: Decodable, Sendable {
+    private struct Order: RequestBodyMembers, Sendable {
+        static let members: Set = ["sender", "text", "payload", "time_to_live"]
+
         var sender: String
         /// The message as text, or
         var text: String?
@@ -55,7 +57,7 @@ struct MessageRoutes: Sendable {
 
     private func publish(_ request: Request, _ context: ControlContext) async throws -> Response {
         let caller = try await gate.caller(request, .publish)
-        let channel = try context.parameter("id", ChannelID.init)
+        let channel = try context.channel("id")
         guard let key = try idempotencyKey(request) else {
             throw Problem(
                 .idempotencyKeyMissing, "without the header Idempotency-Key a repetition would enter it twice")
@@ -170,7 +172,7 @@ struct MessageRoutes: Sendable {
 
     private func history(_ request: Request, _ context: ControlContext) async throws -> Response {
         let caller = try await gate.caller(request, .history)
-        let channel = try context.parameter("id", ChannelID.init)
+        let channel = try context.channel("id")
         let limit = try request.query("limit", in: 1...Self.maximumPage, standard: 50)
         let cursor = try HistoryCursor.read(try request.query("cursor"))
         let order = try request.query("order") ?? cursor?.order.rawValue ?? HistoryCursor.Order.newest.rawValue

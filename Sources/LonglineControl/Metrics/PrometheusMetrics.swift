@@ -21,15 +21,18 @@ public final class PrometheusMetrics: MetricsFactory {
     /// An empty state.
     public init() {}
 
+    /// A counter, written with `_total` at its end.
     public func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler {
         let name = MetricName.clean(label)
         return series(name.hasSuffix("_total") ? name : name + "_total", .counter, dimensions) { CounterSeries() }
     }
 
+    /// A gauge.
     public func makeMeter(label: String, dimensions: [(String, String)]) -> any MeterHandler {
         series(MetricName.clean(label), .gauge, dimensions) { GaugeSeries() }
     }
 
+    /// A histogram, or a gauge of the last value.
     public func makeRecorder(
         label: String, dimensions: [(String, String)], aggregate: Bool
     ) -> any RecorderHandler {
@@ -38,6 +41,7 @@ public final class PrometheusMetrics: MetricsFactory {
         return series(name, .histogram, dimensions) { HistogramSeries(bounds: HistogramSeries.plainBounds) }
     }
 
+    /// A histogram in seconds.
     public func makeTimer(label: String, dimensions: [(String, String)]) -> any TimerHandler {
         let name = MetricName.clean(label)
         return series(name.hasSuffix("_seconds") ? name : name + "_seconds", .histogram, dimensions) {
@@ -45,9 +49,13 @@ public final class PrometheusMetrics: MetricsFactory {
         }
     }
 
+    /// Forgets it.
     public func destroyCounter(_ handler: any CounterHandler) { remove(handler) }
+    /// Forgets it.
     public func destroyMeter(_ handler: any MeterHandler) { remove(handler) }
+    /// Forgets it.
     public func destroyRecorder(_ handler: any RecorderHandler) { remove(handler) }
+    /// Forgets it.
     public func destroyTimer(_ handler: any TimerHandler) { remove(handler) }
 
     /// Shows a histogram that was counted elsewhere.

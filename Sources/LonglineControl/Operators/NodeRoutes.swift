@@ -22,7 +22,9 @@ struct NodeRoutes: Sendable {
         ]
     }
 
-    private struct Order: Decodable, Sendable {
+    private struct Order: RequestBodyMembers, Sendable {
+        static let members: Set = ["rate"]
+
         var rate: Int?
     }
 

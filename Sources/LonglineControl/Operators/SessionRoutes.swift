@@ -57,6 +57,9 @@ struct SessionRoutes: Sendable {
             Sessions(user: user.description, tenant: caller.tenant.description, sessions: sessions))
     }
 
+    /// The longest reason, in characters: of whatever bytes, a close holds it.
+    private static let maximumReason = 64
+
     private func end(_ request: Request, _ context: ControlContext) async throws -> Response {
         let caller = try await gate.tenantOperator(request)
         let user = try context.parameter("id", UserID.init)
@@ -65,8 +68,8 @@ struct SessionRoutes: Sendable {
         }
         let code = try request.query("code", in: 1_000...5_999, standard: Int(CloseCode.normal.rawValue))
         let reason = try request.query("reason") ?? "an operator ended the session"
-        guard reason.utf8.count <= FrameLimits.maximumReason else {
-            throw Problem(.invalidRequest, "'reason' has at most \(FrameLimits.maximumReason) bytes")
+        guard reason.unicodeScalars.count <= Self.maximumReason else {
+            throw Problem(.invalidRequest, "'reason' has at most \(Self.maximumReason) characters")
         }
         let close = Close(code: CloseCode(rawValue: UInt32(code)), reason: reason)
         let ended = try await server.disconnect(user: user, device: device, in: caller.tenant, close: close)

@@ -30,7 +30,9 @@ struct TokenRoutes: Sendable {
 
     // MARK: Issue
 
-    struct Order: Decodable, Sendable {
+    struct Order: RequestBodyMembers, Sendable {
+        static let members: Set = ["user", "device", "platform", "scope", "lifetime", "login"]
+
         var user: String
         var device: String
         var platform: String?
@@ -82,15 +84,7 @@ struct TokenRoutes: Sendable {
         guard (1...longest).contains(lifetime) else {
             throw Problem(.invalidRequest, "'lifetime' has to be 1 to \(longest) seconds")
         }
-        let rights: ScopeClaim
-        do {
-            rights = try order.scope.map { try ScopeClaim($0) } ?? ScopeClaim(scopes: .all)
-        } catch {
-            throw Problem(.invalidRequest, "'scope' has more patterns than a token may have")
-        }
-        if let scope = order.scope, rights == ScopeClaim(scopes: []), !scope.isEmpty {
-            throw Problem(.invalidRequest, "'scope' has no word that grants something")
-        }
+        let rights = try order.scope.map { text throws(Problem) in try scope(text) } ?? ScopeClaim(scopes: .all)
         let platform = try order.platform.map { name throws(Problem) in
             try checked("platform", name, DevicePlatform.init)
         }
@@ -100,6 +94,29 @@ struct TokenRoutes: Sendable {
             grants: rights.grants, tokenID: TokenClaims.makeTokenID(), issuedAt: now,
             expiry: now + UInt64(lifetime) * 1_000, platform: platform ?? .unknown)
     }
+
+    /// What a scope says. A word that grants nothing is refused here, where it is a mistake.
+    private func scope(_ text: String) throws(Problem) -> ScopeClaim {
+        let words = text.split(separator: " ", omittingEmptySubsequences: false)
+        guard words.count <= ScopeClaim.maximumGrants, text.utf8.count <= Self.maximumScope else {
+            throw Problem(
+                .invalidRequest,
+                "'scope' has more than \(ScopeClaim.maximumGrants) words or \(Self.maximumScope) bytes")
+        }
+        do {
+            for word in words where try ScopeClaim(String(word)) == ScopeClaim(scopes: []) {
+                throw Problem(.invalidRequest, "'scope' has a word that grants nothing")
+            }
+            return try ScopeClaim(text)
+        } catch let problem as Problem {
+            throw problem
+        } catch {
+            throw Problem(.invalidRequest, "'scope' has more patterns than a token may have")
+        }
+    }
+
+    /// The longest scope, in bytes.
+    private static let maximumScope = 1_024
 
     private func prepare(_ claims: TokenClaims, login: Bool) async throws -> Issued {
         let device = DeviceKey(tenant: claims.tenant, user: claims.user, device: claims.device)
@@ -129,7 +146,9 @@ struct TokenRoutes: Sendable {
 
     // MARK: Revoke
 
-    struct Revocation: Decodable, Sendable {
+    struct Revocation: RequestBodyMembers, Sendable {
+        static let members: Set = ["user", "device", "token_id", "expires_at"]
+
         var user: String?
         var device: String?
         var tokenId: String?
@@ -149,6 +168,8 @@ struct TokenRoutes: Sendable {
             let until = order.expiresAt ?? time() + UInt64(limits.tokenLifetime.components.seconds) * 1_000 + 3_600_000
             try await server.revoke(token: token, in: caller.tenant, until: min(until, UInt64(Int64.max)))
             what = "token"
+        case (nil, .some, _) where order.expiresAt != nil:
+            throw Problem(.invalidRequest, "'expires_at' belongs to 'token_id'")
         case (nil, let user?, nil):
             try await server.revoke(user: try checked("user", user, UserID.init), in: caller.tenant)
             what = "user"
