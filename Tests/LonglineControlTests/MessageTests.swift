@@ -160,11 +160,12 @@ import Testing
                 #expect(texts == expected && pages == 3)
             }
             for query in [
-                "?limit=0", "?limit=101", "?limit=x", "?cursor=zzz", "?order=up", "?limit=1&limit=2", "?cursor=%ff",
+                "?limit=0", "?limit=101", "?limit=x", "?order=up", "?limit=1&limit=2", "?cursor=%ff",
             ] {
                 let answer = try await service.ask(.get, "/v1/channels/all%2Fnews/messages\(query)", key: key)
                 #expect(answer.status == 400, "\(query)")
             }
+            #expect(try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=zzz", key: key).status == 404)
             let wrong = HistoryCursor(order: .newest, epoch: 12, offset: 3).text
             let expired = try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=\(wrong)", key: key)
             #expect(expired.status == 410)

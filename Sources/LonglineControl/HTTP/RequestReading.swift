@@ -5,6 +5,9 @@ import LonglineServer
 import LonglineWire
 import NIOCore
 
+/// The largest whole number that every JSON reader has exactly.
+let maximumNumber: UInt64 = (1 << 53) - 1
+
 /// What routes read of a request, and how long and large it may be.
 struct RequestReader: Sendable {
     /// The largest body, in bytes, unless a route says otherwise.

@@ -48,7 +48,7 @@ struct HistoryCursor: Hashable, Sendable {
         guard let text else { return nil }
         guard text.utf8.count <= 64, let bytes = Base64URL.decode(text.utf8), bytes.count == 18,
             bytes[bytes.startIndex] == version, bytes[bytes.startIndex + 1] <= 1
-        else { throw Problem(.invalidRequest, "'cursor' is none that a page gave") }
+        else { throw Problem(.notFound, "'cursor' is none that a page gave") }
         let numbers = Array(bytes.dropFirst(2))
         func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
         return HistoryCursor(

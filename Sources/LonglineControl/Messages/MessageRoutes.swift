@@ -65,7 +65,7 @@ struct MessageRoutes: Sendable {
         let (order, bytes) = try await reader.json(Order.self, request, limit: bodyLimit(caller.tenant))
         let sender = try checked("sender", order.sender, UserID.init)
         let digest = IdempotencyKeys.digest("POST /v1/channels/\(channel)/messages", bytes)
-        var message = ServicePublish(
+        let message = ServicePublish(
             tenant: caller.tenant, channel: channel, sender: sender, device: try Self.device(of: caller.key),
             producer: Self.producer(of: caller.key), id: 0, tag: digest.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
             payload: try Self.payload(order), timeToLive: order.timeToLive ?? 0)
@@ -73,10 +73,11 @@ struct MessageRoutes: Sendable {
         guard message.payload.readableBytes <= largest else {
             throw Problem(.payloadTooLarge, "a message has at most \(largest) bytes")
         }
-        message.timeToLive = min(message.timeToLive, 1 << 53)
-        let publish = message
+        guard message.timeToLive <= maximumNumber else {
+            throw Problem(.invalidRequest, "'time_to_live' is over \(maximumNumber)")
+        }
         let result = try await idempotency.once(key, of: caller.key.id, request: digest) { number, isResumed in
-            try ControlJSON.encode(try await enter(publish, key, caller.key, number, isResumed))
+            try ControlJSON.encode(try await enter(message, key, caller.key, number, isResumed))
         }
         return .json(result, status: .created)
     }

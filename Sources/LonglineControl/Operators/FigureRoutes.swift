@@ -49,7 +49,7 @@ struct FigureRoutes: Sendable {
     }
 
     private func statistics(_ request: Request) async throws -> Response {
-        let after = try request.query("after", in: 0...((1 << 53) - 1), standard: 0)
+        let after = try request.query("after", in: 0...Int(maximumNumber), standard: 0)
         let known: [NodeStatus]
         do { known = try await nodes.nodes() } catch { throw Problem(.unavailable, retryAfter: 1, cause: error) }
         let samples = await sampler.samples.filter { $0.time > UInt64(after) }

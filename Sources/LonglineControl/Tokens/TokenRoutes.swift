@@ -166,7 +166,10 @@ struct TokenRoutes: Sendable {
                 throw Problem(.invalidRequest, "'token_id' has to be 1 to 128 printable ASCII characters")
             }
             let until = order.expiresAt ?? time() + UInt64(limits.tokenLifetime.components.seconds) * 1_000 + 3_600_000
-            try await server.revoke(token: token, in: caller.tenant, until: min(until, UInt64(Int64.max)))
+            guard until <= maximumNumber else {
+                throw Problem(.invalidRequest, "'expires_at' is over \(maximumNumber)")
+            }
+            try await server.revoke(token: token, in: caller.tenant, until: until)
             what = "token"
         case (nil, .some, _) where order.expiresAt != nil:
             throw Problem(.invalidRequest, "'expires_at' belongs to 'token_id'")
