@@ -17,6 +17,7 @@ let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: 
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let jwtKit = Target.Dependency.product(name: "JWTKit", package: "jwt-kit")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
@@ -37,6 +38,7 @@ let package = Package(
         .library(name: "LonglineClient", targets: ["LonglineClient"]),
         .library(name: "LonglineStore", targets: ["LonglineStore"]),
         .library(name: "LonglineServer", targets: ["LonglineServer"]),
+        .library(name: "LonglineControl", targets: ["LonglineControl"]),
     ],
     traits: [
         .trait(
@@ -53,6 +55,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.30.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.0"),
     ],
@@ -113,9 +117,25 @@ let package = Package(
                 "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport",
                 crypto,
                 jwtKit, deque, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
+                .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
+            swiftSettings: settings),
+        .target(
+            name: "LonglineControl",
+            dependencies: [
+                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine",
+                crypto,
+                hummingbird, httpTypes, logging, metrics, nioCore, nioPosix, nioSSL,
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
+                .product(name: "HummingbirdHTTP2", package: "hummingbird"),
+                .product(name: "HummingbirdTLS", package: "hummingbird"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            resources: [.embedInCode("Resources/dashboard.html"), .embedInCode("Resources/openapi.yaml")],
             swiftSettings: settings),
         .target(
             name: "LonglineClient",
@@ -127,8 +147,8 @@ let package = Package(
         .executableTarget(
             name: "longline",
             dependencies: [
-                "LonglineClient", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport",
-                argumentParser,
+                "LonglineClient", "LonglineControl", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine",
+                "QUICTransport", argumentParser, metrics,
                 logging, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
@@ -154,6 +174,15 @@ let package = Package(
                 "LonglineStore", "LonglineWire",
                 "LonglineTestKit", logging,
                 nioCore, nioPosix, .product(name: "GRDB", package: "GRDB.swift"),
+            ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "LonglineControlTests",
+            dependencies: [
+                "LonglineClient", "LonglineControl", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine",
+                crypto, hummingbird, httpTypes, jwtKit, logging, metrics, nioCore, nioPosix, nioSSL,
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
         .testTarget(

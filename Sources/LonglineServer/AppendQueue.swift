@@ -16,8 +16,10 @@ import NIOCore
 /// ``ServerLimits/appendsPerSession`` and ``ServerLimits/appendBytesPerLoop``: beyond, a publish is refused, never queued.
 struct AppendQueue {
     struct Item {
-        let host: SessionHost
         let request: AppendRequest
+        /// The session that published; nil: the app's own server did, and ``reply`` is for it.
+        var host: SessionHost?
+        var reply: EventLoopPromise<AppendOutcome>?
     }
 
     fileprivate struct Batch {
@@ -57,14 +59,25 @@ extension ServerLoop {
     /// Queues a publish.
     /// - Returns: false when there is no room for it now.
     func append(_ request: AppendRequest, from host: SessionHost) -> Bool {
-        let size = request.publish.payload.readableBytes
-        guard
-            host.appendsWaiting < core.limits.appendsPerSession,
-            appends.bytes + size <= core.limits.appendBytesPerLoop
+        guard host.appendsWaiting < core.limits.appendsPerSession,
+            enqueue(AppendQueue.Item(request: request, host: host))
         else { return false }
-        appends.bytes += size
         host.appendsWaiting += 1
-        appends.waiting.append(AppendQueue.Item(host: host, request: request))
+        return true
+    }
+
+    /// Queues a publish of the app's own server, which goes the way of every other.
+    /// - Parameter reply: what became of it; never completed when there is no room.
+    /// - Returns: false when there is no room for it now.
+    func append(_ request: AppendRequest, reply: EventLoopPromise<AppendOutcome>) -> Bool {
+        enqueue(AppendQueue.Item(request: request, reply: reply))
+    }
+
+    private func enqueue(_ item: AppendQueue.Item) -> Bool {
+        let size = item.request.publish.payload.readableBytes
+        guard appends.bytes + size <= core.limits.appendBytesPerLoop else { return false }
+        appends.bytes += size
+        appends.waiting.append(item)
         if !appends.flushScheduled && appends.underWay.count < maximumBatches {
             // At the end of the tick, so that everything the tick's packets bring shares one batch.
             appends.flushScheduled = true
@@ -126,7 +139,8 @@ extension ServerLoop {
                 core.webhooks?.entered(item.request, published, copy: copy)
             }
             count(outcome)
-            item.host.appended(item.request, outcome, now: now)
+            item.host?.appended(item.request, outcome, now: now)
+            item.reply?.succeed(outcome)
         }
         appends.answered += UInt64(items.count)
     }

@@ -1,12 +1,12 @@
-import Logging
+package import Logging
 import LonglineWire
-import NIOCore
+package import NIOCore
 import Synchronization
 
 /// The server's log lines about what peers cause, limited in rate so that nobody can fill a disk with them.
 ///
 /// Lines carry names, codes and counts, never tokens, tickets or payloads.
-final class EventLog: Sendable {
+package final class EventLog: Sendable {
     private struct State {
         var bucket: TokenBucket
         var dropped: UInt64 = 0
@@ -16,7 +16,7 @@ final class EventLog: Sendable {
     private let logger: Logger
     private let state: Mutex<State>
 
-    init(logger: Logger, linesPerSecond: Double, now: NIODeadline) {
+    package init(logger: Logger, linesPerSecond: Double, now: NIODeadline) {
         self.logger = logger
         state = Mutex(State(bucket: TokenBucket(perSecond: linesPerSecond, burst: linesPerSecond * 2, now: now)))
     }
@@ -25,7 +25,7 @@ final class EventLog: Sendable {
     var dropped: UInt64 { state.withLock { $0.droppedInAll } }
 
     /// A logger with the same limit, for parts that log by themselves.
-    var limited: Logger {
+    package var limited: Logger {
         var limited = Logger(label: logger.label) { _ in LimitedLogHandler(log: self, logger: logger) }
         limited.logLevel = logger.logLevel
         return limited

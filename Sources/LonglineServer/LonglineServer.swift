@@ -35,6 +35,8 @@ public final class LonglineServer: Service {
     /// What the server was set up with.
     public let configuration: Configuration
     private let state = Mutex(State.idle)
+    /// Moves clients away while the server runs on.
+    let nodeDrain = NodeDrain()
 
     /// A server that does nothing yet.
     public init(configuration: Configuration) { self.configuration = configuration }
@@ -79,6 +81,7 @@ public final class LonglineServer: Service {
         }
         guard let running else { return }
         let timeout = configuration.limits.drainTimeout
+        nodeDrain.stop()
         await running.control?.shutDown()
         for listener in running.listeners { await listener.stopAccepting() }
         running.runtime.drain()
@@ -230,6 +233,9 @@ public final class LonglineServer: Service {
             return running
         }
     }
+
+    /// The sessions and the store, for what else a server is asked while it runs.
+    func requireRuntime() throws(ServerError) -> ServerRuntime { try requireRunning().runtime }
 
     private func requireRunning() throws(ServerError) -> Running {
         guard let running else { throw ServerError(.notRunning, message: "the server isn't running") }

@@ -1,4 +1,4 @@
-import LonglineWire
+public import LonglineWire
 
 /// How fast somebody may publish: a steady rate, after a burst.
 public struct PublishRate: Hashable, Sendable {
@@ -43,7 +43,8 @@ public struct TenantLimits: Hashable, Sendable {
 }
 
 extension ServerLimits {
-    func maximumPayload(in tenant: TenantID) -> Int { tenants[tenant]?.maximumPayload ?? maximumPayload }
+    /// The largest payload that users of a tenant may publish, in bytes.
+    public func maximumPayload(in tenant: TenantID) -> Int { tenants[tenant]?.maximumPayload ?? maximumPayload }
     func maximumSessions(in tenant: TenantID) -> Int { tenants[tenant]?.maximumSessions ?? maximumSessionsPerTenant }
     func publishRatePerUser(in tenant: TenantID) -> PublishRate? {
         tenants[tenant]?.publishRatePerUser ?? publishRatePerUser

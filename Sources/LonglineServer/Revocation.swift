@@ -27,7 +27,7 @@ extension ServerCore {
         case .token(let token, let tenant): try await store.revoke(token: token, in: tenant, until: until)
         }
         revocations.wrappingAdd(1, ordering: .acquiringAndReleasing)
-        for loop in loops { try? await loop.submit { $0.end(target, close) } }
+        for loop in loops { _ = try? await loop.submit { $0.end(target, close) } }
         // Last: a session that ends leaves a place for its device to go on from, and here nothing shall go on.
         switch target {
         case .user(let user): registry.forget(user)
@@ -100,7 +100,11 @@ extension ServerCore {
 
 extension ServerLoop {
     /// Ends the sessions that a revocation names.
-    func end(_ target: RevocationTarget, _ close: Close) {
-        for host in sessions(of: target) { host.end(close) }
+    /// - Returns: how many were up.
+    @discardableResult
+    func end(_ target: RevocationTarget, _ close: Close) -> Int {
+        let live = sessions(of: target).filter { $0.phase != .ended }
+        for host in live { host.end(close) }
+        return live.count
     }
 }

@@ -93,6 +93,17 @@ final class ServerLoop {
         for host in Array(hosts.values) { host.end(spread(close)) }
     }
 
+    /// Ends every link to come, and none that is up.
+    func refuseLinks(_ close: Close) { draining = close }
+
+    /// Ends some of the links. `retryAfter` is spread over the clients.
+    /// - Returns: how many; fewer than `limit` when no more are up.
+    func end(atMost limit: Int, _ close: Close) -> Int {
+        let chosen = Array(hosts.values.lazy.filter { $0.phase != .ended }.prefix(limit))
+        for host in chosen { host.end(spread(close)) }
+        return chosen.count
+    }
+
     /// Succeeds once no link and no store call is left.
     func whenIdle(_ promise: EventLoopPromise<Void>) {
         idleWaiters.append(promise)
@@ -135,6 +146,9 @@ final class ServerLoop {
         users[user]?.removeAll { $0 === host }
         if users[user]?.isEmpty == true { users[user] = nil }
     }
+
+    /// The user's sessions on this loop that were granted.
+    func sessionInfo(of user: UserKey) -> [SessionInfo] { (users[user] ?? []).compactMap(\.info) }
 
     /// A session of the tenant is granted: it hears what is broadcast.
     func enter(_ host: SessionHost, tenant: TenantID) { tenants[tenant, default: [:]][ObjectIdentifier(host)] = host }
@@ -274,6 +288,7 @@ final class ServerLoop {
     func snapshot() -> ServerStatistics {
         var snapshot = statistics
         snapshot.connections = hosts.count
+        for host in hosts.values { host.link.map { snapshot.connectionsByTransport[$0.kind, default: 0] += 1 } }
         snapshot.unauthenticated = hosts.values.count { $0.isUnauthenticated }
         snapshot.subscriptions = subscriptions.count
         snapshot.presenceWatches = presence.watchers.count

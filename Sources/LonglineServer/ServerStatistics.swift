@@ -1,3 +1,4 @@
+public import LonglineLinks
 public import LonglineSession
 public import LonglineWire
 
@@ -18,6 +19,21 @@ public struct ServerStatistics: Hashable, Sendable {
     public var connectionsAccepted: UInt64 = 0
     /// Of these, closed at once because their address had too many that were not accepted yet.
     public var connectionsOverAddressLimit: UInt64 = 0
+    /// Completed handshakes that began from nothing.
+    public var handshakesFull: UInt64 = 0
+    /// Completed handshakes that resumed an earlier TLS session, without early data.
+    public var handshakesResumed: UInt64 = 0
+    /// Completed handshakes whose early data was taken (0-RTT).
+    public var handshakesEarly: UInt64 = 0
+    /// Times that a link went on over another path.
+    public var migrations: UInt64 = 0
+    /// Links up now, by what carries them.
+    public var connectionsByTransport: [LinkKind: Int] = [:]
+    /// From an entry's time to its way out to a device, in milliseconds; only what was entered within the last minute, so that
+    /// catching up doesn't count.
+    public var deliveryLatency = Histogram(bounds: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000])
+    /// Between two heartbeats of a session, in seconds.
+    public var heartbeatInterval = Histogram(bounds: [5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 400, 600])
     /// Sessions granted since the start.
     public var sessionsGranted: UInt64 = 0
     /// Of these, those that go on from an earlier session.
@@ -101,6 +117,13 @@ public struct ServerStatistics: Hashable, Sendable {
         subscriptions += other.subscriptions
         connectionsAccepted += other.connectionsAccepted
         connectionsOverAddressLimit += other.connectionsOverAddressLimit
+        handshakesFull += other.handshakesFull
+        handshakesResumed += other.handshakesResumed
+        handshakesEarly += other.handshakesEarly
+        migrations += other.migrations
+        connectionsByTransport.merge(other.connectionsByTransport, uniquingKeysWith: +)
+        deliveryLatency.add(other.deliveryLatency)
+        heartbeatInterval.add(other.heartbeatInterval)
         sessionsGranted += other.sessionsGranted
         sessionsResumed += other.sessionsResumed
         takeovers += other.takeovers

@@ -108,7 +108,7 @@ extension SessionHost {
             case .join: return AuthorizationQuestion(.join, by: device, in: .room(work.room))
             case .act(let action):
                 return AuthorizationQuestion(.manage, by: device, in: .room(work.room), change: action)
-            case .leave: return nil
+            case .leave, .appoint: return nil
             }
         }
     }

@@ -55,10 +55,12 @@ final class SessionHost: LinkHandler {
     var decisions = PendingDecisions()
     /// What is to be refused, unless it was entered before.
     var refusals = PendingRefusals()
+    /// What an operator is told of it.
+    var figures = SessionFigures()
 
     /// Names the session in logs; 0 before the grant.
     private(set) var sessionNumber: UInt64 = 0
-    private var connect: ConnectSummary?
+    private(set) var connect: ConnectSummary?
     private var load: WakeHistory.Load?
     /// Changes of rooms that came while the channels were loaded.
     private var heldChanges: [SessionChannel] = []
@@ -107,6 +109,7 @@ final class SessionHost: LinkHandler {
 
     func handshakeCompleted(_ link: any Link, info: LinkHandshake) {
         guard phase != .ended else { return }
+        note(info)
         handshakeComplete = true
         session.handshakeCompleted(now: now)
         for request in heldAppends { submit(request) }
@@ -116,6 +119,7 @@ final class SessionHost: LinkHandler {
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
         guard phase != .ended else { return }
         loop.statistics.framesReceived += 1
+        if case .ping = frame { noteHeartbeat() }
         session.received(frame, lane: lane, early: early, now: now)
     }
 
@@ -158,6 +162,7 @@ final class SessionHost: LinkHandler {
 
     func pathChanged(_ link: any Link) {
         guard phase != .ended else { return }
+        loop.statistics.migrations += 1
         session.observedAddressChanged(link.remoteAddress)
     }
 
@@ -337,7 +342,9 @@ final class SessionHost: LinkHandler {
     private func send(_ frame: Frame, lane: LaneID) {
         loop.statistics.framesSent += 1
         switch frame {
-        case .deliver: loop.statistics.delivered += 1
+        case .deliver(let deliver):
+            loop.statistics.delivered += 1
+            noteDelivery(of: deliver.entry)
         case .batch(let batch):
             loop.statistics.batches += 1
             loop.statistics.delivered += UInt64(session.takeBatchedEntries())
@@ -441,6 +448,7 @@ final class SessionHost: LinkHandler {
             core.linkAuthenticated(&admission)
             linkAdmission = admission
         }
+        figures.grantedAt = core.time()
         loop.statistics.sessionsGranted += 1
         if prepared.earlier != nil { loop.statistics.sessionsResumed += 1 }
         sessionNumber = prepared.earlier ?? UInt64.random(in: 1...(1 << 53))

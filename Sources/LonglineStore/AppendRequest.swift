@@ -13,11 +13,15 @@ public struct AppendRequest: Sendable {
     /// Why it is not to be entered; nil: it is. Then nothing is stored, and only the ledger is asked: what was entered before
     /// is acknowledged again, anything else is refused with this code, for good. The payload does not count.
     public var refusal: RefusalCode?
+    /// Whether the app's own server publishes: then neither membership nor the room's settings count, but the room has to exist.
+    public var isService: Bool
 
     /// An append request.
     public init(
-        device: DeviceKey, producer: ProducerID, channel: ChannelID, publish: Publish, refusal: RefusalCode? = nil
+        device: DeviceKey, producer: ProducerID, channel: ChannelID, publish: Publish, refusal: RefusalCode? = nil,
+        isService: Bool = false
     ) {
+        self.isService = isService
         self.refusal = refusal
         self.device = device
         self.producer = producer

@@ -34,6 +34,9 @@ public enum RoomChange: Hashable, Sendable {
     ///
     /// A join after a leave begins a new stint: entitlement is the range of the last stint only.
     case join(create: Bool)
+    /// For the app's own server: the device's user becomes a member, and gets the role where one is named, whatever the room's
+    /// settings say. A room that does not exist is made, with this user as its owner.
+    case appoint(RoomRole?)
     /// The user's membership ends.
     case leave
     /// What only an owner may do.

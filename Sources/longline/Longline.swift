@@ -9,6 +9,7 @@ struct Longline: AsyncParsableCommand {
         subcommands: [
             DemoCommand.self,
             ServerCommand.self, SignTokenCommand.self, RevokeCommand.self, EraseCommand.self, KeysCommand.self,
+            APIKeyCommand.self,
             ChatCommand.self,
             SendCommand.self, SignalCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self,
             ConversationsCommand.self, RequestCommand.self, PresenceCommand.self,

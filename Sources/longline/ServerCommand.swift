@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Logging
+import LonglineControl
 import LonglineServer
 import LonglineStore
 import LonglineWire
@@ -70,6 +71,8 @@ struct ServerCommand: AsyncParsableCommand {
 
     @OptionGroup var retention: RetentionOptions
 
+    @OptionGroup var controlOptions: ControlOptions
+
     @OptionGroup var logs: LogOptions
 
     func validate() throws {
@@ -91,12 +94,14 @@ struct ServerCommand: AsyncParsableCommand {
         let directory = try ServerDirectory(data)
         let identity = try certificate == nil ? directory.developmentIdentity(names: certificateNames) : nil
         let server = LonglineServer(configuration: try configuration(directory, identity, logger))
+        let control = try controlOptions.control(of: server, directory, logger)
         try await server.start()
         announce(server, identity)
-        let services: [ServiceGroupConfiguration.ServiceConfiguration] = [
+        var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
             .init(service: server, successTerminationBehavior: .gracefullyShutdownGroup),
-            .init(service: CertificateReloader(server: server, logger: logger)),
+            .init(service: CertificateReloader(server: server, control: control, logger: logger)),
         ]
+        if let control { services += [.init(service: control), .init(service: ControlAnnouncement(control: control))] }
         let group = ServiceGroup(
             configuration: ServiceGroupConfiguration(
                 services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
@@ -188,11 +193,15 @@ struct ServerCommand: AsyncParsableCommand {
 /// Reads the certificate and the token keys again on SIGHUP.
 private struct CertificateReloader: Service {
     let server: LonglineServer
+    let control: LonglineControl?
     let logger: Logger
 
     func run() async throws {
         for await _ in await UnixSignalsSequence(trapping: .sighup).cancelOnGracefulShutdown() {
-            do { try server.reloadCertificate() } catch {
+            do {
+                try server.reloadCertificate()
+                try control?.reloadCertificate()
+            } catch {
                 logger.error("certificate not reloaded", metadata: ["error": "\(error)"])
             }
             // What goes wrong is in the log already.

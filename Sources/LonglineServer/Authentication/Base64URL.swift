@@ -1,8 +1,8 @@
-import FoundationEssentials
+package import FoundationEssentials
 
 /// Base64 with the alphabet for URLs and without padding (RFC 4648 section 5, RFC 7515 section 2).
-enum Base64URL {
-    static func decode(_ text: some Sequence<UInt8>) -> Data? {
+package enum Base64URL {
+    package static func decode(_ text: some Sequence<UInt8>) -> Data? {
         var standard = text.map { (byte: UInt8) -> UInt8 in
             switch byte {
             case UInt8(ascii: "-"): UInt8(ascii: "+")
@@ -14,7 +14,7 @@ enum Base64URL {
         return Data(base64Encoded: Data(standard))
     }
 
-    static func encode(_ bytes: Data) -> String {
+    package static func encode(_ bytes: Data) -> String {
         String(
             bytes.base64EncodedString().compactMap { character -> Character? in
                 switch character {

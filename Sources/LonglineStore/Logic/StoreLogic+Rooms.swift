@@ -27,6 +27,7 @@ extension StoreLogic {
             }
             guard known.members == 0 || known.joining == .anyone else { return .refused(.forbidden) }
             return try enter(device.user, by: device, known)
+        case .appoint(let role): return try appoint(role, by: device, known, key)
         case .leave:
             guard let known, let stay = try StoreRules.stay(of: device.user, in: known, tables) else {
                 return .refused(.unknownChannel)
@@ -39,6 +40,30 @@ extension StoreLogic {
             guard stay.role == .owner else { return .refused(.forbidden) }
             return try act(action, by: device, known)
         }
+    }
+
+    /// Makes a user a member with a role, as the app's own server wants it.
+    private mutating func appoint(
+        _ role: RoomRole?, by device: DeviceKey, _ known: ChannelRecord?, _ key: ChannelKey
+    ) throws -> RoomOutcome {
+        let stay = try known.flatMap { try StoreRules.stay(of: device.user, in: $0, tables) }
+        guard let known, let stay else {
+            guard try makesPlace(for: device.user, in: known, tenant: device.tenant) else {
+                return .refused(.limitReached)
+            }
+            let joined = try enter(device.user, by: device, known ?? tables.addChannel(key, epoch: drawEpoch()))
+            guard role == .owner, case .done(let receipt) = joined, let room = try tables.channel(key) else {
+                return joined
+            }
+            guard case .done(let promoted) = try act(.setRole(.owner, of: device.user), by: device, room) else {
+                return joined
+            }
+            var both = receipt
+            both.head = promoted.head
+            return .done(both)
+        }
+        guard let role, role != stay.role else { return .done(Self.unchanged(known, stay, device.user)) }
+        return try act(.setRole(role, of: device.user), by: device, known)
     }
 
     private func act(_ action: RoomAction, by device: DeviceKey, _ known: ChannelRecord) throws -> RoomOutcome {

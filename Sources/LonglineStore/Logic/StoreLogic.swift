@@ -123,7 +123,7 @@ struct StoreLogic<Tables: StoreTables> {
         let known = try tables.device(request.device)
         let producer = try known.flatMap { try tables.producer(request.producer, of: $0) }
         var head = try producer.map { try tables.ledger($0, in: channel) } ?? LedgerHead()
-        let barrier = try request.refusal ?? self.barrier(to: request.device.user, in: channel)
+        let barrier = try request.refusal ?? self.barrier(to: request, in: channel)
         // Who never published there has nothing to be acknowledged, and learns nothing about a room, not even whether it
         // exists. Who did gets the answers to what was entered before the leave.
         if let barrier, head.lastID == 0 { return refused(barrier) }
@@ -230,9 +230,11 @@ struct StoreLogic<Tables: StoreTables> {
     }
 
     /// Why a user may not publish into a channel now, or nil.
-    private func barrier(to user: UserID, in channel: ChannelRecord) throws -> RefusalCode? {
+    private func barrier(to request: AppendRequest, in channel: ChannelRecord) throws -> RefusalCode? {
+        let user = request.device.user
         switch channel.key.channel {
         case .user(let owner): return owner == user ? nil : .unknownChannel
+        case .room where request.isService: return nil
         case .room:
             guard let stay = try StoreRules.stay(of: user, in: channel, tables) else { return .unknownChannel }
             return channel.publishing == .owners && stay.role != .owner ? .forbidden : nil

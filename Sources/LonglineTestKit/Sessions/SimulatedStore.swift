@@ -341,7 +341,10 @@ final class SimulatedStore {
             time: max(wall.milliseconds, truth.logs[channel]?.entries.last?.time ?? 0), expiry: 0,
             payload: ByteBuffer())
         switch change {
-        case .join: entry.kind = .joined
+        case .appoint(let role?) where truth.rooms[channel]?.members.contains(user) ?? false:
+            entry.recipient = user
+            entry.payload = Entry.payload(of: .setRole(role, of: user))
+        case .join, .appoint: entry.kind = .joined
         case .leave: entry.kind = .left
         case .act(.add(let other)):
             entry.kind = .joined

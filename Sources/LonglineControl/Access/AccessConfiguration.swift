@@ -1,0 +1,81 @@
+import LonglineServer
+import LonglineWire
+import NIOCore
+
+/// What a client is told before it connects: where to go, how to keep the connection, what it may take.
+///
+/// It names nobody, so that the same bytes with the same signature serve all for whom the order of nodes is the same.
+struct AccessConfiguration: Hashable, Sendable, Codable {
+    /// The `typ` of its signature, which no token has.
+    static let signatureType = "longline-access+json"
+
+    struct Point: Hashable, Sendable, Codable {
+        var host: String
+        var port: Int
+        var transports: [String]
+        var serverId: String
+        var migrationSafe: Bool
+    }
+
+    /// Times in milliseconds.
+    struct Heartbeat: Hashable, Sendable, Codable {
+        var initial: UInt64
+        var answerTimeout: UInt64
+        var minimum: UInt64
+        var idleTimeout: UInt64
+    }
+
+    /// Times in milliseconds.
+    struct BackOff: Hashable, Sendable, Codable {
+        var base: UInt64
+        var maximum: UInt64
+        var resetAfter: UInt64
+    }
+
+    /// Sizes in bytes.
+    struct Limits: Hashable, Sendable, Codable {
+        var maximumPayload: Int
+        var channelWindow: Int
+        var maximumUnacknowledged: Int
+    }
+
+    var version = 1
+    /// In milliseconds since 1970, as the next.
+    var issuedAt: UInt64
+    var expiresAt: UInt64
+    /// Best first.
+    var accessPoints: [Point]
+    var heartbeat: Heartbeat
+    var backOff: BackOff
+    var limits: Limits
+
+    init(
+        nodes: [NodeStatus], policy: AccessPolicy, limits: ServerLimits, tenant: TenantID, now: UInt64
+    ) {
+        // Whole seconds: answers within one are equal.
+        issuedAt = now / 1_000 * 1_000
+        expiresAt = issuedAt + policy.lifetime.wholeMilliseconds
+        accessPoints = nodes.flatMap { node in
+            node.addresses.map {
+                Point(
+                    host: $0.host, port: $0.port, transports: $0.transports.map(\.rawValue),
+                    serverId: node.id.description, migrationSafe: $0.isMigrationSafe)
+            }
+        }
+        heartbeat = Heartbeat(
+            initial: policy.heartbeat.wholeMilliseconds, answerTimeout: policy.heartbeatAnswer.wholeMilliseconds,
+            minimum: UInt64(max(limits.minimumHeartbeat.nanoseconds / 1_000_000, 0)),
+            idleTimeout: UInt64(max(limits.idleTimeout.nanoseconds / 1_000_000, 0)))
+        backOff = BackOff(
+            base: policy.backOffBase.wholeMilliseconds, maximum: policy.backOffMaximum.wholeMilliseconds,
+            resetAfter: policy.backOffReset.wholeMilliseconds)
+        self.limits = Limits(
+            maximumPayload: limits.maximumPayload(in: tenant), channelWindow: limits.channelWindow,
+            maximumUnacknowledged: limits.maximumUnacknowledged)
+    }
+}
+
+extension Duration {
+    /// Rounded down; 0 for a negative one.
+    var wholeMilliseconds: UInt64 { UInt64(max(self / .milliseconds(1), 0)) }
+}

@@ -1,0 +1,104 @@
+public import Logging
+public import LonglineServer
+import LonglineStore
+import LonglineWire
+public import NIOCore
+
+/// What callers of the control layer may take.
+public struct ControlLimits: Sendable {
+    /// Connections of one listener at a time; more wait in the backlog.
+    public var connections = 4_096
+    /// Bytes of a request's headers.
+    public var headerBytes = 32 * 1024
+    /// How long a connection may say nothing.
+    public var idleTimeout = Duration.seconds(60)
+    /// How long a connection may go on after it was told that the listener ends.
+    public var closeTimeout = Duration.seconds(5)
+    /// How long a request's body may take to come. Beyond: 408.
+    public var bodyTimeout = Duration.seconds(15)
+    /// How long a request may take altogether. Beyond: 503.
+    public var requestTimeout = Duration.seconds(30)
+    /// The longest life of a token that is issued.
+    public var tokenLifetime = Duration.seconds(30 * 24 * 3_600)
+    /// Log lines a second about requests that fail; what is more is counted.
+    public var logLinesPerSecond = 50.0
+
+    /// The default limits.
+    public init() {}
+}
+
+/// What clients are told by the access configuration, besides where to connect.
+public struct AccessPolicy: Hashable, Sendable {
+    /// How long a client may use an answer without asking again.
+    public var lifetime = Duration.seconds(300)
+    /// The first wait between two heartbeats, from which a client learns.
+    public var heartbeat = Duration.seconds(30)
+    /// How long an answer to a heartbeat may take.
+    public var heartbeatAnswer = Duration.seconds(5)
+    /// The upper bound of the first wait before a client connects again; it doubles with each try.
+    public var backOffBase = Duration.milliseconds(250)
+    /// The upper bound of every wait.
+    public var backOffMaximum = Duration.seconds(60)
+    /// A session that was up for so long counts as a success: the waits begin anew.
+    public var backOffReset = Duration.seconds(5)
+
+    /// The default policy.
+    public init() {}
+}
+
+extension LonglineControl {
+    /// How a control layer is set up.
+    public struct Configuration: Sendable {
+        /// The certificate of both listeners; asked at the start and by ``LonglineControl/reloadCertificate()``.
+        public var certificate: LonglineServer.Configuration.CertificateProvider
+        /// What signs tokens and access configurations.
+        public var keys: any ControlKeySource
+        /// API keys, logins and idempotency keys.
+        public var database: ControlDatabase
+        /// The nodes of the service; nil: this one is all there is.
+        public var nodes: (any NodeDirectory)?
+        /// Where clients reach this node, best first; empty: where the server listens.
+        public var accessPoints: [NodeAddress] = []
+        /// When this node is full.
+        public var capacity = NodeCapacity()
+        /// TCP addresses for clients and app servers; none: nowhere but where ``LonglineControl/responder`` is asked.
+        public var addresses: [SocketAddress] = []
+        /// TCP addresses for operators, who reach every route; none: nowhere. Nothing listens on an address that is not named
+        /// here.
+        public var adminAddresses: [SocketAddress] = []
+        /// What clients are told.
+        public var policy = AccessPolicy()
+        /// What callers may take.
+        public var limits = ControlLimits()
+        /// How often the keys are looked at again.
+        public var keyInterval = Duration.seconds(5)
+        /// How often figures are taken, for the dashboard and for how busy this node is.
+        public var sampleInterval = Duration.seconds(2)
+        /// What was recorded through swift-metrics, as Prometheus reads it; nil: `/metrics` has the server's own figures only.
+        public var metrics: PrometheusMetrics?
+        /// Receives log lines, none of which holds a key, a token or a message.
+        public var logger = Logger(label: "longline.control")
+        /// The wall clock, in milliseconds since 1970.
+        public var time: @Sendable () -> UInt64 = WallClock.milliseconds
+
+        /// A configuration.
+        public init(
+            certificate: @escaping LonglineServer.Configuration.CertificateProvider, keys: any ControlKeySource,
+            database: ControlDatabase
+        ) {
+            self.certificate = certificate
+            self.keys = keys
+            self.database = database
+        }
+
+        func validate() throws(ControlError) {
+            for point in accessPoints where !(1...65535).contains(point.port) || point.host.isEmpty {
+                throw ControlError(
+                    .invalidConfiguration, message: "'\(point.host):\(point.port)' is no place to connect to")
+            }
+            guard limits.connections >= 1, limits.headerBytes >= 8 * 1024, sampleInterval > .zero,
+                policy.lifetime >= .seconds(1), limits.tokenLifetime >= .seconds(1)
+            else { throw ControlError(.invalidConfiguration, message: "a limit is below its least value") }
+        }
+    }
+}

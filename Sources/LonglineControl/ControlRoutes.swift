@@ -1,0 +1,40 @@
+import LonglineServer
+
+/// Every route there is.
+struct ControlRoutes {
+    let table: RouteTable
+
+    init(
+        server: LonglineServer, configuration: LonglineControl.Configuration, node: NodeID, sampler: StatisticsSampler,
+        metrics: PrometheusMetrics, idempotency: IdempotencyKeys
+    ) {
+        let keys = ControlKeys(configuration.keys, interval: configuration.keyInterval, logger: configuration.logger)
+        let gate = APIKeyGate(keys: APIKeys(configuration.database), tenants: server.configuration.tenants)
+        let reader = RequestReader(bodyTimeout: configuration.limits.bodyTimeout)
+        let nodes: any NodeDirectory =
+            configuration.nodes
+            ?? LocalNode(
+                id: node, server: server, sampler: sampler, accessPoints: configuration.accessPoints,
+                capacity: configuration.capacity)
+        let groups: [[ControlRoute]] = [
+            TokenRoutes(
+                server: server, gate: gate, keys: keys, logins: LoginEpochs(database: configuration.database),
+                idempotency: idempotency, reader: reader, limits: configuration.limits, time: configuration.time
+            ).routes,
+            AccessRoutes(
+                server: server, nodes: nodes, keys: keys, policy: configuration.policy, time: configuration.time
+            ).routes,
+            MessageRoutes(
+                server: server, gate: gate, idempotency: idempotency, reader: reader, time: configuration.time
+            ).routes,
+            MemberRoutes(server: server, gate: gate, reader: reader).routes,
+            SessionRoutes(server: server, gate: gate, node: node).routes,
+            NodeRoutes(
+                server: server, gate: gate, nodes: nodes, database: configuration.database, reader: reader
+            ).routes,
+            FigureRoutes(sampler: sampler, metrics: metrics, nodes: nodes, gate: gate).routes,
+            DocumentRoutes().routes,
+        ]
+        table = RouteTable(groups.flatMap { $0 })
+    }
+}

@@ -1,0 +1,148 @@
+public import HTTPTypes
+import Hummingbird
+import Logging
+public import NIOCore
+import Synchronization
+
+/// Answers every request of the control layer, whatever HTTP it came by: HTTP/1.1 and HTTP/2 here, HTTP/3 wherever there is a
+/// listener for it.
+///
+/// A value without a connection: it may be called from anywhere, any number of times at once.
+public struct ControlResponder: Sendable {
+    let table: RouteTable
+    private let router: RouterResponder<ControlContext>
+    private let logger: Logger
+    private let requestTimeout: Duration
+    private let requests: RequestCounters
+    private let dates = DateHeader()
+
+    init(table: RouteTable, logger: Logger, requestTimeout: Duration, requests: RequestCounters) {
+        self.table = table
+        self.logger = logger
+        self.requestTimeout = requestTimeout
+        self.requests = requests
+        let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
+        for route in table.routes {
+            router.on(RouterPath(route.path), method: route.method) { request, context in
+                try await route.handle(request, context)
+            }
+        }
+        self.router = router.buildResponder()
+    }
+
+    /// Answers a request.
+    /// - Parameters:
+    ///   - request: its head; `path` with the query.
+    ///   - body: its body as it comes. What is not needed is not read.
+    ///   - remoteAddress: where it comes from; nil: not known, which is nowhere near.
+    ///   - listener: what it came by: operators' routes exist on ``ControlListener/admin`` only.
+    /// - Returns: the answer, also of a failure. Nothing is thrown.
+    public func respond<Body: AsyncSequence & Sendable>(
+        to request: HTTPRequest, body: Body, from remoteAddress: SocketAddress?, on listener: ControlListener
+    ) async -> ControlResponse where Body.Element == ByteBuffer, Body.AsyncIterator: SendableMetatype {
+        await respond(
+            to: Request(head: request, body: RequestBody(asyncSequence: body)), from: remoteAddress, on: listener)
+    }
+
+    func respond(
+        to request: Request, from remote: SocketAddress?, on listener: ControlListener
+    ) async -> ControlResponse {
+        let requestID = RequestName.next()
+        let start = ContinuousClock.now
+        var logger = self.logger
+        logger[metadataKey: "request"] = "\(requestID)"
+        let context = ControlContext(
+            source: ControlRequestSource(logger: logger, requestID: requestID, listener: listener, remote: remote))
+        var path: String?
+        var response: Response
+        do {
+            let route = try table.route(request.method, request.uri.path, on: listener)
+            path = route.path
+            response = try await withDeadline(requestTimeout) { [router] in
+                try await router.respond(to: request, context: context)
+            }
+        } catch {
+            let problem = Self.problem(error)
+            log(problem, request.method, path, to: logger)
+            response = problem.response(requestID: requestID)
+            if request.method == .head { response = response.createHeadResponse() }
+        }
+        requests.count(request.method, path, response.status, ContinuousClock.now - start)
+        response.headers[.date] = dates.text
+        response.headers[.requestID] = requestID
+        response.headers[.contentTypeOptions] = "nosniff"
+        if response.headers[.cacheControl] == nil { response.headers[.cacheControl] = "no-store" }
+        return ControlResponse(response)
+    }
+
+    private static func problem(_ error: any Error) -> Problem {
+        switch error {
+        case let problem as Problem: problem
+        case is DeadlineExceeded: Problem(.unavailable, "it took too long", retryAfter: 1, cause: error)
+        case is CancellationError: Problem(.unavailable, "it was given up", retryAfter: 1, cause: error)
+        default: Problem(.internalError, cause: error)
+        }
+    }
+
+    private func log(_ problem: Problem, _ method: HTTPRequest.Method, _ path: String?, to logger: Logger) {
+        let status = problem.kind.status
+        var metadata: Logger.Metadata = [
+            "method": "\(path == nil ? "" : method.rawValue)", "route": "\(path ?? "none")", "status": "\(status.code)",
+            "problem": "\(problem.kind.rawValue)",
+        ]
+        if let cause = problem.cause { metadata["cause"] = "\(cause)" }
+        logger.log(level: status.code >= 500 ? .error : .info, "request failed", metadata: metadata)
+    }
+}
+
+/// An answer: its head, and a body to be written.
+public struct ControlResponse: Sendable {
+    /// Status and headers; `Content-Length` where the length is known.
+    public let head: HTTPResponse
+    let body: ResponseBody
+
+    init(_ response: Response) {
+        head = response.head
+        body = response.body
+    }
+
+    /// Writes the body, part by part, and waits with each until the one before was taken.
+    /// - Returns: trailers, where there are any.
+    /// - Throws: what `write` throws.
+    public func writeBody(
+        _ write: @escaping @Sendable (ByteBuffer) async throws -> Void
+    ) async throws -> HTTPFields? {
+        let trailers = Mutex<HTTPFields?>(nil)
+        let sink = BodySink(write: write) { fields in trailers.withLock { $0 = fields } }
+        try await body.write(sink)
+        return trailers.withLock { $0 }
+    }
+}
+
+private struct BodySink: ResponseBodyWriter {
+    let write: @Sendable (ByteBuffer) async throws -> Void
+    let end: (HTTPFields?) -> Void
+
+    mutating func write(_ buffer: ByteBuffer) async throws { try await write(buffer) }
+    consuming func finish(_ trailingHeaders: HTTPFields?) async throws { end(trailingHeaders) }
+}
+
+/// Names requests: unlike any other's, and not to be guessed from another.
+private enum RequestName {
+    static func next() -> String {
+        let digits = String(UInt64.random(in: .min ... .max), radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
+    }
+}
+
+extension HTTPField.Name {
+    static var requestID: HTTPField.Name { known("X-Request-Id") }
+    static var contentTypeOptions: HTTPField.Name { known("X-Content-Type-Options") }
+    static var altSvc: HTTPField.Name { known("Alt-Svc") }
+    static var idempotencyKey: HTTPField.Name { known("Idempotency-Key") }
+
+    private static func known(_ name: String) -> HTTPField.Name {
+        guard let name = HTTPField.Name(name) else { preconditionFailure("\(name) is a header's name") }
+        return name
+    }
+}

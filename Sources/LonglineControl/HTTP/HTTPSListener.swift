@@ -1,0 +1,120 @@
+import HTTPTypes
+import HummingbirdCore
+import HummingbirdHTTP2
+import Logging
+import NIOCore
+import ServiceLifecycle
+import Synchronization
+
+/// One address with HTTP/1.1 and HTTP/2 over TLS. Ends by a graceful shutdown: connections are told, and requests under way
+/// are answered.
+final class HTTPSListener: Service {
+    let kind: ControlListener
+    private let address: SocketAddress
+    private let responder: ControlResponder
+    private let certificate: ServingCertificate
+    private let limits: ControlLimits
+    private let logger: Logger
+    private let alternative: AlternativeService
+    private let group: any EventLoopGroup
+    private let bound = Mutex<Result<SocketAddress, ControlError>?>(nil)
+    private let waiters: AsyncStream<Void>
+    private let ready: AsyncStream<Void>.Continuation
+
+    init(
+        _ kind: ControlListener, _ address: SocketAddress, responder: ControlResponder, certificate: ServingCertificate,
+        limits: ControlLimits, alternative: AlternativeService, group: any EventLoopGroup, logger: Logger
+    ) {
+        self.kind = kind
+        self.address = address
+        self.responder = responder
+        self.certificate = certificate
+        self.limits = limits
+        self.alternative = alternative
+        self.group = group
+        self.logger = logger
+        (waiters, ready) = AsyncStream.makeStream()
+    }
+
+    /// Waits until it listens.
+    /// - Returns: where, with the port that the system chose.
+    /// - Throws: ``ControlError/Code/addressUnavailable``.
+    func localAddress() async throws(ControlError) -> SocketAddress {
+        for await _ in waiters {}
+        guard let bound = bound.withLock({ $0 }) else {
+            throw ControlError(.addressUnavailable, message: "the listener ended before it listened")
+        }
+        return try bound.get()
+    }
+
+    func run() async throws {
+        defer { ready.finish() }
+        do {
+            try await server().run()
+        } catch {
+            let failure =
+                (error as? ControlError)
+                ?? ControlError(
+                    .addressUnavailable, message: "can't serve HTTPS on \(address)", cause: error,
+                    advice: "choose a free TCP port, and an address of this host")
+            bound.withLock { if $0 == nil { $0 = .failure(failure) } }
+            throw failure
+        }
+    }
+
+    private func server() throws -> any Service {
+        let stream = HTTP1Channel.Configuration(
+            idleTimeout: .init(limits.idleTimeout),
+            httpDecoderConfiguration: .init(
+                maxHeaderFieldSize: limits.headerBytes, maxHeaderListSize: limits.headerBytes, maxHeaderFieldCount: 100)
+        )
+        let builder = try HTTPServerBuilder.http2Upgrade(
+            tlsConfiguration: try certificate.configuration(),
+            configuration: HTTP2ChannelConfiguration(
+                idleTimeout: limits.idleTimeout, gracefulCloseTimeout: limits.closeTimeout, streamConfiguration: stream)
+        )
+        let host = address.ipAddress ?? ""
+        return try builder.buildServer(
+            configuration: ServerConfiguration(
+                address: .hostname(host, port: address.port ?? 0),
+                availableConnectionsDelegate: MaximumAvailableConnections(limits.connections, logger: logger)),
+            eventLoopGroup: group, logger: logger,
+            responder: { [responder, kind, alternative] request, writer, channel in
+                let response = await responder.respond(to: request, from: channel.remoteAddress, on: kind)
+                var head = response.head
+                if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
+                // A stream of HTTP/2 has the connection as its parent, and a window that bounds what comes.
+                let isStream = channel.parent?.parent != nil
+                let leavesBody = !isStream && Self.leavesBody(request, response.head.status)
+                if leavesBody { head.headerFields[.connection] = "close" }
+                try await writer.write(response: head, body: response.body)
+                // What comes of the body is not worth reading: the end of the connection says so.
+                if leavesBody { throw UnreadBody() }
+            },
+            onServerRunning: { [weak self] channel in self?.listens(channel) })
+    }
+
+    private func listens(_ channel: any Channel) {
+        if let address = channel.localAddress { bound.withLock { $0 = .success(address) } }
+        ready.finish()
+    }
+
+    private struct UnreadBody: Error {}
+
+    /// Whether a refused request has a body that may be large, or has no end.
+    private static func leavesBody(_ request: Request, _ status: HTTPResponse.Status) -> Bool {
+        guard status.code >= 400 else { return false }
+        guard let length = request.headers[.contentLength] else { return request.headers[.transferEncoding] != nil }
+        return Int(length).map { $0 > RequestReader.standardBody } ?? true
+    }
+}
+
+/// Where the same routes answer over HTTP/3, as `Alt-Svc` says it.
+final class AlternativeService: Sendable {
+    private let port = Mutex<Int?>(nil)
+
+    func set(_ port: Int?) { self.port.withLock { $0 = port } }
+
+    /// The header's value; nil: nowhere.
+    var header: String? { port.withLock { $0 }.map { "h3=\":\($0)\"; ma=86400" } }
+}

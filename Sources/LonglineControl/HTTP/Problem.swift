@@ -1,0 +1,117 @@
+import HTTPTypes
+import Hummingbird
+
+/// Why a request was not served, as its caller is told: a problem document (RFC 9457). It says nothing of the inside.
+struct Problem: Error, Sendable {
+    /// The kinds; each has a stable URI, `urn:longline:problem:` and its name.
+    enum Kind: String, Sendable, CaseIterable {
+        case unauthorized = "unauthorized"
+        case forbidden = "forbidden"
+        case tenantNotServed = "tenant-not-served"
+        case notFound = "not-found"
+        case methodNotAllowed = "method-not-allowed"
+        case invalidRequest = "invalid-request"
+        case unsupportedMediaType = "unsupported-media-type"
+        case bodyTooLarge = "body-too-large"
+        case bodyTimeout = "body-timeout"
+        case payloadTooLarge = "payload-too-large"
+        case limitReached = "limit-reached"
+        case blocked = "blocked"
+        case cursorExpired = "cursor-expired"
+        case idempotencyKeyMissing = "idempotency-key-missing"
+        case idempotencyKeyReused = "idempotency-key-reused"
+        case idempotencyKeyInUse = "idempotency-key-in-use"
+        case outcomeUnknown = "outcome-unknown"
+        case overloaded = "overloaded"
+        case noAccessPoint = "no-access-point"
+        case unavailable = "unavailable"
+        case internalError = "internal-error"
+
+        var uri: String { "urn:longline:problem:\(rawValue)" }
+
+        var status: HTTPResponse.Status {
+            switch self {
+            case .unauthorized: .unauthorized
+            case .forbidden, .tenantNotServed, .blocked: .forbidden
+            case .notFound: .notFound
+            case .methodNotAllowed: .methodNotAllowed
+            case .invalidRequest, .idempotencyKeyMissing: .badRequest
+            case .unsupportedMediaType: .unsupportedMediaType
+            case .bodyTooLarge, .payloadTooLarge: .contentTooLarge
+            case .bodyTimeout: .requestTimeout
+            case .limitReached, .idempotencyKeyInUse, .outcomeUnknown: .conflict
+            case .cursorExpired: .gone
+            case .idempotencyKeyReused: .unprocessableContent
+            case .overloaded, .noAccessPoint, .unavailable: .serviceUnavailable
+            case .internalError: .internalServerError
+            }
+        }
+
+        var title: String {
+            switch self {
+            case .unauthorized: "A valid credential is needed"
+            case .forbidden: "The credential does not allow this"
+            case .tenantNotServed: "The credential's tenant is not served here"
+            case .notFound: "There is nothing here"
+            case .methodNotAllowed: "This method is not for this resource"
+            case .invalidRequest: "The request breaks a rule"
+            case .unsupportedMediaType: "The body has to be JSON"
+            case .bodyTooLarge: "The body is too large"
+            case .bodyTimeout: "The body did not come in time"
+            case .payloadTooLarge: "The message is too large"
+            case .limitReached: "A limit is reached"
+            case .blocked: "The sender blocked the recipient"
+            case .cursorExpired: "The cursor belongs to another life of the channel"
+            case .idempotencyKeyMissing: "An idempotency key is needed"
+            case .idempotencyKeyReused: "The idempotency key was used with another request"
+            case .idempotencyKeyInUse: "A request with this idempotency key is under way"
+            case .outcomeUnknown: "Nobody knows whether this was done, and it will not be done again"
+            case .overloaded: "Too much at once"
+            case .noAccessPoint: "No node takes clients now"
+            case .unavailable: "The service is not available now"
+            case .internalError: "Something went wrong inside the service"
+            }
+        }
+    }
+
+    let kind: Kind
+    /// What of the request breaks which rule; never anything of the inside.
+    var detail: String?
+    /// Seconds after which another try is worth it.
+    var retryAfter: Int?
+    /// For ``Kind/methodNotAllowed``: what is allowed.
+    var allow: String?
+    /// What went wrong inside: for the log alone.
+    var cause: (any Error)?
+
+    init(
+        _ kind: Kind, _ detail: String? = nil, retryAfter: Int? = nil, allow: String? = nil,
+        cause: (any Error)? = nil
+    ) {
+        self.kind = kind
+        self.detail = detail
+        self.retryAfter = retryAfter
+        self.allow = allow
+        self.cause = cause
+    }
+
+    private struct Document: Encodable {
+        var type: String
+        var title: String
+        var status: Int
+        var detail: String?
+        var requestId: String
+    }
+
+    /// The document.
+    func response(requestID: String) -> Response {
+        let document = Document(
+            type: kind.uri, title: kind.title, status: kind.status.code, detail: detail, requestId: requestID)
+        var response = Response.json(document, status: kind.status)
+        response.headers[.contentType] = "application/problem+json"
+        if let retryAfter { response.headers[.retryAfter] = "\(retryAfter)" }
+        if let allow { response.headers[.allow] = allow }
+        if kind == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
+        return response
+    }
+}

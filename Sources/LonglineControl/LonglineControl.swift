@@ -1,0 +1,107 @@
+import Logging
+public import LonglineServer
+public import NIOCore
+import NIOPosix
+public import ServiceLifecycle
+import Synchronization
+
+/// The control layer beside a server: tokens, access configurations, an app server's and operators' routes, figures.
+///
+/// ```
+///   init ──run()──▶ listening ──graceful shutdown──▶ stopped
+///                └── an address can't be had ──────────▲
+/// ```
+/// As a `Service` it runs until a graceful shutdown: then listeners take nobody new, and requests under way are answered. List it
+/// behind its server, so that it stops first. ``responder`` answers from the start on, for other listeners.
+public final class LonglineControl: Service {
+    /// Answers requests, whatever HTTP they came by.
+    public let responder: ControlResponder
+    /// This node's name.
+    public let nodeID: NodeID
+    private let listeners: [HTTPSListener]
+    private let certificate: ServingCertificate
+    private let alternative: AlternativeService
+    private let sampler: StatisticsSampler
+    private let janitor: IdempotencyJanitor
+    private let logger: Logger
+    private let hasRun = Mutex(false)
+
+    /// A control layer that listens nowhere yet.
+    /// - Parameters:
+    ///   - server: the server that it is for; it need not run yet.
+    ///   - configuration: how it is set up.
+    /// - Throws: ``ControlError``.
+    public init(server: LonglineServer, configuration: Configuration) throws(ControlError) {
+        try configuration.validate()
+        nodeID = try configuration.database.nodeID()
+        certificate = try ServingCertificate(configuration.certificate)
+        alternative = AlternativeService()
+        logger = configuration.logger
+        let metrics = configuration.metrics ?? PrometheusMetrics()
+        sampler = StatisticsSampler(server, interval: configuration.sampleInterval, metrics: metrics)
+        let idempotency = IdempotencyKeys(configuration.database, time: configuration.time)
+        janitor = IdempotencyJanitor(keys: idempotency, logger: configuration.logger)
+        let routes = ControlRoutes(
+            server: server, configuration: configuration, node: nodeID, sampler: sampler, metrics: metrics,
+            idempotency: idempotency)
+        let limited = EventLog(
+            logger: configuration.logger, linesPerSecond: configuration.limits.logLinesPerSecond, now: .now()
+        ).limited
+        let responder = ControlResponder(
+            table: routes.table, logger: limited, requestTimeout: configuration.limits.requestTimeout,
+            requests: RequestCounters(factory: metrics))
+        self.responder = responder
+        let (certificate, alternative) = (certificate, alternative)
+        func listener(_ kind: ControlListener, _ address: SocketAddress) -> HTTPSListener {
+            HTTPSListener(
+                kind, address, responder: responder, certificate: certificate, limits: configuration.limits,
+                alternative: alternative, group: MultiThreadedEventLoopGroup.singleton, logger: limited)
+        }
+        listeners =
+            configuration.addresses.map { listener(.service, $0) }
+            + configuration.adminAddresses.map { listener(.admin, $0) }
+    }
+
+    /// Listens, and serves until a graceful shutdown or the task's cancellation.
+    /// - Throws: ``ControlError`` when an address can't be had.
+    public func run() async throws {
+        let isFirst = hasRun.withLock { hasRun in
+            defer { hasRun = true }
+            return !hasRun
+        }
+        guard isFirst else { throw ControlError(.alreadyStarted, message: "the control layer ran before") }
+        let services: [any Service] = [sampler, janitor] + listeners
+        try await ServiceGroup(configuration: ServiceGroupConfiguration(services: services, logger: logger)).run()
+    }
+
+    /// Waits until every address is listened on.
+    /// - Returns: where, with the ports that the system chose.
+    /// - Throws: ``ControlError/Code/addressUnavailable``.
+    public func localAddresses(_ listener: ControlListener) async throws(ControlError) -> [SocketAddress] {
+        var addresses: [SocketAddress] = []
+        for one in listeners where one.kind == listener { addresses.append(try await one.localAddress()) }
+        return addresses
+    }
+
+    /// Has answers to clients and app servers say by `Alt-Svc` that the same routes answer over HTTP/3.
+    /// - Parameter port: the UDP port; nil: nowhere any more.
+    public func announceHTTP3(onPort port: Int?) { alternative.set(port) }
+
+    /// Asks for certificate and key again; new connections get them.
+    /// - Throws: ``ControlError/Code/certificate``; the old ones then stay.
+    public func reloadCertificate() throws(ControlError) { try certificate.reload() }
+}
+
+/// Forgets idempotency keys that are over, every hour.
+struct IdempotencyJanitor: Service {
+    let keys: IdempotencyKeys
+    let logger: Logger
+
+    func run() async throws {
+        repeat {
+            do { try await keys.sweep() } catch {
+                logger.error("idempotency keys were not swept", metadata: ["error": "\(error)"])
+            }
+        } while await cancelWhenGracefulShutdown { (try? await Task.sleep(for: .seconds(3_600))) != nil }
+    }
+}

@@ -1,0 +1,74 @@
+import FoundationEssentials
+import LonglineServer
+import LonglineStore
+import LonglineWire
+
+/// Where the next page of a channel begins. Its text says nothing to whoever carries it.
+struct HistoryCursor: Hashable, Sendable {
+    enum Order: String, Sendable {
+        /// The newest first, and on to older ones.
+        case newest
+        /// The oldest first, and on to newer ones.
+        case oldest
+    }
+
+    var order: Order
+    /// The life of the log that the offset belongs to.
+    var epoch: Epoch
+    /// The last that the next page may have, or the one behind which it begins.
+    var offset: Offset
+
+    /// The cursor behind a page; nil behind the last one.
+    static func next(behind page: LogPage, _ range: LogRange, _ order: Order) -> HistoryCursor? {
+        let offset: Offset
+        switch order {
+        case .newest:
+            guard let first = page.items.first else { return nil }
+            // A chain: each item names the place before it.
+            offset = first.previous
+            guard offset > page.first else { return nil }
+        case .oldest:
+            guard let last = page.items.last else { return nil }
+            offset = last.end
+            guard offset < page.head else { return nil }
+        }
+        return HistoryCursor(order: order, epoch: page.epoch, offset: offset)
+    }
+
+    var text: String {
+        var bytes: [UInt8] = [Self.version, order == .newest ? 0 : 1]
+        for number in [epoch, offset] { withUnsafeBytes(of: number.bigEndian) { bytes += $0 } }
+        return Base64URL.encode(Data(bytes))
+    }
+
+    private static let version: UInt8 = 1
+
+    /// - Throws: ``Problem`` when it is none that was given out.
+    static func read(_ text: String?) throws(Problem) -> HistoryCursor? {
+        guard let text else { return nil }
+        guard text.utf8.count <= 64, let bytes = Base64URL.decode(text.utf8), bytes.count == 18,
+            bytes[bytes.startIndex] == version, bytes[bytes.startIndex + 1] <= 1
+        else { throw Problem(.notFound, "'cursor' is none that a page gave") }
+        let numbers = Array(bytes.dropFirst(2))
+        func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+        return HistoryCursor(
+            order: bytes[bytes.startIndex + 1] == 0 ? .newest : .oldest, epoch: number(numbers[0..<8]),
+            offset: min(number(numbers[8..<16]), FrameLimits.maximumNumber))
+    }
+}
+
+extension LogItem {
+    fileprivate var previous: Offset {
+        switch self {
+        case .entry(let entry): entry.previous
+        case .skip(let skip): skip.previous
+        }
+    }
+
+    fileprivate var end: Offset {
+        switch self {
+        case .entry(let entry): entry.offset
+        case .skip(let skip): skip.to
+        }
+    }
+}

@@ -1,0 +1,75 @@
+import CoreMetrics
+import LonglineLinks
+import LonglineServer
+import LonglineWire
+import Metrics
+
+/// Says through swift-metrics what a server counts.
+///
+/// A server's counters grow from its start; what they grew since the last time is added to those of swift-metrics.
+struct StatisticsMetrics {
+    private let metrics: PrometheusMetrics
+    private var last = ServerStatistics()
+
+    init(_ metrics: PrometheusMetrics) { self.metrics = metrics }
+
+    private static let counters: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
+        ("longline_connections_accepted", \.connectionsAccepted),
+        ("longline_connections_over_address_limit", \.connectionsOverAddressLimit),
+        ("longline_migrations", \.migrations),
+        ("longline_sessions_granted", \.sessionsGranted), ("longline_sessions_resumed", \.sessionsResumed),
+        ("longline_takeovers", \.takeovers), ("longline_frames_received", \.framesReceived),
+        ("longline_frames_invalid", \.framesInvalid), ("longline_frames_sent", \.framesSent),
+        ("longline_published", \.published), ("longline_publishes_over_rate", \.publishesOverRate),
+        ("longline_publish_duplicates", \.duplicates), ("longline_delivered", \.delivered),
+        ("longline_slow_consumers", \.slowConsumers), ("longline_history_pages", \.historyPages),
+        ("longline_signals_relayed", \.signalsRelayed), ("longline_presence_changes", \.presenceChanges),
+        ("longline_presence_sent", \.presenceSent), ("longline_reads", \.reads),
+        ("longline_store_failures", \.storeFailures), ("longline_entries_trimmed", \.entriesTrimmed),
+        ("longline_log_lines_dropped", \.logLinesDropped), ("longline_links_closed_by_peer", \.closedByPeer),
+    ]
+
+    private static let gauges: [(String, any KeyPath<ServerStatistics, Int> & Sendable)] = [
+        ("longline_connections_unauthenticated", \.unauthenticated), ("longline_sessions", \.sessions),
+        ("longline_sessions_detached", \.detachedSessions), ("longline_subscriptions", \.subscriptions),
+        ("longline_presence_watches", \.presenceWatches), ("longline_present_users", \.presentUsers),
+    ]
+
+    private static let handshakes: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
+        ("full", \.handshakesFull), ("resumed", \.handshakesResumed), ("early", \.handshakesEarly),
+    ]
+
+    mutating func record(_ now: ServerStatistics, load: NodeLoad) {
+        for (label, path) in Self.counters { count(label, [], now[keyPath: path], last[keyPath: path]) }
+        for (kind, path) in Self.handshakes {
+            count("longline_handshakes", [("kind", kind)], now[keyPath: path], last[keyPath: path])
+        }
+        for (code, closes) in now.closes {
+            count("longline_closes", [("code", "\(code.rawValue)")], closes, last.closes[code] ?? 0)
+        }
+        for (code, refusals) in now.refusals {
+            count("longline_refusals", [("code", "\(code.rawValue)")], refusals, last.refusals[code] ?? 0)
+        }
+        for (label, path) in Self.gauges { gauge(label, [], Double(now[keyPath: path])) }
+        for transport in NodeAddress.Transport.allCases {
+            let links =
+                now.connectionsByTransport.first { $0.key.rawValue.lowercased() == transport.rawValue }?.value ?? 0
+            gauge("longline_connections", [("transport", transport.rawValue)], Double(links))
+        }
+        gauge("longline_loop_delay_seconds", [], load.loopDelay / .seconds(1))
+        gauge("longline_memory_bytes", [], Double(load.memory))
+        gauge("longline_handshakes_per_second", [], load.handshakesPerSecond)
+        metrics.set(now.deliveryLatency, label: "longline_delivery_latency_milliseconds")
+        metrics.set(now.heartbeatInterval, label: "longline_heartbeat_interval_seconds")
+        last = now
+    }
+
+    private func count(_ label: String, _ dimensions: [(String, String)], _ now: UInt64, _ before: UInt64) {
+        Counter(label: label, dimensions: dimensions, factory: metrics)
+            .increment(by: Int64(clamping: now > before ? now - before : 0))
+    }
+
+    private func gauge(_ label: String, _ dimensions: [(String, String)], _ value: Double) {
+        Meter(label: label, dimensions: dimensions, factory: metrics).set(value)
+    }
+}

@@ -1,0 +1,74 @@
+import HTTPTypes
+import Hummingbird
+import Logging
+import LonglineServer
+import LonglineWire
+
+/// Nodes, for operators: whether they live and take clients, and how they are emptied.
+struct NodeRoutes: Sendable {
+    let server: LonglineServer
+    let gate: APIKeyGate
+    let nodes: any NodeDirectory
+    let database: ControlDatabase
+    let reader: RequestReader
+
+    var routes: [ControlRoute] {
+        [
+            ControlRoute(.post, "/v1/nodes/{id}/drain", on: .admin) { request, context in
+                try await drain(request, context)
+            },
+            ControlRoute(.get, "/healthz", on: .admin) { _, _ in .json(Health(status: "alive")) },
+            ControlRoute(.get, "/readyz", on: .admin) { _, _ in try await readiness() },
+        ]
+    }
+
+    private struct Order: RequestBodyMembers, Sendable {
+        static let members: Set = ["rate"]
+
+        var rate: Int?
+    }
+
+    private struct Progress: Encodable {
+        var node: String
+        /// Clients moved away each second.
+        var rate: Int
+        /// Connections that are left.
+        var remaining: Int
+    }
+
+    private struct Health: Encodable {
+        var status: String
+    }
+
+    /// The fastest that clients are moved away, a second.
+    static let maximumRate = 10_000
+    private static let standardRate = 100
+
+    private func drain(_ request: Request, _ context: ControlContext) async throws -> Response {
+        let key = try await gate.nodeOperator(request)
+        guard let node = NodeID(try context.parameter("id", UserID.init).description) else { throw Problem(.notFound) }
+        var rate = Self.standardRate
+        if request.headers[.contentType] != nil {
+            rate = try await reader.json(Order.self, request).value.rate ?? rate
+        }
+        guard (1...Self.maximumRate).contains(rate) else {
+            throw Problem(.invalidRequest, "'rate' has to be 1 to \(Self.maximumRate) clients a second")
+        }
+        guard let status = try await nodes.drain(node, rate: rate) else {
+            throw Problem(.notFound, "there is no such node")
+        }
+        context.logger.notice("node drained", metadata: ["node": "\(node)", "rate": "\(rate)", "api_key": "\(key.id)"])
+        return .json(
+            Progress(node: node.description, rate: status.rate, remaining: status.remaining), status: .accepted)
+    }
+
+    /// Whether clients may be sent here.
+    private func readiness() async throws -> Response {
+        guard server.isRunning else { throw Problem(.unavailable, "the server does not run", retryAfter: 1) }
+        guard !server.isDraining else { throw Problem(.unavailable, "the node is drained") }
+        do { try await database.check() } catch {
+            throw Problem(.unavailable, "the control database does not answer", retryAfter: 1, cause: error)
+        }
+        return .json(Health(status: "ready"))
+    }
+}

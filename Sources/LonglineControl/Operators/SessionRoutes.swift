@@ -1,0 +1,84 @@
+import HTTPTypes
+import Hummingbird
+import Logging
+import LonglineLinks
+import LonglineServer
+import LonglineWire
+
+/// Sessions of a user, for operators: who is connected, from where, over what; and their end.
+struct SessionRoutes: Sendable {
+    let server: LonglineServer
+    let gate: APIKeyGate
+    let node: NodeID
+
+    private static let path = "/v1/users/{id}/sessions"
+
+    var routes: [ControlRoute] {
+        [
+            ControlRoute(.get, Self.path, on: .admin) { request, context in try await list(request, context) },
+            ControlRoute(.delete, Self.path, on: .admin) { request, context in try await end(request, context) },
+        ]
+    }
+
+    private struct Session: Encodable {
+        var session: String
+        var node: String
+        var device: String
+        var platform: String
+        var loginEpoch: UInt64
+        var transport: String
+        var remoteAddress: String
+        /// In milliseconds since 1970.
+        var connectedAt: UInt64
+        var agent: String
+    }
+
+    private struct Sessions: Encodable {
+        var user: String
+        var tenant: String
+        var sessions: [Session]
+    }
+
+    private struct Ended: Encodable {
+        var ended: Int
+    }
+
+    private func list(_ request: Request, _ context: ControlContext) async throws -> Response {
+        let caller = try await gate.tenantOperator(request)
+        let user = try context.parameter("id", UserID.init)
+        let sessions = try await server.sessions(of: user, in: caller.tenant).map {
+            Session(
+                session: "\($0.session)", node: node.description, device: $0.device.description,
+                platform: $0.platform.description, loginEpoch: $0.loginEpoch,
+                transport: $0.transport.rawValue.lowercased(),
+                remoteAddress: $0.remoteAddress, connectedAt: $0.connectedAt, agent: $0.agent)
+        }
+        return .json(
+            Sessions(user: user.description, tenant: caller.tenant.description, sessions: sessions))
+    }
+
+    /// The longest reason, in characters: of whatever bytes, a close holds it.
+    private static let maximumReason = 64
+
+    private func end(_ request: Request, _ context: ControlContext) async throws -> Response {
+        let caller = try await gate.tenantOperator(request)
+        let user = try context.parameter("id", UserID.init)
+        let device = try request.query("device").map { name throws(Problem) in
+            try checked("device", name, DeviceID.init)
+        }
+        let code = try request.query("code", in: 1_000...5_999, standard: Int(CloseCode.normal.rawValue))
+        let reason = try request.query("reason") ?? "an operator ended the session"
+        guard reason.unicodeScalars.count <= Self.maximumReason else {
+            throw Problem(.invalidRequest, "'reason' has at most \(Self.maximumReason) characters")
+        }
+        let close = Close(code: CloseCode(rawValue: UInt32(code)), reason: reason)
+        let ended = try await server.disconnect(user: user, device: device, in: caller.tenant, close: close)
+        context.logger.notice(
+            "sessions ended",
+            metadata: [
+                "tenant": "\(caller.tenant)", "user": "\(user)", "code": "\(code)", "ended": "\(ended)",
+                "api_key": "\(caller.key.id)",
+            ])
+        return .json(Ended(ended: ended))
+    }
+}

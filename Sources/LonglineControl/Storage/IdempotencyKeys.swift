@@ -1,0 +1,157 @@
+import Crypto
+import Foundation
+import GRDB
+import LonglineStore
+import NIOCore
+import Synchronization
+
+/// Remembers for 24 hours which requests an API key made under which idempotency key, durably.
+///
+/// ```
+///             begin                    finish
+///   (none) ───────────▶ under way ─────────────────▶ done: the same request gets the same result
+///      ▲                  │   │ the process ended
+///      └──── release ─────┘   └─▶ begun: the same request goes on, with the same number
+/// ```
+/// Another request with a key that is known is refused in every state. A number is drawn with the row, above all that the API key
+/// had before, by which what is done twice can be told from what is done anew.
+final class IdempotencyKeys: Sendable {
+    enum Beginning: Sendable {
+        /// Do it, with this number. `isResumed`: it was begun before, and may have been done.
+        case begun(number: UInt64, isResumed: Bool)
+        /// It was done, with this result.
+        case done(Data)
+    }
+
+    /// How long a key is remembered, in milliseconds.
+    static let lifetime: UInt64 = 24 * 3_600 * 1_000
+    /// The longest key, in bytes.
+    static let maximumKey = 128
+
+    private struct Name: Hashable {
+        var apiKey: String
+        var key: String
+    }
+
+    private let database: ControlDatabase
+    private let time: @Sendable () -> UInt64
+    private let underWay = Mutex<Set<Name>>([])
+
+    init(_ database: ControlDatabase, time: @escaping @Sendable () -> UInt64) {
+        self.database = database
+        self.time = time
+    }
+
+    /// Names a request: what it asks for, and its body.
+    static func digest(_ route: String, _ body: ByteBuffer) -> Data {
+        var hash = SHA256()
+        hash.update(data: Data(route.utf8))
+        hash.update(data: Data([0]))
+        hash.update(data: Data(body.readableBytesView))
+        return Data(hash.finalize())
+    }
+
+    /// Does something once under a key.
+    /// - Parameters:
+    ///   - key: the caller's idempotency key.
+    ///   - apiKey: whose it is.
+    ///   - request: ``digest(_:_:)``.
+    ///   - work: does it; a ``Problem`` that it throws releases the key unless it was resumed, so that it may be tried again.
+    /// - Returns: the result, now or from before.
+    /// - Throws: ``Problem``.
+    func once(
+        _ key: String, of apiKey: String, request: Data,
+        _ work: @escaping @Sendable (_ number: UInt64, _ isResumed: Bool) async throws -> Data
+    ) async throws -> Data {
+        let name = Name(apiKey: apiKey, key: key)
+        guard underWay.withLock({ $0.insert(name).inserted }) else {
+            throw Problem(.idempotencyKeyInUse, retryAfter: 1)
+        }
+        // Goes on when its caller went away: half a request is worse than one.
+        return try await Task {
+            defer { self.underWay.withLock { _ = $0.remove(name) } }
+            switch try await self.begin(name, request) {
+            case .done(let result): return result
+            case .begun(let number, let isResumed):
+                do {
+                    let result = try await work(number, isResumed)
+                    try await self.finish(name, result)
+                    return result
+                } catch let problem as Problem where !isResumed && problem.kind != .outcomeUnknown {
+                    try await self.release(name)
+                    throw problem
+                }
+            }
+        }.value
+    }
+
+    private func begin(_ name: Name, _ request: Data) async throws -> Beginning {
+        let now = time()
+        return try await database.pool.write { db in
+            let row = try Row.fetchOne(
+                db, sql: "SELECT * FROM idempotency WHERE api_key = ? AND key = ?", arguments: [name.apiKey, name.key])
+            if let row, UInt64(clamping: row["created"] as Int64) + Self.lifetime > now {
+                guard row["request"] as Data == request else { throw Problem(.idempotencyKeyReused) }
+                if let result = row["result"] as Data? { return .done(result) }
+                return .begun(number: UInt64(clamping: row["number"] as Int64), isResumed: true)
+            }
+            let number = try Self.nextNumber(of: name.apiKey, now: now, db)
+            try db.execute(
+                sql:
+                    "INSERT OR REPLACE INTO idempotency (api_key, key, request, created, number) VALUES (?, ?, ?, ?, ?)",
+                arguments: [name.apiKey, name.key, request, Int64(clamping: now), number])
+            return .begun(number: UInt64(clamping: number), isResumed: false)
+        }
+    }
+
+    /// Another number for a request under way, where it turned out that nothing was done with the last one.
+    func renew(_ key: String, of apiKey: String) async throws -> UInt64 {
+        let now = time()
+        return try await database.pool.write { db in
+            let number = try Self.nextNumber(of: apiKey, now: now, db)
+            try db.execute(
+                sql: "UPDATE idempotency SET number = ? WHERE api_key = ? AND key = ?",
+                arguments: [number, apiKey, key])
+            return UInt64(clamping: number)
+        }
+    }
+
+    /// Never below the time in milliseconds: numbers go on growing where the database is an older copy.
+    private static func nextNumber(of apiKey: String, now: UInt64, _ db: Database) throws -> Int64 {
+        let last = try Int64.fetchOne(db, sql: "SELECT last FROM numbers WHERE api_key = ?", arguments: [apiKey]) ?? 0
+        let next = max(last + 1, Int64(clamping: now))
+        try db.execute(sql: "INSERT OR REPLACE INTO numbers (api_key, last) VALUES (?, ?)", arguments: [apiKey, next])
+        return next
+    }
+
+    private func finish(_ name: Name, _ result: Data) async throws {
+        try await database.pool.write { db in
+            try db.execute(
+                sql: "UPDATE idempotency SET result = ? WHERE api_key = ? AND key = ?",
+                arguments: [result, name.apiKey, name.key])
+        }
+    }
+
+    private func release(_ name: Name) async throws {
+        try await database.pool.write { db in
+            try db.execute(
+                sql: "DELETE FROM idempotency WHERE api_key = ? AND key = ?", arguments: [name.apiKey, name.key])
+        }
+    }
+
+    /// Forgets keys that are over, some at a time.
+    func sweep() async throws {
+        let oldest = Int64(clamping: time() - min(time(), Self.lifetime))
+        var removed = 0
+        repeat {
+            removed = try await database.pool.write { db in
+                try db.execute(
+                    sql: """
+                        DELETE FROM idempotency WHERE (api_key, key) IN
+                            (SELECT api_key, key FROM idempotency WHERE created <= ? LIMIT 1000)
+                        """, arguments: [oldest])
+                return db.changesCount
+            }
+        } while removed == 1_000 && !Task.isCancelled
+    }
+}

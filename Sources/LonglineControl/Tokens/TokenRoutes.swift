@@ -1,0 +1,215 @@
+import FoundationEssentials
+import HTTPTypes
+import Hummingbird
+import Logging
+import LonglineServer
+import LonglineStore
+import LonglineWire
+import NIOCore
+
+/// Tokens for an app's devices: issued and revoked by its server.
+struct TokenRoutes: Sendable {
+    let server: LonglineServer
+    let gate: APIKeyGate
+    let keys: ControlKeys
+    let logins: LoginEpochs
+    let idempotency: IdempotencyKeys
+    let reader: RequestReader
+    let limits: ControlLimits
+    let time: @Sendable () -> UInt64
+
+    var routes: [ControlRoute] {
+        [
+            ControlRoute(.post, "/v1/tokens", on: .service) { request, _ in try await issue(request) },
+            ControlRoute(.post, "/v1/tokens/revoke", on: .service) { request, context in
+                try await revoke(request, context)
+            },
+            ControlRoute(.get, "/.well-known/jwks.json", on: .service) { _, _ in try await keySet() },
+        ]
+    }
+
+    // MARK: Issue
+
+    struct Order: RequestBodyMembers, Sendable {
+        static let members: Set = ["user", "device", "platform", "scope", "lifetime", "login"]
+
+        var user: String
+        var device: String
+        var platform: String?
+        /// As in a token's claim: words separated by spaces.
+        var scope: String?
+        /// In seconds.
+        var lifetime: Int?
+        var login: Bool?
+    }
+
+    /// What is kept of an answer under an idempotency key: all but the token, which is signed anew.
+    struct Issued: Codable, Sendable {
+        var token: String?
+        var tokenId: String
+        var user: String
+        var device: String
+        var platform: String
+        var scope: String
+        var loginEpoch: UInt64
+        /// In milliseconds since 1970.
+        var issuedAt: UInt64
+        var expiresAt: UInt64
+        var userGeneration: UInt64
+        var deviceGeneration: UInt64
+    }
+
+    private func issue(_ request: Request) async throws -> Response {
+        let caller = try await gate.caller(request, .tokens)
+        let (order, bytes) = try await reader.json(Order.self, request)
+        let claims = try claims(order, caller.tenant)
+        let issued: Issued
+        if let key = try idempotencyKey(request) {
+            let digest = IdempotencyKeys.digest("POST /v1/tokens", bytes)
+            let kept = try await idempotency.once(key, of: caller.key.id, request: digest) { _, _ in
+                try ControlJSON.encode(try await prepare(claims, login: order.login ?? false))
+            }
+            issued = try ControlJSON.decoder.decode(Issued.self, from: kept)
+        } else {
+            issued = try await prepare(claims, login: order.login ?? false)
+        }
+        return .json(try await sign(issued, caller.tenant), status: .created)
+    }
+
+    /// What was ordered, checked.
+    private func claims(_ order: Order, _ tenant: TenantID) throws(Problem) -> TokenClaims {
+        let now = time()
+        let longest = Int(limits.tokenLifetime.components.seconds)
+        let lifetime = order.lifetime ?? min(86_400, longest)
+        guard (1...longest).contains(lifetime) else {
+            throw Problem(.invalidRequest, "'lifetime' has to be 1 to \(longest) seconds")
+        }
+        let rights = try order.scope.map { text throws(Problem) in try scope(text) } ?? ScopeClaim(scopes: .all)
+        let platform = try order.platform.map { name throws(Problem) in
+            try checked("platform", name, DevicePlatform.init)
+        }
+        return TokenClaims(
+            tenant: tenant, user: try checked("user", order.user, UserID.init),
+            device: try checked("device", order.device, DeviceID.init), loginEpoch: 0, scopes: rights.scopes,
+            grants: rights.grants, tokenID: TokenClaims.makeTokenID(), issuedAt: now,
+            expiry: now + UInt64(lifetime) * 1_000, platform: platform ?? .unknown)
+    }
+
+    /// What a scope says. A word that grants nothing is refused here, where it is a mistake.
+    private func scope(_ text: String) throws(Problem) -> ScopeClaim {
+        let words = text.split(separator: " ", omittingEmptySubsequences: false)
+        guard words.count <= ScopeClaim.maximumGrants, text.utf8.count <= Self.maximumScope else {
+            throw Problem(
+                .invalidRequest,
+                "'scope' has more than \(ScopeClaim.maximumGrants) words or \(Self.maximumScope) bytes")
+        }
+        do {
+            for word in words where try ScopeClaim(String(word)) == ScopeClaim(scopes: []) {
+                throw Problem(.invalidRequest, "'scope' has a word that grants nothing")
+            }
+            return try ScopeClaim(text)
+        } catch let problem as Problem {
+            throw problem
+        } catch {
+            throw Problem(.invalidRequest, "'scope' has more patterns than a token may have")
+        }
+    }
+
+    /// The longest scope, in bytes.
+    private static let maximumScope = 1_024
+
+    private func prepare(_ claims: TokenClaims, login: Bool) async throws -> Issued {
+        let device = DeviceKey(tenant: claims.tenant, user: claims.user, device: claims.device)
+        let epoch = try await login ? logins.allot(device, now: time()) : logins.last(device)
+        // After the login: a revocation in between makes the token void, never the other way round.
+        let generations = try await server.generations(of: device)
+        return Issued(
+            tokenId: claims.tokenID, user: claims.user.description, device: claims.device.description,
+            platform: claims.platform.description,
+            scope: ScopeClaim(scopes: claims.scopes, grants: claims.grants).text, loginEpoch: epoch,
+            issuedAt: claims.issuedAt, expiresAt: claims.expiry, userGeneration: generations.user,
+            deviceGeneration: generations.device)
+    }
+
+    private func sign(_ issued: Issued, _ tenant: TenantID) async throws -> Issued {
+        let rights = try ScopeClaim(issued.scope)
+        let claims = TokenClaims(
+            tenant: tenant, user: try UserID(issued.user), device: try DeviceID(issued.device),
+            loginEpoch: issued.loginEpoch, scopes: rights.scopes, grants: rights.grants, tokenID: issued.tokenId,
+            issuedAt: issued.issuedAt, expiry: issued.expiresAt,
+            generations: RevocationGenerations(user: issued.userGeneration, device: issued.deviceGeneration),
+            platform: try DevicePlatform(issued.platform))
+        var answer = issued
+        answer.token = try await keys.current().tokens.sign(claims)
+        return answer
+    }
+
+    // MARK: Revoke
+
+    struct Revocation: RequestBodyMembers, Sendable {
+        static let members: Set = ["user", "device", "token_id", "expires_at"]
+
+        var user: String?
+        var device: String?
+        var tokenId: String?
+        /// When the token would expire by itself, in milliseconds since 1970.
+        var expiresAt: UInt64?
+    }
+
+    private func revoke(_ request: Request, _ context: ControlContext) async throws -> Response {
+        let caller = try await gate.caller(request, .revoke)
+        let order = try await reader.json(Revocation.self, request).value
+        let what: String
+        switch (order.tokenId, order.user, order.device) {
+        case (let token?, nil, nil):
+            guard (1...128).contains(token.utf8.count), token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+                throw Problem(.invalidRequest, "'token_id' has to be 1 to 128 printable ASCII characters")
+            }
+            let until = order.expiresAt ?? time() + UInt64(limits.tokenLifetime.components.seconds) * 1_000 + 3_600_000
+            guard until <= maximumNumber else {
+                throw Problem(.invalidRequest, "'expires_at' is over \(maximumNumber)")
+            }
+            try await server.revoke(token: token, in: caller.tenant, until: until)
+            what = "token"
+        case (nil, .some, _) where order.expiresAt != nil:
+            throw Problem(.invalidRequest, "'expires_at' belongs to 'token_id'")
+        case (nil, let user?, nil):
+            try await server.revoke(user: try checked("user", user, UserID.init), in: caller.tenant)
+            what = "user"
+        case (nil, let user?, let device?):
+            try await server.revoke(
+                device: DeviceKey(
+                    tenant: caller.tenant, user: try checked("user", user, UserID.init),
+                    device: try checked("device", device, DeviceID.init)))
+            what = "device"
+        default:
+            throw Problem(
+                .invalidRequest, "either 'token_id', or 'user', or 'user' and 'device' say what is to be revoked")
+        }
+        context.logger.notice(
+            "revoked", metadata: ["what": "\(what)", "tenant": "\(caller.tenant)", "api_key": "\(caller.key.id)"])
+        return .noContent
+    }
+
+    // MARK: Verification keys
+
+    private func keySet() async throws -> Response {
+        var response = Response.json(try await keys.current().keySet)
+        response.headers[.contentType] = "application/jwk-set+json"
+        response.headers[.cacheControl] = "public, max-age=60"
+        return response
+    }
+}
+
+/// The caller's idempotency key, if there is one.
+/// - Throws: ``Problem`` for one that is too long or not printable.
+func idempotencyKey(_ request: Request) throws(Problem) -> String? {
+    guard let key = request.headers[.idempotencyKey] else { return nil }
+    guard (1...IdempotencyKeys.maximumKey).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
+    else {
+        throw Problem(
+            .invalidRequest,
+            "Idempotency-Key has to be 1 to \(IdempotencyKeys.maximumKey) printable ASCII characters without spaces")
+    }
+    return key
+}

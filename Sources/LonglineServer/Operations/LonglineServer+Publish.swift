@@ -1,0 +1,146 @@
+import LonglineSession
+public import LonglineStore
+public import LonglineWire
+public import NIOCore
+
+/// What the app's own server publishes.
+public struct ServicePublish: Sendable {
+    /// The tenant.
+    public var tenant: TenantID
+    /// Where it goes: a room that exists, a broadcast, or the inbox of who is to get a direct message.
+    public var channel: ChannelID
+    /// Whom it comes from; that user need not be a member of the room.
+    public var sender: UserID
+    /// The device it is said to come from: the ledger keeps one for each.
+    public var device: DeviceID
+    /// The outbox, with ``id`` and ``tag``, by which a publish that is sent again is known: see ``/LonglineStore/PublishLedger``.
+    public var producer: ProducerID
+    /// Counts within the producer, from 1; publishes into one channel have to come in the order of their IDs.
+    public var id: PublishID
+    /// Tells this publish from another with the same ID.
+    public var tag: PublishTag
+    /// The message.
+    public var payload: ByteBuffer
+    /// How long it is worth delivering, in milliseconds from now; 0 for ever.
+    public var timeToLive: UInt64
+
+    /// A publish.
+    public init(
+        tenant: TenantID, channel: ChannelID, sender: UserID, device: DeviceID, producer: ProducerID, id: PublishID,
+        tag: PublishTag, payload: ByteBuffer, timeToLive: UInt64 = 0
+    ) {
+        self.tenant = tenant
+        self.channel = channel
+        self.sender = sender
+        self.device = device
+        self.producer = producer
+        self.id = id
+        self.tag = tag
+        self.payload = payload
+        self.timeToLive = timeToLive
+    }
+}
+
+extension LonglineServer {
+    /// Publishes for the app's own server: into the same log by the same queue as what devices publish, and the same sessions
+    /// are woken.
+    ///
+    /// Scopes, membership, rates and the app's own decision don't count; the room has to exist. A direct message is entered in
+    /// the inbox of its sender, and the recipient's copy follows from it; a block holds.
+    /// - Returns: where it stands. For a direct message that is the sender's record.
+    /// - Throws: ``ServerError/Code/notRunning``.
+    public func publish(_ message: ServicePublish) async throws(ServerError) -> AppendOutcome {
+        let runtime = try requireRuntime()
+        func refused(_ code: RefusalCode, retryAfter: UInt64 = 0) -> AppendOutcome {
+            .refused(Refused(id: message.id, code: code, retryAfter: retryAfter))
+        }
+        guard message.payload.readableBytes <= configuration.limits.maximumPayload(in: message.tenant) else {
+            return refused(.payloadTooLarge)
+        }
+        var (channel, recipient) = (message.channel, UserID?.none)
+        if case .user(let user) = message.channel {
+            channel = .user(message.sender)
+            if user != message.sender { recipient = user }
+        }
+        let request = AppendRequest(
+            device: DeviceKey(tenant: message.tenant, user: message.sender, device: message.device),
+            producer: message.producer, channel: channel,
+            publish: Publish(
+                id: message.id, tag: message.tag, after: 0, recipient: recipient, timeToLive: message.timeToLive,
+                payload: message.payload),
+            isService: true)
+        // One loop takes them all, so that they reach the store in the order of the calls.
+        guard let loop = runtime.loops.first else { return refused(.overloaded) }
+        let reply = loop.eventLoop.makePromise(of: AppendOutcome.self)
+        let retryAfter = configuration.limits.retryAfter.wholeMilliseconds
+        loop.execute { loop in
+            guard !loop.append(request, reply: reply) else { return }
+            reply.succeed(
+                .refused(Refused(id: request.publish.id, code: .overloaded, retryAfter: retryAfter)))
+        }
+        do { return try await reply.futureResult.get() } catch {
+            throw ServerError(.notRunning, message: "the server stopped", cause: error)
+        }
+    }
+
+    /// The store, for reading on behalf of the app's own server.
+    /// - Throws: ``ServerError/Code/notRunning``.
+    package func openStore() throws(ServerError) -> any MessageStore { try requireRuntime().core.store }
+
+    /// Makes a user a member of a room for the app's own server, or ends the membership, whatever the room's settings say.
+    /// The user's sessions and the room learn it at once.
+    /// - Parameters:
+    ///   - user: who becomes a member, or is none any more.
+    ///   - room: the room; it is made when it does not exist.
+    ///   - tenant: its tenant.
+    ///   - membership: what is to be so.
+    /// - Returns: what was done, or why not. What is so already stays, and enters nothing.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
+    public func set(
+        _ membership: RoomMembership, of user: UserID, in room: RoomID, tenant: TenantID
+    ) async throws(ServerError) -> RoomOutcome {
+        let runtime = try requireRuntime()
+        let device = DeviceKey(tenant: tenant, user: user, device: Self.serviceDevice)
+        let change: RoomChange
+        switch membership {
+        case .member(let role): change = .appoint(role)
+        case .none: change = .leave
+        }
+        let outcome: RoomOutcome
+        do { outcome = try await runtime.core.store.change(room, change, by: device) } catch {
+            runtime.core.note(error, in: "room")
+            throw ServerError(.storeUnavailable, message: "the room could not be changed", cause: error)
+        }
+        if let receipt = outcome.receipt, receipt.isNew { await runtime.tell(receipt, device, room) }
+        return outcome
+    }
+
+    /// What the app's own server is called where a device has to be named.
+    static let serviceDevice: DeviceID = {
+        do { return try DeviceID("app-server") } catch { preconditionFailure("a well-formed name: \(error)") }
+    }()
+}
+
+/// What a user is to a room.
+public enum RoomMembership: Hashable, Sendable {
+    /// A member with this role; nil: with the one the user has, else an ordinary member.
+    case member(RoomRole?)
+    /// No member.
+    case none
+}
+
+extension ServerRuntime {
+    /// Tells the sessions of the user whose right changed, and wakes the room, on every loop.
+    fileprivate func tell(_ receipt: RoomReceipt, _ device: DeviceKey, _ room: RoomID) async {
+        let key = ChannelKey(tenant: device.tenant, channel: .room(room))
+        let user = device.userKey
+        let changed = receipt.entitlement.map { SessionChannel($0, cursor: nil, sent: $0.after) }
+        for loop in loops {
+            try? await loop.submit { loop in
+                // No link has the number 0: nobody asked.
+                if let changed { loop.channelChanged(changed, of: user, except: 0) }
+                loop.wake([key: receipt.head])
+            }
+        }
+    }
+}

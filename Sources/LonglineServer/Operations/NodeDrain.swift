@@ -1,0 +1,122 @@
+import Logging
+import LonglineWire
+import NIOCore
+import Synchronization
+
+/// Moves a server's clients away, some a second.
+///
+/// ```
+///   idle ──begin──▶ draining: nobody is let in, some are ended each turn ──▶ drained: nobody is let in
+///                     └── begin again: another rate
+/// ```
+final class NodeDrain: Sendable {
+    private struct State {
+        var rate: Int?
+        var task: Task<Void, Never>?
+        var isStopped = false
+    }
+
+    private let state = Mutex(State())
+    /// How often some are ended.
+    private static let turn = Duration.milliseconds(100)
+
+    /// Clients moved away each second; nil while nothing is drained.
+    var rate: Int? { state.withLock { $0.rate } }
+
+    /// Begins, or goes on at another rate.
+    func begin(rate: Int, close: Close, runtime: ServerRuntime) {
+        let isNew = state.withLock { state in
+            guard !state.isStopped else { return false }
+            defer { state.rate = rate }
+            return state.rate == nil
+        }
+        guard isNew else { return }
+        for loop in runtime.loops { loop.execute { $0.refuseLinks(close) } }
+        let task = Task { await self.run(close, runtime) }
+        let isStopped = state.withLock { state in
+            state.task = task
+            return state.isStopped
+        }
+        if isStopped { task.cancel() }
+    }
+
+    /// Ends nobody any more: the server stops, and ends all.
+    func stop() {
+        let task = state.withLock { state in
+            state.isStopped = true
+            return state.task
+        }
+        task?.cancel()
+    }
+
+    private func run(_ close: Close, _ runtime: ServerRuntime) async {
+        let start = ContinuousClock.now
+        var pace = DrainPace()
+        while !Task.isCancelled {
+            var due = pace.due(after: ContinuousClock.now - start, rate: rate ?? 1)
+            for loop in runtime.loops where due > 0 {
+                let limit = due
+                let ended = (try? await loop.submit { $0.end(atMost: limit, close) }) ?? 0
+                due -= ended
+                pace.ended(ended)
+            }
+            if due > 0, await runtime.statistics().connections == 0 { return }
+            guard (try? await Task.sleep(for: Self.turn)) != nil else { return }
+        }
+    }
+}
+
+/// How many are to be ended by when. What could not be ended in time is not made up for.
+struct DrainPace {
+    private var credit = 0.0
+    private var last = Duration.zero
+
+    /// - Parameters:
+    ///   - time: since the start.
+    ///   - rate: clients a second.
+    /// - Returns: how many may be ended now, at most those of a second.
+    mutating func due(after time: Duration, rate: Int) -> Int {
+        let passed = time - last
+        last = time
+        let seconds = Double(passed.components.seconds) + Double(passed.components.attoseconds) / 1e18
+        credit = min(credit + seconds * Double(rate), Double(rate))
+        return Int(credit)
+    }
+
+    mutating func ended(_ count: Int) { credit -= Double(count) }
+}
+
+extension LonglineServer {
+    /// How far a drain is.
+    public struct DrainProgress: Hashable, Sendable {
+        /// Clients moved away each second.
+        public var rate: Int
+        /// Connections that are left.
+        public var remaining: Int
+    }
+
+    /// Takes nobody new in from now on, and moves clients away, `rate` a second, while the server runs on.
+    ///
+    /// Each is told to connect again (1001, or 2000 where an access point is named); who comes here again is told the same. It
+    /// lasts until the server ends. Asked again, it goes on at the new rate.
+    /// - Parameters:
+    ///   - rate: clients a second, 1 or more.
+    ///   - accessPoint: `host:port` that clients are sent to; nil: they choose another one themselves.
+    /// - Throws: ``ServerError/Code/notRunning``, ``ServerError/Code/invalidConfiguration``.
+    @discardableResult
+    public func drain(rate: Int, to accessPoint: String? = nil) async throws(ServerError) -> DrainProgress {
+        guard rate >= 1 else {
+            throw ServerError(.invalidConfiguration, message: "a drain needs a rate of 1 a second at least")
+        }
+        let runtime = try requireRuntime()
+        let close = Close(
+            code: accessPoint == nil ? .shuttingDown : .redirect, reason: "this node is drained",
+            accessPoint: accessPoint ?? "")
+        nodeDrain.begin(rate: rate, close: close, runtime: runtime)
+        configuration.logger.notice("draining", metadata: ["rate": "\(rate)"])
+        return DrainProgress(rate: rate, remaining: await runtime.statistics().connections)
+    }
+
+    /// Whether clients are moved away.
+    public var isDraining: Bool { nodeDrain.rate != nil }
+}

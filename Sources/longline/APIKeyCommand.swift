@@ -1,0 +1,92 @@
+import ArgumentParser
+import Foundation
+import LonglineControl
+import LonglineServer
+import LonglineWire
+
+/// Makes, lists and revokes API keys of a server's folder.
+struct APIKeyCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "apikey", abstract: "Make, list and revoke API keys of app servers and operators.",
+        discussion: """
+            The folder keeps only the hash of a key. A server that runs on the folder learns of changes at once.
+            """,
+        subcommands: [Create.self, List.self, Revoke.self], defaultSubcommand: List.self)
+
+    struct Folder: ParsableArguments {
+        @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
+        var data: String = "longline-data"
+
+        func keys() throws -> APIKeys { APIKeys(try ControlDatabase(try ServerDirectory(data))) }
+    }
+
+    struct Create: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make a key, and print it.",
+            discussion: """
+                It is printed once, alone on standard output, so that it can go to a file; its name goes to standard error. Whoever \
+                has it may do what its rights say: keep it as you would a password.
+                """)
+
+        @OptionGroup var folder: Folder
+
+        @Option(help: "The tenant that it is for.")
+        var tenant: String = "default"
+
+        @Flag(name: .customLong("operator"), help: "An operator's key, for all tenants and for nodes.")
+        var isOperator = false
+
+        @Option(help: "What it may be used for: tokens, revoke, publish, history, rooms, operate; separated by commas.")
+        var rights: String = "tokens,revoke,publish,history,rooms"
+
+        @Option(help: "What you call it.")
+        var label: String = ""
+
+        func run() async throws {
+            let named = try self.rights.split(separator: ",").map { word in
+                guard let right = APIKeyRight(rawValue: String(word)) else {
+                    throw ValidationError(
+                        "--rights: '\(word)' is none of "
+                            + APIKeyRight.allCases.map(\.rawValue).joined(separator: ", ") + ".")
+                }
+                return right
+            }
+            let rights: Set<APIKeyRight> = isOperator ? [.operate] : Set(named)
+            let tenant = try isOperator ? nil : Name.parse("--tenant", tenant, TenantID.init)
+            let made = try await folder.keys().create(tenant: tenant, rights: rights, label: label)
+            FileHandle.standardError.write(Data("\(made.info.id) made\n".utf8))
+            print(made.key)
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show all keys by their names, oldest first.")
+
+        @OptionGroup var folder: Folder
+
+        func run() async throws {
+            for key in try await folder.keys().list() {
+                let rights = key.rights.map(\.rawValue).sorted().joined(separator: ",")
+                let tenant = key.tenant.map { "tenant \($0)" } ?? "all tenants"
+                let state = key.revoked == nil ? "" : "  revoked"
+                print("\(key.id)  \(tenant)  \(rights)  \(key.label)\(state)")
+            }
+        }
+    }
+
+    struct Revoke: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Revoke a key: it can't be used any more.")
+
+        @OptionGroup var folder: Folder
+
+        @Argument(help: "The key's name, as 'longline apikey list' shows it.")
+        var key: String
+
+        func run() async throws {
+            guard try await folder.keys().revoke(id: key) else {
+                throw ValidationError("There is no key \(key) that is good.")
+            }
+            print("\(key) is revoked")
+        }
+    }
+}

@@ -1,0 +1,101 @@
+import ArgumentParser
+import Foundation
+import Logging
+import LonglineControl
+import LonglineServer
+import Metrics
+import NIOCore
+import ServiceLifecycle
+
+/// Where a server's control layer listens, and what it tells clients.
+struct ControlOptions: ParsableArguments {
+    @Option(
+        help: """
+            An address for clients and app servers, HTTPS: 0.0.0.0:8443, or a port alone for 127.0.0.1. Give it several times for \
+            several. Without one, and without --admin, there is no control layer.
+            """)
+    var control: [String] = []
+
+    @Option(
+        help: """
+            An address for operators, HTTPS, with every route: a port alone for 127.0.0.1, or 10.0.0.1:8444. Give it several times \
+            for several. Keep it from the public.
+            """)
+    var admin: [String] = []
+
+    @Option(help: "Where clients reach this server, host:port, best first; by default where it listens.")
+    var accessPoint: [String] = []
+
+    @Flag(help: "Tell clients that a connection can't move to another network here: a load balancer goes by addresses.")
+    var migrationUnsafe = false
+
+    var isEnabled: Bool { !control.isEmpty || !admin.isEmpty }
+
+    func validate() throws {
+        for address in control + admin { _ = try Self.address(address) }
+        for point in accessPoint { _ = try place(point) }
+    }
+
+    /// The control layer of a server on this folder; nil: none is wanted. Makes what is recorded through swift-metrics readable.
+    func control(
+        of server: LonglineServer, _ directory: ServerDirectory, _ logger: Logger
+    ) throws -> LonglineControl? {
+        guard isEnabled else { return nil }
+        let metrics = PrometheusMetrics()
+        MetricsSystem.bootstrap(metrics)
+        var configuration = LonglineControl.Configuration(
+            certificate: server.configuration.certificate, keys: DirectoryControlKeys(directory),
+            database: try ControlDatabase(directory))
+        configuration.addresses = try control.map { try Self.address($0) }
+        configuration.adminAddresses = try admin.map { try Self.address($0) }
+        configuration.accessPoints = try accessPoint.map { try place($0) }
+        configuration.metrics = metrics
+        configuration.logger = logger
+        return try LonglineControl(server: server, configuration: configuration)
+    }
+
+    private func place(_ text: String) throws -> NodeAddress {
+        let (host, port) = try Self.split(text, standard: nil)
+        guard port > 0 else { throw ValidationError("'\(text)' names no port.") }
+        return NodeAddress(host: host, port: port, isMigrationSafe: !migrationUnsafe)
+    }
+
+    private static func address(_ text: String) throws -> SocketAddress {
+        let (host, port) = try split(text, standard: "127.0.0.1")
+        do { return try SocketAddress(ipAddress: host, port: port) } catch {
+            throw ValidationError("'\(text)' is no numeric address with a port, such as 127.0.0.1:8443 or [::1]:8443.")
+        }
+    }
+
+    /// `host:port`, `[address]:port`, or a port where there is a standard host.
+    private static func split(_ text: String, standard: String?) throws -> (host: String, port: Int) {
+        let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+        guard let last = parts.last, let port = Int(last), (0...65535).contains(port) else {
+            throw ValidationError("'\(text)' has no port from 0 to 65535 behind its last colon.")
+        }
+        if parts.count == 1, let standard { return (standard, port) }
+        var host = text.dropLast(last.count + 1)
+        if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+        guard !host.isEmpty else { throw ValidationError("'\(text)' names no host.") }
+        return (String(host), port)
+    }
+}
+
+/// Says on standard output where the control layer listens, once it does.
+struct ControlAnnouncement: Service {
+    let control: LonglineControl
+
+    func run() async throws {
+        for (kind, name) in [(ControlListener.service, "clients and app servers"), (.admin, "operators")] {
+            // Why it does not listen, it says itself.
+            guard let addresses = try? await control.localAddresses(kind), !addresses.isEmpty else { continue }
+            let places = addresses.map { address in
+                let host = address.ipAddress ?? "?"
+                return "https://\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)"
+            }
+            let text = "longline control ready for \(name) on \(places.joined(separator: ", "))\n"
+            FileHandle.standardOutput.write(Data(text.utf8))
+        }
+        try? await gracefulShutdown()
+    }
+}

@@ -1,0 +1,152 @@
+import Foundation
+import HTTPTypes
+import JWTKit
+import LonglineServer
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineControl
+
+@Suite("The access configuration", .timeLimit(.minutes(2))) struct AccessTests {
+    /// Nodes that a test says.
+    private final class Nodes: NodeDirectory {
+        let all: Mutex<[NodeStatus]>
+        init(_ nodes: [NodeStatus]) { all = Mutex(nodes) }
+        func nodes() async -> [NodeStatus] { all.withLock { $0 } }
+        func drain(_ node: NodeID, rate: Int) async -> NodeDrainStatus? { nil }
+    }
+
+    private static func node(_ name: String, connections: Int = 0, isDraining: Bool = false) -> NodeStatus {
+        NodeStatus(
+            id: NodeID(name) ?? .random(), addresses: [NodeAddress(host: "\(name).example", port: 4433)],
+            load: NodeLoad(connections: connections), capacity: NodeCapacity(connections: 100), isDraining: isDraining)
+    }
+
+    private struct Statement: JWTPayload {
+        var version: Int
+
+        func verify(using algorithm: some JWTAlgorithm) async throws {}
+    }
+
+    /// What was signed, verified by the keys that everybody gets.
+    private func verified(_ signature: String, _ service: ControlService) async throws -> AccessConfiguration {
+        let set = try await service.ask(.get, "/.well-known/jwks.json", on: .service)
+        let keys = JWTKeyCollection()
+        try await keys.add(jwksJSON: String(decoding: set.body, as: UTF8.self))
+        _ = try await keys.verify(signature, as: Statement.self)
+        let payload = try #require(Base64URL.decode(signature.split(separator: ".")[1].utf8))
+        return try ControlJSON.decoder.decode(AccessConfiguration.self, from: payload)
+    }
+
+    @Test("says where to connect and how, signed by a key that everybody gets")
+    func signed() async throws {
+        try await withControl({ $0.accessPoints = [NodeAddress(host: "rt.example", port: 443, isMigrationSafe: false)] }
+        ) {
+            service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            let answer = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            #expect(answer.status == 200 && answer.headers[.cacheControl] == "private, no-store")
+            let plain = try ControlJSON.decoder.decode(AccessConfiguration.self, from: answer.body)
+            #expect(
+                plain.accessPoints == [
+                    AccessConfiguration.Point(
+                        host: "rt.example", port: 443, transports: ["quic"],
+                        serverId: service.control.nodeID.description,
+                        migrationSafe: false)
+                ])
+            #expect(plain.expiresAt == plain.issuedAt + 300_000 && plain.limits.maximumPayload == 1 << 20)
+            #expect(plain.heartbeat.minimum == 5_000 && plain.backOff.maximum == 60_000)
+
+            let signature = try answer.string("signature")
+            #expect(try await verified(signature, service) == plain)
+            // It opens no session and no route.
+            #expect(try await service.ask(.get, "/v1/access", key: signature, on: .service).status == 401)
+            var forged = signature.split(separator: ".").map(String.init)
+            forged[1] = forged[1].replacing("e", with: "f")
+            await #expect(throws: (any Error).self) { try await verified(forged.joined(separator: "."), service) }
+        }
+    }
+
+    @Test("follows a rotation of the key that signs it")
+    func rotated() async throws {
+        try await withControl { service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            let before = try await service.ask(.get, "/v1/access", key: token, on: .service).string("signature")
+            try await service.directory.rotateSigningKey(keep: 1)
+            let after = try await service.ask(.get, "/v1/access", key: token, on: .service).string("signature")
+            #expect(before.split(separator: ".")[0] != after.split(separator: ".")[0])
+        }
+    }
+
+    @Test("with one node it is that node, where the server listens")
+    func alone() async throws {
+        try await withControl { service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            let answer = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            let points = try ControlJSON.decoder.decode(AccessConfiguration.self, from: answer.body).accessPoints
+            #expect(points.map(\.port) == service.server.addresses.map(\.port) && points.first?.host == "127.0.0.1")
+        }
+    }
+
+    @Test("leaves out nodes that are draining or full, and has none to offer without any")
+    func leftOut() async throws {
+        let nodes = Nodes([Self.node("a"), Self.node("b", connections: 100), Self.node("c", isDraining: true)])
+        try await withControl({ $0.nodes = nodes }) { service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            let answer = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            let points = try ControlJSON.decoder.decode(AccessConfiguration.self, from: answer.body).accessPoints
+            #expect(points.map(\.serverId) == ["a"])
+            nodes.all.withLock { _ = $0.removeFirst() }
+            let none = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            #expect(none.status == 503 && none.problem == "no-access-point")
+        }
+    }
+
+    @Test("ranks the same for all of a user's devices, spreads users, and moves few of them when a node goes")
+    func ranking() throws {
+        let nodes = ["a", "b", "c", "d"].map { Self.node($0) }
+        let tenant = ControlService.tenant
+        let users = try (0..<1_000).map { try UserID("user-\($0)") }
+        func first(_ nodes: [NodeStatus], _ user: UserID) -> NodeID? {
+            NodeRanking.rank(nodes, tenant: tenant, user: user).first?.id
+        }
+        var counts: [NodeID: Int] = [:]
+        for user in users {
+            // Whatever order the nodes are known in.
+            let order = NodeRanking.rank(nodes, tenant: tenant, user: user)
+            #expect(order == NodeRanking.rank(nodes.reversed(), tenant: tenant, user: user) && order.count == 4)
+            order.first.map { counts[$0.id, default: 0] += 1 }
+        }
+        #expect(counts.count == 4 && counts.values.allSatisfy { (180...320).contains($0) })
+        // Only who was on the node that is gone goes elsewhere.
+        for user in users where first(nodes, user) != nodes[3].id {
+            #expect(first(Array(nodes.dropLast()), user) == first(nodes, user))
+        }
+    }
+
+    @Test("prefers the least loaded, and a little load changes nothing")
+    func load() throws {
+        let tenant = ControlService.tenant
+        for index in 0..<100 {
+            let user = try UserID("user-\(index)")
+            let busy = [
+                Self.node("a", connections: 90), Self.node("b", connections: 10), Self.node("c", connections: 75),
+            ]
+            #expect(NodeRanking.rank(busy, tenant: tenant, user: user).map(\.id.description) == ["b", "c", "a"])
+            let quiet = [Self.node("a", connections: 1), Self.node("b", connections: 60)]
+            let idle = [Self.node("a"), Self.node("b")]
+            #expect(
+                NodeRanking.rank(quiet, tenant: tenant, user: user).map(\.id)
+                    == NodeRanking.rank(idle, tenant: tenant, user: user).map(\.id))
+        }
+        var node = Self.node("a")
+        node.load.loopDelay = .milliseconds(250)
+        #expect(node.isFull)
+        node.load.loopDelay = .zero
+        node.load.memory = 10
+        node.capacity.memory = 10
+        #expect(node.isFull)
+    }
+}

@@ -1,0 +1,139 @@
+import Foundation
+import GRDB
+import HTTPTypes
+import LonglineServer
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineControl
+
+@Suite("What bad requests get", .timeLimit(.minutes(2))) struct FailureTests {
+    /// A body whose next part never comes.
+    private struct Stalled: AsyncSequence, Sendable {
+        struct AsyncIterator: AsyncIteratorProtocol {
+            mutating func next() async throws -> ByteBuffer? {
+                try await Task.sleep(for: .seconds(3_600))
+                return nil
+            }
+        }
+
+        func makeAsyncIterator() -> AsyncIterator { AsyncIterator() }
+    }
+
+    /// A body without an end.
+    private struct Endless: AsyncSequence, Sendable {
+        struct AsyncIterator: AsyncIteratorProtocol {
+            mutating func next() async throws -> ByteBuffer? { ByteBuffer(repeating: 32, count: 16_384) }
+        }
+
+        func makeAsyncIterator() -> AsyncIterator { AsyncIterator() }
+    }
+
+    private func post<Body: AsyncSequence & Sendable>(
+        _ service: ControlService, _ body: Body, key: String
+    ) async throws -> HTTPResponse where Body.Element == ByteBuffer, Body.AsyncIterator: SendableMetatype {
+        let request = HTTPRequest(
+            method: .post, scheme: "https", authority: "localhost", path: "/v1/tokens",
+            headerFields: [.authorization: "Bearer \(key)", .contentType: "application/json"])
+        return await service.control.responder.respond(to: request, body: body, from: nil, on: .service).head
+    }
+
+    @Test("a body that does not come, and one that does not end")
+    func bodies() async throws {
+        try await withControl({ $0.limits.bodyTimeout = .milliseconds(50) }) { service in
+            let key = try await service.appKey()
+            #expect(try await post(service, Stalled(), key: key).status == .requestTimeout)
+        }
+        try await withControl { service in
+            let endless = try await post(service, Endless(), key: try await service.appKey())
+            #expect(endless.status == .contentTooLarge)
+            // Without a key nothing of it is read.
+            let refused = try await post(service, Stalled(), key: "x")
+            #expect(refused.status == .unauthorized)
+        }
+    }
+
+    @Test("every answer says when it was made")
+    func dates() async throws {
+        #expect(DateHeader.text(of: 784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT")
+        try await withControl { service in
+            let answer = try await service.ask(.get, "/healthz")
+            #expect(answer.headers[.date]?.hasSuffix(" GMT") == true)
+        }
+    }
+
+    @Test("a method that the resource does not have, and paths that are none")
+    func methods() async throws {
+        try await withControl { service in
+            let answer = try await service.ask(.patch, "/v1/tokens")
+            #expect(answer.status == 405 && answer.headers[.allow] == "POST")
+            let both = try await service.ask(.post, "/v1/users/ann/sessions")
+            #expect(both.status == 405 && both.headers[.allow] == "DELETE, GET, HEAD")
+            for path in [
+                "/v1", "/v1/", "//", "/v1/tokens/", "/v1/users//sessions", "/v2/tokens", "*", "/%2e%2e",
+                "/metrics/../",
+            ] {
+                #expect(try await service.ask(.get, path).status == 404, "\(path)")
+            }
+            #expect(try await service.ask(.head, "/.well-known/jwks.json").body.isEmpty)
+        }
+    }
+
+    @Test("a failure inside is a line in the log with the request's ID, and no word of it outside")
+    func inside() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            try await service.database.pool.write { try $0.execute(sql: "DROP TABLE logins") }
+            let answer = try await service.ask(.post, "/v1/tokens", key: key, json: #"{"user":"ann","device":"phone"}"#)
+            #expect(answer.status == 500 && answer.problem == "internal-error")
+            #expect(!String(decoding: answer.body, as: UTF8.self).contains("logins"))
+            let id = try #require(answer.headers[.requestID])
+            let line = try #require(service.log.lines.first { $0.contains("request=\(id)") })
+            #expect(
+                line.hasPrefix("error request failed") && line.contains("no such table") && line.contains("/v1/tokens"))
+            // So is what a caller did wrong.
+            let refused = try await service.ask(.post, "/v1/tokens", json: "{}")
+            let other = try #require(refused.headers[.requestID])
+            #expect(
+                service.log.lines.contains { $0.contains("request=\(other)") && $0.contains("problem=unauthorized") })
+        }
+    }
+
+    @Test("a database that is gone is 'not now' for whoever shows a key")
+    func gone() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            try await service.database.pool.write { try $0.execute(sql: "ALTER TABLE api_keys RENAME TO gone") }
+            let answer = try await service.ask(.post, "/v1/tokens", key: key, json: "{}")
+            #expect(answer.status == 503 && answer.headers[.retryAfter] == "1")
+            try await service.database.pool.write { try $0.execute(sql: "ALTER TABLE node RENAME TO gone2") }
+            #expect(try await service.ask(.get, "/readyz").status == 503)
+        }
+    }
+
+    @Test("no log line has a key, a token or a message, whatever was asked")
+    func secrets() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let token = try await service.token("ann", key: key)
+            let bad = String(key.dropLast(2)) + "zz"
+            for credential in [key, token, bad] {
+                for (method, path) in [
+                    (HTTPRequest.Method.get, "/v1/access"), (.post, "/v1/tokens"), (.get, "/nothing?t=\(credential)"),
+                ] {
+                    _ = try await service.ask(method, path, key: credential, json: method == .post ? "{" : nil)
+                }
+            }
+            _ = try await service.ask(
+                .post, "/v1/channels/room%2Fnone/messages", key: key,
+                json: #"{"sender":"app","text":"a word of mine"}"#,
+                headers: [.idempotencyKey: "k"])
+            let lines = service.log.lines
+            #expect(lines.contains { $0.contains("request failed") })
+            for secret in [String(key.dropFirst(4)), token, String(bad.dropFirst(4)), "a word of mine"] {
+                #expect(!lines.contains { $0.contains(secret) })
+            }
+        }
+    }
+}

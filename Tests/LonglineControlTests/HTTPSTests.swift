@@ -1,0 +1,129 @@
+import AsyncHTTPClient
+import Foundation
+import HTTPTypes
+import LonglineServer
+import LonglineWire
+import NIOCore
+import NIOHTTP1
+import NIOSSL
+import Testing
+
+@testable import LonglineControl
+
+@Suite("HTTPS", .timeLimit(.minutes(2))) struct HTTPSTests {
+    /// Asks over TLS, by the certificate's own authority.
+    private func withClient(
+        _ service: ControlService, _ version: HTTPClient.Configuration.HTTPVersion,
+        _ body: (HTTPClient) async throws -> Void
+    ) async throws {
+        var tls = TLSConfiguration.makeClientConfiguration()
+        tls.trustRoots = .certificates(try NIOSSLCertificate.fromPEMBytes(Array(service.certificatePEM.utf8)))
+        var configuration = HTTPClient.Configuration(tlsConfiguration: tls)
+        configuration.httpVersion = version
+        let client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+        do { try await body(client) } catch {
+            try await client.shutdown()
+            throw error
+        }
+        try await client.shutdown()
+    }
+
+    private func url(_ service: ControlService, _ listener: ControlListener, _ path: String) async throws -> String {
+        let port = try #require(try await service.control.localAddresses(listener).first?.port)
+        return "https://localhost:\(port)\(path)"
+    }
+
+    @Test("both versions of HTTP have the same routes, and say where HTTP/3 is once they are told", arguments: [1, 2])
+    func versions(version: Int) async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            try await withClient(service, version == 1 ? .http1Only : .automatic) { client in
+                var request = HTTPClientRequest(url: try await url(service, .service, "/v1/tokens"))
+                request.method = .POST
+                request.headers = ["authorization": "Bearer \(key)", "content-type": "application/json"]
+                request.body = .bytes(ByteBuffer(string: #"{"user":"ann","device":"phone"}"#))
+                let issued = try await client.execute(request, timeout: .seconds(30))
+                #expect(issued.status == .created && issued.version.major == version)
+                #expect(issued.headers["alt-svc"] == [] && issued.headers["x-request-id"].count == 1)
+                let body = try await issued.body.collect(upTo: 1 << 20)
+                let token = try #require(
+                    try JSONSerialization.jsonObject(with: Data(body.readableBytesView)) as? [String: Any])["token"]
+
+                service.control.announceHTTP3(onPort: 4433)
+                var access = HTTPClientRequest(url: try await url(service, .service, "/v1/access"))
+                access.headers = ["authorization": "Bearer \(token ?? "")"]
+                let answer = try await client.execute(access, timeout: .seconds(30))
+                #expect(answer.status == .ok)
+                #expect(answer.headers["alt-svc"] == [#"h3=":4433"; ma=86400"#])
+                // Operators' answers are for no other transport.
+                let health = HTTPClientRequest(url: try await url(service, .admin, "/healthz"))
+                #expect(try await client.execute(health, timeout: .seconds(30)).headers["alt-svc"] == [])
+            }
+        }
+    }
+
+    @Test("operators' routes are on their own listener only")
+    func listeners() async throws {
+        try await withControl { service in
+            try await withClient(service, .automatic) { client in
+                for path in ["/", "/healthz", "/readyz", "/metrics", "/v1/statistics", "/v1/users/ann/sessions"] {
+                    let request = HTTPClientRequest(url: try await url(service, .service, path))
+                    #expect(try await client.execute(request, timeout: .seconds(30)).status == .notFound, "\(path)")
+                }
+                for path in ["/", "/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"] {
+                    let request = HTTPClientRequest(url: try await url(service, .admin, path))
+                    #expect(try await client.execute(request, timeout: .seconds(30)).status == .ok, "\(path)")
+                }
+            }
+        }
+    }
+
+    @Test("nothing listens that was not asked for")
+    func nowhere() async throws {
+        try await withControl({ $0.adminAddresses = [] }) { service in
+            let admin = try await service.control.localAddresses(.admin)
+            let addresses = try await service.control.localAddresses(.service)
+            #expect(admin.isEmpty && addresses.map(\.ipAddress) == ["127.0.0.1"])
+        }
+    }
+
+    @Test("an address that somebody has is an error that says so, and ends the control layer")
+    func taken() async throws {
+        try await withControl { service in
+            let taken = try #require(try await service.control.localAddresses(.service).first)
+            var configuration = LonglineControl.Configuration(
+                certificate: service.server.configuration.certificate, keys: DirectoryControlKeys(service.directory),
+                database: service.database)
+            configuration.addresses = [taken]
+            configuration.logger = service.log.logger
+            let second = try LonglineControl(server: service.server, configuration: configuration)
+            let error = await #expect(throws: ControlError.self) { try await second.run() }
+            #expect(error?.code == .addressUnavailable)
+            await #expect(throws: ControlError.self) { _ = try await second.localAddresses(.service) }
+        }
+    }
+
+    @Test("a new certificate is presented to new connections")
+    func certificate() async throws {
+        let folder = try TemporaryFolder()
+        let other = try ServerDirectory(folder.path).developmentIdentity(names: ["localhost"])
+        let isNew = Flag()
+        try await withControl({ configuration in
+            let first = configuration.certificate
+            configuration.certificate = { isNew.isSet ? other.credentials : try first() }
+        }
+        ) { service in
+            let address = try await url(service, .service, "/openapi.yaml")
+            try await withClient(service, .http1Only) { client in
+                _ = try await client.execute(HTTPClientRequest(url: address), timeout: .seconds(30))
+            }
+            isNew.set()
+            try service.control.reloadCertificate()
+            try await withClient(service, .http1Only) { client in
+                await #expect(throws: (any Error).self) {
+                    _ = try await client.execute(HTTPClientRequest(url: address), timeout: .seconds(30))
+                }
+            }
+        }
+    }
+}

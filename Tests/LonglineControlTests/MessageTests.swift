@@ -1,0 +1,246 @@
+import Foundation
+import GRDB
+import HTTPTypes
+import LonglineClient
+import LonglineServer
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineControl
+
+@Suite("Messages of an app server", .timeLimit(.minutes(2))) struct MessageTests {
+    private func publish(
+        _ service: ControlService, _ channel: String, _ text: String, id: String, key: String, sender: String = "app"
+    ) async throws -> ControlService.Answer {
+        try await service.ask(
+            .post, "/v1/channels/\(channel)/messages", key: key, json: #"{"sender":"\#(sender)","text":"\#(text)"}"#,
+            headers: [.idempotencyKey: id])
+    }
+
+    private func history(
+        _ service: ControlService, _ channel: String, _ query: String = "", key: String
+    ) async throws -> (texts: [String], cursor: String?) {
+        let answer = try await service.ask(.get, "/v1/channels/\(channel)/messages\(query)", key: key)
+        #expect(answer.status == 200)
+        let page = try answer.object()
+        let messages = try #require(page["messages"] as? [[String: Any]])
+        let texts = messages.filter { $0["kind"] as? String == "message" }.compactMap { message in
+            (message["payload"] as? String).flatMap { Data(base64Encoded: $0) }.map {
+                String(decoding: $0, as: UTF8.self)
+            }
+        }
+        return (texts, page["cursor"] as? String)
+    }
+
+    @Test("reach sessions at once, in rooms, as direct messages and to all")
+    func live() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let client = try await service.client("ann", key: key)
+            try await client.connect()
+            #expect(try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key).status == 200)
+            // Whom it comes from is no member, and never connected.
+            #expect(try await publish(service, "room:hall", "to the room", id: "1", key: key).status == 201)
+            #expect(try await publish(service, "user%2Fann", "to ann", id: "2", key: key, sender: "bob").status == 201)
+            #expect(try await publish(service, "all%2Fnews", "to all", id: "3", key: key).status == 201)
+            let messages = await client.receive(4).filter { $0.kind == .message }
+            #expect(Set(messages.map { String(buffer: $0.payload) }) == ["to the room", "to ann", "to all"])
+            #expect(Set(messages.map(\.sender.description)) == ["app", "bob"])
+            await client.disconnect()
+        }
+    }
+
+    @Test("an idempotency key makes one entry, also of two at once, and after the process was killed in between")
+    func once() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            #expect(try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key).status == 200)
+            let first = try await publish(service, "room%2Fhall", "one", id: "k", key: key)
+            #expect(first.status == 201)
+            let again = try await publish(service, "room%2Fhall", "one", id: "k", key: key)
+            #expect(again.status == 201 && again.body == first.body)
+            #expect(
+                try await publish(service, "room%2Fhall", "two", id: "k", key: key).problem == "idempotency-key-reused")
+            #expect(try await publish(service, "all%2Fx", "one", id: "k", key: key).problem == "idempotency-key-reused")
+
+            let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
+                for _ in 0..<8 {
+                    group.addTask { try await publish(service, "room%2Fhall", "many", id: "m", key: key).status }
+                }
+                return try await group.reduce(into: Set()) { $0.insert($1) }
+            }
+            #expect(statuses.isSubset(of: [201, 409]) && statuses.contains(201))
+
+            // As if it had been entered, and its answer not been written down.
+            try await service.database.pool.write { try $0.execute(sql: "UPDATE idempotency SET result = NULL") }
+            let resumed = try await publish(service, "room%2Fhall", "one", id: "k", key: key)
+            #expect(resumed.status == 201 && resumed.body == first.body)
+            #expect(try await history(service, "room%2Fhall", key: key).texts == ["many", "one"])
+        }
+    }
+
+    @Test("a key counts for 24 hours and one API key; a refused publish gives it back")
+    func scope() async throws {
+        let now = Mutex(WallClock.milliseconds())
+        try await withControl({ $0.time = { now.withLock { $0 } } }) { service in
+            let (key, other) = (try await service.appKey(), try await service.appKey())
+            #expect(try await publish(service, "room%2Fhall", "one", id: "k", key: key).problem == "not-found")
+            #expect(try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key).status == 200)
+            #expect(try await publish(service, "room%2Fhall", "one", id: "k", key: key).status == 201)
+            #expect(try await publish(service, "room%2Fhall", "two", id: "k", key: other).status == 201)
+            now.withLock { $0 += IdempotencyKeys.lifetime - 1 }
+            #expect(try await publish(service, "room%2Fhall", "one", id: "k", key: key).status == 201)
+            now.withLock { $0 += 1 }
+            #expect(try await publish(service, "room%2Fhall", "three", id: "k", key: key).status == 201)
+            #expect(try await history(service, "room%2Fhall", key: key).texts == ["three", "two", "one"])
+        }
+    }
+
+    @Test("what was begun by an earlier process and overtaken meanwhile is not done twice, nor said to be done")
+    func overtaken() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            #expect(try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key).status == 200)
+            // Begun, and never handed to the store.
+            let info = try #require(try await service.keys.find(key))
+            let body = #"{"sender":"app","text":"one"}"#
+            let digest = IdempotencyKeys.digest("POST /v1/channels/room/hall/messages", ByteBuffer(string: body))
+            try await service.database.pool.write { db in
+                try db.execute(
+                    sql: "INSERT INTO idempotency (api_key, key, request, created, number) VALUES (?, 'k', ?, ?, 7)",
+                    arguments: [info.id, digest, Int64(WallClock.milliseconds())])
+            }
+            #expect(try await publish(service, "room%2Fhall", "later", id: "l", key: key).status == 201)
+            let answer = try await publish(service, "room%2Fhall", "one", id: "k", key: key)
+            #expect(answer.status == 409 && answer.problem == "outcome-unknown")
+            #expect(try await history(service, "room%2Fhall", key: key).texts == ["later"])
+        }
+    }
+
+    @Test("many at once into one channel are all entered, each once")
+    func concurrent() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for number in 0..<40 {
+                    group.addTask {
+                        let answer = try await publish(service, "all%2Fnews", "\(number)", id: "\(number)", key: key)
+                        #expect(answer.status == 201)
+                    }
+                }
+                try await group.waitForAll()
+            }
+            let texts = try await history(service, "all%2Fnews", "?limit=100", key: key).texts
+            #expect(texts.count == 40 && Set(texts).count == 40)
+        }
+    }
+
+    @Test("history comes in pages, from either end, without a hole")
+    func pages() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            for number in 0..<7 {
+                #expect(try await publish(service, "all%2Fnews", "\(number)", id: "\(number)", key: key).status == 201)
+            }
+            for (order, expected) in [
+                ("newest", (0..<7).reversed().map { "\($0)" }), ("oldest", (0..<7).map { "\($0)" }),
+            ] {
+                var (texts, cursor) = try await history(service, "all%2Fnews", "?limit=3&order=\(order)", key: key)
+                #expect(texts == Array(expected[0..<3]))
+                var pages = 1
+                while let next = cursor {
+                    let page = try await history(service, "all%2Fnews", "?limit=3&cursor=\(next)", key: key)
+                    texts += page.texts
+                    cursor = page.cursor
+                    pages += 1
+                }
+                #expect(texts == expected && pages == 3)
+            }
+            for query in [
+                "?limit=0", "?limit=101", "?limit=x", "?order=up", "?limit=1&limit=2", "?cursor=%ff",
+            ] {
+                let answer = try await service.ask(.get, "/v1/channels/all%2Fnews/messages\(query)", key: key)
+                #expect(answer.status == 400, "\(query)")
+            }
+            #expect(try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=zzz", key: key).status == 404)
+            let wrong = HistoryCursor(order: .newest, epoch: 12, offset: 3).text
+            let expired = try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=\(wrong)", key: key)
+            #expect(expired.status == 410)
+        }
+    }
+
+    @Test("a large message comes back whole, and one that is too large is refused")
+    func large() async throws {
+        try await withControl(limits: { $0.maximumPayload = 100_000 }) { service in
+            let key = try await service.appKey()
+            let text = String(repeating: "0123456789", count: 10_000)
+            #expect(try await publish(service, "all%2Fnews", text, id: "1", key: key).status == 201)
+            #expect(try await history(service, "all%2Fnews", key: key).texts == [text])
+            let refused = try await publish(service, "all%2Fnews", text + "x", id: "2", key: key)
+            #expect(refused.status == 413 && refused.problem == "payload-too-large")
+            let body = try await publish(service, "all%2Fnews", text + text, id: "3", key: key)
+            #expect(body.status == 413 && body.problem == "body-too-large")
+        }
+    }
+
+    @Test("what is asked for is checked")
+    func checked() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            // Every user has an inbox, also one whom nobody has seen.
+            #expect(try await history(service, "user%2Fnobody", key: key).texts == [])
+            #expect(try await service.ask(.get, "/v1/channels/hall/messages", key: key).status == 400)
+            #expect(try await service.ask(.get, "/v1/channels/room%2Fnone/messages", key: key).status == 404)
+            for (body, headers, problem) in [
+                (#"{"sender":"app","text":"x"}"#, HTTPFields(), "idempotency-key-missing"),
+                (#"{"sender":"app","text":"x"}"#, [.idempotencyKey: "a b"], "invalid-request"),
+                (#"{"sender":"app"}"#, [.idempotencyKey: "k"], "invalid-request"),
+                (#"{"sender":"app","text":"x","payload":"eA=="}"#, [.idempotencyKey: "k"], "invalid-request"),
+                (#"{"sender":"app","payload":"?"}"#, [.idempotencyKey: "k"], "invalid-request"),
+                (#"{"sender":"a p","text":"x"}"#, [.idempotencyKey: "k"], "invalid-request"),
+                (#"{"text":"x"}"#, [.idempotencyKey: "k", .contentType: "text/plain"], "unsupported-media-type"),
+            ] {
+                let answer = try await service.ask(
+                    .post, "/v1/channels/all%2Fnews/messages", key: key, json: body, headers: headers)
+                #expect(answer.problem == problem, "\(body)")
+            }
+        }
+    }
+
+    @Test("members of a room are whom the app server says, and their sessions know at once")
+    func members() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let hall = known { try RoomID("hall") }
+            let client = try await service.client("ann", key: key)
+            try await client.connect()
+            let path = "/v1/rooms/hall/members/ann"
+            let made = try await service.ask(.put, path, key: key)
+            #expect(try made.string("room") == "hall")
+            // What is so already stays.
+            #expect(try await service.ask(.put, path, key: key).body == made.body)
+            #expect(
+                try await service.ask(.put, "/v1/rooms/hall/members/bob", key: key, json: #"{"role":"owner"}"#).status
+                    == 200)
+            #expect(
+                try await client.members(of: hall, limit: 10).members
+                    == [
+                        RoomMember(user: known { try UserID("ann") }, role: .owner),
+                        RoomMember(user: known { try UserID("bob") }, role: .owner),
+                    ])
+            #expect(try await service.ask(.delete, path, key: key).status == 204)
+            #expect(try await service.ask(.delete, path, key: key).status == 204)
+            await #expect(throws: ClientError.self) { _ = try await client.members(of: hall, limit: 10) }
+            // The last owner can't be made an ordinary member.
+            let last = try await service.ask(.put, "/v1/rooms/hall/members/bob", key: key, json: #"{"role":"member"}"#)
+            #expect(last.problem == "limit-reached")
+            // A room that nobody may join by oneself takes whom the app server names.
+            #expect(try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key).status == 200)
+            #expect(try await service.ask(.put, "/v1/rooms/a%2Fb/members/ann", key: key).status == 400)
+            await client.disconnect()
+        }
+    }
+}
