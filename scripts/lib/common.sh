@@ -32,7 +32,7 @@ use_ipsec_mb() {
 
 # The oldest Swift that builds the package.
 swift_major=6
-swift_minor=1
+swift_minor=2
 
 elapsed() {
     printf '%dm%02ds' $((SECONDS / 60)) $((SECONDS % 60))
