@@ -98,6 +98,7 @@ struct ReloadTests {
         let broken = try folder.write("broken.pem", "nothing")
         try site.reload("certificate: \(broken)\nkey: \(broken)\nmaximum-sessions: 1\n")
         #expect(await site.server.line(with: "configuration not reloaded") != nil)
+        #expect(!site.server.output.contains { $0.contains("certificate not reloaded") })
         #expect(try await site.send("cat", pin: second.pin).status == 0)
         site.server.signal(SIGTERM)
         #expect(await site.server.status() == 0)
