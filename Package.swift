@@ -14,6 +14,7 @@ if Context.environment["LONGLINE_STRICT"] == "1" {
 }
 
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
@@ -25,6 +26,8 @@ let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
 let package = Package(
     name: "longline",
@@ -48,6 +51,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: []),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
@@ -56,6 +60,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/jpsim/Yams", "5.4.0"..<"7.0.0"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.30.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.0"),
@@ -144,11 +149,15 @@ let package = Package(
                 nioCore, nioPosix, .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
+        // What settings are, and where their values come from. No product: the tool's own.
+        .target(
+            name: "LonglineSettings", dependencies: [configuration, yams], swiftSettings: settings),
         .executableTarget(
             name: "longline",
             dependencies: [
-                "LonglineClient", "LonglineControl", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine",
-                "QUICTransport", argumentParser, metrics,
+                "LonglineClient", "LonglineControl", "LonglineServer", "LonglineSettings", "LonglineStore",
+                "LonglineWire",
+                "QUICEngine", "QUICTransport", argumentParser, metrics,
                 logging, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
@@ -191,6 +200,16 @@ let package = Package(
                 "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineTestKit",
                 "LonglineWire",
                 "QUICEngine", crypto, jwtKit, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
+            ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "LonglineSettingsTests", dependencies: ["LonglineSettings"], swiftSettings: settings),
+        // The tool as its users have it: as a process, and what its commands say.
+        .testTarget(
+            name: "LonglineCommandTests",
+            dependencies: [
+                "longline", "LonglineServer", "LonglineSettings", "LonglineTestKit", "QUICEngine", argumentParser,
+                logging,
             ],
             swiftSettings: settings),
         .testTarget(

@@ -26,9 +26,8 @@ package final class EventLog: Sendable {
 
     /// A logger with the same limit, for parts that log by themselves.
     package var limited: Logger {
-        var limited = Logger(label: logger.label) { _ in LimitedLogHandler(log: self, logger: logger) }
-        limited.logLevel = logger.logLevel
-        return limited
+        // Without a level of its own: the logger's may change while the server runs.
+        Logger(label: logger.label) { _ in LimitedLogHandler(log: self, logger: logger) }
     }
 
     /// Logs one line, unless there were too many.

@@ -220,6 +220,19 @@ public final class LonglineServer: Service {
             advice: "the old ones stay in use; correct the source and reload again")
     }
 
+    /// Takes other limits from now on: ``ServerLimits/maximumPayload``, connections, sessions, publish rates, and those of tenants.
+    /// What else differs stays as it was at the start. Sessions that are up stay, with the largest payload that they were told;
+    /// everybody's burst of publishes is full again.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/invalidConfiguration``: the old ones then stay.
+    public func reload(limits: ServerLimits) throws(ServerError) {
+        let core = try requireRunning().runtime.core
+        var changed = configuration
+        changed.limits = configuration.limits.reloadable(from: limits)
+        try changed.validate()
+        core.update(limits)
+        configuration.logger.info("limits reloaded")
+    }
+
     private func revoke(_ target: RevocationTarget, until: UInt64 = 0) async throws(ServerError) {
         let runtime = try requireRunning().runtime
         do { try await runtime.revoke(target, until: until) } catch {

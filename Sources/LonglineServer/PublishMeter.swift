@@ -8,24 +8,44 @@ import Synchronization
 /// The locks are held for one look-up each, and spread over users. Who published nothing for so long that the whole burst
 /// is there again is forgotten: the tables hold who published lately.
 final class PublishMeter: Sendable {
-    private let limits: ServerLimits
-    private let users = (0..<16).map { _ in LockedRates<UserKey>() }
-    private let tenants = LockedRates<TenantID>()
+    private let users: [LockedRates<UserKey>]
+    private let tenants: LockedRates<TenantID>
+    /// Whether anybody is held to a rate: who isn't takes no lock.
+    private let isLimiting: Atomic<Bool>
 
-    init(limits: ServerLimits) { self.limits = limits }
+    init(limits: ServerLimits) {
+        users = (0..<16).map { _ in LockedRates(limits) }
+        tenants = LockedRates(limits)
+        isLimiting = Atomic(limits.hasPublishRates)
+    }
+
+    /// Goes by other rates from now on. Everybody's burst is full then, as after a quiet time.
+    func update(_ limits: ServerLimits) {
+        for shard in users { shard.table.withLock { $0 = RateTable(limits: limits) } }
+        tenants.table.withLock { $0 = RateTable(limits: limits) }
+        isLimiting.store(limits.hasPublishRates, ordering: .relaxed)
+    }
 
     /// Counts one publish.
     /// - Returns: nil when it may go on; otherwise, with nothing counted, when another try is worth it.
     func wait(for user: UserKey, bytes: Int, now: NIODeadline) -> TimeAmount? {
-        let shard = Int(UInt(bitPattern: user.hashValue) % UInt(users.count))
-        let perUser = limits.publishRatePerUser(in: user.tenant)
-        if let perUser, let wait = users[shard].table.withLock({ $0.take(user, bytes, perUser, now: now) }) {
-            return wait
+        guard isLimiting.load(ordering: .relaxed) else { return nil }
+        let shard = users[Int(UInt(bitPattern: user.hashValue) % UInt(users.count))]
+        let refused = shard.table.withLock { table -> TimeAmount? in
+            guard let rate = table.limits.publishRatePerUser(in: user.tenant) else { return nil }
+            return table.take(user, bytes, rate, now: now)
         }
-        guard let rate = limits.publishRate(of: user.tenant),
-            let wait = tenants.table.withLock({ $0.take(user.tenant, bytes, rate, now: now) })
-        else { return nil }
-        if let perUser { users[shard].table.withLock { $0.giveBack(user, bytes, perUser) } }
+        if let refused { return refused }
+        let wait = tenants.table.withLock { table -> TimeAmount? in
+            guard let rate = table.limits.publishRate(of: user.tenant) else { return nil }
+            return table.take(user.tenant, bytes, rate, now: now)
+        }
+        if wait != nil {
+            shard.table.withLock { table in
+                guard let rate = table.limits.publishRatePerUser(in: user.tenant) else { return }
+                table.giveBack(user, bytes, rate)
+            }
+        }
         return wait
     }
 
@@ -37,7 +57,9 @@ final class PublishMeter: Sendable {
 
 /// A table with its lock, which can't stand in an array itself.
 private final class LockedRates<Subject: Hashable & Sendable>: Sendable {
-    let table = Mutex(RateTable<Subject>())
+    let table: Mutex<RateTable<Subject>>
+
+    init(_ limits: ServerLimits) { table = Mutex(RateTable(limits: limits)) }
 }
 
 /// The buckets of those who published lately.
@@ -50,9 +72,13 @@ private struct RateTable<Subject: Hashable & Sendable>: Sendable {
         func isFull(now: NIODeadline) -> Bool { messages.isFull(now: now) && bytes?.isFull(now: now) ?? true }
     }
 
+    /// The rates, which each table has for itself: looking them up takes no other lock.
+    let limits: ServerLimits
     private var buckets: [Subject: Buckets] = [:]
     /// Beyond so many the full ones are looked for and dropped; twice what such a search left.
     private var sweepAt = 256
+
+    init(limits: ServerLimits) { self.limits = limits }
 
     var count: Int { buckets.count }
 

@@ -7,6 +7,7 @@ import Synchronization
 
 /// What all event loops of a server share. Immutable, or guarded by a lock that is held for a table operation only.
 final class ServerCore: Sendable {
+    /// What the server started with. What may change since is in ``admissionLimits``.
     let limits: ServerLimits
     let store: any MessageStore
     let authenticator: Authenticator
@@ -19,8 +20,8 @@ final class ServerCore: Sendable {
     let audiences = RoomAudiences()
     /// The app's own decision, where it has one.
     let authorization: AuthorizationGate?
-    /// How fast users and tenants may publish, where that is limited.
-    let publishMeter: PublishMeter?
+    /// How fast users and tenants may publish.
+    let publishMeter: PublishMeter
     /// How many devices of a user may be logged in at a time.
     let devicePolicies: DevicePolicies
     /// Accounts that are being erased.
@@ -39,6 +40,7 @@ final class ServerCore: Sendable {
     private let overAddressLimit = Atomic<UInt64>(0)
     private let lastLinkID = Atomic<UInt64>(0)
     private let storeFailures = Atomic<UInt64>(0)
+    private let currentLimits: Mutex<ServerLimits>
     private let retention = Mutex((sweeps: UInt64(0), removed: RetentionReport()))
 
     init(
@@ -53,7 +55,8 @@ final class ServerCore: Sendable {
         self.devicePolicies = devicePolicies
         let registry = SessionRegistry(limits: limits)
         self.registry = registry
-        publishMeter = limits.hasPublishRates ? PublishMeter(limits: limits) : nil
+        publishMeter = PublishMeter(limits: limits)
+        currentLimits = Mutex(limits)
         let log = EventLog(logger: logger, linesPerSecond: limits.logLinesPerSecond, now: .now())
         self.log = log
         self.authorization = authorization.map { AuthorizationGate($0, log: log) }
@@ -87,6 +90,19 @@ final class ServerCore: Sendable {
         self.webhooks = try await WebhookDispatcher(webhooks, store: store, registry: registry, log: log, time: time)
     }
 
+    /// What holds for who comes now.
+    var admissionLimits: ServerLimits { currentLimits.withLock { $0 } }
+
+    /// Goes by the ``ServerLimits/reloadable(from:)`` part of other limits from now on.
+    func update(_ other: ServerLimits) {
+        // All of it under one lock: of two calls at once, the later one wins everywhere.
+        currentLimits.withLock { current in
+            current = current.reloadable(from: other)
+            registry.update(current)
+            publishMeter.update(current)
+        }
+    }
+
     func nextLinkID() -> UInt64 { lastLinkID.wrappingAdd(1, ordering: .relaxed).newValue }
 
     /// Counts a link in. What it answers goes to ``linkAuthenticated(_:)`` and ``releaseLink(_:)``, to the latter once.
@@ -95,7 +111,9 @@ final class ServerCore: Sendable {
     func admitLink(from remote: String) -> LinkAdmission {
         let count = links.wrappingAdd(1, ordering: .relaxed).newValue
         let all = unauthenticated.wrappingAdd(1, ordering: .relaxed).newValue
-        if count > limits.maximumConnections || all > limits.maximumUnauthenticated { return refuseLink("no room") }
+        if count > admissionLimits.maximumConnections || all > limits.maximumUnauthenticated {
+            return refuseLink("no room")
+        }
         let address = StrangerTable.address(of: remote)
         guard strangers.add(address, limit: limits.maximumUnauthenticatedPerAddress) else {
             overAddressLimit.wrappingAdd(1, ordering: .relaxed)

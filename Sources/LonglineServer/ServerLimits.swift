@@ -137,6 +137,20 @@ public struct ServerLimits: Sendable {
     /// The default limits.
     public init() {}
 
+    /// These limits with what a running server takes from others: payload, sessions, connections, publish rates, tenants.
+    func reloadable(from other: ServerLimits) -> ServerLimits {
+        var limits = self
+        limits.maximumPayload = other.maximumPayload
+        limits.maximumConnections = other.maximumConnections
+        limits.maximumSessions = other.maximumSessions
+        limits.maximumSessionsPerTenant = other.maximumSessionsPerTenant
+        limits.maximumSessionsPerUser = other.maximumSessionsPerUser
+        limits.publishRatePerUser = other.publishRatePerUser
+        limits.publishRatePerTenant = other.publishRatePerTenant
+        limits.tenants = other.tenants
+        return limits
+    }
+
     /// What the server tells clients of a tenant.
     func session(in tenant: TenantID) -> SessionLimits {
         var limits = session

@@ -51,7 +51,7 @@ extension SessionHost {
 
     /// Refuses a publish for now that comes too fast.
     private func keepsRate(_ request: AppendRequest, bytes: Int) -> Bool {
-        guard let wait = core.publishMeter?.wait(for: request.device.userKey, bytes: bytes, now: now) else {
+        guard let wait = core.publishMeter.wait(for: request.device.userKey, bytes: bytes, now: now) else {
             return true
         }
         loop.statistics.publishesOverRate += 1

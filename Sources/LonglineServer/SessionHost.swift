@@ -462,7 +462,7 @@ final class SessionHost: LinkHandler {
         let grant = SessionGrant(
             identity: prepared.authenticated.identity, session: sessionNumber, resumed: prepared.earlier != nil,
             cursorVersion: prepared.cursorVersion, channels: prepared.channels, ticket: prepared.ticket,
-            limits: core.limits.session(in: device.tenant))
+            limits: core.admissionLimits.session(in: device.tenant))
         session.authenticated(grant, time: core.time(), now: now)
         for (channel, head) in wakes { session.logAdvanced(channel.channel, head: head, now: now) }
         for (channel, head) in news {

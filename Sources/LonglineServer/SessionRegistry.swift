@@ -88,12 +88,15 @@ final class SessionRegistry: Sendable {
         var background: Set<DeviceKey> = []
         var backgroundPerUser: [UserKey: Int] = [:]
         var takeovers: UInt64 = 0
+        var limits: ServerLimits
     }
 
-    private let limits: ServerLimits
-    private let state = Mutex(State())
+    private let state: Mutex<State>
 
-    init(limits: ServerLimits) { self.limits = limits }
+    init(limits: ServerLimits) { state = Mutex(State(limits: limits)) }
+
+    /// Goes by other limits from now on. Nobody who has a session loses it.
+    func update(_ limits: ServerLimits) { state.withLock { $0.limits = limits } }
 
     /// Whether a device would find room now: asked before its channels are loaded. ``claim(_:)`` decides.
     /// - Parameter evicts: whether sessions of the user may end for this one before it claims its place.
@@ -156,12 +159,12 @@ final class SessionRegistry: Sendable {
             setBackground(false, device, in: &state)
             decrement(&state.perUser, device.userKey)
             decrement(&state.perTenant, device.tenant)
-            guard limits.maximumDetachedSessions > 0 else { return }
+            guard state.limits.maximumDetachedSessions > 0 else { return }
             state.stamp += 1
             state.detached[device] = Detached(
                 session: claim.session, sent: sent.count <= Self.rememberedChannels ? sent : nil,
                 producer: claim.producer, connectNumber: claim.connectNumber, stamp: state.stamp,
-                until: now + limits.resumeWindow)
+                until: now + state.limits.resumeWindow)
             state.detachedOrder.append((device, state.stamp))
             forgetDetached(&state, now: now)
         }
@@ -227,23 +230,25 @@ final class SessionRegistry: Sendable {
     private func refusal(for device: DeviceKey, evicts: Bool, in state: borrowing State) -> Close? {
         // A device that is attached keeps its place.
         guard state.attached[device] == nil else { return nil }
-        if !evicts, state.perUser[device.userKey, default: 0] >= limits.maximumSessionsPerUser {
+        if !evicts, state.perUser[device.userKey, default: 0] >= state.limits.maximumSessionsPerUser {
             return Close(code: .limitExceeded, reason: "too many devices of this user are connected")
         }
         let full =
-            state.attached.count >= limits.maximumSessions
-            || state.perTenant[device.tenant, default: 0] >= limits.maximumSessions(in: device.tenant)
+            state.attached.count >= state.limits.maximumSessions
+            || state.perTenant[device.tenant, default: 0] >= state.limits.maximumSessions(in: device.tenant)
         guard full else { return nil }
         return Close(
             code: .overloaded, reason: "no room for another session",
-            retryAfter: limits.retryAfter.wholeMilliseconds)
+            retryAfter: state.limits.retryAfter.wholeMilliseconds)
     }
 
     /// Forgets what is over, and the oldest beyond the limit. Each call does work in proportion to what it removes.
     private func forgetDetached(_ state: inout State, now: NIODeadline) {
         while let oldest = state.detachedOrder.first {
             if let detached = state.detached[oldest.device], detached.stamp == oldest.stamp {
-                guard detached.until <= now || state.detached.count > limits.maximumDetachedSessions else { break }
+                guard detached.until <= now || state.detached.count > state.limits.maximumDetachedSessions else {
+                    break
+                }
                 state.detached[oldest.device] = nil
             }
             state.detachedOrder.removeFirst()

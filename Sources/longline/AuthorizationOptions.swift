@@ -14,6 +14,13 @@ struct AuthorizationOptions: ParsableArguments {
     @Option(help: "A file with the certificate authorities, in PEM, that vouch for it, instead of the system's.")
     var authorizeCA: String?
 
+    @Option(
+        help: """
+            A file with the bearer token that the questions carry, which not everybody may read; or set \
+            LONGLINE_AUTHORIZE_TOKEN.
+            """)
+    var authorizeTokenFile: String?
+
     @Option(help: "What counts when it does not answer: refuse-for-now, deny or allow.")
     var authorizeOnFailure: String = "refuse-for-now"
 
@@ -36,6 +43,9 @@ struct AuthorizationOptions: ParsableArguments {
     ]
 
     func validate() throws {
+        if authorizeTokenFile != nil, Self.tokenInEnvironment != nil {
+            throw ValidationError("--authorize-token-file and LONGLINE_AUTHORIZE_TOKEN exclude each other.")
+        }
         guard Self.failureAnswers[authorizeOnFailure] != nil else {
             throw ValidationError("--authorize-on-failure is refuse-for-now, deny or allow.")
         }
@@ -50,10 +60,14 @@ struct AuthorizationOptions: ParsableArguments {
         }
     }
 
-    /// With LONGLINE_AUTHORIZE_TOKEN set, its value goes along as a bearer token.
+    private static var tokenInEnvironment: String? {
+        ProcessInfo.processInfo.environment["LONGLINE_AUTHORIZE_TOKEN"]
+    }
+
+    /// With a token file or LONGLINE_AUTHORIZE_TOKEN set, the token goes along as a bearer token.
     func settings() throws -> AuthorizationSettings? {
         guard let authorizeURL else { return nil }
-        let secret = ProcessInfo.processInfo.environment["LONGLINE_AUTHORIZE_TOKEN"]
+        let secret = try authorizeTokenFile.map(Self.token(in:)) ?? Self.tokenInEnvironment
         let headers = secret.map { [(name: "authorization", value: "Bearer \($0)")] } ?? []
         var settings = AuthorizationSettings(
             try HTTPAuthorizationPolicy(
@@ -65,5 +79,21 @@ struct AuthorizationOptions: ParsableArguments {
         settings.maximumCached = authorizeCache
         settings.maximumInFlight = authorizeInFlight
         return settings
+    }
+
+    private static func token(in file: String) throws -> String {
+        let attributes = try? FileManager.default.attributesOfItem(atPath: file)
+        if let mode = attributes?[.posixPermissions] as? Int, mode & 0o007 != 0 {
+            throw ValidationError("--authorize-token-file: everybody may read \(file), which holds a secret: chmod o=.")
+        }
+        guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
+            throw ValidationError("--authorize-token-file: \(file) can't be read.")
+        }
+        let token = text.trimmingCharacters(in: .whitespacesAndNewlines)
+        // A header's value: anything else would end it.
+        guard !token.isEmpty, token.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else {
+            throw ValidationError("--authorize-token-file: \(file) holds no token.")
+        }
+        return token
     }
 }

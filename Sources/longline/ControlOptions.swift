@@ -32,7 +32,8 @@ struct ControlOptions: ParsableArguments {
     var isEnabled: Bool { !control.isEmpty || !admin.isEmpty }
 
     func validate() throws {
-        for address in control + admin { _ = try Self.address(address) }
+        for address in control { _ = try Self.address(address, "--control") }
+        for address in admin { _ = try Self.address(address, "--admin") }
         for point in accessPoint { _ = try place(point) }
     }
 
@@ -46,8 +47,8 @@ struct ControlOptions: ParsableArguments {
         var configuration = LonglineControl.Configuration(
             certificate: server.configuration.certificate, keys: DirectoryControlKeys(directory),
             database: try ControlDatabase(directory))
-        configuration.addresses = try control.map { try Self.address($0) }
-        configuration.adminAddresses = try admin.map { try Self.address($0) }
+        configuration.addresses = try control.map { try Self.address($0, "--control") }
+        configuration.adminAddresses = try admin.map { try Self.address($0, "--admin") }
         configuration.accessPoints = try accessPoint.map { try place($0) }
         configuration.metrics = metrics
         configuration.logger = logger
@@ -55,28 +56,31 @@ struct ControlOptions: ParsableArguments {
     }
 
     private func place(_ text: String) throws -> NodeAddress {
-        let (host, port) = try Self.split(text, standard: nil)
-        guard port > 0 else { throw ValidationError("'\(text)' names no port.") }
+        let (host, port) = try Self.split(text, "--access-point", standard: nil)
+        guard port > 0 else { throw ValidationError("--access-point: '\(text)' names no port.") }
         return NodeAddress(host: host, port: port, isMigrationSafe: !migrationUnsafe)
     }
 
-    private static func address(_ text: String) throws -> SocketAddress {
-        let (host, port) = try split(text, standard: "127.0.0.1")
+    private static func address(_ text: String, _ option: String) throws -> SocketAddress {
+        let (host, port) = try split(text, option, standard: "127.0.0.1")
         do { return try SocketAddress(ipAddress: host, port: port) } catch {
-            throw ValidationError("'\(text)' is no numeric address with a port, such as 127.0.0.1:8443 or [::1]:8443.")
+            throw ValidationError(
+                "\(option): '\(text)' is no numeric address with a port, such as 127.0.0.1:8443 or [::1]:8443.")
         }
     }
 
     /// `host:port`, `[address]:port`, or a port where there is a standard host.
-    private static func split(_ text: String, standard: String?) throws -> (host: String, port: Int) {
+    private static func split(
+        _ text: String, _ option: String, standard: String?
+    ) throws -> (host: String, port: Int) {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false)
         guard let last = parts.last, let port = Int(last), (0...65535).contains(port) else {
-            throw ValidationError("'\(text)' has no port from 0 to 65535 behind its last colon.")
+            throw ValidationError("\(option): '\(text)' has no port from 0 to 65535 behind its last colon.")
         }
         if parts.count == 1, let standard { return (standard, port) }
         var host = text.dropLast(last.count + 1)
         if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
-        guard !host.isEmpty else { throw ValidationError("'\(text)' names no host.") }
+        guard !host.isEmpty else { throw ValidationError("\(option): '\(text)' names no host.") }
         return (String(host), port)
     }
 }

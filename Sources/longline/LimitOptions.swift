@@ -64,8 +64,11 @@ struct LimitOptions: ParsableArguments {
         guard (1...FrameLimits.maximumWholePayload).contains(maximumPayload) else {
             throw ValidationError("--maximum-payload has to be 1 to \(FrameLimits.maximumWholePayload).")
         }
-        guard [maximumSessions, maximumSessionsPerTenant, maximumSessionsPerUser].allSatisfy({ $0 >= 1 }) else {
-            throw ValidationError("limits of sessions have to be 1 or more.")
+        let sessions = [
+            ("", maximumSessions), ("-per-tenant", maximumSessionsPerTenant), ("-per-user", maximumSessionsPerUser),
+        ]
+        for (name, limit) in sessions where !(1...100_000_000).contains(limit) {
+            throw ValidationError("--maximum-sessions\(name) has to be 1 to 100000000.")
         }
         _ = try limits()
     }

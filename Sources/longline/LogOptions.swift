@@ -1,7 +1,6 @@
 import ArgumentParser
 import Foundation
 import Logging
-import Synchronization
 
 /// How a service logs.
 struct LogOptions: ParsableArguments {
@@ -24,19 +23,19 @@ struct LogOptions: ParsableArguments {
 
     /// Sets the process's logging up, once, and makes the command's logger.
     func bootstrap(_ label: String) -> Logger {
-        let level = Logger.Level(rawValue: logLevel) ?? .info
+        applyLevel()
         let format = logFormat
         LoggingSystem.bootstrap { label in
-            var handler: any LogHandler =
-                switch format {
-                case .text: StreamLogHandler.standardError(label: label)
-                case .json: JSONLogHandler(label: label)
-                }
-            handler.logLevel = level
-            return handler
+            switch format {
+            case .text: ProcessLogHandler(StreamLogHandler.standardError(label: label))
+            case .json: ProcessLogHandler(JSONLogHandler(label: label))
+            }
         }
         return Logger(label: label)
     }
+
+    /// Has all loggers of the process log so much from now on.
+    func applyLevel() { ProcessLogLevel.current = Logger.Level(rawValue: logLevel) ?? .info }
 }
 
 /// Writes log lines to standard error, one JSON object a line.

@@ -2,14 +2,13 @@ import ArgumentParser
 import LonglineServer
 
 /// The command-line tool.
-@main
 struct Longline: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "longline", abstract: "Keep clients connected over QUIC.", version: LonglineVersion.current,
         subcommands: [
             DemoCommand.self,
-            ServerCommand.self, SignTokenCommand.self, RevokeCommand.self, EraseCommand.self, KeysCommand.self,
-            APIKeyCommand.self,
+            ServerCommand.self, SignTokenCommand.self, ConfigCommand.self, RevokeCommand.self, EraseCommand.self,
+            KeysCommand.self, APIKeyCommand.self,
             ChatCommand.self,
             SendCommand.self, SignalCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self,
             ConversationsCommand.self, RequestCommand.self, PresenceCommand.self,

@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import LonglineControl
 import LonglineServer
+import LonglineSettings
 import LonglineStore
 import LonglineWire
 import NIOCore
@@ -21,12 +22,18 @@ struct ServerCommand: AsyncParsableCommand {
             keys and, unless --certificate and --key are given, a self-signed development certificate whose pin is printed.
 
             SIGTERM and SIGINT stop it in order: clients are told to come back, what is pending is written. A second \
-            server can't use the same folder. SIGHUP reads certificate, key and token keys again.
+            server can't use the same folder. SIGHUP reads the configuration, certificate, key and token keys again.
+
+            Every option can also be set in a file (--config) or by an environment variable, --log-level for instance as \
+            log.level or LONGLINE_LOG_LEVEL; the command line counts most, the file least. 'longline config' says more.
 
             With the environment variable SSLKEYLOGFILE set, TLS secrets are appended to the file that it names, for \
-            reading one's own captures. With LONGLINE_AUTHORIZE_TOKEN set, questions to --authorize-url carry it as a bearer \
-            token.
+            reading one's own captures.
             """)
+
+    // Read before the options are: see ServerInvocation.
+    @Option(help: "A YAML file with settings; 'longline config' says what is in it.")
+    var config: String?
 
     @Option(help: "A local address to listen on; give it several times for several. 0.0.0.0 or :: stand for all.")
     var host: [String] = ["127.0.0.1"]
@@ -83,23 +90,41 @@ struct ServerCommand: AsyncParsableCommand {
         if let eventLoops, !(1...256).contains(eventLoops) {
             throw ValidationError("--event-loops has to be 1 to 256.")
         }
-        if let storeLimit, storeLimit < 1 { throw ValidationError("--store-limit has to be 1 or more.") }
-        for name in tenant where (try? TenantID(name)) == nil {
-            throw ValidationError("'\(name)' is no tenant: 1 to 64 of A-Z a-z 0-9 . _ ~ @ + -")
+        if let storeLimit, !(1...Self.largestStore).contains(storeLimit) {
+            throw ValidationError("--store-limit has to be 1 to \(Self.largestStore).")
         }
+        for name in tenant { _ = try Name.parse("--tenant", name, TenantID.init) }
+        for name in host { _ = try Self.address(name, port: port) }
+    }
+
+    /// In MiB.
+    static let largestStore = 1 << 32
+
+    /// Where the certificate is, when it is not the data folder's own.
+    var certificatePaths: CertificateFiles.Paths? {
+        guard let certificate, let key else { return nil }
+        return CertificateFiles.Paths(certificate: certificate, key: key)
     }
 
     func run() async throws {
         let logger = logs.bootstrap("longline.server")
+        let invocation = ServerInvocation.ofThisProcess
+        let settings = invocation.evaluate().settings
+        for warning in settings.warnings { logger.warning("\(warning)") }
         let directory = try ServerDirectory(data)
-        let identity = try certificate == nil ? directory.developmentIdentity(names: certificateNames) : nil
-        let server = LonglineServer(configuration: try configuration(directory, identity, logger))
+        let files = certificatePaths.map(CertificateFiles.init)
+        let identity = try files == nil ? directory.developmentIdentity(names: certificateNames) : nil
+        let keyFiles = TokenKeyFiles(tokenKeys.tokenKey)
+        let server = LonglineServer(configuration: try configuration(directory, identity, files, keyFiles, logger))
         let control = try controlOptions.control(of: server, directory, logger)
         try await server.start()
-        announce(server, identity)
+        defer { ServiceManager.tell(ServiceManager.stopping) }
         var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
             .init(service: server, successTerminationBehavior: .gracefullyShutdownGroup),
-            .init(service: CertificateReloader(server: server, control: control, logger: logger)),
+            .init(
+                service: ServerReloader(
+                    server: server, control: control, invocation: invocation, settings: settings, certificate: files,
+                    tokenKeys: keyFiles, announcement: announcement(server, identity), logger: logger)),
         ]
         if let control { services += [.init(service: control), .init(service: ControlAnnouncement(control: control))] }
         let group = ServiceGroup(
@@ -109,17 +134,15 @@ struct ServerCommand: AsyncParsableCommand {
     }
 
     private func configuration(
-        _ directory: ServerDirectory, _ identity: ServerDirectory.DevelopmentIdentity?, _ logger: Logger
+        _ directory: ServerDirectory, _ identity: ServerDirectory.DevelopmentIdentity?, _ files: CertificateFiles?,
+        _ keyFiles: TokenKeyFiles, _ logger: Logger
     ) throws -> LonglineServer.Configuration {
-        let provider: LonglineServer.Configuration.CertificateProvider
-        if let identity {
-            provider = { identity.credentials }
-        } else {
-            let (certificate, key) = (certificate ?? "", key ?? "")
-            provider = {
-                TLSServerCredentials(
-                    certificateChainPEM: try Self.text(ofFile: certificate), privateKeyPEM: try Self.text(ofFile: key))
+        let provider: LonglineServer.Configuration.CertificateProvider = {
+            if let files { return try files.credentials() }
+            guard let identity else {
+                throw ServerError(.certificate, message: "there is no certificate")
             }
+            return identity.credentials
         }
         var store = SQLiteStoreConfiguration(directory: directory.storePath, logger: logger)
         store.maximumSize = storeLimit.map { $0 * 1024 * 1024 }
@@ -127,7 +150,7 @@ struct ServerCommand: AsyncParsableCommand {
             store: .sqlite(store), certificate: provider,
             tokenKeys: [],
             addresses: try host.map { try Self.address($0, port: port) })
-        try tokenKeys.apply(to: &configuration, besides: directory.tokenKeySource)
+        try tokenKeys.apply(to: &configuration, besides: [directory.tokenKeySource, keyFiles])
         configuration.authorization = try authorization.settings()
         configuration.acceptsCredentialsFromBeforeRestore = acceptCredentialsFromBeforeRestore
         configuration.tenants = Set(tenant.compactMap { try? TenantID($0) })
@@ -149,8 +172,8 @@ struct ServerCommand: AsyncParsableCommand {
         return configuration
     }
 
-    /// The one line that says that clients can connect, and how.
-    private func announce(_ server: LonglineServer, _ identity: ServerDirectory.DevelopmentIdentity?) {
+    /// What says that clients can connect, and how.
+    private func announcement(_ server: LonglineServer, _ identity: ServerDirectory.DevelopmentIdentity?) -> String {
         let address = server.addresses.first
         let place = "\(host.first ?? "localhost"):\(address?.port ?? port)"
         let trust = identity.map { " --pin \($0.pinText)" } ?? ""
@@ -164,8 +187,7 @@ struct ServerCommand: AsyncParsableCommand {
               longline chat --server \(place)\(trust) --token-file alice.token --to bob
 
             """
-        // Not `print`: a pipe's reader waits for this line.
-        FileHandle.standardOutput.write(Data(text.utf8))
+        return text
     }
 
     private var certificateNames: [String] {
@@ -186,26 +208,6 @@ struct ServerCommand: AsyncParsableCommand {
         do { return try String(contentsOfFile: path, encoding: .utf8) } catch {
             throw ServerError(
                 .certificate, message: "can't read \(path)", cause: error, advice: "check the path and who may read it")
-        }
-    }
-}
-
-/// Reads the certificate and the token keys again on SIGHUP.
-private struct CertificateReloader: Service {
-    let server: LonglineServer
-    let control: LonglineControl?
-    let logger: Logger
-
-    func run() async throws {
-        for await _ in await UnixSignalsSequence(trapping: .sighup).cancelOnGracefulShutdown() {
-            do {
-                try server.reloadCertificate()
-                try control?.reloadCertificate()
-            } catch {
-                logger.error("certificate not reloaded", metadata: ["error": "\(error)"])
-            }
-            // What goes wrong is in the log already.
-            try? await server.reloadTokenKeys()
         }
     }
 }

@@ -7,8 +7,8 @@ import NIOCore
 struct TokenKeyOptions: ParsableArguments {
     @Option(
         help: """
-            A public key in PEM form (Ed25519 or P-256) that tokens are verified with, besides the data folder's own; \
-            give it several times for several.
+            A file with a public key in PEM form (Ed25519 or P-256) that tokens are verified with, besides the data folder's \
+            own. It is read again and again. Give it several times for several.
             """)
     var tokenKey: [String] = []
 
@@ -48,11 +48,10 @@ struct TokenKeyOptions: ParsableArguments {
 
     private static func isAddress(_ set: String) -> Bool { set.hasPrefix("https://") || set.hasPrefix("http://") }
 
-    func apply(to configuration: inout LonglineServer.Configuration, besides own: any TokenKeySource) throws {
-        configuration.tokenKeys = try tokenKey.map { try VerificationKey(pem: try ServerCommand.text(ofFile: $0)) }
+    func apply(to configuration: inout LonglineServer.Configuration, besides own: [any TokenKeySource]) throws {
         let trust =
             try authorities.map { HTTPTrust.authorities(pem: try ServerCommand.text(ofFile: $0)) } ?? .systemRoots
-        configuration.tokenKeySources = [own]
+        configuration.tokenKeySources = own
         for set in keySets {
             configuration.tokenKeySources.append(
                 Self.isAddress(set) ? try KeySetAddress(url: set, trust: trust) : KeySetFile(path: set))

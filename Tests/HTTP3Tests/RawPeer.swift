@@ -47,8 +47,12 @@ final class RawPeer: Sendable {
     func send(_ bytes: [UInt8], finish: Bool = true) async throws -> QUICStream {
         let stream = try await connection.openStream()
         hold(stream)
-        try await stream.write(ByteBuffer(bytes: bytes))
-        if finish { try await stream.finish() }
+        do {
+            try await stream.write(ByteBuffer(bytes: bytes))
+            if finish { try await stream.finish() }
+        } catch let error as QUICTransportError where error.code == .stopSending {
+            // What was sent may be answered, or refused, before its end is.
+        }
         return stream
     }
 

@@ -1,0 +1,112 @@
+import ArgumentParser
+import Foundation
+import Logging
+import LonglineControl
+import LonglineServer
+import LonglineSettings
+import ServiceLifecycle
+import UnixSignals
+
+/// Reads configuration, certificate and token keys again on SIGHUP.
+///
+/// A configuration is applied as a whole or not at all: what may fail is tried before the first change is made. What needs a
+/// restart is named in the log.
+struct ServerReloader: Service {
+    let server: LonglineServer
+    /// Has the same certificate; nil: there is no control layer.
+    let control: LonglineControl?
+    let invocation: ServerInvocation
+    /// The settings that the server started with.
+    let settings: ResolvedSettings
+    let certificate: CertificateFiles?
+    let tokenKeys: TokenKeyFiles
+    /// What is printed when the server can be talked to, by clients and by signals.
+    let announcement: String
+    let logger: Logger
+
+    func run() async throws {
+        var running = settings.entries
+        // A signal that comes before it is waited for would end the process: whoever reads the announcement may send one.
+        let signals = await UnixSignalsSequence(trapping: .sighup)
+        // Not `print`: a pipe's reader waits for this.
+        FileHandle.standardOutput.write(Data(announcement.utf8))
+        ServiceManager.tell(ServiceManager.ready)
+        for await _ in signals.cancelOnGracefulShutdown() {
+            await reload(&running)
+        }
+    }
+
+    /// - Parameter running: what is in force.
+    private func reload(_ running: inout [SettingKey: ResolvedSettings.Entry]) async {
+        let outcome = invocation.evaluate()
+        if let command = outcome.command {
+            await apply(command, outcome.settings, &running)
+        } else {
+            for problem in outcome.problems {
+                logger.error("configuration not reloaded, the old one stays", metadata: ["problem": "\(problem)"])
+            }
+            if let error = outcome.commandLineError {
+                let message = ServerCommand.message(for: error)
+                logger.error("configuration not reloaded, the old one stays", metadata: ["problem": "\(message)"])
+            }
+            // Files that were replaced count all the same: nothing says where to look for others.
+            reloadCertificate()
+        }
+        // What goes wrong is in the log already.
+        try? await server.reloadTokenKeys()
+    }
+
+    private func apply(
+        _ command: ServerCommand, _ settings: ResolvedSettings, _ running: inout [SettingKey: ResolvedSettings.Entry]
+    ) async {
+        var changed = ServerSettings.catalogue.settings.filter {
+            settings.entries[$0.key]?.value != running[$0.key]?.value
+        }
+        // A certificate of its own takes the place of the development certificate, or the other way round, at a start only.
+        let swapsKind = (command.certificatePaths == nil) != (certificate == nil)
+        let pair = [SettingKey("certificate"), SettingKey("key")]
+        func isApplied(_ setting: Setting) -> Bool {
+            setting.isReloadable && !(swapsKind && pair.contains(setting.key))
+        }
+        for setting in changed where !isApplied(setting) {
+            logger.warning("setting needs a restart", metadata: ["setting": "\(setting.key)"])
+        }
+        changed.removeAll { !isApplied($0) }
+
+        do {
+            let limits = try command.limits.limits()
+            _ = try TokenKeyFiles.keys(in: command.tokenKeys.tokenKey)
+            let before = certificate?.paths
+            if let certificate, !swapsKind, let paths = command.certificatePaths { certificate.paths = paths }
+            do {
+                try server.reloadCertificate()
+                try control?.reloadCertificate()
+                try server.reload(limits: limits)
+            } catch {
+                if let before { certificate?.paths = before }
+                // Back to the files before, should the limits be what failed.
+                reloadCertificate()
+                throw error
+            }
+            tokenKeys.paths = command.tokenKeys.tokenKey
+            command.logs.applyLevel()
+        } catch {
+            logger.error("configuration not reloaded, the old one stays", metadata: ["problem": "\(error)"])
+            return
+        }
+        for setting in changed { running[setting.key] = settings.entries[setting.key] }
+        for warning in settings.warnings { logger.warning("\(warning)") }
+        logger.notice(
+            "configuration reloaded",
+            metadata: ["changed": "\(changed.map { "\($0.key)" }.joined(separator: ", "))"])
+    }
+
+    private func reloadCertificate() {
+        do {
+            try server.reloadCertificate()
+            try control?.reloadCertificate()
+        } catch {
+            logger.error("certificate not reloaded", metadata: ["error": "\(error)"])
+        }
+    }
+}

@@ -1,0 +1,134 @@
+import Foundation
+import LonglineServer
+import QUICEngine
+import Testing
+
+@testable import longline
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+@Suite("Reload on SIGHUP", .timeLimit(.minutes(3)))
+struct ReloadTests {
+    /// A server that runs with a file.
+    private struct Site {
+        let folder: TemporaryFolder
+        let file: String
+        let server: ToolProcess
+        let port: String
+
+        init(_ settings: String, environment: [String: String] = [:]) async throws {
+            folder = try TemporaryFolder()
+            file = try folder.write("c.yaml", Self.base(folder) + settings)
+            server = try ToolProcess(["server", "--config", file], environment: environment)
+            let ready = try #require(await server.line(with: "longline server ready on"), "\(server.output)")
+            port = try #require(ready.firstMatch(of: /127\.0\.0\.1:([0-9]+)/).map { String($0.1) })
+        }
+
+        private static func base(_ folder: TemporaryFolder) -> String {
+            "host: [127.0.0.1]\nport: 0\nevent-loops: 1\ndata: \(folder.path)/data\n"
+        }
+
+        func reload(_ settings: String) throws {
+            try folder.write("c.yaml", Self.base(folder) + settings)
+            server.signal(SIGHUP)
+        }
+
+        /// Sends one message; its exit status and what it said.
+        func send(_ user: String, pin: String) async throws -> (status: Int32?, output: String) {
+            let token = try await ToolProcess.run(
+                ["token", "--data", "\(folder.path)/data", "--user", user, "--device", "phone"])
+            let file = try folder.write("\(user).token", token.output)
+            return try await ToolProcess.run([
+                "send", "--server", "127.0.0.1:\(port)", "--pin", pin, "--token-file", file, "--to", "user/\(user)",
+                "--timeout", "20", "hello",
+            ])
+        }
+    }
+
+    /// A certificate with its key; the pin of its public key.
+    private func identity(_ name: String, in folder: TemporaryFolder) throws -> (yaml: String, pin: String) {
+        let made = try ServerDirectory(folder.path + "/\(name)").developmentIdentity(names: ["localhost", "127.0.0.1"])
+        let certificate = try folder.write("\(name)-chain.pem", made.credentials.certificateChainPEM)
+        let key = try folder.write("\(name)-key.pem", made.credentials.privateKeyPEM)
+        return ("certificate: \(certificate)\nkey: \(key)\n", made.pinText)
+    }
+
+    @Test("The log level and the limits change while the server runs, and what needs a restart is named")
+    func settings() async throws {
+        let site = try await Site("log: {level: notice}\n")
+        try site.reload("log: {level: debug}\nmaximum-sessions-per-user: 3\nclock-skew: 60\n")
+        #expect(await site.server.line(with: "setting needs a restart", "clock-skew") != nil)
+        // A line of a level that was off before.
+        #expect(await site.server.line(with: "configuration reloaded") != nil)
+        let said = site.server.output.joined(separator: "\n")
+        #expect(said.contains("limits reloaded") == false, "the level was notice until then")
+        try site.reload("log: {level: debug}\nmaximum-sessions-per-user: 2\nclock-skew: 60\n")
+        #expect(await site.server.line(with: "limits reloaded") != nil, "the level is debug now")
+        let line = await site.server.line(with: "configuration reloaded")
+        #expect(line?.contains("maximum-sessions-per-user") == true && line?.contains("log.level") == false)
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+    }
+
+    @Test("A file that became wrong changes nothing, and the log says what is wrong with it")
+    func invalid() async throws {
+        let site = try await Site("")
+        try site.reload("log: {level: error}\nmaximum-sessions: 0\n")
+        let line = await site.server.line(with: "configuration not reloaded", "maximum-sessions")
+        #expect(line?.contains("\(site.file):6") == true, "\(site.server.output)")
+        // The level is still info: these lines are below error.
+        try site.reload("")
+        #expect(await site.server.line(with: "configuration reloaded") != nil)
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+    }
+
+    @Test("Another certificate takes the place of the one before, and one that is no good does not")
+    func certificate() async throws {
+        let folder = try TemporaryFolder()
+        let (first, second) = (try identity("first", in: folder), try identity("second", in: folder))
+        let site = try await Site(first.yaml)
+        #expect(try await site.send("ann", pin: first.pin).status == 0)
+        try site.reload(second.yaml)
+        #expect(await site.server.line(with: "configuration reloaded", "certificate, key") != nil)
+        #expect(try await site.send("bob", pin: second.pin).status == 0)
+
+        let broken = try folder.write("broken.pem", "nothing")
+        try site.reload("certificate: \(broken)\nkey: \(broken)\nmaximum-sessions: 1\n")
+        #expect(await site.server.line(with: "configuration not reloaded") != nil)
+        #expect(!site.server.output.contains { $0.contains("certificate not reloaded") })
+        #expect(try await site.send("cat", pin: second.pin).status == 0)
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+    }
+
+    @Test("The service manager hears when clients can connect")
+    func readiness() async throws {
+        let folder = try TemporaryFolder()
+        let path = folder.path + "/notify"
+        let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
+        try #require(descriptor >= 0)
+        defer { close(descriptor) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.utf8)) }
+        let bound = withUnsafePointer(to: address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        try #require(bound == 0)
+        let site = try await Site("", environment: ["NOTIFY_SOCKET": path])
+        func received() -> String {
+            var buffer = [UInt8](repeating: 0, count: 256)
+            let count = recv(descriptor, &buffer, buffer.count, Int32(MSG_DONTWAIT))
+            return String(decoding: buffer.prefix(max(0, count)), as: UTF8.self)
+        }
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+        #expect(received() == "READY=1")
+        #expect(received() == "STOPPING=1")
+    }
+}
