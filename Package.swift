@@ -130,8 +130,8 @@ let package = Package(
         .target(
             name: "LonglineControl",
             dependencies: [
-                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine",
-                crypto,
+                "HTTP3", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
+                "QUICEngine", "QUICTransport", crypto,
                 hummingbird, httpTypes, logging, metrics, nioCore, nioPosix, nioSSL,
                 .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "GRDB", package: "GRDB.swift"),
@@ -188,8 +188,9 @@ let package = Package(
         .testTarget(
             name: "LonglineControlTests",
             dependencies: [
-                "LonglineClient", "LonglineControl", "LonglineServer", "LonglineStore", "LonglineWire", "QUICEngine",
-                crypto, hummingbird, httpTypes, jwtKit, logging, metrics, nioCore, nioPosix, nioSSL,
+                "HTTP3", "LonglineClient", "LonglineControl", "LonglineServer", "LonglineStore", "LonglineWire",
+                "QUICEngine", "QUICTransport", crypto, hummingbird, httpTypes, jwtKit, logging, metrics, nioCore,
+                nioPosix, nioSSL,
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],

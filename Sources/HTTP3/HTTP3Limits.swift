@@ -29,8 +29,14 @@ public struct HTTP3Limits: Sendable, Hashable {
     /// Server: how long a write may wait for a client that takes nothing; 5 minutes. Then it throws ``HTTP3Error/Code/timeout`` and
     /// the stream ends with H3_REQUEST_CANCELLED.
     public var writeTimeout = TimeAmount.minutes(5)
+    /// Server: how long a connection may have no request; nil: as long as the transport keeps it, whose idle timeout a client can
+    /// hold off. Then it is told (GOAWAY) and closed with H3_NO_ERROR. nil. Kept to within a quarter of it.
+    public var idleTimeout: TimeAmount?
+    /// Server: requests that a client may have open at a time, where the transport allows fewer because it serves other protocols,
+    /// too; nil: no more than that. The client learns of it once the handshake is complete. nil.
+    public var openRequests: UInt64?
     /// Server: handlers that run at a time on one connection, those of cancelled requests included; 256. More requests are
-    /// rejected with H3_REQUEST_REJECTED. How many requests a client may have open is the transport's
+    /// rejected with H3_REQUEST_REJECTED. How many requests a client may have open is ``openRequests``, or the transport's
     /// ``/QUICEngine/TransportSettings/maxBidirectionalStreams``.
     public var concurrentHandlers = 256
     /// Client: requests that wait for the server to allow another stream; 1,000. More fail with
@@ -50,6 +56,7 @@ public struct HTTP3Limits: Sendable, Hashable {
         limits.concurrentHandlers = max(concurrentHandlers, 1)
         limits.waitingRequests = max(waitingRequests, 0)
         limits.bodyProgress = max(bodyProgress, 1)
+        limits.idleTimeout = idleTimeout.map { max($0, .milliseconds(10)) }
         return limits
     }
 }

@@ -18,6 +18,9 @@ public typealias HTTP3Handler =
 public struct HTTP3ServerOptions: Sendable {
     /// What is accepted.
     public var limits = HTTP3Limits()
+    /// Connections at a time, over all ports of an ``HTTP3Service``; nil: as many as the transport takes. More are closed with
+    /// H3_EXCESSIVE_LOAD, and their requests are rejected.
+    public var connections: Int?
     /// Decides about requests that came in 0-RTT packets, which an attacker may have sent again (RFC 8470): false answers with 425
     /// Too Early, and the client sends again after the handshake. Unless set, safe methods are served (RFC 9110 section 9.2.1).
     /// Called on the connection's loop.
@@ -40,6 +43,8 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
     private let handler: HTTP3Handler
     private let service: HTTP3Service
     private var running = 0
+    /// One more than there may be: it ends with its handshake.
+    private var isSurplus = false
 
     /// A session for a connection that was just accepted, before any of its events was handled elsewhere.
     /// - Parameters:
@@ -57,6 +62,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         }
         // The session's owner outlives it: the connection keeps this object until `closed`, which lets go of the closures.
         session.onRequest = { [unowned self] exchange, head in received(head, exchange) }
+        isSurplus = service.isFull
         service.add(session)
         session.onClosed = { [service] _ in service.remove(session) }
     }
@@ -65,6 +71,9 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
     public func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
         if case .handshakeCompleted(let info) = event, info.applicationProtocol != HTTP3Service.applicationProtocol {
             session?.close(.versionFallback, reason: "the connection doesn't speak h3")
+        } else if case .handshakeCompleted = event, isSurplus {
+            session?.meter.count(.surplusConnections)
+            session?.close(.excessiveLoad, reason: "there are too many connections")
         }
         session?.handle(event)
     }
@@ -86,7 +95,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
             // The whole answer is on its way: the rest of the request is of no use (RFC 9114 section 4.1).
             return exchange.stopReading(.noError)
         }
-        guard running < session.limits.concurrentHandlers else {
+        guard !isSurplus, running < session.limits.concurrentHandlers else {
             session.meter.count(.rejected)
             return exchange.abandon(.requestRejected, .goingAway)
         }

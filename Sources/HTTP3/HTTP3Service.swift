@@ -25,6 +25,12 @@ public final class HTTP3Service: Sendable {
     /// What was counted so far.
     public var statistics: HTTP3Statistics { meter.statistics }
 
+    /// Whether no more connections are taken.
+    var isFull: Bool {
+        guard let limit = options.connections else { return false }
+        return state.withLock { $0.sessions.count } >= limit
+    }
+
     func add(_ session: Session) {
         let reference = OnLoop(session, eventLoop: session.connection.eventLoop)
         let isDraining = state.withLock { state in

@@ -4,6 +4,8 @@ internal import Synchronization
 public struct HTTP3Statistics: Sendable, Hashable {
     /// Connections that came to speak HTTP/3.
     public var connections: UInt64 = 0
+    /// Connections that were closed because there were too many.
+    public var surplusConnections: UInt64 = 0
     /// Requests whose header section came in (server) or left (client).
     public var requests: UInt64 = 0
     /// Of those, requests that came in 0-RTT packets, or left in them.
@@ -34,11 +36,13 @@ public struct HTTP3Statistics: Sendable, Hashable {
 /// Counts for all connections of a server or client, from every loop.
 final class Meter: Sendable {
     enum Counter: Int, CaseIterable {
-        case connections, requests, earlyRequests, tooEarly, responses, rejected, cancelled, malformed, timeouts
+        case connections, surplusConnections, requests, earlyRequests, tooEarly, responses, rejected, cancelled,
+            malformed, timeouts
         case protocolErrors, bodyBytesReceived, bodyBytesSent
     }
 
     private let connections = Atomic<UInt64>(0)
+    private let surplusConnections = Atomic<UInt64>(0)
     private let requests = Atomic<UInt64>(0)
     private let earlyRequests = Atomic<UInt64>(0)
     private let tooEarly = Atomic<UInt64>(0)
@@ -55,6 +59,7 @@ final class Meter: Sendable {
         let amount = UInt64(amount)
         switch counter {
         case .connections: connections.add(amount, ordering: .relaxed)
+        case .surplusConnections: surplusConnections.add(amount, ordering: .relaxed)
         case .requests: requests.add(amount, ordering: .relaxed)
         case .earlyRequests: earlyRequests.add(amount, ordering: .relaxed)
         case .tooEarly: tooEarly.add(amount, ordering: .relaxed)

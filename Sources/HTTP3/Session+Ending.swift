@@ -69,11 +69,30 @@ extension Session {
     /// An exchange is over; its table entry with it.
     func remove(_ exchange: Exchange) {
         exchanges[exchange.id] = nil
+        if exchanges.isEmpty { watchIdleness() }
         blocked.removeAll { $0 == exchange.id }
         if state == .draining { needsFlush() }
     }
 
     // MARK: Time
+
+    /// Begins to count the time without a request. A request stops nothing: the timer sees that there was one.
+    func watchIdleness() {
+        guard isServer, let timeout = limits.idleTimeout, state == .starting || state == .open else { return }
+        idleSince = .now()
+        guard idleTimer == nil else { return }
+        scheduleIdleCheck(timeout)
+    }
+
+    private func scheduleIdleCheck(_ timeout: TimeAmount) {
+        let interval = TimeAmount.nanoseconds(max(timeout.nanoseconds / 4, 1_000_000))
+        idleTimer = connection.eventLoop.assumeIsolated().scheduleTask(in: interval) {
+            self.idleTimer = nil
+            guard self.state == .starting || self.state == .open, self.exchanges.isEmpty else { return }
+            guard NIODeadline.now() - self.idleSince < timeout else { return self.drain() }
+            self.scheduleIdleCheck(timeout)
+        }
+    }
 
     /// One timer for all exchanges, as long as there are any: limits are kept to within a quarter of the shortest.
     func scheduleSweep() {

@@ -62,6 +62,9 @@ final class Session {
     static let heldPriorities = 64
     var sweep: Scheduled<Void>?
     var finalGoaway: Scheduled<Void>?
+    /// Server: since when there is no request, and what looks at that.
+    var idleSince = NIODeadline.now()
+    var idleTimer: Scheduled<Void>?
     private var inBatch = false
     private var flushScheduled = false
 
@@ -91,6 +94,7 @@ final class Session {
         case .accepted, .earlyDataPossible: begin()
         case .handshakeCompleted:
             isHandshakeComplete = true
+            if isServer, let limit = limits.openRequests { connection.raiseBidirectionalStreamLimit(to: limit) }
             begin()
             onProgress?()
         case .streamOpened(let stream): opened(stream)
@@ -129,6 +133,7 @@ final class Session {
         guard state == .starting else { return }
         state = .open
         meter.count(.connections)
+        watchIdleness()
         outbound.control.writeVarint(StreamType.control)
         var settings = ByteBuffer()
         settings.writeVarint(0x6)
@@ -263,6 +268,7 @@ final class Session {
         closeReason = reason
         sweep?.cancel()
         finalGoaway?.cancel()
+        idleTimer?.cancel()
         let error = HTTP3Error.closed(reason)
         let all = exchanges
         exchanges.removeAll()

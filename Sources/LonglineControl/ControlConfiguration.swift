@@ -8,6 +8,8 @@ public import NIOCore
 public struct ControlLimits: Sendable {
     /// Connections of one listener at a time; more wait in the backlog.
     public var connections = 4_096
+    /// Requests that a client may have open at a time on one connection over HTTP/3.
+    public var openRequests = 100
     /// Bytes of a request's headers.
     public var headerBytes = 32 * 1024
     /// How long a connection may say nothing.
@@ -66,6 +68,9 @@ extension LonglineControl {
         /// TCP addresses for operators, who reach every route; none: nowhere. Nothing listens on an address that is not named
         /// here.
         public var adminAddresses: [SocketAddress] = []
+        /// Whether the routes of ``addresses`` answer over HTTP/3 as well, on the server's QUIC ports: clients reach it with one
+        /// handshake less, and `Alt-Svc` tells them. Needs a server that was not started yet.
+        public var servesHTTP3 = true
         /// What clients are told.
         public var policy = AccessPolicy()
         /// What callers may take.
@@ -96,7 +101,8 @@ extension LonglineControl {
                 throw ControlError(
                     .invalidConfiguration, message: "'\(point.host):\(point.port)' is no place to connect to")
             }
-            guard limits.connections >= 1, limits.headerBytes >= 8 * 1024, sampleInterval > .zero,
+            guard limits.connections >= 1, limits.openRequests >= 1, limits.headerBytes >= 8 * 1024,
+                sampleInterval > .zero,
                 policy.lifetime >= .seconds(1), limits.tokenLifetime >= .seconds(1)
             else { throw ControlError(.invalidConfiguration, message: "a limit is below its least value") }
         }

@@ -19,6 +19,7 @@ public final class LonglineControl: Service {
     /// This node's name.
     public let nodeID: NodeID
     private let listeners: [HTTPSListener]
+    private let front: HTTP3Front?
     private let certificate: ServingCertificate
     private let alternative: AlternativeService
     private let sampler: StatisticsSampler
@@ -28,14 +29,13 @@ public final class LonglineControl: Service {
 
     /// A control layer that listens nowhere yet.
     /// - Parameters:
-    ///   - server: the server that it is for; it need not run yet.
+    ///   - server: the server that it is for, not started yet where ``Configuration/servesHTTP3`` is on.
     ///   - configuration: how it is set up.
     /// - Throws: ``ControlError``.
     public init(server: LonglineServer, configuration: Configuration) throws(ControlError) {
         try configuration.validate()
         nodeID = try configuration.database.nodeID()
         certificate = try ServingCertificate(configuration.certificate)
-        alternative = AlternativeService()
         logger = configuration.logger
         let metrics = configuration.metrics ?? PrometheusMetrics()
         sampler = StatisticsSampler(server, interval: configuration.sampleInterval, metrics: metrics)
@@ -51,6 +51,14 @@ public final class LonglineControl: Service {
             table: routes.table, logger: limited, requestTimeout: configuration.limits.requestTimeout,
             requests: RequestCounters(factory: metrics))
         self.responder = responder
+        if configuration.servesHTTP3, !configuration.addresses.isEmpty {
+            front = try HTTP3Front(server, responder: responder, limits: configuration.limits)
+            let announced = configuration.accessPoints.first?.port
+            alternative = AlternativeService { announced ?? server.addresses.first?.port }
+        } else {
+            front = nil
+            alternative = AlternativeService { nil }
+        }
         let (certificate, alternative) = (certificate, alternative)
         func listener(_ kind: ControlListener, _ address: SocketAddress) -> HTTPSListener {
             HTTPSListener(
@@ -70,7 +78,7 @@ public final class LonglineControl: Service {
             return !hasRun
         }
         guard isFirst else { throw ControlError(.alreadyStarted, message: "the control layer ran before") }
-        let services: [any Service] = [sampler, janitor] + listeners
+        let services: [any Service] = [sampler, janitor] + listeners + [front].compactMap { $0 }
         try await ServiceGroup(configuration: ServiceGroupConfiguration(services: services, logger: logger)).run()
     }
 
@@ -83,9 +91,13 @@ public final class LonglineControl: Service {
         return addresses
     }
 
-    /// Has answers to clients and app servers say by `Alt-Svc` that the same routes answer over HTTP/3.
-    /// - Parameter port: the UDP port; nil: nowhere any more.
+    /// Has answers to clients and app servers say by `Alt-Svc` where the same routes answer over HTTP/3, if that is not the port of
+    /// the first of ``Configuration/accessPoints``, or of the server itself.
+    /// - Parameter port: the UDP port; nil: nowhere.
     public func announceHTTP3(onPort port: Int?) { alternative.set(port) }
+
+    /// What `Alt-Svc` says; nil: nothing.
+    var alternativeService: String? { alternative.header }
 
     /// Asks for certificate and key again; new connections get them.
     /// - Throws: ``ControlError/Code/certificate``; the old ones then stay.

@@ -54,6 +54,10 @@ public final class QUICLinkConnector: Sendable {
     }
 }
 
+/// Other protocols that share the port with links, by their ALPN names. Called on a connection's loop, once for each; nil: it is
+/// closed.
+public typealias QUICProtocolHandlers = [String: @Sendable (QUICLoopConnection) -> (any QUICConnectionHandler)?]
+
 /// How links are accepted over QUIC.
 public struct QUICLinkServerConfiguration: Sendable {
     /// The endpoint's limits and its server configuration. The TLS context must offer
@@ -81,19 +85,28 @@ public final class QUICLinkListener: Sendable {
     ///   - addresses: a wildcard stands for every local address of its family; port 0 lets the system choose.
     ///   - configuration: certificate, limits, sockets.
     ///   - group: its loops share the links.
+    ///   - others: what else is served; the TLS context must offer it, too.
     ///   - handlerFactory: called on a link's loop, once for each link, before any of its events.
     /// - Throws: what `QUICServer.bind` throws.
     public static func bind(
         addresses: [SocketAddress], configuration: QUICLinkServerConfiguration, group: MultiThreadedEventLoopGroup,
+        others: QUICProtocolHandlers = [:],
         handlerFactory: @escaping @Sendable (any EventLoop) -> any LinkHandler
     ) async throws -> QUICLinkListener {
-        let server = try await QUICServer.bind(
-            addresses: addresses, configuration: configuration.quic, group: group
-        ) { connection in
+        let accept: @Sendable (QUICLoopConnection) -> any QUICConnectionHandler = { connection in
             let link = QUICLink(
                 eventLoop: connection.eventLoop, isServer: true, handler: handlerFactory(connection.eventLoop))
             link.attach(connection)
             return QUICLinkEvents(link)
+        }
+        let server = try await QUICServer.bind(
+            addresses: addresses, configuration: configuration.quic, group: group
+        ) { connection in
+            // Where there is nothing to choose, nothing stands between.
+            guard !others.isEmpty else { return accept(connection) }
+            return ApplicationProtocolHandler { name, connection in
+                name == QUICLinkProtocol.applicationProtocol ? accept(connection) : others[name]?(connection)
+            }
         }
         return QUICLinkListener(server: server)
     }

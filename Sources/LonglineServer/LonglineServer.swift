@@ -1,8 +1,10 @@
 import Logging
+import LonglineLinks
 public import LonglineStore
 public import LonglineWire
 public import NIOCore
 import NIOPosix
+public import QUICTransport
 public import ServiceLifecycle
 import Synchronization
 
@@ -35,11 +37,34 @@ public final class LonglineServer: Service {
     /// What the server was set up with.
     public let configuration: Configuration
     private let state = Mutex(State.idle)
+    private let others = Mutex<QUICProtocolHandlers>([:])
     /// Moves clients away while the server runs on.
     let nodeDrain = NodeDrain()
 
     /// A server that does nothing yet.
     public init(configuration: Configuration) { self.configuration = configuration }
+
+    /// Serves another protocol on the server's QUIC ports, to connections that agree on it by ALPN (RFC 7301): they share sockets,
+    /// certificate, 0-RTT and the limits for connections, and have nothing to do with sessions.
+    /// - Parameters:
+    ///   - applicationProtocol: its name, `h3` for instance.
+    ///   - handler: makes the handler of a connection, nil to close it; called on its loop, before any of its events.
+    /// - Throws: ``ServerError/Code/alreadyStarted``: what is offered is decided at the start.
+    public func serve(
+        _ applicationProtocol: String,
+        with handler: @escaping @Sendable (QUICLoopConnection) -> (any QUICConnectionHandler)?
+    ) throws(ServerError) {
+        let isInTime = state.withLock { state in
+            guard case .idle = state else { return false }
+            others.withLock { $0[applicationProtocol] = handler }
+            return true
+        }
+        guard isInTime else {
+            throw ServerError(
+                .alreadyStarted, message: "\(applicationProtocol) can't be added to a server that was started",
+                advice: "add it before the start")
+        }
+    }
 
     /// Starts, and serves until a graceful shutdown or the task's cancellation.
     /// - Throws: ``ServerError``, when it can't start.
@@ -277,7 +302,8 @@ public final class LonglineServer: Service {
                     [weak self] in await self?.answer($0) ?? ControlAnswer(error: "the server is gone")
                 }
             }
-            let listener = try await QUICListener.bind(configuration, secrets: secrets, runtime: runtime, group: group)
+            let listener = try await QUICListener.bind(
+                configuration, secrets: secrets, runtime: runtime, others: others.withLock { $0 }, group: group)
             let maintenance = Task { [logger = configuration.logger, retention = configuration.retention] in
                 await Maintenance(
                     core: core, loops: runtime.loops, secrets: secrets, store: store, retention: retention,

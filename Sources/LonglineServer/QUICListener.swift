@@ -20,13 +20,14 @@ final class QUICListener: LinkListener {
     /// Reads the certificate and binds.
     static func bind(
         _ configuration: LonglineServer.Configuration, secrets: ServerSecrets, runtime: ServerRuntime,
-        group: MultiThreadedEventLoopGroup
+        others: QUICProtocolHandlers, group: MultiThreadedEventLoopGroup
     ) async throws(ServerError) -> QUICListener {
         let tls: TLSServerContext
         do {
             tls = try TLSServerContext(
                 credentials: try configuration.certificate(),
-                applicationProtocols: [QUICLinkProtocol.applicationProtocol], ticketKeys: secrets.tlsTicketKeys,
+                applicationProtocols: [QUICLinkProtocol.applicationProtocol] + others.keys.sorted(),
+                ticketKeys: secrets.tlsTicketKeys,
                 replayStore: ReplayStore(), keyLog: configuration.keyLog)
         } catch {
             throw ServerError(
@@ -41,7 +42,7 @@ final class QUICListener: LinkListener {
         do {
             for address in configuration.addresses { try await checkFree(address, group) }
             let listener = try await QUICLinkListener.bind(
-                addresses: configuration.addresses, configuration: settings, group: group
+                addresses: configuration.addresses, configuration: settings, group: group, others: others
             ) { runtime.makeHandler(on: $0) }
             return QUICListener(listener: listener, certificate: configuration.certificate)
         } catch {

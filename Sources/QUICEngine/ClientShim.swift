@@ -140,7 +140,7 @@ extension TransportSettings {
         try check((1200...65527).contains(maxUDPPayload), "maxUDPPayload must be from 1200 to 65527")
         try check(maxAckDelay < .milliseconds(1 << 14), "maxAckDelay must be below 16384 ms")
         try check(
-            maxBidirectionalStreams <= 1 << 20 && maxUnidirectionalStreams <= 1 << 20,
+            maxBidirectionalStreams <= Self.largestStreamLimit && maxUnidirectionalStreams <= Self.largestStreamLimit,
             "stream limits must be at most 2^20")
         try check(
             connectionWindow <= 1 << 40 && streamWindow <= 1 << 40, "windows must be at most 2^40 bytes")

@@ -225,6 +225,18 @@ extension QUICEngineConnection {
         return state
     }
 
+    /// Lets the peer have more bidirectional streams open at a time than ``TransportSettings/maxBidirectionalStreams`` said, by
+    /// MAX_STREAMS (RFC 9000 section 4.6): for what depends on the protocol that the handshake chose.
+    /// - Parameter limit: how many, at most 2^20. A limit never falls: with fewer than there are nothing happens.
+    public func raiseBidirectionalStreamLimit(to limit: UInt64) {
+        let limit = min(limit, TransportSettings.largestStreamLimit)
+        let current = settings.maxBidirectionalStreams + raisedStreams
+        guard let shim, !isClosed, limit > current else { return }
+        raisedStreams += limit - current
+        llq_conn_extend_max_streams(shim, 1, Int(limit - current))
+        endpoint.schedule(self)
+    }
+
     func queueForSending(_ stream: EngineStream) {
         if enqueue(stream) { endpoint.schedule(self) }
     }

@@ -49,6 +49,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var joinedEnds = JoinedEnds()
     /// The peer's unidirectional streams that ended, of which ngtcp2 keeps a record as long as it keeps the connection.
     var peerStreamRecords = 0
+    /// Bidirectional streams that the peer may have open beyond what the settings said.
+    var raisedStreams: UInt64 = 0
     var owesStreamCredit = (bidirectional: false, unidirectional: false)
     /// Client: streams opened before the handshake completed, to be opened again if 0-RTT is refused.
     var earlyStreams: [EngineStream] = []

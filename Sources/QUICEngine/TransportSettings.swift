@@ -53,6 +53,7 @@ public struct TransportSettings: Sendable {
     /// Bidirectional streams the peer may have open at a time: 100, at most 2^20. At the limit the peer waits until one ends;
     /// one that opens more is closed with STREAM_LIMIT_ERROR (RFC 9000 section 4.6).
     public var maxBidirectionalStreams: UInt64 = 100
+    static let largestStreamLimit: UInt64 = 1 << 20
     /// Unidirectional streams the peer may have open at a time: 100, at most 2^20. With ngtcp2 0.12 a connection ends, with NO_ERROR, after
     /// 4096 of them in all: it can't free them earlier. Use few and long-lived ones, or bidirectional streams.
     public var maxUnidirectionalStreams: UInt64 = 100

@@ -219,6 +219,16 @@ public final class QUICLoopConnection {
         client?.journal?.prioritized(stream, priority)
     }
 
+    /// Lets the peer have more bidirectional streams open at a time than
+    /// ``/QUICEngine/TransportSettings/maxBidirectionalStreams`` said (RFC 9000 section 4.6): for a server whose port has several
+    /// protocols, once the handshake is complete. A limit never falls.
+    /// - Parameter limit: how many, at most 2^20.
+    public func raiseBidirectionalStreamLimit(to limit: UInt64) {
+        guard !isOver, let engine else { return }
+        engine.raiseBidirectionalStreamLimit(to: limit)
+        driver.needsTick()
+    }
+
     /// Abandons this side of a stream; what wasn't sent is dropped.
     public func reset(_ stream: QUICStreamID, code: UInt64) {
         guard !isOver, let engine else { return }

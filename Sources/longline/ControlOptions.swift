@@ -29,6 +29,11 @@ struct ControlOptions: ParsableArguments {
     @Flag(help: "Tell clients that a connection can't move to another network here: a load balancer goes by addresses.")
     var migrationUnsafe = false
 
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Answer what --control does over HTTP/3 as well, on the server's UDP port, and tell clients so.")
+    var http3 = true
+
     var isEnabled: Bool { !control.isEmpty || !admin.isEmpty }
 
     func validate() throws {
@@ -50,6 +55,7 @@ struct ControlOptions: ParsableArguments {
         configuration.addresses = try control.map { try Self.address($0, "--control") }
         configuration.adminAddresses = try admin.map { try Self.address($0, "--admin") }
         configuration.accessPoints = try accessPoint.map { try place($0) }
+        configuration.servesHTTP3 = http3
         configuration.metrics = metrics
         configuration.logger = logger
         return try LonglineControl(server: server, configuration: configuration)

@@ -189,4 +189,61 @@ struct LimitTests {
             _ = await expectError(.cancelled) { _ = try await response.body.collect(upTo: 100 << 20) }
         }
     }
+
+    @Test("A connection without a request is told and closed after its time, however alive its client keeps it")
+    func idle() async throws {
+        var limits = HTTP3Limits()
+        limits.idleTimeout = .milliseconds(200)
+        try await withServer(limits: limits) { _, _, responder in
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let client = QUICClient()
+            let peer = try await world.connectRaw(
+                client, clientConfiguration { $0.keepAliveInterval = .milliseconds(20) })
+            try await peer.expectAlive()
+            try await peer.expectClose(.noError)
+            await client.shutdownGracefully(timeout: .seconds(1))
+        }
+    }
+
+    @Test("A request that takes longer than a connection may be idle is answered")
+    func busy() async throws {
+        var limits = HTTP3Limits()
+        limits.idleTimeout = .milliseconds(20)
+        let release = Happening<Void>()
+        try await withRawClient(limits: limits) { _, _, responder in
+            try await release.value()
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { _, peer in
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get))
+            // Ten times as long as a connection may be idle; then the request is still there.
+            try await Task.sleep(for: .milliseconds(200))
+            release.tell()
+            #expect(try await status(stream) == "200")
+        }
+    }
+
+    @Test("A transport that allows one stream lets a client have as many requests open as HTTP/3 allows, and no more")
+    func openRequests() async throws {
+        var limits = HTTP3Limits()
+        limits.openRequests = 10
+        let release = Happening<Void>()
+        let started = Happening<Void>()
+        let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 1 }
+        try await withServer(limits: limits, configuration: configuration) { _, _, responder in
+            started.tell()
+            try await release.value()
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let connection = try await world.connect()
+            try await withThrowingTaskGroup(of: Int.self) { group in
+                for _ in 0..<11 { group.addTask { try await connection.request(.to("/")).status.code } }
+                for _ in 0..<10 { try await started.value() }
+                #expect(world.server.statistics.requests == 10)
+                for _ in 0..<11 { release.tell() }
+                for try await status in group { #expect(status == 200) }
+            }
+            #expect(world.server.statistics.requests == 11)
+        }
+    }
 }

@@ -33,7 +33,7 @@ import Testing
         return "https://localhost:\(port)\(path)"
     }
 
-    @Test("both versions of HTTP have the same routes, and say where HTTP/3 is once they are told", arguments: [1, 2])
+    @Test("both versions of HTTP have the same routes, and say where HTTP/3 is", arguments: [1, 2])
     func versions(version: Int) async throws {
         try await withControl { service in
             let key = try await service.appKey()
@@ -44,7 +44,7 @@ import Testing
                 request.body = .bytes(ByteBuffer(string: #"{"user":"ann","device":"phone"}"#))
                 let issued = try await client.execute(request, timeout: .seconds(30))
                 #expect(issued.status == .created && issued.version.major == version)
-                #expect(issued.headers["alt-svc"] == [] && issued.headers["x-request-id"].count == 1)
+                #expect(issued.headers["alt-svc"].count == 1 && issued.headers["x-request-id"].count == 1)
                 let body = try await issued.body.collect(upTo: 1 << 20)
                 let token = try #require(
                     try JSONSerialization.jsonObject(with: Data(body.readableBytesView)) as? [String: Any])["token"]
@@ -95,6 +95,7 @@ import Testing
                 certificate: service.server.configuration.certificate, keys: DirectoryControlKeys(service.directory),
                 database: service.database)
             configuration.addresses = [taken]
+            configuration.servesHTTP3 = false
             configuration.logger = service.log.logger
             let second = try LonglineControl(server: service.server, configuration: configuration)
             let error = await #expect(throws: ControlError.self) { try await second.run() }

@@ -111,10 +111,13 @@ final class HTTPSListener: Service {
 
 /// Where the same routes answer over HTTP/3, as `Alt-Svc` says it.
 final class AlternativeService: Sendable {
-    private let port = Mutex<Int?>(nil)
+    private let port: Mutex<@Sendable () -> Int?>
 
-    func set(_ port: Int?) { self.port.withLock { $0 = port } }
+    /// - Parameter port: asked each time; it is known once the server listens.
+    init(_ port: @escaping @Sendable () -> Int?) { self.port = Mutex(port) }
+
+    func set(_ port: Int?) { self.port.withLock { $0 = { port } } }
 
     /// The header's value; nil: nowhere.
-    var header: String? { port.withLock { $0 }.map { "h3=\":\($0)\"; ma=86400" } }
+    var header: String? { port.withLock { $0 }().map { "h3=\":\($0)\"; ma=86400" } }
 }

@@ -73,6 +73,7 @@ enum ServerSettings {
         Trait("admin", .list(.text)),
         Trait("access-point", .list(.text)),
         Trait("migration-unsafe", .flag),
+        Trait("http3", .flag),
         Trait("log.level", .choice(Logger.Level.allCases.map(\.rawValue)), reload: true),
         Trait("log.format", .choice(LogOptions.Format.allCases.map(\.rawValue))),
     ]

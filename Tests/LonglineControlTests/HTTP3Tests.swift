@@ -1,0 +1,213 @@
+import Foundation
+import HTTP3
+import HTTPTypes
+import Logging
+import LonglineClient
+import LonglineServer
+import LonglineWire
+import NIOCore
+import NIOPosix
+import QUICEngine
+import QUICTransport
+import Testing
+
+@testable import LonglineControl
+
+@Suite("HTTP/3", .timeLimit(.minutes(2))) struct HTTP3Tests {
+    /// A client of the service's QUIC port.
+    private struct Front {
+        let service: ControlService
+        let client: HTTP3Client
+
+        private let loop = MultiThreadedEventLoopGroup.singleton.next()
+
+        init(service: ControlService, client: HTTP3Client) {
+            self.service = service
+            self.client = client
+        }
+
+        func connect(early: Bool = false) async throws -> HTTP3ClientConnection {
+            let configuration = ClientConfiguration(
+                serverName: "localhost", applicationProtocols: [HTTP3Service.applicationProtocol],
+                verification: .pinnedPublicKey(sha256: [service.pin]))
+            return try await client.connect(
+                host: "127.0.0.1", port: try #require(service.server.addresses.first?.port),
+                configuration: configuration, returnsEarly: early, on: loop)
+        }
+    }
+
+    private func withFront(
+        sessionCache: (any SessionCache)? = nil, _ change: (inout LonglineControl.Configuration) -> Void = { _ in },
+        _ body: (ControlService, Front) async throws -> Void
+    ) async throws {
+        try await withControl(change) { service in
+            let client = HTTP3Client(sessionCache: sessionCache)
+            do { try await body(service, Front(service: service, client: client)) } catch {
+                await client.shutdownGracefully(timeout: .seconds(1))
+                throw error
+            }
+            await client.shutdownGracefully(timeout: .seconds(1))
+        }
+    }
+
+    private func request(
+        _ method: HTTPRequest.Method, _ path: String, bearer: String? = nil, json: String? = nil
+    ) -> HTTPRequest {
+        var fields = HTTPFields()
+        if let bearer { fields[.authorization] = "Bearer \(bearer)" }
+        if json != nil { fields[.contentType] = "application/json" }
+        return HTTPRequest(method: method, scheme: "https", authority: "localhost", path: path, headerFields: fields)
+    }
+
+    private func object(_ response: HTTP3ClientResponse) async throws -> [String: Any] {
+        let body = try await response.body.collect(upTo: 1 << 20)
+        return try #require(try JSONSerialization.jsonObject(with: Data(body.readableBytesView)) as? [String: Any])
+    }
+
+    @Test("a client asks where to go and connects there, on one port")
+    func access() async throws {
+        try await withFront { service, front in
+            let key = try await service.appKey()
+            let connection = try await front.connect()
+            let order = #"{"user":"ann","device":"phone","login":true}"#
+            let issued = try await connection.request(
+                request(.post, "/v1/tokens", bearer: key, json: order), body: ByteBuffer(string: order))
+            #expect(issued.status == .created)
+            let token = try #require(try await object(issued)["token"] as? String)
+
+            let answer = try await connection.request(request(.get, "/v1/access", bearer: token))
+            #expect(answer.status == .ok)
+            let points = try #require(try await object(answer)["access_points"] as? [[String: Any]])
+            let port = try #require(points.first?["port"] as? Int)
+            #expect(port == service.server.addresses.first?.port)
+            var configuration = LonglineClient.Configuration(
+                accessPoints: [AccessPoint(host: "127.0.0.1", port: port)], trust: .pinnedPublicKey([service.pin])
+            ) { token }
+            configuration.logger.logLevel = .critical
+            let device = try LonglineClient(configuration: configuration)
+            try await device.connect()
+            // Both go on beside each other.
+            #expect(try await connection.request(request(.get, "/.well-known/jwks.json")).status == .ok)
+            await device.disconnect()
+        }
+    }
+
+    @Test("failures have the same answers as over HTTPS, and operators' routes are not there")
+    func failures() async throws {
+        try await withFront { _, front in
+            let connection = try await front.connect()
+            let refused = try await connection.request(request(.get, "/v1/access", bearer: "nonsense"))
+            #expect(refused.status == .unauthorized)
+            let name = try #require(refused.head.headerFields[.requestID])
+            #expect(try await object(refused)["request_id"] as? String == name)
+            for path in ["/", "/healthz", "/metrics", "/v1/users/ann/sessions"] {
+                #expect(try await connection.request(request(.get, path)).status == .notFound, "\(path)")
+            }
+            let head = try await connection.request(request(.head, "/.well-known/jwks.json"))
+            #expect(head.status == .ok && head.head.headerFields[.contentLength] != nil)
+            #expect(try await head.body.collect(upTo: 1).readableBytes == 0)
+        }
+    }
+
+    @Test("a body that is too large is refused before it has come, and the connection goes on")
+    func largeBody() async throws {
+        try await withFront { service, front in
+            let key = try await service.appKey()
+            let connection = try await front.connect()
+            let body = ByteBuffer(string: String(repeating: " ", count: 1 << 20))
+            let refused = try await connection.request(
+                request(.post, "/v1/tokens", bearer: key, json: ""), body: body)
+            #expect(refused.status == .contentTooLarge)
+            #expect(try await connection.request(request(.get, "/.well-known/jwks.json")).status == .ok)
+        }
+    }
+
+    @Test("a client has many requests open, though sessions allow one stream")
+    func concurrency() async throws {
+        try await withFront { _, front in
+            let connection = try await front.connect()
+            // Bodies that don't come keep their requests open: the answer to the last one shows that all are.
+            var open: [HTTP3ClientExchange] = []
+            for _ in 0..<50 {
+                open.append(try await connection.start(request(.post, "/v1/tokens", bearer: "k", json: "")))
+            }
+            #expect(try await connection.request(request(.get, "/.well-known/jwks.json")).status == .ok)
+            for one in open { one.cancel() }
+        }
+    }
+
+    @Test("where a client was before it asks in its first flight")
+    func early() async throws {
+        let cache = InMemorySessionCache()
+        try await withFront(sessionCache: cache) { service, front in
+            let key = try await service.appKey()
+            let token = try await service.token("ann", key: key)
+            let first = try await front.connect()
+            #expect(try await first.request(request(.get, "/v1/access", bearer: token)).status == .ok)
+            let port = try #require(service.server.addresses.first?.port)
+            let name = SessionCacheKey(
+                serverName: "localhost", port: port, applicationProtocol: HTTP3Service.applicationProtocol)
+            // It comes with the handshake's end or soon after; each request passes a round trip.
+            while cache.session(for: name)?.ticket == nil {
+                _ = try await first.request(request(.get, "/v1/access", bearer: token))
+            }
+            await first.shutdownGracefully()
+            // On the client's loop it asks before the answer to its first flight can be read.
+            try await withTaskExecutorPreference(first.executor) {
+                let second = try await front.connect(early: true)
+                let answer = try await second.request(request(.get, "/v1/access", bearer: token))
+                #expect(answer.status == .ok && front.client.statistics.earlyRequests == 1)
+                #expect(await second.handshake()?.earlyData == .accepted)
+            }
+        }
+    }
+
+    @Test("HTTPS says where HTTP/3 is: at the access point's port, or the server's own")
+    func announcement() async throws {
+        try await withControl { service in
+            let port = try #require(service.server.addresses.first?.port)
+            #expect(service.control.alternativeService == "h3=\":\(port)\"; ma=86400")
+        }
+        try await withControl({ $0.accessPoints = [NodeAddress(host: "rt.example.com", port: 443)] }) { service in
+            #expect(service.control.alternativeService == "h3=\":443\"; ma=86400")
+        }
+        try await withControl({ $0.servesHTTP3 = false }) { service in
+            #expect(service.control.alternativeService == nil)
+        }
+    }
+
+    @Test("without HTTP/3 the port takes sessions only")
+    func off() async throws {
+        try await withFront({ $0.servesHTTP3 = false }) { _, front in
+            await #expect(throws: HTTP3Error.self) { _ = try await front.connect() }
+        }
+    }
+
+    @Test("one connection more than there may be ends with H3_EXCESSIVE_LOAD, and the others go on")
+    func surplus() async throws {
+        try await withFront({ $0.limits.connections = 1 }) { _, front in
+            let first = try await front.connect()
+            #expect(try await first.request(request(.get, "/.well-known/jwks.json")).status == .ok)
+            let error = await #expect(throws: HTTP3Error.self) {
+                let second = try await front.connect()
+                _ = try await second.request(request(.get, "/.well-known/jwks.json"))
+            }
+            #expect(error?.protocolCode == .excessiveLoad || error?.protocolCode == .requestRejected)
+            #expect(try await first.request(request(.get, "/.well-known/jwks.json")).status == .ok)
+        }
+    }
+
+    @Test("a server that was started takes no other protocol")
+    func late() async throws {
+        try await withControl { service in
+            var configuration = LonglineControl.Configuration(
+                certificate: service.server.configuration.certificate, keys: DirectoryControlKeys(service.directory),
+                database: service.database)
+            configuration.addresses = [try SocketAddress(ipAddress: "127.0.0.1", port: 0)]
+            let error = #expect(throws: ControlError.self) {
+                _ = try LonglineControl(server: service.server, configuration: configuration)
+            }
+            #expect(error?.code == .invalidConfiguration)
+        }
+    }
+}
