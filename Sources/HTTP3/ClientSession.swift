@@ -170,7 +170,10 @@ final class ClientSession: QUICConnectionHandler {
                 exchange.abandon(.requestCancelled, .cancelled)
                 throw error
             }
-            if !session.isHandshakeComplete { session.meter.count(.earlyRequests) }
+            if !session.isHandshakeComplete {
+                exchange.isEarly = true
+                session.meter.count(.earlyRequests)
+            }
             return .success(OnLoop(exchange, eventLoop: session.connection.eventLoop))
         } catch {
             return .failure(error)

@@ -69,6 +69,7 @@ final class Exchange {
     var task: Task<Void, Never>?
     var isHandling = false
     var method = HTTPRequest.Method.get
+    /// It came in 0-RTT packets (server), or left in them (client).
     var isEarly = false
     /// Client: what was received before anyone asked, and who asks.
     var response: HTTPResponse?

@@ -34,7 +34,8 @@ public final class HTTP3ClientConnection: Sendable {
 
     /// Sends a request whose body is whole, and waits for the response's header section.
     ///
-    /// A cancelled call cancels the request: its stream ends with H3_REQUEST_CANCELLED.
+    /// A cancelled call cancels the request: its stream ends with H3_REQUEST_CANCELLED. A request that left in 0-RTT packets and
+    /// is answered with 425 (Too Early) is sent once more after the handshake.
     /// - Parameters:
     ///   - request: method, scheme, authority, path and fields. CONNECT isn't supported.
     ///   - body: all of the body.
@@ -48,11 +49,17 @@ public final class HTTP3ClientConnection: Sendable {
         _ request: HTTPRequest, body: ByteBuffer? = nil, trailers: HTTPFields? = nil, priority: HTTP3Priority? = nil,
         onInformational: (@Sendable (HTTPResponse) -> Void)? = nil
     ) async throws -> HTTP3ClientResponse {
-        let exchange = try await open(
-            ClientSession.Request(
-                request: request, body: body, trailers: trailers, isWhole: true, onInformational: onInformational,
-                priority: priority))
-        return try await exchange.response()
+        let whole = ClientSession.Request(
+            request: request, body: body, trailers: trailers, isWhole: true, onInformational: onInformational,
+            priority: priority)
+        let exchange = try await open(whole)
+        let response = try await exchange.response()
+        guard response.status == .tooEarly, await exchange.wasEarly else { return response }
+        // The server doesn't take it from whoever may have recorded it, and takes it once we have shown that we didn't
+        // (RFC 8470 section 5.2). Of what isn't early there is no second try.
+        response.cancel()
+        try await ready(early: false)
+        return try await open(whole).response()
     }
 
     /// Sends a request's header section; the body follows through the exchange's writer, also while the response comes in.

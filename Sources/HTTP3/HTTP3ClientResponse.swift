@@ -30,6 +30,11 @@ public final class HTTP3ClientExchange: Sendable {
 
     /// Gives the exchange up: the server sees H3_REQUEST_CANCELLED.
     public func cancel() { exchange.perform { $0.cancel() } }
+
+    /// Whether the request left before the handshake was complete.
+    var wasEarly: Bool {
+        get async { (try? await exchange.call { $0.isEarly }) ?? false }
+    }
 }
 
 /// A response: its header section, and its body as it comes in.

@@ -67,4 +67,27 @@ struct EarlyDataTests {
             await client.shutdownGracefully(timeout: .seconds(1))
         }
     }
+
+    @Test("A request that left in 0-RTT and is refused with 425 is sent once more after the handshake, and not again")
+    func secondTry() async throws {
+        let cache = InMemorySessionCache()
+        try await withServer(sessionCache: cache) { request, _, responder in
+            let isRefused = responder.isEarly || request.path == "/never"
+            try await responder.respond(HTTPResponse(status: isRefused ? .tooEarly : .ok))
+        } _: { world in
+            let executor = try await visit(world, cache)
+            let before = world.server.statistics.requests
+            try await withTaskExecutorPreference(executor) {
+                let connection = try await world.connect(returnsEarly: true)
+                async let never = connection.request(.to("/never"))
+                #expect(try await connection.request(.to("/")).status == .ok)
+                #expect(try await never.status == .tooEarly)
+                #expect(await connection.handshake()?.earlyData == .accepted)
+                // One that isn't early is answered with what the server says.
+                #expect(try await connection.request(.to("/never")).status == .tooEarly)
+            }
+            #expect(world.server.statistics.earlyRequests == 2)
+            #expect(world.server.statistics.requests == before + 5)
+        }
+    }
 }

@@ -54,6 +54,29 @@ import Testing
         }
     }
 
+    /// Nodes that nobody hears of.
+    private struct SilentNodes: NodeDirectory {
+        func nodes() async throws -> [NodeStatus] {
+            try await Task.sleep(for: .seconds(3_600))
+            return []
+        }
+
+        func drain(_ node: NodeID, rate: Int) async throws -> NodeDrainStatus? { nil }
+    }
+
+    @Test("a request that takes too long is given up, and says when to try again")
+    func slowRoute() async throws {
+        try await withControl({
+            $0.nodes = SilentNodes()
+            $0.limits.requestTimeout = .milliseconds(300)
+        }) { service in
+            let key = try await service.appKey()
+            let token = try await service.token("ann", key: key)
+            let answer = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            #expect(answer.status == 503 && answer.problem == "unavailable" && answer.headers[.retryAfter] == "1")
+        }
+    }
+
     @Test("every answer says when it was made")
     func dates() async throws {
         #expect(DateHeader.text(of: 784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT")
