@@ -52,7 +52,8 @@ public final class LonglineControl: Service {
             requests: RequestCounters(factory: metrics))
         self.responder = responder
         if configuration.servesHTTP3, !configuration.addresses.isEmpty {
-            front = try HTTP3Front(server, responder: responder, limits: configuration.limits)
+            front = try HTTP3Front(
+                server, responder: responder, configuration: configuration, metrics: metrics)
             let announced = configuration.accessPoints.first?.port
             alternative = AlternativeService { announced ?? server.addresses.first?.port }
         } else {

@@ -197,6 +197,21 @@ import Testing
         }
     }
 
+    @Test("what HTTP/3 counts is in the figures")
+    func figures() async throws {
+        try await withFront({ $0.sampleInterval = .milliseconds(20) }) { service, front in
+            let connection = try await front.connect()
+            for _ in 0..<3 { _ = try await connection.request(request(.get, "/.well-known/jwks.json")) }
+            let key = try await service.operatorKey()
+            var text = ""
+            repeat {
+                text = String(decoding: try await service.ask(.get, "/metrics", key: key).body, as: UTF8.self)
+            } while !text.contains("longline_http3_requests_total 3")
+            #expect(text.contains("longline_http3_connections_accepted_total 1"))
+            #expect(text.contains("longline_http3_protocol_errors_total 0"))
+        }
+    }
+
     @Test("a server that was started takes no other protocol")
     func late() async throws {
         try await withControl { service in

@@ -12,9 +12,15 @@ final class HTTP3Front: Service {
     private let service: HTTP3Service
     private let responder: ControlResponder
     private let grace: Duration
+    private let metrics: PrometheusMetrics
+    private let interval: Duration
 
     /// - Throws: ``ControlError/Code/invalidConfiguration`` for a server that was started.
-    init(_ server: LonglineServer, responder: ControlResponder, limits: ControlLimits) throws(ControlError) {
+    init(
+        _ server: LonglineServer, responder: ControlResponder, configuration: LonglineControl.Configuration,
+        metrics: PrometheusMetrics
+    ) throws(ControlError) {
+        let limits = configuration.limits
         var options = HTTP3ServerOptions()
         options.connections = limits.connections
         options.limits.fieldSectionSize = limits.headerBytes
@@ -25,6 +31,8 @@ final class HTTP3Front: Service {
         service = HTTP3Service(options: options)
         self.responder = responder
         grace = limits.closeTimeout
+        self.metrics = metrics
+        interval = configuration.sampleInterval
         do {
             // The routes hold the server: it doesn't hold them as well.
             try server.serve(HTTP3Service.applicationProtocol) { [weak self] in self?.session($0) }
@@ -36,8 +44,13 @@ final class HTTP3Front: Service {
     }
 
     func run() async throws {
-        try? await gracefulShutdown()
+        var figures = HTTP3Metrics(metrics)
+        repeat { figures.record(service.statistics) } while await waited()
         await service.drain(grace: grace)
+    }
+
+    private func waited() async -> Bool {
+        await cancelWhenGracefulShutdown { [interval] in (try? await Task.sleep(for: interval)) != nil }
     }
 
     private func session(_ connection: QUICLoopConnection) -> HTTP3ServerSession {
