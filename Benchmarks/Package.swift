@@ -32,6 +32,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.30.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
@@ -52,6 +54,15 @@ let package = Package(
                 nioCore, nioPosix, .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: settings),
         benchmark(
+            "access",
+            quic + [
+                longline("HTTP3"), longline("LonglineControl"), longline("LonglineServer"), longline("LonglineStore"),
+                longline("LonglineWire"), .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ]),
+        benchmark(
             "catch-up",
             [
                 "PeerHarness", "SessionHarness", longline("LonglineClient"), longline("LonglineServer"),
@@ -65,7 +76,12 @@ let package = Package(
                 longline("LonglineWire"), nioCore, nioPosix, "PeerHarness",
                 .product(name: "Logging", package: "swift-log"),
             ]),
-        benchmark("h3", quic + [longline("HTTP3"), .product(name: "HTTPTypes", package: "swift-http-types")]),
+        benchmark(
+            "h3",
+            quic + [
+                longline("HTTP3"), .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"),
+            ]),
         benchmark("quic-bulk", quic),
         benchmark("quic-handshake", quic),
         .target(name: "CHeap"),

@@ -21,11 +21,11 @@ final class ClientSession: QUICConnectionHandler {
         var mayBeEarly: Bool { isWhole && request.method.isSafe && (body?.readableBytes ?? 0) == 0 }
     }
 
-    private(set) var session: Session?
-    private var waiting = Deque<(request: Request, waiter: Waiter<OnLoop<Exchange>>)>()
-    private var readyWaiters: [(isEarly: Bool, waiter: Waiter<Void>)] = []
-    private var closeWaiters: [Waiter<QUICCloseReason>] = []
-    private var isEarlyPossible = false
+    @exclusivity(unchecked) private(set) var session: Session?
+    @exclusivity(unchecked) private var waiting = Deque<(request: Request, waiter: Waiter<OnLoop<Exchange>>)>()
+    @exclusivity(unchecked) private var readyWaiters: [(isEarly: Bool, waiter: Waiter<Void>)] = []
+    @exclusivity(unchecked) private var closeWaiters: [Waiter<QUICCloseReason>] = []
+    @exclusivity(unchecked) private var isEarlyPossible = false
 
     func attach(_ session: Session) {
         self.session = session

@@ -24,12 +24,13 @@ extension Exchange {
     func send(_ response: HTTPResponse, body: ByteBuffer?, trailers: HTTPFields?, finish: Bool) throws {
         guard case .head = sending else { throw sendingError("a response was sent before") }
         session.lines.removeAll()
-        let length = try session.lines.append(response)
-        if response.status.kind == .informational {
+        let status = response.status
+        let length = try session.lines.append(response, status: status)
+        if status.kind == .informational {
             try sendInformational()
             return
         }
-        hasNoBody = method == .head || response.status.code == 204 || response.status.code == 304
+        hasNoBody = method == .head || status.code == 204 || status.code == 304
         declaredLength = hasNoBody ? 0 : length
         try sendSection(
             body: hasNoBody ? nil : body, trailers: hasNoBody ? nil : trailers, finish: finish || hasNoBody)

@@ -31,58 +31,58 @@ final class Exchange {
     let connection: QUICLoopConnection
 
     // Receiving
-    var receiving = Receiving.head
-    var frame = FrameReader()
+    @exclusivity(unchecked) var receiving = Receiving.head
+    @exclusivity(unchecked) var frame = FrameReader()
     /// The part of a HEADERS frame that has come.
-    var block: [UInt8] = []
-    var blocked: BlockedSection?
-    var sawEnd = false
-    var sawTrailers = false
-    var trailers: HTTPFields?
+    @exclusivity(unchecked) var block: [UInt8] = []
+    @exclusivity(unchecked) var blocked: BlockedSection?
+    @exclusivity(unchecked) var sawEnd = false
+    @exclusivity(unchecked) var sawTrailers = false
+    @exclusivity(unchecked) var trailers: HTTPFields?
     /// Bytes that the body should have, and has so far.
-    var expectedLength: UInt64?
-    var receivedLength: UInt64 = 0
-    var reader: Waiter<ByteBuffer?>?
+    @exclusivity(unchecked) var expectedLength: UInt64?
+    @exclusivity(unchecked) var receivedLength: UInt64 = 0
+    @exclusivity(unchecked) var reader: Waiter<ByteBuffer?>?
     /// The connection has ended with the message whole and not yet read: what is left of it, a stream's window at most.
-    var salvaged = Deque<ByteBuffer>()
-    var isSalvaging = false
-    var isParsing = false
+    @exclusivity(unchecked) var salvaged = Deque<ByteBuffer>()
+    @exclusivity(unchecked) var isSalvaging = false
+    @exclusivity(unchecked) var isParsing = false
     /// The body has more bytes than allowed: its reader learns it.
-    var isBodyTooLarge = false
+    @exclusivity(unchecked) var isBodyTooLarge = false
 
     // Sending
-    var sending = Sending.head
-    var out = Deque<ByteBuffer>()
-    var finishes = false
-    var writer: Waiter<Void>?
-    var declaredLength: UInt64?
+    @exclusivity(unchecked) var sending = Sending.head
+    @exclusivity(unchecked) var out = Deque<ByteBuffer>()
+    @exclusivity(unchecked) var finishes = false
+    @exclusivity(unchecked) var writer: Waiter<Void>?
+    @exclusivity(unchecked) var declaredLength: UInt64?
     /// Method or status forbid a body: what the application writes is left out.
-    var hasNoBody = false
-    var sentLength: UInt64 = 0
+    @exclusivity(unchecked) var hasNoBody = false
+    @exclusivity(unchecked) var sentLength: UInt64 = 0
 
     // Both
-    var priority = HTTP3Priority.standard
+    @exclusivity(unchecked) var priority = HTTP3Priority.standard
     /// A PRIORITY_UPDATE came: it outweighs the header field, whichever was sent first (RFC 9218 section 7).
-    var isPriorityUpdated = false
-    var isStreamClosed = false
+    @exclusivity(unchecked) var isPriorityUpdated = false
+    @exclusivity(unchecked) var isStreamClosed = false
     /// Server: the handler's task, and whether it hasn't returned yet.
-    var task: Task<Void, Never>?
-    var isHandling = false
-    var method = HTTPRequest.Method.get
+    @exclusivity(unchecked) var task: Task<Void, Never>?
+    @exclusivity(unchecked) var isHandling = false
+    @exclusivity(unchecked) var method = HTTPRequest.Method.get
     /// It came in 0-RTT packets (server), or left in them (client).
-    var isEarly = false
+    @exclusivity(unchecked) var isEarly = false
     /// Client: what was received before anyone asked, and who asks.
-    var response: HTTPResponse?
-    var responseWaiter: Waiter<HTTPResponse>?
-    var informationalCount = 0
-    var onInformational: (@Sendable (HTTPResponse) -> Void)?
+    @exclusivity(unchecked) var response: HTTPResponse?
+    @exclusivity(unchecked) var responseWaiter: Waiter<HTTPResponse>?
+    @exclusivity(unchecked) var informationalCount = 0
+    @exclusivity(unchecked) var onInformational: (@Sendable (HTTPResponse) -> Void)?
 
     // Time: when the header section must be complete, and since when the present reader or writer waits.
-    var deadline: NIODeadline?
-    var readerSince: NIODeadline?
-    var readerWaited = TimeAmount.zero
-    var readerProgress = 0
-    var writerSince: NIODeadline?
+    @exclusivity(unchecked) var deadline: NIODeadline?
+    @exclusivity(unchecked) var readerSince: NIODeadline?
+    @exclusivity(unchecked) var readerWaited = TimeAmount.zero
+    @exclusivity(unchecked) var readerProgress = 0
+    @exclusivity(unchecked) var writerSince: NIODeadline?
 
     init(_ id: QUICStreamID, session: Session) {
         self.id = id

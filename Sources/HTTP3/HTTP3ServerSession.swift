@@ -42,9 +42,9 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
     private let session: Session?
     private let handler: HTTP3Handler
     private let service: HTTP3Service
-    private var running = 0
+    @exclusivity(unchecked) private var running = 0
     /// One more than there may be: it ends with its handshake.
-    private var isSurplus = false
+    @exclusivity(unchecked) private var isSurplus = false
 
     /// A session for a connection that was just accepted, before any of its events was handled elsewhere.
     /// - Parameters:

@@ -46,7 +46,7 @@ final class FieldEncoder {
     private static let largestPeerCapacity: UInt64 = 1 << 20
 
     private let plain: OpaquePointer
-    private var dynamic: OpaquePointer?
+    @exclusivity(unchecked) private var dynamic: OpaquePointer?
 
     init?() {
         guard let encoder = llh3_encoder_new(0, 0, 0) else { return nil }
@@ -129,7 +129,7 @@ final class FieldDecoder {
     enum Outcome { case decoded, blocked(BlockedSection), tooLarge }
 
     private let decoder: OpaquePointer
-    private(set) var section = llh3_section()
+    @exclusivity(unchecked) private(set) var section = llh3_section()
 
     init?(capacity: Int, blockedStreams: Int) {
         guard let decoder = llh3_decoder_new(capacity, blockedStreams, 1000) else { return nil }

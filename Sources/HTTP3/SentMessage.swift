@@ -27,10 +27,11 @@ extension FieldLines {
     }
 
     /// A response's header section.
+    /// - Parameter status: the response's, which takes long to ask for.
     /// - Returns: the content length that it states.
-    mutating func append(_ response: HTTPResponse) throws -> UInt64? {
-        guard response.status.code != 101 else { throw Self.invalid("HTTP/3 has no status 101") }
-        append(name: ":status", value: Self.text(response.status.code))
+    mutating func append(_ response: HTTPResponse, status: HTTPResponse.Status) throws -> UInt64? {
+        guard status.code != 101 else { throw Self.invalid("HTTP/3 has no status 101") }
+        append(name: ":status", value: Self.text(status.code))
         return try append(response.headerFields, isTrailer: false)
     }
 

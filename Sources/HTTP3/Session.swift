@@ -21,52 +21,52 @@ final class Session {
     let meter: Meter
     let logger: Logger
     /// Server: what to do with a request. Called once for each, from the end of its header section.
-    var onRequest: ((Exchange, RequestHead) -> Void)?
+    @exclusivity(unchecked) var onRequest: ((Exchange, RequestHead) -> Void)?
     /// Called once, when the connection is over.
-    var onClosed: ((QUICCloseReason) -> Void)?
+    @exclusivity(unchecked) var onClosed: ((QUICCloseReason) -> Void)?
     /// Client: something changed that requests may wait for.
-    var onProgress: (() -> Void)?
+    @exclusivity(unchecked) var onProgress: (() -> Void)?
 
-    var state = State.starting
-    var closeReason: QUICCloseReason?
+    @exclusivity(unchecked) var state = State.starting
+    @exclusivity(unchecked) var closeReason: QUICCloseReason?
     /// The peer broke a rule: what it sent is worth nothing any more.
-    private(set) var isBroken = false
-    var isHandshakeComplete = false
-    var exchanges: [QUICStreamID: Exchange] = [:]
-    var inbound: [QUICStreamID: InboundStream] = [:]
-    var outbound = OutboundStreams()
-    var control: ControlStreamReader
-    var peerSettings: PeerSettings?
+    @exclusivity(unchecked) private(set) var isBroken = false
+    @exclusivity(unchecked) var isHandshakeComplete = false
+    @exclusivity(unchecked) var exchanges: [QUICStreamID: Exchange] = [:]
+    @exclusivity(unchecked) var inbound: [QUICStreamID: InboundStream] = [:]
+    @exclusivity(unchecked) var outbound = OutboundStreams()
+    @exclusivity(unchecked) var control: ControlStreamReader
+    @exclusivity(unchecked) var peerSettings: PeerSettings?
     /// Which streams the peer has opened, each once.
-    var peerStreams = Set<UInt64>()
+    @exclusivity(unchecked) var peerStreams = Set<UInt64>()
     /// The peer's decoder stream, which isn't read before its settings: they decide which encoder it talks to.
-    var heldDecoderStream: QUICStreamID?
+    @exclusivity(unchecked) var heldDecoderStream: QUICStreamID?
     /// Frames of the control stream that are complete and not yet acted on: those of one read.
-    var controlFrames: [ControlFrame] = []
+    @exclusivity(unchecked) var controlFrames: [ControlFrame] = []
 
     let encoder: FieldEncoder
     let decoder: FieldDecoder
-    var messages = MessageReader()
-    var lines = FieldLines()
+    @exclusivity(unchecked) var messages = MessageReader()
+    @exclusivity(unchecked) var lines = FieldLines()
     /// Exchanges whose sections wait for table entries; the limit is `blockedStreams`.
-    var blocked: [QUICStreamID] = []
+    @exclusivity(unchecked) var blocked: [QUICStreamID] = []
 
     /// Server: the request stream after the last that came.
-    var nextRequestStream: UInt64 = 0
+    @exclusivity(unchecked) var nextRequestStream: UInt64 = 0
     /// What we said in GOAWAY, and what the peer said.
-    var sentGoaway: UInt64?
-    var receivedGoaway: UInt64?
-    private var maxPushID: UInt64?
+    @exclusivity(unchecked) var sentGoaway: UInt64?
+    @exclusivity(unchecked) var receivedGoaway: UInt64?
+    @exclusivity(unchecked) private var maxPushID: UInt64?
     /// Server: priorities of requests that haven't come yet (RFC 9218 section 7.1). Limited by ``heldPriorities``; the first goes.
-    var earlyPriorities: [(stream: UInt64, priority: HTTP3Priority)] = []
+    @exclusivity(unchecked) var earlyPriorities: [(stream: UInt64, priority: HTTP3Priority)] = []
     static let heldPriorities = 64
-    var sweep: Scheduled<Void>?
-    var finalGoaway: Scheduled<Void>?
+    @exclusivity(unchecked) var sweep: Scheduled<Void>?
+    @exclusivity(unchecked) var finalGoaway: Scheduled<Void>?
     /// Server: since when there is no request, and what looks at that.
-    var idleSince = NIODeadline.now()
-    var idleTimer: Scheduled<Void>?
-    private var inBatch = false
-    private var flushScheduled = false
+    @exclusivity(unchecked) var idleSince = NIODeadline.now()
+    @exclusivity(unchecked) var idleTimer: Scheduled<Void>?
+    @exclusivity(unchecked) private var inBatch = false
+    @exclusivity(unchecked) private var flushScheduled = false
 
     /// - Returns: nil: no memory.
     init?(_ connection: QUICLoopConnection, limits: HTTP3Limits, meter: Meter, logger: Logger) {

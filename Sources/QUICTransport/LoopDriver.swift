@@ -15,6 +15,11 @@ internal import QUICEngine
 final class LoopDriver {
     /// Events taken from the engine in one tick.
     private static let eventBudget = 4096
+    /// Nanoseconds of events after which what handlers wrote leaves, before more of them are handled: the peer works on the first
+    /// answers while the last are made.
+    private static let sliceTime: UInt64 = 100_000
+    /// How many events are handled between two looks at the clock.
+    private static let sliceCheck = 8
     /// Rounds of tasks' jobs in one tick.
     private static let jobRounds = 8
     private static let timerGranularity = TimeAmount.milliseconds(1)
@@ -338,11 +343,16 @@ final class LoopDriver {
         inTick = true
         let now = QUICInstant.now()
         engine.handleDeadline(now: now)
-        var more = takeEvents()
-        again = false
-        if transmit() { more = true }
+        var more = false
+        var budget = Self.eventBudget
+        var isSlice = true
+        while isSlice, budget > 0 {
+            isSlice = takeEvents(&budget)
+            again = false
+            if transmit() { more = true }
+        }
         // What handlers did may have made events, closes above all; those come now.
-        if takeEvents() { more = true }
+        if budget == 0 || takeEvents(&budget) { more = true }
         inTick = false
         armTimer()
         scheduleReport()
@@ -350,11 +360,19 @@ final class LoopDriver {
         if more || again { needsTick() }
     }
 
-    /// - Returns: whether the budget ran out.
-    private func takeEvents() -> Bool {
-        var budget = Self.eventBudget
-        while budget > 0, let (source, event) = engine.pollEvent() {
+    /// Handles events, ends the batches, and runs the jobs that became ready.
+    /// - Returns: whether events may be left, because the slice's time is over or the budget.
+    private func takeEvents(_ budget: inout Int) -> Bool {
+        var isOver = false
+        var untilCheck = Self.sliceCheck
+        let start = QUICInstant.now()
+        while !isOver, budget > 0, let (source, event) = engine.pollEvent() {
             budget -= 1
+            untilCheck -= 1
+            if untilCheck == 0 {
+                untilCheck = Self.sliceCheck
+                isOver = QUICInstant.now().nanoseconds - start.nanoseconds > Self.sliceTime
+            }
             guard let connection = connection(of: source, for: event) else { continue }
             if !connection.isTouched {
                 connection.isTouched = true
@@ -372,7 +390,7 @@ final class LoopDriver {
         }
         touched.removeAll(keepingCapacity: true)
         runJobs()
-        return budget == 0
+        return isOver || budget == 0
     }
 
     /// Takes a job that became ready in a tick: it runs before the tick's datagrams are taken, so that what it writes leaves

@@ -50,8 +50,8 @@ final class RawPeer: Sendable {
         do {
             try await stream.write(ByteBuffer(bytes: bytes))
             if finish { try await stream.finish() }
-        } catch let error as QUICTransportError where error.code == .stopSending {
-            // What was sent may be answered, or refused, before its end is.
+        } catch let error as QUICTransportError where error.code == .stopSending || error.code == .connectionClosed {
+            // What was sent may be answered, or refused, before its end is: the stream or the connection says how.
         }
         return stream
     }

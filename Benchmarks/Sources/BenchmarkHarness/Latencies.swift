@@ -1,4 +1,5 @@
 import Histogram
+import Synchronization
 
 /// Collects times and tells their percentiles, to three digits, up to a minute.
 public struct Latencies: Sendable {
@@ -21,4 +22,18 @@ public struct Latencies: Sendable {
     public func milliseconds(percentile percent: Double) -> Double {
         Double(histogram.valueAtPercentile(percent)) / 1e6
     }
+}
+
+/// Times that many tasks collect.
+public final class SharedLatencies: Sendable {
+    private let collected = Mutex(Latencies())
+
+    /// No times yet.
+    public init() {}
+
+    /// Takes a time.
+    public func record(_ time: Duration) { collected.withLock { $0.record(time) } }
+
+    /// What was collected so far.
+    public var all: Latencies { collected.withLock { $0 } }
 }

@@ -2,12 +2,12 @@ import BenchmarkHarness
 import Foundation
 import HTTP3
 import HTTPTypes
+import Logging
 import NIOCore
 import NIOPosix
 import PeerHarness
 import QUICEngine
 import QUICTransport
-import Synchronization
 
 /// What a client asks for, and for how long.
 struct Load {
@@ -102,7 +102,7 @@ private func request(_ path: Int) -> HTTPRequest {
 private func request(_ load: Load, port: Int) async throws -> Latencies {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let client = HTTP3Client()
-    let times = Mutex(Latencies())
+    let times = SharedLatencies()
     let clock = ContinuousClock()
     try await withThrowingTaskGroup(of: Void.self) { tasks in
         var connections: [HTTP3ClientConnection] = []
@@ -124,7 +124,7 @@ private func request(_ load: Load, port: Int) async throws -> Latencies {
                         while let bytes = try await response.body.read() { count += bytes.readableBytes }
                         guard count == load.bytes else { throw ChildProcess.Failure("\(count) bytes came") }
                         let ended = clock.now
-                        if begun >= start, ended < end { times.withLock { $0.record(ended - begun) } }
+                        if begun >= start, ended < end { times.record(ended - begun) }
                     }
                 }
             }
@@ -132,7 +132,7 @@ private func request(_ load: Load, port: Int) async throws -> Latencies {
         try await tasks.waitForAll()
         withExtendedLifetime(connections) {}
     }
-    return times.withLock { $0 }
+    return times.all
 }
 
 private func download(port: Int, bytes: Int) async throws -> Double {
