@@ -182,30 +182,37 @@ struct ChromiumTests {
         }
     }
 
-    @Test("After a GOAWAY the browser makes a new connection, which it resumes")
+    /// Its tickets are dated in whole seconds, so that it often says that one is older than it can be; GnuTLS then refuses 0-RTT.
+    @Test("After a GOAWAY the browser makes a new connection, which it resumes, and in one of some visits with 0-RTT")
     func goaway() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let (first, second, site) = (HTTP3Service(), HTTP3Service(), Site())
-        let isOver = Atomic(false)
+        let site = Site()
+        let current = Mutex(HTTP3Service())
         let server = try await QUICServer.bind(
             addresses: [loopback()], configuration: serverConfiguration(protocols: ["h3"]), group: group
         ) { connection in
-            HTTP3ServerSession(connection, service: isOver.load(ordering: .relaxed) ? second : first) {
-                try await site.respond($0, $1, $2)
-            }
+            HTTP3ServerSession(connection, service: current.withLock { $0 }) { try await site.respond($0, $1, $2) }
         }
         let outcome: Result<Void, any Error>
         do {
             let port = try #require(server.localAddresses.first?.port)
             try await Chromium.run(trusting: [certificate.publicKeySHA256], quicPort: port) { chromium in
-                try await check(chromium.open("https://localhost:\(port)/"), responses: Self.images + 3)
-                isOver.store(true, ordering: .relaxed)
-                await first.drain(grace: .seconds(20))
-                try await check(chromium.open("https://localhost:\(port)/"), responses: Self.images + 3)
+                var visits: UInt64 = 0
+                var isEarly = false
+                repeat {
+                    try await check(chromium.open("https://localhost:\(port)/"), responses: Self.images + 3)
+                    visits += 1
+                    let old = current.withLock { service in
+                        defer { service = HTTP3Service() }
+                        return service
+                    }
+                    await old.drain(grace: .seconds(20))
+                    #expect(old.statistics.responses == Self.images + 3)
+                    isEarly = old.statistics.earlyRequests > 0
+                } while visits < 24 && (visits < 2 || !isEarly)
                 let counters = await server.counters().engine
-                #expect(counters.handshakesCompleted == 2 && counters.handshakesResumed == 1)
-                #expect(first.statistics.responses == Self.images + 3)
-                #expect(second.statistics.responses == Self.images + 3)
+                #expect(counters.handshakesCompleted == visits && counters.handshakesResumed == visits - 1)
+                #expect(isEarly && counters.earlyDataAccepted >= 1, "\(visits) visits: \(counters)")
             }
             outcome = .success(())
         } catch {
