@@ -262,10 +262,13 @@ let package = Package(
         .testTarget(
             name: "FuzzTests", dependencies: ["FuzzTargets"], exclude: ["Corpus", "generate.py"],
             swiftSettings: settings),
-        // The other side is aioquic, started from peers/ by the tests; scripts/test installs it.
+        // The other side is by others, started from peers/ by the tests; scripts/test installs it.
         .testTarget(
             name: "InteropTests",
-            dependencies: ["HTTP3", "QUICEngine", "QUICTransport", httpTypes, nioCore, nioPosix], exclude: ["peers"],
+            dependencies: [
+                "longline", "HTTP3", "LonglineClient", "LonglineTestKit", "LonglineWire", "QUICEngine", "QUICTransport",
+                httpTypes, logging, nioCore, nioPosix,
+            ], exclude: ["peers"],
             swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),
         .testTarget(

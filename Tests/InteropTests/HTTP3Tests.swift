@@ -157,7 +157,7 @@ struct HTTP3InteropTests {
         .enabled(if: Aioquic.isInstalled, "\(Aioquic.howToInstall)"))
     func aioquicClient() async throws {
         try await withServer { server, port in
-            try await Peer.runHTTP3 { peer in
+            try await Peer.run(script: "http3.py") { peer in
                 let authority = try peer.file("authority.pem", certificate.certificatePEM)
                 try await peer("connect", ["port": .number(port), "authority": .text(authority)])
                 for _ in 0..<5 {
@@ -183,7 +183,7 @@ struct HTTP3InteropTests {
         "aioquic's server: fields, bodies, trailers, interim responses, dynamic tables, 300 requests",
         .enabled(if: Aioquic.isInstalled, "\(Aioquic.howToInstall)"))
     func aioquicServer() async throws {
-        try await Peer.runHTTP3 { peer in
+        try await Peer.run(script: "http3.py") { peer in
             let port = try await peer(
                 "listen",
                 [

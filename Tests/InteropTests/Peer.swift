@@ -68,10 +68,10 @@ final class Peer: Sendable {
     /// The next test's: Python takes half a second to begin.
     private static let spare = Mutex<Peer?>(nil)
 
-    private init(script: String = "peer.py") throws {
+    private init(script: String = "peer.py", python: URL = Aioquic.python) throws {
         folder = try TemporaryFolder()
         process = Process()
-        process.executableURL = Aioquic.python
+        process.executableURL = python
         process.arguments = ["-B", Aioquic.scripts.appendingPathComponent(script).path]
         process.standardInput = input
         process.standardOutput = output
@@ -91,9 +91,11 @@ final class Peer: Sendable {
         return try await body(peer)
     }
 
-    /// Runs a peer that speaks HTTP/3 for as long as `body` takes.
-    static func runHTTP3<Result>(_ body: (Peer) async throws -> Result) async throws -> Result {
-        let peer = try Peer(script: "http3.py")
+    /// Runs another script for as long as `body` takes.
+    static func run<Result>(
+        script: String, python: URL = Aioquic.python, _ body: (Peer) async throws -> Result
+    ) async throws -> Result {
+        let peer = try Peer(script: script, python: python)
         defer { peer.end() }
         return try await body(peer)
     }

@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import Testing
 
 @Suite("longline config", .timeLimit(.minutes(2)))

@@ -1,5 +1,6 @@
 import Foundation
 import LonglineServer
+import LonglineTestKit
 import QUICEngine
 import Testing
 

@@ -166,6 +166,9 @@ import Testing
                 #expect(answer.status == 400, "\(query)")
             }
             #expect(try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=zzz", key: key).status == 404)
+            let page = try await history(service, "all%2Fnews", "?limit=3&order=newest", key: key)
+            let turned = "/v1/channels/all%2Fnews/messages?order=oldest&cursor=\(page.cursor ?? "")"
+            #expect(try await service.ask(.get, turned, key: key).status == 404, "the pages are in another order")
             let wrong = HistoryCursor(order: .newest, epoch: 12, offset: 3).text
             let expired = try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=\(wrong)", key: key)
             #expect(expired.status == 410)

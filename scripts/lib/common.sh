@@ -112,8 +112,10 @@ install_system_packages() {
     rm -f "$log"
 }
 
-# The version of aioquic that the interop tests were written with.
+# What the interop tests were written with.
 aioquic_version=1.7.2
+schemathesis_version=4.32.5
+hypothesis_version=6.170.17
 
 # install_optional PACKAGE…: whether the packages are there now. What tests can do without is no reason to fail.
 install_optional() {
@@ -123,29 +125,38 @@ install_optional() {
     as_root "${install[@]}" </dev/null || { as_root apt-get update && as_root "${install[@]}" </dev/null; }
 }
 
-# Installs the peers of the interop tests: aioquic from PyPI in an environment of its own, Debian's tshark and ngtcp2
-# programs. Tests say that they are skipped where one can't be had.
-install_interop_peers() {
-    local place=$root/.build/interop log=$root/.build/interop.log
+# install_python_peer NAME PLACE PACKAGE…: into an environment of its own under .build, unless just that is there.
+install_python_peer() {
+    local name=$1 place=$root/.build/$2 log=$root/.build/interop.log
+    shift 2
     local mark=$place/installed
+    if [ "$(cat "$mark" 2>/dev/null)" = "$*" ] && "$place/bin/python3" -c "import $name" 2>/dev/null; then
+        note "$1 is there"
+        return
+    fi
+    rm -rf "$place"
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_optional python3 python3-venv >>"$log" 2>&1 || true
+    if python3 -m venv "$place" >>"$log" 2>&1 &&
+        "$place/bin/pip" install --disable-pip-version-check --only-binary :all: --timeout 15 --retries 2 "$@" \
+            >>"$log" 2>&1; then
+        echo "$*" >"$mark"
+        note "$1"
+    else
+        note "$name can't be had here, tests with it are skipped: $(tail -n 1 "$log") (all of it: $log)"
+    fi
+}
+
+# Installs the peers of the interop tests: aioquic and schemathesis from PyPI, Debian's tshark, ngtcp2 programs and Chromium.
+# Tests say that they are skipped where one can't be had.
+install_interop_peers() {
+    local log=$root/.build/interop.log
     mkdir -p "$root/.build"
     : >"$log"
-    if [ "$(cat "$mark" 2>/dev/null)" = "$aioquic_version" ] && "$place/bin/python3" -c 'import aioquic' 2>/dev/null; then
-        note "aioquic $aioquic_version is there"
-    else
-        rm -rf "$place"
-        python3 -c 'import ensurepip, venv' 2>/dev/null || install_optional python3 python3-venv >>"$log" 2>&1 || true
-        if python3 -m venv "$place" >>"$log" 2>&1 &&
-            "$place/bin/pip" install --disable-pip-version-check --only-binary :all: --timeout 15 --retries 2 \
-                "aioquic==$aioquic_version" >>"$log" 2>&1; then
-            echo "$aioquic_version" >"$mark"
-            note "aioquic $aioquic_version"
-        else
-            note "aioquic can't be had here, tests with it are skipped: $(tail -n 1 "$log") (all of it: $log)"
-        fi
-    fi
+    install_python_peer aioquic interop "aioquic==$aioquic_version"
+    # hypothesis makes up its cases: with another version they are others.
+    install_python_peer schemathesis schemathesis "schemathesis==$schemathesis_version" "hypothesis==$hypothesis_version"
     local package
-    for package in tshark ngtcp2-client ngtcp2-server; do
+    for package in tshark ngtcp2-client ngtcp2-server chromium; do
         if dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
             install_optional "$package" >>"$log" 2>&1; then
             note "$package $(dpkg-query -W -f '${Version}' "$package")"

@@ -177,8 +177,11 @@ struct MessageRoutes: Sendable {
         let limit = try request.query("limit", in: 1...Self.maximumPage, standard: 50)
         let cursor = try HistoryCursor.read(try request.query("cursor"))
         let order = try request.query("order") ?? cursor?.order.rawValue ?? HistoryCursor.Order.newest.rawValue
-        guard let order = HistoryCursor.Order(rawValue: order), cursor == nil || cursor?.order == order else {
-            throw Problem(.invalidRequest, "'order' is newest or oldest, and the same for all pages")
+        guard let order = HistoryCursor.Order(rawValue: order) else {
+            throw Problem(.invalidRequest, "'order' is newest or oldest")
+        }
+        guard cursor == nil || cursor?.order == order else {
+            throw Problem(.notFound, "'cursor' is none that a page in this order gave")
         }
         let key = ChannelKey(tenant: caller.tenant, channel: channel)
         do {

@@ -1,20 +1,19 @@
 import Foundation
-import LonglineTestKit
 
 #if canImport(Glibc)
     import Glibc
 #endif
 
 /// `longline` as its users have it: a process, of which a test reads what it says.
-final class ToolProcess {
+public final class ToolProcess {
     private let process = Process()
     private var lines: AsyncStream<String>.Iterator
     private let end: AsyncStream<Int32>
     /// Everything read so far.
-    private(set) var output: [String] = []
+    public private(set) var output: [String] = []
 
     /// Starts it with these variables and no others of ours: what the tests run under must not count.
-    init(_ arguments: [String], environment: [String: String] = [:]) throws {
+    public init(_ arguments: [String], environment: [String: String] = [:]) throws {
         process.executableURL = try HelperProgram.url("longline")
         process.arguments = arguments
         let own = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("LONGLINE_") }
@@ -59,7 +58,7 @@ final class ToolProcess {
     }
 
     /// Waits for a line with all of these in it; nil when it ended before.
-    func line(with parts: String...) async -> String? {
+    public func line(with parts: String...) async -> String? {
         while let line = await lines.next(isolation: #isolation) {
             output.append(line)
             if parts.allSatisfy(line.contains) { return line }
@@ -67,41 +66,22 @@ final class ToolProcess {
         return nil
     }
 
-    func signal(_ number: Int32) { kill(process.processIdentifier, number) }
+    /// Sends it a signal.
+    public func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
     /// Waits for its end, and reads the rest of what it says.
-    func status() async -> Int32? {
+    public func status() async -> Int32? {
         while let line = await lines.next(isolation: #isolation) { output.append(line) }
         for await status in end { return status }
         return nil
     }
 
     /// Runs it to its end.
-    static func run(
+    public static func run(
         _ arguments: [String], environment: [String: String] = [:]
     ) async throws -> (status: Int32?, output: String) {
         let tool = try ToolProcess(arguments, environment: environment)
         let status = await tool.status()
         return (status, tool.output.joined(separator: "\n"))
-    }
-}
-
-/// A folder that goes when the test is over.
-final class TemporaryFolder {
-    let path: String
-
-    init() throws {
-        path = FileManager.default.temporaryDirectory.path + "/longline-\(UInt64.random(in: 0 ... .max))"
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-    }
-
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
-    /// Writes a file; returns where.
-    @discardableResult
-    func write(_ name: String, _ text: String) throws -> String {
-        let file = "\(path)/\(name)"
-        try Data(text.utf8).write(to: URL(fileURLWithPath: file))
-        return file
     }
 }
