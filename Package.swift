@@ -116,10 +116,13 @@ let package = Package(
                 "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", logging, nioCore, nioPosix,
             ],
             swiftSettings: settings),
+        // A small HTTP/1.1 client. No product: the package's own.
+        .target(
+            name: "LonglineHTTP", dependencies: [crypto, nioCore, nioHTTP1, nioPosix, nioSSL], swiftSettings: settings),
         .target(
             name: "LonglineServer",
             dependencies: [
-                "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport",
+                "LonglineHTTP", "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport",
                 crypto,
                 jwtKit, deque, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
                 .product(name: "CryptoExtras", package: "swift-crypto"),
@@ -197,7 +200,7 @@ let package = Package(
         .testTarget(
             name: "LonglineServerTests",
             dependencies: [
-                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineTestKit",
+                "LonglineHTTP", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineTestKit",
                 "LonglineWire",
                 "QUICEngine", crypto, jwtKit, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
             ],
