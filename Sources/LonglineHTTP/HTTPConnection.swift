@@ -115,7 +115,7 @@ private final class ExchangeHandler: ChannelInboundHandler {
                 status: head.status.code, headers: head.headers, isKeptAlive: head.isKeepAlive, body: ByteBuffer())
         case .body(var part):
             guard response.body.readableBytes + part.readableBytes <= HTTPConnection.maximumBody else {
-                fail("an answer over \(HTTPConnection.maximumBody) bytes")
+                fail("an answer over \(HTTPConnection.maximumBody) bytes", isOverLimit: true)
                 return context.close(promise: nil)
             }
             response.body.writeBuffer(&part)
@@ -137,8 +137,10 @@ private final class ExchangeHandler: ChannelInboundHandler {
         context.close(promise: nil)
     }
 
-    private func fail(_ reason: String) {
-        promise?.fail(HTTPFailure(reason: reason))
+    private func fail(_ reason: String, isOverLimit: Bool = false) {
+        var failure = HTTPFailure(reason: reason)
+        failure.isOverLimit = isOverLimit
+        promise?.fail(failure)
         promise = nil
     }
 }

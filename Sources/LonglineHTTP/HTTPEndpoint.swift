@@ -4,6 +4,8 @@ import NIOCore
 package struct HTTPFailure: Error, CustomStringConvertible {
     package var reason: String
     package var cause: (any Error)?
+    /// The answer was larger than is taken.
+    package var isOverLimit = false
 
     package init(reason: String, cause: (any Error)? = nil) {
         self.reason = reason

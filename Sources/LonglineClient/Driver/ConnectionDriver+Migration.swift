@@ -13,6 +13,12 @@ extension ConnectionDriver {
                     .notConnected, message: "there is no connection that could be moved",
                     advice: "wait until the client is connected"))
         }
+        guard link.isMigrationSafe else {
+            return done(
+                ClientError(
+                    .migrationFailed, message: "connections to this access point can't be moved to another path",
+                    advice: "the client opens another one by itself when the network changes"))
+        }
         publish(.migrating(cause))
         mobile.migrate(to: local) { [unowned self] result in
             switch result {
@@ -65,7 +71,7 @@ extension ConnectionDriver {
     /// new connection, which returns by 0-RTT.
     func probePath(of link: DriverLink) {
         link.probes += 1
-        guard link.probes == 1, link.mobile != nil, link.connectedAt != nil else {
+        guard link.probes == 1, link.mobile != nil, link.isMigrationSafe, link.connectedAt != nil else {
             return abandonPath(of: link, reason: "the path stopped to answer")
         }
         migrate(to: nil, cause: .noAnswer) { [unowned self] error in
@@ -96,7 +102,8 @@ extension ConnectionDriver {
     func addressesChanged(_ change: AddressChange) {
         logger.debug("addresses changed", metadata: ["gone": "\(change.gone)", "new": "\(change.new)"])
         switch phase {
-        case .idle, .stopped, .preparing: return
+        case .idle, .stopped: return
+        case .preparing: askAnew()
         case .waiting:
             if !change.new.isEmpty { connectNow() }
         case .connecting:
@@ -116,6 +123,7 @@ extension ConnectionDriver {
     }
 
     private func moveFromLostAddress(_ link: DriverLink) {
+        guard link.isMigrationSafe else { return abandonPath(of: link, reason: "the local address is gone") }
         let local = link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
         guard let local else { return abandonPath(of: link, reason: "the local address is gone") }
         migrate(to: local, cause: .addressGone) { [unowned self] error in
