@@ -114,7 +114,9 @@ extension ConnectionDriver {
 
     /// The network came back while the client waited: it needn't wait any longer.
     func connectNow() {
-        guard case .waiting(let timer) = phase, !access.mustWait(now: clock.now()) else { return }
+        guard case .waiting(let timer) = phase else { return }
+        // A control layer that asked to be left alone is, unless there is somewhere to go without it.
+        if plan.target == nil, access.mustWait(now: clock.now()) { return }
         timer.cancel()
         beginAttempt()
     }

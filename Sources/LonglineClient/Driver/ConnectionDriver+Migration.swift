@@ -71,7 +71,7 @@ extension ConnectionDriver {
     /// new connection, which returns by 0-RTT.
     func probePath(of link: DriverLink) {
         link.probes += 1
-        guard link.probes == 1, link.mobile != nil, link.isMigrationSafe, link.connectedAt != nil else {
+        guard link.probes == 1, link.mobile != nil, link.connectedAt != nil else {
             return abandonPath(of: link, reason: "the path stopped to answer")
         }
         migrate(to: nil, cause: .noAnswer) { [unowned self] error in
@@ -123,7 +123,6 @@ extension ConnectionDriver {
     }
 
     private func moveFromLostAddress(_ link: DriverLink) {
-        guard link.isMigrationSafe else { return abandonPath(of: link, reason: "the local address is gone") }
         let local = link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
         guard let local else { return abandonPath(of: link, reason: "the local address is gone") }
         migrate(to: local, cause: .addressGone) { [unowned self] error in

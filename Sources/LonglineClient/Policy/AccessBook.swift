@@ -103,8 +103,8 @@ struct AccessBook: Sendable {
         return restsUntil.map { now >= $0 } ?? true
     }
 
-    /// Whether there is nowhere to go, and the control layer asked to be left alone.
-    func mustWait(now: NIODeadline) -> Bool { answer == nil && mustWaitUntil.map { now < $0 } ?? false }
+    /// Whether the control layer asked to be left alone.
+    func mustWait(now: NIODeadline) -> Bool { mustWaitUntil.map { now < $0 } ?? false }
 
     /// How long ago the answer came, by the wall clock; zero if that was set back.
     func age(wall: UInt64) -> Duration? { answer.map { _ in Self.span(wall > receivedAt ? wall - receivedAt : 0) } }
