@@ -64,9 +64,14 @@ struct AccessFetcher: Sendable {
 
     private func startNext(_ race: inout AccessRace, token: String, in group: inout TaskGroup<AccessRace.Event>) {
         guard let start = race.startNext() else { return }
-        let asker = asker
+        let (asker, logger) = (asker, logger)
         group.addTask {
             do { return .answered(start.way, .success(try await asker.ask(start.way, token: token))) } catch {
+                if !Task.isCancelled {
+                    logger.debug(
+                        "the control layer was not reached",
+                        metadata: ["over": "\(start.way.transport.rawValue)", "error": "\(error)"])
+                }
                 return .answered(start.way, .failure(error))
             }
         }

@@ -91,6 +91,8 @@ extension ConnectionDriver {
             access.failed(retryAfter: failure.retryAfter, now: clock.now(), random: &random)
             if plan.target != nil { return goOn(without: "\(failure.error)", generation) }
             statistics.failedAttempts += 1
+            logger.warning(
+                "no answer of the control layer, and nowhere else to go", metadata: ["reason": "\(failure.error)"])
             linkEnded(.unlocated(failure.error, retryAfter: failure.retryAfter), link: nil)
         }
     }
