@@ -116,10 +116,14 @@ let package = Package(
                 "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", logging, nioCore, nioPosix,
             ],
             swiftSettings: settings),
+        // A small HTTP/1.1 client. No product: the package's own.
+        .target(
+            name: "LonglineHTTP", dependencies: [crypto, nioCore, nioHTTP1, nioPosix, nioSSL], swiftSettings: settings),
         .target(
             name: "LonglineServer",
             dependencies: [
-                "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport",
+                "LonglineHTTP", "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine",
+                "QUICTransport",
                 crypto,
                 jwtKit, deque, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
                 .product(name: "CryptoExtras", package: "swift-crypto"),
@@ -145,8 +149,9 @@ let package = Package(
         .target(
             name: "LonglineClient",
             dependencies: [
-                "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", deque, logging,
-                nioCore, nioPosix, .product(name: "GRDB", package: "GRDB.swift"),
+                "HTTP3", "LonglineHTTP", "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine",
+                "QUICTransport", deque, httpTypes, logging, nioCore, nioHTTP1, nioPosix,
+                .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
         // What settings are, and where their values come from. No product: the tool's own.
@@ -179,10 +184,11 @@ let package = Package(
         .testTarget(
             name: "LonglineClientTests",
             dependencies: [
-                "ClientProcess", "LonglineClient", "LonglineLinks", "LonglineServer", "LonglineSession",
-                "LonglineStore", "LonglineWire",
-                "LonglineTestKit", logging,
-                nioCore, nioPosix, .product(name: "GRDB", package: "GRDB.swift"),
+                "ClientProcess", "HTTP3", "LonglineClient", "LonglineControl", "LonglineHTTP", "LonglineLinks",
+                "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire", "LonglineTestKit", "QUICEngine",
+                "QUICTransport", httpTypes, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
         .testTarget(
@@ -198,7 +204,8 @@ let package = Package(
         .testTarget(
             name: "LonglineServerTests",
             dependencies: [
-                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineTestKit",
+                "LonglineHTTP", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore",
+                "LonglineTestKit",
                 "LonglineWire",
                 "QUICEngine", crypto, jwtKit, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
             ],

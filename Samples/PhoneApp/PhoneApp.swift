@@ -17,7 +17,7 @@ actor Screen {
     func show(_ state: ConnectionState) {
         switch state {
         case .disconnected: print("· offline")
-        case .connecting(let attempt, _): if attempt > 1 { print("· connecting…") }
+        case .locating(let attempt), .connecting(let attempt, _): if attempt > 1 { print("· connecting…") }
         case .connected(let info): print("· online\(info.earlyData ? ", at once" : "")")
         case .migrating: break  // Still online.
         case .standby: print("· another process of this app is online")

@@ -79,7 +79,7 @@ final class ClientSession: QUICConnectionHandler {
         for (_, waiter) in readyWaiters { waiter.finish(.failure(HTTP3Error.connectFailed(reason))) }
         readyWaiters = []
         let error = isConnected ? HTTP3Error.closed(reason) : HTTP3Error.connectFailed(reason)
-        for (_, waiter) in waiting { waiter.finish(.failure(error)) }
+        for (_, waiter) in waiting { waiter.finish(.failure(error.unsent)) }
         waiting.removeAll()
         for waiter in closeWaiters { waiter.finish(.success(reason)) }
         closeWaiters = []
@@ -111,7 +111,7 @@ final class ClientSession: QUICConnectionHandler {
     }
 
     private func refusal(_ session: Session) -> HTTP3Error? {
-        if let reason = session.closeReason { return .closed(reason) }
+        if let reason = session.closeReason { return HTTP3Error.closed(reason).unsent }
         return session.state == .draining || session.state == .closed ? .goingAway : nil
     }
 

@@ -66,7 +66,12 @@ public struct HTTP3Error: Error, Sendable, Hashable, CustomStringConvertible {
 
     /// Whether the request is known not to have been processed: it may be sent again on another connection, whatever its method
     /// (RFC 9114 sections 4.1.1 and 5.2).
-    public var wasNotProcessed: Bool { code == .goingAway || code == .requestRejected || code == .tooManyRequests }
+    public var wasNotProcessed: Bool {
+        isUnsent || code == .goingAway || code == .requestRejected || code == .tooManyRequests
+    }
+
+    /// The request never left: there was no connection any more.
+    var isUnsent = false
 
     public var description: String {
         let reason = cause.map { " (\($0))" } ?? ""
@@ -79,6 +84,13 @@ extension HTTP3Error {
         HTTP3Error(
             .connectionClosed, "the connection is closed", cause: reason.summary,
             advice: "Connect again if the work isn't done.", protocolCode: HTTP3ErrorCode(reason), closeReason: reason)
+    }
+
+    /// Of a request that had not been sent.
+    var unsent: HTTP3Error {
+        var error = self
+        error.isUnsent = true
+        return error
     }
 
     static func connectFailed(_ reason: QUICCloseReason) -> HTTP3Error {

@@ -9,6 +9,20 @@ extension ClientSession {
     /// How long a quiet link waits for its next proof of life, by what is known now; nil where the interval is fixed.
     public var learnedInterval: TimeAmount? { learner?.interval }
 
+    /// When the next link is asked for proof of life.
+    public var heartbeatPolicy: HeartbeatPolicy { configuration.heartbeat }
+
+    /// The service names other times: they count from the next link on. What was learned of the network stays.
+    public mutating func setHeartbeat(_ policy: HeartbeatPolicy) {
+        let isOtherSearch = policy.search != configuration.heartbeat.search
+        configuration.heartbeat = policy
+        guard isOtherSearch else { return }
+        let knowledge = learner?.knowledge ?? HeartbeatKnowledge()
+        learner = policy.search.map { HeartbeatLearner(search: $0, knowledge: knowledge) }
+        learner?.mode = mode
+        if let limits { learner?.bound(minimum: limits.minimumHeartbeat, idleTimeout: limits.idleTimeout) }
+    }
+
     /// The device is in another network.
     /// - Parameter knowledge: what ``ClientAction/heartbeatLearned(_:)`` told of it last; nil for one that nobody knows.
     public mutating func networkChanged(_ knowledge: HeartbeatKnowledge?, now: NIODeadline) {

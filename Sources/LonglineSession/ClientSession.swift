@@ -18,7 +18,7 @@ public import NIOCore
 public struct ClientSession: Sendable {
     enum Phase { case detached, connecting, connected, ended }
 
-    let configuration: ClientSessionConfiguration
+    var configuration: ClientSessionConfiguration
     var phase: Phase = .detached
     var actions = WorkQueue<ClientAction>()
     var producer: ProducerID

@@ -7,8 +7,21 @@ import QUICTransport
 
 /// What every command needs that connects to a service.
 struct ClientOptions: ParsableArguments {
-    @Option(name: .long, help: "Where the service is: host:port. Give it several times to try several in order.")
-    var server: [String] = ["localhost:4433"]
+    @Option(
+        name: .long,
+        help: """
+            Where the service is: host:port, localhost:4433 unless there is --control. Give it several times to try several in \
+            order; with --control, they are the last resort.
+            """)
+    var server: [String] = []
+
+    @Option(
+        name: .long,
+        help: """
+            Ask this control layer where the service is: https://host:port. Its answer is kept with --state. Give it several \
+            times to ask several in order.
+            """)
+    var control: [String] = []
 
     @Option(name: .long, help: "A signed token; better in a file or in LONGLINE_TOKEN, where no process list shows it.")
     var token: String?
@@ -46,6 +59,9 @@ struct ClientOptions: ParsableArguments {
         for text in server where AccessPoint(text) == nil {
             throw ValidationError("'\(text)' is not host:port.")
         }
+        for text in control where !text.hasPrefix("https://") {
+            throw ValidationError("'\(text)' is not https://host:port.")
+        }
         if Logger.Level(rawValue: logLevel) == nil {
             throw ValidationError("'\(logLevel)' is no log level; use trace, debug, info, warning or error.")
         }
@@ -58,8 +74,10 @@ struct ClientOptions: ParsableArguments {
     func makeClient(_ change: (inout LonglineClient.Configuration) throws -> Void = { _ in }) throws -> LonglineClient {
         let storage: any ClientStorage =
             if let state { try SQLiteClientStorage(path: state) } else { InMemoryClientStorage() }
+        let fixed = server.isEmpty && control.isEmpty ? ["localhost:4433"] : server
         var configuration = LonglineClient.Configuration(
-            accessPoints: server.compactMap { AccessPoint($0) }, trust: try trust(), storage: storage,
+            control: control.map { ControlService(url: $0, serverName: serverName) },
+            accessPoints: fixed.compactMap { AccessPoint($0) }, trust: try trust(), storage: storage,
             tokenProvider: try tokenProvider())
         // A file or a command may have another token next time; what was given as it stands never changes.
         configuration.stopsOnRefusedToken = tokenFile == nil && tokenCommand == nil || token != nil

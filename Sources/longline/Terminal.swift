@@ -37,6 +37,8 @@ enum Terminal {
         case .upgradeRequired(let code, let reason):
             return "the service asks for a newer version (\(code.rawValue)): \(reason)"
         case .standby: return "another process is connected"
+        case .locating(let attempt):
+            return attempt == 1 ? "asking where to connect" : "asking where to connect, attempt \(attempt)"
         case .connecting(let attempt, let accessPoint):
             return attempt == 1 ? "connecting to \(accessPoint)" : "connecting to \(accessPoint), attempt \(attempt)"
         case .connected(let info):

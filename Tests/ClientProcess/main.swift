@@ -44,7 +44,7 @@ func tellStates(_ client: LonglineClient) {
             case .connected: say("state connected")
             case .standby: say("state standby")
             case .stopped(let code, _), .upgradeRequired(let code, _): say("state stopped \(code.rawValue)")
-            case .disconnected, .connecting, .migrating, .waiting: break
+            case .disconnected, .locating, .connecting, .migrating, .waiting: break
             }
         }
     }

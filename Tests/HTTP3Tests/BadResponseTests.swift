@@ -153,8 +153,12 @@ struct BadResponseTests {
             #expect(rejected?.wasNotProcessed == true)
             let going = await expectError(.goingAway) { _ = try await connection.request(.to("/")) }
             #expect(going?.wasNotProcessed == true)
-            let late = await expectError(.goingAway) { _ = try await connection.request(.to("/")) }
-            #expect(late?.wasNotProcessed == true || late == nil)
+            // Whether the connection is closed by then or not: what never left was not processed.
+            let late = await #expect(throws: HTTP3Error.self) { _ = try await connection.request(.to("/")) }
+            #expect(late?.wasNotProcessed == true)
+            _ = try await connection.closed()
+            let after = await expectError(.connectionClosed) { _ = try await connection.request(.to("/")) }
+            #expect(after?.wasNotProcessed == true)
         }
     }
 }

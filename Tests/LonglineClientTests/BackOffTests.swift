@@ -78,11 +78,11 @@ struct BackOffTests {
     func accessPoints() {
         var random = SeededRandom(seed: 5)
         var plan = plan(3)
-        var targets: [String] = []
+        var targets: [String?] = []
         var paused: [Bool] = []
         let error = ClientError(.connectFailed, message: "no answer")
         for _ in 0..<6 {
-            targets.append(plan.target.host)
+            targets.append(plan.target?.host)
             let step = plan.ended(.failed(error), uptime: nil, usedTicket: false, random: &random)
             paused.append(step.delay > .zero)
         }

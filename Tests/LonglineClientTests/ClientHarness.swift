@@ -16,7 +16,7 @@ struct ClientHarness {
 
     init(
         storage: any ClientStorage = InMemoryClientStorage(), seed: UInt64 = 1, clock: DriverClock = .system,
-        _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+        control: FakeControl? = nil, _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws {
         let tokens = Counter()
         self.tokens = tokens
@@ -32,7 +32,7 @@ struct ClientHarness {
         change(&configuration)
         client = try LonglineClient(
             configuration: configuration, loop: MultiThreadedEventLoopGroup.singleton.next(), clock: clock,
-            connector: service, random: { SeededRandom(seed: seed) })
+            connector: service, asker: control, random: { SeededRandom(seed: seed) })
     }
 
     /// Waits for a state; the stream holds every state from the present one on.

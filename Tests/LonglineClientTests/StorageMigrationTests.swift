@@ -75,6 +75,44 @@ struct StorageMigrationTests {
         await harness.client.disconnect()
     }
 
+    @Test(
+        "what the third version kept is there, and the control layer's answer has a place from then on",
+        arguments: [false, true])
+    func third(isShared: Bool) async throws {
+        let directory = try TemporaryDirectory()
+        let path = try oldFile(directory, 3)
+        let access = StoredAccess(
+            answer: AccessAnswerTests.json(), control: "https://rt.example", user: try UserID("alice"),
+            receivedAt: .max)
+        let routes = [
+            StoredControlRoute(url: "https://one.example", http3Port: 4433, httpsFirstUntil: .max),
+            StoredControlRoute(url: "https://rt.example"),
+        ]
+        for isFirst in [true, false] {
+            let storage: any ClientStorage =
+                if isShared { try SharedClientStorage(path: path, pollInterval: .milliseconds(10)) } else {
+                    try SQLiteClientStorage(path: path)
+                }
+            if let shared = storage as? SharedClientStorage { #expect(try await shared.contend()) }
+            let state = try await storage.load()
+            #expect(state.outbox.map(\.id) == [5] && state.outbox.allSatisfy { !$0.attempted })
+            #expect(state.user?.description == "alice" && state.resumeTicket?.bytes == [1, 2])
+            #expect(state.access == (isFirst ? nil : access) && state.controlRoutes == (isFirst ? [] : routes))
+            if isFirst {
+                try await storage.apply([.access(nil), .access(access), .controlRoutes(Array(routes.reversed()))])
+            } else {
+                try await storage.apply([.controlRoutes([])])
+                #expect(try await storage.load().controlRoutes.isEmpty)
+                try await storage.erase()
+            }
+            try await (storage as? SharedClientStorage)?.close()
+            try (storage as? SQLiteClientStorage)?.close()
+        }
+        let storage = try SQLiteClientStorage(path: path)
+        #expect(try await storage.load() == StoredClientState())
+        try storage.close()
+    }
+
     @Test("names given to old rows stay", arguments: [1, 2])
     func namesStay(version: Int) async throws {
         let directory = try TemporaryDirectory()

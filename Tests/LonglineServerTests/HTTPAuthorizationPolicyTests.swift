@@ -1,4 +1,5 @@
 import Foundation
+import LonglineHTTP
 import LonglineSession
 import LonglineStore
 import LonglineWire

@@ -47,6 +47,12 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case ownershipLost
         /// The storage was written by a later version of the app, whose layout this one does not know.
         case storageTooNew
+        /// The control layer was not reached, gave no answer in time or another status than 200, and no earlier answer is kept.
+        case controlUnavailable
+        /// The control layer's answer is no access configuration, or is over 64 KiB.
+        case controlAnswerInvalid
+        /// The control layer's answer has a version that this app does not know.
+        case controlVersionUnsupported
     }
 
     /// What kind of failure.

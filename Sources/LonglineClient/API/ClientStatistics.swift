@@ -39,6 +39,16 @@ public struct ClientStatistics: Hashable, Sendable {
     /// How long a quiet connection waits for its next proof of life, by what is known of the present network; nil when
     /// the interval is fixed.
     public var learnedHeartbeat: Duration?
+    /// Answers of the control layer.
+    public var accessAnswers = 0
+    /// Questions to the control layer that came to nothing.
+    public var failedAccessQuestions = 0
+    /// What carried the control layer's last answer; nil before the first.
+    public var controlTransport: ControlTransport?
+    /// Where the last attempt's access point came from; nil before the first.
+    public var accessSource: AccessSource?
+    /// How long ago the control layer's last answer came; nil without one.
+    public var accessAge: Duration?
     /// The connection's transport, while there is one.
     public var link: LinkStatistics?
 

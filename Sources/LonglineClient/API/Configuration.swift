@@ -50,8 +50,12 @@ extension LonglineClient {
 
     /// How a client finds, proves and keeps its connection.
     public struct Configuration: Sendable {
-        /// Where the service is, in the order they are tried; at least one.
+        /// Where the service is, in the order they are tried; at least one, unless there is a ``control``: then they are the last
+        /// resort, behind the access points that it names.
         public var accessPoints: [AccessPoint]
+        /// Who is asked where to connect and how, in this order; at most 8. The answer is kept in ``storage`` for its lifetime, and
+        /// for longer while no other comes.
+        public var control: [ControlService] = []
         /// Whom to believe.
         public var trust: Trust
         /// The name the certificate must carry, when it isn't the access point's host.
@@ -69,13 +73,15 @@ extension LonglineClient {
         /// messages.
         public var user: UserID?
         /// How long to wait before connecting again.
-        public var backOff = BackOffPolicy()
+        /// Set, it counts for more than what the control layer says.
+        public var backOff = BackOffPolicy() { didSet { setsBackOff = true } }
         /// From the start of an attempt to the service's answer.
         public var connectTimeout = Duration.seconds(10)
         /// How ``LonglineClient/LonglineClient/disconnect()`` bounds its farewell.
         public var closeTimeout = Duration.seconds(2)
-        /// When a quiet connection is asked for proof of life. By default the interval is learned for each network.
-        public var heartbeat = HeartbeatPolicy.learned()
+        /// When a quiet connection is asked for proof of life. By default the interval is learned for each network. Set, it counts
+        /// for more than what the control layer says.
+        public var heartbeat = HeartbeatPolicy.learned() { didSet { setsHeartbeat = true } }
         /// The name of the network that the device is in at first, see ``LonglineClient/LonglineClient/setNetwork(_:)``;
         /// nil derives one.
         public var network: String?
@@ -103,6 +109,25 @@ extension LonglineClient {
         /// The name and version told to the service, for its logs; at most 64 bytes.
         public var agent = "longline-swift"
 
+        /// Whether the app decided itself.
+        private(set) var setsBackOff = false
+        private(set) var setsHeartbeat = false
+
+        /// A configuration with the defaults above, for a service that is asked where to connect.
+        /// - Parameters:
+        ///   - control: who is asked, in this order; from 1 to 8.
+        ///   - accessPoints: where to go when there is no answer at all, or nobody at the access points that it names.
+        ///   - trust: whom to believe, the control layer and the access points alike.
+        ///   - storage: keeps the last answer too.
+        ///   - tokenProvider: where tokens come from.
+        public init(
+            control: [ControlService], accessPoints: [AccessPoint] = [], trust: Trust = .systemRoots,
+            storage: any ClientStorage = InMemoryClientStorage(), tokenProvider: @escaping TokenProvider
+        ) {
+            self.init(accessPoints: accessPoints, trust: trust, storage: storage, tokenProvider: tokenProvider)
+            self.control = control
+        }
+
         /// A configuration with the defaults above.
         public init(
             accessPoints: [AccessPoint], trust: Trust = .systemRoots,
@@ -118,7 +143,10 @@ extension LonglineClient {
             func require(_ condition: Bool, _ message: String) throws(ClientError) {
                 if !condition { throw ClientError(.invalidConfiguration, message: message) }
             }
-            try require(!accessPoints.isEmpty, "no access point")
+            try require(!accessPoints.isEmpty || !control.isEmpty, "no access point, and no control layer")
+            try require(control.count <= 8, "more than 8 control layers")
+            let endpoints = try controlEndpoints()
+            try require(Set(endpoints.map(\.url)).count == endpoints.count, "a control layer is named twice")
             try require(
                 accessPoints.allSatisfy { !$0.host.isEmpty && (1...65535).contains($0.port) },
                 "an access point needs a host and a port from 1 to 65535")
@@ -132,6 +160,12 @@ extension LonglineClient {
             }
             if let network { try LonglineClient.validate(network: network) }
             try require(agent.utf8.count <= FrameLimits.maximumAgent, "the agent's name is over 64 bytes")
+        }
+
+        func controlEndpoints() throws(ClientError) -> [ControlEndpoint] {
+            var endpoints: [ControlEndpoint] = []
+            for service in control { endpoints.append(try ControlEndpoint(service)) }
+            return endpoints
         }
     }
 }

@@ -15,6 +15,9 @@ public import LonglineWire
 public enum ConnectionState: Sendable {
     /// Not connected, and not trying.
     case disconnected
+    /// The control layer is asked where to connect; ``connecting(attempt:accessPoint:)`` follows. Only with
+    /// ``LonglineClient/LonglineClient/Configuration/control``, and only when its last answer doesn't do any more.
+    case locating(attempt: Int)
     /// A link is being opened. `attempt` counts from 1 since the last connection.
     case connecting(attempt: Int, accessPoint: AccessPoint)
     /// The service accepted the session; also sent again when the path has changed.

@@ -25,16 +25,24 @@ public final class LonglineClient: Sendable {
         let group = configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton
         try self.init(
             configuration: configuration, loop: group.next(), clock: .system,
-            connector: QUICConnector(configuration: configuration))
+            connector: QUICConnector(configuration: configuration),
+            asker: ControlConnector(configuration: configuration, group: group))
     }
 
     init(
         configuration: Configuration, loop: any EventLoop, clock: DriverClock, connector: any LinkConnector,
+        asker: (any ControlAsker)? = nil,
         random: @escaping @Sendable () -> any RandomNumberGenerator = { SystemRandomPool() }
     ) throws {
         try configuration.validate()
+        let controls = try configuration.controlEndpoints()
+        var fetcher: AccessFetcher?
+        if let asker, !controls.isEmpty {
+            fetcher = AccessFetcher(controls: controls, asker: asker, logger: configuration.logger)
+        }
         core = ClientCore(
-            configuration: configuration, loop: loop, clock: clock, connector: connector, random: random)
+            configuration: configuration, loop: loop, clock: clock, connector: connector, fetcher: fetcher,
+            random: random)
     }
 
     deinit { core.shutDown() }

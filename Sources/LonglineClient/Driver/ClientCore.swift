@@ -53,6 +53,7 @@ final class ClientCore: Sendable {
     private let loop: any EventLoop
     let clock: DriverClock
     private let connector: any LinkConnector
+    private let fetcher: AccessFetcher?
     private let random: @Sendable () -> any RandomNumberGenerator
     /// What messages are named by.
     private let names = Mutex(SystemRandomPool())
@@ -63,12 +64,14 @@ final class ClientCore: Sendable {
 
     init(
         configuration: LonglineClient.Configuration, loop: any EventLoop, clock: DriverClock,
-        connector: any LinkConnector, random: @escaping @Sendable () -> any RandomNumberGenerator
+        connector: any LinkConnector, fetcher: AccessFetcher?,
+        random: @escaping @Sendable () -> any RandomNumberGenerator
     ) {
         self.configuration = configuration
         self.loop = loop
         self.clock = clock
         self.connector = connector
+        self.fetcher = fetcher
         self.random = random
         let sends = outlets.sends
         sharing = (configuration.storage as? SharedClientStorage).map { SharingState(storage: $0, sends: sends) }
@@ -110,7 +113,7 @@ final class ClientCore: Sendable {
         let handle = try await loop.submit { [self] in
             let driver = ConnectionDriver(
                 configuration: configuration, state: loaded, loop: loop, clock: clock, connector: connector,
-                outlets: outlets, random: random())
+                fetcher: fetcher, outlets: outlets, random: random())
             driver.core = self
             driver.takeOverFollowed()
             return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop))

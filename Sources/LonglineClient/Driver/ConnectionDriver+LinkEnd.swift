@@ -72,7 +72,10 @@ extension ConnectionDriver {
         if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
         let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
         let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)
-        if step.dropTicket { keepResumeTicket(nil) }
+        // What the control layer thinks of a token says nothing about the ticket.
+        if step.dropTicket, link != nil { keepResumeTicket(nil) }
+        if step.asksAnew { access.doubt() }
+        if case .pathGone = end { isReturn = true } else { isReturn = false }
         logger.info(
             "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(step.delay)"])
         switch step.kind {
@@ -112,6 +115,8 @@ extension ConnectionDriver {
     /// The network came back while the client waited: it needn't wait any longer.
     func connectNow() {
         guard case .waiting(let timer) = phase else { return }
+        // A control layer that asked to be left alone is, unless there is somewhere to go without it.
+        if plan.target == nil, access.mustWait(now: clock.now()) { return }
         timer.cancel()
         beginAttempt()
     }
@@ -123,6 +128,7 @@ extension ConnectionState {
         switch self {
         case .disconnected: "disconnected"
         case .standby: "standby"
+        case .locating(let attempt): "asking the control layer, attempt \(attempt)"
         case .connecting(let attempt, let accessPoint): "connecting to \(accessPoint), attempt \(attempt)"
         case .connected(let info): "connected\(info.resumed ? ", resumed" : "")\(info.earlyData ? ", 0-RTT" : "")"
         case .migrating(let cause): "migrating (\(cause))"

@@ -55,6 +55,7 @@ extension ConnectionDriver {
     func endForGood(_ result: LogoutResult, _ waiters: [(LogoutResult) -> Void]) {
         logout = .over(result)
         generation += 1
+        question?.cancel()
         if case .waiting(let timer) = phase { timer.cancel() }
         let reason = "logged out"
         phase = .stopped(.loggedOut, reason)
@@ -85,5 +86,7 @@ extension ConnectionDriver {
         resumeTicket = nil
         transportTickets = [:]
         addressTokens = [:]
+        attemptToken = nil
+        access.forget()
     }
 }

@@ -13,6 +13,12 @@ extension ConnectionDriver {
                     .notConnected, message: "there is no connection that could be moved",
                     advice: "wait until the client is connected"))
         }
+        guard link.isMigrationSafe else {
+            return done(
+                ClientError(
+                    .migrationFailed, message: "connections to this access point can't be moved to another path",
+                    advice: "the client opens another one by itself when the network changes"))
+        }
         publish(.migrating(cause))
         mobile.migrate(to: local) { [unowned self] result in
             switch result {
@@ -96,7 +102,8 @@ extension ConnectionDriver {
     func addressesChanged(_ change: AddressChange) {
         logger.debug("addresses changed", metadata: ["gone": "\(change.gone)", "new": "\(change.new)"])
         switch phase {
-        case .idle, .stopped, .preparing: return
+        case .idle, .stopped: return
+        case .preparing: askAnew()
         case .waiting:
             if !change.new.isEmpty { connectNow() }
         case .connecting:

@@ -116,7 +116,8 @@ extension ConnectionDriver {
         // What was not known to leave follows once that is durable, as a message does that comes now.
         attemptAll()
         session.linkOpened(
-            credential: link.credential, connectNumber: connectNumber, supportsPathChange: link.mobile != nil,
+            credential: link.credential, connectNumber: connectNumber,
+            supportsPathChange: link.mobile != nil && link.isMigrationSafe,
             outbox: outbox.inOrder.filter { !unwritten.contains($0.id) && !unmarked.contains($0.id) }.map(outboxRow),
             now: clock.now())
         pump()

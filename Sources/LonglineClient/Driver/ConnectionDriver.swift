@@ -11,7 +11,7 @@ import NIOCore
 /// ``flush()``, one transaction at a time.
 ///
 /// ```
-///          start            number, credential             accepted
+///          start            where, number, credential      accepted
 ///   idle --------> preparing ----------------> connecting ----------> connected
 ///    ^                 ^                           |                      |
 ///    | stop            |  time is over      ended  v               ended  v
@@ -37,6 +37,8 @@ final class ConnectionDriver {
     let storageExecutor: LoopExecutor?
     let clock: DriverClock
     let connector: any LinkConnector
+    /// Asks the control layer; nil: there is none.
+    let fetcher: AccessFetcher?
     let outlets: ClientOutlets
     var logger: Logger
     var random: any RandomNumberGenerator
@@ -47,6 +49,14 @@ final class ConnectionDriver {
     /// Attempts since the last session that was accepted, for the states that an app shows.
     var attempts = 0
     var plan: ReconnectPlan
+    /// What the control layer said last.
+    var access: AccessBook
+    /// The question to the control layer that is under way.
+    var question: Task<Void, Never>?
+    /// The token that the control layer was asked with in this attempt.
+    var attemptToken: String?
+    /// The next attempt only brings the device back by another path.
+    var isReturn = false
     var session: ClientSession
     var current: DriverLink?
     /// Links that say farewell: their end is awaited by ``disconnect``.
@@ -138,19 +148,24 @@ final class ConnectionDriver {
 
     init(
         configuration: LonglineClient.Configuration, state: StoredClientState, loop: any EventLoop,
-        clock: DriverClock, connector: any LinkConnector, outlets: ClientOutlets, random: any RandomNumberGenerator
+        clock: DriverClock, connector: any LinkConnector, fetcher: AccessFetcher?, outlets: ClientOutlets,
+        random: any RandomNumberGenerator
     ) {
         self.configuration = configuration
         self.loop = loop
         storageExecutor = configuration.storage.handsOverAtOnce ? LoopExecutor(eventLoop: loop) : nil
         self.clock = clock
         self.connector = connector
+        self.fetcher = fetcher
         self.outlets = outlets
         self.logger = configuration.logger
         var random = random
         let producer = state.producer ?? ProducerID(high: random.next(), low: random.next())
         if state.producer == nil { pending.producer = producer }
         self.random = random
+        access = AccessBook(
+            state.access, routes: state.controlRoutes, controls: Set(configuration.control.map(\.url)),
+            user: configuration.user ?? state.user, now: clock.now(), wall: clock.wall())
         plan = Self.plan(configuration)
         outbox = Outbox(
             producer: producer, lastID: state.lastID, chains: state.chains, rows: state.outbox,
@@ -179,9 +194,10 @@ final class ConnectionDriver {
         session = ClientSession(
             configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
             cursorVersion: state.cursorVersion)
+        applyAccess()
     }
 
-    private static func plan(_ configuration: LonglineClient.Configuration) -> ReconnectPlan {
+    static func plan(_ configuration: LonglineClient.Configuration) -> ReconnectPlan {
         ReconnectPlan(
             policy: configuration.backOff, accessPoints: configuration.accessPoints,
             stopsOnRefusedToken: configuration.stopsOnRefusedToken)
@@ -225,6 +241,7 @@ final class ConnectionDriver {
             outlets.messages.reopen()
             outlets.requests.reopen()
             plan = Self.plan(configuration)
+            applyAccess()
             attempts = 0
             startMonitor()
             beginAttempt()
@@ -249,6 +266,7 @@ final class ConnectionDriver {
         disconnectWaiters.append(done)
         drainConfirmations()
         generation += 1
+        question?.cancel()
         attemptTimer?.cancel()
         if case .waiting(let timer) = phase { timer.cancel() }
         // First of all not connected: the end of the link then leads to no other attempt.
@@ -301,16 +319,29 @@ final class ConnectionDriver {
     func beginAttempt() {
         generation += 1
         attempts += 1
-        let generation = generation
         phase = .preparing
-        publish(.connecting(attempt: attempts, accessPoint: plan.target))
+        question?.cancel()
+        question = nil
+        attemptToken = nil
+        let isReturn = isReturn
+        self.isReturn = false
+        if mustLocate(isReturn: isReturn) { locate(generation) } else { prepare(generation) }
+    }
+
+    /// It is known where to connect.
+    func prepare(_ generation: UInt64) {
+        guard let target = plan.target else {
+            return attemptFailed(ClientError(.controlUnavailable, message: "no access point is known"))
+        }
+        noteAccessSource()
+        publish(.connecting(attempt: attempts, accessPoint: target))
         // Only damage brings a number so far; a new producer counts from 1.
         if connectNumber > FrameLimits.maximumNumber / 2 { needsNewProducer = true }
         if needsNewProducer {
             // The rows being written carry the old numbers: wait until they are all in one state.
             guard !isFlushing else {
                 afterFlush.append { [unowned self] _ in
-                    if self.generation == generation { beginAttempt(again: generation) }
+                    if self.generation == generation { prepare(generation) }
                 }
                 return
             }
@@ -322,14 +353,14 @@ final class ConnectionDriver {
             pending.connectNumber = reservedConnectNumber
         }
         // With a ticket for both, what waits leaves with the first flight.
-        if resumeTicket != nil, transportTickets[plan.target.description] != nil { attemptAll() }
+        if resumeTicket != nil, transportTickets[target.description] != nil { attemptAll() }
         afterDurable { [unowned self] error in
             guard self.generation == generation else { return }
             // A disk that takes nothing more is no reason to stay away: what is not durable just does not leave.
             if let error, pending.producer != nil || connectNumber + connectStep > durableConnectNumber {
                 return attemptFailed(error)
             }
-            obtainCredential(generation)
+            obtainCredential(generation, for: target)
         }
     }
 
@@ -339,32 +370,28 @@ final class ConnectionDriver {
     /// attempts themselves are spaced by the plan's back-off. Beyond 2^40 it doesn't grow, so that numbers never run out.
     private var connectStep: UInt64 { 1 << UInt64(min(40, max(0, staleRefusals - 1))) }
 
-    private func beginAttempt(again generation: UInt64) {
-        attempts -= 1
-        beginAttempt()
-    }
-
     func attemptFailed(_ error: ClientError) {
         statistics.failedAttempts += 1
         linkEnded(.failed(error), link: nil)
     }
 
-    private func obtainCredential(_ generation: UInt64) {
-        if let ticket = resumeTicket, ticket.expiry == 0 || ticket.expiry > clock.wall() {
-            return open(.ticket(ByteBuffer(bytes: ticket.bytes)))
-        }
+    /// A resume ticket whose time isn't over.
+    var usableTicket: StoredSecret? {
+        resumeTicket.flatMap { $0.expiry == 0 || $0.expiry > clock.wall() ? $0 : nil }
+    }
+
+    private func obtainCredential(_ generation: UInt64, for target: AccessPoint) {
+        if let ticket = usableTicket { return open(target, .ticket(ByteBuffer(bytes: ticket.bytes))) }
         if resumeTicket != nil { keepResumeTicket(nil) }
+        if let token = attemptToken { return open(target, .token(token)) }
         let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
             guard driver.generation == generation else { return }
             switch token {
             case .success(let token):
+                if driver.forgetAccess(unlessFor: token) { return driver.locate(generation) }
                 driver.learnUser(fromToken: token)
-                driver.open(.token(token))
-            case .failure(let error):
-                driver.attemptFailed(
-                    ClientError(
-                        .tokenProvider, message: "no token", cause: error,
-                        advice: "the token provider's error says more"))
+                driver.open(target, .token(token))
+            case .failure(let error): driver.attemptFailed(Self.noToken(error))
             }
         }
         let provider = configuration.tokenProvider
@@ -373,8 +400,12 @@ final class ConnectionDriver {
         }
     }
 
-    private func open(_ credential: Credential) {
-        let target = plan.target
+    static func noToken(_ error: any Error) -> ClientError {
+        ClientError(
+            .tokenProvider, message: "no token", cause: error, advice: "the token provider's error says more")
+    }
+
+    private func open(_ target: AccessPoint, _ credential: Credential) {
         let usesTicket: Bool
         if case .ticket = credential { usesTicket = true } else { usesTicket = false }
         var ticket = transportTickets[target.description].flatMap {
@@ -384,8 +415,8 @@ final class ConnectionDriver {
         connectNumber += connectStep
         assert(connectNumber <= durableConnectNumber, "a connect number is durable before it is used")
         let link = DriverLink(
-            driver: self, accessPoint: target, credential: credential, startedAt: clock.now(),
-            usedSessionTicket: ticket != nil)
+            driver: self, accessPoint: target, isMigrationSafe: isMigrationSafe(target), credential: credential,
+            startedAt: clock.now(), usedSessionTicket: ticket != nil)
         phase = .connecting
         current = link
         attemptTimer = schedule(in: TimeAmount(configuration.connectTimeout)) { driver in
@@ -412,6 +443,8 @@ final class ConnectionDriver {
         now.waiting = outbox.count
         now.unconfirmed = ledger.count
         now.link = current?.mobile?.linkStatistics
+        now.controlTransport = access.transport
+        now.accessAge = access.age(wall: clock.wall())
         now.learnedHeartbeat = session.learnedInterval.map { Duration($0) }
         return now
     }

@@ -7,6 +7,8 @@ import NIOCore
 /// while it is the driver's current one; a link that comes too late is closed.
 final class DriverLink: LinkHandler {
     let accessPoint: AccessPoint
+    /// Whether it may be moved to another path.
+    let isMigrationSafe: Bool
     let credential: Credential
     let startedAt: NIODeadline
     /// Whether a TLS ticket was used, which may be what made the handshake fail.
@@ -25,11 +27,12 @@ final class DriverLink: LinkHandler {
     private unowned let driver: ConnectionDriver
 
     init(
-        driver: ConnectionDriver, accessPoint: AccessPoint, credential: Credential, startedAt: NIODeadline,
-        usedSessionTicket: Bool
+        driver: ConnectionDriver, accessPoint: AccessPoint, isMigrationSafe: Bool, credential: Credential,
+        startedAt: NIODeadline, usedSessionTicket: Bool
     ) {
         self.driver = driver
         self.accessPoint = accessPoint
+        self.isMigrationSafe = isMigrationSafe
         self.credential = credential
         self.startedAt = startedAt
         self.usedSessionTicket = usedSessionTicket

@@ -12,13 +12,7 @@ final class QUICConnector: LinkConnector {
     init(configuration: LonglineClient.Configuration) {
         links = QUICLinkConnector(logger: configuration.logger)
         keyLog = configuration.keyLog
-        verification =
-            switch configuration.trust {
-            case .systemRoots: .systemRoots
-            case .certificateAuthority(let pem): .certificateAuthority(pem: pem)
-            case .pinnedPublicKey(let keys): .pinnedPublicKey(sha256: keys)
-            case .insecureNoVerification: .insecureNoVerification
-            }
+        verification = configuration.trust.verification
     }
 
     func open(

@@ -6,6 +6,8 @@ enum LinkEnd: Sendable {
     case closed(Close)
     /// The link never came up: name not found, handshake failed, or the time was over.
     case failed(ClientError)
+    /// There is nowhere to connect to: the control layer gave no answer, and asked to be left alone for so long.
+    case unlocated(ClientError, retryAfter: Duration)
     /// The link was lost without a word: idle timeout, stateless reset.
     case lost(String)
     /// This device's own network changed, so nobody else comes back at the same time.
@@ -17,7 +19,7 @@ enum LinkEnd: Sendable {
     var reason: String {
         switch self {
         case .closed(let close): close.reason.isEmpty ? "code \(close.code.rawValue)" : close.reason
-        case .failed(let error): error.description
+        case .failed(let error), .unlocated(let error, _): error.description
         case .lost(let reason), .pathGone(let reason): reason
         case .renewed: "the outbox takes a new producer"
         }
@@ -38,12 +40,16 @@ struct NextStep: Sendable {
     var delay: Duration = .zero
     /// The stored resume ticket is worth nothing any more.
     var dropTicket = false
+    /// The control layer may know better by now where to go.
+    var asksAnew = false
 }
 
 /// Decides after each link whether, when, where and with what credential the client connects again.
 ///
-/// Access points are tried in order without a pause between them; back-off grows once a round. A redirect goes in
-/// front of the list for one attempt. Reads no clock and no random source of its own.
+/// Access points are tried in order; back-off grows once a round. A redirect goes in front of the list for one attempt. Those of the
+/// configuration follow one another without a pause. Those that the control layer ranked follow with back-off's jitter, since all
+/// whose first node died have it in common; and one that sent the client away goes to the end. Reads no clock and no random source
+/// of its own.
 ///
 /// ```
 ///            opened                 up for resetAfter
@@ -52,11 +58,18 @@ struct NextStep: Sendable {
 ///    '---- ended ------'   round grows when the list was tried once
 /// ```
 struct ReconnectPlan: Sendable {
-    private let policy: BackOffPolicy
-    private let accessPoints: [AccessPoint]
+    private(set) var policy: BackOffPolicy
+    private var accessPoints: [AccessPoint]
+    /// Whether the control layer ranked them.
+    private var isRanked: Bool
     private let stopsOnRefusedToken: Bool
     private(set) var round = 0
-    private var index = 0
+    /// Where no session came up in this round.
+    private var tried: Set<AccessPoint> = []
+    /// Ranked only: those that sent the client away, the last at the end.
+    private var sentAway: [AccessPoint] = []
+    /// Ranked only: where a session lasted, which goes first until the next answer.
+    private var home: AccessPoint?
     private var redirect: AccessPoint?
     private var credentialRefusals = 0
     /// Losses of this device's own path that were answered at once, without a session that lasted in between.
@@ -64,15 +77,41 @@ struct ReconnectPlan: Sendable {
 
     static let maximumImmediateReturns = 3
 
-    init(policy: BackOffPolicy, accessPoints: [AccessPoint], stopsOnRefusedToken: Bool = false) {
-        precondition(!accessPoints.isEmpty, "configuration was checked")
+    /// - Parameter accessPoints: none, while the control layer has not said any.
+    init(
+        policy: BackOffPolicy, accessPoints: [AccessPoint], isRanked: Bool = false, stopsOnRefusedToken: Bool = false
+    ) {
         self.stopsOnRefusedToken = stopsOnRefusedToken
         self.policy = policy
         self.accessPoints = accessPoints
+        self.isRanked = isRanked
     }
 
-    /// Where the next attempt goes.
-    var target: AccessPoint { redirect ?? accessPoints[index % accessPoints.count] }
+    /// Where the next attempt goes; nil: nobody knows.
+    var target: AccessPoint? {
+        if let redirect { return redirect }
+        if let home, accessPoints.contains(home), isOpen(home) { return home }
+        return accessPoints.first(where: isOpen) ?? sentAway.first { !tried.contains($0) && accessPoints.contains($0) }
+            ?? accessPoints.first
+    }
+
+    /// Whether the next attempt goes where a node said.
+    var isRedirected: Bool { redirect != nil }
+
+    private func isOpen(_ point: AccessPoint) -> Bool { !tried.contains(point) && !sentAway.contains(point) }
+
+    /// The control layer answered: its ranking counts from now on. What failed in this round stays behind.
+    mutating func rank(_ points: [AccessPoint], policy: BackOffPolicy) {
+        self.policy = policy
+        isRanked = true
+        home = nil
+        accessPoints = points
+        // None is left of the round: it was one, so that back-off goes on to grow.
+        if points.allSatisfy(tried.contains) {
+            tried = []
+            round += 1
+        }
+    }
 
     /// Takes note that a session was accepted.
     mutating func connected() {
@@ -86,9 +125,15 @@ struct ReconnectPlan: Sendable {
     mutating func ended(
         _ end: LinkEnd, uptime: Duration?, usedTicket: Bool, random: inout some RandomNumberGenerator
     ) -> NextStep {
+        let point = target
         if let uptime, uptime >= policy.resetAfter {
             round = 0
             immediateReturns = 0
+            if isRanked {
+                tried = []
+                sentAway = []
+                home = point
+            }
         }
         let wasRedirected = redirect != nil
         redirect = nil
@@ -101,20 +146,30 @@ struct ReconnectPlan: Sendable {
             return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
         case .lost, .failed:
             // A link that was up keeps its access point for the next attempt; one that never came up gives it up.
-            if uptime == nil && !wasRedirected { return nextAccessPoint(random: &random) }
+            if uptime == nil && !wasRedirected { return nextAccessPoint(after: point, random: &random) }
             return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
+        case .unlocated(_, let retryAfter):
+            return NextStep(kind: .reconnect, delay: backOff(floor: retryAfter, random: &random))
         case .closed(let close):
-            return closed(close, neverUp: uptime == nil, usedTicket: usedTicket, random: &random)
+            let sendsAway = isRanked && close.code.sendsElsewhere
+            if sendsAway, let point {
+                sentAway.removeAll { $0 == point }
+                sentAway.append(point)
+            }
+            var step = closed(close, of: point, neverUp: uptime == nil, usedTicket: usedTicket, random: &random)
+            if sendsAway { step.asksAnew = true }
+            return step
         }
     }
 
     private mutating func closed(
-        _ close: Close, neverUp: Bool, usedTicket: Bool, random: inout some RandomNumberGenerator
+        _ close: Close, of point: AccessPoint?, neverUp: Bool, usedTicket: Bool,
+        random: inout some RandomNumberGenerator
     ) -> NextStep {
         let floor = Duration.milliseconds(Int64(min(close.retryAfter, UInt64(Self.longestRetryAfter))))
         switch close.code.policy {
         case .backOff:
-            if neverUp && floor == .zero { return nextAccessPoint(random: &random) }
+            if neverUp && floor == .zero { return nextAccessPoint(after: point, random: &random) }
             return NextStep(kind: .reconnect, delay: backOff(floor: floor, random: &random))
         case .redirect:
             redirect = AccessPoint(close.accessPoint)
@@ -144,14 +199,29 @@ struct ReconnectPlan: Sendable {
     /// A day: a service that says more is taken to mean "later".
     private static let longestRetryAfter: Int64 = 86_400_000
 
-    private mutating func nextAccessPoint(random: inout some RandomNumberGenerator) -> NextStep {
-        index = (index + 1) % accessPoints.count
-        if index != 0 { return NextStep(kind: .reconnect) }
-        return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
+    private mutating func nextAccessPoint(
+        after point: AccessPoint?, random: inout some RandomNumberGenerator
+    ) -> NextStep {
+        if let point { tried.insert(point) }
+        guard accessPoints.allSatisfy(tried.contains) else {
+            return NextStep(
+                kind: .reconnect, delay: isRanked ? policy.delay(attempt: round, using: &random) : .zero)
+        }
+        tried = []
+        sentAway = []
+        home = nil
+        var step = NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
+        step.asksAnew = isRanked
+        return step
     }
 
     private mutating func backOff(floor: Duration, random: inout some RandomNumberGenerator) -> Duration {
         defer { round += 1 }
         return policy.delay(attempt: round, floor: floor, using: &random)
     }
+}
+
+extension CloseCode {
+    /// Whether a node says by it that another one serves better now.
+    fileprivate var sendsElsewhere: Bool { self == .shuttingDown || self == .overloaded || policy == .redirect }
 }

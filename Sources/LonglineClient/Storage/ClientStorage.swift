@@ -122,6 +122,10 @@ public struct StoredClientState: Hashable, Sendable {
     public var addressTokens: [String: [UInt8]] = [:]
     /// The networks it knows, at most ``StoredNetwork/limit``, in any order.
     public var networks: [StoredNetwork] = []
+    /// The control layer's last answer.
+    public var access: StoredAccess?
+    /// How its services were reached last.
+    public var controlRoutes: [StoredControlRoute] = []
 
     /// The state of a new client.
     public init() {}
@@ -163,6 +167,10 @@ public enum StorageChange: Hashable, Sendable {
     case addressToken(String, [UInt8]?)
     /// What is known of a network; beyond ``StoredNetwork/limit`` those that were not used for longest go.
     case network(StoredNetwork)
+    /// The control layer's last answer, or none any more.
+    case access(StoredAccess?)
+    /// How the control services were reached last: all that is known, in place of what was.
+    case controlRoutes([StoredControlRoute])
 }
 
 /// Where a client keeps its outbox, its cursors and its tickets.
@@ -286,6 +294,8 @@ extension StoredClientState {
             networks.append(network)
             networks.sort { ($0.lastUse, $0.name) > ($1.lastUse, $1.name) }
             networks = Array(networks.prefix(StoredNetwork.limit))
+        case .access(let access): self.access = access
+        case .controlRoutes(let routes): controlRoutes = routes
         }
     }
 }

@@ -23,12 +23,16 @@ struct PendingWrites: Sendable {
     var transportTickets: [String: StoredSecret?] = [:]
     var addressTokens: [String: [UInt8]?] = [:]
     var networks: [String: StoredNetwork] = [:]
+    /// The outer optional: whether it changed.
+    var access: StoredAccess??
+    var controlRoutes: [StoredControlRoute]?
 
     var isEmpty: Bool {
         producer == nil && inserts.isEmpty && removes.isEmpty && attempts.isEmpty && outcomes.isEmpty
             && rechains.isEmpty && chains.isEmpty
             && connectNumber == nil && cursors.isEmpty && cursorVersion == nil && user == nil && resumeTicket == nil
             && transportTickets.isEmpty && addressTokens.isEmpty && networks.isEmpty
+            && access == nil && controlRoutes == nil
     }
 
     /// The batch, with the outbox as it is now.
@@ -59,6 +63,8 @@ struct PendingWrites: Sendable {
         changes += transportTickets.map { .transportTicket($0, $1) }
         changes += addressTokens.map { .addressToken($0, $1) }
         changes += networks.values.map { .network($0) }
+        if let access { changes.append(.access(access)) }
+        if let controlRoutes { changes.append(.controlRoutes(controlRoutes)) }
         return changes
     }
 
@@ -91,6 +97,8 @@ struct PendingWrites: Sendable {
         restored.transportTickets.merge(transportTickets) { $1 }
         restored.addressTokens.merge(addressTokens) { $1 }
         restored.networks.merge(networks) { $1 }
+        restored.access = access ?? restored.access
+        restored.controlRoutes = controlRoutes ?? restored.controlRoutes
         self = restored
     }
 }

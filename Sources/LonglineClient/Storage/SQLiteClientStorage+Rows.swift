@@ -54,6 +54,8 @@ extension SQLiteClientStorage {
             try set(
                 Fact.addressToken + accessPoint, secret: token.map { StoredSecret(bytes: $0, expiry: 0) }, in: database)
         case .network(let network): try keep(network, in: database)
+        case .access(let access): try keep(access, in: database)
+        case .controlRoutes(let routes): try keep(routes, in: database)
         }
     }
 
@@ -106,6 +108,8 @@ extension SQLiteClientStorage {
         if let high, let low { state.producer = ProducerID(high: high, low: low) }
         state.networks = try readNetworks(database)
         state.outcomes = try readOutcomes(database)
+        state.access = try readAccess(database)
+        state.controlRoutes = try readRoutes(database)
         return state
     }
 

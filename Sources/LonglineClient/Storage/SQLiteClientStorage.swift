@@ -143,7 +143,9 @@ public final class SQLiteClientStorage: ClientStorage {
         try database.execute(sql: "PRAGMA secure_delete=ON")
         try database.inTransaction(.immediate) {
             try check()
-            for table in ["outbox", "outcome", "submission", "chain", "cursor", "fact", "network"] {
+            for table in [
+                "outbox", "outcome", "submission", "chain", "cursor", "fact", "network", "access", "control_route",
+            ] {
                 try database.execute(sql: "DELETE FROM \(table)")
             }
             return .commit
@@ -213,6 +215,18 @@ public final class SQLiteClientStorage: ClientStorage {
                         id INTEGER PRIMARY KEY CHECK (id = 1), token BLOB, generation INTEGER NOT NULL,
                         locked INTEGER NOT NULL, challenge INTEGER
                     ) STRICT;
+                    """)
+        }
+        migrator.registerMigration("access") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE access (
+                        id INTEGER PRIMARY KEY CHECK (id = 1), answer BLOB NOT NULL, control TEXT NOT NULL, user TEXT,
+                        received_at INTEGER NOT NULL
+                    ) STRICT;
+                    CREATE TABLE control_route (
+                        url TEXT PRIMARY KEY, http3_port INTEGER, https_first_until INTEGER NOT NULL
+                    ) STRICT, WITHOUT ROWID;
                     """)
         }
         return migrator

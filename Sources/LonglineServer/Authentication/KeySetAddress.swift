@@ -1,3 +1,4 @@
+import LonglineHTTP
 import NIOCore
 import NIOHTTP1
 import NIOPosix

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import LonglineHTTP
 import LonglineSession
 import LonglineStore
 import LonglineWire

@@ -1,4 +1,5 @@
 import Logging
+import LonglineHTTP
 import LonglineSession
 import LonglineStore
 import LonglineWire

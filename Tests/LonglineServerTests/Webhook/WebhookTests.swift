@@ -1,5 +1,6 @@
 import Crypto
 import Foundation
+import LonglineHTTP
 import LonglineSession
 import LonglineStore
 import LonglineWire

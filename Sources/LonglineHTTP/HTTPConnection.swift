@@ -1,18 +1,17 @@
-import NIOCore
-import NIOHTTP1
+package import NIOCore
+package import NIOHTTP1
 import NIOPosix
-import NIOSSL
 
 /// One connection to an HTTP/1.1 server, for one request at a time.
-final class HTTPConnection: Sendable {
+package final class HTTPConnection: Sendable {
     /// An answer's largest body, in bytes.
-    static let maximumBody = 64 * 1024
+    package static let maximumBody = 64 * 1024
 
-    struct Response: Sendable {
-        var status: UInt
-        var headers: HTTPHeaders
-        var isKeptAlive: Bool
-        var body: ByteBuffer
+    package struct Response: Sendable {
+        package var status: UInt
+        package var headers: HTTPHeaders
+        package var isKeptAlive: Bool
+        package var body: ByteBuffer
     }
 
     private let channel: any Channel
@@ -23,18 +22,39 @@ final class HTTPConnection: Sendable {
         self.handler = handler
     }
 
+    /// Connects. When the task is cancelled, nobody waits any more and the connection closes.
     /// - Parameter tls: what a secure endpoint's certificate is verified with; nil for one without TLS.
-    static func open(
-        _ endpoint: HTTPEndpoint, tls: NIOSSLContext?, group: any EventLoopGroup
+    package static func open(
+        _ endpoint: HTTPEndpoint, tls: TLSClient?, group: any EventLoopGroup
+    ) async throws -> HTTPConnection {
+        let promise = group.any().makePromise(of: HTTPConnection.self)
+        // NIO's own wait for a connection can't be cancelled.
+        Task {
+            do {
+                let connection = try await connect(endpoint, tls: tls, group: group)
+                promise.succeed(connection)
+                // One that comes too late has nobody.
+                promise.futureResult.whenFailure { _ in connection.close() }
+            } catch {
+                promise.fail(error)
+            }
+        }
+        return try await withTaskCancellationHandler {
+            try await promise.futureResult.get()
+        } onCancel: {
+            promise.fail(CancellationError())
+        }
+    }
+
+    private static func connect(
+        _ endpoint: HTTPEndpoint, tls: TLSClient?, group: any EventLoopGroup
     ) async throws -> HTTPConnection {
         try await ClientBootstrap(group: group)
             .connectTimeout(.seconds(5))
             .connect(host: endpoint.host, port: endpoint.port) { channel in
                 channel.eventLoop.makeCompletedFuture {
                     if let tls {
-                        // Without a name the certificate has to be for the address.
-                        let handler = try NIOSSLClientHandler(context: tls, serverHostname: endpoint.serverName)
-                        try channel.pipeline.syncOperations.addHandler(handler)
+                        try channel.pipeline.syncOperations.addHandler(tls.handler(serverName: endpoint.serverName))
                     }
                     try channel.pipeline.syncOperations.addHTTPClientHandlers()
                     let handler = ExchangeHandler()
@@ -45,12 +65,12 @@ final class HTTPConnection: Sendable {
             }
     }
 
-    var isActive: Bool { channel.isActive }
+    package var isActive: Bool { channel.isActive }
 
-    func close() { channel.close(promise: nil) }
+    package func close() { channel.close(promise: nil) }
 
     /// Sends a request and waits for the whole answer. When the task is cancelled, the connection closes.
-    func exchange(_ head: HTTPRequestHead, _ body: ByteBuffer) async throws -> Response {
+    package func exchange(_ head: HTTPRequestHead, _ body: ByteBuffer) async throws -> Response {
         let (channel, handler) = (channel, handler)
         return try await withTaskCancellationHandler {
             try await channel.eventLoop.flatSubmit { handler.value.start(head, body, on: channel) }.get()
@@ -95,7 +115,7 @@ private final class ExchangeHandler: ChannelInboundHandler {
                 status: head.status.code, headers: head.headers, isKeptAlive: head.isKeepAlive, body: ByteBuffer())
         case .body(var part):
             guard response.body.readableBytes + part.readableBytes <= HTTPConnection.maximumBody else {
-                fail("an answer over \(HTTPConnection.maximumBody) bytes")
+                fail("an answer over \(HTTPConnection.maximumBody) bytes", isOverLimit: true)
                 return context.close(promise: nil)
             }
             response.body.writeBuffer(&part)
@@ -117,8 +137,10 @@ private final class ExchangeHandler: ChannelInboundHandler {
         context.close(promise: nil)
     }
 
-    private func fail(_ reason: String) {
-        promise?.fail(HTTPFailure(reason: reason))
+    private func fail(_ reason: String, isOverLimit: Bool = false) {
+        var failure = HTTPFailure(reason: reason)
+        failure.isOverLimit = isOverLimit
+        promise?.fail(failure)
         promise = nil
     }
 }

@@ -1,29 +1,36 @@
 import NIOCore
 
 /// What went wrong with an HTTP request, for logs.
-struct HTTPFailure: Error, CustomStringConvertible {
-    var reason: String
-    var description: String { reason }
+package struct HTTPFailure: Error, CustomStringConvertible {
+    package var reason: String
+    package var cause: (any Error)?
+    /// The answer was larger than is taken.
+    package var isOverLimit = false
+
+    package init(reason: String, cause: (any Error)? = nil) {
+        self.reason = reason
+        self.cause = cause
+    }
+
+    package var description: String { cause.map { "\(reason) [\($0)]" } ?? reason }
 }
 
 /// Where requests go.
-struct HTTPEndpoint: Sendable {
+package struct HTTPEndpoint: Hashable, Sendable {
     /// Whether the connection is encrypted, and the other side's certificate verified.
-    let isSecure: Bool
-    let host: String
-    let port: Int
-    let path: String
+    package let isSecure: Bool
+    package let host: String
+    package let port: Int
+    package let path: String
     /// Host and port as the `host` header has them.
-    let authority: String
+    package let authority: String
+    /// The name that a certificate has to carry; nil where the host is an address, which it then is for.
+    package var serverName: String?
 
     /// Takes an address apart.
-    /// - Parameter purpose: what the address is for, to name it in errors.
-    init(_ url: String, of purpose: String = "authorization policy") throws(ServerError) {
-        func refuse(_ reason: String) -> ServerError {
-            ServerError(
-                .invalidConfiguration, message: "the address of the \(purpose) \(reason)",
-                advice: "write it as https://host:port/path or http://host:port/path")
-        }
+    /// - Throws: what is wrong with it, as the rest of a sentence.
+    package init(url: String) throws(HTTPFailure) {
+        func refuse(_ reason: String) -> HTTPFailure { HTTPFailure(reason: reason) }
         guard url.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else {
             throw refuse("has a space or something outside ASCII")
         }
@@ -49,12 +56,6 @@ struct HTTPEndpoint: Sendable {
         guard !name.isEmpty else { throw refuse("has no host") }
         host = String(name)
         port = number
-    }
-}
-
-extension HTTPEndpoint {
-    /// The name that a certificate has to carry; nil where the host is an address.
-    var serverName: String? {
-        (try? SocketAddress(ipAddress: host, port: port)) == nil ? host : nil
+        serverName = (try? SocketAddress(ipAddress: host, port: port)) == nil ? host : nil
     }
 }

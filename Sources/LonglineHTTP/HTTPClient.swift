@@ -1,62 +1,34 @@
-import NIOCore
-import NIOHTTP1
-import NIOPosix
-import NIOSSL
+package import NIOCore
+package import NIOHTTP1
 import Synchronization
 
-/// Whom an HTTP request believes to be the other side, where its address says `https`.
-public enum HTTPTrust: Hashable, Sendable {
-    /// The certificate authorities of the operating system.
-    case systemRoots
-    /// One authority, or several, in PEM; also a self-signed certificate itself.
-    case authorities(pem: String)
-}
-
 /// Asks one endpoint over HTTP/1.1, with connections kept for the next request.
-final class HTTPClient: Sendable {
+package final class HTTPClient: Sendable {
     /// Connections kept while nothing is asked; more are closed after their answer.
-    static let maximumIdle = 32
+    package static let maximumIdle = 32
 
-    let endpoint: HTTPEndpoint
+    package let endpoint: HTTPEndpoint
     private let headers: HTTPHeaders
-    private let tls: NIOSSLContext?
+    private let tls: TLSClient?
     private let group: any EventLoopGroup
     private let idle = Mutex<[HTTPConnection]>([])
 
-    /// - Throws: ``ServerError/Code/invalidConfiguration`` for certificates that can't be read.
-    init(
-        endpoint: HTTPEndpoint, headers: HTTPHeaders = [:], trust: HTTPTrust = .systemRoots, group: any EventLoopGroup
-    ) throws(ServerError) {
+    /// - Throws: what can't be used of the trust.
+    package init(
+        _ endpoint: HTTPEndpoint, headers: HTTPHeaders = [:], trust: TLSTrust, group: any EventLoopGroup
+    ) throws(HTTPFailure) {
         self.endpoint = endpoint
         self.headers = headers
         self.group = group
-        tls = endpoint.isSecure ? try Self.context(trust) : nil
+        tls = endpoint.isSecure ? try TLSClient(trust) : nil
     }
 
     deinit { for connection in idle.withLock({ $0 }) { connection.close() } }
 
-    private static func context(_ trust: HTTPTrust) throws(ServerError) -> NIOSSLContext {
-        do {
-            var configuration = TLSConfiguration.makeClientConfiguration()
-            configuration.minimumTLSVersion = .tlsv12
-            configuration.applicationProtocols = ["http/1.1"]
-            if case .authorities(let pem) = trust {
-                let certificates = try NIOSSLCertificate.fromPEMBytes(Array(pem.utf8))
-                guard !certificates.isEmpty else { throw HTTPFailure(reason: "no certificate in it") }
-                configuration.trustRoots = .certificates(certificates)
-            }
-            return try NIOSSLContext(configuration: configuration)
-        } catch {
-            throw ServerError(
-                .invalidConfiguration, message: "the authorities for https can't be used", cause: error,
-                advice: "name a file with certificates in PEM")
-        }
-    }
-
     /// Posts a JSON body, and waits for the whole answer. When the task is cancelled, the connection closes.
     ///
     /// A request may arrive twice, when the other side closes a kept connection meanwhile.
-    func post(_ body: ByteBuffer, headers more: HTTPHeaders = [:]) async throws -> HTTPConnection.Response {
+    package func post(_ body: ByteBuffer, headers more: HTTPHeaders = [:]) async throws -> HTTPConnection.Response {
         var headers = more
         headers.replaceOrAdd(name: "content-type", value: "application/json")
         headers.replaceOrAdd(name: "content-length", value: "\(body.readableBytes)")
@@ -64,7 +36,7 @@ final class HTTPClient: Sendable {
     }
 
     /// Gets what there is, and waits for the whole answer. When the task is cancelled, the connection closes.
-    func get() async throws -> HTTPConnection.Response { try await request(.GET, ByteBuffer(), [:]) }
+    package func get() async throws -> HTTPConnection.Response { try await request(.GET, ByteBuffer(), [:]) }
 
     private func request(
         _ method: HTTPMethod, _ body: ByteBuffer, _ more: HTTPHeaders

@@ -1,0 +1,168 @@
+import Logging
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// Where to connect and how, which the control layer says.
+extension ConnectionDriver {
+    /// How a question to the control layer ended.
+    private enum Finding: Sendable {
+        case found(FetchedAccess, token: String)
+        case refusedToken
+        case failed(AccessFailure)
+        case noToken(any Error)
+    }
+
+    /// With an answer at hand nobody waits long for a newer one.
+    private static let patienceWithAnswer = Duration.seconds(3)
+
+    /// Whether the control layer is asked before the next attempt.
+    func mustLocate(isReturn: Bool) -> Bool {
+        guard fetcher != nil, !plan.isRedirected else { return false }
+        return access.isDue(
+            now: clock.now(), hasOther: !configuration.accessPoints.isEmpty, isReturn: isReturn)
+    }
+
+    /// Asks the control layer, then goes on with the attempt: by its answer, or by the last one.
+    func locate(_ generation: UInt64) {
+        guard let fetcher else { return prepare(generation) }
+        publish(.locating(attempt: attempts))
+        let found = hop { (driver: ConnectionDriver, finding: Finding) in
+            guard driver.generation == generation else { return }
+            driver.question = nil
+            driver.located(finding, generation)
+        }
+        let provider = configuration.tokenProvider
+        let routes = access.routes
+        let wall = clock.wall()
+        let hasOther = access.answer != nil || !configuration.accessPoints.isEmpty
+        let patience =
+            hasOther ? min(Self.patienceWithAnswer, configuration.connectTimeout) : configuration.connectTimeout
+        question?.cancel()
+        question = Task {
+            let finding = await ConnectionDriver.ask(fetcher, provider, routes: routes, wall: wall, patience: patience)
+            found(finding)
+        }
+    }
+
+    /// A token that is refused is worth one other.
+    private static func ask(
+        _ fetcher: AccessFetcher, _ provider: LonglineClient.TokenProvider, routes: [StoredControlRoute],
+        wall: UInt64, patience: Duration
+    ) async -> Finding {
+        for _ in 0..<2 {
+            let token: String
+            do { token = try await provider() } catch { return .noToken(error) }
+            do throws(AccessFailure) {
+                return .found(
+                    try await fetcher.fetch(token: token, routes: routes, wall: wall, patience: patience), token: token)
+            } catch {
+                if !error.isTokenRefused { return .failed(error) }
+            }
+        }
+        return .refusedToken
+    }
+
+    /// The network changed while the control layer is asked: the question starts again on the new one.
+    func askAnew() {
+        guard question != nil else { return }
+        attempts -= 1
+        beginAttempt()
+    }
+
+    private func located(_ finding: Finding, _ generation: UInt64) {
+        switch finding {
+        case .found(let fetched, let token): found(fetched, token, generation)
+        case .refusedToken:
+            statistics.failedAccessQuestions += 1
+            access.failed(retryAfter: .zero, now: clock.now(), random: &random)
+            // The service decides by the ticket, as long as there is one and a place to go to.
+            if usableTicket != nil, plan.target != nil {
+                return goOn(without: "the control layer refused the token", generation)
+            }
+            statistics.failedAttempts += 1
+            linkEnded(
+                .closed(Close(code: .credentialInvalid, reason: "the control layer refused the token")), link: nil)
+        case .noToken(let error):
+            if usableTicket != nil, plan.target != nil { return goOn(without: "no token: \(error)", generation) }
+            attemptFailed(Self.noToken(error))
+        case .failed(let failure):
+            statistics.failedAccessQuestions += 1
+            access.failed(retryAfter: failure.retryAfter, now: clock.now(), random: &random)
+            if plan.target != nil { return goOn(without: "\(failure.error)", generation) }
+            statistics.failedAttempts += 1
+            logger.warning(
+                "no answer of the control layer, and nowhere else to go", metadata: ["reason": "\(failure.error)"])
+            linkEnded(.unlocated(failure.error, retryAfter: failure.retryAfter), link: nil)
+        }
+    }
+
+    private func found(_ fetched: FetchedAccess, _ token: String, _ generation: UInt64) {
+        statistics.accessAnswers += 1
+        learnUser(fromToken: token)
+        let stored = access.received(
+            fetched, user: TokenSubject.read(from: token), now: clock.now(), wall: clock.wall())
+        pending.access = .some(stored)
+        pending.controlRoutes = access.routes
+        scheduleFlush()
+        attemptToken = token
+        applyAccess()
+        logger.info(
+            "the control layer said where to connect",
+            metadata: [
+                "over": "\(fetched.way.transport.rawValue)", "access-points": "\(fetched.answer.points.count)",
+                "lifetime": "\(fetched.answer.lifetime)",
+            ])
+        prepare(generation)
+    }
+
+    /// The last answer does, however old, and the configuration's own access points without one.
+    private func goOn(without reason: String, _ generation: UInt64) {
+        let age = access.age(wall: clock.wall()).map { "\($0)" } ?? "none"
+        logger.warning(
+            "no answer of the control layer: the client connects by what it has",
+            metadata: ["reason": "\(reason)", "last-answer": "\(age)"])
+        prepare(generation)
+    }
+
+    /// What the control layer said last counts from now on: for the next attempt, and for the link that it brings.
+    func applyAccess() {
+        guard let answer = access.answer else { return }
+        let ranked = answer.points.map(\.accessPoint)
+        plan.rank(
+            ranked + configuration.accessPoints.filter { !ranked.contains($0) },
+            policy: configuration.setsBackOff ? configuration.backOff : answer.backOff ?? configuration.backOff)
+        guard !configuration.setsHeartbeat, let said = answer.heartbeat else { return }
+        var heartbeat = configuration.heartbeat
+        heartbeat.interval = said.initial
+        heartbeat.answerTimeout = said.answerTimeout
+        heartbeat.search?.start = said.initial
+        session.setHeartbeat(heartbeat)
+    }
+
+    /// Whether a connection to an access point can move; what nobody named can.
+    func isMigrationSafe(_ accessPoint: AccessPoint) -> Bool {
+        access.answer?.points.first { $0.accessPoint == accessPoint }?.isMigrationSafe ?? true
+    }
+
+    /// The answer that is kept is of no use to another user.
+    /// - Returns: whether the control layer has to be asked for this one.
+    func forgetAccess(unlessFor token: String) -> Bool {
+        guard let user = access.user, let subject = TokenSubject.read(from: token), subject != user else {
+            return false
+        }
+        logger.notice("the control layer's last answer was for another user")
+        access.forget()
+        pending.access = .some(nil)
+        scheduleFlush()
+        plan = Self.plan(configuration)
+        return true
+    }
+
+    /// Notes by what the attempt goes, for statistics.
+    func noteAccessSource() {
+        let isNamed = access.answer?.points.contains { $0.accessPoint == plan.target } ?? false
+        statistics.accessSource =
+            !isNamed ? .fixed : access.isWithinLifetime(now: clock.now()) ? .answer : .lastAnswer
+    }
+}

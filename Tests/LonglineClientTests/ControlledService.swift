@@ -1,0 +1,80 @@
+import Logging
+import LonglineControl
+import LonglineServer
+import LonglineWire
+import NIOCore
+import NIOPosix
+import ServiceLifecycle
+
+@testable import LonglineClient
+
+/// A real server with its control layer, over HTTPS and HTTP/3; the control layer can be stopped alone.
+final class ControlledService: Sendable {
+    private let directory: TemporaryDirectory
+    private let data: ServerDirectory
+    private let server: LonglineServer
+    private let database: ControlDatabase
+    private let control: LonglineControl
+    private let controlGroup: ServiceGroup
+    private let running: Task<Void, any Error>
+    let pin: [UInt8]
+    let url: String
+
+    init() async throws {
+        directory = try TemporaryDirectory()
+        data = try ServerDirectory(directory.path)
+        let identity = try data.developmentIdentity(names: ["localhost", "127.0.0.1"])
+        pin = identity.pin
+        var configuration = LonglineServer.Configuration(
+            store: .directory(data.storePath), certificate: { identity.credentials },
+            tokenKeys: [try data.signingKey().verificationKey],
+            addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
+        configuration.secrets = try data.secrets()
+        configuration.eventLoops = 1
+        configuration.logger.logLevel = .critical
+        server = LonglineServer(configuration: configuration)
+        database = try ControlDatabase(data)
+        var settings = LonglineControl.Configuration(
+            certificate: { identity.credentials }, keys: DirectoryControlKeys(data), database: database)
+        settings.addresses = [try SocketAddress(ipAddress: "127.0.0.1", port: 0)]
+        settings.logger.logLevel = .critical
+        // It adds HTTP/3 to the server's port, before that listens.
+        control = try LonglineControl(server: server, configuration: settings)
+        try await server.start()
+        controlGroup = ServiceGroup(
+            configuration: ServiceGroupConfiguration(services: [control], logger: settings.logger))
+        running = Task { [controlGroup] in try await controlGroup.run() }
+        let port = try await control.localAddresses(.service).first?.port ?? 0
+        url = "https://127.0.0.1:\(port)"
+    }
+
+    /// A client that knows the control layer's address, and nothing else.
+    func client(
+        _ user: String, storage: any ClientStorage, clock: DriverClock = .system,
+        _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+    ) throws -> LonglineClient {
+        let (tenant, user, device) = (try TenantID("default"), try UserID(user), try DeviceID("phone"))
+        var configuration = LonglineClient.Configuration(
+            control: [ControlService(url: url)], trust: .pinnedPublicKey([pin]), storage: storage
+        ) { [data] in try await data.sign(tenant: tenant, user: user, device: device, lifetime: 3_600_000) }
+        configuration.backOff = BackOffPolicy(base: .milliseconds(10), maximum: .milliseconds(100))
+        configuration.logger.logLevel = .critical
+        change(&configuration)
+        let group = MultiThreadedEventLoopGroup.singleton
+        return try LonglineClient(
+            configuration: configuration, loop: group.next(), clock: clock,
+            connector: QUICConnector(configuration: configuration),
+            asker: ControlConnector(configuration: configuration, group: group))
+    }
+
+    func stopControl() async throws {
+        await controlGroup.triggerGracefulShutdown()
+        try await running.value
+    }
+
+    func stop() async throws {
+        try? await stopControl()
+        await server.shutdown()
+        try database.close()
+    }
+}
