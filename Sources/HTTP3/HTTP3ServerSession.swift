@@ -69,13 +69,17 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
 
     /// Called by the connection.
     public func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
-        if case .handshakeCompleted(let info) = event, info.applicationProtocol != HTTP3Service.applicationProtocol {
+        if case .handshakeCompleted(let info) = event { judge(info) }
+        session?.handle(event)
+    }
+
+    private func judge(_ info: HandshakeInfo) {
+        if info.applicationProtocol != HTTP3Service.applicationProtocol {
             session?.close(.versionFallback, reason: "the connection doesn't speak h3")
-        } else if case .handshakeCompleted = event, isSurplus {
+        } else if isSurplus {
             session?.meter.count(.surplusConnections)
             session?.close(.excessiveLoad, reason: "there are too many connections")
         }
-        session?.handle(event)
     }
 
     /// Called by the connection.

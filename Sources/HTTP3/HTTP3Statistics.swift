@@ -39,55 +39,40 @@ final class Meter: Sendable {
         case connections, surplusConnections, requests, earlyRequests, tooEarly, responses, rejected, cancelled,
             malformed, timeouts
         case protocolErrors, bodyBytesReceived, bodyBytesSent
+
+        /// Where it is in the statistics: none can be counted and not be told.
+        var field: WritableKeyPath<HTTP3Statistics, UInt64> {
+            switch self {
+            case .connections: \.connections
+            case .surplusConnections: \.surplusConnections
+            case .requests: \.requests
+            case .earlyRequests: \.earlyRequests
+            case .tooEarly: \.tooEarly
+            case .responses: \.responses
+            case .rejected: \.rejected
+            case .cancelled: \.cancelled
+            case .malformed: \.malformed
+            case .timeouts: \.timeouts
+            case .protocolErrors: \.protocolErrors
+            case .bodyBytesReceived: \.bodyBytesReceived
+            case .bodyBytesSent: \.bodyBytesSent
+            }
+        }
     }
 
-    private let connections = Atomic<UInt64>(0)
-    private let surplusConnections = Atomic<UInt64>(0)
-    private let requests = Atomic<UInt64>(0)
-    private let earlyRequests = Atomic<UInt64>(0)
-    private let tooEarly = Atomic<UInt64>(0)
-    private let responses = Atomic<UInt64>(0)
-    private let rejected = Atomic<UInt64>(0)
-    private let cancelled = Atomic<UInt64>(0)
-    private let malformed = Atomic<UInt64>(0)
-    private let timeouts = Atomic<UInt64>(0)
-    private let protocolErrors = Atomic<UInt64>(0)
-    private let bodyBytesReceived = Atomic<UInt64>(0)
-    private let bodyBytesSent = Atomic<UInt64>(0)
+    private let counts = InlineArray<13, Atomic<UInt64>> { _ in Atomic(0) }
+
+    init() { assert(counts.count == Counter.allCases.count, "each counter has a place") }
 
     func count(_ counter: Counter, by amount: Int = 1) {
-        let amount = UInt64(amount)
-        switch counter {
-        case .connections: connections.add(amount, ordering: .relaxed)
-        case .surplusConnections: surplusConnections.add(amount, ordering: .relaxed)
-        case .requests: requests.add(amount, ordering: .relaxed)
-        case .earlyRequests: earlyRequests.add(amount, ordering: .relaxed)
-        case .tooEarly: tooEarly.add(amount, ordering: .relaxed)
-        case .responses: responses.add(amount, ordering: .relaxed)
-        case .rejected: rejected.add(amount, ordering: .relaxed)
-        case .cancelled: cancelled.add(amount, ordering: .relaxed)
-        case .malformed: malformed.add(amount, ordering: .relaxed)
-        case .timeouts: timeouts.add(amount, ordering: .relaxed)
-        case .protocolErrors: protocolErrors.add(amount, ordering: .relaxed)
-        case .bodyBytesReceived: bodyBytesReceived.add(amount, ordering: .relaxed)
-        case .bodyBytesSent: bodyBytesSent.add(amount, ordering: .relaxed)
-        }
+        counts[counter.rawValue].add(UInt64(amount), ordering: .relaxed)
     }
 
     var statistics: HTTP3Statistics {
         var result = HTTP3Statistics()
-        result.connections = connections.load(ordering: .relaxed)
-        result.requests = requests.load(ordering: .relaxed)
-        result.earlyRequests = earlyRequests.load(ordering: .relaxed)
-        result.tooEarly = tooEarly.load(ordering: .relaxed)
-        result.responses = responses.load(ordering: .relaxed)
-        result.rejected = rejected.load(ordering: .relaxed)
-        result.cancelled = cancelled.load(ordering: .relaxed)
-        result.malformed = malformed.load(ordering: .relaxed)
-        result.timeouts = timeouts.load(ordering: .relaxed)
-        result.protocolErrors = protocolErrors.load(ordering: .relaxed)
-        result.bodyBytesReceived = bodyBytesReceived.load(ordering: .relaxed)
-        result.bodyBytesSent = bodyBytesSent.load(ordering: .relaxed)
+        for counter in Counter.allCases {
+            result[keyPath: counter.field] = counts[counter.rawValue].load(ordering: .relaxed)
+        }
         return result
     }
 }

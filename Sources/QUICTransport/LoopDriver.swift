@@ -10,8 +10,9 @@ internal import QUICEngine
 ///  timer     -> handleDeadline ─┼─> tick: events -> handlers -> batchEnded -> runs out -> flush -> next deadline
 ///  calls     -> needsTick ──────┘
 /// ```
-/// A tick's work is bounded: events and bytes beyond the budget wait for the next turn of the loop, so that receiving,
-/// sending and the loop's other channels share it fairly.
+/// Where handling events takes long, it is done in slices, and what was written leaves behind each. A tick's work is bounded:
+/// events and bytes beyond the budget wait for the next turn of the loop, so that receiving, sending and the loop's other
+/// channels share it fairly.
 final class LoopDriver {
     /// Events taken from the engine in one tick.
     private static let eventBudget = 4096

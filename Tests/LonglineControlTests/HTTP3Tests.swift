@@ -185,7 +185,10 @@ import Testing
 
     @Test("one connection more than there may be ends with H3_EXCESSIVE_LOAD, and the others go on")
     func surplus() async throws {
-        try await withFront({ $0.limits.connections = 1 }) { _, front in
+        try await withFront({
+            $0.limits.connections = 1
+            $0.sampleInterval = .milliseconds(20)
+        }) { service, front in
             let first = try await front.connect()
             #expect(try await first.request(request(.get, "/.well-known/jwks.json")).status == .ok)
             let error = await #expect(throws: HTTP3Error.self) {
@@ -194,6 +197,11 @@ import Testing
             }
             #expect(error?.protocolCode == .excessiveLoad || error?.protocolCode == .requestRejected)
             #expect(try await first.request(request(.get, "/.well-known/jwks.json")).status == .ok)
+            let key = try await service.operatorKey()
+            var text = ""
+            repeat {
+                text = String(decoding: try await service.ask(.get, "/metrics", key: key).body, as: UTF8.self)
+            } while !text.contains("longline_http3_connections_surplus_total 1")
         }
     }
 

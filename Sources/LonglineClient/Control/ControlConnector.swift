@@ -54,11 +54,7 @@ final class ControlConnector: ControlAsker {
         let request = HTTPRequest(
             method: .get, scheme: "https", authority: way.control.endpoint.authority, path: ControlEndpoint.path,
             headerFields: [.authorization: "Bearer \(token)", .accept: "application/json", .userAgent: agent])
-        var response = try await connection.request(request)
-        if response.status.code == 425 {
-            // Not in the first flight, then (RFC 8470 section 5.2): the handshake is complete by now.
-            response = try await connection.request(request)
-        }
+        let response = try await connection.request(request)
         let body: ByteBuffer
         do { body = try await response.body.collect(upTo: StoredAccess.maximumAnswer) } catch let error as HTTP3Error {
             throw error.code == .bodyTooLarge ? Self.tooLarge : error
