@@ -161,7 +161,7 @@ final class ClientSession: QUICConnectionHandler {
                 exchange.priority = priority
                 if priority != .standard { message.headerFields[.priority] = priority.fieldValue }
             }
-            session.exchanges[stream] = exchange
+            session.add(exchange)
             session.connection.setPriority(exchange.priority.stream, of: stream)
             do {
                 try exchange.send(
@@ -182,7 +182,7 @@ final class ClientSession: QUICConnectionHandler {
 
     /// Tells the server of another priority of a request that is under way (RFC 9218 section 7).
     func prioritize(_ exchange: Exchange, _ priority: HTTP3Priority) {
-        guard let session, session.exchanges[exchange.id] === exchange, !exchange.isReceivingOver else { return }
+        guard let session, session.exchange(exchange.id) === exchange, !exchange.isReceivingOver else { return }
         exchange.setPriority(priority)
         var payload = ByteBuffer()
         payload.writeVarint(exchange.id.rawValue)

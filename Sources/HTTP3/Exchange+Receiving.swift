@@ -22,7 +22,18 @@ extension Exchange {
 
     func readable() {
         parse()
+        announce()
         retireIfDone()
+    }
+
+    /// Server: lets the request be answered. What came with its header section was read before, so that most handlers find the
+    /// whole request there.
+    func announce() {
+        guard let head = announced else { return }
+        announced = nil
+        if case .failed = receiving { return }
+        guard session.state != .closed else { return }
+        session.onRequest?(self, head)
     }
 
     /// Works off what has come, up to bytes of a body that nobody asked for.
@@ -173,6 +184,7 @@ extension Exchange {
             return session.fail(error, of: self)
         }
         parse()
+        announce()
         retireIfDone()
     }
 
@@ -209,7 +221,7 @@ extension Exchange {
             method = head.request.method
             if !isPriorityUpdated, head.priority != priority { setPriority(head.priority) }
             session.meter.count(.requests)
-            session.onRequest?(self, head)
+            announced = head
         } else {
             try interpretResponse(try session.messages.response(section))
         }

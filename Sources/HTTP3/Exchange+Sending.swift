@@ -49,7 +49,7 @@ extension Exchange {
         if let declaredLength, finish ? UInt64(length) != declaredLength : UInt64(length) > declaredLength {
             throw Self.wrongLength
         }
-        var buffer = ByteBufferAllocator().buffer(capacity: 256 + (length <= Self.copiedBody ? length : 0))
+        var buffer = session.takeScratch(256 + (length <= Self.copiedBody ? length : 0))
         try session.encodeLines(for: id, into: &buffer)
         sending = .body
         sentLength = UInt64(length)
@@ -60,8 +60,12 @@ extension Exchange {
             abandonSending()
             throw error
         }
-        if buffer.readableBytes > 0 { out.append(buffer) }
         if finish { noteFinish() }
+        if out.isEmpty, (try? give(&buffer)) == true {
+            session.keepScratch(buffer)
+        } else if buffer.readableBytes > 0 {
+            out.append(buffer)
+        }
         flush()
     }
 
@@ -140,13 +144,7 @@ extension Exchange {
     func flush() {
         do throws(QUICError) {
             while var first = out.popFirst() {
-                let ends = finishes && out.isEmpty
-                try connection.write(&first, to: id, finish: ends)
-                if first.readableBytes > 0 {
-                    out.prepend(first)
-                    return
-                }
-                if ends { sending = .ended }
+                guard try give(&first) else { return out.prepend(first) }
             }
             if finishes, case .body = sending {
                 var nothing = ByteBuffer()
@@ -163,6 +161,16 @@ extension Exchange {
         self.writer = nil
         writerSince = nil
         writer.finish(.success(()))
+    }
+
+    /// Hands the stream bytes that nothing waits before, and the end behind the last of them.
+    /// - Returns: whether it took them all.
+    private func give(_ bytes: inout ByteBuffer) throws(QUICError) -> Bool {
+        let ends = finishes && out.isEmpty
+        try connection.write(&bytes, to: id, finish: ends)
+        guard bytes.readableBytes == 0 else { return false }
+        if ends { sending = .ended }
+        return true
     }
 
     /// Whether everything that was queued is with the stream.

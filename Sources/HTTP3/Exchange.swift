@@ -65,9 +65,11 @@ final class Exchange {
     /// A PRIORITY_UPDATE came: it outweighs the header field, whichever was sent first (RFC 9218 section 7).
     @exclusivity(unchecked) var isPriorityUpdated = false
     @exclusivity(unchecked) var isStreamClosed = false
-    /// Server: the handler's task, and whether it hasn't returned yet.
+    /// Server: the request, until what came with its header section is worked off.
+    @exclusivity(unchecked) var announced: RequestHead?
+    /// Server: whose handler answers it and hasn't returned yet, and its task once it had to wait.
+    @exclusivity(unchecked) var handling: HTTP3ServerSession?
     @exclusivity(unchecked) var task: Task<Void, Never>?
-    @exclusivity(unchecked) var isHandling = false
     @exclusivity(unchecked) var method = HTTPRequest.Method.get
     /// It came in 0-RTT packets (server), or left in them (client).
     @exclusivity(unchecked) var isEarly = false
@@ -102,6 +104,15 @@ final class Exchange {
         case .ended, .failed: true
         case .head, .body: false
         }
+    }
+
+    var isHandling: Bool { handling != nil }
+
+    /// Server: the handler has returned, or thrown.
+    func handled(_ failure: (any Error)?) {
+        guard let server = handling else { return }
+        (handling, task) = (nil, nil)
+        server.handled(self, failure)
     }
 
     // MARK: The end
@@ -193,6 +204,7 @@ final class Exchange {
     func closed() {
         isStreamClosed = true
         parse()
+        announce()
         retireIfDone()
     }
 

@@ -9,13 +9,13 @@ internal import QUICTransport
 public struct HTTP3Body: AsyncSequence, Sendable {
     let exchange: OnLoop<Exchange>
     /// Keeps what must live as long as somebody may read.
-    let owner: (any Sendable)?
+    let owner: (any AnyObject & Sendable)?
 
     /// Waits for the next bytes.
     /// - Returns: nil at the body's end.
     /// - Throws: ``HTTP3Error``: `streamReset`, `cancelled`, `malformedMessage`, `bodyTooLarge`, `timeout`, `connectionClosed`;
     ///   `CancellationError`, after which nothing is lost.
-    public func read() async throws -> ByteBuffer? {
+    public nonisolated(nonsending) func read() async throws -> ByteBuffer? {
         if let exchange = exchange.here, let result = exchange.readAtOnce() { return try result.get() }
         return try await exchange.wait(cancelled: { $0.forgetReader() }, { $0.read($1) })
     }
@@ -23,7 +23,7 @@ public struct HTTP3Body: AsyncSequence, Sendable {
     /// The whole body.
     /// - Parameter limit: bytes that are taken at most.
     /// - Throws: what ``read()`` throws; ``HTTP3Error/Code/bodyTooLarge`` if there are more.
-    public func collect(upTo limit: Int) async throws -> ByteBuffer {
+    public nonisolated(nonsending) func collect(upTo limit: Int) async throws -> ByteBuffer {
         guard var all = try await read() else { return ByteBuffer() }
         while all.readableBytes <= limit, var next = try await read() { all.writeBuffer(&next) }
         guard all.readableBytes <= limit else {
@@ -65,7 +65,7 @@ public struct HTTP3BodyWriter: Sendable {
     /// - Throws: ``HTTP3Error``: `bodyRefused` (client), `cancelled`, `streamReset`, `timeout`, `invalidMessage` for more bytes than
     ///   the content length, `connectionClosed`; `CancellationError`, and then the exchange is cancelled, since nobody knows how
     ///   much was taken.
-    public func write(_ bytes: ByteBuffer) async throws {
+    public nonisolated(nonsending) func write(_ bytes: ByteBuffer) async throws {
         try await send { try $0.sendBody(bytes, finish: false) }
     }
 
@@ -75,11 +75,11 @@ public struct HTTP3BodyWriter: Sendable {
     ///   - trailers: a trailer section (RFC 9110 section 6.5).
     /// - Throws: what ``write(_:)`` throws; `invalidMessage` for fewer bytes than the content length, or trailers that can't be
     ///   sent: the stream is reset then.
-    public func finish(_ bytes: ByteBuffer? = nil, trailers: HTTPFields? = nil) async throws {
+    public nonisolated(nonsending) func finish(_ bytes: ByteBuffer? = nil, trailers: HTTPFields? = nil) async throws {
         try await send { try $0.sendBody(bytes, trailers: trailers, finish: true) }
     }
 
-    func send(_ body: @escaping @Sendable (Exchange) throws -> Void) async throws {
+    nonisolated(nonsending) func send(_ body: @escaping @Sendable (Exchange) throws -> Void) async throws {
         if let exchange = exchange.here {
             try body(exchange)
             if exchange.isFlushed { return }
@@ -89,7 +89,7 @@ public struct HTTP3BodyWriter: Sendable {
         try await flushed()
     }
 
-    private func flushed() async throws {
+    private nonisolated(nonsending) func flushed() async throws {
         try await exchange.wait(
             cancelled: { $0.cancel() }, { (exchange, waiter: Waiter<Void>) in exchange.awaitFlush(waiter) })
     }

@@ -23,7 +23,9 @@ public struct HTTP3Responder: Sendable {
     ///   - trailers: a trailer section.
     /// - Throws: ``HTTP3Error``: `invalidMessage`, `fieldSectionTooLarge`, `invalidState` after another response, `cancelled`,
     ///   `connectionClosed`; `CancellationError`, and then the exchange is cancelled.
-    public func respond(_ response: HTTPResponse, body: ByteBuffer? = nil, trailers: HTTPFields? = nil) async throws {
+    public nonisolated(nonsending) func respond(
+        _ response: HTTPResponse, body: ByteBuffer? = nil, trailers: HTTPFields? = nil
+    ) async throws {
         try Self.checkFinal(response)
         try await HTTP3BodyWriter(exchange: exchange).send {
             try $0.send(response, body: body, trailers: trailers, finish: true)
@@ -32,7 +34,7 @@ public struct HTTP3Responder: Sendable {
 
     /// Sends a response's header section; the body follows through the writer, which must finish it.
     /// - Throws: what ``respond(_:body:trailers:)`` throws.
-    public func start(_ response: HTTPResponse) async throws -> HTTP3BodyWriter {
+    public nonisolated(nonsending) func start(_ response: HTTPResponse) async throws -> HTTP3BodyWriter {
         try Self.checkFinal(response)
         let writer = HTTP3BodyWriter(exchange: exchange)
         try await writer.send { try $0.send(response, body: nil, trailers: nil, finish: false) }

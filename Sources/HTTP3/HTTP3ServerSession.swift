@@ -117,33 +117,38 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         return nil
     }
 
+    /// The handler begins at once, within the event; where it has to wait, it goes on in the ticks of the loop.
     private func start(_ request: HTTPRequest, _ exchange: Exchange, _ session: Session) {
         let connection = session.connection
         let reference = OnLoop(exchange, eventLoop: connection.eventLoop)
-        let body = HTTP3Body(exchange: reference, owner: nil)
-        let responder = HTTP3Responder(
-            exchange: reference, isEarly: exchange.isEarly, streamID: exchange.id,
-            remote: connection.path?.remote)
-        let owner = OnLoop(self, eventLoop: connection.eventLoop)
+        let (isEarly, stream, remote) = (exchange.isEarly, exchange.id, connection.path?.remote)
         let handler = self.handler
         running += 1
-        exchange.isHandling = true
-        exchange.task = Task(executorPreference: connection.executor) {
+        exchange.handling = self
+        let task = Task.immediate(executorPreference: connection.executor) {
             var failure: (any Error)?
             do {
-                try await handler(request, body, responder)
+                try await handler(
+                    request, HTTP3Body(exchange: reference, owner: nil),
+                    HTTP3Responder(exchange: reference, isEarly: isEarly, streamID: stream, remote: remote))
             } catch {
                 failure = error
             }
             let outcome = failure
-            owner.perform { owner in reference.here.map { owner.handled($0, outcome) } }
+            if let exchange = reference.here {
+                exchange.handled(outcome)
+            } else {
+                reference.perform { $0.handled(outcome) }
+            }
         }
+        guard exchange.isHandling else { return }
+        exchange.task = task
+        // It may have given the exchange up before there was a task to cancel.
+        if case .failed = exchange.sending { task.cancel() }
     }
 
-    private func handled(_ exchange: Exchange, _ failure: (any Error)?) {
+    func handled(_ exchange: Exchange, _ failure: (any Error)?) {
         running -= 1
-        exchange.isHandling = false
-        exchange.task = nil
         if let failure { log(failure, exchange) }
         switch exchange.sending {
         case .head: exchange.refuse(Self.status(for: failure))

@@ -64,6 +64,9 @@ final class FieldEncoder {
         dynamic = llh3_encoder_new(peerCapacity, ownCapacity, Int(min(blockedStreams, 1 << 16)))
     }
 
+    /// Whether the peer's table may be used.
+    var hasTable: Bool { dynamic != nil }
+
     /// Appends an encoded section, as a HEADERS frame.
     /// - Parameters:
     ///   - usesTable: whether it may refer to the dynamic table and add to it.

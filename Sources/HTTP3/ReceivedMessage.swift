@@ -16,8 +16,7 @@ struct ResponseHead {
 
 /// Turns decoded field sections into messages, and finds those that are malformed (RFC 9114 sections 4.2 and 4.3).
 struct MessageReader {
-    /// Names that nghttp3 has a number for, so that they are checked and allocated once.
-    private var names: [Int32: HTTPField.Name] = [:]
+    private var memory = FieldMemory()
 
     /// The pseudo-header fields of one section.
     private struct Pseudo {
@@ -43,7 +42,7 @@ struct MessageReader {
         let parts = try parts(section, allowsPseudo: true)
         let pseudo = parts.pseudo
         guard pseudo.status == nil else { throw Self.malformed("a request has a status") }
-        guard let text = pseudo.method, let method = HTTPRequest.Method(text) else {
+        guard let text = pseudo.method, let method = Self.method(text) else {
             throw Self.malformed("a request has no valid method")
         }
         try Self.checkTarget(pseudo, method, host: parts.host)
@@ -72,6 +71,17 @@ struct MessageReader {
 
     mutating func trailers(_ section: llh3_section) throws(Violation) -> HTTPFields {
         try parts(section, allowsPseudo: false).fields
+    }
+
+    /// A method; those of most requests without looking at each of their characters.
+    private static func method(_ text: String) -> HTTPRequest.Method? {
+        switch text {
+        case "GET": .get
+        case "POST": .post
+        case "PUT": .put
+        case "HEAD": .head
+        default: HTTPRequest.Method(text)
+        }
     }
 
     /// RFC 9114 sections 4.3.1 and 4.4.
@@ -123,7 +133,7 @@ struct MessageReader {
                 guard allowsPseudo, !sawField else {
                     throw Self.malformed("a pseudo-header field where none may be")
                 }
-                try Self.set(String(decoding: name, as: UTF8.self), value, in: &parts.pseudo)
+                try set(name, value, in: &parts.pseudo)
             } else {
                 sawField = true
                 try append(field, name, value, to: &parts)
@@ -132,33 +142,50 @@ struct MessageReader {
         return parts
     }
 
-    private static func set(
-        _ name: String, _ value: UnsafeBufferPointer<UInt8>, in pseudo: inout Pseudo
+    private mutating func set(
+        _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>, in pseudo: inout Pseudo
     ) throws(Violation) {
         guard value.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) else {
-            throw malformed("a pseudo-header field has a character that it can't have")
+            throw Self.malformed("a pseudo-header field has a character that it can't have")
+        }
+        if Self.matches(name, ":authority") {
+            guard pseudo.authority == nil else { throw Self.twice }
+            pseudo.authority = memory.authority(value)
+            return
         }
         let text = String(decoding: value, as: UTF8.self)
         let old: String?
-        switch name {
-        case ":method": (old, pseudo.method) = (pseudo.method, text)
-        case ":scheme": (old, pseudo.scheme) = (pseudo.scheme, text)
-        case ":authority": (old, pseudo.authority) = (pseudo.authority, text)
-        case ":path": (old, pseudo.path) = (pseudo.path, text)
-        case ":status": (old, pseudo.status) = (pseudo.status, text)
-        case ":protocol": (old, pseudo.protocol) = (pseudo.protocol, text)
-        default: throw malformed("an unknown pseudo-header field")
+        if Self.matches(name, ":method") {
+            (old, pseudo.method) = (pseudo.method, text)
+        } else if Self.matches(name, ":scheme") {
+            (old, pseudo.scheme) = (pseudo.scheme, text)
+        } else if Self.matches(name, ":path") {
+            (old, pseudo.path) = (pseudo.path, text)
+        } else if Self.matches(name, ":status") {
+            (old, pseudo.status) = (pseudo.status, text)
+        } else if Self.matches(name, ":protocol") {
+            (old, pseudo.protocol) = (pseudo.protocol, text)
+        } else {
+            throw Self.malformed("an unknown pseudo-header field")
         }
-        guard old == nil else { throw malformed("a pseudo-header field comes twice") }
+        guard old == nil else { throw Self.twice }
+    }
+
+    private static let twice = malformed("a pseudo-header field comes twice")
+
+    private static func matches(_ bytes: UnsafeBufferPointer<UInt8>, _ text: StaticString) -> Bool {
+        bytes.elementsEqual(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
     private mutating func append(
         _ field: llh3_field, _ bytes: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>,
         to parts: inout Parts
     ) throws(Violation) {
-        guard let name = name(field.token, bytes) else { throw Self.malformed("an invalid field name") }
+        let isNeverIndexed = field.flags & UInt32(LLH3_FIELD_NEVER_INDEX) != 0
+        if !isNeverIndexed, let known = memory.field(field.token, value: value) { return parts.fields.append(known) }
+        guard let name = memory.name(field.token, bytes) else { throw Self.malformed("an invalid field name") }
         var line = HTTPField(name: name, lenientValue: value)
-        if field.flags & UInt32(LLH3_FIELD_NEVER_INDEX) != 0 { line.indexingStrategy = .disallow }
+        if isNeverIndexed { line.indexingStrategy = .disallow }
         // Few names have a meaning here, and their lengths tell most others apart.
         switch bytes.count {
         case 2 where name.canonicalName == "te":
@@ -180,16 +207,9 @@ struct MessageReader {
                 let length = UInt64(line.value), parts.contentLength ?? length == length
             else { throw Self.malformed("an invalid content length") }
             parts.contentLength = length
-        default: break
+        default:
+            if !isNeverIndexed { memory.remember(line, field.token, length: value.count) }
         }
         parts.fields.append(line)
-    }
-
-    private mutating func name(_ token: Int32, _ bytes: UnsafeBufferPointer<UInt8>) -> HTTPField.Name? {
-        guard token >= 0 else { return HTTPField.Name(parsed: String(decoding: bytes, as: UTF8.self)) }
-        if let known = names[token] { return known }
-        let name = HTTPField.Name(parsed: String(decoding: bytes, as: UTF8.self))
-        names[token] = name
-        return name
     }
 }

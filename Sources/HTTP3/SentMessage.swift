@@ -3,10 +3,6 @@ internal import HTTPTypes
 
 /// Writes messages as field lines, and refuses those that can't be sent (RFC 9114 sections 4.2 and 4.3).
 extension FieldLines {
-    private static let forbidden: Set<String> = [
-        "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade",
-    ]
-
     /// A request's header section.
     /// - Returns: the content length that it states.
     mutating func append(_ request: HTTPRequest) throws -> UInt64? {
@@ -42,21 +38,20 @@ extension FieldLines {
         var contentLength: UInt64?
         for field in fields {
             let name = field.name.canonicalName
-            switch name.utf8.first {
-            case UInt8(ascii: ":"): throw Self.invalid("a pseudo-header field among the others")
-            case UInt8(ascii: "c"), UInt8(ascii: "k"), UInt8(ascii: "p"), UInt8(ascii: "t"), UInt8(ascii: "u"):
-                guard !Self.forbidden.contains(name) else {
-                    throw Self.invalid("\(name) belongs to HTTP/1.1's connections")
+            // Few names have a meaning here, and their lengths tell most others apart.
+            switch name.utf8.count {
+            case _ where name.utf8.first == UInt8(ascii: ":"):
+                throw Self.invalid("a pseudo-header field among the others")
+            case 7 where name == "upgrade", 10 where name == "connection" || name == "keep-alive",
+                16 where name == "proxy-connection", 17 where name == "transfer-encoding":
+                throw Self.invalid("\(name) belongs to HTTP/1.1's connections")
+            case 2 where name == "te" && field.value.lowercased() != "trailers":
+                throw Self.invalid("TE says more than trailers")
+            case 14 where name == "content-length":
+                guard !isTrailer, let length = UInt64(field.value), contentLength ?? length == length else {
+                    throw Self.invalid("an invalid content length")
                 }
-                if name == "te", field.value.lowercased() != "trailers" {
-                    throw Self.invalid("TE says more than trailers")
-                }
-                if name == "content-length" {
-                    guard !isTrailer, let length = UInt64(field.value), contentLength ?? length == length else {
-                        throw Self.invalid("an invalid content length")
-                    }
-                    contentLength = length
-                }
+                contentLength = length
             default: break
             }
             field.withUnsafeBytesOfValue { append(name: name, valueBytes: $0, flags: Self.flags(field)) }

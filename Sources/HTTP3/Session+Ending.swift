@@ -66,14 +66,6 @@ extension Session {
         close(.noError)
     }
 
-    /// An exchange is over; its table entry with it.
-    func remove(_ exchange: Exchange) {
-        exchanges[exchange.id] = nil
-        if exchanges.isEmpty { watchIdleness() }
-        blocked.removeAll { $0 == exchange.id }
-        if state == .draining { needsFlush() }
-    }
-
     // MARK: Time
 
     /// Begins to count the time without a request. A request stops nothing: the timer sees that there was one.

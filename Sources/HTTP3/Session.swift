@@ -20,7 +20,7 @@ final class Session {
     let limits: HTTP3Limits
     let meter: Meter
     let logger: Logger
-    /// Server: what to do with a request. Called once for each, from the end of its header section.
+    /// Server: what to do with a request. Called once for each, when its header section and what came with that were read.
     @exclusivity(unchecked) var onRequest: ((Exchange, RequestHead) -> Void)?
     /// Called once, when the connection is over.
     @exclusivity(unchecked) var onClosed: ((QUICCloseReason) -> Void)?
@@ -32,7 +32,9 @@ final class Session {
     /// The peer broke a rule: what it sent is worth nothing any more.
     @exclusivity(unchecked) private(set) var isBroken = false
     @exclusivity(unchecked) var isHandshakeComplete = false
-    @exclusivity(unchecked) var exchanges: [QUICStreamID: Exchange] = [:]
+    @exclusivity(unchecked) private(set) var exchanges: [QUICStreamID: Exchange] = [:]
+    /// The one of the last event, which is most often the next one's, too.
+    @exclusivity(unchecked) private var lastExchange: Exchange?
     @exclusivity(unchecked) var inbound: [QUICStreamID: InboundStream] = [:]
     @exclusivity(unchecked) var outbound = OutboundStreams()
     @exclusivity(unchecked) var control: ControlStreamReader
@@ -48,6 +50,8 @@ final class Session {
     let decoder: FieldDecoder
     @exclusivity(unchecked) var messages = MessageReader()
     @exclusivity(unchecked) var lines = FieldLines()
+    @exclusivity(unchecked) private var scratch: ByteBuffer?
+    private static let largestScratch = 2 << 10
     /// Exchanges whose sections wait for table entries; the limit is `blockedStreams`.
     @exclusivity(unchecked) var blocked: [QUICStreamID] = []
 
@@ -100,7 +104,7 @@ final class Session {
         case .streamOpened(let stream): opened(stream)
         case .streamReadable(let stream): readable(stream)
         case .streamWritable(let stream):
-            if let exchange = exchanges[stream] { exchange.writable() } else { flushOutbound() }
+            if let exchange = exchange(stream) { exchange.writable() } else { flushOutbound() }
         case .streamReset(let stream, let code): wasReset(stream, code)
         case .stopSending(let stream, let code): wasStopped(stream, code)
         case .streamClosed(let stream): closed(stream)
@@ -165,10 +169,10 @@ final class Session {
         let exchange = Exchange(stream, session: self)
         if let limit = sentGoaway, stream.rawValue >= limit {
             meter.count(.rejected)
-            exchanges[stream] = exchange
+            add(exchange)
             return exchange.abandon(.requestRejected, .goingAway)
         }
-        exchanges[stream] = exchange
+        add(exchange)
         exchange.deadline = .now() + limits.requestHeadTimeout
         if let index = earlyPriorities.firstIndex(where: { $0.stream == stream.rawValue }) {
             exchange.priority = earlyPriorities.remove(at: index).priority
@@ -178,8 +182,31 @@ final class Session {
         scheduleSweep()
     }
 
+    // MARK: Exchanges
+
+    func exchange(_ stream: QUICStreamID) -> Exchange? {
+        if let lastExchange, lastExchange.id == stream { return lastExchange }
+        guard let found = exchanges[stream] else { return nil }
+        lastExchange = found
+        return found
+    }
+
+    func add(_ exchange: Exchange) {
+        exchanges[exchange.id] = exchange
+        lastExchange = exchange
+    }
+
+    /// An exchange is over; its table entry with it.
+    func remove(_ exchange: Exchange) {
+        if lastExchange === exchange { lastExchange = nil }
+        exchanges[exchange.id] = nil
+        if exchanges.isEmpty { watchIdleness() }
+        if !blocked.isEmpty { blocked.removeAll { $0 == exchange.id } }
+        if state == .draining { needsFlush() }
+    }
+
     private func readable(_ stream: QUICStreamID) {
-        if let exchange = exchanges[stream] {
+        if let exchange = exchange(stream) {
             exchange.readable()
         } else if !stream.isBidirectional {
             readUnidirectional(stream)
@@ -187,24 +214,36 @@ final class Session {
     }
 
     private func wasReset(_ stream: QUICStreamID, _ code: UInt64) {
-        if let exchange = exchanges[stream] { return exchange.wasReset(code) }
+        if let exchange = exchange(stream) { return exchange.wasReset(code) }
         guard let kind = inbound.removeValue(forKey: stream)?.kind, kind.isCritical else { return }
         fail(.connection(.closedCriticalStream, "the peer reset a stream that the connection needs"))
     }
 
     private func wasStopped(_ stream: QUICStreamID, _ code: UInt64) {
-        if let exchange = exchanges[stream] { return exchange.wasStopped(code) }
+        if let exchange = exchange(stream) { return exchange.wasStopped(code) }
         guard outbound.contains(stream) else { return }
         fail(.connection(.closedCriticalStream, "the peer refused a stream that the connection needs"))
     }
 
     private func closed(_ stream: QUICStreamID) {
-        if let exchange = exchanges[stream] { return exchange.closed() }
+        if let exchange = exchange(stream) { return exchange.closed() }
         readUnidirectional(stream)
         inbound[stream] = nil
     }
 
     // MARK: Sections
+
+    /// An empty buffer for a message's first bytes: the memory of the last one's, if nobody holds that.
+    func takeScratch(_ capacity: Int) -> ByteBuffer {
+        var buffer = scratch ?? ByteBufferAllocator().buffer(capacity: capacity)
+        scratch = nil
+        buffer.clear(minimumCapacity: capacity)
+        return buffer
+    }
+
+    func keepScratch(_ buffer: ByteBuffer) {
+        if buffer.storageCapacity <= Self.largestScratch { scratch = buffer }
+    }
 
     /// Appends a HEADERS frame with the lines gathered in ``lines``.
     func encodeLines(for stream: QUICStreamID, into buffer: inout ByteBuffer) throws {
@@ -213,16 +252,20 @@ final class Session {
                 .fieldSectionTooLarge, "the section has \(lines.size) bytes, and the peer takes \(limit)",
                 advice: "Send fewer or shorter fields.")
         }
-        let isHeldUp =
-            outbound.encoder.readableBytes > 0
-            || (outbound.encoderStream.map { connection.unsentBytes($0) > OutboundStreams.heldUp } ?? false)
         guard
             encoder.encode(
-                lines, for: stream.rawValue, usesTable: !isHeldUp, into: &buffer, instructions: &outbound.encoder)
+                lines, for: stream.rawValue, usesTable: encoder.hasTable && !isEncoderHeldUp, into: &buffer,
+                instructions: &outbound.encoder)
         else {
             throw HTTP3Error(.invalidState, "the QPACK encoder has failed", advice: "Connect again.")
         }
         if outbound.encoder.readableBytes > 0 { flushOutbound() }
+    }
+
+    /// Whether an instruction for the peer's table couldn't leave at once.
+    private var isEncoderHeldUp: Bool {
+        outbound.encoder.readableBytes > 0
+            || (outbound.encoderStream.map { connection.unsentBytes($0) > OutboundStreams.heldUp } ?? false)
     }
 
     /// Sections that waited are tried again.
@@ -230,7 +273,7 @@ final class Session {
         guard !blocked.isEmpty else { return }
         let waiting = blocked
         blocked.removeAll(keepingCapacity: true)
-        for stream in waiting { exchanges[stream]?.retryBlocked() }
+        for stream in waiting { exchange(stream)?.retryBlocked() }
     }
 
     // MARK: The end
@@ -272,6 +315,7 @@ final class Session {
         let error = HTTP3Error.closed(reason)
         let all = exchanges
         exchanges.removeAll()
+        lastExchange = nil
         inbound.removeAll()
         for exchange in all.values { exchange.connectionClosed(error) }
         onRequest = nil
@@ -305,7 +349,7 @@ final class Session {
     }
 
     private func update(_ id: UInt64, _ priority: HTTP3Priority) {
-        if let exchange = exchanges[QUICStreamID(rawValue: id)] {
+        if let exchange = exchange(QUICStreamID(rawValue: id)) {
             exchange.isPriorityUpdated = true
             exchange.setPriority(priority)
         } else if id >= nextRequestStream {

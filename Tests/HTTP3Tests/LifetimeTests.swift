@@ -56,6 +56,20 @@ struct CancellationTests {
         }
     }
 
+    @Test("A handler that gives its request up before it has waited for anything is cancelled, too")
+    func givenUpAtOnce() async throws {
+        let cancelled = Happening<Bool>()
+        try await withServer { _, _, responder in
+            responder.cancel()
+            await Task.yield()
+            cancelled.tell(Task.isCancelled)
+        } _: { world in
+            let connection = try await world.connect()
+            await #expect(throws: HTTP3Error.self) { try await connection.request(.to("/")) }
+            #expect(try await cancelled.value())
+        }
+    }
+
     @Test("Letting go of a response cancels what is left of it")
     func letGo() async throws {
         let ended = Happening<HTTP3Error.Code?>()

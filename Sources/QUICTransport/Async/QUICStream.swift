@@ -32,7 +32,7 @@ public final class QUICStream: Sendable {
     /// - Returns: nil at the stream's end.
     /// - Throws: ``QUICTransportError`` (`streamReset`, `connectionClosed`, `concurrentUse`), or `CancellationError`, after
     ///   which reading can go on and nothing is lost.
-    public func read() async throws -> ByteBuffer? {
+    public nonisolated(nonsending) func read() async throws -> ByteBuffer? {
         if let result = connection.stateAtHand?.readAtOnce(id) { return try result.get() }
         return try await Waiter<ByteBuffer?>().wait { waiter in
             switch self.handover.arm(waiter) {
@@ -57,7 +57,7 @@ public final class QUICStream: Sendable {
     /// acknowledged.
     /// - Throws: ``QUICTransportError`` (`stopSending`, `streamState`, `connectionClosed`, `concurrentUse`), or
     ///   `CancellationError`. A cancelled write that had to wait resets the stream, since part of it may have been sent.
-    public func write(_ bytes: ByteBuffer) async throws {
+    public nonisolated(nonsending) func write(_ bytes: ByteBuffer) async throws {
         try Task.checkCancellation()
         let id = self.id
         let connection = self.connection
@@ -79,7 +79,7 @@ public final class QUICStream: Sendable {
 
     /// Ends the sending side behind what was written. Does not wait for the peer.
     /// - Throws: ``QUICTransportError`` (`streamState`, `stopSending`, `connectionClosed`).
-    public func finish() async throws {
+    public nonisolated(nonsending) func finish() async throws {
         let id = self.id
         switch handover.finish() {
         case .taken(let wakesLoop):

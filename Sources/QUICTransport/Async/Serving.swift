@@ -50,7 +50,7 @@ extension QUICConnection {
     ) async throws {
         try await withThrowingDiscardingTaskGroup { group in
             for try await stream in inboundStreams {
-                group.addTask(executorPreference: executor) {
+                group.addImmediateTask(executorPreference: executor) {
                     do {
                         try await body(stream)
                     } catch {

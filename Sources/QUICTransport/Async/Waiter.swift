@@ -19,7 +19,7 @@ package final class Waiter<Value: Sendable>: Sendable {
     /// - Parameters:
     ///   - arrange: makes sure that somebody will claim the waiter; called once, while suspended.
     ///   - cancelled: called if the task was cancelled before it was claimed.
-    package func wait(
+    package nonisolated(nonsending) func wait(
         _ arrange: @escaping @Sendable (Waiter<Value>) -> Void,
         cancelled: @escaping @Sendable () -> Void = {}
     ) async throws -> Value {
