@@ -177,11 +177,9 @@ struct StoreLogic<Tables: StoreTables> {
     ) throws {
         precondition(answer.published.id > head.lastID, "last IDs only grow")
         head.lastID = answer.published.id
-        if head.remembered >= remembered {
-            try tables.forgetOldestAnswer(of: producer, in: channel)
-        } else {
-            head.remembered += 1
-        }
+        let surplus = head.remembered + 1 - remembered
+        if surplus > 0 { try tables.forgetOldestAnswers(surplus, of: producer, in: channel) }
+        head.remembered += 1 - max(surplus, 0)
         try tables.remember(answer, head: head, of: producer, in: channel)
     }
 

@@ -133,8 +133,8 @@ protocol StoreTables: AnyObject {
     func answer(_ id: PublishID, of producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerAnswer?
     func remember(_ answer: LedgerAnswer, head: LedgerHead, of producer: ProducerRecord, in channel: ChannelRecord)
         throws
-    /// Forgets the acknowledgement with the lowest ID.
-    func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws
+    /// Forgets the acknowledgements with the lowest IDs.
+    func forgetOldestAnswers(_ count: Int, of producer: ProducerRecord, in channel: ChannelRecord) throws
 
     /// Stays as they were written: see ``StoreRules/ended(_:in:_:)``.
     func stint(of user: UserID, in room: ChannelRecord) throws -> Stint?

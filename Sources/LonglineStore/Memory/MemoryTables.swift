@@ -223,8 +223,8 @@ final class MemoryTables: StoreTables {
         ledgers[key]?.answers.append(answer)
     }
 
-    func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) {
-        ledgers[LedgerKey(producer: producer.id, channel: channel.id)]?.answers.removeFirst()
+    func forgetOldestAnswers(_ count: Int, of producer: ProducerRecord, in channel: ChannelRecord) {
+        ledgers[LedgerKey(producer: producer.id, channel: channel.id)]?.answers.removeFirst(count)
     }
 
     // MARK: Rooms

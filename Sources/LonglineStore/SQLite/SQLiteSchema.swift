@@ -70,6 +70,11 @@ enum SQLiteSchema {
                     """)
             try db.execute(sql: "INSERT INTO deletions SELECT id, deleted FROM channels WHERE deleted > 0")
         }
+        migrator.registerMigration("ledgers without heads") { db in
+            // A ledger's head is what its answers say; its row only finds the answers of a channel.
+            try db.execute(sql: "ALTER TABLE ledgers DROP COLUMN last_id")
+            try db.execute(sql: "ALTER TABLE ledgers DROP COLUMN remembered")
+        }
         return migrator
     }
 
@@ -113,7 +118,7 @@ enum SQLiteSchema {
     ]
 
     private static let first = [
-        // One row. `sequence` is the last offset drawn, for all channels.
+        // One row. `sequence` is the offset up to which some may have been drawn, for all channels.
         """
         CREATE TABLE store (
             id INTEGER PRIMARY KEY CHECK (id = 1), identity TEXT NOT NULL, sequence INTEGER NOT NULL)

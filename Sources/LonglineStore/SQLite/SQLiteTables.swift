@@ -4,9 +4,12 @@ import NIOCore
 
 /// ``StoreTables`` over one SQLite connection, within a transaction.
 ///
-/// The writer's instance lives as long as the store and remembers hot rows between transactions; changes of channels and
-/// ledger heads are written once at the end of a transaction (``flush()``). After a rollback nothing remembered is true:
-/// ``forget()``.
+/// The writer's instance lives as long as the store and remembers hot rows between transactions; changes of channels are written
+/// once at the end of a transaction (``flush()``). After a rollback nothing remembered is true: ``forget()``.
+///
+/// A transaction costs what it writes pages, each of which goes to the log whole. So a publish writes its entry, the index, its
+/// channel and its answer, and no more: a ledger's head is what its answers say, offsets are reserved in blocks, and the oldest
+/// answers go by the hundred.
 final class SQLiteTables {
     struct ProducerKey: Hashable {
         let device: Int64
@@ -29,21 +32,25 @@ final class SQLiteTables {
     private static let rememberedRows = 50_000
 
     var db: Database
+    /// The last offset drawn, and the one up to which they may be drawn: on disk, so that none comes twice.
     private var sequence: Offset?
-    private var sequenceIsDirty = false
+    private var reserved: Offset = 0
+    private var reservationIsDirty = false
+    private static let offsetsReserved: Offset = 1_024
     private var channels: [ChannelKey: ChannelRecord] = [:]
     private var dirtyChannels: Set<ChannelKey> = []
     var devices: [DeviceKey: DeviceRecord] = [:]
     var producers: [ProducerKey: ProducerRecord] = [:]
     private var ledgers: [LedgerKey: LedgerHead] = [:]
-    private var dirtyLedgers: Set<LedgerKey> = []
     /// Last stays, and that a user had none.
     var stints: [StintKey: Stint?] = [:]
     /// Conversations, and that there is none.
     var conversations: [ConversationKey: ConversationRecord?] = [:]
     var dirtyConversations: Set<ConversationKey> = []
-    /// The lowest acknowledgements of a ledger that are to be forgotten: in one statement for all publishes of a transaction.
+    /// How many of a ledger's lowest acknowledgements are to be forgotten. They still are on disk, and go before anybody looks.
     private var staleAnswers: [LedgerKey: Int] = [:]
+    /// As many of one ledger, or ledgers with some, go with the next transaction.
+    private static let staleAnswersKept = 256
     /// The statements of the publish path, for as long as the transaction lasts.
     private var insertEntry: BoundStatement?
     private var insertAnswer: BoundStatement?
@@ -67,7 +74,7 @@ final class SQLiteTables {
     // MARK: Transactions
 
     func begin() {
-        assert(dirtyChannels.isEmpty && dirtyLedgers.isEmpty, "a transaction ends with flush or forget")
+        assert(dirtyChannels.isEmpty, "a transaction ends with flush or forget")
         insertEntry = nil
         insertAnswer = nil
         addedEntries.removeAll(keepingCapacity: true)
@@ -83,14 +90,12 @@ final class SQLiteTables {
     }
 
     func forget() {
-        sequence = nil
-        sequenceIsDirty = false
+        (sequence, reserved, reservationIsDirty) = (nil, 0, false)
         channels.removeAll()
         dirtyChannels.removeAll()
         devices.removeAll()
         producers.removeAll()
         ledgers.removeAll()
-        dirtyLedgers.removeAll()
         stints.removeAll()
         conversations.removeAll()
         dirtyConversations.removeAll()
@@ -119,17 +124,10 @@ final class SQLiteTables {
         }
         dirtyChannels.removeAll(keepingCapacity: true)
         try flushConversations()
-        for key in dirtyLedgers {
-            guard let head = ledgers[key] else { continue }
-            try run(
-                "INSERT OR REPLACE INTO ledgers (producer, channel, last_id, remembered) VALUES (?, ?, ?, ?)",
-                [key.producer, key.channel, Int64(head.lastID), head.remembered])
-        }
-        dirtyLedgers.removeAll(keepingCapacity: true)
-        try forgetStaleAnswers()
-        if sequenceIsDirty, let sequence {
-            try run("UPDATE store SET sequence = ?", [Int64(sequence)])
-            sequenceIsDirty = false
+        try forgetStaleAnswers(atLeast: staleAnswers.count > Self.staleAnswersKept ? 1 : Self.staleAnswersKept)
+        if reservationIsDirty {
+            try run("UPDATE store SET sequence = ?", [Int64(reserved)])
+            reservationIsDirty = false
         }
         // A database can't be closed while somebody holds its statements.
         insertEntry = nil
@@ -198,15 +196,21 @@ extension SQLiteTables: StoreTables {
     }
 
     func nextOffset() throws -> Offset {
-        let last = try lastOffset()
-        sequence = last + 1
-        sequenceIsDirty = true
-        return last + 1
+        let next = try lastOffset() + 1
+        if next > reserved {
+            reserved = next + Self.offsetsReserved - 1
+            reservationIsDirty = true
+        }
+        sequence = next
+        return next
     }
 
     func lastOffset() throws -> Offset {
         if let sequence { return sequence }
-        return try row("SELECT sequence FROM store", []).map { $0[0] } ?? 0
+        // After a start, or a transaction that failed, what was reserved and not drawn is passed over.
+        let last: Offset = try row("SELECT sequence FROM store", []).map { $0[0] } ?? 0
+        (sequence, reserved) = (last, last)
+        return last
     }
 
     func lastOffset(in channel: ChannelRecord, through offset: Offset) throws -> Offset? {
@@ -295,15 +299,21 @@ extension SQLiteTables: StoreTables {
     func ledger(_ producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerHead {
         let key = LedgerKey(producer: producer.id, channel: channel.id)
         if let known = ledgers[key] { return known }
+        // The last ID's answer is there as long as the ledger is: only older ones are forgotten.
         let row = try row(
-            "SELECT last_id, remembered FROM ledgers WHERE producer = ? AND channel = ?", [producer.id, channel.id])
-        let head = row.map { LedgerHead(lastID: $0[0], remembered: $0[1]) } ?? LedgerHead()
+            "SELECT max(publish_id), count(*) FROM answers WHERE producer = ? AND channel = ?",
+            [producer.id, channel.id])
+        var head = LedgerHead()
+        if let row, let lastID = row[0] as Int64? {
+            head = LedgerHead(
+                lastID: PublishID(bitPattern: lastID), remembered: row[1] as Int - (staleAnswers[key] ?? 0))
+        }
         ledgers[key] = head
         return head
     }
 
     func answer(_ id: PublishID, of producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerAnswer? {
-        try forgetStaleAnswers()
+        try forgetStaleAnswers(atLeast: 1)
         return try row(
             "SELECT tag, epoch, offset, time FROM answers WHERE producer = ? AND channel = ? AND publish_id = ?",
             [producer.id, channel.id, Int64(id)]
@@ -335,24 +345,26 @@ extension SQLiteTables: StoreTables {
             values.add(published.position.offset)
             values.add(published.time)
         }
+        if ledgers[key]?.lastID ?? 0 == 0 {
+            try run("INSERT OR IGNORE INTO ledgers (producer, channel) VALUES (?, ?)", [producer.id, channel.id])
+        }
         ledgers[key] = head
-        dirtyLedgers.insert(key)
     }
 
-    func forgetOldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws {
-        staleAnswers[LedgerKey(producer: producer.id, channel: channel.id), default: 0] += 1
+    func forgetOldestAnswers(_ count: Int, of producer: ProducerRecord, in channel: ChannelRecord) throws {
+        staleAnswers[LedgerKey(producer: producer.id, channel: channel.id), default: 0] += count
     }
 
-    private func forgetStaleAnswers() throws {
-        guard !staleAnswers.isEmpty else { return }
-        for (key, count) in staleAnswers {
+    /// - Parameter least: of ledgers with fewer they stay.
+    private func forgetStaleAnswers(atLeast least: Int) throws {
+        for (key, count) in staleAnswers where count >= least {
             try run(
                 """
                 DELETE FROM answers WHERE producer = ?1 AND channel = ?2 AND publish_id IN
                     (SELECT publish_id FROM answers WHERE producer = ?1 AND channel = ?2 ORDER BY publish_id LIMIT ?3)
                 """, [key.producer, key.channel, count])
+            staleAnswers[key] = nil
         }
-        staleAnswers.removeAll(keepingCapacity: true)
     }
 
     // MARK: Sweep
@@ -473,5 +485,7 @@ extension SQLiteTables: StoreTables {
         devices.removeAll()
         producers.removeAll()
         ledgers.removeAll()
+        // Their numbers may be given to others. What stays of a ledger too long goes with its next publish.
+        staleAnswers.removeAll()
     }
 }
