@@ -16,3 +16,17 @@ package final class LoopExecutor: TaskExecutor {
         eventLoop.execute { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
     }
 }
+
+extension LoopExecutor {
+    /// Starts a call of a store, on the executor's loop: it runs at once as far as it gets without waiting, and goes on there.
+    ///
+    /// - Parameter executor: nil: the tasks' threads run it, later.
+    package static func start(on executor: LoopExecutor?, _ body: @escaping @Sendable () async -> Void) {
+        guard let executor else {
+            Task(operation: body)
+            return
+        }
+        executor.eventLoop.assertInEventLoop()
+        Task.immediate(executorPreference: executor, operation: body)
+    }
+}

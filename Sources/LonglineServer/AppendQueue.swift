@@ -1,5 +1,6 @@
 import DequeModule
 import Logging
+import LonglineLinks
 import LonglineSession
 import LonglineStore
 import LonglineWire
@@ -99,7 +100,7 @@ extension ServerLoop {
             let batch = items.map(\.request)
             let (store, reference) = (core.store, self.reference)
             // The loop's own tasks start in order, so that the store takes the batches in order; elsewhere there is one.
-            Task(executorPreference: executor) {
+            LoopExecutor.start(on: executor) {
                 let outcomes = await store.append(batch)
                 reference.run { $0.appended(outcomes, batch: number) }
             }

@@ -1,4 +1,5 @@
 import DequeModule
+import LonglineLinks
 import LonglineSession
 import LonglineStore
 import LonglineWire
@@ -49,6 +50,7 @@ struct ReadQueue {
     fileprivate var underWay: [UInt64: [Reader]] = [:]
     fileprivate var nextRead: UInt64 = 0
     fileprivate var startScheduled = false
+    fileprivate var isStarting = false
     /// Pages that not all of their readers have got yet.
     fileprivate var answers: Deque<Answer> = []
     fileprivate var answersScheduled = false
@@ -73,6 +75,10 @@ extension ServerLoop {
             reads.order.append(key)
         }
         reads.waiting[key, default: []].append(ReadQueue.Reader(host: host, purpose: purpose))
+        scheduleReads()
+    }
+
+    private func scheduleReads() {
         guard !reads.startScheduled, reads.underWay.count < core.limits.concurrentReadsPerLoop else { return }
         reads.startScheduled = true
         reference.execute { $0.startReads() }
@@ -80,14 +86,24 @@ extension ServerLoop {
 
     private func startReads() {
         reads.startScheduled = false
+        // A page that is in memory is given at once, and brings the next question: it waits for its turn in this loop.
+        guard !reads.isStarting else { return }
+        reads.isStarting = true
+        defer { reads.isStarting = false }
+        var budget = core.limits.concurrentReadsPerLoop
         while reads.underWay.count < core.limits.concurrentReadsPerLoop, let key = reads.order.popFirst() {
+            guard budget > 0 else {
+                reads.order.prepend(key)
+                return scheduleReads()
+            }
+            budget -= 1
             guard let readers = reads.waiting.removeValue(forKey: key) else { continue }
             reads.nextRead += 1
             let read = reads.nextRead
             reads.underWay[read] = readers
             statistics.reads += 1
             let (store, reference, time) = (core.store, self.reference, core.time())
-            Task(executorPreference: executor) {
+            LoopExecutor.start(on: executor) {
                 let result = await Result { () async throws(StoreError) -> ReadQueue.Found in
                     switch key.stretch {
                     case .next(let after, let upTo, let maximumBytes):

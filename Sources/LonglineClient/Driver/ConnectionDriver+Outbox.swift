@@ -1,4 +1,5 @@
 import Logging
+import LonglineLinks
 import LonglineSession
 import LonglineWire
 import NIOCore
@@ -167,7 +168,7 @@ extension ConnectionDriver {
         let written = hop { (driver: ConnectionDriver, result: (PendingWrites, ClientError?)) in
             driver.flushed(result.0, error: result.1)
         }
-        Task(executorPreference: storageExecutor) {
+        LoopExecutor.start(on: storageExecutor) {
             do {
                 try await storage.apply(changes)
                 written((batch, nil))
