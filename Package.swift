@@ -36,6 +36,7 @@ let package = Package(
         .library(name: "QUICTransport", targets: ["QUICTransport"]),
         .library(name: "HTTP3", targets: ["HTTP3"]),
         .library(name: "LonglineWire", targets: ["LonglineWire"]),
+        .library(name: "LonglineKeys", targets: ["LonglineKeys"]),
         .library(name: "LonglineSession", targets: ["LonglineSession"]),
         .library(name: "LonglineLinks", targets: ["LonglineLinks"]),
         .library(name: "LonglineClient", targets: ["LonglineClient"]),
@@ -116,17 +117,19 @@ let package = Package(
                 "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", logging, nioCore, nioPosix,
             ],
             swiftSettings: settings),
+        // What tokens and other signed statements are signed and verified with.
+        .target(
+            name: "LonglineKeys", dependencies: [crypto, .product(name: "CryptoExtras", package: "swift-crypto")],
+            swiftSettings: settings),
         // A small HTTP/1.1 client. No product: the package's own.
         .target(
             name: "LonglineHTTP", dependencies: [crypto, nioCore, nioHTTP1, nioPosix, nioSSL], swiftSettings: settings),
         .target(
             name: "LonglineServer",
             dependencies: [
-                "LonglineHTTP", "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine",
-                "QUICTransport",
-                crypto,
+                "LonglineHTTP", "LonglineKeys", "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire",
+                "QUICEngine", "QUICTransport", crypto,
                 jwtKit, deque, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
-                .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],

@@ -1,3 +1,5 @@
+public import LonglineKeys
+
 /// A folder's signing key, those before it, and how one takes the other's place.
 extension ServerDirectory {
     private var signingKeyPath: String { path + "/token.key" }
@@ -5,7 +7,7 @@ extension ServerDirectory {
 
     /// The public keys that this folder's tokens are signed with: the present one, and those before it that are still
     /// trusted, newest first. Blocks on the disk.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``.
     public func trustedKeys() throws(AuthenticationError) -> [VerificationKey] {
         let signing = try signingKey().verificationKey
         guard let bytes = try PrivateFile.read(keySetPath, limit: JSONWebKeySet.maximumBytes) else { return [signing] }
@@ -20,12 +22,12 @@ extension ServerDirectory {
     ///   - keep: how many of the keys before stay trusted.
     ///   - trusted: called between the two steps: has a running server read the keys again. When it throws, the new key does
     ///     not sign.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``, or what `trusted` throws.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``, or what `trusted` throws.
     @discardableResult
     public func rotateSigningKey(
         keep: Int = 1, algorithm: TokenAlgorithm = .edDSA, trusted: () async throws -> Void = {}
     ) async throws -> SigningKey {
-        let next = try SigningKey.generate(algorithm)
+        let next = SigningKey.generate(algorithm)
         let before = try trustedKeys().prefix(max(0, min(keep, JSONWebKeySet.maximumKeys - 1)))
         let signing = try signingKey().verificationKey
         // Until the new key signs, the present one has to be trusted, however few are kept.
@@ -39,7 +41,7 @@ extension ServerDirectory {
 
     /// Stops trusting a key: tokens that it signed, and tickets that came from them, open no session any more.
     /// - Returns: false when no such key is trusted.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``, also for the present signing key: rotate first.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``, also for the present signing key: rotate first.
     @discardableResult
     public func removeTrustedKey(_ keyID: String) throws(AuthenticationError) -> Bool {
         let keys = try trustedKeys()

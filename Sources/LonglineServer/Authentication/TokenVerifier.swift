@@ -1,6 +1,7 @@
 import Crypto
 import FoundationEssentials
 import JWTKit
+public import LonglineKeys
 public import LonglineWire
 
 /// Checks tokens: size, shape, algorithm, key, signature, times, audience and tenant, in this order.
@@ -36,11 +37,7 @@ public struct TokenVerifier: Sendable {
         var algorithms: [String: TokenAlgorithm] = [:]
         for key in keys {
             algorithms[key.keyID] = key.algorithm
-            let kid = JWKIdentifier(string: key.keyID)
-            switch key.backing {
-            case .edDSA(let backing): await self.keys.add(eddsa: backing, kid: kid)
-            case .es256(let backing): await self.keys.add(ecdsa: backing, kid: kid)
-            }
+            await self.keys.add(key)
         }
         self.algorithms = algorithms
         tags = Set(algorithms.keys.map(Self.tag))

@@ -1,5 +1,3 @@
-public import LonglineWire
-
 /// Why a credential was not accepted, or a key could not be used.
 ///
 /// No part of it ever holds a token, a ticket or key material, so it may be logged whole.
@@ -56,21 +54,6 @@ public struct AuthenticationError: Error, Hashable, Sendable, CustomStringConver
         self.message = message
         self.cause = cause
         self.advice = advice
-    }
-
-    /// What the session is closed with.
-    public var closeCode: CloseCode {
-        switch code {
-        case .tooLarge, .malformed, .algorithmForbidden, .keyUnknown, .signatureInvalid, .claimInvalid, .notYetValid,
-            .audienceForbidden:
-            .credentialInvalid
-        case .expired: .credentialExpired
-        case .revoked: .credentialRevoked
-        case .tenantForbidden, .identityMismatch: .forbidden
-        case .ticketRejected: .ticketRejected
-        case .overloaded: .overloaded
-        case .storeUnavailable, .keyUnusable: .internalError
-        }
     }
 
     public var description: String {
