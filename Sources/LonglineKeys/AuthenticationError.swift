@@ -11,7 +11,7 @@ public struct AuthenticationError: Error, Hashable, Sendable, CustomStringConver
         /// Signed with something else than EdDSA (Ed25519) or ES256, with what the named key isn't for, or the header
         /// demands an extension.
         case algorithmForbidden
-        /// The header names no key that this service trusts.
+        /// The header names no key that is trusted.
         case keyUnknown
         /// The signature isn't that key's over this content.
         case signatureInvalid
@@ -27,7 +27,8 @@ public struct AuthenticationError: Error, Hashable, Sendable, CustomStringConver
         case audienceForbidden
         /// It, its device or its user was revoked.
         case revoked
-        /// A refresh for somebody else than the session's user and device, or from an older login.
+        /// For somebody else: a refresh for another user or device than the session's, or from an older login; a signed answer to
+        /// another device's question.
         case identityMismatch
         /// The resume ticket is damaged, forged, or sealed with a key that is gone.
         case ticketRejected
