@@ -137,9 +137,9 @@ let package = Package(
         .target(
             name: "LonglineControl",
             dependencies: [
-                "HTTP3", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
-                "QUICEngine", "QUICTransport", crypto,
-                hummingbird, httpTypes, logging, metrics, nioCore, nioPosix, nioSSL,
+                "HTTP3", "LonglineKeys", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore",
+                "LonglineWire", "QUICEngine", "QUICTransport", crypto, hummingbird,
+                httpTypes, logging, metrics, nioCore, nioPosix, nioSSL,
                 .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
@@ -152,8 +152,8 @@ let package = Package(
         .target(
             name: "LonglineClient",
             dependencies: [
-                "HTTP3", "LonglineHTTP", "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine",
-                "QUICTransport", deque, httpTypes, logging, nioCore, nioHTTP1, nioPosix,
+                "HTTP3", "LonglineHTTP", "LonglineKeys", "LonglineLinks", "LonglineSession", "LonglineWire",
+                "QUICEngine", "QUICTransport", deque, httpTypes, logging, nioCore, nioHTTP1, nioPosix,
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
@@ -163,9 +163,8 @@ let package = Package(
         .executableTarget(
             name: "longline",
             dependencies: [
-                "LonglineClient", "LonglineControl", "LonglineServer", "LonglineSettings", "LonglineStore",
-                "LonglineWire",
-                "QUICEngine", "QUICTransport", argumentParser, metrics,
+                "LonglineClient", "LonglineControl", "LonglineKeys", "LonglineServer", "LonglineSettings",
+                "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport", argumentParser, metrics,
                 logging, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
@@ -187,9 +186,10 @@ let package = Package(
         .testTarget(
             name: "LonglineClientTests",
             dependencies: [
-                "ClientProcess", "HTTP3", "LonglineClient", "LonglineControl", "LonglineHTTP", "LonglineLinks",
-                "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire", "LonglineTestKit", "QUICEngine",
-                "QUICTransport", httpTypes, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
+                "ClientProcess", "HTTP3", "LonglineClient", "LonglineControl", "LonglineHTTP", "LonglineKeys",
+                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
+                "LonglineTestKit", "QUICEngine", "QUICTransport", httpTypes, logging, nioCore, nioHTTP1, nioPosix,
+                nioSSL,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
