@@ -5,8 +5,8 @@ extension ServerDirectory {
     private var signingKeyPath: String { path + "/token.key" }
     private var keySetPath: String { path + "/token-keys.json" }
 
-    /// The public keys that this folder's tokens are signed with: the present one, and those before it that are still
-    /// trusted, newest first. Blocks on the disk.
+    /// The public keys that this folder's tokens are signed with: the present one, one that was prepared, and those before that
+    /// are still trusted, newest first. Blocks on the disk.
     /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``.
     public func trustedKeys() throws(AuthenticationError) -> [VerificationKey] {
         let signing = try signingKey().verificationKey
@@ -15,11 +15,13 @@ extension ServerDirectory {
         return keys.contains { $0.keyID == signing.keyID } ? keys : [signing] + keys
     }
 
-    /// Makes a new signing key, and goes on trusting those before it, as tokens that they signed are still in use.
+    /// Has a new key sign, the one that was prepared (``prepareSigningKey(algorithm:trusted:)``) if there is one, and goes on
+    /// trusting those before it, as tokens that they signed are still in use.
     ///
     /// The new key is trusted first and signs afterwards, so that at no moment a token is refused that was just signed.
     /// - Parameters:
     ///   - keep: how many of the keys before stay trusted.
+    ///   - algorithm: of the key that is made where none was prepared.
     ///   - trusted: called between the two steps: has a running server read the keys again. When it throws, the new key does
     ///     not sign.
     /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``, or what `trusted` throws.
@@ -27,15 +29,17 @@ extension ServerDirectory {
     public func rotateSigningKey(
         keep: Int = 1, algorithm: TokenAlgorithm = .edDSA, trusted: () async throws -> Void = {}
     ) async throws -> SigningKey {
-        let next = SigningKey.generate(algorithm)
-        let before = try trustedKeys().prefix(max(0, min(keep, JSONWebKeySet.maximumKeys - 1)))
+        let next = try nextSigningKey() ?? SigningKey.generate(algorithm)
+        let before = try trustedKeys().filter { $0.keyID != next.keyID }
+            .prefix(max(0, min(keep, JSONWebKeySet.maximumKeys - 1)))
         let signing = try signingKey().verificationKey
         // Until the new key signs, the present one has to be trusted, however few are kept.
         let present = before.contains { $0.keyID == signing.keyID } ? Array(before) : [signing] + before
-        try write([next.verificationKey] + present)
+        try writeTrusted([next.verificationKey] + present)
         try await trusted()
         try PrivateFile.replace(signingKeyPath, Array(next.pem.utf8))
-        if present.count != before.count { try write([next.verificationKey] + before) }
+        try forgetNextKey()
+        if present.count != before.count { try writeTrusted([next.verificationKey] + before) }
         return next
     }
 
@@ -50,14 +54,15 @@ extension ServerDirectory {
             throw AuthenticationError(
                 .keyUnusable, "key \(keyID) signs this folder's tokens", advice: "rotate first, then remove it")
         }
-        try write(keys.filter { $0.keyID != keyID })
+        if try nextSigningKey()?.keyID == keyID { try forgetNextKey() }
+        try writeTrusted(keys.filter { $0.keyID != keyID })
         return true
     }
 
     /// This folder's keys for a server that runs on it, which so learns of rotations.
     public var tokenKeySource: any TokenKeySource { DirectoryKeys(directory: self) }
 
-    private func write(_ keys: [VerificationKey]) throws(AuthenticationError) {
+    func writeTrusted(_ keys: [VerificationKey]) throws(AuthenticationError) {
         try PrivateFile.replace(keySetPath, JSONWebKeySet(keys: keys).json)
     }
 }

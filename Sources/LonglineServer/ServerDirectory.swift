@@ -15,7 +15,8 @@ public import QUICEngine
 /// ```
 ///   store/                the messages (see SQLiteStore)
 ///   token.key             signs tokens: whoever reads it can be anybody
-///   token-keys.json       once the key was rotated: the public keys that are trusted, newest first
+///   token-next.key        once it was prepared: signs after the next rotation
+///   token-keys.json       once a key was prepared or rotated: the public keys that are trusted, newest first
 ///   resume-tickets.keys   seals resume tickets
 ///   tls-tickets.keys      seals TLS tickets
 ///   endpoint.key          signs address tokens and stateless resets

@@ -83,6 +83,15 @@ enum PrivateFile {
         try syncDirectory(of: path)
     }
 
+    /// Takes the file away, durably; done as well where there is none.
+    static func remove(_ path: String) throws(AuthenticationError) {
+        guard unlink(path) == 0 else {
+            if errno == ENOENT { return }
+            throw failure("can't remove \(path)", errno)
+        }
+        try syncDirectory(of: path)
+    }
+
     private static func writeTemporary(beside path: String, _ bytes: [UInt8]) throws(AuthenticationError) -> String {
         let temporary = "\(path).\(String(UInt64.random(in: 0 ... .max), radix: 36)).new"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)

@@ -293,6 +293,52 @@ import Testing
         }
     }
 
+    @Test func aPreparedKeyIsTrustedLongBeforeItSigns() async throws {
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let first = try directory.signingKey().keyID
+            let told = Mutex(0)
+            let next = try await directory.prepareSigningKey(algorithm: .es256) { told.withLock { $0 += 1 } }.keyID
+            #expect(try directory.trustedKeys().map(\.keyID) == [next, first] && told.withLock { $0 } == 1)
+            #expect(try directory.signingKey().keyID == first && directory.nextSigningKey()?.keyID == next)
+            // Asked again, it is the same key.
+            #expect(try await directory.prepareSigningKey().keyID == next)
+            #expect(try directory.trustedKeys().map(\.keyID) == [next, first])
+            #expect(try await directory.rotateSigningKey().keyID == next)
+            #expect(try directory.signingKey().keyID == next && directory.nextSigningKey() == nil)
+            #expect(try directory.trustedKeys().map(\.keyID) == [next, first])
+            let third = try await directory.rotateSigningKey().keyID
+            #expect(third != next && third != first)
+        }
+    }
+
+    @Test func aPreparedKeyThatIsRemovedNeverSigns() async throws {
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let next = try await directory.prepareSigningKey().keyID
+            #expect(try directory.removeTrustedKey(next))
+            #expect(try directory.nextSigningKey() == nil)
+            #expect(try await directory.rotateSigningKey().keyID != next)
+            #expect(try !directory.trustedKeys().contains { $0.keyID == next })
+        }
+    }
+
+    @Test func aRotationThatWasCutOffLeavesNothingBehind() async throws {
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let next = try await directory.prepareSigningKey()
+            // The moment after the key signs, before its second file is gone.
+            let pem = try Data(contentsOf: URL(fileURLWithPath: folder + "/token-next.key"))
+            _ = try await directory.rotateSigningKey()
+            let left = URL(fileURLWithPath: folder + "/token-next.key")
+            try pem.write(to: left)
+            try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: left.path)
+            #expect(try directory.nextSigningKey() == nil)
+            let third = try await directory.rotateSigningKey()
+            #expect(third.keyID != next.keyID && FileManager.default.fileExists(atPath: left.path) == false)
+        }
+    }
+
     // MARK: Sessions
 
     @Test func aSessionOutlivesItsKeyAndNewConnectsDoNot() async throws {
