@@ -36,6 +36,7 @@ let package = Package(
         .library(name: "QUICTransport", targets: ["QUICTransport"]),
         .library(name: "HTTP3", targets: ["HTTP3"]),
         .library(name: "LonglineWire", targets: ["LonglineWire"]),
+        .library(name: "LonglineKeys", targets: ["LonglineKeys"]),
         .library(name: "LonglineSession", targets: ["LonglineSession"]),
         .library(name: "LonglineLinks", targets: ["LonglineLinks"]),
         .library(name: "LonglineClient", targets: ["LonglineClient"]),
@@ -116,17 +117,19 @@ let package = Package(
                 "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", logging, nioCore, nioPosix,
             ],
             swiftSettings: settings),
+        // What tokens and other signed statements are signed and verified with.
+        .target(
+            name: "LonglineKeys", dependencies: [crypto, .product(name: "CryptoExtras", package: "swift-crypto")],
+            swiftSettings: settings),
         // A small HTTP/1.1 client. No product: the package's own.
         .target(
             name: "LonglineHTTP", dependencies: [crypto, nioCore, nioHTTP1, nioPosix, nioSSL], swiftSettings: settings),
         .target(
             name: "LonglineServer",
             dependencies: [
-                "LonglineHTTP", "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine",
-                "QUICTransport",
-                crypto,
+                "LonglineHTTP", "LonglineKeys", "LonglineLinks", "LonglineSession", "LonglineStore", "LonglineWire",
+                "QUICEngine", "QUICTransport", crypto,
                 jwtKit, deque, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
-                .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
@@ -134,9 +137,9 @@ let package = Package(
         .target(
             name: "LonglineControl",
             dependencies: [
-                "HTTP3", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
-                "QUICEngine", "QUICTransport", crypto,
-                hummingbird, httpTypes, logging, metrics, nioCore, nioPosix, nioSSL,
+                "HTTP3", "LonglineKeys", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore",
+                "LonglineWire", "QUICEngine", "QUICTransport", crypto, hummingbird,
+                httpTypes, logging, metrics, nioCore, nioPosix, nioSSL,
                 .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
@@ -149,8 +152,8 @@ let package = Package(
         .target(
             name: "LonglineClient",
             dependencies: [
-                "HTTP3", "LonglineHTTP", "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine",
-                "QUICTransport", deque, httpTypes, logging, nioCore, nioHTTP1, nioPosix,
+                "HTTP3", "LonglineHTTP", "LonglineKeys", "LonglineLinks", "LonglineSession", "LonglineWire",
+                "QUICEngine", "QUICTransport", deque, httpTypes, logging, nioCore, nioHTTP1, nioPosix,
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
@@ -160,9 +163,8 @@ let package = Package(
         .executableTarget(
             name: "longline",
             dependencies: [
-                "LonglineClient", "LonglineControl", "LonglineServer", "LonglineSettings", "LonglineStore",
-                "LonglineWire",
-                "QUICEngine", "QUICTransport", argumentParser, metrics,
+                "LonglineClient", "LonglineControl", "LonglineKeys", "LonglineServer", "LonglineSettings",
+                "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport", argumentParser, metrics,
                 logging, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
@@ -184,9 +186,10 @@ let package = Package(
         .testTarget(
             name: "LonglineClientTests",
             dependencies: [
-                "ClientProcess", "HTTP3", "LonglineClient", "LonglineControl", "LonglineHTTP", "LonglineLinks",
-                "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire", "LonglineTestKit", "QUICEngine",
-                "QUICTransport", httpTypes, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
+                "ClientProcess", "HTTP3", "LonglineClient", "LonglineControl", "LonglineHTTP", "LonglineKeys",
+                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
+                "LonglineTestKit", "QUICEngine", "QUICTransport", httpTypes, logging, nioCore, nioHTTP1, nioPosix,
+                nioSSL,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],

@@ -1,4 +1,5 @@
 public import Logging
+public import LonglineKeys
 public import LonglineStore
 public import LonglineWire
 public import NIOCore

@@ -1,4 +1,5 @@
 import Logging
+import LonglineKeys
 import LonglineSession
 import LonglineStore
 import LonglineWire

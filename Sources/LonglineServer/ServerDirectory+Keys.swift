@@ -1,11 +1,13 @@
+public import LonglineKeys
+
 /// A folder's signing key, those before it, and how one takes the other's place.
 extension ServerDirectory {
     private var signingKeyPath: String { path + "/token.key" }
     private var keySetPath: String { path + "/token-keys.json" }
 
-    /// The public keys that this folder's tokens are signed with: the present one, and those before it that are still
-    /// trusted, newest first. Blocks on the disk.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``.
+    /// The public keys that this folder's tokens are signed with: the present one, one that was prepared, and those before that
+    /// are still trusted, newest first. Blocks on the disk.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``.
     public func trustedKeys() throws(AuthenticationError) -> [VerificationKey] {
         let signing = try signingKey().verificationKey
         guard let bytes = try PrivateFile.read(keySetPath, limit: JSONWebKeySet.maximumBytes) else { return [signing] }
@@ -13,33 +15,37 @@ extension ServerDirectory {
         return keys.contains { $0.keyID == signing.keyID } ? keys : [signing] + keys
     }
 
-    /// Makes a new signing key, and goes on trusting those before it, as tokens that they signed are still in use.
+    /// Has a new key sign, the one that was prepared (``prepareSigningKey(algorithm:trusted:)``) if there is one, and goes on
+    /// trusting those before it, as tokens that they signed are still in use.
     ///
     /// The new key is trusted first and signs afterwards, so that at no moment a token is refused that was just signed.
     /// - Parameters:
     ///   - keep: how many of the keys before stay trusted.
+    ///   - algorithm: of the key that is made where none was prepared.
     ///   - trusted: called between the two steps: has a running server read the keys again. When it throws, the new key does
     ///     not sign.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``, or what `trusted` throws.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``, or what `trusted` throws.
     @discardableResult
     public func rotateSigningKey(
         keep: Int = 1, algorithm: TokenAlgorithm = .edDSA, trusted: () async throws -> Void = {}
     ) async throws -> SigningKey {
-        let next = try SigningKey.generate(algorithm)
-        let before = try trustedKeys().prefix(max(0, min(keep, JSONWebKeySet.maximumKeys - 1)))
+        let next = try nextSigningKey() ?? SigningKey.generate(algorithm)
+        let before = try trustedKeys().filter { $0.keyID != next.keyID }
+            .prefix(max(0, min(keep, JSONWebKeySet.maximumKeys - 1)))
         let signing = try signingKey().verificationKey
         // Until the new key signs, the present one has to be trusted, however few are kept.
         let present = before.contains { $0.keyID == signing.keyID } ? Array(before) : [signing] + before
-        try write([next.verificationKey] + present)
+        try writeTrusted([next.verificationKey] + present)
         try await trusted()
         try PrivateFile.replace(signingKeyPath, Array(next.pem.utf8))
-        if present.count != before.count { try write([next.verificationKey] + before) }
+        try forgetNextKey()
+        if present.count != before.count { try writeTrusted([next.verificationKey] + before) }
         return next
     }
 
     /// Stops trusting a key: tokens that it signed, and tickets that came from them, open no session any more.
     /// - Returns: false when no such key is trusted.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``, also for the present signing key: rotate first.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``, also for the present signing key: rotate first.
     @discardableResult
     public func removeTrustedKey(_ keyID: String) throws(AuthenticationError) -> Bool {
         let keys = try trustedKeys()
@@ -48,14 +54,15 @@ extension ServerDirectory {
             throw AuthenticationError(
                 .keyUnusable, "key \(keyID) signs this folder's tokens", advice: "rotate first, then remove it")
         }
-        try write(keys.filter { $0.keyID != keyID })
+        if try nextSigningKey()?.keyID == keyID { try forgetNextKey() }
+        try writeTrusted(keys.filter { $0.keyID != keyID })
         return true
     }
 
     /// This folder's keys for a server that runs on it, which so learns of rotations.
     public var tokenKeySource: any TokenKeySource { DirectoryKeys(directory: self) }
 
-    private func write(_ keys: [VerificationKey]) throws(AuthenticationError) {
+    func writeTrusted(_ keys: [VerificationKey]) throws(AuthenticationError) {
         try PrivateFile.replace(keySetPath, JSONWebKeySet(keys: keys).json)
     }
 }

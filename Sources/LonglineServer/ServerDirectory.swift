@@ -1,3 +1,4 @@
+public import LonglineKeys
 public import LonglineSession
 public import LonglineStore
 public import LonglineWire
@@ -14,7 +15,8 @@ public import QUICEngine
 /// ```
 ///   store/                the messages (see SQLiteStore)
 ///   token.key             signs tokens: whoever reads it can be anybody
-///   token-keys.json       once the key was rotated: the public keys that are trusted, newest first
+///   token-next.key        once it was prepared: signs after the next rotation
+///   token-keys.json       once a key was prepared or rotated: the public keys that are trusted, newest first
 ///   resume-tickets.keys   seals resume tickets
 ///   tls-tickets.keys      seals TLS tickets
 ///   endpoint.key          signs address tokens and stateless resets
@@ -62,13 +64,13 @@ public struct ServerDirectory: Sendable {
     public var notificationsPath: String { path + "/notifications.db" }
 
     /// The key that signs this server's tokens.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``.
     public func signingKey() throws(AuthenticationError) -> SigningKey {
         try SigningKey.loadOrCreate(at: path + "/token.key")
     }
 
     /// What the server seals with for itself.
-    /// - Throws: ``AuthenticationError``, `QUICError`.
+    /// - Throws: ``/LonglineKeys/AuthenticationError``, `QUICError`.
     public func secrets() throws -> ServerSecrets {
         try ServerSecrets(directory: path, now: WallClock.milliseconds())
     }
@@ -83,7 +85,7 @@ public struct ServerDirectory: Sendable {
     ///   - loginEpoch: by default the time, so that each token counts as a later login than the ones before.
     ///   - platform: what kind of device it is.
     ///   - generations: those of user and device, as the store has them; a revocation raises them.
-    /// - Throws: ``AuthenticationError``.
+    /// - Throws: ``/LonglineKeys/AuthenticationError``.
     public func sign(
         tenant: TenantID, user: UserID, device: DeviceID, lifetime: UInt64, scopes: TokenScopes = .all,
         grants: [ChannelGrant] = [], loginEpoch: UInt64? = nil, platform: DevicePlatform = .unknown,
@@ -118,7 +120,7 @@ public struct ServerDirectory: Sendable {
 
     /// The folder's self-signed certificate.
     /// - Parameter names: DNS names and numeric addresses, for the certificate when it has to be made.
-    /// - Throws: ``AuthenticationError``, `QUICError`.
+    /// - Throws: ``/LonglineKeys/AuthenticationError``, `QUICError`.
     public func developmentIdentity(names: [String]) throws -> DevelopmentIdentity {
         let file = path + "/development.pem"
         if let bytes = try PrivateFile.read(file, limit: 64 * 1024) { return try Self.parse(bytes, file) }

@@ -1,3 +1,4 @@
+import LonglineKeys
 import LonglineStore
 public import QUICEngine
 
@@ -26,7 +27,7 @@ public struct ServerSecrets: Sendable {
     }
 
     /// Secrets in files of a directory, made there when they are missing, with mode 0600. Blocks on the disk.
-    /// - Throws: ``AuthenticationError``, ``/QUICEngine/QUICError``, when a file can't be read, written, or is damaged.
+    /// - Throws: ``/LonglineKeys/AuthenticationError``, ``/QUICEngine/QUICError``, when a file can't be read, written, or is damaged.
     public init(directory: String, now: UInt64) throws {
         let resumePath = directory + "/resume-tickets.keys"
         let tlsPath = directory + "/tls-tickets.keys"

@@ -1,4 +1,5 @@
 import Logging
+import LonglineKeys
 import LonglineLinks
 import LonglineSession
 import LonglineStore

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Logging
 import LonglineClient
+import LonglineKeys
 import LonglineWire
 import QUICTransport
 
@@ -22,6 +23,14 @@ struct ClientOptions: ParsableArguments {
             times to ask several in order.
             """)
     var control: [String] = []
+
+    @Option(
+        name: .long,
+        help: """
+            Believe the control layer only if its answer is signed by a key in this file, a JWKS: as 'longline keys list --jwks' \
+            writes it, or the control layer has it at /.well-known/jwks.json.
+            """)
+    var controlKeys: String?
 
     @Option(name: .long, help: "A signed token; better in a file or in LONGLINE_TOKEN, where no process list shows it.")
     var token: String?
@@ -62,6 +71,7 @@ struct ClientOptions: ParsableArguments {
         for text in control where !text.hasPrefix("https://") {
             throw ValidationError("'\(text)' is not https://host:port.")
         }
+        if controlKeys != nil && control.isEmpty { throw ValidationError("--control-keys goes with --control.") }
         if Logger.Level(rawValue: logLevel) == nil {
             throw ValidationError("'\(logLevel)' is no log level; use trace, debug, info, warning or error.")
         }
@@ -79,6 +89,7 @@ struct ClientOptions: ParsableArguments {
             control: control.map { ControlService(url: $0, serverName: serverName) },
             accessPoints: fixed.compactMap { AccessPoint($0) }, trust: try trust(), storage: storage,
             tokenProvider: try tokenProvider())
+        configuration.controlKeys = try keySet()
         // A file or a command may have another token next time; what was given as it stands never changes.
         configuration.stopsOnRefusedToken = tokenFile == nil && tokenCommand == nil || token != nil
         configuration.serverName = serverName
@@ -94,6 +105,14 @@ struct ClientOptions: ParsableArguments {
         if !pin.isEmpty { return .pinnedPublicKey(pin.compactMap(Self.bytes(ofHex:))) }
         if let ca { return .certificateAuthority(pem: try Self.text(ofFile: ca, named: "certificate authority")) }
         return .systemRoots
+    }
+
+    private func keySet() throws -> JSONWebKeySet? {
+        guard let controlKeys else { return nil }
+        let text = try Self.text(ofFile: controlKeys, named: "control layer's key")
+        do { return try JSONWebKeySet(json: Array(text.utf8)) } catch {
+            throw ValidationError("The control layer's key file \(controlKeys) can't be used: \(error)")
+        }
     }
 
     private func tokenProvider() throws -> LonglineClient.TokenProvider {

@@ -5,12 +5,17 @@ import LonglineServer
 /// Shows and replaces the keys that a folder's tokens are signed with.
 struct KeysCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "keys", abstract: "Show or rotate the keys that 'longline token' signs with.",
+        commandName: "keys",
+        abstract: "Show, prepare or rotate the keys that 'longline token' and the control layer sign with.",
         discussion: """
             A new key takes the old one's place with overlap: tokens that the old one signed stay good until it is removed, \
             by the next rotation or by hand. A server that runs on the folder learns of it at once.
             """,
-        subcommands: [List.self, Rotate.self, Remove.self], defaultSubcommand: List.self)
+        subcommands: [List.self, Prepare.self, Rotate.self, Remove.self], defaultSubcommand: List.self)
+
+    private static func validate(algorithm: String) throws {
+        if TokenAlgorithm(rawValue: algorithm) == nil { throw ValidationError("--algorithm is EdDSA or ES256.") }
+    }
 
     struct Folder: ParsableArguments {
         @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
@@ -31,7 +36,8 @@ struct KeysCommand: AsyncParsableCommand {
 
         @OptionGroup var folder: Folder
 
-        @Flag(help: "As a JWKS (RFC 7517), for other services that verify the tokens.")
+        @Flag(
+            help: "As a JWKS (RFC 7517), for other services that verify the tokens, and for clients (--control-keys).")
         var jwks = false
 
         func run() async throws {
@@ -40,26 +46,49 @@ struct KeysCommand: AsyncParsableCommand {
             if jwks {
                 return FileHandle.standardOutput.write(Data(JSONWebKeySet(keys: keys).json))
             }
-            let signing = try directory.signingKey().keyID
-            for key in keys {
-                print("\(key.keyID)  \(key.algorithm.rawValue)\(key.keyID == signing ? "  signs" : "")")
-            }
+            let roles = [
+                try directory.signingKey().keyID: "  signs", try directory.nextSigningKey()?.keyID: "  signs next",
+            ]
+            for key in keys { print("\(key.keyID)  \(key.algorithm.rawValue)\(roles[key.keyID] ?? "")") }
+        }
+    }
+
+    struct Prepare: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make the key that signs after the next rotation, and publish it.",
+            discussion: """
+                It is trusted, and in the control layer's key set, from now on: whoever keeps a copy of that set, as apps do, has \
+                it before it signs. One that was prepared before stays.
+                """)
+
+        @OptionGroup var folder: Folder
+
+        @Option(help: "EdDSA or ES256.")
+        var algorithm: String = TokenAlgorithm.edDSA.rawValue
+
+        func validate() throws { try KeysCommand.validate(algorithm: algorithm) }
+
+        func run() async throws {
+            let key = try await ServerDirectory(folder.data).prepareSigningKey(
+                algorithm: TokenAlgorithm(rawValue: algorithm) ?? .edDSA, trusted: folder.tellServer)
+            print("\(key.keyID) signs after the next rotation")
         }
     }
 
     struct Rotate: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Sign with a new key from now on.")
+        static let configuration = CommandConfiguration(
+            abstract: "Sign with a new key from now on: the prepared one, if there is one.")
 
         @OptionGroup var folder: Folder
 
         @Option(help: "How many of the keys before stay trusted; 0 voids every token and ticket there is.")
         var keep: Int = 1
 
-        @Option(help: "EdDSA or ES256.")
+        @Option(help: "EdDSA or ES256, of a key that wasn't prepared.")
         var algorithm: String = TokenAlgorithm.edDSA.rawValue
 
         func validate() throws {
-            if TokenAlgorithm(rawValue: algorithm) == nil { throw ValidationError("--algorithm is EdDSA or ES256.") }
+            try KeysCommand.validate(algorithm: algorithm)
             guard (0..<JSONWebKeySet.maximumKeys).contains(keep) else {
                 throw ValidationError("--keep is 0 to \(JSONWebKeySet.maximumKeys - 1).")
             }

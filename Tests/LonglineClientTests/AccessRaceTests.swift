@@ -10,6 +10,8 @@ import Testing
 final class FakeControl: ControlAsker {
     enum Answer: Sendable {
         case reply(ControlReply)
+        /// Made for the question's nonce.
+        case made(@Sendable (String?) -> ControlReply)
         case failure
         /// Nothing comes until the question is taken back.
         case silence
@@ -18,6 +20,7 @@ final class FakeControl: ControlAsker {
     struct State: Sendable {
         var asked: [ControlWay] = []
         var tokens: [String] = []
+        var nonces: [String?] = []
         var cancelled: [ControlTransport] = []
     }
 
@@ -30,13 +33,15 @@ final class FakeControl: ControlAsker {
 
     var asked: Int { state.withLock { $0.asked.count } }
 
-    func ask(_ way: ControlWay, token: String) async throws -> ControlReply {
+    func ask(_ way: ControlWay, token: String, nonce: String?) async throws -> ControlReply {
         state.withLock {
             $0.asked.append(way)
             $0.tokens.append(token)
+            $0.nonces.append(nonce)
         }
         switch answer.withLock({ $0 })(way, token) {
         case .reply(let reply): return reply
+        case .made(let make): return make(nonce)
         case .failure: throw ClientError(.connectFailed, message: "refused")
         case .silence:
             do { try await Task.sleep(for: .seconds(3_600)) } catch {

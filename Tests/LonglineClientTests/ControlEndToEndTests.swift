@@ -1,3 +1,4 @@
+import LonglineKeys
 import LonglineWire
 import Testing
 
@@ -49,6 +50,56 @@ struct ControlEndToEndTests {
         await restarted.disconnect()
         try kept.close()
         await bob.disconnect()
+        try await service.stop()
+    }
+
+    @Test(
+        "with the service's keys its answers are believed over both ways, across a rotation for who has both keys, and not by who has others"
+    )
+    func verified() async throws {
+        let service = try await ControlledService()
+        let old = try await service.keySet()
+        let clock = MovedClock()
+        let directory = try TemporaryDirectory()
+        let storage = try SQLiteClientStorage(path: directory.file("alice.sqlite"))
+        let alice = try service.client("alice", storage: storage, clock: clock.clock) { $0.controlKeys = old }
+        try await alice.connect()
+        #expect(await alice.statistics.controlTransport == .https)
+        await alice.disconnect()
+        clock.pass(301)
+        try await alice.connect()
+        var statistics = await alice.statistics
+        #expect(statistics.controlTransport == .http3 && statistics.accessAnswers == 2)
+        #expect(statistics.untrustedAccessAnswers == 0 && statistics.failedAccessQuestions == 0)
+        await alice.disconnect()
+
+        // An impostor's keys.
+        let stranger = try service.client("bob", storage: InMemoryClientStorage()) {
+            $0.controlKeys = JSONWebKeySet(keys: [SigningKey.generate(.edDSA).verificationKey])
+        }
+        try await stranger.start()
+        for await state in stranger.states {
+            guard case .waiting(_, let reason) = state else { continue }
+            #expect(reason.hasPrefix("controlAnswerUntrusted: ") && reason.contains("keyUnknown"))
+            break
+        }
+        await stranger.disconnect()
+
+        try await service.rotate(keep: 1, algorithm: .es256)
+        let both = try await service.keySet()
+        #expect(both.keys.count == 2)
+        clock.pass(301)
+        // Who has the old key alone goes on by the last answer.
+        try await alice.connect()
+        statistics = await alice.statistics
+        #expect(statistics.accessSource == .lastAnswer && statistics.untrustedAccessAnswers == 2)
+        await alice.disconnect()
+        let updated = try service.client("alice", storage: storage, clock: clock.clock) { $0.controlKeys = both }
+        try await updated.connect()
+        statistics = await updated.statistics
+        #expect(statistics.accessSource == .answer && statistics.untrustedAccessAnswers == 0)
+        await updated.disconnect()
+        try storage.close()
         try await service.stop()
     }
 }

@@ -173,7 +173,7 @@ struct ControlFetchTests {
         let connector = ControlConnector(configuration: configuration, group: group)
         let control = try ControlEndpoint(service)
         let way = ControlWay(control: control, transport: .http3, port: service.http3Port ?? 0)
-        for _ in 0..<2 { #expect(try await connector.ask(way, token: "t").status == 200) }
+        for _ in 0..<2 { #expect(try await connector.ask(way, token: "t", nonce: nil).status == 200) }
         #expect(early.withLock { $0 } == [false, true])
         await server.shutdownGracefully(grace: .zero, timeout: .seconds(1))
         try await group.shutdownGracefully()

@@ -1,5 +1,7 @@
+import Foundation
 import Logging
 import LonglineControl
+import LonglineKeys
 import LonglineServer
 import LonglineWire
 import NIOCore
@@ -29,6 +31,7 @@ final class ControlledService: Sendable {
             store: .directory(data.storePath), certificate: { identity.credentials },
             tokenKeys: [try data.signingKey().verificationKey],
             addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
+        configuration.tokenKeySources = [data.tokenKeySource]
         configuration.secrets = try data.secrets()
         configuration.eventLoops = 1
         configuration.logger.logLevel = .critical
@@ -37,6 +40,8 @@ final class ControlledService: Sendable {
         var settings = LonglineControl.Configuration(
             certificate: { identity.credentials }, keys: DirectoryControlKeys(data), database: database)
         settings.addresses = [try SocketAddress(ipAddress: "127.0.0.1", port: 0)]
+        // A rotation counts at once.
+        settings.keyInterval = .zero
         settings.logger.logLevel = .critical
         // It adds HTTP/3 to the server's port, before that listens.
         control = try LonglineControl(server: server, configuration: settings)
@@ -65,6 +70,20 @@ final class ControlledService: Sendable {
             configuration: configuration, loop: group.next(), clock: clock,
             connector: QUICConnector(configuration: configuration),
             asker: ControlConnector(configuration: configuration, group: group))
+    }
+
+    /// The keys as everybody gets them.
+    func keySet() async throws -> JSONWebKeySet {
+        let authority = try String(contentsOfFile: data.path + "/certificate.pem", encoding: .utf8)
+        let address = try KeySetAddress(url: url + "/.well-known/jwks.json", trust: .authorities(pem: authority))
+        return JSONWebKeySet(keys: try await address.keys())
+    }
+
+    /// Signs with a new key from now on, and trusts the one before for `keep` rotations.
+    func rotate(keep: Int, algorithm: TokenAlgorithm = .edDSA) async throws {
+        try await data.rotateSigningKey(keep: keep, algorithm: algorithm) {
+            try await self.server.reloadTokenKeys()
+        }
     }
 
     func stopControl() async throws {

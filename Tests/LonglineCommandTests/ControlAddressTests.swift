@@ -12,34 +12,69 @@ import Testing
 
 @Suite("Commands that ask the control layer", .timeLimit(.minutes(3)))
 struct ControlAddressTests {
-    @Test("A command that is told the control layer's address alone finds the server, and keeps what it was told")
-    func send() async throws {
+    /// A server with its control layer, a client's token, and what every command needs to ask it.
+    private func withServer(
+        _ body: (_ folder: TemporaryFolder, _ data: String, _ options: [String]) async throws -> Void
+    ) async throws {
         let folder = try TemporaryFolder()
         let made = try ServerDirectory(folder.path + "/identity").developmentIdentity(names: ["localhost", "127.0.0.1"])
         let certificate = try folder.write("chain.pem", made.credentials.certificateChainPEM)
         let key = try folder.write("key.pem", made.credentials.privateKeyPEM)
-        let control = try Self.freePort()
+        let (control, data) = (try Self.freePort(), "\(folder.path)/data")
         let server = try ToolProcess([
-            "server", "--data", "\(folder.path)/data", "--host", "127.0.0.1", "--port", "0", "--event-loops", "1",
+            "server", "--data", data, "--host", "127.0.0.1", "--port", "0", "--event-loops", "1",
             "--certificate", certificate, "--key", key, "--control", "\(control)",
         ])
         #expect(await server.line(with: "longline server ready on") != nil, "\(server.output)")
-        let token = try await ToolProcess.run(
-            ["token", "--data", "\(folder.path)/data", "--user", "ann", "--device", "phone"])
+        let token = try await ToolProcess.run(["token", "--data", data, "--user", "ann", "--device", "phone"])
         let file = try folder.write("ann.token", token.output)
-        let state = "\(folder.path)/ann.sqlite"
-        func send() async throws -> (status: Int32?, output: String) {
-            try await ToolProcess.run([
-                "send", "--control", "https://127.0.0.1:\(control)", "--pin", made.pinText, "--token-file", file,
-                "--state", state, "--to", "user/ann", "--timeout", "30", "hello",
-            ])
-        }
-        let first = try await send()
-        #expect(first.status == 0, "\(first.output)")
-        let kept = try await send()
-        #expect(kept.status == 0, "\(kept.output)")
+        try await body(
+            folder, data,
+            ["--control", "https://127.0.0.1:\(control)", "--pin", made.pinText, "--token-file", file])
         server.signal(SIGTERM)
         #expect(await server.status() == 0)
+    }
+
+    private func send(_ options: [String], patience: Int = 30) async throws -> (status: Int32?, output: String) {
+        try await ToolProcess.run(["send"] + options + ["--to", "user/ann", "--timeout", "\(patience)", "hello"])
+    }
+
+    @Test("A command that is told the control layer's address alone finds the server, and keeps what it was told")
+    func send() async throws {
+        try await withServer { folder, _, options in
+            for _ in 0..<2 {
+                let said = try await send(options + ["--state", "\(folder.path)/ann.sqlite"])
+                #expect(said.status == 0, "\(said.output)")
+            }
+        }
+    }
+
+    @Test("With a file of keys a command believes the control layer that has them, and no other")
+    func keys() async throws {
+        try await withServer { folder, data, options in
+            for (name, place, isGood) in [("own", data, true), ("other", "\(folder.path)/other", false)] {
+                let set = try await ToolProcess.run(["keys", "list", "--jwks", "--data", place])
+                let file = try folder.write("\(name).json", set.output)
+                let said = try await send(
+                    options + ["--control-keys", file, "--log-level", "warning"], patience: isGood ? 30 : 2)
+                #expect((said.status == 0) == isGood, "\(said.output)")
+                #expect(said.output.contains("controlAnswerUntrusted") == !isGood, "\(said.output)")
+            }
+        }
+    }
+
+    @Test("A file of keys that is none, or for no control layer, is refused before anything is tried")
+    func refusedKeys() async throws {
+        let folder = try TemporaryFolder()
+        let options = ["--token", "t"]
+        let control = ["--control", "https://127.0.0.1:1"]
+        let alone = try await send(options + ["--control-keys", "x.json"])
+        #expect(alone.status != 0 && alone.output.contains("--control-keys goes with --control."))
+        let absent = try await send(options + control + ["--control-keys", "\(folder.path)/absent.json"])
+        #expect(absent.status != 0 && absent.output.contains("absent.json can't be read"))
+        let broken = try folder.write("broken.json", #"{"keys": []}"#)
+        let said = try await send(options + control + ["--control-keys", broken])
+        #expect(said.status != 0 && said.output.contains("broken.json can't be used: keyUnusable"), "\(said.output)")
     }
 
     @Test("An address of another form is refused before anything is tried")

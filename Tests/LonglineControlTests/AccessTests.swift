@@ -69,6 +69,44 @@ import Testing
         }
     }
 
+    @Test("answers a question with a nonce by what is signed for this device and this question alone")
+    func bound() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let token = try await service.token("ann", key: key)
+            func ask(_ nonce: String, _ token: String) async throws -> AccessConfiguration {
+                let answer = try await service.ask(.get, "/v1/access?nonce=\(nonce)", key: token, on: .service)
+                #expect(answer.status == 200)
+                let plain = try ControlJSON.decoder.decode(AccessConfiguration.self, from: answer.body)
+                #expect(try await verified(try answer.string("signature"), service) == plain)
+                return plain
+            }
+            let (first, second) = ("0123456789abcdef", String(repeating: "-_Z9", count: 16))
+            let question = try #require(try await ask(first, token).question)
+            #expect(question.nonce == first && question.tenant == "\(ControlService.tenant)")
+            #expect(question.user == "ann" && !question.device.isEmpty)
+            // Within the same second: what is shared by those who verify nothing is nobody's question.
+            #expect(try await ask(second, token).question?.nonce == second)
+            #expect(try await ask(first, try await service.token("bob", key: key)).question?.user == "bob")
+            let shared = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            #expect(try ControlJSON.decoder.decode(AccessConfiguration.self, from: shared.body).question == nil)
+        }
+    }
+
+    @Test(
+        "refuses a nonce that is too short, too long, or of other characters",
+        arguments: [
+            "", "0123456789abcde", String(repeating: "a", count: 65), "0123456789abcde%22", "0123456789abcde+",
+            "0123456789abcdef&nonce=0123456789abcdef",
+        ])
+    func nonces(nonce: String) async throws {
+        try await withControl { service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            let answer = try await service.ask(.get, "/v1/access?nonce=\(nonce)", key: token, on: .service)
+            #expect(answer.status == 400 && answer.problem == "invalid-request")
+        }
+    }
+
     @Test("follows a rotation of the key that signs it")
     func rotated() async throws {
         try await withControl { service in

@@ -182,7 +182,7 @@ private let hall = identifier { try RoomID("hall") }
                 tokenKeys: [], addresses: [])
             configuration.retention = policy
             configuration.addresses = [(try? SocketAddress(ipAddress: "127.0.0.1", port: 0))].compactMap { $0 }
-            configuration.tokenKeys = [(try? SigningKey.generate(.edDSA).verificationKey)].compactMap { $0 }
+            configuration.tokenKeys = [SigningKey.generate(.edDSA).verificationKey]
             do throws(ServerError) { try configuration.validate() } catch { return error }
             return nil
         }

@@ -53,6 +53,10 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case controlAnswerInvalid
         /// The control layer's answer has a version that this app does not know.
         case controlVersionUnsupported
+        /// What came as the control layer's answer is not signed by a key in
+        /// ``LonglineClient/LonglineClient/Configuration/controlKeys``, or was signed for another tenant, user or device, or for an
+        /// earlier question. ``cause`` says which.
+        case controlAnswerUntrusted
     }
 
     /// What kind of failure.

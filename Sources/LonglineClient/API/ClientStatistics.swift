@@ -43,6 +43,9 @@ public struct ClientStatistics: Hashable, Sendable {
     public var accessAnswers = 0
     /// Questions to the control layer that came to nothing.
     public var failedAccessQuestions = 0
+    /// Of what came as the control layer's answer, how much was refused because no key in
+    /// ``LonglineClient/LonglineClient/Configuration/controlKeys`` had signed it for this question.
+    public var untrustedAccessAnswers = 0
     /// What carried the control layer's last answer; nil before the first.
     public var controlTransport: ControlTransport?
     /// Where the last attempt's access point came from; nil before the first.

@@ -1,4 +1,5 @@
 public import Logging
+public import LonglineKeys
 public import LonglineSession
 public import LonglineWire
 public import NIOCore
@@ -56,6 +57,12 @@ extension LonglineClient {
         /// Who is asked where to connect and how, in this order; at most 8. The answer is kept in ``storage`` for its lifetime, and
         /// for longer while no other comes.
         public var control: [ControlService] = []
+        /// The public keys of which one has to have signed what ``control`` answers, as the service's `/.well-known/jwks.json` has
+        /// them; kept in the app. nil believes what comes from a place that ``trust`` accepts.
+        ///
+        /// With keys, an answer that none of them signed, or that was signed for another device or an earlier question, counts for as
+        /// little as none (``ClientError/Code/controlAnswerUntrusted``). While one key takes another's place: both. No clock decides.
+        public var controlKeys: JSONWebKeySet?
         /// Whom to believe.
         public var trust: Trust
         /// The name the certificate must carry, when it isn't the access point's host.
@@ -145,6 +152,7 @@ extension LonglineClient {
             }
             try require(!accessPoints.isEmpty || !control.isEmpty, "no access point, and no control layer")
             try require(control.count <= 8, "more than 8 control layers")
+            try require(controlKeys?.keys.isEmpty != true, "a set of the control layer's keys without a key")
             let endpoints = try controlEndpoints()
             try require(Set(endpoints.map(\.url)).count == endpoints.count, "a control layer is named twice")
             try require(

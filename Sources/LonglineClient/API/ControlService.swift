@@ -7,7 +7,8 @@ public struct ControlService: Hashable, Sendable {
     /// The name the certificate must carry, when it isn't the URL's host.
     public var serverName: String?
 
-    /// A control layer; the configuration's ``LonglineClient/LonglineClient/Configuration/trust`` holds for it over HTTP/3 as over HTTPS.
+    /// A control layer; the configuration's ``LonglineClient/LonglineClient/Configuration/trust`` holds for it over HTTP/3 as over
+    /// HTTPS, and ``LonglineClient/LonglineClient/Configuration/controlKeys`` for what it says.
     public init(url: String, http3Port: Int? = nil, serverName: String? = nil) {
         self.url = url
         self.http3Port = http3Port

@@ -38,7 +38,9 @@ public final class LonglineClient: Sendable {
         let controls = try configuration.controlEndpoints()
         var fetcher: AccessFetcher?
         if let asker, !controls.isEmpty {
-            fetcher = AccessFetcher(controls: controls, asker: asker, logger: configuration.logger)
+            fetcher = AccessFetcher(
+                controls: controls, asker: asker, verifier: configuration.controlKeys.map { AccessVerifier($0) },
+                logger: configuration.logger)
         }
         core = ClientCore(
             configuration: configuration, loop: loop, clock: clock, connector: connector, fetcher: fetcher,

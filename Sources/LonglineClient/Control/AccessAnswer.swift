@@ -29,20 +29,13 @@ struct AccessAnswer: Hashable, Sendable {
 
     /// - Throws: ``ClientError/Code/controlAnswerInvalid``, ``ClientError/Code/controlVersionUnsupported``.
     init(parsing bytes: [UInt8]) throws(ClientError) {
-        func invalid(_ reason: String, _ cause: (any Error)? = nil) -> ClientError {
-            ClientError(
-                .controlAnswerInvalid, message: "the control layer's answer \(reason)", cause: cause,
-                advice: "check what answers at its address")
-        }
-        guard bytes.count <= StoredAccess.maximumAnswer else {
-            throw invalid("is over \(StoredAccess.maximumAnswer) bytes")
-        }
+        guard bytes.count <= StoredAccess.maximumAnswer else { throw Self.tooLarge }
         let decoder = JSONDecoder()
         let data = Data(bytes)
         // The version first: of another nothing else is known.
         let version: UInt64
         do { version = try decoder.decode(Version.self, from: data).version } catch {
-            throw invalid("can't be read", error)
+            throw Self.invalid("can't be read", error)
         }
         guard version == 1 else {
             throw ClientError(
@@ -50,11 +43,11 @@ struct AccessAnswer: Hashable, Sendable {
                 advice: "upgrade the app")
         }
         let body: Body
-        do { body = try decoder.decode(Body.self, from: data) } catch { throw invalid("can't be read", error) }
+        do { body = try decoder.decode(Body.self, from: data) } catch { throw Self.invalid("can't be read", error) }
         points = []
         for point in body.accessPoints where point.transports.contains("quic") {
             guard Self.isHost(point.host), (1...65_535).contains(point.port) else {
-                throw invalid("has an access point without a host or a port")
+                throw Self.invalid("has an access point without a host or a port")
             }
             let accessPoint = AccessPoint(host: point.host, port: point.port)
             guard points.count < Self.maximumPoints, !points.contains(where: { $0.accessPoint == accessPoint }) else {
@@ -62,13 +55,21 @@ struct AccessAnswer: Hashable, Sendable {
             }
             points.append(Point(accessPoint: accessPoint, isMigrationSafe: point.migrationSafe ?? true))
         }
-        guard !points.isEmpty else { throw invalid("has no access point with QUIC") }
+        guard !points.isEmpty else { throw Self.invalid("has no access point with QUIC") }
         let (life, isOver) = body.expiresAt.subtractingReportingOverflow(body.issuedAt)
-        guard !isOver else { throw invalid("expired before it was issued") }
+        guard !isOver else { throw Self.invalid("expired before it was issued") }
         lifetime = min(Self.milliseconds(life), Self.longestLifetime)
         heartbeat = body.heartbeat?.value
         backOff = body.backOff?.value
     }
+
+    static func invalid(_ reason: String, _ cause: (any Error)? = nil) -> ClientError {
+        ClientError(
+            .controlAnswerInvalid, message: "the control layer's answer \(reason)", cause: cause,
+            advice: "check what answers at its address")
+    }
+
+    static var tooLarge: ClientError { invalid("is over \(StoredAccess.maximumAnswer) bytes") }
 
     /// A name or a numeric address, without brackets.
     private static func isHost(_ text: String) -> Bool {

@@ -5,12 +5,16 @@ import NIOCore
 /// An answer that came, and how.
 struct FetchedAccess: Sendable {
     var answer: AccessAnswer
+    /// For whom the service said it; nil where that wasn't verified.
+    var holder: TokenHolder?
     var bytes: [UInt8]
     var way: ControlWay
     /// The port of HTTP/3 that the answer announced.
     var http3Port: Int?
     /// Ways of the same service that had a start and did not win.
     var overtaken: [ControlWay]
+    /// Answers before it that could not be trusted.
+    var untrusted = 0
 }
 
 /// Why none came.
@@ -20,6 +24,8 @@ struct AccessFailure: Error, Sendable {
     var isTokenRefused = false
     /// How long the control layer asked to be left alone.
     var retryAfter: Duration = .zero
+    /// Answers that could not be trusted.
+    var untrusted = 0
 }
 
 /// Asks the control layer: one way first, the next when that failed or had its head start; the first good answer wins.
@@ -32,6 +38,8 @@ struct AccessFailure: Error, Sendable {
 struct AccessFetcher: Sendable {
     let controls: [ControlEndpoint]
     let asker: any ControlAsker
+    /// nil: whatever came from a trusted place is believed.
+    var verifier: AccessVerifier?
     let logger: Logger
     /// What head starts and patience are measured by.
     var sleep: @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
@@ -45,15 +53,25 @@ struct AccessFetcher: Sendable {
     func fetch(
         token: String, routes: [StoredControlRoute], wall: UInt64, patience: Duration
     ) async throws(AccessFailure) -> FetchedAccess {
-        var race = AccessRace(ways: Self.ways(controls, routes: routes, wall: wall))
+        let question: AccessVerifier.Question?
+        do throws(ClientError) {
+            var random = SystemRandomNumberGenerator()
+            question = verifier == nil ? nil : try AccessVerifier.question(for: token, random: &random)
+        } catch {
+            throw AccessFailure(error: error)
+        }
+        var race = AccessRace(
+            ways: Self.ways(controls, routes: routes, wall: wall), verifier: verifier, question: question)
         let outcome = await withTaskGroup(of: AccessRace.Event.self) { group in
             defer { group.cancelAll() }
             group.addTask { await self.pause(patience, then: .patienceOver) }
-            self.startNext(&race, token: token, in: &group)
+            self.startNext(&race, token: token, nonce: question?.nonce, in: &group)
             while let event = await group.next() {
-                switch race.happened(event) {
+                let step = race.happened(event)
+                self.report(race.takeUntrusted())
+                switch step {
                 case .wait: continue
-                case .startNext: self.startNext(&race, token: token, in: &group)
+                case .startNext: self.startNext(&race, token: token, nonce: question?.nonce, in: &group)
                 case .end(let result): return result
                 }
             }
@@ -62,11 +80,27 @@ struct AccessFetcher: Sendable {
         return try outcome.get()
     }
 
-    private func startNext(_ race: inout AccessRace, token: String, in group: inout TaskGroup<AccessRace.Event>) {
+    /// Somebody on the way, or a key that the app doesn't have yet: both are worth knowing.
+    private func report(_ untrusted: [AccessRace.Failure]) {
+        for failure in untrusted {
+            logger.warning(
+                "an answer of the control layer was refused",
+                metadata: [
+                    "control": "\(failure.way.control.url)", "over": "\(failure.way.transport.rawValue)",
+                    "error": "\(failure.error)",
+                ])
+        }
+    }
+
+    private func startNext(
+        _ race: inout AccessRace, token: String, nonce: String?, in group: inout TaskGroup<AccessRace.Event>
+    ) {
         guard let start = race.startNext() else { return }
         let (asker, logger) = (asker, logger)
         group.addTask {
-            do { return .answered(start.way, .success(try await asker.ask(start.way, token: token))) } catch {
+            do {
+                return .answered(start.way, .success(try await asker.ask(start.way, token: token, nonce: nonce)))
+            } catch {
                 if !Task.isCancelled {
                     logger.debug(
                         "the control layer was not reached",
@@ -137,13 +171,36 @@ struct AccessRace {
         case end(Result<FetchedAccess, AccessFailure>)
     }
 
+    struct Failure {
+        var way: ControlWay
+        var error: any Error
+    }
+
     private let ways: [ControlWay]
+    private let verifier: AccessVerifier?
+    private let question: AccessVerifier.Question?
     private var started = 0
     private var ended = 0
-    private var failures: [(way: ControlWay, error: any Error)] = []
+    private var failures: [Failure] = []
+    private var untrusted = 0
+    private var unreported: [Failure] = []
     private var retryAfter = Duration.zero
 
-    init(ways: [ControlWay]) { self.ways = ways }
+    /// - Parameters:
+    ///   - ways: in their order.
+    ///   - verifier: judges answers; nil: none is verified.
+    ///   - question: what they have to answer; there is one if there is a verifier.
+    init(ways: [ControlWay], verifier: AccessVerifier?, question: AccessVerifier.Question?) {
+        self.ways = ways
+        self.verifier = verifier
+        self.question = question
+    }
+
+    /// Answers that could not be trusted, since it was called last.
+    mutating func takeUntrusted() -> [Failure] {
+        defer { unreported = [] }
+        return unreported
+    }
 
     /// The next way, and how long it runs before the one behind it starts as well.
     mutating func startNext() -> (way: ControlWay, number: Int, head: Duration?)? {
@@ -169,27 +226,39 @@ struct AccessRace {
         switch reply.status {
         case 200:
             do throws(ClientError) {
-                let answer = try AccessAnswer(parsing: reply.body)
+                let answer = try read(reply.body)
                 return .end(
                     .success(
                         FetchedAccess(
-                            answer: answer, bytes: reply.body, way: way, http3Port: reply.http3Port,
-                            overtaken: ways[..<started].filter { $0.control == way.control && $0 != way })))
+                            answer: answer, holder: question?.holder, bytes: reply.body, way: way,
+                            http3Port: reply.http3Port,
+                            overtaken: ways[..<started].filter { $0.control == way.control && $0 != way },
+                            untrusted: untrusted)))
             } catch {
                 return failed(way, error)
             }
         case 401:
             let error = ClientError(
                 .controlUnavailable, message: "the control layer refused the token", advice: "get another token")
-            return .end(.failure(AccessFailure(error: error, isTokenRefused: true)))
+            return .end(.failure(AccessFailure(error: error, isTokenRefused: true, untrusted: untrusted)))
         default:
             retryAfter = max(retryAfter, reply.retryAfter ?? .zero)
             return failed(way, ControlStatus(code: reply.status))
         }
     }
 
+    private func read(_ bytes: [UInt8]) throws(ClientError) -> AccessAnswer {
+        guard let verifier, let question else { return try AccessAnswer(parsing: bytes) }
+        return try verifier.read(bytes, to: question)
+    }
+
     private mutating func failed(_ way: ControlWay, _ error: any Error) -> Step {
-        failures.append((way, error))
+        let happened = Failure(way: way, error: error)
+        failures.append(happened)
+        if (error as? ClientError)?.code == .controlAnswerUntrusted {
+            untrusted += 1
+            unreported.append(happened)
+        }
         ended += 1
         if started < ways.count { return .startNext }
         return ended == started ? .end(.failure(failure(of: "no good answer"))) : .wait
@@ -197,9 +266,8 @@ struct AccessRace {
 
     /// What went wrong on every way; an answer that makes no sense tells more than one that didn't come.
     func failure(of reason: String) -> AccessFailure {
-        let answers = failures.compactMap { $0.error as? ClientError }.filter {
-            $0.code == .controlAnswerInvalid || $0.code == .controlVersionUnsupported
-        }
+        let telling: [ClientError.Code] = [.controlAnswerUntrusted, .controlAnswerInvalid, .controlVersionUnsupported]
+        let answers = failures.compactMap { $0.error as? ClientError }.filter { telling.contains($0.code) }
         let all = failures.map { "\($0.way.control.url) over \($0.way.transport.rawValue): \($0.error)" }
         return AccessFailure(
             error: ClientError(
@@ -207,7 +275,7 @@ struct AccessRace {
                 message: (["the control layer gave no access configuration: \(reason)"] + all).joined(separator: "; "),
                 cause: failures.first?.error,
                 advice: answers.first?.advice ?? "check the control layer's address, its certificate and the network"),
-            retryAfter: retryAfter)
+            retryAfter: retryAfter, untrusted: untrusted)
     }
 }
 

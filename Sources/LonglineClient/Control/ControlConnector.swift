@@ -29,20 +29,15 @@ final class ControlConnector: ControlAsker {
             options: options, sessionCache: InMemorySessionCache(capacity: 16), logger: configuration.logger)
     }
 
-    func ask(_ way: ControlWay, token: String) async throws -> ControlReply {
-        switch way.transport {
-        case .http3: try await askHTTP3(way, token: token)
-        case .https: try await askHTTPS(way, token: token)
+    func ask(_ way: ControlWay, token: String, nonce: String?) async throws -> ControlReply {
+        let path = ControlEndpoint.path(nonce: nonce)
+        return switch way.transport {
+        case .http3: try await askHTTP3(way, path, token: token)
+        case .https: try await askHTTPS(way, path, token: token)
         }
     }
 
-    private static var tooLarge: ClientError {
-        ClientError(
-            .controlAnswerInvalid, message: "the control layer's answer is over \(StoredAccess.maximumAnswer) bytes",
-            advice: "check what answers at its address")
-    }
-
-    private func askHTTP3(_ way: ControlWay, token: String) async throws -> ControlReply {
+    private func askHTTP3(_ way: ControlWay, _ path: String, token: String) async throws -> ControlReply {
         var configuration = ClientConfiguration(
             serverName: way.control.serverName, applicationProtocols: [HTTP3Service.applicationProtocol],
             verification: trust.verification)
@@ -52,12 +47,12 @@ final class ControlConnector: ControlAsker {
             on: group.next())
         defer { connection.close() }
         let request = HTTPRequest(
-            method: .get, scheme: "https", authority: way.control.endpoint.authority, path: ControlEndpoint.path,
+            method: .get, scheme: "https", authority: way.control.endpoint.authority, path: path,
             headerFields: [.authorization: "Bearer \(token)", .accept: "application/json", .userAgent: agent])
         let response = try await connection.request(request)
         let body: ByteBuffer
         do { body = try await response.body.collect(upTo: StoredAccess.maximumAnswer) } catch let error as HTTP3Error {
-            throw error.code == .bodyTooLarge ? Self.tooLarge : error
+            throw error.code == .bodyTooLarge ? AccessAnswer.tooLarge : error
         }
         return ControlReply(
             status: response.status.code, retryAfter: response.head.headerFields[.retryAfter],
@@ -65,18 +60,18 @@ final class ControlConnector: ControlAsker {
             body: Array(body.readableBytesView))
     }
 
-    private func askHTTPS(_ way: ControlWay, token: String) async throws -> ControlReply {
+    private func askHTTPS(_ way: ControlWay, _ path: String, token: String) async throws -> ControlReply {
         let connection = try await HTTPConnection.open(way.control.endpoint, tls: try tlsClient(), group: group)
         defer { connection.close() }
         let head = HTTPRequestHead(
-            version: .http1_1, method: .GET, uri: ControlEndpoint.path,
+            version: .http1_1, method: .GET, uri: path,
             headers: [
                 "host": way.control.endpoint.authority, "authorization": "Bearer \(token)",
                 "accept": "application/json", "user-agent": agent, "connection": "close",
             ])
         let response: HTTPConnection.Response
         do { response = try await connection.exchange(head, ByteBuffer()) } catch let error as HTTPFailure {
-            throw error.isOverLimit ? Self.tooLarge : error
+            throw error.isOverLimit ? AccessAnswer.tooLarge : error
         }
         return ControlReply(
             status: Int(response.status), retryAfter: response.headers.first(name: "retry-after"),

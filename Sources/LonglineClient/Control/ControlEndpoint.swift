@@ -13,6 +13,9 @@ struct ControlEndpoint: Hashable, Sendable {
 
     static let path = "/v1/access"
 
+    /// A nonce's characters stand in a URL as they are.
+    static func path(nonce: String?) -> String { nonce.map { "\(path)?nonce=\($0)" } ?? path }
+
     /// - Throws: ``ClientError/Code/invalidConfiguration``.
     init(_ service: ControlService) throws(ClientError) {
         func refuse(_ reason: String) -> ClientError {
@@ -86,6 +89,10 @@ struct ControlReply: Hashable, Sendable {
 
 /// Asks one way. Ends promptly when its task is cancelled.
 protocol ControlAsker: Sendable {
+    /// - Parameters:
+    ///   - way: whom, and over what.
+    ///   - token: who asks.
+    ///   - nonce: what the answer has to repeat, so that it can be verified; nil where nobody verifies it.
     /// - Throws: why no whole answer came; ``ClientError/Code/controlAnswerInvalid`` for one that is too large.
-    func ask(_ way: ControlWay, token: String) async throws -> ControlReply
+    func ask(_ way: ControlWay, token: String, nonce: String?) async throws -> ControlReply
 }

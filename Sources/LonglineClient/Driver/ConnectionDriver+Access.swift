@@ -8,7 +8,7 @@ extension ConnectionDriver {
     /// How a question to the control layer ended.
     private enum Finding: Sendable {
         case found(FetchedAccess, token: String)
-        case refusedToken
+        case refusedToken(untrusted: Int)
         case failed(AccessFailure)
         case noToken(any Error)
     }
@@ -50,17 +50,23 @@ extension ConnectionDriver {
         _ fetcher: AccessFetcher, _ provider: LonglineClient.TokenProvider, routes: [StoredControlRoute],
         wall: UInt64, patience: Duration
     ) async -> Finding {
+        var untrusted = 0
         for _ in 0..<2 {
             let token: String
             do { token = try await provider() } catch { return .noToken(error) }
             do throws(AccessFailure) {
-                return .found(
-                    try await fetcher.fetch(token: token, routes: routes, wall: wall, patience: patience), token: token)
+                var fetched = try await fetcher.fetch(token: token, routes: routes, wall: wall, patience: patience)
+                fetched.untrusted += untrusted
+                return .found(fetched, token: token)
             } catch {
-                if !error.isTokenRefused { return .failed(error) }
+                untrusted += error.untrusted
+                if error.isTokenRefused { continue }
+                var failure = error
+                failure.untrusted = untrusted
+                return .failed(failure)
             }
         }
-        return .refusedToken
+        return .refusedToken(untrusted: untrusted)
     }
 
     /// The network changed while the control layer is asked: the question starts again on the new one.
@@ -73,8 +79,9 @@ extension ConnectionDriver {
     private func located(_ finding: Finding, _ generation: UInt64) {
         switch finding {
         case .found(let fetched, let token): found(fetched, token, generation)
-        case .refusedToken:
+        case .refusedToken(let untrusted):
             statistics.failedAccessQuestions += 1
+            statistics.untrustedAccessAnswers += untrusted
             access.failed(retryAfter: .zero, now: clock.now(), random: &random)
             // The service decides by the ticket, as long as there is one and a place to go to.
             if usableTicket != nil, plan.target != nil {
@@ -88,6 +95,7 @@ extension ConnectionDriver {
             attemptFailed(Self.noToken(error))
         case .failed(let failure):
             statistics.failedAccessQuestions += 1
+            statistics.untrustedAccessAnswers += failure.untrusted
             access.failed(retryAfter: failure.retryAfter, now: clock.now(), random: &random)
             if plan.target != nil { return goOn(without: "\(failure.error)", generation) }
             statistics.failedAttempts += 1
@@ -99,6 +107,7 @@ extension ConnectionDriver {
 
     private func found(_ fetched: FetchedAccess, _ token: String, _ generation: UInt64) {
         statistics.accessAnswers += 1
+        statistics.untrustedAccessAnswers += fetched.untrusted
         learnUser(fromToken: token)
         let stored = access.received(
             fetched, user: TokenSubject.read(from: token), now: clock.now(), wall: clock.wall())
@@ -148,10 +157,8 @@ extension ConnectionDriver {
     /// The answer that is kept is of no use to another user.
     /// - Returns: whether the control layer has to be asked for this one.
     func forgetAccess(unlessFor token: String) -> Bool {
-        guard let user = access.user, let subject = TokenSubject.read(from: token), subject != user else {
-            return false
-        }
-        logger.notice("the control layer's last answer was for another user")
+        guard access.isForAnother(than: token) else { return false }
+        logger.notice("the control layer's last answer was for another user or device")
         access.forget()
         pending.access = .some(nil)
         scheduleFlush()

@@ -165,7 +165,10 @@ final class ConnectionDriver {
         self.random = random
         access = AccessBook(
             state.access, routes: state.controlRoutes, controls: Set(configuration.control.map(\.url)),
-            user: configuration.user ?? state.user, now: clock.now(), wall: clock.wall())
+            verifier: fetcher?.verifier, user: configuration.user ?? state.user, now: clock.now(), wall: clock.wall())
+        if let error = access.distrust {
+            logger.warning("the control layer's last answer is not used", metadata: ["error": "\(error)"])
+        }
         plan = Self.plan(configuration)
         outbox = Outbox(
             producer: producer, lastID: state.lastID, chains: state.chains, rows: state.outbox,

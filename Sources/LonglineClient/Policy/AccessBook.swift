@@ -16,6 +16,10 @@ struct AccessBook: Sendable {
     private(set) var answer: AccessAnswer?
     /// For whom it was said.
     private(set) var user: UserID?
+    /// The same, as the service signed it; nil where that wasn't verified.
+    private(set) var holder: TokenHolder?
+    /// Why the answer that an earlier process kept was not believed.
+    private(set) var distrust: ClientError?
     private(set) var routes: [StoredControlRoute]
     /// What carried the last answer; nil before the first of this process.
     private(set) var transport: ControlTransport?
@@ -30,17 +34,34 @@ struct AccessBook: Sendable {
     /// Takes up what an earlier process kept, if it is of use here.
     /// - Parameters:
     ///   - controls: the addresses that are configured; an answer of another service is of no use.
+    ///   - verifier: judges what was kept by the keys that are trusted now: an answer of one that no longer is counts for nothing.
     ///   - user: whose client this is, if that is known.
     init(
-        _ stored: StoredAccess?, routes: [StoredControlRoute], controls: Set<String>, user: UserID?,
-        now: NIODeadline, wall: UInt64
+        _ stored: StoredAccess?, routes: [StoredControlRoute], controls: Set<String>, verifier: AccessVerifier? = nil,
+        user: UserID?, now: NIODeadline, wall: UInt64
     ) {
         self.routes = routes.filter { controls.contains($0.url) && $0.isSound }
-        guard let stored, controls.contains(stored.control), let answer = try? AccessAnswer(parsing: stored.answer),
-            stored.user == nil || user == nil || stored.user == user
+        guard let stored, controls.contains(stored.control), stored.user == nil || user == nil || stored.user == user
         else { return }
+        let (answer, owner): (AccessAnswer, UserID?)
+        do throws(ClientError) {
+            if let verifier {
+                let verified = try verifier.read(stored.answer)
+                holder = verified.question.holder
+                (answer, owner) = (verified.answer, verified.question.holder.user)
+            } else {
+                (answer, owner) = (try AccessAnswer(parsing: stored.answer), stored.user)
+            }
+        } catch {
+            if error.code == .controlAnswerUntrusted { distrust = error }
+            return
+        }
+        guard owner == nil || user == nil || owner == user else {
+            holder = nil
+            return
+        }
         self.answer = answer
-        self.user = stored.user
+        self.user = owner
         receivedAt = stored.receivedAt
         // A clock that was set back says nothing about the answer's age: then it is due.
         guard wall >= stored.receivedAt else { return }
@@ -54,6 +75,7 @@ struct AccessBook: Sendable {
     ) -> StoredAccess {
         answer = fetched.answer
         self.user = user
+        holder = fetched.holder
         transport = fetched.way.transport
         receivedAt = wall
         freshUntil = now + TimeAmount(fetched.answer.lifetime)
@@ -83,9 +105,17 @@ struct AccessBook: Sendable {
     mutating func forget() {
         answer = nil
         user = nil
+        holder = nil
         freshUntil = nil
         isDoubted = false
         restsUntil = nil
+    }
+
+    /// Whether it was said for somebody else than this token's holder. A token that doesn't tell is taken for the same one's.
+    func isForAnother(than token: String) -> Bool {
+        if let holder, let present = TokenHolder.read(from: token) { return holder != present }
+        guard let user, let subject = TokenSubject.read(from: token) else { return false }
+        return subject != user
     }
 
     func isFresh(now: NIODeadline) -> Bool { !isDoubted && isWithinLifetime(now: now) }

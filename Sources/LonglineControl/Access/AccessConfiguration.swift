@@ -1,14 +1,13 @@
 import LonglineServer
+import LonglineStore
 import LonglineWire
 import NIOCore
 
 /// What a client is told before it connects: where to go, how to keep the connection, what it may take.
 ///
-/// It names nobody, so that the same bytes with the same signature serve all for whom the order of nodes is the same.
+/// It names nobody unless it is to be bound to a question, so that the same bytes with the same signature serve all for whom the order
+/// of nodes is the same.
 struct AccessConfiguration: Hashable, Sendable, Codable {
-    /// The `typ` of its signature, which no token has.
-    static let signatureType = "longline-access+json"
-
     struct Point: Hashable, Sendable, Codable {
         var host: String
         var port: Int
@@ -39,7 +38,25 @@ struct AccessConfiguration: Hashable, Sendable, Codable {
         var maximumUnacknowledged: Int
     }
 
+    /// What it answers, for a client that wants to see that nobody gave it another's answer, or an old one.
+    struct Question: Hashable, Sendable, Codable {
+        /// As the client drew it.
+        var nonce: String
+        /// Whose token the question came with.
+        var tenant: String
+        var user: String
+        var device: String
+
+        init(nonce: String, device: DeviceKey) {
+            self.nonce = nonce
+            tenant = device.tenant.description
+            user = device.user.description
+            self.device = device.device.description
+        }
+    }
+
     var version = 1
+    var question: Question?
     /// In milliseconds since 1970, as the next.
     var issuedAt: UInt64
     var expiresAt: UInt64
@@ -50,8 +67,10 @@ struct AccessConfiguration: Hashable, Sendable, Codable {
     var limits: Limits
 
     init(
-        nodes: [NodeStatus], policy: AccessPolicy, limits: ServerLimits, tenant: TenantID, now: UInt64
+        nodes: [NodeStatus], policy: AccessPolicy, limits: ServerLimits, tenant: TenantID, question: Question?,
+        now: UInt64
     ) {
+        self.question = question
         // Whole seconds: answers within one are equal.
         issuedAt = now / 1_000 * 1_000
         expiresAt = issuedAt + policy.lifetime.wholeMilliseconds

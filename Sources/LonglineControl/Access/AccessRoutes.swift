@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Hummingbird
+import LonglineKeys
 import LonglineServer
 import LonglineStore
 import LonglineWire
@@ -21,12 +22,20 @@ struct AccessRoutes: Sendable {
 
     private func access(_ request: Request) async throws -> Response {
         let device = try await holder(request)
+        let nonce = try request.query("nonce")
+        if let nonce, !AccessStatement.isNonce(nonce) {
+            let length = AccessStatement.nonceLength
+            throw Problem(
+                .invalidRequest,
+                "'nonce' has to be \(length.lowerBound) to \(length.upperBound) characters of A-Z a-z 0-9 - _")
+        }
         let known: [NodeStatus]
         do { known = try await nodes.nodes() } catch { throw Problem(.unavailable, retryAfter: 1, cause: error) }
         let ranked = NodeRanking.rank(known, tenant: device.tenant, user: device.user)
         guard !ranked.isEmpty else { throw Problem(.noAccessPoint, retryAfter: 5) }
         let configuration = AccessConfiguration(
-            nodes: ranked, policy: policy, limits: server.configuration.limits, tenant: device.tenant, now: time())
+            nodes: ranked, policy: policy, limits: server.configuration.limits, tenant: device.tenant,
+            question: nonce.map { AccessConfiguration.Question(nonce: $0, device: device) }, now: time())
         let signer = try await keys.current().access
         var response = Response.json(try signed.answer(configuration, signer))
         response.headers[.cacheControl] = "private, no-store"
@@ -47,7 +56,8 @@ struct AccessRoutes: Sendable {
     }
 }
 
-/// The answers of the last second or so, which many clients get alike: a signature costs more than all the rest.
+/// The answers of the last second or so, which many clients get alike, so that a crowd costs few signatures. One that is bound to a
+/// question nobody else gets.
 final class SignedAnswers: Sendable {
     private struct State {
         var answers: [AccessConfiguration: Data] = [:]
@@ -58,6 +68,7 @@ final class SignedAnswers: Sendable {
     private let state = Mutex(State())
 
     func answer(_ configuration: AccessConfiguration, _ signer: StatementSigner) throws -> Data {
+        if configuration.question != nil { return try Self.make(configuration, signer) }
         let known = state.withLock { state in
             if state.key != signer.keyID {
                 state.answers = [:]
@@ -66,15 +77,19 @@ final class SignedAnswers: Sendable {
             return state.answers[configuration]
         }
         if let known { return known }
-        let payload = try ControlJSON.encode(configuration)
-        // The same object once more, signed: {…} and its own bytes as a JWS.
-        var answer = payload.dropLast()
-        answer.append(contentsOf: #","signature":"\#(try signer.sign(payload))"}"#.utf8)
-        let made = Data(answer)
+        let made = try Self.make(configuration, signer)
         state.withLock { state in
             if state.answers.count >= Self.kept { state.answers = [:] }
             if state.key == signer.keyID { state.answers[configuration] = made }
         }
         return made
+    }
+
+    /// The same object twice: {…} and its own bytes as a JWS.
+    private static func make(_ configuration: AccessConfiguration, _ signer: StatementSigner) throws -> Data {
+        let payload = try ControlJSON.encode(configuration)
+        var answer = payload.dropLast()
+        answer.append(contentsOf: #","signature":"\#(try signer.sign(payload))"}"#.utf8)
+        return Data(answer)
     }
 }

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Logging
+import LonglineKeys
 public import LonglineServer
 
 /// Where the keys come from that the control layer signs with, and those that others verify with.
@@ -56,7 +57,7 @@ actor ControlKeys {
             if let present, present.tokens.key.keyID == key.keyID, present.keySet == keySet { return present }
             let next = Present(
                 tokens: await TokenSigner(key: key),
-                access: try StatementSigner(key: key, type: AccessConfiguration.signatureType), keySet: keySet)
+                access: try StatementSigner(key: key, type: AccessStatement.type), keySet: keySet)
             present = next
             return next
         } catch {

@@ -1,4 +1,5 @@
 public import Logging
+public import LonglineKeys
 public import LonglineSession
 public import LonglineStore
 public import LonglineWire
@@ -7,7 +8,7 @@ import Synchronization
 /// Decides who a credential belongs to: a token's or ticket's own content first, then the store's revocations.
 ///
 /// Every call runs on the global executor, not on the caller's event loop, and at most ``maximumConcurrent`` at once: more
-/// are refused with ``AuthenticationError/Code/overloaded``, so that a flood of credentials can't take every core or
+/// are refused with ``/LonglineKeys/AuthenticationError/Code/overloaded``, so that a flood of credentials can't take every core or
 /// queue without end. What is refused is logged, without the credential.
 public final class Authenticator: Sendable {
     /// Verifications under way at once.
@@ -96,7 +97,7 @@ public final class Authenticator: Sendable {
 
     /// Asks the store whether an identity was shut out since it was accepted: for sessions that live while somebody is
     /// revoked.
-    /// - Throws: ``AuthenticationError/Code/revoked``, ``AuthenticationError/Code/storeUnavailable``.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/revoked``, ``/LonglineKeys/AuthenticationError/Code/storeUnavailable``.
     public func checkNotRevoked(_ authenticated: AuthenticatedIdentity) async throws(AuthenticationError) {
         let identity = authenticated.identity
         let device = DeviceKey(tenant: identity.tenant, user: identity.user, device: identity.device)

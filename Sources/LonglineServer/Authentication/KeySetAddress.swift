@@ -1,9 +1,11 @@
 import LonglineHTTP
+public import LonglineKeys
 import NIOCore
 import NIOHTTP1
 import NIOPosix
 
-/// A JWKS behind an address (RFC 7517 section 5), fetched with GET over HTTP/1.1 each time the server asks; see ``JSONWebKeySet``.
+/// A JWKS behind an address (RFC 7517 section 5), fetched with GET over HTTP/1.1 each time the server asks; see
+/// ``/LonglineKeys/JSONWebKeySet``.
 ///
 /// The answer has status 200 and at most 64 KiB. Redirections are not followed. `https` verifies the other side's certificate;
 /// `http` is for one on this machine or a private network: who can change its answer can be anybody.

@@ -1,3 +1,5 @@
+import LonglineKeys
+
 #if canImport(Musl)
     import Musl
 #else
@@ -7,7 +9,7 @@
 /// Small files that only their owner may read: keys. Every call blocks on the disk.
 enum PrivateFile {
     /// The file's bytes, or nil when there is none.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``; also when the file is larger than `limit` bytes, isn't a regular
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``; also when the file is larger than `limit` bytes, isn't a regular
     ///   file, or lets anyone but its owner in.
     static func read(_ path: String, limit: Int) throws(AuthenticationError) -> [UInt8]? {
         try read(path, limit: limit, isSecret: true)
@@ -77,6 +79,15 @@ enum PrivateFile {
             let error = errno
             unlink(temporary)
             throw failure("can't replace \(path)", error)
+        }
+        try syncDirectory(of: path)
+    }
+
+    /// Takes the file away, durably; done as well where there is none.
+    static func remove(_ path: String) throws(AuthenticationError) {
+        guard unlink(path) == 0 else {
+            if errno == ENOENT { return }
+            throw failure("can't remove \(path)", errno)
         }
         try syncDirectory(of: path)
     }

@@ -1,5 +1,6 @@
 import Crypto
 import FoundationEssentials
+public import LonglineKeys
 
 /// The keys that resume tickets are sealed with: the newest seals, all of them open.
 ///
@@ -73,7 +74,7 @@ extension ResumeTicketKeys {
 
     /// Reads the ring at a path, or makes one and stores it there with mode 0600; rotates it if that is due. Blocks on the
     /// disk.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``.
     public static func loadOrCreate(
         at path: String, now: UInt64, sealingTime: UInt64 = 86_400_000, openingTime: UInt64 = 7 * 86_400_000
     ) throws(AuthenticationError) -> ResumeTicketKeys {

@@ -1,5 +1,6 @@
 import Crypto
 import FoundationEssentials
+public import LonglineKeys
 public import LonglineSession
 public import LonglineStore
 public import LonglineWire
@@ -57,7 +58,7 @@ public final class ResumeTicketSealer: Sendable {
     /// - Parameters:
     ///   - now: the wall clock, in milliseconds since 1970.
     ///   - path: the ring's file, or nil for a ring that lives in memory only.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``; the old ring then stays in use.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``; the old ring then stays in use.
     public func rotateKeysIfDue(now: UInt64, savingTo path: String?) throws(AuthenticationError) {
         var next = ring.withLock { $0 }
         guard next.rotate(now: now) else { return }
@@ -85,7 +86,7 @@ public final class ResumeTicketSealer: Sendable {
     }
 
     /// Opens a ticket.
-    /// - Throws: ``AuthenticationError/Code/ticketRejected``, or ``AuthenticationError/Code/expired``.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/ticketRejected``, or ``/LonglineKeys/AuthenticationError/Code/expired``.
     public func open(_ ticket: ByteBuffer, now: UInt64) throws(AuthenticationError) -> AuthenticatedIdentity {
         guard ticket.readableBytes <= FrameLimits.maximumTicket else {
             throw AuthenticationError(.tooLarge, "the ticket has more than \(FrameLimits.maximumTicket) bytes")

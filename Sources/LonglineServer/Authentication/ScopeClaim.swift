@@ -1,3 +1,4 @@
+public import LonglineKeys
 public import LonglineSession
 
 /// The claim `scope`: what a token's holder may do, everywhere or with some channels.
@@ -28,7 +29,7 @@ public struct ScopeClaim: Hashable, Sendable {
     }
 
     /// Reads the claim's text.
-    /// - Throws: ``AuthenticationError/Code/claimInvalid`` when there are more patterns than the limits allow.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/claimInvalid`` when there are more patterns than the limits allow.
     public init(_ text: String) throws(AuthenticationError) {
         scopes = []
         grants = []

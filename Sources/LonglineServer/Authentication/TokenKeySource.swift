@@ -1,4 +1,5 @@
 import Logging
+public import LonglineKeys
 
 /// Where the keys come from that tokens are verified with, when they may change while the server runs.
 ///
@@ -16,7 +17,7 @@ public protocol TokenKeySource: Sendable {
     func keys() async throws -> [VerificationKey]
 }
 
-/// A JWKS in a file (RFC 7517 section 5); see ``JSONWebKeySet``.
+/// A JWKS in a file (RFC 7517 section 5); see ``/LonglineKeys/JSONWebKeySet``.
 ///
 /// Replace the file by renaming another over it: one that is written in place may be read half.
 public struct KeySetFile: TokenKeySource {

@@ -1,4 +1,5 @@
 import JWTKit
+import LonglineKeys
 import LonglineStore
 import LonglineWire
 

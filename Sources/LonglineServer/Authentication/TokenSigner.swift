@@ -1,4 +1,5 @@
 import JWTKit
+public import LonglineKeys
 
 /// Signs tokens with one key. The control layer has one; the access layer only verifies.
 public struct TokenSigner: Sendable {
@@ -13,16 +14,12 @@ public struct TokenSigner: Sendable {
         self.key = key
         self.audience = audience
         keys = JWTKeyCollection()
-        let kid = JWKIdentifier(string: key.keyID)
-        switch key.backing {
-        case .edDSA(let backing): await keys.add(eddsa: backing, kid: kid)
-        case .es256(let backing): await keys.add(ecdsa: backing, kid: kid)
-        }
+        await keys.add(key)
     }
 
     /// Signs claims.
     /// - Returns: a JWT in compact form: a secret, as whoever has it is the user.
-    /// - Throws: ``AuthenticationError/Code/claimInvalid`` when a verifier would not accept the claims.
+    /// - Throws: ``/LonglineKeys/AuthenticationError/Code/claimInvalid`` when a verifier would not accept the claims.
     public func sign(_ claims: TokenClaims) async throws(AuthenticationError) -> String {
         let payload = TokenPayload(claims, audience: audience)
         _ = try payload.claims()

@@ -1,6 +1,6 @@
 import Crypto
-import FoundationEssentials
 import JWTKit
+public import LonglineKeys
 public import LonglineWire
 
 /// Checks tokens: size, shape, algorithm, key, signature, times, audience and tenant, in this order.
@@ -36,11 +36,7 @@ public struct TokenVerifier: Sendable {
         var algorithms: [String: TokenAlgorithm] = [:]
         for key in keys {
             algorithms[key.keyID] = key.algorithm
-            let kid = JWKIdentifier(string: key.keyID)
-            switch key.backing {
-            case .edDSA(let backing): await self.keys.add(eddsa: backing, kid: kid)
-            case .es256(let backing): await self.keys.add(ecdsa: backing, kid: kid)
-            }
+            await self.keys.add(key)
         }
         self.algorithms = algorithms
         tags = Set(algorithms.keys.map(Self.tag))
@@ -70,7 +66,7 @@ public struct TokenVerifier: Sendable {
             throw AuthenticationError(.tooLarge, "the token has more than \(FrameLimits.maximumToken) bytes")
         }
         let bytes = Array(token.utf8)
-        let keyID = try checkHeader(bytes)
+        let keyID = try SignedHeader(of: bytes, among: algorithms, called: "the token").keyID
 
         let payload: TokenPayload
         do {
@@ -97,38 +93,5 @@ public struct TokenVerifier: Sendable {
             throw AuthenticationError(.tenantForbidden, "the token is for a tenant that is not served here")
         }
         return (claims, Self.tag(of: keyID))
-    }
-
-    /// What the header says, and nothing else of it is believed.
-    private struct Header: Decodable {
-        var alg: String
-        var kid: String?
-        /// Present when the token demands an extension (RFC 7515 section 4.1.11); we know none.
-        var crit: [String]?
-    }
-
-    /// The algorithm follows from the key, not from the token: the header must name a known key, and that key's own
-    /// algorithm. So there is no `none`, and no public key taken for a shared secret.
-    /// - Returns: the key's ID.
-    private func checkHeader(_ token: [UInt8]) throws(AuthenticationError) -> String {
-        let parts = token.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
-        guard parts.count == 3, parts[0].count <= 512, let json = Base64URL.decode(parts[0]),
-            let header = try? JSONDecoder().decode(Header.self, from: json)
-        else { throw AuthenticationError(.malformed, "not a JWT in compact form") }
-        guard let algorithm = TokenAlgorithm(rawValue: header.alg) else {
-            throw AuthenticationError(.algorithmForbidden, "tokens are signed with EdDSA or ES256")
-        }
-        guard header.crit == nil else {
-            throw AuthenticationError(.algorithmForbidden, "the token demands an extension")
-        }
-        guard let kid = header.kid, let expected = algorithms[kid] else {
-            throw AuthenticationError(
-                .keyUnknown, "the token names no key that is trusted here",
-                advice: "give the server the signer's public key")
-        }
-        guard algorithm == expected else {
-            throw AuthenticationError(.algorithmForbidden, "the token's key is not for the algorithm it names")
-        }
-        return kid
     }
 }

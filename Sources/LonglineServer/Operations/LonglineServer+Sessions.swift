@@ -1,3 +1,4 @@
+public import LonglineKeys
 import LonglineSession
 public import LonglineStore
 public import LonglineWire
@@ -37,7 +38,8 @@ extension LonglineServer {
     /// Checks a client's token as a connect does: key, times, tenant, and that it, its device and user were not revoked.
     /// - Parameter token: as the client sent it.
     /// - Returns: whose it is, and until when, in milliseconds since 1970.
-    /// - Throws: ``AuthenticationError``; ``AuthenticationError/Code/storeUnavailable`` when the server isn't running.
+    /// - Throws: ``/LonglineKeys/AuthenticationError``; ``/LonglineKeys/AuthenticationError/Code/storeUnavailable`` when the
+    ///   server isn't running.
     public func holder(ofToken token: String) async throws(AuthenticationError) -> (device: DeviceKey, expiry: UInt64) {
         let core: ServerCore
         do { core = try requireRuntime().core } catch {

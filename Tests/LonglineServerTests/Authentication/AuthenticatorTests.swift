@@ -12,7 +12,7 @@ import Testing
     let authenticator: Authenticator
 
     init() async throws {
-        let key = try SigningKey.generate(.es256)
+        let key = SigningKey.generate(.es256)
         signer = await TokenSigner(key: key)
         authenticator = Authenticator(
             verifier: await TokenVerifier(keys: [key.verificationKey], tenants: [try TenantID("acme")]),
@@ -122,7 +122,7 @@ import Testing
     @Test func aReplacedVerifierCountsFromTheNextCredential() async throws {
         let token = try await signer.sign(try goodClaims())
         authenticator.replaceVerifier(
-            await TokenVerifier(keys: [try SigningKey.generate(.edDSA).verificationKey], tenants: nil))
+            await TokenVerifier(keys: [SigningKey.generate(.edDSA).verificationKey], tenants: nil))
         let failure = try await authenticationFailure {
             _ = try await authenticator.authenticate(.token(token), now: now)
         }

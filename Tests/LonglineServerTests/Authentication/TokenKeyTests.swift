@@ -47,7 +47,7 @@ import Testing
     }
 
     @Test(arguments: TokenAlgorithm.allCases) func aKeyOfASetVerifiesTokens(algorithm: TokenAlgorithm) async throws {
-        let key = try SigningKey.generate(algorithm)
+        let key = SigningKey.generate(algorithm)
         let read = try JSONWebKeySet(json: JSONWebKeySet(keys: [key.verificationKey]).json)
         let verifier = await TokenVerifier(keys: read.keys, tenants: nil)
         let token = try await TokenSigner(key: key).sign(try goodClaims())
@@ -82,7 +82,7 @@ import Testing
     @Test func keysRotateWithOverlapAndAnOldKeyTakesItsTicketsAlong() async throws {
         try await withTemporaryDirectory { folder in
             let path = folder + "/keys.json"
-            let (old, new) = (try SigningKey.generate(.edDSA), try SigningKey.generate(.es256))
+            let (old, new) = (SigningKey.generate(.edDSA), SigningKey.generate(.es256))
             let tokens = [
                 try await TokenSigner(key: old).sign(try goodClaims()),
                 try await TokenSigner(key: new).sign(try goodClaims()),
@@ -153,8 +153,8 @@ import Testing
     @Test func aSourceThatHangsHoldsUpNoOther() async throws {
         try await withTemporaryDirectory { folder in
             let path = folder + "/keys.json"
-            let (old, new) = (try SigningKey.generate(.edDSA), try SigningKey.generate(.edDSA))
-            let hanging = HangingSource(try SigningKey.generate(.es256).verificationKey)
+            let (old, new) = (SigningKey.generate(.edDSA), SigningKey.generate(.edDSA))
+            let hanging = HangingSource(SigningKey.generate(.es256).verificationKey)
             try write([old.verificationKey], to: path)
             let keyring = TokenKeyring(
                 fixed: [], sources: [hanging, KeySetFile(path: path)], deadline: .milliseconds(20),
@@ -182,7 +182,7 @@ import Testing
     // MARK: An address
 
     @Test func aSetIsFetchedFromAnAddress() async throws {
-        let key = try SigningKey.generate(.es256).verificationKey
+        let key = SigningKey.generate(.es256).verificationKey
         let set = String(decoding: JSONWebKeySet(keys: [key]).json, as: UTF8.self)
         let answer = Mutex(Backend.Response.json(set))
         let backend = try await Backend { _ in answer.withLock { $0 } }
@@ -206,7 +206,7 @@ import Testing
     @Test func aBadFileKeepsTheOldKeysAndIsLoggedOnce() async throws {
         try await withTemporaryDirectory { folder in
             let path = folder + "/keys.json"
-            let (key, next) = (try SigningKey.generate(.edDSA), try SigningKey.generate(.edDSA))
+            let (key, next) = (SigningKey.generate(.edDSA), SigningKey.generate(.edDSA))
             try write([key.verificationKey], to: path)
             let log = LogRecorder()
             let keyring = keyring([KeySetFile(path: path)], log: log)
@@ -232,7 +232,7 @@ import Testing
 
     @Test func oneSourceThatFailsDoesNotTakeTheOthersAlong() async throws {
         try await withTemporaryDirectory { folder in
-            let keys = try (0..<3).map { _ in try SigningKey.generate(.edDSA) }
+            let keys = (0..<3).map { _ in SigningKey.generate(.edDSA) }
             let paths = [folder + "/a.json", folder + "/b.json"]
             for (key, path) in zip(keys, paths) { try write([key.verificationKey], to: path) }
             let keyring = keyring(paths.map { KeySetFile(path: $0) })
@@ -293,12 +293,58 @@ import Testing
         }
     }
 
+    @Test func aPreparedKeyIsTrustedLongBeforeItSigns() async throws {
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let first = try directory.signingKey().keyID
+            let told = Mutex(0)
+            let next = try await directory.prepareSigningKey(algorithm: .es256) { told.withLock { $0 += 1 } }.keyID
+            #expect(try directory.trustedKeys().map(\.keyID) == [next, first] && told.withLock { $0 } == 1)
+            #expect(try directory.signingKey().keyID == first && directory.nextSigningKey()?.keyID == next)
+            // Asked again, it is the same key.
+            #expect(try await directory.prepareSigningKey().keyID == next)
+            #expect(try directory.trustedKeys().map(\.keyID) == [next, first])
+            #expect(try await directory.rotateSigningKey().keyID == next)
+            #expect(try directory.signingKey().keyID == next && directory.nextSigningKey() == nil)
+            #expect(try directory.trustedKeys().map(\.keyID) == [next, first])
+            let third = try await directory.rotateSigningKey().keyID
+            #expect(third != next && third != first)
+        }
+    }
+
+    @Test func aPreparedKeyThatIsRemovedNeverSigns() async throws {
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let next = try await directory.prepareSigningKey().keyID
+            #expect(try directory.removeTrustedKey(next))
+            #expect(try directory.nextSigningKey() == nil)
+            #expect(try await directory.rotateSigningKey().keyID != next)
+            #expect(try !directory.trustedKeys().contains { $0.keyID == next })
+        }
+    }
+
+    @Test func aRotationThatWasCutOffLeavesNothingBehind() async throws {
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let next = try await directory.prepareSigningKey()
+            // The moment after the key signs, before its second file is gone.
+            let pem = try Data(contentsOf: URL(fileURLWithPath: folder + "/token-next.key"))
+            _ = try await directory.rotateSigningKey()
+            let left = URL(fileURLWithPath: folder + "/token-next.key")
+            try pem.write(to: left)
+            try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: left.path)
+            #expect(try directory.nextSigningKey() == nil)
+            let third = try await directory.rotateSigningKey()
+            #expect(third.keyID != next.keyID && FileManager.default.fileExists(atPath: left.path) == false)
+        }
+    }
+
     // MARK: Sessions
 
     @Test func aSessionOutlivesItsKeyAndNewConnectsDoNot() async throws {
         let server = try await TestServer()
         let phone = try await server.connected("ann")
-        let next = try SigningKey.generate(.edDSA)
+        let next = SigningKey.generate(.edDSA)
         let core = server.runtime.core
         core.authenticator.replaceVerifier(await TokenVerifier(keys: [next.verificationKey], tenants: nil))
         guard case .published = try await phone.message("still here", to: phone.user) else {
@@ -319,7 +365,7 @@ import Testing
     // MARK: Clocks
 
     @Test(arguments: [UInt64(0), 5_000, 30_000]) func clocksMayDifferByTheSkewAndNoMore(skew: UInt64) async throws {
-        let key = try SigningKey.generate(.edDSA)
+        let key = SigningKey.generate(.edDSA)
         let verifier = await TokenVerifier(keys: [key.verificationKey], tenants: nil, clockSkew: skew)
         let hour: UInt64 = 3_600_000
         func failure(issuedAt: UInt64, notBefore: UInt64? = nil, expiry: UInt64, at time: UInt64) async throws
@@ -351,7 +397,7 @@ import Testing
     @Test func theServersSkewIsConfiguredWithinBounds() async throws {
         var configuration = LonglineServer.Configuration(
             store: .shared(InMemoryStore()), certificate: { throw CancellationError() },
-            tokenKeys: [try SigningKey.generate(.edDSA).verificationKey],
+            tokenKeys: [SigningKey.generate(.edDSA).verificationKey],
             addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
         #expect(configuration.tokenClockSkew == .seconds(30))
         for skew in [TimeAmount.zero, .seconds(30), .hours(1)] {

@@ -12,14 +12,14 @@ import Testing
     let verifier: TokenVerifier
 
     init() async throws {
-        key = try SigningKey.generate(.edDSA)
+        key = SigningKey.generate(.edDSA)
         signer = await TokenSigner(key: key)
         verifier = await TokenVerifier(keys: [key.verificationKey], tenants: [try TenantID("acme")])
     }
 
     @Test(arguments: TokenAlgorithm.allCases)
     func acceptsWhatItsSignerSigned(algorithm: TokenAlgorithm) async throws {
-        let key = try SigningKey.generate(algorithm)
+        let key = SigningKey.generate(algorithm)
         let verifier = await TokenVerifier(keys: [key.verificationKey], tenants: nil)
         var claims = try goodClaims(scopes: [.receive, .join])
         claims.generations = RevocationGenerations(user: 4, device: 9)
@@ -79,7 +79,7 @@ import Testing
     }
 
     @Test func refusesAKeyItDoesNotTrustAndATokenWithoutKey() async throws {
-        let stranger = try await TokenSigner(key: try SigningKey.generate(.edDSA)).sign(try goodClaims())
+        let stranger = try await TokenSigner(key: SigningKey.generate(.edDSA)).sign(try goodClaims())
         #expect(try await authenticationFailure { _ = try await verifier.verify(stranger, now: now) } == .keyUnknown)
         let nameless = base64URL(#"{"alg":"EdDSA"}"#) + stranger.drop { $0 != "." }
         #expect(try await authenticationFailure { _ = try await verifier.verify(nameless, now: now) } == .keyUnknown)
@@ -103,7 +103,7 @@ import Testing
     }
 
     @Test func refusesAKnownKeyUsedForTheOtherAlgorithm() async throws {
-        let other = try SigningKey.generate(.es256)
+        let other = SigningKey.generate(.es256)
         let both = await TokenVerifier(keys: [key.verificationKey, other.verificationKey], tenants: nil)
         let token = try await TokenSigner(key: other).sign(try goodClaims())
         #expect(try await both.verify(token, now: now).user == (try UserID("alice")))

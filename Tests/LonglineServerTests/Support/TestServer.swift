@@ -100,7 +100,7 @@ struct TokenIssuer: Sendable {
     private let signer: TokenSigner
 
     init() async throws {
-        key = try SigningKey.generate(.edDSA)
+        key = SigningKey.generate(.edDSA)
         signer = await TokenSigner(key: key)
     }
 

@@ -1,6 +1,5 @@
 import Crypto
 import FoundationEssentials
-import JWTKit
 
 /// Public keys in the form of RFC 7517 section 5, a JWKS: Ed25519 (RFC 8037) and P-256 (RFC 7518 section 6.2) keys, each
 /// with the ID that tokens name it by.
@@ -86,13 +85,12 @@ private struct Key: Codable {
         }
         if kty == "OKP" {
             if let x = Self.bytes(x), let key = try? Curve25519.Signing.PublicKey(rawRepresentation: x) {
-                return VerificationKey(.edDSA(EdDSA.PublicKey(backing: key)), keyID: kid)
+                return VerificationKey(.edDSA(key), keyID: kid)
             }
         } else if let x = Self.bytes(x), let y = Self.bytes(y),
-            let key = try? P256.Signing.PublicKey(rawRepresentation: x + y),
-            let backing = try? ES256PublicKey(backing: key)
+            let key = try? P256.Signing.PublicKey(rawRepresentation: x + y)
         {
-            return VerificationKey(.es256(backing), keyID: kid)
+            return VerificationKey(.es256(key), keyID: kid)
         }
         throw JSONWebKeySet.unusable("has a damaged key with the kid \(kid)")
     }
@@ -115,12 +113,8 @@ private struct Key: Codable {
         case .es256(let key):
             kty = "EC"
             crv = "P-256"
-            x = key.parameters.map { Self.unpadded($0.x) }
-            y = key.parameters.map { Self.unpadded($0.y) }
+            x = Base64URL.encode(key.rawRepresentation.prefix(32))
+            y = Base64URL.encode(key.rawRepresentation.suffix(32))
         }
-    }
-
-    private static func unpadded(_ base64: String) -> String {
-        Base64URL.encode(Data(base64Encoded: base64) ?? Data())
     }
 }

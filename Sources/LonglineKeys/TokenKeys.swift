@@ -1,5 +1,5 @@
-import Crypto
-import JWTKit
+package import Crypto
+import CryptoExtras
 
 /// The signature algorithms that tokens may use, by their JOSE names. There is no other: no `none`, no shared secrets.
 public enum TokenAlgorithm: String, Sendable, CaseIterable {
@@ -11,12 +11,12 @@ public enum TokenAlgorithm: String, Sendable, CaseIterable {
 
 /// A private key that signs tokens. Its text forms never include the key.
 public struct SigningKey: Sendable, CustomStringConvertible {
-    enum Backing: Sendable {
-        case edDSA(EdDSA.PrivateKey)
-        case es256(ES256PrivateKey)
+    package enum Backing: Sendable {
+        case edDSA(Curve25519.Signing.PrivateKey)
+        case es256(P256.Signing.PrivateKey)
     }
 
-    let backing: Backing
+    package let backing: Backing
     /// The public half.
     public let verificationKey: VerificationKey
 
@@ -29,23 +29,19 @@ public struct SigningKey: Sendable, CustomStringConvertible {
     }
 
     /// Makes a new key from the system's random source.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable`` when the library can't make one.
-    public static func generate(_ algorithm: TokenAlgorithm) throws(AuthenticationError) -> SigningKey {
+    public static func generate(_ algorithm: TokenAlgorithm) -> SigningKey {
         switch algorithm {
-        case .edDSA:
-            do { return SigningKey(.edDSA(try EdDSA.PrivateKey())) } catch {
-                throw AuthenticationError(.keyUnusable, "no Ed25519 key could be made", cause: "\(error)")
-            }
-        case .es256: return SigningKey(.es256(ES256PrivateKey()))
+        case .edDSA: SigningKey(.edDSA(Curve25519.Signing.PrivateKey()))
+        case .es256: SigningKey(.es256(P256.Signing.PrivateKey()))
         }
     }
 
     /// Reads an Ed25519 or P-256 private key in PEM form (PKCS#8, as `openssl genpkey` writes it).
     /// - Throws: ``AuthenticationError/Code/keyUnusable``.
     public init(pem: String) throws(AuthenticationError) {
-        if let key = try? EdDSA.PrivateKey(pem: pem) {
+        if let key = try? Curve25519.Signing.PrivateKey(pemRepresentation: pem) {
             self.init(.edDSA(key))
-        } else if let key = try? ES256PrivateKey(pem: pem) {
+        } else if let key = try? P256.Signing.PrivateKey(pemRepresentation: pem) {
             self.init(.es256(key))
         } else {
             throw AuthenticationError(
@@ -54,32 +50,13 @@ public struct SigningKey: Sendable, CustomStringConvertible {
         }
     }
 
-    /// Reads the key at a path, or makes one and stores it there with mode 0600.
-    ///
-    /// Several processes may do this at once: all end up with the same key. Blocks on the disk.
-    /// - Throws: ``AuthenticationError/Code/keyUnusable``; among other reasons when the file is open to other users.
-    public static func loadOrCreate(
-        at path: String, algorithm: TokenAlgorithm = .edDSA
-    ) throws(AuthenticationError) -> SigningKey {
-        if let bytes = try PrivateFile.read(path, limit: 16 * 1024) {
-            return try SigningKey(pem: String(decoding: bytes, as: UTF8.self))
-        }
-        let key = try generate(algorithm)
-        if try PrivateFile.create(path, Array(key.pem.utf8)) { return key }
-        // Another process was first.
-        guard let bytes = try PrivateFile.read(path, limit: 16 * 1024) else {
-            throw AuthenticationError(.keyUnusable, "\(path) came and went")
-        }
-        return try SigningKey(pem: String(decoding: bytes, as: UTF8.self))
-    }
-
     /// What its tokens' header says.
     public var algorithm: TokenAlgorithm { verificationKey.algorithm }
     /// Names the key in its tokens' header.
     public var keyID: String { verificationKey.keyID }
 
     /// The private key in PEM form: a secret.
-    var pem: String {
+    package var pem: String {
         let text =
             switch backing {
             case .edDSA(let key): key.pemRepresentation
@@ -99,12 +76,12 @@ extension SigningKey: CustomDebugStringConvertible, CustomReflectable {
 
 /// A public key that tokens are checked with.
 public struct VerificationKey: Sendable, CustomStringConvertible {
-    enum Backing: Sendable {
-        case edDSA(EdDSA.PublicKey)
-        case es256(ES256PublicKey)
+    package enum Backing: Sendable {
+        case edDSA(Curve25519.Signing.PublicKey)
+        case es256(P256.Signing.PublicKey)
     }
 
-    let backing: Backing
+    package let backing: Backing
     /// Names the key in its tokens' header (`kid`): what a key set says, else the first 64 bits of SHA-256 over the public
     /// key's PEM form.
     public let keyID: String
@@ -123,9 +100,9 @@ public struct VerificationKey: Sendable, CustomStringConvertible {
     /// Reads an Ed25519 or P-256 public key in PEM form (SubjectPublicKeyInfo).
     /// - Throws: ``AuthenticationError/Code/keyUnusable``.
     public init(pem: String) throws(AuthenticationError) {
-        if let key = try? EdDSA.PublicKey(pem: pem) {
+        if let key = try? Curve25519.Signing.PublicKey(pemRepresentation: pem) {
             self.init(.edDSA(key))
-        } else if let key = try? ES256PublicKey(pem: pem) {
+        } else if let key = try? P256.Signing.PublicKey(pemRepresentation: pem) {
             self.init(.es256(key))
         } else {
             throw AuthenticationError(.keyUnusable, "no Ed25519 or P-256 public key in PEM form")

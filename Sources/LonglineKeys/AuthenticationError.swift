@@ -1,5 +1,3 @@
-public import LonglineWire
-
 /// Why a credential was not accepted, or a key could not be used.
 ///
 /// No part of it ever holds a token, a ticket or key material, so it may be logged whole.
@@ -13,7 +11,7 @@ public struct AuthenticationError: Error, Hashable, Sendable, CustomStringConver
         /// Signed with something else than EdDSA (Ed25519) or ES256, with what the named key isn't for, or the header
         /// demands an extension.
         case algorithmForbidden
-        /// The header names no key that this service trusts.
+        /// The header names no key that is trusted.
         case keyUnknown
         /// The signature isn't that key's over this content.
         case signatureInvalid
@@ -29,7 +27,8 @@ public struct AuthenticationError: Error, Hashable, Sendable, CustomStringConver
         case audienceForbidden
         /// It, its device or its user was revoked.
         case revoked
-        /// A refresh for somebody else than the session's user and device, or from an older login.
+        /// For somebody else: a refresh for another user or device than the session's, or from an older login; a signed answer to
+        /// another device's question.
         case identityMismatch
         /// The resume ticket is damaged, forged, or sealed with a key that is gone.
         case ticketRejected
@@ -56,21 +55,6 @@ public struct AuthenticationError: Error, Hashable, Sendable, CustomStringConver
         self.message = message
         self.cause = cause
         self.advice = advice
-    }
-
-    /// What the session is closed with.
-    public var closeCode: CloseCode {
-        switch code {
-        case .tooLarge, .malformed, .algorithmForbidden, .keyUnknown, .signatureInvalid, .claimInvalid, .notYetValid,
-            .audienceForbidden:
-            .credentialInvalid
-        case .expired: .credentialExpired
-        case .revoked: .credentialRevoked
-        case .tenantForbidden, .identityMismatch: .forbidden
-        case .ticketRejected: .ticketRejected
-        case .overloaded: .overloaded
-        case .storeUnavailable, .keyUnusable: .internalError
-        }
     }
 
     public var description: String {

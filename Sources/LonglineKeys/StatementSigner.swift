@@ -1,17 +1,11 @@
 import Crypto
-import CryptoExtras
 package import FoundationEssentials
 
 /// Signs other statements of this service than tokens, as JWS in compact form (RFC 7515).
 package struct StatementSigner: Sendable {
-    private enum Backing {
-        case edDSA(Curve25519.Signing.PrivateKey)
-        case es256(P256.Signing.PrivateKey)
-    }
-
     /// Names the key.
     package let keyID: String
-    private let backing: Backing
+    private let backing: SigningKey.Backing
     private let header: String
 
     private struct Header: Encodable {
@@ -26,11 +20,8 @@ package struct StatementSigner: Sendable {
     /// - Throws: ``AuthenticationError/Code/keyUnusable``.
     package init(key: SigningKey, type: String) throws(AuthenticationError) {
         keyID = key.keyID
+        backing = key.backing
         do {
-            switch key.algorithm {
-            case .edDSA: backing = .edDSA(try Curve25519.Signing.PrivateKey(pemRepresentation: key.pem))
-            case .es256: backing = .es256(try P256.Signing.PrivateKey(pemRepresentation: key.pem))
-            }
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys]
             let header = Header(alg: key.algorithm.rawValue, kid: key.keyID, typ: type)
