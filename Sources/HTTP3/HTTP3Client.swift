@@ -61,15 +61,29 @@ public final class HTTP3Client: Sendable {
             let handler = ClientSession()
             let connection = client.connect(
                 host: host, port: port, configuration: final, on: eventLoop, handler: handler)
-            guard let session = Session(connection, limits: options.limits, meter: meter, logger: options.logger) else {
-                connection.close(code: HTTP3ErrorCode.internalError.rawValue, reason: "no memory")
-                throw HTTP3Error(.connectFailed, "no memory for a session", advice: "Use fewer connections.")
-            }
-            handler.attach(session)
-            return HTTP3ClientConnection(handler, session, executor: connection.executor)
+            return try Self.attach(handler, to: connection, options: options, meter: meter)
         }.get()
         try await connection.ready(early: returnsEarly)
         return connection
+    }
+
+    private static func attach(
+        _ handler: ClientSession, to connection: QUICLoopConnection, options: HTTP3ClientOptions, meter: Meter
+    ) throws -> HTTP3ClientConnection {
+        guard let session = Session(connection, limits: options.limits, meter: meter, logger: options.logger) else {
+            connection.close(code: HTTP3ErrorCode.internalError.rawValue, reason: "no memory")
+            throw HTTP3Error(.connectFailed, "no memory for a session", advice: "Use fewer connections.")
+        }
+        handler.attach(session)
+        return HTTP3ClientConnection(handler, session, executor: connection.executor)
+    }
+
+    /// Speaks HTTP/3 on a connection that the caller has made, and whose events it hands on.
+    package static func speak(
+        on connection: QUICLoopConnection, options: HTTP3ClientOptions
+    ) throws -> (connection: HTTP3ClientConnection, handler: any QUICConnectionHandler) {
+        let handler = ClientSession()
+        return (try attach(handler, to: connection, options: options, meter: Meter()), handler)
     }
 
     /// Connects, runs the body on the connection's event loop, where requests change no thread, lets what is under way finish, and

@@ -7,7 +7,7 @@ public import QUICTransport
 /// responses included, closes it with H3_NO_ERROR.
 public final class HTTP3ClientConnection: Sendable {
     private let handler: OnLoop<ClientSession>
-    private let session: OnLoop<Session>
+    let session: OnLoop<Session>
     /// Runs tasks on the connection's event loop: for those that make many small requests.
     public let executor: QUICLoopExecutor
 

@@ -39,7 +39,7 @@ public struct HTTP3ServerOptions: Sendable {
 /// ``/QUICTransport/ApplicationProtocolHandler`` where the port serves other protocols, too. ``HTTP3Server`` does it for a port of
 /// its own. Confined to the connection's event loop.
 public final class HTTP3ServerSession: QUICConnectionHandler {
-    private let session: Session?
+    let session: Session?
     private let handler: HTTP3Handler
     private let service: HTTP3Service
     @exclusivity(unchecked) private var running = 0

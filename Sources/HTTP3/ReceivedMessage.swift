@@ -93,6 +93,8 @@ struct MessageReader {
                 throw malformed("the authority is empty or has user information")
             }
             if let host, host != authority { throw malformed("authority and Host differ") }
+        } else if let host, host.utf8.contains(where: { $0 <= 0x20 || $0 >= 0x7f || $0 == UInt8(ascii: "@") }) {
+            throw malformed("Host, which stands in for the authority, can't be one")
         }
         if method == .connect, pseudo.protocol == nil {
             guard pseudo.scheme == nil, pseudo.path == nil, pseudo.authority != nil else {
@@ -190,7 +192,7 @@ struct MessageReader {
         switch bytes.count {
         case 2 where name.canonicalName == "te":
             guard line.value.lowercased() == "trailers" else { throw Self.malformed("TE says more than trailers") }
-        case 4 where name.canonicalName == "host":
+        case 4 where parts.pseudo.method != nil && name.canonicalName == "host":
             guard parts.host == nil || parts.host == line.value else { throw Self.malformed("two hosts") }
             // It becomes the request's authority.
             parts.host = line.value

@@ -109,6 +109,15 @@ public struct HandshakeInfo: Sendable, Hashable {
     public var version: QUICVersion
 }
 
+extension HandshakeInfo {
+    /// What a handshake without a ticket agrees on, where there was none: for connections on a stand-in.
+    package init(applicationProtocol: String) {
+        self.init(
+            applicationProtocol: applicationProtocol, serverName: nil, resumed: false, earlyData: .notAttempted,
+            peerCertificates: [], cipherSuite: "", version: .v1)
+    }
+}
+
 /// Numbers about one connection. Bytes and packets are counted by the engine itself.
 public struct ConnectionStatistics: Sendable, Hashable {
     /// The latest round trip measured; zero before the first.

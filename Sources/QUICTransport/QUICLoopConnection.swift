@@ -23,6 +23,8 @@ public final class QUICLoopConnection {
     @exclusivity(unchecked) var handler: (any QUICConnectionHandler)?
     /// The engine's side: nil before a client's first packet, another after an attempt started anew on another path.
     @exclusivity(unchecked) var engine: QUICEngineConnection?
+    /// Takes the engine's place, with ``standing(on:isServer:eventLoop:)``.
+    @exclusivity(unchecked) var standIn: (any EngineStandIn)?
     /// What only clients have: sockets of their own, and paths to change.
     @exclusivity(unchecked) var client: ClientPaths?
     /// Client: an attempt started again and doesn't know the application's streams yet. They take nothing until it does.
@@ -48,6 +50,14 @@ public final class QUICLoopConnection {
         isServer = false
         id = driver.nextID()
         self.driver = driver
+    }
+
+    init(standIn: any EngineStandIn, isServer: Bool, driver: LoopDriver) {
+        eventLoop = driver.eventLoop
+        self.isServer = isServer
+        id = driver.nextID()
+        self.driver = driver
+        self.standIn = standIn
     }
 
     // MARK: State
@@ -96,6 +106,7 @@ public final class QUICLoopConnection {
     ///   streams only once `earlyDataPossible` came.
     public func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? {
         guard let engine = try live() else {
+            if let standIn { return try standIn.openStream(bidirectional: bidirectional) }
             client?.journal?.notOpened(bidirectional: bidirectional)
             return nil
         }
@@ -119,6 +130,7 @@ public final class QUICLoopConnection {
     {
         let offered = bytes.readableBytes
         guard let engine = try live() else {
+            if let standIn { return try standIn.write(&bytes, to: stream, finish: finish) }
             client?.journal?.wrote(
                 ByteBuffer(), to: stream, finish: finish && offered == 0, isWhole: offered == 0)
             return 0
@@ -151,7 +163,9 @@ public final class QUICLoopConnection {
 
     /// Bytes that were written and have not left yet. What is held up (by the congestion window or the peer's flow control)
     /// shows here first.
-    public func unsentBytes(_ stream: QUICStreamID) -> Int { engine?.unsentBytes(stream) ?? 0 }
+    public func unsentBytes(_ stream: QUICStreamID) -> Int {
+        engine?.unsentBytes(stream) ?? standIn?.unsentBytes(stream) ?? 0
+    }
 
     /// Asks for `streamDelivered` once the peer's QUIC stack has all that is written to a stream, and its end.
     /// - Returns: whether it has already; the event doesn't come then.
@@ -170,7 +184,9 @@ public final class QUICLoopConnection {
     public func read(
         _ stream: QUICStreamID, maximumBytes: Int
     ) throws(QUICError) -> (bytes: ByteBuffer, finished: Bool) {
-        guard let engine, !awaitsReplay else { return (ByteBuffer(), false) }
+        guard let engine, !awaitsReplay else {
+            return try standIn?.read(stream, maximumBytes: maximumBytes) ?? (ByteBuffer(), false)
+        }
         let count = min(engine.readableBytes(stream), max(maximumBytes, 0))
         var buffer = ByteBufferAllocator().buffer(capacity: count)
         var outcome: Result<StreamRead, QUICError> = .success(StreamRead(count: 0, finished: false))
@@ -200,17 +216,21 @@ public final class QUICLoopConnection {
     public func read(
         _ stream: QUICStreamID, consuming body: (UnsafeRawBufferPointer) -> Int
     ) throws(QUICError) -> StreamRead {
-        guard let engine, !awaitsReplay else { return StreamRead(count: 0, finished: false) }
+        guard let engine, !awaitsReplay else {
+            return try standIn?.read(stream, consuming: body) ?? StreamRead(count: 0, finished: false)
+        }
         let result = try engine.read(stream, consuming: body)
         driver.needsTick()
         return result
     }
 
     /// Bytes that a read would return.
-    public func readableBytes(_ stream: QUICStreamID) -> Int { engine?.readableBytes(stream) ?? 0 }
+    public func readableBytes(_ stream: QUICStreamID) -> Int {
+        engine?.readableBytes(stream) ?? standIn?.readableBytes(stream) ?? 0
+    }
 
     /// Whether bytes that are readable now came in 0-RTT packets: an attacker may have sent them again.
-    public func isEarly(_ stream: QUICStreamID) -> Bool { engine?.isEarly(stream) ?? false }
+    public func isEarly(_ stream: QUICStreamID) -> Bool { engine?.isEarly(stream) ?? standIn?.isEarly(stream) ?? false }
 
     /// Changes when a stream may send, among those of this connection.
     public func setPriority(_ priority: StreamPriority, of stream: QUICStreamID) {
@@ -231,7 +251,10 @@ public final class QUICLoopConnection {
 
     /// Abandons this side of a stream; what wasn't sent is dropped.
     public func reset(_ stream: QUICStreamID, code: UInt64) {
-        guard !isOver, let engine else { return }
+        guard !isOver, let engine else {
+            standIn?.reset(stream, code: code)
+            return
+        }
         engine.reset(stream, code: code)
         client?.journal?.reset(stream, code: code)
         driver.needsTick()
@@ -239,7 +262,10 @@ public final class QUICLoopConnection {
 
     /// Asks the peer to send no more on a stream; what comes is dropped.
     public func stopSending(_ stream: QUICStreamID, code: UInt64) {
-        guard !isOver, let engine else { return }
+        guard !isOver, let engine else {
+            standIn?.stopSending(stream, code: code)
+            return
+        }
         engine.stopSending(stream, code: code)
         client?.journal?.stopped(stream, code: code)
         driver.needsTick()
@@ -345,6 +371,7 @@ public final class QUICLoopConnection {
             engine.close(code: code, reason: reason, now: .now())
             driver.needsTick()
         } else {
+            standIn?.close(code: code, reason: reason)
             end(.localApplication(code: code, reason: reason))
         }
     }
@@ -443,6 +470,7 @@ public final class QUICLoopConnection {
         guard isOver else { return }
         handler = nil
         client = nil
+        standIn = nil
         engine?.userData = nil
         engine = nil
     }

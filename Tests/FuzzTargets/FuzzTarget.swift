@@ -11,6 +11,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case wire
     /// The session state machines of server and client, whatever the other side says on any lane at any time.
     case sessions
+    /// HTTP/3 on server and client: whatever the peer puts on its streams, in pieces of any size, with its ends and resets.
+    case http3
 
     /// Runs one input. A crash, a failed assertion or an error is a finding.
     public func run(_ input: UnsafeRawBufferPointer) throws {
@@ -26,6 +28,13 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
                 try ServerSessionFuzzing.run(choices)
             } else {
                 try ClientSessionFuzzing.run(choices)
+            }
+        case .http3:
+            var choices = HTTP3Choices(input: input)
+            if choices.input.byte() & 1 == 0 {
+                try HTTP3ServerFuzzing.run(choices)
+            } else {
+                try HTTP3ClientFuzzing.run(choices)
             }
         }
     }

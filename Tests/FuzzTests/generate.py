@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz corpus beside this file, Corpus/TARGET/seed-NAME.
+"""Writes the seeds of the fuzz corpus beside this file, Corpus/TARGET/seed-NAME: generate.py [TARGET…].
 
 An input is a list of choices that Tests/FuzzTargets reads; this file follows its order. Inputs whose names don't begin with
 `seed-` were found by scripts/fuzz and stay as they are.
@@ -7,6 +7,7 @@ An input is a list of choices that Tests/FuzzTargets reads; this file follows it
 
 import json
 import pathlib
+import sys
 
 HERE = pathlib.Path(__file__).parent
 CORPUS = HERE / "Corpus"
@@ -212,8 +213,110 @@ def sessions():
         yield f"client-lane-type-{kind:02}", bytes([CLIENT]) + link + accept + opened + bytes([1, 0, kind] + [3] * 12)
 
 
+def http3():
+    """In the order in which HTTP3World.Setup and the steps read their choices."""
+    # Steps of HTTP3Peer, and of HTTP3ServerFuzzing and HTTP3ClientFuzzing behind them. HOLD: their bytes arrive with the next step's;
+    # LATER: tasks don't run before it.
+    (CONTROL, UNIDIRECTIONAL, CONTROL_FRAME, ENCODER, DECODER, SECTION, REQUEST_FRAME, TRAILERS, ANY_BYTES, FINISH, RESET, STOP,
+     ACKNOWLEDGE, ALLOW, REQUEST, HANDSHAKE) = range(16)
+    SERVER_TIME, SERVER_DRAIN = 16, 17
+    CLIENT_EARLY, CLIENT_TIME, CLIENT_CANCEL, CLIENT_SHUTDOWN, CLIENT_CLOSE, CLIENT_SERVER_REQUEST = range(16, 22)
+    HOLD, LATER = 0x80, 0x40
+    LITERAL, WITH_TABLE, REFERENCES = 0, 128, 240
+    LATEST = 0
+    CONTENT_LENGTH_5 = bytes([0, 1])
+
+    def section(pseudo, fields=(), mode=LITERAL):
+        return pseudo + bytes([len(fields)]) + b"".join(fields) + bytes([mode, 0])
+
+    def request(method=0, fields=(), mode=LITERAL, how=0):
+        return bytes([REQUEST | how, 0]) + section(bytes([method, 0, 0, 0]), fields, mode)
+
+    def response(status=0, fields=(), mode=LITERAL):
+        return bytes([SECTION, LATEST]) + section(bytes([status]), fields, mode)
+
+    def data(count):
+        return bytes([REQUEST_FRAME, LATEST, 0, count, 1])
+
+    def trailers(fields=(bytes([5, 4]),), mode=LITERAL):
+        return bytes([TRAILERS, LATEST]) + section(b"", fields, mode)
+
+    finish = bytes([FINISH, 200, LATEST])
+    settings = bytes([CONTROL, 0, 3, 0, 0, 2, 100, 1, 0xC8, 0x40, 0])
+    acknowledge = bytes([ACKNOWLEDGE, 0])
+    some = (bytes([5, 4]), bytes([6, 4]), bytes([7, 6]))
+    for pieces, how in ((0x00, ""), (0x10, "-bytewise")):
+        server = bytes([SERVER, 0, pieces])
+        for behaviour in range(10):
+            yield f"server{how}-behaviour-{behaviour}", (
+                server + bytes([behaviour] * 4 + [HANDSHAKE]) + settings + request(1, (CONTENT_LENGTH_5,)) + data(5) + finish
+                + acknowledge)
+        start = server + bytes([0, 3, 1, 4, HANDSHAKE]) + settings
+        yield f"server{how}-trailers", start + request(1) + data(100) + data(250) + trailers() + finish + acknowledge * 2
+        yield f"server{how}-too-short", start + request(1, (CONTENT_LENGTH_5,)) + data(4) + finish + request() + finish
+        yield f"server{how}-too-long", start + request(1, (CONTENT_LENGTH_5,)) + data(6) + finish + request() + finish
+        yield f"server{how}-with-table", start + (request(0, some, WITH_TABLE) + finish) * 4 + trailers((), WITH_TABLE)
+        yield f"server{how}-references", start + request(0, (), REFERENCES) + bytes([0, 0, 0, 1, 17, 0, 0, 0])
+    start = bytes([SERVER, 0, 0, 0, 3, 1, 4, HANDSHAKE]) + settings
+    yield "server-nothing", bytes([SERVER])
+    yield "server-early", bytes([SERVER, 0, 0, 0, 0, 0, 0]) + settings + request() + finish + bytes([HANDSHAKE])
+    yield "server-reset", start + request(1) + data(50) + bytes([RESET, 200, LATEST, 12]) + request() + finish
+    yield "server-stop", start + request(1) + data(50) + bytes([STOP, 3, 12]) + request() + finish + acknowledge
+    yield "server-all-at-once", start + request(1, some, WITH_TABLE, HOLD) * 3 + request(0, some, WITH_TABLE, LATER) + finish
+    yield "server-drain", start + request(1) + data(50) + bytes([SERVER_DRAIN, SERVER_TIME, 8]) + finish + request() + acknowledge
+    yield "server-impatient", bytes([SERVER, 0, 2, 0, 0, 0, 0, HANDSHAKE]) + request(1) + data(9) + bytes([SERVER_TIME, 11] * 3)
+    yield "server-small-limits", bytes([SERVER, 0x55, 0x4D, 0, 0, 0, 0, HANDSHAKE]) + settings + (request(0, some * 2) + finish) * 2
+    yield "server-reads-nothing", bytes([SERVER, 0, 0x08, 4, 4, 4, 4, HANDSHAKE]) + settings + (request() + finish) * 3 + acknowledge * 9
+    yield "server-priorities", start + bytes([CONTROL_FRAME, 6, 0, 0, 0, CONTROL_FRAME, 6, 8, 1, 0]) + request() + finish
+    for value, what in ((196, "user-information"), (197, "space"), (4, "name")):
+        host = section(bytes([0, 0, 255, 0]), (bytes([2, value]),))
+        yield f"server-host-{what}", start + bytes([REQUEST, 0]) + host + finish
+        yield f"client-host-{what}", bytes([CLIENT, 0, 0, HANDSHAKE, REQUEST, 0]) + response(0, (bytes([2, value]),)) + finish
+    for kind in range(12):
+        yield f"server-control-{kind:02}", start + bytes([CONTROL_FRAME, kind] + [1, 2, 3] * 4) + request() + finish
+        yield f"server-control-first-{kind:02}", bytes([SERVER, 0, 0x10] + [0] * 4 + [HANDSHAKE, CONTROL_FRAME, kind] + [1, 2, 3] * 4)
+    for kind in range(10):
+        yield f"server-frame-{kind}", start + request() + bytes([REQUEST_FRAME, LATEST, kind] + [3, 2, 1] * 4) + finish
+    for kind in range(7):
+        yield f"server-encoder-{kind}", start + bytes([ENCODER, 0, 5, 0] + [ENCODER, 1, 3, kind, 7] * 2) + request() + finish
+    for kind in range(4):
+        yield f"server-decoder-{kind}", start + request(0, some) + bytes([DECODER, 0, kind, 2, 1, 1]) + request() + finish
+        yield f"server-stream-{kind}", start + bytes([UNIDIRECTIONAL, kind, 4, 1, 2, 3, 4]) * 2 + request()
+
+    # The client's request is a step with its behaviour; the section that the peer sends is the response to the latest.
+    start = bytes([CLIENT, 0, 0, HANDSHAKE]) + settings
+    for behaviour in range(10):
+        yield f"client-behaviour-{behaviour}", (
+            start + bytes([REQUEST, behaviour]) + response(4) + response(0, (CONTENT_LENGTH_5,)) + data(5) + finish
+            + acknowledge * 3)
+    yield "client-nothing", bytes([CLIENT])
+    yield "client-early", bytes([CLIENT, 0, 0, CLIENT_EARLY]) + bytes([REQUEST, 0, REQUEST, 1, HANDSHAKE]) + settings + response() + finish
+    yield "client-trailers", start + bytes([REQUEST, 0]) + response() + data(100) + data(250) + trailers() + finish
+    yield "client-bytewise", bytes([CLIENT, 0, 0x10, HANDSHAKE]) + settings + bytes([REQUEST, 0]) + response(0, some) + data(9) + finish
+    yield "client-with-table", start + (bytes([REQUEST, 0]) + response(0, some, WITH_TABLE) + data(9) + finish) * 3
+    yield "client-no-content", start + bytes([REQUEST, 4]) + response(0, (CONTENT_LENGTH_5,)) + finish
+    yield "client-too-long", start + bytes([REQUEST, 0]) + response(0, (CONTENT_LENGTH_5,)) + data(6) + finish
+    yield "client-goaway", start + bytes([REQUEST, 0, REQUEST, 3, CONTROL_FRAME, 2, 4, 0]) + response() + finish
+    yield "client-cancelled", start + bytes([REQUEST, 2, CLIENT_CANCEL, 0, REQUEST, 0]) + response() + finish
+    yield "client-cancelled-reading", start + bytes([REQUEST, 0]) + response() + data(50) + bytes([CLIENT_CANCEL, 0]) + data(50) + finish
+    yield "client-shut-down", start + bytes([REQUEST, 0, CLIENT_SHUTDOWN]) + response() + finish + acknowledge
+    yield "client-closed", start + bytes([REQUEST, 0, CLIENT_CLOSE, 200])
+    yield "client-server-request", start + bytes([REQUEST, 0, CLIENT_SERVER_REQUEST, 255])
+    yield "client-waits-for-streams", bytes([CLIENT, 0, 0xC0, HANDSHAKE] + [REQUEST, 0] * 12 + [ALLOW, 0x1F]) + settings + response() + finish
+    yield "client-stopped", start + bytes([REQUEST, 2, STOP, 1, 12]) + response() + finish
+    yield "client-reset", start + bytes([REQUEST, 0]) + response() + data(50) + bytes([RESET, 200, LATEST, 11])
+    for kind in range(12):
+        yield f"client-control-{kind:02}", start + bytes([REQUEST, 0, CONTROL_FRAME, kind] + [1, 2, 3] * 4) + response() + finish
+    for kind in range(10):
+        yield f"client-frame-{kind}", start + bytes([REQUEST, 0]) + response() + bytes([REQUEST_FRAME, LATEST, kind] + [3, 2, 1] * 4) + finish
+    for kind in range(4):
+        yield f"client-stream-{kind}", start + bytes([UNIDIRECTIONAL, kind, 4, 1, 2, 3, 4]) * 2 + bytes([REQUEST, 0])
+
+
 for target, seeds in (("frames", frames()), ("frameGuard", frame_guard()), ("datagrams", datagrams()), ("wire", wire()),
-                      ("sessions", sessions())):
+                      ("sessions", sessions()), ("http3", http3())):
+    if sys.argv[1:] and target not in sys.argv[1:]:
+        continue
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("seed-*"):

@@ -160,6 +160,12 @@ struct BadStreams: CustomTestStringConvertible, Sendable {
             "user information", .messageError,
             request: fields(RawPeer.get[0], RawPeer.get[1], (":authority", "a@b"), RawPeer.get[3])),
         BadStreams(
+            "user information in Host", .messageError,
+            request: fields(RawPeer.get[0], RawPeer.get[1], RawPeer.get[3], ("host", "a@b"))),
+        BadStreams(
+            "a space in Host", .messageError,
+            request: fields(RawPeer.get[0], RawPeer.get[1], RawPeer.get[3], ("host", "a b"))),
+        BadStreams(
             "pseudo-header fields in the trailers", .messageError, request: join(get, fields((":path", "/")))),
     ]
 

@@ -126,6 +126,18 @@ struct BadResponseTests {
         }
     }
 
+    @Test("Host, which means nothing in a response, is a field like any other there")
+    func host() async throws {
+        try await withRawServer { peer in
+            let stream = try await peer.nextRequest()
+            try await stream.answer(RawPeer.headers([(":status", "200"), ("host", "a b"), ("host", "c")]))
+        } _: { connection, _ in
+            let response = try await connection.request(.to("/"))
+            let hosts = response.head.headerFields.filter { $0.name.canonicalName == "host" }
+            #expect(hosts.map(\.value) == ["a b", "c"])
+        }
+    }
+
     @Test("Interim responses without end are cut off")
     func interimFlood() async throws {
         try await withRawServer { peer in
