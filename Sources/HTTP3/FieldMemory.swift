@@ -6,8 +6,8 @@ internal import HTTPTypes
 struct FieldMemory {
     private struct Line {
         let name: HTTPField.Name
-        /// What identifies people isn't kept for longer than its message.
-        let isSecret: Bool
+        /// Whether a line of this name may be remembered.
+        let isPlain: Bool
         var field: HTTPField?
     }
 
@@ -47,7 +47,7 @@ struct FieldMemory {
         guard let name = HTTPField.Name(parsed: String(decoding: bytes, as: UTF8.self)) else { return nil }
         if let index = Self.index(token), lines.count < Self.capacity {
             if places.isEmpty { places = Array(repeating: 0, count: Self.staticNames + Self.otherNames.count) }
-            lines.append(Line(name: name, isSecret: Self.isSecret(name)))
+            lines.append(Line(name: name, isPlain: Self.isPlain(name)))
             places[index] = UInt8(lines.count)
         }
         return name
@@ -55,12 +55,18 @@ struct FieldMemory {
 
     /// Remembers a line that says nothing but itself.
     mutating func remember(_ field: HTTPField, _ token: Int32, length: Int) {
-        guard length <= Self.longestValue, let place = place(token), !lines[place].isSecret else { return }
+        guard length <= Self.longestValue, let place = place(token), lines[place].isPlain else { return }
         lines[place].field = field
     }
 
-    private static func isSecret(_ name: HTTPField.Name) -> Bool {
-        name == .authorization || name == .cookie || name == .setCookie || name == .proxyAuthorization
+    /// What identifies people isn't kept for longer than its message, and what has a meaning for HTTP itself is judged each time.
+    private static func isPlain(_ name: HTTPField.Name) -> Bool {
+        switch name.canonicalName {
+        case "authorization", "cookie", "set-cookie", "proxy-authorization", "host", "te", "upgrade", "connection",
+            "keep-alive", "proxy-connection", "transfer-encoding", "priority", "content-length":
+            false
+        default: true
+        }
     }
 
     /// An authority, in the memory of the last one if it is the same.

@@ -20,6 +20,18 @@ struct FieldMemoryTests {
         mutating func read(_ request: HTTPRequest, with reader: inout MessageReader) throws -> HTTPRequest {
             var lines = FieldLines()
             _ = try lines.append(request)
+            try decode(lines)
+            return try reader.request(decoder.section).request
+        }
+
+        mutating func readTrailers(_ fields: HTTPFields, _ reader: inout MessageReader) throws -> HTTPFields {
+            var lines = FieldLines()
+            try lines.append(fields, isTrailer: true)
+            try decode(lines)
+            return try reader.trailers(decoder.section)
+        }
+
+        private mutating func decode(_ lines: FieldLines) throws {
             var (frame, instructions) = (ByteBuffer(), ByteBuffer())
             #expect(encoder.encode(lines, for: stream, usesTable: false, into: &frame, instructions: &instructions))
             _ = (frame.readVarint(), frame.readVarint())
@@ -30,7 +42,6 @@ struct FieldMemoryTests {
                 })
             else { throw CancellationError() }
             stream += 4
-            return try reader.request(decoder.section).request
         }
     }
 
@@ -69,6 +80,19 @@ struct FieldMemoryTests {
             #expect(read == sent)
             #expect(read.headerFields.map(\.indexingStrategy) == sent.headerFields.map(\.indexingStrategy))
         }
+    }
+
+    @Test("What a trailer section says of the host is forgotten when a request comes")
+    func hostInTrailers() throws {
+        var sections = try Sections()
+        var reader = MessageReader()
+        #expect(
+            try sections.readTrailers([HTTPField.Name("host") ?? .server: "evil"], &reader)
+                .count == 1)
+        let request = HTTPRequest(
+            method: .get, scheme: "https", authority: "good", path: "/",
+            headerFields: [HTTPField.Name("host") ?? .server: "evil"])
+        #expect(throws: Violation.self) { try sections.read(request, with: &reader) }
     }
 
     private func field(_ value: String, in memory: FieldMemory, token: Int32) -> HTTPField? {
