@@ -43,6 +43,8 @@ final class FakeService: LinkConnector {
         var closes: [Close] = []
         var migrations = 0
         var migrationFails = false
+        /// A path change ends after its link, as a real one can.
+        var migrationOutlivesLink = false
         /// Cut the link instead of answering when so many more publishes were entered.
         var cutIn: Int?
         /// Cut the link instead of answering the next room request.
@@ -149,6 +151,7 @@ final class FakeLink: MobileLink, LinkAttempt {
     private var producer = ProducerID(high: 0, low: 0)
     private var isConnected = false
     private var isSilent = false
+    private var pendingMove: ((Result<Void, any Error>) -> Void)?
 
     init(
         service: FakeService, eventLoop: any EventLoop, handler: any LinkHandler, answer: FakeService.Answer,
@@ -178,6 +181,13 @@ final class FakeLink: MobileLink, LinkAttempt {
         let handler = handler
         self.handler = nil
         handler?.linkClosed(self, reason: reason)
+        guard let completed = pendingMove else { return }
+        pendingMove = nil
+        let bound = NIOLoopBound(completed, eventLoop: eventLoop)
+        // When a client that was let go is gone for sure.
+        eventLoop.scheduleTask(in: .milliseconds(20)) {
+            bound.value(.failure(ClientError(.disconnected, message: "closed")))
+        }
     }
 
     func deliver(_ frame: Frame, lane: LaneID) {
@@ -228,9 +238,13 @@ final class FakeLink: MobileLink, LinkAttempt {
     }
 
     func migrate(to local: SocketAddress?, completed: @escaping (Result<Void, any Error>) -> Void) {
-        let fails = service.state.withLock { state in
+        let (fails, waits) = service.state.withLock { state in
             state.migrations += 1
-            return state.migrationFails
+            return (state.migrationFails, state.migrationOutlivesLink)
+        }
+        guard !waits else {
+            pendingMove = completed
+            return
         }
         reply { link in
             if fails { return completed(.failure(ClientError(.migrationFailed, message: "no"))) }

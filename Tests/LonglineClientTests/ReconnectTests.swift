@@ -249,6 +249,21 @@ struct MigrationTests {
         await harness.client.disconnect()
     }
 
+    @Test("a move that ends after its client is gone is told, and harms nothing")
+    func afterTheClient() async throws {
+        var harness: ClientHarness? = try ClientHarness()
+        harness?.service.state.withLock { $0.migrationOutlivesLink = true }
+        try await harness?.client.connect()
+        let (ends, end) = AsyncStream.makeStream(of: ClientError?.self)
+        try await harness?.client.run { driver in
+            // Without the app, as when a path stops to answer: nothing holds the client.
+            driver.migrate(to: nil, cause: .noAnswer) { end.yield($0) }
+        }
+        harness = nil
+        var iterator = ends.makeAsyncIterator()
+        #expect(await iterator.next()??.code == .disconnected)
+    }
+
     @Test("a move that fails is told, and the old path goes on")
     func failed() async throws {
         let harness = try ClientHarness()

@@ -46,6 +46,11 @@ struct DriverHandle: Sendable {
     }
 }
 
+/// Knows a driver, and doesn't keep it.
+private struct KnownDriver {
+    weak var driver: ConnectionDriver?
+}
+
 /// Makes the driver once its durable state is read, at the first use.
 final class ClientCore: Sendable {
     let configuration: LonglineClient.Configuration
@@ -116,9 +121,11 @@ final class ClientCore: Sendable {
                 fetcher: fetcher, outlets: outlets, random: random())
             driver.core = self
             driver.takeOverFollowed()
+            // The driver holds its outlets, and they only know it.
+            let known = NIOLoopBound(KnownDriver(driver: driver), eventLoop: loop)
+            outlets.confirmations.onFirst { loop.execute { known.value.driver?.drainConfirmations() } }
             return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop))
         }.get()
-        outlets.confirmations.onFirst { handle.run { $0.drainConfirmations() } }
         watchOwnership(of: handle)
         return handle
     }

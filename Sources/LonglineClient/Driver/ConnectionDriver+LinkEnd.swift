@@ -15,7 +15,7 @@ extension ConnectionDriver {
             closing[ObjectIdentifier(link)] = link
             transport.close(farewell.code, reason: farewell.reason)
         } else {
-            link.attempt?.abandon()
+            link.abandon()
         }
         session.linkClosed(now: clock.now())
     }
@@ -25,7 +25,7 @@ extension ConnectionDriver {
         guard let link = current else { return }
         current = nil
         attemptTimer?.cancel()
-        link.attempt?.abandon()
+        link.abandon()
         session.linkClosed(now: clock.now())
     }
 

@@ -20,7 +20,11 @@ extension ConnectionDriver {
                     advice: "the client opens another one by itself when the network changes"))
         }
         publish(.migrating(cause))
-        mobile.migrate(to: local) { [unowned self] result in
+        // A path change ends after its link does, when the driver may be gone with its client.
+        mobile.migrate(to: local) { [weak self] result in
+            guard let self else {
+                return done(ClientError(.disconnected, message: "the client is gone"))
+            }
             switch result {
             case .success:
                 pathChanged(link)
@@ -74,8 +78,8 @@ extension ConnectionDriver {
         guard link.probes == 1, link.mobile != nil, link.connectedAt != nil else {
             return abandonPath(of: link, reason: "the path stopped to answer")
         }
-        migrate(to: nil, cause: .noAnswer) { [unowned self] error in
-            if error != nil { abandonPath(of: link, reason: "the path stopped to answer") }
+        migrate(to: nil, cause: .noAnswer) { [weak self] error in
+            if error != nil { self?.abandonPath(of: link, reason: "the path stopped to answer") }
         }
     }
 
@@ -125,8 +129,8 @@ extension ConnectionDriver {
     private func moveFromLostAddress(_ link: DriverLink) {
         let local = link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
         guard let local else { return abandonPath(of: link, reason: "the local address is gone") }
-        migrate(to: local, cause: .addressGone) { [unowned self] error in
-            if error != nil { abandonPath(of: link, reason: "the local address is gone") }
+        migrate(to: local, cause: .addressGone) { [weak self] error in
+            if error != nil { self?.abandonPath(of: link, reason: "the local address is gone") }
         }
     }
 }

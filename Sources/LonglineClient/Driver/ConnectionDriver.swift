@@ -285,7 +285,7 @@ final class ConnectionDriver {
         becomeIdle(.idle, .disconnected, error: ClientError(.disconnected, message: "the client was disconnected"))
         disconnectTimer?.cancel()
         disconnectTimer = schedule(in: TimeAmount(configuration.closeTimeout)) { driver in
-            for link in driver.closing.values { link.attempt?.abandon() }
+            for link in driver.closing.values { link.abandon() }
             driver.closing = [:]
             driver.finishDisconnect()
         }
@@ -433,9 +433,11 @@ final class ConnectionDriver {
             accessPoint: target, serverName: configuration.serverName ?? target.host, sessionTicket: ticket,
             addressToken: addressTokens[target.description], earlyData: usesTicket && ticket != nil,
             localAddress: configuration.localAddress)
-        link.attempt = connector.open(request, on: loop, handler: link) { [unowned self] error in
-            guard current === link else { return }
+        link.attempt = connector.open(request, on: loop, handler: link) { [weak self] error in
+            link.attemptFailed()
+            guard let self, current === link else { return }
             current = nil
+            attemptTimer?.cancel()
             attemptFailed(error)
         }
         if isInOutage { (link.attempt as? any MobileLink)?.goSilent() }

@@ -5,6 +5,8 @@ import NIOCore
 
 /// One attempt to be connected, from its first packet to the end of its link. Forwards the link's events to the driver
 /// while it is the driver's current one; a link that comes too late is closed.
+///
+/// It keeps its driver until the link is over, also when the client is gone by then.
 final class DriverLink: LinkHandler {
     let accessPoint: AccessPoint
     /// Whether it may be moved to another path.
@@ -24,7 +26,7 @@ final class DriverLink: LinkHandler {
     var probes = 0
     /// The server's last word, if it had one.
     var farewell: Close?
-    private unowned let driver: ConnectionDriver
+    private var driver: ConnectionDriver?
 
     init(
         driver: ConnectionDriver, accessPoint: AccessPoint, isMigrationSafe: Bool, credential: Credential,
@@ -45,10 +47,23 @@ final class DriverLink: LinkHandler {
 
     var mobile: (any MobileLink)? { link as? any MobileLink }
 
-    private var isCurrent: Bool { driver.current === self }
+    /// The driver, while this is its current link.
+    private var current: ConnectionDriver? { driver?.current === self ? driver : nil }
+
+    /// Gives the attempt or the link up without a farewell.
+    func abandon() {
+        attempt?.abandon()
+        attemptFailed()
+    }
+
+    /// No link came of it.
+    func attemptFailed() {
+        attempt = nil
+        driver = nil
+    }
 
     func linkEstablished(_ link: any Link) {
-        guard isCurrent else { return link.close(.normal, reason: "given up") }
+        guard let driver = current else { return link.close(.normal, reason: "given up") }
         self.link = link
         driver.linkEstablished(self)
     }
@@ -58,56 +73,58 @@ final class DriverLink: LinkHandler {
     }
 
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
-        guard isCurrent else { return }
+        guard let driver = current else { return }
         driver.session.received(frame, lane: lane, now: driver.clock.now())
     }
 
     func receivedDatagram(_ frame: Frame, link: any Link) {
-        guard isCurrent else { return }
+        guard let driver = current else { return }
         driver.session.receivedDatagram(frame, now: driver.clock.now())
     }
 
     func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) {
-        guard isCurrent else { return }
+        guard let driver = current else { return }
         driver.session.receivedInvalid(
             Close(code: error.closeCode, reason: error.description), lane: lane, now: driver.clock.now())
     }
 
     func laneFinished(_ lane: LaneID, link: any Link) {
-        guard isCurrent else { return }
+        guard let driver = current else { return }
         driver.session.laneFinished(lane, now: driver.clock.now())
     }
 
     func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link) {
-        guard isCurrent else { return }
+        guard let driver = current else { return }
         driver.session.laneWritable(lane, writable, now: driver.clock.now())
     }
 
     func packetReceived(_ link: any Link) {
-        guard isCurrent else { return }
+        guard let driver = current else { return }
         probes = 0
         driver.session.packetReceived(now: driver.clock.now())
     }
 
     func pathChanged(_ link: any Link) {
-        guard isCurrent else { return }
+        guard let driver = current else { return }
         driver.pathChanged(self)
     }
 
     func sessionTicketReceived(_ ticket: [UInt8], link: any Link) {
-        driver.keepTransportTicket(ticket, for: accessPoint)
+        driver?.keepTransportTicket(ticket, for: accessPoint)
     }
 
     func addressTokenReceived(_ token: [UInt8], link: any Link) {
-        driver.keepAddressToken(token, for: accessPoint)
+        driver?.keepAddressToken(token, for: accessPoint)
     }
 
     func batchEnded(_ link: any Link) {
-        guard isCurrent else { return }
+        guard let driver = current else { return }
         driver.pump()
     }
 
     func linkClosed(_ link: any Link, reason: LinkCloseReason) {
-        driver.linkClosed(self, reason: reason)
+        let driver = driver
+        self.driver = nil
+        driver?.linkClosed(self, reason: reason)
     }
 }
