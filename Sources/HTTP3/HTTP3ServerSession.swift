@@ -7,10 +7,13 @@ public import QUICTransport
 /// Answers one request: reads its body as far as it likes, and sends one response.
 ///
 /// It runs in a task of its own on the connection's event loop, where reads and writes change no thread, so it must not block: see
-/// ``/QUICTransport/QUICLoopExecutor``. The task is cancelled when the client gives the request up or the connection ends. A
-/// handler that throws, or returns without a response, is answered for with 500 (408 and 413 where it passes on that the body was
-/// too slow or too large); one that leaves a response unfinished resets its stream with H3_INTERNAL_ERROR. What it didn't read of
-/// the request's body is refused with H3_NO_ERROR.
+/// ``/QUICTransport/QUICLoopExecutor``. It begins within the event that brought the header section, once everything that came with
+/// it was read, and until it first waits nothing else of the loop goes on.
+///
+/// The task is cancelled when the client gives the request up or the connection ends. A handler that throws, or returns without a
+/// response, is answered for with 500 (408 and 413 where it passes on that the body was too slow or too large); one that leaves a
+/// response unfinished resets its stream with H3_INTERNAL_ERROR. What it didn't read of the request's body is refused with
+/// H3_NO_ERROR.
 public typealias HTTP3Handler =
     @Sendable (_ request: HTTPRequest, _ body: HTTP3Body, _ responder: HTTP3Responder) async throws -> Void
 

@@ -37,7 +37,8 @@ extension QUICListener {
 
 extension QUICConnection {
     /// Serves every stream that the peer opens, each in a task of its own on the connection's loop, until the connection has
-    /// ended and the last body returned, or the calling task is cancelled.
+    /// ended and the last body returned, or the calling task is cancelled. A body begins at once: until it first waits, no other
+    /// stream is taken.
     ///
     /// A body that throws ends its stream alone: what it had not finished is reset and stopped with `failureCode`. The error is
     /// logged at debug level.
