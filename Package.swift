@@ -172,7 +172,7 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LonglineTestKit",
-            dependencies: ["LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", nioCore],
+            dependencies: ["LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", logging, nioCore],
             swiftSettings: settings),
         // What scripts/simulate runs.
         .executableTarget(
@@ -198,7 +198,8 @@ let package = Package(
         .testTarget(
             name: "LonglineControlTests",
             dependencies: [
-                "HTTP3", "LonglineClient", "LonglineControl", "LonglineServer", "LonglineStore", "LonglineWire",
+                "HTTP3", "LonglineClient", "LonglineControl", "LonglineServer", "LonglineStore", "LonglineTestKit",
+                "LonglineWire",
                 "QUICEngine", "QUICTransport", crypto, hummingbird, httpTypes, jwtKit, logging, metrics, nioCore,
                 nioPosix, nioSSL,
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),

@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import NIOCore
 import QUICEngine
 import Synchronization

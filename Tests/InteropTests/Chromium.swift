@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import Testing
 
 /// A Chromium without a window, in which tests open pages: peers/chromium.py starts it and talks to it.

@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -64,8 +65,8 @@ struct DebianToolsTests {
         let folder = try TemporaryFolder()
         let body = pattern(2 << 20)
         try Data(body).write(to: folder.url.appendingPathComponent("file"))
-        let key = try folder.file("key.pem", certificate.privateKeyPEM)
-        let chain = try folder.file("certificate.pem", certificate.certificatePEM)
+        let key = try folder.write("key.pem", certificate.privateKeyPEM)
+        let chain = try folder.write("certificate.pem", certificate.certificatePEM)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let port = try await Self.freePort(on: group)
         let process = try DebianTool.server.start(
@@ -203,26 +204,6 @@ extension ByteBuffer {
             let bytes = readBytes(length: 1 << Int(first >> 6))
         else { return nil }
         return bytes.dropFirst().reduce(UInt64(first & 0x3f)) { $0 << 8 | UInt64($1) }
-    }
-}
-
-/// A folder that is gone with its last reference.
-final class TemporaryFolder: Sendable {
-    let url: URL
-
-    init() throws {
-        url = FileManager.default.temporaryDirectory.appendingPathComponent("longline-interop-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
-    }
-
-    deinit { try? FileManager.default.removeItem(at: url) }
-
-    /// Writes a file and returns its path.
-    func file(_ name: String, _ text: String) throws -> String {
-        let place = url.appendingPathComponent(name)
-        // At once: a process may read what another test of the same peer writes again.
-        try Data(text.utf8).write(to: place, options: .atomic)
-        return place.path
     }
 }
 

@@ -1,6 +1,7 @@
 import Foundation
 import HTTP3
 import HTTPTypes
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -109,8 +110,8 @@ struct HTTP3InteropTests {
         // It makes up what numbers name.
         let sizes = (1...10).map { $0 * 30_000 }
         for size in sizes { try Data(pattern(size)).write(to: folder.url.appendingPathComponent("file\(size)")) }
-        let key = try folder.file("key.pem", certificate.privateKeyPEM)
-        let chain = try folder.file("certificate.pem", certificate.certificatePEM)
+        let key = try folder.write("key.pem", certificate.privateKeyPEM)
+        let chain = try folder.write("certificate.pem", certificate.certificatePEM)
         let group = MultiThreadedEventLoopGroup.singleton
         let port = try await DebianToolsTests.freePort(on: group)
         let process = try DebianTool.server.start(["-d", folder.url.path, "-q", "127.0.0.1", "\(port)", key, chain])

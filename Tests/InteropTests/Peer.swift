@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import Synchronization
 
 /// What a command to a peer process is made of.
@@ -102,7 +103,7 @@ final class Peer: Sendable {
 
     /// Writes a file that the process can read, and returns its path.
     func file(_ name: String, _ text: String) throws -> String {
-        try folder.file(name, text)
+        try folder.write(name, text)
     }
 
     /// Sends a command and waits for its answer.

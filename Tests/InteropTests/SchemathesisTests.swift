@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import Testing
 
 /// schemathesis (https://schemathesis.io), installed by `scripts/test` in a virtual environment of its own.

@@ -1,6 +1,7 @@
 import Logging
 import LonglineKeys
 import LonglineSession
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -70,7 +71,7 @@ struct AccessTrustTests {
         let statistics = await harness.client.statistics
         #expect(statistics.untrustedAccessAnswers == 1 && statistics.accessAnswers == 1)
         #expect(statistics.failedAccessQuestions == 0)
-        let said = lines.all.withLock { $0 }
+        let said = lines.all
         let refusals = said.filter { $0.contains("an answer of the control layer was refused") }
         #expect(refusals.count == 1 && refusals.allSatisfy { $0.hasPrefix("warning") && $0.contains("keyUnknown") })
         let secret = AccessSigner.token().split(separator: ".")[1]
@@ -166,7 +167,7 @@ struct AccessTrustTests {
         let after = try harness(control, AccessSigner.trust(new), storage: storage, lines: lines)
         try await after.client.connect()
         #expect(hosts(after) == ["new"])
-        #expect(lines.all.withLock { $0.contains { $0.contains("last answer is not used") } })
+        #expect(lines.all.contains { $0.contains("last answer is not used") })
         await after.client.disconnect()
     }
 

@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import LonglineStore
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Testing
@@ -15,7 +16,7 @@ import Testing
 @Suite("Processes of an app", .serialized, .timeLimit(.minutes(2)))
 struct AppProcessTests {
     private func sharing(
-        _ service: LiveService, _ directory: TemporaryDirectory, _ tag: String, takeOverAfter: Int = 60_000
+        _ service: LiveService, _ directory: TemporaryFolder, _ tag: String, takeOverAfter: Int = 60_000
     ) async throws -> AppProcess {
         let token = directory.file("token")
         if !FileManager.default.fileExists(atPath: token) {
@@ -64,7 +65,7 @@ struct AppProcessTests {
     @Test("the owner is killed in the middle: the other process takes over, and nothing is lost or doubled")
     func killedOwner() async throws {
         let service = try await LiveService()
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let first = try await sharing(service, directory, "a")
         #expect(await first.wait(for: "state connected"))
         let second = try await sharing(service, directory, "b")
@@ -107,7 +108,7 @@ struct AppProcessTests {
     @Test("an owner that sleeps loses the outbox, and gives what it had to the new owner when it wakes up")
     func sleepingOwner() async throws {
         let service = try await LiveService()
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let first = try await sharing(service, directory, "a", takeOverAfter: 400)
         #expect(await first.wait(for: "state connected"))
         let second = try await sharing(service, directory, "b", takeOverAfter: 400)
@@ -138,7 +139,7 @@ struct AppProcessTests {
     @Test("an app that keeps the position with the effect has each effect once, wherever it is killed")
     func exactlyOnce() async throws {
         let service = try await LiveService()
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let token = directory.file("token")
         try await service.token("bob").write(toFile: token, atomically: true, encoding: .utf8)
         let arguments = [

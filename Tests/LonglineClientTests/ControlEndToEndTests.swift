@@ -1,4 +1,5 @@
 import LonglineKeys
+import LonglineTestKit
 import LonglineWire
 import Testing
 
@@ -12,7 +13,7 @@ struct ControlEndToEndTests {
     func whole() async throws {
         let service = try await ControlledService()
         let clock = MovedClock()
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("alice.sqlite")
         let storage = try SQLiteClientStorage(path: path)
         let (alice, bob) = (
@@ -60,7 +61,7 @@ struct ControlEndToEndTests {
         let service = try await ControlledService()
         let old = try await service.keySet()
         let clock = MovedClock()
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let storage = try SQLiteClientStorage(path: directory.file("alice.sqlite"))
         let alice = try service.client("alice", storage: storage, clock: clock.clock) { $0.controlKeys = old }
         try await alice.connect()

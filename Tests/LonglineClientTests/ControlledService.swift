@@ -3,6 +3,7 @@ import Logging
 import LonglineControl
 import LonglineKeys
 import LonglineServer
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import NIOPosix
@@ -12,7 +13,7 @@ import ServiceLifecycle
 
 /// A real server with its control layer, over HTTPS and HTTP/3; the control layer can be stopped alone.
 final class ControlledService: Sendable {
-    private let directory: TemporaryDirectory
+    private let directory: TemporaryFolder
     private let data: ServerDirectory
     private let server: LonglineServer
     private let database: ControlDatabase
@@ -23,7 +24,7 @@ final class ControlledService: Sendable {
     let url: String
 
     init() async throws {
-        directory = try TemporaryDirectory()
+        directory = try TemporaryFolder()
         data = try ServerDirectory(directory.path)
         let identity = try data.developmentIdentity(names: ["localhost", "127.0.0.1"])
         pin = identity.pin

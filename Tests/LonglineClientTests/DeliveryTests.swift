@@ -126,7 +126,7 @@ struct DeliveryTests {
 
     @Test("the outbox survives the process: same producer, IDs and tags, and the numbering goes on")
     func restart() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         do {
             let storage = try SQLiteClientStorage(path: path)

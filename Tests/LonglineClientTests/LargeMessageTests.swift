@@ -1,4 +1,5 @@
 import LonglineServer
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Testing
@@ -64,7 +65,7 @@ struct LargeMessageTests {
     @Test("a large message survives the service's and the device's restart, and is there in history")
     func restarts() async throws {
         let service = try await LiveService()
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let storage = try SQLiteClientStorage(path: directory.path + "/client.sqlite")
         let alice = try service.client("alice") { $0.storage = storage }
         try await alice.connect()

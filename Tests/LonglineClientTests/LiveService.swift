@@ -1,6 +1,7 @@
 import Logging
 import LonglineServer
 import LonglineStore
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -9,7 +10,7 @@ import Synchronization
 
 /// A real server on loopback, which can be stopped and started again on the same store and port.
 final class LiveService: Sendable {
-    private let directory: TemporaryDirectory
+    private let directory: TemporaryFolder
     private let data: ServerDirectory
     private let server: Mutex<LonglineServer?>
     private let knownPort = Mutex(0)
@@ -27,7 +28,7 @@ final class LiveService: Sendable {
         limit(&limits)
         self.limits = Mutex(limits)
         self.devicePolicies = devicePolicies
-        directory = try TemporaryDirectory()
+        directory = try TemporaryFolder()
         data = try ServerDirectory(directory.path)
         pin = try data.developmentIdentity(names: ["localhost"]).pin
         server = Mutex(nil)

@@ -1,5 +1,6 @@
 import Foundation
 import LonglineStore
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -147,7 +148,7 @@ struct LogoutTests {
 
     @Test("nothing of the messages and tickets is left in the file")
     func file() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         let storage = try SQLiteClientStorage(path: path)
         let secret = "a-text-that-nothing-else-holds"

@@ -64,7 +64,7 @@ struct NetworkTests {
     @Test("twenty networks are remembered, and the one not used for longest goes first")
     func twenty() async throws {
         var memory = NetworkMemory([])
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let storage = try SQLiteClientStorage(path: directory.file("client.sqlite"))
         let model = InMemoryClientStorage()
         for number in UInt64(0)..<30 {
@@ -92,7 +92,7 @@ struct NetworkTests {
 
     @Test("rows that can't be true are dropped, and the others stay")
     func damage() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         let good = StoredNetwork(name: "home", lived: 60_000, died: 70_000, lastUse: 1)
         let bad = [
@@ -117,7 +117,7 @@ struct NetworkTests {
 
     @Test("a file of the version before gets its table, and keeps what it has")
     func migration() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         let storage = try SQLiteClientStorage(path: path)
         try await storage.apply([.connectNumber(5)])

@@ -45,7 +45,7 @@ struct RestartTests {
     }
 
     /// What is on the disk at this moment, elsewhere: what the next process finds when this one ends now.
-    private func image(_ path: String, in directory: TemporaryDirectory) throws -> String {
+    private func image(_ path: String, in directory: TemporaryFolder) throws -> String {
         let copy = directory.file("image.sqlite")
         for suffix in ["", "-wal"] where FileManager.default.fileExists(atPath: path + suffix) {
             try FileManager.default.copyItem(atPath: path + suffix, toPath: copy + suffix)
@@ -75,7 +75,7 @@ struct RestartTests {
     @Test("each state is there after a crash, and the later process goes on from it", arguments: Kind.allCases)
     func restarted(kind: Kind) async throws {
         for wanted in Case.allCases {
-            let directory = try TemporaryDirectory()
+            let directory = try TemporaryFolder()
             let path = directory.file("client.sqlite")
             let first = try ClientHarness(storage: try kind.open(path))
             let send = try await send(wanted, first).send
@@ -105,7 +105,7 @@ struct RestartTests {
 
     @Test("a crash between the answer and its write costs the answer, which the service then repeats")
     func answerNotWritten() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         let first = try ClientHarness(storage: try Kind.alone.open(path))
         let receipt = try await send(.sent, first)

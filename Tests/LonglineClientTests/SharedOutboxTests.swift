@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -10,7 +11,7 @@ import Testing
 @Suite("Shared outbox", .timeLimit(.minutes(1)))
 struct SharedOutboxTests {
     private func storage(
-        _ directory: TemporaryDirectory, takeOverAfter: Duration = .seconds(60), holdsLock: Bool = true
+        _ directory: TemporaryFolder, takeOverAfter: Duration = .seconds(60), holdsLock: Bool = true
     ) throws -> SharedClientStorage {
         try SharedClientStorage(
             path: directory.file("shared.sqlite"), takeOverAfter: takeOverAfter, pollInterval: .milliseconds(10),
@@ -32,7 +33,7 @@ struct SharedOutboxTests {
 
     @Test("one owner at a time, and the next as soon as it gives up or dies", arguments: [true, false])
     func ownership(givesUp: Bool) async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         var first: SharedClientStorage? = try storage(directory)
         let second = try storage(directory)
         #expect(try await first?.contend() == true)
@@ -57,7 +58,7 @@ struct SharedOutboxTests {
         "an owner that does not answer loses, with or without a lock, and writes nothing more",
         arguments: [true, false])
     func sleeping(holdsLock: Bool) async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let first = try storage(directory, takeOverAfter: .milliseconds(100), holdsLock: holdsLock)
         let second = try storage(directory, takeOverAfter: .milliseconds(100), holdsLock: holdsLock)
         #expect(try await first.contend())
@@ -84,7 +85,7 @@ struct SharedOutboxTests {
 
     @Test("an owner that answered is left in peace for a while, and is asked again")
     func askedNowAndThen() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let (first, second) = (try storage(directory), try storage(directory))
         #expect(try await first.contend())
         #expect(try await second.contend() == false)
@@ -108,7 +109,7 @@ struct SharedOutboxTests {
 
     @Test("what is put in is claimed once, can be taken back until then, and is told through to its end")
     func submissions() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let (owner, other) = (try storage(directory), try storage(directory))
         #expect(try await owner.contend())
         for (number, text) in ["a", "b"].enumerated() {
@@ -159,7 +160,7 @@ struct SharedOutboxTests {
 
     @Test("a client in standby sends through the owner, follows, takes back, and connects when the owner leaves")
     func standby() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let first = try ClientHarness(storage: try storage(directory))
         let second = try ClientHarness(storage: try storage(directory), seed: 2)
         try await first.client.connect()
@@ -196,7 +197,7 @@ struct SharedOutboxTests {
 
     @Test("what a process put in before it became the owner goes before what it sends then", arguments: [3, 300])
     func takenInFirst(count: Int) async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let dead = try storage(directory)
         #expect(try await dead.contend())
         let harness = try ClientHarness(storage: try storage(directory))
@@ -216,7 +217,7 @@ struct SharedOutboxTests {
 
     @Test("what a process in standby sends and takes back is told, though nobody else writes")
     func followedAlone() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let owner = try storage(directory)
         #expect(try await owner.contend())
         try await owner.apply([.user(try UserID("alice"))])
@@ -240,7 +241,7 @@ struct SharedOutboxTests {
 
     @Test("what waits for the owner keeps its kind and what it names, and where it goes")
     func kinds() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let (owner, other) = (try storage(directory), try storage(directory))
         #expect(try await owner.contend())
         let target = Position(epoch: .max, offset: FrameLimits.maximumNumber)
@@ -262,7 +263,7 @@ struct SharedOutboxTests {
 
     @Test("edits, reactions and replies of a client in standby go out as such; a request is the owner's to make")
     func kindsInStandby() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let first = try ClientHarness(storage: try storage(directory))
         let second = try ClientHarness(storage: try storage(directory), seed: 2)
         try await first.client.connect()
@@ -294,7 +295,7 @@ struct SharedOutboxTests {
 
     @Test("who stops waiting for connect() still comes next; who disconnects in standby is disconnected")
     func standbyEnds() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let owner = try storage(directory)
         #expect(try await owner.contend())
         let harness = try ClientHarness(storage: try storage(directory))
@@ -314,7 +315,7 @@ struct SharedOutboxTests {
 
     @Test("an owner that doesn't want to connect lets one go first that does")
     func idleOwner() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let share = try ClientHarness(storage: try storage(directory))
         let receipt = try await share.client.send("from the share sheet", to: .user("bob"))
         let app = try ClientHarness(storage: try storage(directory), seed: 2)
@@ -330,7 +331,7 @@ struct SharedOutboxTests {
 
     @Test("a shared file and an exclusive one keep each other out")
     func exclusive() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let alone = try SQLiteClientStorage(path: directory.file("shared.sqlite"))
         try alone.close()
         let shared = try storage(directory)

@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -26,7 +27,7 @@ struct StorageFaultTests {
         "a full disk refuses what has no room, by name, and what had room is sent",
         arguments: RestartTests.Kind.allCases)
     func full(kind: RestartTests.Kind) async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let (storage, database) = try open(kind, directory.file("client.sqlite"))
         let harness = try ClientHarness(storage: storage)
         let notices = harness.client.notices
@@ -65,7 +66,7 @@ struct StorageFaultTests {
 
     @Test("a file that can't be written says so", arguments: RestartTests.Kind.allCases)
     func readOnly(kind: RestartTests.Kind) async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let (storage, database) = try open(kind, directory.file("client.sqlite"))
         if let shared = storage as? SharedClientStorage { #expect(try await shared.contend()) }
         try await database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA query_only = 1") }
@@ -78,7 +79,7 @@ struct StorageFaultTests {
         "who waits for a locked file holds up no thread of the pool and no event loop, and gets through when it is free"
     )
     func locked() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         let harness = try ClientHarness(storage: try SharedClientStorage(path: path, pollInterval: .milliseconds(10)))
         _ = try await harness.client.outbox()
@@ -108,7 +109,7 @@ struct StorageFaultTests {
 
     @Test("a file that stays locked is given up by name, and the message with it")
     func lockedForLong() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         let storage = try SharedClientStorage(
             path: path, takeOverAfter: .seconds(60), pollInterval: .milliseconds(10), holdsLock: true, patience: 0.05)
@@ -129,7 +130,7 @@ struct StorageFaultTests {
 
     @Test("a storage opens without holding up the caller's thread while another one has the file locked")
     func openedElsewhere() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         try await SharedClientStorage.open(path: path).close()
         let locker = try Locker(path)

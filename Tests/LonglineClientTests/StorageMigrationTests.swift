@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -11,7 +12,7 @@ import Testing
 @Suite("Storage layouts", .timeLimit(.minutes(1)))
 struct StorageMigrationTests {
     /// A file as a version of the layout left it.
-    private func oldFile(_ directory: TemporaryDirectory, _ version: Int = 1) throws -> String {
+    private func oldFile(_ directory: TemporaryFolder, _ version: Int = 1) throws -> String {
         let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         let sql = try String(
             contentsOf: tests.appendingPathComponent("Fixtures/client-storage-\(version).sql"), encoding: .utf8)
@@ -24,7 +25,7 @@ struct StorageMigrationTests {
 
     @Test("what an old version kept is there, and is published as it would have been")
     func old() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let storage = try SQLiteClientStorage(path: try oldFile(directory))
         let state = try await storage.load()
         #expect(state.producer == ProducerID(high: 1, low: .max - 1))
@@ -51,7 +52,7 @@ struct StorageMigrationTests {
     @Test(
         "what the second version kept is there too: networks, and messages that name others", arguments: [false, true])
     func second(isShared: Bool) async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = try oldFile(directory, 2)
         let storage: any ClientStorage =
             if isShared { try SharedClientStorage(path: path, pollInterval: .milliseconds(10)) } else {
@@ -79,7 +80,7 @@ struct StorageMigrationTests {
         "what the third version kept is there, and the control layer's answer has a place from then on",
         arguments: [false, true])
     func third(isShared: Bool) async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = try oldFile(directory, 3)
         let access = StoredAccess(
             answer: AccessAnswerTests.json(), control: "https://rt.example", user: try UserID("alice"),
@@ -115,7 +116,7 @@ struct StorageMigrationTests {
 
     @Test("names given to old rows stay", arguments: [1, 2])
     func namesStay(version: Int) async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = try oldFile(directory, version)
         let first = try SQLiteClientStorage(path: path)
         let names = try await first.load().outbox.map(\.send)
@@ -127,7 +128,7 @@ struct StorageMigrationTests {
 
     @Test("a file of a later version is refused by name, and left as it is")
     func later() throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = try oldFile(directory)
         try SQLiteClientStorage(path: path).close()
         let database = try DatabaseQueue(path: path)

@@ -65,7 +65,7 @@ struct StorageTests {
     @Test("a file holds what memory holds, through every reopening", arguments: 1...8)
     func model(seed: UInt64) async throws {
         var random = SeededRandom(seed: seed)
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         let model = InMemoryClientStorage()
         var rows: [PublishID] = []
@@ -89,7 +89,7 @@ struct StorageTests {
 
     @Test("only the owner may read the files, and only one process at a time")
     func permissions() async throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("sub/client.sqlite")
         let storage = try SQLiteClientStorage(path: path)
         try await storage.apply([.resumeTicket(StoredSecret(bytes: [1], expiry: 2))])
@@ -106,7 +106,7 @@ struct StorageTests {
 
     @Test("a file that is no database is told by name")
     func damaged() throws {
-        let directory = try TemporaryDirectory()
+        let directory = try TemporaryFolder()
         let path = directory.file("client.sqlite")
         try Data(repeating: 0x55, count: 8192).write(to: URL(fileURLWithPath: path))
         let error = #expect(throws: ClientError.self) { try SQLiteClientStorage(path: path) }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LonglineSettings
+import LonglineTestKit
 import Testing
 
 @testable import longline

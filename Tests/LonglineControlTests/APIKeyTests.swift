@@ -2,6 +2,7 @@ import Foundation
 import GRDB
 import HTTPTypes
 import LonglineServer
+import LonglineTestKit
 import LonglineWire
 import Testing
 

@@ -2,6 +2,7 @@ import AsyncHTTPClient
 import Foundation
 import HTTPTypes
 import LonglineServer
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import NIOHTTP1

@@ -2,6 +2,7 @@ import Foundation
 import Logging
 import LonglineSession
 import LonglineStore
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import NIOHTTP1
@@ -25,7 +26,7 @@ import Testing
         }
         let statistics = await server.runtime.statistics()
         await server.stop()
-        let logged = lines.all.withLock { $0 }
+        let logged = lines.all
         #expect(statistics.closes[.credentialInvalid] == 200)
         #expect(logged.count < 200, "\(logged.count) lines for 200 connects")
         #expect(statistics.logLinesDropped > 200)
@@ -65,7 +66,7 @@ import Testing
             _ = try await forged.closed()
         }
         try await backend.stop()
-        let logged = lines.all.withLock { $0 }
+        let logged = lines.all
         for line in [
             "session granted", "session closed", "the webhook rejected", "credential refused", "invalid frame",
         ] {

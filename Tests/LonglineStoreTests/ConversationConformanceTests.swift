@@ -1,4 +1,5 @@
 import LonglineStore
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Testing

@@ -1,4 +1,5 @@
 import GRDB
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Testing

@@ -1,3 +1,4 @@
+import LonglineTestKit
 import LonglineWire
 import Testing
 

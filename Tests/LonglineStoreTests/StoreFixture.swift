@@ -23,16 +23,6 @@ final class TestClock: Sendable {
     var read: @Sendable () -> UInt64 { { self.now } }
 }
 
-/// A folder that is gone after the test.
-final class TemporaryFolder: Sendable {
-    let path: String
-    init() throws {
-        path = NSTemporaryDirectory() + "/longline-store-" + UUID().uuidString
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-    }
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-}
-
 func quietLogger() -> Logger { Logger(label: "test") { _ in SwiftLogNoOpLogHandler() } }
 
 func configuration(_ path: String) -> SQLiteStoreConfiguration {

@@ -4,6 +4,7 @@ import Logging
 import LonglineClient
 import LonglineServer
 import LonglineStore
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import QUICEngine

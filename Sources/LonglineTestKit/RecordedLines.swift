@@ -1,10 +1,18 @@
-import Logging
+public import Logging
 import Synchronization
 
-/// Keeps what is logged.
-final class RecordedLines: Sendable {
-    let all = Mutex<[String]>([])
-    var logger: Logger {
+/// Keeps what is logged, as lines of level, message and metadata.
+public final class RecordedLines: Sendable {
+    private let lines = Mutex<[String]>([])
+
+    /// The lines so far.
+    public var all: [String] { lines.withLock { $0 } }
+
+    /// Nothing yet.
+    public init() {}
+
+    /// Logs to here, at every level.
+    public var logger: Logger {
         var logger = Logger(label: "test") { _ in Handler(lines: self) }
         logger.logLevel = .trace
         return logger
@@ -21,7 +29,8 @@ final class RecordedLines: Sendable {
         }
 
         func log(event: LogEvent) {
-            lines.all.withLock { $0.append("\(event.message) \(event.metadata ?? [:])") }
+            let all = metadata.merging(event.metadata ?? [:]) { $1 }
+            lines.lines.withLock { $0.append("\(event.level) \(event.message) \(all)") }
         }
     }
 }
