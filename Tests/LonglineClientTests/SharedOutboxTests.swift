@@ -175,7 +175,8 @@ struct SharedOutboxTests {
         #expect(second.service.state.withLock { $0.connects.isEmpty })
         let entered = first.service.state.withLock { $0.entered.map(\.publish.id).sorted() }
         #expect(entered == [1, 2])
-        // Either one can ask for it, and a later client, too.
+        // Either one can ask for it, and a later client, too, once the owner has noted how it ended.
+        try await first.settle()
         #expect(try await second.client.status(of: own.send)?.state.isFinal == true)
         #expect(try await first.client.receipt(for: receipt.send)?.state == .acknowledged(published))
         #expect(await code { _ = try await second.client.logout() } == .storageInUse)
