@@ -252,8 +252,8 @@ let package = Package(
         .testTarget(
             name: "QUICTransportTests",
             dependencies: [
-                "CDatagramSocket", "CGnuTLS", "CSendFaults", "QUICEngine", "QUICTransport", logging, metrics, nioCore,
-                nioPosix,
+                "CDatagramSocket", "CGnuTLS", "CSendFaults", "LonglineTestKit", "QUICEngine", "QUICTransport", logging,
+                metrics, nioCore, nioPosix,
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ],
             swiftSettings: settings),

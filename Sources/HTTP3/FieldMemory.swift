@@ -1,4 +1,3 @@
-internal import CHTTP3Shim
 internal import HTTPTypes
 
 /// What a peer said before on its connection: most of its messages have most lines and the authority in common. What is remembered
@@ -6,8 +5,8 @@ internal import HTTPTypes
 struct FieldMemory {
     private struct Line {
         let name: HTTPField.Name
-        /// Whether a line of this name may be remembered.
-        let isPlain: Bool
+        /// What identifies people isn't kept for longer than its message.
+        let isSecret: Bool
         var field: HTTPField?
     }
 
@@ -47,26 +46,20 @@ struct FieldMemory {
         guard let name = HTTPField.Name(parsed: String(decoding: bytes, as: UTF8.self)) else { return nil }
         if let index = Self.index(token), lines.count < Self.capacity {
             if places.isEmpty { places = Array(repeating: 0, count: Self.staticNames + Self.otherNames.count) }
-            lines.append(Line(name: name, isPlain: Self.isPlain(name)))
+            lines.append(Line(name: name, isSecret: Self.isSecret(name)))
             places[index] = UInt8(lines.count)
         }
         return name
     }
 
-    /// Remembers a line that says nothing but itself.
+    /// Remembers a line that says nothing but itself: one whose name means nothing to HTTP, so that it needn't be judged again.
     mutating func remember(_ field: HTTPField, _ token: Int32, length: Int) {
-        guard length <= Self.longestValue, let place = place(token), lines[place].isPlain else { return }
+        guard length <= Self.longestValue, let place = place(token), !lines[place].isSecret else { return }
         lines[place].field = field
     }
 
-    /// What identifies people isn't kept for longer than its message, and what has a meaning for HTTP itself is judged each time.
-    private static func isPlain(_ name: HTTPField.Name) -> Bool {
-        switch name.canonicalName {
-        case "authorization", "cookie", "set-cookie", "proxy-authorization", "host", "te", "upgrade", "connection",
-            "keep-alive", "proxy-connection", "transfer-encoding", "priority", "content-length":
-            false
-        default: true
-        }
+    private static func isSecret(_ name: HTTPField.Name) -> Bool {
+        name == .authorization || name == .cookie || name == .setCookie || name == .proxyAuthorization
     }
 
     /// An authority, in the memory of the last one if it is the same.

@@ -192,14 +192,14 @@ struct MessageReader {
         switch bytes.count {
         case 2 where name.canonicalName == "te":
             guard line.value.lowercased() == "trailers" else { throw Self.malformed("TE says more than trailers") }
-        case 4 where parts.pseudo.method != nil && name.canonicalName == "host":
+        case 4 where name.canonicalName == "host":
+            // Of a response and of trailers it is a field like any.
+            guard parts.pseudo.method != nil else { break }
             guard parts.host == nil || parts.host == line.value else { throw Self.malformed("two hosts") }
             // It becomes the request's authority.
             parts.host = line.value
             return
-        case 7 where name.canonicalName == "upgrade", 10 where name.canonicalName == "connection",
-            10 where name.canonicalName == "keep-alive", 16 where name.canonicalName == "proxy-connection",
-            17 where name.canonicalName == "transfer-encoding":
+        case _ where name.isOfConnection:
             throw Self.malformed("a field of HTTP/1.1's connections: \(name.canonicalName)")
         case 8 where name.canonicalName == "priority":
             // Several lines are one list (RFC 9110 section 5.3).

@@ -42,8 +42,7 @@ extension FieldLines {
             switch name.utf8.count {
             case _ where name.utf8.first == UInt8(ascii: ":"):
                 throw Self.invalid("a pseudo-header field among the others")
-            case 7 where name == "upgrade", 10 where name == "connection" || name == "keep-alive",
-                16 where name == "proxy-connection", 17 where name == "transfer-encoding":
+            case _ where field.name.isOfConnection:
                 throw Self.invalid("\(name) belongs to HTTP/1.1's connections")
             case 2 where name == "te" && field.value.lowercased() != "trailers":
                 throw Self.invalid("TE says more than trailers")
@@ -73,5 +72,19 @@ extension FieldLines {
 
     private static func invalid(_ what: String) -> HTTP3Error {
         HTTP3Error(.invalidMessage, "the message can't be sent", cause: what, advice: "Change the message.")
+    }
+}
+
+extension HTTPField.Name {
+    /// Whether a field of this name is about a connection of HTTP/1.1, so that no message of HTTP/3 has one (RFC 9114 section 4.2).
+    var isOfConnection: Bool {
+        // Their lengths tell most others apart.
+        switch canonicalName.utf8.count {
+        case 7: canonicalName == "upgrade"
+        case 10: canonicalName == "connection" || canonicalName == "keep-alive"
+        case 16: canonicalName == "proxy-connection"
+        case 17: canonicalName == "transfer-encoding"
+        default: false
+        }
     }
 }

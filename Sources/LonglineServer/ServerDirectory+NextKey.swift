@@ -8,8 +8,7 @@ extension ServerDirectory {
     /// The key that signs after the next rotation; nil: none was prepared. Blocks on the disk.
     /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``.
     public func nextSigningKey() throws(AuthenticationError) -> SigningKey? {
-        guard let bytes = try PrivateFile.read(nextKeyPath, limit: 16 * 1024) else { return nil }
-        let key = try SigningKey(pem: String(decoding: bytes, as: UTF8.self))
+        guard let key = try SigningKey.load(at: nextKeyPath) else { return nil }
         // Of a rotation that was cut off the file may be left.
         return try key.keyID == signingKey().keyID ? nil : key
     }

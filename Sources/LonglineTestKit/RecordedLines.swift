@@ -1,12 +1,25 @@
 public import Logging
 import Synchronization
 
-/// Keeps what is logged, as lines of level, message and metadata.
+/// Keeps what is logged.
 public final class RecordedLines: Sendable {
-    private let lines = Mutex<[String]>([])
+    /// One line.
+    public struct Line: Sendable {
+        /// How much it matters.
+        public var level: Logger.Level
+        /// What it says.
+        public var message: String
+        /// The logger's own, and the line's.
+        public var metadata: Logger.Metadata
+    }
+
+    private let recorded = Mutex<[Line]>([])
 
     /// The lines so far.
-    public var all: [String] { lines.withLock { $0 } }
+    public var lines: [Line] { recorded.withLock { $0 } }
+
+    /// The same as text: level, message and metadata.
+    public var all: [String] { lines.map { "\($0.level) \($0.message) \($0.metadata)" } }
 
     /// Nothing yet.
     public init() {}
@@ -29,8 +42,10 @@ public final class RecordedLines: Sendable {
         }
 
         func log(event: LogEvent) {
-            let all = metadata.merging(event.metadata ?? [:]) { $1 }
-            lines.lines.withLock { $0.append("\(event.level) \(event.message) \(all)") }
+            let line = Line(
+                level: event.level, message: "\(event.message)",
+                metadata: metadata.merging(event.metadata ?? [:]) { $1 })
+            lines.recorded.withLock { $0.append(line) }
         }
     }
 }

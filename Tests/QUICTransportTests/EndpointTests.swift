@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -219,7 +220,7 @@ struct EndpointTests {
     @Test("A preferred address that nothing is bound to is refused by name, unless something outside translates it")
     func unboundPreferredAddress() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let lines = LineCollector()
+        let lines = RecordedLines()
         var configuration = try serverConfiguration()
         configuration.logger = lines.logger
         configuration.endpoint.server?.preferredAddresses = [QUICSocketAddress(ipv4: (192, 0, 2, 17), port: 4433)]
@@ -233,7 +234,7 @@ struct EndpointTests {
 
         configuration.preferredAddressesAreTranslated = true
         let listener = try await QUICListener.bind(addresses: [loopback()], configuration: configuration, group: group)
-        let warning = lines.all.first { $0.message.contains("preferred address") }
+        let warning = lines.lines.first { $0.message.contains("preferred address") }
         #expect(warning?.level == .warning && warning?.metadata["address"] == "192.0.2.17:4433")
         await listener.shutdownGracefully()
         try await group.shutdownGracefully()

@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import LonglineTestKit
 import Metrics
 import MetricsTestKit
 import NIOCore
@@ -114,7 +115,7 @@ struct FeatureTests {
 
     @Test("Log lines about a connection carry its ID and role, on both sides the same ID")
     func logging() async throws {
-        let lines = LineCollector()
+        let lines = RecordedLines()
         var configuration = try serverConfiguration()
         configuration.logger = lines.logger
         try await withPair(configuration: configuration, serve: echo) { client, listener, loop in
@@ -124,11 +125,11 @@ struct FeatureTests {
             connection.close(code: 7, reason: "enough")
             _ = try await connection.closed()
             #expect(await connection.logMetadata().isEmpty)
-            while !lines.all.contains(where: { $0.message == "a connection closed" }) {
+            while !lines.lines.contains(where: { $0.message == "a connection closed" }) {
                 try await Task.sleep(for: .milliseconds(5))
             }
             for message in ["a connection is established", "a connection closed"] {
-                let line = try #require(lines.all.first { $0.message == message })
+                let line = try #require(lines.lines.first { $0.message == message })
                 #expect(line.metadata["quic.connection"] == id)
                 #expect(line.metadata["quic.role"] == "server")
             }

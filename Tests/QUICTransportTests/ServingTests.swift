@@ -1,4 +1,5 @@
 import Logging
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -79,7 +80,7 @@ struct ServingTests {
 
     @Test("A body that throws ends its own stream or connection, with the code, and no other")
     func failuresEndAlone() async throws {
-        let lines = LineCollector()
+        let lines = RecordedLines()
         try await withServer(logger: lines.logger) { connection in
             try await connection.serveStreams(failureCode: 7) { stream in
                 let request = try await stream.collect()
@@ -98,7 +99,7 @@ struct ServingTests {
                 #expect(try await good.collect() == [1, 2])
             }
         }
-        let ofStream = try #require(lines.all.first { $0.message == "the body that served a stream failed" })
+        let ofStream = try #require(lines.lines.first { $0.message == "the body that served a stream failed" })
         #expect(ofStream.level == .debug && ofStream.metadata["error"] == "Broken()")
         #expect(ofStream.metadata["quic.role"] == "server" && ofStream.metadata["quic.connection"] != nil)
         try await withServer(logger: lines.logger) { connection in
@@ -112,7 +113,7 @@ struct ServingTests {
                 #expect(try await connection.closed() == .peerApplication(code: 9, reason: ""))
             }
         }
-        let ofConnection = lines.all.filter { $0.message == "the body that served a connection failed" }
+        let ofConnection = lines.lines.filter { $0.message == "the body that served a connection failed" }
         #expect(ofConnection.count == 1 && ofConnection.first?.metadata["quic.connection"] != nil)
     }
 

@@ -8,15 +8,19 @@ extension SigningKey {
     public static func loadOrCreate(
         at path: String, algorithm: TokenAlgorithm = .edDSA
     ) throws(AuthenticationError) -> SigningKey {
-        if let bytes = try PrivateFile.read(path, limit: 16 * 1024) {
-            return try SigningKey(pem: String(decoding: bytes, as: UTF8.self))
-        }
+        if let key = try load(at: path) { return key }
         let key = generate(algorithm)
         if try PrivateFile.create(path, Array(key.pem.utf8)) { return key }
         // Another process was first.
-        guard let bytes = try PrivateFile.read(path, limit: 16 * 1024) else {
+        guard let others = try load(at: path) else {
             throw AuthenticationError(.keyUnusable, "\(path) came and went")
         }
+        return others
+    }
+
+    /// Reads the key at a path; nil: there is no file.
+    static func load(at path: String) throws(AuthenticationError) -> SigningKey? {
+        guard let bytes = try PrivateFile.read(path, limit: 16 * 1024) else { return nil }
         return try SigningKey(pem: String(decoding: bytes, as: UTF8.self))
     }
 }
