@@ -87,22 +87,25 @@ public final class HTTP3Client: Sendable {
     }
 
     /// Connects, runs the body on the connection's event loop, where requests change no thread, lets what is under way finish, and
-    /// closes. See ``/QUICTransport/QUICLoopExecutor`` for what the body must not do there.
+    /// closes. With `returnsEarly`, requests that may be early and that the body makes before it waits for anything else leave with the
+    /// first packets, whatever else the process is busy with. See ``/QUICTransport/QUICLoopExecutor`` for what the body must not do there.
     /// - Throws: what ``connect(host:port:configuration:returnsEarly:on:)`` and the body throw; the connection is closed at once
     ///   where the body threw.
     public func withConnection<Result: Sendable>(
         host: String, port: Int, configuration: ClientConfiguration, returnsEarly: Bool = false,
         on eventLoop: any EventLoop, _ body: (HTTP3ClientConnection) async throws -> Result
     ) async throws -> Result {
-        let connection = try await connect(
-            host: host, port: port, configuration: configuration, returnsEarly: returnsEarly, on: eventLoop)
-        do {
-            let result = try await withTaskExecutorPreference(connection.executor) { try await body(connection) }
-            await connection.shutdownGracefully()
-            return result
-        } catch {
-            connection.close()
-            throw error
+        try await withTaskExecutorPreference(client.executor(on: eventLoop)) {
+            let connection = try await connect(
+                host: host, port: port, configuration: configuration, returnsEarly: returnsEarly, on: eventLoop)
+            do {
+                let result = try await body(connection)
+                await connection.shutdownGracefully()
+                return result
+            } catch {
+                connection.close()
+                throw error
+            }
         }
     }
 

@@ -195,6 +195,11 @@ public final class QUICClient: Sendable {
 
     private var loops: [LoopHandle] { state.withLock { Array($0.loops.values) } }
 
+    /// Where tasks run that are to connect on a loop: what they send as soon as 0-RTT is possible leaves with the first flight.
+    package func executor(on eventLoop: any EventLoop) async throws -> QUICLoopExecutor {
+        try await eventLoop.submit { self.driver(on: eventLoop).executor }.get()
+    }
+
     private func driver(on eventLoop: any EventLoop) -> LoopDriver {
         let known = state.withLock { $0.loops[ObjectIdentifier(eventLoop)] }
         if let known { return known.value }

@@ -157,7 +157,7 @@ struct ControlFetchTests {
         }
     }
 
-    @Test("the second question over HTTP/3 leaves with the first flight")
+    @Test("the second question over HTTP/3 leaves with the first flight, however busy the process is")
     func early() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let early = Mutex<[Bool]>([])
@@ -173,7 +173,10 @@ struct ControlFetchTests {
         let connector = ControlConnector(configuration: configuration, group: group)
         let control = try ControlEndpoint(service)
         let way = ControlWay(control: control, transport: .http3, port: service.http3Port ?? 0)
-        for _ in 0..<2 { #expect(try await connector.ask(way, token: "t", nonce: nil).status == 200) }
+        #expect(try await connector.ask(way, token: "t", nonce: nil).status == 200)
+        // No thread of the tasks' pool is free until the handshake is long complete.
+        for _ in 0..<2 * System.coreCount { Task.detached { usleep(200_000) } }
+        #expect(try await connector.ask(way, token: "t", nonce: nil).status == 200)
         #expect(early.withLock { $0 } == [false, true])
         await server.shutdownGracefully(grace: .zero, timeout: .seconds(1))
         try await group.shutdownGracefully()

@@ -42,13 +42,22 @@ final class ControlConnector: ControlAsker {
             serverName: way.control.serverName, applicationProtocols: [HTTP3Service.applicationProtocol],
             verification: trust.verification)
         configuration.keyLog = keyLog
-        let connection = try await http3.connect(
-            host: way.control.endpoint.host, port: way.port, configuration: configuration, returnsEarly: true,
-            on: group.next())
-        defer { connection.close() }
         let request = HTTPRequest(
             method: .get, scheme: "https", authority: way.control.endpoint.authority, path: path,
             headerFields: [.authorization: "Bearer \(token)", .accept: "application/json", .userAgent: agent])
+        // On the connection's loop: the request is there when the first packets leave.
+        return try await http3.withConnection(
+            host: way.control.endpoint.host, port: way.port, configuration: configuration, returnsEarly: true,
+            on: group.next()
+        ) { connection in
+            defer { connection.close() }
+            return try await Self.reply(to: request, on: connection)
+        }
+    }
+
+    private static func reply(to request: HTTPRequest, on connection: HTTP3ClientConnection) async throws
+        -> ControlReply
+    {
         let response = try await connection.request(request)
         let body: ByteBuffer
         do { body = try await response.body.collect(upTo: StoredAccess.maximumAnswer) } catch let error as HTTP3Error {

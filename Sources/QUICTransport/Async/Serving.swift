@@ -68,6 +68,8 @@ extension QUICConnection {
 extension QUICClient {
     /// Connects, runs the body on the connection's loop, and closes: with code 0, or with `failureCode` where the body threw.
     ///
+    /// With `returnsEarly`, what the body writes before it waits leaves in the first flight.
+    ///
     /// What was written and isn't delivered when the body returns may be lost: read the peer's answer, or wait for
     /// ``QUICStream/delivered()``, first.
     /// - Parameters:
@@ -79,16 +81,18 @@ extension QUICClient {
         returnsEarly: Bool = false, on eventLoop: any EventLoop, failureCode: UInt64 = 1,
         _ body: (QUICConnection) async throws -> Result
     ) async throws -> Result {
-        let connection = try await connect(
-            host: host, port: port, configuration: configuration, localAddress: localAddress,
-            returnsEarly: returnsEarly, on: eventLoop)
-        do {
-            let result = try await withTaskExecutorPreference(connection.executor) { try await body(connection) }
-            connection.close()
-            return result
-        } catch {
-            connection.close(code: failureCode, reason: "")
-            throw error
+        try await withTaskExecutorPreference(executor(on: eventLoop)) {
+            let connection = try await connect(
+                host: host, port: port, configuration: configuration, localAddress: localAddress,
+                returnsEarly: returnsEarly, on: eventLoop)
+            do {
+                let result = try await body(connection)
+                connection.close()
+                return result
+            } catch {
+                connection.close(code: failureCode, reason: "")
+                throw error
+            }
         }
     }
 }
