@@ -13,7 +13,11 @@ enum FrameCost {
     /// An entry with all of its parts.
     static func of(_ entry: Entry) -> Int { of(length: entry.length) }
 
-    private static func of(length: UInt64) -> Int { Int(clamping: length &+ UInt64(overhead)) }
+    /// A peer may announce more than any payload has. That is refused, and counts no more than what is just too large, so that no
+    /// number of them reaches the end of what can be counted.
+    private static func of(length: UInt64) -> Int {
+        Int(min(length, UInt64(FrameLimits.maximumWholePayload) + 1)) + overhead
+    }
 
     /// What one frame holds.
     static func of(_ frame: Frame) -> Int {

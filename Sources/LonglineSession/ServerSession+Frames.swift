@@ -167,7 +167,7 @@ extension ServerSession {
         let bytes = max(window, EarlyAllowance.bytes)
         // In place: a copy of the channel that is still held would make the next change copy all that waits in its gate.
         let hasRoom = modify(channel) {
-            $0.gate.count < limit && ($0.gate.isEmpty || $0.gate.bytes + cost <= bytes)
+            $0.gate.count < limit && ($0.gate.isEmpty || cost <= bytes - $0.gate.bytes)
         }
         guard let hasRoom else { return }
         guard hasRoom else {
