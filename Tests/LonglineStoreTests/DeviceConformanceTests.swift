@@ -129,8 +129,10 @@ import Testing
             #expect(try await store.isRevoked(token: "t1", in: tenant))
             #expect(try await store.isRevoked(token: "t2", in: tenant) == false)
             #expect(try await store.isRevoked(token: "t1", in: try TenantID("other")) == false)
-            clock.advance(99)
+            // Who verifies it may have a clock that is an hour behind.
+            clock.advance(100 + 3_599_999)
             #expect(try await store.sweep().tokens == 0)
+            #expect(try await store.isRevoked(token: "t1", in: tenant))
             clock.advance(1)
             #expect(try await store.sweep().tokens == 1)
             #expect(try await store.isRevoked(token: "t1", in: tenant) == false)

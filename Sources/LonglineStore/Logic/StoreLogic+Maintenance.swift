@@ -29,6 +29,10 @@ extension StoreLogic {
         return report
     }
 
+    /// Who verifies tokens takes them for so long after they expired, at most, in milliseconds: until then it has to be known which
+    /// were revoked.
+    static var largestSkew: UInt64 { 3_600_000 }
+
     func sweep() throws -> SweepReport {
         let now = clock()
         let limit = now > limits.unseen ? now - limits.unseen : 0
@@ -36,7 +40,7 @@ extension StoreLogic {
         var report = SweepReport(
             devices: try tables.removeDevices(unseenSince: limit),
             producers: try tables.removeProducers(unseenSince: limit),
-            tokens: try tables.removeTokens(expiredAt: now))
+            tokens: try tables.removeTokens(expiredAt: now > Self.largestSkew ? now - Self.largestSkew : 0))
         // Behind the devices: an inbox is somebody's as long as there is one.
         report.channels = try tables.removeEmptyChannels(unusedSince: limit, limit: limits.trimEntries)
         report.more = report.channels == limits.trimEntries
