@@ -1,4 +1,5 @@
 import LonglineWire
+import NIOCore
 import Testing
 
 @testable import LonglineStore
@@ -84,6 +85,31 @@ import Testing
                 try await store.channels(of: device("carol")).map(\.channel.description) == [
                     "user/carol", "all/a", "all/news",
                 ])
+        }
+    }
+
+    @Test("what is refused makes no broadcast", arguments: StoreKind.allCases)
+    func refusedMakesNone(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.producersPerDevice = 1
+        try await withStore(kind, limits: limits) { store async throws in
+            let place = Position(epoch: 1, offset: 1)
+            let kinds: [(PublishKind, RefusalCode)] = [
+                (.edit(place), .unknownTarget), (.retract(place), .unknownTarget), (.react(place), .unknownTarget),
+                (.reply(place), .unknownTarget), (.request, .unknownRecipient),
+            ]
+            for (kind, code) in kinds {
+                var request = request("alice", to: news, id: 1)
+                request.publish.kind = kind
+                #expect(try await store.append(request).refused?.code == code)
+            }
+            var large = request("alice", to: news, id: 1)
+            large.publish.payload = ByteBuffer(repeating: 0, count: limits.maximumPayload + 1)
+            #expect(try await store.append(large).refused?.code == .payloadTooLarge)
+            try await store.enter(request("alice", id: 1))
+            let second = request("alice", to: news, id: 1, producer: ProducerID(high: 9, low: 9))
+            #expect(try await store.append(second).refused?.code == .overloaded)
+            #expect(try await store.head(of: newsKey) == nil)
         }
     }
 

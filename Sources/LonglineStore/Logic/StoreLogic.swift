@@ -43,11 +43,17 @@ struct StoreLogic<Tables: StoreTables> {
 
     /// Why a publish can't be the first of a broadcast, which it makes; nil when it can.
     private func refusalOfNewBroadcast(_ publish: Publish, _ key: ChannelKey) throws -> Refused? {
+        // Everything that could refuse it later: a broadcast that is made is there for good, and they are few.
         // No ledger knows what isn't there.
         if publish.after > 0 { return Refused(id: publish.id, code: .outOfOrder) }
         if publish.recipient != nil { return Refused(id: publish.id, code: .unknownRecipient) }
         guard publish.following == 0, publish.payload.readableBytes <= limits.maximumPayload else {
             return Refused(id: publish.id, code: .payloadTooLarge)
+        }
+        switch publish.kind {
+        case .message: break
+        case .request: return Refused(id: publish.id, code: .unknownRecipient)
+        case .edit, .retract, .react, .reply: return Refused(id: publish.id, code: .unknownTarget)
         }
         let isFull = try tables.broadcasts(in: key.tenant).count >= limits.broadcastsPerTenant
         return isFull ? Refused(id: publish.id, code: .limitReached) : nil
@@ -116,6 +122,10 @@ struct StoreLogic<Tables: StoreTables> {
         if place == nil, let refusal = request.refusal { return refused(refusal) }
         if place == nil, case .all = request.channel {
             if let refusal = try refusalOfNewBroadcast(publish, key) { return .refused(refusal) }
+            let device = try seenDevice(request.device, now: clock(), step: Self.seenStep)
+            guard try seenProducer(request.producer, of: device, now: clock(), step: Self.seenStep) != nil else {
+                return refused(.overloaded, retryAfter: limits.retryAfter)
+            }
             place = try tables.addChannel(key, epoch: drawEpoch())
         }
         guard var channel = place else { return refused(.unknownChannel) }
