@@ -84,6 +84,7 @@ struct Admission: Sendable {
         let number = connect.connectNumber
         do {
             switch try await core.store.admit(device, producer: connect.producer, connectNumber: number) {
+            case .erasing: throw Self.isBeingErased
             case .stale:
                 throw Rejection(close: Close(code: .stale, reason: "a later connect of this outbox was seen"))
             case .repeated: return (false, false)
@@ -93,10 +94,19 @@ struct Admission: Sendable {
                 return (number <= 1 && connect.cursorVersion == 0 && connect.cursors.isEmpty, number > 1)
             }
         } catch let error as StoreError where error.code == .storageFull {
-            // What is stored is still served; the registry compares the numbers of links.
+            // What is stored is still served; the registry compares the numbers of links. An erasure waits for room, too.
             core.note(error, in: "connect number")
+            let erased = PendingErasure(tenant: device.tenant, user: device.user)
+            guard try await !core.store.pendingErasures(limit: 1_000).contains(erased) else {
+                throw Self.isBeingErased
+            }
             return (false, false)
         }
+    }
+
+    /// What a session of the account acknowledged now would be erased with the rest.
+    private static var isBeingErased: Rejection {
+        Rejection(close: Close(code: .loggedOut, reason: "the account is being erased"))
     }
 
     /// Advances the cursors by what an earlier link of the device left and by what the connect carries, before channels

@@ -34,6 +34,8 @@ public enum ConnectAdmission: Hashable, Sendable {
     case firstOfDevice
     /// The device was seen before, and this number is new.
     case returning
+    /// The user's account is being erased: nothing was noted, and nothing of the user's may be taken in until that is done.
+    case erasing
 }
 
 /// All cursors of one device.

@@ -93,6 +93,35 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    @Test(arguments: [false, true])
+    func whileAnAccountIsBeingErasedNobodyComesInAndLosesWhatIsAcknowledged(isFull: Bool) async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            // Resolved, and not begun: as after a restart, or while the disk is full.
+            try await store.requestErasure(of: ann, in: TokenIssuer.tenant)
+            store.set { $0.isFull = isFull }
+            func connect() async throws -> TestDevice {
+                let device = try await server.device("ann", "phone")
+                let generations = try await store.generations(of: key(device))
+                let token = try await server.issuer.token("ann", "phone", login: 2, generations: generations)
+                try await device.send([(device.connectFrame(.token(token)), .control)])
+                return device
+            }
+            #expect(try await connect().closed() == .loggedOut)
+            store.set { $0.isFull = false }
+            _ = try await server.connected("bob")
+            let runtime = server.runtime
+            let user = UserKey(tenant: TokenIssuer.tenant, user: ann)
+            try await runtime.core.beginErasure(user, on: runtime.loops).finished()
+            let again = try await connect()
+            _ = try await again.next { if case .connected = $0 { true } else { nil } }
+            guard case .published = try await again.publish("a new beginning", to: .user(ann)) else {
+                Issue.record("the account can't be used again")
+                return
+            }
+        }
+    }
+
     private func erasable(_ server: TestServer) async throws -> TestDevice {
         let device = try await server.device("ann", "phone")
         let scopes: TokenScopes = [.publish, .receive, .erase]

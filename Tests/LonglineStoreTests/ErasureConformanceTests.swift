@@ -69,6 +69,21 @@ import Testing
         }
     }
 
+    @Test("until the last step no device of the user is admitted", arguments: StoreKind.allCases)
+    func nobodyIsAdmittedMeanwhile(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            try await fill(store)
+            try await store.requestErasure(of: user("alice"), in: tenant)
+            func admission(_ name: String) async throws -> ConnectAdmission {
+                try await store.admit(device(name), producer: producer, connectNumber: 9)
+            }
+            #expect(try await admission("alice") == .erasing)
+            #expect(try await admission("bob") != .erasing)
+            _ = try await erase(store, "alice")
+            #expect(try await admission("alice") == .firstOfDevice)
+        }
+    }
+
     @Test("revocations stay, so that old credentials stay void", arguments: StoreKind.allCases)
     func revocationsStay(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

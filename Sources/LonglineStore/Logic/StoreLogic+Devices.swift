@@ -48,6 +48,7 @@ extension StoreLogic {
     }
 
     func admit(_ key: DeviceKey, producer id: ProducerID, connectNumber: UInt64) throws -> ConnectAdmission {
+        guard try !tables.hasErasure(PendingErasure(tenant: key.tenant, user: key.user)) else { return .erasing }
         let now = clock()
         let isKnown = try tables.device(key) != nil
         let device = try seenDevice(key, now: now)

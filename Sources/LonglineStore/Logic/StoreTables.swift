@@ -191,6 +191,7 @@ protocol StoreTables: AnyObject {
     func addErasure(_ erasure: PendingErasure) throws
     func removeErasure(_ erasure: PendingErasure) throws
     func erasures(limit: Int) throws -> [PendingErasure]
+    func hasErasure(_ erasure: PendingErasure) throws -> Bool
 
     /// At most one for each platform.
     func places(of user: UserID, in tenant: TenantID) throws -> [PlaceRecord]

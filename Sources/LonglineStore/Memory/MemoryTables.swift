@@ -399,6 +399,8 @@ final class MemoryTables: StoreTables {
 
     func erasures(limit: Int) -> [PendingErasure] { Array(pendingErasures.prefix(limit)) }
 
+    func hasErasure(_ erasure: PendingErasure) -> Bool { pendingErasures.contains(erasure) }
+
     // MARK: Sweep
 
     func removeDevices(unseenSince time: UInt64) -> Int {

@@ -170,6 +170,13 @@ extension SQLiteTables {
         }
     }
 
+    func hasErasure(_ erasure: PendingErasure) throws -> Bool {
+        try rows(
+            "SELECT 1 FROM erasures WHERE tenant = ? AND user = ?",
+            [erasure.tenant.description, erasure.user.description]
+        ).first != nil
+    }
+
     // MARK: Reading
 
     /// Fills a page with the channel's entries, row by row: nothing beyond the page is read.
