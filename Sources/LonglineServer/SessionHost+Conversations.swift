@@ -63,7 +63,7 @@ extension SessionHost {
         guard let device else { return }
         guard takeConversationRequest() else { return refuse(change, .overloaded) }
         let core = core
-        offLoop {
+        inOrder {
             await Result { () async throws(StoreError) in
                 try await core.store.set(
                     change.setting, of: change.conversation, for: device.user, in: device.tenant)

@@ -67,7 +67,7 @@ extension SessionHost {
         guard let device else { return }
         if let refusal = refusal(of: work) { return refuse(work, refusal) }
         let core = self.core
-        offLoop {
+        inOrder {
             await Result { () async throws(StoreError) in
                 try await core.store.change(work.room, work.change, by: device)
             }

@@ -1,3 +1,4 @@
+import DequeModule
 import Logging
 import LonglineKeys
 import LonglineLinks
@@ -41,8 +42,39 @@ extension SessionHost {
     func offLoop<Answer: Sendable>(
         _ work: @escaping @Sendable () async -> Answer, then: @escaping @Sendable (SessionHost, Answer) -> Void
     ) {
-        let reference = self.reference
+        begin(loop.beginWork(), work, then: then)
+    }
+
+    /// As ``offLoop(_:then:)``, for changes that take effect in the order in which the device asked for them: the next one begins
+    /// when the one before was answered, also if the link is gone by then. They are as few as the requests that a session may
+    /// have open.
+    func inOrder<Answer: Sendable>(
+        _ work: @escaping @Sendable () async -> Answer, then: @escaping @Sendable (SessionHost, Answer) -> Void
+    ) {
+        // From now on: who waits until this session has nothing on its way to the store waits for what stands in line, too.
         let number = loop.beginWork()
+        let change: (SessionHost) -> Void = { host in
+            host.begin(number, work) { host, answer in
+                then(host, answer)
+                host.changeIsUnderWay = false
+                host.beginNextChange()
+            }
+        }
+        waitingChanges.append(change)
+        beginNextChange()
+    }
+
+    private func beginNextChange() {
+        guard !changeIsUnderWay, let change = waitingChanges.popFirst() else { return }
+        changeIsUnderWay = true
+        change(self)
+    }
+
+    private func begin<Answer: Sendable>(
+        _ number: UInt64, _ work: @escaping @Sendable () async -> Answer,
+        then: @escaping @Sendable (SessionHost, Answer) -> Void
+    ) {
+        let reference = self.reference
         Task {
             let answer = await work()
             reference.eventLoop.execute {

@@ -1,3 +1,4 @@
+import DequeModule
 import Logging
 import LonglineLinks
 import LonglineSession
@@ -51,6 +52,11 @@ final class SessionHost: LinkHandler {
     var touch = TouchTable()
     /// What the user's home knows of this session; nil: nothing.
     var reportedPresence: PresenceState?
+    /// What the device asked for before the session was established.
+    var askedVisibility: PresenceVisibility?
+    /// Whether a change is on its way to the store, and those that begin when it is answered.
+    var changeIsUnderWay = false
+    var waitingChanges: Deque<(SessionHost) -> Void> = []
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
     /// What is to be refused, unless it was entered before.
@@ -103,7 +109,8 @@ final class SessionHost: LinkHandler {
         session.observedAddressChanged(link.remoteAddress)
         let admission = core.admitLink(from: link.remoteAddress)
         linkAdmission = admission
-        if let close = loop.add(self, admission) { return finish(close) }
+        // By a frame as well: it says where else to go, and when.
+        if let close = loop.add(self, admission) { return end(close) }
         drain()
     }
 
@@ -519,6 +526,7 @@ final class SessionHost: LinkHandler {
         case .refused(let close): session.close(close, now: now)
         case .accepted(let replaced):
             phase = .established
+            catchUpOnPresence()
             replaced?.end(Close(code: .replaced, reason: "this device connected anew"))
             settleRefusals()
             core.log.log(.debug, "session established", metadata())

@@ -145,6 +145,41 @@ private let tablet = identifier { try DevicePlatform("tablet") }
 
     // MARK: When
 
+    @Test func whatIsAskedBeforeTheDeviceHasItsPlaceIsNotLost() async throws {
+        let store = FaultyStore()
+        try await withPolicy(.one, store: store) { server in
+            let bob = try UserID("bob")
+            let (gate, open) = AsyncStream<Void>.makeStream()
+            store.set { $0.beforePlace = { for await _ in gate {} } }
+            let device = try await server.device("ann", "hidden")
+            _ = try await device.connect(credential: try await credential(server, "hidden", login: 2))
+            let watch = PresenceRequest(request: 1, users: [bob])
+            try await device.send([
+                (.visibility(.nothing), .control), (.subscribe(watch), .control),
+                (.ping(Ping(nonce: 1, answerAfter: 0)), .control),
+            ])
+            _ = try await device.next { if case .pong = $0 { true } else { nil } }
+            // Whom it watches comes while it has no place yet.
+            let other = try await server.device("bob", loop: 1)
+            let token = try await server.issuer.token("bob", "phone", login: 2, platform: phone)
+            _ = try await other.connect(credential: .token(token))
+            try await other.send([(.subscribe(PresenceRequest(request: 1, users: [bob])), .control)])
+            _ = try await other.next {
+                if case .presence(let update) = $0, update.state == .online { true } else { nil }
+            }
+            open.finish()
+            await settle(server, "hidden")
+            _ = try await device.next {
+                if case .presence(let update) = $0, update.state == .online { true } else { nil }
+            }
+            try await other.send([(.subscribe(PresenceRequest(request: 2, users: [ann])), .control)])
+            let shown = try await other.next { frame -> PresenceUpdate? in
+                if case .presence(let update) = frame, update.user == ann { update } else { nil }
+            }
+            #expect(shown.state == .offline)
+        }
+    }
+
     @Test func earlyDataEvictsNobody() async throws {
         try await withPolicy(.one) { server in
             let old = try await placed(server, "old", login: 5)

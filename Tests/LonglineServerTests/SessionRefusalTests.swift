@@ -50,6 +50,77 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    // MARK: Links that find no room
+
+    @Test func whoComesToAServerThatIsDrainedIsToldWhereToGo() async throws {
+        try await withServer(loops: 1) { server in
+            let close = Close(code: .redirect, reason: "drained", accessPoint: "other.example:443")
+            for loop in server.runtime.loops { loop.execute { $0.refuseLinks(close) } }
+            let device = try await server.device("ann")
+            let told = try await device.next { if case .close(let close) = $0 { close } else { nil } }
+            #expect(told.code == .redirect && told.accessPoint == close.accessPoint)
+            #expect(try await device.closed() == .redirect)
+        }
+    }
+
+    // MARK: Sizes
+
+    @Test func payloadsAnnouncedLargerThanCanBeCountedAreRefused() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("bob", loop: 1)
+            let frames = (1...3 as ClosedRange<UInt64>).flatMap { number -> [(Frame, LaneID)] in
+                let lane = LaneID(rawValue: number)
+                let publish = Publish(
+                    id: number, tag: number, after: 0, recipient: nil, timeToLive: 0, payload: ByteBuffer(string: "x"),
+                    following: FrameLimits.maximumNumber)
+                return [(.lane(LaneHeader(channel: .user(ann), epoch: 0)), lane), (.publish(publish), lane)]
+            }
+            // One beyond the window is refused by name, more are against the rules.
+            try await phone.send(frames)
+            #expect(try await phone.closed() == .limitExceeded)
+            try await other.message("still here", to: bob)
+        }
+    }
+
+    // MARK: Order
+
+    /// Time for whatever is on its way to the store to get there.
+    private static let pause: @Sendable () async -> Void = { for _ in 0..<1_000 { await Task.yield() } }
+
+    @Test func changesOfOneSessionTakeEffectInTheirOrder() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let phone = try await server.connected("ann")
+            let hall = try RoomID("hall")
+            store.set { $0.beforeChange = Self.pause }
+            try await phone.send([
+                (.join(RoomRequest(request: 1, room: hall)), .control),
+                (.leave(RoomRequest(request: 2, room: hall)), .control),
+            ])
+            var answers: [RoomAnswer] = []
+            for _ in 0..<2 {
+                answers.append(try await phone.next { if case .roomAnswer(let answer) = $0 { answer } else { nil } })
+            }
+            #expect(answers.map(\.request) == [1, 2] && answers.allSatisfy { $0.refusal == nil })
+            let members = try await store.members(of: hall, in: TokenIssuer.tenant, for: nil, after: nil, limit: 10)
+            #expect(members?.members.isEmpty == true)
+
+            store.set { $0.beforeChange = Self.pause }
+            try await phone.send(
+                [true, false].enumerated().map { number, isBlocked in
+                    let change = ConversationChange(
+                        request: UInt64(number + 1), conversation: .user(bob), setting: .block(isBlocked))
+                    return (.conversationSet(change), .control)
+                })
+            for number in 1...2 as ClosedRange<UInt64> {
+                let next = try await phone.next { if case .conversation(let state) = $0 { state } else { nil } }
+                #expect(next.request == number && next.refusal == nil)
+            }
+            #expect(try await store.settings(of: .user(bob), for: ann, in: TokenIssuer.tenant).isBlocked == false)
+        }
+    }
+
     // MARK: Revocation
 
     @Test func revokingAUserEndsAllSessionsAndVoidsTheTickets() async throws {

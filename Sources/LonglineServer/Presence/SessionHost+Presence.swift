@@ -49,8 +49,22 @@ extension SessionHost {
     }
 
     func setVisibility(_ visibility: PresenceVisibility) {
-        guard phase == .established, let user = device?.userKey else { return }
-        loop.set(visibility, of: user)
+        guard let user = device?.userKey else { return }
+        switch phase {
+        case .established: loop.set(visibility, of: user)
+        // Its client has been told that it is connected; the place among the user's devices comes a moment later.
+        case .granted: askedVisibility = visibility
+        case .new, .open, .connecting, .ended: break
+        }
+    }
+
+    /// The session is established: what was asked and told while it was not is made up for.
+    func catchUpOnPresence() {
+        if let visibility = askedVisibility {
+            askedVisibility = nil
+            setVisibility(visibility)
+        }
+        for user in watched { tellPresence(of: user) }
     }
 
     /// A user's state, at first and after each change. Who is out of touch shows nothing.

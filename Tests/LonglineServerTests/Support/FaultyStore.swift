@@ -20,6 +20,10 @@ final class FaultyStore: MessageStore {
         var afterEntitlements: (@Sendable () async -> Void)?
         /// Runs, once, before a batch of publishes is entered.
         var beforeAppend: (@Sendable () async -> Void)?
+        /// Runs, once, before a room's or a conversation's change is made.
+        var beforeChange: (@Sendable () async -> Void)?
+        /// Runs, once, before a device takes its place among those of its user.
+        var beforePlace: (@Sendable () async -> Void)?
         /// Runs, once, when a credential's revocations were read and before the last of them is answered.
         var afterRevocations: (@Sendable () async -> Void)?
     }
@@ -96,8 +100,16 @@ final class FaultyStore: MessageStore {
         return answer
     }
 
+    private func take(_ hook: WritableKeyPath<Faults, (@Sendable () async -> Void)?>) -> (@Sendable () async -> Void)? {
+        faults.withLock { faults in
+            defer { faults[keyPath: hook] = nil }
+            return faults[keyPath: hook]
+        }
+    }
+
     func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey) async throws(StoreError) -> RoomOutcome {
         if current.isFull { throw full }
+        await take(\.beforeChange)?()
         return try await inner.change(room, change, by: device)
     }
 
@@ -144,6 +156,7 @@ final class FaultyStore: MessageStore {
 
     func takePlace(of login: DeviceLogin, policy: DevicePolicy) async throws(StoreError) -> PlaceAnswer {
         if current.isFull { throw full }
+        await take(\.beforePlace)?()
         return try await inner.takePlace(of: login, policy: policy)
     }
 
@@ -181,6 +194,7 @@ final class FaultyStore: MessageStore {
         _ setting: ConversationSetting, of conversation: ChannelID, for user: UserID, in tenant: TenantID
     ) async throws(StoreError) -> ConversationSettings? {
         if current.isFull { throw full }
+        await take(\.beforeChange)?()
         return try await inner.set(setting, of: conversation, for: user, in: tenant)
     }
 
