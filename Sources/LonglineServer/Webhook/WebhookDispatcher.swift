@@ -27,34 +27,10 @@ final class WebhookDispatcher: Sendable {
         let client: HTTPClient
     }
 
-    /// A room with messages that its members were not told of.
-    private struct RoomNews {
-        var position: Position
-        var sender: UserID
-        var time: UInt64
-        var expiry: UInt64
-        var payload: ByteBuffer?
-        /// How many of whose messages: nobody is told of their own.
-        var counts: [UserID: UInt64]
-        var total: UInt64
-        /// What members confirmed since, of so many at most.
-        var confirmed: [UserID: Position] = [:]
-        let mostConfirmed: Int
-
-        mutating func confirm(_ user: UserID, _ position: Position) {
-            guard confirmed[user] != nil || confirmed.count < mostConfirmed else { return }
-            confirmed[user] = position
-        }
-
-        /// Whether a member has all of it.
-        func isKnown(to user: UserID) -> Bool {
-            confirmed[user].map { $0.epoch == position.epoch && $0.offset >= position.offset } ?? false
-        }
-    }
-
     private struct State {
         var queue: WebhookQueue
         var held: HeldNotifications
+        /// Those with messages that their members were not told of.
         var rooms: [ChannelKey: RoomNews] = [:]
         /// Those whose members are being looked up.
         var telling: [ChannelKey: RoomNews] = [:]
@@ -79,8 +55,6 @@ final class WebhookDispatcher: Sendable {
 
     /// Rooms with news at one time; more are left out and counted.
     private static let maximumRooms = 10_000
-    /// Senders that are told apart in a room between two looks at its members.
-    private static let maximumSenders = 64
     private static let roomInterval = Duration.seconds(1)
     private static let journalInterval = Duration.milliseconds(200)
 
@@ -246,23 +220,19 @@ final class WebhookDispatcher: Sendable {
         mostConfirmed: Int
     ) {
         update { state in
-            guard var news = state.rooms[room] else {
-                guard state.rooms.count < Self.maximumRooms else {
-                    state.statistics.dropped += 1
-                    return
-                }
-                state.rooms[room] = RoomNews(
+            guard state.rooms[room] == nil else {
+                state.rooms[room]?.add(
                     position: published.position, sender: sender, time: published.time, expiry: expiry,
-                    payload: payload, counts: [sender: 1], total: 1, mostConfirmed: mostConfirmed)
+                    payload: payload)
                 return
             }
-            news.position = published.position
-            (news.sender, news.time, news.expiry, news.payload) = (sender, published.time, expiry, payload)
-            news.total += 1
-            if news.counts[sender] != nil || news.counts.count < Self.maximumSenders {
-                news.counts[sender, default: 0] += 1
+            guard state.rooms.count < Self.maximumRooms else {
+                state.statistics.dropped += 1
+                return
             }
-            state.rooms[room] = news
+            state.rooms[room] = RoomNews(
+                position: published.position, sender: sender, time: published.time, expiry: expiry,
+                payload: payload, mostConfirmed: mostConfirmed)
         }
     }
 
@@ -288,15 +258,8 @@ final class WebhookDispatcher: Sendable {
             }
             guard let list, list.total <= most else { continue }
             for member in list.members.map(\.user) {
-                let count = news.total - (news.counts[member] ?? 0)
-                guard count > 0 else { continue }
-                put(
-                    PendingNotification(
-                        key: PendingNotification.Key(
-                            tenant: room.tenant, user: member, conversation: room.channel),
-                        channel: room.channel, position: news.position, sender: news.sender, count: count,
-                        time: news.time, expiry: news.expiry, payload: news.payload, since: news.time,
-                        notBefore: news.time), of: room, settings)
+                guard let notification = news.notification(for: member, in: room) else { continue }
+                put(notification, of: room, settings)
             }
         }
     }
