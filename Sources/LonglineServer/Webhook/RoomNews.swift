@@ -12,7 +12,7 @@ struct RoomNews {
     /// How many of whose messages: nobody is told of their own.
     private var counts: [UserID: UInt64]
     private var total: UInt64 = 1
-    /// What members confirmed since, of so many at most.
+    /// How far members' devices came since, the foremost of each, of so many members at most.
     private var confirmed: [UserID: Position] = [:]
     private let mostConfirmed: Int
 
@@ -39,9 +39,15 @@ struct RoomNews {
         if counts[sender] != nil || counts.count < Self.maximumSenders { counts[sender, default: 0] += 1 }
     }
 
-    /// A member's device has the room's entries up to here.
+    /// A member's device has the room's entries up to here. Another one may be behind it: what one has is read.
     mutating func confirm(_ user: UserID, _ position: Position) {
-        guard confirmed[user] != nil || confirmed.count < mostConfirmed else { return }
+        // Of another life of the log it says nothing about what is told here.
+        guard position.epoch == self.position.epoch else { return }
+        if let known = confirmed[user] {
+            guard known.epoch != position.epoch || known.offset < position.offset else { return }
+        } else {
+            guard confirmed.count < mostConfirmed else { return }
+        }
         confirmed[user] = position
     }
 
