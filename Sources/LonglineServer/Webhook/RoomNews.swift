@@ -4,11 +4,18 @@ import NIOCore
 
 /// What was published to a room since its members were looked up last, and what they confirmed of it meanwhile.
 struct RoomNews {
-    private var position: Position
-    private var sender: UserID
-    private var time: UInt64
-    private var expiry: UInt64
-    private var payload: ByteBuffer?
+    /// One message, as far as it is told.
+    struct Message {
+        var position: Position
+        var sender: UserID
+        var time: UInt64
+        var expiry: UInt64
+        var payload: ByteBuffer?
+    }
+
+    private var last: Message
+    /// The newest that is not of whom ``last`` is from: what that one is told of.
+    private var lastOfAnother: Message?
     /// How many of whose messages: nobody is told of their own.
     private var counts: [UserID: UInt64]
     private var total: UInt64 = 1
@@ -19,30 +26,25 @@ struct RoomNews {
     /// Senders that are told apart.
     private static let maximumSenders = 64
 
-    init(
-        position: Position, sender: UserID, time: UInt64, expiry: UInt64, payload: ByteBuffer?, mostConfirmed: Int
-    ) {
-        self.position = position
-        self.sender = sender
-        self.time = time
-        self.expiry = expiry
-        self.payload = payload
+    init(_ message: Message, mostConfirmed: Int) {
+        last = message
         self.mostConfirmed = mostConfirmed
-        counts = [sender: 1]
+        counts = [message.sender: 1]
     }
 
     /// One more message.
-    mutating func add(position: Position, sender: UserID, time: UInt64, expiry: UInt64, payload: ByteBuffer?) {
-        self.position = position
-        (self.sender, self.time, self.expiry, self.payload) = (sender, time, expiry, payload)
+    mutating func add(_ message: Message) {
+        if last.sender != message.sender { lastOfAnother = last }
+        last = message
         total += 1
+        let sender = message.sender
         if counts[sender] != nil || counts.count < Self.maximumSenders { counts[sender, default: 0] += 1 }
     }
 
     /// A member's device has the room's entries up to here. Another one may be behind it: what one has is read.
     mutating func confirm(_ user: UserID, _ position: Position) {
         // Of another life of the log it says nothing about what is told here.
-        guard position.epoch == self.position.epoch else { return }
+        guard position.epoch == last.position.epoch else { return }
         if let known = confirmed[user] {
             guard known.epoch != position.epoch || known.offset < position.offset else { return }
         } else {
@@ -51,18 +53,22 @@ struct RoomNews {
         confirmed[user] = position
     }
 
-    /// Whether a member has all of it.
+    /// The newest message that isn't the member's own.
+    private func newest(for member: UserID) -> Message? { member == last.sender ? lastOfAnother : last }
+
+    /// Whether a member has all of it that is another's.
     func isKnown(to user: UserID) -> Bool {
-        confirmed[user].map { $0.epoch == position.epoch && $0.offset >= position.offset } ?? false
+        guard let position = newest(for: user)?.position else { return true }
+        return confirmed[user].map { $0.epoch == position.epoch && $0.offset >= position.offset } ?? false
     }
 
     /// What there is to tell a member; nil for who wrote all of it.
     func notification(for member: UserID, in room: ChannelKey) -> PendingNotification? {
         let count = total - (counts[member] ?? 0)
-        guard count > 0 else { return nil }
+        guard count > 0, let newest = newest(for: member) else { return nil }
         return PendingNotification(
             key: PendingNotification.Key(tenant: room.tenant, user: member, conversation: room.channel),
-            channel: room.channel, position: position, sender: sender, count: count, time: time, expiry: expiry,
-            payload: payload, since: time, notBefore: time)
+            channel: room.channel, position: newest.position, sender: newest.sender, count: count, time: newest.time,
+            expiry: newest.expiry, payload: newest.payload, since: newest.time, notBefore: newest.time)
     }
 }

@@ -128,8 +128,10 @@ final class WebhookDispatcher: Sendable {
                     since: published.time, notBefore: published.time), settings)
         case .room:
             note(
-                ChannelKey(tenant: tenant, channel: request.channel), published, by: request.device.user, expiry: end,
-                payload: payload, mostConfirmed: settings.maximumRoomMembers)
+                RoomNews.Message(
+                    position: published.position, sender: request.device.user, time: published.time, expiry: end,
+                    payload: payload), in: ChannelKey(tenant: tenant, channel: request.channel),
+                mostConfirmed: settings.maximumRoomMembers)
         // To tell a whole tenant is the backend's affair, which published it.
         case .all: return
         }
@@ -215,24 +217,17 @@ final class WebhookDispatcher: Sendable {
 
     // MARK: Rooms
 
-    private func note(
-        _ room: ChannelKey, _ published: Published, by sender: UserID, expiry: UInt64, payload: ByteBuffer?,
-        mostConfirmed: Int
-    ) {
+    private func note(_ message: RoomNews.Message, in room: ChannelKey, mostConfirmed: Int) {
         update { state in
             guard state.rooms[room] == nil else {
-                state.rooms[room]?.add(
-                    position: published.position, sender: sender, time: published.time, expiry: expiry,
-                    payload: payload)
+                state.rooms[room]?.add(message)
                 return
             }
             guard state.rooms.count < Self.maximumRooms else {
                 state.statistics.dropped += 1
                 return
             }
-            state.rooms[room] = RoomNews(
-                position: published.position, sender: sender, time: published.time, expiry: expiry,
-                payload: payload, mostConfirmed: mostConfirmed)
+            state.rooms[room] = RoomNews(message, mostConfirmed: mostConfirmed)
         }
     }
 

@@ -7,27 +7,61 @@ import Testing
 
 private let ann = identifier { try UserID("ann") }
 private let bob = identifier { try UserID("bob") }
+private let dave = identifier { try UserID("dave") }
+private let hall = identifier { try RoomID("hall") }
 
 /// What is told of a room to whom.
 @Suite struct RoomNewsTests {
-    private func news(_ offset: Offset, by sender: UserID) -> RoomNews {
-        RoomNews(
+    private func message(_ offset: Offset, by sender: UserID) -> RoomNews.Message {
+        RoomNews.Message(
             position: Position(epoch: 1, offset: offset), sender: sender, time: 100 + offset, expiry: 0,
-            payload: ByteBuffer(string: "\(sender) \(offset)"), mostConfirmed: 8)
+            payload: ByteBuffer(string: "\(sender) \(offset)"))
+    }
+
+    /// Messages whose places count from 1.
+    private func news(_ senders: UserID...) -> RoomNews {
+        var news = RoomNews(message(1, by: senders[0]), mostConfirmed: 8)
+        for (index, sender) in senders.enumerated().dropFirst() { news.add(message(Offset(index + 1), by: sender)) }
+        return news
+    }
+
+    private func told(_ news: RoomNews, _ member: UserID) throws -> PendingNotification? {
+        news.notification(
+            for: member, in: ChannelKey(tenant: identifier { try TenantID("acme") }, channel: .room(hall)))
     }
 
     @Test func aDeviceThatIsBehindTakesNothingBackThatAnotherConfirmed() {
-        var news = news(5, by: ann)
-        news.confirm(bob, Position(epoch: 1, offset: 5))
-        // The tablet comes behind the phone, and one speaks of another life of the log.
+        var news = news(ann, ann)
         news.confirm(bob, Position(epoch: 1, offset: 2))
+        // The tablet comes behind the phone, and one speaks of another life of the log.
+        news.confirm(bob, Position(epoch: 1, offset: 1))
         #expect(news.isKnown(to: bob))
         news.confirm(bob, Position(epoch: 9, offset: 7))
         #expect(news.isKnown(to: bob))
-        news.add(
-            position: Position(epoch: 1, offset: 6), sender: ann, time: 106, expiry: 0, payload: nil)
+        news.add(message(3, by: ann))
         #expect(!news.isKnown(to: bob), "he has what was there before")
-        news.confirm(bob, Position(epoch: 1, offset: 6))
+        news.confirm(bob, Position(epoch: 1, offset: 3))
         #expect(news.isKnown(to: bob))
+    }
+
+    @Test func nobodyIsToldOfTheirOwnMessage() throws {
+        let news = news(ann, bob, ann, dave, dave)
+        let others = try #require(try told(news, bob))
+        #expect(others.sender == dave && others.position.offset == 5 && others.count == 4)
+        #expect(others.payload == ByteBuffer(string: "dave 5"))
+        let own = try #require(try told(news, dave))
+        #expect(own.sender == ann && own.position.offset == 3 && own.count == 3 && own.time == 103)
+        #expect(own.payload == ByteBuffer(string: "ann 3"))
+        // Who has what another wrote last has it all, whatever the own messages behind it.
+        var read = news
+        read.confirm(dave, Position(epoch: 1, offset: 2))
+        #expect(!read.isKnown(to: dave))
+        read.confirm(dave, Position(epoch: 1, offset: 3))
+        read.confirm(bob, Position(epoch: 1, offset: 3))
+        #expect(read.isKnown(to: dave) && !read.isKnown(to: bob))
+        // Two who answer one another are told of the other.
+        #expect(try told(self.news(ann, dave, ann), ann)?.position.offset == 2)
+        #expect(try told(self.news(ann, dave, ann), dave)?.position.offset == 3)
+        #expect(try told(self.news(ann, ann), ann) == nil, "there is nothing of anybody else")
     }
 }

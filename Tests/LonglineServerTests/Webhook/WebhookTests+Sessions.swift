@@ -1,3 +1,4 @@
+import Foundation
 import LonglineSession
 import LonglineStore
 import LonglineWire
@@ -68,6 +69,24 @@ extension WebhookTests {
             let news = try news(try await requests(backend, 1)[0])
             #expect(news.user == "bob" && news.conversation == "room/vault")
             #expect(try await statistics(server) { $0.sent == 1 }.held == 0)
+        }
+    }
+
+    @Test func whoWroteTheLastOfARoomsNewsIsToldOfTheMessageBeforeIt() async throws {
+        try await withWebhook({ endpoint, _ in endpoint.includesPayload = true }) { server, backend in
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("bob")
+            for (number, device) in [phone, other].enumerated() {
+                _ = try await device.request(hall, number: UInt64(number))
+            }
+            try await phone.publish("a question", to: .room(hall))
+            try await other.publish("an answer", to: .room(hall))
+            _ = try await statistics(server) { $0.held == 2 }
+            // It had sent its own message, and vanished before it confirmed the one before.
+            try await other.drop()
+            let news = try news(try await requests(backend, 1)[0])
+            #expect(news.user == "bob" && news.sender == "ann" && news.count == 1)
+            #expect(news.payload == Data("a question".utf8).base64EncodedString())
         }
     }
 
