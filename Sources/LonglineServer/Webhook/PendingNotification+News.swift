@@ -1,7 +1,7 @@
 import LonglineStore
 import LonglineWire
 
-/// How news of one key add up, and when a device has them. Offsets compare within one epoch only.
+/// How news of one key add up, when a device has them, and what is left of them later. Offsets compare within one epoch only.
 extension PendingNotification {
     /// What there is to tell when news of the same key came behind this: theirs, all counted, since the first of them.
     /// Nil when they are no news: this is as far in the same epoch. In another epoch the later one counts.
@@ -11,7 +11,26 @@ extension PendingNotification {
         var all = news
         all.count = count + news.count
         all.since = since
+        all.until = Self.later(until, news.until)
         return all
+    }
+
+    /// Of two times until when something is worth telling the later one, where 0 is for good.
+    static func later(_ one: UInt64, _ other: UInt64) -> UInt64 { one == 0 || other == 0 ? 0 : max(one, other) }
+
+    /// Whether nothing of it is worth telling any more.
+    func isOver(at now: UInt64) -> Bool { until != 0 && now >= until }
+
+    /// Whether the last of the news is not worth telling any more: those before it may be.
+    func isLastOver(at now: UInt64) -> Bool { expiry != 0 && now >= expiry }
+
+    /// The others, with nothing that is the last one's but its place; nil when there are none.
+    var withoutLast: PendingNotification? {
+        guard count > 1 else { return nil }
+        var others = self
+        others.count -= 1
+        (others.expiry, others.payload) = (0, nil)
+        return others
     }
 
     /// Whether a device that has a channel's entries up to a position has what this is about.

@@ -13,12 +13,27 @@ struct RoomNews {
         var payload: ByteBuffer?
     }
 
+    /// How many messages, and until when any of them is worth telling.
+    private struct Tally {
+        var count: UInt64
+        var until: UInt64
+
+        init(_ message: Message) { (count, until) = (1, message.expiry) }
+
+        mutating func add(_ other: Tally) {
+            count += other.count
+            until = PendingNotification.later(until, other.until)
+        }
+    }
+
     private var last: Message
     /// The newest that is not of whom ``last`` is from: what that one is told of.
     private var lastOfAnother: Message?
-    /// How many of whose messages: nobody is told of their own.
-    private var counts: [UserID: UInt64]
-    private var total: UInt64 = 1
+    /// By sender: nobody is told of their own.
+    private var tallies: [UserID: Tally]
+    /// Of senders that aren't told apart.
+    private var others: Tally?
+    private var all: Tally
     /// How far members' devices came since, the foremost of each, of so many members at most.
     private var confirmed: [UserID: Position] = [:]
     private let mostConfirmed: Int
@@ -29,16 +44,21 @@ struct RoomNews {
     init(_ message: Message, mostConfirmed: Int) {
         last = message
         self.mostConfirmed = mostConfirmed
-        counts = [message.sender: 1]
+        all = Tally(message)
+        tallies = [message.sender: all]
     }
 
     /// One more message.
     mutating func add(_ message: Message) {
         if last.sender != message.sender { lastOfAnother = last }
         last = message
-        total += 1
-        let sender = message.sender
-        if counts[sender] != nil || counts.count < Self.maximumSenders { counts[sender, default: 0] += 1 }
+        let tally = Tally(message)
+        all.add(tally)
+        if tallies[message.sender] == nil, tallies.count >= Self.maximumSenders {
+            others = Self.sum(others, tally)
+        } else {
+            tallies[message.sender] = Self.sum(tallies[message.sender], tally)
+        }
     }
 
     /// A member's device has the room's entries up to here. Another one may be behind it: what one has is read.
@@ -53,6 +73,18 @@ struct RoomNews {
         confirmed[user] = position
     }
 
+    private static func sum(_ one: Tally?, _ other: Tally) -> Tally {
+        var sum = other
+        if let one { sum.add(one) }
+        return sum
+    }
+
+    /// What others than the member wrote.
+    private func tally(for member: UserID) -> Tally? {
+        guard tallies[member] != nil else { return all }
+        return tallies.reduce(others) { $1.key == member ? $0 : Self.sum($0, $1.value) }
+    }
+
     /// The newest message that isn't the member's own.
     private func newest(for member: UserID) -> Message? { member == last.sender ? lastOfAnother : last }
 
@@ -64,11 +96,11 @@ struct RoomNews {
 
     /// What there is to tell a member; nil for who wrote all of it.
     func notification(for member: UserID, in room: ChannelKey) -> PendingNotification? {
-        let count = total - (counts[member] ?? 0)
-        guard count > 0, let newest = newest(for: member) else { return nil }
+        guard let tally = tally(for: member), let newest = newest(for: member) else { return nil }
         return PendingNotification(
             key: PendingNotification.Key(tenant: room.tenant, user: member, conversation: room.channel),
-            channel: room.channel, position: newest.position, sender: newest.sender, count: count, time: newest.time,
-            expiry: newest.expiry, payload: newest.payload, since: newest.time, notBefore: newest.time)
+            channel: room.channel, position: newest.position, sender: newest.sender, count: tally.count,
+            time: newest.time, expiry: newest.expiry, until: tally.until, payload: newest.payload, since: newest.time,
+            notBefore: newest.time)
     }
 }

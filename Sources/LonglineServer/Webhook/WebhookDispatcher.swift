@@ -425,16 +425,18 @@ final class WebhookDispatcher: Sendable {
     private func outcome(of notification: PendingNotification, _ endpoint: Endpoint) async -> Outcome {
         let now = time()
         let settings = endpoint.settings
-        let isOver = notification.expiry != 0 && now >= notification.expiry
-        guard !isOver, now < notification.since + settings.maximumAge.wholeMilliseconds else { return .expired }
+        guard !notification.isOver(at: now), now < notification.since + settings.maximumAge.wholeMilliseconds else {
+            return .expired
+        }
         let key = notification.key
         var notification = notification
         do {
             if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
-            if try await isRetracted(notification, now: now) {
-                guard notification.count > 1 else { return .retracted }
-                notification.count -= 1
-                notification.payload = nil
+            let isLastOver = notification.isLastOver(at: now)
+            let isLastGone = if isLastOver { true } else { try await isRetracted(notification, now: now) }
+            if isLastGone {
+                guard let others = notification.withoutLast else { return isLastOver ? .expired : .retracted }
+                notification = others
             }
         } catch {
             return .postponed("whether it is muted, or was taken back, is not known: \(error)")

@@ -29,6 +29,8 @@ struct WebhookQueue {
         var isUnderWay = false
         /// How many of ``PendingNotification/count`` are being told.
         var telling: UInt64 = 0
+        /// ``PendingNotification/until`` of what came since it is under way; nil when nothing did.
+        var untilOfLater: UInt64?
         /// It has no object any more, and is under way.
         var isVoid = false
     }
@@ -76,6 +78,7 @@ struct WebhookQueue {
                 voids -= 1
                 item.notification = news
                 item.telling = 0
+                item.untilOfLater = news.until
                 lastOrder += 1
                 item.order = lastOrder
                 oldest.append((news.key, lastOrder))
@@ -88,6 +91,9 @@ struct WebhookQueue {
             item.notification.failures = old.failures
             // What waits waits no longer for what comes behind it.
             item.notification.notBefore = item.isUnderWay ? news.notBefore : old.notBefore
+            if item.isUnderWay {
+                item.untilOfLater = item.untilOfLater.map { PendingNotification.later($0, news.until) } ?? news.until
+            }
             store(item)
             return
         }
@@ -137,6 +143,7 @@ struct WebhookQueue {
         }
         item.isUnderWay = true
         item.telling = item.notification.count
+        item.untilOfLater = nil
         items[first.key] = item
         return Taken(notification: item.notification, version: item.version)
     }
@@ -156,6 +163,7 @@ struct WebhookQueue {
         item.notification.count -= min(item.notification.count - 1, item.telling)
         item.notification.failures = 0
         item.notification.since = item.notification.time
+        if let until = item.untilOfLater { item.notification.until = until }
         store(item)
     }
 

@@ -34,7 +34,7 @@ public final class NotificationJournal: Sendable {
         }
     }
 
-    private static var migrator: DatabaseMigrator {
+    static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()
         migrator.registerMigration("1") { database in
             try database.execute(
@@ -46,6 +46,11 @@ public final class NotificationJournal: Sendable {
                         failures INTEGER NOT NULL, not_before INTEGER NOT NULL,
                         PRIMARY KEY (tenant, user, conversation)) WITHOUT ROWID
                     """)
+        }
+        migrator.registerMigration("2") { database in
+            try database.execute(sql: "ALTER TABLE notification ADD COLUMN until INTEGER NOT NULL DEFAULT 0")
+            // How long the others of several are worth telling was not kept: better told in vain than not at all.
+            try database.execute(sql: "UPDATE notification SET until = expiry WHERE count = 1")
         }
         return migrator
     }
@@ -84,7 +89,7 @@ public final class NotificationJournal: Sendable {
 
     private static func insert(_ value: PendingNotification, _ database: Database) throws {
         try database.cachedStatement(
-            sql: "INSERT OR REPLACE INTO notification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            sql: "INSERT OR REPLACE INTO notification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         ).execute(
             arguments: [
                 value.key.tenant.description, value.key.user.description, value.key.conversation.description,
@@ -93,6 +98,7 @@ public final class NotificationJournal: Sendable {
                 value.sender.description, Int64(clamping: value.count), Int64(clamping: value.time),
                 Int64(clamping: value.expiry), value.payload.map { Data($0.readableBytesView) },
                 Int64(clamping: value.since), value.failures, Int64(clamping: value.notBefore),
+                Int64(clamping: value.until),
             ])
     }
 
@@ -112,7 +118,8 @@ public final class NotificationJournal: Sendable {
             channel: try ChannelID(row["channel"] as String),
             position: Position(epoch: UInt64(bitPattern: epoch), offset: number("offset")),
             sender: try UserID(row["sender"] as String), count: number("count"), time: number("time"),
-            expiry: number("expiry"), payload: payload.map { ByteBuffer(bytes: $0) }, since: number("since"),
+            expiry: number("expiry"), until: number("until"), payload: payload.map { ByteBuffer(bytes: $0) },
+            since: number("since"),
             failures: row["failures"], notBefore: number("not_before"))
     }
 

@@ -35,6 +35,9 @@ public struct PendingNotification: Hashable, Sendable {
     public var time: UInt64
     /// When the last stops to be worth delivering, in milliseconds since 1970; 0 for never.
     public var expiry: UInt64
+    /// When none of the news is worth delivering any more, in milliseconds since 1970; 0 for never, as when one of them is
+    /// for good.
+    public var until: UInt64
     /// The last message, where it is told.
     public var payload: ByteBuffer?
     /// When the first of the news came, in milliseconds since 1970.
@@ -45,9 +48,10 @@ public struct PendingNotification: Hashable, Sendable {
     public var notBefore: UInt64
 
     /// A notification.
+    /// - Parameter until: nil for `expiry`, as of a single message.
     public init(
         key: Key, channel: ChannelID, position: Position, sender: UserID, count: UInt64, time: UInt64, expiry: UInt64,
-        payload: ByteBuffer?, since: UInt64, failures: Int = 0, notBefore: UInt64
+        until: UInt64? = nil, payload: ByteBuffer?, since: UInt64, failures: Int = 0, notBefore: UInt64
     ) {
         self.key = key
         self.channel = channel
@@ -56,6 +60,7 @@ public struct PendingNotification: Hashable, Sendable {
         self.count = count
         self.time = time
         self.expiry = expiry
+        self.until = until ?? expiry
         self.payload = payload
         self.since = since
         self.failures = failures

@@ -12,9 +12,9 @@ private let hall = identifier { try RoomID("hall") }
 
 /// What is told of a room to whom.
 @Suite struct RoomNewsTests {
-    private func message(_ offset: Offset, by sender: UserID) -> RoomNews.Message {
+    private func message(_ offset: Offset, by sender: UserID, expiry: UInt64 = 0) -> RoomNews.Message {
         RoomNews.Message(
-            position: Position(epoch: 1, offset: offset), sender: sender, time: 100 + offset, expiry: 0,
+            position: Position(epoch: 1, offset: offset), sender: sender, time: 100 + offset, expiry: expiry,
             payload: ByteBuffer(string: "\(sender) \(offset)"))
     }
 
@@ -63,5 +63,24 @@ private let hall = identifier { try RoomID("hall") }
         #expect(try told(self.news(ann, dave, ann), ann)?.position.offset == 2)
         #expect(try told(self.news(ann, dave, ann), dave)?.position.offset == 3)
         #expect(try told(self.news(ann, ann), ann) == nil, "there is nothing of anybody else")
+    }
+
+    @Test func aMembersNewsAreWorthTellingAsLongAsAnyThatAnotherWrote() throws {
+        var news = RoomNews(message(1, by: ann, expiry: 500), mostConfirmed: 8)
+        news.add(message(2, by: bob, expiry: 900))
+        news.add(message(3, by: dave))
+        news.add(message(4, by: bob, expiry: 300))
+        #expect(try told(news, dave)?.until == 900)
+        #expect(try told(news, ann)?.until == 0 && told(news, bob)?.until == 0)
+        #expect(try told(news, ann)?.expiry == 300 && told(news, ann)?.count == 3)
+    }
+
+    @Test func moreSendersThanAreToldApartAreCountedTogether() throws {
+        var news = RoomNews(message(1, by: ann, expiry: 500), mostConfirmed: 8)
+        for offset in 2...200 as ClosedRange<Offset> {
+            news.add(message(offset, by: identifier { try UserID("u\(offset)") }, expiry: offset == 150 ? 0 : 500))
+        }
+        #expect(try told(news, ann)?.count == 199 && told(news, ann)?.until == 0)
+        #expect(try told(news, bob)?.count == 200)
     }
 }

@@ -11,14 +11,15 @@ import Testing
 
     private func news(
         _ offset: Offset, of conversation: String = "user/ann", user: UserKey = Self.user, at time: UInt64 = 100,
-        channel: ChannelID? = nil, epoch: Epoch = 1
+        channel: ChannelID? = nil, epoch: Epoch = 1, expiry: UInt64 = 0
     ) -> PendingNotification {
         identifier {
             PendingNotification(
                 key: PendingNotification.Key(
                     tenant: user.tenant, user: user.user, conversation: try ChannelID(conversation)),
                 channel: channel ?? .user(user.user), position: Position(epoch: epoch, offset: offset),
-                sender: try UserID("ann"), count: 1, time: time, expiry: 0, payload: nil, since: time, notBefore: time)
+                sender: try UserID("ann"), count: 1, time: time, expiry: expiry, payload: nil, since: time,
+                notBefore: time)
         }
     }
 
@@ -69,6 +70,37 @@ import Testing
         queue.put(news(4, at: 901))
         #expect(queue.nextTime() == 2_000)
         #expect(queue.take(now: 2_000)?.notification.count == 2)
+    }
+
+    @Test func severalAreWorthTellingAsLongAsAnyOfThem() throws {
+        func until(_ expiries: UInt64...) throws -> UInt64 {
+            var queue = WebhookQueue(limit: 10)
+            var held = HeldNotifications(limit: 10)
+            for (index, expiry) in expiries.enumerated() {
+                queue.put(news(Offset(index + 1), expiry: expiry))
+                held.put(news(Offset(index + 1), expiry: expiry))
+            }
+            let until = try taken(&queue, 100).notification.until
+            #expect(held.take(Self.user).first?.until == until)
+            return until
+        }
+        #expect(try until(500) == 500 && until(500, 300) == 500 && until(300, 500) == 500)
+        #expect(try until(0, 300) == 0 && until(300, 0, 500) == 0)
+        // What was told already keeps nothing worth telling that came behind it, nor does what was read.
+        for isRead in [false, true] {
+            var queue = WebhookQueue(limit: 10)
+            queue.put(news(1))
+            let first = try taken(&queue, 100)
+            if isRead { _ = queue.confirmed(Self.user, .user(Self.user.user), first.notification.position) }
+            for offset in 2...3 as ClosedRange<Offset> { queue.put(news(offset, expiry: 900 - 100 * offset)) }
+            queue.told(first)
+            let next = try taken(&queue, 100)
+            #expect(next.notification.count == 2 && next.notification.until == 700)
+            // But what could not be told is told with them.
+            queue.put(news(4, expiry: 900))
+            queue.failed(next, until: 200)
+            #expect(try taken(&queue, 200).notification.until == 900)
+        }
     }
 
     @Test func aConfirmationTakesOutWhatItCovers() throws {

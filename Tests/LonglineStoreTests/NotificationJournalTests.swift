@@ -1,0 +1,53 @@
+import GRDB
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineStore
+
+/// The notifications that wait, on disk.
+@Suite struct NotificationJournalTests {
+    @Test func everythingOfANotificationIsKept() async throws {
+        let folder = try TemporaryFolder()
+        let tenant = try TenantID("acme")
+        let bob = try UserID("bob")
+        let notifications = try ["ann", "eve"].enumerated().map { index, sender in
+            let sender = try UserID(sender)
+            return PendingNotification(
+                key: PendingNotification.Key(tenant: tenant, user: bob, conversation: .user(sender)),
+                channel: .user(bob), position: Position(epoch: .max, offset: 7), sender: sender, count: 2,
+                time: 40 + UInt64(index), expiry: 50, until: 60, payload: index == 0 ? ByteBuffer(string: "one") : nil,
+                since: 30 + UInt64(index), failures: 3, notBefore: 70)
+        }
+        let path = folder.path + "/notifications.db"
+        let journal = try NotificationJournal(path: path)
+        try await journal.apply(keep: notifications, forget: [])
+        try journal.close()
+        let next = try NotificationJournal(path: path)
+        #expect(try await next.load() == notifications)
+        try await next.apply(keep: [], forget: [notifications[0].key])
+        #expect(try await next.load() == [notifications[1]])
+        try next.close()
+    }
+
+    @Test func ofSeveralThatAnEarlierVersionKeptAnyMayLast() async throws {
+        let folder = try TemporaryFolder()
+        let path = folder.path + "/notifications.db"
+        let queue = try DatabaseQueue(path: path)
+        try NotificationJournal.migrator.migrate(queue, upTo: "1")
+        try await queue.write { database in
+            for (sender, count) in [("ann", 1), ("eve", 2)] {
+                try database.execute(
+                    sql: """
+                        INSERT INTO notification VALUES
+                        ('acme', 'bob', 'user/' || :sender, 'user/bob', 1, 7, :sender, :count, 40, 50, NULL, :count, 0, 70)
+                        """, arguments: ["sender": sender, "count": count])
+            }
+        }
+        try queue.close()
+        let journal = try NotificationJournal(path: path)
+        #expect(try await journal.load().map(\.until) == [50, 0])
+        try journal.close()
+    }
+}
