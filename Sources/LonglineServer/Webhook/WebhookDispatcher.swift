@@ -34,9 +34,7 @@ final class WebhookDispatcher: Sendable {
         var rooms: [ChannelKey: RoomNews] = [:]
         /// Those whose members are being looked up.
         var telling: [ChannelKey: RoomNews] = [:]
-        /// By tenant; nil for those that aren't named.
-        var breakers: [TenantID?: CircuitBreaker] = [:]
-        var inFlight: [TenantID?: Int] = [:]
+        var outlets: WebhookOutlets
         var statistics = WebhookStatistics()
     }
 
@@ -86,7 +84,10 @@ final class WebhookDispatcher: Sendable {
                 advice: error.advice)
         }
         waiting.store(queue.count, ordering: .relaxed)
-        state = Mutex(State(queue: queue, held: HeldNotifications(limit: configuration.maximumPending)))
+        state = Mutex(
+            State(
+                queue: queue, held: HeldNotifications(limit: configuration.maximumPending),
+                outlets: WebhookOutlets(endpoints.mapValues(\.settings))))
         (wake, waker) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
@@ -98,7 +99,6 @@ final class WebhookDispatcher: Sendable {
         return Endpoint(settings: settings, client: client)
     }
 
-    private func slot(_ tenant: TenantID) -> TenantID? { endpoints[tenant] == nil ? nil : tenant }
     private func endpoint(of tenant: TenantID) -> Endpoint? { endpoints[tenant] ?? endpoints[nil] }
 
     // MARK: What sessions say
@@ -179,7 +179,7 @@ final class WebhookDispatcher: Sendable {
             statistics.waiting = state.queue.count
             statistics.held = state.held.count
             statistics.dropped += state.queue.dropped + state.held.dropped
-            statistics.endpointsDown = state.breakers.values.count(where: \.isOpen)
+            statistics.endpointsDown = state.outlets.down
             return statistics
         }
     }
@@ -326,27 +326,7 @@ final class WebhookDispatcher: Sendable {
     private func takeReady() -> (ready: [WebhookQueue.Taken], next: UInt64?) {
         let now = time()
         return state.withLock { state in
-            var ready: [WebhookQueue.Taken] = []
-            while let taken = state.queue.take(now: now) {
-                let slot = slot(taken.notification.key.tenant)
-                guard let settings = endpoints[slot]?.settings else {
-                    // A tenant that had a webhook before the server was started anew.
-                    state.queue.giveUp(taken)
-                    continue
-                }
-                guard state.inFlight[slot, default: 0] < settings.maximumInFlight else {
-                    state.queue.postpone(taken, until: now + 50)
-                    continue
-                }
-                let breaker = state.breakers[slot, default: CircuitBreaker(settings)].admits(now: now)
-                guard breaker.admits else {
-                    state.queue.postpone(taken, until: breaker.until)
-                    continue
-                }
-                state.inFlight[slot, default: 0] += 1
-                ready.append(taken)
-            }
-            return (ready, state.queue.nextTime())
+            (state.outlets.take(from: &state.queue, now: now), state.queue.nextTime())
         }
     }
 
@@ -363,19 +343,26 @@ final class WebhookDispatcher: Sendable {
         case failed(String, after: UInt64)
         /// Not the endpoint's fault.
         case postponed(String)
+
+        var end: WebhookOutlets.End {
+            switch self {
+            // Who rejects something is not down.
+            case .told, .rejected: .answered
+            case .muted, .expired, .retracted, .postponed: .withdrawn
+            case .failed: .failed
+            }
+        }
     }
 
     private func tell(_ taken: WebhookQueue.Taken) async {
         let tenant = taken.notification.key.tenant
-        let slot = slot(tenant)
-        guard let endpoint = endpoints[slot] else { return }
+        guard let endpoint = endpoint(of: tenant) else { return }
         let outcome = await outcome(of: taken.notification, endpoint)
         let now = time()
-        state.withLock { state in
-            state.inFlight[slot, default: 1] -= 1
-            note(outcome, of: taken, endpoint.settings, slot, now: now, in: &state)
+        change { state in
+            state.outlets.ended(outcome.end, of: tenant, now: now)
+            note(outcome, of: taken, endpoint.settings, now: now, in: &state)
         }
-        change { _ in }
         switch outcome {
         case .told, .muted, .expired, .retracted: break
         case .rejected(let status):
@@ -386,36 +373,28 @@ final class WebhookDispatcher: Sendable {
     }
 
     private func note(
-        _ outcome: Outcome, of taken: WebhookQueue.Taken, _ settings: WebhookSettings, _ slot: TenantID?, now: UInt64,
+        _ outcome: Outcome, of taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64,
         in state: inout State
     ) {
         switch outcome {
         case .told:
-            state.breakers[slot]?.succeeded()
             state.statistics.sent += 1
             state.queue.told(taken)
         case .rejected:
-            // The endpoint answers: it is not down.
-            state.breakers[slot]?.succeeded()
             state.statistics.rejected += 1
             state.queue.giveUp(taken)
         case .muted:
-            state.breakers[slot]?.withdrew()
             state.statistics.muted += 1
             state.queue.giveUp(taken)
         case .expired:
-            state.breakers[slot]?.withdrew()
             state.statistics.expired += 1
             state.queue.giveUp(taken)
         case .retracted:
-            state.breakers[slot]?.withdrew()
             state.statistics.cancelled += 1
             state.queue.giveUp(taken)
         case .postponed:
-            state.breakers[slot]?.withdrew()
             state.queue.postpone(taken, until: now + settings.backOff.wholeMilliseconds)
         case .failed(_, let after):
-            state.breakers[slot]?.failed(now: now)
             state.statistics.failures += 1
             let wait = max(after, settings.wait(failures: taken.notification.failures))
             state.queue.failed(taken, until: now + wait)
