@@ -22,12 +22,14 @@ struct CircuitBreaker {
 
     var isOpen: Bool { openUntil != nil }
 
-    /// Whether a request may leave now, and if not, when to ask again.
-    mutating func admits(now: UInt64) -> (admits: Bool, until: UInt64) {
-        guard let openUntil else { return (true, now) }
-        guard now >= openUntil, !isTrying else { return (false, max(openUntil, now + 100)) }
-        isTrying = true
-        return (true, now)
+    /// When the next request may leave, 0 for at once; nil: not before the one that tries is over.
+    var opening: UInt64? { isTrying ? nil : openUntil ?? 0 }
+
+    /// Whether a request may leave now, which it then does.
+    mutating func admits(now: UInt64) -> Bool {
+        guard let opening, now >= opening else { return false }
+        isTrying = isOpen
+        return true
     }
 
     mutating func succeeded() {

@@ -70,14 +70,23 @@ final class WebhookDispatcher: Sendable {
         if let standard = configuration.standard { endpoints[nil] = try Self.endpoint(standard, group) }
         for (tenant, settings) in configuration.tenants { endpoints[tenant] = try Self.endpoint(settings, group) }
         self.endpoints = endpoints
-        var queue = WebhookQueue(limit: configuration.maximumPending)
+        let outlets = WebhookOutlets(endpoints.mapValues(\.settings))
+        var queue = WebhookQueue(limit: configuration.maximumPending, named: outlets.named)
         do throws(StoreError) {
             if let path = configuration.journalPath {
                 journal = try NotificationJournal(path: path)
             } else {
                 journal = nil
             }
-            if let journal { queue.restore(try await journal.load()) }
+            if let journal {
+                let kept = try await journal.load()
+                func hasEndpoint(_ notification: PendingNotification) -> Bool {
+                    endpoints[notification.key.tenant] ?? endpoints[nil] != nil
+                }
+                queue.restore(kept.filter(hasEndpoint))
+                // Of tenants that had a webhook before the server was started anew: they are forgotten.
+                queue.restoreChanges(kept.filter { !hasEndpoint($0) }.map(\.key))
+            }
         } catch {
             throw ServerError(
                 .storeUnavailable, message: "the notifications that wait can't be read", cause: error,
@@ -86,8 +95,7 @@ final class WebhookDispatcher: Sendable {
         waiting.store(queue.count, ordering: .relaxed)
         state = Mutex(
             State(
-                queue: queue, held: HeldNotifications(limit: configuration.maximumPending),
-                outlets: WebhookOutlets(endpoints.mapValues(\.settings))))
+                queue: queue, held: HeldNotifications(limit: configuration.maximumPending), outlets: outlets))
         (wake, waker) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
@@ -184,8 +192,8 @@ final class WebhookDispatcher: Sendable {
         }
     }
 
-    /// When the next notification is due, in milliseconds since 1970.
-    var nextTime: UInt64? { state.withLock { $0.queue.nextTime() } }
+    /// When the next notification may leave, in milliseconds since 1970; nil: not before a request is over, or there are news.
+    var nextTime: UInt64? { state.withLock { $0.outlets.nextTime($0.queue) } }
 
     /// - Parameter room: where the news are, if it is a room whose members are being told.
     private func put(_ news: PendingNotification, of room: ChannelKey? = nil, _ settings: WebhookSettings) {
@@ -326,7 +334,7 @@ final class WebhookDispatcher: Sendable {
     private func takeReady() -> (ready: [WebhookQueue.Taken], next: UInt64?) {
         let now = time()
         return state.withLock { state in
-            (state.outlets.take(from: &state.queue, now: now), state.queue.nextTime())
+            (state.outlets.take(from: &state.queue, now: now), state.outlets.nextTime(state.queue))
         }
     }
 

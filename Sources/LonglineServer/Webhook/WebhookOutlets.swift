@@ -21,47 +21,57 @@ struct WebhookOutlets {
             maximumInFlight = settings.maximumInFlight
             breaker = CircuitBreaker(settings)
         }
+
+        /// When the next request may leave, 0 for at once; nil: not before one is over.
+        var opening: UInt64? { inFlight < maximumInFlight ? breaker.opening : nil }
+
+        mutating func admits(now: UInt64) -> Bool {
+            guard inFlight < maximumInFlight, breaker.admits(now: now) else { return false }
+            inFlight += 1
+            return true
+        }
     }
 
     /// By tenant; nil for those that aren't named.
     private var outlets: [TenantID?: Outlet]
+    private let slots: [TenantID?]
 
-    init(_ settings: [TenantID?: WebhookSettings]) { outlets = settings.mapValues(Outlet.init) }
+    init(_ settings: [TenantID?: WebhookSettings]) {
+        outlets = settings.mapValues(Outlet.init)
+        slots = Array(settings.keys)
+    }
 
     /// Endpoints that are left alone.
     var down: Int { outlets.values.count(where: \.breaker.isOpen) }
 
-    private func slot(_ tenant: TenantID) -> TenantID? { outlets[tenant] == nil ? nil : tenant }
+    /// The tenants that have an endpoint of their own.
+    var named: Set<TenantID> { Set(outlets.keys.compactMap(\.self)) }
 
-    /// Takes what is due and may leave now.
+    /// Takes what is due and may leave now. What has to wait is not touched, however much it is: the event loops wait for a lock
+    /// meanwhile.
     mutating func take(from queue: inout WebhookQueue, now: UInt64) -> [WebhookQueue.Taken] {
         var ready: [WebhookQueue.Taken] = []
-        while let taken = queue.take(now: now) {
-            let slot = slot(taken.notification.key.tenant)
-            guard var outlet = outlets[slot] else {
-                // A tenant that had a webhook before the server was started anew.
-                queue.giveUp(taken)
-                continue
+        for slot in slots {
+            while let due = queue.nextTime(for: slot), due <= now, outlets[slot]?.admits(now: now) == true,
+                let taken = queue.take(for: slot, now: now)
+            {
+                ready.append(taken)
             }
-            guard outlet.inFlight < outlet.maximumInFlight else {
-                queue.postpone(taken, until: now + 50)
-                continue
-            }
-            let breaker = outlet.breaker.admits(now: now)
-            guard breaker.admits else {
-                queue.postpone(taken, until: breaker.until)
-                continue
-            }
-            outlet.inFlight += 1
-            outlets[slot] = outlet
-            ready.append(taken)
         }
         return ready
     }
 
+    /// When the next of what waits may leave; nil: not before a request is over, or there are news.
+    func nextTime(_ queue: WebhookQueue) -> UInt64? {
+        slots.compactMap { slot in
+            guard let due = queue.nextTime(for: slot), let opening = outlets[slot]?.opening else { return nil }
+            return max(due, opening)
+        }.min()
+    }
+
     /// What was taken for a tenant's user has come to its end.
     mutating func ended(_ end: End, of tenant: TenantID, now: UInt64) {
-        let slot = slot(tenant)
+        let slot = outlets[tenant] == nil ? nil : tenant
         outlets[slot]?.inFlight -= 1
         switch end {
         case .answered: outlets[slot]?.breaker.succeeded()

@@ -1,5 +1,4 @@
 import DequeModule
-import HeapModule
 import LonglineStore
 import LonglineWire
 
@@ -15,8 +14,10 @@ import LonglineWire
 /// What was read, forgotten or dropped while it is under way keeps its place until the request is over, so that requests of one
 /// key never overlap.
 ///
-/// Invariants: one notification for each key; `byUser` names exactly the keys in `items`; at most `limit` of them, and
-/// what is void, the oldest is dropped first.
+/// Endpoints wait apart from one another: what waits for one that takes nothing now costs nobody anything who looks.
+///
+/// Invariants: one notification for each key; `byUser` names exactly the keys in `items`; `due` has exactly those that aren't
+/// under way; at most `limit` of them, and what is void, the oldest is dropped first.
 struct WebhookQueue {
     typealias Key = PendingNotification.Key
 
@@ -35,16 +36,6 @@ struct WebhookQueue {
         var isVoid = false
     }
 
-    private struct Due: Comparable {
-        var time: UInt64
-        var order: UInt64
-        var key: Key
-        var version: UInt64
-
-        static func < (one: Due, other: Due) -> Bool { (one.time, one.order) < (other.time, other.order) }
-        static func == (one: Due, other: Due) -> Bool { one.time == other.time && one.order == other.order }
-    }
-
     /// One notification on its way, as it was when it was taken.
     struct Taken: Sendable {
         var notification: PendingNotification
@@ -52,9 +43,11 @@ struct WebhookQueue {
     }
 
     let limit: Int
+    private let named: Set<TenantID>
     private var items: [Key: Item] = [:]
     private var byUser: [UserKey: Set<ChannelID>] = [:]
-    private var due = Heap<Due>()
+    /// What waits, by endpoint: the tenant, or nil for those that have none of their own.
+    private var due: [TenantID?: DueTimes<Key>] = [:]
     private var oldest: Deque<(key: Key, order: UInt64)> = []
     private var lastVersion: UInt64 = 0
     private var voids = 0
@@ -64,7 +57,11 @@ struct WebhookQueue {
     /// What was dropped because there was no room.
     private(set) var dropped: UInt64 = 0
 
-    init(limit: Int) { self.limit = limit }
+    /// - Parameter named: the tenants that have an endpoint of their own.
+    init(limit: Int, named: Set<TenantID> = []) {
+        self.limit = limit
+        self.named = named
+    }
 
     var count: Int { items.count - voids }
     var isEmpty: Bool { count == 0 }
@@ -110,41 +107,32 @@ struct WebhookQueue {
         item.version = lastVersion
         items[item.notification.key] = item
         changed.insert(item.notification.key)
-        if !item.isUnderWay {
-            due.insert(
-                Due(
-                    time: item.notification.notBefore, order: item.order, key: item.notification.key,
-                    version: item.version))
-        }
-        if due.count > 2 * items.count + 64 { rebuild() }
+        wait(item)
     }
 
-    /// Leaves the leftovers of changed items out of the heap.
-    private mutating func rebuild() {
-        due = Heap(
-            items.values.filter { !$0.isUnderWay }.map {
-                Due(time: $0.notification.notBefore, order: $0.order, key: $0.notification.key, version: $0.version)
-            })
+    /// Has an item wait for its time, unless it is under way.
+    private mutating func wait(_ item: Item) {
+        guard !item.isUnderWay else { return }
+        let key = item.notification.key
+        due[slot(key.tenant), default: DueTimes()].insert(key, time: item.notification.notBefore, order: item.order)
     }
 
-    /// When the next one is due, in milliseconds since 1970; nil when none waits.
-    mutating func nextTime() -> UInt64? {
-        while let first = due.min {
-            if let item = items[first.key], item.version == first.version, !item.isUnderWay { return first.time }
-            due.removeMin()
-        }
-        return nil
-    }
+    private func slot(_ tenant: TenantID) -> TenantID? { named.contains(tenant) ? tenant : nil }
 
-    /// Takes the next one that is due.
-    mutating func take(now: UInt64) -> Taken? {
-        guard let time = nextTime(), time <= now, let first = due.popMin(), var item = items[first.key] else {
-            return nil
-        }
+    /// What looking for what is due has cost so far, in entries put somewhere.
+    var moves: UInt64 { due.values.reduce(0) { $0 + $1.moves } }
+
+    /// When the next one for an endpoint is due, in milliseconds since 1970; nil when none waits.
+    func nextTime(for slot: TenantID? = nil) -> UInt64? { due[slot]?.first?.time }
+
+    /// Takes the next one for an endpoint that is due.
+    mutating func take(for slot: TenantID? = nil, now: UInt64) -> Taken? {
+        guard let (time, key) = due[slot]?.first, time <= now, var item = items[key] else { return nil }
+        due[slot]?.removeFirst()
         item.isUnderWay = true
         item.telling = item.notification.count
         item.untilOfLater = nil
-        items[first.key] = item
+        items[key] = item
         return Taken(notification: item.notification, version: item.version)
     }
 
@@ -152,7 +140,9 @@ struct WebhookQueue {
     mutating func postpone(_ taken: Taken, until time: UInt64) {
         guard var item = ended(taken) else { return }
         item.notification.notBefore = max(item.notification.notBefore, time)
-        store(item)
+        // The disk need not know: a process after this one has no reason to wait.
+        items[taken.notification.key] = item
+        wait(item)
     }
 
     /// It was told. What came meanwhile waits from then on.
@@ -223,6 +213,7 @@ struct WebhookQueue {
             return
         }
         items[key] = nil
+        due[slot(key.tenant)]?.remove(order: item.order)
         let user = UserKey(key)
         byUser[user]?.remove(key.conversation)
         if byUser[user]?.isEmpty == true { byUser[user] = nil }
@@ -246,7 +237,7 @@ struct WebhookQueue {
     // MARK: The disk
 
     /// Takes up what a process before this one left.
-    mutating func restore(_ notifications: [PendingNotification]) {
+    mutating func restore(_ notifications: some Sequence<PendingNotification>) {
         for notification in notifications { put(notification) }
         changed.removeAll()
     }
@@ -260,7 +251,7 @@ struct WebhookQueue {
         return (keep, forget)
     }
 
-    /// What could not be written.
+    /// What could not be written, or is on the disk and not here.
     mutating func restoreChanges(_ keys: some Sequence<Key>) { changed.formUnion(keys) }
 }
 

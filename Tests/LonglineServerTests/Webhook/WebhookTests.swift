@@ -327,6 +327,30 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    @Test func whatWaitedForATenantThatHasNoWebhookAnyMoreIsForgotten() async throws {
+        try await withTemporaryDirectory { folder in
+            let path = folder + "/notifications.db"
+            let tenants = [TokenIssuer.tenant, identifier { try TenantID("other") }]
+            let now = WallClock.milliseconds()
+            let journal = try NotificationJournal(path: path)
+            try await journal.apply(
+                keep: tenants.map { tenant in
+                    PendingNotification(
+                        key: PendingNotification.Key(tenant: tenant, user: bob, conversation: .user(ann)),
+                        channel: .user(bob), position: Position(epoch: 1, offset: 1), sender: ann, count: 1, time: 1,
+                        expiry: 0, payload: nil, since: now, notBefore: now + 600_000)
+                }, forget: [])
+            try journal.close()
+            let configuration = WebhookConfiguration(tenants: [TokenIssuer.tenant: settings(1)], journalPath: path)
+            try await TestServer(webhooks: configuration).use { server in
+                #expect(server.runtime.core.webhooks?.statistics.waiting == 1)
+            }
+            let after = try NotificationJournal(path: path)
+            #expect(try await after.load().map(\.key.tenant) == [TokenIssuer.tenant])
+            try after.close()
+        }
+    }
+
     @Test func overTLSTheEndpointProvesWhoItIs() async throws {
         let identity = try DevelopmentCertificate.generate(
             names: ["127.0.0.1"], now: WallClock.milliseconds() / 1_000)
