@@ -85,6 +85,8 @@ final class Exchange {
     @exclusivity(unchecked) var readerWaited = TimeAmount.zero
     @exclusivity(unchecked) var readerProgress = 0
     @exclusivity(unchecked) var writerSince: NIODeadline?
+    /// Server: what of a whole response the client's flow control holds back, and since when it is that much.
+    @exclusivity(unchecked) var heldBack: (bytes: Int, since: NIODeadline)?
 
     init(_ id: QUICStreamID, session: Session) {
         self.id = id
@@ -98,6 +100,8 @@ final class Exchange {
         case .head, .body: false
         }
     }
+
+    var hasFailedReceiving: Bool { if case .failed = receiving { true } else { false } }
 
     var isSendingOver: Bool {
         switch sending {
@@ -255,7 +259,7 @@ final class Exchange {
                     .timeout, "the request's body comes too slowly", advice: "The client is too slow.",
                     protocolCode: .requestIncomplete), stop: .requestIncomplete)
         }
-        if let since = writerSince, now - since > session.limits.writeTimeout {
+        if let since = writerSince ?? heldBackSince(now), now - since > session.limits.writeTimeout {
             session.meter.count(.timeouts)
             abandon(
                 .requestCancelled,
@@ -263,6 +267,18 @@ final class Exchange {
                     .timeout, "the client takes nothing of the response", advice: "It has given up, or is too slow.",
                     protocolCode: .requestCancelled))
         }
+    }
+
+    /// Since when the client takes nothing of a response that is with its stream as a whole, so that no task waits for it.
+    private func heldBackSince(_ now: NIODeadline) -> NIODeadline? {
+        guard case .ended = sending, !isStreamClosed else { return nil }
+        let unsent = connection.unsentBytes(id)
+        if unsent == 0 {
+            heldBack = nil
+        } else if heldBack?.bytes != unsent {
+            heldBack = (unsent, now)
+        }
+        return heldBack?.since
     }
 
     /// The reader came to wait, or has what it waited for.

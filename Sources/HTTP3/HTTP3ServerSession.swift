@@ -154,7 +154,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         running -= 1
         if let failure { log(failure, exchange) }
         switch exchange.sending {
-        case .head: exchange.refuse(Self.status(for: failure))
+        case .head: exchange.refuse(Self.status(for: failure, of: exchange))
         case .body where !exchange.finishes:
             exchange.abandon(.internalError, .state("the handler left the response unfinished"))
         case .body, .ended, .failed: break
@@ -164,11 +164,12 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         exchange.session.needsFlush()
     }
 
-    private static func status(for failure: (any Error)?) -> HTTPResponse.Status {
+    private static func status(for failure: (any Error)?, of exchange: Exchange) -> HTTPResponse.Status {
         switch (failure as? HTTP3Error)?.code {
         case .bodyTooLarge: .contentTooLarge
         case .timeout: .requestTimeout
-        case .fieldSectionTooLarge: .requestHeaderFieldsTooLarge
+        // The request's trailers; where it is the response that the client takes none of, the request is not to blame.
+        case .fieldSectionTooLarge where exchange.hasFailedReceiving: .requestHeaderFieldsTooLarge
         default: .internalServerError
         }
     }

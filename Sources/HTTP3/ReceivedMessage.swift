@@ -108,7 +108,8 @@ struct MessageReader {
         guard let scheme = pseudo.scheme, !scheme.isEmpty, let path = pseudo.path, !path.isEmpty else {
             throw malformed("a request lacks scheme or path")
         }
-        guard scheme == "https" || scheme == "http" else { return }
+        // Schemes are the same in capitals (RFC 3986 section 3.1).
+        guard ["https", "http"].contains(scheme.lowercased()) else { return }
         guard path.utf8.first == UInt8(ascii: "/") || (path == "*" && method == .options) else {
             throw malformed("the path doesn't begin with a slash")
         }

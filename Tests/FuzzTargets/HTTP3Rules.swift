@@ -25,7 +25,7 @@ enum HTTP3Rules {
         if let authority = request.authority, !isVisible(authority) || authority.contains("@") {
             throw FuzzFinding("the authority \(authority)")
         }
-        if scheme == "https" || scheme == "http" {
+        if ["https", "http"].contains(scheme.lowercased()) {
             guard path.hasPrefix("/") || (path == "*" && request.method == .options) else {
                 throw FuzzFinding("the path \(path)")
             }

@@ -190,6 +190,42 @@ struct LimitTests {
         }
     }
 
+    @Test("A client that takes nothing of a response that was written as a whole is given up")
+    func slowReaderOfAWhole() async throws {
+        var limits = HTTP3Limits()
+        limits.writeTimeout = .milliseconds(50)
+        try await withServer(limits: limits) { request, _, responder in
+            let length = request.path == "/large" ? 10_000 : 1
+            try await responder.respond(HTTPResponse(status: .ok), body: ByteBuffer(repeating: 1, count: length))
+        } _: { world in
+            let client = QUICClient()
+            let peer = try await world.connectRaw(
+                client, clientConfiguration { $0.streamWindow = 1_000 })
+            let large = RawPeer.get.map { $0.0 == ":path" ? (":path", "/large") : $0 }
+            let stream = try await peer.send(RawPeer.headers(large))
+            while world.server.statistics.timeouts == 0 { try await Task.sleep(for: .milliseconds(5)) }
+            try await stream.expectReset(.requestCancelled)
+            try await peer.expectAlive()
+            #expect(world.server.statistics.timeouts == 1)
+            await client.shutdownGracefully(timeout: .seconds(1))
+        }
+    }
+
+    @Test("A client that takes no response is told that the server failed, and not that its request did")
+    func smallSections() async throws {
+        try await withRawClient { _, _, responder in
+            try await responder.respond(
+                HTTPResponse(status: .ok, headerFields: [.server: String(repeating: "s", count: 200)]))
+        } _: { _, peer in
+            // SETTINGS_MAX_FIELD_SECTION_SIZE.
+            let settings = RawPeer.varint(0x6) + RawPeer.varint(100)
+            try await peer.open(StreamType.control, RawPeer.frame(FrameType.settings, settings))
+            try await peer.expectAlive()
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get))
+            #expect(try await status(stream) == "500")
+        }
+    }
+
     @Test("A connection without a request is told and closed after its time, however alive its client keeps it")
     func idle() async throws {
         var limits = HTTP3Limits()
