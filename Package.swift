@@ -55,6 +55,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: []),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+        .package(url: "https://github.com/apple/swift-http-structured-headers", from: "1.7.0"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
@@ -101,7 +102,10 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "HTTP3",
-            dependencies: ["CHTTP3Shim", "QUICEngine", "QUICTransport", deque, httpTypes, logging, nioCore, nioPosix],
+            dependencies: [
+                "CHTTP3Shim", "QUICEngine", "QUICTransport", deque, httpTypes, logging, nioCore, nioPosix,
+                .product(name: "RawStructuredFieldValues", package: "swift-http-structured-headers"),
+            ],
             swiftSettings: settings),
         .target(name: "LonglineWire", dependencies: ["CDeflate", nioCore], swiftSettings: settings),
         .target(name: "LonglineSession", dependencies: ["LonglineWire", nioCore, deque], swiftSettings: settings),

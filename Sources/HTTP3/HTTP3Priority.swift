@@ -1,5 +1,6 @@
 internal import CHTTP3Shim
 internal import QUICEngine
+internal import RawStructuredFieldValues
 
 /// When a response shall be sent, among those of its connection (RFC 9218): the `Priority` header field, PRIORITY_UPDATE frames,
 /// and the priority of the QUIC stream.
@@ -34,8 +35,22 @@ public struct HTTP3Priority: Sendable, Hashable, CustomStringConvertible {
         var urgency = standard.urgency
         var incremental: UInt8 = 0
         guard let base = bytes.bindMemory(to: UInt8.self).baseAddress else { return .standard }
-        guard llh3_parse_priority(base, bytes.count, &urgency, &incremental) == 0 else { return nil }
+        guard llh3_parse_priority(base, bytes.count, &urgency, &incremental) == 0 else { return parseAny(bytes) }
         return HTTP3Priority(urgency: urgency, isIncremental: incremental != 0)
+    }
+
+    /// Any dictionary. nghttp3 refuses those whose parameters are out of range or of another type, which count as absent.
+    private static func parseAny(_ bytes: UnsafeRawBufferPointer) -> HTTP3Priority? {
+        var parser = StructuredFieldValueParser(Array(bytes))
+        guard let members = try? parser.parseDictionaryFieldValue() else { return nil }
+        var (urgency, isIncremental) = (standard.urgency, standard.isIncremental)
+        if case .item(let item)? = members["u"], case .integer(let value) = item.rfc9651BareItem,
+            (0...7).contains(value)
+        {
+            urgency = UInt8(value)
+        }
+        if case .item(let item)? = members["i"], case .bool(let value) = item.rfc9651BareItem { isIncremental = value }
+        return HTTP3Priority(urgency: urgency, isIncremental: isIncremental)
     }
 
     /// The field value.

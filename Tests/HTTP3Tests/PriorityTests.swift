@@ -20,6 +20,24 @@ struct PriorityTests {
         #expect(HTTP3Priority(fieldValue: priority.fieldValue) == priority)
     }
 
+    @Test(
+        "Parameters that are out of range or of another type count as absent, and the others stay",
+        arguments: [
+            ("u=9, i", HTTP3Priority(isIncremental: true)), ("u=1, i=1", HTTP3Priority(urgency: 1)),
+            ("u=2.5", .standard), ("u=\"a\", i", HTTP3Priority(isIncremental: true)), ("u=-1", .standard),
+            ("u=(1 2), i=?1;a=2", HTTP3Priority(isIncremental: true)),
+        ])
+    func lenient(text: String, priority: HTTP3Priority) {
+        #expect(HTTP3Priority(fieldValue: text) == priority)
+    }
+
+    @Test("An update whose parameters make no sense is one to the defaults")
+    func senselessUpdate() async throws {
+        #expect(
+            try await priority(updates: RawPeer.frame(FrameType.priorityUpdateRequest, [4] + Array("u=9, i".utf8)))
+                == HTTP3Priority(isIncremental: true))
+    }
+
     @Test("What is no dictionary is no priority", arguments: ["u=", "=", "u=1,,", "\u{7f}"])
     func malformed(text: String) {
         #expect(HTTP3Priority(fieldValue: text) == nil)
