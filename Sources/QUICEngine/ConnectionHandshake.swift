@@ -138,7 +138,12 @@ extension QUICEngineConnection {
         case Int(LLQ_HANDSHAKE_TIMEOUT):
             end(.handshakeTimeout)
             endpoint.retire(self, packet: nil)
-        case Int(LLQ_DROP), Int(LLQ_RETRY), Int(LLQ_CLOSING):
+        case Int(LLQ_DROP), Int(LLQ_RETRY):
+            // Of a first datagram that the handshake can't begin with nothing is left, so that what the client sends next, or
+            // again, can begin another.
+            end(.abandoned)
+            endpoint.retire(self, packet: nil, lingers: datagramsReceived > 1)
+        case Int(LLQ_CLOSING):
             end(.abandoned)
             endpoint.retire(self, packet: nil)
         default:

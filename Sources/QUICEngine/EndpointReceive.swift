@@ -182,8 +182,12 @@ extension QUICEndpoint {
         case .none where mustRetry(server, path: path):
             retry(initial, path: path, now: now)
         case let address:
-            accept(initial, address: address, server: server, path: path, now: now)?
-                .receive(datagram, path: path, ecn: ecn, now: now)
+            guard let connection = accept(initial, address: address, server: server, path: path, now: now) else {
+                return
+            }
+            let result = connection.receive(datagram, path: path, ecn: ecn, now: now)
+            // The ClientHello doesn't begin with this datagram: only for a client that has shown its address is the rest kept.
+            if Int(result) == Int(LLQ_RETRY) { retry(initial, path: path, now: now) }
         }
     }
 

@@ -381,10 +381,10 @@ public final class QUICEndpoint: CustomReflectable {
         }
     }
 
-    /// Frees a connection's state and leaves what the closing or draining period needs.
+    /// Frees a connection's state and leaves what the closing or draining period needs; nothing where it doesn't linger.
     func retire(
         _ connection: QUICEngineConnection, packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?,
-        alreadySent: Bool = false
+        alreadySent: Bool = false, lingers: Bool = true
     ) {
         guard let shim = connection.shim else { return }
         let period = 3 * llq_conn_pto(shim)
@@ -403,12 +403,12 @@ public final class QUICEndpoint: CustomReflectable {
         let route = connection.route
         route.connection = nil
         if let original = connection.originalID { route.ids.append(original) }
-        if closedConnections < maxClosedConnections {
+        if lingers, closedConnections < maxClosedConnections {
             route.close = packet.map { RepeatedClose(packet: $0) }
             closedConnections += 1
             lingering.insert(route, until: connection.now.advanced(byNanoseconds: period))
         } else {
-            // Under a flood of connections that end at once: late packets meet a stateless reset instead.
+            // Or under a flood of connections that end at once: late packets meet a stateless reset instead.
             for id in route.ids { removeRoute(id, to: route) }
         }
         if let packet, !alreadySent { sendLoose(packet.bytes, path: packet.path, ecn: packet.ecn) }

@@ -286,14 +286,16 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     }
 
     /// Takes datagrams that lie one behind the other, all `segmentSize` long but perhaps the last.
+    /// - Returns: what came of it: `LLQ_OK`, or what ended the connection.
+    @discardableResult
     func receive(
         _ datagrams: UnsafeRawBufferPointer, segmentSize: Int, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
-    ) {
-        guard let shim, let base = datagrams.baseAddress else { return }
+    ) -> Int32 {
+        guard let shim, let base = datagrams.baseAddress else { return Int32(LLQ_OK) }
         let count = (datagrams.count + segmentSize - 1) / segmentSize
         guard admits(path) else {
             endpoint.counters.datagramsFromRefusedPaths += UInt64(count)
-            return
+            return Int32(LLQ_OK)
         }
         advance(to: now)
         bytesReceived += UInt64(datagrams.count)
@@ -307,9 +309,13 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         if result != 0 { fail(result) }
         if handshake != nil { updateKeyIfDue() }
         afterInput()
+        return result
     }
 
-    func receive(_ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant) {
+    @discardableResult
+    func receive(
+        _ datagram: UnsafeRawBufferPointer, path: QUICPath, ecn: ECNCodepoint, now: QUICInstant
+    ) -> Int32 {
         receive(datagram, segmentSize: max(datagram.count, 1), path: path, ecn: ecn, now: now)
     }
 
