@@ -353,6 +353,40 @@ struct StreamTests {
         }
     }
 
+    @Test("What was written and finished arrives although the stream was let go of while the buffer was full")
+    func finishedAndLetGo() async throws {
+        let configuration = try serverConfiguration {
+            $0.connectionWindow = 32 << 10
+            $0.streamWindow = 32 << 10
+        }
+        let gate = Mailbox<Void>(limit: 1, policy: .refuse)
+        let ends = Mailbox<Int>(limit: 8, policy: .refuse)
+        try await withPair(configuration: configuration) { connection in
+            _ = try await gate.next()
+            try await withThrowingDiscardingTaskGroup { group in
+                for try await stream in connection.inboundStreams {
+                    group.addTask { ends.put(try await stream.collect().count) }
+                }
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(
+                to: listener,
+                clientConfiguration {
+                    $0.connectionSendBuffer = 64 << 10
+                    $0.streamSendBuffer = 64 << 10
+                }, on: loop)
+            var streams: [QUICStream] = []
+            for _ in 0..<8 { streams.append(try await connection.openStream(bidirectional: false)) }
+            for stream in streams { try await stream.send([UInt8](repeating: 7, count: 16 << 10)) }
+            streams.removeAll()
+            // The loop has let go of them before it answers this, but for those that have bytes left.
+            #expect(try await connection.call { $0.streamCount } > 0)
+            gate.put(())
+            for _ in 0..<8 { #expect(try await ends.next() == 16 << 10) }
+            #expect(try await connection.call { $0.streamCount } == 0)
+        }
+    }
+
     @Test("A side that is finished still gets what the other has to say")
     func halfClose() async throws {
         try await withPair { connection in

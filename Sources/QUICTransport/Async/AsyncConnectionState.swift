@@ -64,11 +64,17 @@ final class AsyncConnectionState: QUICConnectionHandler {
             streams[stream] = state
             if inbound.put(state.opened) != .taken { drop(stream) }
         case .streamReadable(let stream): streams[stream]?.readable(connection)
-        case .streamWritable(let stream): streams[stream]?.writable(connection)
+        case .streamWritable(let stream):
+            streams[stream]?.writable(connection)
+            forgetIfReleased(stream)
         case .streamReset(let stream, let code): streams[stream]?.wasReset(code: code)
-        case .stopSending(let stream, let code): streams[stream]?.wasStopped(code: code)
+        case .stopSending(let stream, let code):
+            streams[stream]?.wasStopped(code: code)
+            forgetIfReleased(stream)
         case .streamDelivered(let stream): streams[stream]?.wasDelivered()
-        case .streamClosed(let stream): streams[stream]?.closed(connection)
+        case .streamClosed(let stream):
+            streams[stream]?.closed(connection)
+            forgetIfReleased(stream)
         case .streamsAvailable: openMore()
         case .datagram(let bytes, let isEarly):
             if datagrams.put(QUICDatagram(bytes: ByteBuffer(bytes: bytes), isEarly: isEarly)) == .tookOldestsPlace {
@@ -194,6 +200,9 @@ final class AsyncConnectionState: QUICConnectionHandler {
         for stream in streams.values { stream.forgetCancelled() }
     }
 
+    /// Streams that somebody holds, or that have something left to write.
+    var streamCount: Int { streams.count }
+
     /// How many tasks wait for a stream, the handshake or the end.
     var waiterCount: Int { openers.count + readyWaiters.count + closeWaiters.count + handshakeWaiters.count }
 
@@ -289,10 +298,16 @@ final class AsyncConnectionState: QUICConnectionHandler {
         state.stopSending(code: code, connection)
     }
 
-    /// The application let go of a stream: what is unfinished is abandoned, so that it doesn't hold credit for ever.
+    /// The application let go of a stream: what is unfinished is abandoned, so that it doesn't hold credit for ever. What was
+    /// finished and had no room in the engine yet is still written.
     func release(_ stream: QUICStreamID) {
-        guard let state = streams.removeValue(forKey: stream), let connection else { return }
+        guard let state = streams[stream], let connection else { return }
         state.abandon(connection)
+        forgetIfReleased(stream)
+    }
+
+    private func forgetIfReleased(_ stream: QUICStreamID) {
+        if let state = streams[stream], state.isReleased, !state.owesWrites { streams[stream] = nil }
     }
 
     private var gone: QUICTransportError {

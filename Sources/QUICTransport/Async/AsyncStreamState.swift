@@ -13,7 +13,8 @@ struct OpenedStream: Sendable {
 ///  reading:  open --end read--> over        writing:  open --finish--> over
 ///              \--reset, stopSending--> over            \--reset, peer's STOP_SENDING--> over
 /// ```
-/// How each direction ended is known to the ``StreamHandover``, which the stream's tasks look at, too.
+/// How each direction ended is known to the ``StreamHandover``, which the stream's tasks look at, too. A stream that the
+/// application let go of stays as long as the engine has no room for all that was written before `finish`.
 final class AsyncStreamState {
     let id: QUICStreamID
     let handover = StreamHandover()
@@ -22,6 +23,8 @@ final class AsyncStreamState {
     /// A write that waits for room.
     private var writer: (bytes: ByteBuffer, waiter: Waiter<Void>)?
     private var isClosed = false
+    /// The application let go of it.
+    private(set) var isReleased = false
     private var lastReadWasEarly = false
     /// Those who wait until the peer has everything.
     private var deliveryWaiters: [Waiter<Void>] = []
@@ -110,6 +113,9 @@ final class AsyncStreamState {
     private func endReading(_ error: QUICTransportError) { handover.endReading(.failure(error)) }
 
     // MARK: Writing
+
+    /// Whether something was written, or the end, that the engine doesn't have yet and may take.
+    var owesWrites: Bool { !isClosed && (!backlog.buffers.isEmpty || backlog.finish) }
 
     /// Writes what tasks left in the handover.
     func drain(_ connection: QUICLoopConnection) {
@@ -293,6 +299,7 @@ final class AsyncStreamState {
     }
 
     func abandon(_ connection: QUICLoopConnection) {
+        isReleased = true
         drain(connection)
         if handover.writeEnd == nil { connection.reset(id, code: 0) }
         if handover.readEnd == nil { connection.stopSending(id, code: 0) }
