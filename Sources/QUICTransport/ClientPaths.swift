@@ -12,12 +12,19 @@ internal import QUICEngine
 ///                                                           v                       v
 ///  any --closed--> ended (sockets linger until the engine's closing period is over, then close)
 /// ```
+/// A change that a newer one takes the place of while the engine is on its path already is overtaken:
+/// ```
+///  begun --newer change--> overtaken --the newer begins, or the path fails--> gone
+///    ^                      |     \--validated--> current
+///    +--- the newer fails --+
+/// ```
 final class ClientPaths {
     private enum Phase { case starting, handshaking, completed, confirmed, ended }
 
     /// A change of path under way.
     private final class Change {
-        let promise: EventLoopPromise<Void>?
+        /// nil: nobody waits, or has been told.
+        var promise: EventLoopPromise<Void>?
         var port: UDPPort?
         var begun = false
         var validated = false
@@ -35,6 +42,8 @@ final class ClientPaths {
     private var remote: SocketAddress?
     private var current: UDPPort?
     private var change: Change?
+    /// The engine is on its path until `change` begins.
+    private var overtaken: Change?
     private var restarts = 0
     private var surfacedEarlyData = false
     private var isSilent = false
@@ -231,6 +240,8 @@ final class ClientPaths {
             change.promise?.fail(error)
             if let port = change.port, port !== current { driver.remove(port) }
         }
+        if let port = overtaken?.port { retire(port) }
+        overtaken = nil
         if let port = current {
             current = nil
             retire(port)
@@ -252,7 +263,7 @@ final class ClientPaths {
                 self.resumeChange()
             case .failure(let error):
                 guard self.change === change else { return }
-                self.change = nil
+                self.goBack()
                 promise?.fail(
                     QUICTransportError(
                         .pathChangeFailed, "no socket could be bound to \(local)", cause: "\(error)",
@@ -267,7 +278,15 @@ final class ClientPaths {
         old.promise?.fail(
             QUICTransportError(
                 .superseded, "a newer change of path took this one's place", advice: "Wait for the newer one."))
-        if let port = old.port, port !== current { retire(port) }
+        old.promise = nil
+        guard let port = old.port, port !== current else { return }
+        if old.begun, phase == .confirmed { overtaken = old } else { retire(port) }
+    }
+
+    /// A change couldn't begin: what it overtook goes on, whose path the engine is on.
+    private func goBack() {
+        change = overtaken
+        overtaken = nil
     }
 
     /// Goes on with a change as far as the phase allows.
@@ -283,9 +302,11 @@ final class ClientPaths {
             guard let engine = connection.engine else { return }
             do throws(QUICError) {
                 try engine.migrate(to: port.identity, now: .now())
+                if let port = overtaken?.port { retire(port) }
+                overtaken = nil
                 driver.needsTick()
             } catch {
-                self.change = nil
+                goBack()
                 change.promise?.fail(QUICTransportError(error))
                 driver.remove(port)
             }
@@ -307,28 +328,39 @@ final class ClientPaths {
         attempt(on: port)
     }
 
+    /// The change that has begun on a path, and the socket it goes to.
+    private func begun(on path: QUICPath) -> (change: Change, port: UDPPort)? {
+        guard phase == .confirmed else { return nil }
+        for case let change? in [change, overtaken] where change.begun && change.port?.identity == path.local {
+            if let port = change.port { return (change, port) }
+        }
+        return nil
+    }
+
     private func pathAnswered(_ path: QUICPath, _ mark: (Change) -> Void) {
-        guard let change, change.begun, phase == .confirmed, path.local == change.port?.identity else { return }
+        guard let (change, port) = begun(on: path) else { return }
         mark(change)
-        guard change.validated, change.changed, let port = change.port else { return }
+        guard change.validated, change.changed else { return }
         if let old = current, old !== port { retire(old) }
         current = port
         finish(change)
     }
 
     private func pathFailed(_ path: QUICPath) {
-        guard let change, change.begun, phase == .confirmed, let port = change.port, path.local == port.identity else {
-            return
-        }
-        self.change = nil
+        guard let (change, port) = begun(on: path) else { return }
+        remove(change)
         driver.remove(port)
         change.promise?.fail(
             QUICTransportError(
                 .pathChangeFailed, "the new path did not answer", advice: "The old path stays in use; try another."))
     }
 
+    private func remove(_ change: Change) {
+        if change === overtaken { overtaken = nil } else { self.change = nil }
+    }
+
     private func finish(_ change: Change) {
-        self.change = nil
+        remove(change)
         change.promise?.succeed(())
     }
 
@@ -346,6 +378,7 @@ final class ClientPaths {
         isSilent = true
         current?.isSilent = true
         change?.port?.isSilent = true
+        overtaken?.port?.isSilent = true
     }
 
     /// Closes a socket once packets that are still on their way to it have come: three probe timeouts after the last one that

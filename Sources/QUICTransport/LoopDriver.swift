@@ -90,6 +90,9 @@ final class LoopDriver {
         UDPPort(eventLoop: eventLoop, options: socketOptions, group: group, driver: self)
     }
 
+    /// Sockets that are open.
+    var portCount: Int { ports.count }
+
     /// Lets a bound port serve. False if another port has its identity: two ports would be one to the engine.
     func add(_ port: UDPPort) -> Bool {
         guard ports[port.identity] == nil else { return false }

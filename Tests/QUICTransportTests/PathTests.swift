@@ -80,6 +80,36 @@ struct PathTests {
         }
     }
 
+    @Test("A second migration that fails leaves the connection where the first took it")
+    func supersededByOneThatFails() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(
+                to: listener, clientConfiguration { $0.maxIdleTimeout = .seconds(5) }, on: loop)
+            try await connection.roundTrip()
+            // Both in one turn of the loop: the first has begun, and the second can't be.
+            let (first, second) = try await connection.call { state in
+                let connection = try #require(state.connection)
+                let (first, second) = (loop.makePromise(of: Void.self), loop.makePromise(of: Void.self))
+                connection.migrate(toLocal: try loopback("127.0.0.2"), promise: first)
+                #expect(connection.localAddress?.ipAddress == "127.0.0.2")
+                connection.migrate(toLocal: try loopback("192.0.2.77"), promise: second)
+                return (first.futureResult, second.futureResult)
+            }
+            var error = await #expect(throws: QUICTransportError.self) { try await first.get() }
+            #expect(error?.code == .superseded)
+            error = await #expect(throws: QUICTransportError.self) { try await second.get() }
+            #expect(error?.code == .pathChangeFailed)
+            // One of the two sockets is left in the end.
+            while try await connection.call({ $0.connection?.driver.portCount }) == 2 { await Task.yield() }
+            try await connection.roundTrip()
+            #expect(await connection.localAddress()?.ipAddress == "127.0.0.2")
+            #expect(await client.counters().sockets.unroutableRuns == 0)
+            try await connection.migrate(to: loopback("127.0.0.3"))
+            try await connection.roundTrip()
+            #expect(await connection.localAddress()?.ipAddress == "127.0.0.3")
+        }
+    }
+
     @Test("A server's policy keeps a client from a path, and the connection goes on where it was")
     func policy() async throws {
         var configuration = try serverConfiguration()
