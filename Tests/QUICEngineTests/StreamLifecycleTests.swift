@@ -73,6 +73,49 @@ import Testing
         #expect(opened == 4)
     }
 
+    /// A client and a server that allows ten unidirectional streams at a time.
+    private func tenStreams() throws -> (world: EngineWorld, client: QUICEngineConnection, server: QUICEngineConnection)
+    {
+        let world = try EngineWorld { server, _ in server.transport.maxUnidirectionalStreams = 10 }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        return (world, client, server)
+    }
+
+    /// How many more unidirectional streams the peer allows.
+    private func credit(of client: QUICEngineConnection) throws -> Int {
+        var count = 0
+        while count < 100, try client.openStream(bidirectional: false) != nil { count += 1 }
+        return count
+    }
+
+    @Test("a reset behind the end of a stream opens none, and gives credit once", arguments: [true, false])
+    func aResetBehindTheEndGivesCreditOnce(reads: Bool) throws {
+        let (world, client, server) = try tenStreams()
+        world.serverSide.reads = reads
+        for round in 0..<30 {
+            guard let stream = try client.openStream(bidirectional: false) else {
+                Issue.record("no credit in round \(round)")
+                return
+            }
+            // Nothing is acknowledged, so that the client may reset what it finished.
+            world.network.filter = { _, path in path.local != EngineWorld.serverAddress }
+            try client.send(pattern(100), on: stream, finish: true)
+            world.simulation.run(for: .milliseconds(20))
+            client.reset(stream, code: 9)
+            world.simulation.run(for: .milliseconds(20))
+            world.network.filter = nil
+            world.simulation.run(for: .milliseconds(500))
+            // Where the reset came too late, there is what came before it.
+            if world.serverSide.resets[stream] == nil { world.serverSide.drain(stream, of: server) }
+            world.simulation.run(for: .milliseconds(50))
+            #expect(server.streams.isEmpty, "round \(round)")
+            #expect(world.serverSide.opened.count == round + 1)
+        }
+        if reads { #expect(world.serverSide.resets.isEmpty && world.serverSide.finished.count == 30) }
+        #expect(try credit(of: client) == 10)
+    }
+
     /// Opens a unidirectional stream and ends it, with or without anything else before its end.
     private func openAndEnd(_ client: QUICEngineConnection, resetFirst: Bool) throws {
         let stream = try client.open(bidirectional: false)
