@@ -404,6 +404,8 @@ const char *llq_ngtcp2_version(void) { return ngtcp2_version(0)->version_str; }
 
 int llq_contains_frames(void) { return !LLQ_NGTCP2_1; }
 
+int llq_keeps_stopped_streams(void) { return !LLQ_NGTCP2_1; }
+
 int llq_conn_has_stream(llq_conn *conn, int64_t stream_id) {
     // No stream has user data: this only asks whether there is a stream.
     return ngtcp2_conn_set_stream_user_data(conn->conn, stream_id, NULL) == 0;

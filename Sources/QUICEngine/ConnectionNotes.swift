@@ -137,7 +137,7 @@ extension QUICEngineConnection {
     }
 
     /// Nothing more comes or goes; what was received can still be read.
-    private func close(_ stream: EngineStream) {
+    func close(_ stream: EngineStream) {
         guard !stream.isClosed else { return forgetIfDone(stream) }
         reportDelivered(stream)
         awaitLoneEnd(of: stream, false)

@@ -203,7 +203,9 @@ extension QUICEngineConnection {
             _ = llq_conn_stop_sending(shim, Int64(stream.rawValue), code)
         }
         dropUnread(state)
-        forgetIfDone(state)
+        // ngtcp2 0.12 tells nothing of such a stream any more, its end neither. When STOP_SENDING is lost the end may come all the
+        // same: the peer gets its credit back now.
+        if !state.sends, llq_keeps_stopped_streams() != 0 { close(state) } else { forgetIfDone(state) }
         afterCall()
     }
 

@@ -116,6 +116,40 @@ import Testing
         #expect(try credit(of: client) == 10)
     }
 
+    @Test("a stream that is stopped gives its credit back although STOP_SENDING is lost")
+    func aStoppedStreamGivesItsCreditBack() throws {
+        let (world, client, server) = try tenStreams()
+        for round in 0..<30 {
+            guard let stream = try client.openStream(bidirectional: false) else {
+                Issue.record("no credit in round \(round)")
+                return
+            }
+            try client.send(pattern(100), on: stream)
+            world.simulation.run(for: .milliseconds(100))
+            var isLost = false
+            world.network.filter = { _, path in
+                guard path.local == EngineWorld.serverAddress, !isLost else { return true }
+                isLost = true
+                return false
+            }
+            server.stopSending(stream, code: 5)
+            // What comes behind it is nobody's, and opens nothing.
+            try client.send(pattern(100), on: stream, finish: true)
+            world.simulation.run(for: .seconds(2))
+            #expect(isLost)
+            world.network.filter = nil
+            #expect(server.streams.isEmpty, "round \(round)")
+            #expect(world.serverSide.streamsClosed.contains(stream))
+            #expect(world.serverSide.opened.count == round + 1)
+        }
+        #expect(try credit(of: client) == 10)
+        // Bytes that were dropped count as read.
+        let last = QUICStreamID(rawValue: 2 + 4 * 30)
+        #expect(try client.send(pattern(50_000), on: last, finish: true) == 50_000)
+        world.simulation.run(for: .seconds(2))
+        #expect(world.serverSide.received[last]?.count == 50_000)
+    }
+
     /// Opens a unidirectional stream and ends it, with or without anything else before its end.
     private func openAndEnd(_ client: QUICEngineConnection, resetFirst: Bool) throws {
         let stream = try client.open(bidirectional: false)

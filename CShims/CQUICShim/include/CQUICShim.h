@@ -290,6 +290,8 @@ const char *llq_error_name(int error);
 const char *llq_ngtcp2_version(void);
 /// Whether ngtcp2 aborts on frames that the guard below withholds from it.
 int llq_contains_frames(void);
+/// Whether ngtcp2 tells nothing more of a peer's unidirectional stream behind `llq_conn_stop_sending`, its end neither.
+int llq_keeps_stopped_streams(void);
 
 #ifdef __cplusplus
 }
