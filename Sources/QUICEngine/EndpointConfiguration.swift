@@ -89,7 +89,7 @@ public struct ClientConfiguration: Sendable {
     /// Receives lines in the format of SSLKEYLOGFILE. Whoever has them can read the connection.
     public typealias KeyLog = @Sendable (String) -> Void
 
-    /// The protocols offered, the preferred first (RFC 7301): from 1 to 16, of 1 to 255 bytes. With none in common with the
+    /// The protocols offered, the preferred first (RFC 7301): from 1 to 8, of 1 to 31 bytes. With none in common with the
     /// server the handshake fails.
     public var applicationProtocols: [String]
     /// The server's name, sent as SNI and compared with its certificate.

@@ -183,7 +183,7 @@ extension QUICEndpoint {
             retry(initial, path: path, now: now)
         case let address:
             guard let connection = accept(initial, address: address, server: server, path: path, now: now) else {
-                return
+                return refuse(initial, code: 0x01, path: path, now: now)
             }
             let result = connection.receive(datagram, path: path, ecn: ecn, now: now)
             // The ClientHello doesn't begin with this datagram: only for a client that has shown its address is the rest kept.
@@ -262,6 +262,7 @@ extension QUICEndpoint {
         sendLoose(Array(packet.prefix(length)), path: path)
     }
 
+    /// - Returns: nil: the TLS library or ngtcp2 doesn't take it.
     private func accept(
         _ initial: llq_initial, address: AddressProof, server: ServerRole, path: QUICPath, now: QUICInstant
     ) -> QUICEngineConnection? {
@@ -279,10 +280,7 @@ extension QUICEndpoint {
             let shim = makeServerShim(
                 initial, id: id, preferred: preferred, address: address, server: server,
                 credentials: certificates.standard, context: context, path: path, now: now)
-        else {
-            counters.connectionsRefused += 1
-            return nil
-        }
+        else { return nil }
         let connection = add(
             client: nil, settings: server.configuration.transport, context: context, tlsObjects: server.tlsObjects,
             original: original, path: path, now: now)

@@ -21,7 +21,7 @@ public final class TLSServerContext: Sendable {
     /// Reads certificates and keys.
     /// - Parameters:
     ///   - credentials: the certificate for clients that ask for no name, or for one without a certificate of its own.
-    ///   - applicationProtocols: what is spoken (ALPN), the preferred first: from 1 to 16, of 1 to 255 bytes.
+    ///   - applicationProtocols: what is spoken (ALPN), the preferred first: from 1 to 8, of 1 to 31 bytes.
     ///   - ticketKeys: the masters of session tickets; nil: no tickets.
     ///   - replayStore: lets clients with a ticket send 0-RTT data; nil: it is refused.
     ///   - keyLog: receives the connections' secrets; nil: nobody does.
@@ -71,22 +71,27 @@ public final class TLSServerContext: Sendable {
     var current: CertificateTable { certificates.withLock { $0 } }
 }
 
-/// Protocol names as TLS wants them (RFC 7301).
+/// Protocol names as TLS wants them (RFC 7301), within what GnuTLS takes: fewer and shorter ones than the standard's 255 bytes.
 enum ALPN {
+    private static let mostNames = 8
+    private static let longestName = 31
+
+    /// Throws `invalidConfiguration`.
     static func encode(_ names: [String]) throws(QUICError) -> [UInt8] {
         var bytes: [UInt8] = []
         for name in names {
-            guard (1...255).contains(name.utf8.count) else {
+            guard (1...longestName).contains(name.utf8.count) else {
                 throw QUICError(
-                    .invalidConfiguration, "The protocol name \"\(name)\" has no length from 1 to 255",
+                    .invalidConfiguration, "The protocol name \"\(name)\" has no length from 1 to \(longestName) bytes",
                     advice: "Give names such as \"h3\".")
             }
             bytes.append(UInt8(name.utf8.count))
             bytes.append(contentsOf: name.utf8)
         }
-        guard !names.isEmpty, names.count <= 16 else {
+        guard !names.isEmpty, names.count <= mostNames else {
             throw QUICError(
-                .invalidConfiguration, "QUIC needs from 1 to 16 application protocols", advice: "Name what you speak.")
+                .invalidConfiguration, "A side names from 1 to \(mostNames) application protocols",
+                advice: "Name what you speak.")
         }
         return bytes
     }

@@ -132,6 +132,30 @@ import Testing
         #expect(TLSHash.export(secret: Array(0..<32), label: "x", context: [], count: 8161) == nil)
     }
 
+    @Test("lists of protocols that the TLS library can't send are refused, others work")
+    func protocolListsThatCannotBeSentAreRefused() throws {
+        let credentials = EngineWorld.certificate.credentials
+        let nine = (1...9).map { "p/\($0)" }
+        for names in [[], [""], nine, [String(repeating: "n", count: 32)]] {
+            let error = #expect(throws: QUICError.self) {
+                _ = try TLSServerContext(credentials: credentials, applicationProtocols: names)
+            }
+            #expect(error?.code == .invalidConfiguration)
+            let world = try EngineWorld()
+            world.clientConfiguration.applicationProtocols = names
+            #expect(throws: QUICError.self) { _ = try world.connect() }
+        }
+        // Eight names of 31 bytes.
+        let names = (1...8).map { "\($0)" + String(repeating: "n", count: 30) }
+        let world = try EngineWorld()
+        world.serverConfiguration.server = ServerConfiguration(
+            tls: try TLSServerContext(credentials: credentials, applicationProtocols: names))
+        try world.restartServer()
+        world.clientConfiguration.applicationProtocols = names.reversed()
+        let (client, _) = try world.connected()
+        #expect(client.handshake?.applicationProtocol == names[0])
+    }
+
     @Test("sides without a cipher suite in common fail cleanly") func sidesWithoutACommonCipherSuiteFail() throws {
         let tls = try serving(suites: [.chacha20Poly1305])
         let world = try EngineWorld { server, client in
