@@ -353,6 +353,35 @@ struct StreamTests {
         }
     }
 
+    @Test("A write that was cancelled before the loop saw it sends nothing and resets its stream")
+    func cancelledBeforeItSuspends() async throws {
+        let ends = Mailbox<Result<[UInt8], QUICTransportError>>(limit: 1, policy: .refuse)
+        try await withPair { connection in
+            for try await stream in connection.inboundStreams {
+                do {
+                    ends.put(.success(try await stream.collect()))
+                } catch let error as QUICTransportError {
+                    ends.put(.failure(error))
+                }
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream(bidirectional: false)
+            let waiter = Waiter<Void>()
+            let writing = Task {
+                withUnsafeCurrentTask { $0?.cancel() }
+                try await waiter.wait { _ in }
+            }
+            await #expect(throws: CancellationError.self) { try await writing.value }
+            try await connection.call { [id = stream.id] in $0.write(ByteBuffer(bytes: [1, 2, 3]), to: id, waiter) }
+            let error = await #expect(throws: QUICTransportError.self) { try await stream.finish() }
+            #expect(error?.code == .streamState)
+            let end = try #require(try await ends.next())
+            #expect(throws: QUICTransportError.self) { try end.get() }
+            if case .failure(let error) = end { #expect(error.applicationCode == QUICStream.cancellationCode) }
+        }
+    }
+
     @Test("What was written and finished arrives although the stream was let go of while the buffer was full")
     func finishedAndLetGo() async throws {
         let configuration = try serverConfiguration {

@@ -144,6 +144,8 @@ final class AsyncStreamState {
 
     func write(_ bytes: ByteBuffer, _ waiter: Waiter<Void>, _ connection: QUICLoopConnection) {
         drain(connection)
+        // Cancelled on its way here: `cancelWrite` came before it and found nothing.
+        if writer == nil, !waiter.isWaiting { return reset(code: QUICStream.cancellationCode, connection) }
         if let end = handover.writeEnd { return waiter.finish(.failure(end)) }
         guard writer == nil else { return waiter.finish(.failure(StreamHandover.busy("writes to"))) }
         writer = (bytes, waiter)
