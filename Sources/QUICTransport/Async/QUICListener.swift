@@ -3,7 +3,8 @@ public import NIOPosix
 public import QUICEngine
 internal import Synchronization
 
-/// Accepts QUIC connections for tasks.
+/// Accepts QUIC connections for tasks, until ``shutdownGracefully(code:reason:grace:timeout:)``, which has to be called:
+/// letting go of a listener closes neither its sockets nor its connections.
 public final class QUICListener: Sendable {
     private let server: QUICServer
     private let mailbox: Mailbox<QUICConnection>
