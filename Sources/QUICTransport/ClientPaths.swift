@@ -238,7 +238,10 @@ final class ClientPaths {
         if let change {
             self.change = nil
             change.promise?.fail(error)
-            if let port = change.port, port !== current { driver.remove(port) }
+            if let port = change.port, port !== current {
+                // The close leaves by the path of one that has begun.
+                if change.begun { retire(port) } else { driver.remove(port) }
+            }
         }
         if let port = overtaken?.port { retire(port) }
         overtaken = nil

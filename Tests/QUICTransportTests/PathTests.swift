@@ -110,6 +110,31 @@ struct PathTests {
         }
     }
 
+    @Test("A close reaches the server from the path that a migration has just begun on")
+    func closedWhileMigrating() async throws {
+        let ends = Mailbox<QUICCloseReason>(limit: 1, policy: .refuse)
+        // Who isn't told sees this.
+        let configuration = try serverConfiguration { $0.maxIdleTimeout = .seconds(4) }
+        try await withPair(configuration: configuration) { connection in
+            for try await stream in connection.inboundStreams { try await stream.send(try await stream.collect()) }
+            ends.put(try await connection.closed())
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            let migration = try await connection.call { state in
+                let connection = try #require(state.connection)
+                let promise = loop.makePromise(of: Void.self)
+                connection.migrate(toLocal: try loopback("127.0.0.2"), promise: promise)
+                #expect(connection.localAddress?.ipAddress == "127.0.0.2")
+                connection.close(code: 7, reason: "")
+                return promise.futureResult
+            }
+            let error = await #expect(throws: QUICTransportError.self) { try await migration.get() }
+            #expect(error?.code == .connectionClosed)
+            #expect(try await ends.next() == .peerApplication(code: 7, reason: ""))
+        }
+    }
+
     @Test("A server's policy keeps a client from a path, and the connection goes on where it was")
     func policy() async throws {
         var configuration = try serverConfiguration()
