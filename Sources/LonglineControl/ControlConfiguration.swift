@@ -12,9 +12,11 @@ public struct ControlLimits: Sendable {
     public var openRequests = 100
     /// Bytes of a request's headers.
     public var headerBytes = 32 * 1024
-    /// How long a connection may say nothing.
+    /// How long a TCP connection may take until its TLS handshake is done. Beyond: it is closed.
+    public var handshakeTimeout = Duration.seconds(10)
+    /// How long a connection may say nothing, and how long nothing may leave of an answer that was written.
     public var idleTimeout = Duration.seconds(60)
-    /// How long a connection may go on after it was told that the listener ends.
+    /// How long a connection may go on after it was told that it, or the listener, ends. Then it is closed.
     public var closeTimeout = Duration.seconds(5)
     /// How long a request's body may take to come. Beyond: 408.
     public var bodyTimeout = Duration.seconds(15)
@@ -102,7 +104,7 @@ extension LonglineControl {
                     .invalidConfiguration, message: "'\(point.host):\(point.port)' is no place to connect to")
             }
             guard limits.connections >= 1, limits.openRequests >= 1, limits.headerBytes >= 8 * 1024,
-                sampleInterval > .zero,
+                limits.handshakeTimeout > .zero, sampleInterval > .zero,
                 policy.lifetime >= .seconds(1), limits.tokenLifetime >= .seconds(1)
             else { throw ControlError(.invalidConfiguration, message: "a limit is below its least value") }
         }

@@ -11,8 +11,8 @@ import Synchronization
 ///   init ──run()──▶ listening ──graceful shutdown──▶ stopped
 ///                └── an address can't be had ──────────▲
 /// ```
-/// As a `Service` it runs until a graceful shutdown: then listeners take nobody new, and requests under way are answered. List it
-/// behind its server, so that it stops first. ``responder`` answers from the start on, for other listeners.
+/// As a `Service` it runs until a graceful shutdown: then listeners take nobody new, and requests under way are answered, for
+/// ``ControlLimits/closeTimeout`` at most. List it behind its server, so that it stops first. ``responder`` answers from the start on, for other listeners.
 public final class LonglineControl: Service {
     /// Answers requests, whatever HTTP they came by.
     public let responder: ControlResponder

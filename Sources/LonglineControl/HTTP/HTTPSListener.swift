@@ -7,7 +7,7 @@ import ServiceLifecycle
 import Synchronization
 
 /// One address with HTTP/1.1 and HTTP/2 over TLS. Ends by a graceful shutdown: connections are told, and requests under way
-/// are answered.
+/// are answered, for ``ControlLimits/closeTimeout`` at most. ``ConnectionGuard`` bounds what a connection may hold until then.
 final class HTTPSListener: Service {
     let kind: ControlListener
     private let address: SocketAddress
@@ -50,7 +50,19 @@ final class HTTPSListener: Service {
     func run() async throws {
         defer { ready.finish() }
         do {
-            try await server().run()
+            let connections = OpenConnections()
+            let server = try server(connections)
+            try await withThrowingTaskGroup { group in
+                group.addTask { try await server.run() }
+                // The server's own end waits for each connection, and some never do their part.
+                group.addTask { [limits] in
+                    try? await gracefulShutdown()
+                    try? await Task.sleep(for: limits.closeTimeout)
+                    connections.endAll()
+                }
+                defer { group.cancelAll() }
+                try await group.next()
+            }
         } catch {
             let failure =
                 (error as? ControlError)
@@ -62,17 +74,21 @@ final class HTTPSListener: Service {
         }
     }
 
-    private func server() throws -> any Service {
+    private func server(_ connections: OpenConnections) throws -> any Service {
+        let timeouts = ConnectionGuard.Timeouts(limits)
         let stream = HTTP1Channel.Configuration(
+            additionalChannelHandlers: [RequestWatch(timeout: timeouts.idle)],
             idleTimeout: .init(limits.idleTimeout),
             httpDecoderConfiguration: .init(
                 maxHeaderFieldSize: limits.headerBytes, maxHeaderListSize: limits.headerBytes, maxHeaderFieldCount: 100)
         )
-        let builder = try HTTPServerBuilder.http2Upgrade(
-            tlsConfiguration: try certificate.configuration(),
-            configuration: HTTP2ChannelConfiguration(
-                idleTimeout: limits.idleTimeout, gracefulCloseTimeout: limits.closeTimeout, streamConfiguration: stream)
-        )
+        let configuration = HTTP2ChannelConfiguration(
+            idleTimeout: limits.idleTimeout, gracefulCloseTimeout: limits.closeTimeout, streamConfiguration: stream)
+        let builder = HTTPServerBuilder { [certificate] responder in
+            let base = try HTTP2UpgradeChannel(
+                tlsConfiguration: certificate.configuration(), configuration: configuration, responder: responder)
+            return GuardedChannel(base: base, connections: connections, timeouts: timeouts)
+        }
         let host = address.ipAddress ?? ""
         return try builder.buildServer(
             configuration: ServerConfiguration(
@@ -80,16 +96,17 @@ final class HTTPSListener: Service {
                 availableConnectionsDelegate: MaximumAvailableConnections(limits.connections, logger: logger)),
             eventLoopGroup: group, logger: logger,
             responder: { [responder, kind, alternative] request, writer, channel in
-                let response = await responder.respond(to: request, from: channel.remoteAddress, on: kind)
-                var head = response.head
-                if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
                 // A stream of HTTP/2 has the connection as its parent, and a window that bounds what comes.
                 let isStream = channel.parent?.parent != nil
-                let leavesBody = !isStream && Self.leavesBody(request, response.head.status)
-                if leavesBody { head.headerFields[.connection] = "close" }
+                let response = await responder.respond(
+                    to: request, from: channel.remoteAddress, on: kind)
+                var head = response.head
+                if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
+                let isLast = !isStream && Self.leavesBody(request, response.head.status)
+                if isLast { head.headerFields[.connection] = "close" }
                 try await writer.write(response: head, body: response.body)
                 // What comes of the body is not worth reading: the end of the connection says so.
-                if leavesBody { throw UnreadBody() }
+                if isLast { throw UnreadBody() }
             },
             onServerRunning: { [weak self] channel in self?.listens(channel) })
     }

@@ -1,0 +1,172 @@
+import NIOCore
+
+/// Ends a connection that takes one of the listener's places and does nothing with it.
+///
+/// ```
+///   accepted ──TLS handshake──▶ quiet ◀──requests──▶ working
+///      │ handshakeTimeout,        │ idleTimeout         │ nothing that was written left for idleTimeout
+///      │ or the listener ends     │ + closeTimeout      │ (so it is when quiet)
+///      ▼                          ▼                     ▼
+///    ended                      ended                 ended
+/// ```
+/// It stands between the socket and TLS: what ends there needs no answer of the peer, as a shutdown of TLS and an orderly end of
+/// HTTP/2 do. These have `closeTimeout`, behind the time after which Hummingbird begins them.
+///
+/// Belongs to its channel's event loop.
+final class ConnectionGuard: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    /// What may take how long.
+    struct Timeouts: Sendable {
+        let handshake: TimeAmount
+        let idle: TimeAmount
+        let close: TimeAmount
+
+        init(_ limits: ControlLimits) {
+            handshake = .init(limits.handshakeTimeout)
+            idle = .init(limits.idleTimeout)
+            close = .init(limits.closeTimeout)
+        }
+    }
+
+    private enum Phase {
+        case handshaking(since: NIODeadline)
+        case quiet(since: NIODeadline)
+        case working(requests: Int)
+    }
+
+    /// Bytes of one write. What is larger is cut, so that a slow reader is seen to read.
+    static let part = 64 * 1024
+
+    private let timeouts: Timeouts
+    private var phase = Phase.handshaking(since: .distantFuture)
+    private var writes = PendingWrites()
+    private var timer = DeadlineTimer()
+    private var context: ChannelHandlerContext?
+
+    init(_ timeouts: Timeouts) { self.timeouts = timeouts }
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        phase = .handshaking(since: context.eventLoop.now)
+        watch()
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        timer.cancel()
+        self.context = nil
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        // Nobody waits for an answer yet.
+        if event is ChannelShouldQuiesceEvent, case .handshaking = phase { end() }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        var rest = unwrapOutboundIn(data)
+        while rest.readableBytes > Self.part, let part = rest.readSlice(length: Self.part) {
+            context.write(wrapOutboundOut(part), promise: followed(nil, on: context.eventLoop))
+        }
+        context.write(wrapOutboundOut(rest), promise: followed(promise, on: context.eventLoop))
+    }
+
+    private func followed(_ promise: EventLoopPromise<Void>?, on loop: any EventLoop) -> EventLoopPromise<Void> {
+        let promise = promise ?? loop.makePromise()
+        writes.began(loop.now)
+        promise.futureResult.assumeIsolated().whenComplete { _ in self.writes.ended(loop.now) }
+        watch()
+        return promise
+    }
+
+    /// The TLS handshake is done.
+    func handshakeCompleted() {
+        guard let context, case .handshaking = phase else { return }
+        phase = .quiet(since: context.eventLoop.now)
+        watch()
+    }
+
+    /// A request's head came.
+    func requestBegan() {
+        if case .working(let requests) = phase {
+            phase = .working(requests: requests + 1)
+        } else {
+            phase = .working(requests: 1)
+        }
+    }
+
+    /// Its answer left, or won't.
+    func requestEnded() {
+        guard let context, case .working(let requests) = phase else { return }
+        phase = requests > 1 ? .working(requests: requests - 1) : .quiet(since: context.eventLoop.now)
+        watch()
+    }
+
+    /// Closes the socket at once.
+    func end() { context?.close(mode: .all, promise: nil) }
+
+    private var deadline: NIODeadline? {
+        let ofPhase: NIODeadline? =
+            switch phase {
+            case .handshaking(let since): since + timeouts.handshake
+            case .quiet(let since): since + timeouts.idle + timeouts.close
+            case .working: nil
+            }
+        return [ofPhase, writes.deadline(timeouts.idle)].compactMap { $0 }.min()
+    }
+
+    private func watch() {
+        guard let context, let deadline else { return }
+        timer.arm(deadline, on: context.eventLoop) { [weak self] in self?.check() }
+    }
+
+    private func check() {
+        guard let context, let deadline else { return }
+        if deadline <= context.eventLoop.now { end() } else { watch() }
+    }
+}
+
+@available(*, unavailable)
+extension ConnectionGuard: Sendable {}
+
+/// What was written and has not left yet.
+struct PendingWrites {
+    private var count = 0
+    private var lastProgress = NIODeadline.distantPast
+
+    mutating func began(_ now: NIODeadline) {
+        if count == 0 { lastProgress = now }
+        count += 1
+    }
+
+    mutating func ended(_ now: NIODeadline) {
+        count -= 1
+        lastProgress = now
+    }
+
+    /// When something has to have left; nil: nothing waits.
+    func deadline(_ timeout: TimeAmount) -> NIODeadline? { count == 0 ? nil : lastProgress + timeout }
+}
+
+/// One timer of an event loop, which goes off at the earliest of the deadlines that it was armed with. Whether that still holds is
+/// asked then: most deadlines move on before.
+struct DeadlineTimer {
+    private var armed: NIODeadline?
+    private var scheduled: Scheduled<Void>?
+
+    /// On the loop.
+    mutating func arm(_ deadline: NIODeadline, on loop: any EventLoop, _ body: @escaping () -> Void) {
+        if let armed, armed <= deadline, armed > loop.now { return }
+        scheduled?.cancel()
+        armed = deadline
+        scheduled = loop.assumeIsolated().scheduleTask(deadline: deadline, body)
+    }
+
+    mutating func cancel() {
+        scheduled?.cancel()
+        (armed, scheduled) = (nil, nil)
+    }
+}

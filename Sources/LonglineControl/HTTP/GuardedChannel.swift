@@ -1,0 +1,82 @@
+import HummingbirdCore
+import Logging
+import NIOCore
+import NIOSSL
+import NIOTLS
+import Synchronization
+
+/// Hummingbird's channel with our guard on each connection.
+struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
+    let base: Base
+    let connections: OpenConnections
+    let timeouts: ConnectionGuard.Timeouts
+
+    func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Base.Value> {
+        do { try channel.pipeline.syncOperations.addHandler(ConnectionGuard(timeouts)) } catch {
+            return channel.eventLoop.makeFailedFuture(error)
+        }
+        connections.add(channel)
+        return base.setup(channel: channel, logger: logger).flatMapThrowing { value in
+            let pipeline = channel.pipeline.syncOperations
+            let watch = HandshakeWatch(guarded: try pipeline.handler(type: ConnectionGuard.self))
+            try pipeline.addHandler(watch, position: .after(pipeline.handler(type: NIOSSLServerHandler.self)))
+            return value
+        }
+    }
+
+    func handle(value: Base.Value, logger: Logger) async { await base.handle(value: value, logger: logger) }
+}
+
+/// The connections of a listener.
+final class OpenConnections: Sendable {
+    private struct State {
+        var channels: [ObjectIdentifier: any Channel] = [:]
+        var isOver = false
+    }
+
+    private let state = Mutex(State())
+
+    /// A connection that was accepted, which has its guard. Closed at once where the listener has ended.
+    func add(_ channel: any Channel) {
+        let id = ObjectIdentifier(channel)
+        let isLate = state.withLock { state in
+            state.channels[id] = channel
+            return state.isOver
+        }
+        channel.closeFuture.whenComplete { _ in self.state.withLock { $0.channels[id] = nil } }
+        if isLate { Self.end(channel) }
+    }
+
+    /// Closes all, and each that is still to come.
+    func endAll() {
+        let channels = state.withLock { state in
+            state.isOver = true
+            return Array(state.channels.values)
+        }
+        for channel in channels { Self.end(channel) }
+    }
+
+    private static func end(_ channel: any Channel) {
+        channel.eventLoop.execute {
+            // One without a guard is closed already.
+            try? channel.pipeline.syncOperations.handler(type: ConnectionGuard.self).end()
+        }
+    }
+}
+
+/// Tells the guard when TLS is up.
+private final class HandshakeWatch: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let guarded: ConnectionGuard
+
+    init(guarded: ConnectionGuard) { self.guarded = guarded }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        context.fireUserInboundEventTriggered(event)
+        if case .handshakeCompleted? = event as? TLSUserEvent { guarded.handshakeCompleted() }
+    }
+}
+
+@available(*, unavailable)
+extension HandshakeWatch: Sendable {}

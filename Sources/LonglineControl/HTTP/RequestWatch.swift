@@ -1,0 +1,92 @@
+import HTTPTypes
+import NIOCore
+import NIOHTTPTypes
+
+/// Tells the connection's guard of requests, and closes where an answer does not leave: of HTTP/2 the stream alone, as its window
+/// is the stream's own.
+///
+/// Stands behind what reads and writes HTTP, in the channel of a connection (HTTP/1.1) or of a stream (HTTP/2). Belongs to its
+/// channel's event loop, which is that of the connection.
+final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = HTTPRequestPart
+    typealias InboundOut = HTTPRequestPart
+    typealias OutboundIn = HTTPResponsePart
+    typealias OutboundOut = HTTPResponsePart
+
+    private let timeout: TimeAmount
+    private var guarded: ConnectionGuard?
+    /// Requests that are not answered.
+    private var open = 0
+    private var writes = PendingWrites()
+    private var timer = DeadlineTimer()
+    private var context: ChannelHandlerContext?
+
+    /// - Parameter timeout: how long nothing may leave of what was written.
+    init(timeout: TimeAmount) { self.timeout = timeout }
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        for channel in [context.channel, context.channel.parent].compactMap({ $0 }) where guarded == nil {
+            // The parent of a connection is the listener, on a loop of its own.
+            guard channel.eventLoop.inEventLoop else { break }
+            guarded = try? channel.pipeline.syncOperations.handler(type: ConnectionGuard.self)
+        }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        timer.cancel()
+        while open > 0 { ended() }
+        self.context = nil
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if case .head = unwrapInboundIn(data) {
+            open += 1
+            guarded?.requestBegan()
+        }
+        context.fireChannelRead(data)
+    }
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        let last = followed(promise, on: context.eventLoop)
+        switch unwrapOutboundIn(data) {
+        case .body(var rest):
+            while rest.readableBytes > ConnectionGuard.part, let part = rest.readSlice(length: ConnectionGuard.part) {
+                context.write(wrapOutboundOut(.body(part)), promise: followed(nil, on: context.eventLoop))
+            }
+            context.write(wrapOutboundOut(.body(rest)), promise: last)
+        case .end(let trailers):
+            last.futureResult.assumeIsolated().whenComplete { _ in self.ended() }
+            context.write(wrapOutboundOut(.end(trailers)), promise: last)
+        case .head(let head):
+            context.write(wrapOutboundOut(.head(head)), promise: last)
+        }
+    }
+
+    private func followed(_ promise: EventLoopPromise<Void>?, on loop: any EventLoop) -> EventLoopPromise<Void> {
+        let promise = promise ?? loop.makePromise()
+        writes.began(loop.now)
+        promise.futureResult.assumeIsolated().whenComplete { _ in self.writes.ended(loop.now) }
+        watch()
+        return promise
+    }
+
+    private func ended() {
+        guard open > 0 else { return }
+        open -= 1
+        guarded?.requestEnded()
+    }
+
+    private func watch() {
+        guard let context, let deadline = writes.deadline(timeout) else { return }
+        timer.arm(deadline, on: context.eventLoop) { [weak self] in self?.check() }
+    }
+
+    private func check() {
+        guard let context, let deadline = writes.deadline(timeout) else { return }
+        if deadline <= context.eventLoop.now { context.close(mode: .all, promise: nil) } else { watch() }
+    }
+}
+
+@available(*, unavailable)
+extension RequestWatch: Sendable {}

@@ -1,0 +1,166 @@
+import NIOCore
+import NIOEmbedded
+import Testing
+
+@testable import LonglineControl
+
+@Suite("How connections over HTTPS end", .timeLimit(.minutes(1))) struct ConnectionEndTests {
+    /// What a client does and then leaves undone.
+    enum Client: CaseIterable {
+        case silent, halfHello, halfRequest, preface, halfHeaders, closedWindow, unread
+
+        var version: String? {
+            switch self {
+            case .silent, .halfHello: nil
+            case .halfRequest, .unread: "http/1.1"
+            case .preface, .halfHeaders, .closedWindow: "h2"
+            }
+        }
+
+        func begin(_ connection: RawConnection) async throws {
+            switch self {
+            case .silent: break
+            case .halfHello: try await connection.send([0x16, 3, 1, 2, 0, 1])
+            case .halfRequest: try await connection.send("GET / HTTP/1.1\r\nHost: x\r\nX: ")
+            case .preface: try await connection.send(RawConnection.preface())
+            case .halfHeaders:
+                try await connection.send(RawConnection.preface() + RawConnection.frame(1, stream: 1, [0x82]))
+            case .closedWindow:
+                try await connection.send(RawConnection.preface(window: 0) + RawConnection.get("/openapi.yaml"))
+            case .unread:
+                try await connection.send("GET /openapi.yaml HTTP/1.1\r\nHost: x\r\n\r\n")
+                #expect(await connection.receives("HTTP/1.1 200"))
+                try await connection.channel.setOption(.autoRead, value: false).get()
+                // More than the buffers of both sides hold.
+                let request = "GET /openapi.yaml HTTP/1.1\r\nHost: x\r\n\r\n"
+                connection.channel.writeAndFlush(
+                    ByteBuffer(string: String(repeating: request, count: 2_000)), promise: nil)
+            }
+        }
+    }
+
+    @Test("a listener ends in time, whatever its clients leave undone", arguments: Client.allCases)
+    func shutdown(client: Client) async throws {
+        var connection: RawConnection?
+        try await withControl({ $0.limits.closeTimeout = .milliseconds(200) }) { service in
+            let first = try await RawConnection(service, client.version)
+            try await client.begin(first)
+            connection = first
+            // Who comes later is served: the one before is accepted.
+            let second = try await RawConnection(service, "http/1.1")
+            try await second.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            #expect(await second.receives("HTTP/1.1 200"))
+        }
+        _ = try? await connection?.channel.setOption(.autoRead, value: true).get()
+        _ = await connection?.end()
+    }
+
+    @Test("connections without TLS give their places back, and those with it stay")
+    func handshakes() async throws {
+        try await withControl({
+            $0.limits.connections = 3
+            $0.limits.handshakeTimeout = .seconds(2)
+        }) { service in
+            let good = try await RawConnection(service, "http/1.1")
+            try await good.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            #expect(await good.receives("HTTP/1.1 200"))
+            let idle = [try await RawConnection(service, nil), try await RawConnection(service, nil)]
+            try await Client.halfHello.begin(idle[1])
+            // There is no place for this one yet.
+            let late = try await RawConnection(service, "http/1.1")
+            try await late.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            #expect(await late.receives("HTTP/1.1 200"))
+            for connection in idle { _ = await connection.end() }
+            try await good.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            #expect(await good.receives("HTTP/1.1 200"))
+        }
+    }
+
+    @Test(
+        "a client that says nothing more is closed, also if it does not answer that it will be",
+        arguments: [Client.halfRequest, .preface, .halfHeaders])
+    func idle(client: Client) async throws {
+        try await withControl({
+            $0.limits.idleTimeout = .milliseconds(200)
+            $0.limits.closeTimeout = .milliseconds(200)
+        }) { service in
+            let connection = try await RawConnection(service, client.version)
+            try await client.begin(connection)
+            _ = await connection.end()
+        }
+    }
+
+    @Test("an answer over HTTP/2 that is not taken is given up, and then the connection")
+    func closedWindow() async throws {
+        try await withControl({
+            $0.limits.idleTimeout = .milliseconds(200)
+            $0.limits.closeTimeout = .milliseconds(200)
+        }) { service in
+            let connection = try await RawConnection(service, "h2")
+            try await Client.closedWindow.begin(connection)
+            let received = await connection.end()
+            // RST_STREAM of the first stream.
+            #expect(received.contains("\u{0}\u{0}\u{4}\u{3}\u{0}\u{0}\u{0}\u{0}\u{1}"))
+        }
+    }
+
+    // MARK: The guard, in virtual time
+
+    /// A socket that takes nothing until it is told to.
+    private final class Socket: ChannelOutboundHandler {
+        typealias OutboundIn = ByteBuffer
+        var waiting: [EventLoopPromise<Void>] = []
+
+        func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+            if let promise { waiting.append(promise) }
+        }
+    }
+
+    private func makeGuarded() throws -> (channel: EmbeddedChannel, socket: Socket, guarded: ConnectionGuard) {
+        var limits = ControlLimits()
+        (limits.handshakeTimeout, limits.idleTimeout, limits.closeTimeout) = (.seconds(10), .seconds(60), .seconds(5))
+        let (socket, guarded) = (Socket(), ConnectionGuard(ConnectionGuard.Timeouts(limits)))
+        let channel = EmbeddedChannel()
+        try channel.pipeline.syncOperations.addHandlers([socket, guarded])
+        try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+        return (channel, socket, guarded)
+    }
+
+    @Test("a handshake has its time, and so has silence after it")
+    func silence() throws {
+        let (channel, _, guarded) = try makeGuarded()
+        channel.embeddedEventLoop.advanceTime(by: .seconds(9))
+        guarded.handshakeCompleted()
+        channel.embeddedEventLoop.advanceTime(by: .seconds(64))
+        #expect(channel.isActive)
+        guarded.requestBegan()
+        channel.embeddedEventLoop.advanceTime(by: .hours(1))
+        #expect(channel.isActive, "a request is under way")
+        guarded.requestEnded()
+        channel.embeddedEventLoop.advanceTime(by: .seconds(64))
+        #expect(channel.isActive)
+        channel.embeddedEventLoop.advanceTime(by: .seconds(1))
+        #expect(!channel.isActive)
+        let other = try makeGuarded()
+        other.channel.embeddedEventLoop.advanceTime(by: .seconds(10))
+        #expect(!other.channel.isActive)
+    }
+
+    @Test("a slow reader is waited for, part by part, and one that takes nothing is not")
+    func writes() throws {
+        let (channel, socket, guarded) = try makeGuarded()
+        guarded.handshakeCompleted()
+        guarded.requestBegan()
+        channel.writeAndFlush(ByteBuffer(repeating: 1, count: 3 * ConnectionGuard.part), promise: nil)
+        #expect(socket.waiting.count == 3)
+        for part in socket.waiting.dropLast() {
+            channel.embeddedEventLoop.advanceTime(by: .seconds(59))
+            part.succeed()
+        }
+        channel.embeddedEventLoop.advanceTime(by: .seconds(59))
+        #expect(channel.isActive)
+        channel.embeddedEventLoop.advanceTime(by: .seconds(1))
+        #expect(!channel.isActive)
+        socket.waiting.last?.succeed()
+    }
+}
