@@ -81,7 +81,7 @@ struct AuthorizationOptions: ParsableArguments {
         return settings
     }
 
-    private static func token(in file: String) throws -> String {
+    static func token(in file: String) throws -> String {
         let attributes = try? FileManager.default.attributesOfItem(atPath: file)
         if let mode = attributes?[.posixPermissions] as? Int, mode & 0o007 != 0 {
             throw ValidationError("--authorize-token-file: everybody may read \(file), which holds a secret: chmod o=.")

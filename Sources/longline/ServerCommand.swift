@@ -205,9 +205,9 @@ struct ServerCommand: AsyncParsableCommand {
     }
 
     static func text(ofFile path: String) throws -> String {
+        if let problem = ReferencedFiles.problem(path) { throw ValidationError("\(problem).") }
         do { return try String(contentsOfFile: path, encoding: .utf8) } catch {
-            throw ServerError(
-                .certificate, message: "can't read \(path)", cause: error, advice: "check the path and who may read it")
+            throw ValidationError("\(path) is not text in UTF-8.")
         }
     }
 }

@@ -46,7 +46,7 @@ struct TokenKeyOptions: ParsableArguments {
         }
     }
 
-    private static func isAddress(_ set: String) -> Bool { set.hasPrefix("https://") || set.hasPrefix("http://") }
+    static func isAddress(_ set: String) -> Bool { set.hasPrefix("https://") || set.hasPrefix("http://") }
 
     func apply(to configuration: inout LonglineServer.Configuration, besides own: [any TokenKeySource]) throws {
         let trust =

@@ -45,7 +45,7 @@ struct WebhookOptions: ParsableArguments {
             }
             var settings = WebhookSettings(url: url, key: WebhookKey(id: keyID ?? "1", secret: secret))
             if let authorities {
-                settings.trust = .authorities(pem: try String(contentsOfFile: authorities, encoding: .utf8))
+                settings.trust = .authorities(pem: try ServerCommand.text(ofFile: authorities))
             }
             settings.includesPayload = payload ?? settings.includesPayload
             settings.notifiesBackground = background ?? settings.notifiesBackground

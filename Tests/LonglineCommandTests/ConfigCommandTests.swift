@@ -39,7 +39,7 @@ struct ConfigCommandTests {
     func show() async throws {
         let folder = try TemporaryFolder()
         let path = try folder.write(
-            "c.yaml", "host: [\"::1\"]\nauthorize: {url: \"https://me:hunter2@example.com/a\"}\n")
+            "c.yaml", "host: [\"::1\"]\nauthorize: {url: \"https://example.com/a\"}\n")
         let (status, output) = try await ToolProcess.run(
             ["config", "show", path], environment: ["LONGLINE_AUTHORIZE_TOKEN": "hunter3", "LONGLINE_PORT": "7"])
         #expect(status == 0)
@@ -56,6 +56,12 @@ struct ConfigCommandTests {
         let again = try folder.write("again.yaml", output)
         let (check, said) = try await ToolProcess.run(["config", "check", again])
         #expect(check == 0, "\(said)")
+        // One that is refused for it, too.
+        let password = try folder.write("password.yaml", "authorize: {url: \"https://me:hunter2@example.com/a\"}\n")
+        for command in ["show", "check"] {
+            let (status, output) = try await ToolProcess.run(["config", command, password])
+            #expect(status == 1 && !output.contains("hunter"), "\(output)")
+        }
     }
 
     @Test("All keys are listed with their names elsewhere")
@@ -74,5 +80,17 @@ struct ConfigCommandTests {
         #expect(status == 78)
         #expect(output.contains("error: \(path):2: event-loops: 1000 is out of bounds"), "\(output)")
         #expect(!FileManager.default.fileExists(atPath: folder.path + "/d"))
+    }
+
+    @Test("What only trying tells is refused by the check and by the server, in the same words")
+    func trial() async throws {
+        let folder = try TemporaryFolder()
+        let path = try folder.write("c.yaml", "port: 0\nauthorize:\n  url: ftp://x\ntoken-key: [/nope]\n")
+        let (status, output) = try await ToolProcess.run(["config", "check", path])
+        #expect(status == 1)
+        #expect(output.contains("error: \(path):3: authorize.url: the address"), "\(output)")
+        #expect(output.contains("error: \(path):4: token-key: there is no file /nope"), "\(output)")
+        let server = try await ToolProcess.run(["server", "--config", path, "--data", folder.path + "/d"])
+        #expect(server.status == 78 && server.output == output, "\(server.output)")
     }
 }

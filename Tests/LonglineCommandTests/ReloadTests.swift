@@ -86,6 +86,17 @@ struct ReloadTests {
         #expect(await site.server.status() == 0)
     }
 
+    @Test("A file of keys that is not there is named with file, line and key, and the old keys stay")
+    func absentKeys() async throws {
+        let site = try await Site("")
+        try site.reload("token-key: [/nope]\n")
+        let line = await site.server.line(with: "configuration not reloaded")
+        #expect(line?.contains("\(site.file):5: token-key: there is no file /nope") == true, "\(site.server.output)")
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+        #expect(!site.server.output.contains { $0.contains("NSCocoaErrorDomain") })
+    }
+
     @Test("Another certificate takes the place of the one before, and one that is no good does not")
     func certificate() async throws {
         let folder = try TemporaryFolder()

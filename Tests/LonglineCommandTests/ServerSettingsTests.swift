@@ -86,14 +86,15 @@ struct ServerSettingsTests {
     @Test("The options' own rules hold for files, and name the lines of what they are about")
     func rules() throws {
         let folder = try TemporaryFolder()
+        let file = try folder.write("any.pem", "")
         let path = try folder.write(
             "c.yaml",
             """
-            certificate: c.pem
+            certificate: \(file)
             publish:
               burst: 3
             tenant-limit: ["trial=speed:3"]
-            jwks-ca: ca.pem
+            jwks-ca: \(file)
             tenant: [a b]
             host: [localhost]
             """)

@@ -102,9 +102,7 @@ final class WebhookDispatcher: Sendable {
     private static func endpoint(
         _ settings: WebhookSettings, _ group: any EventLoopGroup
     ) throws(ServerError) -> Endpoint {
-        let client = try HTTPClient(
-            endpoint: try HTTPEndpoint(settings.url, of: "webhook"), trust: settings.trust, group: group)
-        return Endpoint(settings: settings, client: client)
+        Endpoint(settings: settings, client: try settings.client(group))
     }
 
     private func endpoint(of tenant: TenantID) -> Endpoint? { endpoints[tenant] ?? endpoints[nil] }
@@ -486,6 +484,23 @@ extension WebhookDispatcher.Outcome {
         default:
             let seconds = response.headers.first(name: "retry-after").flatMap { UInt64($0) } ?? 0
             self = .failed("status \(response.status)", after: min(seconds, 3_600) * 1_000)
+        }
+    }
+}
+
+extension WebhookSettings {
+    fileprivate func client(_ group: any EventLoopGroup) throws(ServerError) -> HTTPClient {
+        try HTTPClient(endpoint: try HTTPEndpoint(url, of: "webhook"), trust: trust, group: group)
+    }
+}
+
+extension WebhookConfiguration {
+    /// Whether a server can be made with it. Asks nobody.
+    /// - Throws: ``ServerError/Code/invalidConfiguration``.
+    package func check() throws(ServerError) {
+        try validate()
+        for settings in [standard].compactMap({ $0 }) + tenants.values {
+            _ = try settings.client(MultiThreadedEventLoopGroup.singleton)
         }
     }
 }

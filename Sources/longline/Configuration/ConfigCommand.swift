@@ -50,7 +50,7 @@ struct ConfigCommand: ParsableCommand {
             let invocation = file.invocation
             let outcome = invocation.evaluate()
             for warning in outcome.settings.warnings { Self.tell("warning: \(warning)") }
-            var problems = outcome.problems + ReferencedFiles.problems(in: outcome.settings)
+            var problems = outcome.problems
             if let error = outcome.commandLineError {
                 problems.append(SettingProblem(nil, ServerCommand.message(for: error)))
             }

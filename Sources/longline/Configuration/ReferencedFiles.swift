@@ -24,7 +24,8 @@ enum ReferencedFiles {
         return problems
     }
 
-    private static func problem(_ path: String) -> String? {
+    /// Why this process can't read a file; nil: it can.
+    static func problem(_ path: String) -> String? {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
             return "there is no file \(path)"

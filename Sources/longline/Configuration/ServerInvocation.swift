@@ -34,13 +34,14 @@ struct ServerInvocation: Sendable {
         let commandLineError: (any Error)?
     }
 
-    /// Reads the file, and checks everything together.
+    /// Reads the file and those that it names, and checks everything together.
     func evaluate() -> Outcome {
         let catalogue = ServerSettings.catalogue
         let settings = ResolvedSettings(
             catalogue: catalogue, file: path.map { SettingsFile(path: $0, catalogue: catalogue) },
             environment: environment, commandLine: commandLine, known: ServerSettings.otherVariables)
-        var problems = settings.problems
+        var problems = settings.problems + Self.emptyLists(settings, catalogue)
+        let files = ReferencedFiles.problems(in: settings)
         let broken = Set(problems.compactMap(\.key))
         var leftOut: Set<SettingKey> = []
         // The options' own rules, those about several of them too. Each round leaves out what the one before complained about.
@@ -48,6 +49,8 @@ struct ServerInvocation: Sendable {
             do {
                 let arguments = settings.arguments(catalogue, without: leftOut) + commandLine.arguments
                 let command = try ServerCommand.parse(arguments)
+                let untried = Set((problems + files).compactMap(\.key).map { SettingKey($0) }).union(leftOut)
+                problems += files + ConfigurationTrial(command, settings, without: untried).problems
                 return Outcome(
                     settings: settings, command: problems.isEmpty ? command : nil, problems: problems,
                     commandLineError: nil)
@@ -63,7 +66,7 @@ struct ServerInvocation: Sendable {
                 let followsFromOthers = named.contains { broken.contains("\($0)") || leftOut.contains($0) }
                 guard !culprits.isEmpty else {
                     return Outcome(
-                        settings: settings, command: nil, problems: problems,
+                        settings: settings, command: nil, problems: problems + files,
                         commandLineError: followsFromOthers ? nil : error)
                 }
                 if !followsFromOthers {
@@ -73,6 +76,17 @@ struct ServerInvocation: Sendable {
                 }
                 leftOut.formUnion(culprits)
             }
+        }
+    }
+
+    /// Lists without an item, of settings that have a default: that would be in force, whatever was meant.
+    private static func emptyLists(_ settings: ResolvedSettings, _ catalogue: SettingCatalogue) -> [SettingProblem] {
+        catalogue.settings.compactMap { setting in
+            guard setting.standard != nil, let entry = settings.entries[setting.key], entry.value == .list([]) else {
+                return nil
+            }
+            return SettingProblem(
+                entry.origin, key: "\(setting.key)", "the list is empty: leave the setting out for its default")
         }
     }
 
@@ -87,7 +101,7 @@ struct ServerInvocation: Sendable {
     }
 
     /// A message with the names that files use.
-    private static func withKeys(_ message: String, _ catalogue: SettingCatalogue) -> String {
+    static func withKeys(_ message: String, _ catalogue: SettingCatalogue) -> String {
         message.replacing(/--([a-z][a-z-]*)/) { match in
             catalogue.setting(option: String(match.1)).map { "\($0.key)" } ?? String(match.0)
         }

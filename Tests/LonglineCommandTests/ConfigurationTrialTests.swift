@@ -1,0 +1,114 @@
+import Foundation
+import LonglineServer
+import LonglineSettings
+import LonglineTestKit
+import QUICEngine
+import Testing
+
+@testable import longline
+
+@Suite("What is wrong with settings is known before a server starts")
+struct ConfigurationTrialTests {
+    /// Settings that a server would refuse; `@` is the folder with ``files``.
+    struct Wrong: Sendable, CustomTestStringConvertible {
+        let settings: String
+        /// The setting that is named.
+        let key: String
+        /// What is said of it.
+        let says: String
+
+        init(_ settings: String, _ key: String, _ says: String) {
+            self.settings = settings
+            self.key = key
+            self.says = says
+        }
+
+        var testDescription: String { settings }
+    }
+
+    static let wrong = [
+        Wrong("authorize: {url: \"ftp://x\"}", "authorize.url", "does not begin with https://"),
+        Wrong("authorize: {url: not a url}", "authorize.url", "has a space"),
+        Wrong("authorize: {url: \"https://x\", token-file: @/open}", "authorize.token-file", "everybody may read"),
+        Wrong("authorize: {url: \"https://x\", token-file: @/empty}", "authorize.token-file", "holds no token"),
+        Wrong("authorize: {url: \"https://x\", ca: @/text}", "authorize.ca", "@/text"),
+        Wrong("webhooks: @/open", "webhooks", "others may read"),
+        Wrong("webhooks: @/text", "webhooks", "is not the JSON"),
+        Wrong("webhooks: @/hook-address", "webhooks", "the address of the webhook"),
+        Wrong("webhooks: @/hook-secret", "webhooks", "16 bytes"),
+        Wrong("webhooks: @/hook-authorities", "webhooks", "there is no file /nope"),
+        Wrong("certificate: @/text\nkey: @/key", "certificate", "holds no certificate"),
+        Wrong("certificate: @/chain\nkey: @/text", "key", "holds no private key"),
+        Wrong("certificate: @/chain\nkey: @/other-key", "certificate", ""),
+        Wrong("certificate: @/nope\nkey: @/key", "certificate", "there is no file"),
+        Wrong("certificate: @/chain\nkey: @/nope", "key", "there is no file"),
+        Wrong("token-key: [@/text]", "token-key", "no Ed25519 or P-256 public key"),
+        Wrong("token-key: [@/nope]", "token-key", "there is no file"),
+        Wrong("jwks: [@/no-keys]", "jwks", "@/no-keys"),
+        Wrong("jwks: [\"https://\"]", "jwks", "has no host"),
+        Wrong("jwks: [\"https://x\"]\njwks-ca: @/text", "jwks-ca", "@/text"),
+        Wrong("host: []", "host", "the list is empty"),
+        Wrong("tenant: []", "tenant", "the list is empty"),
+    ]
+
+    private func files() throws -> TemporaryFolder {
+        let folder = try TemporaryFolder()
+        func identity(_ name: String) throws -> ServerDirectory.DevelopmentIdentity {
+            try ServerDirectory(folder.path + "/\(name)").developmentIdentity(names: ["localhost"])
+        }
+        let (first, second) = (try identity("first"), try identity("second"))
+        func hook(_ url: String, _ secret: String = String(repeating: "0", count: 32), _ more: String = "") -> String {
+            "{\"default\": {\"url\": \"\(url)\", \"secret\": \"\(secret)\"\(more)}}"
+        }
+        for (name, text) in [
+            ("open", "secret"), ("empty", ""), ("text", "nothing"), ("no-keys", "{\"keys\": []}"),
+            ("chain", first.credentials.certificateChainPEM), ("key", first.credentials.privateKeyPEM),
+            ("other-key", second.credentials.privateKeyPEM), ("hook-address", hook("ftp://x")),
+            ("hook-secret", hook("https://x", "00")),
+            ("hook-authorities", hook("https://x", String(repeating: "0", count: 32), ", \"authorities\": \"/nope\"")),
+            ("hook", hook("https://x")), ("token", "secret"),
+        ] {
+            let path = try folder.write(name, text)
+            try FileManager.default.setAttributes(
+                [.posixPermissions: name == "open" ? 0o644 : 0o600], ofItemAtPath: path)
+        }
+        return folder
+    }
+
+    private func evaluate(_ settings: String, in folder: TemporaryFolder) throws -> ServerInvocation.Outcome {
+        let path = try folder.write("c.yaml", settings.replacing("@", with: folder.path) + "\n")
+        return ServerInvocation(arguments: ["--config", path], environment: [:]).evaluate()
+    }
+
+    @Test("Each problem has file, line and key", arguments: wrong)
+    func refused(wrong: Wrong) throws {
+        let folder = try files()
+        let outcome = try evaluate("port: 0\n" + wrong.settings, in: folder)
+        #expect(outcome.command == nil && outcome.problems.count == 1, "\(outcome.problems)")
+        let problem = try #require(outcome.problems.first)
+        #expect(problem.key == wrong.key)
+        let lines = wrong.settings.split(separator: "\n")
+        let place = lines.firstIndex { $0.hasPrefix(wrong.key.prefix { $0 != "." } + ":") } ?? 0
+        #expect(problem.origin == .file(folder.file("c.yaml"), line: place + 2))
+        #expect(
+            wrong.says.isEmpty || problem.message.contains(wrong.says.replacing("@", with: folder.path)), "\(problem)")
+        // Nothing of what the system says of itself, and nothing secret.
+        #expect(!problem.message.contains("NSCocoa") && !problem.message.contains("Error Domain"), "\(problem)")
+        #expect(!problem.message.contains("PRIVATE KEY"), "\(problem)")
+    }
+
+    @Test("What is right is not refused")
+    func good() throws {
+        let outcome = try evaluate(
+            """
+            certificate: @/chain
+            key: @/key
+            jwks: ["https://x/keys.json"]
+            jwks-ca: @/chain
+            authorize: {url: "https://x:1/a", ca: @/chain, token-file: @/token}
+            webhooks: @/hook
+            control: []
+            """, in: try files())
+        #expect(outcome.problems == [] && outcome.command != nil)
+    }
+}
