@@ -77,6 +77,30 @@ import Testing
         }
     }
 
+    @Test("a body that does not say what it is, where there need not be one, is refused and not passed over")
+    func untyped() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let node = service.control.nodeID
+            for (method, path, credential, body) in [
+                (HTTPRequest.Method.put, "/v1/rooms/hall/members/ann", key, #"{"role":"owner"}"#),
+                (.post, "/v1/nodes/\(node)/drain", try await service.operatorKey(), #"{"rate":1}"#),
+            ] {
+                func status(_ parts: [ByteBuffer]) async -> HTTPResponse.Status {
+                    let request = HTTPRequest(
+                        method: method, scheme: "https", authority: "localhost", path: path,
+                        headerFields: [.authorization: "Bearer \(credential)"])
+                    return await service.control.responder.respond(
+                        to: request, body: ControlService.Parts(parts: parts), from: nil, on: .admin
+                    ).head.status
+                }
+                #expect(await status([ByteBuffer(string: body)]) == .unsupportedMediaType, "\(path)")
+                #expect(await status([ByteBuffer(repeating: 32, count: 65_537)]) == .contentTooLarge, "\(path)")
+                #expect(await status([]).kind == .successful, "\(path)")
+            }
+        }
+    }
+
     @Test("every answer says when it was made")
     func dates() async throws {
         #expect(DateHeader.text(of: 784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT")

@@ -25,12 +25,28 @@ struct RequestReader: Sendable {
         return (try ControlJSON.decode(type, from: bytes), bytes)
     }
 
+    /// Reads a JSON body that need not be there.
+    /// - Returns: nil when there is none.
+    /// - Throws: as ``json(_:_:limit:)``; also for a body that does not say what it is, as it would be passed over.
+    func optionalJSON<Value: RequestBodyMembers>(
+        _ type: Value.Type, _ request: Request
+    ) async throws(Problem) -> Value? {
+        if request.headers[.contentType] != nil { return try await json(type, request).value }
+        let bytes = try await collect(request, limit: Self.standardBody)
+        guard bytes.readableBytes == 0 else { throw Self.notJSON }
+        return nil
+    }
+
+    private static let notJSON = Problem(.unsupportedMediaType, "Content-Type has to be application/json")
+
     /// Reads a body that has to be JSON.
     func body(_ request: Request, limit: Int) async throws(Problem) -> ByteBuffer {
         let type = request.headers[.contentType]?.split(separator: ";").first?.lowercased()
-        guard type?.filter({ $0 != " " }) == "application/json" else {
-            throw Problem(.unsupportedMediaType, "Content-Type has to be application/json")
-        }
+        guard type?.filter({ $0 != " " }) == "application/json" else { throw Self.notJSON }
+        return try await collect(request, limit: limit)
+    }
+
+    private func collect(_ request: Request, limit: Int) async throws(Problem) -> ByteBuffer {
         let tooLarge = Problem(.bodyTooLarge, "at most \(limit) bytes")
         if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > limit { throw tooLarge }
         do {

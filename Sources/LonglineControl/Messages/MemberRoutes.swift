@@ -41,10 +41,8 @@ struct MemberRoutes: Sendable {
         let caller = try await gate.caller(request, .rooms)
         let room = try context.parameter("id", RoomID.init)
         let user = try context.parameter("user", UserID.init)
-        var role: RoomRole?
-        if request.headers[.contentType] != nil {
-            role = try await reader.json(Order.self, request).value.role.map { $0 == .owner ? .owner : .member }
-        }
+        let order = try await reader.optionalJSON(Order.self, request)
+        let role: RoomRole? = order?.role.map { $0 == .owner ? .owner : .member }
         switch try await server.set(.member(role), of: user, in: room, tenant: caller.tenant) {
         case .done(let receipt):
             return .json(

@@ -47,10 +47,7 @@ struct NodeRoutes: Sendable {
     private func drain(_ request: Request, _ context: ControlContext) async throws -> Response {
         let key = try await gate.nodeOperator(request)
         guard let node = NodeID(try context.parameter("id", UserID.init).description) else { throw Problem(.notFound) }
-        var rate = Self.standardRate
-        if request.headers[.contentType] != nil {
-            rate = try await reader.json(Order.self, request).value.rate ?? rate
-        }
+        let rate = try await reader.optionalJSON(Order.self, request)?.rate ?? Self.standardRate
         guard (1...Self.maximumRate).contains(rate) else {
             throw Problem(.invalidRequest, "'rate' has to be 1 to \(Self.maximumRate) clients a second")
         }
