@@ -128,4 +128,19 @@ import Testing
             }
         }
     }
+
+    @Test("headers have their limit over both versions of HTTP", arguments: [1, 2])
+    func headerLimit(version: Int) async throws {
+        try await withControl { service in
+            try await withClient(service, version == 1 ? .http1Only : .automatic) { client in
+                for size in [1, 20_000] {
+                    var request = HTTPClientRequest(url: try await url(service, .service, "/.well-known/jwks.json"))
+                    request.headers = ["x-long": String(repeating: "a", count: size)]
+                    let answer = try await client.execute(request, timeout: .seconds(30))
+                    #expect(answer.status == .ok && answer.version.major == version)
+                    _ = try await answer.body.collect(upTo: 1 << 20)
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 import HummingbirdCore
 import Logging
 import NIOCore
+import NIOHTTP2
 import NIOSSL
 import NIOTLS
 import Synchronization
@@ -10,15 +11,18 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
     let base: Base
     let connections: OpenConnections
     let timeouts: ConnectionGuard.Timeouts
+    /// Bytes of a request's headers over HTTP/2.
+    let headerBytes: Int
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Base.Value> {
         do { try channel.pipeline.syncOperations.addHandler(ConnectionGuard(timeouts)) } catch {
             return channel.eventLoop.makeFailedFuture(error)
         }
         connections.add(channel)
-        return base.setup(channel: channel, logger: logger).flatMapThrowing { value in
+        return base.setup(channel: channel, logger: logger).flatMapThrowing { [headerBytes] value in
             let pipeline = channel.pipeline.syncOperations
-            let watch = HandshakeWatch(guarded: try pipeline.handler(type: ConnectionGuard.self))
+            let watch = HandshakeWatch(
+                guarded: try pipeline.handler(type: ConnectionGuard.self), headerBytes: headerBytes)
             try pipeline.addHandler(watch, position: .after(pipeline.handler(type: NIOSSLServerHandler.self)))
             return value
         }
@@ -64,17 +68,28 @@ final class OpenConnections: Sendable {
     }
 }
 
-/// Tells the guard when TLS is up.
+/// Tells the guard when TLS is up; for HTTP/2, says how large headers may be, where Hummingbird leaves the protocol's library its
+/// 16 KiB.
 private final class HandshakeWatch: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private let guarded: ConnectionGuard
+    private let headerBytes: Int
 
-    init(guarded: ConnectionGuard) { self.guarded = guarded }
+    init(guarded: ConnectionGuard, headerBytes: Int) {
+        self.guarded = guarded
+        self.headerBytes = headerBytes
+    }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        // The handlers for what was negotiated are there when this returns.
         context.fireUserInboundEventTriggered(event)
-        if case .handshakeCompleted? = event as? TLSUserEvent { guarded.handshakeCompleted() }
+        guard case .handshakeCompleted? = event as? TLSUserEvent else { return }
+        guarded.handshakeCompleted()
+        guard (try? context.pipeline.syncOperations.handler(type: NIOHTTP2Handler.self)) != nil else { return }
+        let setting = HTTP2Setting(parameter: .maxHeaderListSize, value: headerBytes)
+        let frame = HTTP2Frame(streamID: .rootStream, payload: .settings(.settings([setting])))
+        context.channel.writeAndFlush(frame, promise: nil)
     }
 }
 

@@ -84,10 +84,11 @@ final class HTTPSListener: Service {
         )
         let configuration = HTTP2ChannelConfiguration(
             idleTimeout: limits.idleTimeout, gracefulCloseTimeout: limits.closeTimeout, streamConfiguration: stream)
-        let builder = HTTPServerBuilder { [certificate] responder in
+        let builder = HTTPServerBuilder { [certificate, limits] responder in
             let base = try HTTP2UpgradeChannel(
                 tlsConfiguration: certificate.configuration(), configuration: configuration, responder: responder)
-            return GuardedChannel(base: base, connections: connections, timeouts: timeouts)
+            return GuardedChannel(
+                base: base, connections: connections, timeouts: timeouts, headerBytes: limits.headerBytes)
         }
         let host = address.ipAddress ?? ""
         return try builder.buildServer(
