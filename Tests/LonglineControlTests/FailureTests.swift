@@ -77,6 +77,37 @@ import Testing
         }
     }
 
+    /// Nodes that nobody hears of, which say when they were asked.
+    private struct AskedNodes: NodeDirectory {
+        let asked: AsyncStream<Void>.Continuation
+
+        func nodes() async throws -> [NodeStatus] {
+            asked.finish()
+            try await Task.sleep(for: .seconds(3_600))
+            return []
+        }
+
+        func drain(_ node: NodeID, rate: Int) async throws -> NodeDrainStatus? { nil }
+    }
+
+    @Test("a request that its caller gives up is no failure of the service")
+    func givenUp() async throws {
+        let (asked, continuation) = AsyncStream.makeStream(of: Void.self)
+        try await withControl({ $0.nodes = AskedNodes(asked: continuation) }) { service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            let request = Task { try await service.ask(.get, "/v1/access", key: token, on: .service) }
+            for await _ in asked {}
+            request.cancel()
+            _ = try await request.value
+            let line = try #require(service.log.lines.first { $0.contains("/v1/access") })
+            #expect(line.hasPrefix("info request given up") && line.contains("status=cancelled"), "\(line)")
+            let figures = try await service.ask(.get, "/metrics", from: "127.0.0.1")
+            let lines = String(decoding: figures.body, as: UTF8.self).split(separator: "\n")
+            let counts = lines.filter { $0.contains("longline_control_requests") && $0.contains("/v1/access") }
+            #expect(counts.count == 1 && counts[0].contains(#"status="cancelled""#), "\(counts)")
+        }
+    }
+
     @Test("a body that does not say what it is, where there need not be one, is refused and not passed over")
     func untyped() async throws {
         try await withControl { service in

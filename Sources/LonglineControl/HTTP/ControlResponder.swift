@@ -55,6 +55,7 @@ public struct ControlResponder: Sendable {
             source: ControlRequestSource(logger: logger, requestID: requestID, listener: listener, remote: remote))
         var path: String?
         var response: Response
+        var isGivenUp = false
         do {
             let route = try table.route(request.method, request.uri.path, on: listener)
             path = route.path
@@ -63,11 +64,13 @@ public struct ControlResponder: Sendable {
             }
         } catch {
             let problem = Self.problem(error)
-            log(problem, request.method, path, to: logger)
+            isGivenUp = error is CancellationError || problem.cause is CancellationError
+            log(problem, request.method, path, isGivenUp: isGivenUp, to: logger)
             response = problem.response(requestID: requestID)
             if request.method == .head { response = response.createHeadResponse() }
         }
-        requests.count(request.method, path, response.status, ContinuousClock.now - start)
+        let status = isGivenUp ? RequestCounters.cancelled : "\(response.status.code)"
+        requests.count(request.method, path, status: status, ContinuousClock.now - start)
         response.headers[.date] = dates.text
         response.headers[.requestID] = requestID
         response.headers[.contentTypeOptions] = "nosniff"
@@ -84,12 +87,20 @@ public struct ControlResponder: Sendable {
         }
     }
 
-    private func log(_ problem: Problem, _ method: HTTPRequest.Method, _ path: String?, to logger: Logger) {
+    private func log(
+        _ problem: Problem, _ method: HTTPRequest.Method, _ path: String?, isGivenUp: Bool, to logger: Logger
+    ) {
         let status = problem.kind.status
         var metadata: Logger.Metadata = [
             "method": "\(path == nil ? "" : method.rawValue)", "route": "\(path ?? "none")", "status": "\(status.code)",
             "problem": "\(problem.kind.rawValue)",
         ]
+        // Nobody waits for the answer any more, which is no fault of the service.
+        if isGivenUp {
+            metadata["status"] = "\(RequestCounters.cancelled)"
+            metadata["problem"] = nil
+            return logger.info("request given up", metadata: metadata)
+        }
         if let cause = problem.cause { metadata["cause"] = "\(cause)" }
         logger.log(level: status.code >= 500 ? .error : .info, "request failed", metadata: metadata)
     }

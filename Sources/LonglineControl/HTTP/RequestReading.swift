@@ -56,7 +56,7 @@ struct RequestReader: Sendable {
         } catch is NIOTooManyBytesError {
             throw tooLarge
         } catch {
-            throw Problem(.invalidRequest, "the body did not come to its end")
+            throw Problem(.invalidRequest, "the body did not come to its end", cause: error)
         }
     }
 }
