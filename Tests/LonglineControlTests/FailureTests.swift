@@ -132,6 +132,23 @@ import Testing
         }
     }
 
+    @Test(
+        "JSON with a number that can't be is called JSON",
+        arguments: [
+            ("/v1/tokens", #"{"user":"ann","device":"phone","lifetime":1.5}"#),
+            ("/v1/tokens/revoke", #"{"token_id":"x","expires_at":-1}"#),
+        ])
+    func numbers(path: String, body: String) async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let answer = try await service.ask(.post, path, key: key, json: body)
+            #expect(answer.status == 400)
+            #expect(try answer.string("detail") == "the body has a number that is not allowed where it stands")
+            let broken = try await service.ask(.post, path, key: key, json: body + "}")
+            #expect(try broken.string("detail") == "the body is not JSON")
+        }
+    }
+
     @Test("every answer says when it was made")
     func dates() async throws {
         #expect(DateHeader.text(of: 784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT")

@@ -51,8 +51,10 @@ enum ControlJSON {
     static func decode<Value: RequestBodyMembers>(
         _ type: Value.Type, from body: ByteBuffer
     ) throws(Problem) -> Value {
+        var isJSON = false
         do {
             let members = try JSONDecoder().decode([String: Presence].self, from: Data(body.readableBytesView))
+            isJSON = true
             for (name, presence) in members.sorted(by: { $0.key < $1.key }) {
                 guard Value.members.contains(name) else {
                     throw Problem(.invalidRequest, "the body has a member that is not known here")
@@ -61,7 +63,7 @@ enum ControlJSON {
             }
             return try decoder.decode(type, from: Data(body.readableBytesView))
         } catch let error as DecodingError {
-            throw Problem(.invalidRequest, describe(error))
+            throw Problem(.invalidRequest, describe(error, isJSON: isJSON))
         } catch let error as Problem {
             throw error
         } catch {
@@ -81,7 +83,8 @@ enum ControlJSON {
         name.reduce(into: "") { $0 += $1.isUppercase ? "_" + $1.lowercased() : String($1) }
     }
 
-    private static func describe(_ error: DecodingError) -> String {
+    /// - Parameter isJSON: whether it was read as JSON before. The reader does not say which number it can't take.
+    private static func describe(_ error: DecodingError, isJSON: Bool) -> String {
         func place(_ path: [any CodingKey]) -> String {
             path.isEmpty ? "the body" : "'" + path.map { written($0.stringValue) }.joined(separator: ".") + "'"
         }
@@ -89,7 +92,8 @@ enum ControlJSON {
         case .keyNotFound(let key, let context): return "\(place(context.codingPath + [key])) is missing"
         case .typeMismatch(_, let context): return "\(place(context.codingPath)) has another type than it should"
         case .valueNotFound(_, let context): return "\(place(context.codingPath)) is null"
-        case .dataCorrupted(let context) where context.codingPath.isEmpty: return "the body is not JSON"
+        case .dataCorrupted(let context) where context.codingPath.isEmpty:
+            return isJSON ? "the body has a number that is not allowed where it stands" : "the body is not JSON"
         case .dataCorrupted(let context): return "\(place(context.codingPath)) has a value that is not allowed"
         @unknown default: return "the body is not JSON of the expected form"
         }
