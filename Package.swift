@@ -146,7 +146,7 @@ let package = Package(
             dependencies: [
                 "HTTP3", "LonglineKeys", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore",
                 "LonglineWire", "QUICEngine", "QUICTransport", crypto, hummingbird,
-                httpTypes, logging, metrics, nioCore, nioPosix, nioSSL,
+                httpTypes, logging, metrics, nioCore, nioHTTP1, nioPosix, nioSSL,
                 .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
@@ -154,6 +154,7 @@ let package = Package(
                 .product(name: "HummingbirdTLS", package: "hummingbird"),
                 .product(name: "NIOHTTP2", package: "swift-nio-http2"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
+                .product(name: "NIOHTTPTypesHTTP1", package: "swift-nio-extras"),
                 .product(name: "NIOTLS", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],

@@ -143,4 +143,18 @@ import Testing
             }
         }
     }
+
+    @Test(
+        "a request over HTTP/1.1 has one Host",
+        arguments: [
+            ("HTTP/1.1", "Host: x\r\n", "200"), ("HTTP/1.1", "", "400"), ("HTTP/1.1", "Host: x\r\nhost: y\r\n", "400"),
+            ("HTTP/1.0", "", "200"), ("HTTP/1.0", "Host: x\r\n", "200"),
+        ])
+    func hosts(version: String, hosts: String, status: String) async throws {
+        try await withControl { service in
+            let connection = try await RawConnection(service, "http/1.1")
+            try await connection.send("GET /.well-known/jwks.json \(version)\r\n\(hosts)Connection: close\r\n\r\n")
+            #expect(await connection.end().hasPrefix("HTTP/1.1 \(status)"))
+        }
+    }
 }

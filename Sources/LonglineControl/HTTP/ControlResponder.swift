@@ -44,8 +44,9 @@ public struct ControlResponder: Sendable {
             to: Request(head: request, body: RequestBody(asyncSequence: body)), from: remoteAddress, on: listener)
     }
 
+    /// - Parameter problem: what the listener saw to be wrong with the request already.
     func respond(
-        to request: Request, from remote: SocketAddress?, on listener: ControlListener
+        to request: Request, from remote: SocketAddress?, on listener: ControlListener, unless problem: Problem? = nil
     ) async -> ControlResponse {
         let requestID = RequestName.next()
         let start = ContinuousClock.now
@@ -57,6 +58,7 @@ public struct ControlResponder: Sendable {
         var response: Response
         var isGivenUp = false
         do {
+            if let problem { throw problem }
             let route = try table.route(request.method, request.uri.path, on: listener)
             path = route.path
             response = try await withDeadline(requestTimeout) { [router] in
@@ -149,6 +151,8 @@ private enum RequestName {
 extension HTTPField.Name {
     static var requestID: HTTPField.Name { known("X-Request-Id") }
     static var contentTypeOptions: HTTPField.Name { known("X-Content-Type-Options") }
+    /// What a request over HTTP/1.1 has besides its authority: another Host.
+    static var furtherHost: HTTPField.Name { known("Host") }
     static var altSvc: HTTPField.Name { known("Alt-Svc") }
     static var idempotencyKey: HTTPField.Name { known("Idempotency-Key") }
 

@@ -99,11 +99,12 @@ final class HTTPSListener: Service {
             responder: { [responder, kind, alternative] request, writer, channel in
                 // A stream of HTTP/2 has the connection as its parent, and a window that bounds what comes.
                 let isStream = channel.parent?.parent != nil
+                let problem = isStream ? nil : Self.hostProblem(request)
                 let response = await responder.respond(
-                    to: request, from: channel.remoteAddress, on: kind)
+                    to: request, from: channel.remoteAddress, on: kind, unless: problem)
                 var head = response.head
                 if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
-                let isLast = !isStream && Self.leavesBody(request, response.head.status)
+                let isLast = !isStream && (problem != nil || Self.leavesBody(request, response.head.status))
                 if isLast { head.headerFields[.connection] = "close" }
                 try await writer.write(response: head, body: response.body)
                 // What comes of the body is not worth reading: the end of the connection says so.
@@ -118,6 +119,13 @@ final class HTTPSListener: Service {
     }
 
     private struct UnreadBody: Error {}
+
+    /// What is wrong with the Host of a request over HTTP/1.1 (RFC 9112, section 3.2). The first is the authority; a request of
+    /// HTTP/1.0, which needs none, has an empty one.
+    private static func hostProblem(_ request: Request) -> Problem? {
+        guard request.head.authority == nil || request.headers[.furtherHost] != nil else { return nil }
+        return Problem(.invalidRequest, "a request has to have one Host, and no other")
+    }
 
     /// Whether a refused request has a body that may be large, or has no end.
     private static func leavesBody(_ request: Request, _ status: HTTPResponse.Status) -> Bool {

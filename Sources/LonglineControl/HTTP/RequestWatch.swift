@@ -1,6 +1,7 @@
 import HTTPTypes
 import NIOCore
 import NIOHTTPTypes
+import NIOHTTPTypesHTTP1
 
 /// Tells the connection's guard of requests, and closes where an answer does not leave: of HTTP/2 the stream alone, as its window
 /// is the stream's own.
@@ -30,6 +31,10 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
             // The parent of a connection is the listener, on a loop of its own.
             guard channel.eventLoop.inEventLoop else { break }
             guarded = try? channel.pipeline.syncOperations.handler(type: ConnectionGuard.self)
+        }
+        let pipeline = context.pipeline.syncOperations
+        if let codec = try? pipeline.handler(type: HTTP1ToHTTPServerCodec.self) {
+            try? pipeline.addHandler(HTTP10Requests(), position: .before(codec))
         }
     }
 
