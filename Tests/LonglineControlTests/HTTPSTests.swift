@@ -157,4 +157,26 @@ import Testing
             #expect(await connection.end().hasPrefix("HTTP/1.1 \(status)"))
         }
     }
+
+    @Test("a body that waits to be asked for is asked for, unless the request is refused before")
+    func expectation() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let body = #"{"user":"ann","device":"phone"}"#
+            func head(_ key: String) -> String {
+                "POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \(key)\r\nContent-Type: application/json\r\n"
+                    + "Content-Length: \(body.utf8.count)\r\nExpect: 100-continue\r\n\r\n"
+            }
+            let connection = try await RawConnection(service, "http/1.1")
+            for _ in 0..<2 {
+                try await connection.send(head(key))
+                #expect(await connection.receives("HTTP/1.1 100 Continue\r\n\r\n"))
+                try await connection.send(body)
+                #expect(await connection.receives("HTTP/1.1 201"))
+            }
+            let refused = try await RawConnection(service, "http/1.1")
+            try await refused.send(head("x"))
+            #expect(await refused.receives("HTTP/1.1 401"))
+        }
+    }
 }

@@ -101,7 +101,7 @@ final class HTTPSListener: Service {
                 let isStream = channel.parent?.parent != nil
                 let problem = isStream ? nil : Self.hostProblem(request)
                 let response = await responder.respond(
-                    to: request, from: channel.remoteAddress, on: kind, unless: problem)
+                    to: request.asking(over: channel), from: channel.remoteAddress, on: kind, unless: problem)
                 var head = response.head
                 if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
                 let isLast = !isStream && (problem != nil || Self.leavesBody(request, response.head.status))
