@@ -256,6 +256,9 @@ final class FakeLink: MobileLink, LinkAttempt {
 
     func send(_ frame: Frame, lane: LaneID) {
         guard !isSilent else { return }
+        var bytes = ByteBuffer()
+        // As a real link does.
+        guard (try? FrameEncoder.encode(frame, into: &bytes)) != nil else { return close(.internalError, reason: "") }
         reply { $0.answer(frame, lane: lane) }
     }
 

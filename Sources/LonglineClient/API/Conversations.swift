@@ -44,7 +44,8 @@ extension LonglineClient {
     ///   - timeout: how long to wait for the answer.
     /// - Throws: ``ClientError``: ``ClientError/Code/notConnected`` when there is no connection or it is lost meanwhile,
     ///   ``ClientError/Code/timedOut``, ``ClientError/Code/tooManyRequests`` when 64 wait already, and
-    ///   ``ClientError/Code/refused``. `CancellationError` when the task is cancelled.
+    ///   ``ClientError/Code/refused``, with ``/LonglineWire/RefusalCode/invalidRange`` for another limit. `CancellationError`
+    ///   when the task is cancelled.
     public func conversations(
         after place: ConversationCursor? = nil, limit: Int = 50, timeout: Duration = .seconds(30)
     ) async throws -> ConversationPage {
@@ -68,8 +69,10 @@ extension LonglineClient {
     /// the furthest counts, and what the service has not stored yet is said again on the next connection, though not by
     /// another process. ``receipts`` tells when it is stored.
     /// - Parameter position: a ``Message/position`` in the room, or in this user's inbox.
-    /// - Throws: ``ClientError`` when the durable state can't be read.
+    /// - Throws: ``ClientError`` when the durable state can't be read; ``ClientError/Code/refused`` with
+    ///   ``/LonglineWire/RefusalCode/invalidRange`` for an offset over 2^62 - 1, which no log has.
     public func markRead(_ conversation: Destination, upTo position: Position) async throws {
+        try position.checkRepresentable(.invalidRange)
         try await run { $0.markRead(conversation.channel, position) }
     }
 

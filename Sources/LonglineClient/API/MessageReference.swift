@@ -34,7 +34,8 @@ extension LonglineClient {
     /// - Returns: a receipt that tells when the service has it. It throws ``ClientError/Code/refused`` where the message is
     ///   not there any more (``/LonglineWire/RefusalCode/unknownTarget``), is not this user's
     ///   (``/LonglineWire/RefusalCode/invalidTarget``) or has a hundred edits (``/LonglineWire/RefusalCode/tooMany``).
-    /// - Throws: as ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
+    /// - Throws: as ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``; ``ClientError/Code/refused`` with
+    ///   ``/LonglineWire/RefusalCode/invalidTarget`` for an offset over 2^62 - 1, which no log has.
     @discardableResult
     public func edit(_ message: MessageReference, to payload: ByteBuffer) async throws -> SendReceipt {
         try await core.send(payload, .edit(message.position), to: message.destination)
@@ -52,7 +53,7 @@ extension LonglineClient {
     /// message get an entry ``/LonglineWire/EntryKind/retracted``.
     /// - Parameter reason: at most 64 bytes; the payload of the entry.
     /// - Returns: a receipt; it throws as that of ``edit(_:to:)-(_,ByteBuffer)``.
-    /// - Throws: as ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
+    /// - Throws: as ``edit(_:to:)-(_,ByteBuffer)``.
     @discardableResult
     public func retract(_ message: MessageReference, reason: String = "") async throws -> SendReceipt {
         try await core.send(ByteBuffer(string: reason), .retract(message.position), to: message.destination)
@@ -62,7 +63,7 @@ extension LonglineClient {
     /// the app means it so; an empty one takes it back.
     /// - Parameter reaction: at most 64 bytes.
     /// - Returns: a receipt; it throws as that of ``edit(_:to:)-(_,ByteBuffer)``.
-    /// - Throws: as ``send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
+    /// - Throws: as ``edit(_:to:)-(_,ByteBuffer)``.
     @discardableResult
     public func react(to message: MessageReference, with reaction: String) async throws -> SendReceipt {
         try await core.send(ByteBuffer(string: reaction), .react(message.position), to: message.destination)

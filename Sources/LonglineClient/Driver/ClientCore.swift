@@ -112,7 +112,7 @@ final class ClientCore: Sendable {
     private func open() async throws -> DriverHandle {
         try await takeOwnership()
         var state = try await configuration.storage.load()
-        if let store = configuration.cursorStore { state.cursors = try await store.cursors() }
+        if let store = configuration.cursorStore { state.cursors = try await store.cursors().checkedCursors() }
         let loop = loop
         let loaded = state
         let handle = try await loop.submit { [self] in
@@ -236,6 +236,7 @@ final class ClientCore: Sendable {
     func send(
         _ payload: ByteBuffer, _ kind: PublishKind, to destination: Destination, timeToLive: Duration? = nil
     ) async throws -> SendReceipt {
+        try kind.checkRepresentable()
         // 0 means for ever on the wire, so the shortest life is a millisecond.
         let submission = Submission(
             send: names.withLock { SendID.random(using: &$0) }, destination: destination, kind: kind,

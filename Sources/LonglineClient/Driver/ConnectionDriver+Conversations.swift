@@ -45,10 +45,18 @@ extension ConnectionDriver {
         after place: ConversationCursor?, limit: Int, timeout: TimeAmount,
         done: @escaping (Result<ConversationPage, ClientError>) -> Void
     ) -> UInt64 {
-        ask(timeout: timeout) { id in
+        let most = FrameLimits.maximumConversations
+        guard (1...most).contains(limit) else {
+            done(
+                .failure(
+                    ClientError(
+                        .refused, message: "a page of \(limit) conversations", advice: "ask for 1 to \(most)",
+                        refusal: .invalidRange)))
+            return 0
+        }
+        return ask(timeout: timeout) { id in
             .list(
-                ConversationsRequest(
-                    request: id, after: place?.bytes ?? ByteBuffer(), limit: UInt64(clamping: max(0, limit))), done)
+                ConversationsRequest(request: id, after: place?.bytes ?? ByteBuffer(), limit: UInt64(limit)), done)
         }
     }
 

@@ -70,6 +70,25 @@ extension ConnectionDriver {
         finished(row, state)
     }
 
+    /// Rows that no frame can carry would end every link that they are sent on, and nothing behind them would ever leave.
+    func giveUpUnrepresentable() {
+        let rows = outbox.inOrder.filter { !$0.isRepresentable }
+        guard !rows.isEmpty else { return }
+        for row in rows { giveUpUnrepresentable(row) }
+        scheduleFlush()
+    }
+
+    func giveUpUnrepresentable(_ row: StoredPublish) {
+        guard takeOut(row.id) != nil else { return }
+        logger.error(
+            "a message that no frame can carry is given up",
+            metadata: ["send": "\(row.send)", "channel": "\(row.channel)"])
+        statistics.refused += 1
+        let state = SendState.refused(.invalidTarget)
+        outlets.notices.send(.refused(row.channel, ClientError(finished: state)))
+        finished(row, state)
+    }
+
     /// A row leaves the outbox and its channel's chain.
     func takeOut(_ id: PublishID) -> StoredPublish? {
         guard let given = outbox.giveUp(id) else { return nil }

@@ -20,6 +20,8 @@ extension ConnectionDriver {
                 adopting.insert(row.send)
                 trackers[row.id] = core?.sharing?.handOver(row.send)
                 pending.adopted[row.id] = row.send
+                // An earlier version of the app may have put it in.
+                if !row.isRepresentable { giveUpUnrepresentable(row) }
             } catch {
                 // It waits where it is; what is behind it too, so that the order stays.
                 hadRoom = false

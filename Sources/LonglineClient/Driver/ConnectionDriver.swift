@@ -198,6 +198,7 @@ final class ConnectionDriver {
             configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
             cursorVersion: state.cursorVersion)
         applyAccess()
+        giveUpUnrepresentable()
     }
 
     static func plan(_ configuration: LonglineClient.Configuration) -> ReconnectPlan {
