@@ -199,8 +199,8 @@ let package = Package(
             dependencies: [
                 "ClientProcess", "HTTP3", "LonglineClient", "LonglineControl", "LonglineHTTP", "LonglineKeys",
                 "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
-                "LonglineTestKit", "QUICEngine", "QUICTransport", httpTypes, logging, nioCore, nioHTTP1, nioPosix,
-                nioSSL,
+                "LonglineTestKit", "QUICEngine", "QUICTransport", httpTypes, logging, nioCore, nioEmbedded, nioHTTP1,
+                nioPosix, nioSSL,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],

@@ -16,7 +16,8 @@ struct ClientHarness {
 
     init(
         storage: any ClientStorage = InMemoryClientStorage(), seed: UInt64 = 1, clock: DriverClock = .system,
-        control: FakeControl? = nil, _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+        control: FakeControl? = nil, loop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next(),
+        _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws {
         let tokens = Counter()
         self.tokens = tokens
@@ -31,8 +32,8 @@ struct ClientHarness {
         configuration.logger.logLevel = .critical
         change(&configuration)
         client = try LonglineClient(
-            configuration: configuration, loop: MultiThreadedEventLoopGroup.singleton.next(), clock: clock,
-            connector: service, asker: control, random: { SeededRandom(seed: seed) })
+            configuration: configuration, loop: loop, clock: clock, connector: service, asker: control,
+            random: { SeededRandom(seed: seed) })
     }
 
     /// Waits for a state; the stream holds every state from the present one on.

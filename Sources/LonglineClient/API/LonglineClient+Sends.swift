@@ -40,12 +40,12 @@ extension LonglineClient {
         _ payload: ByteBuffer, to destination: Destination, timeToLive: Duration? = nil
     ) async throws -> SendReceipt {
         while true {
-            // Read from before the try, so that no end is missed.
-            let changes = sends
+            // Read from before the try, so that nothing is missed.
+            let room = core.outlets.room.stream()
             do {
                 return try await send(payload, to: destination, timeToLive: timeToLive)
             } catch let error as ClientError where error.code == .outboxFull || error.code == .channelFull {
-                await core.someEnd(of: changes)
+                await core.someRoom(room)
                 try Task.checkCancellation()
             }
         }

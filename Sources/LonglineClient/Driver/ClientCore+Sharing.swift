@@ -325,13 +325,12 @@ extension ClientCore {
         return try await sharing.receipt(for: send)
     }
 
-    /// Waits until a message is finished, or for a moment where another process's messages may fill the outbox: nobody tells of
-    /// those.
-    func someEnd(of changes: AsyncStream<SendStatus>) async {
+    /// Waits until the outbox has room, or for a moment where another process's messages may fill it: nobody tells of those.
+    func someRoom(_ room: AsyncStream<Void>) async {
         if let sharing {
             try? await Task.sleep(for: sharing.storage.pollInterval)
         } else {
-            for await status in changes where status.state.isFinal { return }
+            for await _ in room { return }
         }
     }
 

@@ -171,17 +171,14 @@ final class ClientCore: Sendable {
 
     /// The app let go of the client: its connection ends.
     func shutDown() {
-        let error = ClientError(
-            .disconnected, message: "the client is gone", advice: "what waits in the outbox stays there")
-        sharing?.stop(error)
+        sharing?.stop(ConnectionDriver.shutDown)
         guard let task = opening.withLock({ $0 }) else { return }
-        let (outlets, shared) = (outlets, sharing?.storage)
+        let shared = sharing?.storage
         Task {
             guard let handle = try? await task.value else { return }
             handle.run { driver in
                 driver.disconnect {
-                    driver.endTrackers(error)
-                    outlets.finish()
+                    driver.shutDown()
                     // Another process of the app may connect at once.
                     if let shared { Task { try? await shared.release() } }
                 }

@@ -7,6 +7,8 @@ struct ClientOutlets: Sendable {
     let notices = Broadcast<ClientNotice>(replaysLatest: false)
     let receipts = Broadcast<Receipt>(replaysLatest: false)
     let sends = Broadcast<SendStatus>(replaysLatest: false, limit: 1_024)
+    /// A message left the outbox, or did not come into it after all: there is room for another.
+    let room = Broadcast<Void>(replaysLatest: false, limit: 1)
     let messages = HandOverQueue<Message>()
     /// Requests that nobody reads are not worth more memory than this.
     let requests = HandOverQueue<IncomingRequest>(limit: 100)
@@ -20,6 +22,7 @@ struct ClientOutlets: Sendable {
         notices.finish()
         receipts.finish()
         sends.finish()
+        room.finish()
         signals.finish()
         presence.finish()
     }

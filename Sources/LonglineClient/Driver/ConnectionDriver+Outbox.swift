@@ -12,6 +12,7 @@ extension ConnectionDriver {
         _ submission: Submission, tracker: SendTracker, done: @escaping (Result<SendReceipt, ClientError>) -> Void
     ) {
         if isRetired { return done(.failure(Self.retired)) }
+        if isShutDown { return done(.failure(Self.shutDown)) }
         guard let place = place(of: submission.destination) else {
             return afterUserIsKnown { [unowned self] error in
                 if let error { done(.failure(error)) } else { send(submission, tracker: tracker, done: done) }
@@ -22,7 +23,7 @@ extension ConnectionDriver {
             let receipt = SendReceipt(send: row.send, channel: row.channel, tracker: tracker)
             sends[row.id] = (receipt, done)
             trackers[row.id] = tracker
-            scheduleFlush()
+            scheduleFlush(isAsked: true)
         } catch {
             done(.failure(error))
         }
@@ -147,12 +148,23 @@ extension ConnectionDriver {
     // MARK: Making it durable
 
     /// Writes what changed, at the end of this tick: everything that the tick changed shares a transaction.
-    func scheduleFlush() {
+    ///
+    /// ```
+    ///           changed                  the tick's end           written, and more changed meanwhile
+    ///   idle -----------> flushScheduled --------------> isFlushing ---.
+    ///    ^  ^                                             |     |  ^   |
+    ///    |  '------------------- written -----------------'     |  '---'
+    ///    |                                             not written |
+    ///    |   shut down                                          v  | a second is over, or somebody waits for what is not written
+    ///    '------------------------------------------------- retryTimer
+    /// ```
+    /// - Parameter isAsked: somebody waits for it, and is told at once when the disk takes nothing.
+    func scheduleFlush(isAsked: Bool = false) {
         if session.cursorVersion != storedCursorVersion {
             storedCursorVersion = session.cursorVersion
             pending.cursorVersion = storedCursorVersion
         }
-        guard !pending.isEmpty, !isFlushing, !flushScheduled else { return }
+        guard !pending.isEmpty, !isFlushing, !flushScheduled, retryTimer == nil || isAsked else { return }
         flushScheduled = true
         hop { (driver: ConnectionDriver, _: Void) in
             driver.flushScheduled = false
@@ -165,6 +177,7 @@ extension ConnectionDriver {
         // Nothing is written any more.
         if isRetired { return done(Self.retired) }
         if logout.isOver { return done(Self.loggedOut) }
+        if isShutDown { return done(Self.shutDown) }
         if pending.isEmpty && !isFlushing { return done(nil) }
         if pending.isEmpty {
             afterFlush.append(done)
@@ -177,8 +190,12 @@ extension ConnectionDriver {
         }
     }
 
+    /// Whether the storage is this client's still.
+    private var mayWrite: Bool { !logout.isOver && !isRetired && !isShutDown }
+
     func flush() {
-        guard !isFlushing, !pending.isEmpty, !logout.isOver, !isRetired else { return }
+        guard !isFlushing, !pending.isEmpty, mayWrite else { return }
+        stopRetrying()
         isFlushing = true
         let batch = pending
         pending = PendingWrites()
@@ -255,8 +272,33 @@ extension ConnectionDriver {
             if let tracker, let send = batch.adopted[id] { core?.sharing?.follow([send: tracker]) }
             sends.removeValue(forKey: id)?.done(.failure(error))
         }
+        if !batch.inserts.isEmpty { outlets.room.send(()) }
         pending.restore(batch)
-        _ = schedule(in: .seconds(1)) { driver in driver.flush() }
+        guard mayWrite else { return }
+        // A disk that takes nothing now isn't asked more often.
+        retryTimer = schedule(in: .seconds(1)) { driver in
+            driver.retryTimer = nil
+            driver.flush()
+        }
+        // Messages that came meanwhile were not tried; who sent them waits.
+        if !pending.inserts.isEmpty { scheduleFlush(isAsked: true) }
+    }
+
+    private func stopRetrying() {
+        retryTimer?.cancel()
+        retryTimer = nil
+    }
+
+    static var shutDown: ClientError {
+        ClientError(.disconnected, message: "the client is gone", advice: "what waits in the outbox stays there")
+    }
+
+    /// The app let go of the client, and it said goodbye: what could not be written by now is not tried again.
+    func shutDown() {
+        isShutDown = true
+        stopRetrying()
+        endTrackers(Self.shutDown)
+        outlets.finish()
     }
 
     // MARK: Small durable facts

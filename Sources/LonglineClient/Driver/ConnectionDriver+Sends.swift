@@ -46,6 +46,7 @@ extension ConnectionDriver {
         outcomes.add(outcome)
         pending.outcomes.append(outcome)
         outlets.sends.send(outcome.status)
+        outlets.room.send(())
         guard let tracker = trackers.removeValue(forKey: row.id) else { return }
         if case .acknowledged(let published) = state {
             requestEntered(tracker, at: published.position)

@@ -96,6 +96,10 @@ final class ConnectionDriver {
     var pending = PendingWrites()
     var isFlushing = false
     var flushScheduled = false
+    /// Runs while the last write failed: the next one is tried when it is over, or when somebody asks.
+    var retryTimer: Scheduled<Void>?
+    /// The app let go of the client: nothing is written any more.
+    var isShutDown = false
     var afterFlush: [(ClientError?) -> Void] = []
     var needsNewProducer = false
     var storedCursorVersion: UInt64

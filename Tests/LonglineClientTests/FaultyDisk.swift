@@ -1,0 +1,55 @@
+import Synchronization
+
+@testable import LonglineClient
+
+/// A storage whose writes wait, or fail, as a test says.
+final class FaultyDisk: ClientStorage {
+    private struct State {
+        var writes = 0
+        var fails = false
+        var isClosed = false
+        var waiting: [CheckedContinuation<Void, Never>] = []
+    }
+
+    let inner: InMemoryClientStorage
+    private let state = Mutex(State())
+
+    init(_ state: StoredClientState = StoredClientState()) { inner = InMemoryClientStorage(state) }
+
+    /// Writes that were begun so far.
+    var writes: Int { state.withLock { $0.writes } }
+    /// Writes that wait now.
+    var waiting: Int { state.withLock { $0.waiting.count } }
+
+    func fail(_ fails: Bool) { state.withLock { $0.fails = fails } }
+
+    /// From now on writes wait.
+    func close() { state.withLock { $0.isClosed = true } }
+
+    /// What waits goes on, and nothing waits any more.
+    func open() {
+        let waiting = state.withLock { state in
+            state.isClosed = false
+            defer { state.waiting = [] }
+            return state.waiting
+        }
+        for continuation in waiting { continuation.resume() }
+    }
+
+    func load() async throws -> StoredClientState { await inner.load() }
+
+    func apply(_ changes: [StorageChange]) async throws {
+        await withCheckedContinuation { continuation in
+            let waits = state.withLock { state in
+                state.writes += 1
+                if state.isClosed { state.waiting.append(continuation) }
+                return state.isClosed
+            }
+            if !waits { continuation.resume() }
+        }
+        if state.withLock({ $0.fails }) { throw ClientError(.storage, message: "the disk is full") }
+        await inner.apply(changes)
+    }
+
+    func erase() async throws { await inner.erase() }
+}

@@ -1,0 +1,78 @@
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// What becomes of changes that the disk does not take.
+@Suite("Writes that fail", .timeLimit(.minutes(1)))
+struct WriteRetryTests {
+    @Test("what could not be written is tried again every second, and at once when somebody sends")
+    func everySecond() async throws {
+        let virtual = VirtualLoop()
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage, loop: virtual.loop) { $0.confirmation = .explicit }
+        let room = ChannelID.room(try RoomID("a"))
+        let message = try await virtual.running {
+            try await harness.client.connect()
+            try await harness.settle()
+            try harness.service.post("first", in: room)
+            var messages = harness.client.messages.makeAsyncIterator()
+            return try #require(await messages.next())
+        }
+        storage.fail(true)
+        let before = storage.writes
+        message.confirm()
+        await virtual.pass(.zero)
+        #expect(storage.writes - before == 1)
+        for second in 1...3 {
+            await virtual.pass(.milliseconds(999))
+            #expect(storage.writes - before == second, "not before the second is over")
+            await virtual.pass(.milliseconds(1))
+            #expect(storage.writes - before == second + 1)
+        }
+        let error = try await virtual.running {
+            await #expect(throws: ClientError.self) { try await harness.client.send("x", to: .room("a")) }
+        }
+        #expect(error?.code == .storage)
+        #expect(storage.writes - before == 5)
+        // The timer began anew with that failure.
+        await virtual.pass(.milliseconds(999))
+        #expect(storage.writes - before == 5)
+        storage.fail(false)
+        await virtual.pass(.milliseconds(1))
+        #expect(storage.writes - before == 6)
+        #expect(await storage.inner.load().cursors[room] == Position(epoch: FakeService.epoch, offset: 1))
+        await virtual.pass(.seconds(60))
+        #expect(storage.writes - before == 6)
+        try await virtual.running { await harness.client.disconnect() }
+    }
+
+    @Test("a message that could not be written makes room for one that waits for it")
+    func room() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage) { $0.outbox = OutboxLimits(messages: 1) }
+        let client = harness.client
+        try await harness.settle()
+        storage.close()
+        storage.fail(true)
+        let first = Task { try await client.send("first", to: .room("a")) }
+        while storage.waiting == 0 { await Task.yield() }
+        let second = Task { try await client.sendWhenRoom(ByteBuffer(string: "second"), to: .room("a")) }
+        // It looks for room, in vain, before the first one fails.
+        for _ in 0..<100 {
+            _ = await client.statistics
+            await Task.yield()
+        }
+        // The one that waits comes after the disk is well again.
+        try await client.run { driver in
+            driver.afterFlush.append { _ in storage.fail(false) }
+            storage.open()
+        }
+        await #expect(throws: ClientError.self) { _ = try await first.value }
+        _ = try await second.value
+        #expect(try await client.outbox().map(\.payload) == [ByteBuffer(string: "second")])
+        await client.disconnect()
+    }
+}
