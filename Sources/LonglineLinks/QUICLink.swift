@@ -138,6 +138,10 @@ public final class QUICLink: Link {
         closing = (code, reason)
         closeDeadline = .now() + Self.closePatience
         guard hadData else { return finishClosing() }
+        // A server drops what comes behind CLOSE: what this side said before, on other lanes, goes first.
+        if !isServer, let control {
+            connection?.setPriority(StreamPriority(urgency: StreamPriority.leastUrgent), of: control)
+        }
         flush()
         scheduleClosePoll()
     }

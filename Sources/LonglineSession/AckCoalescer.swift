@@ -23,6 +23,11 @@ struct AckCoalescer {
         due = now
     }
 
+    /// What waits for its time is sent now.
+    mutating func hurry(now: NIODeadline) {
+        if due != nil { due = now }
+    }
+
     private mutating func take(_ position: Position) {
         if epoch != position.epoch {
             clear()

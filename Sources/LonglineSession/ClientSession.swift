@@ -312,6 +312,14 @@ public struct ClientSession: Sendable {
         return true
     }
 
+    /// Sends every acknowledgement that waits for more confirmations or for its time, ahead of a farewell.
+    public mutating func acknowledgeAll(now: NIODeadline) {
+        for channel in timedChannels.sorted(by: { $0.description < $1.description }) {
+            modify(channel) { $0.acknowledgement.hurry(now: now) }
+            acknowledge(channel, now: now)
+        }
+    }
+
     /// Ends the link with a word to the server.
     public mutating func close(_ close: Close, now: NIODeadline) {
         end(SessionEnd(close: close, byServer: false), tellPeer: true)

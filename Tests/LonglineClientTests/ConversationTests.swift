@@ -60,6 +60,26 @@ struct ConversationTests {
         await service.stop()
     }
 
+    @Test("what was confirmed just before the device disconnects is told to the service, and so to the sender")
+    func farewell() async throws {
+        let service = try await LiveService()
+        let alice = try service.client("alice")
+        let bob = try service.client("bob") { $0.confirmation = .explicit }
+        for client in [alice, bob] { try await client.connect() }
+        let receipts = alice.receipts
+        let sent = try await alice.send("hello", to: .user("bob")).acknowledged().position
+        var messages = bob.messages.makeAsyncIterator()
+        let message = try #require(await messages.next())
+        message.confirm()
+        await bob.disconnect()
+        for await receipt in receipts {
+            #expect(receipt.kind == .delivered && receipt.position == sent)
+            break
+        }
+        await alice.disconnect()
+        await service.stop()
+    }
+
     @Test("the list is paged, and what was read offline is said on the next connection")
     func pagesAndReconnects() async throws {
         let service = try await LiveService()

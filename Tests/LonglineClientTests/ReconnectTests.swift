@@ -202,10 +202,52 @@ struct ReconnectTests {
         await harness.client.disconnect()
         let closes = harness.service.state.withLock { $0.closes }
         #expect(closes.map(\.code) == [.normal])
+        #expect(harness.service.state.withLock { $0.acknowledged[channel] } == 1)
         #expect(await messages.next() == nil, "the sequence ends with the connection")
         try await harness.client.connect()
         #expect(harness.service.state.withLock { $0.acknowledged[channel] } == 1)
         await harness.client.disconnect()
+    }
+
+    @Test("disconnecting waits until what was confirmed is on disk, also when that is being written already")
+    func waitsForDisk() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        try await harness.settle()
+        let channel = ChannelID.room(try RoomID("a"))
+        try harness.service.post("hello", in: channel)
+        var messages = harness.client.messages.makeAsyncIterator()
+        let message = try #require(await messages.next())
+        storage.close()
+        message.confirm()
+        while storage.waiting == 0 { await Task.yield() }
+        let atTheEnd = Task {
+            await harness.client.disconnect()
+            return await storage.inner.load().cursors
+        }
+        while harness.service.state.withLock({ $0.closes }).isEmpty { await Task.yield() }
+        // The link has ended, and who waited only for that goes on.
+        for _ in 0..<100 {
+            _ = await harness.client.statistics
+            await Task.yield()
+        }
+        storage.open()
+        #expect(await atTheEnd.value[channel] == Position(epoch: FakeService.epoch, offset: 1))
+    }
+
+    @Test("disconnecting does not wait for a disk that hangs")
+    func hungDisk() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage) { $0.closeTimeout = .milliseconds(10) }
+        try await harness.client.connect()
+        try await harness.settle()
+        storage.close()
+        let sending = Task { try await harness.client.send("x", to: .room("a")) }
+        while storage.waiting == 0 { await Task.yield() }
+        await harness.client.disconnect()
+        storage.open()
+        _ = try await sending.value
     }
 
     @Test("a client that is let go of closes its connection")

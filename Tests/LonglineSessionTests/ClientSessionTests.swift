@@ -190,6 +190,18 @@ struct ClientSessionTests {
         #expect(session.drain().acknowledged == [3])
     }
 
+    @Test("Acknowledgements that wait for more go out ahead of a farewell")
+    func acknowledgesAll() {
+        var session = connected()
+        _ = receive(deliver(1, after: 0), on: lane, &session)
+        session.confirm(channel: Fixture.inbox, position: Position(epoch: Fixture.epoch, offset: 1), now: now)
+        #expect(session.drain().acknowledged.isEmpty)
+        session.acknowledgeAll(now: now)
+        session.close(Close(code: .normal), now: now)
+        let frames = session.drain().frames
+        #expect(frames.suffix(2) == [.acknowledge(Acknowledge(offset: 1)), .close(Close(code: .normal))])
+    }
+
     @Test("A skip is confirmed by itself, once nothing before it waits for the app")
     func skips() {
         var session = connected { $0.acknowledgeEvery = 1 }

@@ -240,7 +240,6 @@ extension ConnectionDriver {
         afterFlush = []
         for waiter in waiting { waiter(error) }
         pump()
-        finishDisconnect()
     }
 
     private func becameDurable(_ id: PublishID) {

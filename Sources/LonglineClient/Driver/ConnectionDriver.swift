@@ -127,6 +127,8 @@ final class ConnectionDriver {
     var lastConnectWaiter: UInt64 = 0
     var disconnectWaiters: [() -> Void] = []
     var disconnectTimer: Scheduled<Void>?
+    /// Disconnects whose changes are neither on disk nor known to be unwritable.
+    var unwrittenDisconnects = 0
     var logout = LogoutState.none
     /// The account's erasure that was asked for and is not answered.
     var erasure: PendingAccountErasure?
@@ -282,6 +284,7 @@ final class ConnectionDriver {
         phase = .idle
         if let link = current {
             if wasConnected {
+                session.acknowledgeAll(now: clock.now())
                 session.close(Close(code: .normal), now: clock.now())
                 performActions(of: link)
             }
@@ -292,13 +295,21 @@ final class ConnectionDriver {
         disconnectTimer = schedule(in: TimeAmount(configuration.closeTimeout)) { driver in
             for link in driver.closing.values { link.abandon() }
             driver.closing = [:]
-            driver.finishDisconnect()
+            driver.resolveDisconnects()
         }
-        afterDurable { [unowned self] _ in finishDisconnect() }
+        unwrittenDisconnects += 1
+        afterDurable { [unowned self] _ in
+            unwrittenDisconnects -= 1
+            finishDisconnect()
+        }
     }
 
+    /// The farewell was said, or the disk took what there was.
     func finishDisconnect() {
-        guard closing.isEmpty, pending.isEmpty || !isFlushing, !disconnectWaiters.isEmpty else { return }
+        if closing.isEmpty, unwrittenDisconnects == 0 { resolveDisconnects() }
+    }
+
+    private func resolveDisconnects() {
         disconnectTimer?.cancel()
         let waiters = disconnectWaiters
         disconnectWaiters = []
