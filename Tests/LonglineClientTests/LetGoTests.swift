@@ -1,4 +1,5 @@
 import LonglineWire
+import NIOCore
 import Synchronization
 import Testing
 
@@ -14,7 +15,7 @@ struct LetGoTests {
     }
 
     enum Life: CaseIterable {
-        case unused, connected, disconnected, loggedOut, connecting, waitingToRetry, sending, moving
+        case unused, connected, disconnected, loggedOut, connecting, waitingToRetry, sending, moving, unwritable, asked
     }
 
     private func live(_ life: Life, _ harness: ClientHarness) async throws {
@@ -43,6 +44,23 @@ struct LetGoTests {
             service.state.withLock { $0.migrationOutlivesLink = true }
             try await client.connect()
             try await client.run { driver in driver.migrate(to: nil, cause: .noAnswer) { _ in } }
+        case .unwritable:
+            try await client.connect()
+            try await harness.settle()
+            (client.core.configuration.storage as? FaultyDisk)?.fail(true)
+            await #expect(throws: ClientError.self) { try await client.send("x", to: .room("a")) }
+            try await client.run { $0.keepAddressToken([1], for: AccessPoint(host: "one", port: 1)) }
+        case .asked:
+            try await client.connect()
+            let entry = Entry(
+                offset: 1, previous: 0, kind: .request, sender: try UserID("zoe"), device: try DeviceID("d"),
+                producer: ProducerID(high: 9, low: 9), publishID: 1, recipient: nil,
+                origin: Position(epoch: 5, offset: 1), time: 0, expiry: 0, payload: ByteBuffer(string: "?"))
+            service.send(.deliver(Deliver(entry: entry, redelivered: false)), in: .user(try UserID("alice")))
+            // What the service said before this is done.
+            _ = await client.statistics
+            #expect(client.core.outlets.requests.count == 1)
+            await client.disconnect()
         }
     }
 
@@ -51,7 +69,9 @@ struct LetGoTests {
         let (ends, end) = AsyncStream.makeStream(of: Never.self)
         do {
             let canary = Canary(end)
-            let harness = try ClientHarness { configuration in
+            let harness = try ClientHarness(
+                storage: life == .unwritable ? FaultyDisk() : InMemoryClientStorage()
+            ) { configuration in
                 configuration.watchesNetwork = true
                 let tokens = configuration.tokenProvider
                 configuration.tokenProvider = {

@@ -127,6 +127,24 @@ struct OutboxTests {
     }
 }
 
+@Suite("Hand-over queue")
+struct HandOverQueueTests {
+    @Test("what waits is bounded in number and in bytes, and the oldest goes first; one alone always waits")
+    func bounds() async {
+        let queue = HandOverQueue<Int>(limit: 3, bytes: 10, size: { $0 })
+        #expect(queue.append(4) == 0)
+        #expect(queue.append(5) == 0)
+        #expect(queue.append(6) == 2)
+        #expect(queue.append(1) == 0)
+        #expect(queue.append(1) == 0)
+        #expect(queue.append(1) == 1, "no more than three")
+        #expect(queue.append(20) == 3)
+        #expect(await queue.next() == 20)
+        #expect(queue.append(10) == 0, "what was read weighs nothing any more")
+        #expect(queue.count == 1)
+    }
+}
+
 @Suite("Confirmation ledger")
 struct ConfirmationLedgerTests {
     private let channel: ChannelID

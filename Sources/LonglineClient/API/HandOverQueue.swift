@@ -5,6 +5,8 @@ import Synchronization
 final class HandOverQueue<Element: Sendable>: Sendable {
     private struct State {
         var waiting: Deque<Element> = []
+        /// What the waiting elements weigh.
+        var bytes = 0
         var waiters: [(id: UInt64, continuation: CheckedContinuation<Element?, Never>)] = []
         var nextWaiter: UInt64 = 0
         var cancelled: Set<UInt64> = []
@@ -13,10 +15,24 @@ final class HandOverQueue<Element: Sendable>: Sendable {
 
     private let state = Mutex(State())
     private let limit: Int
+    private let byteLimit: Int
+    private let size: @Sendable (Element) -> Int
 
-    /// - Parameter limit: the most that waits for a reader; beyond, the oldest goes. Messages need none: the session sends no
-    ///   more than a window of unconfirmed bytes per channel.
-    init(limit: Int = .max) { self.limit = limit }
+    /// - Parameters:
+    ///   - limit: the most that waits for a reader; beyond, the oldest goes. Messages need none: the session takes no more than
+    ///     a window of unconfirmed bytes per channel.
+    ///   - bytes: the most that the waiting elements weigh together, if there is more than one.
+    ///   - size: what an element weighs.
+    init(
+        limit: Int = .max, bytes: Int = .max, size: @escaping @Sendable (Element) -> Int = { _ in 0 }
+    ) {
+        self.limit = limit
+        byteLimit = bytes
+        self.size = size
+    }
+
+    /// How many wait for a reader.
+    var count: Int { state.withLock { $0.waiting.count } }
 
     /// - Returns: how many went unread.
     @discardableResult
@@ -24,9 +40,15 @@ final class HandOverQueue<Element: Sendable>: Sendable {
         let (waiter, dropped) = state.withLock { state -> (CheckedContinuation<Element?, Never>?, Int) in
             guard state.waiters.isEmpty else { return (state.waiters.removeFirst().continuation, 0) }
             state.waiting.append(element)
-            guard state.waiting.count > limit else { return (nil, 0) }
-            state.waiting.removeFirst()
-            return (nil, 1)
+            state.bytes += size(element)
+            var dropped = 0
+            while state.waiting.count > limit || (state.bytes > byteLimit && state.waiting.count > 1),
+                let oldest = state.waiting.popFirst()
+            {
+                state.bytes -= size(oldest)
+                dropped += 1
+            }
+            return (nil, dropped)
         }
         waiter?.resume(returning: element)
         return dropped
@@ -57,7 +79,10 @@ final class HandOverQueue<Element: Sendable>: Sendable {
             await withCheckedContinuation { continuation in
                 let immediate = state.withLock { state -> Element?? in
                     if state.cancelled.remove(id) != nil { return .some(nil) }
-                    if let element = state.waiting.popFirst() { return element }
+                    if let element = state.waiting.popFirst() {
+                        state.bytes -= size(element)
+                        return element
+                    }
                     if state.ended { return .some(nil) }
                     state.waiters.append((id, continuation))
                     return nil

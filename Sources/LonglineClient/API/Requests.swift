@@ -30,7 +30,8 @@ public struct IncomingRequest: Sendable {
     public let deadline: ContinuousClock.Instant?
 
     let position: Position
-    let core: ClientCore
+    /// What it is answered through: a request that nobody reads or answers keeps no client.
+    private(set) weak var core: ClientCore?
 
     /// The payload as text; bytes that are not UTF-8 are replaced.
     public var text: String { String(buffer: payload) }
@@ -39,10 +40,12 @@ public struct IncomingRequest: Sendable {
     /// that reply counts.
     /// - Returns: a receipt. It throws ``ClientError/Code/refused`` with ``/LonglineWire/RefusalCode/unknownTarget`` when the
     ///   time was over.
-    /// - Throws: as ``LonglineClient/LonglineClient/send(_:to:timeToLive:)-(ByteBuffer,_,_)``.
+    /// - Throws: as ``LonglineClient/LonglineClient/send(_:to:timeToLive:)-(ByteBuffer,_,_)``, and
+    ///   ``ClientError/Code/disconnected`` once the client is gone.
     @discardableResult
     public func reply(_ payload: ByteBuffer) async throws -> SendReceipt {
-        try await core.send(payload, .reply(position), to: .user(sender))
+        guard let core else { throw ConnectionDriver.shutDown }
+        return try await core.send(payload, .reply(position), to: .user(sender))
     }
 
     /// Answers with text as UTF-8; see ``reply(_:)-(ByteBuffer)``.
@@ -52,7 +55,7 @@ public struct IncomingRequest: Sendable {
 
 /// Requests of other users. Several readers share them; each request goes to one of them. One whose deadline is over is left out.
 ///
-/// At most 100 wait to be read; beyond, the oldest goes and is counted (``ClientStatistics/requestsDropped``). The sequence
+/// At most 100 wait to be read, of 16 MiB of payloads together; beyond, the oldest goes and is counted (``ClientStatistics/requestsDropped``). The sequence
 /// ends when the client was disconnected or stopped.
 public struct RequestStream: AsyncSequence, Sendable {
     public typealias Element = IncomingRequest

@@ -1,5 +1,6 @@
 import LonglineSession
 import LonglineWire
+import NIOCore
 
 /// Where a driver puts what the app reads, from any thread.
 struct ClientOutlets: Sendable {
@@ -11,7 +12,8 @@ struct ClientOutlets: Sendable {
     let room = Broadcast<Void>(replaysLatest: false, limit: 1)
     let messages = HandOverQueue<Message>()
     /// Requests that nobody reads are not worth more memory than this.
-    let requests = HandOverQueue<IncomingRequest>(limit: 100)
+    let requests = HandOverQueue<IncomingRequest>(
+        limit: 100, bytes: FrameLimits.maximumWholePayload, size: \.payload.readableBytes)
     let signals = LatestBroadcast<SignalKey, ReceivedSignal>(limit: 256)
     let presence = PresenceBoard()
     let confirmations = ConfirmationInbox()
