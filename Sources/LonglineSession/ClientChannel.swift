@@ -6,6 +6,8 @@ struct ClientChannel {
     var receiver: ChannelReceiver
     var queue = PublishQueue()
     var acknowledgement = AckCoalescer()
+    /// What came on the present link.
+    var unconfirmed = UnconfirmedItems()
     var lane: OutboundLane?
     /// The publish that is being sent in parts.
     var sending: PublishSending?
@@ -33,6 +35,7 @@ struct ClientChannel {
         lane = nil
         sending = nil
         acknowledgement.clear()
+        unconfirmed = UnconfirmedItems()
         queue.linkClosed()
     }
 }

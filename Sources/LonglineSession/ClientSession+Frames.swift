@@ -173,26 +173,46 @@ extension ClientSession {
         case .refused(let refused):
             processRefused(refused, channel: channel, now: now)
         case .deliver(let deliver):
+            guard keepsWindow(channel, epoch: epoch, now: now) else { return }
             let result = modify(channel) { $0.receiver.receive(deliver, epoch: epoch) }
             if take(result, channel: channel, epoch: epoch, now: now) {
+                let position = Position(epoch: epoch, offset: deliver.entry.offset)
+                modify(channel) { $0.unconfirmed.took(position, cost: FrameCost.of(deliver.entry)) }
                 actions.append(.deliver(channel: channel, epoch: epoch, deliver))
             }
         case .skip(let skip):
+            guard keepsWindow(channel, epoch: epoch, now: now) else { return }
             let result = modify(channel) { $0.receiver.receive(skip, epoch: epoch) }
             if take(result, channel: channel, epoch: epoch, now: now) {
+                let position = Position(epoch: epoch, offset: skip.to)
+                modify(channel) { $0.unconfirmed.took(position, cost: FrameCost.overhead) }
                 actions.append(.skipped(channel: channel, epoch: epoch, skip))
                 if modify(channel, { $0.receiver.confirmAbsent() }) == true { cursorMoved(channel, now: now) }
             }
         case .gap(let gap):
+            guard keepsWindow(channel, epoch: epoch, now: now) else { return }
             if let told = modify(channel, { $0.receiver.receive(gap, epoch: epoch) }) ?? nil {
                 // What was confirmed before may lie beyond the log's new end.
-                modify(channel) { $0.forgetAcknowledgement() }
+                modify(channel) { state in
+                    state.forgetAcknowledgement()
+                    state.unconfirmed.took(Position(epoch: epoch, offset: told.first), cost: FrameCost.overhead)
+                }
                 actions.append(.gap(channel: channel, epoch: epoch, told))
                 publish(channel, now: now)
             }
         default:
             violated(.unexpectedFrame, "a frame that has no place on a channel's lane", now: now)
         }
+    }
+
+    /// Whether the server may send something more in the channel: at what is unconfirmed already it has to wait, or what waits
+    /// for the app would have no bound. Asked before anything of it is taken, so that it comes again on another link.
+    private mutating func keepsWindow(_ channel: ChannelID, epoch: Epoch, now: NIODeadline) -> Bool {
+        guard let limits, let state = channels[channel],
+            state.unconfirmed.fill(Int(clamping: limits.channelWindow), epoch: epoch)
+        else { return true }
+        violated(.limitExceeded, "more than the channel's window", now: now)
+        return false
     }
 
     /// - Returns: whether the item is given to the app.

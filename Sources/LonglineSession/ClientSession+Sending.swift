@@ -74,6 +74,9 @@ extension ClientSession {
 
     mutating func cursorMoved(_ channel: ChannelID, now: NIODeadline) {
         movedCursors.insert(channel)
+        modify(channel) { state in
+            if let confirmed = state.receiver.confirmed { state.unconfirmed.confirmed(confirmed) }
+        }
         guard phase == .connected, let confirmed = channels[channel]?.receiver.confirmed else { return }
         let every = configuration.acknowledgeEvery
         let delay = configuration.acknowledgeDelay

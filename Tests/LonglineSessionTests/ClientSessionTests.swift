@@ -202,6 +202,39 @@ struct ClientSessionTests {
         #expect(frames.suffix(2) == [.acknowledge(Acknowledge(offset: 1)), .close(Close(code: .normal))])
     }
 
+    @Test("A server that goes on with a full window is left, and what it sent too much comes again")
+    func overfullWindow() {
+        var session = connected(window: 1_000)
+        // Each weighs 138: the eighth may go beyond, as the window was not full before it.
+        for offset in UInt64(1)...8 {
+            #expect(receive(deliver(offset, after: offset - 1), on: lane, &session).delivered == [offset])
+        }
+        session.confirm(channel: Fixture.inbox, position: Position(epoch: Fixture.epoch, offset: 1), now: now)
+        #expect(receive(deliver(9, after: 8), on: lane, &session).delivered == [9])
+        let over = receive(deliver(10, after: 9), on: lane, &session)
+        #expect(over.endCode == .limitExceeded && over.delivered.isEmpty)
+
+        session.linkClosed(now: now)
+        _ = open(&session)
+        _ = receive(.connected(Fixture.connected(window: 1_000)), &session)
+        _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), on: lane, &session)
+        for offset in UInt64(2)...9 {
+            #expect(receive(deliver(offset, after: offset - 1), on: lane, &session).delivered.isEmpty)
+        }
+        #expect(receive(deliver(10, after: 9), on: lane, &session).delivered == [10])
+    }
+
+    @Test("What is unconfirmed of another log takes no room from the new one's")
+    func windowOfAnotherLog() {
+        var session = connected(window: 1_000)
+        for offset in UInt64(1)...8 { _ = receive(deliver(offset, after: offset - 1), on: lane, &session) }
+        let next = LaneID(rawValue: 2)
+        let gap = Gap(from: Position(epoch: Fixture.epoch, offset: 8), first: 0)
+        _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch + 1)), on: next, &session)
+        #expect(receive(.gap(gap), on: next, &session).gaps == [gap])
+        #expect(receive(deliver(1, after: 0), on: next, &session).delivered == [1])
+    }
+
     @Test("A skip is confirmed by itself, once nothing before it waits for the app")
     func skips() {
         var session = connected { $0.acknowledgeEvery = 1 }

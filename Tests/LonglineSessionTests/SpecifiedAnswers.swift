@@ -24,6 +24,9 @@ enum SpecifiedAnswers {
         "CONNECT | connect number | lower than one that was seen": (
             "LonglineServerTests/SessionHostTests", "aLowerConnectNumberIsStale"
         ),
+        "DELIVER, SKIP, GAP |  | with the window full already": (
+            "LonglineSessionTests/ClientSessionTests", "overfullWindow"
+        ),
         "LEAVE, ROOM | room | not a member": ("LonglineStoreTests/RoomRightsConformanceTests", "onlyOwnersChangeARoom"),
         "ROOM | user, value | see section 10": (
             "LonglineStoreTests/RoomRightsConformanceTests", "onlyOwnersChangeARoom"
