@@ -205,8 +205,13 @@ extension ConnectionDriver {
         }
     }
 
-    /// The service's clock, as far as it is known: milliseconds since 1970.
-    var serverTime: UInt64 { UInt64(max(0, Int64(clamping: clock.wall()) + serverClockOffset)) }
+    /// The service's clock, as far as it is known: milliseconds since 1970. A wall clock that is set moves it only before the
+    /// first connection.
+    var serverTime: UInt64 {
+        guard let (time, at) = serverClock else { return clock.wall() }
+        let passed = UInt64(max(0, (clock.now() - at).nanoseconds / 1_000_000))
+        return time.addingReportingOverflow(passed).partialValue
+    }
 }
 
 extension Conversation {

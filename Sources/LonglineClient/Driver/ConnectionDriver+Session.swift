@@ -146,7 +146,7 @@ extension ConnectionDriver {
             connectTime: Duration(clock.now() - link.startedAt), channels: connected.channels)
         link.info = info
         link.announced = info
-        serverClockOffset = Int64(clamping: connected.serverTime) - Int64(clamping: clock.wall())
+        serverClock = (connected.serverTime, clock.now())
         publish(.connected(info))
         resolveConnectWaiters(nil)
         scheduleRefresh(expiry: connected.credentialExpiry)
@@ -176,8 +176,7 @@ extension ConnectionDriver {
     func scheduleRefresh(expiry: UInt64) {
         refreshTimer?.cancel()
         guard expiry > 0, let link = current else { return }
-        let serverNow = Int64(clamping: clock.wall()) + serverClockOffset
-        let left = max(0, Int64(clamping: expiry) - serverNow)
+        let left = max(0, Int64(clamping: expiry) - Int64(clamping: serverTime))
         // A timer of more than a month isn't needed: no link lives that long without a reconnect.
         let delay = min(left / 5 * 4, 30 * 86_400_000)
         refreshTimer = schedule(in: .milliseconds(max(1_000, delay))) { driver in

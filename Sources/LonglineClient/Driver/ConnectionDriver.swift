@@ -133,8 +133,8 @@ final class ConnectionDriver {
     /// The account's erasure that was asked for and is not answered.
     var erasure: PendingAccountErasure?
     var statistics = ClientStatistics()
-    /// Service time minus this machine's, in milliseconds.
-    var serverClockOffset: Int64 = 0
+    /// The service's time in milliseconds since 1970, and when it was told; nil before the first connection.
+    var serverClock: (time: UInt64, at: NIODeadline)?
     var monitor: NetworkMonitor?
     var networks: NetworkMemory
     /// The network that the session learns about; nil before the first link.
