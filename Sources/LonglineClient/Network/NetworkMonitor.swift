@@ -7,10 +7,18 @@ import NIOPosix
 ///
 /// Linux says so on a route socket (rtnetlink(7)); what changed is read from the list of interfaces, since messages can
 /// be lost. Where the socket is refused the list is read every few seconds instead. Confined to its loop.
+///
+/// ```
+///           a socket                      lost, as when messages were
+///   start -----------> listening ------------------------------------> pausing
+///     |                    ^------------ another socket -----------------|
+///     '--- none ---> polling <-------------------- none -----------------'
+/// ```
 final class NetworkMonitor {
     private let loop: any EventLoop
     private let logger: Logger
     private let changed: @Sendable (AddressChange) -> Void
+    private let source: Source
     private var addresses: Set<String> = []
     private var channel: (any Channel)?
     private var poll: RepeatedTask?
@@ -21,20 +29,41 @@ final class NetworkMonitor {
     /// A change of network comes as a burst of messages.
     static let settleTime = TimeAmount.milliseconds(50)
 
-    init(loop: any EventLoop, logger: Logger, changed: @escaping @Sendable (AddressChange) -> Void) {
+    /// Where the news come from.
+    struct Source: Sendable {
+        /// A descriptor that becomes readable when something changes; nil: there is none.
+        var socket: @Sendable () -> CInt?
+        /// The addresses of all interfaces; nil: they can't be read now.
+        var addresses: @Sendable () -> Set<String>?
+
+        /// This machine.
+        static let machine = Source(socket: NetworkMonitor.routeSocket, addresses: NetworkMonitor.present)
+    }
+
+    init(
+        loop: any EventLoop, logger: Logger, source: Source = .machine,
+        changed: @escaping @Sendable (AddressChange) -> Void
+    ) {
         self.loop = loop
         self.logger = logger
+        self.source = source
         self.changed = changed
     }
 
     func start() {
-        addresses = Self.present() ?? []
-        guard let socket = Self.routeSocket() else { return startPolling() }
+        addresses = source.addresses() ?? []
+        listen()
+    }
+
+    private func listen() {
+        guard let socket = source.socket() else { return startPolling() }
         let bound = NIOLoopBound(self, eventLoop: loop)
         NIOPipeBootstrap(group: loop)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(RouteMessages { bound.value.somethingChanged() })
+                    let messages = RouteMessages(
+                        arrived: { bound.value.somethingChanged() }, ended: { bound.value.socketLost() })
+                    try channel.pipeline.syncOperations.addHandler(messages)
                 }
             }
             .takingOwnershipOfDescriptor(input: socket)
@@ -58,6 +87,19 @@ final class NetworkMonitor {
         check?.cancel()
     }
 
+    /// The channel closes with its first error, which stands for messages that were lost. What changes until there is another
+    /// socket shows in the list then; the pause keeps one that fails at once from being opened all the time.
+    private func socketLost() {
+        channel = nil
+        guard !isStopped else { return }
+        let bound = NIOLoopBound(self, eventLoop: loop)
+        loop.scheduleTask(in: Self.settleTime) {
+            guard !bound.value.isStopped else { return }
+            bound.value.listen()
+            bound.value.compare()
+        }
+    }
+
     private func startPolling() {
         let bound = NIOLoopBound(self, eventLoop: loop)
         poll = loop.scheduleRepeatedTask(initialDelay: Self.pollInterval, delay: Self.pollInterval) { _ in
@@ -76,7 +118,9 @@ final class NetworkMonitor {
 
     private func compare() {
         // A list that can't be read is no news about any address.
-        guard !isStopped, let now = Self.present(), let change = AddressChange(from: addresses, to: now) else { return }
+        guard !isStopped, let now = source.addresses(), let change = AddressChange(from: addresses, to: now) else {
+            return
+        }
         addresses = now
         changed(change)
     }
@@ -112,13 +156,19 @@ final class NetworkMonitor {
 private final class RouteMessages: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     private let arrived: () -> Void
+    private let ended: () -> Void
 
-    init(_ arrived: @escaping () -> Void) { self.arrived = arrived }
+    init(arrived: @escaping () -> Void, ended: @escaping () -> Void) {
+        self.arrived = arrived
+        self.ended = ended
+    }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) { arrived() }
 
+    func channelInactive(context: ChannelHandlerContext) { ended() }
+
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // ENOBUFS: messages were lost, so something changed.
+        // ENOBUFS: messages were lost, so something changed. The channel closes.
         arrived()
     }
 }
