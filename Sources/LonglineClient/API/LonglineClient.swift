@@ -149,11 +149,7 @@ public final class LonglineClient: Sendable {
     /// - Throws: ``ClientError``: ``ClientError/Code/tooManyRequests`` when 256 channels have another urgency than chat, or
     ///   when the durable state can't be read.
     public func setUrgency(_ urgency: Urgency, of channel: ChannelID) async throws {
-        let handle = try await core.handle()
-        try await handle.call(ignoring: ()) { driver, done in
-            done(driver.setUrgency(urgency, of: channel).map { .failure($0) } ?? .success(()))
-            return 0
-        }
+        if let error = try await core.ask({ $0.setUrgency(urgency, of: channel) }) { throw error }
     }
 
     /// Names the network that the device is in now, for what the heartbeat learns: the SSID, say, or the mobile carrier
@@ -282,6 +278,6 @@ public final class LonglineClient: Sendable {
     }
 
     func run(_ body: @escaping @Sendable (ConnectionDriver) -> Void) async throws {
-        try await core.handle().run(body)
+        try await core.ask(body)
     }
 }

@@ -37,12 +37,7 @@ extension LonglineClient {
     /// Ends what ``watch(_:)`` began, for these users. When it returns nothing is known of them any more.
     /// - Throws: ``ClientError`` when the durable state can't be read.
     public func unwatch(_ users: [UserID]) async throws {
-        let handle = try await core.handle()
-        try await handle.call(ignoring: ()) { driver, done in
-            driver.unwatch(users)
-            done(.success(()))
-            return 0
-        }
+        try await run { $0.unwatch(users) }
     }
 
     /// Where a watched user is; nil for one that isn't watched, or not known yet.

@@ -13,6 +13,8 @@ final class SharingState: Sendable {
         var wantsConnection = false
         /// Contends for ownership.
         var contender: Task<Void, Never>?
+        /// A driver ended while it ran: perhaps the one that it told to connect.
+        var contendsAgain = false
         /// Looks for what other processes do.
         var watch: Task<Void, Never>?
         /// Messages of this process that another one publishes.
@@ -48,14 +50,31 @@ final class SharingState: Sendable {
     }
 
     /// Runs one contender at a time.
-    func contend(_ body: @escaping @Sendable () async -> Void) {
+    /// - Parameters:
+    ///   - goesOn: whether a driver has just ended; then one that runs already runs once more.
+    ///   - body: is told whether it goes on with what the app asked for before.
+    func contend(goesOn: Bool, _ body: @escaping @Sendable (_ goesOn: Bool) async -> Void) {
         state.withLock { state in
-            guard state.wantsConnection, state.contender == nil else { return }
-            state.contender = Task { [weak self] in
-                await body()
-                // One that was cancelled has been replaced already.
-                if !Task.isCancelled { self?.state.withLock { $0.contender = nil } }
+            guard state.wantsConnection else { return }
+            guard state.contender == nil else {
+                if goesOn { state.contendsAgain = true }
+                return
             }
+            state.contendsAgain = false
+            state.contender = Task { [weak self] in
+                await body(goesOn)
+                while self?.contendsAgain() == true { await body(true) }
+            }
+        }
+    }
+
+    private func contendsAgain() -> Bool {
+        state.withLock { state in
+            // One that was cancelled has been replaced already.
+            guard !Task.isCancelled else { return false }
+            defer { state.contendsAgain = false }
+            if !state.contendsAgain { state.contender = nil }
+            return state.contendsAgain
         }
     }
 
@@ -174,21 +193,29 @@ final class SharingState: Sendable {
 
 /// Who owns a shared outbox.
 extension ClientCore {
+    /// - Returns: which turn of this process it is; nil for an outbox of this client's own.
     /// - Throws: ``ClientError/Code/storageInUse`` while another process has it.
-    func takeOwnership() async throws {
-        guard let sharing, try await !sharing.storage.contend() else { return }
-        throw ClientError(
-            .storageInUse, message: "another process of the app owns the outbox",
-            advice: "messages that are sent here are taken over by it; connect() waits for it to end")
+    func takeOwnership() async throws -> Int64? {
+        guard let sharing else { return nil }
+        guard try await sharing.storage.contend() else {
+            throw ClientError(
+                .storageInUse, message: "another process of the app owns the outbox",
+                advice: "messages that are sent here are taken over by it; connect() waits for it to end")
+        }
+        guard let ownership = sharing.storage.generation else { throw ConnectionDriver.retired }
+        return ownership
     }
 
     /// The driver, once this process owns the outbox.
     func ownedHandle() async throws -> DriverHandle {
         guard let sharing else { return try await handle() }
         while true {
-            do { return try await handle() } catch let error as ClientError where error.code == .storageInUse {
+            do { return try await handle() } catch let error as ClientError where error.isOfAnotherOwner {
+                guard sharing.wantsConnection else {
+                    throw ClientError(.disconnected, message: "the client was disconnected")
+                }
                 if case .standby = outlets.states.latest {
-                } else if sharing.wantsConnection {
+                } else {
                     outlets.states.send(.standby)
                 }
                 try await Task.sleep(for: sharing.storage.pollInterval)
@@ -197,12 +224,18 @@ extension ClientCore {
     }
 
     /// Connects as soon as this process owns the outbox, for as long as the app wants it.
-    func keepContending() {
-        sharing?.contend { [weak self] in
+    /// - Parameter goesOn: whether a driver has just ended, and the next one does what it did.
+    func keepContending(goesOn: Bool = false) {
+        sharing?.contend(goesOn: goesOn) { [weak self] goesOn in
             while !Task.isCancelled {
                 do {
-                    guard let handle = try await self?.ownedHandle() else { return }
-                    return handle.run { _ = $0.connect(nil) }
+                    guard let self, let sharing else { return }
+                    return try await ownedHandle().run { driver in
+                        // The app may have disconnected meanwhile, and a service that said "stop" waits for the app.
+                        guard sharing.wantsConnection else { return }
+                        if goesOn, case .stopped = driver.phase { return }
+                        _ = driver.connect(nil)
+                    }
                 } catch {
                     // The file can't be read now.
                     guard let pause = self?.sharing?.storage.pollInterval else { return }
@@ -233,14 +266,14 @@ extension ClientCore {
 
     /// Looks for what other processes put in, and whether one of them wants to be the owner.
     func watchOwnership(of handle: DriverHandle) {
-        guard let sharing, let generation = sharing.storage.generation else { return }
+        guard let sharing, let ownership = handle.ownership else { return }
         sharing.takeInAgain()
         handle.run { driver in
-            driver.onOwnershipLost = { [weak self] in Task { await self?.loseOwnership(generation) } }
+            driver.onOwnershipLost = { [weak self] in Task { await self?.loseOwnership(ownership) } }
             driver.onReplaced = { [weak self] goOn in
                 Task {
                     // Another process of the app may have taken over while this one slept.
-                    if case .lost = try? await sharing.storage.news() { await self?.loseOwnership(generation) }
+                    if case .lost = try? await sharing.storage.news() { await self?.loseOwnership(ownership) }
                     goOn()
                 }
             }
@@ -259,7 +292,7 @@ extension ClientCore {
                     switch news {
                     case .nothing: break
                     case .lost:
-                        await self?.loseOwnership(generation)
+                        await self?.loseOwnership(ownership)
                         return
                     case .challenged:
                         guard let self, self.sharing?.wantsConnection == true else {
@@ -280,25 +313,39 @@ extension ClientCore {
         }
     }
 
-    /// Another process took over: it goes on with what is durable, and this one waits for its turn.
-    private func loseOwnership(_ generation: Int64) async {
-        guard let sharing, sharing.storage.forgetOwnership(generation) else { return }
-        await retire(sharing.wantsConnection ? .standby : .disconnected)
-        keepContending()
+    /// Another process took over: it goes on with what is durable, and this one waits for its turn. Returns when the driver of that
+    /// turn is retired, whoever did it.
+    private func loseOwnership(_ ownership: Int64) async {
+        guard let sharing else { return }
+        let task = turns.withLock { $0.task }
+        if let task, let handle = try? await task.value, handle.ownership == ownership {
+            let isEnded = turns.withLock { turns in
+                guard turns.task == task else { return false }
+                _ = turns.end { driver in
+                    await self.retire(driver, sharing.wantsConnection ? .standby : .disconnected)
+                    sharing.storage.forgetOwnership(ownership)
+                }
+                return true
+            }
+            if isEnded { keepContending(goesOn: true) }
+        }
+        await turns.withLock { $0.ending }?.value
     }
 
     /// Gives the outbox to whoever wants it.
     func yieldOwnership(_ state: ConnectionState) async {
-        await retire(state)
-        try? await sharing?.storage.release()
-        keepContending()
+        guard let sharing else { return }
+        let ending = turns.withLock { turns in
+            turns.end { driver in
+                await self.retire(driver, state)
+                try? await sharing.storage.release()
+            }
+        }
+        keepContending(goesOn: true)
+        await ending.value
     }
 
-    private func retire(_ state: ConnectionState) async {
-        let task = opening.withLock { opening in
-            defer { opening = nil }
-            return opening
-        }
+    private func retire(_ task: Task<DriverHandle, any Error>?, _ state: ConnectionState) async {
         guard let handle = try? await task?.value else { return }
         let trackers = await withCheckedContinuation { continuation in
             handle.run { driver in driver.retire(state) { continuation.resume(returning: $0) } }
@@ -348,11 +395,16 @@ extension ClientCore {
         }
     }
 
-    private func ask<Value: Sendable>(_ question: @escaping @Sendable (ConnectionDriver) -> Value) async throws -> Value
-    {
-        let handle = try await handle()
-        return await withCheckedContinuation { continuation in
-            handle.run { continuation.resume(returning: question($0)) }
+    /// Asks the driver; one that another process's turn ended meanwhile neither knows nor keeps anything any more.
+    func ask<Value: Sendable>(_ question: @escaping @Sendable (ConnectionDriver) -> Value) async throws -> Value {
+        while true {
+            let handle = try await handle()
+            let answer: Value? = await withCheckedContinuation { continuation in
+                handle.run { driver in
+                    continuation.resume(returning: driver.isRetired ? nil : .some(question(driver)))
+                }
+            }
+            if let answer { return answer }
         }
     }
 }

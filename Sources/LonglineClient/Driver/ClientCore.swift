@@ -7,6 +7,8 @@ import Synchronization
 struct DriverHandle: Sendable {
     let loop: any EventLoop
     let driver: NIOLoopBound<ConnectionDriver>
+    /// Which of its process's turns as the owner of a shared outbox it belongs to; nil for an outbox of its own.
+    let ownership: Int64?
 
     /// Runs `body` on the driver's loop.
     func run(_ body: @escaping @Sendable (ConnectionDriver) -> Void) {
@@ -51,6 +53,56 @@ private struct KnownDriver {
     weak var driver: ConnectionDriver?
 }
 
+/// The driver of the moment, and the end of the one before it.
+///
+/// ```
+///            handle()              ready
+///   (none) ------------> opening ---------> open
+///     ^ ^                   | failed          | end
+///     | '-------------------'                 v
+///     '------ it is retired, and its ------ ending
+///             outbox is given up
+/// ```
+///
+/// Only a shared outbox has an end before the client's. A driver that is asked for meanwhile opens when that is over: before, it
+/// would find the ownership that is about to be given up.
+struct DriverTurns {
+    /// Makes the driver, or made it.
+    private(set) var task: Task<DriverHandle, any Error>?
+    /// Ends the one before.
+    private(set) var ending: Task<Void, Never>?
+
+    /// The driver of the moment; one that nobody asked for before opens when the end of the last is over.
+    mutating func current(
+        _ open: @escaping @Sendable () async throws -> DriverHandle
+    ) -> Task<DriverHandle, any Error> {
+        if let task { return task }
+        let ending = ending
+        let opening = Task {
+            await ending?.value
+            return try await open()
+        }
+        task = opening
+        return opening
+    }
+
+    /// It could not be made.
+    mutating func failed(_ opening: Task<DriverHandle, any Error>) { if task == opening { task = nil } }
+
+    /// Nobody gets the driver of the moment any more. `body` ends it, whoever stops to wait for that.
+    mutating func end(
+        _ body: @escaping @Sendable (Task<DriverHandle, any Error>?) async -> Void
+    ) -> Task<Void, Never> {
+        let (last, earlier) = (task, ending)
+        let end = Task {
+            await earlier?.value
+            await body(last)
+        }
+        (task, ending) = (nil, end)
+        return end
+    }
+}
+
 /// Makes the driver once its durable state is read, at the first use.
 final class ClientCore: Sendable {
     let configuration: LonglineClient.Configuration
@@ -62,7 +114,7 @@ final class ClientCore: Sendable {
     private let random: @Sendable () -> any RandomNumberGenerator
     /// What messages are named by.
     private let names = Mutex(SystemRandomPool())
-    let opening = Mutex<Task<DriverHandle, any Error>?>(nil)
+    let turns = Mutex(DriverTurns())
     private let isLoggedOut = Mutex(false)
     /// What a shared outbox needs beside; nil for one of this client's own.
     let sharing: SharingState?
@@ -88,29 +140,24 @@ final class ClientCore: Sendable {
             throw ClientError(
                 .loggedOut, message: "the device was logged out", advice: "make another client for the next login")
         }
-        let task = opening.withLock { opening in
-            if let opening { return opening }
-            let task = Task { try await self.open() }
-            opening = task
-            return task
-        }
+        let task = turns.withLock { turns in turns.current { try await self.open() } }
         do {
             return try await task.value
         } catch {
             // A storage that could not be read may be readable next time.
-            opening.withLock { if $0 == task { $0 = nil } }
+            turns.withLock { $0.failed(task) }
             throw error
         }
     }
 
     /// The driver, if one was made.
     func existing() async throws -> DriverHandle? {
-        guard let task = opening.withLock({ $0 }) else { return nil }
+        guard let task = turns.withLock({ $0.task }) else { return nil }
         return try await task.value
     }
 
     private func open() async throws -> DriverHandle {
-        try await takeOwnership()
+        let ownership = try await takeOwnership()
         var state = try await configuration.storage.load()
         if let store = configuration.cursorStore { state.cursors = try await store.cursors().checkedCursors() }
         let loop = loop
@@ -124,7 +171,7 @@ final class ClientCore: Sendable {
             // The driver holds its outlets, and they only know it.
             let known = NIOLoopBound(KnownDriver(driver: driver), eventLoop: loop)
             outlets.confirmations.onFirst { loop.execute { known.value.driver?.drainConfirmations() } }
-            return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop))
+            return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop), ownership: ownership)
         }.get()
         watchOwnership(of: handle)
         return handle
@@ -172,7 +219,7 @@ final class ClientCore: Sendable {
     /// The app let go of the client: its connection ends.
     func shutDown() {
         sharing?.stop(ConnectionDriver.shutDown)
-        guard let task = opening.withLock({ $0 }) else { return }
+        guard let task = turns.withLock({ $0.task }) else { return }
         let shared = sharing?.storage
         Task {
             guard let handle = try? await task.value else { return }
@@ -225,7 +272,9 @@ final class ClientCore: Sendable {
         }
         guard sharing != nil else { return }
         await yieldOwnership(.disconnected)
-        if case .standby = outlets.states.latest { outlets.states.send(.disconnected) }
+        if sharing?.wantsConnection != true, case .standby = outlets.states.latest {
+            outlets.states.send(.disconnected)
+        }
     }
 
     // MARK: Sending

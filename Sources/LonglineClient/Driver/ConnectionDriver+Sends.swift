@@ -88,6 +88,7 @@ extension ConnectionDriver {
 
     /// Takes a message out of the outbox before it leaves. `done` is called when that is durable.
     func cancelSend(_ send: SendID, done: @escaping (Result<CancelResult, any Error>) -> Void) {
+        if isRetired { return done(.failure(Self.retired)) }
         guard let row = outbox.row(of: send) else {
             return done(.success(outcomes[send].map { .tooLate($0.state) } ?? .unknown))
         }

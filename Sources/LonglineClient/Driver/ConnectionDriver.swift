@@ -272,7 +272,7 @@ final class ConnectionDriver {
 
     /// Ends the connection with a word to the service. `done` is called when that was said and everything is on disk.
     func disconnect(_ done: @escaping () -> Void) {
-        guard case .none = logout else { return done() }
+        guard case .none = logout, !isRetired else { return done() }
         disconnectWaiters.append(done)
         drainConfirmations()
         generation += 1

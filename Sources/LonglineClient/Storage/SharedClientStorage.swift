@@ -201,60 +201,67 @@ public final class SharedClientStorage: ClientStorage {
     public var isOwner: Bool { held.withLock { $0 != nil } }
 
     /// Takes ownership if nobody has it, if its process died, or if it let a challenge wait for too long; else challenges it.
+    ///
+    /// This and ``release()`` change what is held within their turn on the database's queue: each sees all of the other or nothing.
     /// - Returns: whether this process is the owner now.
     func contend() async throws -> Bool {
-        // The lock is free when its owner is dead, and when it never had it: the row tells which.
-        let lock = holdsLock && !isOwner ? takeLock() : nil
-        do {
-            let taken = try await transaction { database -> Ownership? in
-                if let held = self.held.withLock({ $0 }), try Self.owner(database)?.generation == held.generation {
-                    return held
-                }
+        try await onQueue { database in
+            var lock: CInt?
+            var taken: Ownership?
+            defer { if taken == nil, let lock { Foundation.close(lock) } }
+            let next = try Self.inTransaction(database) { database -> (isOwner: Bool, ownership: Ownership?) in
                 let row = try Self.owner(database)
+                if let row, !row.isReleased, row.generation == self.generation { return (true, nil) }
+                // Of a turn that is over nothing is held.
+                self.letGo { _ in true }
+                // The lock is free when its owner is dead, and when it never had it: the row tells which.
+                if self.holdsLock { lock = self.takeLock() }
                 let isDead = row.map { $0.isLocked && lock != nil } ?? true
-                guard try isDead || self.challenge(row, database) else { return nil }
+                guard try isDead || self.challenge(row, database) else { return (false, nil) }
                 let generation = (row?.generation ?? 0) + 1
                 try database.execute(
                     sql: "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, NULL)",
                     arguments: [SQLiteClientStorage.bytes(self.token), generation, lock != nil])
-                return Ownership(generation: generation, lock: lock)
+                return (true, Ownership(generation: generation, lock: lock))
             }
-            guard let taken else {
-                if let lock { Foundation.close(lock) }
-                return false
+            taken = next.ownership
+            if let taken {
+                self.held.withLock { $0 = taken }
+                self.contention.withLock { $0 = nil }
             }
-            held.withLock { $0 = taken }
-            contention.withLock { $0 = nil }
-            return true
-        } catch {
-            if let lock { Foundation.close(lock) }
-            throw error
+            return next.isOwner
         }
     }
 
     /// Lets another process take over at once. Does nothing when this one isn't the owner.
     func release() async throws {
-        let mine = held.withLock { held in
-            defer { held = nil }
-            return held
-        }
-        guard let mine else { return }
-        // The row first: a lock that is free before says that the owner died, which comes to the same.
-        defer { if let lock = mine.lock { Foundation.close(lock) } }
-        try await transaction { database in
-            try database.execute(
-                sql: "UPDATE owner SET token = NULL, challenge = NULL WHERE generation = ?",
-                arguments: [mine.generation])
+        try await onQueue { database in
+            let mine = self.held.withLock { held in
+                defer { held = nil }
+                return held
+            }
+            guard let mine else { return }
+            // The row first: a lock that is free before says that the owner died, which comes to the same.
+            defer { if let lock = mine.lock { Foundation.close(lock) } }
+            try Self.inTransaction(database) { database in
+                try database.execute(
+                    sql: "UPDATE owner SET token = NULL, challenge = NULL WHERE generation = ?",
+                    arguments: [mine.generation])
+            }
         }
     }
 
     /// Another process took over: this one holds nothing any more of that generation.
     /// - Returns: false when it had forgotten it before.
-    func forgetOwnership(_ generation: Int64) -> Bool {
+    @discardableResult
+    func forgetOwnership(_ generation: Int64) -> Bool { letGo { $0 == generation } }
+
+    @discardableResult
+    private func letGo(where isOver: (_ generation: Int64) -> Bool) -> Bool {
         let mine = held.withLock { held -> Ownership? in
-            guard held?.generation == generation else { return nil }
-            defer { held = nil }
-            return held
+            guard let mine = held, isOver(mine.generation) else { return nil }
+            held = nil
+            return mine
         }
         if let lock = mine?.lock { Foundation.close(lock) }
         return mine != nil
@@ -355,16 +362,25 @@ public final class SharedClientStorage: ClientStorage {
 
     /// One transaction that may write: short, and alone.
     func transaction<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
+        try await onQueue { database in try Self.inTransaction(database, body) }
+    }
+
+    private static func inTransaction<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
+        var value: Value?
+        try database.inTransaction(.immediate) {
+            value = try body(database)
+            return .commit
+        }
+        guard let value else { throw ClientError(.storage, message: "a transaction had no result") }
+        return value
+    }
+
+    /// A turn on the queue of all that writes.
+    private func onQueue<Value: Sendable>(
+        _ body: @escaping @Sendable (Database) throws -> Value
+    ) async throws -> Value {
         do {
-            return try await database.writeWithoutTransaction { database in
-                var value: Value?
-                try database.inTransaction(.immediate) {
-                    value = try body(database)
-                    return .commit
-                }
-                guard let value else { throw ClientError(.storage, message: "a transaction had no result") }
-                return value
-            }
+            return try await database.writeWithoutTransaction(body)
         } catch let error as ClientError {
             throw error
         } catch {
