@@ -20,6 +20,24 @@ struct ChannelReceiver {
         told = confirmed?.offset ?? 0
     }
 
+    /// Takes over what an earlier session of this process received beyond the cursor.
+    ///
+    /// A cursor that went back tells of a log that lost its end, and one of another epoch of another log: what was received of the
+    /// old one means nothing then.
+    mutating func goOn(from earlier: ChannelReceiver) {
+        guard let received = earlier.last, confirmed?.epoch ?? received.epoch == received.epoch else { return }
+        let cursor = confirmed?.offset ?? 0
+        guard cursor >= earlier.confirmedOffset(in: received.epoch) ?? 0, received.offset > cursor else { return }
+        last = received
+        told = max(told, earlier.told)
+    }
+
+    /// Whether this place arrived and is not confirmed.
+    func isUnconfirmed(_ position: Position) -> Bool {
+        guard let last, position.epoch == last.epoch else { return false }
+        return position.offset <= last.offset && position.offset > confirmedOffset(in: last.epoch) ?? 0
+    }
+
     enum Result: Equatable {
         /// Give it to the app.
         case accept

@@ -15,6 +15,35 @@ struct OwnershipTests {
             path: directory.file(name), takeOverAfter: .seconds(60), pollInterval: .milliseconds(10))
     }
 
+    /// How a test's client loses the outbox.
+    enum End: CaseIterable {
+        /// The app disconnects and connects again.
+        case disconnect
+        /// Another process is given it, and leaves at once.
+        case yield
+    }
+
+    private func endAndConnect(_ harness: ClientHarness, _ end: End) async throws {
+        switch end {
+        case .disconnect: await harness.client.disconnect()
+        case .yield: await harness.client.core.yieldOwnership(.standby)
+        }
+        try await harness.client.connect()
+    }
+
+    private func delivered(_ count: Int, to harness: ClientHarness) async {
+        while await harness.client.statistics.delivered < count { await Task.yield() }
+    }
+
+    /// Where the next process starts.
+    private func confirmed(in channel: ChannelID, _ directory: TemporaryFolder) async throws -> Position? {
+        let next = try storage(directory)
+        #expect(try await next.contend())
+        let cursors = try await next.load().cursors
+        try await next.close()
+        return cursors[channel]
+    }
+
     // MARK: Transitions
 
     @Test("a storage that contends while it gives up is the owner afterwards, or is not, and knows which")
@@ -97,5 +126,121 @@ struct OwnershipTests {
             #expect(error.code == .disconnected)
         }
         try await owner.close()
+    }
+
+    // MARK: What the app has and wants
+
+    @Test("messages that wait for the app come once, whoever owned the outbox meanwhile", arguments: End.allCases)
+    func messagesOnce(end: End) async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
+        let client = harness.client
+        try await client.connect()
+        let room = ChannelID.room(try RoomID("r"))
+        for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
+        await delivered(3, to: harness)
+        try await endAndConnect(harness, end)
+        try harness.service.post("d", in: room)
+        await delivered(4, to: harness)
+        var texts: [String] = []
+        for await message in client.messages {
+            texts.append(message.text)
+            message.confirm()
+            if message.text == "d" { break }
+        }
+        #expect(texts == ["a", "b", "c", "d"])
+        #expect(await client.statistics.delivered == 4)
+        // The confirmations count, and the next process gets nothing again.
+        await client.disconnect()
+        #expect(try await confirmed(in: room, directory) == Position(epoch: FakeService.epoch, offset: 4))
+    }
+
+    @Test("what the app confirms while nobody owns the outbox is confirmed by the next owner")
+    func confirmedMeanwhile() async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
+        let client = harness.client
+        try await client.connect()
+        let room = ChannelID.room(try RoomID("r"))
+        for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
+        await delivered(3, to: harness)
+        await client.disconnect()
+        var messages: [Message] = []
+        for await message in client.messages { messages.append(message) }
+        #expect(messages.map(\.text) == ["a", "b", "c"])
+        messages[1].confirm()
+        try await client.connect()
+        try await harness.settle()
+        #expect(await client.statistics.unconfirmed == 1)
+        #expect(harness.service.state.withLock { $0.acknowledged[room] } == 2)
+        messages[2].confirm()
+        await client.disconnect()
+        #expect(try await confirmed(in: room, directory) == Position(epoch: FakeService.epoch, offset: 3))
+    }
+
+    @Test("another process confirms what waits here: it is not waited for any more, and nothing comes twice")
+    func confirmedElsewhere() async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
+        let client = harness.client
+        try await client.connect()
+        let room = ChannelID.room(try RoomID("r"))
+        for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
+        await delivered(3, to: harness)
+        await client.disconnect()
+        let other = try storage(directory)
+        #expect(try await other.contend())
+        try await other.apply([.cursor(room, Position(epoch: FakeService.epoch, offset: 2))])
+        try await other.close()
+        try await client.connect()
+        #expect(await client.statistics.unconfirmed == 1)
+        try harness.service.post("d", in: room)
+        await delivered(4, to: harness)
+        var texts: [String] = []
+        for await message in client.messages {
+            texts.append(message.text)
+            if message.text == "d" { break }
+        }
+        #expect(texts == ["a", "b", "c", "d"])
+        await client.disconnect()
+    }
+
+    @Test(
+        "mode, urgencies, visibility, watched users and read places last for later connections", arguments: End.allCases
+    )
+    func wishes(end: End) async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(storage: try storage(directory))
+        let client = harness.client
+        try await client.connect()
+        let room = ChannelID.room(try RoomID("r"))
+        let bob = try UserID("bob")
+        try await client.setMode(.background)
+        try await client.setUrgency(.bulk, of: room)
+        try await client.setVisibility(.nothing)
+        try await client.setNetwork("cellar")
+        try await client.watch([bob])
+        harness.service.state.withLock { $0.frames = [] }
+        // Neither was told yet.
+        try await client.markRead(Destination(room), upTo: Position(epoch: 5, offset: 6))
+        try await endAndConnect(harness, end)
+        while client.presence(of: bob)?.isCurrent != true { await Task.yield() }
+        #expect(try await client.core.ask { $0.appNetwork } == "app:cellar")
+        let frames = harness.service.state.withLock { $0.frames }
+        let connect = try #require(frames.lastIndex { if case .connect = $0 { true } else { false } })
+        var said: Set<String> = []
+        for frame in frames[connect...] {
+            switch frame {
+            case .mode(let mode): if mode == .background { said.insert("mode") }
+            case .urgency(let urgency):
+                if urgency == ChannelUrgency(channel: room, urgency: .bulk) { said.insert("urgency") }
+            case .visibility(let visibility): if visibility == .nothing { said.insert("visibility") }
+            case .subscribe(let request): if request.users == [bob] { said.insert("watched") }
+            case .read(let mark): if mark.conversation == room { said.insert("read") }
+            default: break
+            }
+        }
+        #expect(said == ["mode", "urgency", "visibility", "watched", "read"])
+        await client.disconnect()
     }
 }

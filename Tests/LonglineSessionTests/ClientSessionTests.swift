@@ -96,6 +96,43 @@ struct ClientSessionTests {
         #expect(sent(open(&session))?.map(\.position.offset) == [5])
     }
 
+    @Test(
+        "A session that takes another one's place goes on with what arrived, unless the cursor says that the log is another one"
+    )
+    func goesOn() {
+        func place(_ offset: Offset, epoch: Epoch = Fixture.epoch) -> Position {
+            Position(epoch: epoch, offset: offset)
+        }
+        var first = connected(cursors: [Fixture.inbox: place(2)])
+        #expect(receive(deliver(3, after: 2), on: lane, &first).delivered == [3])
+        #expect(receive(deliver(4, after: 3), on: lane, &first).delivered == [4])
+        /// What of 3, 4 and 5 a next session takes that starts from a cursor, and what it then holds for confirmed up to 4.
+        func next(_ cursor: Position?, from previous: Offset) -> (delivered: [Offset], isFourOpen: Bool) {
+            var session = session(cursors: cursor.map { [Fixture.inbox: $0] } ?? [:])
+            session.goOn(from: first.memory)
+            _ = open(&session)
+            _ = receive(.connected(Fixture.connected()), &session)
+            let epoch = cursor?.epoch ?? Fixture.epoch
+            _ = receive(.lane(LaneHeader(channel: Fixture.inbox, epoch: epoch)), on: lane, &session)
+            let isOpen = session.isUnconfirmed(place(4), in: Fixture.inbox)
+            let delivered = (previous + 1...5).flatMap { offset in
+                receive(deliver(offset, after: offset - 1), on: lane, &session).delivered
+            }
+            return (delivered, isOpen)
+        }
+        #expect(next(place(2), from: 2) == ([5], true))
+        #expect(next(place(3), from: 3) == ([5], true))
+        #expect(next(place(4), from: 4) == ([5], false))
+        // The log lost its end, or is a new one.
+        #expect(next(place(1), from: 1) == ([2, 3, 4, 5], false))
+        #expect(next(place(2, epoch: Fixture.epoch + 1), from: 2) == ([3, 4, 5], false))
+        // A confirmation of what the earlier one received counts before it comes again.
+        var last = session(cursors: [Fixture.inbox: place(2)])
+        last.goOn(from: first.memory)
+        last.confirm(channel: Fixture.inbox, position: place(4), now: now)
+        #expect(last.cursor(of: Fixture.inbox) == place(4))
+    }
+
     @Test("Lanes that overtake CONNECTED are held; other control frames before it end the link")
     func holds() {
         var session = session()

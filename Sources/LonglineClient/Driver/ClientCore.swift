@@ -115,6 +115,8 @@ final class ClientCore: Sendable {
     /// What messages are named by.
     private let names = Mutex(SystemRandomPool())
     let turns = Mutex(DriverTurns())
+    /// What the last driver left to the next one.
+    private let memory = Mutex<DriverMemory?>(nil)
     private let isLoggedOut = Mutex(false)
     /// What a shared outbox needs beside; nil for one of this client's own.
     let sharing: SharingState?
@@ -150,6 +152,8 @@ final class ClientCore: Sendable {
         }
     }
 
+    func driverEnded(_ memory: DriverMemory) { self.memory.withLock { $0 = memory } }
+
     /// The driver, if one was made.
     func existing() async throws -> DriverHandle? {
         guard let task = turns.withLock({ $0.task }) else { return nil }
@@ -160,6 +164,8 @@ final class ClientCore: Sendable {
         let ownership = try await takeOwnership()
         var state = try await configuration.storage.load()
         if let store = configuration.cursorStore { state.cursors = try await store.cursors().checkedCursors() }
+        let memory = memory.withLock { $0 }
+        if let memory { state.advance(by: memory) }
         let loop = loop
         let loaded = state
         let handle = try await loop.submit { [self] in
@@ -167,6 +173,7 @@ final class ClientCore: Sendable {
                 configuration: configuration, state: loaded, loop: loop, clock: clock, connector: connector,
                 fetcher: fetcher, outlets: outlets, random: random())
             driver.core = self
+            if let memory { driver.goOn(from: memory) }
             driver.takeOverFollowed()
             // The driver holds its outlets, and they only know it.
             let known = NIOLoopBound(KnownDriver(driver: driver), eventLoop: loop)

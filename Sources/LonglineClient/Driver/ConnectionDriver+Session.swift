@@ -253,6 +253,8 @@ extension ConnectionDriver {
 
     /// Takes in what the app confirmed.
     func drainConfirmations() {
+        // They wait for the next driver.
+        guard !isRetired else { return }
         for (channel, position) in outlets.confirmations.drain() {
             if let reached = ledger.confirmed(position, in: channel) { confirm(reached, in: channel) }
         }

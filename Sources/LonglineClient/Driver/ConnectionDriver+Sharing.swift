@@ -49,7 +49,8 @@ extension ConnectionDriver {
         }
     }
 
-    /// Another process owns the outbox: says nothing more, writes nothing more, and hands over who follows a message.
+    /// Another process owns the outbox: says nothing more, writes nothing more, and hands over who follows a message. What the app
+    /// has and wants is left to the next driver.
     func retire(_ state: ConnectionState, _ done: @escaping ([SendID: SendTracker]) -> Void) {
         guard !isRetired else { return done([:]) }
         isRetired = true
@@ -91,6 +92,7 @@ extension ConnectionDriver {
         var left: [SendID: SendTracker] = [:]
         for (id, tracker) in trackers { if let row = outbox.rows[id] { left[row.send] = tracker } }
         trackers = [:]
+        core?.driverEnded(memory)
         publish(state)
         resolveConnectWaiters(error)
         done(left)

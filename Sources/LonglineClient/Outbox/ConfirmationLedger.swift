@@ -16,6 +16,14 @@ struct ConfirmationLedger: Sendable {
     /// Places that wait for a confirmation.
     var count: Int { open.values.reduce(0) { $0 + $1.count } }
 
+    /// Another process may have confirmed some: forgets what does not wait any more.
+    mutating func keep(where isWaiting: (Position, ChannelID) -> Bool) {
+        for (channel, places) in open {
+            let left = places.filter { isWaiting($0.position, channel) }
+            open[channel] = left.isEmpty ? nil : left
+        }
+    }
+
     /// A message went to the app.
     mutating func delivered(_ position: Position, in channel: ChannelID) {
         open[channel, default: []].append(Place(position: position, visible: true))

@@ -1,0 +1,59 @@
+import LonglineSession
+import LonglineWire
+
+/// What a driver leaves to the next one of its client, when its process gave a shared outbox up and may own it again: what the app
+/// has in hand, and what it asked for "from now on".
+struct DriverMemory: Sendable {
+    /// What arrived, and how the app is to be served.
+    var session: SessionMemory
+    /// What the app has and did not confirm.
+    var ledger: ConfirmationLedger
+    var gapsBefore: [ChannelID: MessageGap]
+    /// What the app confirmed and no disk has.
+    var cursors: [ChannelID: Position]
+    var watched: Set<UserID>
+    var visibility: PresenceVisibility?
+    /// The network's name as the app gave it.
+    var network: String?
+    /// What the user read and the service may not have.
+    var reads: [ChannelID: Position]
+    var statistics: ClientStatistics
+    /// Tests and demonstrations only.
+    var isInOutage: Bool
+}
+
+extension ConnectionDriver {
+    /// Of a driver that has ended.
+    var memory: DriverMemory {
+        DriverMemory(
+            session: session.memory, ledger: ledger, gapsBefore: gapsBefore, cursors: pending.cursors,
+            watched: presence.accepted, visibility: presence.visibility, network: appNetwork, reads: reads.places,
+            statistics: statistics, isInOutage: isInOutage)
+    }
+
+    /// Goes on with what the app has and wants. Before anything else.
+    func goOn(from memory: DriverMemory) {
+        session.goOn(from: memory.session)
+        // Another process may have confirmed some of it, or found that the log is another one.
+        ledger = memory.ledger
+        ledger.keep { [session] position, channel in session.isUnconfirmed(position, in: channel) }
+        gapsBefore = memory.gapsBefore.filter { session.isUnconfirmed($0.value.upTo, in: $0.key) }
+        pending.cursors = memory.cursors.filter { session.cursor(of: $0.key) == $0.value }
+        presence.accepted = memory.watched
+        presence.visibility = memory.visibility
+        appNetwork = memory.network
+        reads.places = memory.reads
+        statistics = memory.statistics
+        isInOutage = memory.isInOutage
+    }
+}
+
+extension StoredClientState {
+    /// Advances the cursors by what an earlier driver of this process could not write any more.
+    mutating func advance(by memory: DriverMemory) {
+        for (channel, position) in memory.cursors {
+            let known = cursors[channel] ?? Position(epoch: position.epoch, offset: 0)
+            if known.epoch == position.epoch, known.offset < position.offset { cursors[channel] = position }
+        }
+    }
+}
