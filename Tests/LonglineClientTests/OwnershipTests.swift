@@ -243,4 +243,37 @@ struct OwnershipTests {
         #expect(said == ["mode", "urgency", "visibility", "watched", "read"])
         await client.disconnect()
     }
+
+    // MARK: What the app follows
+
+    @Test("every receipt of a message in standby is told how it ends")
+    func receipts() async throws {
+        let directory = try TemporaryFolder()
+        let owner = try ClientHarness(storage: try storage(directory))
+        try await owner.client.connect()
+        let other = try ClientHarness(storage: try storage(directory), seed: 2)
+        let first = try await other.client.send("a", to: .user("bob"))
+        let second = try #require(try await other.client.receipt(for: first.send))
+        let published = try await first.acknowledged()
+        #expect(try await second.acknowledged() == published)
+        await owner.client.disconnect()
+    }
+
+    @Test("trackers of one message that meet follow it together, whichever was known first")
+    func trackersMeet() async throws {
+        let directory = try TemporaryFolder()
+        let sharing = SharingState(storage: try storage(directory), sends: Broadcast(replaysLatest: false))
+        let send = SendID(high: 1, low: 2)
+        let (known, new, ended) = (SendTracker(), SendTracker(), SendTracker())
+        sharing.follow([send: known])
+        sharing.follow([send: new])
+        let tracker = try #require(sharing.handOver(send))
+        let published = Published(id: 1, position: Position(epoch: 2, offset: 3), time: 4)
+        tracker.change(to: .acknowledged(published))
+        for each in [known, new] { #expect(try await each.outcome.value() == published) }
+        // One that comes when it is over is told at once.
+        tracker.tell(ended)
+        #expect(ended.state == .acknowledged(published))
+        sharing.stop(ClientError(.disconnected, message: "over"))
+    }
 }

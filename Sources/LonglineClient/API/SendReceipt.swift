@@ -50,6 +50,8 @@ final class SendTracker: Sendable {
         var state: SendState
         var readers: [UInt64: AsyncStream<SendState>.Continuation] = [:]
         var nextReader: UInt64 = 0
+        /// Others of the same message, which nobody else changes.
+        var others: [SendTracker] = []
         var isOver = false
     }
 
@@ -62,14 +64,15 @@ final class SendTracker: Sendable {
 
     /// Takes the next state; a final one is the last.
     func change(to state: SendState) {
-        let readers = tracked.withLock { tracked -> [AsyncStream<SendState>.Continuation] in
-            guard !tracked.isOver, tracked.state != state else { return [] }
+        let (readers, others) = tracked.withLock { tracked -> ([AsyncStream<SendState>.Continuation], [SendTracker]) in
+            guard !tracked.isOver, tracked.state != state else { return ([], []) }
             tracked.state = state
             for reader in tracked.readers.values { reader.yield(state) }
-            guard state.isFinal else { return [] }
+            guard state.isFinal else { return ([], tracked.others) }
             return tracked.end()
         }
         for reader in readers { reader.finish() }
+        for other in others { other.change(to: state) }
         if case .acknowledged(let published) = state {
             outcome.resolve(.success(published))
         } else if state.isFinal {
@@ -79,9 +82,20 @@ final class SendTracker: Sendable {
 
     /// Nothing follows, whatever the state is.
     func end(_ error: ClientError) {
-        let readers = tracked.withLock { $0.end() }
+        let (readers, others) = tracked.withLock { $0.end() }
         for reader in readers { reader.finish() }
         outcome.resolve(.failure(error))
+        for other in others { other.end(error) }
+    }
+
+    /// From now on another one of the same message, which nobody else changes any more, is told what this one is.
+    func tell(_ other: SendTracker) {
+        guard other !== self else { return }
+        let state = tracked.withLock { tracked in
+            if !tracked.isOver { tracked.others.append(other) }
+            return tracked.state
+        }
+        other.change(to: state)
     }
 
     func states() -> AsyncStream<SendState> {
@@ -105,10 +119,10 @@ final class SendTracker: Sendable {
 }
 
 extension SendTracker.State {
-    fileprivate mutating func end() -> [AsyncStream<SendState>.Continuation] {
+    fileprivate mutating func end() -> ([AsyncStream<SendState>.Continuation], [SendTracker]) {
         isOver = true
-        defer { readers = [:] }
-        return Array(readers.values)
+        defer { (readers, others) = ([:], []) }
+        return (Array(readers.values), others)
     }
 }
 

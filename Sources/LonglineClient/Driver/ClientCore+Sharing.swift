@@ -127,6 +127,9 @@ final class SharingState: Sendable {
 
     func receipt(for send: SendID) async throws -> SendReceipt? {
         guard let status = try await storage.statuses(of: [send]).first else { return nil }
+        if let known = state.withLock({ $0.followed[send] }) {
+            return SendReceipt(send: send, channel: status.channel, tracker: known)
+        }
         let tracker = SendTracker(status.state.isFinal ? .queued : status.state)
         if status.state.isFinal { tracker.change(to: status.state) } else { follow([send: tracker]) }
         return SendReceipt(send: send, channel: status.channel, tracker: tracker)
@@ -142,7 +145,10 @@ final class SharingState: Sendable {
     func follow(_ trackers: [SendID: SendTracker]) {
         guard !trackers.isEmpty else { return }
         state.withLock { state in
-            state.followed.merge(trackers) { known, _ in known }
+            state.followed.merge(trackers) { known, new in
+                known.tell(new)
+                return known
+            }
             state.hasUnread = true
             guard state.follower == nil else { return }
             state.follower = Task { [weak self] in await self?.readStates() }
