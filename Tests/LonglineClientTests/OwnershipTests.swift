@@ -276,4 +276,28 @@ struct OwnershipTests {
         #expect(ended.state == .acknowledged(published))
         sharing.stop(ClientError(.disconnected, message: "over"))
     }
+
+    @Test("the states tell of a disconnection once", arguments: [true, false])
+    func statesOnce(isShared: Bool) async throws {
+        let directory = try TemporaryFolder()
+        let shared: any ClientStorage = isShared ? try storage(directory) : InMemoryClientStorage()
+        let harness = try ClientHarness(storage: shared)
+        let states = harness.client.states
+        try await harness.client.connect()
+        await harness.client.disconnect()
+        await harness.client.disconnect()
+        try await harness.client.connect()
+        var seen: [String] = []
+        for await state in states {
+            switch state {
+            case .disconnected: seen.append("disconnected")
+            case .connected:
+                if seen.last != "connected" { seen.append("connected") }
+            default: break
+            }
+            if seen.count(where: { $0 == "connected" }) == 2 { break }
+        }
+        #expect(seen == ["disconnected", "connected", "disconnected", "connected"])
+        await harness.client.disconnect()
+    }
 }

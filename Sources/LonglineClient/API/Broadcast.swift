@@ -12,13 +12,19 @@ final class Broadcast<Element: Sendable>: Sendable {
     private let state: Mutex<State>
     private let replaysLatest: Bool
     private let limit: Int
+    private let isRepeated: @Sendable (_ latest: Element, _ next: Element) -> Bool
 
     /// - Parameters:
     ///   - replaysLatest: whether a new reader first gets the last value sent.
     ///   - limit: values kept for a reader that lags.
-    init(replaysLatest: Bool, initial: Element? = nil, limit: Int = 256) {
+    ///   - isRepeated: whether a value is not worth telling behind the latest one, which is known if it is replayed.
+    init(
+        replaysLatest: Bool, initial: Element? = nil, limit: Int = 256,
+        isRepeated: @escaping @Sendable (_ latest: Element, _ next: Element) -> Bool = { _, _ in false }
+    ) {
         self.replaysLatest = replaysLatest
         self.limit = limit
+        self.isRepeated = isRepeated
         state = Mutex(State(latest: initial))
     }
 
@@ -26,6 +32,7 @@ final class Broadcast<Element: Sendable>: Sendable {
 
     func send(_ element: Element) {
         state.withLock { state in
+            if let latest = state.latest, isRepeated(latest, element) { return }
             if replaysLatest { state.latest = element }
             for reader in state.readers.values { reader.yield(element) }
         }

@@ -45,6 +45,14 @@ public enum ConnectionState: Sendable {
         }
     }
 
+    /// Whether it tells nothing that `last` did not: only for states that say all by their name.
+    func repeats(_ last: ConnectionState) -> Bool {
+        switch (last, self) {
+        case (.disconnected, .disconnected), (.standby, .standby): true
+        default: false
+        }
+    }
+
     /// Whether messages flow now.
     public var isConnected: Bool {
         switch self {

@@ -4,7 +4,7 @@ import NIOCore
 
 /// Where a driver puts what the app reads, from any thread.
 struct ClientOutlets: Sendable {
-    let states = Broadcast<ConnectionState>(replaysLatest: true, initial: .disconnected)
+    let states = Broadcast<ConnectionState>(replaysLatest: true, initial: .disconnected) { $1.repeats($0) }
     let notices = Broadcast<ClientNotice>(replaysLatest: false)
     let receipts = Broadcast<Receipt>(replaysLatest: false)
     let sends = Broadcast<SendStatus>(replaysLatest: false, limit: 1_024)
