@@ -93,6 +93,8 @@ final class FakeControl: ControlAsker {
         let fetched = try await fetch(control, [first]) { time in
             slept.withLock { $0.append(time) }
             if time > .seconds(1) { try await Task.sleep(for: .seconds(3_600)) }
+            // In 250 ms the first question has left.
+            while control.asked == 0 { await Task.yield() }
         }
         #expect(fetched.way.transport == .https)
         #expect(slept.withLock { Set($0) } == [.seconds(10), .milliseconds(250)])

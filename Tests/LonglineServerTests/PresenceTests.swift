@@ -34,6 +34,16 @@ private let bob = identifier { try UserID("bob") }
         return answer.refusal
     }
 
+    /// A device that is connected, and known to be where its user's presence is kept: CONNECTED comes before that.
+    private func present(
+        _ server: TestServer, _ user: String, _ name: String = "phone", loop: Int = 0
+    ) async throws -> TestDevice {
+        let device = try await server.connected(user, name, loop: loop)
+        // The first round is behind the turn in which it was connected, the second behind what that told another loop.
+        for _ in 0..<2 { for loop in server.runtime.loops { try await loop.submit { _ in } } }
+        return device
+    }
+
     private func presence(_ device: TestDevice) async throws -> PresenceUpdate {
         try await device.next { if case .presence(let update) = $0 { update } else { nil } }
     }
@@ -44,10 +54,10 @@ private let bob = identifier { try UserID("bob") }
 
     @Test(arguments: [0, 1, 2]) func aDeviceIsToldOfAnotherUserOnWhicheverLoop(loop: Int) async throws {
         try await withServer(limits: limits(grace: .milliseconds(5)), loops: 3) { server in
-            let watcher = try await server.connected("bob")
+            let watcher = try await present(server, "bob")
             #expect(try await subscribe(watcher, [ann]) == nil)
             #expect(try await presence(watcher) == PresenceUpdate(user: ann, state: .offline, lastSeen: 0))
-            let phone = try await server.connected("ann", loop: loop)
+            let phone = try await present(server, "ann", loop: loop)
             #expect(try await presence(watcher).state == .online)
             try await mode(phone, .background)
             let away = try await presence(watcher)
@@ -62,9 +72,9 @@ private let bob = identifier { try UserID("bob") }
 
     @Test func whoSubscribesFindsThePresentStateAtOnce() async throws {
         try await withServer(limits: limits()) { server in
-            let phone = try await server.connected("ann", loop: 1)
-            let first = try await server.connected("bob")
-            let second = try await server.connected("bob", "tablet")
+            let phone = try await present(server, "ann", loop: 1)
+            let first = try await present(server, "bob")
+            let second = try await present(server, "bob", "tablet")
             try await subscribe(first, [ann, bob])
             var found = [try await presence(first), try await presence(first)].map { "\($0.user) \($0.state)" }
             #expect(found.sorted() == ["ann online", "bob online"])
@@ -79,8 +89,8 @@ private let bob = identifier { try UserID("bob") }
 
     @Test(arguments: [true, false]) func whoeverBlocksTheOtherNeitherSeesTheOther(watcherBlocks: Bool) async throws {
         try await withServer(limits: limits(), loops: 2) { server in
-            let watcher = try await server.connected("bob")
-            let phone = try await server.connected("ann", loop: 1)
+            let watcher = try await present(server, "bob")
+            let phone = try await present(server, "ann", loop: 1)
             try await subscribe(watcher, [ann])
             #expect(try await presence(watcher).state == .online)
             let (blocker, blocked) = watcherBlocks ? (watcher, ann) : (phone, bob)
@@ -89,7 +99,7 @@ private let bob = identifier { try UserID("bob") }
             #expect(try await presence(watcher) == PresenceUpdate(user: ann, state: .offline, lastSeen: 0))
             try await mode(phone, .background)
             // Who subscribes anew sees no more.
-            let tablet = try await server.connected("bob", "tablet", loop: 1)
+            let tablet = try await present(server, "bob", "tablet", loop: 1)
             try await subscribe(tablet, [ann])
             #expect(try await presence(tablet) == PresenceUpdate(user: ann, state: .offline, lastSeen: 0))
             try await mode(phone, .foreground)
@@ -105,8 +115,8 @@ private let bob = identifier { try UserID("bob") }
         var limits = limits()
         limits.retryAfter = .milliseconds(5)
         try await withServer(store: store, limits: limits, loops: 1) { server in
-            let watcher = try await server.connected("bob")
-            let phone = try await server.connected("ann")
+            let watcher = try await present(server, "bob")
+            let phone = try await present(server, "ann")
             try await subscribe(watcher, [ann])
             try await mode(phone, .background)
             // Its answer is behind whatever could have been shown.
@@ -121,10 +131,10 @@ private let bob = identifier { try UserID("bob") }
 
     @Test func aNewLinkOfADeviceAndAReconnectWithinTheGraceAreNoChange() async throws {
         try await withServer(limits: limits()) { server in
-            let watcher = try await server.connected("bob")
+            let watcher = try await present(server, "bob")
             try await subscribe(watcher, [ann])
             #expect(try await presence(watcher).state == .offline)
-            var phone = try await server.connected("ann")
+            var phone = try await present(server, "ann")
             #expect(try await presence(watcher).state == .online)
             for index in 0..<6 {
                 if index % 2 == 0 { try await phone.drop() }
@@ -143,7 +153,7 @@ private let bob = identifier { try UserID("bob") }
     /// A client that connects in the background says so right behind CONNECT.
     @Test func aDeviceThatConnectsInTheBackgroundWasNeverOnline() async throws {
         try await withServer(limits: limits()) { server in
-            let watcher = try await server.connected("bob")
+            let watcher = try await present(server, "bob")
             try await subscribe(watcher, [ann])
             #expect(try await presence(watcher).state == .offline)
             let phone = try await server.device("ann", loop: 1)
@@ -154,8 +164,8 @@ private let bob = identifier { try UserID("bob") }
 
     @Test func earlyDataShowsNobodyAndTellsNobodyBeforeTheHandshake() async throws {
         try await withServer(limits: limits(grace: .milliseconds(1)), loops: 1) { server in
-            let watcher = try await server.connected("bob")
-            let first = try await server.connected("ann")
+            let watcher = try await present(server, "bob")
+            let first = try await present(server, "ann")
             let ticket = try #require(first.ticket)
             try await first.drop()
             try await subscribe(watcher, [ann])
@@ -170,7 +180,7 @@ private let bob = identifier { try UserID("bob") }
                     (.visibility(.stateOnly), .control),
                 ])
             // Something else changes, and is the first that is told.
-            let other = try await server.connected("eve")
+            let other = try await present(server, "eve")
             try await subscribe(watcher, [identifier { try UserID("eve") }], request: 2)
             #expect(try await presence(watcher).user.description == "eve")
             try await early.completeHandshake()
@@ -190,10 +200,10 @@ private let bob = identifier { try UserID("bob") }
         let store = InMemoryStore()
         let before = WallClock.milliseconds()
         try await withServer(store: store, limits: limits()) { server in
-            _ = try await server.connected("ann", loop: 1)
-            let hidden = try await server.connected("eve")
+            _ = try await present(server, "ann", loop: 1)
+            let hidden = try await present(server, "eve")
             try await hidden.send([(.visibility(.nothing), .control)])
-            let watcher = try await server.connected("bob")
+            let watcher = try await present(server, "bob")
             try await subscribe(watcher, [ann, hidden.user])
             let states = [try await presence(watcher), try await presence(watcher)]
             #expect(states.first { $0.user == ann }?.state == .online)
@@ -203,8 +213,8 @@ private let bob = identifier { try UserID("bob") }
         }
         let after = WallClock.milliseconds()
         try await withServer(store: store, limits: limits()) { server in
-            let watcher = try await server.connected("bob")
-            let hidden = try await server.connected("eve", loop: 1)
+            let watcher = try await present(server, "bob")
+            let hidden = try await present(server, "eve", loop: 1)
             try await subscribe(watcher, [ann])
             let seen = try await presence(watcher)
             #expect(seen.state == .offline && (before...after).contains(seen.lastSeen))
@@ -244,7 +254,7 @@ private let bob = identifier { try UserID("bob") }
         var limits = limits()
         limits.retryAfter = .milliseconds(5)
         try await withServer(store: store, limits: limits) { server in
-            let watcher = try await server.connected("bob")
+            let watcher = try await present(server, "bob")
             store.set { $0.presence = StoreError(.unavailable, message: "not now") }
             try await subscribe(watcher, [ann])
             while await server.runtime.statistics().storeFailures < 3 {}
@@ -256,7 +266,7 @@ private let bob = identifier { try UserID("bob") }
     @Test func anErasedAccountIsNeverSeen() async throws {
         let store = FaultyStore()
         try await withServer(store: store, limits: limits()) { server in
-            let phone = try await server.connected("ann", loop: 1)
+            let phone = try await present(server, "ann", loop: 1)
             try await phone.send([(.visibility(.stateOnly), .control)])
             while try await store.presence(of: [ann], in: TokenIssuer.tenant).isEmpty {}
             let user = UserKey(tenant: TokenIssuer.tenant, user: ann)
@@ -285,7 +295,7 @@ private let bob = identifier { try UserID("bob") }
             let less = try await server.issuer.token("bob", "phone", scopes: [.publish, .receive])
             try await device.send([(.refresh(Refresh(token: less)), .control)])
             _ = try await device.next { if case .refreshed(let refreshed) = $0 { refreshed } else { nil } }
-            let other = try await server.connected("ann", loop: 1)
+            let other = try await present(server, "ann", loop: 1)
             try await mode(device, .background)
             try await mode(device, .foreground)
             var last = try await presence(device)
@@ -301,11 +311,11 @@ private let bob = identifier { try UserID("bob") }
         limits.presenceWatchesPerLoop = 5
         try await withServer(limits: limits, loops: 1) { server in
             func users(_ range: Range<Int>) throws -> [UserID] { try range.map { try UserID("u\($0)") } }
-            let first = try await server.connected("ann")
+            let first = try await present(server, "ann")
             #expect(try await subscribe(first, try users(0..<3), request: 1) == nil)
             #expect(try await subscribe(first, try users(3..<4), request: 2) == .tooManySubscriptions)
             #expect(try await subscribe(first, try users(0..<3), request: 3) == nil, "the same are no more")
-            let second = try await server.connected("bob")
+            let second = try await present(server, "bob")
             #expect(try await subscribe(second, try users(10..<13), request: 1) == .overloaded)
             #expect(try await subscribe(second, try users(10..<12), request: 2) == nil)
             try await first.send([(.unsubscribe(PresenceEnd(users: try users(0..<2))), .control)])
@@ -322,7 +332,7 @@ private let bob = identifier { try UserID("bob") }
         limits.presenceRequestsPerSecond = 0.001
         limits.presenceRequestBurst = 2
         try await withServer(limits: limits) { server in
-            let device = try await server.connected("bob")
+            let device = try await present(server, "bob")
             var answers: [RefusalCode?] = []
             for request in UInt64(1)...3 { answers.append(try await subscribe(device, [ann], request: request)) }
             #expect(answers == [nil, nil, .overloaded])
@@ -331,13 +341,13 @@ private let bob = identifier { try UserID("bob") }
 
     @Test func whoUnsubscribesIsToldNoMore() async throws {
         try await withServer(limits: limits(), loops: 1) { server in
-            let watcher = try await server.connected("bob")
+            let watcher = try await present(server, "bob")
             let eve = try UserID("eve")
             try await subscribe(watcher, [ann, eve])
             for _ in 0..<2 { _ = try await presence(watcher) }
             try await watcher.send([(.unsubscribe(PresenceEnd(users: [ann])), .control)])
-            let phone = try await server.connected("ann")
-            let other = try await server.connected("eve")
+            let phone = try await present(server, "ann")
+            let other = try await present(server, "eve")
             #expect(try await presence(watcher).user == eve)
             try await watcher.send([(.unsubscribe(PresenceEnd()), .control)])
             _ = (phone, other)
