@@ -130,15 +130,21 @@ struct OwnershipTests {
 
     // MARK: What the app has and wants
 
+    /// A client that is connected and whose app has three messages to read, and to confirm.
+    private func threeWaiting(in room: ChannelID, _ directory: TemporaryFolder) async throws -> ClientHarness {
+        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
+        await delivered(3, to: harness)
+        return harness
+    }
+
     @Test("messages that wait for the app come once, whoever owned the outbox meanwhile", arguments: End.allCases)
     func messagesOnce(end: End) async throws {
         let directory = try TemporaryFolder()
-        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
-        let client = harness.client
-        try await client.connect()
         let room = ChannelID.room(try RoomID("r"))
-        for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
-        await delivered(3, to: harness)
+        let harness = try await threeWaiting(in: room, directory)
+        let client = harness.client
         try await endAndConnect(harness, end)
         try harness.service.post("d", in: room)
         await delivered(4, to: harness)
@@ -158,12 +164,9 @@ struct OwnershipTests {
     @Test("what the app confirms while nobody owns the outbox is confirmed by the next owner")
     func confirmedMeanwhile() async throws {
         let directory = try TemporaryFolder()
-        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
-        let client = harness.client
-        try await client.connect()
         let room = ChannelID.room(try RoomID("r"))
-        for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
-        await delivered(3, to: harness)
+        let harness = try await threeWaiting(in: room, directory)
+        let client = harness.client
         await client.disconnect()
         var messages: [Message] = []
         for await message in client.messages { messages.append(message) }
@@ -181,12 +184,9 @@ struct OwnershipTests {
     @Test("another process confirms what waits here: it is not waited for any more, and nothing comes twice")
     func confirmedElsewhere() async throws {
         let directory = try TemporaryFolder()
-        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
-        let client = harness.client
-        try await client.connect()
         let room = ChannelID.room(try RoomID("r"))
-        for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
-        await delivered(3, to: harness)
+        let harness = try await threeWaiting(in: room, directory)
+        let client = harness.client
         await client.disconnect()
         let other = try storage(directory)
         #expect(try await other.contend())

@@ -43,7 +43,7 @@ final class ConnectionGuard: ChannelDuplexHandler {
 
     private let timeouts: Timeouts
     private var phase = Phase.handshaking(since: .distantFuture)
-    private var writes = PendingWrites()
+    private let writes = PendingWrites()
     private var timer = DeadlineTimer()
     private var context: ChannelHandlerContext?
 
@@ -75,11 +75,8 @@ final class ConnectionGuard: ChannelDuplexHandler {
     }
 
     private func followed(_ promise: EventLoopPromise<Void>?, on loop: any EventLoop) -> EventLoopPromise<Void> {
-        let promise = promise ?? loop.makePromise()
-        writes.began(loop.now)
-        promise.futureResult.assumeIsolated().whenComplete { _ in self.writes.ended(loop.now) }
-        watch()
-        return promise
+        defer { watch() }
+        return writes.follow(promise, on: loop)
     }
 
     /// The TLS handshake is done.
@@ -132,19 +129,21 @@ final class ConnectionGuard: ChannelDuplexHandler {
 @available(*, unavailable)
 extension ConnectionGuard: Sendable {}
 
-/// What was written and has not left yet.
-struct PendingWrites {
+/// What was written and has not left yet. Belongs to one event loop.
+final class PendingWrites {
     private var count = 0
     private var lastProgress = NIODeadline.distantPast
 
-    mutating func began(_ now: NIODeadline) {
-        if count == 0 { lastProgress = now }
+    /// Counts a write until its promise is kept; one without gets its own. On the loop.
+    func follow(_ promise: EventLoopPromise<Void>?, on loop: any EventLoop) -> EventLoopPromise<Void> {
+        let promise = promise ?? loop.makePromise()
+        if count == 0 { lastProgress = loop.now }
         count += 1
-    }
-
-    mutating func ended(_ now: NIODeadline) {
-        count -= 1
-        lastProgress = now
+        promise.futureResult.assumeIsolated().whenComplete { _ in
+            self.count -= 1
+            self.lastProgress = loop.now
+        }
+        return promise
     }
 
     /// When something has to have left; nil: nothing waits.

@@ -18,7 +18,7 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
     private var guarded: ConnectionGuard?
     /// Requests that are not answered.
     private var open = 0
-    private var writes = PendingWrites()
+    private let writes = PendingWrites()
     private var timer = DeadlineTimer()
     private var context: ChannelHandlerContext?
 
@@ -69,11 +69,8 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     private func followed(_ promise: EventLoopPromise<Void>?, on loop: any EventLoop) -> EventLoopPromise<Void> {
-        let promise = promise ?? loop.makePromise()
-        writes.began(loop.now)
-        promise.futureResult.assumeIsolated().whenComplete { _ in self.writes.ended(loop.now) }
-        watch()
-        return promise
+        defer { watch() }
+        return writes.follow(promise, on: loop)
     }
 
     private func ended() {
