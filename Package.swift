@@ -182,7 +182,9 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LonglineTestKit",
-            dependencies: ["LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", logging, nioCore],
+            dependencies: [
+                "LonglineSession", "LonglineStore", "LonglineWire", "QUICEngine", logging, nioCore, nioPosix,
+            ],
             swiftSettings: settings),
         // What scripts/simulate runs.
         .executableTarget(

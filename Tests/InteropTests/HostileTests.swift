@@ -1,3 +1,4 @@
+import LonglineTestKit
 import NIOCore
 import QUICEngine
 import Testing

@@ -1,3 +1,4 @@
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine

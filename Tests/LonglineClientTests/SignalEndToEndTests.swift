@@ -1,7 +1,9 @@
 import LonglineServer
 import LonglineSession
+import LonglineTestKit
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineClient
@@ -41,7 +43,14 @@ struct SignalEndToEndTests {
     @Test("with a third of the datagrams lost, some signals are lost, none is doubled, and messages all come in order")
     func loss() async throws {
         let service = try await LiveService { $0.signalsPerSecond = 10_000 }
-        let relay = try await LossyRelay.open(to: service.port, loss: 0.3, seed: 7)
+        let chance = Mutex((random: SeededRandom(seed: 7), lost: 0))
+        let relay = try await Relay.open(to: SocketAddress(ipAddress: "127.0.0.1", port: service.port)) { _, _, _ in
+            chance.withLock { chance in
+                guard Double.random(in: 0..<1, using: &chance.random) < 0.3 else { return .pass }
+                chance.lost += 1
+                return .lose
+            }
+        }
         let point = AccessPoint(host: "127.0.0.1", port: relay.port)
         func client(_ name: String) throws -> LonglineClient {
             try service.client(name) {
@@ -84,7 +93,7 @@ struct SignalEndToEndTests {
         #expect(Set(seen).count == seen.count, "none came twice")
         #expect(Set(seen).isSubset(of: Set(texts)))
         #expect(seen.count > count / 10 && seen.count < count, "\(seen.count) of \(count)")
-        #expect(relay.lost > 0)
+        #expect(chance.withLock(\.lost) > 0)
         for client in [alice, bob] { await client.disconnect() }
         await relay.close()
         await service.stop()

@@ -1,3 +1,4 @@
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -29,7 +30,7 @@ struct ClosingTests {
             try await serve(connection)
             ends.put(try await connection.closed())
         } body: { client, listener, loop in
-            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .milliseconds(100))
+            let relay = try await Relay.open(to: loopback(port: listener.port), delay: .milliseconds(100))
             let connection = try await client.connect(
                 host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(settings), on: loop)
             try await body(client, listener, connection, ends)

@@ -79,7 +79,7 @@ struct EndpointTests {
     }
 
     private func finishLate(_ listener: QUICListener, _ loop: any EventLoop, _ client: QUICClient) async throws {
-        let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .milliseconds(100))
+        let relay = try await Relay.open(to: loopback(port: listener.port), delay: .milliseconds(100))
         let connecting = Task {
             try await client.connect(
                 host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), on: loop)

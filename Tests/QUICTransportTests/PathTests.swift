@@ -1,3 +1,4 @@
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -157,7 +158,7 @@ struct PathTests {
     @Test("A move, a delivery or an end that is waited for no more throws at once, and the connection goes on")
     func cancellation() async throws {
         try await withPair(serve: echo) { client, listener, loop in
-            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .zero)
+            let relay = try await Relay.open(to: loopback(port: listener.port))
             let connection = try await client.connect(
                 host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), on: loop)
             try await connection.roundTrip()

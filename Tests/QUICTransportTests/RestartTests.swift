@@ -1,3 +1,4 @@
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -15,7 +16,7 @@ struct RestartTests {
     ) async throws {
         let cache = InMemorySessionCache()
         try await withPair(sessionCache: cache, yieldsEarly: true, serve: echo) { client, listener, loop in
-            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .zero)
+            let relay = try await Relay.open(to: loopback(port: listener.port))
             func connect(early: Bool) async throws -> QUICConnection {
                 try await client.connect(
                     host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(change),

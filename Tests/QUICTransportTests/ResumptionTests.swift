@@ -1,4 +1,5 @@
 import CGnuTLS
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -101,7 +102,7 @@ struct ResumptionTests {
             _ = try await connection.closed()
         } body: { client, listener, loop in
             // Long enough that what is written at once is early.
-            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .milliseconds(50))
+            let relay = try await Relay.open(to: loopback(port: listener.port), delay: .milliseconds(50))
             try await prime(cache, client, listener, port: relay.port, on: loop)
             #expect(try await streams.next()?.contains(true) == false)
             let connection = try await client.connect(

@@ -1,3 +1,4 @@
+import LonglineTestKit
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -94,7 +95,7 @@ struct StreamTests {
         try await withPair { connection in
             for try await stream in connection.inboundStreams { received.put(try await stream.collect()) }
         } body: { client, listener, loop in
-            let relay = try await DelayingRelay.open(to: loopback(port: listener.port), delay: .zero)
+            let relay = try await Relay.open(to: loopback(port: listener.port))
             let connection = try await client.connect(
                 host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), on: loop)
             let stream = try await connection.openStream(bidirectional: false)

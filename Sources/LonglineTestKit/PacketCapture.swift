@@ -1,17 +1,18 @@
 import Foundation
-import NIOCore
+public import NIOCore
 import Synchronization
 
 /// Writes datagrams into a file that Wireshark reads (pcap, raw IPv4 packets). It needs no privilege: the relay that
 /// passes the datagrams hands them in.
-final class PacketCapture: Sendable {
+public final class PacketCapture: Sendable {
     private static let magic: UInt32 = 0xa1b2_c3d4
     /// LINKTYPE_RAW: each packet begins with its IP header.
     private static let linkType: UInt32 = 101
 
     private let handle: Mutex<FileHandle>
 
-    init(path: String) throws {
+    /// Creates the file.
+    public init(path: String) throws {
         guard FileManager.default.createFile(atPath: path, contents: nil),
             let handle = FileHandle(forWritingAtPath: path)
         else {
@@ -24,7 +25,8 @@ final class PacketCapture: Sendable {
         self.handle = Mutex(handle)
     }
 
-    func record(_ payload: ByteBuffer, from source: SocketAddress, to destination: SocketAddress) {
+    /// Writes a datagram, as of now; one of other than IPv4 is left out.
+    public func record(_ payload: ByteBuffer, from source: SocketAddress, to destination: SocketAddress) {
         guard let from = source.ipAddress?.octets, let to = destination.ipAddress?.octets else { return }
         var packet = ByteBuffer()
         let length = UInt16(clamping: 28 + payload.readableBytes)

@@ -1,26 +1,32 @@
-import NIOCore
+public import NIOCore
 import NIOPosix
 
-/// Stands between a client and a server as a NAT on a bad path would: it may lose or damage datagrams, bind the client
-/// anew at another port or address, fall silent, and write down what passes.
+/// Stands between clients and a server on loopback as a NAT on a bad path would: it may hold datagrams up, lose or damage
+/// them, bind a client anew at another port or address, fall silent, and write down what passes.
 ///
 /// All of its state is confined to its event loop.
-final class Relay: Sendable {
-    enum Direction: Sendable { case toServer, toClient }
-    enum Fate: Sendable {
+public final class Relay: Sendable {
+    /// Where a datagram is going.
+    public enum Direction: Sendable { case toServer, toClient }
+
+    /// What becomes of a datagram.
+    public enum Fate: Sendable {
         case pass, lose, damage, double
         /// Passes, and its sender gets this for an answer, at once.
         case answer([UInt8])
         /// Waits for one that is to `release` what waits.
         case hold, release
     }
+
     /// Decides about a datagram by its direction, its number in that direction (from 0) and its bytes.
-    typealias Policy = @Sendable (Direction, Int, ByteBuffer) -> Fate
+    public typealias Policy = @Sendable (Direction, Int, ByteBuffer) -> Fate
 
     /// Bytes and datagrams that came from either side.
-    struct Traffic: Sendable {
-        var datagrams = 0
-        var bytes = 0
+    public struct Traffic: Sendable {
+        /// How many came.
+        public var datagrams = 0
+        /// Their payloads together.
+        public var bytes = 0
     }
 
     private final class State {
@@ -28,12 +34,14 @@ final class Relay: Sendable {
         var waiting: [SocketAddress: [ByteBuffer]] = [:]
         var traffic: [Direction: Traffic] = [:]
         var isSilent = false
+        var shutOut: String?
         var outerHost: String?
         var held: [(data: ByteBuffer, direction: Direction, client: SocketAddress)] = []
     }
 
     private let inner: any Channel
     private let server: SocketAddress
+    private let delay: TimeAmount
     private let policy: Policy
     private let capture: PacketCapture?
     private let state: NIOLoopBound<State>
@@ -43,24 +51,31 @@ final class Relay: Sendable {
     private static let heldLimit = 64
 
     private init(
-        inner: any Channel, server: SocketAddress, policy: @escaping Policy, capture: PacketCapture?,
+        inner: any Channel, server: SocketAddress, delay: TimeAmount, policy: @escaping Policy, capture: PacketCapture?,
         state: NIOLoopBound<State>
     ) {
         self.inner = inner
         self.server = server
+        self.delay = delay
         self.policy = policy
         self.capture = capture
         self.state = state
     }
 
     /// Opens a relay on a free loopback port.
-    static func open(
-        to server: SocketAddress, on loop: any EventLoop, capture: PacketCapture? = nil,
-        policy: @escaping Policy = { _, _, _ in .pass }
+    ///
+    /// - Parameters:
+    ///   - loop: one of the process by default.
+    ///   - delay: of each direction.
+    public static func open(
+        to server: SocketAddress, on loop: (any EventLoop)? = nil,
+        delay: TimeAmount = .zero, capture: PacketCapture? = nil, policy: @escaping Policy = { _, _, _ in .pass }
     ) async throws -> Relay {
+        let loop = loop ?? MultiThreadedEventLoopGroup.singleton.next()
         let inner = try await bootstrap(on: loop).bind(host: "127.0.0.1", port: 0).get()
         let state = try await loop.submit { NIOLoopBound(State(), eventLoop: loop) }.get()
-        let relay = Relay(inner: inner, server: server, policy: policy, capture: capture, state: state)
+        let relay = Relay(
+            inner: inner, server: server, delay: delay, policy: policy, capture: capture, state: state)
         try await inner.pipeline.addHandler(DatagramReceiver { [weak relay] in relay?.fromClient($0) }).get()
         return relay
     }
@@ -72,15 +87,16 @@ final class Relay: Sendable {
             .channelOption(.socketOption(.so_sndbuf), value: 4 << 20)
     }
 
-    var port: Int { inner.localAddress?.port ?? 0 }
+    /// Where clients send to, on 127.0.0.1.
+    public var port: Int { inner.localAddress?.port ?? 0 }
 
     /// What came in so far from one side.
-    func traffic(_ direction: Direction) async throws -> Traffic {
+    public func traffic(_ direction: Direction) async throws -> Traffic {
         try await inner.eventLoop.submit { self.state.value.traffic[direction] ?? Traffic() }.get()
     }
 
     /// Forgets its bindings: every client goes on from another port, or from another address.
-    func rebind(host: String? = nil) async throws {
+    public func rebind(host: String? = nil) async throws {
         let old = try await inner.eventLoop.submit { () -> [any Channel] in
             let state = self.state.value
             defer { state.outer = [:] }
@@ -91,11 +107,17 @@ final class Relay: Sendable {
     }
 
     /// While it is silent everything is lost.
-    func setSilent(_ isSilent: Bool) async throws {
+    public func setSilent(_ isSilent: Bool) async throws {
         try await inner.eventLoop.submit { self.state.value.isSilent = isSilent }.get()
     }
 
-    func close() async {
+    /// From now on what clients send from this host is lost, and what is sent to them.
+    public func shutOut(host: String?) async throws {
+        try await inner.eventLoop.submit { self.state.value.shutOut = host }.get()
+    }
+
+    /// Ends it, with its sockets.
+    public func close() async {
         try? await inner.close()
         let outer = try? await inner.eventLoop.submit { Array(self.state.value.outer.values) }.get()
         for channel in outer ?? [] { try? await channel.close() }
@@ -105,7 +127,22 @@ final class Relay: Sendable {
 
     private func fromClient(_ envelope: AddressedEnvelope<ByteBuffer>) {
         let client = envelope.remoteAddress
-        for data in admitted(envelope.data, .toServer, client: client) { toServer(data, client: client) }
+        for data in admitted(envelope.data, .toServer, client: client) { pass(data, .toServer, client: client) }
+    }
+
+    /// Hands a datagram on when its delay is over.
+    private func pass(_ data: ByteBuffer, _ direction: Direction, client: SocketAddress) {
+        guard delay > .zero else { return handOn(data, direction, client: client) }
+        inner.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
+            self?.handOn(data, direction, client: client)
+        }
+    }
+
+    private func handOn(_ data: ByteBuffer, _ direction: Direction, client: SocketAddress) {
+        switch direction {
+        case .toServer: toServer(data, client: client)
+        case .toClient: toClient(data, client: client)
+        }
     }
 
     private func toServer(_ data: ByteBuffer, client: SocketAddress) {
@@ -134,7 +171,7 @@ final class Relay: Sendable {
     }
 
     private func fromServer(_ envelope: AddressedEnvelope<ByteBuffer>, client: SocketAddress) {
-        for data in admitted(envelope.data, .toClient, client: client) { toClient(data, client: client) }
+        for data in admitted(envelope.data, .toClient, client: client) { pass(data, .toClient, client: client) }
     }
 
     private func toClient(_ data: ByteBuffer, client: SocketAddress) {
@@ -151,7 +188,7 @@ final class Relay: Sendable {
         state.value.held = []
         for (data, direction, client) in held {
             record(data, direction, client: client)
-            if direction == .toServer { toServer(data, client: client) } else { toClient(data, client: client) }
+            pass(data, direction, client: client)
         }
     }
 
@@ -161,7 +198,7 @@ final class Relay: Sendable {
         let number = state.traffic[direction]?.datagrams ?? 0
         state.traffic[direction, default: Traffic()].datagrams += 1
         state.traffic[direction, default: Traffic()].bytes += data.readableBytes
-        guard !state.isSilent else { return [] }
+        guard !state.isSilent, state.shutOut == nil || state.shutOut != client.ipAddress else { return [] }
         switch policy(direction, number, data) {
         case .lose:
             return []
@@ -195,11 +232,12 @@ final class Relay: Sendable {
 }
 
 /// Hands each datagram on.
-final class DatagramReceiver: ChannelInboundHandler, Sendable {
-    typealias InboundIn = AddressedEnvelope<ByteBuffer>
+public final class DatagramReceiver: ChannelInboundHandler, Sendable {
+    public typealias InboundIn = AddressedEnvelope<ByteBuffer>
     private let receive: @Sendable (AddressedEnvelope<ByteBuffer>) -> Void
 
-    init(_ receive: @escaping @Sendable (AddressedEnvelope<ByteBuffer>) -> Void) { self.receive = receive }
+    /// - Parameter receive: called on the channel's event loop.
+    public init(_ receive: @escaping @Sendable (AddressedEnvelope<ByteBuffer>) -> Void) { self.receive = receive }
 
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) { receive(unwrapInboundIn(data)) }
+    public func channelRead(context: ChannelHandlerContext, data: NIOAny) { receive(unwrapInboundIn(data)) }
 }
