@@ -220,8 +220,10 @@ struct ChannelSender {
             guard unacknowledgedBytes < window else { break }
             let frame: Frame
             switch item {
-            case .entry(let entry):
-                guard entry.previous == sent, entry.offset > sent else { return .broken }
+            case .entry(var entry):
+                // A device may have confirmed a place between two entries: it goes on behind that.
+                guard entry.previous <= sent, entry.offset > sent else { return .broken }
+                entry.previous = sent
                 if entry.offset > (upTo ?? .max) { return finish(frames) }
                 if entry.following > 0 {
                     guard mayBeginParts else {
@@ -236,9 +238,9 @@ struct ChannelSender {
                     direct.append((entry.offset, entry.sender, origin))
                 }
                 frame = .deliver(Deliver(entry: entry, redelivered: entry.offset <= redeliveredUpTo))
-            case .skip(let skip):
-                guard skip.previous == sent, skip.to > sent else { return .broken }
-                var skip = skip
+            case .skip(var skip):
+                guard skip.previous <= sent, skip.to > sent else { return .broken }
+                skip.previous = sent
                 skip.to = min(skip.to, upTo ?? .max)
                 if skip.to <= sent { return finish(frames) }
                 sent = skip.to

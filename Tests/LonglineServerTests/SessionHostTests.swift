@@ -336,6 +336,28 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    /// Offsets belong to all channels together, so that most are no entry of a device's own.
+    @Test func aConfirmationBetweenTwoEntriesCoversTheFirst() async throws {
+        try await withServer { server in
+            let sender = try await server.connected("bob")
+            let phone = try await server.connected("ann")
+            for index in 0..<2 { try await sender.message("m\(index)", to: ann) }
+            let first = try await phone.delivered(.user(ann))
+            let second = try await phone.delivered(.user(ann))
+            #expect(second.entry.offset > first.entry.offset + 1)
+            let head = try await server.store.head(of: ChannelKey(tenant: TokenIssuer.tenant, channel: .user(ann)))
+            let epoch = try #require(head).position.epoch
+            try await phone.acknowledge(.user(ann), epoch: epoch, offset: first.entry.offset + 1)
+            try await phone.drop()
+            let back = try await server.device("ann", loop: 1)
+            back.producer = phone.producer
+            back.connectNumber = 2
+            _ = try await back.connect(credential: .ticket(try #require(phone.ticket).ticket))
+            let again = try await back.delivered(.user(ann))
+            #expect(again.entry.offset == second.entry.offset && again.entry.previous == first.entry.offset + 1)
+        }
+    }
+
     /// Before its handshake is complete a link may be a replay: it evicts nobody.
     @Test func anEarlyLinkTakesOverWhenItsHandshakeIsComplete() async throws {
         try await withServer { server in

@@ -75,6 +75,30 @@ struct ChannelSenderTests {
         #expect(sender.startRead(window: 1_000, readBytes: 1_000)?.after == 7)
     }
 
+    @Test("A place between two entries is as good as the one before it")
+    func placesBetween() {
+        func page(_ sender: inout ChannelSender, _ page: SessionPage) -> [Frame]? {
+            _ = sender.startRead(window: 10_000, readBytes: 1_000)
+            guard case .send(let frames) = sender.take(page, window: 10_000, user: Fixture.user("alice")) else { return nil }
+            return frames
+        }
+        // What follows continues from where the device says it stands, or the device would find the chain broken.
+        var named = ChannelSender(Fixture.channel(head: 9, cursor: cursor(4)))
+        let entry = Fixture.entry(9, after: 4)
+        #expect(page(&named, Fixture.page([9], after: 3)) == [.deliver(Deliver(entry: entry, redelivered: false))])
+        var skipped = ChannelSender(Fixture.channel(head: 9, cursor: cursor(4)))
+        let skip = Skip(previous: 3, to: 6, reason: .expired)
+        #expect(
+            page(&skipped, SessionPage(epoch: Fixture.epoch, items: [.skip(skip)], head: 9, first: 0))
+                == [.skip(Skip(previous: 4, to: 6, reason: .expired))])
+        var confirmed = ChannelSender(Fixture.channel(head: 9, cursor: cursor(0)))
+        guard case .moved = confirmed.acknowledge(4) else { return #expect(Bool(false)) }
+        #expect(page(&confirmed, Fixture.page([9], after: 3))?.count == 1)
+        // Where something is missing between, nothing is sent.
+        var holed = ChannelSender(Fixture.channel(head: 9, cursor: cursor(4)))
+        #expect(page(&holed, Fixture.page([9], after: 5)) == nil)
+    }
+
     @Test("What is trimmed while sending is a gap")
     func trimmedUnderWay() {
         var sender = ChannelSender(Fixture.channel(head: 9, cursor: cursor(2)))
