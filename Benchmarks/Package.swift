@@ -73,8 +73,8 @@ let package = Package(
             "publish",
             [
                 longline("LonglineClient"), longline("LonglineServer"), longline("LonglineStore"),
-                longline("LonglineWire"), nioCore, nioPosix, "PeerHarness",
-                .product(name: "Logging", package: "swift-log"),
+                longline("LonglineWire"), longline("QUICEngine"), nioCore, nioPosix, "PeerHarness",
+                .product(name: "Logging", package: "swift-log"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]),
         benchmark(
             "h3",

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import NIOSSL
 
 /// As much of an MQTT 3.1.1 client as it takes to publish and receive with QoS 1 in a persistent session. Confined to its loop.
 final class MQTTConnection: ChannelInboundHandler {
@@ -38,7 +39,7 @@ final class MQTTConnection: ChannelInboundHandler {
 
     /// Connects to a broker on this machine; done when it accepted, and subscribed if that is wanted.
     static func connect(
-        port: Int, clientID: String, topic: String, subscribes: Bool, on loop: any EventLoop,
+        port: Int, tls: NIOSSLContext?, clientID: String, topic: String, subscribes: Bool, on loop: any EventLoop,
         received: @escaping @Sendable (ByteBuffer) -> Void = { _ in }
     ) async throws -> NIOLoopBound<MQTTConnection> {
         try await loop.flatSubmit {
@@ -51,6 +52,10 @@ final class MQTTConnection: ChannelInboundHandler {
                 .channelOption(.tcpOption(.tcp_nodelay), value: 1)
                 .channelInitializer { channel in
                     channel.eventLoop.makeCompletedFuture {
+                        if let tls {
+                            try channel.pipeline.syncOperations.addHandler(
+                                NIOSSLClientHandler(context: tls, serverHostname: "localhost"))
+                        }
                         try channel.pipeline.syncOperations.addHandler(connection.value)
                     }
                 }

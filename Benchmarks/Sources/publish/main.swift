@@ -20,17 +20,20 @@ struct Load {
 let room = try await Site()
 let direct = try await Site(to: .direct)
 let single = try await Site(groupCommit: false)
-let broker = try await Mosquitto.start()
-if broker == nil { print("mosquitto isn't installed: no comparison") }
+var brokers: [(kind: Mosquitto.Kind, service: Mosquitto)] = []
+for kind in Mosquitto.Kind.allCases {
+    if let broker = try await Mosquitto.start(kind) { brokers.append((kind, broker)) }
+}
+if brokers.isEmpty { print("mosquitto isn't installed: no comparison") }
 var loads = [
     Load(name: "room, \(window) in flight", service: room, window: window),
     Load(name: "direct, \(window) in flight", service: direct, window: window),
     Load(name: "room, \(window) in flight, a commit each", service: single, window: window),
     Load(name: "room, 1 in flight", service: room, window: 1),
 ]
-if let broker {
-    loads.append(Load(name: "mosquitto, \(window) in flight", service: broker, window: window))
-    loads.append(Load(name: "mosquitto, 1 in flight", service: broker, window: 1))
+for (kind, broker) in brokers {
+    loads.append(Load(name: "\(kind.title), \(window) in flight", service: broker, window: window))
+    loads.append(Load(name: "\(kind.title), 1 in flight", service: broker, window: 1))
 }
 // In turns, as measure(_:options:) does; the first turn warms up.
 for turn in 0...options.rounds {
@@ -71,14 +74,15 @@ func pace(_ service: any MessageService, _ name: String) async throws -> [(Strin
 
 var figures = try await pace(room, "")
 figures += try await pace(direct, "direct_")
-if let broker { figures += try await pace(broker, "peer_") }
+for (kind, broker) in brokers { figures += try await pace(broker, kind.prefix + "peer_") }
 for (key, value) in figures { report.add(key, value) }
-if broker != nil {
-    report.add("peer_rate", loads[4].rate.median)
-    report.add("peer_one_in_flight_rate", loads[5].rate.median)
-    report.add("ratio", ratio(loads[0].rate, over: loads[4].rate))
-    report.add("direct_ratio", ratio(loads[1].rate, over: loads[4].rate))
+for (index, (kind, _)) in brokers.enumerated() {
+    let (many, one) = (loads[4 + 2 * index].rate, loads[5 + 2 * index].rate)
+    report.add("\(kind.prefix)peer_rate", many.median)
+    report.add("\(kind.prefix)peer_one_in_flight_rate", one.median)
+    report.add("\(kind.prefix)ratio", ratio(loads[0].rate, over: many))
+    report.add("\(kind.prefix)direct_ratio", ratio(loads[1].rate, over: many))
 }
 report.finish()
 for service in [room, direct, single] { await service.end() }
-await broker?.end()
+for (_, broker) in brokers { await broker.end() }
