@@ -96,7 +96,8 @@ extension HTTP3Error {
     static func connectFailed(_ reason: QUICCloseReason) -> HTTP3Error {
         HTTP3Error(
             .connectFailed, "the connection could not be established", cause: reason.summary,
-            advice: "Check the server's address, its certificate and that UDP reaches it.", closeReason: reason)
+            advice: "Check the server's address, its certificate and that UDP reaches it.",
+            protocolCode: HTTP3ErrorCode(reason), closeReason: reason)
     }
 
     static let goingAway = HTTP3Error(

@@ -2,6 +2,7 @@ import HTTPTypes
 import NIOCore
 import QUICEngine
 import QUICTransport
+import Synchronization
 import Testing
 
 @testable import HTTP3
@@ -159,8 +160,14 @@ struct LimitTests {
     func slowBody() async throws {
         var limits = HTTP3Limits()
         limits.bodyTimeout = .milliseconds(50)
+        let isFirst = Mutex(true)
         try await withRawClient(limits: limits) { _, body, responder in
-            while try await body.read() != nil {}
+            // The one behind it may come in pieces.
+            if isFirst.withLock({ first in
+                defer { first = false }; return first
+            }) {
+                while try await body.read() != nil {}
+            }
             try await responder.respond(HTTPResponse(status: .ok))
         } _: { world, peer in
             let stream = try await peer.send(RawPeer.headers(RawPeer.get) + [0, 40, 1], finish: false)
@@ -229,7 +236,7 @@ struct LimitTests {
     @Test("A connection without a request is told and closed after its time, however alive its client keeps it")
     func idle() async throws {
         var limits = HTTP3Limits()
-        limits.idleTimeout = .milliseconds(200)
+        limits.idleTimeout = .seconds(2)
         try await withServer(limits: limits) { _, _, responder in
             try await responder.respond(HTTPResponse(status: .ok))
         } _: { world in
@@ -245,15 +252,15 @@ struct LimitTests {
     @Test("A request that takes longer than a connection may be idle is answered")
     func busy() async throws {
         var limits = HTTP3Limits()
-        limits.idleTimeout = .milliseconds(20)
+        limits.idleTimeout = .seconds(1)
         let release = Happening<Void>()
         try await withRawClient(limits: limits) { _, _, responder in
             try await release.value()
             try await responder.respond(HTTPResponse(status: .ok))
         } _: { _, peer in
             let stream = try await peer.send(RawPeer.headers(RawPeer.get))
-            // Ten times as long as a connection may be idle; then the request is still there.
-            try await Task.sleep(for: .milliseconds(200))
+            // Longer than a connection may be idle; then the request is still there.
+            try await Task.sleep(for: .seconds(2))
             release.tell()
             #expect(try await status(stream) == "200")
         }

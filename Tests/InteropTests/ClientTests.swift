@@ -321,7 +321,7 @@ struct ClientTests {
     func idleTimeout() async throws {
         try await withClient { client, loop, peer in
             let relay = try await Relay.open(to: loopback(port: try await peer.listen()), on: loop)
-            let configuration = clientConfiguration { $0.maxIdleTimeout = .milliseconds(700) }
+            let configuration = clientConfiguration { $0.maxIdleTimeout = .seconds(3) }
             let connection = try await client.connect(relay.port, configuration, on: loop)
             try await connection.exchange()
             try await relay.setSilent(true)

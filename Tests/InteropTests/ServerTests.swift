@@ -309,7 +309,7 @@ struct ServerTests {
 
     @Test("Blackhole for good: the idle timeout ends the connection")
     func idleTimeout() async throws {
-        let configuration = try serverConfiguration { $0.transport.maxIdleTimeout = .milliseconds(700) }
+        let configuration = try serverConfiguration { $0.transport.maxIdleTimeout = .seconds(3) }
         try await withServer(configuration) { service, peer in
             let relay = try await Relay.open(to: loopback(port: service.port), on: service.loop)
             _ = try await peer.connect(relay.port)

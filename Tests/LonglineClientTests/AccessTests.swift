@@ -51,8 +51,7 @@ struct AccessTests {
 
     /// The link is lost, and the client is connected again.
     private func reconnect(_ harness: ClientHarness) async throws {
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
     }
 
@@ -206,8 +205,7 @@ struct AccessTests {
         let harness = try harness(control)
         try await harness.client.connect()
         control.answer { _, _ in FakeControl.points(["c", "a"]) }
-        harness.service.send(.close(Close(code: .shuttingDown)))
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose { $0.send(.close(Close(code: .shuttingDown))) }
         try await harness.client.connect()
         #expect(hosts(harness) == ["a", "c"] && control.asked == 2)
         await harness.client.disconnect()

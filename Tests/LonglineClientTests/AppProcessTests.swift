@@ -109,9 +109,9 @@ struct AppProcessTests {
     func sleepingOwner() async throws {
         let service = try await LiveService()
         let directory = try TemporaryFolder()
-        let first = try await sharing(service, directory, "a", takeOverAfter: 400)
+        let first = try await sharing(service, directory, "a", takeOverAfter: 3_000)
         #expect(await first.wait(for: "state connected"))
-        let second = try await sharing(service, directory, "b", takeOverAfter: 400)
+        let second = try await sharing(service, directory, "b", takeOverAfter: 3_000)
         #expect(await second.wait(for: "state standby"))
         #expect(await first.wait(30, "sent"))
         // Awake, it answers each challenge: a long wait takes nothing from it.

@@ -42,6 +42,13 @@ struct ClientHarness {
         return nil
     }
 
+    /// Has the link end, and waits until the client knows. It watches before that: a millisecond later there may be the next one.
+    func lose(_ cause: (FakeService) -> Void = { $0.cut() }) async {
+        let states = client.states
+        cause(service)
+        for await state in states { if case .waiting = state { return } }
+    }
+
     /// Lets everything that was handed to the client's loop take effect, and is on disk.
     func settle() async throws {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in

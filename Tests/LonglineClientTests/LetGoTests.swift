@@ -37,8 +37,9 @@ struct LetGoTests {
             service.state.withLock {
                 $0.answers = Array(repeating: .fail(ClientError(.connectFailed, message: "no")), count: 100)
             }
+            let states = client.states
             try await client.start()
-            _ = await harness.state { if case .waiting = $0 { true } else { false } }
+            for await state in states { if case .waiting = state { break } }
         case .sending: _ = try await client.send("later", to: .room("a"))
         case .moving:
             service.state.withLock { $0.migrationOutlivesLink = true }

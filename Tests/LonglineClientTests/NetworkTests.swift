@@ -222,13 +222,11 @@ struct NetworkTests {
         try await harness.client.setMode(.lowPower)
         // A join's answer comes behind everything that was said before it.
         try await harness.client.join(RoomID("room"))
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         try await harness.client.setMode(.foreground)
         try await harness.client.join(RoomID("room"))
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         try await harness.client.join(RoomID("room"))
         #expect(harness.service.state.withLock { $0.modes } == [.background, .lowPower, .lowPower, .foreground])

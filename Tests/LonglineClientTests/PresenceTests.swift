@@ -65,8 +65,7 @@ struct PresenceTests {
         let changes = harness.client.presenceChanges
         let bob = try UserID("bob")
         harness.service.state.withLock { $0.presences[bob] = PresenceUpdate(user: bob, state: .away, lastSeen: 5) }
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         var seen: [String] = []
         for await presence in changes {
@@ -116,8 +115,7 @@ struct PresenceTests {
         #expect(subscribed(harness).suffix(3) == [["dave"], ["dave"], ["dave"]])
         // A fresh token may allow less: what was watched ends.
         harness.service.state.withLock { $0.presenceRefusals = [.forbidden] }
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         try await harness.client.watch(try users("erin"))
         #expect(harness.client.presences.keys.map(\.description) == ["erin"])

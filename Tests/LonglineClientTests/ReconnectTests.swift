@@ -12,8 +12,7 @@ struct ReconnectTests {
     func ticketAfterToken() async throws {
         let harness = try ClientHarness()
         try await harness.client.connect()
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         let state = harness.service.state.withLock { $0 }
         #expect(state.connects.map(\.credential) == [.token("token-1"), .ticket(ByteBuffer(string: "resume"))])
@@ -29,8 +28,7 @@ struct ReconnectTests {
         let harness = try ClientHarness()
         try await harness.client.connect()
         harness.service.state.withLock { $0.answers = [.close(Close(code: .ticketRejected))] }
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         let credentials = harness.service.state.withLock { $0.connects.map(\.credential) }
         #expect(credentials.last == .token("token-2"))
@@ -100,8 +98,7 @@ struct ReconnectTests {
         #expect(numbers.count <= 15 && (numbers.last ?? 0) >= 5_000)
         #expect(await storage.load().connectNumber >= numbers.last ?? .max, "a number is durable before it is used")
         // What is taken ends the search: the next number is the next one.
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         let after = harness.service.state.withLock { $0.connects.map(\.connectNumber) }
         #expect(after.last == numbers.last.map { $0 + 1 })
@@ -157,8 +154,7 @@ struct ReconnectTests {
         let harness = try ClientHarness { $0.accessPoints = [AccessPoint(host: "one", port: 1)] }
         try await harness.client.connect()
         harness.service.state.withLock { $0.answers = [.handshakeFailure] }
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         let tickets = harness.service.state.withLock { $0.requests.map(\.sessionTicket) }
         #expect(tickets == [nil, Array("tls".utf8), nil])

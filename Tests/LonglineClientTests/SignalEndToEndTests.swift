@@ -31,8 +31,9 @@ struct SignalEndToEndTests {
             #expect(signal.kind == .typing && signal.sender.description == "alice")
             #expect(signal.channel.description == "room/tea" && signal.lifetime <= .seconds(6))
         }
+        let back = clients[0].signals
         #expect(try await clients[1].signal(.app(9), ByteBuffer(string: "psst"), to: .user("alice")))
-        let answer = try #require(await clients[0].signals.first())
+        let answer = try #require(await back.first())
         #expect(String(buffer: answer.payload) == "psst")
         let statistics = try #require(await service.statistics())
         #expect(statistics.signalDatagrams == 3 && statistics.signalsOnLane == 0 && statistics.signalsRelayed == 2)

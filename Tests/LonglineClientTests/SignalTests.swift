@@ -32,8 +32,7 @@ struct SignalTests {
         await #expect(throws: ClientError.self) {
             try await harness.client.signal(.typing, ByteBuffer(repeating: 1, count: 1_001), to: .user("bob"))
         }
-        harness.service.cut()
-        _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        await harness.lose()
         try await harness.client.connect()
         #expect(try await harness.client.signal(.readPosition, to: .user("bob")))
         try await harness.settle()

@@ -31,4 +31,10 @@ struct VirtualLoop {
             await Task.yield()
         }
     }
+
+    /// The same, and what leaves the loop meanwhile has time until this holds.
+    func pass(_ time: TimeAmount, until holds: @escaping @Sendable () async throws -> Bool) async throws {
+        await loop.advanceTime(by: time)
+        while try await !running(holds) { await Task.yield() }
+    }
 }

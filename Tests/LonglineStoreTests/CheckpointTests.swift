@@ -57,7 +57,7 @@ import Testing
         let acknowledged = await publish(100, by: 8, to: store)
         // All that was written is more than three times as much.
         #expect(try logBytes(folder) < 500 * 4_120)
-        #expect(passes.withLock { $0 } > 10)
+        #expect(passes.withLock { $0 } >= 4)
         try await store.close()
         #expect(try logBytes(folder) == 0)
 

@@ -79,6 +79,10 @@ struct ClosingTests {
                     try await stream.delivered()
                 }
             }
+            // What isn't acknowledged by then is lost with the next lost packet.
+            while await connection.statistics()?.sendBufferBytes ?? 0 > 0 {
+                try await Task.sleep(for: .milliseconds(1))
+            }
             connection.close(code: 5)
         } body: { client, listener, loop in
             let connection = try await client.connect(to: listener, on: loop)

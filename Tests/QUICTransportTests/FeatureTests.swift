@@ -237,10 +237,9 @@ struct FeatureTests {
             configuration.verification = .pinnedPublicKey(sha256: [named.publicKeySHA256])
             try await client.connect(to: listener, configuration, on: loop).roundTrip()
             #expect(try await shown.next() == 1)
-            // Without a certificate the handshake seems complete here, until the server has looked.
             configuration.identity = nil
-            let refused = try await client.connect(to: listener, configuration, on: loop)
-            guard case .peerTransport(let code, _) = try await refused.closed() else {
+            guard case .peerTransport(let code, _) = try await client.refusal(by: listener, configuration, on: loop)
+            else {
                 Issue.record("not refused")
                 return
             }

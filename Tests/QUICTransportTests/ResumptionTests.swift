@@ -101,15 +101,20 @@ struct ResumptionTests {
             }
             _ = try await connection.closed()
         } body: { client, listener, loop in
-            // Long enough that what is written at once is early.
-            let relay = try await Relay.open(to: loopback(port: listener.port), delay: .milliseconds(50))
+            // While what the server answers is lost, all that is written is early.
+            let isShut = Mutex(false)
+            let relay = try await Relay.open(to: loopback(port: listener.port)) { direction, _, _ in
+                direction == .toClient && isShut.withLock { $0 } ? .lose : .pass
+            }
             try await prime(cache, client, listener, port: relay.port, on: loop)
             #expect(try await streams.next()?.contains(true) == false)
+            isShut.withLock { $0 = true }
             let connection = try await client.connect(
                 host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), returnsEarly: true, on: loop)
             let stream = try await connection.openStream()
             try await stream.write(ByteBuffer(string: "early"))
             try await connection.sendDatagram(ByteBuffer(string: "early"))
+            isShut.withLock { $0 = false }
             #expect(try await connection.handshake().earlyData == .accepted)
             #expect(try await stream.read() == ByteBuffer(string: "early"))
             try await stream.send(Array("late".utf8))
@@ -261,18 +266,6 @@ struct ResumptionTests {
             })
     }
 
-    /// The client's handshake is complete before the server has looked at what its ticket holds.
-    private func refusal(
-        _ client: QUICClient, _ listener: QUICListener, _ configuration: ClientConfiguration, on loop: any EventLoop
-    ) async throws -> QUICCloseReason {
-        do {
-            let connection = try await client.connect(to: listener, configuration, on: loop)
-            return try await connection.closed()
-        } catch let error as QUICTransportError {
-            return try #require(error.closeReason)
-        }
-    }
-
     @Test("A cached ticket with which the server refuses the client is dropped: the next connection is a stranger's")
     func refusedTicket() async throws {
         let identity = try identity("client-7")
@@ -291,7 +284,7 @@ struct ResumptionTests {
             gnutls_certificate_set_trust_list(trust, nobody, 0)
             var comingBack = clientConfiguration()
             comingBack.identity = identity.credentials
-            let reason = try await refusal(client, listener, comingBack, on: loop)
+            let reason = try await client.refusal(by: listener, comingBack, on: loop)
             guard case .peerTransport(let code, _) = reason, (0x100...0x1ff).contains(code) else {
                 Issue.record("\(reason)")
                 return

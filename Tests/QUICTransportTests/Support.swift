@@ -114,6 +114,20 @@ extension QUICClient {
     }
 }
 
+extension QUICClient {
+    /// How a server ends a connection that it refuses. Here the handshake may be complete before the server has looked at what it
+    /// refuses, and the connect may have returned by then or not.
+    func refusal(
+        by listener: QUICListener, _ configuration: ClientConfiguration, on loop: any EventLoop
+    ) async throws -> QUICCloseReason {
+        do {
+            return try await connect(to: listener, configuration, on: loop).closed()
+        } catch let error as QUICTransportError {
+            return try #require(error.closeReason)
+        }
+    }
+}
+
 extension QUICConnection {
     /// Echoes one byte: both sides have completed the handshake then.
     func roundTrip() async throws {

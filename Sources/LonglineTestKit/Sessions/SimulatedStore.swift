@@ -159,7 +159,9 @@ final class SimulatedStore {
         anew.producer = .random(using: &random)
         anew.publish.after = 0
         if faults.contains(.publishAfterLeave), let member = member(of: request.channel) { anew.device = member }
-        if faults.contains(.publishAgainstSettings), let owner = truth.rooms[request.channel]?.owners.first {
+        if faults.contains(.publishAgainstSettings),
+            let owner = truth.rooms[request.channel]?.owners.min(by: { $0.description < $1.description })
+        {
             anew.device = key(owner, anew.device.device)
         }
         guard case .entered(let published, let previous, let copy) = real.append(anew) else { return (nil, []) }

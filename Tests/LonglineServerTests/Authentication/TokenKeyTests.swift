@@ -157,7 +157,7 @@ import Testing
             let hanging = HangingSource(SigningKey.generate(.es256).verificationKey)
             try write([old.verificationKey], to: path)
             let keyring = TokenKeyring(
-                fixed: [], sources: [hanging, KeySetFile(path: path)], deadline: .milliseconds(20),
+                fixed: [], sources: [hanging, KeySetFile(path: path)], deadline: .seconds(2),
                 logger: LogRecorder().logger
             ) { await TokenVerifier(keys: $0, tenants: nil) }
             let authenticator = try await authenticator(keyring)

@@ -100,7 +100,7 @@ extension WebhookTests {
 
     @Test(arguments: [1, 2]) func whatIsRetractedIsNotTold(messages: UInt64) async throws {
         try await withWebhook({ endpoint, _ in
-            endpoint.delay = .milliseconds(150)
+            endpoint.delay = .seconds(2)
             endpoint.includesPayload = true
         }) { server, backend in
             let phone = try await server.connected("ann")
@@ -119,7 +119,7 @@ extension WebhookTests {
     }
 
     @Test func whoIsBlockedMeanwhileIsNotHeardOf() async throws {
-        try await withWebhook({ endpoint, _ in endpoint.delay = .milliseconds(150) }) { server, backend in
+        try await withWebhook({ endpoint, _ in endpoint.delay = .seconds(2) }) { server, backend in
             let phone = try await server.connected("ann")
             try await phone.message("one", to: bob)
             _ = try await server.store.set(.block(true), of: .user(ann), for: bob, in: TokenIssuer.tenant)

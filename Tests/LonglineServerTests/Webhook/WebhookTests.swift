@@ -108,7 +108,7 @@ private let hall = identifier { try RoomID("hall") }
 
     @Test func messagesOfAConversationAreOneRequestAndConversationsAreTwo() async throws {
         try await withWebhook({ endpoint, _ in
-            endpoint.delay = .milliseconds(200)
+            endpoint.delay = .seconds(2)
             endpoint.includesPayload = true
         }) { server, backend in
             let phone = try await server.connected("ann")
