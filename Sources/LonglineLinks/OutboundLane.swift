@@ -23,6 +23,10 @@ struct OutboundLane {
     private(set) var isWritable = true
     /// Somebody wants to know when nothing waits any more.
     var owesReport = false
+    /// Bytes that the stream took.
+    var written: UInt64 = 0
+    /// Somebody wants to know when the peer's transport has so many of them.
+    var awaited: UInt64?
 
     var isOverfull: Bool { pending.readableBytes > Self.limit }
 

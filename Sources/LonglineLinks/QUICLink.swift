@@ -45,6 +45,8 @@ public final class QUICLink: Link {
     /// Lanes that wait for stream credit, in the order of their numbers.
     private var unopened: [LaneID] = []
     private var dirty: [LaneID] = []
+    /// Lanes of which somebody wants to know when they are delivered.
+    private var undelivered: Set<LaneID> = []
     private var inBatch = false
     private var flushScheduled = false
     private var closeDeadline: NIODeadline?
@@ -128,6 +130,12 @@ public final class QUICLink: Link {
         guard state == .connecting || state == .established, outbound[lane] != nil else { return }
         outbound[lane]?.owesReport = true
         mark(lane)
+    }
+
+    public func reportWhenDelivered(_ lane: LaneID) {
+        guard state == .connecting || state == .established else { return }
+        if let out = outbound[lane] { outbound[lane]?.awaited = out.written + UInt64(out.pending.readableBytes) }
+        undelivered.insert(lane)
     }
 
     public func close(_ code: CloseCode, reason: String) {
@@ -228,6 +236,7 @@ public final class QUICLink: Link {
         if state != .closed {
             // The handler's own sends of this batch leave together with what was marked before.
             inBatch = true
+            if !undelivered.isEmpty { reportDeliveries() }
             if state != .connecting { handler?.batchEnded(self) }
         }
         inBatch = false
@@ -399,7 +408,7 @@ public final class QUICLink: Link {
             let finish = out.finishes
             do throws(QUICError) {
                 if out.pending.readableBytes > 0 || finish {
-                    try connection.write(&out.pending, to: stream, finish: finish)
+                    out.written += UInt64(try connection.write(&out.pending, to: stream, finish: finish))
                     out.finished = finish && out.pending.readableBytes == 0
                 }
                 if out.pending.readableBytes == 0 { out.pending.clear() } else { out.pending.discardReadBytes() }
@@ -415,6 +424,22 @@ public final class QUICLink: Link {
         if let changed { handler?.laneWritabilityChanged(lane, writable: changed, link: self) }
         if isOverfull { handler?.laneOverfull(lane, link: self) }
         return changed != nil || isOverfull
+    }
+
+    /// Whatever came may have been an acknowledgement.
+    private func reportDeliveries() {
+        guard state == .established else { return }
+        for lane in undelivered.filter(isDelivered).sorted() {
+            undelivered.remove(lane)
+            outbound[lane]?.awaited = nil
+            handler?.laneDelivered(lane, link: self)
+        }
+    }
+
+    private func isDelivered(_ lane: LaneID) -> Bool {
+        guard let out = outbound[lane], !out.isDead, let awaited = out.awaited else { return true }
+        guard let stream = out.stream, let connection else { return false }
+        return out.written - UInt64(connection.unacknowledgedBytes(stream)) >= awaited
     }
 
     // MARK: Closing

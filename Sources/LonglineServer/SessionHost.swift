@@ -155,6 +155,12 @@ final class SessionHost: LinkHandler {
         wake()
     }
 
+    func laneDelivered(_ lane: LaneID, link: any Link) {
+        guard phase != .ended else { return }
+        session.laneDelivered(lane, now: now)
+        wake()
+    }
+
     /// The client asks, and does not take the answers.
     func laneOverfull(_ lane: LaneID, link: any Link) {
         guard phase != .ended else { return }
@@ -304,6 +310,7 @@ final class SessionHost: LinkHandler {
         case .openLane(let lane): link?.openLane(lane)
         case .prioritize(let lane, let urgency): link?.prioritize(lane, urgency)
         case .finishLane(let lane): link?.finishLane(lane)
+        case .awaitDelivery(let lane): link?.reportWhenDelivered(lane)
         case .append(let channel, let producer, let publish):
             guard let device else { return }
             let request = AppendRequest(device: device, producer: producer, channel: channel, publish: publish)

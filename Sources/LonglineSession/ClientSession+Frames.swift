@@ -74,10 +74,16 @@ extension ClientSession {
         for answer in answers where answer.recovery == .recovered && answer.head.epoch != 0 {
             guard channels[answer.channel]?.receiver.last == nil else { continue }
             channels[answer.channel, default: ClientChannel()].receiver.opened(epoch: answer.head.epoch)
-            claimedChannels.insert(answer.channel)
+            claim(answer.channel)
             isBehind = true
         }
         if isBehind { close(Close(code: .normal, reason: "resuming from this device's own cursors"), now: now) }
+    }
+
+    /// From now on CONNECT names the channel: before all others, as it has no room for more than so many.
+    private mutating func claim(_ channel: ChannelID) {
+        claimedChannels.removeAll { $0 == channel }
+        claimedChannels.insert(channel, at: 0)
     }
 
     mutating func process(_ frame: Frame, lane: LaneID, now: NIODeadline) {
@@ -235,7 +241,7 @@ extension ClientSession {
             return false
         case .broken:
             // The server goes on from a cursor that is not ours: the next CONNECT says where we are.
-            claimedChannels.insert(channel)
+            claim(channel)
             close(Close(code: .internalError, reason: "a hole in a channel"), now: now)
             return false
         case .duplicate(confirmed: false), nil:

@@ -67,19 +67,24 @@ extension ClientSession {
         first.following = UInt64(rest.readableBytes)
         let next = UInt64(first.payload.readableBytes)
         modify(channel) { $0.sending = PublishSending(id: publish.id, payload: rest, next: next) }
+        unansweredParts[channel] = publish.id
         return first
     }
 
     /// Whether the next publish is one in parts for which there is no place now.
+    ///
+    /// A channel has its place until its last one in parts is answered: what left this side may still be under way, and another
+    /// lane's would overtake it. Its own next one can't.
     func mustWaitForParts(_ channel: ChannelID) -> Bool {
         guard let cost = channels[channel]?.queue.nextCost, cost > configuration.partBytes + FrameCost.overhead else {
             return false
         }
-        return channels.values.count { $0.sending != nil } >= FrameLimits.maximumPayloadsInParts
+        return unansweredParts.count >= FrameLimits.maximumPayloadsInParts && unansweredParts[channel] == nil
     }
 
     /// A publish was answered before all of it was sent: the rest is not wanted.
     mutating func endParts(of id: PublishID, in channel: ChannelID, now: NIODeadline) {
+        if unansweredParts[channel] == id { unansweredParts[channel] = nil }
         guard channels[channel]?.sending?.id == id, let lane = channels[channel]?.lane?.id else { return }
         modify(channel) { $0.sending = nil }
         send(.part(Part(offset: 0, bytes: ByteBuffer())), lane: lane, owed: false, now: now)

@@ -30,7 +30,7 @@ public struct ClientSession: Sendable {
     /// Channels confirmed further since ``cursorVersion``.
     var movedCursors: Set<ChannelID>
     /// Channels in which the server's cursor is ahead of ours, as after a restore from a backup: every CONNECT names them.
-    var claimedChannels: Set<ChannelID> = []
+    var claimedChannels: [ChannelID] = []
     /// What the present link's CONNECT said.
     var connectCursors: [ChannelID: Position] = [:]
 
@@ -65,6 +65,8 @@ public struct ClientSession: Sendable {
     var arriving: [LaneID: PayloadArrival] = [:]
     /// Channels whose next publish goes in parts, and waits until others are done.
     var waitingForParts: Set<ChannelID> = []
+    /// Channels that have a place among payloads in parts: the last such publish that left there and has no answer.
+    var unansweredParts: [ChannelID: PublishID] = [:]
     /// A REFRESH waits for its answer; a server takes one at a time.
     var isRefreshing = false
     /// The token that goes out after that answer: the latest counts.
@@ -137,9 +139,11 @@ public struct ClientSession: Sendable {
         connectBy = now + configuration.connectTimeout
         takeOutbox(outbox)
         connectCursors = [:]
-        let cursors = movedCursors.union(claimedChannels).compactMap { channel in
+        let moved = movedCursors.subtracting(claimedChannels).sorted { $0.description < $1.description }
+        // What moved can follow as an ACK; a claim counts only here.
+        let cursors = (claimedChannels + moved).lazy.compactMap { [channels] channel in
             channels[channel]?.receiver.claim.map { ChannelPosition(channel: channel, position: $0) }
-        }.sorted { $0.channel.description < $1.channel.description }.prefix(FrameLimits.maximumCursors)
+        }.prefix(FrameLimits.maximumCursors)
         for cursor in cursors { connectCursors[cursor.channel] = cursor.position }
         let connect = Connect(
             versions: configuration.versions, credential: credential, producer: producer,
@@ -181,6 +185,7 @@ public struct ClientSession: Sendable {
         presenceRequests = []
         arriving = [:]
         waitingForParts = []
+        unansweredParts = [:]
         isRefreshing = false
         nextToken = nil
         timedChannels = []

@@ -24,7 +24,10 @@ extension ServerSession {
         let window = window
         guard let user = identity?.user else { return }
         promisedParts.remove(channel)
-        let mayBeginParts = sendingParts.count + promisedParts.count < FrameLimits.maximumPayloadsInParts
+        // Behind its own payload nothing is overtaken: it keeps its place.
+        let mayBeginParts =
+            sendingParts.contains(channel)
+            || sendingParts.count + promisedParts.count < FrameLimits.maximumPayloadsInParts
         let result = modify(channel) {
             $0.sender?.take(page, window: window, user: user, mayBeginParts: mayBeginParts)
         }
@@ -114,6 +117,7 @@ extension ServerSession {
             if mayReceive {
                 begins.append(channel)
             } else {
+                promisedParts.remove(channel)
                 noteParts(channel, now: now)
                 actions.append(.send(.stopped(ChannelStopped(channel: channel)), lane: .control))
             }
@@ -165,6 +169,7 @@ extension ServerSession {
 
     /// Starts reads in the order of ``ReadTurns``, a few at a time.
     mutating func startReads(now: NIODeadline) {
+        var isPlaceFree = false
         while case .up = phase, let channel = reads.next() {
             let window = window
             let bytes = configuration.readBytes
@@ -185,8 +190,11 @@ extension ServerSession {
                     .read(channel: channel, after: read.after, upTo: read.upTo, maximumBytes: read.bytes))
             } else {
                 reads.ended(channel)
+                // It reads when it may again, and has its turn then.
+                if promisedParts.remove(channel) != nil { isPlaceFree = true }
             }
         }
+        if isPlaceFree { beginWaitingParts(now: now) }
     }
 
     // MARK: Lanes
@@ -224,10 +232,14 @@ extension ServerSession {
     /// by the channel's next one.
     mutating func sweepLanes(now: NIODeadline) {
         sweepAt = nil
-        for (channel, state) in channels {
+        let idle = channels.compactMap { channel, state -> (channel: ChannelID, lane: OutboundLane)? in
             guard let lane = state.lane, state.isIdle, now >= lane.lastUse + configuration.laneIdleTime else {
-                continue
+                return nil
             }
+            return (channel, lane)
+        }
+        // In one order, whatever the table's is: a simulation's seed has to replay.
+        for (channel, lane) in idle.sorted(by: { $0.lane.id < $1.lane.id }) {
             finish(lane, of: channel)
             forgetIfUnused(channel)
         }

@@ -8,7 +8,8 @@ extension ServerSession {
     mutating func beginParts(
         _ publish: Publish, lane: LaneID, channel: ChannelID, refusal: RefusalCode?, now: NIODeadline
     ) {
-        guard arriving.count < FrameLimits.maximumPayloadsInParts else {
+        // What is refused takes no memory; its sender, once told, may begin another before the end of this one is here.
+        guard arriving.values.count(where: \.isGathering) < FrameLimits.maximumPayloadsInParts || refusal != nil else {
             return violated(.limitExceeded, "too many payloads in parts at once", now: now)
         }
         var state = ArrivingPublish.State.passingOver(received: UInt64(publish.payload.readableBytes))

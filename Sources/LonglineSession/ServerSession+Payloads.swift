@@ -43,7 +43,10 @@ extension ServerSession {
     /// the next one begin that waits for its turn.
     mutating func noteParts(_ channel: ChannelID, now: NIODeadline) {
         let parts = modify(channel) { state in
-            (end: state.sender?.takeEnd(), waits: state.sender?.waitsForParts, isSending: state.sender?.payload != nil)
+            (
+                end: state.sender?.takeEnd(), waits: state.sender?.waitsForParts,
+                isSending: state.sender?.payload != nil, lane: state.lane?.id
+            )
         }
         if let end = parts?.end {
             reads.ended(channel)
@@ -54,9 +57,36 @@ extension ServerSession {
         if parts?.waits == true, !waitingForParts.contains(channel) { waitingForParts.append(channel) }
         if parts?.isSending == true {
             sendingParts.insert(channel)
-        } else {
+            // What was asked about goes before this one, which is asked about at its end.
+            if let lane = parts?.lane { undeliveredParts[lane] = nil }
+        } else if sendingParts.contains(channel) {
+            awaitDelivery(channel, lane: parts?.lane)
+        }
+        beginWaitingParts(now: now)
+    }
+
+    /// A payload has its place until it arrived: what was handed to the transport may be overtaken by another lane's.
+    private mutating func awaitDelivery(_ channel: ChannelID, lane: LaneID?) {
+        if let lane, undeliveredParts[lane] == nil {
+            undeliveredParts[lane] = channel
+            actions.append(.awaitDelivery(lane))
+        } else if lane == nil {
             sendingParts.remove(channel)
         }
+    }
+
+    /// Answers ``ServerAction/awaitDelivery(_:)``.
+    public mutating func laneDelivered(_ lane: LaneID, now: NIODeadline) {
+        guard case .up = phase, let channel = undeliveredParts.removeValue(forKey: lane) else { return }
+        // The next one may have begun, behind it or in another life of the log, and has the place then.
+        guard modify(channel, { $0.sender?.payload != nil }) != true, !undeliveredParts.values.contains(channel) else {
+            return
+        }
+        sendingParts.remove(channel)
+        beginWaitingParts(now: now)
+    }
+
+    mutating func beginWaitingParts(now: NIODeadline) {
         while sendingParts.count + promisedParts.count < FrameLimits.maximumPayloadsInParts,
             let next = waitingForParts.popFirst()
         {

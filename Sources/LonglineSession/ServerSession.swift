@@ -66,8 +66,10 @@ public struct ServerSession: Sendable {
     var receipts = PendingReceipts()
     /// Publishes whose payloads arrive in parts, by the client's lane.
     var arriving: [LaneID: ArrivingPublish] = [:]
-    /// Channels whose payload is being sent in parts, and those that wait until one of them is done.
+    /// Channels whose payload is being sent in parts, or was and has not arrived, and those that wait until one of them is done.
     var sendingParts: Set<ChannelID> = []
+    /// The lanes of payloads that were sent and may not have arrived.
+    var undeliveredParts: [LaneID: ChannelID] = [:]
     var waitingForParts = CircularBuffer<ChannelID>()
     /// Channels that waited, and read again now.
     var promisedParts: Set<ChannelID> = []
@@ -289,6 +291,7 @@ public struct ServerSession: Sendable {
         receipts = PendingReceipts()
         arriving = [:]
         sendingParts = []
+        undeliveredParts = [:]
         waitingForParts.removeAll()
         promisedParts = []
         failedReads.removeAll()

@@ -5,7 +5,7 @@ public import LonglineWire
 /// A session that takes the place of another one in the same process goes on with it: what the app has it does not get again.
 public struct SessionMemory: Sendable {
     var receivers: [ChannelID: ChannelReceiver]
-    var claimedChannels: Set<ChannelID>
+    var claimedChannels: [ChannelID]
     var mode: SessionMode
     var urgencies: [ChannelID: Urgency]
 }

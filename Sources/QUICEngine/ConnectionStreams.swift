@@ -74,6 +74,10 @@ extension QUICEngineConnection {
         return state.sendBuffer.unsent
     }
 
+    /// Bytes that were written and wait for their acknowledgement, or for that of bytes before them (RFC 9000 section 13.3). 0 for a
+    /// stream that is reset or no more.
+    public func unacknowledgedBytes(_ stream: QUICStreamID) -> Int { streams[stream]?.sendBuffer.count ?? 0 }
+
     /// Asks for ``QUICConnectionEvent/streamDelivered(_:)`` once all that is written to a stream, and its end, is acknowledged. It
     /// doesn't come for a stream that is reset or that the peer stops before that.
     /// - Returns: whether that is so already; the event doesn't come then. Throws `unknownStream`, also for a stream whose two

@@ -167,6 +167,12 @@ public final class QUICLoopConnection {
         engine?.unsentBytes(stream) ?? standIn?.unsentBytes(stream) ?? 0
     }
 
+    /// Bytes that were written and of which the peer has not acknowledged all that goes before them: what a write took, less this, is
+    /// there. 0 for a stream that is no more.
+    public func unacknowledgedBytes(_ stream: QUICStreamID) -> Int {
+        engine?.unacknowledgedBytes(stream) ?? standIn?.unsentBytes(stream) ?? 0
+    }
+
     /// Asks for `streamDelivered` once the peer's QUIC stack has all that is written to a stream, and its end.
     /// - Returns: whether it has already; the event doesn't come then.
     /// - Throws: `unknownStream`.

@@ -45,6 +45,8 @@ final class ServerSessionFuzzing {
     private var asksForBatches = false
     /// The entries whose payloads go on in parts, by channel: the place before, and the bytes still to come.
     private var underWay: [ChannelID: (previous: Position, left: UInt64)] = [:]
+    /// The lanes of which the session waits to hear that all of it arrived, and their channels.
+    private var undelivered: [LaneID: ChannelID] = [:]
 
     static func run(_ choices: SessionChoices) throws { try ServerSessionFuzzing(choices).run() }
 
@@ -100,7 +102,13 @@ final class ServerSessionFuzzing {
         case .handshake:
             handshakeDone = true
             session.handshakeCompleted(now: now)
-        case .writable: session.laneWritable(choices.lane(), choices.input.byte() & 1 == 0, now: now)
+        case .writable:
+            session.laneWritable(choices.lane(), choices.input.byte() & 1 == 0, now: now)
+            // What was asked about is there by now.
+            for lane in undelivered.keys.sorted() {
+                undelivered[lane] = nil
+                session.laneDelivered(lane, now: now)
+            }
         case .grant: grant()
         case .append: answerAppend()
         case .read: answerRead()
@@ -274,6 +282,9 @@ final class ServerSessionFuzzing {
             highestLane = lane.rawValue
         case .prioritize(let lane, _):
             guard lane.rawValue <= highestLane else { throw FuzzFinding("lane \(lane.rawValue) is not open") }
+        case .awaitDelivery(let lane):
+            guard let header = lanes[lane] else { throw FuzzFinding("lane \(lane.rawValue) is not open") }
+            undelivered[lane] = header.channel
         case .finishLane(let lane):
             guard lanes.removeValue(forKey: lane) != nil else {
                 throw FuzzFinding("a lane is finished that isn't open")
@@ -372,7 +383,8 @@ final class ServerSessionFuzzing {
             try link(entry.previous, entry.offset, header)
             if entry.following > 0 {
                 underWay[header.channel] = (Position(epoch: header.epoch, offset: entry.previous), entry.following)
-                guard underWay.count <= FrameLimits.maximumPayloadsInParts else {
+                let places = Set(underWay.keys).union(undelivered.values)
+                guard places.count <= FrameLimits.maximumPayloadsInParts else {
                     throw FuzzFinding("too many payloads")
                 }
             }

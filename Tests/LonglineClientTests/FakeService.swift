@@ -219,6 +219,7 @@ final class FakeLink: MobileLink, LinkAttempt {
 
     func openLane(_ lane: LaneID) {}
     func prioritize(_ lane: LaneID, _ urgency: Urgency) {}
+    func reportWhenDelivered(_ lane: LaneID) {}
     func reportWhenDrained(_ lane: LaneID) {
         reply { link in
             link.handler?.laneWritabilityChanged(lane, writable: true, link: link)

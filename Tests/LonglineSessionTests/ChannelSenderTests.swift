@@ -79,7 +79,9 @@ struct ChannelSenderTests {
     func placesBetween() {
         func page(_ sender: inout ChannelSender, _ page: SessionPage) -> [Frame]? {
             _ = sender.startRead(window: 10_000, readBytes: 1_000)
-            guard case .send(let frames) = sender.take(page, window: 10_000, user: Fixture.user("alice")) else { return nil }
+            guard case .send(let frames) = sender.take(page, window: 10_000, user: Fixture.user("alice")) else {
+                return nil
+            }
             return frames
         }
         // What follows continues from where the device says it stands, or the device would find the chain broken.

@@ -104,6 +104,18 @@ struct ClientPayloadTests {
         #expect(actions.publishes.map(\.id) == [5])
     }
 
+    @Test("A payload that was sent has its place until it is answered, and the next of its channel needs none")
+    func placesOfSent() {
+        let rooms = (0..<5).map { ChannelID.room(Fixture.name("r\($0)")) }
+        let large = rooms.enumerated().map { row(PublishID($0 + 1), in: $1, bytes: 40_000) }
+        var session = client(large + [row(9, after: 1, in: rooms[0], bytes: 40_000)])
+        // All of it is with the transport, and perhaps not with the server.
+        #expect(Set(session.drain().publishes.map(\.id)) == [1, 2, 3, 4, 9])
+        session.received(.lane(LaneHeader(channel: rooms[1], epoch: 0)), lane: one, now: now)
+        session.received(.refused(Refused(id: 2, code: .forbidden)), lane: one, now: now)
+        #expect(session.drain().publishes.map(\.id) == [5])
+    }
+
     private func frames(_ length: Int, at offset: Offset = 1, after previous: Offset = 0) -> [Frame] {
         var entry = Fixture.entry(offset, after: previous)
         entry.payload = placedBytes(length)
@@ -234,6 +246,33 @@ struct PayloadTransferTests {
         server.limits.maximumPayload = UInt64(FrameLimits.maximumWholePayload)
         return try QUICSessionSimulation(
             seed: 5, conditions: conditions, heartbeat: HeartbeatPolicy(interval: .seconds(30)), server: server)
+    }
+
+    @Test(
+        "Pictures of many rooms come over a thin path, and go, more at a time than there are places",
+        arguments: 1...4 as ClosedRange<UInt64>)
+    func crowd(seed: UInt64) throws {
+        var conditions = NetworkConditions()
+        conditions.delay = .milliseconds(100)
+        conditions.bytesPerSecond = 100_000
+        conditions.maximumQueue = 16_000
+        conditions.loss = 0.03
+        var server = ServerSessionConfiguration()
+        server.limits.maximumPayload = UInt64(FrameLimits.maximumWholePayload)
+        let simulation = try QUICSessionSimulation(
+            seed: seed, conditions: conditions, heartbeat: HeartbeatPolicy(interval: .seconds(30)), server: server)
+        simulation.rooms = (0..<12).map { .room(Fixture.name("room-\($0)")) }
+        #expect(simulation.run(for: .seconds(5)) { simulation.grants == 1 })
+        simulation.run(for: .seconds(1))
+        for room in simulation.rooms { simulation.post(in: room, bytes: 40_000, count: 2) }
+        #expect(simulation.run(for: .seconds(120)) { simulation.deliveries.count == 24 || !simulation.ends.isEmpty })
+        for (index, room) in simulation.rooms.enumerated() {
+            simulation.publish(PublishID(2 * index + 1), in: room, bytes: 40_000)
+            simulation.publish(PublishID(2 * index + 2), after: PublishID(2 * index + 1), in: room, bytes: 40_000)
+        }
+        #expect(simulation.run(for: .seconds(120)) { simulation.published.count == 24 || !simulation.ends.isEmpty })
+        #expect(simulation.deliveries.count == 24 && simulation.published.count == 24)
+        #expect(simulation.ends.isEmpty, "\(simulation.ends)")
     }
 
     /// What of a large payload may arrive between a message that is handed over and its arrival: what is on the way already,

@@ -206,6 +206,28 @@ struct ClientSessionTests {
         #expect(actions.delivered == [9])
     }
 
+    @Test("Where a hole was, the next CONNECT names the channel before all that moved, the last hole first")
+    func holes() {
+        let place = Position(epoch: Fixture.epoch, offset: 1)
+        let rooms = (100..<300).map { ChannelID.room(Fixture.name("r\($0)")) }
+        var session = ClientSession(
+            configuration: ClientSessionConfiguration(), producer: Fixture.producer,
+            cursors: Dictionary(uniqueKeysWithValues: rooms.map { ($0, place) }), cursorVersion: 0)
+        var named: [[ChannelID]] = []
+        for hole in [rooms[198], rooms[199], nil] {
+            guard case .connect(let connect) = open(&session).frames.first else { return #expect(Bool(false)) }
+            named.append(connect.cursors.map(\.channel))
+            _ = receive(.connected(Fixture.connected()), &session)
+            guard let hole else { continue }
+            _ = receive(.lane(LaneHeader(channel: hole, epoch: Fixture.epoch)), on: lane, &session)
+            #expect(receive(deliver(9, after: 5), on: lane, &session).endCode == .internalError)
+            session.linkClosed(now: now)
+        }
+        #expect(named[0] == Array(rooms[..<96]))
+        #expect(named[1] == [rooms[198]] + rooms[96..<191])
+        #expect(named[2] == [rooms[199], rooms[198]] + rooms[191..<198])
+    }
+
     @Test("ACK leaves after the app confirmed: after a number of entries, or a delay")
     func acknowledges() {
         var session = connected { $0.acknowledgeEvery = 2 }

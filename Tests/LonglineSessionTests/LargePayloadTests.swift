@@ -20,6 +20,9 @@ extension [ServerAction] {
     var payloadReads: [PayloadRead] {
         compactMap { if case .readPayload(let read) = $0 { read } else { nil } }
     }
+    var awaitedDeliveries: [LaneID] {
+        compactMap { if case .awaitDelivery(let lane) = $0 { lane } else { nil } }
+    }
     var appended: [Publish] {
         compactMap { if case .append(_, _, let publish) = $0 { publish } else { nil } }
     }
@@ -273,6 +276,7 @@ struct ArrivingPayloadTests {
 @Suite("Large payloads on their way out")
 struct SentPayloadTests {
     private let now = Fixture.start
+    private let one = LaneID(rawValue: 1)
 
     private func server(_ channels: [SessionChannel], window: UInt64 = 1 << 18) -> ServerSession {
         var configuration = ServerSessionConfiguration()
@@ -392,13 +396,59 @@ struct SentPayloadTests {
         #expect(actions.delivered == [1, 1, 1, 1])
         session.payloadRead(reads[2], bytes: bytes(reads[2], of: 40_000), now: now)
         actions = session.drain()
-        #expect(actions.reads == [0], "one of those that wait reads its page again")
+        #expect(actions.reads.isEmpty, "it was sent, and has not arrived")
+        let third = LaneID(rawValue: 3)
+        #expect(actions.awaitedDeliveries == [third])
+        session.laneDelivered(third, now: now)
+        #expect(session.drain().reads == [0], "one of those that wait reads its page again")
         session.pageRead(rooms[4], page: page(40_000), now: now)
         #expect(session.drain().payloadReads.map(\.channel) == [rooms[4]])
         session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
+        #expect(session.drain().reads.isEmpty)
+        session.laneDelivered(one, now: now)
         #expect(session.drain().reads == [0])
         session.pageRead(rooms[5], page: page(40_000), now: now)
         #expect(session.drain().payloadReads.map(\.channel) == [rooms[5]])
+    }
+
+    @Test("A channel that sends two payloads has its place until the second arrived")
+    func placeOfTwo() throws {
+        let rooms = (0..<5).map { ChannelID.room(Fixture.name("r\($0)")) }
+        var session = server(rooms.map { Fixture.channel($0, head: 2) })
+        _ = session.drain()
+        for room in rooms { session.pageRead(room, page: page(40_000), now: now) }
+        let reads = session.drain().payloadReads
+        session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
+        #expect(session.drain().awaitedDeliveries == [one])
+        // Before the first arrived the second begins.
+        session.pageRead(rooms[0], page: page(40_000, at: 2, after: 1), now: now)
+        let second = try #require(session.drain().payloadReads.last)
+        session.laneDelivered(one, now: now)
+        #expect(session.drain().reads.isEmpty)
+        session.payloadRead(second, bytes: bytes(second, of: 40_000), now: now)
+        #expect(session.drain().awaitedDeliveries == [one])
+        session.laneDelivered(one, now: now)
+        #expect(session.drain().reads == [0])
+    }
+
+    @Test("A place that was promised is free again when its channel's right ends")
+    func promisedPlace() throws {
+        let rooms = (0..<6).map { ChannelID.room(Fixture.name("r\($0)")) }
+        var session = server(rooms.map { Fixture.channel($0, head: 1) })
+        _ = session.drain()
+        for room in rooms { session.pageRead(room, page: page(40_000), now: now) }
+        let reads = session.drain().payloadReads
+        session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
+        session.laneDelivered(one, now: now)
+        #expect(session.drain().reads == [0], "the fifth")
+        var identity = Fixture.identity()
+        identity.mayReceive = false
+        identity.grants = try rooms.filter { $0 != rooms[4] }.map {
+            ChannelGrant(.receive, try #require(ChannelPattern($0.description)))
+        }
+        session.received(.refresh(Refresh(token: "t")), lane: .control, early: false, now: now)
+        session.refreshed(identity, time: 0, now: now)
+        #expect(session.drain().reads == [0], "the sixth")
     }
 
     @Test("A page of history sends its payload in parts, then goes on")

@@ -65,6 +65,9 @@ public final class QUICSessionSimulation: CustomReflectable {
         var decoders: [QUICStreamID: FrameDecoder] = [:]
         var streams: [LaneID: QUICStreamID] = [:]
         var pending: [LaneID: ByteBuffer] = [:]
+        /// Bytes that the streams took, and up to where a session waits for them to arrive.
+        var written: [LaneID: Int] = [:]
+        var awaited: [LaneID: Int] = [:]
         /// Lanes whose session was told that they take no more.
         var full: Set<LaneID> = []
     }
@@ -280,6 +283,7 @@ public final class QUICSessionSimulation: CustomReflectable {
             return
         }
         let taken = try? waiting.withUnsafeReadableBytes { try connection.write($0, to: stream, finish: false) }
+        lanes.written[lane, default: 0] += taken ?? 0
         lanes.pending[lane]?.moveReaderIndex(forwardBy: taken ?? waiting.readableBytes)
         if lanes.pending[lane]?.readableBytes == 0 { lanes.pending[lane] = nil }
     }
@@ -289,6 +293,16 @@ public final class QUICSessionSimulation: CustomReflectable {
         let full = Set(lanes.pending.keys)
         defer { lanes.full = full }
         return full.subtracting(lanes.full).map { ($0, false) } + lanes.full.subtracting(full).map { ($0, true) }
+    }
+
+    /// Lanes of which the client has what was asked about.
+    private func delivered() -> [LaneID] {
+        let there = lanes.server.awaited.filter { lane, awaited in
+            guard let connection = serverConnection, let stream = lanes.server.streams[lane] else { return true }
+            return lanes.server.written[lane, default: 0] - connection.unacknowledgedBytes(stream) >= awaited
+        }.keys
+        for lane in there { lanes.server.awaited[lane] = nil }
+        return there.sorted()
     }
 
     private static func priority(_ urgency: Urgency) -> StreamPriority {
@@ -316,6 +330,10 @@ public final class QUICSessionSimulation: CustomReflectable {
             for (lane, isWritable) in Self.changes(&lanes.server).sorted(by: { $0.0 < $1.0 }) {
                 isBusy = true
                 server.laneWritable(lane, isWritable, now: now)
+            }
+            for lane in delivered() {
+                isBusy = true
+                server.laneDelivered(lane, now: now)
             }
         }
     }
@@ -393,6 +411,9 @@ public final class QUICSessionSimulation: CustomReflectable {
         case .openLane(let lane): lanes.server.streams[lane] = try? connection.openStream(bidirectional: false)
         case .prioritize(let lane, let urgency):
             if let stream = lanes.server.streams[lane] { connection.setPriority(Self.priority(urgency), of: stream) }
+        case .awaitDelivery(let lane):
+            lanes.server.awaited[lane] =
+                lanes.server.written[lane, default: 0] + (lanes.server.pending[lane]?.readableBytes ?? 0)
         case .send(let frame, let lane): write(frame, lane: lane, of: connection, &lanes.server)
         case .finishLane(let lane): finish(lane, of: connection, &lanes.server)
         case .close(let close): ends.append(close)

@@ -34,6 +34,7 @@ final class SimulatedLink {
     private var passes: [Side: Bool] = [.client: true, .server: true]
     private var isOpen: [Side: Bool] = [.client: true, .server: true]
     private var latest: [LaneKey: NIODeadline] = [:]
+    private var deliveryQuestions: [LaneKey: Int] = [:]
     /// What the client sent before it heard from the server: what an attacker could send again.
     private(set) var firstFlight: [(Frame, LaneID)] = []
     private var heardFromServer = false
@@ -79,6 +80,22 @@ final class SimulatedLink {
     func finish(_ lane: LaneID, from side: Side) {
         deliver(from: side, lane: lane) { [weak self] in
             if side == .client { self?.finishedAtServer(lane) } else { self?.finishedAtClient(lane) }
+        }
+    }
+
+    /// Does something when the sender's transport knows that the peer has all that was sent on the lane so far. Asked again before
+    /// that, it is what was sent until then.
+    func whenDelivered(_ lane: LaneID, from side: Side, _ body: @escaping () -> Void) {
+        let key = LaneKey(side: side, lane: hasStreams ? lane : .control)
+        let asked = LaneKey(side: side, lane: lane)
+        let number = (deliveryQuestions[asked] ?? 0) + 1
+        deliveryQuestions[asked] = number
+        let back = TimeAmount.milliseconds(Int64.random(in: latency, using: &random))
+        scheduler.at(max(scheduler.now, latest[key] ?? scheduler.now) + back) { [weak self] in
+            guard let self, passes[side] == true, isOpen[side] == true, deliveryQuestions[asked] == number else {
+                return
+            }
+            body()
         }
     }
 

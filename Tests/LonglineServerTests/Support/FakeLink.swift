@@ -46,6 +46,14 @@ final class FakeLink: Link {
         for (lane, bytes) in waiting where bytes.readableBytes > 512 << 10 { handler?.laneOverfull(lane, link: self) }
     }
     func reportWhenDrained(_ lane: LaneID) {}
+    func reportWhenDelivered(_ lane: LaneID) {
+        guard drains else { return }
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.execute {
+            bound.value.handler?.laneDelivered(lane, link: bound.value)
+            bound.value.handler?.batchEnded(bound.value)
+        }
+    }
     func finishLane(_ lane: LaneID) { said.yield(.finished(lane)) }
     func isWritable(_ lane: LaneID) -> Bool { true }
 
