@@ -257,7 +257,8 @@ let package = Package(
         .testTarget(
             name: "LonglineLinksTests",
             dependencies: [
-                "LonglineLinks", "LonglineSession", "LonglineWire", "QUICEngine", "QUICTransport", nioCore, nioPosix,
+                "LonglineLinks", "LonglineSession", "LonglineTestKit", "LonglineWire", "QUICEngine", "QUICTransport",
+                nioCore, nioPosix,
             ],
             swiftSettings: settings),
         .target(name: "CSendFaults", path: "Tests/CSendFaults"),

@@ -17,6 +17,7 @@ enum LinkEvent: Sendable, Equatable {
     case laneFinished(LaneID)
     case writability(LaneID, Bool)
     case overfull(LaneID)
+    case delivered(LaneID)
     case pathChanged
     case ticket([UInt8])
     case closed(LinkCloseReason)
@@ -79,6 +80,7 @@ final class TestHandler: LinkHandler {
         note(.writability(lane, writable), link)
     }
     func laneOverfull(_ lane: LaneID, link: any Link) { note(.overfull(lane), link) }
+    func laneDelivered(_ lane: LaneID, link: any Link) { note(.delivered(lane), link) }
     func pathChanged(_ link: any Link) { note(.pathChanged, link) }
     func sessionTicketReceived(_ ticket: [UInt8], link: any Link) { note(.ticket(ticket), link) }
     func batchEnded(_ link: any Link) { log.record(.batchEnded) }

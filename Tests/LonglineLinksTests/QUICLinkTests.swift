@@ -1,5 +1,6 @@
 import LonglineLinks
 import LonglineSession
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import NIOPosix
@@ -315,6 +316,67 @@ struct QUICLinkTests {
                 }
             }
             if case .frame(.pong, _, _) = next {} else { Issue.record("\(next)") }
+        }
+    }
+
+    @Test(
+        "What was sent on a lane counts as delivered once the peer has it, with what was sent until it was asked about last"
+    )
+    func delivered() async throws {
+        try await withLinks { connector, target, server, loop in
+            let isShut = Mutex(false)
+            let relay = try await Relay.open(to: SocketAddress(ipAddress: "127.0.0.1", port: target.port)) { _, _, _ in
+                isShut.withLock { $0 } ? .lose : .pass
+            }
+            var target = target
+            target.port = relay.port
+            let lane = LaneID(rawValue: 1)
+            let log = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.openLane(lane) }
+                guard case .handshake = event else { return }
+                for nonce in 1...2 as ClosedRange<UInt64> {
+                    link.send(ping(nonce), lane: lane)
+                    link.reportWhenDelivered(lane)
+                }
+                isShut.withLock { $0 = true }
+            }
+            _ = try await log.next { if case .handshake = $0 { true } else { nil } }
+            let before = try await relay.traffic(.toServer).datagrams
+            while try await relay.traffic(.toServer).datagrams < before + 2 {
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            // Lost more than once by now.
+            log.record(.overfull(lane))
+            isShut.withLock { $0 = false }
+            var told: [LinkEvent] = []
+            while told.last != .delivered(lane) {
+                told.append(
+                    try await log.next { event in
+                        switch event {
+                        case .overfull, .delivered: event
+                        default: nil as LinkEvent?
+                        }
+                    })
+            }
+            #expect(told == [.overfull(lane), .delivered(lane)])
+            for nonce in 1...2 as ClosedRange<UInt64> { #expect(try await server.frame().frame == ping(nonce)) }
+            await relay.close()
+        }
+    }
+
+    @Test("A lane that is no more counts as delivered")
+    func deliveredOfNothing() async throws {
+        try await withLinks { event, link in
+            if event == .established { link.send(pong(1), lane: .control) }
+        } body: { connector, target, server, loop in
+            let lane = LaneID(rawValue: 9)
+            let log = try await connector.link(target, on: loop) { event, link in
+                if event == .established {
+                    link.send(ping(1), lane: .control)
+                    link.reportWhenDelivered(lane)
+                }
+            }
+            #expect(try await log.next { $0 == .delivered(lane) ? true : nil })
         }
     }
 
