@@ -70,10 +70,16 @@ public struct ServerLimits: Sendable {
     /// Where tenants may take more or less than these limits say.
     public var tenants: [TenantID: TenantLimits] = [:]
 
-    /// Publishes of one session that wait for the store. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    /// Publishes of one session that wait for the store; also of those that wait for the app's decision, and for the handshake.
+    /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var appendsPerSession = 2048
     /// Payload bytes of publishes that wait for the store, per event loop. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var appendBytesPerLoop = 64 * 1024 * 1024
+    /// Bytes of one session's publishes that wait for the app's decision, and of those that wait for the handshake: payloads, and
+    /// 512 for each. One may always wait. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    public var waitingBytesPerSession = 4 * 1024 * 1024
+    /// The same of all sessions of an event loop. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    public var waitingBytesPerLoop = 64 * 1024 * 1024
     /// Publishes that are handed to the store as one batch.
     public var appendBatch = 1024
     /// Log reads under way at one time, per event loop; the rest wait their turn (one read per session and channel).

@@ -24,6 +24,10 @@ final class ServerLoop {
     var statistics = ServerStatistics()
     var history = WakeHistory()
     var appends = AppendQueue()
+    /// What of the sessions waits for handshakes, and for the app's decisions, before it gets to ``appends``. Apart: who fills
+    /// the one does not take the others' place in the other.
+    var heldPublishes = WaitingPublishes()
+    var undecidedPublishes = WaitingPublishes()
     var reads = ReadQueue()
     var progress = ProgressQueue()
     var signals: SignalRelay

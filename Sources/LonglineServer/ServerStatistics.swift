@@ -50,6 +50,8 @@ public struct ServerStatistics: Hashable, Sendable {
     public var published: UInt64 = 0
     /// Publishes refused because their user or tenant published too fast; they are among ``refusals``.
     public var publishesOverRate: UInt64 = 0
+    /// Publishes refused because too many wait, for the store, the app's decision or the handshake; they are among ``refusals``.
+    public var publishesWithoutRoom: UInt64 = 0
     /// Publishes answered from the ledger.
     public var duplicates: UInt64 = 0
     /// Entries sent to devices.
@@ -132,6 +134,7 @@ public struct ServerStatistics: Hashable, Sendable {
         framesSent += other.framesSent
         published += other.published
         publishesOverRate += other.publishesOverRate
+        publishesWithoutRoom += other.publishesWithoutRoom
         duplicates += other.duplicates
         delivered += other.delivered
         batches += other.batches

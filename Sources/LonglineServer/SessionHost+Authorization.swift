@@ -6,7 +6,7 @@ import NIOCore
 
 /// What waits for the app's decision, in the order in which it came, channel by channel.
 ///
-/// Bounded by the session: publishes by the channel's window and the session's appends, requests by their number.
+/// Bounded: publishes by their number and bytes, of the session and of the loop, requests by their number.
 struct PendingDecisions {
     enum Item {
         case append(AppendRequest)
@@ -15,6 +15,8 @@ struct PendingDecisions {
 
     private var channels: [ChannelID: Deque<Item>] = [:]
     private(set) var count = 0
+    /// The publishes among them.
+    private(set) var publishes = WaitingPublishes()
 
     func isEmpty(_ channel: ChannelID) -> Bool { channels[channel] == nil }
     func first(_ channel: ChannelID) -> Item? { channels[channel]?.first }
@@ -22,17 +24,14 @@ struct PendingDecisions {
     mutating func append(_ item: Item, _ channel: ChannelID) {
         channels[channel, default: []].append(item)
         count += 1
+        if case .append(let request) = item { publishes.add(request) }
     }
 
     mutating func removeFirst(_ channel: ChannelID) {
-        guard channels[channel]?.popFirst() != nil else { return }
+        guard let item = channels[channel]?.popFirst() else { return }
         count -= 1
+        if case .append(let request) = item { publishes.remove(request) }
         if channels[channel]?.isEmpty == true { channels[channel] = nil }
-    }
-
-    mutating func removeAll() {
-        channels = [:]
-        count = 0
     }
 }
 
@@ -65,10 +64,41 @@ extension SessionHost {
     private func submit(_ item: PendingDecisions.Item, _ channel: ChannelID) {
         guard let gate = core.authorization else { return perform(item, refusal: nil) }
         if decisions.isEmpty(channel), let refusal = known(item, gate) { return perform(item, refusal: refusal) }
-        guard decisions.count < core.limits.appendsPerSession else { return perform(item, refusal: .overloaded) }
         let isFirst = decisions.isEmpty(channel)
-        decisions.append(item, channel)
+        guard wait(item, channel) else { return }
         if isFirst { ask(channel, gate) }
+    }
+
+    /// Puts in line what waits for a decision, or refuses it.
+    /// - Returns: whether it waits.
+    private func wait(_ item: PendingDecisions.Item, _ channel: ChannelID) -> Bool {
+        let hasPlace = decisions.count < core.limits.appendsPerSession
+        switch item {
+        case .append(let request):
+            guard hasPlace, hasRoom(for: request, beside: decisions.publishes, loop.undecidedPublishes) else {
+                refuseWithoutRoom(request)
+                return false
+            }
+            loop.undecidedPublishes.add(request)
+            decisions.append(.append(request.inOwnStorage), channel)
+        case .room(let work):
+            guard hasPlace else {
+                refuse(work, .overloaded)
+                return false
+            }
+            decisions.append(item, channel)
+        }
+        return true
+    }
+
+    private func takeFirst(_ channel: ChannelID) {
+        if case .append(let request) = decisions.first(channel) { loop.undecidedPublishes.remove(request) }
+        decisions.removeFirst(channel)
+    }
+
+    func dropDecisions() {
+        loop.undecidedPublishes.remove(all: decisions.publishes)
+        decisions = PendingDecisions()
     }
 
     /// Asks about the first that waits in a channel.
@@ -84,11 +114,11 @@ extension SessionHost {
     /// Takes the decision about the first that waits, then goes on as far as answers are known.
     private func decided(_ channel: ChannelID, _ refusal: RefusalCode?, _ gate: AuthorizationGate) {
         guard phase != .ended, let first = decisions.first(channel) else { return }
-        decisions.removeFirst(channel)
+        takeFirst(channel)
         perform(first, refusal: refusal)
         while phase != .ended, let next = decisions.first(channel) {
             guard let refusal = known(next, gate) else { return ask(channel, gate) }
-            decisions.removeFirst(channel)
+            takeFirst(channel)
             perform(next, refusal: refusal)
         }
     }

@@ -28,7 +28,7 @@ extension SessionHost {
         // The ledger looks at the ID and the tag.
         request.publish.payload = ByteBuffer()
         if refusals.state == .settled { return enqueue(request) }
-        guard refusals.waiting.count < core.limits.appendsPerSession else { return refuse(request, .overloaded) }
+        guard refusals.waiting.count < core.limits.appendsPerSession else { return refuseWithoutRoom(request) }
         refusals.waiting.append(request)
         settleRefusals()
     }

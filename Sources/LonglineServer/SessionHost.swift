@@ -57,6 +57,8 @@ final class SessionHost: LinkHandler {
     /// Whether a change is on its way to the store, and those that begin when it is answered.
     var changeIsUnderWay = false
     var waitingChanges: Deque<(SessionHost) -> Void> = []
+    /// Early publishes of a connect that is not fresh: they wait for the handshake.
+    var held = HeldPublishes()
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
     /// What is to be refused, unless it was entered before.
@@ -70,8 +72,6 @@ final class SessionHost: LinkHandler {
     private var load: WakeHistory.Load?
     /// Changes of rooms that came while the channels were loaded.
     private var heldChanges: [SessionChannel] = []
-    /// Early publishes of a connect that is not fresh: they wait for the handshake.
-    private var heldAppends: [AppendRequest] = []
     /// Places that earlier links of the device sent beyond its cursor.
     private var inheritedSent: [ChannelPosition] = []
     private var confirmed: [ChannelPosition] = []
@@ -119,8 +119,7 @@ final class SessionHost: LinkHandler {
         note(info)
         handshakeComplete = true
         session.handshakeCompleted(now: now)
-        for request in heldAppends { submit(request) }
-        heldAppends = []
+        submitHeld()
     }
 
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
@@ -314,7 +313,7 @@ final class SessionHost: LinkHandler {
         case .append(let channel, let producer, let publish):
             guard let device else { return }
             let request = AppendRequest(device: device, producer: producer, channel: channel, publish: publish)
-            if mustHold { heldAppends.append(request) } else { submit(request) }
+            if mustHold { hold(request) } else { submit(request) }
         case .refuse(let channel, let producer, let publish, let code):
             guard let device else { return }
             let request = AppendRequest(device: device, producer: producer, channel: channel, publish: publish)
@@ -373,12 +372,11 @@ final class SessionHost: LinkHandler {
 
     /// Queues a publish for the store.
     func enqueue(_ request: AppendRequest) {
-        if !loop.append(request, from: self) { refuse(request, .overloaded) }
+        if !loop.append(request, from: self) { refuseWithoutRoom(request) }
     }
 
     /// Early data publishes only with the first connect of its number, and not with an outbox's first: a replay could
-    /// bring in what its sender was refused the first time, for a reason that is gone since. The session bounds what is
-    /// early.
+    /// bring in what its sender was refused the first time, for a reason that is gone since.
     private var mustHold: Bool { !handshakeComplete && !isFresh }
 
     var device: DeviceKey? {
@@ -582,9 +580,9 @@ final class SessionHost: LinkHandler {
         let wasEstablished = phase == .established
         phase = .ended
         endLoad()
-        heldAppends = []
+        dropHeld()
         heldChanges = []
-        decisions.removeAll()
+        dropDecisions()
         refusals.removeAll()
         guard let device else { return }
         core.cursors.put(device, confirmed)

@@ -21,6 +21,7 @@ struct StatisticsMetrics {
         ("longline_takeovers", \.takeovers), ("longline_frames_received", \.framesReceived),
         ("longline_frames_invalid", \.framesInvalid), ("longline_frames_sent", \.framesSent),
         ("longline_published", \.published), ("longline_publishes_over_rate", \.publishesOverRate),
+        ("longline_publishes_without_room", \.publishesWithoutRoom),
         ("longline_publish_duplicates", \.duplicates), ("longline_delivered", \.delivered),
         ("longline_batches", \.batches),
         ("longline_batch_bytes_saved", \.batchBytesSaved), ("longline_slow_consumers", \.slowConsumers),
