@@ -40,10 +40,13 @@ struct InboundLane {
     /// The peer finished the lane.
     mutating func finish() throws(FrameError) {
         guard !isOver else { return }
-        isOver = true
+        defer { abandon() }
         try decoder.finish()
     }
 
-    /// The peer reset the lane.
-    mutating func abandon() { isOver = true }
+    /// The peer reset the lane, or this side reads no more of it.
+    mutating func abandon() {
+        isOver = true
+        decoder = FrameDecoder()
+    }
 }

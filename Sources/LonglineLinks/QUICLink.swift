@@ -12,6 +12,8 @@ internal import QUICTransport
 ///       |                                                |                       | or a second passed         ^
 ///       +------------------ connection closed -----------+-----------------------+----------------------------+
 /// ```
+/// A link that is closing reads nothing more: flow control stops a peer that goes on sending.
+///
 /// Confined to its event loop, as every link.
 public final class QUICLink: Link {
     enum State { case connecting, established, closing, closed }
@@ -145,6 +147,7 @@ public final class QUICLink: Link {
         state = .closing
         closing = (code, reason)
         closeDeadline = .now() + Self.closePatience
+        for stream in inbound.keys { inbound[stream]?.abandon() }
         guard hadData else { return finishClosing() }
         // A server drops what comes behind CLOSE: what this side said before, on other lanes, goes first.
         if !isServer, let control {
@@ -298,7 +301,7 @@ public final class QUICLink: Link {
     }
 
     private func read(_ stream: QUICStreamID) {
-        while let connection, inbound[stream]?.isOver == false {
+        while state != .closing, let connection, inbound[stream]?.isOver == false {
             let early = isServer && connection.isEarly(stream)
             guard let piece = try? connection.read(stream, maximumBytes: Self.readSize) else { return }
             inbound[stream]?.append(piece.bytes, early: early)

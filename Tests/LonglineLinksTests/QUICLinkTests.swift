@@ -454,4 +454,39 @@ struct BadLaneTests {
             await raw.client.shutdownGracefully()
         }
     }
+
+    @Test("A link that is closing takes nothing more, and ends in time, whatever becomes of the peer's lanes")
+    func closing() async throws {
+        try await withLinks { event, link in
+            guard case .frame = event else { return }
+            // More than the peer takes, so that the close has to wait for it.
+            let payload = ByteBuffer(repeating: 7, count: 15_000)
+            let publish = Publish(id: 1, tag: 2, after: 0, recipient: nil, timeToLive: 0, payload: payload)
+            for _ in 0..<100 { link.send(.publish(publish), lane: .control) }
+            link.close(.overloaded, reason: "enough")
+        } body: { connector, target, server, loop in
+            var frame = ByteBuffer()
+            try FrameEncoder.encode(ping(1), into: &frame)
+            let raw = try await send(
+                Array(frame.readableBytesView), bidirectional: true, finish: false, to: target, on: loop)
+            _ = try await server.frame()
+            let finished = try await raw.connection.openStream(bidirectional: false)
+            try await finished.write(frame)
+            try await finished.finish()
+            let reset = try await raw.connection.openStream(bidirectional: false)
+            try await reset.write(frame)
+            reset.reset(code: 1)
+            // Beyond what the window lets a peer send to nobody who reads, and what waits at the peer.
+            let flood = try await raw.connection.openStream(bidirectional: false)
+            await #expect(throws: (any Error).self) { try await flood.write(ByteBuffer(repeating: 2, count: 3 << 20)) }
+            let told = try await server.next { event -> LinkEvent? in
+                switch event {
+                case .closed, .frame, .invalid, .laneFinished: event
+                default: nil
+                }
+            }
+            #expect(told == .closed(.local))
+            await raw.client.shutdownGracefully()
+        }
+    }
 }
