@@ -14,6 +14,9 @@ struct InboundLane {
 
     init(id: LaneID) { self.id = id }
 
+    /// Bytes of a frame whose end has not come, and of those behind the last one taken.
+    var heldBytes: Int { decoder.heldBytes }
+
     mutating func append(_ bytes: ByteBuffer, early: Bool) {
         currentIsEarly = early
         decoder.append(bytes)

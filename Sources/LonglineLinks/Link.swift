@@ -67,6 +67,9 @@ public protocol Link: AnyObject {
     var eventLoop: any EventLoop { get }
     /// The peer's address and port as text; it changes when the peer migrates.
     var remoteAddress: String { get }
+    /// Bytes that came and were not told of: those of frames whose end has not come, on all lanes but lane 0, which holds less
+    /// than one frame.
+    var partialBytes: Int { get }
 
     /// Opens a lane of this side. Frames may be sent on it at once; they wait if the peer allows no more streams now.
     func openLane(_ lane: LaneID)
@@ -136,6 +139,9 @@ public protocol LinkHandler: AnyObject {
 }
 
 extension Link {
+    /// For transports whose lanes share one stream: it is inside one frame at a time.
+    public var partialBytes: Int { 0 }
+
     /// For transports without datagrams, and without early data: on lane 0, while that takes more.
     public func sendSignal(_ signal: Signal, until: NIODeadline) -> SignalRoute {
         guard isWritable(.control), let signal = signal.remaining(until: until, now: .now()) else { return .dropped }

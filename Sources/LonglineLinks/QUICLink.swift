@@ -81,6 +81,10 @@ public final class QUICLink: Link {
     /// The connection's numbers; nil before the first packet and after the end.
     public var statistics: ConnectionStatistics? { connection?.statistics() }
 
+    public var partialBytes: Int {
+        inbound.values.reduce(0) { $0 + ($1.id == .control ? 0 : $1.heldBytes) }
+    }
+
     // MARK: Link
 
     public func openLane(_ lane: LaneID) {

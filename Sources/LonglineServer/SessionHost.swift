@@ -126,6 +126,7 @@ final class SessionHost: LinkHandler {
         guard phase != .ended else { return }
         loop.statistics.framesReceived += 1
         if case .ping = frame { noteHeartbeat() }
+        notePartialFrames()
         session.received(frame, lane: lane, early: early, now: now)
     }
 
@@ -178,7 +179,16 @@ final class SessionHost: LinkHandler {
         session.observedAddressChanged(link.remoteAddress)
     }
 
-    func batchEnded(_ link: any Link) { drain() }
+    func batchEnded(_ link: any Link) {
+        notePartialFrames()
+        drain()
+    }
+
+    /// Tells the session what the link holds back, as long as that counts with what the session holds.
+    private func notePartialFrames() {
+        guard phase != .ended, phase != .established, let link else { return }
+        session.partialFrames(bytes: link.partialBytes, now: now)
+    }
 
     func linkClosed(_ link: any Link, reason: LinkCloseReason) {
         if phase != .ended {

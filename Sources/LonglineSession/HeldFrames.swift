@@ -16,10 +16,10 @@ struct HeldFrames {
 
     var isEmpty: Bool { items.isEmpty }
 
-    /// Keeps an item; false when it doesn't fit, and then it is not kept.
-    mutating func hold(_ item: Item) -> Bool {
+    /// Keeps an item; false when it doesn't fit beside what is held elsewhere, and then it is not kept.
+    mutating func hold(_ item: Item, beside others: Int = 0) -> Bool {
         let cost = Self.cost(item)
-        guard bytes + cost <= limit else { return false }
+        guard bytes + others + cost <= limit else { return false }
         bytes += cost
         items.append(item)
         return true

@@ -43,6 +43,8 @@ public struct ServerSession: Sendable {
     public internal(set) var identity: SessionIdentity?
 
     var held: HeldFrames
+    /// What the link holds of frames whose end has not come, on all lanes but lane 0.
+    private var partialBytes = 0
     /// Requests of the control lane that wait for the handshake.
     var deferredRequests = WorkQueue<Frame>()
     var inbound: InboundLanes
@@ -191,6 +193,18 @@ public struct ServerSession: Sendable {
         end(close, tellPeer: true)
     }
 
+    /// Says how many bytes the link holds of frames whose end has not come, on all lanes but lane 0; before each frame, and
+    /// after the last one of a batch. They count with what is held until CONNECT is accepted.
+    public mutating func partialFrames(bytes: Int, now: NIODeadline) {
+        partialBytes = bytes
+        switch phase {
+        case .closed: return
+        case .up where !holdsLanes: return
+        case .waiting, .deferred, .authenticating, .up:
+            if held.bytes + bytes > held.limit { heldTooMuch(now: now) }
+        }
+    }
+
     /// The client finished (or reset) one of its lanes.
     public mutating func laneFinished(_ lane: LaneID, now: NIODeadline) {
         switch phase {
@@ -316,7 +330,11 @@ public struct ServerSession: Sendable {
     }
 
     private mutating func hold(_ item: HeldFrames.Item, now: NIODeadline) {
-        if !held.hold(item) { violated(.limitExceeded, "too much before CONNECT was accepted", now: now) }
+        if !held.hold(item, beside: partialBytes) { heldTooMuch(now: now) }
+    }
+
+    private mutating func heldTooMuch(now: NIODeadline) {
+        violated(.limitExceeded, "too much before CONNECT was accepted", now: now)
     }
 
     /// Changes a channel in place.

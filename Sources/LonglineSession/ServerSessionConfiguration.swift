@@ -16,7 +16,7 @@ public struct ServerSessionConfiguration: Sendable {
     public var credentialGrace: TimeAmount = .seconds(60)
     /// Client lanes open (or announced by a higher number) at once; beyond it the session closes with `limitExceeded`.
     public var maximumLanes = 512
-    /// Bytes of frames that are held until `CONNECT` is accepted; beyond it the session closes with `limitExceeded`.
+    /// Bytes of frames that are held until `CONNECT` is accepted, those that came in part among them; beyond it the session closes with `limitExceeded`.
     public var maximumEarlyBytes = 128 * 1024
     /// Joins, leaves and changes of rooms without an answer; beyond it a request is refused with `overloaded`.
     public var maximumRoomRequests = 16

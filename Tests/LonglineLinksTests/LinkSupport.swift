@@ -83,7 +83,7 @@ final class TestHandler: LinkHandler {
     func laneDelivered(_ lane: LaneID, link: any Link) { note(.delivered(lane), link) }
     func pathChanged(_ link: any Link) { note(.pathChanged, link) }
     func sessionTicketReceived(_ ticket: [UInt8], link: any Link) { note(.ticket(ticket), link) }
-    func batchEnded(_ link: any Link) { log.record(.batchEnded) }
+    func batchEnded(_ link: any Link) { note(.batchEnded, link) }
     func linkClosed(_ link: any Link, reason: LinkCloseReason) { note(.closed(reason), link) }
 }
 

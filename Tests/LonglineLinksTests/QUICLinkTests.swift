@@ -489,4 +489,32 @@ struct BadLaneTests {
             await raw.client.shutdownGracefully()
         }
     }
+
+    @Test("A link knows how much it holds of frames whose end has not come, lane 0 left out")
+    func partialFrames() async throws {
+        try await withLinks { event, link in
+            if event == .batchEnded, link.partialBytes >= 16_000 {
+                link.close(.limitExceeded, reason: "\(link.partialBytes)")
+            }
+        } body: { connector, target, server, loop in
+            var whole = ByteBuffer()
+            try FrameEncoder.encode(ping(1), into: &whole)
+            // The head of a publish of 10,000 bytes (RFC 9000 varint: 0x67, 0x10).
+            let header: [UInt8] = [0x13, 0x67, 0x10]
+            let raw = try await send(
+                header + [UInt8](repeating: 0, count: 9_000), bidirectional: true, finish: false, to: target, on: loop)
+            var lanes: [QUICStream] = []
+            for size in [5_000, 4_000, 7_000] {
+                let lane = try await raw.connection.openStream(bidirectional: false)
+                let part = header + [UInt8](repeating: 0, count: size)
+                try await lane.write(ByteBuffer(bytes: Array(whole.readableBytesView) + part))
+                lanes.append(lane)
+            }
+            let reason = try await raw.connection.closed()
+            #expect("\(reason)".contains("16000"), "\(reason)")
+            // A stream that nobody refers to any more is reset.
+            #expect(lanes.count == 3)
+            await raw.client.shutdownGracefully()
+        }
+    }
 }

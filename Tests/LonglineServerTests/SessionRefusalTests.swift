@@ -309,6 +309,29 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    @Test func whatCameOfUnfinishedFramesIsBoundedUntilTheConnectIsAccepted() async throws {
+        try await withServer { server in
+            func link(_ name: String) async throws -> (wire: FakeWire, device: TestDevice) {
+                let (said, continuation) = AsyncStream.makeStream(of: ServerSaid.self)
+                let wire = try await FakeWire(
+                    runtime: server.runtime, loop: server.runtime.loops[0], early: false,
+                    remoteAddress: "192.0.2.1:4242", said: continuation)
+                let device = TestDevice(
+                    user: ann, device: try DeviceID(name), issuer: server.issuer, wire: wire, said: said)
+                return (wire, device)
+            }
+            let flood = try await link("flood")
+            try await flood.wire.holdBack((128 << 10) + 1)
+            #expect(try await flood.device.closed() == .limitExceeded)
+            // As much as that is no wrong, and who is accepted may have a frame under way on each lane.
+            let phone = try await link("phone")
+            try await phone.wire.holdBack(128 << 10)
+            _ = try await phone.device.connect()
+            try await phone.wire.holdBack(1 << 20)
+            try await phone.device.publish("hi", to: .user(ann))
+        }
+    }
+
     @Test func nothingIsReadBeforeTheConnect() async throws {
         try await withServer { server in
             let phone = try await server.device("ann")

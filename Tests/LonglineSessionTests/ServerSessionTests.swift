@@ -83,6 +83,33 @@ struct ServerSessionTests {
         #expect(code == .limitExceeded)
     }
 
+    @Test(
+        "What the link holds of unfinished frames counts with what is held, until lanes are read",
+        arguments: [UInt64(1), 2])
+    func partialFrames(number: UInt64) {
+        for (partial, isTooMuch) in [(700, false), (800, true)] {
+            var session = self.session { $0.maximumEarlyBytes = 1_000 }
+            session.received(.connect(Fixture.connect(number: number)), lane: .control, early: true, now: now)
+            session.received(.publish(Fixture.publish(1, bytes: 100)), lane: lane, early: true, now: now)
+            session.partialFrames(bytes: partial, now: now)
+            #expect(session.drain().closeCode == (isTooMuch ? .limitExceeded : nil))
+            session = self.session { $0.maximumEarlyBytes = 1_000 }
+            session.partialFrames(bytes: partial, now: now)
+            session.received(.publish(Fixture.publish(1, bytes: 100)), lane: lane, early: true, now: now)
+            #expect(session.drain().closeCode == (isTooMuch ? .limitExceeded : nil))
+        }
+        var session = self.session { $0.maximumEarlyBytes = 1_000 }
+        session.received(.connect(Fixture.connect(number: number)), lane: .control, early: true, now: now)
+        session.authenticated(grant(), time: 0, now: now)
+        // The lanes of a first connect wait for the handshake.
+        var early = session
+        early.partialFrames(bytes: 1_001, now: now)
+        #expect(early.drain().closeCode == (number == 1 ? .limitExceeded : nil))
+        session.handshakeCompleted(now: now)
+        session.partialFrames(bytes: 1_001, now: now)
+        #expect(session.drain().closeCode == nil)
+    }
+
     @Test("In early data a token waits for the handshake, and a ticket does not")
     func earlyToken() {
         var session = session()

@@ -17,6 +17,8 @@ final class FakeLink: Link {
     let kind = LinkKind.quic
     let eventLoop: any EventLoop
     let remoteAddress: String
+    /// What came of frames whose end has not come.
+    var partialBytes = 0
     /// Told that the link is gone, after the server closed it.
     weak var handler: (any LinkHandler)?
     private let said: AsyncStream<ServerSaid>.Continuation
@@ -111,6 +113,9 @@ final class FakeWire: DeviceWire {
     func sendInvalid(_ error: FrameError) async throws {
         try await onLoop { $0.handler.receivedInvalid(error, lane: .control, link: $0.link) }
     }
+
+    /// So many bytes came of frames whose end has not come.
+    func holdBack(_ bytes: Int) async throws { try await onLoop { $0.link.partialBytes = bytes } }
 
     private func onLoop(_ body: @escaping @Sendable (Ends) -> Void) async throws {
         try await eventLoop.submit { [ends] in
