@@ -33,6 +33,22 @@ struct HeldFrames {
         return item
     }
 
+    /// Takes the frames of lane 0, in their order; the rest stays in its own.
+    mutating func takeControl() -> [Frame] {
+        var taken: [Frame] = []
+        var rest = WorkQueue<Item>()
+        while let item = items.popFirst() {
+            if case .frame(let frame, lane: .control) = item {
+                bytes -= Self.cost(item)
+                taken.append(frame)
+            } else {
+                rest.append(item)
+            }
+        }
+        items = rest
+        return taken
+    }
+
     mutating func removeAll() {
         items.removeAll()
         bytes = 0

@@ -319,8 +319,16 @@ public struct ServerSession: Sendable {
     /// a replay of a producer's first connect.
     private var holdsLanes: Bool { !handshakeComplete && connectNumber <= 1 }
 
-    /// Reads what was held, once it may be read.
+    /// Reads what was held, once it may be read. Lane 0 never waits for more than the grant: what was held of it goes before
+    /// what comes on it later.
     mutating func processHeld(now: NIODeadline) {
+        guard case .up = phase else { return }
+        if holdsLanes {
+            for frame in held.takeControl() {
+                guard case .up = phase else { return }
+                process(frame, lane: .control, now: now)
+            }
+        }
         while case .up = phase, !holdsLanes, let item = held.next() {
             switch item {
             case .frame(let frame, let lane): process(frame, lane: lane, now: now)

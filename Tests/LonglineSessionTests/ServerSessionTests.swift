@@ -110,6 +110,36 @@ struct ServerSessionTests {
         #expect(session.drain().closeCode == nil)
     }
 
+    @Test("What came on the control lane before the grant goes before what comes behind it, also where lanes wait")
+    func controlBeforeTheGrant() {
+        var session = session()
+        let control = { (frame: Frame) in session.received(frame, lane: .control, early: true, now: self.now) }
+        control(.connect(Fixture.connect(number: 1)))
+        session.received(.lane(LaneHeader(channel: Fixture.inbox, epoch: 0)), lane: lane, early: true, now: now)
+        control(.mode(.background))
+        session.received(.publish(Fixture.publish(1)), lane: lane, early: true, now: now)
+        control(.ping(Ping(nonce: 1)))
+        control(.join(RoomRequest(request: 1, room: Fixture.name("room"))))
+        session.authenticated(grant(), time: 0, now: now)
+        #expect(session.mode == .background)
+        control(.mode(.foreground))
+        control(.ping(Ping(nonce: 2)))
+        control(.leave(RoomRequest(request: 2, room: Fixture.name("room"))))
+        let early = session.drain()
+        let pongs = early.frames.compactMap { if case .pong(let pong) = $0 { pong.nonce } else { nil } }
+        #expect(pongs == [1, 2] && early.appends.isEmpty)
+        session.handshakeCompleted(now: now)
+        #expect(session.mode == .foreground)
+        let actions = session.drain()
+        let requests = actions.compactMap { action -> UInt64? in
+            switch action {
+            case .join(let request), .leave(let request): request.request
+            default: nil
+            }
+        }
+        #expect(requests == [1, 2] && actions.appends == [1])
+    }
+
     @Test("In early data a token waits for the handshake, and a ticket does not")
     func earlyToken() {
         var session = session()
