@@ -24,8 +24,8 @@ public protocol ChannelLog: Sendable {
     /// The items form a chain: an entry's `previous`, and a skip's, is the offset at which the item before it ended.
     /// Skips cover what expired (at wall-clock `now`, in milliseconds since 1970) or is absent inside the range. When
     /// `after` lies below the first entry that is left, the page starts at the first entry left: compare ``LogPage/first``.
-    /// Of a large payload a page holds the first bytes only (``StoreLimits/headBytes``), and such an entry is the last of its
-    /// page. A page also ends after a bounded number of entries (``StoreLimits/pageEntries``), so an empty payload isn't free.
+    /// Of a large payload a page holds the first bytes only (``StoreLimits/headBytes``), and such an entry is the only one of
+    /// its page. A page also ends after a bounded number of entries (``StoreLimits/pageEntries``), so an empty payload isn't free.
     /// - Parameters:
     ///   - channel: whose log.
     ///   - after: the offset to go on behind.

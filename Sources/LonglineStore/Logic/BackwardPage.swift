@@ -6,6 +6,7 @@ struct BackwardPage {
     private var newestFirst: [Entry] = []
     private var bytes = 0
     private var taken = 0
+    private var hasLarge = false
     private var isFull = false
     private let channel: ChannelRecord
     private let range: LogRange
@@ -29,6 +30,7 @@ struct BackwardPage {
         if entry.absence(at: now) == nil {
             bytes += Int(clamping: entry.length)
             taken += 1
+            hasLarge = entry.isLarge
         }
         newestFirst.append(entry)
         return true
@@ -37,6 +39,7 @@ struct BackwardPage {
     private func hasRoom(for entry: Entry) -> Bool {
         guard newestFirst.count < maximumEntries else { return false }
         if newestFirst.isEmpty || entry.absence(at: now) != nil { return true }
+        guard taken == 0 || !(hasLarge || entry.isLarge) else { return false }
         return taken < range.maximumEntries && Int(clamping: entry.length) <= range.maximumBytes - bytes
     }
 
@@ -54,6 +57,9 @@ struct BackwardPage {
 }
 
 extension Entry {
+    /// Whether a page holds the first bytes of its payload only.
+    var isLarge: Bool { following > 0 }
+
     /// Whether it is not worth delivering any more at a wall-clock time, in milliseconds since 1970.
     func isExpired(at now: UInt64) -> Bool { expiry != 0 && expiry <= now }
 }

@@ -3,6 +3,8 @@ import NIOCore
 
 /// Makes a page out of a channel's entries in order: one chain of entries and skips without a hole.
 ///
+/// An entry with a large payload is the only one of its page, so that who reads a page has one of them at a time.
+///
 /// Invariant: `end` is the offset up to which the items reach; the next item's `previous` is `end`.
 struct PageBuilder {
     private(set) var items: [LogItem] = []
@@ -10,6 +12,7 @@ struct PageBuilder {
     private var bytes = 0
     private var seen = 0
     private var taken = 0
+    private var hasLarge = false
     private let channel: ChannelRecord
     private let last: Offset
     private let maximumBytes: Int
@@ -54,6 +57,8 @@ struct PageBuilder {
         } else {
             let size = Int(clamping: entry.length)
             guard items.isEmpty || size <= maximumBytes - bytes, taken < maximumTaken else { return false }
+            guard taken == 0 || !(hasLarge || entry.isLarge) else { return false }
+            hasLarge = entry.isLarge
             bytes += size
             taken += 1
             items.append(.entry(entry))
