@@ -18,6 +18,12 @@ struct HistoryReceiver {
     fileprivate var arriving: HistoryResult?
     /// An entry of the page whose payload arrives in parts.
     fileprivate var payload: PayloadArrival?
+    /// An entry of the page came in parts: there is no other in it.
+    fileprivate var isFull = false
+
+    fileprivate var hasEntry: Bool {
+        arriving?.items.contains { if case .entry = $0 { true } else { false } } == true
+    }
 }
 
 /// Paging through a channel's log, apart from delivery: no cursor moves by it.
@@ -45,6 +51,7 @@ extension ClientSession {
         switch frame {
         case .historyPage(let answer) where lane == history.lane && history.arriving == nil:
             history.arriving = HistoryResult(answer: answer, items: [])
+            history.isFull = false
         case .part(let part) where history.payload != nil:
             guard !part.isEnd else { return endPage() }
             guard history.payload?.append(part) == true else {
@@ -54,7 +61,11 @@ extension ClientSession {
             history.payload = nil
             history.arriving?.items.append(.entry(whole.entry))
         case .deliver(let deliver) where history.arriving != nil && history.payload == nil:
-            guard deliver.entry.following > 0 else {
+            let isLarge = deliver.entry.following > 0
+            guard !history.isFull, !(isLarge && history.hasEntry) else {
+                return violated(.unexpectedFrame, "a large payload beside another entry of its page", now: now)
+            }
+            guard isLarge else {
                 history.arriving?.items.append(.entry(deliver.entry))
                 break
             }
@@ -62,6 +73,7 @@ extension ClientSession {
                 return violated(.limitExceeded, "a payload too large", now: now)
             }
             history.payload = PayloadArrival(deliver)
+            history.isFull = true
             return
         case .skip(let skip) where history.arriving != nil && history.payload == nil:
             history.arriving?.items.append(.skip(skip))

@@ -316,6 +316,37 @@ struct ClientHistoryTests {
         #expect(session.drain().endCode == .unexpectedFrame)
     }
 
+    @Test("An entry with a large payload is the only one of its page, beside what is absent")
+    func largePayloads() throws {
+        func large(_ offset: Offset, after previous: Offset) -> [Frame] {
+            var entry = Fixture.entry(offset, after: previous)
+            entry.following = 5
+            let rest = Part(offset: UInt64(entry.payload.readableBytes), bytes: ByteBuffer(repeating: 1, count: 5))
+            return [.deliver(Deliver(entry: entry, redelivered: false)), .part(rest)]
+        }
+        let skip = Frame.skip(Skip(previous: 30, to: 40, reason: .expired))
+        for frames in [
+            [head(), deliver(40, after: 30)] + large(50, after: 40),
+            [head()] + large(40, after: 30) + large(50, after: 40),
+            [head()] + large(40, after: 30) + [deliver(50, after: 40)],
+            [head(items: 3), deliver(35, after: 30), .skip(Skip(previous: 35, to: 40, reason: .expired))]
+                + large(50, after: 40),
+        ] {
+            var session = connected()
+            _ = session.history(request(1), now: now)
+            _ = session.drain()
+            let actions = receive(frames, &session)
+            #expect(actions.histories.isEmpty && actions.endCode == .unexpectedFrame)
+        }
+        var session = connected()
+        for number in 1...3 as ClosedRange<UInt64> { _ = session.history(request(number), now: now) }
+        _ = session.drain()
+        let pages =
+            [head(1), skip] + large(50, after: 40) + [head(2), deliver(40, after: 30), deliver(50, after: 40), head(3)]
+            + large(40, after: 30) + [.skip(Skip(previous: 40, to: 50, reason: .expired))]
+        #expect(receive(pages, &session).histories.map(\.answer.request) == [1, 2, 3])
+    }
+
     @Test("A history lane may end between pages, and another follows")
     func laneChange() {
         var session = connected()

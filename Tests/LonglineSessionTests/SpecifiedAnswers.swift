@@ -55,6 +55,9 @@ enum SpecifiedAnswers {
         "PUBLISH, DELIVER | following | a fifth payload in parts at once": (
             "LonglineSessionTests/LargePayloadTests", "tooMany"
         ),
+        "DELIVER | following | beside another entry in a page of history": (
+            "LonglineSessionTests/HistoryTests", "largePayloads"
+        ),
         "DELIVER | following | over 16 MiB with the payload": ("LonglineSessionTests/ClientPayloadTests", "limits"),
         "PUBLISH, LANE |  | inside the parts of another on its lane": (
             "LonglineSessionTests/LargePayloadTests", "places"
