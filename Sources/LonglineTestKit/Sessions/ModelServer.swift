@@ -19,6 +19,10 @@ final class ModelServer {
         var isFresh = false
         /// Early publishes of a connect that is not fresh.
         var held: [Append] = []
+        /// Whether it is the device's session.
+        var isEstablished = false
+        /// Refusals that wait until it is: an older link's copy may be on its way to the store until then.
+        var unsettled: [Append] = []
         /// Channels that grew while this session's were loaded.
         var wakes: Set<ChannelID>?
         var armed: NIODeadline?
@@ -476,6 +480,9 @@ final class ModelServer {
             old.isReplaced = true
             if !has(.keepOldSession) { input(old) { $0.close(Close(code: .replaced), now: $1) } }
         }
+        hosted.isEstablished = true
+        for append in hosted.unsettled { self.append(append) }
+        hosted.unsettled = []
     }
 
     // MARK: The log
@@ -497,6 +504,7 @@ final class ModelServer {
             let refused = Refused(id: append.publish.id, code: code, retryAfter: 0)
             return later(append.hosted) { [weak self] in self?.answer(append, .refused(refused)) }
         }
+        if append.refusal != nil, !append.hosted.isEstablished { return append.hosted.unsettled.append(append) }
         guard !random.happens(refusesAppends) else {
             let refused = Refused(id: append.publish.id, code: .overloaded, retryAfter: 30)
             return later(append.hosted) { [weak self] in self?.answer(append, .refused(refused)) }
