@@ -96,8 +96,7 @@ struct Admission: Sendable {
         } catch let error as StoreError where error.code == .storageFull {
             // What is stored is still served; the registry compares the numbers of links. An erasure waits for room, too.
             core.note(error, in: "connect number")
-            let erased = PendingErasure(tenant: device.tenant, user: device.user)
-            guard try await !core.store.pendingErasures(limit: 1_000).contains(erased) else {
+            guard try await !core.store.isErasurePending(of: device.user, in: device.tenant) else {
                 throw Self.isBeingErased
             }
             return (false, false)

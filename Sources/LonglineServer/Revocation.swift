@@ -40,8 +40,9 @@ extension ServerCore {
 extension ServerCore {
     /// Resolves to erase a user, durably, and begins, unless that is under way: who asks may go away then.
     func beginErasure(_ user: UserKey, on loops: [LoopReference]) async throws(StoreError) -> Erasure {
-        if let erasure = erasures.underWay(user) { return erasure }
-        try await store.requestErasure(of: user.user, in: user.tenant)
+        if try await !store.isErasurePending(of: user.user, in: user.tenant) {
+            try await store.requestErasure(of: user.user, in: user.tenant)
+        }
         return goOnErasing(user, on: loops)
     }
 
@@ -60,7 +61,11 @@ extension ServerCore {
 
     private func goOnErasing(_ user: UserKey, on loops: [LoopReference]) -> Erasure {
         erasures.join(user) {
-            do throws(StoreError) { try await self.erase(user, on: loops) } catch {
+            do throws(StoreError) {
+                // Another may have come to its end since the caller looked, and the account be somebody's anew.
+                guard try await self.store.isErasurePending(of: user.user, in: user.tenant) else { return }
+                try await self.erase(user, on: loops)
+            } catch {
                 self.note(error, in: "erasure")
                 throw error
             }

@@ -6,6 +6,10 @@ public protocol AccountErasure: Sendable {
     /// ``Revocations/revoke(user:in:)``, and the erasure is one of ``pendingErasures(limit:)`` until its last step.
     func requestErasure(of user: UserID, in tenant: TenantID) async throws(StoreError)
 
+    /// Whether a user's erasure was resolved and did not come to its end. Who went by a list of ``pendingErasures(limit:)`` asks
+    /// before the first step: an account that was erased meanwhile may be somebody's again.
+    func isErasurePending(of user: UserID, in tenant: TenantID) async throws(StoreError) -> Bool
+
     /// Erasures that were resolved and did not come to their end: of a process that is gone, say.
     /// - Parameter limit: the most to name, 1 or more.
     func pendingErasures(limit: Int) async throws(StoreError) -> [PendingErasure]

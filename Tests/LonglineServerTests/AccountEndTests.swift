@@ -180,5 +180,33 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    /// The list of pending erasures is old when a user's turn comes: another erased the user meanwhile, who signed up again.
+    @Test func anAccountThatWasMadeAnewIsNotErasedByAnOldList() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            try await store.requestErasure(of: ann, in: TokenIssuer.tenant)
+            let runtime = server.runtime
+            let again = AppendRequest(
+                device: DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("phone")),
+                producer: ProducerID(high: 1, low: 1), channel: .user(ann),
+                publish: Publish(
+                    id: 1, tag: 1, after: 0, recipient: nil, timeToLive: 0,
+                    payload: ByteBuffer(string: "a new beginning")
+                ))
+            store.set {
+                $0.afterPendingErasures = {
+                    let user = UserKey(tenant: TokenIssuer.tenant, user: ann)
+                    try? await runtime.core.beginErasure(user, on: runtime.loops).finished()
+                    _ = await store.append([again])
+                }
+            }
+            await runtime.core.resumeErasures(on: runtime.loops)
+            let page = try await store.read(inbox(ann), after: 0, upTo: nil, maximumBytes: .max, now: 0)
+            #expect(page.items.count == 1, "what was acknowledged is there")
+            let outcome = try #require(await store.append([again]).first)
+            guard case .duplicate = outcome else { return #expect(Bool(false), "its outbox is known: \(outcome)") }
+        }
+    }
+
     private func inbox(_ user: UserID) -> ChannelKey { ChannelKey(tenant: TokenIssuer.tenant, channel: .user(user)) }
 }

@@ -161,11 +161,14 @@ import Testing
             try await store.requestErasure(of: user("alice"), in: tenant)
             let pending = PendingErasure(tenant: tenant, user: user("alice"))
             #expect(try await store.pendingErasures(limit: 10) == [pending])
+            #expect(try await store.isErasurePending(of: user("alice"), in: tenant))
+            #expect(try await !store.isErasurePending(of: user("bob"), in: tenant))
             #expect(try await store.generations(of: device("alice")).user == 2)
             #expect(try await store.erase(user: user("alice"), in: tenant).isDone == false)
             #expect(try await store.pendingErasures(limit: 10) == [pending])
             _ = try await erase(store, "alice")
             #expect(try await store.pendingErasures(limit: 10).isEmpty)
+            #expect(try await !store.isErasurePending(of: user("alice"), in: tenant))
         }
     }
 }

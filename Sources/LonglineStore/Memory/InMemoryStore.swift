@@ -159,6 +159,10 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { $0.tables.erasures(limit: limit) }
     }
 
+    public func isErasurePending(of user: UserID, in tenant: TenantID) async throws(StoreError) -> Bool {
+        try perform { $0.tables.hasErasure(PendingErasure(tenant: tenant, user: user)) }
+    }
+
     public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
         try perform { try $0.erase(user, in: tenant) }
     }

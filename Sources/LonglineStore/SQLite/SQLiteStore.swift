@@ -313,6 +313,10 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await read { try $0.erasures(limit: limit) }
     }
 
+    public func isErasurePending(of user: UserID, in tenant: TenantID) async throws(StoreError) -> Bool {
+        try await read { try $0.hasErasure(PendingErasure(tenant: tenant, user: user)) }
+    }
+
     public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
         try await write(requests: 64) { try $0.erase(user, in: tenant) }
     }

@@ -24,6 +24,8 @@ final class FaultyStore: MessageStore {
         var beforeChange: (@Sendable () async -> Void)?
         /// Runs, once, before a device takes its place among those of its user.
         var beforePlace: (@Sendable () async -> Void)?
+        /// Runs, once, when pending erasures were read and before they are answered.
+        var afterPendingErasures: (@Sendable () async -> Void)?
         /// Runs, once, when a credential's revocations were read and before the last of them is answered.
         var afterRevocations: (@Sendable () async -> Void)?
     }
@@ -166,7 +168,13 @@ final class FaultyStore: MessageStore {
     }
 
     func pendingErasures(limit: Int) async throws(StoreError) -> [PendingErasure] {
-        try await inner.pendingErasures(limit: limit)
+        let answer = try await inner.pendingErasures(limit: limit)
+        await take(\.afterPendingErasures)?()
+        return answer
+    }
+
+    func isErasurePending(of user: UserID, in tenant: TenantID) async throws(StoreError) -> Bool {
+        try await inner.isErasurePending(of: user, in: tenant)
     }
 
     func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
