@@ -114,9 +114,11 @@ struct Admission: Sendable {
         let places = core.cursors.take(device) + connect.cursors
         do {
             return try await core.store.advance(device, to: places)
-        } catch  where error.code == .storageFull {
+        } catch {
+            // What may be written later waits on: it was confirmed.
+            if error.isPassing { core.cursors.put(device, places) }
+            guard error.code == .storageFull else { throw error }
             core.note(error, in: "cursors")
-            core.cursors.put(device, places)
             let stored = try? await core.store.advance(device, to: [])
             var record = stored ?? CursorRecord(version: 0, cursors: [:])
             for place in places {

@@ -380,6 +380,28 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    @Test func whatWasConfirmedWaitsOnWhenAConnectFindsTheStoreOverloaded() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let phone = try await server.connected("ann")
+            try await phone.message("read", to: ann)
+            let entry = try await phone.delivered(.user(ann)).entry
+            let inbox = ChannelKey(tenant: TokenIssuer.tenant, channel: .user(ann))
+            let head = try #require(try await store.head(of: inbox)).position
+            let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: phone.device)
+            let place = Position(epoch: head.epoch, offset: entry.offset)
+            store.set { $0.cursors = StoreError(.overloaded, message: "busy") }
+            server.runtime.core.cursors.put(device, [ChannelPosition(channel: .user(ann), position: place)])
+            let second = try await server.device("ann")
+            await #expect(throws: TestDevice.LinkEnded.self) { try await second.connect() }
+            #expect(try await second.closed() == .overloaded)
+            store.set { $0.cursors = nil }
+            let third = try await server.device("ann")
+            _ = try await third.connect()
+            #expect(try await store.advance(device, to: []).cursors == [.user(ann): place])
+        }
+    }
+
     @Test func aStoreThatFailsClosesTheSessionAndTheServerStaysUp() async throws {
         let store = FaultyStore()
         try await withServer(store: store) { server in

@@ -8,6 +8,8 @@ final class FaultyStore: MessageStore {
     struct Faults: Sendable {
         /// Appends, joins, cursors and revocations find no room.
         var isFull = false
+        /// Cursors throw this.
+        var cursors: StoreError?
         /// Reads of pages throw this.
         var reads: StoreError?
         /// Reads of presence throw this.
@@ -123,6 +125,7 @@ final class FaultyStore: MessageStore {
 
     func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
         if current.isFull && !cursors.isEmpty { throw full }
+        if let error = current.cursors { throw error }
         return try await inner.advance(device, to: cursors)
     }
 
