@@ -201,6 +201,36 @@ import Testing
         try await store.close()
     }
 
+    @Test("a full disk is said once, and room when something was written again")
+    func aFullDiskIsSaidOnce() async throws {
+        let folder = try TemporaryFolder()
+        let lines = RecordedLines()
+        let store = try open(folder.path) {
+            $0.maximumSize = 400 * 1_024
+            $0.logger = lines.logger
+        }
+        func said() -> [String] {
+            lines.lines.map(\.message).filter { $0.hasPrefix("store is") || $0.hasPrefix("store has") }
+        }
+        let text = String(repeating: "x", count: 8_000)
+        try await store.enter(request(id: 1, text))
+        var id: PublishID = 1
+        repeat { id += 1 } while try await store.append(request(id: id, text)).isEntered
+        #expect(said() == ["store is full"])
+        for _ in 0..<3 {
+            // These succeed, and write nothing.
+            _ = try await store.advance(device("alice"), to: [])
+            #expect(try await store.append(request(id: 1, text)).published != nil)
+            #expect(try await store.append(request(id: id + 5, text)).refused?.code == .outOfOrder)
+            #expect(try await store.append(request(id: id, text)).refused?.code == .storageFull)
+        }
+        #expect(said() == ["store is full"])
+        while try await store.trim(inbox("alice"), keep: Retention(entries: 1)).more {}
+        try await store.enter(request(id: id, text))
+        #expect(said() == ["store is full", "store has room again"])
+        try await store.close()
+    }
+
     @Test(
         "a commit that may be half on disk ends the process and is never acknowledged",
         arguments: [

@@ -15,8 +15,10 @@ final class Writer: @unchecked Sendable {
     private let faults: StoreFaults
     /// Frames in the write-ahead log after the last commit.
     private var logLength = 0
+    /// Whether the transaction wrote something.
+    private var hasWritten = false
     private var failed: StoreError?
-    /// Whether the last transaction found the disk full: said once in the log, and once when it is over.
+    /// Whether the last transaction that had something to write found the disk full: said once in the log, and once when it is over.
     private var isFull = false
 
     init(
@@ -38,9 +40,15 @@ final class Writer: @unchecked Sendable {
         _ = sqlite3_wal_hook(
             db.sqliteConnection,
             { writer, _, _, length in
-                if let writer { Unmanaged<Writer>.fromOpaque(writer).takeUnretainedValue().logLength = Int(length) }
+                // Called for commits that wrote pages, and no others.
+                if let writer { Unmanaged<Writer>.fromOpaque(writer).takeUnretainedValue().noteLog(Int(length)) }
                 return SQLITE_OK
             }, writer)
+    }
+
+    private func noteLog(_ length: Int) {
+        logLength = length
+        hasWritten = true
     }
 
     /// Writes a batch, and answers each of its jobs after its transaction is on disk.
@@ -53,7 +61,8 @@ final class Writer: @unchecked Sendable {
         }
         do {
             let answers = try transaction(batch, db)
-            if isFull {
+            // A transaction that had nothing to write says nothing about the disk.
+            if isFull, hasWritten {
                 isFull = false
                 logger.notice("store has room again")
             }
@@ -101,6 +110,7 @@ final class Writer: @unchecked Sendable {
         answers.reserveCapacity(batch.count)
         var isCommit = false
         do {
+            hasWritten = false
             logic.tables.db = db
             logic.tables.begin()
             try db.inTransaction(.immediate) {
