@@ -299,6 +299,33 @@ import Testing
         }
     }
 
+    @Test("what was never set can be taken back, and leaves no conversation", arguments: StoreKind.allCases)
+    func whatWasNeverSetLeavesNoConversation(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.settingsPerUser = 2
+        try await withStore(kind, limits: limits) { store async throws in
+            func set(_ setting: ConversationSetting, _ conversation: ChannelID) async throws {
+                _ = try await store.set(setting, of: conversation, for: user("alice"), in: tenant)
+            }
+            for number in 0..<5 {
+                try await set(.mute(until: 0), direct("stranger\(number)"))
+                try await set(.block(false), direct("stranger\(number)"))
+            }
+            #expect(try await list(store, "alice").items.isEmpty)
+            // What was there for its settings goes with them; what was said stays.
+            try await set(.mute(until: 7), direct("bob"))
+            try await set(.block(true), direct("carol"))
+            #expect(try await list(store, "alice").items.count == 2)
+            try await set(.mute(until: 0), direct("bob"))
+            try await set(.block(false), direct("carol"))
+            #expect(try await list(store, "alice").items.isEmpty)
+            try await store.enter(request(recipient: "bob", id: 1))
+            try await set(.mute(until: 7), direct("bob"))
+            try await set(.mute(until: 0), direct("bob"))
+            #expect(try await list(store, "alice").items.map(\.conversation) == [direct("bob")])
+        }
+    }
+
     @Test("settings are a user's, bounded, and gone with the account", arguments: StoreKind.allCases)
     func settingsAreAUsersBoundedAndGoneWithTheAccount(_ kind: StoreKind) async throws {
         var limits = StoreLimits()

@@ -128,14 +128,20 @@ extension StoreLogic {
             if conversation.blocked == 0 { conversation.blocked = max(inbox.head, 1) }
         case (.block(false), .user): conversation.blocked = 0
         }
-        guard conversation != known else { return conversation.settings }
+        // Taking back what was never set leaves no row.
+        guard conversation != known, known != nil || conversation.hasSettings else { return conversation.settings }
         if !(known?.hasSettings ?? false), conversation.hasSettings,
             try tables.countSettings(of: inbox) >= limits.settingsPerUser
         {
             throw StoreError(
                 .limitExceeded, message: "user \(user) has settings for \(limits.settingsPerUser) conversations")
         }
-        try tables.update(conversation)
+        if case .user = name, conversation.last == 0, !conversation.hasSettings {
+            // Nothing was ever said in it: it was there for its settings.
+            try tables.removeConversation(name, of: inbox)
+        } else {
+            try tables.update(conversation)
+        }
         return conversation.settings
     }
 }
