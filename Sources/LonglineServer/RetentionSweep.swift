@@ -3,32 +3,30 @@ import LonglineStore
 /// One walk over all channels that removes what the policy does not keep.
 ///
 /// Publishing goes on meanwhile: a channel that has nothing to remove costs a part of one read, a removal is a transaction
-/// of ``StoreLimits/trimEntries`` entries at most, and after each the sweep rests for as long as it took, so that at least
-/// half of the store's time is left to others.
+/// of ``StoreLimits/trimEntries`` entries and about ``StoreLimits/trimBytes`` at most, and after each the sweep rests: see
+/// ``UpkeepPace``.
 struct RetentionSweep: Sendable {
     let store: any StoreMaintenance
     let policy: RetentionPolicy
     /// The wall clock, in milliseconds since 1970.
     let time: @Sendable () -> UInt64
-    /// Waits, or throws when the sweep is cancelled.
-    var rest: @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
+    var pace = UpkeepPace()
 
     /// Channels in one read of the list.
     static let channelsPerTurn = 256
-    private static let longestRest = Duration.seconds(1)
 
     /// Walks over all channels; returns early when its task is cancelled.
     /// - Parameter progress: told what each turn did.
     func run(_ progress: (RetentionReport) -> Void) async throws(StoreError) {
         var mark: UInt64? = policy.keepsAll ? nil : 0
         while let begin = mark {
-            let (list, took) = try await timed { () async throws(StoreError) in
+            let (list, took) = try await pace.timed { () async throws(StoreError) in
                 try await store.channels(after: begin, limit: Self.channelsPerTurn)
             }
             var turn = RetentionReport()
             turn.channels = list.channels.count
             progress(turn)
-            guard await rests(took) else { return }
+            guard await pace.rests(took) else { return }
             for channel in list.channels {
                 let rule = policy.rule(for: channel.key.channel)
                 guard rule.removesSome(of: channel, now: time()) else { continue }
@@ -44,7 +42,7 @@ struct RetentionSweep: Sendable {
     {
         var isFirst = true
         while true {
-            let (step, took) = try await timed { () async throws(StoreError) in
+            let (step, took) = try await pace.timed { () async throws(StoreError) in
                 try await store.trim(channel, keep: rule)
             }
             var turn = RetentionReport()
@@ -53,22 +51,9 @@ struct RetentionSweep: Sendable {
             turn.bytes = step.bytes
             progress(turn)
             isFirst = false
-            guard await rests(took) else { return false }
+            guard await pace.rests(took) else { return false }
             if !step.more { return true }
         }
-    }
-
-    private func timed<Value>(_ body: () async throws(StoreError) -> Value) async throws(StoreError) -> (
-        Value, Duration
-    ) {
-        let start = ContinuousClock.now
-        let value = try await body()
-        return (value, ContinuousClock.now - start)
-    }
-
-    private func rests(_ took: Duration) async -> Bool {
-        do { try await rest(min(took, Self.longestRest)) } catch { return false }
-        return true
     }
 }
 

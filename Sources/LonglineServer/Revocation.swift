@@ -73,7 +73,7 @@ extension ServerCore {
     }
 
     /// Forgets a user: shuts the user out, waits until nothing of the user's is on its way to the store, then takes the
-    /// store's steps.
+    /// store's steps, with rests between.
     private func erase(_ user: UserKey, on loops: [LoopReference]) async throws(StoreError) {
         let close = Close(code: .loggedOut, reason: "the account was erased")
         try await revoke(.user(user), close: close, on: loops)
@@ -89,15 +89,13 @@ extension ServerCore {
         for loop in loops { try? await loop.submit { _ in } }
         await presence.forget(user)
         webhooks?.forget(user)
-        var step: ErasureStep
-        repeat {
-            step = try await store.erase(user: user.user, in: user.tenant)
+        try await upkeep.erase(user, from: store) { step in
             // The members of the rooms that the user was in are told.
             let heads = Dictionary(
                 step.left.map { (ChannelKey(tenant: user.tenant, channel: $0.channel), $0.position) }
             ) { $1 }
             if !heads.isEmpty { for loop in loops { loop.execute { $0.wake(heads) } } }
-        } while !step.isDone
+        }
         // What ended sessions left behind for their devices' next ones.
         registry.forget(user)
     }

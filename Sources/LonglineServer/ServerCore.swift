@@ -27,6 +27,8 @@ final class ServerCore: Sendable {
     let devicePolicies: DevicePolicies
     /// Accounts that are being erased.
     let erasures = Erasures()
+    /// How erasures and sweeps leave the store to others.
+    let upkeep: UpkeepPace
     /// Who is told of messages to users without a connection.
     let webhooks: WebhookDispatcher?
     /// The wall clock, in milliseconds since 1970.
@@ -48,11 +50,12 @@ final class ServerCore: Sendable {
         limits: ServerLimits, store: any MessageStore, verifier: TokenVerifier, tickets: ResumeTicketSealer,
         logger: Logger, authorization: AuthorizationSettings? = nil, devicePolicies: DevicePolicies = DevicePolicies(),
         webhooks: WebhookConfiguration? = nil, credentialsIssuedSince: UInt64 = 0,
-        time: @escaping @Sendable () -> UInt64
+        upkeep: UpkeepPace = UpkeepPace(), time: @escaping @Sendable () -> UInt64
     ) async throws(ServerError) {
         self.limits = limits
         self.store = store
         self.time = time
+        self.upkeep = upkeep
         self.devicePolicies = devicePolicies
         let registry = SessionRegistry(limits: limits)
         self.registry = registry
@@ -160,7 +163,7 @@ final class ServerCore: Sendable {
         var report = RetentionReport()
         retention.withLock { $0.sweeps += 1 }
         do {
-            try await RetentionSweep(store: store, policy: policy, time: time).run { turn in
+            try await RetentionSweep(store: store, policy: policy, time: time, pace: upkeep).run { turn in
                 report.add(turn)
                 retention.withLock { $0.removed.add(turn) }
             }

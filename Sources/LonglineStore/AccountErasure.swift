@@ -14,7 +14,8 @@ public protocol AccountErasure: Sendable {
     /// - Parameter limit: the most to name, 1 or more.
     func pendingErasures(limit: Int) async throws(StoreError) -> [PendingErasure]
 
-    /// Takes one step, in one transaction, of at most ``StoreLimits/trimEntries`` rows: call again until ``ErasureStep/isDone``.
+    /// Takes one step, in one transaction, of at most ``StoreLimits/trimEntries`` rows, and of entries until there are
+    /// ``StoreLimits/trimBytes`` of them: call again until ``ErasureStep/isDone``.
     ///
     /// What goes: the memberships (each room that the user is in gets a leave entry, whose device is `-`), the inbox with its
     /// log, the devices with their outboxes, ledgers and cursors. What stays: messages that were sent to others, which are

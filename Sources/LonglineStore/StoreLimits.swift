@@ -35,6 +35,8 @@ public struct StoreLimits: Hashable, Sendable {
     public var pageEntries = 1_024
     /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction: publishes wait that long at most.
     public var trimEntries = 1_000
+    /// Bytes of payload after which such a transaction ends, whatever it removed by then; the last entry may go beyond.
+    public var trimBytes = 16 * 1_024 * 1_024
     /// How long a device or an outbox may be unseen before the sweep forgets it, in milliseconds: 180 days, longer than any
     /// resume ticket lives.
     public var unseen: UInt64 = 180 * 24 * 3_600 * 1_000

@@ -33,7 +33,8 @@ private let hall = identifier { try RoomID("hall") }
     private func sweep(
         _ store: any StoreMaintenance, _ policy: RetentionPolicy, rest: @escaping @Sendable () async throws -> Void = {}
     ) async throws -> RetentionReport {
-        let sweep = RetentionSweep(store: store, policy: policy, time: WallClock.milliseconds) { _ in try await rest() }
+        let pace = UpkeepPace(rest: { _ in try await rest() })
+        let sweep = RetentionSweep(store: store, policy: policy, time: WallClock.milliseconds, pace: pace)
         var report = RetentionReport()
         try await sweep.run { report.add($0) }
         return report
@@ -74,6 +75,36 @@ private let hall = identifier { try RoomID("hall") }
         #expect(report.channels == count && report.trimmed == count && report.entries == 5 * count)
         // Three pages of the list, and three steps of two for each channel's five.
         #expect(rests.withLock { $0 } == 3 + 3 * count)
+    }
+
+    @Test("a rest is as long as its step took, however long, for retention and erasures alike")
+    func restsAreAsLongAsSteps() async throws {
+        var limits = StoreLimits()
+        limits.trimEntries = 2
+        let store = InMemoryStore(limits: limits)
+        for user in ["ann", "bob"] {
+            _ = await store.append(try (1...6 as ClosedRange<PublishID>).map { try note(user, $0) })
+        }
+        // Each step takes nine seconds of this clock.
+        let clock = Mutex(ContinuousClock.now)
+        let rests = Mutex<[Duration]>([])
+        let pace = UpkeepPace(
+            now: {
+                clock.withLock { time in
+                    time += .seconds(9)
+                    return time
+                }
+            }, rest: { rest in rests.withLock { $0.append(rest) } })
+        let policy = RetentionPolicy(inbox: Retention(entries: 1))
+        try await RetentionSweep(store: store, policy: policy, time: WallClock.milliseconds, pace: pace).run { _ in }
+        // One read of the list, and three steps of two entries for each inbox.
+        #expect(rests.withLock { $0 } == Array(repeating: .seconds(9), count: 7))
+        rests.withLock { $0 = [] }
+        var steps = 0
+        try await pace.erase(UserKey(tenant: TokenIssuer.tenant, user: ann), from: store) { _ in steps += 1 }
+        #expect(steps > 2)
+        #expect(rests.withLock { $0 } == Array(repeating: .seconds(9), count: steps - 1))
+        #expect(try await entries(store, .user(ann)) == 0)
     }
 
     @Test("what is published during a sweep is kept")

@@ -120,6 +120,26 @@ import Testing
         }
     }
 
+    @Test("a step ends when it removed enough bytes", arguments: StoreKind.allCases)
+    func stepsAreBoundedInBytes(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.trimBytes = 1_000
+        try await withStore(kind, limits: limits) { store async throws in
+            let text = String(repeating: "x", count: 400)
+            for id in 1...20 as ClosedRange<PublishID> { try await store.enter(request(id: id, text)) }
+            #expect(
+                try await store.trim(inbox("alice"), keep: Retention(entries: 15))
+                    == TrimReport(entries: 3, bytes: 1_200, more: true))
+            #expect(
+                try await store.trim(inbox("alice"), keep: Retention(entries: 15))
+                    == TrimReport(entries: 2, bytes: 800, more: false))
+            for left in [12, 9, 6, 3, 0] {
+                #expect(try await store.erase(user: user("alice"), in: tenant).isDone == (left == 0))
+                #expect(try await store.all(inbox("alice")).count == left)
+            }
+        }
+    }
+
     @Test("a user in many rooms leaves them in several steps", arguments: StoreKind.allCases)
     func manyRooms(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

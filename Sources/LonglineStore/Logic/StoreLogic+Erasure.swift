@@ -28,14 +28,20 @@ extension StoreLogic {
         let key = ChannelKey(tenant: tenant, channel: .user(user))
         if var inbox = try tables.channel(key) {
             let oldest = try tables.oldest(in: inbox, limit: budget)
-            if let last = oldest.last {
-                inbox.entries -= oldest.count
-                inbox.bytes -= oldest.reduce(0) { $0 + $1.bytes }
+            var bytes = 0
+            let removed = oldest.prefix { entry in
+                defer { bytes += entry.bytes }
+                return bytes < limits.trimBytes
+            }
+            if let last = removed.last {
+                inbox.entries -= removed.count
+                inbox.bytes -= removed.reduce(0) { $0 + $1.bytes }
                 inbox.first = last.offset
                 try tables.removeEntries(in: inbox, through: last.offset)
                 try tables.update(inbox)
             }
-            budget -= oldest.count
+            guard removed.count == oldest.count else { return step }
+            budget -= removed.count
             if budget > 0 { budget -= try tables.removeConversations(of: inbox, limit: budget) }
         }
         guard budget > 0, try tables.removeDevices(of: user, in: tenant, limit: budget) < budget else { return step }

@@ -11,7 +11,7 @@ extension StoreLogic {
             guard keep.removes(time: entry.time, entries: channel.entries, bytes: channel.bytes, now: now) else {
                 break
             }
-            guard report.entries < limits.trimEntries else {
+            guard report.entries < limits.trimEntries, report.bytes < limits.trimBytes else {
                 report.more = true
                 break
             }
