@@ -66,16 +66,8 @@ struct Maintenance: Sendable {
 
     private func sweep() async {
         do {
-            guard var report = try await store.sweep() else { return }
-            while report.more {
-                // Publishes have their turn between.
-                try? await Task.sleep(for: .seconds(1))
-                guard !Task.isCancelled, let next = try await store.sweep() else { break }
-                report.devices += next.devices
-                report.producers += next.producers
-                report.channels += next.channels
-                report.more = next.more
-            }
+            // A store that is shared is swept by whoever opened it.
+            guard let own = store.own, let report = try await core.upkeep.sweep(own) else { return }
             logger.info(
                 "store swept",
                 metadata: [
@@ -85,5 +77,21 @@ struct Maintenance: Sendable {
         } catch {
             logger.error("the store was not swept", metadata: ["error": "\(error)"])
         }
+    }
+}
+
+extension UpkeepPace {
+    /// Takes the steps of a sweep through a store, to its end.
+    /// - Returns: what it forgot; nil when it was cancelled.
+    func sweep(_ store: any StoreMaintenance) async throws(StoreError) -> SweepReport? {
+        var report = SweepReport()
+        repeat {
+            let (step, took) = try await timed { () async throws(StoreError) in
+                try await store.sweep(from: report.next)
+            }
+            report.add(step)
+            guard await rests(took) else { return nil }
+        } while report.next != nil
+        return report
     }
 }

@@ -5,7 +5,8 @@ struct OpenedStore: Sendable {
     let store: any MessageStore
     /// What removes old entries, if the store can.
     let maintenance: (any StoreMaintenance)?
-    private let own: SQLiteStore?
+    /// The store, if it is the server's own.
+    let own: SQLiteStore?
 
     init(_ configuration: LonglineServer.Configuration) throws(ServerError) {
         switch configuration.store {
@@ -34,9 +35,6 @@ struct OpenedStore: Sendable {
 
     /// When the store was last restored from a backup, if it can tell; in milliseconds since 1970.
     var restoredAt: UInt64? { (store as? SQLiteStore)?.restoredAt }
-
-    /// Forgets what was unseen for long, if the store is the server's own.
-    func sweep() async throws(StoreError) -> SweepReport? { try await own?.sweep() }
 
     /// Writes what is queued and gives the files back.
     func close() async throws(StoreError) { try await own?.close() }

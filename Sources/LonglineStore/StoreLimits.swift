@@ -33,7 +33,8 @@ public struct StoreLimits: Hashable, Sendable {
     public var headBytes = FrameLimits.maximumPayload
     /// Entries that one page looks at.
     public var pageEntries = 1_024
-    /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction: publishes wait that long at most.
+    /// Entries that one ``StoreMaintenance/trim(_:keep:)`` removes in one transaction, and rows that a step of an erasure or a sweep
+    /// does: publishes wait that long at most.
     public var trimEntries = 1_000
     /// Bytes of payload after which such a transaction ends, whatever it removed by then; the last entry may go beyond.
     public var trimBytes = 16 * 1_024 * 1_024

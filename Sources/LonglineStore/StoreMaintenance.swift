@@ -14,11 +14,36 @@ public protocol StoreMaintenance: Sendable {
     ///   - limit: the most channels in the page, 1 or more.
     func channels(after mark: UInt64, limit: Int) async throws(StoreError) -> ChannelList
 
-    /// Forgets devices and outboxes that were unseen for ``StoreLimits/unseen``, with their ledgers and cursors, and
+    /// Takes a step of a sweep, in one transaction that looks at ``StoreLimits/trimEntries`` rows and removes about as many: call
+    /// again with the place that it answers, until there is none.
+    ///
+    /// A sweep forgets devices and outboxes that were unseen for ``StoreLimits/unseen``, with their ledgers and cursors, and
     /// revoked tokens that have expired by themselves. Then channels that nothing is left of: rooms without members and entries,
-    /// and inboxes without entries whose users have no device, no room and no settings, ``StoreLimits/trimEntries`` of them at a
-    /// time, once nothing was entered there for so long. Made again, they begin a new epoch.
-    func sweep() async throws(StoreError) -> SweepReport
+    /// and inboxes without entries whose users have no device, no room and no settings, once nothing was entered there for so
+    /// long. Made again, they begin a new epoch.
+    /// - Parameter place: where the step before ended (``SweepReport/next``); nil to begin.
+    func sweep(from place: SweepPlace?) async throws(StoreError) -> SweepReport
+}
+
+extension StoreMaintenance {
+    /// Takes all steps of a sweep, one after another. See ``sweep(from:)``; who wants to leave the store to others between does it
+    /// with that.
+    public func sweep() async throws(StoreError) -> SweepReport {
+        var report = SweepReport()
+        repeat { report.add(try await sweep(from: report.next)) } while report.next != nil
+        return report
+    }
+}
+
+/// Where a sweep goes on.
+public struct SweepPlace: Hashable, Sendable {
+    var stage: SweepStage
+    var mark = SweepMark()
+
+    init(stage: SweepStage, mark: SweepMark = SweepMark()) {
+        self.stage = stage
+        self.mark = mark
+    }
 }
 
 /// What of a channel's log to keep. Whatever any of the rules doesn't keep goes, oldest first.
@@ -38,7 +63,7 @@ public struct Retention: Hashable, Sendable {
     }
 }
 
-/// What one sweep forgot.
+/// What a sweep forgot, or a step of one.
 public struct SweepReport: Hashable, Sendable {
     /// Devices, with all their outboxes, ledgers and cursors.
     public var devices: Int
@@ -48,16 +73,25 @@ public struct SweepReport: Hashable, Sendable {
     public var tokens: Int
     /// Channels that nothing was left of.
     public var channels: Int
-    /// Whether more such channels are left.
-    public var more: Bool
+    /// Where the next step begins, or nil when the sweep is through.
+    public var next: SweepPlace?
 
     /// A report.
-    public init(devices: Int = 0, producers: Int = 0, tokens: Int = 0, channels: Int = 0, more: Bool = false) {
+    public init(devices: Int = 0, producers: Int = 0, tokens: Int = 0, channels: Int = 0, next: SweepPlace? = nil) {
         self.channels = channels
-        self.more = more
+        self.next = next
         self.devices = devices
         self.producers = producers
         self.tokens = tokens
+    }
+
+    /// Adds what the next step forgot, and goes on from where it ended.
+    public mutating func add(_ step: SweepReport) {
+        devices += step.devices
+        producers += step.producers
+        tokens += step.tokens
+        channels += step.channels
+        next = step.next
     }
 }
 

@@ -128,6 +128,26 @@ private let hall = identifier { try RoomID("hall") }
         #expect(kept == [11, 12, 13, 14])
     }
 
+    @Test("a sweep of what was unseen for long goes on from step to step, and rests after each")
+    func aSweepRests() async throws {
+        let clock = Mutex(WallClock.milliseconds())
+        let store = InMemoryStore(clock: { clock.withLock { $0 } })
+        for user in ["ann", "bob"] { _ = await store.append([try note(user, 1)]) }
+        clock.withLock { $0 += StoreLimits().unseen + 1 }
+        let rests = Mutex(0)
+        let report = try await UpkeepPace(rest: { _ in rests.withLock { $0 += 1 } }).sweep(store)
+        #expect(report == SweepReport(devices: 2))
+        var steps = 0
+        var place: SweepPlace?
+        repeat {
+            place = try await store.sweep(from: place).next
+            steps += 1
+        } while place != nil
+        #expect(steps > 1 && rests.withLock { $0 } == steps)
+        let cancelled = UpkeepPace(rest: { _ in throw CancellationError() })
+        #expect(try await cancelled.sweep(store) == nil)
+    }
+
     @Test("a sweep that is cancelled stops at its next rest")
     func cancelled() async throws {
         let store = InMemoryStore()
@@ -188,7 +208,7 @@ private let hall = identifier { try RoomID("hall") }
             throw StoreError(.unavailable, message: "broken")
         }
 
-        func sweep() async throws(StoreError) -> SweepReport { SweepReport() }
+        func sweep(from place: SweepPlace?) async throws(StoreError) -> SweepReport { SweepReport() }
     }
 
     @Test("a sweep that the store can't serve is counted and told")

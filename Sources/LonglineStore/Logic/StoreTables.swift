@@ -185,8 +185,6 @@ protocol StoreTables: AnyObject {
     func presence(of user: UserID, in tenant: TenantID) throws -> PresenceRecord?
     func set(_ presence: PresenceRecord, of user: UserID, in tenant: TenantID) throws
     func removePresence(of user: UserID, in tenant: TenantID) throws
-    /// Removes what is kept of users last seen before `time`, but for what they want to hide.
-    func removePresence(unseenSince time: UInt64) throws
 
     func addErasure(_ erasure: PendingErasure) throws
     func removeErasure(_ erasure: PendingErasure) throws
@@ -198,15 +196,10 @@ protocol StoreTables: AnyObject {
     func set(_ place: PlaceRecord, of user: UserID, in tenant: TenantID) throws
     func removePlaces(of user: UserID, in tenant: TenantID) throws
 
-    /// Removes devices last seen before `time`, with all that hangs on them.
-    func removeDevices(unseenSince time: UInt64) throws -> Int
-    /// Removes producers last seen before `time`, with their ledgers, and counts their devices' down.
-    func removeProducers(unseenSince time: UInt64) throws -> Int
-    func removeTokens(expiredAt time: UInt64) throws -> Int
-    /// Removes up to `limit` channels whose last entry was made before `time`, with all that hangs on them: rooms without
-    /// entries and members, and inboxes without entries whose users have no device, no stay and no settings.
-    /// - Returns: how many.
-    func removeEmptyChannels(unusedSince time: UInt64, limit: Int) throws -> Int
+    /// Takes a step through what is kept of one kind, in some order, and removes: presence that hides nothing, devices and outboxes
+    /// with all that hangs on them, expired tokens; channels whose last entry is old, rooms without entries and members, and
+    /// inboxes without entries whose users have no device, no stay and no settings, with all that hangs on them.
+    func sweep(_ stage: SweepStage, after mark: SweepMark, _ rule: SweepRule) throws -> SweepStep
 
     /// Removes up to `limit` rows of a user's devices: first all that hangs on them, then the devices.
     /// - Returns: the rows removed; fewer than `limit` when nothing is left.

@@ -219,8 +219,8 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { try StoreRules.channels(after: mark, limit: limit, $0.tables) }
     }
 
-    public func sweep() async throws(StoreError) -> SweepReport {
-        try perform { try $0.sweep() }
+    public func sweep(from place: SweepPlace?) async throws(StoreError) -> SweepReport {
+        try perform { try $0.sweep(from: place) }
     }
 }
 

@@ -3,20 +3,20 @@ import NIOCore
 
 /// ``StoreTables`` in dictionaries.
 final class MemoryTables: StoreTables {
-    private struct LedgerKey: Hashable {
+    struct LedgerKey: Hashable {
         let producer: Int64
         let channel: Int64
     }
-    private struct Ledger {
+    struct Ledger {
         var head = LedgerHead()
         /// In the order of their IDs.
         var answers: [LedgerAnswer] = []
     }
-    private struct ProducerKey: Hashable {
+    struct ProducerKey: Hashable {
         let device: Int64
         let producer: ProducerID
     }
-    private struct UserKey: Hashable {
+    struct UserKey: Hashable {
         let tenant: TenantID
         let user: UserID
     }
@@ -24,7 +24,7 @@ final class MemoryTables: StoreTables {
         let user: UserKey
         let device: DeviceID?
     }
-    private struct TokenKey: Hashable {
+    struct TokenKey: Hashable {
         let tenant: TenantID
         let token: String
     }
@@ -33,22 +33,22 @@ final class MemoryTables: StoreTables {
     private let headBytes: Int
     private var lastID: Int64 = 0
     private var sequence: Offset = 0
-    private var channels: [ChannelKey: ChannelRecord] = [:]
+    var channels: [ChannelKey: ChannelRecord] = [:]
     private var keys: [Int64: ChannelKey] = [:]
     private var broadcasts: [TenantID: [ChannelKey]] = [:]
     /// By channel, in the order of their offsets.
     private var logs: [Int64: [Entry]] = [:]
-    private var devices: [DeviceKey: DeviceRecord] = [:]
-    private var producers: [ProducerKey: ProducerRecord] = [:]
-    private var ledgers: [LedgerKey: Ledger] = [:]
-    private var stintsByUser: [UserKey: [Int64: Stint]] = [:]
-    private var membersByRoom: [Int64: Set<UserID>] = [:]
-    private var deletionsByRoom: [Int64: [Offset]] = [:]
-    private var cursors: [Int64: [Int64: Position]] = [:]
-    private var conversations: [Int64: [ChannelID: ConversationRecord]] = [:]
+    var devices: [DeviceKey: DeviceRecord] = [:]
+    var producers: [ProducerKey: ProducerRecord] = [:]
+    var ledgers: [LedgerKey: Ledger] = [:]
+    var stintsByUser: [UserKey: [Int64: Stint]] = [:]
+    var membersByRoom: [Int64: Set<UserID>] = [:]
+    var deletionsByRoom: [Int64: [Offset]] = [:]
+    var cursors: [Int64: [Int64: Position]] = [:]
+    var conversations: [Int64: [ChannelID: ConversationRecord]] = [:]
     private var generations: [GenerationKey: UInt64] = [:]
-    private var tokens: [TokenKey: UInt64] = [:]
-    private var presences: [UserKey: PresenceRecord] = [:]
+    var tokens: [TokenKey: UInt64] = [:]
+    var presences: [UserKey: PresenceRecord] = [:]
     private var placesByUser: [UserKey: [DevicePlatform: PlaceRecord]] = [:]
     private var pendingErasures: Set<PendingErasure> = []
 
@@ -375,10 +375,6 @@ final class MemoryTables: StoreTables {
 
     func removePresence(of user: UserID, in tenant: TenantID) { presences[UserKey(tenant: tenant, user: user)] = nil }
 
-    func removePresence(unseenSince time: UInt64) {
-        presences = presences.filter { $0.value.lastSeen >= time || $0.value.visibility != .everything }
-    }
-
     // MARK: Places
 
     func places(of user: UserID, in tenant: TenantID) -> [PlaceRecord] {
@@ -401,61 +397,7 @@ final class MemoryTables: StoreTables {
 
     func hasErasure(_ erasure: PendingErasure) -> Bool { pendingErasures.contains(erasure) }
 
-    // MARK: Sweep
-
-    func removeDevices(unseenSince time: UInt64) -> Int {
-        let gone = devices.values.filter { $0.seen < time }
-        let ids = Set(gone.map(\.id))
-        for device in gone {
-            devices[device.key] = nil
-            cursors[device.id] = nil
-        }
-        removeProducers { key, _ in ids.contains(key.device) }
-        return gone.count
-    }
-
-    func removeProducers(unseenSince time: UInt64) -> Int {
-        let gone = removeProducers { _, record in record.seen < time }
-        for (key, device) in devices {
-            let count = gone.count { $0.device == device.id }
-            if count > 0 { devices[key]?.producers -= count }
-        }
-        return gone.count
-    }
-
-    @discardableResult
-    private func removeProducers(where isGone: (ProducerKey, ProducerRecord) -> Bool) -> [ProducerKey] {
-        let gone = producers.filter(isGone)
-        let ids = Set(gone.values.map(\.id))
-        for key in gone.keys { producers[key] = nil }
-        ledgers = ledgers.filter { !ids.contains($0.key.producer) }
-        return Array(gone.keys)
-    }
-
-    func removeEmptyChannels(unusedSince time: UInt64, limit: Int) -> Int {
-        let gone = channels.values.filter { $0.entries == 0 && $0.members == 0 && $0.time < time && isUnused($0) }
-        for channel in gone.prefix(limit) {
-            ledgers = ledgers.filter { $0.key.channel != channel.id }
-            for device in cursors.keys { cursors[device]?[channel.id] = nil }
-            for user in stintsByUser.keys { stintsByUser[user]?[channel.id] = nil }
-            (membersByRoom[channel.id], deletionsByRoom[channel.id]) = (nil, nil)
-            conversations[channel.id] = nil
-            remove(channel)
-        }
-        return min(gone.count, limit)
-    }
-
-    /// Of an inbox: whether its user has no device, no stay and no settings.
-    private func isUnused(_ channel: ChannelRecord) -> Bool {
-        switch channel.key.channel {
-        case .room: return true
-        case .all: return false
-        case .user(let user):
-            let key = UserKey(tenant: channel.key.tenant, user: user)
-            return !devices.keys.contains { $0.tenant == key.tenant && $0.user == user }
-                && (stintsByUser[key] ?? [:]).isEmpty && countSettings(of: channel) == 0
-        }
-    }
+    // MARK: Erasure
 
     func removeDevices(of user: UserID, in tenant: TenantID, limit: Int) -> Int {
         var budget = limit
@@ -487,11 +429,5 @@ final class MemoryTables: StoreTables {
         channels[channel.key] = nil
         keys[channel.id] = nil
         logs[channel.id] = nil
-    }
-
-    func removeTokens(expiredAt time: UInt64) -> Int {
-        let before = tokens.count
-        tokens = tokens.filter { $0.value > time }
-        return before - tokens.count
     }
 }

@@ -75,6 +75,11 @@ enum SQLiteSchema {
             try db.execute(sql: "ALTER TABLE ledgers DROP COLUMN last_id")
             try db.execute(sql: "ALTER TABLE ledgers DROP COLUMN remembered")
         }
+        migrator.registerMigration("channels that are gone") { db in
+            // The highest number of a channel that was removed, and whether something may name such channels.
+            try db.execute(sql: "ALTER TABLE store ADD COLUMN removed_channel INTEGER NOT NULL DEFAULT 0")
+            try db.execute(sql: "ALTER TABLE store ADD COLUMN orphans INTEGER NOT NULL DEFAULT 0")
+        }
         return migrator
     }
 

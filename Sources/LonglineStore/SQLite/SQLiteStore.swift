@@ -385,7 +385,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await read { try StoreRules.channels(after: mark, limit: limit, $0) }
     }
 
-    public func sweep() async throws(StoreError) -> SweepReport {
-        try await write { try $0.sweep() }
+    public func sweep(from place: SweepPlace?) async throws(StoreError) -> SweepReport {
+        try await write { try $0.sweep(from: place) }
     }
 }

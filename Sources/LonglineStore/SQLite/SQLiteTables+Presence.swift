@@ -22,10 +22,4 @@ extension SQLiteTables {
     func removePresence(of user: UserID, in tenant: TenantID) throws {
         try run("DELETE FROM presence WHERE tenant = ? AND user = ?", [tenant.description, user.description])
     }
-
-    func removePresence(unseenSince time: UInt64) throws {
-        try run(
-            "DELETE FROM presence WHERE last_seen < ? AND visibility = ?",
-            [Int64(clamping: time), PresenceVisibility.everything.rawValue])
-    }
 }

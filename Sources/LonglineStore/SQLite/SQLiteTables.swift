@@ -182,7 +182,10 @@ extension SQLiteTables: StoreTables {
 
     func addChannel(_ key: ChannelKey, epoch: Epoch) throws -> ChannelRecord {
         try run(
-            "INSERT INTO channels (tenant, name, epoch) VALUES (?, ?, ?)",
+            """
+            INSERT INTO channels (id, tenant, name, epoch) VALUES (
+                1 + max(coalesce((SELECT max(id) FROM channels), 0), (SELECT removed_channel FROM store)), ?, ?, ?)
+            """,
             [key.tenant.description, key.channel.description, Int64(bitPattern: epoch)])
         let record = ChannelRecord(id: db.lastInsertedRowID, key: key, epoch: epoch)
         channels[key] = record
@@ -367,121 +370,16 @@ extension SQLiteTables: StoreTables {
         }
     }
 
-    // MARK: Sweep
-
-    func removeDevices(unseenSince time: UInt64) throws -> Int {
-        try flush()
-        let old = "SELECT id FROM devices WHERE seen < ?"
-        let theirs = "SELECT id FROM producers WHERE device IN (\(old))"
-        for table in ["ledgers", "answers"] {
-            try run("DELETE FROM \(table) WHERE producer IN (\(theirs))", [Int64(time)])
-        }
-        for table in ["producers", "cursors"] {
-            try run("DELETE FROM \(table) WHERE device IN (\(old))", [Int64(time)])
-        }
-        try run("DELETE FROM devices WHERE seen < ?", [Int64(time)])
-        let count = db.changesCount
-        forgetDevices()
-        return count
+    /// What is known of a channel that was removed.
+    func forget(_ channel: ChannelKey) {
+        channels[channel] = nil
+        dirtyChannels.remove(channel)
+        changedChannels[channel] = nil
+        addedEntries.removeAll { $0.channel == channel }
+        removedChannels.insert(channel)
     }
 
-    func removeProducers(unseenSince time: UInt64) throws -> Int {
-        try flush()
-        let old = "SELECT id FROM producers WHERE seen < ?"
-        for table in ["ledgers", "answers"] {
-            try run("DELETE FROM \(table) WHERE producer IN (\(old))", [Int64(time)])
-        }
-        try run(
-            """
-            UPDATE devices SET producers = producers -
-                (SELECT count(*) FROM producers WHERE producers.device = devices.id AND producers.seen < ?1)
-            WHERE id IN (SELECT device FROM producers WHERE seen < ?1)
-            """, [Int64(time)])
-        try run("DELETE FROM producers WHERE seen < ?", [Int64(time)])
-        let count = db.changesCount
-        forgetDevices()
-        return count
-    }
-
-    func removeTokens(expiredAt time: UInt64) throws -> Int {
-        try run("DELETE FROM revoked_tokens WHERE until <= ?", [Int64(time)])
-        return db.changesCount
-    }
-
-    func removeEmptyChannels(unusedSince time: UInt64, limit: Int) throws -> Int {
-        try flush()
-        // '0' follows '/'. A name behind `user/` is a user's.
-        let found = try rows(
-            """
-            SELECT id, tenant, name FROM channels WHERE entries = 0 AND members = 0 AND time < ? AND (
-                (name > 'room/' AND name < 'room0') OR (name > 'user/' AND name < 'user0'
-                AND NOT EXISTS (SELECT 1 FROM devices
-                    WHERE devices.tenant = channels.tenant AND devices.user = substr(channels.name, 6))
-                AND NOT EXISTS (SELECT 1 FROM stints
-                    WHERE stints.tenant = channels.tenant AND stints.user = substr(channels.name, 6))
-                AND NOT EXISTS (SELECT 1 FROM conversations
-                    WHERE owner = channels.id AND (muted_until <> 0 OR blocked <> 0))))
-            LIMIT ?
-            """, [Int64(clamping: time), limit])
-        guard !found.isEmpty else { return 0 }
-        // Numbers only; one look at each table for all of them.
-        let ids = found.map { "\($0[0] as Int64)" }.joined(separator: ", ")
-        let ledgers = "SELECT producer, channel FROM ledgers WHERE channel IN (\(ids))"
-        try db.execute(sql: "DELETE FROM answers WHERE (producer, channel) IN (\(ledgers))")
-        for (table, column) in [
-            ("ledgers", "channel"), ("cursors", "channel"), ("stints", "room"), ("deletions", "room"),
-            ("conversations", "owner"), ("channels", "id"),
-        ] {
-            try db.execute(sql: "DELETE FROM \(table) WHERE \(column) IN (\(ids))")
-        }
-        for row in found {
-            let key = try Self.key(row[2], TenantID(row[1] as String))
-            channels[key] = nil
-            changedChannels[key] = nil
-            removedChannels.insert(key)
-        }
-        stints.removeAll()
-        conversations.removeAll()
-        forgetDevices()
-        return found.count
-    }
-
-    // MARK: Erasure
-
-    func removeDevices(of user: UserID, in tenant: TenantID, limit: Int) throws -> Int {
-        try flush()
-        defer { forgetDevices() }
-        let owner: [any DatabaseValueConvertible] = [tenant.description, user.description]
-        let devices = "SELECT id FROM devices WHERE tenant = ?1 AND user = ?2"
-        let outboxes = "SELECT id FROM producers WHERE device IN (\(devices))"
-        // In this order a row goes only after what hangs on it.
-        let tables = [
-            ("answers", "producer, channel, publish_id", "producer IN (\(outboxes))"),
-            ("ledgers", "producer, channel", "producer IN (\(outboxes))"),
-            ("producers", "id", "device IN (\(devices))"), ("cursors", "device, channel", "device IN (\(devices))"),
-            ("devices", "id", "tenant = ?1 AND user = ?2"),
-        ]
-        var removed = 0
-        for (table, key, condition) in tables where removed < limit {
-            try run(
-                """
-                DELETE FROM \(table) WHERE (\(key)) IN (SELECT \(key) FROM \(table) WHERE \(condition) LIMIT ?3)
-                """, owner + [limit - removed])
-            removed += db.changesCount
-        }
-        return removed
-    }
-
-    func remove(_ channel: ChannelRecord) throws {
-        try run("DELETE FROM channels WHERE id = ?", [channel.id])
-        channels[channel.key] = nil
-        dirtyChannels.remove(channel.key)
-        changedChannels[channel.key] = nil
-        addedEntries.removeAll { $0.channel == channel.key }
-        removedChannels.insert(channel.key)
-    }
-
-    private func forgetDevices() {
+    func forgetDevices() {
         devices.removeAll()
         producers.removeAll()
         ledgers.removeAll()
