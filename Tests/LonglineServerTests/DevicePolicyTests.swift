@@ -190,7 +190,7 @@ private let tablet = identifier { try DevicePlatform("tablet") }
                         tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("new"), loginEpoch: 6, tokenID: "t",
                         expiry: .max, mayPublish: true, mayReceive: true, mayJoin: true, platform: phone),
                     generations: RevocationGenerations(user: 0, device: 0),
-                    keyTag: TokenVerifier.tag(of: server.issuer.key.verificationKey.keyID)),
+                    keyTag: TokenVerifier.tag(of: server.issuer.key.verificationKey)),
                 now: WallClock.milliseconds())
             let ticket = try #require(sealed).ticket
             let new = try await server.device("ann", "new", loop: 1, early: true)

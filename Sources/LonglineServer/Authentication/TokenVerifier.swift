@@ -14,7 +14,7 @@ public struct TokenVerifier: Sendable {
     /// The keys that are trusted, by their ID.
     private let algorithms: [String: TokenAlgorithm]
     /// Their tags, by which tickets name the key of the token that they descend from.
-    private let tags: Set<UInt64>
+    private let tags: [String: UInt64]
     private let keys: JWTKeyCollection
     private let tenants: Set<TenantID>?
     private let clockSkew: UInt64
@@ -34,21 +34,24 @@ public struct TokenVerifier: Sendable {
         self.audience = audience
         self.keys = JWTKeyCollection()
         var algorithms: [String: TokenAlgorithm] = [:]
+        var tags: [String: UInt64] = [:]
         for key in keys {
             algorithms[key.keyID] = key.algorithm
+            tags[key.keyID] = Self.tag(of: key)
             await self.keys.add(key)
         }
         self.algorithms = algorithms
-        tags = Set(algorithms.keys.map(Self.tag))
+        self.tags = tags
     }
 
-    /// Names a key in tickets: the first 64 bits of SHA-256 over its ID.
-    static func tag(of keyID: String) -> UInt64 {
-        SHA256.hash(data: Array(keyID.utf8)).prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
+    /// Names a key in tickets: the first 64 bits of SHA-256 over its ID and the public key itself, as another may come under the
+    /// same ID.
+    static func tag(of key: VerificationKey) -> UInt64 {
+        SHA256.hash(data: Array("\(key.keyID)\0\(key.pem)".utf8)).prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
     }
 
     /// Whether the key of this tag is one of those that are trusted.
-    func trusts(tag: UInt64) -> Bool { tags.contains(tag) }
+    func trusts(tag: UInt64) -> Bool { tags.values.contains(tag) }
 
     /// Checks a token. Runs on the global executor, never on the caller's event loop.
     /// - Parameters:
@@ -92,6 +95,7 @@ public struct TokenVerifier: Sendable {
         if let tenants, !tenants.contains(claims.tenant) {
             throw AuthenticationError(.tenantForbidden, "the token is for a tenant that is not served here")
         }
-        return (claims, Self.tag(of: keyID))
+        guard let tag = tags[keyID] else { throw AuthenticationError(.keyUnknown, "the token's key is not trusted") }
+        return (claims, tag)
     }
 }

@@ -129,6 +129,27 @@ import Testing
         #expect(failure == .keyUnknown)
     }
 
+    @Test func aTicketFallsWithItsKeyAlsoWhereAnotherComesUnderTheSameID() async throws {
+        let credentials = try await credentials(try goodClaims())
+        let other = SigningKey.generate(.es256).verificationKey
+        let set = String(decoding: JSONWebKeySet(keys: [other]).json, as: UTF8.self)
+        let renamed = try JSONWebKeySet(
+            json: Array(set.replacing(other.keyID, with: signer.key.keyID).utf8)
+        ).keys
+        #expect(renamed.map(\.keyID) == [signer.key.keyID] && renamed.map(\.pem) == [other.pem])
+        authenticator.replaceVerifier(await TokenVerifier(keys: renamed, tenants: nil))
+        for (credential, expected) in zip(
+            credentials, [AuthenticationError.Code.signatureInvalid, .ticketRejected])
+        {
+            let failure = try await authenticationFailure {
+                _ = try await authenticator.authenticate(credential, now: now)
+            }
+            #expect(failure == expected)
+        }
+        authenticator.replaceVerifier(await TokenVerifier(keys: renamed + [signer.key.verificationKey], tenants: nil))
+        _ = try await authenticator.authenticate(credentials[1], now: now)
+    }
+
     @Test func everyFailureIsLoggedAndNoLineHoldsACredential() async throws {
         let good = try await signer.sign(try goodClaims())
         let expired = try await signer.sign(try goodClaims())
