@@ -103,7 +103,8 @@ public struct ReadOutcome: Hashable, Sendable {
         case members
     }
 
-    /// Up to where the user read, in the room or in the user's inbox.
+    /// Up to where the user read, in the room or in the user's inbox: before the mark where more than
+    /// ``StoreLimits/unreadEntries`` entries of an inbox lie between.
     public var position: Position
     /// Who else is told.
     public var audience: Audience

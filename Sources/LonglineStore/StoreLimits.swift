@@ -22,7 +22,8 @@ public struct StoreLimits: Hashable, Sendable {
     public var settingsPerUser = 1_000
     /// Members of a room up to which they are told how far the others read.
     public var receiptMembers = 100
-    /// Entries that counting what is unread looks at: the count is short where it would take more.
+    /// Entries that counting what is unread looks at: the count of a room is short where it would take more, and a mark in an
+    /// inbox moves no further.
     public var unreadEntries = 4_096
     /// Platforms of which one user has devices, where a ``DevicePolicy`` counts them; a login of one more is refused.
     public var platformsPerUser = 32

@@ -88,6 +88,28 @@ import Testing
         }
     }
 
+    @Test("what is read in one go is counted to the end, over several marks", arguments: StoreKind.allCases)
+    func whatIsReadInOneGoIsCountedToTheEnd(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.unreadEntries = 3
+        try await withStore(kind, limits: limits) { store async throws in
+            var received: [Position] = []
+            for id in 1...10 as ClosedRange<PublishID> {
+                received.append(try #require(try await store.append(request(recipient: "bob", id: id)).copy).position)
+            }
+            for (place, unread) in [(2, 7), (5, 4), (7, 2)] as [(Int, UInt64)] {
+                let outcome = try await read(store, "bob", direct("alice"), received[7])
+                #expect(outcome?.position == received[place])
+                let item = try await item(store, "bob", direct("alice"))
+                #expect(item.read == received[place].offset && item.unread == unread)
+            }
+            #expect(try await read(store, "bob", direct("alice"), received[7]) == nil)
+            // The last message reads them all.
+            try await read(store, "bob", direct("alice"), received[9])
+            #expect(try await item(store, "bob", direct("alice")).unread == 0)
+        }
+    }
+
     @Test("what was retracted or trimmed is not unread, nor are remarks", arguments: StoreKind.allCases)
     func whatWasRetractedOrTrimmedIsNotUnread(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

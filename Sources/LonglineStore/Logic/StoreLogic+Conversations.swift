@@ -51,9 +51,9 @@ extension StoreLogic {
             guard mark.position.epoch == inbox.epoch, mark.position.offset <= inbox.head,
                 let conversation = try tables.conversation(mark.conversation, of: inbox), conversation.last > 0
             else { return nil }
-            guard try advance(conversation, to: mark, in: inbox, counting: peer) else { return nil }
+            guard let read = try advance(conversation, to: mark, in: inbox, counting: peer) else { return nil }
             let told = conversation.blocked == 0 ? try audience(of: note, peer: peer) : .nobody
-            return ReadOutcome(position: mark.position, audience: told)
+            return ReadOutcome(position: Position(epoch: inbox.epoch, offset: read), audience: told)
         case .room:
             guard let room = try tables.channel(ChannelKey(tenant: note.tenant, channel: mark.conversation)),
                 let last = try tables.stint(of: note.user, in: room)
@@ -62,38 +62,41 @@ extension StoreLogic {
             guard mark.position.epoch == room.epoch,
                 mark.position.offset <= min(room.head, stint.left ?? .max), mark.position.offset > stint.after
             else { return nil }
-            guard try advance(conversation(mark.conversation, of: inbox), to: mark, in: room, counting: nil) else {
-                return nil
-            }
+            let known = try conversation(mark.conversation, of: inbox)
+            guard try advance(known, to: mark, in: room, counting: nil) != nil else { return nil }
             let tellsMembers = !mark.isPrivate && stint.left == nil && room.members <= limits.receiptMembers
             return ReadOutcome(position: mark.position, audience: tellsMembers ? .members : .nobody)
         case .all: return nil
         }
     }
 
-    /// - Returns: whether anything moved.
+    /// - Returns: up to where it moved; nil when nothing did. Before the mark it is where so many entries lie between that they are
+    ///   not all counted at once: the next mark goes on there.
     private func advance(
         _ known: ConversationRecord, to mark: ReadMark, in channel: ChannelRecord, counting peer: UserID?
-    ) throws -> Bool {
+    ) throws -> Offset? {
         var conversation = known
         let offset = mark.position.offset
+        var reached = offset
         if !mark.isPrivate, conversation.blocked == 0 { conversation.shared = max(conversation.shared, offset) }
         if offset > conversation.read {
             if let peer, conversation.unread > 0 {
                 // What lay between is read now. Each entry is looked at once in its life, as the place only grows.
-                let read =
-                    offset >= conversation.incoming
-                    ? conversation.unread
-                    : try tables.countUnread(
-                        in: channel, above: conversation.read, through: offset, by: .only(peer),
+                var read = conversation.unread
+                if offset < conversation.incoming {
+                    let last = try tables.offset(ofEntry: limits.unreadEntries, in: channel, above: conversation.read)
+                    reached = min(offset, last ?? offset)
+                    read = try tables.countUnread(
+                        in: channel, above: conversation.read, through: reached, by: .only(peer),
                         limit: conversation.unread, looking: limits.unreadEntries, now: 0)
+                }
                 conversation.unread -= min(read, conversation.unread)
             }
-            conversation.read = offset
+            conversation.read = reached
         }
-        guard conversation != known else { return false }
+        guard conversation != known else { return nil }
         try tables.update(conversation)
-        return true
+        return reached
     }
 
     private func audience(of note: ReadNote, peer: UserID) throws -> ReadOutcome.Audience {

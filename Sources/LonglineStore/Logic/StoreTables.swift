@@ -163,6 +163,8 @@ protocol StoreTables: AnyObject {
         -> [ConversationRecord]
     /// The conversations that a user muted or blocked.
     func countSettings(of inbox: ChannelRecord) throws -> Int
+    /// The offset of the entry that is the `number`-th above a place, from 1; nil when there are fewer.
+    func offset(ofEntry number: Int, in channel: ChannelRecord, above: Offset) throws -> Offset?
     /// Counts messages of some authors in a range, up to `limit` and among the first `looking` entries of it.
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,

@@ -326,6 +326,10 @@ final class MemoryTables: StoreTables {
         (conversations[inbox.id] ?? [:]).values.count { $0.hasSettings }
     }
 
+    func offset(ofEntry number: Int, in channel: ChannelRecord, above: Offset) -> Offset? {
+        entries(in: channel, above: above).dropFirst(number - 1).first?.offset
+    }
+
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64

@@ -76,6 +76,13 @@ extension SQLiteTables {
         ).map { $0[0] } ?? 0
     }
 
+    func offset(ofEntry number: Int, in channel: ChannelRecord, above: Offset) throws -> Offset? {
+        try row(
+            "SELECT offset FROM entries WHERE channel = ? AND offset > ? ORDER BY offset LIMIT 1 OFFSET ?",
+            [channel.id, Int64(above), number - 1]
+        ).map { $0[0] }
+    }
+
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64
