@@ -18,8 +18,9 @@ public protocol AccountErasure: Sendable {
     /// ``StoreLimits/trimBytes`` of them: call again until ``ErasureStep/isDone``.
     ///
     /// What goes: the memberships (each room that the user is in gets a leave entry, whose device is `-`), the inbox with its
-    /// log, the devices with their outboxes, ledgers and cursors. What stays: messages that were sent to others, which are
-    /// theirs, and the revocations, without which old credentials would be good again. A user of whom nothing is kept is done
+    /// log, the devices with their outboxes, ledgers, cursors and generations. What stays: messages that were sent to others,
+    /// which are theirs, the user's generation, which voids what those of the devices did, and the revoked tokens: without these old
+    /// credentials would be good again. A user of whom nothing is kept is done
     /// at once.
     ///
     /// A session of the user that still lives brings some of it back: shut the user out first.

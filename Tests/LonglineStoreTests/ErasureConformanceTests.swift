@@ -84,16 +84,27 @@ import Testing
         }
     }
 
-    @Test("revocations stay, so that old credentials stay void", arguments: StoreKind.allCases)
+    @Test(
+        "of revocations the user's stays, raised where it stands for its devices', so that old credentials stay void",
+        arguments: StoreKind.allCases)
     func revocationsStay(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             try await fill(store)
             try await store.revoke(user: user("alice"), in: tenant)
-            try await store.revoke(device: device("alice"))
+            for name in ["phone", "tablet"] { try await store.revoke(device: device("alice", name)) }
+            try await store.revoke(device: device("bob"))
             try await store.revoke(token: "t", in: tenant, until: .max)
             _ = try await erase(store, "alice")
-            #expect(try await store.generations(of: device("alice")) == RevocationGenerations(user: 1, device: 1))
+            for name in ["phone", "tablet"] {
+                // What was good for no device with (1, 0) is void by (2, 0).
+                let generations = try await store.generations(of: device("alice", name))
+                #expect(generations == RevocationGenerations(user: 2, device: 0))
+            }
+            #expect(try await store.generations(of: device("bob")) == RevocationGenerations(user: 0, device: 1))
             #expect(try await store.isRevoked(token: "t", in: tenant))
+            // Nothing is left to forget.
+            _ = try await erase(store, "alice")
+            #expect(try await store.generations(of: device("alice")).user == 2)
         }
     }
 

@@ -44,7 +44,10 @@ extension StoreLogic {
             budget -= removed.count
             if budget > 0 { budget -= try tables.removeConversations(of: inbox, limit: budget) }
         }
-        guard budget > 0, try tables.removeDevices(of: user, in: tenant, limit: budget) < budget else { return step }
+        if budget > 0 { budget -= try tables.removeDevices(of: user, in: tenant, limit: budget) }
+        guard budget > 0 else { return step }
+        budget -= try forgetDeviceGenerations(of: user, in: tenant, limit: budget)
+        guard budget > 0 else { return step }
         // Old credentials are void by the user's generation; a user who comes back may be counted from the start.
         try tables.removePlaces(of: user, in: tenant)
         // Last, when nothing names it any more.
@@ -53,6 +56,14 @@ extension StoreLogic {
         try tables.removeErasure(PendingErasure(tenant: tenant, user: user))
         step.isDone = true
         return step
+    }
+
+    /// Forgets how often each device was revoked: the user's own generation, raised once more, voids whatever these did.
+    /// - Returns: the rows removed.
+    private func forgetDeviceGenerations(of user: UserID, in tenant: TenantID, limit: Int) throws -> Int {
+        let removed = try tables.removeDeviceGenerations(of: user, in: tenant, limit: limit)
+        if removed > 0 { try revoke(user, device: nil, in: tenant) }
+        return removed
     }
 
     /// What a leave entry names for a device when none did it.

@@ -181,6 +181,9 @@ protocol StoreTables: AnyObject {
     /// - Parameter device: nil for the user's own generation.
     func generation(of user: UserID, device: DeviceID?, in tenant: TenantID) throws -> UInt64
     func set(generation: UInt64, of user: UserID, device: DeviceID?, in tenant: TenantID) throws
+    /// Removes up to `limit` of the generations of a user's devices, and not the user's own.
+    /// - Returns: how many.
+    func removeDeviceGenerations(of user: UserID, in tenant: TenantID, limit: Int) throws -> Int
     func revocation(of token: String, in tenant: TenantID) throws -> UInt64?
     func revoke(token: String, in tenant: TenantID, until: UInt64) throws
 

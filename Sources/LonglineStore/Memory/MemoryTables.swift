@@ -361,6 +361,13 @@ final class MemoryTables: StoreTables {
         generations[GenerationKey(user: UserKey(tenant: tenant, user: user), device: device)] = generation
     }
 
+    func removeDeviceGenerations(of user: UserID, in tenant: TenantID, limit: Int) -> Int {
+        let owner = UserKey(tenant: tenant, user: user)
+        let gone = generations.keys.filter { $0.user == owner && $0.device != nil }.prefix(limit)
+        for key in gone { generations[key] = nil }
+        return gone.count
+    }
+
     func revocation(of token: String, in tenant: TenantID) -> UInt64? { tokens[TokenKey(tenant: tenant, token: token)] }
 
     func revoke(token: String, in tenant: TenantID, until: UInt64) {

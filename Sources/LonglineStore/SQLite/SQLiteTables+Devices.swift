@@ -114,6 +114,15 @@ extension SQLiteTables {
             [tenant.description, user.description, device?.description ?? "", Int64(generation)])
     }
 
+    func removeDeviceGenerations(of user: UserID, in tenant: TenantID, limit: Int) throws -> Int {
+        try run(
+            """
+            DELETE FROM generations WHERE tenant = ?1 AND user = ?2 AND device IN
+                (SELECT device FROM generations WHERE tenant = ?1 AND user = ?2 AND device > '' LIMIT ?3)
+            """, [tenant.description, user.description, limit])
+        return db.changesCount
+    }
+
     func revocation(of token: String, in tenant: TenantID) throws -> UInt64? {
         try row("SELECT until FROM revoked_tokens WHERE tenant = ? AND token = ?", [tenant.description, token])?[0]
     }
