@@ -192,6 +192,24 @@ import Testing
         }
     }
 
+    @Test("a device that only receives is seen by what it confirms", arguments: StoreKind.allCases)
+    func aDeviceThatOnlyReceivesIsSeen(_ kind: StoreKind) async throws {
+        let day: UInt64 = 24 * 3_600 * 1_000
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            _ = try await store.admit(device("bob"), producer: producer, connectNumber: 1)
+            _ = try await store.admit(device("bob", "idle"), producer: producer, connectNumber: 1)
+            clock.advance(100 * day)
+            let copy = try #require(try await store.append(request(recipient: "bob", id: 1)).copy)
+            let place = ChannelPosition(channel: copy.channel, position: copy.position)
+            try await store.move(device("bob"), to: [place])
+            clock.advance(100 * day)
+            #expect(try await store.sweep().devices == 1)
+            let record = try await store.advance(device("bob"), to: [])
+            #expect(record == CursorRecord(version: 1, cursors: [copy.channel: copy.position]))
+        }
+    }
+
     @Test("devices and outboxes unseen for 180 days are forgotten, and no others", arguments: StoreKind.allCases)
     func devicesAndOutboxesUnseenFor180DaysAreForgottenAndNoOthers(_ kind: StoreKind) async throws {
         let day: UInt64 = 24 * 3_600 * 1_000

@@ -21,6 +21,8 @@ extension StoreLogic {
         for cursor in cursors where try advance(device, to: cursor) { changed = true }
         if changed {
             device.cursorVersion += 1
+            // A device that only receives says nothing else for as long as its session lasts.
+            device.seen = max(device.seen, clock())
             try tables.update(device)
         }
         return device
