@@ -443,4 +443,25 @@ import Testing
         #expect(try await store.head(of: inbox("alice")) == head)
         try await store.close()
     }
+
+    @Test(
+        "a copy from before the first channel is known as one", arguments: ["device", "user", "token", "none"])
+    func aCopyFromBeforeTheFirstChannelIsKnownAsOne(_ what: String) async throws {
+        let folder = try TemporaryFolder()
+        var store = try open(folder.path)
+        switch what {
+        case "device": _ = try await store.admit(device("alice"), producer: producer, connectNumber: 1)
+        case "user": try await store.revoke(user: user("alice"), in: tenant)
+        case "token": try await store.revoke(token: "t", in: tenant, until: .max)
+        default: break
+        }
+        try await store.close()
+        try FileManager.default.removeItem(atPath: folder.path + "/store.identity")
+        let clock = TestClock()
+        store = try open(folder.path, clock: clock, seed: 2)
+        // Of a store that nobody ever used nothing can be missing.
+        #expect(store.wasRestored == (what != "none"))
+        #expect(store.restoredAt == (what == "none" ? nil : clock.now))
+        try await store.close()
+    }
 }

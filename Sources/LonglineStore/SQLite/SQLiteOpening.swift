@@ -69,7 +69,8 @@ enum SQLiteOpening {
             }
         }
         let isKnown = try directory.isKnown(identity)
-        let isRestored = !isKnown && channels > 0
+        let isUsed = try translate(directory) { try pool.read(wasUsed) }
+        let isRestored = !isKnown && isUsed
         let epochs = isRestored ? (0..<channels).map { _ in drawEpoch(&random) } : []
         do throws(StoreError) {
             if isKnown { try directory.writeIdentities([identity, fresh]) }
@@ -95,6 +96,13 @@ enum SQLiteOpening {
         }
         if isRestored { return (true, now) }
         return (false, restored > 0 ? UInt64(restored) : nil)
+    }
+
+    /// Whether somebody was served or shut out: a copy from before the first channel lacks later revocations as well.
+    private static func wasUsed(_ db: Database) throws -> Bool {
+        try ["channels", "devices", "generations", "revoked_tokens"].contains { table in
+            try Bool.fetchOne(db, sql: "SELECT EXISTS (SELECT 1 FROM \(table))") ?? false
+        }
     }
 
     /// Never 0, which stands for "not known" on the wire.
