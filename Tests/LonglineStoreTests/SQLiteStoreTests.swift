@@ -385,6 +385,25 @@ import Testing
         try await store.close()
     }
 
+    @Test("a backup that fails leaves no file, and can be made again")
+    func aBackupThatFailsLeavesNoFile() async throws {
+        let folder = try TemporaryFolder()
+        let copy = folder.path + "/backup.db"
+        let isFull = Mutex(true)
+        let faults = StoreFaults(duringBackup: {
+            if isFull.withLock({ $0 }) { throw DatabaseError(resultCode: .SQLITE_FULL) }
+        })
+        let store = try open(folder.path, faults: faults)
+        try await store.enter(request(id: 1))
+        let error = await #expect(throws: StoreError.self) { try await store.backup(to: copy) }
+        #expect(error?.code == .storageFull)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).allSatisfy { !$0.hasPrefix("backup") })
+        isFull.withLock { $0 = false }
+        try await store.backup(to: copy)
+        #expect(FileManager.default.fileExists(atPath: copy))
+        try await store.close()
+    }
+
     @Test(
         "a restored backup starts new epochs, and keeps ledger and log",
         arguments: ["old file put back", "whole folder put back", "identity removed"])

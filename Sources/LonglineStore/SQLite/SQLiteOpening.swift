@@ -121,19 +121,33 @@ enum SQLiteOpening {
         }
     }
 
-    /// Copies the database into a new file that names no identity: whoever opens it knows that it is a copy.
-    static func copy(_ pool: DatabasePool, to path: String) throws {
+    /// Copies the database into a new file that names no identity: whoever opens it knows that it is a copy. A copy that fails
+    /// leaves no file.
+    static func copy(_ pool: DatabasePool, to path: String, _ faults: StoreFaults) throws {
         guard !FileManager.default.fileExists(atPath: path) else {
             throw StoreError(.unavailable, message: "\(path) exists", advice: "name a file that doesn't exist yet")
         }
-        let copy = try DatabaseQueue(path: path)
+        do {
+            let copy = try DatabaseQueue(path: path)
+            do { try fill(copy, pool, faults) } catch {
+                try? copy.close()
+                throw error
+            }
+            try copy.close()
+        } catch {
+            for file in ["", "-journal", "-wal", "-shm"] { try? FileManager.default.removeItem(atPath: path + file) }
+            throw error
+        }
+    }
+
+    private static func fill(_ copy: DatabaseQueue, _ pool: DatabasePool, _ faults: StoreFaults) throws {
         try pool.backup(to: copy)
+        try faults.duringBackup()
         try copy.inDatabase { db in
             try db.execute(sql: "PRAGMA journal_mode = DELETE")
             try db.execute(sql: "PRAGMA synchronous = FULL")
             try db.execute(sql: "UPDATE store SET identity = ''")
         }
-        try copy.close()
     }
 
     private static func hex(_ value: UInt64) -> String {

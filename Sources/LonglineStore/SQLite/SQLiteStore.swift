@@ -31,6 +31,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     private let pool: DatabasePool
     private let commits: GroupCommit
     private let checkpoints: Checkpointer
+    private let faults: StoreFaults
     let cache: TailCache
 
     /// Opens the store in a folder, or makes one there.
@@ -53,6 +54,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     ) throws(StoreError) {
         var random = random
         self.limits = configuration.limits
+        self.faults = faults
         let fatal = configuration.fatal ?? { _ in _exit(74) }
         let directory = try StoreDirectory(configuration.directory)
         let pool = try SQLiteOpening.open(directory, configuration)
@@ -99,13 +101,13 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     /// Writes a consistent copy of the database as it is now, while the store goes on.
     ///
     /// The copy is one file, and opening it in this folder or another starts new epochs (it is a backup). It is durable on return.
-    /// - Parameter path: a file that does not exist yet.
+    /// - Parameter path: a file that does not exist yet; nor does it after an error.
     public func backup(to path: String) async throws(StoreError) {
-        let (pool, directory) = (pool, directory)
+        let (pool, directory, faults) = (pool, directory, faults)
         let result: Result<Void, StoreError> = await withCheckedContinuation { continuation in
             // Not on the tasks' threads: a large copy takes long.
             DispatchQueue.global(qos: .utility).async {
-                let result = Result { try SQLiteOpening.copy(pool, to: path) }
+                let result = Result { try SQLiteOpening.copy(pool, to: path, faults) }
                 continuation.resume(returning: result.mapError { SQLiteOpening.storeError($0, directory) })
             }
         }

@@ -161,4 +161,5 @@ struct FailedTransaction: Error {
 struct StoreFaults: Sendable {
     var beforeCommit: @Sendable () throws -> Void = {}
     var beforeCheckpoint: @Sendable () throws -> Void = {}
+    var duringBackup: @Sendable () throws -> Void = {}
 }
