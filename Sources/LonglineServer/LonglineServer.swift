@@ -324,7 +324,8 @@ public final class LonglineServer: Service {
         }
     }
 
-    /// A restored store does not know what was revoked since its backup: credentials from before are void.
+    /// A restored store does not know what was revoked since its backup: credentials from before are void, also of a signer
+    /// whose clock is ahead.
     private func credentialsIssuedSince(_ store: OpenedStore) -> UInt64 {
         guard let restoredAt = store.restoredAt else { return 0 }
         let isRefused = !configuration.acceptsCredentialsFromBeforeRestore
@@ -333,7 +334,7 @@ public final class LonglineServer: Service {
                 ? "the store was restored: tokens issued before, and their tickets, are refused"
                 : "the store was restored: what was revoked since its backup is good again",
             metadata: ["restored": "\(restoredAt)"])
-        return isRefused ? restoredAt : 0
+        return isRefused ? restoredAt + configuration.tokenClockSkew.wholeMilliseconds : 0
     }
 
     private func makeKeyring() -> TokenKeyring {

@@ -131,6 +131,8 @@ private let hall = identifier { try RoomID("hall") }
         try await withFolder { folder in
             let issuer = try await TokenIssuer()
             let old = try await issuer.token("ann", "phone")
+            // Of a signer whose clock is ahead, within the skew of 30 s.
+            let ahead = try await issuer.token("ann", "phone", age: -20_000)
             var ticket: Ticket?
             try await withSite(folder, issuer: issuer) { site in
                 let phone = try await site.device("ann")
@@ -145,14 +147,16 @@ private let hall = identifier { try RoomID("hall") }
             for _ in 0..<2 {
                 try await withSite(folder, issuer: issuer) { site in
                     for (credential, code) in [
-                        (Credential.token(old), CloseCode.credentialRevoked), (sealed, .ticketRejected),
+                        (Credential.token(old), CloseCode.credentialRevoked), (.token(ahead), .credentialRevoked),
+                        (sealed, .ticketRejected),
                     ] {
                         let device = try await site.device("ann")
                         try await device.send([(device.connectFrame(credential), .control)])
                         #expect(try await device.closed() == code)
                     }
                     let phone = try await site.device("ann")
-                    _ = try await phone.connect(credential: .token(try await issuer.token("ann", "phone", age: 0)))
+                    _ = try await phone.connect(
+                        credential: .token(try await issuer.token("ann", "phone", age: -30_000)))
                     try await phone.send([(.refresh(Refresh(token: old)), .control)])
                     #expect(try await phone.closed() == .credentialRevoked)
                     let again = try await site.device("ann")
