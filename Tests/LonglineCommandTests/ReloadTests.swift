@@ -73,6 +73,20 @@ struct ReloadTests {
         #expect(await site.server.status() == 0)
     }
 
+    @Test("No secret of the environment is in the log, at whatever level")
+    func secrets() async throws {
+        let site = try await Site(
+            "log: {level: trace}\nauthorize: {url: \"http://127.0.0.1:9/ask\"}\n",
+            environment: ["LONGLINE_AUTHORIZE_TOKEN": "a-bearer-token", "OTHER_PASSWORD": "of-somebody-else"])
+        try site.reload("log: {level: trace}\n")
+        #expect(await site.server.line(with: "setting needs a restart", "authorize.url") != nil)
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+        let said = site.server.output.joined(separator: "\n")
+        #expect(said.contains("ServerReloader"), "the services are named")
+        #expect(!said.contains("a-bearer-token") && !said.contains("of-somebody-else"))
+    }
+
     @Test("A file that became wrong changes nothing, and the log says what is wrong with it")
     func invalid() async throws {
         let site = try await Site("")

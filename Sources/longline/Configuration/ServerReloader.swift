@@ -11,7 +11,7 @@ import UnixSignals
 ///
 /// A configuration is applied as a whole or not at all: what may fail is tried before the first change is made. What needs a
 /// restart is named in the log.
-struct ServerReloader: Service {
+struct ServerReloader: Service, CustomStringConvertible {
     let server: LonglineServer
     /// Has the same certificate; nil: there is no control layer.
     let control: LonglineControl?
@@ -23,6 +23,9 @@ struct ServerReloader: Service {
     /// What is printed when the server can be talked to, by clients and by signals.
     let announcement: String
     let logger: Logger
+
+    /// The service group writes this into its log: nothing of the settings or the environment, which may hold a secret.
+    var description: String { "ServerReloader" }
 
     func run() async throws {
         var running = settings.entries
