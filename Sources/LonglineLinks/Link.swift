@@ -71,6 +71,9 @@ public protocol Link: AnyObject {
     /// than one frame.
     var partialBytes: Int { get }
 
+    /// How many lanes of this side the peer lets be open at once, as far as is known: on a server once the client's first frame has
+    /// come, on a client once the link is established.
+    var laneLimit: Int { get }
     /// Opens a lane of this side. Frames may be sent on it at once; they wait if the peer allows no more streams now.
     func openLane(_ lane: LaneID)
     /// Says how urgent a lane is among the others, for what waits on it and for what is sent from now on; before, it is
@@ -141,6 +144,9 @@ public protocol LinkHandler: AnyObject {
 extension Link {
     /// For transports whose lanes share one stream: it is inside one frame at a time.
     public var partialBytes: Int { 0 }
+
+    /// On one byte stream only the protocol limits them.
+    public var laneLimit: Int { .max }
 
     /// For transports without datagrams, and without early data: on lane 0, while that takes more.
     public func sendSignal(_ signal: Signal, until: NIODeadline) -> SignalRoute {

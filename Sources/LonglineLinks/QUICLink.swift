@@ -87,6 +87,12 @@ public final class QUICLink: Link {
 
     // MARK: Link
 
+    public var laneLimit: Int {
+        // Those that are open count once more when they end, as far as a peer keeps to what it said first.
+        let open = lanesByStream.count - (control == nil ? 0 : 1)
+        return open + (connection?.streamsLeft(bidirectional: false) ?? 0)
+    }
+
     public func openLane(_ lane: LaneID) {
         guard state == .connecting || state == .established, outbound[lane] == nil else { return }
         // The stream's number is the lane's: they are opened in order, one after another.

@@ -67,7 +67,7 @@ public struct QUICLinkServerConfiguration: Sendable {
     /// Accepts links with this TLS context and the settings for sessions.
     public init(tls: TLSServerContext) {
         var server = ServerConfiguration(tls: tls)
-        server.transport = .longline
+        server.transport = .longlineServer
         quic = QUICServerConfiguration(server: server)
         // The server's secrets are rotated, and saved, together.
         quic.ticketRotation = nil

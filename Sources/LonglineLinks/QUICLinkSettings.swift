@@ -1,3 +1,4 @@
+internal import LonglineSession
 public import NIOCore
 public import QUICEngine
 
@@ -8,19 +9,26 @@ public enum QUICLinkProtocol {
 }
 
 extension TransportSettings {
-    /// Settings for sessions: a stream for each channel, datagrams for signals, and an idle timeout that leaves the
+    /// A client's settings for sessions: a stream for each channel, datagrams for signals, and an idle timeout that leaves the
     /// heartbeat to the session.
     public static var longline: TransportSettings {
         var settings = TransportSettings()
         // Above the longest silence that a session allows, so that the session's close comes first.
         settings.maxIdleTimeout = .seconds(660)
         settings.maxBidirectionalStreams = 1
-        settings.maxUnidirectionalStreams = 256
+        settings.maxUnidirectionalStreams = UInt64(ClientSessionConfiguration().maximumLanes)
         settings.streamWindow = 256 << 10
         settings.connectionWindow = 1 << 20
         settings.maxDatagramFrameSize = 1200
         // Half of what a peer with these settings lets us send beyond what it has read: the other half is for chat and control.
         settings.backgroundSendBuffer = 512 << 10
+        return settings
+    }
+
+    /// The same for a server, with a stream for each lane that it lets a client have.
+    public static var longlineServer: TransportSettings {
+        var settings = longline
+        settings.maxUnidirectionalStreams = UInt64(ServerSessionConfiguration().maximumLanes)
         return settings
     }
 }

@@ -338,7 +338,9 @@ final class SessionHost: LinkHandler {
         case .storeCursor(let channel, let position):
             if let device { core.webhooks?.confirmed(device.userKey, channel, position) }
             confirmed.append(ChannelPosition(channel: channel, position: position))
-        case .authenticate(let connect): authenticate(connect)
+        case .authenticate(let connect):
+            if let link { session.lanesAllowed(link.laneLimit) }
+            authenticate(connect)
         case .refresh(let token): refresh(token)
         case .join(let request): submit(RoomWork(request, .join(create: true)))
         case .leave(let request): submit(RoomWork(request, .leave))

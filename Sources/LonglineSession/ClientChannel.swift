@@ -9,16 +9,22 @@ struct ClientChannel {
     /// What came on the present link.
     var unconfirmed = UnconfirmedItems()
     var lane: OutboundLane?
+    /// Whether it stands in line for a lane, with something to say.
+    var waitsForLane = false
     /// The publish that is being sent in parts.
     var sending: PublishSending?
 
     init(confirmed: Position? = nil) { receiver = ChannelReceiver(confirmed: confirmed) }
 
+    /// Every publish on the lane was answered, so that another lane can't overtake it.
+    var isLaneUnused: Bool { lane != nil && queue.inFlight == 0 && sending == nil }
+
     /// The epoch that acknowledgements belong to; 0 while none is known.
     var epoch: Epoch { receiver.last?.epoch ?? 0 }
 
-    /// When an acknowledgement or a retry is due. An acknowledgement that waits for answers, not for a time, has none.
+    /// When an acknowledgement or a retry is due. What waits for answers or for a lane, not for a time, has none.
     var deadline: NIODeadline? {
+        guard !waitsForLane else { return nil }
         let due = queue.isPaused ? nil : acknowledgement.due
         guard let due, let retry = queue.retryAt else { return due ?? queue.retryAt }
         return min(due, retry)
@@ -33,6 +39,7 @@ struct ClientChannel {
     /// The link is gone, and with it the lane and what was to be said on it.
     mutating func linkClosed() {
         lane = nil
+        waitsForLane = false
         sending = nil
         acknowledgement.clear()
         unconfirmed = UnconfirmedItems()

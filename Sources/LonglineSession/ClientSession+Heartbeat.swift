@@ -67,6 +67,7 @@ extension ClientSession {
         case .died(let silence, let confirmed): learn { $0.died(silence, confirmed: confirmed) }
         case .some(.none), nil: return
         }
+        finishIdleLanes(now: now)
         // The next question leaves in the packet that acknowledges this answer. There is no random source at hand: an
         // interval like the last one is as unlike those of other clients.
         if phase == .connected, heartbeat?.asksNow(now: now) == true { askForSilence(now: now) }

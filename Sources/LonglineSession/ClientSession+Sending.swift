@@ -1,7 +1,7 @@
 import LonglineWire
 import NIOCore
 
-/// What the client says: publishes, acknowledgements, pings, and the lanes they leave on.
+/// What the client says: publishes, acknowledgements, pings.
 extension ClientSession {
     /// Sends what waits in every channel, as far as windows allow; the most urgent channel goes first, and among these the
     /// one with the oldest message.
@@ -30,6 +30,7 @@ extension ClientSession {
                 waitingForParts.insert(channel)
                 break
             }
+            if channels[channel]?.queue.isReady == true, !mayHaveLane(channel) { break }
             let next = modify(channel) {
                 $0.queue.take(window: window, limit: limit, onlyUnresolved: onlyUnresolved, now: now)
             }
@@ -105,6 +106,7 @@ extension ClientSession {
             finish(lane, of: channel)
         }
         modify(channel) { $0.queue.isPaused = false }
+        guard mayHaveLane(channel) else { return }
         guard let offset = modify(channel, { $0.acknowledgement.take(now: now) }) ?? nil,
             let lane = openLane(channel, now: now)
         else { return }
@@ -115,42 +117,6 @@ extension ClientSession {
     private mutating func keepTime(_ channel: ChannelID) {
         guard let state = channels[channel] else { return }
         if state.deadline != nil { timedChannels.insert(channel) } else { timedChannels.remove(channel) }
-    }
-
-    // MARK: Lanes
-
-    private mutating func openLane(_ channel: ChannelID, now: NIODeadline) -> LaneID? {
-        guard let state = channels[channel] else { return nil }
-        if let lane = state.lane {
-            modify(channel) { $0.lane?.lastUse = now }
-            return lane.id
-        }
-        let lane = OutboundLane(id: LaneID(rawValue: nextLane), epoch: state.epoch, lastUse: now)
-        nextLane += 1
-        outbound[lane.id] = channel
-        modify(channel) { $0.lane = lane }
-        actions.append(.openLane(lane.id))
-        prioritize(channel)
-        if phase == .connecting { earlyBytes -= FrameCost.overhead }
-        send(.lane(LaneHeader(channel: channel, epoch: state.epoch)), lane: lane.id, owed: false, now: now)
-        return lane.id
-    }
-
-    private mutating func finish(_ lane: OutboundLane, of channel: ChannelID) {
-        outbound[lane.id] = nil
-        modify(channel) { $0.lane = nil }
-        actions.append(.finishLane(lane.id))
-    }
-
-    /// Finishes lanes on which every publish was answered long ago. It is done with a heartbeat, not on a timer of its own,
-    /// which would wake the device.
-    mutating func finishIdleLanes(now: NIODeadline) {
-        let idle = channels.compactMap { channel, state -> (ChannelID, OutboundLane)? in
-            guard let lane = state.lane, state.queue.inFlight == 0, now >= lane.lastUse + configuration.laneIdleTime
-            else { return nil }
-            return (channel, lane)
-        }
-        for (channel, lane) in idle.sorted(by: { $0.1.id < $1.1.id }) { finish(lane, of: channel) }
     }
 
     mutating func ping(now: NIODeadline) {

@@ -39,6 +39,10 @@ public struct ClientSession: Sendable {
     var held: HeldFrames
     var outbound: [LaneID: ChannelID] = [:]
     var nextLane: UInt64 = 1
+    /// Lanes of this side that may be open at once; the host says it before each link.
+    var laneLimit: Int
+    /// Channels that have something to say and can't have a lane.
+    var waitingForLane = WorkQueue<ChannelID>()
     var limits: SessionLimits?
     /// Bytes that may still leave before CONNECTED; 0 when none may.
     var earlyBytes = 0
@@ -95,6 +99,7 @@ public struct ClientSession: Sendable {
         inbound = InboundLanes(limit: configuration.maximumLanes)
         held = HeldFrames(limit: configuration.maximumHeldBytes)
         learner = configuration.heartbeat.search.map { HeartbeatLearner(search: $0) }
+        laneLimit = max(1, configuration.maximumOutboundLanes)
     }
 
     // MARK: Outputs
@@ -186,6 +191,7 @@ public struct ClientSession: Sendable {
         arriving = [:]
         waitingForParts = []
         unansweredParts = [:]
+        waitingForLane.removeAll()
         isRefreshing = false
         nextToken = nil
         timedChannels = []
@@ -213,6 +219,7 @@ public struct ClientSession: Sendable {
         case .connected: process(frame, lane: lane, now: now)
         }
         heartbeat?.received(now: now)
+        shareLanes(now: now)
         renewProducerIfResolved(now: now)
     }
 
@@ -350,6 +357,7 @@ public struct ClientSession: Sendable {
             acknowledge(channel, now: now)
             publish(channel, now: now)
         }
+        shareLanes(now: now)
         switch heartbeat?.deadlineReached(now: now, nonce: nextNonce, random: &random) {
         case .ping:
             finishIdleLanes(now: now)

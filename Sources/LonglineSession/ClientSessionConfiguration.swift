@@ -18,6 +18,9 @@ public struct ClientSessionConfiguration: Sendable {
     public var maximumOutbox = 16 * 1024
     /// Server lanes open (or announced by a higher number) at once.
     public var maximumLanes = 4_096
+    /// Lanes of this client open at once, where the link allows as many: what servers take. With half as many open, the one that was
+    /// not used for longest is finished for another channel's; at the limit channels wait for one.
+    public var maximumOutboundLanes = 512
     /// Bytes of frames kept when lanes overtake CONNECTED; beyond it the link ends and another is tried.
     public var maximumHeldBytes = 4 * 1024 * 1024
     /// An acknowledgement leaves after this many confirmed entries…
@@ -33,8 +36,9 @@ public struct ClientSessionConfiguration: Sendable {
     public var plainChannels: Set<ChannelID> = []
     /// The most bytes of a payload in one frame that is sent; the rest goes on in parts.
     public var partBytes = FrameLimits.maximumPayload
-    /// A lane with nothing unacknowledged is finished after this long without a frame.
-    public var laneIdleTime: TimeAmount = .seconds(60)
+    /// A lane with nothing unacknowledged is finished after this long without a frame. Not soon: one that is opened again costs a
+    /// server, on an older ngtcp2, more than one that stays.
+    public var laneIdleTime: TimeAmount = .minutes(10)
 
     /// The defaults above.
     public init() {}

@@ -48,6 +48,9 @@ struct PublishQueue {
         inFlight > 0 || slots.contains { $0.state == .waiting && $0.row.publish.id <= highestSent }
     }
 
+    /// Whether rows wait, and nothing but the window holds them back.
+    var isReady: Bool { !isDraining && !isPaused && retryAt == nil && next < slots.count }
+
     /// The oldest row's ID.
     var firstID: PublishID? { slots.first?.row.publish.id }
     /// What the next publish weighs.
@@ -88,7 +91,7 @@ struct PublishQueue {
     mutating func take(
         window: Int, limit: Int, onlyUnresolved: Bool, now: NIODeadline
     ) -> Publish? {
-        guard !isDraining, !isPaused, retryAt == nil, next < slots.count, inFlight < limit else { return nil }
+        guard isReady, inFlight < limit else { return nil }
         let slot = slots[offset: next]
         guard inFlight == 0 || inFlightBytes + slot.cost <= window else { return nil }
         if onlyUnresolved, slot.row.publish.id > highestSent { return nil }

@@ -51,5 +51,8 @@ struct ReadTurns {
     /// A channel's read was answered, or is not waited for any more.
     mutating func ended(_ channel: ChannelID) { underWay[channel] = nil }
 
+    /// Channels whose reads are under way.
+    var channelsUnderWay: Dictionary<ChannelID, Urgency>.Keys { underWay.keys }
+
     mutating func removeAll() { self = ReadTurns(limit: limit) }
 }

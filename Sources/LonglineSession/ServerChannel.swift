@@ -20,6 +20,8 @@ struct ServerChannel {
     var lag = DeliveryLag()
     /// Whether it stands in the queue for a read.
     var isQueued = false
+    /// Whether it stands in line for a lane, with something to deliver.
+    var waitsForLane = false
     /// A read of a log that is no more is still to be answered. Nothing is read until then: the answers have no names, and
     /// that one, made of the old log or already of the new one, would be taken for the next read's.
     var awaitsOldRead = false

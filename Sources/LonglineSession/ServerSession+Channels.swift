@@ -41,6 +41,7 @@ extension ServerSession {
             for frame in frames { send(frame, channel: channel, now: now) }
             advance(channel, now: now)
             startReads(now: now)
+            shareLanes(of: channel, now: now)
         case .otherEpoch:
             // The next CONNECT finds the new log and tells each channel's gap.
             end(Close(code: .normal, reason: "a channel's log was replaced"), tellPeer: true)
@@ -60,6 +61,7 @@ extension ServerSession {
         failedReads.append(channel)
         retryReadsAt = retryReadsAt ?? now + Self.readRetryDelay
         startReads(now: now)
+        shareLanes(of: channel, now: now)
     }
 
     /// In place, as all that asks about a channel for each message: a copy would retain everything that waits in it.
@@ -101,6 +103,7 @@ extension ServerSession {
         }
         advance(channel.channel, now: now)
         if channel.upTo != nil { forgetEnded(now: now) }
+        shareLanes(of: channel.channel, now: now)
     }
 
     /// A fresh credential may allow other channels than the one before it. Who keeps its channels notices nothing.
@@ -120,6 +123,7 @@ extension ServerSession {
                 promisedParts.remove(channel)
                 noteParts(channel, now: now)
                 actions.append(.send(.stopped(ChannelStopped(channel: channel)), lane: .control))
+                shareLanes(of: channel, now: now)
             }
         }
         for channel in begins { advance(channel, now: now) }
@@ -142,6 +146,7 @@ extension ServerSession {
             modify(header.channel) { $0.lane?.lastUse = now }
             advance(header.channel, now: now)
             if channels[header.channel]?.isMember == false { forgetEnded(now: now) }
+            shareLanes(of: header.channel, now: now)
         case .old, .beyond, nil:
             // A device may be ahead of a log that lost its end: it is not at fault, and the next CONNECT tells it the gap.
             break
@@ -151,6 +156,10 @@ extension ServerSession {
     /// Sends what is owed and puts the channel in the queue for a read, if it may read now.
     mutating func advance(_ channel: ChannelID, now: NIODeadline) {
         noteParts(channel, now: now)
+        guard mayDeliver(channel) else {
+            noteLag(channel, now: now)
+            return startReads(now: now)
+        }
         let window = window
         while case .up = phase, let notice = modify(channel, { $0.takeNotice(window: window) }) ?? nil {
             send(notice, channel: channel, now: now)
@@ -172,6 +181,14 @@ extension ServerSession {
         var isPlaceFree = false
         while case .up = phase, let channel = reads.next() {
             let window = window
+            // Others may have opened lanes since it asked.
+            guard mayDeliver(channel) else {
+                modify(channel) { $0.isQueued = false }
+                if promisedParts.remove(channel) != nil { isPlaceFree = true }
+                reads.ended(channel)
+                noteLag(channel, now: now)
+                continue
+            }
             let bytes = configuration.readBytes
             if let payload = modify(channel, { $0.startPayloadRead(window: window) }) ?? nil {
                 actions.append(
@@ -195,64 +212,6 @@ extension ServerSession {
             }
         }
         if isPlaceFree { beginWaitingParts(now: now) }
-    }
-
-    // MARK: Lanes
-
-    /// Sends on the channel's lane, opened when there is none or when it names another epoch.
-    mutating func send(_ frame: Frame, channel: ChannelID, now: NIODeadline) {
-        // Not a copy of the channel: all that waits in it would be retained for each frame.
-        guard let (epoch, open) = modify(channel, { ($0.epoch, $0.lane) }) else { return }
-        if let lane = open, lane.epoch == epoch {
-            modify(channel) { $0.lane?.lastUse = now }
-            prioritize(channel, for: frame)
-            actions.append(.send(frame, lane: lane.id))
-            return
-        }
-        // What the old lane carried belongs to a log that is no more, or to no log at all.
-        if let lane = open { finish(lane, of: channel) }
-        let lane = OutboundLane(id: LaneID(rawValue: nextLane), epoch: epoch, lastUse: now)
-        nextLane += 1
-        outbound[lane.id] = channel
-        modify(channel) { $0.lane = lane }
-        actions.append(.openLane(lane.id))
-        prioritize(channel, for: frame)
-        actions.append(.send(.lane(LaneHeader(channel: channel, epoch: epoch)), lane: lane.id))
-        actions.append(.send(frame, lane: lane.id))
-        sweepAt = sweepAt ?? now + configuration.laneIdleTime
-    }
-
-    mutating func finish(_ lane: OutboundLane, of channel: ChannelID) {
-        outbound[lane.id] = nil
-        modify(channel) { $0.lane = nil }
-        actions.append(.finishLane(lane.id))
-    }
-
-    /// Finishes lanes that were quiet for long and have nothing unacknowledged: a lane finished earlier could be overtaken
-    /// by the channel's next one.
-    mutating func sweepLanes(now: NIODeadline) {
-        sweepAt = nil
-        let idle = channels.compactMap { channel, state -> (channel: ChannelID, lane: OutboundLane)? in
-            guard let lane = state.lane, state.isIdle, now >= lane.lastUse + configuration.laneIdleTime else {
-                return nil
-            }
-            return (channel, lane)
-        }
-        // In one order, whatever the table's is: a simulation's seed has to replay.
-        for (channel, lane) in idle.sorted(by: { $0.lane.id < $1.lane.id }) {
-            finish(lane, of: channel)
-            forgetIfUnused(channel)
-        }
-        forgetEnded(now: now)
-        if !outbound.isEmpty { sweepAt = now + configuration.laneIdleTime }
-    }
-
-    /// Drops a channel that was kept only to refuse publishes.
-    mutating func forgetIfUnused(_ channel: ChannelID) {
-        guard let state = channels[channel], state.sender == nil, !state.isMember, state.inboundLanes == 0,
-            state.gate.isEmpty, state.lane == nil
-        else { return }
-        channels[channel] = nil
     }
 }
 

@@ -101,10 +101,8 @@ extension ServerSession {
         if let open = history.lane {
             lane = open
         } else {
-            lane = LaneID(rawValue: nextLane)
-            nextLane += 1
+            lane = openLane()
             history.lane = lane
-            actions.append(.openLane(lane))
             // A page is asked for by somebody who reads; a message is not to wait for it.
             actions.append(.prioritize(lane, .bulk))
         }

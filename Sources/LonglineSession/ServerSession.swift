@@ -51,6 +51,10 @@ public struct ServerSession: Sendable {
     var channels: [ChannelID: ServerChannel] = [:]
     var outbound: [LaneID: ChannelID] = [:]
     var nextLane: UInt64 = 1
+    /// Lanes of this side that may be open at once.
+    var laneLimit: Int
+    /// Channels that have something to deliver and can't have a lane.
+    var waitingForLane = WorkQueue<ChannelID>()
     var reads: ReadTurns
     /// What the client takes of batches; nil: nothing is compressed.
     var encodings: Encodings?
@@ -112,6 +116,7 @@ public struct ServerSession: Sendable {
         inbound = InboundLanes(limit: configuration.maximumLanes)
         presence = PresenceFeed(limit: max(1, configuration.maximumPresenceUsers))
         reads = ReadTurns(limit: configuration.maximumReads)
+        laneLimit = max(1, configuration.maximumOutboundLanes)
         lastPacket = now
         connectBy = now + configuration.connectTimeout
     }
@@ -307,6 +312,7 @@ public struct ServerSession: Sendable {
         sendingParts = []
         undeliveredParts = [:]
         waitingForParts.removeAll()
+        waitingForLane.removeAll()
         promisedParts = []
         failedReads.removeAll()
         pendingPong = nil

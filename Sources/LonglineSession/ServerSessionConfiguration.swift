@@ -16,6 +16,8 @@ public struct ServerSessionConfiguration: Sendable {
     public var credentialGrace: TimeAmount = .seconds(60)
     /// Client lanes open (or announced by a higher number) at once; beyond it the session closes with `limitExceeded`.
     public var maximumLanes = 512
+    /// Lanes of the server open at once, where the link allows as many: what every client takes. Beyond it channels wait for one.
+    public var maximumOutboundLanes = 4_096
     /// Bytes of frames that are held until `CONNECT` is accepted, those that came in part among them; beyond it the session closes with `limitExceeded`.
     public var maximumEarlyBytes = 128 * 1024
     /// Joins, leaves and changes of rooms without an answer; beyond it a request is refused with `overloaded`.

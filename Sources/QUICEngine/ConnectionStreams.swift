@@ -2,6 +2,12 @@ import CQUICShim
 
 /// What the owner does with streams.
 extension QUICEngineConnection {
+    /// Streams that this side may open now, before the peer allows more.
+    public func streamsLeft(bidirectional: Bool) -> Int {
+        guard let shim, !isClosed, streamsToReopen.isEmpty else { return 0 }
+        return Int(clamping: llq_conn_streams_left(shim, bidirectional ? 1 : 0))
+    }
+
     /// Opens a stream. nil: the peer allows no more now; `streamsAvailable` follows. Throws `closed`.
     public func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? {
         let shim = try alive()

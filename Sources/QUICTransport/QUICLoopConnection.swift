@@ -101,6 +101,13 @@ public final class QUICLoopConnection {
 
     // MARK: Streams
 
+    /// Streams that can be opened now, before the peer allows more; 0 before a client's `earlyDataPossible` or handshake, and after
+    /// the end.
+    public func streamsLeft(bidirectional: Bool) -> Int {
+        guard !isOver else { return 0 }
+        return engine?.streamsLeft(bidirectional: bidirectional) ?? 0
+    }
+
     /// Opens a stream.
     /// - Returns: nil if the peer allows no more now; `streamsAvailable` follows. Before the handshake a client gets
     ///   streams only once `earlyDataPossible` came.

@@ -220,6 +220,37 @@ struct QUICLinkTests {
         }
     }
 
+    @Test("A server has a lane for each of many channels, a client as many as a server takes, and others as they end")
+    func manyLanes() async throws {
+        let first = LaneID(rawValue: 1)
+        try await withLinks { event, link in
+            guard case .frame(ping(1), .control, _) = event else { return }
+            #expect(link.laneLimit == 4_096)
+            for number in 1...600 as ClosedRange<UInt64> {
+                link.openLane(LaneID(rawValue: number))
+                link.send(pong(number), lane: LaneID(rawValue: number))
+            }
+            #expect(link.laneLimit == 4_096)
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                if event == .established {
+                    #expect(link.laneLimit == 512)
+                    for number in 1...513 as ClosedRange<UInt64> {
+                        link.openLane(LaneID(rawValue: number))
+                        link.send(ping(number + 1), lane: LaneID(rawValue: number))
+                    }
+                    link.send(ping(1), lane: .control)
+                }
+                if case .frame(.pong(let pong), _, _) = event, pong.nonce == 600 { link.finishLane(first) }
+            }
+            var lanes: Set<LaneID> = []
+            while lanes.count < 600 { lanes.insert(try await log.frame().lane) }
+            lanes = []
+            while lanes.count < 514 { lanes.insert(try await server.frame().lane) }
+            #expect(lanes.contains(LaneID(rawValue: 513)))
+        }
+    }
+
     @Test("A link moves to another address and goes on")
     func migrate() async throws {
         try await withLinks { event, link in

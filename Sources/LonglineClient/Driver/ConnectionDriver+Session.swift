@@ -115,6 +115,7 @@ extension ConnectionDriver {
         enterNetwork(of: link)
         // What was not known to leave follows once that is durable, as a message does that comes now.
         attemptAll()
+        if let limit = link.link?.laneLimit { session.lanesAllowed(limit) }
         session.linkOpened(
             credential: link.credential, connectNumber: connectNumber,
             supportsPathChange: link.mobile != nil && link.isMigrationSafe,
