@@ -130,6 +130,17 @@ extension ClientConfiguration {
 extension TransportSettings {
     var sendBufferOfAll: Int { max(connectionSendBuffer, streamSendBuffer) }
 
+    /// What all streams together may hold for one of this priority to take more. What is more urgent has something that the others
+    /// can't fill, and the most urgent has something that no other can.
+    func sendBuffer(for priority: StreamPriority) -> Int {
+        let all = min(sendBufferOfAll, Int.max / 2)
+        return switch priority.urgency {
+        case 0: all + all / 8
+        case ..<StreamPriority.standard.urgency: all + all / 16
+        default: sendBufferOfAll
+        }
+    }
+
     /// Throws `invalidConfiguration` for what QUIC or memory doesn't allow.
     func validate() throws(QUICError) {
         func check(_ condition: Bool, _ message: String) throws(QUICError) {

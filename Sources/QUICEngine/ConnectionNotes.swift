@@ -146,6 +146,7 @@ extension QUICEngineConnection {
         context.storage.memory.held -= stream.sendBuffer.count
         if stream.isBackground { backgroundBytes -= stream.sendBuffer.count }
         stream.sendBuffer = SendBuffer()
+        reportWritableToUrgent()
         reportWritableToAll()
         reportWritableToBackground()
         emit(.streamClosed(stream.id))
@@ -179,29 +180,45 @@ extension QUICEngineConnection {
 
     /// Hysteresis: a writer that was stopped is woken when half of the buffer is free.
     func reportWritable(_ stream: EngineStream) {
-        if owesWritableToAll { return reportWritableToAll() }
-        if owesWritableToBackground, stream.isBackground { return reportWritableToBackground() }
-        guard stream.owesWritable, stream.resetCode == nil,
+        reportWritableToUrgent()
+        reportWritableToAll()
+        if stream.isBackground { reportWritableToBackground() }
+        guard stream.owesWritable, stream.resetCode == nil, !waitsForOthers(stream),
             stream.sendBuffer.count <= settings.streamSendBuffer / 2
         else { return }
         stream.owesWritable = false
         emit(.streamWritable(stream.id))
     }
 
+    /// Whether the buffer that it shares with others is too full still.
+    private func waitsForOthers(_ stream: EngineStream) -> Bool {
+        if stream.isUrgent { return owesWritableToUrgent }
+        return owesWritableToAll || (owesWritableToBackground && stream.isBackground)
+    }
+
+    /// The same where the more urgent streams filled what only they have: all of that is free again.
+    private func reportWritableToUrgent() {
+        guard owesWritableToUrgent, sendBufferBytes <= settings.sendBufferOfAll else { return }
+        owesWritableToUrgent = false
+        reportWritable(where: \.isUrgent)
+    }
+
     /// The same where it was all streams together that filled the buffer.
     private func reportWritableToAll() {
         guard owesWritableToAll, sendBufferBytes <= settings.sendBufferOfAll / 2 else { return }
         owesWritableToAll = false
-        for stream in streams.all.filter(\.owesWritable).sorted(by: { $0.id.rawValue < $1.id.rawValue }) {
-            reportWritable(stream)
-        }
+        reportWritable { _ in true }
     }
 
     /// The same where it was the less urgent streams together.
     func reportWritableToBackground() {
         guard owesWritableToBackground, backgroundBytes <= settings.backgroundSendBuffer / 2 else { return }
         owesWritableToBackground = false
-        for stream in streams.all.filter({ $0.owesWritable && $0.isBackground })
+        reportWritable(where: \.isBackground)
+    }
+
+    private func reportWritable(where isMeant: (EngineStream) -> Bool) {
+        for stream in streams.all.filter({ $0.owesWritable && isMeant($0) })
             .sorted(by: { $0.id.rawValue < $1.id.rawValue })
         {
             reportWritable(stream)

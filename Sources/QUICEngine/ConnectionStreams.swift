@@ -54,7 +54,13 @@ extension QUICEngineConnection {
         if accepted < bytes.count {
             state.owesWritable = true
             if state.sendBuffer.count < settings.streamSendBuffer {
-                if isBackgroundFull(for: state) { owesWritableToBackground = true } else { owesWritableToAll = true }
+                if isBackgroundFull(for: state) {
+                    owesWritableToBackground = true
+                } else if state.isUrgent {
+                    owesWritableToUrgent = true
+                } else {
+                    owesWritableToAll = true
+                }
             }
         } else if finish {
             state.isFinishing = true
@@ -96,7 +102,9 @@ extension QUICEngineConnection {
     }
 
     private func sendRoom(of stream: EngineStream) -> Int {
-        let room = min(settings.streamSendBuffer - stream.sendBuffer.count, settings.sendBufferOfAll - sendBufferBytes)
+        let room = min(
+            settings.streamSendBuffer - stream.sendBuffer.count,
+            settings.sendBuffer(for: stream.priority) - sendBufferBytes)
         return max(0, stream.isBackground ? min(room, settings.backgroundSendBuffer - backgroundBytes) : room)
     }
 
@@ -178,13 +186,14 @@ extension QUICEngineConnection {
         let wasQueued = state.isQueued
         if wasQueued { sendQueue.remove(state) }
         let wasBackground = state.isBackground
+        let wasUrgent = state.isUrgent
         state.priority = priority
         if wasBackground != state.isBackground {
             backgroundBytes += wasBackground ? -state.sendBuffer.count : state.sendBuffer.count
             reportWritableToBackground()
-            // What held it back may hold it back no more.
-            if state.owesWritable { reportWritable(state) }
         }
+        // What held it back may hold it back no more.
+        if wasBackground != state.isBackground || wasUrgent != state.isUrgent { reportWritable(state) }
         if wasQueued { sendQueue.append(state) }
     }
 

@@ -60,6 +60,9 @@ final class EngineStream {
     /// Whether it is less urgent than streams are by themselves.
     var isBackground: Bool { priority.urgency > StreamPriority.standard.urgency }
 
+    /// Whether it is more urgent than streams are by themselves.
+    var isUrgent: Bool { priority.urgency < StreamPriority.standard.urgency }
+
     var hasSomethingToSend: Bool {
         sends && resetCode == nil && !isClosed && (sendBuffer.unsent > 0 || (isFinishing && !finWasSent))
     }

@@ -42,6 +42,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var backgroundBytes = 0
     /// A write was short because of these streams together.
     @exclusivity(unchecked) var owesWritableToBackground = false
+    /// A write to a stream above the standard urgency was short because of all streams together.
+    @exclusivity(unchecked) var owesWritableToUrgent = false
     /// Streams with something to send, in the order of their priorities.
     @exclusivity(unchecked) var sendQueue = SendQueue()
     /// Streams whose end left by itself, and is not known to be with the peer.

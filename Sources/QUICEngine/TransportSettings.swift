@@ -66,7 +66,8 @@ public struct TransportSettings: Sendable {
     /// Bytes held per stream that are not yet acknowledged: 256 KiB, at least 1,024 bytes. `write` takes no more beyond.
     public var streamSendBuffer = 256 << 10
     /// The same for all streams of the connection together: 8 MiB, so that a peer that opens many and acknowledges nothing
-    /// doesn't hold more. Not less than `streamSendBuffer` in effect.
+    /// doesn't hold more. Not less than `streamSendBuffer` in effect. Streams above ``StreamPriority/standard`` may go a sixteenth
+    /// beyond it, those of urgency 0 an eighth: what the others wrote never keeps them waiting.
     public var connectionSendBuffer = 8 << 20
     /// The same for the streams that are less urgent than ``StreamPriority/standard``, together: no limit of their own by
     /// default. With one, however many they are, the others find room in the connection's buffer and in what the peer lets

@@ -134,6 +134,73 @@ import Testing
         #expect(client.writableBytes(chat) == 100_000, "nothing is left that weighs")
     }
 
+    @Test("what standard streams wrote keeps no urgent stream waiting, and urgent ones leave the most urgent its own")
+    func urgentStreamsHaveRoom() throws {
+        let world = try EngineWorld { server, client in
+            client.transport.streamSendBuffer = 100_000
+            client.transport.connectionSendBuffer = 160_000
+            server.transport.streamWindow = 1 << 20
+        }
+        let (client, _) = try world.connected()
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        let bytes = pattern(90_000)
+        let chat = try (0..<2).map { _ in try client.open(bidirectional: false) }
+        var sent: [QUICStreamID: Int] = [:]
+        for stream in chat { sent[stream] = try client.send(bytes, on: stream) }
+        #expect(chat.map { sent[$0] } == [90_000, 70_000])
+        // A sixteenth and an eighth beyond what is full.
+        let urgent = try client.open(bidirectional: false)
+        client.setPriority(StreamPriority(urgency: 1), of: urgent)
+        sent[urgent] = try client.send(bytes, on: urgent)
+        let control = try client.open(bidirectional: false)
+        client.setPriority(StreamPriority(urgency: 0), of: control)
+        #expect(try client.send(pattern(5_000), on: control) == 5_000)
+        #expect(sent[urgent] == 10_000)
+        #expect(client.writableBytes(control) == 5_000)
+        let last = Array(pattern(11_000)[5_000...])
+        #expect(try client.send(last, on: control) == 5_000)
+        // Who waits is told when what is only for such streams is free, before half of all is.
+        world.network.setBlackhole(EngineWorld.clientAddress, false)
+        world.simulation.run(for: .seconds(10)) { world.clientSide.writable.contains(control) }
+        #expect(world.clientSide.writable.contains(urgent) && world.clientSide.writable.contains(control))
+        #expect(!world.clientSide.writable.contains(chat[1]))
+        #expect(client.sendBufferBytes > 80_000)
+        #expect(try client.send(Array(last[5_000...]), on: control, finish: true) == 1_000)
+        for _ in 0..<400 {
+            world.simulation.run(for: .milliseconds(20))
+            for stream in chat + [urgent] where (sent[stream] ?? 0) < bytes.count {
+                let done = sent[stream] ?? 0
+                sent[stream] = done + (try client.send(Array(bytes[done...]), on: stream, finish: true))
+            }
+        }
+        for stream in [chat[1], urgent] { #expect(world.serverSide.received[stream] == bytes) }
+        #expect(world.serverSide.received[control] == pattern(11_000))
+        #expect(client.sendBufferBytes == 0)
+    }
+
+    @Test("an answer on an urgent stream passes the chat that fills a slow path, and so does one that becomes urgent")
+    func anAnswerPassesAFullBuffer() throws {
+        var conditions = NetworkConditions()
+        conditions.bytesPerSecond = 125_000
+        let world = try EngineWorld(conditions: conditions) { server, client in
+            client.transport.connectionSendBuffer = 2 << 20
+            server.transport.maxUnidirectionalStreams = 100
+        }
+        let (client, _) = try world.connected()
+        for _ in 0..<10 { try client.send(pattern(300_000), on: client.open(bidirectional: false)) }
+        let control = try client.open(bidirectional: false)
+        #expect(client.writableBytes(control) == 0)
+        // As one that was full and waits.
+        #expect(try client.send(pattern(100), on: control) == 0)
+        client.setPriority(StreamPriority(urgency: 0), of: control)
+        world.simulation.run(for: .milliseconds(1)) { world.clientSide.writable.contains(control) }
+        #expect(world.clientSide.writable.contains(control))
+        #expect(try client.send(pattern(100), on: control) == 100)
+        world.simulation.run(for: .seconds(2)) { world.serverSide.received[control]?.count == 100 }
+        #expect(world.serverSide.received[control]?.count == 100)
+        #expect(client.sendBufferBytes > 1 << 20, "the rest takes its time")
+    }
+
     @Test("the queue keeps every stream once, whatever is done to it", arguments: 1...20)
     func theQueueKeepsEveryStreamOnce(seed: UInt64) {
         var random = SeededRandom(seed: seed)
