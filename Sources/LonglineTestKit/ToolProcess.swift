@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 
 #if canImport(Glibc)
     import Glibc
@@ -13,14 +13,20 @@ public final class ToolProcess {
     public private(set) var output: [String] = []
 
     /// Starts it with these variables and no others of ours: what the tests run under must not count.
-    public init(_ arguments: [String], environment: [String: String] = [:]) throws {
+    /// - Parameters:
+    ///   - standardOutput: where that goes instead of being read here.
+    ///   - standardError: where that goes instead of being read here.
+    public init(
+        _ arguments: [String], environment: [String: String] = [:], standardOutput: FileHandle? = nil,
+        standardError: FileHandle? = nil
+    ) throws {
         process.executableURL = try HelperProgram.url("longline")
         process.arguments = arguments
         let own = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("LONGLINE_") }
         process.environment = own.merging(environment) { _, given in given }
         let pipe = Pipe()
-        process.standardOutput = pipe
-        process.standardError = pipe
+        process.standardOutput = standardOutput ?? pipe
+        process.standardError = standardError ?? pipe
         process.standardInput = FileHandle.nullDevice
         let (stream, continuation) = AsyncStream.makeStream(of: String.self)
         lines = stream.makeAsyncIterator()
@@ -78,9 +84,11 @@ public final class ToolProcess {
 
     /// Runs it to its end.
     public static func run(
-        _ arguments: [String], environment: [String: String] = [:]
+        _ arguments: [String], environment: [String: String] = [:], standardOutput: FileHandle? = nil,
+        standardError: FileHandle? = nil
     ) async throws -> (status: Int32?, output: String) {
-        let tool = try ToolProcess(arguments, environment: environment)
+        let tool = try ToolProcess(
+            arguments, environment: environment, standardOutput: standardOutput, standardError: standardError)
         let status = await tool.status()
         return (status, tool.output.joined(separator: "\n"))
     }

@@ -53,9 +53,15 @@ struct APIKeyCommand: AsyncParsableCommand {
             }
             let rights: Set<APIKeyRight> = isOperator ? [.operate] : Set(named)
             let tenant = try isOperator ? nil : Name.parse("--tenant", tenant, TenantID.init)
-            let made = try await folder.keys().create(tenant: tenant, rights: rights, label: label)
-            FileHandle.standardError.write(Data("\(made.info.id) made\n".utf8))
-            print(made.key)
+            let keys = try folder.keys()
+            let made = try await keys.create(tenant: tenant, rights: rights, label: label)
+            do { try Terminal.say(made.key) } catch {
+                // Nobody has it, and nobody ever will.
+                _ = try await keys.revoke(id: made.info.id)
+                Output.report("\(made.info.id) made, and revoked again, since it could not be printed")
+                throw error
+            }
+            Output.report("\(made.info.id) made")
         }
     }
 
@@ -69,7 +75,7 @@ struct APIKeyCommand: AsyncParsableCommand {
                 let rights = key.rights.map(\.rawValue).sorted().joined(separator: ",")
                 let tenant = key.tenant.map { "tenant \($0)" } ?? "all tenants"
                 let state = key.revoked == nil ? "" : "  revoked"
-                print("\(key.id)  \(tenant)  \(rights)  \(key.label)\(state)")
+                try Terminal.say("\(key.id)  \(tenant)  \(rights)  \(key.label)\(state)")
             }
         }
     }
@@ -86,7 +92,7 @@ struct APIKeyCommand: AsyncParsableCommand {
             guard try await folder.keys().revoke(id: key) else {
                 throw ValidationError("There is no key \(key) that is good.")
             }
-            print("\(key) is revoked")
+            try Terminal.say("\(key) is revoked")
         }
     }
 }

@@ -41,7 +41,7 @@ struct EraseCommand: AsyncParsableCommand {
         let control = try ServerControl(folder: data)
         if !yes { try confirm(user, tenant) }
         try await control.erase(user: user, in: tenant)
-        print("erased \(user) of tenant \(tenant)")
+        try Terminal.say("erased \(user) of tenant \(tenant)")
     }
 
     /// Has the name typed once more: a yes comes too easily.
@@ -51,7 +51,7 @@ struct EraseCommand: AsyncParsableCommand {
         }
         let question =
             "Everything of \(user) in tenant \(tenant) will be gone for good. Type the user's name to go on: "
-        FileHandle.standardError.write(Data(question.utf8))
+        Output.report(question.utf8)
         guard readLine() == user.description else { throw ValidationError("Not confirmed: nothing was erased.") }
     }
 }

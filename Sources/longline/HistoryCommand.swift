@@ -50,7 +50,7 @@ struct HistoryCommand: AsyncParsableCommand {
             if let next {
                 let option = after == nil ? "--before" : "--after"
                 let place = "\(String(next.epoch, radix: 16)):\(next.offset)"
-                FileHandle.standardError.write(Data("* there is more: \(option) \(place)\n".utf8))
+                Output.report("* there is more: \(option) \(place)")
             }
         } catch {
             await client.disconnect()

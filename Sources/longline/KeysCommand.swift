@@ -44,12 +44,12 @@ struct KeysCommand: AsyncParsableCommand {
             let directory = try ServerDirectory(folder.data)
             let keys = try directory.trustedKeys()
             if jwks {
-                return FileHandle.standardOutput.write(Data(JSONWebKeySet(keys: keys).json))
+                return try Output.write(JSONWebKeySet(keys: keys).json)
             }
             let roles = [
                 try directory.signingKey().keyID: "  signs", try directory.nextSigningKey()?.keyID: "  signs next",
             ]
-            for key in keys { print("\(key.keyID)  \(key.algorithm.rawValue)\(roles[key.keyID] ?? "")") }
+            for key in keys { try Terminal.say("\(key.keyID)  \(key.algorithm.rawValue)\(roles[key.keyID] ?? "")") }
         }
     }
 
@@ -71,7 +71,7 @@ struct KeysCommand: AsyncParsableCommand {
         func run() async throws {
             let key = try await ServerDirectory(folder.data).prepareSigningKey(
                 algorithm: TokenAlgorithm(rawValue: algorithm) ?? .edDSA, trusted: folder.tellServer)
-            print("\(key.keyID) signs after the next rotation")
+            try Terminal.say("\(key.keyID) signs after the next rotation")
         }
     }
 
@@ -99,7 +99,7 @@ struct KeysCommand: AsyncParsableCommand {
                 keep: keep, algorithm: TokenAlgorithm(rawValue: algorithm) ?? .edDSA, trusted: folder.tellServer)
             // With nothing kept the old key goes only now.
             try await folder.tellServer()
-            print("\(key.keyID) signs from now on")
+            try Terminal.say("\(key.keyID) signs from now on")
         }
     }
 
@@ -121,7 +121,7 @@ struct KeysCommand: AsyncParsableCommand {
                 throw ValidationError("No key \(key) is trusted.")
             }
             try await folder.tellServer()
-            print("\(key) is not trusted any more")
+            try Terminal.say("\(key) is not trusted any more")
         }
     }
 }

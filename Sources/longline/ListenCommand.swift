@@ -52,7 +52,7 @@ struct ListenCommand: AsyncParsableCommand {
         if let save { try PayloadFiles.makeDirectory(save) }
         let watcher = Task {
             for await state in client.states {
-                if states { FileHandle.standardError.write(Data("* \(Terminal.describe(state))\n".utf8)) }
+                if states { Output.report("* \(Terminal.describe(state))") }
                 if state.stopError != nil { return }
             }
         }
@@ -60,7 +60,7 @@ struct ListenCommand: AsyncParsableCommand {
         let listener = Task {
             guard signals else { return }
             for await signal in heard {
-                FileHandle.standardError.write(Data("* \(Terminal.describe(signal))\n".utf8))
+                Output.report("* \(Terminal.describe(signal))")
             }
         }
         // Ends the sequence of messages below.
@@ -70,8 +70,7 @@ struct ListenCommand: AsyncParsableCommand {
         let answerer = Task {
             guard let reply else { return }
             for await request in client.requests {
-                FileHandle.standardError.write(
-                    Data("* \(request.sender) asks: \(Terminal.printable(request.text))\n".utf8))
+                Output.report("* \(request.sender) asks: \(Terminal.printable(request.text))")
                 do { try await request.reply(reply) } catch { Terminal.error(error) }
             }
         }

@@ -64,6 +64,6 @@ struct JSONLogHandler: LogHandler {
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         guard var bytes = try? encoder.encode(line) else { return }
         bytes.append(UInt8(ascii: "\n"))
-        FileHandle.standardError.write(bytes)
+        Output.report(bytes)
     }
 }

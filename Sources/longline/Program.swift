@@ -1,6 +1,11 @@
 import ArgumentParser
-import Foundation
 import LonglineSettings
+
+#if canImport(Musl)
+    import Musl
+#elseif canImport(Glibc)
+    import Glibc
+#endif
 
 /// Where the process begins.
 @main
@@ -9,12 +14,19 @@ enum Program {
     private static let badConfiguration: Int32 = 78
 
     static func main() async {
+        // Whoever read the output or the log may go: that ends a write, not a server with it.
+        signal(SIGPIPE, SIG_IGN)
         var arguments = Array(CommandLine.arguments.dropFirst())
         let questions: Set<String> = ["-h", "--help", "--version", "--experimental-dump-help"]
         if arguments.first == "server", questions.isDisjoint(with: arguments) {
             arguments = ["server"] + withSettings()
         }
-        await Longline.main(arguments)
+        do {
+            var command = try Longline.parseAsRoot(arguments)
+            if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
+        } catch {
+            end(with: error)
+        }
     }
 
     /// What the command line says, with what file and environment say before it. Ends the process when they are wrong.
@@ -22,10 +34,27 @@ enum Program {
         let invocation = ServerInvocation.ofThisProcess
         let outcome = invocation.evaluate()
         guard outcome.problems.isEmpty else {
-            let lines = outcome.problems.map { "error: \($0)\n" }.joined()
-            FileHandle.standardError.write(Data(lines.utf8))
+            for problem in outcome.problems { Output.report("error: \(problem)") }
             exit(badConfiguration)
         }
         return outcome.settings.arguments(ServerSettings.catalogue) + invocation.commandLine.arguments
+    }
+
+    /// Says what is wrong, or the help that was asked for, and ends the process.
+    private static func end(with error: any Error) -> Never {
+        if let error = error as? OutputError, error.isClosedPipe {
+            // As it ends everybody who did not ask for more.
+            signal(SIGPIPE, SIG_DFL)
+            raise(SIGPIPE)
+        }
+        let code = Longline.exitCode(for: error)
+        let text = Longline.fullMessage(for: error)
+        guard !code.isSuccess else {
+            do { try Terminal.say(text) } catch { end(with: error) }
+            exit(code.rawValue)
+        }
+        // A reason may be another's words; what is wrong with the command line is the parser's own, over several lines.
+        if !text.isEmpty { Output.report(code == .failure ? Terminal.printable(text) : text) }
+        exit(code.rawValue)
     }
 }

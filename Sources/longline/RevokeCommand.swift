@@ -54,16 +54,16 @@ struct RevokeCommand: AsyncParsableCommand {
         if let token {
             let until = expires.map { $0 * 1000 } ?? .max
             try await control.revoke(token: token, in: tenant, until: until)
-            return print("revoked token \(token)")
+            return try Terminal.say("revoked token \(token)")
         }
         let user = try Name.parse("--user", user ?? "", UserID.init)
         if let device {
             let device = try Name.parse("--device", device, DeviceID.init)
             try await control.revoke(device: DeviceKey(tenant: tenant, user: user, device: device))
-            print("revoked device \(device) of \(user)")
+            try Terminal.say("revoked device \(device) of \(user)")
         } else {
             try await control.revoke(user: user, in: tenant)
-            print("revoked user \(user)")
+            try Terminal.say("revoked user \(user)")
         }
     }
 }

@@ -88,7 +88,7 @@ struct SendCommand: AsyncParsableCommand {
             throw ExitCode.failure
         }
         let place = "\(String(published.position.epoch, radix: 16)):\(published.position.offset)"
-        print("entered at \(published.position.offset) (\(place))")
+        try Terminal.say("entered at \(published.position.offset) (\(place))")
     }
 
     private func send(

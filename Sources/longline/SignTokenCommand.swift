@@ -70,7 +70,7 @@ struct SignTokenCommand: AsyncParsableCommand {
                 try Name.parse("--platform", $0, limit: DevicePlatform.limit, DevicePlatform.init)
             } ?? .unknown,
             generations: try await generations(of: device, directory))
-        print(token)
+        try Terminal.say(token)
     }
 
     /// A token that does not carry the present generations is refused as revoked.

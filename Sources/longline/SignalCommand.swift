@@ -63,6 +63,6 @@ struct SignalCommand: AsyncParsableCommand {
             await client.disconnect()
             throw error
         }
-        print("sent; nobody acknowledges a signal")
+        try Terminal.say("sent; nobody acknowledges a signal")
     }
 }

@@ -20,15 +20,13 @@ enum Terminal {
 
     /// Writes a line at once: what is confirmed after it must not wait in a buffer.
     /// - Throws: when standard output takes no more, a closed pipe for instance.
-    static func say(_ text: String) throws {
-        try FileHandle.standardOutput.write(contentsOf: Data("\(text)\n".utf8))
+    static func say(_ text: String) throws(OutputError) {
+        try Output.write("\(text)\n".utf8)
     }
 
     static func note(_ text: String) { try? say("* \(text)") }
 
-    static func error(_ error: any Error) {
-        FileHandle.standardError.write(Data("! \(error)\n".utf8))
-    }
+    static func error(_ error: any Error) { Output.report("! \(printable("\(error)"))") }
 
     /// One line about a state, for people.
     static func describe(_ state: ConnectionState) -> String {

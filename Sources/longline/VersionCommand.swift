@@ -6,5 +6,7 @@ struct VersionCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "version", abstract: "Print the version of longline and of the protocol.")
 
-    func run() { print("longline \(LonglineVersion.current), protocol version \(LonglineVersion.protocolVersion)") }
+    func run() throws {
+        try Terminal.say("longline \(LonglineVersion.current), protocol version \(LonglineVersion.protocolVersion)")
+    }
 }

@@ -49,18 +49,16 @@ struct ConfigCommand: ParsableCommand {
         func run() throws {
             let invocation = file.invocation
             let outcome = invocation.evaluate()
-            for warning in outcome.settings.warnings { Self.tell("warning: \(warning)") }
+            for warning in outcome.settings.warnings { Output.report("warning: \(warning)") }
             var problems = outcome.problems
             if let error = outcome.commandLineError {
                 problems.append(SettingProblem(nil, ServerCommand.message(for: error)))
             }
-            for problem in problems { Self.tell("error: \(problem)") }
+            for problem in problems { Output.report("error: \(problem)") }
             guard problems.isEmpty else { throw ExitCode(1) }
             let number = outcome.settings.entries.count
-            print("\(invocation.path ?? "no file"): good, \(number) setting\(number == 1 ? "" : "s")")
+            try Terminal.say("\(invocation.path ?? "no file"): good, \(number) setting\(number == 1 ? "" : "s")")
         }
-
-        private static func tell(_ line: String) { FileHandle.standardError.write(Data("\(line)\n".utf8)) }
     }
 
     struct Show: ParsableCommand {
@@ -72,9 +70,9 @@ struct ConfigCommand: ParsableCommand {
 
         func run() throws {
             let outcome = file.invocation.evaluate()
-            print(SettingsTable.effective(outcome.settings, ServerSettings.catalogue))
+            try Terminal.say(SettingsTable.effective(outcome.settings, ServerSettings.catalogue))
             guard outcome.command != nil else {
-                FileHandle.standardError.write(Data("error: 'longline config check' says what is wrong\n".utf8))
+                Output.report("error: 'longline config check' says what is wrong")
                 throw ExitCode(1)
             }
         }
@@ -87,9 +85,9 @@ struct ConfigCommand: ParsableCommand {
         @Flag(help: "As a table in Markdown.")
         var markdown = false
 
-        func run() {
+        func run() throws {
             let catalogue = ServerSettings.catalogue
-            print(markdown ? SettingsTable.markdown(catalogue) : SettingsTable.keys(catalogue))
+            try Terminal.say(markdown ? SettingsTable.markdown(catalogue) : SettingsTable.keys(catalogue))
         }
     }
 }

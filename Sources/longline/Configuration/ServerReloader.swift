@@ -31,8 +31,10 @@ struct ServerReloader: Service, CustomStringConvertible {
         var running = settings.entries
         // A signal that comes before it is waited for would end the process: whoever reads the announcement may send one.
         let signals = await UnixSignalsSequence(trapping: .sighup)
-        // Not `print`: a pipe's reader waits for this.
-        FileHandle.standardOutput.write(Data(announcement.utf8))
+        do { try Output.write(announcement.utf8) } catch {
+            // Clients are served all the same.
+            logger.warning("where the server listens was not printed", metadata: ["error": "\(error)"])
+        }
         ServiceManager.tell(ServiceManager.ready)
         for await _ in signals.cancelOnGracefulShutdown() {
             await reload(&running)
