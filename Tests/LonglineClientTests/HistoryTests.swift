@@ -74,6 +74,33 @@ struct LiveHistoryTests {
         await service.stop()
     }
 
+    @Test("a device that lost its state is connected when it can ask, not when it has its places to claim first")
+    func lostState() async throws {
+        let service = try await LiveService()
+        let alice = try service.client("alice")
+        let bob = try service.client("bob")
+        for client in [alice, bob] { try await client.connect() }
+        try await alice.sendEach(["0", "1"])
+        #expect(await bob.receive(2).count == 2)
+        await bob.disconnect()
+        let back = try service.client("bob")
+        let states = back.states
+        try await back.connect()
+        // Each of these takes the connection that there is, and waits for no other.
+        #expect(try await back.signal(.typing, to: .user("alice")))
+        #expect(try await back.conversations().conversations.count == 1)
+        #expect(try await back.history(of: bobsInbox).messages.map(\.text) == ["0", "1"])
+        await back.disconnect()
+        var connections = 0
+        for await state in states {
+            if case .connected = state { connections += 1 }
+            if case .disconnected = state, connections > 0 { break }
+        }
+        #expect(connections == 1)
+        await alice.disconnect()
+        await service.stop()
+    }
+
     @Test("a member of a room pages through its own stay only, and what can't be is refused by name")
     func roomAndRefusals() async throws {
         let service = try await LiveService()

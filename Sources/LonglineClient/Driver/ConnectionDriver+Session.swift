@@ -127,16 +127,19 @@ extension ConnectionDriver {
     private func accepted(_ connected: Connected, on link: DriverLink) {
         attemptTimer?.cancel()
         link.connectedAt = clock.now()
-        phase = .connected
         // A link that came up with early data had no address yet.
         enterNetwork(of: link)
-        attempts = 0
         staleRefusals = 0
         plan.connected()
         statistics.connects += 1
         if connected.resumed { statistics.resumedSessions += 1 }
         if link.handshake?.earlyDataAccepted == true { statistics.earlyDataAccepted += 1 }
         for answer in connected.channels { learnUser(fromChannel: answer.channel) }
+        serverClock = (connected.serverTime, clock.now())
+        // The session has ended it already, to say its own cursors on the next one for instance: nothing can be asked over it.
+        guard session.isConnected else { return }
+        phase = .connected
+        attempts = 0
         let info = ConnectionInfo(
             session: connected.session, resumed: connected.resumed,
             earlyData: link.handshake?.earlyDataAccepted ?? false,
@@ -147,7 +150,6 @@ extension ConnectionDriver {
             connectTime: Duration(clock.now() - link.startedAt), channels: connected.channels)
         link.info = info
         link.announced = info
-        serverClock = (connected.serverTime, clock.now())
         publish(.connected(info))
         resolveConnectWaiters(nil)
         scheduleRefresh(expiry: connected.credentialExpiry)
