@@ -103,7 +103,11 @@ struct ClientOptions: ParsableArguments {
     private func trust() throws -> Trust {
         if insecure { return .insecureNoVerification }
         if !pin.isEmpty { return .pinnedPublicKey(pin.compactMap(Self.bytes(ofHex:))) }
-        if let ca { return .certificateAuthority(pem: try Self.text(ofFile: ca, named: "certificate authority")) }
+        if let ca {
+            let pem = try Self.text(ofFile: ca, named: "certificate authority")
+            try ConfigurationTrial.authorities(in: ca)
+            return .certificateAuthority(pem: pem)
+        }
         return .systemRoots
     }
 
@@ -118,6 +122,7 @@ struct ClientOptions: ParsableArguments {
     private func tokenProvider() throws -> LonglineClient.TokenProvider {
         if let token { return { token } }
         if let tokenFile {
+            _ = try Self.text(ofFile: tokenFile, named: "token")
             return { try Self.text(ofFile: tokenFile, named: "token").trimmingCharacters(in: .whitespacesAndNewlines) }
         }
         if let tokenCommand { return { try await TokenCommand.run(tokenCommand) } }

@@ -15,6 +15,7 @@ struct ConversationsCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var options: ClientOptions
+    @OptionGroup var patience: PatienceOptions
 
     @Option(name: .long, help: "Mute this conversation first.")
     var mute: String?
@@ -54,20 +55,16 @@ struct ConversationsCommand: AsyncParsableCommand {
 
     func run() async throws {
         let client = try options.makeClient()
-        try await client.connect()
-        do {
+        let shown = try await patience.ask(client) { client in
             try await change(client)
             let conversations = try await list(client)
-            if let read { try await markRead(try Destination(argument: read), of: conversations, client) }
-            let shown = read == nil ? conversations : try await list(client)
-            for conversation in shown {
-                try Terminal.say(json ? try Terminal.json(conversation) : Terminal.describe(conversation))
-            }
-        } catch {
-            await client.disconnect()
-            throw error
+            guard let read else { return conversations }
+            try await markRead(try Destination(argument: read), of: conversations, client)
+            return try await list(client)
         }
-        await client.disconnect()
+        for conversation in shown {
+            try Terminal.say(json ? try Terminal.json(conversation) : Terminal.describe(conversation))
+        }
     }
 
     private func change(_ client: LonglineClient) async throws {

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import LonglineClient
 import LonglineWire
 
@@ -15,6 +14,7 @@ struct HistoryCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var options: ClientOptions
+    @OptionGroup var patience: PatienceOptions
 
     @Argument(help: "The channel: user/NAME for the user's own inbox, or room/NAME.")
     var channel: String
@@ -41,22 +41,14 @@ struct HistoryCommand: AsyncParsableCommand {
 
     func run() async throws {
         let client = try options.makeClient { $0.ownMessages = .delivered }
-        try await client.connect()
-        do {
-            let (messages, next) = try await read(client)
-            for message in messages {
-                try Terminal.say(json ? try Terminal.json(message) : Terminal.describe(message))
-            }
-            if let next {
-                let option = after == nil ? "--before" : "--after"
-                let place = "\(String(next.epoch, radix: 16)):\(next.offset)"
-                Output.report("* there is more: \(option) \(place)")
-            }
-        } catch {
-            await client.disconnect()
-            throw error
+        let (messages, next) = try await patience.ask(client) { try await read($0) }
+        for message in messages {
+            try Terminal.say(json ? try Terminal.json(message) : Terminal.describe(message))
         }
-        await client.disconnect()
+        if let next {
+            let option = after == nil ? "--before" : "--after"
+            Output.report("* there is more: \(option) \(String(next.epoch, radix: 16)):\(next.offset)")
+        }
     }
 
     /// Pages until there are as many messages as asked for.
@@ -70,29 +62,16 @@ struct HistoryCommand: AsyncParsableCommand {
             let count = min(limit - messages.count, FrameLimits.maximumHistoryEntries)
             let page: HistoryPage
             if goesOn, let from = place {
-                page = try await connected(client) { try await client.history(of: channel, after: from, limit: count) }
+                page = try await client.history(of: channel, after: from, limit: count)
                 messages += page.messages
             } else {
-                let from = place
-                page = try await connected(client) { try await client.history(of: channel, before: from, limit: count) }
+                page = try await client.history(of: channel, before: place, limit: count)
                 messages = page.messages + messages
             }
             place = page.next
             guard page.hasMore else { return (messages, nil) }
         }
         return (messages, place)
-    }
-
-    /// Asks again when the connection was lost meanwhile. A device that keeps nothing, as this one, connects twice at first
-    /// where the service has cursors of it.
-    private func connected(_ client: LonglineClient, _ ask: () async throws -> HistoryPage) async throws -> HistoryPage
-    {
-        for _ in 0..<3 {
-            do { return try await ask() } catch let error as ClientError where error.code == .notConnected {
-                try await client.connect()
-            }
-        }
-        return try await ask()
     }
 
     private func channelID() throws -> ChannelID {

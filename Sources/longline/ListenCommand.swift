@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import LonglineClient
 import LonglineWire
 import UnixSignals
@@ -40,28 +39,28 @@ struct ListenCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Print signals on standard error as well.")
     var signals = false
 
-    @Flag(name: .long, help: "Say on standard error what becomes of the connection.")
+    @Flag(name: .long, help: "Say on standard error what becomes of the connection, not only why there is none.")
     var states = false
+
+    func validate() throws {
+        guard count ?? 1 >= 1 else { throw ValidationError("--count has to be 1 or more.") }
+        _ = try rooms()
+    }
+
+    private func rooms() throws -> [RoomID] { try room.map { try Name.parse("--room", $0, RoomID.init) } }
 
     func run() async throws {
         let client = try options.makeClient {
             $0.ownMessages = .delivered
             $0.compression = try compression.compression()
         }
-        let rooms = try room.map { try RoomID($0) }
+        let rooms = try rooms()
         if let save { try PayloadFiles.makeDirectory(save) }
-        let watcher = Task {
-            for await state in client.states {
-                if states { Output.report("* \(Terminal.describe(state))") }
-                if state.stopError != nil { return }
-            }
-        }
+        let watcher = Terminal.tellTrouble(of: client, andAll: states)
         let heard = client.signals
         let listener = Task {
             guard signals else { return }
-            for await signal in heard {
-                Output.report("* \(Terminal.describe(signal))")
-            }
+            for await signal in heard { Output.report("* \(Terminal.describe(signal))") }
         }
         // Ends the sequence of messages below.
         let stopper = Task {
@@ -80,7 +79,10 @@ struct ListenCommand: AsyncParsableCommand {
             stopper.cancel()
             answerer.cancel()
         }
-        try await client.connect()
+        do { try await client.connect() } catch let error as ClientError where error.code == .disconnected {
+            // A signal ended it before there was a connection.
+            return
+        }
         for room in rooms { try await client.join(room) }
         var left = count ?? .max
         for await message in client.messages {

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import LonglineClient
 import LonglineWire
 import UnixSignals
@@ -11,10 +10,12 @@ struct PresenceCommand: AsyncParsableCommand {
         discussion:
             """
             The token needs the right 'presence' for the users. With --show and no users it only says what others see of the \
-            token's own user, and ends. It connects as the token's device: another connection of the same device ends.
+            token's own user, and ends. It connects as the token's device: another connection of the same device ends. \
+            --timeout is for what ends by itself: --once, and --show alone.
             """)
 
     @OptionGroup var options: ClientOptions
+    @OptionGroup var patience: PatienceOptions
 
     @Argument(help: "Names of users.")
     var users: [String] = []
@@ -45,35 +46,48 @@ struct PresenceCommand: AsyncParsableCommand {
     func run() async throws {
         let client = try options.makeClient()
         let names = try names()
+        guard once || names.isEmpty else { return try await follow(names, client) }
+        let found = try await patience.ask(client) { client in
+            if let visibility { try await client.setVisibility(visibility) }
+            try await client.watch(names)
+            return names.compactMap { client.presence(of: $0) }
+        }
+        for presence in found { try Terminal.say(Terminal.describe(presence)) }
+    }
+
+    /// Prints every change until a signal or the service ends it.
+    private func follow(_ names: [UserID], _ client: LonglineClient) async throws {
         let stopper = Task {
             for await _ in await UnixSignalsSequence(trapping: .sigint, .sigterm) { return await client.disconnect() }
         }
-        defer { stopper.cancel() }
-        try await client.connect()
-        if let visibility { try await client.setVisibility(visibility) }
-        guard !names.isEmpty else { return await client.disconnect() }
-        do { try await client.watch(names) } catch {
+        let watcher = Terminal.tellTrouble(of: client)
+        defer {
+            stopper.cancel()
+            watcher.cancel()
+        }
+        do {
+            try await client.connect()
+            if let visibility { try await client.setVisibility(visibility) }
+            try await client.watch(names)
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask {
+                    for await presence in client.presenceChanges { try Terminal.say(Terminal.describe(presence)) }
+                }
+                group.addTask {
+                    for await state in client.states {
+                        if case .disconnected = state { return }
+                        if let error = state.stopError { throw error }
+                    }
+                }
+                defer { group.cancelAll() }
+                try await group.next()
+            }
+        } catch let error as ClientError where error.code == .disconnected {
+            // A signal ended it.
+            return
+        } catch {
             await client.disconnect()
             throw error
-        }
-        if once {
-            for name in names {
-                if let presence = client.presence(of: name) { try Terminal.say(Terminal.describe(presence)) }
-            }
-            return await client.disconnect()
-        }
-        let printer = Task {
-            for await presence in client.presenceChanges {
-                do { try Terminal.say(Terminal.describe(presence)) } catch { return await client.disconnect() }
-            }
-        }
-        defer { printer.cancel() }
-        for await state in client.states {
-            switch state {
-            case .disconnected: return
-            case .stopped, .upgradeRequired: if let error = state.stopError { throw error }
-            default: continue
-            }
         }
     }
 

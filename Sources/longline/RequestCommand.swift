@@ -13,7 +13,7 @@ struct RequestCommand: AsyncParsableCommand {
     @Option(name: .long, help: "Whom to ask: a user's name.")
     var to: String
 
-    @Option(name: .long, help: "Seconds to wait for the reply.")
+    @Option(name: .long, help: "Seconds to wait for the reply, from the start on.")
     var deadline: Double = 10
 
     @Argument(help: "The question; several words are joined by spaces.")
@@ -27,14 +27,16 @@ struct RequestCommand: AsyncParsableCommand {
 
     func run() async throws {
         let client = try options.makeClient()
-        try await client.connect()
+        let end = ContinuousClock.now + .seconds(deadline)
         do {
-            let reply = try await client.request(
-                to: try UserID(to), text: text.joined(separator: " "), deadline: .seconds(deadline))
-            await client.disconnect()
+            let reply = try await OneShot.run(client, within: deadline) { client in
+                try await client.connect()
+                return try await client.request(
+                    to: try UserID(to), text: text.joined(separator: " "),
+                    deadline: max(.milliseconds(1), ContinuousClock.now.duration(to: end)))
+            }
             try Terminal.say(Terminal.printable(reply.text))
         } catch let error as ClientError {
-            await client.disconnect()
             Terminal.error(error)
             throw ExitCode.failure
         }

@@ -23,8 +23,7 @@ struct RoomCommandLine: AsyncParsableCommand {
 
     @OptionGroup var options: ClientOptions
 
-    @Option(name: .long, help: "Give up after so many seconds.")
-    var timeout: Double = 30
+    @OptionGroup var patience: PatienceOptions
 
     @Argument(help: "members, join, leave, add, remove, owner, member, joining, publishing or delete.")
     var verb: String
@@ -37,7 +36,6 @@ struct RoomCommandLine: AsyncParsableCommand {
 
     func validate() throws {
         _ = try Name.parse("the room", room, RoomID.init)
-        guard timeout > 0, timeout < 1e9 else { throw ValidationError("Times are seconds, more than 0.") }
         if !["members", "join", "leave"].contains(verb) { _ = try order() }
     }
 
@@ -51,31 +49,16 @@ struct RoomCommandLine: AsyncParsableCommand {
     func run() async throws {
         let client = try options.makeClient()
         let room = try Name.parse("the room", room, RoomID.init)
-        let trouble = LastTrouble(client)
-        defer { trouble.stop() }
-        try await withThrowingTaskGroup(of: Bool.self) { group in
-            group.addTask {
-                try await client.connect()
-                switch verb {
-                case "members": try await Terminal.members(of: room, client) { try Terminal.say($0) }
-                case "join": try await client.join(room)
-                case "leave": try await client.leave(room)
-                default: try await order().perform(client, in: room)
-                }
-                return true
-            }
-            group.addTask {
-                try await Task.sleep(for: .seconds(timeout))
-                return false
-            }
-            defer { group.cancelAll() }
-            guard try await group.next() == true else {
-                throw ClientError(
-                    .timedOut, message: "no answer in \(timeout) s\(trouble.reason.map { "; \($0)" } ?? "")",
-                    advice: "find out whether the service can be reached")
-            }
+        try await patience.ask(client) { try await perform($0, in: room) }
+    }
+
+    private func perform(_ client: LonglineClient, in room: RoomID) async throws {
+        switch verb {
+        case "members": try await Terminal.members(of: room, client) { try Terminal.say($0) }
+        case "join": try await client.join(room)
+        case "leave": try await client.leave(room)
+        default: try await order().perform(client, in: room)
         }
-        await client.disconnect()
     }
 }
 

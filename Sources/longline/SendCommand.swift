@@ -82,7 +82,7 @@ struct SendCommand: AsyncParsableCommand {
         guard let published else {
             Terminal.error(
                 ClientError(
-                    .connectFailed, message: "no answer in \(timeout) s\(trouble.reason.map { "; \($0)" } ?? "")",
+                    .connectFailed, message: await trouble.explain("no answer in \(timeout) s"),
                     advice: options.state == nil
                         ? "the message is lost; --state keeps it" : "it waits in the state file"))
             throw ExitCode.failure
@@ -116,25 +116,4 @@ extension Position {
         }
         self.init(epoch: epoch, offset: offset)
     }
-}
-
-/// Remembers why the last attempt to connect failed, so that a command that gives up can say it.
-final class LastTrouble: Sendable {
-    private let latest = Mutex<String?>(nil)
-    private let watcher = Mutex<Task<Void, Never>?>(nil)
-
-    init(_ client: LonglineClient) {
-        let states = client.states
-        let task = Task { [weak self] in
-            for await state in states {
-                if case .waiting(_, let reason) = state { self?.latest.withLock { $0 = reason } }
-                if state.isConnected { self?.latest.withLock { $0 = nil } }
-            }
-        }
-        watcher.withLock { $0 = task }
-    }
-
-    var reason: String? { latest.withLock { $0 } }
-
-    func stop() { watcher.withLock { $0?.cancel() } }
 }

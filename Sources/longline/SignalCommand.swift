@@ -14,6 +14,7 @@ struct SignalCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var options: ClientOptions
+    @OptionGroup var patience: PatienceOptions
 
     @Option(name: .long, help: "Whom to tell: user/NAME, or room/NAME, of which the user has to be a member.")
     var to: String
@@ -49,19 +50,13 @@ struct SignalCommand: AsyncParsableCommand {
     func run() async throws {
         guard let kind = signalKind else { return }
         let client = try options.makeClient()
-        try await client.connect()
         let payload = ByteBuffer(string: text.joined(separator: " "))
-        do {
-            let left = try await client.signal(
-                kind, payload, to: try Destination(argument: to), lifetime: .seconds(lifetime))
-            await client.disconnect()
-            guard left else {
-                Terminal.error(ClientError(.notConnected, message: "the connection had no room for it"))
-                throw ExitCode.failure
-            }
-        } catch {
-            await client.disconnect()
-            throw error
+        let left = try await patience.ask(client) { client in
+            try await client.signal(kind, payload, to: try Destination(argument: to), lifetime: .seconds(lifetime))
+        }
+        guard left else {
+            Terminal.error(ClientError(.notConnected, message: "the connection had no room for it"))
+            throw ExitCode.failure
         }
         try Terminal.say("sent; nobody acknowledges a signal")
     }

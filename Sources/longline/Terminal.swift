@@ -28,6 +28,20 @@ enum Terminal {
 
     static func error(_ error: any Error) { Output.report("! \(printable("\(error)"))") }
 
+    /// Says on standard error what becomes of a client's connection: everything, or only why there is none, once each time.
+    static func tellTrouble(of client: LonglineClient, andAll: Bool = false) -> Task<Void, Never> {
+        Task {
+            var isTold = false
+            for await state in client.states {
+                let isTrouble = if case .waiting = state { !isTold } else { false }
+                if andAll || isTrouble { Output.report("* \(describe(state))") }
+                if isTrouble { isTold = true }
+                if state.isConnected { isTold = false }
+                if state.stopError != nil { return }
+            }
+        }
+    }
+
     /// One line about a state, for people.
     static func describe(_ state: ConnectionState) -> String {
         switch state {

@@ -88,7 +88,7 @@ struct ConfigurationTrial {
     }
 
     /// - Throws: when the file holds no authorities that can be used.
-    private static func authorities(in file: String) throws {
+    static func authorities(in file: String) throws {
         let trust = HTTPTrust.authorities(pem: try ServerCommand.text(ofFile: file))
         do { _ = try KeySetAddress(url: "https://localhost", trust: trust) } catch {
             throw ValidationError("\(file): \(error)")
