@@ -211,26 +211,18 @@ private struct Conversation {
     private func send(_ line: String) async throws {
         guard !line.isEmpty else { return }
         guard let destination else { return Terminal.note("say /to USER or /join ROOM first") }
-        let receipt = try await keep(line, to: destination)
+        var isTold = false
+        let receipt = try await client.keep {
+            if !isTold { Terminal.error($0) }
+            isTold = true
+        } _: {
+            try await client.send(line, to: destination)
+        }
         Task {
             do { _ = try await receipt.acknowledged() } catch let error as ClientError where error.code == .disconnected
             {
                 // It waits in the state file; whoever left it there was told.
             } catch { Terminal.error(error) }
-        }
-    }
-
-    /// Puts a line into the outbox; as long as there is no token that tells whose it is, tries again.
-    private func keep(_ line: String, to destination: Destination) async throws -> SendReceipt {
-        var isTold = false
-        while true {
-            do {
-                return try await client.send(line, to: destination)
-            } catch let error as ClientError where error.code == .tokenProvider && client.state.stopError == nil {
-                if !isTold { Terminal.error(error) }
-                isTold = true
-                try await Task.sleep(for: .seconds(1))
-            }
         }
     }
 }

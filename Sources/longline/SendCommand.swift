@@ -8,7 +8,10 @@ import Synchronization
 struct SendCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "send", abstract: "Send a message and wait until the service has it.",
-        discussion: "With --state the message survives this process: a later run sends what this one could not.")
+        discussion: """
+            With --state the message survives this process: a later run sends what this one could not. One to a room waits \
+            for the join, and is kept from then on.
+            """)
 
     @OptionGroup var options: ClientOptions
 
@@ -65,30 +68,66 @@ struct SendCommand: AsyncParsableCommand {
         let destination = try Destination(argument: to)
         let trouble = LastTrouble(client)
         defer { trouble.stop() }
-        let published = try await withThrowingTaskGroup(of: Published?.self) { group in
-            group.addTask {
-                try await client.connect()
-                if case .room(let room) = destination { try await client.join(room) }
-                return try await send(payload, to: destination, client).acknowledged()
+        let kept = KeptSend()
+        let published: Published?
+        do {
+            published = try await withThrowingTaskGroup(of: Published?.self) { group in
+                group.addTask {
+                    try await client.start()
+                    // A message to a room that the user isn't in would be refused: it waits for the join.
+                    if case .room(let room) = destination { try await client.join(room) }
+                    let receipt = try await keep(payload, to: destination, client)
+                    kept.name.withLock { $0 = receipt.send }
+                    return try await receipt.acknowledged()
+                }
+                group.addTask {
+                    for await state in client.states { if let error = state.stopError { throw error } }
+                    return nil
+                }
+                group.addTask {
+                    try await Task.sleep(for: .seconds(timeout))
+                    return nil
+                }
+                defer { group.cancelAll() }
+                return try await group.next() ?? nil
             }
-            group.addTask {
-                try await Task.sleep(for: .seconds(timeout))
-                return nil
-            }
-            defer { group.cancelAll() }
-            return try await group.next() ?? nil
+        } catch {
+            await client.disconnect()
+            throw error
         }
-        await client.disconnect()
         guard let published else {
-            Terminal.error(
-                ClientError(
-                    .connectFailed, message: await trouble.explain("no answer in \(timeout) s"),
-                    advice: options.state == nil
-                        ? "the message is lost; --state keeps it" : "it waits in the state file"))
+            let message = await trouble.explain("no answer in \(timeout) s")
+            await client.disconnect()
+            let waits = try await waits(kept.name.withLock { $0 }, in: client)
+            Terminal.error(ClientError(.connectFailed, message: message, advice: advice(waits)))
             throw ExitCode.failure
         }
+        await client.disconnect()
         let place = "\(String(published.position.epoch, radix: 16)):\(published.position.offset)"
         try Terminal.say("entered at \(published.position.offset) (\(place))")
+    }
+
+    /// Whether a later run sends it.
+    private func waits(_ send: SendID?, in client: LonglineClient) async throws -> Bool {
+        guard options.state != nil, let send else { return false }
+        return try await client.outbox().contains { $0.send == send }
+    }
+
+    private func advice(_ waits: Bool) -> String {
+        if waits { return "it waits in the state file" }
+        return options.state == nil ? "the message is lost; --state keeps it" : "the message is not kept"
+    }
+
+    /// Puts the message into the outbox. Where the token can't be read, only the service tells whose that is.
+    private func keep(
+        _ payload: ByteBuffer, to destination: Destination, _ client: LonglineClient
+    ) async throws -> SendReceipt {
+        do {
+            return try await client.keep { try await send(payload, to: destination, client) }
+        } catch let error as ClientError where error.code == .unknownUser {
+            try await client.connect()
+            return try await send(payload, to: destination, client)
+        }
     }
 
     private func send(
@@ -107,6 +146,11 @@ struct SendCommand: AsyncParsableCommand {
     }
 }
 
+/// The message, once it is in the outbox.
+private final class KeptSend: Sendable {
+    let name = Mutex<SendID?>(nil)
+}
+
 extension Position {
     /// EPOCH:OFFSET, the epoch in hexadecimal digits.
     init?(argument: String) {
@@ -115,5 +159,22 @@ extension Position {
             return nil
         }
         self.init(epoch: epoch, offset: offset)
+    }
+}
+
+extension LonglineClient {
+    /// Puts a message into the outbox; as long as there is no token that tells whose it is, tries again.
+    /// - Parameter isTold: is called each time that there is none.
+    func keep(
+        _ isTold: (ClientError) -> Void = { _ in }, _ send: () async throws -> SendReceipt
+    ) async throws -> SendReceipt {
+        while true {
+            do {
+                return try await send()
+            } catch let error as ClientError where error.code == .tokenProvider && state.stopError == nil {
+                isTold(error)
+                try await Task.sleep(for: .seconds(1))
+            }
+        }
     }
 }

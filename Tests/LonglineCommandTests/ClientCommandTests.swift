@@ -31,6 +31,37 @@ struct ClientCommandTests {
         #expect(await server.status() == 0)
     }
 
+    @Test("A message for a service that can't be reached waits in the state file, and a later run sends it")
+    func keptMessage() async throws {
+        let folder = try TemporaryFolder()
+        // Makes the folder with its key.
+        try await withServer(folder) { _ in }
+        let ann = try await token(folder, "ann", "phone") + ["--state", folder.file("ann.sqlite")]
+        let lost = try await ToolProcess.run(["send", "--to", "user/bob", "--timeout", "3", "first"] + ann + Self.dead)
+        #expect(lost.status == 1 && lost.output.contains("it waits in the state file"), "\(lost.output)")
+        try await withServer(folder) { place in
+            let said = try await ToolProcess.run(["send", "--to", "user/bob", "second"] + ann + place)
+            #expect(said.status == 0, "\(said.output)")
+            let past = try await ToolProcess.run(
+                ["history", "user/bob"] + place + (try await token(folder, "bob", "phone")))
+            let texts = past.output.split(separator: "\n").map { $0.split(separator: " ").last ?? "" }
+            #expect(past.status == 0 && texts == ["first", "second"], "\(past.output)")
+        }
+    }
+
+    @Test("Nothing is said to wait that does not: without a state file, and before the room was joined")
+    func lostMessage() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { _ in }
+        let ann = try await token(folder, "ann", "phone")
+        let state = ["--state", folder.file("ann.sqlite")]
+        for options in [["--to", "user/bob"], state + ["--to", "room/tea"]] {
+            let lost = try await ToolProcess.run(["send", "--timeout", "1", "hello"] + options + ann + Self.dead)
+            #expect(lost.status == 1 && lost.output.contains("no answer in 1.0 s"), "\(lost.output)")
+            #expect(!lost.output.contains("it waits"), "\(lost.output)")
+        }
+    }
+
     static let oneShots = [
         ["history", "user/ann", "--timeout", "1"], ["conversations", "--timeout", "1"],
         ["presence", "bob", "--once", "--timeout", "1"], ["presence", "--show", "state", "--timeout", "1"],
