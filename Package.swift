@@ -233,8 +233,8 @@ let package = Package(
         .testTarget(
             name: "LonglineCommandTests",
             dependencies: [
-                "longline", "LonglineServer", "LonglineSettings", "LonglineTestKit", "QUICEngine", argumentParser,
-                logging,
+                "longline", "LonglineClient", "LonglineServer", "LonglineSettings", "LonglineTestKit", "QUICEngine",
+                argumentParser, logging,
             ],
             swiftSettings: settings),
         .testTarget(

@@ -47,7 +47,7 @@ enum Terminal {
         switch state {
         case .disconnected: return "disconnected"
         case .upgradeRequired(let code, let reason):
-            return "the service asks for a newer version (\(code.rawValue)): \(reason)"
+            return "the service asks for a newer version (\(code.rawValue)): \(printable(reason))"
         case .standby: return "another process is connected"
         case .locating(let attempt):
             return attempt == 1 ? "asking where to connect" : "asking where to connect, attempt \(attempt)"
@@ -64,8 +64,8 @@ enum Terminal {
             case .addressGone: return "the local address is gone, moving to another path"
             case .noAnswer: return "the path doesn't answer, moving to another"
             }
-        case .waiting(let delay, let reason): return "waiting \(milliseconds(delay)) ms: \(reason)"
-        case .stopped(let code, let reason): return "stopped by the service (\(code.rawValue)): \(reason)"
+        case .waiting(let delay, let reason): return "waiting \(milliseconds(delay)) ms: \(printable(reason))"
+        case .stopped(let code, let reason): return "stopped by the service (\(code.rawValue)): \(printable(reason))"
         }
     }
 
@@ -139,10 +139,16 @@ enum Terminal {
         return text
     }
 
-    /// Text from others can't move the cursor or change colours.
+    /// Text from others can't move the cursor, change colours, begin a line, or turn the direction of what is around it.
     static func printable(_ text: String) -> String {
-        String(
-            String.UnicodeScalarView(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : $0 }))
+        String(String.UnicodeScalarView(text.unicodeScalars.map { isHarmless($0.properties) ? $0 : " " }))
+    }
+
+    private static func isHarmless(_ scalar: Unicode.Scalar.Properties) -> Bool {
+        switch scalar.generalCategory {
+        case .control, .lineSeparator, .paragraphSeparator: false
+        default: !scalar.isBidiControl
+        }
     }
 
     static func milliseconds(_ duration: Duration) -> String {

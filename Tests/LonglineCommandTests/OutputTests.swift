@@ -1,4 +1,5 @@
 import Foundation
+import LonglineClient
 import LonglineTestKit
 import Testing
 
@@ -86,5 +87,14 @@ struct OutputTests {
     func goneReader() async throws {
         let said = try await ToolProcess.run(["config", "keys"], standardOutput: try Sink.goneReader.open())
         #expect(said.status == SIGPIPE && said.output.isEmpty, "\(said.output)")
+    }
+
+    @Test("Words of others begin no line, move no cursor and turn no text around")
+    func printable() {
+        let text = "a\u{7}b\nc\u{85}d\u{2028}e\u{2029}f\u{202E}g\u{2066}h\u{200F}i"
+        #expect(Terminal.printable(text) == "a b c d e f g h i")
+        // A joiner makes one picture of several.
+        #expect(Terminal.printable("👩\u{200D}💻 é") == "👩\u{200D}💻 é")
+        #expect(Terminal.describe(.waiting(delay: .zero, reason: "x\n* connected")) == "waiting 0.0 ms: x * connected")
     }
 }

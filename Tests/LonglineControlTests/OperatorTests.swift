@@ -35,6 +35,11 @@ import Testing
                 return
             }
             #expect(code == .loggedOut && reason == "for now")
+            // A reason ends up in logs and on terminals.
+            for character in ["%0a", "%1b", "%7f", "%C2%85", "%E2%80%A8", "%E2%80%AE"] {
+                let path = "/v1/users/ann/sessions?tenant=acme&reason=x\(character)y"
+                #expect(try await service.ask(.delete, path, key: key).status == 400, "\(character)")
+            }
             for query in ["", "?tenant=acme&code=999", "?tenant=acme&code=6000", "?tenant=a%20b"] {
                 #expect(try await service.ask(.delete, "/v1/users/ann/sessions\(query)", key: key).status == 400)
             }

@@ -60,6 +60,14 @@ struct SessionRoutes: Sendable {
     /// The longest reason, in characters: of whatever bytes, a close holds it.
     private static let maximumReason = 64
 
+    /// Whether a character is one of a line: a reason ends up in others' logs and terminals.
+    private static func isPlain(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control, .lineSeparator, .paragraphSeparator: false
+        default: !scalar.properties.isBidiControl
+        }
+    }
+
     private func end(_ request: Request, _ context: ControlContext) async throws -> Response {
         let caller = try await gate.tenantOperator(request)
         let user = try context.parameter("id", UserID.init)
@@ -70,6 +78,9 @@ struct SessionRoutes: Sendable {
         let reason = try request.query("reason") ?? "an operator ended the session"
         guard reason.unicodeScalars.count <= Self.maximumReason else {
             throw Problem(.invalidRequest, "'reason' has at most \(Self.maximumReason) characters")
+        }
+        guard reason.unicodeScalars.allSatisfy(Self.isPlain) else {
+            throw Problem(.invalidRequest, "'reason' has no control characters")
         }
         let close = Close(code: CloseCode(rawValue: UInt32(code)), reason: reason)
         let ended = try await server.disconnect(user: user, device: device, in: caller.tenant, close: close)
