@@ -57,6 +57,12 @@ struct ConfigCommandTests {
         let (check, said) = try await ToolProcess.run(["config", "check", again])
         #expect(check == 0, "\(said)")
         // One that is refused for it, too.
+        let queries = try folder.write(
+            "queries.yaml",
+            "authorize: {url: \"https://x/a?key=hunter4\"}\njwks: [\"https://x/keys?token=hunter5\"]\n")
+        let shown = try await ToolProcess.run(["config", "show", queries])
+        #expect(shown.status == 0 && !shown.output.contains("hunter"), "\(shown.output)")
+        #expect(shown.output.contains("https://x/a?***") && shown.output.contains("https://x/keys?***"))
         let password = try folder.write("password.yaml", "authorize: {url: \"https://me:hunter2@example.com/a\"}\n")
         for command in ["show", "check"] {
             let (status, output) = try await ToolProcess.run(["config", command, password])

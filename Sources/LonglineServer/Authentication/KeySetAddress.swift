@@ -12,6 +12,8 @@ import NIOPosix
 public final class KeySetAddress: TokenKeySource {
     /// The address.
     public let url: String
+    /// The address without its query, where a secret may be.
+    public let name: String
     private let client: HTTPClient
 
     /// A key set at this address.
@@ -21,11 +23,10 @@ public final class KeySetAddress: TokenKeySource {
     /// - Throws: ``ServerError/Code/invalidConfiguration`` for another form of address, or a certificate that can't be read.
     public init(url: String, trust: HTTPTrust = .systemRoots) throws(ServerError) {
         self.url = url
-        client = try HTTPClient(
-            endpoint: try HTTPEndpoint(url, of: "key set"), trust: trust, group: MultiThreadedEventLoopGroup.singleton)
+        let endpoint = try HTTPEndpoint(url, of: "key set")
+        name = "\(endpoint.isSecure ? "https" : "http")://\(endpoint.authority)\(endpoint.path.prefix { $0 != "?" })"
+        client = try HTTPClient(endpoint: endpoint, trust: trust, group: MultiThreadedEventLoopGroup.singleton)
     }
-
-    public var name: String { url }
 
     /// Fetches the set. Ends when its task is cancelled.
     public func keys() async throws -> [VerificationKey] {

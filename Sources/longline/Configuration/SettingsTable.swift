@@ -51,8 +51,8 @@ enum SettingsTable {
 
     private static func shown(_ value: SettingValue) -> String {
         switch value {
-        case .single(let text): quoted(withoutPassword(text))
-        case .list(let items): "[" + items.map { quoted(withoutPassword($0)) }.joined(separator: ", ") + "]"
+        case .single(let text): quoted(withoutSecrets(text))
+        case .list(let items): "[" + items.map { quoted(withoutSecrets($0)) }.joined(separator: ", ") + "]"
         }
     }
 
@@ -70,9 +70,10 @@ enum SettingsTable {
         return quoted + "\""
     }
 
-    /// An address may carry a password: `https://user:password@host/`.
-    private static func withoutPassword(_ text: String) -> String {
-        text.replacing(/:\/\/[^\/@]*@/, with: "://***@")
+    /// An address may carry a password or a key: `https://user:password@host/path?key=secret`.
+    private static func withoutSecrets(_ text: String) -> String {
+        guard text.contains("://") else { return text }
+        return text.replacing(/:\/\/[^\/@]*@/, with: "://***@").replacing(/[?#].*/.dotMatchesNewlines(), with: "?***")
     }
 
     private static func pad(_ text: String, _ width: Int) -> String {

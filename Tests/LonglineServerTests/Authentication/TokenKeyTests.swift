@@ -203,6 +203,15 @@ import Testing
         #expect(throws: ServerError.self) { try KeySetAddress(url: "ftp://127.0.0.1/keys.json") }
     }
 
+    @Test func anAddressIsNamedWithoutItsQuery() throws {
+        for (url, name) in [
+            ("https://x:1/keys.json?token=secret", "https://x:1/keys.json"), ("http://[::1]", "http://[::1]/"),
+        ] {
+            let source = try KeySetAddress(url: url)
+            #expect(source.name == name && source.url == url)
+        }
+    }
+
     @Test func aBadFileKeepsTheOldKeysAndIsLoggedOnce() async throws {
         try await withTemporaryDirectory { folder in
             let path = folder + "/keys.json"
