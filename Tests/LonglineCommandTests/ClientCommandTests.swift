@@ -113,4 +113,20 @@ struct ClientCommandTests {
             }
         }
     }
+
+    @Test("Who revokes or erases for a tenant that isn't served is told so")
+    func unservedTenant() async throws {
+        let folder = try TemporaryFolder()
+        let data = ["--data", "\(folder.path)/data"]
+        try await withServer(folder, ["--tenant", "acme"]) { _ in
+            for command in [
+                ["revoke", "--user", "ann"], ["revoke", "--user", "ann", "--device", "phone"],
+                ["revoke", "--token", "t"], ["erase", "--user", "ann", "--yes"],
+            ] {
+                let refused = try await ToolProcess.run(command + data + ["--tenant", "acne"])
+                #expect(refused.status == 1 && refused.output.contains("acne is not served"), "\(refused.output)")
+                #expect(try await ToolProcess.run(command + data + ["--tenant", "acme"]).status == 0)
+            }
+        }
+    }
 }

@@ -10,6 +10,12 @@ extension LonglineServer {
                 return ControlAnswer()
             }
             let tenant = try TenantID(request.tenant ?? "")
+            if request.operation != .generations, let served = configuration.tenants, !served.contains(tenant) {
+                // A name that was mistyped would be shut out, and the one that was meant would not.
+                return ControlAnswer(
+                    error: "the tenant \(tenant) is not served here",
+                    advice: "name one that the server was started with")
+            }
             switch request.operation {
             case .revokeUser:
                 try await revoke(user: try UserID(request.user ?? ""), in: tenant)
