@@ -37,6 +37,23 @@ public struct ServerDirectory: Sendable {
         try Self.make(path + "/store")
     }
 
+    /// Uses a folder that was made before, as for looking at what is in it.
+    /// - Throws: ``ServerError/Code/storeUnavailable`` when it does not exist, or is no server's.
+    public init(existing path: String) throws(ServerError) {
+        guard Self.exists(at: path) else {
+            throw ServerError(
+                .storeUnavailable, message: "\(path) is no server's data folder",
+                advice: "name the folder that a server was started with")
+        }
+        self.path = path
+    }
+
+    /// Whether there is a folder that was made for a server.
+    public static func exists(at path: String) -> Bool {
+        var status = stat()
+        return stat(path + "/store", &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+    }
+
     /// Makes a folder and those above it.
     private static func make(_ path: String) throws(ServerError) {
         let parts = path.split(separator: "/", omittingEmptySubsequences: false)

@@ -17,7 +17,10 @@ struct APIKeyCommand: AsyncParsableCommand {
         @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
         var data: String = "longline-data"
 
-        func keys() throws -> APIKeys { APIKeys(try ControlDatabase(try ServerDirectory(data))) }
+        /// - Parameter existing: whether the folder has to be there already.
+        func keys(existing: Bool = true) throws -> APIKeys {
+            APIKeys(try ControlDatabase(existing ? try ServerDirectory(existing: data) : try ServerDirectory(data)))
+        }
     }
 
     struct Create: AsyncParsableCommand {
@@ -53,7 +56,7 @@ struct APIKeyCommand: AsyncParsableCommand {
             }
             let rights: Set<APIKeyRight> = isOperator ? [.operate] : Set(named)
             let tenant = try isOperator ? nil : Name.parse("--tenant", tenant, TenantID.init)
-            let keys = try folder.keys()
+            let keys = try folder.keys(existing: false)
             let made = try await keys.create(tenant: tenant, rights: rights, label: label)
             do { try Terminal.say(made.key) } catch {
                 // Nobody has it, and nobody ever will.

@@ -41,7 +41,7 @@ struct KeysCommand: AsyncParsableCommand {
         var jwks = false
 
         func run() async throws {
-            let directory = try ServerDirectory(folder.data)
+            let directory = try ServerDirectory(existing: folder.data)
             let keys = try directory.trustedKeys()
             if jwks {
                 return try Output.write(JSONWebKeySet(keys: keys).json)
@@ -117,7 +117,7 @@ struct KeysCommand: AsyncParsableCommand {
         var key: String
 
         func run() async throws {
-            guard try ServerDirectory(folder.data).removeTrustedKey(key) else {
+            guard try ServerDirectory(existing: folder.data).removeTrustedKey(key) else {
                 throw ValidationError("No key \(key) is trusted.")
             }
             try await folder.tellServer()

@@ -56,19 +56,25 @@ struct SignTokenCommand: AsyncParsableCommand {
     var deviceGeneration: UInt64?
 
     func run() async throws {
-        let directory = try ServerDirectory(data)
         let device = DeviceKey(
             tenant: try Name.parse("--tenant", tenant, TenantID.init),
             user: try Name.parse("--user", user, UserID.init),
             device: try Name.parse("--device", device, DeviceID.init))
         let rights = try rights()
+        let lifetime = try CommandLineTime.milliseconds(lifetime, "--lifetime")
+        let platform = try platform.map {
+            try Name.parse("--platform", $0, limit: DevicePlatform.limit, DevicePlatform.init)
+        }
+        let isNew = !ServerDirectory.exists(at: data)
+        let directory = try ServerDirectory(data)
+        if isNew {
+            Output.report(
+                "* \(data) was made, with a key of its own: a server believes the token if it runs on that folder")
+        }
         let token = try await directory.sign(
             tenant: device.tenant, user: device.user, device: device.device,
-            lifetime: try CommandLineTime.milliseconds(lifetime, "--lifetime"),
-            scopes: rights.scopes, grants: rights.grants, loginEpoch: loginEpoch,
-            platform: try platform.map {
-                try Name.parse("--platform", $0, limit: DevicePlatform.limit, DevicePlatform.init)
-            } ?? .unknown,
+            lifetime: lifetime, scopes: rights.scopes, grants: rights.grants, loginEpoch: loginEpoch,
+            platform: platform ?? .unknown,
             generations: try await generations(of: device, directory))
         try Terminal.say(token)
     }

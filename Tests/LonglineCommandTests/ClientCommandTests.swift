@@ -129,4 +129,21 @@ struct ClientCommandTests {
             }
         }
     }
+
+    @Test("Commands that look into a folder make none, and a token that makes one says so")
+    func folders() async throws {
+        let folder = try TemporaryFolder()
+        let typo = folder.file("typo")
+        for command in [
+            ["keys"], ["keys", "list", "--jwks"], ["keys", "remove", "x"], ["apikey"], ["apikey", "revoke", "x"],
+            ["token", "--user", "a b", "--device", "phone"],
+            ["token", "--user", "ann", "--device", "phone", "--lifetime", "x"],
+        ] {
+            let said = try await ToolProcess.run(command + ["--data", typo])
+            #expect(said.status != 0 && !FileManager.default.fileExists(atPath: typo), "\(command): \(said.output)")
+        }
+        let signed = try await ToolProcess.run(["token", "--user", "ann", "--device", "phone", "--data", typo])
+        #expect(signed.status == 0 && signed.output.contains("\(typo) was made"), "\(signed.output)")
+        #expect(try await ToolProcess.run(["keys", "--data", typo]).status == 0)
+    }
 }

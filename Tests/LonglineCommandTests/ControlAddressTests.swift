@@ -56,6 +56,8 @@ struct ControlAddressTests {
     @Test("With a file of keys a command believes the control layer that has them, and no other")
     func keys() async throws {
         try await withServer { folder, data, options in
+            // A folder of another server, with keys of its own.
+            _ = try ServerDirectory("\(folder.path)/other")
             for (name, place, isGood) in [("own", data, true), ("other", "\(folder.path)/other", false)] {
                 let set = try await ToolProcess.run(["keys", "list", "--jwks", "--data", place])
                 let file = try folder.write("\(name).json", set.output)
