@@ -49,8 +49,8 @@ struct AuthorizationOptions: ParsableArguments {
         guard Self.failureAnswers[authorizeOnFailure] != nil else {
             throw ValidationError("--authorize-on-failure is refuse-for-now, deny or allow.")
         }
-        guard authorizeDeadline > 0, authorizeDeadline <= 60 else {
-            throw ValidationError("--authorize-deadline has to be above 0, and 60 at most.")
+        guard (0.001...60).contains(authorizeDeadline) else {
+            throw ValidationError("--authorize-deadline has to be 0.001 to 60.")
         }
         guard (0...86_400).contains(authorizeMaximumTTL) else {
             throw ValidationError("--authorize-maximum-ttl has to be 0 to 86400.")

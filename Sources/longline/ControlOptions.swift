@@ -40,6 +40,26 @@ struct ControlOptions: ParsableArguments {
         for address in control { _ = try Self.address(address, "--control") }
         for address in admin { _ = try Self.address(address, "--admin") }
         for point in accessPoint { _ = try place(point) }
+        try refuseSharedAddresses()
+    }
+
+    /// Two listeners can't have one address, nor one of them all addresses of a port and another one of these.
+    private func refuseSharedAddresses() throws {
+        let listeners = control.map { ("--control", $0) } + admin.map { ("--admin", $0) }
+        var taken: [SocketAddress] = []
+        for (option, text) in listeners {
+            let address = try Self.address(text, option)
+            guard !taken.contains(where: { Self.collide($0, address) }) else {
+                throw ValidationError("\(option): \(text) is listened on already.")
+            }
+            taken.append(address)
+        }
+    }
+
+    private static func collide(_ one: SocketAddress, _ other: SocketAddress) -> Bool {
+        guard let port = one.port, port > 0, port == other.port, one.protocol == other.protocol else { return false }
+        let hosts = [one.ipAddress, other.ipAddress]
+        return hosts[0] == hosts[1] || hosts.contains("0.0.0.0") || hosts.contains("::")
     }
 
     /// The control layer of a server on this folder; nil: none is wanted. Makes what is recorded through swift-metrics readable.

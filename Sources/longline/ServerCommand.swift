@@ -94,7 +94,12 @@ struct ServerCommand: AsyncParsableCommand {
             throw ValidationError("--store-limit has to be 1 to \(Self.largestStore).")
         }
         for name in tenant { _ = try Name.parse("--tenant", name, TenantID.init) }
-        for name in host { _ = try Self.address(name, port: port) }
+        for (index, name) in host.enumerated() {
+            let address = try Self.address(name, port: port)
+            guard try host[..<index].allSatisfy({ try Self.address($0, port: port) != address }) else {
+                throw ValidationError("--host: \(name) comes twice.")
+            }
+        }
     }
 
     /// In MiB.

@@ -47,6 +47,10 @@ struct ConfigurationTrialTests {
         Wrong("jwks: [@/no-keys]", "jwks", "@/no-keys"),
         Wrong("jwks: [\"https://\"]", "jwks", "has no host"),
         Wrong("jwks: [\"https://x\"]\njwks-ca: @/text", "jwks-ca", "@/text"),
+        Wrong("authorize: {url: \"https://x\", deadline: 0.0004}", "authorize.deadline", "out of bounds"),
+        Wrong("control: [8443]\nadmin: [\"127.0.0.1:8443\"]", "admin", "is listened on already"),
+        Wrong("admin: [8443, \"0.0.0.0:8443\"]", "admin", "is listened on already"),
+        Wrong("host: [127.0.0.1, \"::1\", 127.0.0.1]", "host", "comes twice"),
         Wrong("host: []", "host", "the list is empty"),
         Wrong("tenant: []", "tenant", "the list is empty"),
     ]
@@ -66,7 +70,10 @@ struct ConfigurationTrialTests {
             ("other-key", second.credentials.privateKeyPEM), ("hook-address", hook("ftp://x")),
             ("hook-secret", hook("https://x", "00")),
             ("hook-authorities", hook("https://x", String(repeating: "0", count: 32), ", \"authorities\": \"/nope\"")),
-            ("hook", hook("https://x")), ("token", "secret"),
+            ("hook", hook("https://x")), ("token", "secret"), ("hook-none", "{}"),
+            ("hook-typo", hook("https://x", String(repeating: "0", count: 32), ", \"payloads\": true")),
+            ("hook-other", hook("https://x").replacing("{\"default\"", with: "{\"defualt\": 1, \"default\"")),
+            ("hook-tenant", "{\"tenants\": {\"acme\": \(hook("https://x").dropFirst(12))}"),
         ] {
             let path = try folder.write(name, text)
             try FileManager.default.setAttributes(
@@ -107,7 +114,8 @@ struct ConfigurationTrialTests {
             jwks-ca: @/chain
             authorize: {url: "https://x:1/a", ca: @/chain, token-file: @/token}
             webhooks: @/hook
-            control: []
+            control: [8443, "[::1]:8443", "127.0.0.1:0"]
+            admin: [8444, "127.0.0.1:0"]
             """, in: try files())
         #expect(outcome.problems == [] && outcome.command != nil)
     }

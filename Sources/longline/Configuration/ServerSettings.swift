@@ -42,7 +42,7 @@ enum ServerSettings {
         Trait("authorize.ca", .file),
         Trait("authorize.token-file", .file),
         Trait("authorize.on-failure", .choice(["refuse-for-now", "deny", "allow"])),
-        Trait("authorize.deadline", .number(above: 0, upTo: 60, includesLower: false), "seconds"),
+        Trait("authorize.deadline", .number(above: 0.001, upTo: 60, includesLower: true), "seconds"),
         Trait("authorize.maximum-ttl", .number(above: 0, upTo: 86_400, includesLower: true), "seconds"),
         Trait("authorize.cache", .integer(0...100_000_000), "answers"),
         Trait("authorize.in-flight", .integer(1...100_000), "questions"),
