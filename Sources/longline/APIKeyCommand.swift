@@ -31,19 +31,30 @@ struct APIKeyCommand: AsyncParsableCommand {
                 has it may do what its rights say: keep it as you would a password.
                 """)
 
+        private static let standardTenant = "default"
+        private static let standardRights = "tokens,revoke,publish,history,rooms"
+
         @OptionGroup var folder: Folder
 
         @Option(help: "The tenant that it is for.")
-        var tenant: String = "default"
+        var tenant: String = Create.standardTenant
 
         @Flag(name: .customLong("operator"), help: "An operator's key, for all tenants and for nodes.")
         var isOperator = false
 
         @Option(help: "What it may be used for: tokens, revoke, publish, history, rooms, operate; separated by commas.")
-        var rights: String = "tokens,revoke,publish,history,rooms"
+        var rights: String = Create.standardRights
 
         @Option(help: "What you call it.")
         var label: String = ""
+
+        func validate() throws {
+            guard isOperator, tenant != Self.standardTenant || ![Self.standardRights, "operate"].contains(rights) else {
+                return
+            }
+            throw ValidationError(
+                "--operator is for all tenants and has the right operate: it contradicts --tenant and --rights.")
+        }
 
         func run() async throws {
             let named = try self.rights.split(separator: ",").map { word in

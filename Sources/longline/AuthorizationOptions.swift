@@ -4,6 +4,10 @@ import LonglineServer
 
 /// The app's own decision about publishes, joins and changes of rooms.
 struct AuthorizationOptions: ParsableArguments {
+    private static let standard = (
+        onFailure: "refuse-for-now", deadline: 2.0, maximumTTL: 300.0, cache: 100_000, inFlight: 256
+    )
+
     @Option(
         help: """
             An address of your backend that is asked about publishes and joins, besides the tokens' scopes: \
@@ -22,21 +26,21 @@ struct AuthorizationOptions: ParsableArguments {
     var authorizeTokenFile: String?
 
     @Option(help: "What counts when it does not answer: refuse-for-now, deny or allow.")
-    var authorizeOnFailure: String = "refuse-for-now"
+    var authorizeOnFailure: String = AuthorizationOptions.standard.onFailure
 
     @Option(help: ArgumentHelp("How long it may take to answer.", valueName: "seconds"))
-    var authorizeDeadline: Double = 2
+    var authorizeDeadline: Double = AuthorizationOptions.standard.deadline
 
     @Option(
         help: ArgumentHelp(
             "The longest that an answer is remembered, whatever it says; 0: none is.", valueName: "seconds"))
-    var authorizeMaximumTTL: Double = 300
+    var authorizeMaximumTTL: Double = AuthorizationOptions.standard.maximumTTL
 
     @Option(help: ArgumentHelp("How many answers are remembered.", valueName: "answers"))
-    var authorizeCache: Int = 100_000
+    var authorizeCache: Int = AuthorizationOptions.standard.cache
 
     @Option(help: ArgumentHelp("How many questions it is asked at one time.", valueName: "questions"))
-    var authorizeInFlight: Int = 256
+    var authorizeInFlight: Int = AuthorizationOptions.standard.inFlight
 
     private static let failureAnswers: [String: AuthorizationSettings.FailureAnswer] = [
         "refuse-for-now": .refuseForNow, "deny": .deny, "allow": .allow,
@@ -58,6 +62,22 @@ struct AuthorizationOptions: ParsableArguments {
         guard (0...100_000_000).contains(authorizeCache), (1...100_000).contains(authorizeInFlight) else {
             throw ValidationError("--authorize-cache can't be negative, and --authorize-in-flight has to be 1 or more.")
         }
+        try refuseWithoutURL()
+    }
+
+    /// What says how a backend is asked has no effect where none is.
+    private func refuseWithoutURL() throws {
+        guard authorizeURL == nil else { return }
+        let standard = Self.standard
+        let changed = [
+            "token-file": authorizeTokenFile != nil, "ca": authorizeCA != nil,
+            "on-failure": authorizeOnFailure != standard.onFailure, "deadline": authorizeDeadline != standard.deadline,
+            "maximum-ttl": authorizeMaximumTTL != standard.maximumTTL, "cache": authorizeCache != standard.cache,
+            "in-flight": authorizeInFlight != standard.inFlight,
+        ].filter { $0.value }.keys.sorted()
+        guard let first = changed.first else { return }
+        let others = changed.dropFirst().map { " and --authorize-\($0)" }.joined()
+        throw ValidationError("--authorize-\(first)\(others) \(others.isEmpty ? "goes" : "go") with --authorize-url.")
     }
 
     private static var tokenInEnvironment: String? {

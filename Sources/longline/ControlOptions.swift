@@ -40,6 +40,11 @@ struct ControlOptions: ParsableArguments {
         for address in control { _ = try Self.address(address, "--control") }
         for address in admin { _ = try Self.address(address, "--admin") }
         for point in accessPoint { _ = try place(point) }
+        guard isEnabled else {
+            if !accessPoint.isEmpty { throw ValidationError("--access-point goes with --control or --admin.") }
+            if migrationUnsafe { throw ValidationError("--migration-unsafe goes with --control or --admin.") }
+            return
+        }
         try refuseSharedAddresses()
     }
 

@@ -17,6 +17,7 @@ struct DevicePolicyOptions: ParsableArguments {
 
     func policies() throws -> DevicePolicies {
         var policies = DevicePolicies()
+        var isStandardGiven = false
         for text in given {
             let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             guard let policy = parts.last.flatMap(DevicePolicy.init(rawValue:)) else {
@@ -24,9 +25,14 @@ struct DevicePolicyOptions: ParsableArguments {
                 throw ValidationError("--device-policy: '\(text)' is none of \(known), alone or behind TENANT=.")
             }
             if parts.count == 1 {
+                guard !isStandardGiven else { throw ValidationError("--device-policy: a policy for all comes twice.") }
+                isStandardGiven = true
                 policies.standard = policy
             } else {
-                policies.tenants[try Name.parse("--device-policy", parts[0], TenantID.init)] = policy
+                let tenant = try Name.parse("--device-policy", parts[0], TenantID.init)
+                guard policies.tenants.updateValue(policy, forKey: tenant) == nil else {
+                    throw ValidationError("--device-policy: \(tenant) comes twice.")
+                }
             }
         }
         return policies

@@ -100,7 +100,15 @@ struct ServerCommand: AsyncParsableCommand {
                 throw ValidationError("--host: \(name) comes twice.")
             }
         }
+        let limited = try limits.limits().tenants.keys.map { ("--tenant-limit", $0) }
+        let ruled = try devices.policies().tenants.keys.map { ("--device-policy", $0) }
+        for (option, tenant) in limited + ruled where !tenants.contains(tenant) {
+            throw ValidationError("\(option): the tenant \(tenant) is not served.")
+        }
     }
+
+    /// Those that are served.
+    var tenants: Set<TenantID> { Set(tenant.compactMap { try? TenantID($0) }) }
 
     /// In MiB.
     static let largestStore = 1 << 32
@@ -158,7 +166,7 @@ struct ServerCommand: AsyncParsableCommand {
         try tokenKeys.apply(to: &configuration, besides: [directory.tokenKeySource, keyFiles])
         configuration.authorization = try authorization.settings()
         configuration.acceptsCredentialsFromBeforeRestore = acceptCredentialsFromBeforeRestore
-        configuration.tenants = Set(tenant.compactMap { try? TenantID($0) })
+        configuration.tenants = tenants
         configuration.secrets = try directory.secrets()
         configuration.controlSocketPath = directory.controlSocketPath
         if configuration.controlSocketPath == nil {

@@ -29,7 +29,7 @@ struct WebhookOptions: ParsableArguments {
         var breakAfter: Int?
         var breakTime: Double?
 
-        enum CodingKeys: String, CodingKey {
+        enum CodingKeys: String, CodingKey, CaseIterable {
             case url, secret, authorities, payload, background, delay, deadline
             case keyID = "key"
             case maximumAge = "maximum_age"
@@ -78,10 +78,26 @@ struct WebhookOptions: ParsableArguments {
         var standard: Endpoint?
         var tenants: [String: Endpoint]?
 
-        enum CodingKeys: String, CodingKey {
+        enum CodingKeys: String, CodingKey, CaseIterable {
             case standard = "default"
             case tenants
         }
+    }
+
+    /// What is mistyped would count for nothing otherwise.
+    private static func refuseUnknownMembers(_ document: Any) throws {
+        func check(_ object: Any?, _ known: [String], _ place: String) throws {
+            guard let object = object as? [String: Any] else { return }
+            for name in object.keys.sorted() where !known.contains(name) {
+                throw ValidationError("--webhooks: there is no member '\(name)' in \(place).")
+            }
+        }
+        let members = Endpoint.CodingKeys.allCases.map(\.rawValue)
+        try check(document, Endpoints.CodingKeys.allCases.map(\.rawValue), "the file")
+        guard let document = document as? [String: Any] else { return }
+        try check(document["default"], members, "'default'")
+        guard let tenants = document["tenants"] as? [String: Any] else { return }
+        for (tenant, endpoint) in tenants { try check(endpoint, members, "the endpoint of tenant '\(tenant)'") }
     }
 
     /// - Parameter journalPath: where notifications wait.
@@ -93,13 +109,18 @@ struct WebhookOptions: ParsableArguments {
             guard let mode = attributes[.posixPermissions] as? Int, mode & 0o077 == 0 else {
                 throw ValidationError("--webhooks: others may read \(file), which holds secrets: chmod 600.")
             }
-            endpoints = try JSONDecoder().decode(Endpoints.self, from: Data(contentsOf: URL(fileURLWithPath: file)))
+            let text = try Data(contentsOf: URL(fileURLWithPath: file))
+            endpoints = try JSONDecoder().decode(Endpoints.self, from: text)
+            try Self.refuseUnknownMembers(try JSONSerialization.jsonObject(with: text))
         } catch let error as ValidationError {
             throw error
         } catch {
             // The decoder's own words may quote the file.
             throw ValidationError(
                 "--webhooks: \(file) can't be read, or is not the JSON that docs/server.md describes.")
+        }
+        guard endpoints.standard != nil || endpoints.tenants?.isEmpty == false else {
+            throw ValidationError("--webhooks: \(file) names no endpoint.")
         }
         var configuration = WebhookConfiguration(journalPath: journalPath)
         configuration.standard = try endpoints.standard?.settings()

@@ -146,4 +146,14 @@ struct ClientCommandTests {
         #expect(signed.status == 0 && signed.output.contains("\(typo) was made"), "\(signed.output)")
         #expect(try await ToolProcess.run(["keys", "--data", typo]).status == 0)
     }
+
+    @Test("An operator's key has no tenant and no other rights, whatever is asked")
+    func operatorKey() async throws {
+        let folder = try TemporaryFolder()
+        for options in [["--tenant", "acme"], ["--rights", "publish"]] {
+            let said = try await ToolProcess.run(
+                ["apikey", "create", "--operator", "--data", folder.file("data")] + options)
+            #expect(said.status == 64 && said.output.contains("contradicts"), "\(said.output)")
+        }
+    }
 }

@@ -48,8 +48,22 @@ struct ConfigurationTrialTests {
         Wrong("jwks: [\"https://\"]", "jwks", "has no host"),
         Wrong("jwks: [\"https://x\"]\njwks-ca: @/text", "jwks-ca", "@/text"),
         Wrong("authorize: {url: \"https://x\", deadline: 0.0004}", "authorize.deadline", "out of bounds"),
+        Wrong("authorize: {deadline: 3}", "authorize.deadline", "goes with authorize.url"),
+        Wrong("authorize: {on-failure: allow}", "authorize.on-failure", "goes with authorize.url"),
+        Wrong("authorize: {token-file: @/token}", "authorize.token-file", "goes with authorize.url"),
+        Wrong("authorize: {ca: @/chain}", "authorize.ca", "goes with authorize.url"),
+        Wrong("webhooks: @/hook-none", "webhooks", "names no endpoint"),
+        Wrong("webhooks: @/hook-typo", "webhooks", "no member 'payloads' in 'default'"),
+        Wrong("webhooks: @/hook-other", "webhooks", "no member 'defualt' in the file"),
+        Wrong("webhooks: @/hook-tenant", "webhooks", "the tenant acme is not served"),
+        Wrong("tenant-limit: [\"acme=rate:5\"]", "tenant-limit", "the tenant acme is not served"),
+        Wrong("device-policy: [\"acme=one\"]", "device-policy", "the tenant acme is not served"),
+        Wrong("device-policy: [one, all]", "device-policy", "comes twice"),
+        Wrong("device-policy: [\"default=one\", \"default=all\"]", "device-policy", "comes twice"),
         Wrong("control: [8443]\nadmin: [\"127.0.0.1:8443\"]", "admin", "is listened on already"),
         Wrong("admin: [8443, \"0.0.0.0:8443\"]", "admin", "is listened on already"),
+        Wrong("access-point: [\"x:1\"]", "access-point", "goes with control or admin"),
+        Wrong("migration-unsafe: true", "migration-unsafe", "goes with control or admin"),
         Wrong("host: [127.0.0.1, \"::1\", 127.0.0.1]", "host", "comes twice"),
         Wrong("host: []", "host", "the list is empty"),
         Wrong("tenant: []", "tenant", "the list is empty"),
@@ -116,6 +130,10 @@ struct ConfigurationTrialTests {
             webhooks: @/hook
             control: [8443, "[::1]:8443", "127.0.0.1:0"]
             admin: [8444, "127.0.0.1:0"]
+            access-point: ["x:1"]
+            tenant: [default, acme]
+            tenant-limit: ["acme=rate:5"]
+            device-policy: [one, "acme=all"]
             """, in: try files())
         #expect(outcome.problems == [] && outcome.command != nil)
     }

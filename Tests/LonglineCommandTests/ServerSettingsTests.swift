@@ -43,7 +43,8 @@ struct ServerSettingsTests {
         // What an option can't be given without.
         let company = ["publish.burst": ["--publish-rate=5"]]
         func isTaken(_ key: SettingKey, _ value: String) -> Bool {
-            (try? ServerCommand.parse(["\(key.option)=\(value)"] + (company["\(key)"] ?? []))) != nil
+            let backend = "\(key)".hasPrefix("authorize.") ? ["--authorize-url=https://x"] : []
+            return (try? ServerCommand.parse(["\(key.option)=\(value)"] + backend + (company["\(key)"] ?? []))) != nil
         }
         for trait in ServerSettings.traits {
             switch trait.kind {

@@ -84,7 +84,14 @@ struct ConfigurationTrial {
 
     private mutating func webhooks() {
         let options = command.webhookOptions
-        attempt("webhooks") { try options.webhooks(journalPath: "")?.check() }
+        let served = command.tenants
+        attempt("webhooks") {
+            guard let webhooks = try options.webhooks(journalPath: "") else { return }
+            try webhooks.check()
+            for tenant in webhooks.tenants.keys where !served.contains(tenant) {
+                throw ValidationError("the tenant \(tenant) is not served.")
+            }
+        }
     }
 
     /// - Throws: when the file holds no authorities that can be used.
