@@ -116,22 +116,20 @@ struct ControlOptions: ParsableArguments {
     }
 }
 
-/// Says on standard output where the control layer listens, once it does.
-struct ControlAnnouncement: Service {
-    let control: LonglineControl
-
-    func run() async throws {
+extension LonglineControl {
+    /// Waits until every address is listened on.
+    /// - Returns: what says where, a line for clients and app servers and one for operators.
+    func announcement() async throws(ControlError) -> String {
+        var text = ""
         for (kind, name) in [(ControlListener.service, "clients and app servers"), (.admin, "operators")] {
-            // Why it does not listen, it says itself.
-            guard let addresses = try? await control.localAddresses(kind), !addresses.isEmpty else { continue }
+            let addresses = try await localAddresses(kind)
+            guard !addresses.isEmpty else { continue }
             let places = addresses.map { address in
                 let host = address.ipAddress ?? "?"
                 return "https://\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)"
             }
-            let text = "longline control ready for \(name) on \(places.joined(separator: ", "))\n"
-            // Where nobody can read it, the control layer is there all the same.
-            try? Output.write(text.utf8)
+            text += "longline control ready for \(name) on \(places.joined(separator: ", "))\n"
         }
-        try? await gracefulShutdown()
+        return text
     }
 }

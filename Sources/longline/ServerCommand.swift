@@ -139,7 +139,7 @@ struct ServerCommand: AsyncParsableCommand {
                     server: server, control: control, invocation: invocation, settings: settings, certificate: files,
                     tokenKeys: keyFiles, announcement: announcement(server, identity), logger: logger)),
         ]
-        if let control { services += [.init(service: control), .init(service: ControlAnnouncement(control: control))] }
+        if let control { services.append(.init(service: control)) }
         let group = ServiceGroup(
             configuration: ServiceGroupConfiguration(
                 services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))

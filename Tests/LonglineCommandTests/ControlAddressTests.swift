@@ -96,10 +96,28 @@ struct ControlAddressTests {
         #expect(said.status != 0 && said.output.contains("'rt.example.com' is not https://host:port."))
     }
 
+    @Test("A server whose control port is taken is never said to be ready")
+    func takenPort() async throws {
+        let folder = try TemporaryFolder()
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        let port = try Self.bindFreePort(descriptor)
+        try #require(listen(descriptor, 1) == 0)
+        let said = try await ToolProcess.run([
+            "server", "--data", "\(folder.path)/data", "--port", "0", "--event-loops", "1", "--control", "\(port)",
+        ])
+        #expect(said.status != 0 && said.output.contains("can't serve HTTPS"), "\(said.output)")
+        #expect(!said.output.contains("longline server ready"), "\(said.output)")
+    }
+
     /// A TCP port that nobody has at this moment.
     private static func freePort() throws -> Int {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         defer { close(descriptor) }
+        return try bindFreePort(descriptor)
+    }
+
+    private static func bindFreePort(_ descriptor: Int32) throws -> Int {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian

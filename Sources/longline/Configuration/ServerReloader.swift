@@ -31,6 +31,12 @@ struct ServerReloader: Service, CustomStringConvertible {
         var running = settings.entries
         // A signal that comes before it is waited for would end the process: whoever reads the announcement may send one.
         let signals = await UnixSignalsSequence(trapping: .sighup)
+        var announcement = announcement
+        do { announcement += try await control?.announcement() ?? "" } catch {
+            // Nobody is told that it is ready. The control layer ends the server, and says why.
+            try? await gracefulShutdown()
+            return
+        }
         do { try Output.write(announcement.utf8) } catch {
             // Clients are served all the same.
             logger.warning("where the server listens was not printed", metadata: ["error": "\(error)"])
