@@ -64,6 +64,7 @@ struct ConfigurationTrialTests {
         Wrong("admin: [8443, \"0.0.0.0:8443\"]", "admin", "is listened on already"),
         Wrong("access-point: [\"x:1\"]", "access-point", "goes with control or admin"),
         Wrong("migration-unsafe: true", "migration-unsafe", "goes with control or admin"),
+        Wrong("inbox: {max-bytes: 99999999999999G}", "inbox.max-bytes", "more than can be counted"),
         Wrong("host: [127.0.0.1, \"::1\", 127.0.0.1]", "host", "comes twice"),
         Wrong("host: []", "host", "the list is empty"),
         Wrong("tenant: []", "tenant", "the list is empty"),
@@ -116,6 +117,7 @@ struct ConfigurationTrialTests {
         // Nothing of what the system says of itself, and nothing secret.
         #expect(!problem.message.contains("NSCocoa") && !problem.message.contains("Error Domain"), "\(problem)")
         #expect(!problem.message.contains("PRIVATE KEY"), "\(problem)")
+        #expect(!problem.message.hasPrefix(wrong.key + ": "), "said twice")
     }
 
     @Test("What is right is not refused")

@@ -36,6 +36,19 @@ import Testing
         }
     }
 
+    @Test("takes a payload in base64 with its padding, and no other text")
+    func base64() throws {
+        let text = String(decoding: PackageResources.openapi_yaml, as: UTF8.self)
+        let pattern = try #require(text.firstMatch(of: /contentEncoding: base64, pattern: "([^"]+)"/))
+        let regex = try Regex(String(pattern.1))
+        for good in ["", "YQ==", "YWI=", "YWJj", "YWJjZA=="] {
+            #expect(try regex.wholeMatch(in: good) != nil, "\(good)")
+        }
+        for bad in ["Y", "YQ", "YQ=", "Y===", "YQ==YQ==", "Y-_="] {
+            #expect(try regex.wholeMatch(in: bad) == nil, "\(bad)")
+        }
+    }
+
     @Test("is served as it is")
     func served() async throws {
         try await withControl { service in

@@ -59,10 +59,15 @@ struct NodeRoutes: Sendable {
             Progress(node: node.description, rate: status.rate, remaining: status.remaining), status: .accepted)
     }
 
+    /// A drained node takes nobody until it was started again, so that asking soon is worth nothing.
+    private static let drainedRetry = 30
+
     /// Whether clients may be sent here.
     private func readiness() async throws -> Response {
         guard server.isRunning else { throw Problem(.unavailable, "the server does not run", retryAfter: 1) }
-        guard !server.isDraining else { throw Problem(.unavailable, "the node is drained") }
+        guard !server.isDraining else {
+            throw Problem(.unavailable, "the node is drained", retryAfter: Self.drainedRetry)
+        }
         do { try await database.check() } catch {
             throw Problem(.unavailable, "the control database does not answer", retryAfter: 1, cause: error)
         }

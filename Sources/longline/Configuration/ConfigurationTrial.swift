@@ -110,11 +110,10 @@ struct ConfigurationTrial {
         guard !broken.contains(key) else { return }
         do { try body() } catch {
             let text = (error as? ValidationError).map(\.message) ?? "\(error)"
-            let words = text.hasPrefix("\(key.option): ") ? String(text.dropFirst(key.option.count + 2)) : text
             problems.append(
                 SettingProblem(
                     settings.entries[key]?.origin, key: name,
-                    ServerInvocation.withKeys(words, ServerSettings.catalogue)))
+                    ServerInvocation.words(text, of: key, ServerSettings.catalogue)))
             broken.insert(key)
         }
     }

@@ -71,7 +71,8 @@ struct ServerInvocation: Sendable {
                 }
                 if !followsFromOthers {
                     problems += culprits.map { key in
-                        SettingProblem(settings.entries[key]?.origin, key: "\(key)", Self.withKeys(message, catalogue))
+                        SettingProblem(
+                            settings.entries[key]?.origin, key: "\(key)", Self.words(message, of: key, catalogue))
                     }
                 }
                 leftOut.formUnion(culprits)
@@ -98,6 +99,12 @@ struct ServerInvocation: Sendable {
             if !keys.contains(setting.key) { keys.append(setting.key) }
         }
         return keys
+    }
+
+    /// What a message says of a setting that is named in front of it already.
+    static func words(_ message: String, of key: SettingKey, _ catalogue: SettingCatalogue) -> String {
+        let prefix = "\(key.option): "
+        return withKeys(message.hasPrefix(prefix) ? String(message.dropFirst(prefix.count)) : message, catalogue)
     }
 
     /// A message with the names that files use.
