@@ -50,7 +50,9 @@ final class RawPeer: Sendable {
         do {
             try await stream.write(ByteBuffer(bytes: bytes))
             if finish { try await stream.finish() }
-        } catch let error as QUICTransportError where error.code == .stopSending || error.code == .connectionClosed {
+        } catch let error as QUICTransportError
+            where [.stopSending, .connectionClosed, .streamState].contains(error.code)
+        {
             // What was sent may be answered, or refused, before its end is: the stream or the connection says how.
         }
         return stream
