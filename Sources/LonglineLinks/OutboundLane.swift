@@ -26,7 +26,7 @@ struct OutboundLane {
     /// Bytes that the stream took.
     var written: UInt64 = 0
     /// Somebody wants to know when the peer's transport has so many of them.
-    var awaited: UInt64?
+    private var awaited: UInt64?
 
     var isOverfull: Bool { pending.readableBytes > Self.limit }
 
@@ -45,6 +45,15 @@ struct OutboundLane {
         guard !isDead, !finishes else { return false }
         try FrameEncoder.encode(frame, into: &pending)
         return true
+    }
+
+    /// Waits for all that was sent so far to be with the peer.
+    mutating func awaitDelivery() { awaited = written + UInt64(pending.readableBytes) }
+
+    /// Whether that is so, with so many bytes at the stream's end unacknowledged, or nothing more will come of it.
+    func isDelivered(unacknowledged: Int) -> Bool {
+        guard !isDead, let awaited else { return true }
+        return stream != nil && written - UInt64(unacknowledged) >= awaited
     }
 
     /// - Returns: the new state if it changed.

@@ -146,7 +146,7 @@ public final class QUICLink: Link {
 
     public func reportWhenDelivered(_ lane: LaneID) {
         guard state == .connecting || state == .established else { return }
-        if let out = outbound[lane] { outbound[lane]?.awaited = out.written + UInt64(out.pending.readableBytes) }
+        outbound[lane]?.awaitDelivery()
         undelivered.insert(lane)
     }
 
@@ -444,15 +444,14 @@ public final class QUICLink: Link {
         guard state == .established else { return }
         for lane in undelivered.filter(isDelivered).sorted() {
             undelivered.remove(lane)
-            outbound[lane]?.awaited = nil
             handler?.laneDelivered(lane, link: self)
         }
     }
 
     private func isDelivered(_ lane: LaneID) -> Bool {
-        guard let out = outbound[lane], !out.isDead, let awaited = out.awaited else { return true }
-        guard let stream = out.stream, let connection else { return false }
-        return out.written - UInt64(connection.unacknowledgedBytes(stream)) >= awaited
+        guard let out = outbound[lane] else { return true }
+        let unacknowledged = out.stream.flatMap { connection?.unacknowledgedBytes($0) }
+        return out.isDelivered(unacknowledged: unacknowledged ?? 0)
     }
 
     // MARK: Closing

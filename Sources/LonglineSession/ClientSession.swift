@@ -29,7 +29,8 @@ public struct ClientSession: Sendable {
     public internal(set) var cursorVersion: UInt64
     /// Channels confirmed further since ``cursorVersion``.
     var movedCursors: Set<ChannelID>
-    /// Channels in which the server's cursor is ahead of ours, as after a restore from a backup: every CONNECT names them.
+    /// Channels in which the server's cursor is ahead of ours, as after a restore from a backup: every CONNECT names them, as
+    /// far as it has room, the last one first.
     var claimedChannels: [ChannelID] = []
     /// What the present link's CONNECT said.
     var connectCursors: [ChannelID: Position] = [:]

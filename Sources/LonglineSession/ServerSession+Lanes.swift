@@ -88,16 +88,22 @@ extension ServerSession {
     /// - Returns: whether there was any.
     @discardableResult
     private mutating func finishUnusedLanes() -> Bool {
-        var unused: [(lane: OutboundLane, channel: ChannelID)] = []
-        for channel in outbound.values {
-            if let lane = modify(channel, { $0.isIdle ? $0.lane : nil }) ?? nil { unused.append((lane, channel)) }
-        }
-        unused.sort { ($0.lane.lastUse, $0.lane.id) < ($1.lane.lastUse, $1.lane.id) }
+        let unused = unusedLanes()
         for item in unused.prefix(1 + deliveryLanes / Self.lanesPerSpare) {
             finish(item.lane, of: item.channel)
             forgetIfUnused(item.channel)
         }
         return !unused.isEmpty
+    }
+
+    /// Lanes that have nothing unacknowledged, those that were quiet for longest first.
+    private mutating func unusedLanes() -> [(lane: OutboundLane, channel: ChannelID)] {
+        var unused: [(lane: OutboundLane, channel: ChannelID)] = []
+        for channel in outbound.values {
+            if let lane = modify(channel, { $0.isIdle ? $0.lane : nil }) ?? nil { unused.append((lane, channel)) }
+        }
+        unused.sort { ($0.lane.lastUse, $0.lane.id) < ($1.lane.lastUse, $1.lane.id) }
+        return unused
     }
 
     /// Takes the next lane's number. An answer or a page takes one also when channels have all that are theirs.
@@ -140,16 +146,9 @@ extension ServerSession {
     /// by the channel's next one.
     mutating func sweepLanes(now: NIODeadline) {
         sweepAt = nil
-        let idle = channels.compactMap { channel, state -> (channel: ChannelID, lane: OutboundLane)? in
-            guard let lane = state.lane, state.isIdle, now >= lane.lastUse + configuration.laneIdleTime else {
-                return nil
-            }
-            return (channel, lane)
-        }
-        // In one order, whatever the table's is: a simulation's seed has to replay.
-        for (channel, lane) in idle.sorted(by: { $0.lane.id < $1.lane.id }) {
-            finish(lane, of: channel)
-            forgetIfUnused(channel)
+        for item in unusedLanes() where now >= item.lane.lastUse + configuration.laneIdleTime {
+            finish(item.lane, of: item.channel)
+            forgetIfUnused(item.channel)
         }
         forgetEnded(now: now)
         shareLanes(now: now)

@@ -76,7 +76,7 @@ public struct ServerSession: Sendable {
     var sendingParts: Set<ChannelID> = []
     /// The lanes of payloads that were sent and may not have arrived.
     var undeliveredParts: [LaneID: ChannelID] = [:]
-    var waitingForParts = CircularBuffer<ChannelID>()
+    var waitingForParts = WorkQueue<ChannelID>()
     /// Channels that waited, and read again now.
     var promisedParts: Set<ChannelID> = []
     /// The device said that it logs out; the session ends once that is durable.

@@ -2,7 +2,7 @@ import DequeModule
 
 /// First in, first out. It takes no memory while nothing waits: most sessions have nothing to do most of the time.
 struct WorkQueue<Element> {
-    private var elements = Deque<Element>()
+    fileprivate var elements = Deque<Element>()
 
     var isEmpty: Bool { elements.isEmpty }
     var count: Int { elements.count }
@@ -20,6 +20,10 @@ struct WorkQueue<Element> {
 
     /// Forgets those for which `isKept` says no.
     mutating func keep(where isKept: (Element) -> Bool) { elements.removeAll { !isKept($0) } }
+}
+
+extension WorkQueue where Element: Equatable {
+    func contains(_ element: Element) -> Bool { elements.contains(element) }
 }
 
 extension WorkQueue: Sendable where Element: Sendable {}

@@ -142,7 +142,7 @@ private let hall = identifier { try RoomID("hall") }
             for device in [phone, tablet] { #expect(try await device.closed() == .loggedOut) }
             let runtime = server.runtime
             let key = UserKey(tenant: TokenIssuer.tenant, user: ann)
-            try await runtime.core.erasures.underWay(key)?.finished()
+            try await runtime.core.erasures.join(key) {}.finished()
             #expect(try await server.store.pendingErasures(limit: 10).isEmpty)
             #expect(try await server.store.head(of: inbox(ann))?.position.offset ?? 0 == 0)
             let again = try await server.device("ann", "phone")

@@ -150,18 +150,23 @@ private let bob = identifier { try UserID("bob") }
 
     // MARK: For the handshake
 
+    /// A device whose connect number was there before: what comes with it in early data may be a replay, and waits.
+    private func earlyAgain(_ server: TestServer) async throws -> TestDevice {
+        let first = try await server.device("ann")
+        first.connectNumber = 2
+        _ = try await first.connect()
+        let early = try await server.device("ann", early: true)
+        (early.producer, early.connectNumber) = (first.producer, 2)
+        _ = try await early.connect(credential: .ticket(try #require(first.ticket).ticket), early: true)
+        return early
+    }
+
     @Test(arguments: [false, true])
     func whatWaitsForTheHandshakeIsBoundedOverAllChannels(inNumber: Bool) async throws {
         var limits = ServerLimits()
         if inNumber { limits.appendsPerSession = 2 } else { limits.waitingBytesPerSession = 40_000 }
         try await withServer(limits: limits) { server in
-            let first = try await server.device("ann")
-            first.connectNumber = 2
-            _ = try await first.connect()
-            // The same number again: what comes with it may be a replay, and waits.
-            let early = try await server.device("ann", early: true)
-            (early.producer, early.connectNumber) = (first.producer, 2)
-            _ = try await early.connect(credential: .ticket(try #require(first.ticket).ticket), early: true)
+            let early = try await earlyAgain(server)
             let text = inNumber ? "small" : large
             let flight =
                 early.publishFrames(text, to: .user(ann)) + (1...3).flatMap { early.publishFrames(text, to: room($0)) }
@@ -177,12 +182,7 @@ private let bob = identifier { try UserID("bob") }
 
     @Test func aLinkThatNeverCompletesItsHandshakeGivesBackWhatItTook() async throws {
         try await withServer { server in
-            let first = try await server.device("ann")
-            first.connectNumber = 2
-            _ = try await first.connect()
-            let early = try await server.device("ann", early: true)
-            (early.producer, early.connectNumber) = (first.producer, 2)
-            _ = try await early.connect(credential: .ticket(try #require(first.ticket).ticket), early: true)
+            let early = try await earlyAgain(server)
             try await early.send(early.publishFrames(large, to: .user(ann)), early: true)
             #expect(try await waiting(server, \.heldPublishes) == 1)
             try await early.drop()

@@ -235,32 +235,31 @@ struct ClientPayloadTests {
 
 @Suite("Large payloads over QUIC, in virtual time")
 struct PayloadTransferTests {
-    /// A path of 400 kB/s that loses a packet in a hundred.
-    private func simulation() throws -> QUICSessionSimulation {
+    /// A path of 400 kB/s that loses a packet in a hundred, or a worse one.
+    private func simulation(
+        seed: UInt64 = 5, _ change: (inout NetworkConditions) -> Void = { _ in }
+    ) throws -> QUICSessionSimulation {
         var conditions = NetworkConditions()
         conditions.delay = .milliseconds(20)
         conditions.bytesPerSecond = 400_000
         conditions.maximumQueue = 16_000
         conditions.loss = 0.01
+        change(&conditions)
         var server = ServerSessionConfiguration()
         server.limits.maximumPayload = UInt64(FrameLimits.maximumWholePayload)
         return try QUICSessionSimulation(
-            seed: 5, conditions: conditions, heartbeat: HeartbeatPolicy(interval: .seconds(30)), server: server)
+            seed: seed, conditions: conditions, heartbeat: HeartbeatPolicy(interval: .seconds(30)), server: server)
     }
 
     @Test(
         "Pictures of many rooms come over a thin path, and go, more at a time than there are places",
         arguments: 1...4 as ClosedRange<UInt64>)
     func crowd(seed: UInt64) throws {
-        var conditions = NetworkConditions()
-        conditions.delay = .milliseconds(100)
-        conditions.bytesPerSecond = 100_000
-        conditions.maximumQueue = 16_000
-        conditions.loss = 0.03
-        var server = ServerSessionConfiguration()
-        server.limits.maximumPayload = UInt64(FrameLimits.maximumWholePayload)
-        let simulation = try QUICSessionSimulation(
-            seed: seed, conditions: conditions, heartbeat: HeartbeatPolicy(interval: .seconds(30)), server: server)
+        let simulation = try simulation(seed: seed) {
+            $0.delay = .milliseconds(100)
+            $0.bytesPerSecond = 100_000
+            $0.loss = 0.03
+        }
         simulation.rooms = (0..<12).map { .room(Fixture.name("room-\($0)")) }
         #expect(simulation.run(for: .seconds(5)) { simulation.grants == 1 })
         simulation.run(for: .seconds(1))

@@ -384,13 +384,22 @@ struct SentPayloadTests {
         #expect(actions.reads == [1])
     }
 
-    @Test("Four payloads are under way at once; the fifth begins when one is done")
-    func places() throws {
-        let rooms = (0..<6).map { ChannelID.room(Fixture.name("r\($0)")) }
-        var session = server(rooms.map { Fixture.channel($0, head: 1) })
+    /// Rooms with a payload in parts in each: the first four have a place, and their payloads are being read.
+    private func crowd(_ count: Int, head: Offset = 1) -> (
+        rooms: [ChannelID], session: ServerSession, actions: [ServerAction]
+    ) {
+        let rooms = (0..<count).map { ChannelID.room(Fixture.name("r\($0)")) }
+        var session = server(rooms.map { Fixture.channel($0, head: head) })
         _ = session.drain()
         for room in rooms { session.pageRead(room, page: page(40_000), now: now) }
-        var actions = session.drain()
+        let actions = session.drain()
+        return (rooms, session, actions)
+    }
+
+    @Test("Four payloads are under way at once; the fifth begins when one is done")
+    func places() throws {
+        let (rooms, begun, first) = crowd(6)
+        var (session, actions) = (begun, first)
         let reads = actions.payloadReads
         #expect(reads.map(\.channel) == Array(rooms.prefix(4)))
         #expect(actions.delivered == [1, 1, 1, 1])
@@ -413,11 +422,9 @@ struct SentPayloadTests {
 
     @Test("A channel that sends two payloads has its place until the second arrived")
     func placeOfTwo() throws {
-        let rooms = (0..<5).map { ChannelID.room(Fixture.name("r\($0)")) }
-        var session = server(rooms.map { Fixture.channel($0, head: 2) })
-        _ = session.drain()
-        for room in rooms { session.pageRead(room, page: page(40_000), now: now) }
-        let reads = session.drain().payloadReads
+        let (rooms, begun, actions) = crowd(5, head: 2)
+        var session = begun
+        let reads = actions.payloadReads
         session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
         #expect(session.drain().awaitedDeliveries == [one])
         // Before the first arrived the second begins.
@@ -433,11 +440,9 @@ struct SentPayloadTests {
 
     @Test("A place that was promised is free again when its channel's right ends")
     func promisedPlace() throws {
-        let rooms = (0..<6).map { ChannelID.room(Fixture.name("r\($0)")) }
-        var session = server(rooms.map { Fixture.channel($0, head: 1) })
-        _ = session.drain()
-        for room in rooms { session.pageRead(room, page: page(40_000), now: now) }
-        let reads = session.drain().payloadReads
+        let (rooms, begun, actions) = crowd(6)
+        var session = begun
+        let reads = actions.payloadReads
         session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
         session.laneDelivered(one, now: now)
         #expect(session.drain().reads == [0], "the fifth")

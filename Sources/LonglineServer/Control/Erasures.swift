@@ -21,9 +21,6 @@ final class Erasures: Sendable {
 
     private let underWay = Mutex<[UserKey: UnderWay]>([:])
 
-    /// The erasure of a user, if it is under way.
-    func underWay(_ user: UserKey) -> Erasure? { underWay.withLock { $0[user] }.map { Erasure(task: $0.task) } }
-
     /// Begins an erasure, or joins the one under way.
     func join(_ user: UserKey, _ erase: @escaping @Sendable () async throws -> Void) -> Erasure {
         underWay.withLock { underWay in

@@ -43,6 +43,17 @@ extension SQLiteTables {
             values: above + (end.names as Values) + (end.numbers as Values), end: end)
     }
 
+    /// Removes up to `limit` rows of a table, named by the columns of its key.
+    /// - Returns: how many.
+    private func delete(
+        from table: String, _ key: String, where condition: String, _ values: Values, limit: Int
+    ) throws -> Int {
+        try run(
+            "DELETE FROM \(table) WHERE (\(key)) IN (SELECT \(key) FROM \(table) WHERE \(condition) LIMIT ?)",
+            values + [limit])
+        return db.changesCount
+    }
+
     func sweep(_ stage: SweepStage, after mark: SweepMark, _ rule: SweepRule) throws -> SweepStep {
         try flush()
         switch stage {
@@ -100,11 +111,9 @@ extension SQLiteTables {
         var removed: [String: Int] = [:]
         var room = limit
         for (table, key, condition) in tables where room > 0 {
-            try run(
-                "DELETE FROM \(table) WHERE (\(key)) IN (SELECT \(key) FROM \(table) WHERE \(condition) LIMIT ?)",
-                values + [room])
-            removed[table] = db.changesCount
-            room -= db.changesCount
+            let count = try delete(from: table, key, where: condition, values, limit: room)
+            removed[table] = count
+            room -= count
         }
         if room < limit { forgetDevices() }
         if room <= 0, removed["producers", default: 0] > 0 {
@@ -125,12 +134,8 @@ extension SQLiteTables {
         var room = rule.rows
         for (table, key) in [("answers", "producer, channel, publish_id"), ("ledgers", "producer, channel")]
         where room > 0 {
-            try run(
-                """
-                DELETE FROM \(table) WHERE (\(key)) IN (SELECT \(key) FROM \(table)
-                    WHERE producer IN (SELECT id FROM producers WHERE \(old)) LIMIT ?)
-                """, values + [room])
-            room -= db.changesCount
+            room -= try delete(
+                from: table, key, where: "producer IN (SELECT id FROM producers WHERE \(old))", values, limit: room)
         }
         if room < rule.rows { forgetDevices() }
         guard room > 0 else { return SweepStep(removed: 0, next: mark) }
@@ -178,12 +183,7 @@ extension SQLiteTables {
             let id: Int64 = row[0]
             for (table, owner, key) in [("deletions", "room", "offset"), ("conversations", "owner", "name")]
             where room > 0 {
-                try run(
-                    """
-                    DELETE FROM \(table) WHERE \(owner) = ? AND \(key) IN
-                        (SELECT \(key) FROM \(table) WHERE \(owner) = ? LIMIT ?)
-                    """, [id, id, room])
-                room -= db.changesCount
+                room -= try delete(from: table, "\(owner), \(key)", where: "\(owner) = ?", [id], limit: room)
             }
             guard room > 0 else {
                 // The same range again, for those that are left.
@@ -222,12 +222,11 @@ extension SQLiteTables {
         let orphaned =
             "\(range.condition) AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.id = \(swept.table).\(channel))"
         if stage == .ledgers {
-            try run(
-                """
-                DELETE FROM answers WHERE (producer, channel, publish_id) IN (SELECT producer, channel, publish_id FROM answers
-                    WHERE (producer, channel) IN (SELECT producer, channel FROM ledgers WHERE \(orphaned)) LIMIT ?)
-                """, range.values + [rule.rows])
-            guard db.changesCount < rule.rows else { return SweepStep(removed: 0, next: mark) }
+            let answers = try delete(
+                from: "answers", "producer, channel, publish_id",
+                where: "(producer, channel) IN (SELECT producer, channel FROM ledgers WHERE \(orphaned))", range.values,
+                limit: rule.rows)
+            guard answers < rule.rows else { return SweepStep(removed: 0, next: mark) }
         }
         try run("DELETE FROM \(swept.table) WHERE \(orphaned)", range.values)
         let removed = db.changesCount
