@@ -235,6 +235,7 @@ extension ConnectionDriver {
                 if marked.contains(id) { unmarked.remove(id) }
                 handToSession(id)
             }
+            becameDurable(batch.outcomes)
         }
         let waiting = afterFlush
         afterFlush = []

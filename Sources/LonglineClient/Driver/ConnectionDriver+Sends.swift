@@ -35,19 +35,26 @@ extension ConnectionDriver {
     /// Nobody tells anything any more.
     func endTrackers(_ error: ClientError) {
         for tracker in trackers.values { tracker.end(error) }
+        for cancelled in cancelling.values { cancelled.tracker?.end(error) }
         trackers = [:]
+        cancelling = [:]
     }
 
     /// A row left the outbox for good.
     func finished(_ row: StoredPublish, _ state: SendState) {
         leftRows.remove(row.id)
-        let outcome = StoredOutcome(
-            send: row.send, channel: row.channel, recipient: row.recipient, queuedAt: row.queuedAt, state: state)
-        outcomes.add(outcome)
+        let outcome = row.outcome(state)
         pending.outcomes.append(outcome)
-        outlets.sends.send(outcome.status)
         outlets.room.send(())
-        guard let tracker = trackers.removeValue(forKey: row.id) else { return }
+        tell(outcome, trackers.removeValue(forKey: row.id))
+    }
+
+    /// Tells how a message ended.
+    private func tell(_ outcome: StoredOutcome, _ tracker: SendTracker?) {
+        let state = outcome.state
+        outcomes.add(outcome)
+        outlets.sends.send(outcome.status)
+        guard let tracker else { return }
         if case .acknowledged(let published) = state {
             requestEntered(tracker, at: published.position)
         } else {
@@ -61,7 +68,7 @@ extension ConnectionDriver {
     var statuses: [SendStatus] { outbox.inOrder.filter { sends[$0.id] == nil }.map(status) }
 
     func status(of send: SendID) -> SendStatus? {
-        if let row = outbox.row(of: send) { return status(row) }
+        if let row = outbox.row(of: send) ?? cancelling[send]?.row { return status(row) }
         return outcomes[send]?.status
     }
 
@@ -80,6 +87,11 @@ extension ConnectionDriver {
             trackers[row.id] = tracker
             return SendReceipt(send: send, channel: row.channel, tracker: tracker)
         }
+        if let row = cancelling[send]?.row {
+            let tracker = cancelling[send]?.tracker ?? SendTracker()
+            cancelling[send]?.tracker = tracker
+            return SendReceipt(send: send, channel: row.channel, tracker: tracker)
+        }
         guard let outcome = outcomes[send] else { return nil }
         let tracker = SendTracker()
         tracker.change(to: outcome.state)
@@ -89,17 +101,42 @@ extension ConnectionDriver {
     /// Takes a message out of the outbox before it leaves. `done` is called when that is durable.
     func cancelSend(_ send: SendID, done: @escaping (Result<CancelResult, any Error>) -> Void) {
         if isRetired { return done(.failure(Self.retired)) }
+        let durable = { (error: ClientError?) in
+            if let error { done(.failure(error)) } else { done(.success(.cancelled)) }
+        }
+        if cancelling[send] != nil { return afterDurable(durable) }
         guard let row = outbox.row(of: send) else {
             return done(.success(outcomes[send].map { .tooLate($0.state) } ?? .unknown))
         }
         guard !row.attempted, !unwritten.contains(row.id), let given = takeOut(row.id) else {
             return done(.success(.tooLate(leftRows.contains(row.id) ? .sent : .queued)))
         }
-        finished(given, .cancelled)
-        statistics.cancelled += 1
-        afterDurable { error in
-            if let error { done(.failure(error)) } else { done(.success(.cancelled)) }
+        pending.outcomes.append(given.outcome(.cancelled))
+        cancelling[send] = Cancellation(row: given, tracker: trackers.removeValue(forKey: given.id))
+        outlets.room.send(())
+        afterDurable(durable)
+    }
+
+    /// It is on disk how these ended. Until then another process may find the row there and publish it, so nobody is told before.
+    func becameDurable(_ written: [StoredOutcome]) {
+        for outcome in written {
+            guard let cancelled = cancelling.removeValue(forKey: outcome.send) else { continue }
+            statistics.cancelled += 1
+            tell(outcome, cancelled.tracker)
         }
+    }
+}
+
+/// A message that the app takes back: it is out of the outbox, and not yet on disk.
+struct Cancellation {
+    var row: StoredPublish
+    /// Who follows it.
+    var tracker: SendTracker?
+}
+
+extension StoredPublish {
+    fileprivate func outcome(_ state: SendState) -> StoredOutcome {
+        StoredOutcome(send: send, channel: channel, recipient: recipient, queuedAt: queuedAt, state: state)
     }
 }
 

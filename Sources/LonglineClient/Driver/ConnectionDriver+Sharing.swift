@@ -92,6 +92,9 @@ extension ConnectionDriver {
         var left: [SendID: SendTracker] = [:]
         for (id, tracker) in trackers { if let row = outbox.rows[id] { left[row.send] = tracker } }
         trackers = [:]
+        // What was taken back and is on disk still is published by the next owner.
+        for cancelled in cancelling.values { left[cancelled.row.send] = cancelled.tracker }
+        cancelling = [:]
         core?.driverEnded(memory)
         publish(state)
         resolveConnectWaiters(error)
