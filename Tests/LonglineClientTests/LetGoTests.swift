@@ -1,3 +1,4 @@
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -84,4 +85,96 @@ struct LetGoTests {
         }
         for await _ in ends {}
     }
+
+    /// What a client is, with no driver to end its sequences.
+    enum Driverless: CaseIterable { case unused, standby, disconnected, unreadable }
+
+    @Test("its sequences end, also where there is no driver", arguments: Driverless.allCases)
+    func sequencesEnd(_ life: Driverless) async throws {
+        let directory = try TemporaryFolder()
+        func shared() throws -> SharedClientStorage {
+            try SharedClientStorage(path: directory.file("shared.sqlite"), pollInterval: .milliseconds(10))
+        }
+        let owner = try shared()
+        let storage: any ClientStorage
+        switch life {
+        case .unused: storage = InMemoryClientStorage()
+        case .standby:
+            #expect(try await owner.contend())
+            storage = try shared()
+        case .disconnected: storage = try shared()
+        case .unreadable: storage = UnreadableStorage()
+        }
+        let states: AsyncStream<ConnectionState>
+        let messages: MessageStream
+        let requests: RequestStream
+        do {
+            let harness = try ClientHarness(storage: storage)
+            (states, messages, requests) = (harness.client.states, harness.client.messages, harness.client.requests)
+            switch life {
+            case .unused: break
+            case .standby:
+                try await harness.client.start()
+                _ = await harness.state { if case .standby = $0 { true } else { false } }
+            case .disconnected:
+                try await harness.client.connect()
+                await harness.client.disconnect()
+            case .unreadable:
+                await #expect(throws: ClientError.self) { try await harness.client.connect() }
+            }
+        }
+        for await _ in states {}
+        for await _ in messages {}
+        for await _ in requests {}
+        try await owner.close()
+    }
+
+    @Test("who uses its parts when it is gone gets no new driver, and follows nothing any more")
+    func partsLeft() async throws {
+        let directory = try TemporaryFolder()
+        let storage = try SharedClientStorage(path: directory.file("shared.sqlite"), pollInterval: .milliseconds(10))
+        let core = try ClientHarness(storage: storage).client.core
+        let error = await #expect(throws: ClientError.self) { _ = try await core.handle() }
+        #expect(error?.code == .disconnected)
+        #expect(!storage.isOwner)
+        let (sharing, tracker) = (try #require(core.sharing), SendTracker())
+        sharing.follow([SendID(high: 1, low: 1): tracker])
+        let ended = await #expect(throws: ClientError.self) { try await tracker.outcome.value() }
+        #expect(ended?.code == .disconnected)
+        #expect(sharing.followed.isEmpty)
+        sharing.wantsConnection(true)
+        #expect(!sharing.wantsConnection)
+    }
+
+    @Test("a message that comes while it ends, behind one that is being written, is told so")
+    func sentAtTheEnd() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage)
+        let handle = try await harness.client.core.handle()
+        try await harness.settle()
+        storage.close()
+        let first = Task { try await harness.client.send("first", to: .room("a")) }
+        while storage.waiting == 0 { await Task.yield() }
+        let submission = Submission(
+            send: SendID(high: 1, low: 2), destination: .room(try RoomID("a")), timeToLive: 0, queuedAt: 0,
+            payload: ByteBuffer(string: "second"))
+        let error = await #expect(throws: ClientError.self) {
+            _ = try await withCheckedThrowingContinuation { continuation in
+                handle.run { driver in
+                    driver.send(submission, tracker: SendTracker()) { continuation.resume(with: $0) }
+                    driver.shutDown()
+                }
+            }
+        }
+        #expect(error?.code == .disconnected)
+        storage.open()
+        _ = try await first.value
+    }
+}
+
+/// A storage that can't be read.
+private struct UnreadableStorage: ClientStorage {
+    func load() async throws -> StoredClientState { throw ClientError(.storage, message: "no") }
+    func apply(_ changes: [StorageChange]) async throws {}
+    func erase() async throws {}
 }

@@ -126,6 +126,62 @@ struct LogoutTests {
         #expect(await storage.load() == StoredClientState())
     }
 
+    @Test("a logout whose task is cancelled wipes the storage all the same")
+    func cancelledTask() async throws {
+        let directory = try TemporaryFolder()
+        let storage = try SQLiteClientStorage(path: directory.file("client.sqlite"))
+        let harness = try ClientHarness(storage: storage)
+        try await harness.client.connect()
+        try await harness.settle()
+        let task = Task {
+            // Cancelled before it begins.
+            while !Task.isCancelled { await Task.yield() }
+            return try await harness.client.logout()
+        }
+        task.cancel()
+        #expect(reason(try await task.value) == nil)
+        #expect(try await storage.load() == StoredClientState())
+    }
+
+    @Test("an erasure of the account whose task is cancelled wipes the storage all the same")
+    func cancelledErasure() async throws {
+        let directory = try TemporaryFolder()
+        let storage = try SQLiteClientStorage(path: directory.file("client.sqlite"))
+        let harness = try ClientHarness(storage: storage)
+        try await harness.client.connect()
+        try await harness.settle()
+        let task = Task {
+            while !Task.isCancelled { await Task.yield() }
+            try await harness.client.eraseAccount()
+        }
+        task.cancel()
+        try await task.value
+        #expect(try await storage.load() == StoredClientState())
+    }
+
+    @Test("what began before the logout and comes to the client after it is told so")
+    func beside() async throws {
+        let harness = try ClientHarness()
+        let handle = try await harness.client.core.handle()
+        try await harness.client.logout()
+        let submission = Submission(
+            send: SendID(high: 1, low: 2), destination: .room(try RoomID("hall")), timeToLive: 0, queuedAt: 0,
+            payload: ByteBuffer(string: "late"))
+        #expect(
+            try await isLoggedOut {
+                try await handle.call(ignoring: ()) { driver, done in
+                    driver.connect { done($0.map { .failure($0) } ?? .success(())) }
+                }
+            })
+        #expect(
+            try await isLoggedOut {
+                _ = try await withCheckedThrowingContinuation { continuation in
+                    handle.run { $0.send(submission, tracker: SendTracker()) { continuation.resume(with: $0) } }
+                }
+            })
+        #expect(harness.service.state.withLock { $0.requests.isEmpty })
+    }
+
     @Test("a write that is under way is over before the storage is wiped")
     func writeUnderWay() async throws {
         let storage = GatedStorage()

@@ -26,6 +26,8 @@ final class SharingState: Sendable {
         var submitted: UInt64 = 0
         /// So many of them are in the outbox of the owner that this process is; nil: it has not looked.
         var takenIn: UInt64?
+        /// The client has ended for good.
+        var end: ClientError?
     }
 
     let storage: SharedClientStorage
@@ -41,7 +43,7 @@ final class SharingState: Sendable {
 
     func wantsConnection(_ wants: Bool) {
         let contender = state.withLock { state in
-            state.wantsConnection = wants
+            state.wantsConnection = wants && state.end == nil
             guard !wants else { return Task<Void, Never>?.none }
             defer { state.contender = nil }
             return state.contender
@@ -80,7 +82,7 @@ final class SharingState: Sendable {
 
     func watch(_ body: @escaping @Sendable () async -> Void) {
         let old = state.withLock { state in
-            defer { state.watch = Task { await body() } }
+            defer { if state.end == nil { state.watch = Task { await body() } } }
             return state.watch
         }
         old?.cancel()
@@ -90,6 +92,7 @@ final class SharingState: Sendable {
     func stop(_ error: ClientError) {
         let (tasks, trackers) = state.withLock { state in
             state.wantsConnection = false
+            state.end = state.end ?? error
             defer {
                 (state.contender, state.watch, state.follower) = (nil, nil, nil)
                 state.followed = [:]
@@ -144,15 +147,18 @@ final class SharingState: Sendable {
     /// Reads the states of messages until each is finished.
     func follow(_ trackers: [SendID: SendTracker]) {
         guard !trackers.isEmpty else { return }
-        state.withLock { state in
+        let end = state.withLock { state -> ClientError? in
+            if let end = state.end { return end }
             state.followed.merge(trackers) { known, new in
                 known.tell(new)
                 return known
             }
             state.hasUnread = true
-            guard state.follower == nil else { return }
+            guard state.follower == nil else { return nil }
             state.follower = Task { [weak self] in await self?.readStates() }
+            return nil
         }
+        if let end { for tracker in trackers.values { tracker.end(end) } }
     }
 
     private func readStates() async {

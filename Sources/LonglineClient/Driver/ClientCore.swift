@@ -63,6 +63,7 @@ private struct KnownDriver {
 ///     '------ it is retired, and its ------ ending
 ///             outbox is given up
 /// ```
+/// Once the client has ended for good there is no other.
 ///
 /// Only a shared outbox has an end before the client's. A driver that is asked for meanwhile opens when that is over: before, it
 /// would find the ownership that is about to be given up.
@@ -71,11 +72,17 @@ struct DriverTurns {
     private(set) var task: Task<DriverHandle, any Error>?
     /// Ends the one before.
     private(set) var ending: Task<Void, Never>?
+    /// Why nobody gets a driver any more.
+    private(set) var closed: ClientError?
+
+    /// The client has ended for good. The first reason counts.
+    mutating func close(_ error: ClientError) { closed = closed ?? error }
 
     /// The driver of the moment; one that nobody asked for before opens when the end of the last is over.
     mutating func current(
         _ open: @escaping @Sendable () async throws -> DriverHandle
-    ) -> Task<DriverHandle, any Error> {
+    ) throws(ClientError) -> Task<DriverHandle, any Error> {
+        if let closed { throw closed }
         if let task { return task }
         let ending = ending
         let opening = Task {
@@ -117,7 +124,6 @@ final class ClientCore: Sendable {
     let turns = Mutex(DriverTurns())
     /// What the last driver left to the next one.
     private let memory = Mutex<DriverMemory?>(nil)
-    private let isLoggedOut = Mutex(false)
     /// What a shared outbox needs beside; nil for one of this client's own.
     let sharing: SharingState?
 
@@ -138,11 +144,7 @@ final class ClientCore: Sendable {
 
     /// The driver; opens the storage when nobody did.
     func handle() async throws -> DriverHandle {
-        if isLoggedOut.withLock({ $0 }) {
-            throw ClientError(
-                .loggedOut, message: "the device was logged out", advice: "make another client for the next login")
-        }
-        let task = turns.withLock { turns in turns.current { try await self.open() } }
+        let task = try turns.withLock { turns in try turns.current { try await self.open() } }
         do {
             return try await task.value
         } catch {
@@ -186,9 +188,8 @@ final class ClientCore: Sendable {
 
     /// Tells the service, ends the driver, wipes the storage. Done again, it wipes again.
     func logOut() async throws -> LogoutResult {
-        if sharing != nil, !isLoggedOut.withLock({ $0 }) { _ = try await handle() }
-        isLoggedOut.withLock { $0 = true }
-        sharing?.stop(ConnectionDriver.loggedOut)
+        if sharing != nil, closed == nil { _ = try await handle() }
+        close(ConnectionDriver.loggedOut)
         let result: LogoutResult
         if let handle = try? await existing() {
             result = await withCheckedContinuation { continuation in
@@ -197,15 +198,28 @@ final class ClientCore: Sendable {
         } else {
             outlets.states.send(.stopped(.loggedOut, reason: "logged out"))
             outlets.finish()
-            outlets.messages.finish()
-            outlets.requests.finish()
             result = .localOnly(
                 ClientError(
                     .notConnected, message: "the service was not told: the client never connected",
                     advice: "have the backend revoke the device"))
         }
-        try await configuration.storage.erase()
+        try await wipe()
         return result
+    }
+
+    /// The client has ended for good: nobody gets a driver any more.
+    private func close(_ error: ClientError) {
+        turns.withLock { $0.close(error) }
+        sharing?.stop(error)
+    }
+
+    /// Why the client has ended for good; nil: it hasn't.
+    var closed: ClientError? { turns.withLock { $0.closed } }
+
+    /// Wipes the storage, also when the caller's task is cancelled meanwhile: a database would not even begin then.
+    private func wipe() async throws {
+        let storage = configuration.storage
+        try await Task { try await storage.erase() }.value
     }
 
     /// Has the service erase the account; then ends the driver and wipes the storage.
@@ -218,18 +232,17 @@ final class ClientCore: Sendable {
             handle.run { $0.eraseAccount { continuation.resume(returning: $0) } }
         }
         if let error { throw error }
-        isLoggedOut.withLock { $0 = true }
-        sharing?.stop(ConnectionDriver.loggedOut)
-        try await configuration.storage.erase()
+        close(ConnectionDriver.loggedOut)
+        try await wipe()
     }
 
     /// The app let go of the client: its connection ends.
     func shutDown() {
-        sharing?.stop(ConnectionDriver.shutDown)
-        guard let task = turns.withLock({ $0.task }) else { return }
+        close(ConnectionDriver.shutDown)
+        guard let task = turns.withLock({ $0.task }) else { return outlets.finish() }
         let shared = sharing?.storage
-        Task {
-            guard let handle = try? await task.value else { return }
+        Task { [outlets] in
+            guard let handle = try? await task.value else { return outlets.finish() }
             handle.run { driver in
                 driver.disconnect {
                     driver.shutDown()

@@ -25,6 +25,8 @@ struct ClientOutlets: Sendable {
         receipts.finish()
         sends.finish()
         room.finish()
+        messages.finish()
+        requests.finish()
         signals.finish()
         presence.finish()
     }

@@ -49,7 +49,9 @@ extension ConnectionDriver {
     }
 
     static var loggedOut: ClientError {
-        ClientError(.loggedOut, message: "the device was logged out", closeCode: .loggedOut)
+        ClientError(
+            .loggedOut, message: "the device was logged out", advice: "make another client for the next login",
+            closeCode: .loggedOut)
     }
 
     func endForGood(_ result: LogoutResult, _ waiters: [(LogoutResult) -> Void]) {

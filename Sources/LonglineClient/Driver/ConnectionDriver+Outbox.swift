@@ -11,8 +11,7 @@ extension ConnectionDriver {
     func send(
         _ submission: Submission, tracker: SendTracker, done: @escaping (Result<SendReceipt, ClientError>) -> Void
     ) {
-        if isRetired { return done(.failure(Self.retired)) }
-        if isShutDown { return done(.failure(Self.shutDown)) }
+        if let error = ending { return done(.failure(error)) }
         guard let place = place(of: submission.destination) else {
             return afterUserIsKnown { [unowned self] error in
                 if let error { done(.failure(error)) } else { send(submission, tracker: tracker, done: done) }
@@ -174,10 +173,7 @@ extension ConnectionDriver {
 
     /// Calls `done` when everything that changed up to now is on disk, or could not be written.
     func afterDurable(_ done: @escaping (ClientError?) -> Void) {
-        // Nothing is written any more.
-        if isRetired { return done(Self.retired) }
-        if logout.isOver { return done(Self.loggedOut) }
-        if isShutDown { return done(Self.shutDown) }
+        if let error = ending { return done(error) }
         if pending.isEmpty && !isFlushing { return done(nil) }
         if pending.isEmpty {
             afterFlush.append(done)
@@ -190,11 +186,15 @@ extension ConnectionDriver {
         }
     }
 
-    /// Whether the storage is this client's still.
-    private var mayWrite: Bool { !logout.isOver && !isRetired && !isShutDown }
+    /// Why nothing is written any more, and nothing is begun; nil: the driver goes on.
+    var ending: ClientError? {
+        if isRetired { return Self.retired }
+        if logout.isOver { return Self.loggedOut }
+        return isShutDown ? Self.shutDown : nil
+    }
 
     func flush() {
-        guard !isFlushing, !pending.isEmpty, mayWrite else { return }
+        guard !isFlushing, !pending.isEmpty, ending == nil else { return }
         stopRetrying()
         isFlushing = true
         let batch = pending
@@ -274,7 +274,7 @@ extension ConnectionDriver {
         }
         if !batch.inserts.isEmpty { outlets.room.send(()) }
         pending.restore(batch)
-        guard mayWrite else { return }
+        guard ending == nil else { return }
         // A disk that takes nothing now isn't asked more often.
         retryTimer = schedule(in: .seconds(1)) { driver in
             driver.retryTimer = nil
@@ -297,6 +297,8 @@ extension ConnectionDriver {
     func shutDown() {
         isShutDown = true
         stopRetrying()
+        // What is being written is told when that is over; what would have come behind it is not written.
+        for id in pending.inserts { sends.removeValue(forKey: id)?.done(.failure(Self.shutDown)) }
         endTrackers(Self.shutDown)
         outlets.finish()
     }

@@ -6,7 +6,7 @@ extension ConnectionDriver {
     /// Takes messages of other processes into the outbox, as far as there is room: in the order in which they were put in, each
     /// in the transaction that takes it from where it waited. `done` is called when that is durable, with whether all had room.
     func adopt(_ submissions: [Submission], done: @escaping (Bool) -> Void) {
-        guard !isRetired, !logout.isOver else { return done(false) }
+        guard ending == nil else { return done(false) }
         var hadRoom = true
         for submission in submissions
         where !adopting.contains(submission.send) && outbox.row(of: submission.send) == nil {

@@ -237,8 +237,8 @@ final class ConnectionDriver {
 
     /// Keeps the session connected from now on. `done` is called when it is the first time, or when it never will be.
     func connect(_ done: ((ClientError?) -> Void)?) -> UInt64 {
-        if isRetired {
-            done?(Self.retired)
+        if let error = ending {
+            done?(error)
             return 0
         }
         lastConnectWaiter += 1
