@@ -330,6 +330,49 @@ struct SharedOutboxTests {
         await share.client.disconnect()
     }
 
+    @Test("a claim that is late takes nothing in twice, be it acknowledged or taken back meanwhile")
+    func lateClaim() async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(storage: try storage(directory))
+        let handle = try await harness.client.core.handle()
+        let (published, cancelled) = (try submission("a", 1), try submission("b", 2))
+        func adopt(_ submission: Submission) async -> Bool {
+            await withCheckedContinuation { continuation in
+                handle.run { $0.adopt([submission]) { continuation.resume(returning: $0) } }
+            }
+        }
+        #expect(await adopt(cancelled))
+        #expect(try await harness.client.cancel(cancelled.send) == .cancelled)
+        #expect(await adopt(cancelled))
+        #expect(try await harness.client.outbox().isEmpty)
+        try await harness.client.connect()
+        for _ in 0..<2 {
+            #expect(await adopt(published))
+            let receipt = try #require(try await harness.client.receipt(for: published.send))
+            _ = try await receipt.acknowledged()
+        }
+        let entered = harness.service.state.withLock { $0.entered.map { String(buffer: $0.publish.payload) } }
+        #expect(entered == ["a"])
+        await harness.client.disconnect()
+    }
+
+    @Test("what is put in is claimed by one at a time, however many ask for it")
+    func claimedInTurn() async throws {
+        let directory = try TemporaryFolder()
+        let sharing = SharingState(storage: try storage(directory), sends: Broadcast(replaysLatest: false))
+        let (begun, ended) = (Counter(), Counter())
+        let turns = (1...20).map { _ in
+            Task {
+                try await sharing.takeIn {
+                    let number = begun.increment()
+                    for _ in 0..<10 { await Task.yield() }
+                    return ended.increment() == number && begun.count == number
+                }
+            }
+        }
+        for turn in turns { #expect(try await turn.value, "another one began meanwhile") }
+    }
+
     @Test("a shared file and an exclusive one keep each other out")
     func exclusive() async throws {
         let directory = try TemporaryFolder()

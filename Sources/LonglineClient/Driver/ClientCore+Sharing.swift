@@ -26,6 +26,8 @@ final class SharingState: Sendable {
         var submitted: UInt64 = 0
         /// So many of them are in the outbox of the owner that this process is; nil: it has not looked.
         var takenIn: UInt64?
+        /// Takes in what was put in.
+        var taking: Task<Bool, any Error>?
         /// The client has ended for good.
         var end: ClientError?
     }
@@ -86,6 +88,20 @@ final class SharingState: Sendable {
             return state.watch
         }
         old?.cancel()
+    }
+
+    /// Runs one after the other: who claims finds nothing that another one is about to take in.
+    func takeIn(_ body: @escaping @Sendable () async throws -> Bool) async throws -> Bool {
+        let turn = state.withLock { state in
+            let before = state.taking
+            let turn = Task {
+                _ = await before?.result
+                return try await body()
+            }
+            state.taking = turn
+            return turn
+        }
+        return try await turn.value
     }
 
     /// The client has ended for good; who follows a message that it does not own is told so.
@@ -261,6 +277,10 @@ extension ClientCore {
     /// - Returns: whether nothing of what this process had put in before waits any more.
     func takeIn(on handle: DriverHandle) async throws -> Bool {
         guard let sharing else { return true }
+        return try await sharing.takeIn { try await Self.takeIn(sharing, on: handle) }
+    }
+
+    private static func takeIn(_ sharing: SharingState, on handle: DriverHandle) async throws -> Bool {
         while true {
             let submitted = sharing.submitted
             let claim = try await sharing.storage.claim()

@@ -8,8 +8,7 @@ extension ConnectionDriver {
     func adopt(_ submissions: [Submission], done: @escaping (Bool) -> Void) {
         guard ending == nil else { return done(false) }
         var hadRoom = true
-        for submission in submissions
-        where !adopting.contains(submission.send) && outbox.row(of: submission.send) == nil {
+        for submission in submissions where !knows(submission.send) {
             // The inbox has no name yet: the first connection tells.
             guard let place = place(of: submission.destination) else {
                 hadRoom = false
@@ -28,11 +27,13 @@ extension ConnectionDriver {
                 break
             }
         }
-        guard hadRoom else {
-            scheduleFlush()
-            return done(false)
-        }
-        afterDurable { [unowned self] error in done(error == nil && !isRetired) }
+        // Also without room for all: what is claimed next is without what was taken now.
+        afterDurable { [unowned self] error in done(hadRoom && error == nil && !isRetired) }
+    }
+
+    /// Whether a message is in the outbox, or was: a claim that is late may name it once more.
+    private func knows(_ send: SendID) -> Bool {
+        adopting.contains(send) || outbox.row(of: send) != nil || cancelling[send] != nil || outcomes[send] != nil
     }
 
     /// What this process followed from outside is told from inside, now that the outbox is its own.
