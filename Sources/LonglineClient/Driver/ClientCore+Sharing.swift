@@ -255,6 +255,7 @@ extension ClientCore {
     /// - Parameter goesOn: whether a driver has just ended, and the next one does what it did.
     func keepContending(goesOn: Bool = false) {
         sharing?.contend(goesOn: goesOn) { [weak self] goesOn in
+            var isTold = false
             while !Task.isCancelled {
                 do {
                     guard let self, let sharing else { return }
@@ -265,7 +266,12 @@ extension ClientCore {
                         _ = driver.connect(nil)
                     }
                 } catch {
-                    // The file can't be read now.
+                    // The client has ended, or the file can't be read now.
+                    guard !Task.isCancelled, self?.closed == nil else { return }
+                    if !isTold, let error = error as? ClientError {
+                        isTold = true
+                        self?.outlets.notices.send(.storageFailed(error))
+                    }
                     guard let pause = self?.sharing?.storage.pollInterval else { return }
                     try? await Task.sleep(for: pause)
                 }

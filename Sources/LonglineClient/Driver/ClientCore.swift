@@ -279,22 +279,46 @@ final class ClientCore: Sendable {
             let handle = try await handle()
             return handle.run { _ = $0.connect(nil) }
         }
+        // Who waits for its turn is told by the states.
+        do { _ = try await handle() } catch let error as ClientError where error.isOfAnotherOwner {}
         sharing.wantsConnection(true)
         keepContending()
     }
 
     func disconnect() async {
-        sharing?.wantsConnection(false)
-        if let handle = try? await existing() {
-            await withCheckedContinuation { continuation in
-                handle.run { $0.disconnect { continuation.resume() } }
-            }
+        guard let sharing else { return await endConnection() }
+        sharing.wantsConnection(false)
+        let ending = Task {
+            await endConnection()
+            await yieldOwnership(.disconnected)
+            guard !sharing.wantsConnection, closed == nil, let state = outlets.states.latest else { return }
+            if case .standby = state { outlets.states.send(.disconnected) }
+            if state.stopError != nil { outlets.states.send(.disconnected) }
         }
-        guard sharing != nil else { return }
-        await yieldOwnership(.disconnected)
-        if sharing?.wantsConnection != true, case .standby = outlets.states.latest {
-            outlets.states.send(.disconnected)
+        // A file that another process has locked is given up when it can be; nobody waits for that. The connection's end had most of
+        // the time.
+        await wait(for: ending, atMost: TimeAmount(configuration.closeTimeout * 5 / 4))
+    }
+
+    private func endConnection() async {
+        guard let handle = try? await existing() else { return }
+        await withCheckedContinuation { continuation in
+            handle.run { $0.disconnect { continuation.resume() } }
         }
+    }
+
+    /// Waits for a task that goes on in any case.
+    private func wait(for task: Task<Void, Never>, atMost time: TimeAmount) async {
+        let over = Outcome<Void>()
+        let timer = loop.scheduleTask(in: time) { over.resolve(.success(())) }
+        // Not by the caller's task, which may be cancelled.
+        let waiting = Task { try? await over.value() }
+        Task {
+            await task.value
+            over.resolve(.success(()))
+        }
+        await waiting.value
+        timer.cancel()
     }
 
     // MARK: Sending

@@ -106,6 +106,8 @@ extension ConnectionDriver {
             scheduleFlush()
             outlets.notices.send(.evicted(reason: reason, waiting: outbox.count))
         }
+        // Nor does a later turn as the owner of a shared outbox connect by itself.
+        core?.sharing?.wantsConnection(false)
         let state: ConnectionState =
             code.policy == .upgrade
             ? .upgradeRequired(code, reason: reason) : .stopped(code, reason: reason)

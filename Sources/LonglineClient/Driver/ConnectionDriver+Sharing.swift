@@ -97,7 +97,8 @@ extension ConnectionDriver {
         for cancelled in cancelling.values { left[cancelled.row.send] = cancelled.tracker }
         cancelling = [:]
         core?.driverEnded(memory)
-        publish(state)
+        // What the service said lasts until the app acts.
+        if outlets.states.latest?.stopError == nil { publish(state) }
         resolveConnectWaiters(error)
         done(left)
     }

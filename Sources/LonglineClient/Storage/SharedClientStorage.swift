@@ -171,8 +171,10 @@ public final class SharedClientStorage: ClientStorage {
         }
     }
 
-    /// - Throws: ``ClientError/Code/ownershipLost`` too, unless this process owns the file.
+    /// Takes ownership for it when nobody has it: it was given up with the first of two logouts, say.
+    /// - Throws: ``ClientError/Code/ownershipLost`` too, when another process owns the file.
     public func erase() async throws {
+        if !isOwner { _ = try await contend() }
         do {
             try await database.writeWithoutTransaction { database in
                 try SQLiteClientStorage.erase(database) { try self.checkOwnership(database) }
@@ -345,6 +347,8 @@ public final class SharedClientStorage: ClientStorage {
             return try await reader.read(body)
         } catch let error as ClientError {
             throw error
+        } catch let error as CancellationError {
+            throw error
         } catch {
             throw describe(error)
         }
@@ -382,6 +386,8 @@ public final class SharedClientStorage: ClientStorage {
         do {
             return try await database.writeWithoutTransaction(body)
         } catch let error as ClientError {
+            throw error
+        } catch let error as CancellationError {
             throw error
         } catch {
             throw describe(error)

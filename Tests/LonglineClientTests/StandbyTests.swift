@@ -1,0 +1,133 @@
+import GRDB
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// What a client of a shared outbox does when it can't go on, or shall not.
+@Suite("Clients of a shared outbox that stop", .timeLimit(.minutes(1)))
+struct StandbyTests {
+    private func storage(_ directory: TemporaryFolder) throws -> SharedClientStorage {
+        try SharedClientStorage(path: directory.file("shared.sqlite"), pollInterval: .milliseconds(10))
+    }
+
+    @Test("disconnecting does not wait for a file that another process has locked")
+    func lockedFile() async throws {
+        let directory = try TemporaryFolder()
+        let path = directory.file("shared.sqlite")
+        // Nobody gives up waiting for the lock while the test runs.
+        let shared = try SharedClientStorage(
+            path: path, takeOverAfter: .seconds(60), pollInterval: .milliseconds(10), holdsLock: true, patience: 3600)
+        let harness = try ClientHarness(storage: shared) { $0.closeTimeout = .milliseconds(200) }
+        try await harness.client.connect()
+        try await harness.settle()
+        var configuration = Configuration()
+        configuration.allowsUnsafeTransactions = true
+        let locker = try DatabaseQueue(path: path, configuration: configuration)
+        try await locker.writeWithoutTransaction { try $0.execute(sql: "BEGIN IMMEDIATE") }
+        await harness.client.disconnect()
+        _ = await harness.state { if case .disconnected = $0 { true } else { false } }
+        try await locker.writeWithoutTransaction { try $0.execute(sql: "COMMIT") }
+        // It goes on by itself, and the next one waits for it.
+        try await harness.client.connect()
+        await harness.client.disconnect()
+        while shared.isOwner { await Task.yield() }
+    }
+
+    @Test("start() throws what connect() throws, but for another owner")
+    func starts() async throws {
+        let directory = try TemporaryFolder()
+        let owner = try storage(directory)
+        #expect(try await owner.contend())
+        let shared = try storage(directory)
+        let client = try ClientHarness(storage: shared).client
+        try await client.start()
+        for await state in client.states { if case .standby = state { break } }
+        await client.disconnect()
+        try await owner.close()
+        try await shared.close()
+        let error = await #expect(throws: ClientError.self) { try await client.start() }
+        #expect(error?.code == .storage)
+    }
+
+    @Test("a storage that fails while the client waits for its turn is told, once")
+    func failsInStandby() async throws {
+        let directory = try TemporaryFolder()
+        let owner = try storage(directory)
+        #expect(try await owner.contend())
+        let shared = try storage(directory)
+        let harness = try ClientHarness(storage: shared)
+        let notices = harness.client.notices
+        try await harness.client.start()
+        for await state in harness.client.states { if case .standby = state { break } }
+        try await shared.close()
+        for await notice in notices {
+            guard case .storageFailed(let error) = notice else { continue }
+            #expect(error.code == .storage)
+            break
+        }
+        await harness.client.disconnect()
+        try await owner.close()
+    }
+
+    @Test("a client that logged out neither starts nor waits for another turn; said twice it wipes twice")
+    func loggedOut() async throws {
+        let directory = try TemporaryFolder()
+        let client = try ClientHarness(storage: try storage(directory)).client
+        try await client.connect()
+        _ = try await client.send("a", to: .user("bob")).acknowledged()
+        for _ in 0..<2 {
+            guard case .acknowledged = try await client.logout() else { return #expect(Bool(false), "not told") }
+        }
+        for start in [client.start, client.connect] {
+            let error = await #expect(throws: ClientError.self) { try await start() }
+            #expect(error?.code == .loggedOut)
+        }
+        #expect(client.core.sharing?.wantsConnection == false)
+        let next = try storage(directory)
+        #expect(try await next.contend())
+        #expect(try await next.load() == StoredClientState())
+        try await next.close()
+    }
+
+    @Test("a service that said stop has said so for later turns as the owner, too")
+    func stopped() async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(storage: try storage(directory))
+        harness.service.state.withLock { $0.answers = [.close(Close(code: .forbidden, reason: "no"))] }
+        let error = await #expect(throws: ClientError.self) { try await harness.client.connect() }
+        #expect(error?.closeCode == .forbidden)
+        let sharing = try #require(harness.client.core.sharing)
+        #expect(!sharing.wantsConnection)
+        await harness.client.core.yieldOwnership(.standby)
+        #expect(harness.client.state.stopError?.closeCode == .forbidden, "it is what the app has to know")
+        // A driver of another turn.
+        _ = try await harness.client.status(of: SendID(high: 1, low: 1))
+        #expect(try await harness.client.core.ask { if case .idle = $0.phase { true } else { false } })
+        #expect(harness.service.state.withLock { $0.requests.count } == 1)
+        // The app acts.
+        try await harness.client.connect()
+        await harness.client.disconnect()
+    }
+
+    @Test("a task that was cancelled is told so in standby", arguments: [true, false])
+    func cancelled(waitsForRoom: Bool) async throws {
+        let directory = try TemporaryFolder()
+        let owner = try storage(directory)
+        #expect(try await owner.contend())
+        let client = try ClientHarness(storage: try storage(directory)).client
+        let sending = Task {
+            while !Task.isCancelled { await Task.yield() }
+            let payload = ByteBuffer(string: "a")
+            if waitsForRoom { return try await client.sendWhenRoom(payload, to: .user("bob")) }
+            return try await client.send(payload, to: .user("bob"))
+        }
+        sending.cancel()
+        await #expect(throws: CancellationError.self) { try await sending.value }
+        #expect(try await client.outbox().isEmpty)
+        try await owner.close()
+    }
+}
