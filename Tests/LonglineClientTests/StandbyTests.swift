@@ -130,4 +130,15 @@ struct StandbyTests {
         #expect(try await client.outbox().isEmpty)
         try await owner.close()
     }
+
+    @Test("a file in which nothing happens is looked at less and less often, down to an eighth")
+    func looks() {
+        var looks = LookInterval(.milliseconds(250))
+        #expect(looks.next(isNews: true) == .milliseconds(250))
+        var pauses: [Duration] = []
+        for _ in 0..<200 { pauses.append(looks.next(isNews: false)) }
+        #expect(pauses.first == .milliseconds(250) && pauses.last == .seconds(2))
+        #expect(pauses == pauses.sorted())
+        #expect(looks.next(isNews: true) == .milliseconds(250))
+    }
 }

@@ -8,8 +8,8 @@ import Testing
 /// What becomes of changes that the disk does not take.
 @Suite("Writes that fail", .timeLimit(.minutes(1)))
 struct WriteRetryTests {
-    @Test("what could not be written is tried again every second, and at once when somebody sends")
-    func everySecond() async throws {
+    @Test("what could not be written is tried again, less and less often, and at once when somebody sends")
+    func backsOff() async throws {
         let virtual = VirtualLoop()
         let storage = FaultyDisk()
         let harness = try ClientHarness(storage: storage, loop: virtual.loop) { $0.confirmation = .explicit }
@@ -32,24 +32,26 @@ struct WriteRetryTests {
         }
         message.confirm()
         try await pass(.zero, writes: 1)
-        for second in 1...3 {
-            await virtual.pass(.milliseconds(999))
-            #expect(storage.writes - before == second, "not before the second is over")
-            try await pass(.milliseconds(1), writes: second + 1)
+        let delays: [Int64] = [1, 2, 4, 8, 16, 32, 60, 60]
+        for (index, delay) in delays.enumerated() {
+            await virtual.pass(.milliseconds(delay * 1_000 - 1))
+            #expect(storage.writes - before == index + 1, "not before \(delay) s are over")
+            try await pass(.milliseconds(1), writes: index + 2)
         }
         let error = try await virtual.running {
             await #expect(throws: ClientError.self) { try await harness.client.send("x", to: .room("a")) }
         }
         #expect(error?.code == .storage)
-        try await pass(.zero, writes: 5)
+        try await pass(.zero, writes: 10)
         // The timer began anew with that failure.
-        await virtual.pass(.milliseconds(999))
-        #expect(storage.writes - before == 5)
+        await virtual.pass(.milliseconds(59_999))
+        #expect(storage.writes - before == 10)
         storage.fail(false)
-        try await pass(.milliseconds(1), writes: 6, waits: false)
+        try await pass(.milliseconds(1), writes: 11, waits: false)
+        #expect(try await virtual.running { try await harness.client.core.ask { $0.retries } } == 0)
         #expect(await storage.inner.load().cursors[room] == Position(epoch: FakeService.epoch, offset: 1))
         await virtual.pass(.seconds(60))
-        #expect(storage.writes - before == 6)
+        #expect(storage.writes - before == 11)
         try await virtual.running { await harness.client.disconnect() }
     }
 

@@ -7,6 +7,19 @@ extension ClientError {
     var isOfAnotherOwner: Bool { code == .storageInUse || code == .ownershipLost }
 }
 
+/// How long to wait between two looks at a file: as its owner set it, and up to eight times as long while nothing happens.
+struct LookInterval {
+    let interval: Duration
+    private var quiet = 0
+
+    init(_ interval: Duration) { self.interval = interval }
+
+    mutating func next(isNews: Bool) -> Duration {
+        quiet = isNews ? 0 : min(quiet + 1, 7 * 16)
+        return interval * (1 + quiet / 16)
+    }
+}
+
 /// What a client of a shared outbox keeps beside its driver, which exists only while its process owns the outbox.
 final class SharingState: Sendable {
     private struct State {
@@ -179,7 +192,9 @@ final class SharingState: Sendable {
 
     private func readStates() async {
         var version: Int?
+        var pause = LookInterval(storage.pollInterval)
         while !Task.isCancelled {
+            var isNews = false
             let (names, hasUnread) = state.withLock { state -> ([SendID], Bool) in
                 if state.followed.isEmpty { state.follower = nil }
                 defer { state.hasUnread = false }
@@ -189,6 +204,7 @@ final class SharingState: Sendable {
             // What can't be read now is read at the next turn.
             if let now = try? await storage.version(), now != version || hasUnread {
                 version = nil
+                isNews = true
                 if let statuses = try? await storage.statuses(of: names) {
                     version = now
                     note(statuses, of: names)
@@ -196,7 +212,7 @@ final class SharingState: Sendable {
             } else if hasUnread {
                 version = nil
             }
-            try? await Task.sleep(for: storage.pollInterval)
+            try? await Task.sleep(for: pause.next(isNews: isNews))
         }
     }
 
@@ -321,12 +337,16 @@ extension ClientCore {
         sharing.watch { [weak self] in
             var version: Int?
             var isWaiting = false
+            var pause = LookInterval(storage.pollInterval)
             while !Task.isCancelled {
+                // Without a connection nobody waits for what it finds, but an owner has to answer in time.
+                var isNews = sharing.wantsConnection
                 if let now = try? await storage.version(), now != version || isWaiting,
                     let news = try? await storage.news()
                 {
                     version = now
                     isWaiting = false
+                    isNews = true
                     switch news {
                     case .nothing: break
                     case .lost:
@@ -346,7 +366,7 @@ extension ClientCore {
                         _ = try? await self?.takeIn(on: handle)
                     }
                 }
-                try? await Task.sleep(for: storage.pollInterval)
+                try? await Task.sleep(for: min(pause.next(isNews: isNews), storage.takeOverAfter / 2))
             }
         }
     }

@@ -157,6 +157,7 @@ extension ConnectionDriver {
     ///    |   shut down                                          v  | a second is over, or somebody waits for what is not written
     ///    '------------------------------------------------- retryTimer
     /// ```
+    /// The second becomes two, four and so on, up to a minute, while nothing can be written.
     /// - Parameter isAsked: somebody waits for it, and is told at once when the disk takes nothing.
     func scheduleFlush(isAsked: Bool = false) {
         if session.cursorVersion != storedCursorVersion {
@@ -225,6 +226,7 @@ extension ConnectionDriver {
             if !batch.adopted.isEmpty { core?.sharing?.takeInAgain() }
             writeFailed(batch, error)
         } else {
+            retries = 0
             durableConnectNumber = batch.connectNumber ?? durableConnectNumber
             // A new producer's first batch holds every row.
             let marked = Set(batch.attempts)
@@ -275,14 +277,18 @@ extension ConnectionDriver {
         if !batch.inserts.isEmpty { outlets.room.send(()) }
         pending.restore(batch)
         guard ending == nil else { return }
-        // A disk that takes nothing now isn't asked more often.
-        retryTimer = schedule(in: .seconds(1)) { driver in
+        // A disk that takes nothing is asked less and less often, but for those who wait.
+        retryTimer = schedule(in: .seconds(min(Self.longestRetry, 1 << Int64(min(retries, 6))))) { driver in
             driver.retryTimer = nil
+            driver.retries += 1
             driver.flush()
         }
         // Messages that came meanwhile were not tried; who sent them waits.
         if !pending.inserts.isEmpty { scheduleFlush(isAsked: true) }
     }
+
+    /// In seconds.
+    private static let longestRetry: Int64 = 60
 
     private func stopRetrying() {
         retryTimer?.cancel()

@@ -100,6 +100,8 @@ final class ConnectionDriver {
     var flushScheduled = false
     /// Runs while the last write failed: the next one is tried when it is over, or when somebody asks.
     var retryTimer: Scheduled<Void>?
+    /// How often it was over since a write succeeded.
+    var retries = 0
     /// The app let go of the client: nothing is written any more.
     var isShutDown = false
     var afterFlush: [(ClientError?) -> Void] = []
