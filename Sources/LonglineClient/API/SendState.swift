@@ -85,8 +85,15 @@ public struct SendStatus: Hashable, Sendable {
     public var isCancellable: Bool
     /// A message, or something about another entry, while it is in the outbox.
     public var kind: PublishKind?
-    /// Its payload, while it is in the outbox.
+    /// Its payload, while it is in the outbox; nil in ``LonglineClient/LonglineClient/sends``, whose readers may lag by many.
     public var payload: ByteBuffer?
+
+    /// For a reader that may lag.
+    var withoutPayload: SendStatus {
+        var status = self
+        status.payload = nil
+        return status
+    }
 }
 
 /// What became of a wish to take a message back.

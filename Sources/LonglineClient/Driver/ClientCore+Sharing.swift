@@ -138,7 +138,7 @@ final class SharingState: Sendable {
         try Outbox.check(submission.payload.readableBytes, limit: submission.kind.maximumPayload)
         let status = try await storage.submit(submission, limits: limits)
         state.withLock { $0.submitted += 1 }
-        sends.send(status)
+        sends.send(status.withoutPayload)
         let tracker = SendTracker()
         tracker.change(to: status.state)
         if !status.state.isFinal { follow([submission.send: tracker]) }
@@ -221,7 +221,7 @@ final class SharingState: Sendable {
         for name in names {
             guard let tracker = state.withLock({ $0.followed[name] }) else { continue }
             if let status = known[name] {
-                if status.state != tracker.state { sends.send(status) }
+                if status.state != tracker.state { sends.send(status.withoutPayload) }
                 tracker.change(to: status.state)
                 guard status.state.isFinal else { continue }
             } else {

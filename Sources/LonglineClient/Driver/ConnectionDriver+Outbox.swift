@@ -249,7 +249,7 @@ extension ConnectionDriver {
         unwritten.remove(id)
         let sent = sends.removeValue(forKey: id)
         if let row = outbox.rows[id], sent != nil {
-            outlets.sends.send(status(row))
+            outlets.sends.send(status(row).withoutPayload)
         }
         if let (receipt, done) = sent { done(.success(receipt)) }
     }

@@ -29,7 +29,7 @@ extension ConnectionDriver {
     func left(_ id: PublishID) {
         guard leftRows.insert(id).inserted, let row = outbox.rows[id] else { return }
         trackers[id]?.change(to: .sent)
-        outlets.sends.send(status(row))
+        outlets.sends.send(status(row).withoutPayload)
     }
 
     /// Nobody tells anything any more.
