@@ -49,6 +49,8 @@ struct ConversationTests {
             #expect(destination.description == "user/alice" && settings.isMuted(at: 1))
             break
         }
+        #expect(try await phone.unmute(.user("alice")).mutedUntil == 0)
+        #expect(try await tablet.conversations().conversations.first?.settings.isMuted(at: 1) == false)
         #expect(try await phone.block(UserID("alice")).isBlocked)
         let refused = try await tablet.send("no", to: .user("alice"))
         await #expect { _ = try await refused.acknowledged() } throws: { ($0 as? ClientError)?.refusal == .blocked }

@@ -109,6 +109,17 @@ struct NoticeTests {
         #expect(states == [.queued, .sent, receipt.state])
         await harness.client.disconnect()
     }
+
+    @Test("a broadcast has no read place: that is said at once, and none is kept")
+    func readBroadcast() async throws {
+        let client = try ClientHarness().client
+        let place = Position(epoch: 1, offset: 2)
+        let error = await #expect(throws: ClientError.self) { try await client.markRead(.all("news"), upTo: place) }
+        #expect(error?.code == .refused && error?.refusal == .unknownChannel)
+        #expect(try await client.core.ask { $0.reads.places.isEmpty })
+        try await client.markRead(.room("lobby"), upTo: place)
+        #expect(try await client.core.ask { $0.reads.places.count } == 1)
+    }
 }
 
 extension RoomID {

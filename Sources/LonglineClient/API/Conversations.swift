@@ -70,8 +70,14 @@ extension LonglineClient {
     /// another process. ``receipts`` tells when it is stored.
     /// - Parameter position: a ``Message/position`` in the room, or in this user's inbox.
     /// - Throws: ``ClientError`` when the durable state can't be read; ``ClientError/Code/refused`` with
-    ///   ``/LonglineWire/RefusalCode/invalidRange`` for an offset over 2^62 - 1, which no log has.
+    ///   ``/LonglineWire/RefusalCode/invalidRange`` for an offset over 2^62 - 1, which no log has, and with
+    ///   ``/LonglineWire/RefusalCode/unknownChannel`` for a broadcast: that is no conversation, and has no read place.
     public func markRead(_ conversation: Destination, upTo position: Position) async throws {
+        if case .all = conversation {
+            throw ClientError(
+                .refused, message: "a broadcast has no read place", advice: "confirm the message; that is kept",
+                refusal: .unknownChannel)
+        }
         try position.checkRepresentable(.invalidRange)
         try await run { $0.markRead(conversation.channel, position) }
     }
