@@ -67,7 +67,8 @@ extension LonglineClient {
         public var trust: Trust
         /// The name the certificate must carry, when it isn't the access point's host.
         public var serverName: String?
-        /// Where tokens come from. User and device are in the token.
+        /// Where tokens come from. User and device are in the token. One that gives no answer in 60 seconds has failed: its task is
+        /// cancelled then, and it is asked again with back-off.
         public var tokenProvider: TokenProvider
         /// Where the outbox, the cursors and the tickets are kept.
         public var storage: any ClientStorage

@@ -200,8 +200,10 @@ public final class LonglineClient: Sendable {
     /// - Returns: a receipt that tells when the service has it.
     /// - Throws: ``ClientError``: ``ClientError/Code/outboxFull``, ``ClientError/Code/channelFull``,
     ///   ``ClientError/Code/payloadTooLarge``, ``ClientError/Code/storage``. A direct message before the first connect gets a
-    ///   token, to learn which user this is: ``ClientError/Code/tokenProvider`` when there is none,
-    ///   ``ClientError/Code/unknownUser`` when it can't be read.
+    ///   token, to learn which user this is: ``ClientError/Code/tokenProvider`` when there is none in 60 seconds,
+    ///   ``ClientError/Code/unknownUser`` when it can't be read, ``ClientError/Code/disconnected`` when the client is
+    ///   disconnected meanwhile. `CancellationError` in a process that does not own a shared outbox when the task was cancelled:
+    ///   the message is not in the outbox then.
     @discardableResult
     public func send(
         _ payload: ByteBuffer, to destination: Destination, timeToLive: Duration? = nil

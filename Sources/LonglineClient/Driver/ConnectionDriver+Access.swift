@@ -32,7 +32,7 @@ extension ConnectionDriver {
             driver.question = nil
             driver.located(finding, generation)
         }
-        let provider = configuration.tokenProvider
+        let provider = boundedTokenProvider
         let routes = access.routes
         let wall = clock.wall()
         let hasOther = access.answer != nil || !configuration.accessPoints.isEmpty
@@ -69,7 +69,7 @@ extension ConnectionDriver {
         return .refusedToken(untrusted: untrusted)
     }
 
-    /// The network changed while the control layer is asked: the question starts again on the new one.
+    /// The network changed while the control layer is asked, or the app for a token: the attempt starts again on the new one.
     func askAnew() {
         guard question != nil else { return }
         attempts -= 1

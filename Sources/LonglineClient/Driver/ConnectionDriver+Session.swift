@@ -173,40 +173,6 @@ extension ConnectionDriver {
         }
     }
 
-    // MARK: Tokens
-
-    /// Gets a fresh token when four fifths of the present one's time are over.
-    func scheduleRefresh(expiry: UInt64) {
-        refreshTimer?.cancel()
-        guard expiry > 0, let link = current else { return }
-        let left = max(0, Int64(clamping: expiry) - Int64(clamping: serverTime))
-        // A timer of more than a month isn't needed: no link lives that long without a reconnect.
-        let delay = min(left / 5 * 4, 30 * 86_400_000)
-        refreshTimer = schedule(in: .milliseconds(max(1_000, delay))) { driver in
-            guard driver.current === link else { return }
-            driver.refreshToken(link, expiry: expiry)
-        }
-    }
-
-    private func refreshToken(_ link: DriverLink, expiry: UInt64) {
-        let provider = configuration.tokenProvider
-        let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
-            guard driver.current === link, link.connectedAt != nil else { return }
-            switch token {
-            case .success(let token):
-                _ = driver.session.refresh(token: token, now: driver.clock.now())
-                driver.pump()
-            case .failure(let error):
-                // The service ends the session when the token's time is over; until then it is worth other tries.
-                driver.logger.warning("no fresh token", metadata: ["error": "\(error)"])
-                driver.scheduleRefresh(expiry: expiry)
-            }
-        }
-        Task {
-            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
-        }
-    }
-
     // MARK: Delivery
 
     private func delivered(_ channel: ChannelID, _ epoch: Epoch, _ deliver: Deliver) {

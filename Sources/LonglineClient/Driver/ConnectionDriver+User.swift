@@ -23,8 +23,10 @@ extension ConnectionDriver {
         if user != nil { return done(nil) }
         userWaiters.append(done)
         guard userWaiters.count == 1 else { return }
+        lastUserQuestion += 1
+        let question = lastUserQuestion
         let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
-            guard driver.user == nil, !driver.userWaiters.isEmpty else { return }
+            guard driver.user == nil, driver.lastUserQuestion == question, !driver.userWaiters.isEmpty else { return }
             switch token {
             case .success(let token):
                 driver.learnUser(fromToken: token)
@@ -39,7 +41,7 @@ extension ConnectionDriver {
                         cause: error, advice: "the token provider's error says more"))
             }
         }
-        let provider = configuration.tokenProvider
+        let provider = boundedTokenProvider
         Task {
             do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
         }

@@ -51,7 +51,7 @@ final class ConnectionDriver {
     var plan: ReconnectPlan
     /// What the control layer said last.
     var access: AccessBook
-    /// The question to the control layer that is under way.
+    /// What an attempt asks before it opens a link, and waits for now: the control layer, or the app for a token.
     var question: Task<Void, Never>?
     /// The token that the control layer was asked with in this attempt.
     var attemptToken: String?
@@ -90,6 +90,8 @@ final class ConnectionDriver {
     var user: UserID?
     /// Who waits for the user to be known.
     var userWaiters: [(ClientError?) -> Void] = []
+    /// Tokens that were asked for so that it becomes known.
+    var lastUserQuestion: UInt64 = 0
     var resumeTicket: StoredSecret?
     var transportTickets: [String: StoredSecret]
     var addressTokens: [String: [UInt8]]
@@ -327,6 +329,7 @@ final class ConnectionDriver {
         refreshTimer?.cancel()
         publish(state)
         resolveConnectWaiters(error)
+        resolveUserWaiters(error)
         failRoomRequests(error)
         failHistory(error)
         failMembers(error)
@@ -409,6 +412,7 @@ final class ConnectionDriver {
         if let token = attemptToken { return open(target, .token(token)) }
         let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
             guard driver.generation == generation else { return }
+            driver.question = nil
             switch token {
             case .success(let token):
                 if driver.forgetAccess(unlessFor: token) { return driver.locate(generation) }
@@ -417,15 +421,11 @@ final class ConnectionDriver {
             case .failure(let error): driver.attemptFailed(Self.noToken(error))
             }
         }
-        let provider = configuration.tokenProvider
-        Task {
+        let provider = boundedTokenProvider
+        question?.cancel()
+        question = Task {
             do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
         }
-    }
-
-    static func noToken(_ error: any Error) -> ClientError {
-        ClientError(
-            .tokenProvider, message: "no token", cause: error, advice: "the token provider's error says more")
     }
 
     private func open(_ target: AccessPoint, _ credential: Credential) {

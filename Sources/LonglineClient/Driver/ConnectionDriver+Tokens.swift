@@ -1,0 +1,76 @@
+import Logging
+import LonglineSession
+import LonglineWire
+import NIOCore
+
+/// The app's token provider, with an end: nothing waits for one that hangs.
+extension ConnectionDriver {
+    /// How long the provider has for one answer.
+    static let tokenPatience = TimeAmount.seconds(60)
+
+    /// Asks the app's provider, for at most ``tokenPatience``. Then, or when its caller is cancelled, the provider's task is cancelled;
+    /// one that goes on all the same keeps nobody waiting.
+    var boundedTokenProvider: LonglineClient.TokenProvider {
+        let provider = configuration.tokenProvider
+        let loop = loop
+        return {
+            let outcome = Outcome<String>()
+            let timer = loop.scheduleTask(in: Self.tokenPatience) {
+                outcome.resolve(.failure(Self.tokenTimedOut))
+            }
+            let asking = Task {
+                do { outcome.resolve(.success(try await provider())) } catch { outcome.resolve(.failure(error)) }
+            }
+            defer {
+                timer.cancel()
+                asking.cancel()
+            }
+            return try await outcome.value()
+        }
+    }
+
+    private static var tokenTimedOut: ClientError {
+        ClientError(
+            .timedOut, message: "the token provider gave no answer in \(Duration(tokenPatience))",
+            advice: "give what it asks a shorter time")
+    }
+
+    static func noToken(_ error: any Error) -> ClientError {
+        ClientError(
+            .tokenProvider, message: "no token", cause: error, advice: "the token provider's error says more")
+    }
+
+    // MARK: Renewal
+
+    /// Gets a fresh token when four fifths of the present one's time are over.
+    func scheduleRefresh(expiry: UInt64) {
+        refreshTimer?.cancel()
+        guard expiry > 0, let link = current else { return }
+        let left = max(0, Int64(clamping: expiry) - Int64(clamping: serverTime))
+        // A timer of more than a month isn't needed: no link lives that long without a reconnect.
+        let delay = min(left / 5 * 4, 30 * 86_400_000)
+        refreshTimer = schedule(in: .milliseconds(max(1_000, delay))) { driver in
+            guard driver.current === link else { return }
+            driver.refreshToken(link, expiry: expiry)
+        }
+    }
+
+    private func refreshToken(_ link: DriverLink, expiry: UInt64) {
+        let provider = boundedTokenProvider
+        let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
+            guard driver.current === link, link.connectedAt != nil else { return }
+            switch token {
+            case .success(let token):
+                _ = driver.session.refresh(token: token, now: driver.clock.now())
+                driver.pump()
+            case .failure(let error):
+                // The service ends the session when the token's time is over; until then it is worth other tries.
+                driver.logger.warning("no fresh token", metadata: ["error": "\(error)"])
+                driver.scheduleRefresh(expiry: expiry)
+            }
+        }
+        Task {
+            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
+        }
+    }
+}
