@@ -2,6 +2,7 @@ import LonglineLinks
 import LonglineSession
 import LonglineWire
 import NIOCore
+import QUICTransport
 import Synchronization
 
 @testable import LonglineClient
@@ -242,6 +243,11 @@ final class FakeLink: MobileLink, LinkAttempt {
         let (fails, waits) = service.state.withLock { state in
             state.migrations += 1
             return (state.migrationFails, state.migrationOutlivesLink)
+        }
+        // A newer move takes the place of the one that is under way, as a real link's does.
+        if let old = pendingMove {
+            pendingMove = nil
+            old(.failure(QUICTransportError(.superseded, "a newer change of path", advice: "")))
         }
         guard !waits else {
             pendingMove = completed

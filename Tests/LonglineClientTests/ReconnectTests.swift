@@ -302,6 +302,26 @@ struct MigrationTests {
         #expect(await iterator.next()??.code == .disconnected)
     }
 
+    @Test("a move that a newer one takes the place of leaves the connection to that one")
+    func superseded() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        harness.service.state.withLock { $0.migrationOutlivesLink = true }
+        try await harness.client.run { driver in if let link = driver.current { driver.probePath(of: link) } }
+        while harness.service.state.withLock({ $0.migrations }) == 0 { await Task.yield() }
+        harness.service.state.withLock { $0.migrationOutlivesLink = false }
+        try await harness.client.migrate(to: SocketAddress(ipAddress: "192.0.2.78", port: 5))
+        let receipt = try await harness.client.send("still there", to: .room("a"))
+        _ = try await receipt.acknowledged()
+        guard case .connected(let info) = harness.client.state else {
+            return #expect(Bool(false), "the state is \(harness.client.state)")
+        }
+        #expect(info.localAddress == "192.0.2.78:5")
+        #expect(harness.service.state.withLock { $0.requests.count } == 1)
+        #expect(await harness.client.statistics.connects == 1)
+        await harness.client.disconnect()
+    }
+
     @Test("a move that fails is told, and the old path goes on")
     func failed() async throws {
         let harness = try ClientHarness()

@@ -3,6 +3,7 @@ import LonglineLinks
 import LonglineSession
 import LonglineWire
 import NIOCore
+import QUICTransport
 
 extension ConnectionDriver {
     /// Moves the connection to another local address, or to a new port when `local` is nil.
@@ -29,6 +30,9 @@ extension ConnectionDriver {
             case .success:
                 pathChanged(link)
                 done(nil)
+            case .failure(let error) where (error as? QUICTransportError)?.code == .superseded:
+                // The newer one tells how it ends.
+                done(ClientError(.migrationFailed, message: "a newer move took this one's place", cause: error))
             case .failure(let error):
                 if current === link, case .connected = phase { publish(.connected(link.info ?? info)) }
                 done(ClientError(.migrationFailed, message: "the new path did not work", cause: error))
@@ -79,7 +83,8 @@ extension ConnectionDriver {
             return abandonPath(of: link, reason: "the path stopped to answer")
         }
         migrate(to: nil, cause: .noAnswer) { [weak self] error in
-            if error != nil { self?.abandonPath(of: link, reason: "the path stopped to answer") }
+            guard let error, !error.isSupersededMove else { return }
+            self?.abandonPath(of: link, reason: "the path stopped to answer")
         }
     }
 
@@ -130,9 +135,15 @@ extension ConnectionDriver {
         let local = link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
         guard let local else { return abandonPath(of: link, reason: "the local address is gone") }
         migrate(to: local, cause: .addressGone) { [weak self] error in
-            if error != nil { self?.abandonPath(of: link, reason: "the local address is gone") }
+            guard let error, !error.isSupersededMove else { return }
+            self?.abandonPath(of: link, reason: "the local address is gone")
         }
     }
+}
+
+extension ClientError {
+    /// Whether a newer move of the connection took this one's place: it says nothing about the path.
+    fileprivate var isSupersededMove: Bool { (cause as? QUICTransportError)?.code == .superseded }
 }
 
 /// An address and port as text, without the scheme that NIO's description adds.
