@@ -35,13 +35,13 @@ extension ClientSession {
     }
 
     /// The app is something else to its user from now on: the server is told, on this link and on those to come. On the
-    /// way to the foreground the path is asked whether it lives.
+    /// way to the foreground the path is asked whether it lives, and each time that is said again: the device may have slept.
     public mutating func setMode(_ mode: SessionMode, now: NIODeadline) {
-        guard mode != self.mode else { return }
+        let isOther = mode != self.mode
         self.mode = mode
         learner?.mode = mode
         guard phase == .connecting || phase == .connected else { return }
-        send(.mode(mode), lane: .control, owed: false, now: now)
+        if isOther { send(.mode(mode), lane: .control, owed: false, now: now) }
         if mode == .foreground, phase == .connected { ping(now: now) }
     }
 

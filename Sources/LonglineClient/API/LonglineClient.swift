@@ -53,7 +53,8 @@ public final class LonglineClient: Sendable {
 
     /// Connects, and keeps the session connected from then on: every loss is followed by a reconnect.
     ///
-    /// Returns when the service accepted the session for the first time. Cancelling the task ends the wait only.
+    /// Returns when the service accepted the session for the first time. Cancelling the task ends the wait only. A client that waits
+    /// for its next attempt tries at once, or as soon as the service allows.
     /// - Throws: ``ClientError``: ``ClientError/Code/storage`` when the durable state can't be read,
     ///   ``ClientError/Code/stopped`` when the service does not want this client, ``ClientError/Code/disconnected``.
     public func connect() async throws {
@@ -135,7 +136,8 @@ public final class LonglineClient: Sendable {
     /// In ``LonglineWire/SessionMode/background`` the service gathers what is not urgent (messages of rooms) for up to 30
     /// seconds, in ``LonglineWire/SessionMode/lowPower`` everything but the inbox for up to 5 minutes (its defaults), and
     /// sends it with the next thing it has to send. Nothing is lost or reordered. Back in the foreground everything comes at
-    /// once, and the connection is asked whether it lives.
+    /// once. Each ``LonglineWire/SessionMode/foreground`` asks the connection whether it lives; while there is none, the next
+    /// attempt begins at once, or as soon as the service allows.
     /// - Throws: ``ClientError`` when the durable state can't be read.
     public func setMode(_ mode: SessionMode) async throws { try await run { $0.setMode(mode) } }
 

@@ -89,12 +89,18 @@ extension ConnectionDriver {
         case .reconnect:
             generation += 1
             if step.delay > .zero { publish(.waiting(delay: step.delay, reason: end.reason)) }
-            let generation = generation
-            phase = .waiting(
-                schedule(in: TimeAmount(step.delay)) { driver in
-                    if driver.generation == generation { driver.beginAttempt() }
-                })
+            let now = clock.now()
+            waitForAttempt(at: now + TimeAmount(step.delay), earliest: now + TimeAmount(step.floor))
         }
+    }
+
+    private func waitForAttempt(at time: NIODeadline, earliest: NIODeadline) {
+        nextAttempt = (time, earliest)
+        let generation = generation
+        phase = .waiting(
+            schedule(in: max(.zero, time - clock.now())) { driver in
+                if driver.generation == generation { driver.beginAttempt() }
+            })
     }
 
     /// Stays away until the app acts.
@@ -114,11 +120,18 @@ extension ConnectionDriver {
         becomeIdle(.stopped(code, reason), state, error: error)
     }
 
-    /// The network came back while the client waited: it needn't wait any longer.
+    /// The network came back while the client waited, or its user did: it needn't wait any longer than the service asked for.
     func connectNow() {
         guard case .waiting(let timer) = phase else { return }
+        let now = clock.now()
         // A control layer that asked to be left alone is, unless there is somewhere to go without it.
-        if plan.target == nil, access.mustWait(now: clock.now()) { return }
+        if plan.target == nil, access.mustWait(now: now) { return }
+        if let next = nextAttempt, next.earliest > now {
+            let time = min(next.at, next.earliest + TimeAmount(plan.spread(random: &random)))
+            guard time < next.at else { return }
+            timer.cancel()
+            return waitForAttempt(at: time, earliest: next.earliest)
+        }
         timer.cancel()
         beginAttempt()
     }

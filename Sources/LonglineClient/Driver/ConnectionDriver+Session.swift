@@ -96,17 +96,17 @@ extension ConnectionDriver {
             sessionTimer = nil
             return
         }
-        if let sessionTimer, sessionTimer.deadline == deadline { return }
+        let now = clock.now()
+        // The session's time goes on while the machine sleeps, the loop's doesn't.
+        let ahead = now - loop.now
+        if let sessionTimer, sessionTimer.deadline == deadline, ahead - sessionTimer.ahead < .seconds(1) { return }
         sessionTimer?.task.cancel()
-        let delay = max(.zero, deadline - clock.now())
-        sessionTimer = (
-            deadline,
-            schedule(in: delay) { driver in
-                driver.sessionTimer = nil
-                driver.session.deadlineReached(now: driver.clock.now(), random: &driver.random)
-                driver.pump()
-            }
-        )
+        let task = schedule(in: max(.zero, deadline - now)) { driver in
+            driver.sessionTimer = nil
+            driver.session.deadlineReached(now: driver.clock.now(), random: &driver.random)
+            driver.pump()
+        }
+        sessionTimer = (deadline, ahead, task)
     }
 
     // MARK: A link's life

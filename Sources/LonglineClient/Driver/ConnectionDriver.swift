@@ -61,7 +61,10 @@ final class ConnectionDriver {
     var current: DriverLink?
     /// Links that say farewell: their end is awaited by ``disconnect``.
     var closing: [ObjectIdentifier: DriverLink] = [:]
-    var sessionTimer: (deadline: NIODeadline, task: Scheduled<Void>)?
+    /// How far the session's clock was ahead of the loop's is how much the machine had slept when the timer began.
+    var sessionTimer: (deadline: NIODeadline, ahead: TimeAmount, task: Scheduled<Void>)?
+    /// When the next attempt begins while the client waits for it, and what the service asked it to wait at least.
+    var nextAttempt: (at: NIODeadline, earliest: NIODeadline)?
     var attemptTimer: Scheduled<Void>?
     var refreshTimer: Scheduled<Void>?
     var isPumping = false
@@ -261,7 +264,9 @@ final class ConnectionDriver {
             attempts = 0
             startMonitor()
             beginAttempt()
-        case .preparing, .connecting, .connected, .waiting: break
+        // The app knows better than back-off that it is worth a try.
+        case .waiting: connectNow()
+        case .preparing, .connecting, .connected: break
         }
         return id
     }

@@ -38,6 +38,8 @@ struct NextStep: Sendable {
 
     var kind: Kind
     var delay: Duration = .zero
+    /// The part of the delay that the service asked for: whatever else happens, the client comes no sooner.
+    var floor: Duration = .zero
     /// The stored resume ticket is worth nothing any more.
     var dropTicket = false
     /// The control layer may know better by now where to go.
@@ -158,6 +160,7 @@ struct ReconnectPlan: Sendable {
             }
             var step = closed(close, of: point, neverUp: uptime == nil, usedTicket: usedTicket, random: &random)
             if sendsAway { step.asksAnew = true }
+            step.floor = Self.floor(close)
             return step
         }
     }
@@ -166,7 +169,7 @@ struct ReconnectPlan: Sendable {
         _ close: Close, of point: AccessPoint?, neverUp: Bool, usedTicket: Bool,
         random: inout some RandomNumberGenerator
     ) -> NextStep {
-        let floor = Duration.milliseconds(Int64(min(close.retryAfter, UInt64(Self.longestRetryAfter))))
+        let floor = Self.floor(close)
         switch close.code.policy {
         case .backOff:
             if neverUp && floor == .zero { return nextAccessPoint(after: point, random: &random) }
@@ -199,6 +202,10 @@ struct ReconnectPlan: Sendable {
     /// A day: a service that says more is taken to mean "later".
     private static let longestRetryAfter: Int64 = 86_400_000
 
+    private static func floor(_ close: Close) -> Duration {
+        .milliseconds(Int64(min(close.retryAfter, UInt64(longestRetryAfter))))
+    }
+
     private mutating func nextAccessPoint(
         after point: AccessPoint?, random: inout some RandomNumberGenerator
     ) -> NextStep {
@@ -214,6 +221,9 @@ struct ReconnectPlan: Sendable {
         step.asksAnew = isRanked
         return step
     }
+
+    /// What comes on top of a time that the service gave, so that those who were told the same don't come back at the same time.
+    func spread(random: inout some RandomNumberGenerator) -> Duration { policy.delay(attempt: 0, using: &random) }
 
     private mutating func backOff(floor: Duration, random: inout some RandomNumberGenerator) -> Duration {
         defer { round += 1 }
