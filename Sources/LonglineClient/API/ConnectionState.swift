@@ -125,7 +125,8 @@ public enum ClientNotice: Sendable {
     case evicted(reason: String, waiting: Int)
     /// The service sees this client at another address.
     case observedAddress(String)
-    /// The durable state could not be written; the client keeps trying.
+    /// The durable state could not be written, or read while the client waits for its turn as the owner of a shared outbox; it keeps
+    /// trying.
     case storageFailed(ClientError)
 }
 
