@@ -48,7 +48,8 @@ extension ClientSession {
 
     /// The server knows the cursors that CONNECT carried. One that had missed entries is said again on the next link all
     /// the same: a server whose own cursor is further ahead (this device was restored from a backup) would go on from there,
-    /// and what was not received yet would never come.
+    /// and what was not received yet would never come. So is one of a channel that is missing in an answer with room for it: the
+    /// credential does not allow it now, and it may be in the next one.
     private mutating func takeCursorVersion(_ connected: Connected) {
         if connected.cursorVersion < cursorVersion {
             // The server's record is an older one: it has to learn everything again.
@@ -58,8 +59,9 @@ extension ClientSession {
             connected.channels.map { ($0.channel, $0.head) }, uniquingKeysWith: { first, _ in first })
         for (channel, position) in connectCursors {
             guard let receiver = channels[channel]?.receiver, receiver.claim == position else { continue }
-            if let head = heads[channel], let last = receiver.last, last.epoch == head.epoch, last.offset < head.offset
-            {
+            if let head = heads[channel] {
+                if let last = receiver.last, last.epoch == head.epoch, last.offset < head.offset { continue }
+            } else if connected.channels.count < FrameLimits.maximumCursors {
                 continue
             }
             movedCursors.remove(channel)

@@ -85,7 +85,8 @@ struct ClientSessionTests {
             if case .connect(let connect) = actions.frames.first { connect.cursors } else { nil }
         }
         #expect(sent(open(&session)) == [ChannelPosition(channel: Fixture.inbox, position: place)])
-        _ = receive(.connected(Fixture.connected()), &session)
+        let answer = ChannelAnswer(channel: Fixture.inbox, head: place, recovery: .recovered)
+        _ = receive(.connected(Fixture.connected([answer])), &session)
         session.linkClosed(now: now)
         #expect(sent(open(&session)) == [])
         _ = receive(.connected(Fixture.connected()), &session)
@@ -217,7 +218,8 @@ struct ClientSessionTests {
         for hole in [rooms[198], rooms[199], nil] {
             guard case .connect(let connect) = open(&session).frames.first else { return #expect(Bool(false)) }
             named.append(connect.cursors.map(\.channel))
-            _ = receive(.connected(Fixture.connected()), &session)
+            let answers = connect.cursors.map { ChannelAnswer(channel: $0.channel, head: place, recovery: .recovered) }
+            _ = receive(.connected(Fixture.connected(answers)), &session)
             guard let hole else { continue }
             _ = receive(.lane(LaneHeader(channel: hole, epoch: Fixture.epoch)), on: lane, &session)
             #expect(receive(deliver(9, after: 5), on: lane, &session).endCode == .internalError)
