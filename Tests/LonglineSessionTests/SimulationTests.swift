@@ -68,6 +68,13 @@ struct SimulationTests {
             counts.renewals += simulation.counts.renewals
             counts.roomChanges += simulation.counts.roomChanges
             counts.rightsTaken += simulation.counts.rightsTaken
+            counts.channelsStopped += simulation.counts.channelsStopped
+            counts.historyPages += simulation.counts.historyPages
+            counts.modes += simulation.counts.modes
+            counts.requests += simulation.counts.requests
+            counts.replies += simulation.counts.replies
+            counts.neighbours += simulation.counts.neighbours
+            counts.olderRecords += simulation.counts.olderRecords
         }
         #expect(refusals > 0)
         for child in Mirror(reflecting: counts).children where !["links", "connects"].contains(child.label) {

@@ -65,6 +65,12 @@ package final class SingleThreadedStore {
         return logic.tables.payload(of: offset, in: record, from: from, maximumBytes: maximumBytes)
     }
 
+    /// As ``ChannelLog/page(_:_:now:)``.
+    package func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) throws -> LogPage {
+        guard let record = try logic.channel(channel) else { throw StoreError.unknown(channel) }
+        return try StoreRules.page(record, range, maximumEntries: logic.limits.pageEntries, now: now, logic.tables)
+    }
+
     /// As ``ChannelLog/head(of:)``.
     package func head(of channel: ChannelKey) throws -> ChannelHead? { try logic.channel(channel)?.ends }
 

@@ -25,17 +25,17 @@ final class ModelDevice {
     private(set) var link: SimulatedLink?
     private(set) var durable: Durable
     private var backup: Durable
-    private unowned let simulation: SessionSimulation
+    unowned let simulation: SessionSimulation
     private let scheduler: VirtualScheduler
-    private var random: SeededRandom
-    private var session: ClientSession
+    var random: SeededRandom
+    var session: ClientSession
     /// Grows with every restart of the process.
     private var life = 0
     private var armed: NIODeadline?
     private var isReconnectPending = false
     private var staleStep: UInt64 = 1
-    private var nextRequest: UInt64 = 1
-    private var rooms: [UInt64: ChannelID] = [:]
+    var nextRequest: UInt64 = 1
+    var rooms: [UInt64: ChannelID] = [:]
     private var confirmTimes: [ChannelID: NIODeadline] = [:]
     private var wasRestored = false
     /// Whether the app stays away.
@@ -49,9 +49,19 @@ final class ModelDevice {
     private var slept = TimeAmount.zero
     /// Until when the app takes long over everything.
     private var slowUntil = NIODeadline.uptimeNanoseconds(0)
-    private var lanes: [LaneID: LaneHeader] = [:]
+    var lanes: [LaneID: LaneHeader] = [:]
     private var serverLanes: [LaneID: LaneHeader] = [:]
-    private var lastParts: [LaneID: ByteBuffer] = [:]
+    var lastParts: [LaneID: ByteBuffer] = [:]
+    var watch = ClientWatch()
+    /// Pages of history that were asked for.
+    var pages: [UInt64: AskedPage] = [:]
+    /// The cursors that the next CONNECT has to name, as the server's record was an older one.
+    var owedCursors: Set<ChannelID> = []
+    var namedCursors: Set<ChannelID> = []
+    /// For rules that are broken: each publish's `after` when it was written, where skips ended, and the next lane.
+    private var drawnAfter: [PublishTag: PublishID] = [:]
+    private var skipEnds: [ChannelID: Set<Position>] = [:]
+    var nextLane: UInt64 = 300
     /// Publishes that were refused for now: later ones may be entered meanwhile, and the ledger forget them.
     private var putOff: Set<PublishID> = []
     /// A write is the process's last with this probability.
@@ -85,7 +95,7 @@ final class ModelDevice {
             configuration: configuration, producer: durable.producer, cursors: [:], cursorVersion: 0)
     }
 
-    private func has(_ fault: SimulatedFault) -> Bool { simulation.faults.contains(fault) }
+    func has(_ fault: SimulatedFault) -> Bool { simulation.faults.contains(fault) }
 
     /// The device's clock, which counts sleep.
     private var now: NIODeadline { has(.clockStopsInSleep) ? scheduler.now - slept : scheduler.now }
@@ -95,11 +105,22 @@ final class ModelDevice {
     func connect() {
         guard link == nil, !isOffline, !isOver else { return }
         if isAsleep { return whenAwake { $0.connect() } }
-        guard write({ $0.connectNumber += 1 }) else { return }
+        if has(.connectBeforeStored) {
+            let life = life
+            scheduler.after(.milliseconds(5)) { [weak self] in
+                guard let self, self.life == life else { return }
+                _ = write { $0.connectNumber += 1 }
+            }
+        } else {
+            guard write({ $0.connectNumber += 1 }) else { return }
+        }
         let link = simulation.openLink(isEarly: durable.hasTicket)
         self.link = link
         lanes = [:]
         serverLanes = [:]
+        watch = ClientWatch()
+        pages = [:]
+        nextLane = 300
         isReconnectPending = false
         link.toClient = { [weak self, weak link] frame, lane in
             self?.whenAwake { device in
@@ -125,7 +146,7 @@ final class ModelDevice {
             for index in durable.rows.indices { durable.rows[index].publish.tag = random.next() }
         }
         let credential = simulation.credential(for: device, login: login, ticket: durable.hasTicket)
-        let number = durable.connectNumber
+        let number = durable.connectNumber + (has(.connectBeforeStored) ? 1 : 0)
         let rows = durable.rows
         input {
             $0.linkOpened(
@@ -178,7 +199,7 @@ final class ModelDevice {
         }
     }
 
-    private var isAsleep: Bool { scheduler.now < asleepUntil }
+    var isAsleep: Bool { scheduler.now < asleepUntil }
 
     private func whenAwake(_ body: @escaping (ModelDevice) -> Void) {
         guard isAsleep || !waiting.isEmpty else { return body(self) }
@@ -251,6 +272,7 @@ final class ModelDevice {
         let publish = Publish(
             id: durable.nextID, tag: random.next(), after: durable.lastID[channel] ?? 0, recipient: recipient,
             kind: kind, timeToLive: timeToLive, payload: payload)
+        drawnAfter[publish.tag] = publish.after
         let row = OutboxRow(channel: channel, publish: publish, queuedAt: now)
         func store(_ durable: inout Durable) {
             durable.nextID += 1
@@ -271,26 +293,6 @@ final class ModelDevice {
         }
     }
 
-    func changeRoom(_ room: RoomID, joins: Bool) {
-        guard !isOver, !isAsleep else { return }
-        nextRequest += 1
-        let request = nextRequest
-        rooms[request] = .room(room)
-        input { session, now in
-            _ =
-                joins
-                ? session.join(room, request: request, now: now) : session.leave(room, request: request, now: now)
-        }
-    }
-
-    /// Does with a room what only an owner may, whether it is one or not.
-    func manage(_ room: RoomID, _ action: RoomAction) {
-        guard !isOver, !isAsleep else { return }
-        nextRequest += 1
-        let command = RoomCommand(request: nextRequest, room: room, action: action)
-        input { session, now in _ = session.manage(command, now: now) }
-    }
-
     func refresh() {
         guard !isOver, !isAsleep else { return }
         input { session, now in _ = session.refresh(token: "token", now: now) }
@@ -305,6 +307,7 @@ final class ModelDevice {
             let channel = durable.rows[index].channel
             durable.rows[index].publish.id = durable.nextID
             durable.rows[index].publish.after = durable.lastID[channel] ?? 0
+            drawnAfter[durable.rows[index].publish.tag] = durable.rows[index].publish.after
             durable.lastID[channel] = durable.nextID
             durable.nextID += 1
         }
@@ -316,12 +319,20 @@ final class ModelDevice {
 
     private func take(_ frame: Frame, lane: LaneID) {
         var frame = frame
+        watch.received(frame)
+        if case .connected(let connected) = frame { noteRecord(connected) }
         switch frame {
         case .lane(let header): serverLanes[lane] = header
+        case .refused(let refused) where refused.code == .idReused && has(.takeReusedForDone):
+            let place = Position(epoch: serverLanes[lane]?.epoch ?? 0, offset: 0)
+            frame = .published(Published(id: refused.id, position: place, time: 0))
         case .refused(let refused) where refused.code.isTemporary: putOff.insert(refused.id)
         case .connected(var connected) where has(.overrunWindow):
             connected.limits.channelWindow *= 100
             connected.limits.maximumUnacknowledged = 1_000
+            frame = .connected(connected)
+        case .connected(var connected) where has(.ignoreOlderRecord):
+            connected.cursorVersion = max(connected.cursorVersion, session.cursorVersion)
             frame = .connected(connected)
         case .deliver(let deliver):
             if has(.ignoreChain), deliver.entry.following == 0, let header = serverLanes[lane] {
@@ -332,7 +343,7 @@ final class ModelDevice {
         input { $0.received(frame, lane: lane, now: $1) }
     }
 
-    private func input(_ body: (inout ClientSession, NIODeadline) -> Void) {
+    func input(_ body: (inout ClientSession, NIODeadline) -> Void) {
         body(&session, now)
         while let action = session.nextAction() { perform(action) }
         arm()
@@ -365,7 +376,9 @@ final class ModelDevice {
                 }
             }
         case .send(let frame, let lane): send(frame, lane: lane)
-        case .finishLane(let lane): link?.finish(lane, from: .client)
+        case .finishLane(let lane):
+            if let problem = watch.finished(lane) { simulation.violation("\(device): \(problem)") }
+            link?.finish(lane, from: .client)
         case .connected(let connected):
             guard write({ $0.cursorVersion = connected.cursorVersion }) else { return }
             staleStep = 1
@@ -377,6 +390,7 @@ final class ModelDevice {
             renumber()
         case .deliver(let channel, let epoch, let deliver): give(deliver, epoch: epoch, channel: channel)
         case .skipped(let channel, let epoch, let skip):
+            skipEnds[channel, default: []].insert(Position(epoch: epoch, offset: skip.to))
             simulation.checker.skipped(
                 skip, epoch: epoch, in: channel, to: app, truth: truth, latest: simulation.wall.latest)
         case .gap(let channel, let epoch, let gap):
@@ -386,7 +400,11 @@ final class ModelDevice {
         case .roomAnswered(let answer):
             guard answer.refusal == nil, let room = rooms.removeValue(forKey: answer.request) else { return }
             simulation.checker.changedRoom(at: answer.position, in: room, by: app, truth: truth)
-        case .members, .history, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned, .signal,
+        case .history(let result):
+            guard let asked = pages.removeValue(forKey: result.answer.request) else { return }
+            simulation.counts.historyPages += result.answer.refusal == nil ? 1 : 0
+            simulation.checker.page(result, of: asked, to: app, truth: truth, latest: simulation.wall.latest)
+        case .members, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned, .signal,
             .sendSignal, .presence,
             .presenceAnswered, .erasureRefused:
             break
@@ -400,28 +418,34 @@ final class ModelDevice {
 
     private func send(_ frame: Frame, lane: LaneID) {
         simulation.note { "\(app.device) \(app.number) link \(link?.number ?? 0) lane \(lane.rawValue) > \(frame)" }
+        var frame = frame
+        if let problem = watch.sent(frame, lane: lane) { simulation.violation("\(device): \(problem)") }
         switch frame {
-        case .connect(let connect): simulation.checker.connects(connect.cursors, by: app)
+        case .connect(var connect):
+            if has(.keepSkipsBack) { connect.cursors.removeAll { skipEnds[$0.channel]?.contains($0.position) == true } }
+            checkConnect(connect)
+            simulation.checker.connects(connect.cursors, by: app)
+            frame = .connect(connect)
         case .lane(let header): lanes[lane] = header
-        case .publish(let publish):
+        case .publish(var publish):
+            if has(.keepAfter), let drawn = drawnAfter[publish.tag] {
+                publish.after = drawn
+                frame = .publish(publish)
+            }
             let isStored = durable.rows.contains { $0.publish.tag == publish.tag && $0.publish.id == publish.id }
             simulation.checker.sent(publish, isStored: isStored, at: scheduler.now)
         case .acknowledge(let acknowledge):
             if let header = lanes[lane] {
                 let position = Position(epoch: header.epoch, offset: acknowledge.offset)
+                if has(.keepSkipsBack), skipEnds[header.channel]?.contains(position) == true { return }
                 simulation.checker.acknowledges(position, in: header.channel, by: app)
             }
         default: break
         }
+        if has(.finishLanesEarly), case .publish(let publish) = frame, publish.following == 0 {
+            return sendOnOwnLane(publish, lanes[lane])
+        }
         link?.send(damaged(frame, lane: lane), lane: lane, from: .client)
-    }
-
-    /// What the broken rules make of a part.
-    private func damaged(_ frame: Frame, lane: LaneID) -> Frame {
-        guard has(.swapPublishedParts), case .part(let part) = frame, !part.isEnd else { return frame }
-        let last = lastParts.updateValue(part.bytes, forKey: lane)
-        guard let last, last.readableBytes == part.bytes.readableBytes, random.happens(0.5) else { return frame }
-        return .part(Part(offset: part.offset, bytes: last))
     }
 
     private func give(_ deliver: Deliver, epoch: Epoch, channel: ChannelID) {

@@ -37,6 +37,10 @@ final class ModelServer {
         var lanes: [LaneID: LaneHeader] = [:]
         var nextLane: UInt64 = 1_000
         var lastParts: [LaneID: ByteBuffer] = [:]
+        /// For rules that are broken: up to where nothing of a channel is sent.
+        var leftOut: [ChannelID: Offset] = [:]
+        /// What CONNECTED has to say of each channel.
+        var recoveries: [ChannelID: Recovery] = [:]
 
         init(session: ServerSession, link: SimulatedLink) {
             self.session = session
@@ -56,7 +60,7 @@ final class ModelServer {
     let store: SimulatedStore
     unowned let simulation: SessionSimulation
     let scheduler: VirtualScheduler
-    private var random: SeededRandom
+    var random: SeededRandom
     var sessions: [Int: Hosted] = [:]
     private var current: [DeviceID: Hosted] = [:]
     private var sent: [DeviceID: [ChannelID: Position]] = [:]
@@ -94,6 +98,9 @@ final class ModelServer {
         configuration.payloadBudget = PayloadBudget(limit: 200_000, limitPerUser: 100_000)
         configuration.maximumReads = 2
         configuration.maximumEndedChannels = 0
+        configuration.historyBytes = 2_000
+        configuration.backgroundHold = .milliseconds(300)
+        configuration.lowPowerHold = .milliseconds(700)
         self.configuration = configuration
     }
 
@@ -254,9 +261,7 @@ final class ModelServer {
                     of: read.offset, in: read.channel, from: read.from, maximumBytes: read.maximumBytes)
                 input(hosted) { $0.payloadRead(read, bytes: bytes, now: $1) }
             }
-        case .readHistory(let read):
-            // No model device asks.
-            input(hosted) { $0.historyFailed(read.request, code: .overloaded, retryAfter: 1000, now: $1) }
+        case .readHistory(let read): readHistory(read, hosted)
         case .storeCursor(let channel, let position): storeCursor(channel, position, hosted)
         case .join(let request):
             later(hosted) { [weak self] in
@@ -282,8 +287,9 @@ final class ModelServer {
         case .refresh:
             later(hosted) { [weak self] in
                 guard let self, var identity = hosted.session.identity else { return }
-                identity.mayPublish = !simulation.isWithoutScope(identity.user)
-                identity.grants = identity.mayPublish ? broadcasting : []
+                let rights = Rights(of: identity.user, in: simulation)
+                rights.apply(to: &identity)
+                apply(rights, to: hosted)
                 let time = simulation.wall.milliseconds
                 input(hosted) { $0.refreshed(identity, time: time, now: $1) }
             }
@@ -301,9 +307,19 @@ final class ModelServer {
         var frame = frame
         if case .connected(var connected) = frame {
             connected.limits.channelWindow = Self.window
+            if has(.lieAboutRecovery) {
+                for index in connected.channels.indices { connected.channels[index].recovery = .recovered }
+            }
+            check(connected, hosted)
             frame = .connected(connected)
         }
         if case .gap = frame, has(.hideGap) { return }
+        if case .skip = frame, has(.hideSkip) { return }
+        if case .deliver(let deliver) = frame, let channel = hosted.lanes[lane]?.channel,
+            deliver.entry.offset <= hosted.leftOut[channel] ?? 0
+        {
+            return
+        }
         if case .deliver(let deliver) = frame, has(.receiptOnSend), let origin = deliver.entry.origin {
             reached(deliver.entry.sender, origin, hosted)
         }
@@ -386,18 +402,20 @@ final class ModelServer {
             return channel
         }
         hosted.wakes = []
-        let mayPublish = !simulation.isWithoutScope(user)
-        let grants = mayPublish ? broadcasting : []
+        let rights = Rights(of: user, in: simulation)
+        var identity = SessionIdentity(
+            tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1", expiry: 1 << 52,
+            mayPublish: true, mayReceive: true, mayJoin: true, mayManage: true)
+        rights.apply(to: &identity)
+        hosted.watch.stopped = rights.stopped
+        hosted.recoveries = recoveries(channels, connect, user, device, rights)
         if has(.takeOverEarly) { establish(hosted) }
         if has(.evictEarly) { _ = takePlace(hosted, user, device) }
-        later(hosted, within: slowestLoad) { [weak self] in
+        later(hosted, within: slowestLoad) { [weak self, identity] in
             self?.grant(
                 SessionGrant(
-                    identity: SessionIdentity(
-                        tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1",
-                        expiry: 1 << 52, mayPublish: mayPublish, mayReceive: true, mayJoin: true,
-                        mayManage: true, grants: grants),
-                    session: UInt64(hosted.link.number), resumed: isResumed, cursorVersion: record.version,
+                    identity: identity, session: UInt64(hosted.link.number), resumed: isResumed,
+                    cursorVersion: record.version,
                     channels: channels, ticket: self?.simulation.ticket(for: connect.credential)), hosted)
         }
     }
@@ -510,6 +528,7 @@ final class ModelServer {
             return later(append.hosted) { [weak self] in self?.answer(append, .refused(refused)) }
         }
         pending.append(append)
+        if has(.surviveFailedSync), random.happens(0.05) { store.delaySync() }
         if has(.acknowledgeBeforeDurable) || has(.deliverBeforeDurable) {
             store.delaySync()
             let life = life
@@ -595,11 +614,6 @@ final class ModelServer {
             let news = store.channels(of: user, device).first(where: { $0.channel == channel })
         else { return }
         input(hosted) { $0.channelChanged(news, now: $1) }
-    }
-
-    /// Everybody may publish to all.
-    private var broadcasting: [ChannelGrant] {
-        ChannelPattern("all/*").map { [ChannelGrant(.publish, $0)] } ?? []
     }
 
     private func read(_ channel: ChannelID, after: Offset, upTo: Offset?, bytes: Int, _ hosted: Hosted) {

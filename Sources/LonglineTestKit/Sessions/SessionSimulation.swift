@@ -54,6 +54,20 @@ public final class SessionSimulation {
         public var roomChanges = 0
         /// Rights to publish taken away, by the credential's scope or by the app's backend.
         public var rightsTaken = 0
+        /// Rights to receive a channel taken away.
+        public var channelsStopped = 0
+        /// Pages of history that devices got.
+        public var historyPages = 0
+        /// Changes of an app's mode.
+        public var modes = 0
+        /// Requests put to other users.
+        public var requests = 0
+        /// Replies to requests.
+        public var replies = 0
+        /// What another tenant's users of the same names did.
+        public var neighbours = 0
+        /// CONNECTEDs that named an older record of cursors than the one before.
+        public var olderRecords = 0
         /// Producers given up because an ID was used twice.
         public var renewals = 0
 
@@ -73,14 +87,16 @@ public final class SessionSimulation {
     private var server: ModelServer!
     private var devices: [ModelDevice] = []
     private var links: [SimulatedLink] = []
-    private let room: RoomID
-    private let news: BroadcastID
+    let rooms: [RoomID]
+    let news: BroadcastID
     private var nextMessage: UInt64 = 1
     /// The highest login of a user that has one place and ever had a session, in this life of the store.
     private var highestLogins: [UserID: UInt64] = [:]
     /// Users whose credentials don't allow to publish now, and whom the app's backend doesn't.
     private var withoutScope: Set<UserID> = []
     private var deniedByApp: Set<UserID> = []
+    /// Channels that users' credentials don't allow to receive now.
+    private var stopped: [UserID: Set<ChannelID>] = [:]
     private var isCalm = false
     /// What the wall clock is ahead of the scheduler, in milliseconds.
     private var wallOffset: Int64 = 1_000_000
@@ -92,7 +108,7 @@ public final class SessionSimulation {
         self.faults = faults
         random = SeededRandom(seed: seed)
         tenant = try TenantID("tenant")
-        room = try RoomID("room")
+        rooms = [try RoomID("room"), try RoomID("hall")]
         news = try BroadcastID("news")
         store = SimulatedStore(tenant: tenant, wall: wall, random: SeededRandom(seed: random.next()), faults: faults)
         scheduler.advanced = { [unowned self] in setWall() }
@@ -108,7 +124,10 @@ public final class SessionSimulation {
             addDevice(try UserID(user), try DeviceID(device), login: login)
         }
         for device in devices.prefix(3) {
-            _ = store.change(room, .join(create: true), user: device.user, device: device.device)
+            _ = store.change(rooms[0], .join(create: true), user: device.user, device: device.device)
+        }
+        for device in devices.suffix(3) {
+            _ = store.change(rooms[1], .join(create: true), user: device.user, device: device.device)
         }
     }
 
@@ -196,7 +215,14 @@ public final class SessionSimulation {
             simulation.server.restart()
         }
         repeatedly(50...500) { $0.replay() }
-        repeatedly(50...700) { $0.devices[Int($0.pick(3...4))].changeRoom($0.room, joins: $0.random.happens(0.6)) }
+        repeatedly(50...700) { $0.devices[Int($0.pick(3...4))].changeRoom($0.anyRoom(), joins: $0.random.happens(0.6)) }
+        repeatedly(50...500) { $0.askHistory() }
+        repeatedly(300...2_500) { $0.stopChannel() }
+        repeatedly(300...2_500) { simulation in
+            simulation.counts.modes += 1
+            simulation.anyDevice().setMode([.foreground, .background, .lowPower][Int(simulation.pick(0...2))])
+        }
+        repeatedly(300...2_500) { $0.neighbour() }
         repeatedly(40...500) { $0.manage() }
         repeatedly(500...3_000) { $0.anyDevice().refresh() }
         repeatedly(300...2_500) { $0.takeRight() }
@@ -252,17 +278,62 @@ public final class SessionSimulation {
     private func publish() {
         let device = anyDevice()
         let isNews = random.happens(0.12)
-        let channel: ChannelID = isNews ? .all(news) : random.happens(0.6) ? .room(room) : .user(device.user)
+        let channel: ChannelID = isNews ? .all(news) : random.happens(0.6) ? .room(anyRoom()) : .user(device.user)
         if !isNews, random.happens(0.15) { return remark(on: channel, by: device) }
         var recipient: UserID?
         if case .user = channel, random.happens(0.6) { recipient = anyDevice().user }
         // Some are over the payload limit, some are worth little time.
         let bytes = random.happens(0.03) ? 3_500 : Int(pick(0...(random.happens(0.2) ? 2_500 : 60)))
         let lifetime = random.happens(0.1) ? UInt64(pick(1...(random.happens(0.5) ? 400 : 3_000))) : 0
+        var kind = PublishKind.message
+        if let recipient, recipient != device.user, random.happens(0.2) {
+            kind = .request
+            counts.requests += 1
+        }
         for _ in 0..<(random.happens(0.05) ? pick(5...30) : 1) {
-            device.publish(nextMessage, in: channel, to: recipient, bytes: bytes, timeToLive: lifetime)
+            device.publish(nextMessage, kind, in: channel, to: recipient, bytes: bytes, timeToLive: lifetime)
             nextMessage += 1
         }
+    }
+
+    private func anyRoom() -> RoomID { rooms[random.happens(0.7) ? 0 : 1] }
+
+    private func anyChannel(of user: UserID) -> ChannelID {
+        random.happens(0.2) ? .all(news) : random.happens(0.5) ? .room(anyRoom()) : .user(user)
+    }
+
+    private func askHistory() {
+        let device = anyDevice()
+        let channel = anyChannel(of: device.user)
+        let log = store.truth.logs[channel]
+        let isOlder = random.happens(0.5)
+        let ends = isOlder ? [FrameLimits.maximumNumber, 1] : [0, log?.head.offset ?? 0]
+        let some = log?.entries.randomElement(using: &random)?.offset
+        let from = random.happens(0.4) ? ends[random.happens(0.8) ? 0 : 1] : some ?? ends[0]
+        device.askHistory(
+            channel, from: from, epoch: random.happens(0.5) ? 0 : log?.epoch ?? 0, isOlder ? .older : .newer,
+            limit: UInt64(pick(1...8)))
+    }
+
+    /// A fresh credential of a user does not allow a channel any more, for a while.
+    private func stopChannel() {
+        let user = anyDevice().user
+        let channel = anyChannel(of: user)
+        counts.channelsStopped += 1
+        stopped[user, default: []].insert(channel)
+        refresh(user)
+        scheduler.after(.milliseconds(pick(50...800))) { [weak self] in
+            self?.stopped[user]?.remove(channel)
+            self?.refresh(user)
+        }
+    }
+
+    private func neighbour() {
+        counts.neighbours += 1
+        let device = anyDevice()
+        store.neighbour(
+            device.user, device.device, producer: device.durable.producer, in: anyRoom(),
+            bytes: ByteBuffer(integer: UInt64.max))
     }
 
     private func manage() {
@@ -278,7 +349,7 @@ public final class SessionSimulation {
             default: .delete
             }
         counts.roomChanges += 1
-        anyDevice().manage(room, action)
+        anyDevice().manage(anyRoom(), action)
     }
 
     /// Edits, retracts or reacts to one of a channel's last entries, whoever wrote it, or one of another life of the log.
@@ -287,13 +358,18 @@ public final class SessionSimulation {
         else { return }
         let isForeign = random.happens(0.05)
         let target = Position(epoch: isForeign ? log.epoch &+ 1 : log.epoch, offset: named.offset)
-        let kinds: [PublishKind] = [.edit(target), .retract(target), .react(target)]
+        var kinds: [PublishKind] = [.edit(target), .retract(target), .react(target)]
+        if named.kind == .request || random.happens(0.03) {
+            kinds = [.reply(target)]
+            counts.replies += 1
+        }
         var recipient: UserID?
         if case .user = channel { recipient = named.origin == nil ? named.recipient : named.sender }
         if random.happens(0.05) { recipient = anyDevice().user }
         if case .room = channel { recipient = nil }
         device.publish(
-            nextMessage, kinds[Int(pick(0...2))], in: channel, to: recipient, bytes: Int(pick(0...50)), timeToLive: 0)
+            nextMessage, kinds[Int(pick(0...Int64(kinds.count - 1)))], in: channel, to: recipient,
+            bytes: Int(pick(0...50)), timeToLive: 0)
         nextMessage += 1
     }
 
@@ -321,7 +397,7 @@ public final class SessionSimulation {
 
     private func trim() {
         let channel: ChannelID =
-            random.happens(0.2) ? .all(news) : random.happens(0.5) ? .room(room) : .user(anyDevice().user)
+            random.happens(0.2) ? .all(news) : random.happens(0.5) ? .room(anyRoom()) : .user(anyDevice().user)
         note { "\(channel) is trimmed" }
         store.trim(channel, keep: Int(pick(0...40)))
     }
@@ -396,6 +472,7 @@ public final class SessionSimulation {
     // MARK: Rights
 
     func isWithoutScope(_ user: UserID) -> Bool { withoutScope.contains(user) }
+    func stoppedChannels(of user: UserID) -> Set<ChannelID> { stopped[user] ?? [] }
     func isDeniedByApp(_ user: UserID) -> Bool { deniedByApp.contains(user) }
 
     // MARK: Device policy

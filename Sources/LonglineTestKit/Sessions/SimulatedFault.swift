@@ -21,6 +21,12 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case publishAfterLeave
     /// The store enters what a member publishes where only owners may.
     case publishAgainstSettings
+    /// The last IDs go before the device does.
+    case forgetLastIDs
+    /// The recipient's copy names another place than the sender's record has.
+    case copyWrongOrigin
+    /// What another tenant's user of the same name does counts here.
+    case mixTenants
 
     // MARK: The log and the cursors
     /// A read gives entries whose time is over.
@@ -55,6 +61,12 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case acknowledgeBeforeDurable
     /// The server shows an entry before it is durable.
     case deliverBeforeDurable
+    /// The server goes on when the disk did not take a transaction.
+    case surviveFailedSync
+    /// A page of history begins before the join.
+    case historyBeforeJoin
+    /// A page of history leaves an entry out.
+    case holeInHistory
 
     // MARK: Sessions
     /// The server takes connects that were overtaken.
@@ -87,6 +99,14 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case forgetMarks
     /// The server sends no GAP.
     case hideGap
+    /// The server sends no SKIP.
+    case hideSkip
+    /// CONNECTED says of every channel that it is recovered.
+    case lieAboutRecovery
+    /// The server sends what a fresh token stopped to allow.
+    case deliverWithoutRight
+    /// A channel that a fresh token allows again goes on with what comes from then on.
+    case forgetWhatCameMeanwhile
     /// The server leaves parts of a large payload out.
     case losePart
     /// The server sends parts of a large payload twice.
@@ -115,4 +135,16 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case swapPublishedParts
     /// The client sends more publishes than the server allows.
     case overrunWindow
+    /// The client acknowledges entries, and never what is absent on purpose.
+    case keepSkipsBack
+    /// The client takes a publish for entered whose ID was used with another tag.
+    case takeReusedForDone
+    /// The client sends a publish behind one that was given up as if that had been entered.
+    case keepAfter
+    /// The client finishes a lane on which publishes have no answer yet.
+    case finishLanesEarly
+    /// The client does not say its cursors again to a server whose record is an older one.
+    case ignoreOlderRecord
+    /// The client sends a connect number before it is on the disk.
+    case connectBeforeStored
 }

@@ -49,6 +49,8 @@ final class SimulatedStore {
     private var lastCopies: [Position] = []
     private var wallTimes: [Position: UInt64] = [:]
     private var lateCursors: [DeviceID: [ChannelID: Position]] = [:]
+    /// Far above every ID and connect number of a simulation.
+    private var neighbourID: UInt64 = 1 << 40
 
     /// Acknowledgements that a ledger remembers: few, so that forgetting them comes up.
     static let remembered = 24
@@ -85,6 +87,7 @@ final class SimulatedStore {
     func crash() {
         if let synced { (real, truth) = synced }
         synced = nil
+        if faults.contains(.forgetLastIDs) { for channel in truth.logs.keys { forgetLedger(of: channel) } }
         if faults.contains(.copyApart) { hiddenCopies.formUnion(lastCopies) }
         lastCopies = []
     }
@@ -248,6 +251,23 @@ final class SimulatedStore {
             let page = try? real.read(
                 key(channel), after: after, upTo: upTo, maximumBytes: maximumBytes, now: time)
         else { return nil }
+        return shown(page, of: channel)
+    }
+
+    /// A page of history.
+    func page(_ read: HistoryRead) -> SessionPage? {
+        var range = LogRange(
+            after: read.after, upTo: read.upTo, direction: read.direction, maximumEntries: read.maximumEntries,
+            maximumBytes: read.maximumBytes)
+        if faults.contains(.historyBeforeJoin) { range.after = 0 }
+        guard let page = try? real.page(key(read.channel), range, now: wall.milliseconds) else { return nil }
+        var shown = shown(page, of: read.channel)
+        if faults.contains(.holeInHistory), shown.items.count > 2 { shown.items.remove(at: 1) }
+        return shown
+    }
+
+    /// What a page looks like, with the rules that are broken.
+    private func shown(_ page: LogPage, of channel: ChannelID) -> SessionPage {
         let items = page.items.flatMap { item -> [SessionPage.Item] in
             switch item {
             case .skip(let skip) where skip.reason == .retracted && faults.contains(.readRetracted):
@@ -260,6 +280,7 @@ final class SimulatedStore {
                     return [.skip(Skip(previous: entry.previous, to: entry.offset, reason: .retracted))]
                 }
                 if let time = wallTimes[position] { entry.time = time }
+                if faults.contains(.copyWrongOrigin) { entry.origin?.offset += 1 }
                 return [.entry(entry)]
             }
         }
@@ -277,8 +298,12 @@ final class SimulatedStore {
         if let head = head(channel), head.first != truth.logs[channel]?.first ?? 0 {
             violation("\(channel) was trimmed up to \(head.first), and not as asked")
         }
-        guard faults.contains(.trimLedger), let entries = truth.logs[channel]?.entries else { return }
-        for entry in entries where entry.publishID != 0 {
+        if faults.contains(.trimLedger) { forgetLedger(of: channel) }
+    }
+
+    /// For rules that are broken: of what was entered so far nothing is known any more.
+    private func forgetLedger(of channel: ChannelID) {
+        for entry in truth.logs[channel]?.entries ?? [] where entry.publishID != 0 {
             aliases[LedgerKey(producer: entry.producer, channel: channel)] = .random(using: &random)
         }
     }
@@ -367,6 +392,28 @@ final class SimulatedStore {
             enter(entry, at: receipt.head, in: channel)
         } else if receipt.head != receipt.position {
             violation("\(channel) has more entries than \(change) makes")
+        }
+    }
+
+    /// Another tenant has users, devices, rooms and even outboxes of the same names, and is far ahead with all of them: nothing of
+    /// that may count or show here.
+    func neighbour(_ user: UserID, _ device: DeviceID, producer: ProducerID, in room: RoomID, bytes: ByteBuffer) {
+        guard let other = try? TenantID(faults.contains(.mixTenants) ? tenant.description : "neighbour") else { return }
+        let device = DeviceKey(tenant: other, user: user, device: device)
+        neighbourID += 1
+        _ = try? real.admit(device, producer: producer, connectNumber: neighbourID)
+        _ = try? real.change(room, .join(create: true), by: device)
+        for channel in [ChannelID.room(room), .user(user)] {
+            let publish = Publish(
+                id: neighbourID, tag: random.next(), after: 0, recipient: nil, timeToLive: 0, payload: bytes)
+            let outcome = real.append(
+                AppendRequest(device: device, producer: producer, channel: channel, publish: publish))
+            guard case .entered(let published, _, _) = outcome else {
+                violation("another tenant's publish into \(channel) got \(outcome)")
+                continue
+            }
+            let cursor = ChannelPosition(channel: channel, position: published.position)
+            _ = try? real.advance(device, to: [cursor])
         }
     }
 

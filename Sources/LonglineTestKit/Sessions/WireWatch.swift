@@ -23,10 +23,18 @@ struct WireWatch {
     private var arriving: [LaneID: Entry] = [:]
     /// What CONNECTED named.
     var window = Int.max
+    /// Channels of which the credential allows nothing.
+    var stopped: Set<ChannelID> = []
+    /// Channels of which CONNECTED said that something is gone, and whose GAP did not leave yet.
+    private var owedGaps: Set<ChannelID> = []
+    /// Requests for history, and the page that is being sent.
+    private var requests: [UInt64: ChannelID] = [:]
+    private var page: (lane: LaneID, channel: ChannelID)?
 
     /// The client's word that it is done with everything up to an offset, as it arrives.
     mutating func received(_ frame: Frame, lane: LaneID) {
         switch frame {
+        case .history(let request): requests[request.request] = request.channel
         case .lane(let header): clientLanes[lane] = header
         case .acknowledge(let acknowledge):
             guard let header = clientLanes[lane], chains[header.channel]?.epoch == header.epoch else { return }
@@ -43,14 +51,29 @@ struct WireWatch {
     ) -> String? {
         guard !isClosed else { return "\(frame.name) follows CLOSE" }
         if case .close = frame { isClosed = true }
+        if case .connected(let connected) = frame {
+            owedGaps = Set(connected.channels.filter { $0.recovery == .gap }.map(\.channel))
+        }
         guard lane != .control else { return nil }
         if case .lane(let header) = frame {
             lanes[lane] = header
             if chains[header.channel]?.epoch != header.epoch { chains[header.channel] = Chain(epoch: header.epoch) }
             return nil
         }
+        if case .historyPage(let answer) = frame {
+            guard let channel = requests.removeValue(forKey: answer.request) else { return "a page of nothing asked" }
+            page = (lane, channel)
+            return answer.refusal == nil && stopped.contains(channel) ? "a page of \(channel) without the right" : nil
+        }
+        if let page, page.lane == lane { return past(frame, of: page.channel, user, truth, time) }
         guard let header = lanes[lane] else { return "\(frame.name) before LANE" }
         let channel = header.channel
+        if stopped.contains(channel) {
+            switch frame {
+            case .deliver, .skip, .gap, .batch: return "\(channel): \(frame.name) is sent without the right"
+            default: break
+            }
+        }
         switch frame {
         case .published(let published): return answered(published, channel, truth)
         case .deliver(let deliver):
@@ -88,10 +111,27 @@ struct WireWatch {
             return nil
         case .skip(let skip): return linked(skip.previous, to: skip.to, cost: 128, channel)
         case .gap(let gap):
+            owedGaps.remove(channel)
             chains[channel]?.end = gap.first
             return weighed(gap.first, cost: 128, channel)
         default: return nil
         }
+    }
+
+    /// A frame of a page of history.
+    private func past(_ frame: Frame, of channel: ChannelID, _ user: UserID?, _ truth: Truth, _ time: UInt64) -> String?
+    {
+        guard case .deliver(let deliver) = frame else { return nil }
+        let entry = deliver.entry
+        let place = "history of \(channel) at \(entry.offset)"
+        guard let log = truth.logs[channel], let whole = log.entry(at: entry.offset),
+            entry.following > 0 ? whole.head(entry.payload.readableBytes) == entry : whole == entry
+        else { return "\(place) is sent, and is not durable" }
+        guard let user, truth.mayReadPast(entry.offset, of: channel, user) else {
+            return "\(place) is sent to a stranger"
+        }
+        if log.erased.contains(entry.offset) { return "\(place) is sent, and was retracted" }
+        return entry.expiry > 0 && entry.expiry <= time ? "\(place) is sent, and its time is over" : nil
     }
 
     private func answered(_ published: Published, _ channel: ChannelID, _ truth: Truth) -> String? {
@@ -119,6 +159,9 @@ struct WireWatch {
 
     private mutating func linked(_ previous: Offset, to offset: Offset, cost: Int, _ channel: ChannelID) -> String? {
         guard let chain = chains[channel] else { return "\(channel) has no lane" }
+        if owedGaps.contains(channel) {
+            return "\(channel) goes on at \(offset) without the GAP that CONNECTED told of"
+        }
         if let end = chain.end, previous != end, !(previous > end && previous <= chain.confirmed) {
             return "\(channel) at \(offset) continues \(previous), and \(end) was sent last"
         }
