@@ -1,3 +1,4 @@
+import Foundation
 import Logging
 import LonglineServer
 import LonglineStore
@@ -18,12 +19,15 @@ final class LiveService: Sendable {
     private let retention: RetentionPolicy
     private let limits: Mutex<ServerLimits>
     private let devicePolicies: DevicePolicies
+    private let clockSkew: TimeAmount
 
     init(
-        retention: RetentionPolicy = RetentionPolicy(), devicePolicies: DevicePolicies = DevicePolicies(),
+        clockSkew: TimeAmount = .seconds(30), retention: RetentionPolicy = RetentionPolicy(),
+        devicePolicies: DevicePolicies = DevicePolicies(),
         _ limit: (inout ServerLimits) -> Void = { _ in }
     ) async throws {
         self.retention = retention
+        self.clockSkew = clockSkew
         var limits = ServerLimits()
         limit(&limits)
         self.limits = Mutex(limits)
@@ -55,6 +59,7 @@ final class LiveService: Sendable {
         configuration.secrets = try data.secrets()
         configuration.eventLoops = 2
         configuration.retention = retention
+        configuration.tokenClockSkew = clockSkew
         configuration.limits = limits.withLock { $0 }
         configuration.devicePolicies = devicePolicies
         configuration.logger.logLevel = .error
@@ -91,6 +96,16 @@ final class LiveService: Sendable {
             throw error
         }
         try await store.close()
+    }
+
+    /// Puts a copy of the database in the place of the present one, as docs/storage.md says. The service is stopped.
+    func restore(_ backup: String) throws {
+        let files = FileManager.default
+        for name in ["longline.db", "longline.db-wal", "longline.db-shm", "store.identity"] {
+            let path = data.storePath + "/" + name
+            if files.fileExists(atPath: path) { try files.removeItem(atPath: path) }
+        }
+        try files.copyItem(atPath: backup, toPath: data.storePath + "/longline.db")
     }
 
     func erase(_ user: String) async throws {
