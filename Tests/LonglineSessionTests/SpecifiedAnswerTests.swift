@@ -48,10 +48,57 @@ struct SpecifiedAnswerTests {
         #expect(keys.subtracting(named).subtracting(done).isEmpty, "rows without a test")
         #expect(named.union(done).subtracting(keys).isEmpty, "tests without a row")
         #expect(named.isDisjoint(with: done))
-        for (key, place) in SpecifiedAnswers.byOthers {
-            let file = Self.root.appendingPathComponent("Tests/\(place.file).swift")
-            let source = try String(contentsOf: file, encoding: .utf8)
-            #expect(source.contains("func \(place.function)("), "\(key): \(place.file) has no \(place.function)")
+        let names = try Self.codeNames
+        for row in rows {
+            guard let places = SpecifiedAnswers.byOthers[row.key] else { continue }
+            var text = ""
+            for place in places {
+                let body = try Self.body(of: place.function, in: place.file)
+                #expect(body != nil, "\(row.key): \(place.file) has no \(place.function)")
+                text += body ?? ""
+            }
+            for code in Self.codes(in: row.gets) {
+                let name = try #require(names[code], "\(row.key): there is no code \(code)")
+                #expect(text.contains(".\(name)"), "\(row.key): no test that is named for it expects \(name)")
+            }
+        }
+    }
+
+    /// A test's source, from its first line to its last.
+    private static func body(of function: String, in file: String) throws -> String? {
+        let source = try String(contentsOf: root.appendingPathComponent("Tests/\(file).swift"), encoding: .utf8)
+        let lines = source.components(separatedBy: "\n").drop { !$0.contains("func \(function)(") }
+        guard !lines.isEmpty else { return nil }
+        return lines.prefix { $0 != "    }" }.joined(separator: "\n")
+    }
+
+    /// The codes that a row's answer names, ranges included.
+    private static func codes(in answer: String) -> [UInt32] {
+        var codes: [UInt32] = []
+        var isRange = false
+        for word in answer.split(whereSeparator: { " ,".contains($0) }) {
+            if let code = UInt32(word) {
+                codes += isRange ? Array(((codes.last ?? 0) + 1)...code) : [code]
+                isRange = false
+            } else {
+                isRange = word == "to" && !codes.isEmpty
+            }
+        }
+        return codes
+    }
+
+    /// What the specification calls its close codes and refusals.
+    private static var codeNames: [UInt32: String] {
+        get throws {
+            let text = try String(contentsOf: root.appendingPathComponent("docs/protocol.md"), encoding: .utf8)
+            var names: [UInt32: String] = [:]
+            for line in text.split(separator: "\n") where line.hasPrefix("| ") {
+                let cells = line.split(separator: "|").map { $0.trimmingCharacters(in: .whitespaces) }
+                guard cells.count >= 3, let code = UInt32(cells[0]), cells[1].allSatisfy(\.isLetter) else { continue }
+                // Bytes with listed values have tables as well, before those.
+                names[code] = cells[1]
+            }
+            return names
         }
     }
 

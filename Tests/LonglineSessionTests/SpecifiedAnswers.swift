@@ -4,17 +4,41 @@ import NIOCore
 
 /// What each row of the second table of docs/protocol.md section 24 gets, in the table's words.
 enum SpecifiedAnswers {
-    private static let now = Fixture.start
-    private static let lane = LaneID(rawValue: 1)
+    static let now = Fixture.start
+    static let lane = LaneID(rawValue: 1)
     private static let bob = Fixture.user("bob")
-    private static let hall = Fixture.name("hall")
+    static let hall = Fixture.name("hall")
     private static let origin = Position(epoch: 0, offset: 0)
 
-    /// The tests of rows that a session does not decide alone: the file below `Tests`, and the function.
-    static let byOthers: [String: (file: String, function: String)] = [
-        "CONNECT | token, ticket | see section 6": (
-            "LonglineServerTests/SessionRefusalTests", "badCredentialsAreNamed"
-        ),
+    /// The tests of rows that a session does not decide alone: the file below `Tests`, and the function. Together they name every
+    /// code of their row.
+    static let byOthers: [String: [(file: String, function: String)]] = single.mapValues { [$0] }
+        .merging(severalTests) { one, _ in one }
+
+    private static let severalTests: [String: [(file: String, function: String)]] = [
+        "CONNECT | token, ticket | see section 6": [
+            ("LonglineServerTests/SessionRefusalTests", "badCredentialsAreNamed"),
+            ("LonglineServerTests/SpecifiedRefusalTests", "revokedAndForeignCredentials"),
+        ],
+        "ROOM | user, value | see section 10": [
+            ("LonglineServerTests/SpecifiedRefusalTests", "roomAnswers"),
+            ("LonglineStoreTests/RoomRightsConformanceTests", "onlyOwnersChangeARoom"),
+        ],
+        "CONVERSATION_SET | conversation | oneself, a room that the user is not in, a room to block": [
+            ("LonglineServerTests/ConversationTests", "settings"),
+            ("LonglineStoreTests/ConversationConformanceTests", "settingsAreAUsersBoundedAndGoneWithTheAccount"),
+        ],
+        "PUBLISH | id, tag | see section 8": [
+            ("LonglineStoreTests/PublishConformanceTests", "outOfOrderReusedAndInvalidIDsStoreNothing"),
+            ("LonglineStoreTests/PublishConformanceTests", "theLast1024AnswersAreRememberedAndOlderOnesAreUnknown"),
+        ],
+        "PUBLISH | target | see [25](#25-entries-that-name-another)": [
+            ("LonglineStoreTests/TargetConformanceTests", "whatIsNotThereIsRefused"),
+            ("LonglineStoreTests/TargetConformanceTests", "anEditLastsAsLongAsItsMessage"),
+        ],
+    ]
+
+    private static let single: [String: (file: String, function: String)] = [
         "CONNECT | token, ticket | of a login that lost its place": (
             "LonglineServerTests/DevicePolicyTests", "anAutomaticReconnectNeverEvictsANewerLogin"
         ),
@@ -28,21 +52,12 @@ enum SpecifiedAnswers {
             "LonglineSessionTests/ClientSessionTests", "overfullWindow"
         ),
         "LEAVE, ROOM | room | not a member": ("LonglineStoreTests/RoomRightsConformanceTests", "onlyOwnersChangeARoom"),
-        "ROOM | user, value | see section 10": (
-            "LonglineStoreTests/RoomRightsConformanceTests", "onlyOwnersChangeARoom"
-        ),
-        "MEMBERS | room | not a member": ("LonglineStoreTests/RoomRightsConformanceTests", "membersArePaged"),
+        "MEMBERS | room | not a member": ("LonglineServerTests/RoomTests", "addingAndRemoving"),
         "CONVERSATIONS | after | bytes that no page gave": ("LonglineServerTests/ConversationTests", "refusals"),
         "READ | position | another epoch, beyond the log, or not above an earlier one": (
             "LonglineStoreTests/ConversationConformanceTests", "aPlaceThatMeansNothingIsIgnored"
         ),
-        "CONVERSATION_SET | conversation | oneself, a room that the user is not in, a room to block": (
-            "LonglineStoreTests/ConversationConformanceTests", "settingsAreAUsersBoundedAndGoneWithTheAccount"
-        ),
         "PRESENCE | user | nobody asked for": ("LonglineClientTests/PresenceTests", "watching"),
-        "PUBLISH | id, tag | see section 8": (
-            "LonglineStoreTests/PublishConformanceTests", "outOfOrderReusedAndInvalidIDsStoreNothing"
-        ),
         "PUBLISH | kind, recipient | a request without another user as its recipient": (
             "LonglineStoreTests/TargetConformanceTests", "aRequestIsAnsweredByWhomItWasPutTo"
         ),
@@ -72,15 +87,14 @@ enum SpecifiedAnswers {
         "PART |  | of nothing": ("LonglineSessionTests/LargePayloadTests", "places"),
         "PART | offset | not where the bytes before it ended": ("LonglineSessionTests/LargePayloadTests", "places"),
         "PART | bytes | beyond the announced end": ("LonglineSessionTests/LargePayloadTests", "places"),
-        "PUBLISH | target | see [25](#25-entries-that-name-another)": (
-            "LonglineStoreTests/TargetConformanceTests", "whatIsNotThereIsRefused"
-        ),
     ]
 
-    static let here = requests.merging(more) { one, _ in one }.merging(lanes) { one, _ in one }
-        .merging(clients) { one, _ in one }.merging(signals) { one, _ in one }
+    static let here = requests.merging(more) { one, _ in one }.merging(pasts) { one, _ in one }.merging(lanes) {
+        one, _ in one
+    }
+    .merging(clients) { one, _ in one }.merging(signals) { one, _ in one }
 
-    private typealias Answers = [String: @Sendable () -> String]
+    typealias Answers = [String: @Sendable () -> String]
 
     private static let requests: Answers = [
         "CONNECT | versions | none in common": {
@@ -313,7 +327,7 @@ enum SpecifiedAnswers {
 
     // MARK: Sessions
 
-    private static func identity(mayWatch: Bool = true) -> SessionIdentity {
+    static func identity(mayWatch: Bool = true) -> SessionIdentity {
         var identity = Fixture.identity()
         identity.mayManage = true
         identity.mayWatch = mayWatch
@@ -329,7 +343,7 @@ enum SpecifiedAnswers {
             channels: [Fixture.channel(head: head, cursor: place)], ticket: nil)
     }
 
-    private static func server(
+    static func server(
         _ identity: SessionIdentity = identity(), head: Offset = 0, cursor: Offset? = nil,
         configuration: ServerSessionConfiguration = ServerSessionConfiguration()
     ) -> ServerSession {
@@ -342,9 +356,9 @@ enum SpecifiedAnswers {
     }
 
     /// What the last of some frames on lane 0 gets.
-    private static func control(_ frames: Frame...) -> String { control(frames) }
+    static func control(_ frames: Frame...) -> String { control(frames) }
 
-    private static func control(_ frames: [Frame]) -> String {
+    static func control(_ frames: [Frame]) -> String {
         var session = server()
         for frame in frames.dropLast() {
             session.received(frame, lane: .control, early: false, now: now)
@@ -364,7 +378,7 @@ enum SpecifiedAnswers {
         return words(session.drain())
     }
 
-    private static func connectedClient(isConnected: Bool = true) -> ClientSession {
+    static func connectedClient(isConnected: Bool = true) -> ClientSession {
         var session = ClientSession(
             configuration: ClientSessionConfiguration(), producer: Fixture.producer, cursors: [:], cursorVersion: 0)
         session.linkOpened(
@@ -386,7 +400,7 @@ enum SpecifiedAnswers {
     }
 
     /// What came of it, in the table's words.
-    private static func words(_ actions: [ServerAction]) -> String {
+    static func words(_ actions: [ServerAction]) -> String {
         if let code = actions.closeCode { return "\(code.rawValue)" }
         if let code = actions.lookUps.values.first { return "`REFUSED` \(code.rawValue)" }
         for action in actions { if case .signalDropped = action { return "dropped" } }
@@ -397,6 +411,7 @@ enum SpecifiedAnswers {
             case .conversationsPage(let page): return "`CONVERSATIONS_PAGE` \(page.refusal?.rawValue ?? 0)"
             case .conversation(let state): return "`CONVERSATION` \(state.refusal?.rawValue ?? 0)"
             case .presenceAnswer(let answer): return "`PRESENCE_ANSWER` \(answer.refusal?.rawValue ?? 0)"
+            case .historyPage(let page): return "`HISTORY_PAGE` \(page.refusal?.rawValue ?? 0)"
             case .refused(let refused): return "`REFUSED` \(refused.code.rawValue)"
             default: break
             }
@@ -404,7 +419,7 @@ enum SpecifiedAnswers {
         return actions.isEmpty ? "ignored" : "\(actions)"
     }
 
-    private static func same(_ one: String, _ other: String) -> String { one == other ? one : "\(one) and \(other)" }
+    static func same(_ one: String, _ other: String) -> String { one == other ? one : "\(one) and \(other)" }
 
     // MARK: Frames
 
