@@ -362,10 +362,11 @@ final class FakeLink: MobileLink, LinkAttempt {
                 return .answer(.refused(Refused(id: publish.id, code: code, lastID: known.last?.publish.id ?? 0)))
             }
             if state.spentProducer == producer { return refuse(.idReused) }
-            if let prefix = state.refusedPrefix, String(buffer: publish.payload).hasPrefix(prefix) {
+            let last = known.last?.publish.id ?? 0
+            // What was entered before is acknowledged again, whatever is refused now.
+            if publish.id > last, let prefix = state.refusedPrefix, String(buffer: publish.payload).hasPrefix(prefix) {
                 return refuse(state.refusedCode)
             }
-            let last = known.last?.publish.id ?? 0
             if publish.id <= last {
                 guard let row = known.first(where: { $0.publish.id == publish.id }) else {
                     return refuse(.outcomeUnknown)
