@@ -29,7 +29,25 @@ public final class Relay: Sendable {
         public var bytes = 0
     }
 
+    /// What happens to a client that was silent for long, as a NAT or a firewall has it.
+    public struct Forgetting: Sendable {
+        /// The silence, both ways, after which a client is forgotten: what comes for it is lost then.
+        public var timeout: TimeAmount
+        /// Whether a client that was forgotten is heard again only from another port of its own. Otherwise what it sends next binds
+        /// it anew.
+        public var shutsPorts: Bool
+
+        /// So long a silence, by the relay's own clock.
+        public init(timeout: TimeAmount, shutsPorts: Bool) {
+            self.timeout = timeout
+            self.shutsPorts = shutsPorts
+        }
+    }
+
     private final class State {
+        var lastUse: [SocketAddress: NIODeadline] = [:]
+        var shut: Set<SocketAddress> = []
+        var forgotten = 0
         var outer: [SocketAddress: any Channel] = [:]
         var waiting: [SocketAddress: [ByteBuffer]] = [:]
         var traffic: [Direction: Traffic] = [:]
@@ -44,6 +62,7 @@ public final class Relay: Sendable {
     private let delay: TimeAmount
     private let policy: Policy
     private let capture: PacketCapture?
+    private let forgetting: Forgetting?
     private let state: NIOLoopBound<State>
     /// Clients that are served.
     private static let clientLimit = 64
@@ -52,13 +71,14 @@ public final class Relay: Sendable {
 
     private init(
         inner: any Channel, server: SocketAddress, delay: TimeAmount, policy: @escaping Policy, capture: PacketCapture?,
-        state: NIOLoopBound<State>
+        forgetting: Forgetting?, state: NIOLoopBound<State>
     ) {
         self.inner = inner
         self.server = server
         self.delay = delay
         self.policy = policy
         self.capture = capture
+        self.forgetting = forgetting
         self.state = state
     }
 
@@ -67,15 +87,18 @@ public final class Relay: Sendable {
     /// - Parameters:
     ///   - loop: one of the process by default.
     ///   - delay: of each direction.
+    ///   - forgetting: nil: it never forgets.
     public static func open(
         to server: SocketAddress, on loop: (any EventLoop)? = nil,
-        delay: TimeAmount = .zero, capture: PacketCapture? = nil, policy: @escaping Policy = { _, _, _ in .pass }
+        delay: TimeAmount = .zero, capture: PacketCapture? = nil, forgetting: Forgetting? = nil,
+        policy: @escaping Policy = { _, _, _ in .pass }
     ) async throws -> Relay {
         let loop = loop ?? MultiThreadedEventLoopGroup.singleton.next()
         let inner = try await bootstrap(on: loop).bind(host: "127.0.0.1", port: 0).get()
         let state = try await loop.submit { NIOLoopBound(State(), eventLoop: loop) }.get()
         let relay = Relay(
-            inner: inner, server: server, delay: delay, policy: policy, capture: capture, state: state)
+            inner: inner, server: server, delay: delay, policy: policy, capture: capture, forgetting: forgetting,
+            state: state)
         try await inner.pipeline.addHandler(DatagramReceiver { [weak relay] in relay?.fromClient($0) }).get()
         return relay
     }
@@ -104,6 +127,11 @@ public final class Relay: Sendable {
             return Array(state.outer.values)
         }.get()
         for channel in old { try await channel.close() }
+    }
+
+    /// How often it forgot a client, as far as traffic showed it.
+    public func forgotten() async throws -> Int {
+        try await inner.eventLoop.submit { self.state.value.forgotten }.get()
     }
 
     /// While it is silent everything is lost.
@@ -192,6 +220,25 @@ public final class Relay: Sendable {
         }
     }
 
+    /// Whether a datagram may pass, or was too long in coming.
+    private func isRemembered(_ client: SocketAddress, _ direction: Direction) -> Bool {
+        guard let forgetting else { return true }
+        let state = self.state.value
+        guard !state.shut.contains(client) else { return false }
+        let now = NIODeadline.now()
+        if let last = state.lastUse[client], now - last > forgetting.timeout {
+            if direction == .toClient { return false }
+            state.forgotten += 1
+            state.outer.removeValue(forKey: client)?.close(promise: nil)
+            if forgetting.shutsPorts {
+                if state.shut.count < Self.clientLimit { state.shut.insert(client) }
+                return false
+            }
+        }
+        state.lastUse[client] = now
+        return true
+    }
+
     /// Counts a datagram, writes it down, and decides what becomes of it.
     private func admitted(_ data: ByteBuffer, _ direction: Direction, client: SocketAddress) -> [ByteBuffer] {
         let state = self.state.value
@@ -199,6 +246,7 @@ public final class Relay: Sendable {
         state.traffic[direction, default: Traffic()].datagrams += 1
         state.traffic[direction, default: Traffic()].bytes += data.readableBytes
         guard !state.isSilent, state.shutOut == nil || state.shutOut != client.ipAddress else { return [] }
+        guard isRemembered(client, direction) else { return [] }
         switch policy(direction, number, data) {
         case .lose:
             return []
