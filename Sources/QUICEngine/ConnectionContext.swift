@@ -102,6 +102,8 @@ final class ConnectionContext {
     @exclusivity(unchecked) private var notebook: Notebook?
     /// Whether growth of the sink is noted already.
     @exclusivity(unchecked) private var hasNotedSink = false
+    /// Where the notebook has the last address token: the next one takes its place.
+    private var tokenNote: Int?
     /// The stream whose bytes came last and are welcome: what follows goes where it is read, without a detour.
     @exclusivity(unchecked) var sink: EngineStream?
     let storage: EngineStorage
@@ -132,6 +134,7 @@ final class ConnectionContext {
         let taken = notebook
         notebook = nil
         hasNotedSink = false
+        tokenNote = nil
         return taken
     }
 
@@ -210,6 +213,15 @@ final class ConnectionContext {
         return opened
     }
 
+    private func note(token: [UInt8], in book: Notebook) {
+        if let tokenNote {
+            book.notes[tokenNote] = .addressToken(token)
+        } else {
+            tokenNote = book.notes.count
+            book.notes.append(.addressToken(token))
+        }
+    }
+
     private func note(_ event: llq_event) {
         // Not past bytes that wait in the notebook, perhaps of the same stream.
         if event.kind == Int32(LLQ_EVENT_STREAM_DATA.rawValue), let sink,
@@ -252,7 +264,7 @@ final class ConnectionContext {
             book.notes.append(.datagram(Array(bytes), early: event.flags & UInt32(LLQ_FLAG_EARLY) != 0))
         case LLQ_EVENT_DATAGRAM_ACKED: book.notes.append(.datagramAcknowledged(event.value))
         case LLQ_EVENT_DATAGRAM_LOST: book.notes.append(.datagramLost(event.value))
-        case LLQ_EVENT_NEW_TOKEN: book.notes.append(.addressToken(Array(bytes)))
+        case LLQ_EVENT_NEW_TOKEN: note(token: Array(bytes), in: book)
         case LLQ_EVENT_PATH_VALIDATED: book.notes.append(.path(QUICPath(event.path), valid: true))
         case LLQ_EVENT_PATH_FAILED: book.notes.append(.path(QUICPath(event.path), valid: false))
         case LLQ_EVENT_CID_ADDED: book.notes.append(.localIDAdded(ConnectionID(bytes)))

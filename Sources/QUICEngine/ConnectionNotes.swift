@@ -3,6 +3,7 @@ import CQUICShim
 /// What ngtcp2's callbacks told becomes state and events.
 extension QUICEngineConnection {
     private static let maxTickets = 16
+    private static let maxTokens = 16
 
     func processNotes() {
         while let book = context.takeNotes() {
@@ -40,6 +41,9 @@ extension QUICEngineConnection {
         case .datagramAcknowledged(let number): datagramEnded(number, acknowledged: true)
         case .datagramLost(let number): datagramEnded(number, acknowledged: false)
         case .addressToken(let token):
+            // A server that floods us with them has told us enough.
+            guard tokensReported < Self.maxTokens else { return }
+            tokensReported += 1
             let version = shim.map { QUICVersion(rawValue: llq_conn_version($0)) } ?? .v1
             emit(.addressToken(AddressToken.keep(token, version: version)))
         case .path(let path, let valid): pathAnswered(path, valid: valid)

@@ -86,6 +86,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     private var packetsAtKeyUpdate: UInt64 = 0
     var gotStatelessReset = false
     var ticketsReported = 0
+    var tokensReported = 0
     /// Server: counted among the endpoint's handshakes in progress.
     var countsAsHandshake = false
     /// Server: counted among the established connections of its first address.
