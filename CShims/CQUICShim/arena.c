@@ -19,12 +19,54 @@
 // So that the sanitizer sees every allocation.
 
 struct llq_arena {
+    ngtcp2_mem mem;
     void *object;
+    size_t read_bytes;
+    bool is_reading;
 };
 
+typedef struct header {
+    size_t size; // of what follows
+    size_t read_size; // the same if it was taken while reading, else 0
+} header;
+
+static void *arena_malloc(size_t size, void *user_data) {
+    llq_arena *arena = user_data;
+    header *h = size > SIZE_MAX - sizeof *h ? NULL : malloc(sizeof *h + size);
+    if (!h) return NULL;
+    *h = (header){size, arena->is_reading ? size : 0};
+    arena->read_bytes += h->read_size;
+    return h + 1;
+}
+
+static void arena_free(void *pointer, void *user_data) {
+    if (!pointer) return;
+    header *h = (header *)pointer - 1;
+    ((llq_arena *)user_data)->read_bytes -= h->read_size;
+    free(h);
+}
+
+static void *arena_calloc(size_t count, size_t size, void *user_data) {
+    size_t total;
+    if (__builtin_mul_overflow(count, size, &total)) return NULL;
+    void *pointer = arena_malloc(total, user_data);
+    if (pointer) memset(pointer, 0, total);
+    return pointer;
+}
+
+static void *arena_realloc(void *pointer, size_t size, void *user_data) {
+    void *moved = arena_malloc(size, user_data);
+    if (!moved || !pointer) return moved;
+    size_t present = ((header *)pointer - 1)->size;
+    memcpy(moved, pointer, present < size ? present : size);
+    arena_free(pointer, user_data);
+    return moved;
+}
+
 llq_arena *llq_arena_new(size_t size, void **object) {
-    llq_arena *arena = malloc(sizeof *arena);
+    llq_arena *arena = calloc(1, sizeof *arena);
     if (!arena) return NULL;
+    arena->mem = (ngtcp2_mem){arena, arena_malloc, arena_free, arena_calloc, arena_realloc};
     *object = arena->object = calloc(1, size);
     if (arena->object) return arena;
     free(arena);
@@ -34,11 +76,6 @@ llq_arena *llq_arena_new(size_t size, void **object) {
 void llq_arena_free(llq_arena *arena) {
     free(arena->object);
     free(arena);
-}
-
-const ngtcp2_mem *llq_arena_mem(const llq_arena *arena) {
-    (void)arena;
-    return NULL;
 }
 
 #else
@@ -142,7 +179,8 @@ typedef struct header {
     uint32_t size; // of what follows, rounded up
     uint8_t kind;
     uint8_t shared; // BEHIND_FRONT: whose
-    uint16_t unused[5];
+    bool by_reading;
+    uint8_t unused[9];
 } header;
 
 _Static_assert(sizeof(header) == ALIGN, "a header keeps what follows it aligned");
@@ -164,6 +202,8 @@ struct llq_arena {
     free_piece *pieces[LARGEST_CLASS + 1];
     uint8_t shared_count, run_count;
     bool freed; // since neighbours were joined
+    bool is_reading;
+    size_t read_bytes;
 };
 
 static size_t round_up(size_t size) { return (size + ALIGN - 1) & ~(size_t)(ALIGN - 1); }
@@ -302,17 +342,27 @@ static void free_run_of(llq_arena *arena, header *h) {
 
 // ngtcp2's functions.
 
-static void *arena_malloc(size_t size, void *user_data) {
+static void *allocate(llq_arena *arena, size_t size) {
     if (size > UINT32_MAX - ALIGN) return NULL;
     size = round_up(size == 0 ? 1 : size);
     if (size >= SMALLEST_PASSING && size <= LARGEST_PASSING) return from_malloc(size);
-    return size <= LARGEST_SMALL ? allocate_small(user_data, size) : allocate_block(user_data, size);
+    return size <= LARGEST_SMALL ? allocate_small(arena, size) : allocate_block(arena, size);
+}
+
+static void *arena_malloc(size_t size, void *user_data) {
+    llq_arena *arena = user_data;
+    void *pointer = allocate(arena, size);
+    if (!pointer) return NULL;
+    header_of(pointer)->by_reading = arena->is_reading;
+    if (arena->is_reading) arena->read_bytes += header_of(pointer)->size;
+    return pointer;
 }
 
 static void arena_free(void *pointer, void *user_data) {
     llq_arena *arena = user_data;
     if (!pointer) return;
     header *h = header_of(pointer);
+    if (h->by_reading) arena->read_bytes -= h->size;
     switch ((enum kind)h->kind) {
     case IN_FRONT:
         add_piece(arena, h, h->size);
@@ -367,6 +417,8 @@ void llq_arena_free(llq_arena *arena) {
     give_run(arena, SHARED_PAGES);
 }
 
-const ngtcp2_mem *llq_arena_mem(const llq_arena *arena) { return &arena->mem; }
-
 #endif
+
+const ngtcp2_mem *llq_arena_mem(const llq_arena *arena) { return &arena->mem; }
+void llq_arena_set_reading(llq_arena *arena, bool on) { arena->is_reading = on; }
+size_t llq_arena_read_bytes(const llq_arena *arena) { return arena->read_bytes; }

@@ -161,7 +161,7 @@ static int normalize(int rv) {
 }
 
 int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8_t *packets, size_t length,
-                  size_t segment, uint64_t now) {
+                  size_t segment, size_t allowed, uint64_t now) {
     llq_path_buffer p;
     ngtcp2_pkt_info info = {.ecn = ecn};
     llq_path known = *path;
@@ -173,6 +173,7 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
     int rv = 0;
     bool is_current = !conn->is_server || alias.is_current;
     size_t received = 0;
+    llq_arena_set_reading(conn->arena, true);
     while (length > 0 && rv == 0) {
         size_t size = length < segment ? length : segment;
         rv = ngtcp2_conn_read_pkt(conn->conn, &p.path, &info, packets, size, now);
@@ -181,7 +182,9 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
         if (is_current) received += size;
         packets += size;
         length -= size;
+        if (rv == 0 && llq_arena_read_bytes(conn->arena) > allowed) rv = LLQ_TOO_MUCH;
     }
+    llq_arena_set_reading(conn->arena, false);
     llq_emit_acked(conn);
     llq_leave(previous);
     if (conn->is_server) {
@@ -372,6 +375,7 @@ uint64_t llq_conn_loss_delay(llq_conn *conn) {
 }
 
 uint64_t llq_conn_packets_authenticated(const llq_conn *conn) { return conn->packets_authenticated; }
+size_t llq_conn_read_memory(const llq_conn *conn) { return llq_arena_read_bytes(conn->arena); }
 uint64_t llq_conn_key_updates(const llq_conn *conn) { return conn->key_updates; }
 uint64_t llq_conn_packets_lost(const llq_conn *conn) { return conn->packets_lost; }
 uint32_t llq_conn_version(llq_conn *conn) { return ngtcp2_conn_get_negotiated_version(conn->conn); }

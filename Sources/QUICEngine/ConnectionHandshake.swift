@@ -146,6 +146,8 @@ extension QUICEngineConnection {
         case Int(LLQ_CLOSING):
             end(.abandoned)
             endpoint.retire(self, packet: nil)
+        case Int(LLQ_TOO_MUCH):
+            endForReadMemory()
         default:
             let close = llq_conn_close_for_error(shim, result)
             if Int(close.kind) == Int(LLQ_CLOSE_SILENT) {
@@ -160,12 +162,15 @@ extension QUICEngineConnection {
     }
 
     /// ngtcp2 0.12 frees the record of a peer's unidirectional stream only with the connection, as 1.11 does when its first
-    /// frame was RESET_STREAM, and nothing from outside can make it do so earlier. Measured on 0.12: 210 bytes each, and
-    /// 15 kB if data came out of order, which a peer can do on purpose. One that has used up `maxPeerStreamRecords` is sent
-    /// away with NO_ERROR; an honest one connects again.
+    /// frame was RESET_STREAM, and nothing from outside can make it do so earlier. Measured on 0.12: 210 bytes each, besides
+    /// what `endForReadMemory` bounds. One that has used up `maxPeerStreamRecords` is sent away with NO_ERROR; an honest one
+    /// connects again.
     func endForStreamRecords() {
+        endWithoutError("The connection has carried all the unidirectional streams it can; connect again")
+    }
+
+    func endWithoutError(_ reason: String) {
         guard shim != nil, !isClosed else { return }
-        let reason = "The connection has carried all the unidirectional streams it can; connect again"
         end(.localTransport(code: 0, reason: reason))
         let packet = Array(reason.utf8).withUnsafeBufferPointer {
             writeClose(

@@ -19,6 +19,7 @@ extension QUICEngineConnection {
         }
         let stream = EngineStream(id: QUICStreamID(rawValue: UInt64(id)), isLocal: true)
         streams.insert(stream)
+        if bidirectional { openedStreams += 1 }
         if !isServer, handshake == nil { earlyStreams.append(stream) }
         return stream.id
     }
@@ -285,7 +286,9 @@ extension QUICEngineConnection {
         guard stream.isClosed, stream.isReadOut, streams.remove(stream) else { return }
         if context.sink === stream { context.sink = nil }
         let isLocal = stream.id.isClientInitiated != isServer
+        if isLocal, stream.id.isBidirectional { openedStreams -= 1 }
         guard let shim, !isLocal else { return }
+        if stream.id.isBidirectional { renewedStreams += 1 }
         if !stream.id.isBidirectional, llq_conn_has_stream(shim, Int64(stream.id.rawValue)) != 0 {
             peerStreamRecords += 1
         }

@@ -18,7 +18,7 @@ public struct EndpointConfiguration: Sendable {
     /// ``QUICError/Code/connectionLimit``.
     public var maxConnections = 100_000
     /// Bytes that the connections may hold together: of streams and datagrams received and not yet taken, of streams sent and not
-    /// yet acknowledged, and 32 KiB for each half-open handshake; 1 GiB. Beyond it new connections are refused with
+    /// yet acknowledged, what data out of order takes, and 32 KiB for each half-open handshake; 1 GiB. Beyond it new connections are refused with
     /// CONNECTION_REFUSED, connecting throws ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let
     /// its peer send more until less is held. Those that live keep the windows that they were given.
     public var maxBufferedBytes = 1 << 30
@@ -159,6 +159,9 @@ public struct EndpointCounters: Sendable, Hashable {
     public var connectionsRefused: UInt64 = 0
     /// Of those, the ones refused because of ``EndpointConfiguration/maxBufferedBytes``.
     public var connectionsRefusedForMemory: UInt64 = 0
+    /// Connections that were ended because their peer made them hold too much data out of order: more than
+    /// ``TransportSettings/connectionWindow``, and 16 KiB for each stream that it may have open.
+    public var connectionsEndedForMemory: UInt64 = 0
     /// Times that a connection's peer was not allowed to send more because of ``EndpointConfiguration/maxBufferedBytes``.
     public var windowsWithheld: UInt64 = 0
     /// Connections accepted, as a server.

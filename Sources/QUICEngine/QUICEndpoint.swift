@@ -390,6 +390,7 @@ public final class QUICEndpoint: CustomReflectable {
         let period = 3 * llq_conn_pto(shim)
         llq_conn_free(shim)
         connection.shim = nil
+        connection.forgetReadMemory()
         connection.quietAfter = connection.now.advanced(byNanoseconds: period)
         connection.sendQueue.removeAll()
         deadlines.set(nil, for: connection)

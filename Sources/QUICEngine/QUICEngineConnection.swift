@@ -53,6 +53,15 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var peerStreamRecords = 0
     /// Bidirectional streams that the peer may have open beyond what the settings said.
     var raisedStreams: UInt64 = 0
+    /// Bidirectional streams of the peer that are over and that it may have others for.
+    var renewedStreams: UInt64 = 0
+    /// Bidirectional streams of this side.
+    @exclusivity(unchecked) var openedStreams = 0
+    /// See `allowedReadMemory`.
+    let readMemoryLimit: Int
+    /// What ngtcp2 held of what it read, when that was looked at last; and what of it is counted among the endpoint's.
+    @exclusivity(unchecked) var readMemory = 0
+    @exclusivity(unchecked) var countedReadMemory = 0
     var owesStreamCredit = (bidirectional: false, unidirectional: false)
     /// Client: streams opened before the handshake completed, to be opened again if 0-RTT is refused.
     var earlyStreams: [EngineStream] = []
@@ -123,6 +132,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         self.endpoint = endpoint
         self.client = client
         self.settings = settings
+        readMemoryLimit = Self.readMemoryLimit(settings)
         self.context = context
         self.tlsObjects = tlsObjects
         self.original = original
@@ -137,7 +147,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     deinit {
         if let shim { llq_conn_free(shim) }
-        var rest = sendBufferBytes
+        var rest = sendBufferBytes + countedReadMemory + bytesKeptByOwner
         for stream in streams.all { rest += stream.receiveBuffer.count }
         receivedDatagrams.forEach { rest += $0.bytes.count }
         context.storage.memory.held -= rest
@@ -306,7 +316,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         var from = path.shim
         let result = llq_conn_read(
             shim, &from, ecn.rawValue, base.assumingMemoryBound(to: UInt8.self), datagrams.count, segmentSize,
-            self.now.nanoseconds)
+            allowedReadMemory, self.now.nanoseconds)
         packetsReceived = llq_conn_packets_authenticated(shim)
         processNotes()
         if result != 0 { fail(result) }
@@ -338,6 +348,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     func afterInput() {
         if peerStreamRecords > endpoint.maxPeerStreamRecords { endForStreamRecords() }
         guard let shim else { return }
+        countReadMemory(shim)
         loseDatagrams(shim)
         noticePath(shim)
         reportDatagramSize()

@@ -91,6 +91,7 @@ extension EndpointCounters {
         versionNegotiationsSent += other.versionNegotiationsSent
         connectionsRefused += other.connectionsRefused
         connectionsRefusedForMemory += other.connectionsRefusedForMemory
+        connectionsEndedForMemory += other.connectionsEndedForMemory
         windowsWithheld += other.windowsWithheld
         connectionsAccepted += other.connectionsAccepted
         connectionsInitiated += other.connectionsInitiated

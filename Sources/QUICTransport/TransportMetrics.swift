@@ -45,6 +45,7 @@ final class TransportMetrics {
             entry("version_negotiations_sent", { $0.engine.versionNegotiationsSent }),
             entry("connections_refused", { $0.engine.connectionsRefused }),
             entry("connections_refused_for_memory", { $0.engine.connectionsRefusedForMemory }),
+            entry("connections_ended_for_memory", { $0.engine.connectionsEndedForMemory }),
             entry("windows_withheld", { $0.engine.windowsWithheld }),
             entry("stateless_resets_sent", { $0.engine.statelessResetsSent }),
             entry("stateless_resets_received", { $0.engine.statelessResetsReceived }),

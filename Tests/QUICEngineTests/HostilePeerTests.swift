@@ -27,23 +27,10 @@ import Testing
         }
     }
 
-    private static func varint(_ value: UInt64) -> [UInt8] {
-        let (length, prefix): (Int, UInt8) =
-            switch value {
-            case 0..<1 << 6: (1, 0)
-            case 1 << 6..<1 << 14: (2, 0x40)
-            case 1 << 14..<1 << 30: (4, 0x80)
-            default: (8, 0xc0)
-            }
-        var bytes = (0..<length).reversed().map { UInt8(truncatingIfNeeded: value >> UInt64(8 * $0)) }
-        bytes[0] |= prefix
-        return bytes
-    }
-
-    private static func numbers(_ values: UInt64...) -> [UInt8] { values.flatMap { varint($0) } }
+    private static func numbers(_ values: UInt64...) -> [UInt8] { values.flatMap { Frames.varint($0) } }
 
     private static func stream(_ id: UInt64, at offset: UInt64, _ data: [UInt8], fin: Bool = false) -> [UInt8] {
-        numbers(fin ? 0x0f : 0x0e, id, offset, UInt64(data.count)) + data
+        Frames.stream(id, at: offset, data, fin: fin)
     }
 
     private static func newConnectionID(_ sequence: UInt64, length: UInt8 = 8) -> [UInt8] {

@@ -24,6 +24,7 @@ enum {
     LLQ_IDLE = 4,           // the idle timeout passed
     LLQ_HANDSHAKE_TIMEOUT = 5,
     LLQ_CLOSING = 6,
+    LLQ_TOO_MUCH = 7,       // ngtcp2 holds more of what it read than is allowed
     LLQ_WRITE_MORE = -10001,     // the packet has room for more
     LLQ_STREAM_BLOCKED = -10002, // by the peer's flow control
     LLQ_STREAM_SHUT = -10003,    // finished, reset or unknown
@@ -163,9 +164,11 @@ void llq_conn_free(llq_conn *conn);
 int llq_conn_early_data_possible(const llq_conn *conn);
 
 /// Takes datagrams that lie one behind the other, all `segment` long but the last; stops at the first that ends the
-/// connection.
+/// connection. `allowed`: what `llq_conn_read_memory` may come to.
 int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8_t *packets, size_t length,
-                  size_t segment, uint64_t now);
+                  size_t segment, size_t allowed, uint64_t now);
+/// Bytes that ngtcp2 took for what it read and hasn't given back: stream data behind a gap, and records of streams.
+size_t llq_conn_read_memory(const llq_conn *conn);
 
 /// Writes a packet with stream data, or whatever waits when `stream_id` is -1. Returns its length, 0 when nothing can be
 /// sent now, or a result. `accepted` is -1 when no stream data was taken.
