@@ -52,11 +52,11 @@ int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest, llq_ack_range *range
         return -1;
     uint64_t first = *largest - length;
     if (range) range(context, first, *largest);
-    while (ranges-- > 0) {
+    for (uint64_t i = 0; i < ranges; i++) {
         if (llq_read_varint(r, &gap) || llq_read_varint(r, &length) || gap + 2 + length > first) return -1;
         uint64_t last = first - gap - 2;
         first = last - length;
-        if (range) range(context, first, last);
+        if (range && i < LLQ_ACK_RANGES) range(context, first, last);
     }
     return ecn ? llq_skip_varints(r, 3) : 0;
 }

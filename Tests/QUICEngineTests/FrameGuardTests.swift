@@ -169,4 +169,18 @@ import Testing
         #expect(Guard().told(of: [0x02, 5, 0, 1, 0, 4, 0]).acknowledged == [5...5])
         #expect(Guard().told(of: [0x02, 5, 0, 1, 0, 3, 1]).acknowledged == [5...5])
     }
+
+    @Test("of an ACK frame as many ranges are told as ngtcp2 takes")
+    func asManyRangesAreTold() {
+        let ranges = [UInt8](repeating: 0, count: 2 * 100)
+        let ack: [UInt8] = [0x02, 0x43, 0xe8, 0, 0x40, 100, 0] + ranges + [0x05, 4, 7]
+        let told = Guard().told(of: ack)
+        let expected: [ClosedRange<UInt64>] = (0...32).map { (number: UInt64) -> ClosedRange<UInt64> in
+            let packet: UInt64 = 1000 - 2 * number
+            return packet...packet
+        }
+        #expect(told.acknowledged == expected)
+        // And it is read to its end.
+        #expect(told.stops == [[4, 7]])
+    }
 }
