@@ -58,7 +58,8 @@ public struct ServerConfiguration: Sendable {
     /// CONNECTION_REFUSED. Each endpoint, which is each loop of a server, counts its own. Providers put thousands of
     /// clients behind one address: a low limit shuts them out.
     public var maxConnectionsPerAddress = 10_000
-    /// How long a token from NEW_TOKEN (RFC 9000 section 8.1.3) spares a client the address check: seven days.
+    /// How long a token from NEW_TOKEN (RFC 9000 section 8.1.3) spares a client the address check: seven days. Each does it once for
+    /// each loop of a server.
     public var addressTokenLifetime = QUICDuration.seconds(7 * 24 * 3600)
 
     /// Decides about a datagram from a path that its connection doesn't know yet: true lets it be read, and the connection

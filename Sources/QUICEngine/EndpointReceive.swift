@@ -213,8 +213,11 @@ extension QUICEndpoint {
             let result = llq_verify_regular_token(
                 initial.token, initial.token_length, staticKey, staticKey.count, initial.version, &remote,
                 lifetime.nanoseconds, llq_wall_clock() &* 1_000_000_000)
-            // A token that doesn't hold is as good as none: the client may have moved, or it is of another version.
-            return result == 0 ? .earlier : .none
+            // A token that doesn't hold is as good as none: the client may have moved, or it is of another version. So is one that
+            // was used before: who has seen it could send in its client's name (RFC 9000 section 8.1.4).
+            guard result == 0, let token = initial.token else { return .none }
+            let isNew = usedTokens.insert(UnsafeRawBufferPointer(start: token, count: initial.token_length))
+            return isNew ? .earlier : .none
         default:
             return .none
         }

@@ -43,6 +43,7 @@ public final class QUICEndpoint: CustomReflectable {
     var loosePackets = FIFO<(bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)>()
     /// From the clock of our calls to the wall clock; nil: not needed yet.
     var wallClockOffset: UInt64?
+    var usedTokens = UsedTokens()
     var resetLimit: RateLimit
     var refusalLimit: RateLimit
     /// Test hook, see `ConnectionContext.rewrite`.

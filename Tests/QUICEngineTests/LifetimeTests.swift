@@ -188,6 +188,22 @@ import Testing
         world.clientConfiguration.addressToken = world.clientSide.tokens.last
         _ = try world.connected()
         #expect(world.server.counters.retriesSent == 1)
+        // Once (RFC 9000 section 8.1.4).
+        _ = try world.connected()
+        #expect(world.server.counters.retriesSent == 2)
+    }
+
+    @Test("tokens that were used are remembered, the latest of them") func tokensThatWereUsedAreRemembered() {
+        var used = UsedTokens()
+        used.capacity = 3
+        func use(_ number: UInt8) -> Bool {
+            let token = [1, 2, 3] + [UInt8](repeating: number, count: 8)
+            return token.withUnsafeBytes { used.insert($0) }
+        }
+        for number in 0..<3 as Range<UInt8> { #expect(use(number)) }
+        #expect(!use(0))
+        #expect(use(3) && use(0))
+        #expect(!use(3) && !use(2) && used.count == 3)
     }
 
     @Test("a token of a Retry proves no other address") func aTokenOfARetryProvesNoOtherAddress() throws {
@@ -325,7 +341,7 @@ import Testing
         #expect(world.server.handshakesInProgress == 3)
     }
 
-    enum Token: CaseIterable, Sendable { case none, elsewhere, own }
+    enum Token: CaseIterable, Sendable { case none, elsewhere, own, used }
 
     @Test("an address that proved nothing gets three times what came from it", arguments: Token.allCases)
     func anAddressThatProvedNothingGetsThreeTimesWhatCameFromIt(token: Token) throws {
@@ -342,6 +358,10 @@ import Testing
         first.close(code: 0, reason: "", now: world.network.now)
         world.simulation.run(for: .seconds(10))
         if token != .none { world.clientConfiguration.addressToken = world.clientSide.tokens.last }
+        if token == .used {
+            try world.connect().close(code: 0, reason: "", now: world.network.now)
+            world.simulation.run(for: .seconds(10))
+        }
 
         var received = 0
         var sent = 0
