@@ -314,6 +314,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         bytesReceived += UInt64(datagrams.count)
         datagramsReceived += UInt64(count)
         var from = path.shim
+        if handshake == nil, isServer { endpoint.server?.antiReplay?.host = path.remote.hostKey }
         let result = llq_conn_read(
             shim, &from, ecn.rawValue, base.assumingMemoryBound(to: UInt8.self), datagrams.count, segmentSize,
             allowedReadMemory, self.now.nanoseconds)

@@ -207,6 +207,8 @@ final class TLSCredentials: @unchecked Sendable {
 final class AntiReplay {
     let pointer: OpaquePointer
     private let store: ReplayStore
+    /// Whose handshake goes on: see `QUICSocketAddress.hostKey`.
+    @exclusivity(unchecked) var host: UInt64 = 0
 
     /// Far longer than a ticket lives. When it has passed GnuTLS begins anew and refuses 0-RTT for tickets issued before.
     private static let windowMilliseconds: UInt32 = 21 * 24 * 3600 * 1000
@@ -223,17 +225,17 @@ final class AntiReplay {
         pointer = object
         self.store = store
         gnutls_anti_replay_set_window(object, Self.windowMilliseconds)
-        gnutls_anti_replay_set_ptr(object, Unmanaged.passUnretained(store).toOpaque())
+        gnutls_anti_replay_set_ptr(object, Unmanaged.passUnretained(self).toOpaque())
         gnutls_anti_replay_set_add_function(object) { context, _, key, _ in
             guard let context, let key, Int(key.pointee.size) > AntiReplay.startTimeLength else {
                 return GNUTLS_E_DB_ENTRY_EXISTS
             }
-            let store = Unmanaged<ReplayStore>.fromOpaque(context).takeUnretainedValue()
+            let own = Unmanaged<AntiReplay>.fromOpaque(context).takeUnretainedValue()
             let bytes = UnsafeBufferPointer(start: key.pointee.data, count: Int(key.pointee.size))
             let now = llq_wall_clock()
-            let verdict = store.check(
-                Array(bytes[AntiReplay.startTimeLength...]), expiry: now + TicketKeyRing.ticketLifetime + 3600,
-                now: now)
+            let verdict = own.store.check(
+                Array(bytes[AntiReplay.startTimeLength...]), host: own.host,
+                expiry: now + TicketKeyRing.ticketLifetime + 3600, now: now)
             return verdict == .fresh ? 0 : GNUTLS_E_DB_ENTRY_EXISTS
         }
     }

@@ -223,13 +223,50 @@ import Testing
 
     @Test("the replay store is bounded and forgets in time") func theReplayStoreIsBoundedAndForgetsInTime() {
         let store = ReplayStore(capacity: 2)
-        #expect(store.check([1], expiry: 100, now: 0) == .fresh)
-        #expect(store.check([1], expiry: 100, now: 1) == .seen)
-        #expect(store.check([2], expiry: 110, now: 2) == .fresh)
-        #expect(store.check([3], expiry: 120, now: 3) == .full)
-        #expect(store.check([3], expiry: 200, now: 100) == .fresh)
+        #expect(store.check([1], host: 1, expiry: 100, now: 0) == .fresh)
+        #expect(store.check([1], host: 1, expiry: 100, now: 1) == .seen)
+        #expect(store.check([2], host: 2, expiry: 110, now: 2) == .fresh)
+        #expect(store.check([3], host: 3, expiry: 120, now: 3) == .full)
+        #expect(store.check([3], host: 3, expiry: 200, now: 100) == .fresh)
         #expect(store.count == 2)
-        #expect(store.check([2], expiry: 200, now: 100) == .seen)
+        #expect(store.check([2], host: 2, expiry: 200, now: 100) == .seen)
+    }
+
+    @Test("one host fills an eighth of the replay store") func oneHostFillsAnEighthOfTheReplayStore() {
+        let store = ReplayStore(capacity: 80)
+        func check(_ binder: UInt8, host: UInt64, now: UInt64 = 0) -> ReplayStore.Verdict {
+            store.check([binder], host: host, expiry: now + 100, now: now)
+        }
+        for binder in 0..<10 as Range<UInt8> { #expect(check(binder, host: 1) == .fresh) }
+        #expect(check(10, host: 1) == .full)
+        #expect(check(3, host: 1) == .seen && check(3, host: 2) == .seen)
+        #expect(check(11, host: 2) == .fresh)
+        // Its share is free again with what is forgotten.
+        #expect(check(10, host: 1, now: 100) == .fresh)
+        #expect(store.count == 1)
+    }
+
+    @Test("a host that has filled its share of the replay store returns without 0-RTT, and others with it")
+    func aHostThatHasFilledItsShare() throws {
+        let world = try EngineWorld(tickets: true)
+        let store = try #require(world.tls.replayStore)
+        // All but what the client's host has is left.
+        for number in 0..<store.capacity / 8 {
+            let binder = [UInt8(number & 0xff), UInt8(number >> 8)]
+            _ = store.check(
+                binder, host: EngineWorld.clientAddress.hostKey, expiry: EngineWorld.wallClock * 2,
+                now: EngineWorld.wallClock)
+        }
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        let client = try world.connect()
+        try client.send(pattern(100), on: client.open())
+        world.simulation.run(for: .seconds(2))
+        #expect(client.handshake?.resumed == true && client.handshake?.earlyData == .rejected)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        let other = try world.connect(from: EngineWorld.otherClientAddress)
+        try other.send(pattern(100), on: other.open())
+        world.simulation.run(for: .seconds(2))
+        #expect(other.handshake?.earlyData == .accepted)
     }
 
     @Test("a ticket for another name isn't used") func aTicketForAnotherNameIsntUsed() throws {
