@@ -73,6 +73,11 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var reportedDatagramSize: Int?
     @exclusivity(unchecked) var datagramsInFlight = DatagramsInFlight()
     var receivedDatagrams = FIFO<(bytes: [UInt8], isEarly: Bool)>()
+    /// Bytes that the owner has taken and keeps for an application that hasn't asked for them yet: they count among what the
+    /// endpoint's connections hold.
+    @exclusivity(unchecked) public var bytesKeptByOwner = 0 {
+        didSet { context.storage.memory.held += bytesKeptByOwner - oldValue }
+    }
     /// Over all streams, those that are gone by now among them.
     @exclusivity(unchecked) var withheldWindow: UInt64 = 0
 

@@ -51,6 +51,25 @@ struct DatagramTests {
         }
     }
 
+    @Test("Datagrams that wait for the application count among what is held, until it takes them")
+    func waitingDatagramsAreCounted() async throws {
+        let go = Mailbox<Void>(limit: 2, policy: .refuse)
+        let got = Mailbox<Int>(limit: 64, policy: .refuse)
+        try await withPair { connection in
+            _ = try await go.next()
+            for try await datagram in connection.datagrams { got.put(datagram.readableBytes) }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            for _ in 0..<50 {
+                while try await connection.deliverDatagram(ByteBuffer(repeating: 1, count: 1000)) != .acknowledged {}
+            }
+            while await listener.counters().bufferedBytes < 50_000 { await Task.yield() }
+            go.put(())
+            for _ in 0..<50 { #expect(try await got.next() == 1000) }
+            while await listener.counters().bufferedBytes > 0 { await Task.yield() }
+        }
+    }
+
     @Test("A datagram that can't leave in time, that finds no room, or that is lost on the way is told as that")
     func datagramsThatFail() async throws {
         try await withPair(serve: echo) { client, listener, loop in

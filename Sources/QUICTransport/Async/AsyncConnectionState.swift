@@ -37,7 +37,9 @@ final class AsyncConnectionState: QUICConnectionHandler {
         self.readiness = readiness
         let streamLimit = Int(clamping: settings.maxBidirectionalStreams &+ settings.maxUnidirectionalStreams)
         inbound = Mailbox(limit: max(streamLimit, 1), policy: .refuse)
-        datagrams = Mailbox(limit: max(settings.receivedDatagramLimit, 1), policy: .dropOldest)
+        datagrams = Mailbox(limit: max(settings.receivedDatagramLimit, 1), policy: .dropOldest) {
+            $0.bytes.readableBytes
+        }
     }
 
     func attach(_ connection: QUICLoopConnection) { self.connection = connection }
@@ -80,6 +82,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
             if datagrams.put(QUICDatagram(bytes: ByteBuffer(bytes: bytes), isEarly: isEarly)) == .tookOldestsPlace {
                 connection.driver.datagramsNotTaken += 1
             }
+            countDatagrams()
         case .datagramAcknowledged(let id): datagramEnded(id, .acknowledged)
         case .datagramLost(let id): datagramEnded(id, .lost)
         case .datagramExpired(let id): datagramEnded(id, .expired)
@@ -108,6 +111,8 @@ final class AsyncConnectionState: QUICConnectionHandler {
         onReady = nil
         inbound.finish()
         datagrams.finish()
+        // What is left goes with the application's reference to the connection.
+        keep(0)
         let error = QUICTransportError.closed(reason)
         if let connection {
             for stream in streams.values { stream.fail(error, connection) }
@@ -179,6 +184,13 @@ final class AsyncConnectionState: QUICConnectionHandler {
         } catch {
             waiter.finish(.failure(error))
         }
+    }
+
+    /// Datagrams that wait count among what the endpoint's connections hold, as they did before they came here.
+    func countDatagrams() { keep(datagrams.recordSize()) }
+
+    private func keep(_ count: Int) {
+        if let engine = connection?.engine, engine.bytesKeptByOwner != count { engine.bytesKeptByOwner = count }
     }
 
     private func datagramEnded(_ id: UInt64, _ outcome: DatagramOutcome) {

@@ -11,19 +11,38 @@ final class Mailbox<Element: Sendable>: Sendable {
 
     private struct State {
         var elements = Deque<Element>()
+        var size = 0
+        var recorded = 0
         var waiters = Deque<Waiter<Element?>>()
         var isFinished = false
     }
 
     private let limit: Int
     private let policy: Policy
+    private let measure: @Sendable (Element) -> Int
     private let state = Mutex(State())
 
-    init(limit: Int, policy: Policy) {
+    /// - Parameter measure: what an element counts in ``recordSize()``.
+    init(limit: Int, policy: Policy, measure: @escaping @Sendable (Element) -> Int = { _ in 0 }) {
         precondition(limit > 0, "a mailbox holds at least one element")
         self.limit = limit
         self.policy = policy
+        self.measure = measure
     }
+
+    /// What the elements that wait count together, which is on record from now on.
+    func recordSize() -> Int {
+        state.withLock { state in
+            state.recorded = state.size
+            return state.size
+        }
+    }
+
+    /// Whether much less waits than is on record, or nothing any more.
+    var isRecordStale: Bool {
+        state.withLock { $0.recorded > 0 && ($0.size == 0 || $0.recorded - $0.size >= Self.recordedWithin) }
+    }
+    private static var recordedWithin: Int { 64 << 10 }
 
     @discardableResult
     func put(_ element: Element) -> Put {
@@ -36,14 +55,12 @@ final class Mailbox<Element: Sendable>: Sendable {
                     return .taken
                 }
             }
-            guard state.elements.count >= limit else {
-                state.elements.append(element)
-                return .taken
-            }
-            if policy == .refuse { return .refused }
-            state.elements.removeFirst()
+            let isFull = state.elements.count >= limit
+            if isFull, policy == .refuse { return .refused }
+            if isFull { state.size -= measure(state.elements.removeFirst()) }
             state.elements.append(element)
-            return .tookOldestsPlace
+            state.size += measure(element)
+            return isFull ? .tookOldestsPlace : .taken
         }
         taker?.resume(with: .success(element))
         return result
@@ -64,7 +81,10 @@ final class Mailbox<Element: Sendable>: Sendable {
     func close() -> [Element] {
         finish()
         return state.withLock { state in
-            defer { state.elements.removeAll() }
+            defer {
+                state.elements.removeAll()
+                state.size = 0
+            }
             return Array(state.elements)
         }
     }
@@ -78,6 +98,7 @@ final class Mailbox<Element: Sendable>: Sendable {
                 if let first = state.elements.first {
                     guard waiter.claim() else { return .none }
                     state.elements.removeFirst()
+                    state.size -= self.measure(first)
                     return .some(.some(first))
                 }
                 if state.isFinished { return waiter.claim() ? .some(.some(nil)) : .none }

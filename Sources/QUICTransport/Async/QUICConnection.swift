@@ -60,7 +60,12 @@ public final class QUICConnection: Sendable {
     /// Waits for the next datagram, as ``datagrams`` does, and tells whether an attacker may have sent it again.
     /// - Returns: nil once the connection has ended and every datagram that waited was taken.
     /// - Throws: `CancellationError`; no datagram is lost by it.
-    public func nextDatagram() async throws -> QUICDatagram? { try await incomingDatagrams.next() }
+    public func nextDatagram() async throws -> QUICDatagram? {
+        let datagram = try await incomingDatagrams.next()
+        // Not for each: one that comes counts anew those that wait.
+        if incomingDatagrams.isRecordStale { onLoop { $0.countDatagrams() } }
+        return datagram
+    }
 
     /// Sends an unreliable datagram, without waiting for what becomes of it.
     /// - Parameters:
