@@ -87,6 +87,8 @@ final class Exchange {
     @exclusivity(unchecked) var writerSince: NIODeadline?
     /// Server: what of a whole response the client's flow control holds back, and since when it is that much.
     @exclusivity(unchecked) var heldBack: (bytes: Int, since: NIODeadline)?
+    /// Server: what the client hasn't acknowledged of one that is done with, and since when it is that much.
+    @exclusivity(unchecked) private var leftover: (bytes: Int, since: NIODeadline)?
 
     init(_ id: QUICStreamID, session: Session) {
         self.id = id
@@ -111,6 +113,17 @@ final class Exchange {
     }
 
     var isHandling: Bool { handling != nil }
+
+    /// Nobody here has anything to do with it any more; what we sent may be on its way.
+    private var isDoneWith: Bool { isReceivingOver && isSendingOver && !isHandling }
+
+    /// Whether nothing is under way: all that may be missing is the peer's end of the stream, which it can hold back as long as it
+    /// likes.
+    var isOver: Bool {
+        guard isDoneWith else { return false }
+        if case .failed = sending { return true }
+        return isStreamClosed || ((try? connection.notifyDelivery(of: id)) ?? true)
+    }
 
     /// Server: the handler has returned, or thrown.
     func handled(_ failure: (any Error)?) {
@@ -244,6 +257,7 @@ final class Exchange {
     // MARK: Time
 
     func checkDeadline(_ now: NIODeadline) {
+        guard !isDoneWith else { return checkLeftover(now) }
         if let deadline, deadline <= now {
             session.meter.count(.timeouts)
             let error = HTTP3Error(
@@ -267,6 +281,24 @@ final class Exchange {
                     .timeout, "the client takes nothing of the response", advice: "It has given up, or is too slow.",
                     protocolCode: .requestCancelled))
         }
+    }
+
+    /// A client that neither ends its side nor acknowledges more of ours has had its time.
+    private func checkLeftover(_ now: NIODeadline) {
+        let bytes = connection.unacknowledgedBytes(id)
+        guard let leftover, leftover.bytes == bytes else {
+            self.leftover = (bytes, now)
+            return
+        }
+        guard now - leftover.since > session.limits.writeTimeout else { return }
+        session.meter.count(.timeouts)
+        if bytes > 0 {
+            failSending(
+                HTTP3Error(
+                    .timeout, "the client doesn't acknowledge the response", advice: "It has given up, or is too slow.",
+                    protocolCode: .requestCancelled), reset: .requestCancelled)
+        }
+        session.remove(self)
     }
 
     /// Since when the client takes nothing of a response that is with its stream as a whole, so that no task waits for it.

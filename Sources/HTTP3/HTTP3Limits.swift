@@ -26,11 +26,13 @@ public struct HTTP3Limits: Sendable, Hashable {
     public var bodyTimeout = TimeAmount.seconds(30)
     /// Server: bytes of a body that must come within ``bodyTimeout``; 1,024, or the body's end.
     public var bodyProgress = 1024
-    /// Server: how long a write may wait for a client that takes nothing, and a response that was written as a whole; 5 minutes. Then
-    /// the write throws ``HTTP3Error/Code/timeout``, and the stream ends with H3_REQUEST_CANCELLED.
+    /// Server: how long a write may wait for a client that takes nothing, and a response that was written as a whole for one that takes
+    /// or acknowledges nothing; 5 minutes. Then the write throws ``HTTP3Error/Code/timeout``, and the stream ends with
+    /// H3_REQUEST_CANCELLED. As long the end of the client's side is waited for, once nobody needs it.
     public var writeTimeout = TimeAmount.minutes(5)
     /// Server: how long a connection may have no request; nil: as long as the transport keeps it, whose idle timeout a client can
-    /// hold off. Then it is told (GOAWAY) and closed with H3_NO_ERROR. nil. Kept to within a quarter of it.
+    /// hold off. Then it is told (GOAWAY) and closed with H3_NO_ERROR. nil. Kept to within a quarter of it. A request is over when the
+    /// client has its response, whether or not it has ended its side of the stream.
     public var idleTimeout: TimeAmount?
     /// Server: requests that a client may have open at a time, where the transport allows fewer because it serves other protocols,
     /// too; nil: no more than that. The client learns of it once the handshake is complete. nil.

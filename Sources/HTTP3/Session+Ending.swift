@@ -62,13 +62,13 @@ extension Session {
     }
 
     func closeIfDrained() {
-        guard state == .draining, finalGoaway == nil, exchanges.isEmpty else { return }
+        guard state == .draining, finalGoaway == nil, !isBusy else { return }
         close(.noError)
     }
 
     // MARK: Time
 
-    /// Begins to count the time without a request. A request stops nothing: the timer sees that there was one.
+    /// Begins to count the time without a request. A request stops nothing: the timer sees that there is one.
     func watchIdleness() {
         guard isServer, let timeout = limits.idleTimeout, state == .starting || state == .open else { return }
         idleSince = .now()
@@ -80,7 +80,8 @@ extension Session {
         let interval = TimeAmount.nanoseconds(max(timeout.nanoseconds / 4, 1_000_000))
         idleTimer = connection.eventLoop.assumeIsolated().scheduleTask(in: interval) {
             self.idleTimer = nil
-            guard self.state == .starting || self.state == .open, self.exchanges.isEmpty else { return }
+            guard self.state == .starting || self.state == .open else { return }
+            if self.isBusy { self.idleSince = .now() }
             guard NIODeadline.now() - self.idleSince < timeout else { return self.drain() }
             self.scheduleIdleCheck(timeout)
         }

@@ -196,6 +196,9 @@ final class Session {
         lastExchange = exchange
     }
 
+    /// Whether a request is under way.
+    var isBusy: Bool { exchanges.values.contains { !$0.isOver } }
+
     /// An exchange is over; its table entry with it.
     func remove(_ exchange: Exchange) {
         if lastExchange === exchange { lastExchange = nil }

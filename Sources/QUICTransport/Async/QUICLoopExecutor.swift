@@ -15,7 +15,7 @@ public import NIOCore
 public final class QUICLoopExecutor: TaskExecutor {
     /// The loop.
     public let eventLoop: any EventLoop
-    private let driver: NIOLoopBound<Weak<LoopDriver>>
+    let driver: NIOLoopBound<Weak<LoopDriver>>
 
     /// On the loop only.
     init(driver: LoopDriver) {
