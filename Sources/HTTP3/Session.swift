@@ -347,11 +347,15 @@ final class Session {
             maxPushID = id
         case .cancelPush:
             throw .connection(.idError, "CANCEL_PUSH for a push that was not promised")
-        case .priorityUpdate(let stream, let priority): update(stream, priority)
+        case .priorityUpdate(let stream, let priority): try update(stream, priority)
         }
     }
 
-    private func update(_ id: UInt64, _ priority: HTTP3Priority) {
+    private func update(_ id: UInt64, _ priority: HTTP3Priority) throws(Violation) {
+        // RFC 9218 section 7.2.
+        if let limit = connection.peerBidirectionalStreamLimit, id >> 2 >= limit {
+            throw .connection(.idError, "PRIORITY_UPDATE for a stream that may not be opened")
+        }
         if let exchange = exchange(QUICStreamID(rawValue: id)) {
             exchange.isPriorityUpdated = true
             exchange.setPriority(priority)

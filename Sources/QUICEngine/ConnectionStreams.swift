@@ -247,6 +247,11 @@ extension QUICEngineConnection {
         return state
     }
 
+    /// Bidirectional streams that the peer may have opened by now, those that are over among them: it has been told of no more.
+    public var peerBidirectionalStreamLimit: UInt64 {
+        settings.maxBidirectionalStreams + raisedStreams + renewedStreams
+    }
+
     /// Lets the peer have more bidirectional streams open at a time than ``TransportSettings/maxBidirectionalStreams`` said, by
     /// MAX_STREAMS (RFC 9000 section 4.6): for what depends on the protocol that the handshake chose.
     /// - Parameter limit: how many, at most 2^20. A limit never falls: with fewer than there are nothing happens.

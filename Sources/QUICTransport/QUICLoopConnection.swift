@@ -17,7 +17,7 @@ public final class QUICLoopConnection {
     /// Why the connection ended; nil while it lives.
     @exclusivity(unchecked) public private(set) var closeReason: QUICCloseReason? { didSet { isOver = true } }
     /// Whether there is a ``closeReason``, which is larger.
-    @exclusivity(unchecked) private var isOver = false
+    @exclusivity(unchecked) private(set) var isOver = false
 
     let driver: LoopDriver
     @exclusivity(unchecked) var handler: (any QUICConnectionHandler)?
@@ -250,16 +250,6 @@ public final class QUICLoopConnection {
         guard !isOver, let engine else { return }
         engine.setPriority(priority, of: stream)
         client?.journal?.prioritized(stream, priority)
-    }
-
-    /// Lets the peer have more bidirectional streams open at a time than
-    /// ``/QUICEngine/TransportSettings/maxBidirectionalStreams`` said (RFC 9000 section 4.6): for a server whose port has several
-    /// protocols, once the handshake is complete. A limit never falls.
-    /// - Parameter limit: how many, at most 2^20.
-    public func raiseBidirectionalStreamLimit(to limit: UInt64) {
-        guard !isOver, let engine else { return }
-        engine.raiseBidirectionalStreamLimit(to: limit)
-        driver.needsTick()
     }
 
     /// Abandons this side of a stream; what wasn't sent is dropped.

@@ -87,14 +87,36 @@ struct PriorityTests {
         for number in UInt64(1)...200 {
             updates += RawPeer.frame(FrameType.priorityUpdateRequest, RawPeer.varint(number * 4) + Array("u=0".utf8))
         }
-        #expect(try await priority(updates: updates) == HTTP3Priority(urgency: 7))
+        let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 300 }
+        #expect(
+            try await priority(updates: updates, configuration: configuration) == HTTP3Priority(urgency: 7))
+    }
+
+    @Test("An update for a stream that the client may not open yet ends the connection with H3_ID_ERROR")
+    func beyondTheLimit() async throws {
+        func update(_ stream: UInt64) -> [UInt8] {
+            RawPeer.frame(FrameType.priorityUpdateRequest, RawPeer.varint(stream) + Array("u=0".utf8))
+        }
+        var limits = HTTP3Limits()
+        limits.openRequests = 20
+        let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 10 }
+        try await withRawClient(limits: limits, configuration: configuration) { _, peer in
+            try await peer.expectAlive()
+            let control = try await peer.openControl(update(4 * 19))
+            try await peer.expectAlive()
+            // Two requests are over at most.
+            try await control.write(ByteBuffer(bytes: update(4 * 22)))
+            try await peer.expectClose(.idError)
+        }
     }
 
     /// The priority of the second request, which asks for urgency 7, after these frames on the control stream.
-    private func priority(updates: [UInt8]) async throws -> HTTP3Priority {
+    private func priority(
+        updates: [UInt8], configuration: QUICServerConfiguration? = nil
+    ) async throws -> HTTP3Priority {
         let seen = Happening<HTTP3Priority>()
         var found = HTTP3Priority.standard
-        try await withRawClient { _, _, responder in
+        try await withRawClient(configuration: configuration) { _, _, responder in
             seen.tell(await responder.priority())
             try await responder.respond(HTTPResponse(status: .ok))
         } _: { world, peer in
