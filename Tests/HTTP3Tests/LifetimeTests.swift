@@ -212,6 +212,55 @@ struct DrainTests {
         }
     }
 
+    @Test("A client that shuts down says so with a GOAWAY, which names no push")
+    func clientGoaway() async throws {
+        let seen = Happening<UInt64>()
+        let go = Happening<Void>()
+        try await withRawServer { peer in
+            try await peer.openControl()
+            try await withThrowingDiscardingTaskGroup { group in
+                for try await stream in peer.connection.inboundStreams {
+                    peer.hold(stream)
+                    group.addTask {
+                        if stream.id.isBidirectional {
+                            _ = try await stream.read()
+                            go.tell()
+                        } else if let id = try await self.goaway(stream) {
+                            seen.tell(id)
+                        }
+                    }
+                }
+            }
+        } _: { connection, _ in
+            let response = Task { _ = try await connection.request(.to("/")) }
+            try await go.value()
+            async let stopped: Void = connection.shutdownGracefully()
+            #expect(try await seen.value() == 0)
+            response.cancel()
+            _ = try? await response.value
+            await stopped
+        }
+    }
+
+    /// What the first GOAWAY of a client's control stream names; nil: it is another stream.
+    private func goaway(_ stream: QUICStream) async throws -> UInt64? {
+        var reader = ControlStreamReader(isServer: true)
+        var isFirst = true
+        while let bytes = try await stream.read() {
+            if isFirst, bytes.readableBytesView.first != UInt8(StreamType.control) { return nil }
+            var found: UInt64?
+            try bytes.withUnsafeReadableBytes { memory in
+                var offset = isFirst ? 1 : 0
+                isFirst = false
+                while let frame = try reader.next(memory, &offset) {
+                    if case .goaway(let id) = frame { found = id }
+                }
+            }
+            if let found { return found }
+        }
+        return nil
+    }
+
     @Test("Requests behind the last that a server takes are rejected with H3_REQUEST_REJECTED")
     func rejected() async throws {
         let started = Happening<Void>()
