@@ -160,7 +160,8 @@ public typealias PublishID = UInt64
 /// 64 random bits that tell one publish from another that wrongly carries the same ID.
 public typealias PublishTag = UInt64
 
-/// Marks one life of a channel's log: 64 random bits, redrawn when a store is restored or a room made again.
+/// Marks one life of a channel's log: 64 random bits, redrawn when a store is restored. A room that is deleted and made again goes on
+/// in its log, with its epoch.
 public typealias Epoch = UInt64
 
 /// An entry's place in its channel within an epoch: grows, starts above 0, is sparse. 0 stands for "before the first".
