@@ -23,7 +23,7 @@ public final class LonglineControl: Service {
     private let certificate: ServingCertificate
     private let alternative: AlternativeService
     private let sampler: StatisticsSampler
-    private let janitor: IdempotencyJanitor
+    private let janitor: ControlJanitor
     private let logger: Logger
     private let hasRun = Mutex(false)
 
@@ -40,7 +40,10 @@ public final class LonglineControl: Service {
         let metrics = configuration.metrics ?? PrometheusMetrics()
         sampler = StatisticsSampler(server, interval: configuration.sampleInterval, metrics: metrics)
         let idempotency = IdempotencyKeys(configuration.database, time: configuration.time)
-        janitor = IdempotencyJanitor(keys: idempotency, logger: configuration.logger)
+        janitor = ControlJanitor(
+            keys: idempotency, logins: LoginEpochs(database: configuration.database), time: configuration.time,
+            tokenLifetime: configuration.limits.tokenLifetime, logger: configuration.logger)
+        configuration.database.isErased(with: server)
         let routes = ControlRoutes(
             server: server, configuration: configuration, node: nodeID, sampler: sampler, metrics: metrics,
             idempotency: idempotency)
@@ -103,18 +106,4 @@ public final class LonglineControl: Service {
     /// Asks for certificate and key again; new connections get them.
     /// - Throws: ``ControlError/Code/certificate``; the old ones then stay.
     public func reloadCertificate() throws(ControlError) { try certificate.reload() }
-}
-
-/// Forgets idempotency keys that are over, every hour.
-struct IdempotencyJanitor: Service {
-    let keys: IdempotencyKeys
-    let logger: Logger
-
-    func run() async throws {
-        repeat {
-            do { try await keys.sweep() } catch {
-                logger.error("idempotency keys were not swept", metadata: ["error": "\(error)"])
-            }
-        } while await cancelWhenGracefulShutdown { (try? await Task.sleep(for: .seconds(3_600))) != nil }
-    }
 }

@@ -38,6 +38,7 @@ public final class LonglineServer: Service {
     public let configuration: Configuration
     private let state = Mutex(State.idle)
     private let others = Mutex<QUICProtocolHandlers>([:])
+    private let erasureHooks = ErasureHooks()
     /// Moves clients away while the server runs on.
     let nodeDrain = NodeDrain()
 
@@ -64,6 +65,15 @@ public final class LonglineServer: Service {
                 .alreadyStarted, message: "\(applicationProtocol) can't be added to a server that was started",
                 advice: "add it before the start")
         }
+    }
+
+    /// Has something else forget users whose account is erased, as the store does: whatever is kept of them elsewhere.
+    ///
+    /// An erasure is at its end only when this returned. Where it throws, or the process ends meanwhile, it is called again: so call
+    /// this before the start, and let it be of no consequence to forget somebody twice.
+    /// - Parameter forget: forgets a user, durably.
+    public func alsoErase(_ forget: @escaping @Sendable (UserID, TenantID) async throws -> Void) {
+        erasureHooks.add(forget)
     }
 
     /// Starts, and serves until a graceful shutdown or the task's cancellation.
@@ -295,7 +305,7 @@ public final class LonglineServer: Service {
                 tickets: ResumeTicketSealer(keys: secrets.resumeTicketKeys), logger: configuration.logger,
                 authorization: configuration.authorization, devicePolicies: configuration.devicePolicies,
                 webhooks: configuration.webhooks, credentialsIssuedSince: credentialsIssuedSince(store),
-                time: WallClock.milliseconds)
+                erasureHooks: erasureHooks, time: WallClock.milliseconds)
             let runtime = try await ServerRuntime(core: core, group: group)
             if let path = configuration.controlSocketPath {
                 control = try await ControlSocket.bind(path, group: group, logger: configuration.logger) {

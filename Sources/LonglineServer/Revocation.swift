@@ -89,6 +89,8 @@ extension ServerCore {
         for loop in loops { try? await loop.submit { _ in } }
         await presence.forget(user)
         webhooks?.forget(user)
+        // Before the store's last step, with which the erasure is no longer resolved.
+        try await erasureHooks.run(user)
         try await upkeep.erase(user, from: store) { step in
             // The members of the rooms that the user was in are told.
             let heads = Dictionary(

@@ -27,6 +27,8 @@ final class ServerCore: Sendable {
     let devicePolicies: DevicePolicies
     /// Accounts that are being erased.
     let erasures = Erasures()
+    /// Who keeps something of users beside the store.
+    let erasureHooks: ErasureHooks
     /// How erasures and sweeps leave the store to others.
     let upkeep: UpkeepPace
     /// Who is told of messages to users without a connection.
@@ -50,8 +52,10 @@ final class ServerCore: Sendable {
         limits: ServerLimits, store: any MessageStore, verifier: TokenVerifier, tickets: ResumeTicketSealer,
         logger: Logger, authorization: AuthorizationSettings? = nil, devicePolicies: DevicePolicies = DevicePolicies(),
         webhooks: WebhookConfiguration? = nil, credentialsIssuedSince: UInt64 = 0,
-        upkeep: UpkeepPace = UpkeepPace(), time: @escaping @Sendable () -> UInt64
+        upkeep: UpkeepPace = UpkeepPace(), erasureHooks: ErasureHooks = ErasureHooks(),
+        time: @escaping @Sendable () -> UInt64
     ) async throws(ServerError) {
+        self.erasureHooks = erasureHooks
         self.limits = limits
         self.store = store
         self.time = time

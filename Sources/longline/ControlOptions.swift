@@ -71,7 +71,11 @@ struct ControlOptions: ParsableArguments {
     func control(
         of server: LonglineServer, _ directory: ServerDirectory, _ logger: Logger
     ) throws -> LonglineControl? {
-        guard isEnabled else { return nil }
+        guard isEnabled else {
+            // What an earlier control layer kept of a user goes with the account all the same.
+            if ControlDatabase.exists(directory) { try ControlDatabase(directory).isErased(with: server) }
+            return nil
+        }
         let metrics = PrometheusMetrics()
         MetricsSystem.bootstrap(metrics)
         var configuration = LonglineControl.Configuration(

@@ -76,7 +76,9 @@ struct MessageRoutes: Sendable {
         guard message.timeToLive <= maximumNumber else {
             throw Problem(.invalidRequest, "'time_to_live' is over \(maximumNumber)")
         }
-        let result = try await idempotency.once(key, of: caller.key.id, request: digest) { number, isResumed in
+        let author = IdempotencyKeys.Subject(tenant: caller.tenant, user: sender)
+        let result = try await idempotency.once(key, of: caller.key.id, about: author, request: digest) {
+            number, isResumed in
             try ControlJSON.encode(try await enter(message, key, caller.key, number, isResumed))
         }
         return .json(result, status: .created)

@@ -1,12 +1,19 @@
 import Foundation
 import GRDB
 public import LonglineServer
+import LonglineStore
+import LonglineWire
 import Synchronization
 
 /// What the control layer keeps: API keys (hashed), logins, idempotency keys, and its node's name. One SQLite database beside the
 /// messages, mode 0600; several processes may have it open.
 public final class ControlDatabase: Sendable {
     let pool: DatabasePool
+
+    /// Whether a server's folder has one.
+    public static func exists(_ directory: ServerDirectory) -> Bool {
+        FileManager.default.fileExists(atPath: directory.path + "/control.db")
+    }
 
     /// Opens the database of a server's folder, or makes it. Blocks on the disk.
     /// - Throws: ``ControlError/Code/storeUnavailable``, ``ControlError/Code/versionTooNew``.
@@ -47,6 +54,12 @@ public final class ControlDatabase: Sendable {
         }
     }
 
+    /// Forgets users whose accounts a server erases. ``LonglineControl`` does so by itself; where there is none although there was
+    /// one before, whoever runs the server calls this before its start.
+    public func isErased(with server: LonglineServer) {
+        server.alsoErase { user, tenant in try await self.forget(user, in: tenant) }
+    }
+
     /// Closes it. Later calls throw.
     public func close() throws(ControlError) {
         do { try pool.close() } catch {
@@ -66,7 +79,7 @@ public final class ControlDatabase: Sendable {
         throw ControlError(.storeUnavailable, message: "the control database has no node")
     }
 
-    private static var migrator: DatabaseMigrator {
+    static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()
         migrator.registerMigration("1") { db in
             try db.execute(
@@ -86,11 +99,62 @@ public final class ControlDatabase: Sendable {
                     """)
             try db.execute(sql: "INSERT INTO node (name) VALUES (?)", arguments: [NodeID.random().description])
         }
+        migrator.registerMigration("users") { db in
+            // When logins of before were used last is not known: as if now.
+            try db.execute(
+                sql: """
+                    ALTER TABLE logins ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
+                    CREATE INDEX logins_seen ON logins (seen);
+                    ALTER TABLE idempotency ADD COLUMN tenant TEXT;
+                    ALTER TABLE idempotency ADD COLUMN user TEXT;
+                    CREATE INDEX idempotency_user ON idempotency (tenant, user) WHERE user IS NOT NULL;
+                    """)
+            try db.execute(
+                sql: "UPDATE logins SET seen = ?", arguments: [Int64(clamping: WallClock.milliseconds())])
+            try nameUsers(db)
+        }
         return migrator
     }
 }
 
 extension ControlDatabase {
+    /// Says of requests of before which user their result names.
+    private static func nameUsers(_ db: Database) throws {
+        let rows = try Row.fetchAll(
+            db,
+            sql: """
+                SELECT i.api_key, i.key, i.result, k.tenant FROM idempotency i JOIN api_keys k ON k.id = i.api_key
+                    WHERE i.result IS NOT NULL AND k.tenant IS NOT NULL
+                """)
+        for row in rows {
+            guard let user = IdempotencyKeys.user(inResult: row["result"]) else { continue }
+            try db.execute(
+                sql: "UPDATE idempotency SET tenant = ?, user = ? WHERE api_key = ? AND key = ?",
+                arguments: [row["tenant"] as String, user, row["api_key"] as String, row["key"] as String])
+        }
+    }
+
+    /// Forgets a user: logins, and what idempotency keys remember of requests about the user.
+    func forget(_ user: UserID, in tenant: TenantID) async throws {
+        try await LoginEpochs(database: self).forget(user, in: tenant)
+        try await IdempotencyKeys.forget(user, in: tenant, from: self)
+    }
+
+    /// Writes ``step`` rows in a transaction, and again until there are fewer.
+    func writeInSteps(_ statement: @escaping @Sendable (Database) throws -> Void) async throws {
+        var changed = 0
+        repeat {
+            try Task.checkCancellation()
+            changed = try await pool.write { db in
+                try statement(db)
+                return db.changesCount
+            }
+        } while changed == Self.step
+    }
+
+    /// Rows that are written in one transaction.
+    static let step = 1_000
+
     /// Whether it can be read.
     func check() async throws { _ = try await pool.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM node") } }
 }

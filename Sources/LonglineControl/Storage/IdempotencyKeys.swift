@@ -2,6 +2,7 @@ import Crypto
 import Foundation
 import GRDB
 import LonglineStore
+import LonglineWire
 import NIOCore
 import Synchronization
 
@@ -13,6 +14,8 @@ import Synchronization
 ///      ▲                  │   │ the process ended
 ///      └──── release ─────┘   └─▶ begun: the same request goes on, with the same number
 /// ```
+/// Where the user whom a request is about is erased, its result goes, and nobody knows it any more.
+///
 /// Another request with a key that is known is refused in every state. A number is drawn with the row, above all that the API key
 /// had before, by which what is done twice can be told from what is done anew.
 final class IdempotencyKeys: Sendable {
@@ -21,6 +24,12 @@ final class IdempotencyKeys: Sendable {
         case begun(number: UInt64, isResumed: Bool)
         /// It was done, with this result.
         case done(Data)
+    }
+
+    /// Whom a request is about.
+    struct Subject: Sendable {
+        var tenant: TenantID
+        var user: UserID
     }
 
     /// How long a key is remembered, in milliseconds.
@@ -55,12 +64,13 @@ final class IdempotencyKeys: Sendable {
     /// - Parameters:
     ///   - key: the caller's idempotency key.
     ///   - apiKey: whose it is.
+    ///   - subject: whom the request is about.
     ///   - request: ``digest(_:_:)``.
     ///   - work: does it; a ``Problem`` that it throws releases the key unless it was resumed, so that it may be tried again.
     /// - Returns: the result, now or from before.
     /// - Throws: ``Problem``.
     func once(
-        _ key: String, of apiKey: String, request: Data,
+        _ key: String, of apiKey: String, about subject: Subject, request: Data,
         _ work: @escaping @Sendable (_ number: UInt64, _ isResumed: Bool) async throws -> Data
     ) async throws -> Data {
         let name = Name(apiKey: apiKey, key: key)
@@ -70,7 +80,7 @@ final class IdempotencyKeys: Sendable {
         // Goes on when its caller went away: half a request is worse than one.
         return try await Task {
             defer { self.underWay.withLock { _ = $0.remove(name) } }
-            switch try await self.begin(name, request) {
+            switch try await self.begin(name, subject, request) {
             case .done(let result): return result
             case .begun(let number, let isResumed):
                 do {
@@ -85,21 +95,29 @@ final class IdempotencyKeys: Sendable {
         }.value
     }
 
-    private func begin(_ name: Name, _ request: Data) async throws -> Beginning {
+    private func begin(_ name: Name, _ subject: Subject, _ request: Data) async throws -> Beginning {
         let now = time()
         return try await database.pool.write { db in
             let row = try Row.fetchOne(
                 db, sql: "SELECT * FROM idempotency WHERE api_key = ? AND key = ?", arguments: [name.apiKey, name.key])
             if let row, UInt64(clamping: row["created"] as Int64) + Self.lifetime > now {
                 guard row["request"] as Data == request else { throw Problem(.idempotencyKeyReused) }
-                if let result = row["result"] as Data? { return .done(result) }
+                if let result = row["result"] as Data? {
+                    guard !result.isEmpty else { throw Problem(.outcomeUnknown, "the user was erased since") }
+                    return .done(result)
+                }
                 return .begun(number: UInt64(clamping: row["number"] as Int64), isResumed: true)
             }
             let number = try Self.nextNumber(of: name.apiKey, now: now, db)
             try db.execute(
-                sql:
-                    "INSERT OR REPLACE INTO idempotency (api_key, key, request, created, number) VALUES (?, ?, ?, ?, ?)",
-                arguments: [name.apiKey, name.key, request, Int64(clamping: now), number])
+                sql: """
+                    INSERT OR REPLACE INTO idempotency (api_key, key, request, created, number, tenant, user)
+                        VALUES (?, ?, ?, ?, ?, ?, ?)
+                    """,
+                arguments: [
+                    name.apiKey, name.key, request, Int64(clamping: now), number, subject.tenant.description,
+                    subject.user.description,
+                ])
             return .begun(number: UInt64(clamping: number), isResumed: false)
         }
     }
@@ -127,7 +145,7 @@ final class IdempotencyKeys: Sendable {
     private func finish(_ name: Name, _ result: Data) async throws {
         try await database.pool.write { db in
             try db.execute(
-                sql: "UPDATE idempotency SET result = ? WHERE api_key = ? AND key = ?",
+                sql: "UPDATE idempotency SET result = ? WHERE api_key = ? AND key = ? AND result IS NULL",
                 arguments: [result, name.apiKey, name.key])
         }
     }
@@ -142,16 +160,35 @@ final class IdempotencyKeys: Sendable {
     /// Forgets keys that are over, some at a time.
     func sweep() async throws {
         let oldest = Int64(clamping: time() - min(time(), Self.lifetime))
-        var removed = 0
-        repeat {
-            removed = try await database.pool.write { db in
-                try db.execute(
-                    sql: """
-                        DELETE FROM idempotency WHERE (api_key, key) IN
-                            (SELECT api_key, key FROM idempotency WHERE created <= ? LIMIT 1000)
-                        """, arguments: [oldest])
-                return db.changesCount
-            }
-        } while removed == 1_000 && !Task.isCancelled
+        try await database.writeInSteps { db in
+            try db.execute(
+                sql: """
+                    DELETE FROM idempotency WHERE (api_key, key) IN
+                        (SELECT api_key, key FROM idempotency WHERE created <= ? LIMIT ?)
+                    """, arguments: [oldest, ControlDatabase.step])
+        }
+    }
+
+    /// Forgets results of requests about a user, also of those under way. The keys stay, without the user: what was done once is not
+    /// done again.
+    static func forget(_ user: UserID, in tenant: TenantID, from database: ControlDatabase) async throws {
+        try await database.writeInSteps { db in
+            try db.execute(
+                sql: """
+                    UPDATE idempotency SET result = x'', tenant = NULL, user = NULL WHERE (api_key, key) IN
+                        (SELECT api_key, key FROM idempotency WHERE tenant = ? AND user = ? LIMIT ?)
+                    """, arguments: [tenant.description, user.description, ControlDatabase.step])
+        }
+    }
+
+    /// The user whom a result names.
+    static func user(inResult result: Data) -> String? {
+        struct Named: Decodable {
+            var user: String?
+            var channel: String?
+        }
+        guard let named = try? ControlJSON.decoder.decode(Named.self, from: result) else { return nil }
+        let inbox = named.channel.flatMap { $0.hasPrefix("user/") ? String($0.dropFirst(5)) : nil }
+        return named.user ?? inbox
     }
 }

@@ -20,21 +20,67 @@ struct LoginEpochs: Sendable {
             let next = max(last + 1, Int64(clamping: now / 1_000))
             try db.execute(
                 sql: """
-                    INSERT INTO logins (tenant, user, device, epoch) VALUES (?, ?, ?, ?)
-                    ON CONFLICT (tenant, user, device) DO UPDATE SET epoch = excluded.epoch
+                    INSERT INTO logins (tenant, user, device, epoch, seen) VALUES (?, ?, ?, ?, ?)
+                    ON CONFLICT (tenant, user, device) DO UPDATE SET epoch = excluded.epoch, seen = excluded.seen
                     """,
-                arguments: [device.tenant.description, device.user.description, device.device.description, next])
+                arguments: [
+                    device.tenant.description, device.user.description, device.device.description, next,
+                    Int64(clamping: now),
+                ])
             return UInt64(clamping: next)
         }
     }
 
     /// The last login on this device; 0 where there was none.
-    func last(_ device: DeviceKey) async throws -> UInt64 {
-        let last = try await database.pool.read { db in
-            try Int64.fetchOne(
-                db, sql: "SELECT epoch FROM logins WHERE tenant = ? AND user = ? AND device = ?",
-                arguments: [device.tenant.description, device.user.description, device.device.description])
+    func last(_ device: DeviceKey, now: UInt64) async throws -> UInt64 {
+        let name: StatementArguments = [
+            device.tenant.description, device.user.description, device.device.description,
+        ]
+        let login = try await database.pool.read { db in
+            try Row.fetchOne(
+                db, sql: "SELECT epoch, seen FROM logins WHERE tenant = ? AND user = ? AND device = ?", arguments: name
+            ).map { (epoch: $0["epoch"] as Int64, seen: $0["seen"] as Int64) }
         }
-        return UInt64(clamping: last ?? 0)
+        guard let login else { return 0 }
+        // Written down once a day, so that a renewal is a read.
+        if UInt64(clamping: login.seen) + Self.day <= now {
+            try await database.pool.write { db in
+                try db.execute(
+                    sql: "UPDATE logins SET seen = ? WHERE tenant = ? AND user = ? AND device = ?",
+                    arguments: [Int64(clamping: now)] + name)
+            }
+        }
+        return UInt64(clamping: login.epoch)
     }
+
+    /// Forgets a user's logins.
+    func forget(_ user: UserID, in tenant: TenantID) async throws {
+        try await database.writeInSteps { db in
+            try db.execute(
+                sql: """
+                    DELETE FROM logins WHERE (tenant, user, device) IN
+                        (SELECT tenant, user, device FROM logins WHERE tenant = ? AND user = ? LIMIT ?)
+                    """, arguments: [tenant.description, user.description, ControlDatabase.step])
+        }
+    }
+
+    /// Forgets logins of devices that nobody asked a token for in a long time.
+    ///
+    /// As long as the store remembers a device its number has to be known, or a renewed token would carry a lower one: the last
+    /// token may have been used until it expired, and the store forgets a device 180 days behind that.
+    /// - Parameter tokenLifetime: the longest.
+    func sweep(now: UInt64, tokenLifetime: Duration) async throws {
+        let kept = StoreLimits().unseen + tokenLifetime.wholeMilliseconds + 2 * Self.day
+        guard now > kept else { return }
+        try await database.writeInSteps { db in
+            try db.execute(
+                sql: """
+                    DELETE FROM logins WHERE (tenant, user, device) IN
+                        (SELECT tenant, user, device FROM logins WHERE seen <= ? LIMIT ?)
+                    """, arguments: [Int64(clamping: now - kept), ControlDatabase.step])
+        }
+    }
+
+    /// In milliseconds. What was seen is known to within one; one more is for clocks and the sweep's own turn.
+    private static let day: UInt64 = 24 * 3_600 * 1_000
 }

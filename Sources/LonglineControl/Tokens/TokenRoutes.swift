@@ -66,7 +66,8 @@ struct TokenRoutes: Sendable {
         let issued: Issued
         if let key = try idempotencyKey(request) {
             let digest = IdempotencyKeys.digest("POST /v1/tokens", bytes)
-            let kept = try await idempotency.once(key, of: caller.key.id, request: digest) { _, _ in
+            let subject = IdempotencyKeys.Subject(tenant: claims.tenant, user: claims.user)
+            let kept = try await idempotency.once(key, of: caller.key.id, about: subject, request: digest) { _, _ in
                 try ControlJSON.encode(try await prepare(claims, login: order.login ?? false))
             }
             issued = try ControlJSON.decoder.decode(Issued.self, from: kept)
@@ -120,7 +121,7 @@ struct TokenRoutes: Sendable {
 
     private func prepare(_ claims: TokenClaims, login: Bool) async throws -> Issued {
         let device = DeviceKey(tenant: claims.tenant, user: claims.user, device: claims.device)
-        let epoch = try await login ? logins.allot(device, now: time()) : logins.last(device)
+        let epoch = try await login ? logins.allot(device, now: time()) : logins.last(device, now: time())
         // After the login: a revocation in between makes the token void, never the other way round.
         let generations = try await server.generations(of: device)
         return Issued(

@@ -1,0 +1,150 @@
+import Foundation
+import GRDB
+import HTTPTypes
+import LonglineServer
+import LonglineStore
+import LonglineTestKit
+import LonglineWire
+import Testing
+
+@testable import LonglineControl
+
+@Suite("What is kept of an erased user", .timeLimit(.minutes(2))) struct ErasureTests {
+    private static let ann = known { try UserID("ann") }
+
+    private func count(_ table: String, of user: String, in database: ControlDatabase) async throws -> Int {
+        try await database.pool.read { db in
+            try Int.fetchOne(db, sql: "SELECT count(*) FROM \(table) WHERE user = ?", arguments: [user]) ?? 0
+        }
+    }
+
+    @Test("logins and results of requests go with the account, and nobody else's")
+    func erased() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            func issue(_ user: String) async throws -> ControlService.Answer {
+                try await service.ask(
+                    .post, "/v1/tokens", key: key, json: #"{"user":"\#(user)","device":"phone","login":true}"#,
+                    headers: [.idempotencyKey: "of-\(user)"])
+            }
+            func publish(_ number: Int) async throws -> ControlService.Answer {
+                try await service.ask(
+                    .post, "/v1/channels/all%2Fnews/messages", key: key, json: #"{"sender":"ann","text":"hello"}"#,
+                    headers: [.idempotencyKey: "message-\(number)"])
+            }
+            let bob = try await issue("bob")
+            #expect(try await issue("ann").status == 201)
+            #expect(try await publish(1).status == 201)
+            _ = try await service.token("ann", "session-of-the-web", key: key)
+            #expect(try await count("logins", of: "ann", in: service.database) == 2)
+            #expect(try await count("idempotency", of: "ann", in: service.database) == 2)
+
+            try await service.server.erase(user: Self.ann, in: ControlService.tenant)
+            #expect(try await count("logins", of: "ann", in: service.database) == 0)
+            #expect(try await count("idempotency", of: "ann", in: service.database) == 0)
+            let results = try await service.database.pool.read {
+                try Data.fetchAll($0, sql: "SELECT result FROM idempotency")
+            }
+            #expect(results.count == 3 && !results.contains { String(decoding: $0, as: UTF8.self).contains("ann") })
+
+            // What was done once is not done again, though nobody knows any more how it ended.
+            #expect(try await issue("ann").problem == "outcome-unknown")
+            #expect(try await publish(1).problem == "outcome-unknown")
+            #expect(try await count("logins", of: "bob", in: service.database) == 1)
+            #expect(try await issue("bob").string("token_id") == bob.string("token_id"))
+        }
+    }
+
+    @Test("a result that comes in after the erasure is not kept")
+    func underWay() async throws {
+        try await withControl { service in
+            let keys = IdempotencyKeys(service.database, time: WallClock.milliseconds)
+            let subject = IdempotencyKeys.Subject(tenant: ControlService.tenant, user: Self.ann)
+            let database = service.database
+            let result = try await keys.once("k", of: "api", about: subject, request: Data([1])) { _, _ in
+                try await database.forget(Self.ann, in: ControlService.tenant)
+                return Data("ann's".utf8)
+            }
+            #expect(result == Data("ann's".utf8))
+            let kept = try await database.pool.read { try Data.fetchOne($0, sql: "SELECT result FROM idempotency") }
+            #expect(kept == Data())
+        }
+    }
+
+    @Test("an erasure that the control database could not follow goes on at the next start")
+    func resumed() async throws {
+        let folder = try TemporaryFolder()
+        let first = try await ControlService(folder: folder)
+        _ = try await first.token("ann", key: try await first.appKey())
+        try await first.database.pool.write { try $0.execute(sql: "ALTER TABLE logins RENAME TO hidden") }
+        await #expect(throws: ServerError.self) {
+            try await first.server.erase(user: Self.ann, in: ControlService.tenant)
+        }
+        try await first.database.pool.write { try $0.execute(sql: "ALTER TABLE hidden RENAME TO logins") }
+        #expect(try await count("logins", of: "ann", in: first.database) == 1)
+        try await first.stop()
+
+        let second = try await ControlService(folder: folder)
+        while try await count("logins", of: "ann", in: second.database) != 0 {
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        try await second.stop()
+    }
+
+    @Test("logins are forgotten that nobody asked for as long as the store may know the device, and no earlier")
+    func unused() async throws {
+        let folder = try TemporaryFolder()
+        let database = try ControlDatabase(path: folder.path + "/control.db")
+        let logins = LoginEpochs(database: database)
+        let day: UInt64 = 24 * 3_600 * 1_000
+        let start: UInt64 = 1_800_000_000_000
+        func device(_ name: String) throws -> DeviceKey {
+            DeviceKey(tenant: ControlService.tenant, user: Self.ann, device: try DeviceID(name))
+        }
+        let (phone, web) = (try device("phone"), try device("web"))
+        let epoch = try await logins.allot(phone, now: start)
+        let other = try await logins.allot(web, now: start)
+        // One of them is renewed now and then.
+        #expect(try await logins.last(phone, now: start + 100 * day) == epoch)
+        let lifetime = Duration.seconds(30 * 24 * 3_600)
+        try await logins.sweep(now: start + 211 * day, tokenLifetime: lifetime)
+        #expect(try await logins.last(web, now: start) == other)
+        try await logins.sweep(now: start + 212 * day, tokenLifetime: lifetime)
+        #expect(try await logins.last(web, now: start) == 0)
+        #expect(try await logins.last(phone, now: start + 212 * day) == epoch)
+        // The next one is above all that there were.
+        #expect(try await logins.allot(web, now: start + 212 * day) > other)
+        try database.close()
+    }
+
+    @Test("a database of before has its users named, and its logins counted as seen")
+    func migrated() async throws {
+        let folder = try TemporaryFolder()
+        let path = folder.path + "/control.db"
+        let old = try DatabasePool(path: path)
+        try ControlDatabase.migrator.migrate(old, upTo: "1")
+        try await old.write { db in
+            try db.execute(
+                sql: """
+                    INSERT INTO api_keys (id, hash, tenant, rights, label, created) VALUES ('k', x'00', 'acme', '', '', 0);
+                    INSERT INTO logins (tenant, user, device, epoch) VALUES ('acme', 'ann', 'phone', 7);
+                    INSERT INTO idempotency (api_key, key, request, created, number, result) VALUES
+                        ('k', 'a', x'00', 0, 1, CAST('{"user":"ann","device":"phone"}' AS BLOB)),
+                        ('k', 'b', x'00', 0, 2, CAST('{"channel":"user/ann","offset":3}' AS BLOB)),
+                        ('k', 'c', x'00', 0, 3, CAST('{"channel":"room/hall","offset":3}' AS BLOB)),
+                        ('k', 'd', x'00', 0, 4, NULL);
+                    """)
+        }
+        try old.close()
+        let database = try ControlDatabase(path: path)
+        #expect(try await count("idempotency", of: "ann", in: database) == 2)
+        let now = WallClock.milliseconds()
+        let logins = LoginEpochs(database: database)
+        try await logins.sweep(now: now, tokenLifetime: .seconds(1))
+        let phone = DeviceKey(tenant: ControlService.tenant, user: Self.ann, device: try DeviceID("phone"))
+        #expect(try await logins.last(phone, now: now) == 7)
+        try await database.forget(Self.ann, in: ControlService.tenant)
+        #expect(try await count("idempotency", of: "ann", in: database) == 0)
+        try database.close()
+    }
+}
