@@ -20,10 +20,12 @@ public struct ControlLimits: Sendable {
     public var closeTimeout = Duration.seconds(5)
     /// How long a request's body may take to come. Beyond: 408.
     public var bodyTimeout = Duration.seconds(15)
-    /// How long a request may take altogether. Beyond: 503.
+    /// How long a request may take altogether. Beyond: 503; what waits for the store goes on to its end.
     public var requestTimeout = Duration.seconds(30)
     /// The longest life of a token that is issued.
     public var tokenLifetime = Duration.seconds(30 * 24 * 3_600)
+    /// Requests whose work goes on although their time was over. Beyond, clients and app servers get 503 at once.
+    public var overdueRequests = 1_024
     /// Log lines a second about requests that fail; what is more is counted.
     public var logLinesPerSecond = 50.0
 

@@ -3,7 +3,7 @@ import Synchronization
 extension Task where Failure == any Error {
     /// Waits for a task for a while. The task goes on either way: it is not cancelled here, and need not heed that.
     /// - Returns: its value, or nil when it is not over by then.
-    func value(within time: Duration) async throws -> Success? {
+    package func value(within time: Duration) async throws -> Success? {
         try await withCheckedThrowingContinuation { continuation in
             let first = FirstAnswer(continuation)
             let timer = Task<Void, Never> {

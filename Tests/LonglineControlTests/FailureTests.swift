@@ -1,12 +1,12 @@
 import Foundation
 import GRDB
 import HTTPTypes
-import LonglineServer
 import LonglineWire
 import NIOCore
 import Testing
 
 @testable import LonglineControl
+@testable import LonglineServer
 
 @Suite("What bad requests get", .timeLimit(.minutes(2))) struct FailureTests {
     /// A body whose next part never comes.
@@ -77,6 +77,66 @@ import Testing
             #expect(
                 answer.status == 503 && answer.problem == "unavailable" && answer.headers[.retryAfter] == "1",
                 "\(answer.status) \(String(buffer: ByteBuffer(bytes: answer.body)))")
+        }
+    }
+
+    /// Nodes that answer when they are let, whoever gave them up meanwhile: as the store does.
+    private final class HeldNodes: NodeDirectory {
+        let gate = Gate()
+
+        func nodes() async -> [NodeStatus] {
+            await gate.wait()
+            return []
+        }
+
+        func drain(_ node: NodeID, rate: Int) async -> NodeDrainStatus? { nil }
+    }
+
+    @Test("work that does not heed that its time is over is left behind, so much and no more")
+    func overdue() async throws {
+        let nodes = HeldNodes()
+        try await withControl({
+            $0.nodes = nodes
+            $0.limits.requestTimeout = .milliseconds(300)
+            $0.limits.overdueRequests = 1
+        }) { service in
+            let token = try await service.directory.sign(
+                tenant: ControlService.tenant, user: UserID("ann"), device: DeviceID("phone"), lifetime: 3_600_000)
+            func ask() async throws -> ControlService.Answer {
+                try await service.ask(.get, "/v1/access", key: token, on: .service)
+            }
+            let answer = try await ask()
+            #expect(answer.problem == "unavailable" && answer.headers[.retryAfter] == "1")
+            let more = try await ask()
+            #expect(more.problem == "overloaded" && more.headers[.retryAfter] == "1")
+            // Operators see what is wrong.
+            #expect(try await service.ask(.get, "/healthz").status == 200)
+            nodes.gate.open()
+            while try await ask().problem == "overloaded" { try await Task.sleep(for: .milliseconds(5)) }
+        }
+    }
+
+    @Test("a publish that the server takes too long for is answered, and entered all the same")
+    func heldPublish() async throws {
+        try await withControl({ $0.limits.requestTimeout = .seconds(2) }) { service in
+            let key = try await service.appKey()
+            func publish() async throws -> ControlService.Answer {
+                try await service.ask(
+                    .post, "/v1/channels/all%2Fnews/messages", key: key, json: #"{"sender":"app","text":"slow"}"#,
+                    headers: [.idempotencyKey: "k"])
+            }
+            // The loop that hands publishes to the store stands still.
+            let held = DispatchSemaphore(value: 0)
+            let loop = try #require(try service.server.requireRuntime().loops.first)
+            loop.execute { _ in held.wait() }
+            let answer = try await publish()
+            #expect(answer.status == 503 && answer.problem == "unavailable")
+            held.signal()
+            var repeated = try await publish()
+            while repeated.status == 409 { repeated = try await publish() }
+            #expect(repeated.status == 201)
+            let history = try await service.ask(.get, "/v1/channels/all%2Fnews/messages", key: key)
+            #expect(try history.array("messages").count == 1)
         }
     }
 

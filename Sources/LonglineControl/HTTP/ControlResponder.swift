@@ -13,13 +13,17 @@ public struct ControlResponder: Sendable {
     private let router: RouterResponder<ControlContext>
     private let logger: Logger
     private let requestTimeout: Duration
+    private let headerFields: Int
+    private let overdue: OverdueWork
     private let requests: RequestCounters
     private let dates = DateHeader()
 
-    init(table: RouteTable, logger: Logger, requestTimeout: Duration, requests: RequestCounters) {
+    init(table: RouteTable, logger: Logger, limits: ControlLimits, requests: RequestCounters) {
         self.table = table
         self.logger = logger
-        self.requestTimeout = requestTimeout
+        requestTimeout = limits.requestTimeout
+        headerFields = limits.headerFields
+        overdue = OverdueWork(limit: limits.overdueRequests)
         self.requests = requests
         let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
         for route in table.routes {
@@ -61,8 +65,12 @@ public struct ControlResponder: Sendable {
             if let problem { throw problem }
             let route = try table.route(request.method, request.uri.path, on: listener)
             path = route.path
-            response = try await withDeadline(requestTimeout) { [router] in
-                try await router.respond(to: request, context: context)
+            guard overdue.hasRoom || route.listener == .admin else { throw Problem(.overloaded, retryAfter: 1) }
+            let use = BodyUse()
+            let watched = Request(
+                head: request.head, body: RequestBody(asyncSequence: WatchedBody(body: request.body, use: use)))
+            response = try await overdue.run(atMost: requestTimeout, when: { use.end() }) { [router] in
+                try await router.respond(to: watched, context: context)
             }
         } catch {
             let problem = Self.problem(error)
