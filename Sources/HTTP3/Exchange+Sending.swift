@@ -189,13 +189,14 @@ extension Exchange {
 
     // MARK: Answers of our own
 
-    /// Answers without a body, whatever state the request is in.
+    /// Answers in place of a handler, whatever state the request is in.
     func refuse(_ status: HTTPResponse.Status) {
         guard case .head = sending else { return }
+        let (head, body) =
+            session.refusal?(status)
+            ?? (HTTPResponse(status: status, headerFields: [.contentLength: "0"]), ByteBuffer())
         do {
-            try send(
-                HTTPResponse(status: status, headerFields: [.contentLength: "0"]), body: nil, trailers: nil,
-                finish: true)
+            try send(head, body: body, trailers: nil, finish: true)
         } catch {
             abandon(.internalError, .state("no answer can be sent"))
         }

@@ -1,6 +1,6 @@
 public import HTTPTypes
 public import Logging
-internal import NIOCore
+public import NIOCore
 public import QUICEngine
 public import QUICTransport
 
@@ -28,6 +28,9 @@ public struct HTTP3ServerOptions: Sendable {
     /// Too Early, and the client sends again after the handshake. Unless set, safe methods are served (RFC 9110 section 9.2.1).
     /// Called on the connection's loop.
     public var acceptsEarlyRequest: @Sendable (HTTPRequest) -> Bool = { $0.method.isSafe }
+    /// Makes the answer to a request that no handler answers, from its status: 408, 413, 425, 431, 500 or 501. A `Content-Length` has
+    /// to be right; the body is left out where the method has none. Unless set, the status alone. Called on the connection's loop.
+    public var refusal: (@Sendable (HTTPResponse.Status) -> (head: HTTPResponse, body: ByteBuffer))?
     /// For what ends requests and connections, at debug level; nothing of a request's fields or body is logged.
     public var logger = Logger(label: "longline.http3")
 
@@ -64,6 +67,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
             return
         }
         // The session's owner outlives it: the connection keeps this object until `closed`, which lets go of the closures.
+        session.refusal = service.options.refusal
         session.onRequest = { [unowned self] exchange, head in received(head, exchange) }
         isSurplus = service.isFull
         service.add(session)

@@ -12,6 +12,8 @@ public struct ControlLimits: Sendable {
     public var openRequests = 100
     /// Bytes of a request's headers.
     public var headerBytes = 32 * 1024
+    /// Header fields of a request. Beyond: 431.
+    public var headerFields = 100
     /// How long a TCP connection may take until its TLS handshake is done. Beyond: it is closed.
     public var handshakeTimeout = Duration.seconds(10)
     /// How long a connection may say nothing, and how long nothing may leave of an answer that was written.
@@ -22,10 +24,10 @@ public struct ControlLimits: Sendable {
     public var bodyTimeout = Duration.seconds(15)
     /// How long a request may take altogether. Beyond: 503; what waits for the store goes on to its end.
     public var requestTimeout = Duration.seconds(30)
-    /// The longest life of a token that is issued.
-    public var tokenLifetime = Duration.seconds(30 * 24 * 3_600)
     /// Requests whose work goes on although their time was over. Beyond, clients and app servers get 503 at once.
     public var overdueRequests = 1_024
+    /// The longest life of a token that is issued.
+    public var tokenLifetime = Duration.seconds(30 * 24 * 3_600)
     /// Log lines a second about requests that fail; what is more is counted.
     public var logLinesPerSecond = 50.0
 

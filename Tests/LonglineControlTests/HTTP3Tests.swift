@@ -19,17 +19,20 @@ import Testing
         let service: ControlService
         let client: HTTP3Client
 
-        private let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
 
         init(service: ControlService, client: HTTP3Client) {
             self.service = service
             self.client = client
         }
 
-        func connect(early: Bool = false) async throws -> HTTP3ClientConnection {
-            let configuration = ClientConfiguration(
+        var configuration: ClientConfiguration {
+            ClientConfiguration(
                 serverName: "localhost", applicationProtocols: [HTTP3Service.applicationProtocol],
                 verification: .pinnedPublicKey(sha256: [service.pin]))
+        }
+
+        func connect(early: Bool = false) async throws -> HTTP3ClientConnection {
             return try await client.connect(
                 host: "127.0.0.1", port: try #require(service.server.addresses.first?.port),
                 configuration: configuration, returnsEarly: early, on: loop)

@@ -140,6 +140,27 @@ import Testing
                     #expect(answer.status == .ok && answer.version.major == version)
                     _ = try await answer.body.collect(upTo: 1 << 20)
                 }
+                var request = HTTPClientRequest(url: try await url(service, .service, "/.well-known/jwks.json"))
+                request.headers = ["x-long": String(repeating: "a", count: 40_000)]
+                if version == 1 {
+                    #expect(try await client.execute(request, timeout: .seconds(30)).status == .badRequest)
+                }
+            }
+        }
+    }
+
+    @Test("a request has so many header fields and no more, over both versions of HTTP", arguments: [1, 2])
+    func headerCount(version: Int) async throws {
+        try await withControl { service in
+            try await withClient(service, version == 1 ? .http1Only : .automatic) { client in
+                for (count, status) in [(60, 200), (101, 431)] {
+                    var request = HTTPClientRequest(url: try await url(service, .service, "/.well-known/jwks.json"))
+                    for index in 0..<count { request.headers.add(name: "x-\(index)", value: "a") }
+                    let answer = try await client.execute(request, timeout: .seconds(30))
+                    #expect(answer.status.code == status && answer.version.major == version)
+                    let body = String(buffer: try await answer.body.collect(upTo: 1 << 20))
+                    #expect(body.contains("urn:longline:problem:headers-too-large") == (status == 431))
+                }
             }
         }
     }

@@ -63,6 +63,9 @@ public struct ControlResponder: Sendable {
         var isGivenUp = false
         do {
             if let problem { throw problem }
+            guard request.headers.count <= headerFields else {
+                throw Problem(.headersTooLarge, "a request has at most \(headerFields) header fields")
+            }
             let route = try table.route(request.method, request.uri.path, on: listener)
             path = route.path
             guard overdue.hasRoom || route.listener == .admin else { throw Problem(.overloaded, retryAfter: 1) }
@@ -81,11 +84,29 @@ public struct ControlResponder: Sendable {
         }
         let status = isGivenUp ? RequestCounters.cancelled : "\(response.status.code)"
         requests.count(request.method, path, status: status, ContinuousClock.now - start)
+        complete(&response, requestID)
+        return ControlResponse(response)
+    }
+
+    /// What every answer has.
+    private func complete(_ response: inout Response, _ requestID: String) {
         response.headers[.date] = dates.text
         response.headers[.requestID] = requestID
         response.headers[.contentTypeOptions] = "nosniff"
         if response.headers[.cacheControl] == nil { response.headers[.cacheControl] = "no-store" }
-        return ControlResponse(response)
+    }
+
+    /// The answer to a request that a listener refuses by itself, of which no more is known.
+    func refusal(_ status: HTTPResponse.Status) -> (head: HTTPResponse, body: ByteBuffer) {
+        let requestID = RequestName.next()
+        var logger = self.logger
+        logger[metadataKey: "request"] = "\(requestID)"
+        let problem = Problem(answering: status)
+        log(problem, .get, nil, isGivenUp: false, to: logger)
+        requests.count(.get, nil, status: "\(problem.kind.status.code)", .zero)
+        var response = problem.response(requestID: requestID)
+        complete(&response, requestID)
+        return (response.head, ByteBuffer(bytes: problem.document(requestID: requestID)))
     }
 
     private static func problem(_ error: any Error) -> Problem {

@@ -80,7 +80,9 @@ final class HTTPSListener: Service {
             additionalChannelHandlers: [RequestWatch(timeout: timeouts.idle)],
             idleTimeout: .init(limits.idleTimeout),
             httpDecoderConfiguration: .init(
-                maxHeaderFieldSize: limits.headerBytes, maxHeaderListSize: limits.headerBytes, maxHeaderFieldCount: 100)
+                maxHeaderFieldSize: limits.headerBytes, maxHeaderListSize: limits.headerBytes,
+                // The responder counts them, whatever HTTP they came by; their bytes bound them here.
+                maxHeaderFieldCount: .max)
         )
         let configuration = HTTP2ChannelConfiguration(
             idleTimeout: limits.idleTimeout, gracefulCloseTimeout: limits.closeTimeout, streamConfiguration: stream)

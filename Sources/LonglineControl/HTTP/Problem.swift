@@ -1,5 +1,20 @@
+import FoundationEssentials
 import HTTPTypes
 import Hummingbird
+
+extension Problem {
+    /// What is wrong with a request that HTTP/3 answers by itself.
+    init(answering status: HTTPResponse.Status) {
+        switch status.code {
+        case 408: self.init(.bodyTimeout)
+        case 413: self.init(.bodyTooLarge)
+        case 425: self.init(.tooEarly)
+        case 431: self.init(.headersTooLarge)
+        case 501: self.init(.notImplemented)
+        default: self.init(.internalError)
+        }
+    }
+}
 
 /// Why a request was not served, as its caller is told: a problem document (RFC 9457). It says nothing of the inside.
 struct Problem: Error, Sendable {
@@ -12,6 +27,7 @@ struct Problem: Error, Sendable {
         case methodNotAllowed = "method-not-allowed"
         case invalidRequest = "invalid-request"
         case unsupportedMediaType = "unsupported-media-type"
+        case headersTooLarge = "headers-too-large"
         case bodyTooLarge = "body-too-large"
         case bodyTimeout = "body-timeout"
         case payloadTooLarge = "payload-too-large"
@@ -22,6 +38,8 @@ struct Problem: Error, Sendable {
         case idempotencyKeyReused = "idempotency-key-reused"
         case idempotencyKeyInUse = "idempotency-key-in-use"
         case outcomeUnknown = "outcome-unknown"
+        case tooEarly = "too-early"
+        case notImplemented = "not-implemented"
         case overloaded = "overloaded"
         case noAccessPoint = "no-access-point"
         case unavailable = "unavailable"
@@ -37,11 +55,14 @@ struct Problem: Error, Sendable {
             case .methodNotAllowed: .methodNotAllowed
             case .invalidRequest, .idempotencyKeyMissing: .badRequest
             case .unsupportedMediaType: .unsupportedMediaType
+            case .headersTooLarge: .requestHeaderFieldsTooLarge
             case .bodyTooLarge, .payloadTooLarge: .contentTooLarge
             case .bodyTimeout: .requestTimeout
             case .limitReached, .idempotencyKeyInUse, .outcomeUnknown: .conflict
             case .cursorExpired: .gone
             case .idempotencyKeyReused: .unprocessableContent
+            case .tooEarly: .tooEarly
+            case .notImplemented: .notImplemented
             case .overloaded, .noAccessPoint, .unavailable: .serviceUnavailable
             case .internalError: .internalServerError
             }
@@ -56,6 +77,7 @@ struct Problem: Error, Sendable {
             case .methodNotAllowed: "This method is not for this resource"
             case .invalidRequest: "The request breaks a rule"
             case .unsupportedMediaType: "The body has to be JSON"
+            case .headersTooLarge: "The header fields are too many or too large"
             case .bodyTooLarge: "The body is too large"
             case .bodyTimeout: "The body did not come in time"
             case .payloadTooLarge: "The message is too large"
@@ -66,6 +88,8 @@ struct Problem: Error, Sendable {
             case .idempotencyKeyReused: "The idempotency key was used with another request"
             case .idempotencyKeyInUse: "A request with this idempotency key is under way"
             case .outcomeUnknown: "Nobody knows whether this was done, and it will not be done again"
+            case .tooEarly: "A request that changes something has to come after the handshake"
+            case .notImplemented: "This method is not known here"
             case .overloaded: "Too much at once"
             case .noAccessPoint: "No node takes clients now"
             case .unavailable: "The service is not available now"
@@ -103,11 +127,18 @@ struct Problem: Error, Sendable {
         var requestId: String
     }
 
-    /// The document.
-    func response(requestID: String) -> Response {
+    /// The document, as its bytes.
+    func document(requestID: String) -> Data {
         let document = Document(
             type: kind.uri, title: kind.title, status: kind.status.code, detail: detail, requestId: requestID)
-        var response = Response.json(document, status: kind.status)
+        do { return try ControlJSON.encode(document) } catch {
+            preconditionFailure("a problem document can be encoded: \(error)")
+        }
+    }
+
+    /// The answer with the document.
+    func response(requestID: String) -> Response {
+        var response = Response.json(document(requestID: requestID), status: kind.status)
         response.headers[.contentType] = "application/problem+json"
         if let retryAfter { response.headers[.retryAfter] = "\(retryAfter)" }
         if let allow { response.headers[.allow] = allow }
