@@ -210,9 +210,9 @@ let package = Package(
         .testTarget(
             name: "LonglineControlTests",
             dependencies: [
-                "HTTP3", "LonglineClient", "LonglineControl", "LonglineServer", "LonglineStore", "LonglineTestKit",
-                "LonglineWire",
-                "QUICEngine", "QUICTransport", crypto, hummingbird, httpTypes, jwtKit, logging, metrics, nioCore,
+                "HTTP3", "LonglineClient", "LonglineControl", "LonglineServer", "LonglineSession", "LonglineStore",
+                "LonglineTestKit", "LonglineWire", "QUICEngine", "QUICTransport", crypto, hummingbird, httpTypes,
+                jwtKit, logging, metrics, nioCore,
                 nioEmbedded, nioPosix, nioSSL,
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "GRDB", package: "GRDB.swift"),
@@ -233,8 +233,9 @@ let package = Package(
         .testTarget(
             name: "LonglineCommandTests",
             dependencies: [
-                "longline", "LonglineClient", "LonglineServer", "LonglineSettings", "LonglineTestKit", "QUICEngine",
-                argumentParser, logging,
+                "longline", "LonglineClient", "LonglineControl", "LonglineServer", "LonglineSettings",
+                "LonglineTestKit", "LonglineWire", "QUICEngine", argumentParser, logging, nioCore, nioSSL,
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],
             swiftSettings: settings),
         .testTarget(
@@ -294,8 +295,8 @@ let package = Package(
         .testTarget(
             name: "InteropTests",
             dependencies: [
-                "longline", "HTTP3", "LonglineClient", "LonglineTestKit", "LonglineWire", "QUICEngine", "QUICTransport",
-                httpTypes, logging, nioCore, nioPosix,
+                "longline", "HTTP3", "LonglineClient", "LonglineSession", "LonglineTestKit", "LonglineWire",
+                "QUICEngine", "QUICTransport", httpTypes, logging, nioCore, nioPosix,
             ], exclude: ["peers"],
             swiftSettings: settings),
         .testTarget(name: "LonglineTestKitTests", dependencies: ["LonglineTestKit"], swiftSettings: settings),

@@ -65,10 +65,8 @@ extension LonglineControl {
         public var database: ControlDatabase
         /// The nodes of the service; nil: this one is all there is.
         public var nodes: (any NodeDirectory)?
-        /// Where clients reach this node, best first; empty: where the server listens.
-        public var accessPoints: [NodeAddress] = []
-        /// When this node is full.
-        public var capacity = NodeCapacity()
+        /// What clients are told of this node, and when it is full; ``LonglineControl/reload(_:)`` changes it.
+        public var access = AccessSettings()
         /// TCP addresses for clients and app servers; none: nowhere but where ``LonglineControl/responder`` is asked.
         public var addresses: [SocketAddress] = []
         /// TCP addresses for operators, who reach every route; none: nowhere. Nothing listens on an address that is not named
@@ -77,8 +75,6 @@ extension LonglineControl {
         /// Whether the routes of ``addresses`` answer over HTTP/3 as well, on the server's QUIC ports: clients reach it with one
         /// handshake less, and `Alt-Svc` tells them. Needs a server that was not started yet.
         public var servesHTTP3 = true
-        /// What clients are told.
-        public var policy = AccessPolicy()
         /// What callers may take.
         public var limits = ControlLimits()
         /// How often the keys are looked at again.
@@ -103,13 +99,11 @@ extension LonglineControl {
         }
 
         func validate() throws(ControlError) {
-            for point in accessPoints where !(1...65535).contains(point.port) || point.host.isEmpty {
-                throw ControlError(
-                    .invalidConfiguration, message: "'\(point.host):\(point.port)' is no place to connect to")
-            }
+            try access.validate()
             guard limits.connections >= 1, limits.openRequests >= 1, limits.headerBytes >= 8 * 1024,
-                limits.handshakeTimeout > .zero, sampleInterval > .zero,
-                policy.lifetime >= .seconds(1), limits.tokenLifetime >= .seconds(1)
+                limits.headerFields >= 16, limits.overdueRequests >= 1, limits.handshakeTimeout > .zero,
+                sampleInterval > .zero,
+                limits.tokenLifetime >= .seconds(1)
             else { throw ControlError(.invalidConfiguration, message: "a limit is below its least value") }
         }
     }

@@ -5,8 +5,8 @@ struct ControlRoutes {
     let table: RouteTable
 
     init(
-        server: LonglineServer, configuration: LonglineControl.Configuration, node: NodeID, sampler: StatisticsSampler,
-        metrics: PrometheusMetrics, idempotency: IdempotencyKeys
+        server: LonglineServer, configuration: LonglineControl.Configuration, node: NodeID, access: CurrentAccess,
+        sampler: StatisticsSampler, metrics: PrometheusMetrics, idempotency: IdempotencyKeys
     ) {
         let keys = ControlKeys(configuration.keys, interval: configuration.keyInterval, logger: configuration.logger)
         let gate = APIKeyGate(keys: APIKeys(configuration.database), tenants: server.configuration.tenants)
@@ -14,15 +14,14 @@ struct ControlRoutes {
         let nodes: any NodeDirectory =
             configuration.nodes
             ?? LocalNode(
-                id: node, server: server, sampler: sampler, accessPoints: configuration.accessPoints,
-                capacity: configuration.capacity)
+                id: node, server: server, sampler: sampler, access: access)
         let groups: [[ControlRoute]] = [
             TokenRoutes(
                 server: server, gate: gate, keys: keys, logins: LoginEpochs(database: configuration.database),
                 idempotency: idempotency, reader: reader, limits: configuration.limits, time: configuration.time
             ).routes,
             AccessRoutes(
-                server: server, nodes: nodes, keys: keys, policy: configuration.policy, time: configuration.time
+                server: server, nodes: nodes, keys: keys, settings: access, time: configuration.time
             ).routes,
             MessageRoutes(
                 server: server, gate: gate, idempotency: idempotency, reader: reader, time: configuration.time

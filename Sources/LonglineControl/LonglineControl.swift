@@ -22,6 +22,7 @@ public final class LonglineControl: Service {
     private let front: HTTP3Front?
     private let certificate: ServingCertificate
     private let alternative: AlternativeService
+    private let access: CurrentAccess
     private let sampler: StatisticsSampler
     private let janitor: ControlJanitor
     private let logger: Logger
@@ -37,6 +38,8 @@ public final class LonglineControl: Service {
         nodeID = try configuration.database.nodeID()
         certificate = try ServingCertificate(configuration.certificate)
         logger = configuration.logger
+        let access = CurrentAccess(configuration.access)
+        self.access = access
         let metrics = configuration.metrics ?? PrometheusMetrics()
         sampler = StatisticsSampler(server, interval: configuration.sampleInterval, metrics: metrics)
         let idempotency = IdempotencyKeys(configuration.database, time: configuration.time)
@@ -45,8 +48,8 @@ public final class LonglineControl: Service {
             tokenLifetime: configuration.limits.tokenLifetime, logger: configuration.logger)
         configuration.database.isErased(with: server)
         let routes = ControlRoutes(
-            server: server, configuration: configuration, node: nodeID, sampler: sampler, metrics: metrics,
-            idempotency: idempotency)
+            server: server, configuration: configuration, node: nodeID, access: access, sampler: sampler,
+            metrics: metrics, idempotency: idempotency)
         let limited = EventLog(
             logger: configuration.logger, linesPerSecond: configuration.limits.logLinesPerSecond, now: .now()
         ).limited
@@ -57,8 +60,7 @@ public final class LonglineControl: Service {
         if configuration.servesHTTP3, !configuration.addresses.isEmpty {
             front = try HTTP3Front(
                 server, responder: responder, configuration: configuration, metrics: metrics)
-            let announced = configuration.accessPoints.first?.port
-            alternative = AlternativeService { announced ?? server.addresses.first?.port }
+            alternative = AlternativeService { access.value.accessPoints.first?.port ?? server.addresses.first?.port }
         } else {
             front = nil
             alternative = AlternativeService { nil }
@@ -96,12 +98,19 @@ public final class LonglineControl: Service {
     }
 
     /// Has answers to clients and app servers say by `Alt-Svc` where the same routes answer over HTTP/3, if that is not the port of
-    /// the first of ``Configuration/accessPoints``, or of the server itself.
+    /// the first of ``AccessSettings/accessPoints``, or of the server itself.
     /// - Parameter port: the UDP port; nil: nowhere.
     public func announceHTTP3(onPort port: Int?) { alternative.set(port) }
 
     /// What `Alt-Svc` says; nil: nothing.
     var alternativeService: String? { alternative.header }
+
+    /// Takes other settings from now on. Clients learn of them with their next answer.
+    /// - Throws: ``ControlError/Code/invalidConfiguration``; the old ones then stay.
+    public func reload(_ settings: AccessSettings) throws(ControlError) {
+        try settings.validate()
+        access.value = settings
+    }
 
     /// Asks for certificate and key again; new connections get them.
     /// - Throws: ``ControlError/Code/certificate``; the old ones then stay.

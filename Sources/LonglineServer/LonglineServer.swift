@@ -275,6 +275,9 @@ public final class LonglineServer: Service {
         }
     }
 
+    /// The limits that hold for who comes now: those of the start, and what ``reload(limits:)`` changed.
+    package var currentLimits: ServerLimits { running?.runtime.core.admissionLimits ?? configuration.limits }
+
     private var running: Running? {
         state.withLock { state in
             guard case .running(let running) = state else { return nil }

@@ -11,4 +11,14 @@ enum CommandLineTime {
         else { throw ValidationError("\(option): '\(text)' is no time such as 90s, 15m, 24h or 30d.") }
         return count * unit
     }
+
+    /// - Parameter bounds: what it may be, and how that is said.
+    /// - Throws: `ValidationError` for what is no time, or out of bounds.
+    static func duration(
+        _ text: String, _ option: String, _ range: ClosedRange<Duration>, _ bounds: String
+    ) throws -> Duration {
+        let time = Duration.milliseconds(try milliseconds(text, option))
+        guard range.contains(time) else { throw ValidationError("\(option) has to be \(bounds).") }
+        return time
+    }
 }

@@ -23,27 +23,23 @@ struct ControlOptions: ParsableArguments {
             """)
     var admin: [String] = []
 
-    @Option(help: "Where clients reach this server, host:port, best first; by default where it listens.")
-    var accessPoint: [String] = []
-
-    @Flag(help: "Tell clients that a connection can't move to another network here: a load balancer goes by addresses.")
-    var migrationUnsafe = false
-
     @Flag(
         inversion: .prefixedNo,
         help: "Answer what --control does over HTTP/3 as well, on the server's UDP port, and tell clients so.")
     var http3 = true
+
+    @OptionGroup var access: AccessOptions
+
+    @OptionGroup var limits: ControlLimitOptions
 
     var isEnabled: Bool { !control.isEmpty || !admin.isEmpty }
 
     func validate() throws {
         for address in control { _ = try Self.address(address, "--control") }
         for address in admin { _ = try Self.address(address, "--admin") }
-        for point in accessPoint { _ = try place(point) }
         guard isEnabled else {
-            if !accessPoint.isEmpty { throw ValidationError("--access-point goes with --control or --admin.") }
-            if migrationUnsafe { throw ValidationError("--migration-unsafe goes with --control or --admin.") }
-            return
+            guard let option = access.first ?? limits.first else { return }
+            throw ValidationError("\(option) goes with --control or --admin.")
         }
         try refuseSharedAddresses()
     }
@@ -83,17 +79,12 @@ struct ControlOptions: ParsableArguments {
             database: try ControlDatabase(directory))
         configuration.addresses = try control.map { try Self.address($0, "--control") }
         configuration.adminAddresses = try admin.map { try Self.address($0, "--admin") }
-        configuration.accessPoints = try accessPoint.map { try place($0) }
+        configuration.access = try access.settings()
+        configuration.limits = try limits.limits()
         configuration.servesHTTP3 = http3
         configuration.metrics = metrics
         configuration.logger = logger
         return try LonglineControl(server: server, configuration: configuration)
-    }
-
-    private func place(_ text: String) throws -> NodeAddress {
-        let (host, port) = try Self.split(text, "--access-point", standard: nil)
-        guard port > 0 else { throw ValidationError("--access-point: '\(text)' names no port.") }
-        return NodeAddress(host: host, port: port, isMigrationSafe: !migrationUnsafe)
     }
 
     private static func address(_ text: String, _ option: String) throws -> SocketAddress {
@@ -105,7 +96,7 @@ struct ControlOptions: ParsableArguments {
     }
 
     /// `host:port`, `[address]:port`, or a port where there is a standard host.
-    private static func split(
+    static func split(
         _ text: String, _ option: String, standard: String?
     ) throws -> (host: String, port: Int) {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false)

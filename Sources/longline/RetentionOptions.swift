@@ -75,18 +75,6 @@ struct RetentionOptions: ParsableArguments {
         }
         return Retention(
             age: try age.map { try CommandLineTime.milliseconds($0, "--\(kind)-max-age") }, entries: entries,
-            bytes: try bytes.map { try Self.bytes($0, "--\(kind)-max-bytes") })
-    }
-
-    private static func bytes(_ text: String, _ option: String) throws -> Int {
-        let units: [Character: Int] = ["K": 1 << 10, "M": 1 << 20, "G": 1 << 30]
-        let unit = text.last.flatMap { units[$0] }
-        let digits = unit == nil ? text[...] : text.dropLast()
-        guard let count = Int(digits), count >= 1 else {
-            throw ValidationError("\(option): '\(text)' is no size such as 100000, 512K, 64M or 2G.")
-        }
-        let (bytes, overflow) = count.multipliedReportingOverflow(by: unit ?? 1)
-        guard !overflow else { throw ValidationError("\(option): '\(text)' is more than can be counted.") }
-        return bytes
+            bytes: try bytes.map { try CommandLineSize.bytes($0, "--\(kind)-max-bytes") })
     }
 }

@@ -130,6 +130,35 @@ struct ReloadTests {
         #expect(await site.server.status() == 0)
     }
 
+    @Test("With a control layer its certificate is another one too, and clients are told of other access points")
+    func controlLayer() async throws {
+        let folder = try TemporaryFolder()
+        let (first, second) = (try identity("first", in: folder), try identity("second", in: folder))
+        let control = "control: [0]\n"
+        let site = try await Site(first.yaml + control)
+        let ready = try #require(await site.server.line(with: "control ready for clients"), "\(site.server.output)")
+        let address = try #require(ready.firstMatch(of: /https:\/\/[0-9.:]+/).map { String($0.0) })
+        func send(_ user: String, pin: String) async throws -> (status: Int32?, output: String) {
+            let token = try await ToolProcess.run(
+                ["token", "--data", "\(site.folder.path)/data", "--user", user, "--device", "phone"])
+            let file = try folder.write("\(user).token", token.output)
+            return try await ToolProcess.run([
+                "send", "--control", address, "--pin", pin, "--token-file", file, "--to", "user/\(user)", "--timeout",
+                "20", "hello",
+            ])
+        }
+        let sent = try await send("ann", pin: first.pin)
+        #expect(sent.status == 0, "\(sent.output)")
+        try site.reload(second.yaml + control + "access-point: [\"127.0.0.1:\(site.port)\"]\naccess: {lifetime: 1m}\n")
+        let line = await site.server.line(with: "configuration reloaded", "certificate, key")
+        #expect(line?.contains("access-point") == true && line?.contains("access.lifetime") == true)
+        let again = try await send("bob", pin: second.pin)
+        #expect(again.status == 0, "\(again.output)")
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+        #expect(!site.server.output.contains { $0.contains("setting needs a restart") })
+    }
+
     @Test("The service manager hears when clients can connect")
     func readiness() async throws {
         let folder = try TemporaryFolder()

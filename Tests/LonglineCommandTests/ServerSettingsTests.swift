@@ -44,7 +44,11 @@ struct ServerSettingsTests {
         let company = ["publish.burst": ["--publish-rate=5"]]
         func isTaken(_ key: SettingKey, _ value: String) -> Bool {
             let backend = "\(key)".hasPrefix("authorize.") ? ["--authorize-url=https://x"] : []
-            return (try? ServerCommand.parse(["\(key.option)=\(value)"] + backend + (company["\(key)"] ?? []))) != nil
+            let layers = ["access.", "capacity.", "control-limit."]
+            let control = layers.contains { "\(key)".hasPrefix($0) } ? ["--admin=8444"] : []
+            return
+                (try? ServerCommand.parse(["\(key.option)=\(value)"] + control + backend + (company["\(key)"] ?? [])))
+                != nil
         }
         for trait in ServerSettings.traits {
             switch trait.kind {
@@ -159,7 +163,8 @@ struct ServerSettingsTests {
         let command = try #require(
             ServerInvocation(arguments: ["--config", good], environment: [:]).evaluate().command)
         #expect(command.controlOptions.control == ["0.0.0.0:8443"] && command.controlOptions.admin == ["8444"])
-        #expect(command.controlOptions.isEnabled && command.controlOptions.accessPoint == ["chat.example.com:443"])
+        #expect(
+            command.controlOptions.isEnabled && command.controlOptions.access.accessPoint == ["chat.example.com:443"])
         let bad = try folder.write("bad.yaml", "port: 0\nadmin: [example.com]\n")
         let outcome = ServerInvocation(arguments: ["--config", bad], environment: [:]).evaluate()
         #expect(outcome.problems.map(\.key) == ["admin"], "\(outcome.problems)")

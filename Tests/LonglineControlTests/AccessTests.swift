@@ -1,6 +1,7 @@
 import Foundation
 import HTTPTypes
 import JWTKit
+import LonglineClient
 import LonglineServer
 import LonglineWire
 import NIOCore
@@ -42,7 +43,9 @@ import Testing
 
     @Test("says where to connect and how, signed by a key that everybody gets")
     func signed() async throws {
-        try await withControl({ $0.accessPoints = [NodeAddress(host: "rt.example", port: 443, isMigrationSafe: false)] }
+        try await withControl({
+            $0.access.accessPoints = [NodeAddress(host: "rt.example", port: 443, isMigrationSafe: false)]
+        }
         ) {
             service in
             let token = try await service.token("ann", key: try await service.appKey())
@@ -136,9 +139,75 @@ import Testing
             let answer = try await service.ask(.get, "/v1/access", key: token, on: .service)
             let points = try ControlJSON.decoder.decode(AccessConfiguration.self, from: answer.body).accessPoints
             #expect(points.map(\.serverId) == ["a"])
-            nodes.all.withLock { _ = $0.removeFirst() }
+            nodes.all.withLock { $0.removeAll { $0.id.description != "c" } }
             let none = try await service.ask(.get, "/v1/access", key: token, on: .service)
             #expect(none.status == 503 && none.problem == "no-access-point")
+        }
+    }
+
+    @Test("offers the least loaded of nodes that are all full, and never one that is draining")
+    func allFull() throws {
+        func offered(_ nodes: [NodeStatus]) -> [String] {
+            NodeRanking.rank(nodes, tenant: ControlService.tenant, user: known { try UserID("ann") })
+                .map(\.id.description)
+        }
+        let full = Self.node("a", connections: 200)
+        #expect(offered([full]) == ["a"])
+        #expect(offered([full, Self.node("b", connections: 120), Self.node("c", isDraining: true)]) == ["b"])
+        #expect(offered([Self.node("a", connections: 200, isDraining: true)]) == [])
+        #expect(offered([full, Self.node("b")]) == ["b"])
+    }
+
+    @Test("a node that has the sessions that it may have is full, by the limits that hold now")
+    func fullNode() async throws {
+        try await withControl(limits: { $0.maximumSessions = 1 }, { $0.sampleInterval = .milliseconds(20) }) {
+            service in
+            func isFull() async throws -> Bool {
+                let figures = try await service.ask(.get, "/v1/statistics", from: "127.0.0.1").object()
+                let nodes = try #require(figures["nodes"] as? [[String: Any]])
+                return try #require(nodes.first?["full"] as? Bool)
+            }
+            #expect(try await !isFull())
+            let key = try await service.appKey()
+            let client = try await service.client("ann", key: key)
+            try await client.connect()
+            while try await !isFull() { try await Task.sleep(for: .milliseconds(5)) }
+            // It is the only one.
+            let token = try await service.token("bob", key: key)
+            #expect(try await service.ask(.get, "/v1/access", key: token, on: .service).status == 200)
+            var limits = service.server.configuration.limits
+            limits.maximumSessions = 2
+            try service.server.reload(limits: limits)
+            #expect(try await !isFull())
+            await client.disconnect()
+        }
+    }
+
+    @Test("what clients are told changes while it runs, and what can't be told doesn't")
+    func reloaded() async throws {
+        try await withControl { service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            func told() async throws -> AccessConfiguration {
+                let answer = try await service.ask(.get, "/v1/access", key: token, on: .service)
+                return try ControlJSON.decoder.decode(AccessConfiguration.self, from: answer.body)
+            }
+            #expect(try await told().accessPoints.first?.host == "127.0.0.1")
+            var settings = AccessSettings()
+            settings.accessPoints = [NodeAddress(host: "rt.example", port: 443, isMigrationSafe: false)]
+            settings.policy.heartbeat = .seconds(45)
+            try service.control.reload(settings)
+            let changed = try await told()
+            #expect(changed.accessPoints.map(\.host) == ["rt.example"] && changed.heartbeat.initial == 45_000)
+            #expect(changed.accessPoints.first?.migrationSafe == false)
+            #expect(service.control.alternativeService == "h3=\":443\"; ma=86400")
+            settings.accessPoints = [NodeAddress(host: "", port: 443)]
+            #expect(throws: ControlError.self) { try service.control.reload(settings) }
+            #expect(try await told().accessPoints.map(\.host) == ["rt.example"])
+            // As is the largest payload.
+            var limits = service.server.configuration.limits
+            limits.maximumPayload = 1_000
+            try service.server.reload(limits: limits)
+            #expect(try await told().limits.maximumPayload == 1_000)
         }
     }
 

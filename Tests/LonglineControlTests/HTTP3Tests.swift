@@ -171,7 +171,8 @@ import Testing
             let port = try #require(service.server.addresses.first?.port)
             #expect(service.control.alternativeService == "h3=\":\(port)\"; ma=86400")
         }
-        try await withControl({ $0.accessPoints = [NodeAddress(host: "rt.example.com", port: 443)] }) { service in
+        try await withControl({ $0.access.accessPoints = [NodeAddress(host: "rt.example.com", port: 443)] }) {
+            service in
             #expect(service.control.alternativeService == "h3=\":443\"; ma=86400")
         }
         try await withControl({ $0.servesHTTP3 = false }) { service in

@@ -12,7 +12,7 @@ struct AccessRoutes: Sendable {
     let server: LonglineServer
     let nodes: any NodeDirectory
     let keys: ControlKeys
-    let policy: AccessPolicy
+    let settings: CurrentAccess
     let time: @Sendable () -> UInt64
     let signed = SignedAnswers()
 
@@ -34,7 +34,7 @@ struct AccessRoutes: Sendable {
         let ranked = NodeRanking.rank(known, tenant: device.tenant, user: device.user)
         guard !ranked.isEmpty else { throw Problem(.noAccessPoint, retryAfter: 5) }
         let configuration = AccessConfiguration(
-            nodes: ranked, policy: policy, limits: server.configuration.limits, tenant: device.tenant,
+            nodes: ranked, policy: settings.value.policy, limits: server.currentLimits, tenant: device.tenant,
             question: nonce.map { AccessConfiguration.Question(nonce: $0, device: device) }, now: time())
         let signer = try await keys.current().access
         var response = Response.json(try signed.answer(configuration, signer))

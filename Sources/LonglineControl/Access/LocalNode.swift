@@ -7,20 +7,28 @@ struct LocalNode: NodeDirectory {
     let id: NodeID
     let server: LonglineServer
     let sampler: StatisticsSampler
-    /// Where clients reach it; empty: where the server listens.
-    let accessPoints: [NodeAddress]
-    let capacity: NodeCapacity
+    let access: CurrentAccess
 
     func nodes() async -> [NodeStatus] {
         guard server.isRunning else { return [] }
+        let settings = access.value
         return [
             NodeStatus(
-                id: id, addresses: addresses, load: await sampler.load, capacity: capacity,
+                id: id, addresses: addresses(settings.accessPoints), load: await sampler.load,
+                capacity: capacity(settings.capacity),
                 isDraining: server.isDraining)
         ]
     }
 
-    private var addresses: [NodeAddress] {
+    /// A device that is let in takes a connection and a session.
+    private func capacity(_ wanted: NodeCapacity) -> NodeCapacity {
+        let limits = server.currentLimits
+        var capacity = wanted
+        capacity.connections = min(wanted.connections, limits.maximumConnections, limits.maximumSessions)
+        return capacity
+    }
+
+    private func addresses(_ accessPoints: [NodeAddress]) -> [NodeAddress] {
         guard accessPoints.isEmpty else { return accessPoints }
         return server.addresses.compactMap { address in
             guard let host = address.ipAddress, let port = address.port else { return nil }

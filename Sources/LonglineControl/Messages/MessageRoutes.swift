@@ -51,7 +51,7 @@ struct MessageRoutes: Sendable {
 
     /// Base64 takes four bytes for three.
     private func bodyLimit(_ tenant: TenantID) -> Int {
-        let largest = server.configuration.limits.maximumPayload(in: tenant)
+        let largest = server.currentLimits.maximumPayload(in: tenant)
         return largest / 3 * 4 + 8 * 1024
     }
 
@@ -69,7 +69,7 @@ struct MessageRoutes: Sendable {
             tenant: caller.tenant, channel: channel, sender: sender, device: try Self.device(of: caller.key),
             producer: Self.producer(of: caller.key), id: 0, tag: digest.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
             payload: try Self.payload(order), timeToLive: order.timeToLive ?? 0)
-        let largest = server.configuration.limits.maximumPayload(in: caller.tenant)
+        let largest = server.currentLimits.maximumPayload(in: caller.tenant)
         guard message.payload.readableBytes <= largest else {
             throw Problem(.payloadTooLarge, "a message has at most \(largest) bytes")
         }

@@ -54,7 +54,7 @@ extension LonglineServer {
         func refused(_ code: RefusalCode, retryAfter: UInt64 = 0) -> AppendOutcome {
             .refused(Refused(id: message.id, code: code, retryAfter: retryAfter))
         }
-        guard message.payload.readableBytes <= configuration.limits.maximumPayload(in: message.tenant) else {
+        guard message.payload.readableBytes <= runtime.core.admissionLimits.maximumPayload(in: message.tenant) else {
             return refused(.payloadTooLarge)
         }
         var (channel, recipient) = (message.channel, UserID?.none)

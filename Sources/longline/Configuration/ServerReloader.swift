@@ -86,6 +86,7 @@ struct ServerReloader: Service, CustomStringConvertible {
 
         do {
             let limits = try command.limits.limits()
+            let access = try command.controlOptions.access.settings()
             _ = try TokenKeyFiles.keys(in: command.tokenKeys.tokenKey)
             let before = certificate?.paths
             if let certificate, !swapsKind, let paths = command.certificatePaths { certificate.paths = paths }
@@ -93,6 +94,8 @@ struct ServerReloader: Service, CustomStringConvertible {
                 try server.reloadCertificate()
                 try control?.reloadCertificate()
                 try server.reload(limits: limits)
+                // Its options were checked with the command's others.
+                try control?.reload(access)
             } catch {
                 if let before { certificate?.paths = before }
                 // Back to the files before, should the limits be what failed.

@@ -24,6 +24,10 @@ enum ServerSettings {
     private static let anyCount = SettingKind.integer(1...Int.max)
     private static let rate = SettingKind.number(above: 0, upTo: 1e9, includesLower: false)
 
+    private static func fraction(_ range: ClosedRange<Double>) -> SettingKind {
+        .number(above: range.lowerBound, upTo: range.upperBound, includesLower: true)
+    }
+
     /// In the order in which they are shown.
     static let traits: [Trait] = [
         Trait("host", .list(.text)),
@@ -71,9 +75,24 @@ enum ServerSettings {
         Trait("retention.interval", .time),
         Trait("control", .list(.text)),
         Trait("admin", .list(.text)),
-        Trait("access-point", .list(.text)),
-        Trait("migration-unsafe", .flag),
         Trait("http3", .flag),
+        Trait("access-point", .list(.text), reload: true),
+        Trait("migration-unsafe", .flag, reload: true),
+        Trait("access.lifetime", .time, reload: true),
+        Trait("access.heartbeat", .time, reload: true),
+        Trait("access.heartbeat-answer", fraction(AccessOptions.answerTimes), "seconds", reload: true),
+        Trait("access.back-off-base", fraction(AccessOptions.waits), "seconds", reload: true),
+        Trait("access.back-off-maximum", fraction(AccessOptions.waits), "seconds", reload: true),
+        Trait("access.back-off-reset", fraction(AccessOptions.resets), "seconds", reload: true),
+        Trait("capacity.connections", count, "connections", reload: true),
+        Trait("capacity.handshakes", fraction(AccessOptions.handshakes), "handshakes a second", reload: true),
+        Trait("capacity.loop-delay", fraction(AccessOptions.delays), "seconds", reload: true),
+        Trait("capacity.memory", .size, reload: true),
+        Trait("control-limit.connections", .integer(ControlLimitOptions.connections), "connections"),
+        Trait("control-limit.request-timeout", .time),
+        Trait("control-limit.body-timeout", .time),
+        Trait("control-limit.idle-timeout", .time),
+        Trait("control-limit.token-lifetime", .time),
         Trait("log.level", .choice(Logger.Level.allCases.map(\.rawValue)), reload: true),
         Trait("log.format", .choice(LogOptions.Format.allCases.map(\.rawValue))),
     ]
