@@ -59,6 +59,34 @@ import Testing
         #expect(metrics.text().contains(#"longline_closes_total{code="5005"} 2"#))
     }
 
+    @Test("of a server that come in another order are not counted twice")
+    func order() {
+        let metrics = PrometheusMetrics()
+        var exporter = StatisticsMetrics(metrics)
+        for count: UInt64 in [10, 20, 10, 30] {
+            var statistics = ServerStatistics()
+            statistics.published = count
+            statistics.closes = [.replaced: count]
+            exporter.record(statistics, load: NodeLoad())
+        }
+        #expect(metrics.text().contains("longline_published_total 30\n"))
+        #expect(metrics.text().contains(#"longline_closes_total{code="5005"} 30"#))
+    }
+
+    @Test("one stall of an event loop is not a node that has too much to do")
+    func delays() {
+        var delays = RecentDelays()
+        #expect(delays.lasting == .zero)
+        delays.add(.seconds(1))
+        delays.add(.milliseconds(1))
+        #expect(delays.lasting == .milliseconds(1))
+        delays.add(.milliseconds(2))
+        delays.add(.seconds(1))
+        #expect(delays.lasting == .milliseconds(2))
+        delays.add(.seconds(1))
+        #expect(delays.lasting == .seconds(1))
+    }
+
     @Test("histograms tell quantiles, and what was counted since")
     func histogram() {
         var histogram = Histogram(bounds: [1, 10, 100])

@@ -6,10 +6,17 @@ import Metrics
 
 /// Says through swift-metrics what a server counts.
 ///
-/// A server's counters grow from its start; what they grew since the last time is added to those of swift-metrics.
+/// A server's counters grow from its start; what they grew since the last time is added to those of swift-metrics. Figures that are
+/// older than those before add nothing.
 struct StatisticsMetrics {
+    private struct Series: Hashable {
+        var label: String
+        var value: String
+    }
+
     private let metrics: PrometheusMetrics
-    private var last = ServerStatistics()
+    /// How far each counter is. As many as there are codes.
+    private var counted: [Series: UInt64] = [:]
 
     init(_ metrics: PrometheusMetrics) { self.metrics = metrics }
 
@@ -43,15 +50,11 @@ struct StatisticsMetrics {
     ]
 
     mutating func record(_ now: ServerStatistics, load: NodeLoad) {
-        for (label, path) in Self.counters { count(label, [], now[keyPath: path], last[keyPath: path]) }
-        for (kind, path) in Self.handshakes {
-            count("longline_handshakes", [("kind", kind)], now[keyPath: path], last[keyPath: path])
-        }
-        for (code, closes) in now.closes {
-            count("longline_closes", [("code", "\(code.rawValue)")], closes, last.closes[code] ?? 0)
-        }
+        for (label, path) in Self.counters { count(label, nil, now[keyPath: path]) }
+        for (kind, path) in Self.handshakes { count("longline_handshakes", ("kind", kind), now[keyPath: path]) }
+        for (code, closes) in now.closes { count("longline_closes", ("code", "\(code.rawValue)"), closes) }
         for (code, refusals) in now.refusals {
-            count("longline_refusals", [("code", "\(code.rawValue)")], refusals, last.refusals[code] ?? 0)
+            count("longline_refusals", ("code", "\(code.rawValue)"), refusals)
         }
         for (label, path) in Self.gauges { gauge(label, [], Double(now[keyPath: path])) }
         for transport in NodeAddress.Transport.allCases {
@@ -64,12 +67,14 @@ struct StatisticsMetrics {
         gauge("longline_handshakes_per_second", [], load.handshakesPerSecond)
         metrics.set(now.deliveryLatency, label: "longline_delivery_latency_milliseconds")
         metrics.set(now.heartbeatInterval, label: "longline_heartbeat_interval_seconds")
-        last = now
     }
 
-    private func count(_ label: String, _ dimensions: [(String, String)], _ now: UInt64, _ before: UInt64) {
-        Counter(label: label, dimensions: dimensions, factory: metrics)
-            .increment(by: Int64(clamping: now > before ? now - before : 0))
+    private mutating func count(_ label: String, _ dimension: (String, String)?, _ now: UInt64) {
+        let series = Series(label: label, value: dimension?.1 ?? "")
+        let before = counted[series] ?? 0
+        let counter = Counter(label: label, dimensions: dimension.map { [$0] } ?? [], factory: metrics)
+        counter.increment(by: Int64(clamping: now > before ? now - before : 0))
+        counted[series] = max(now, before)
     }
 
     private func gauge(_ label: String, _ dimensions: [(String, String)], _ value: Double) {

@@ -33,10 +33,25 @@ actor StatisticsSampler: Service {
     /// Samples that are kept: ten minutes at one every two seconds.
     static let kept = 300
 
+    /// What a server says of itself at a moment.
+    private struct Reading: Sendable {
+        /// Counts them: the next one is later.
+        var number: UInt64
+        var at: ContinuousClock.Instant
+        var statistics: ServerStatistics
+        var delays: [Duration]
+    }
+
     private let server: LonglineServer
     private let interval: Duration
     private var exporter: StatisticsMetrics
-    private var last: (statistics: ServerStatistics, at: ContinuousClock.Instant)?
+    /// The reading under way, for all who ask meanwhile.
+    private var reading: Task<Reading, any Error>?
+    private var readings: UInt64 = 0
+    private var lastExported: UInt64 = 0
+    /// Of the last sample.
+    private var last: Reading?
+    private var delays = RecentDelays()
     private(set) var samples: [Sample] = []
     private(set) var load = NodeLoad()
 
@@ -55,15 +70,41 @@ actor StatisticsSampler: Service {
         await cancelWhenGracefulShutdown { [interval] in (try? await Task.sleep(for: interval)) != nil }
     }
 
-    /// Takes a sample now.
+    /// Says through swift-metrics what the server counted so far. What is over time, load and samples, is left to the timer: its spans
+    /// are of some length.
+    /// - Throws: when the server does not run.
+    func export() async throws { export(try await read()) }
+
+    private func read() async throws -> Reading {
+        if let reading { return try await reading.value }
+        readings += 1
+        let task = Task { [server, number = readings] in
+            let statistics = try await server.statistics()
+            return Reading(
+                number: number, at: .now, statistics: statistics, delays: try await server.loopDelays())
+        }
+        reading = task
+        defer { reading = nil }
+        return try await task.value
+    }
+
+    private func export(_ now: Reading) {
+        // Who shared an earlier reading may go on after who made a later one.
+        guard now.number > lastExported else { return }
+        lastExported = now.number
+        exporter.record(now.statistics, load: load)
+    }
+
+    /// Takes a sample now. One after the other: the timer's alone.
     /// - Throws: when the server does not run.
     func take() async throws {
-        let statistics = try await server.statistics()
-        let delays = try await server.loopDelays()
-        let now = ContinuousClock.now
-        let before = last ?? (ServerStatistics(), now - interval)
-        last = (statistics, now)
-        let seconds = max((now - before.at) / .seconds(1), 0.001)
+        let now = try await read()
+        // The first has nothing to compare with.
+        let before = last ?? now
+        guard now.number > before.number || last == nil else { return }
+        last = now
+        let statistics = now.statistics
+        let seconds = max((now.at - before.at) / .seconds(1), 0.001)
         func rate(_ path: KeyPath<ServerStatistics, UInt64>) -> Double {
             let (new, old) = (statistics[keyPath: path], before.statistics[keyPath: path])
             return Double(new > old ? new - old : 0) / seconds
@@ -71,10 +112,12 @@ actor StatisticsSampler: Service {
         let latency = statistics.deliveryLatency.since(before.statistics.deliveryLatency)
         let heartbeat = statistics.heartbeatInterval.since(before.statistics.heartbeatInterval)
         let handshakes = (rate(\.handshakesFull), rate(\.handshakesResumed), rate(\.handshakesEarly))
+        let delay = now.delays.max() ?? .zero
+        delays.add(delay)
         load = NodeLoad(
             connections: statistics.connections, handshakesPerSecond: handshakes.0 + handshakes.1 + handshakes.2,
-            loopDelay: delays.max() ?? .zero, memory: ProcessMemory.resident())
-        exporter.record(statistics, load: load)
+            loopDelay: delays.lasting, memory: ProcessMemory.resident())
+        export(now)
         samples.append(
             Sample(
                 time: WallClock.milliseconds(),
@@ -86,10 +129,24 @@ actor StatisticsSampler: Service {
                 handshakesEarly: handshakes.2, migrations: rate(\.migrations), published: rate(\.published),
                 delivered: rate(\.delivered), latencyP50: latency.finiteQuantile(0.5),
                 latencyP99: latency.finiteQuantile(0.99), heartbeatP50: heartbeat.finiteQuantile(0.5),
-                heartbeatP90: heartbeat.finiteQuantile(0.9), loopDelay: load.loopDelay / .milliseconds(1),
+                heartbeatP90: heartbeat.finiteQuantile(0.9), loopDelay: delay / .milliseconds(1),
                 memory: load.memory))
         if samples.count > Self.kept { samples.removeFirst(samples.count - Self.kept) }
     }
+}
+
+/// The delays that were measured last: one that is long tells of a moment, several of a node that has too much to do.
+struct RecentDelays {
+    private var last: [Duration] = []
+    private static let kept = 5
+
+    mutating func add(_ delay: Duration) {
+        last.append(delay)
+        if last.count > Self.kept { last.removeFirst() }
+    }
+
+    /// The one in the middle; of a few, the shorter one.
+    var lasting: Duration { last.isEmpty ? .zero : last.sorted()[(last.count - 1) / 2] }
 }
 
 extension Histogram {

@@ -23,7 +23,7 @@ struct FigureRoutes: Sendable {
 
     private func prometheus() async throws -> Response {
         // Without a server there are the figures that there were.
-        try? await sampler.take()
+        try? await sampler.export()
         return Response(
             status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
             body: ResponseBody(byteBuffer: ByteBuffer(string: metrics.text())))
