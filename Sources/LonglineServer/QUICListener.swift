@@ -42,13 +42,29 @@ final class QUICListener: LinkListener {
         do {
             for address in configuration.addresses { try await checkFree(address, group) }
             let listener = try await QUICLinkListener.bind(
-                addresses: configuration.addresses, configuration: settings, group: group, others: others
+                addresses: configuration.addresses, configuration: settings, group: group,
+                others: counted(others, runtime)
             ) { runtime.makeHandler(on: $0) }
             return QUICListener(listener: listener, certificate: configuration.certificate)
         } catch {
             throw ServerError(
                 .addressUnavailable, message: "can't listen on \(configuration.addresses)", cause: error,
                 advice: "choose a free UDP port, and addresses of this host")
+        }
+    }
+
+    /// Other protocols' handlers, whose handshakes count with those of links.
+    private static func counted(_ others: QUICProtocolHandlers, _ runtime: ServerRuntime) -> QUICProtocolHandlers {
+        others.mapValues { make in
+            { connection in
+                let eventLoop = connection.eventLoop
+                return make(connection).map { handler in
+                    CountedHandler(handler) { info in
+                        runtime.noteHandshake(
+                            resumed: info.resumed, earlyDataAccepted: info.earlyData == .accepted, on: eventLoop)
+                    }
+                }
+            }
         }
     }
 

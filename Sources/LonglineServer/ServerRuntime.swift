@@ -24,11 +24,18 @@ final class ServerRuntime: Sendable {
     }
 
     /// A handler for a link that comes up on one of the group's loops. Call it there.
-    func makeHandler(on eventLoop: any EventLoop) -> any LinkHandler {
+    func makeHandler(on eventLoop: any EventLoop) -> any LinkHandler { loop(on: eventLoop).makeHost() }
+
+    /// Counts a handshake of another protocol's connection. Call it on the connection's loop.
+    func noteHandshake(resumed: Bool, earlyDataAccepted: Bool, on eventLoop: any EventLoop) {
+        loop(on: eventLoop).noteHandshake(resumed: resumed, earlyDataAccepted: earlyDataAccepted)
+    }
+
+    private func loop(on eventLoop: any EventLoop) -> ServerLoop {
         guard let loop = byLoop[ObjectIdentifier(eventLoop)] else {
-            preconditionFailure("links come up on the server's own loops")
+            preconditionFailure("connections come up on the server's own loops")
         }
-        return loop.loop.value.makeHost()
+        return loop.loop.value
     }
 
     // MARK: Revocation

@@ -115,8 +115,9 @@ final class SessionHost: LinkHandler {
     }
 
     func handshakeCompleted(_ link: any Link, info: LinkHandshake) {
+        // One that was turned away meanwhile cost as much.
+        loop.noteHandshake(resumed: info.resumed, earlyDataAccepted: info.earlyDataAccepted)
         guard phase != .ended else { return }
-        note(info)
         handshakeComplete = true
         session.handshakeCompleted(now: now)
         submitHeld()

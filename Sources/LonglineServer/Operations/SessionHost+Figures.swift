@@ -21,16 +21,6 @@ extension SessionHost {
             connectedAt: figures.grantedAt, agent: connect?.agent ?? "")
     }
 
-    func note(_ handshake: LinkHandshake) {
-        if handshake.earlyDataAccepted {
-            loop.statistics.handshakesEarly += 1
-        } else if handshake.resumed {
-            loop.statistics.handshakesResumed += 1
-        } else {
-            loop.statistics.handshakesFull += 1
-        }
-    }
-
     func noteHeartbeat() {
         let now = self.now
         if let last = figures.lastHeartbeat {
@@ -46,5 +36,18 @@ extension SessionHost {
         let time = core.time()
         guard time <= entry.time + Self.latestDelivery else { return }
         loop.statistics.deliveryLatency.record(Double(time > entry.time ? time - entry.time : 0))
+    }
+}
+
+extension ServerLoop {
+    /// Counts a handshake that came to its end, whatever the connection is for.
+    func noteHandshake(resumed: Bool, earlyDataAccepted: Bool) {
+        if earlyDataAccepted {
+            statistics.handshakesEarly += 1
+        } else if resumed {
+            statistics.handshakesResumed += 1
+        } else {
+            statistics.handshakesFull += 1
+        }
     }
 }

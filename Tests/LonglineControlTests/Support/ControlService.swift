@@ -150,7 +150,10 @@ final class ControlService: Sendable {
     }
 
     /// A client that connects with tokens of the control layer.
-    func client(_ user: String, _ device: String = "phone", key: String) async throws -> LonglineClient {
+    func client(
+        _ user: String, _ device: String = "phone", key: String,
+        _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+    ) async throws -> LonglineClient {
         let token = try await token(user, device, key: key)
         let port = try #require(server.addresses.first?.port)
         var configuration = LonglineClient.Configuration(
@@ -158,6 +161,7 @@ final class ControlService: Sendable {
         ) { token }
         configuration.backOff = BackOffPolicy(base: .milliseconds(10), maximum: .milliseconds(100))
         configuration.logger = Logger(label: "client") { _ in SwiftLogNoOpLogHandler() }
+        change(&configuration)
         return try LonglineClient(configuration: configuration)
     }
 }
