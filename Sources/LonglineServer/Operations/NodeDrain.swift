@@ -16,9 +16,20 @@ final class NodeDrain: Sendable {
         var isStopped = false
     }
 
+    /// When turns are.
+    struct Clock: Sendable {
+        /// A clock that never goes back.
+        var now: @Sendable () -> ContinuousClock.Instant = { .now }
+        /// Waits, or throws when the drain is over.
+        var sleep: @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
+    }
+
     private let state = Mutex(State())
+    private let clock: Clock
     /// How often some are ended.
-    private static let turn = Duration.milliseconds(100)
+    static let turn = Duration.milliseconds(100)
+
+    init(_ clock: Clock = Clock()) { self.clock = clock }
 
     /// Clients moved away each second; nil while nothing is drained.
     var rate: Int? { state.withLock { $0.rate } }
@@ -50,10 +61,10 @@ final class NodeDrain: Sendable {
     }
 
     private func run(_ close: Close, _ runtime: ServerRuntime) async {
-        let start = ContinuousClock.now
+        let start = clock.now()
         var pace = DrainPace()
         while !Task.isCancelled {
-            var due = pace.due(after: ContinuousClock.now - start, rate: rate ?? 1)
+            var due = pace.due(after: clock.now() - start, rate: rate ?? 1)
             for loop in runtime.loops where due > 0 {
                 let limit = due
                 let ended = (try? await loop.submit { $0.end(atMost: limit, close) }) ?? 0
@@ -61,7 +72,7 @@ final class NodeDrain: Sendable {
                 pace.ended(ended)
             }
             if due > 0, await runtime.statistics().connections == 0 { return }
-            guard (try? await Task.sleep(for: Self.turn)) != nil else { return }
+            guard (try? await clock.sleep(Self.turn)) != nil else { return }
         }
     }
 }
