@@ -90,4 +90,38 @@ struct EarlyDataTests {
             #expect(world.server.statistics.requests == before + 5)
         }
     }
+
+    @Test(
+        "What a server with other ticket keys does not take in 0-RTT is sent again after the handshake, and served once"
+    )
+    func refused() async throws {
+        let cache = InMemorySessionCache()
+        func key(_ world: World) -> SessionCacheKey {
+            SessionCacheKey(serverName: "localhost", port: world.port, applicationProtocol: "h3")
+        }
+        try await withServer(sessionCache: cache) { _, _, responder in
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { first in
+            let executor = try await visit(first, cache)
+            let ticket = try #require(cache.session(for: key(first))?.ticket)
+            // The other one has a key ring of its own.
+            try await withServer(sessionCache: cache) { _, _, responder in
+                try await responder.respond(
+                    HTTPResponse(status: .ok), body: ByteBuffer(string: "\(responder.isEarly)"))
+            } _: { second in
+                cache.store(ticket: ticket, for: key(second))
+                try await withTaskExecutorPreference(executor) {
+                    let connection = try await first.client.connect(
+                        host: "127.0.0.1", port: second.port, configuration: clientConfiguration(),
+                        returnsEarly: true, on: first.loop)
+                    let response = try await connection.request(.to("/"))
+                    #expect(String(buffer: try await response.body.collect(upTo: 100)) == "false")
+                    let handshake = await connection.handshake()
+                    #expect(handshake?.earlyData == .rejected && handshake?.resumed == false)
+                }
+                #expect(first.client.statistics.earlyRequests == 1)
+                #expect(second.server.statistics.requests == 1 && second.server.statistics.earlyRequests == 0)
+            }
+        }
+    }
 }

@@ -289,4 +289,42 @@ struct LimitTests {
             #expect(world.server.statistics.requests == 11)
         }
     }
+
+    @Test("A client keeps so many requests that wait for a stream, and fails the next one at once")
+    func waitingRequests() async throws {
+        var limits = HTTP3Limits()
+        limits.waitingRequests = 2
+        let (began, goesOn) = (Happening<Void>(), Happening<Void>())
+        let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 1 }
+        try await withServer(clientLimits: limits, configuration: configuration) { _, _, responder in
+            began.tell()
+            try await goesOn.value()
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let connection = try await world.connect()
+            let first = Task { try await connection.request(.to("/")).status }
+            try await began.value()
+            // Two of three wait, whichever; the third is refused.
+            let outcomes = try await withThrowingTaskGroup(of: HTTP3Error.Code?.self) { group in
+                for _ in 0..<3 {
+                    group.addTask {
+                        do {
+                            let status = try await connection.request(.to("/")).status
+                            #expect(status == .ok)
+                            return nil
+                        } catch let error as HTTP3Error {
+                            return error.code
+                        }
+                    }
+                }
+                // The first to end is the one without a place.
+                var outcomes = [try await group.next() ?? nil]
+                for _ in 0..<3 { goesOn.tell() }
+                for try await outcome in group { outcomes.append(outcome) }
+                return outcomes
+            }
+            #expect(outcomes == [.tooManyRequests, nil, nil])
+            #expect(try await first.value == .ok)
+        }
+    }
 }
