@@ -59,6 +59,12 @@ final class AsyncStreamState {
         if let waiter = handover.takeReader() { read(waiter, connection) }
     }
 
+    /// A reader waits for what comes next.
+    private func arm(_ waiter: Waiter<ByteBuffer?>) {
+        handover.setLoopHasMore(false)
+        if case .finished(let end) = handover.arm(waiter) { waiter.finish(end) }
+    }
+
     func read(_ waiter: Waiter<ByteBuffer?>, _ connection: QUICLoopConnection) {
         do throws(QUICError) {
             // Something has to be there before the waiter is claimed: a claimed one must be resumed.
@@ -69,11 +75,15 @@ final class AsyncStreamState {
                 handover.endReading(.success(nil))
                 waiter.finish(.success(nil))
             } else {
-                handover.setLoopHasMore(false)
-                if case .finished(let end) = handover.arm(waiter) { waiter.finish(end) }
+                arm(waiter)
             }
         } catch {
-            waiter.finish(.failure(QUICTransportError(error)))
+            // The engine has forgotten a stream before its event, with the code of a reset, has come here.
+            if error.code == .streamState, !isClosed {
+                arm(waiter)
+            } else {
+                waiter.finish(.failure(QUICTransportError(error)))
+            }
         }
     }
 
