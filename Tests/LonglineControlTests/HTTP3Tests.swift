@@ -95,6 +95,23 @@ import Testing
         }
     }
 
+    @Test("What the listener answers by itself is a problem document as well, with the name of the request")
+    func listenersOwn() async throws {
+        try await withFront { _, front in
+            let connection = try await front.connect()
+            var wide = request(.get, "/.well-known/jwks.json")
+            for number in 0..<150 {
+                wide.headerFields.append(HTTPField(name: try #require(.init("x-\(number)")), value: "1"))
+            }
+            let refused = try await connection.request(wide)
+            #expect(refused.status == .requestHeaderFieldsTooLarge)
+            #expect(refused.head.headerFields[.contentType] == "application/problem+json")
+            let name = try #require(refused.head.headerFields[.requestID])
+            #expect(try await object(refused)["request_id"] as? String == name)
+            #expect(try await connection.request(request(.get, "/.well-known/jwks.json")).status == .ok)
+        }
+    }
+
     @Test("failures have the same answers as over HTTPS, and operators' routes are not there")
     func failures() async throws {
         try await withFront { _, front in

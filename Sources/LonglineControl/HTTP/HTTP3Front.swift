@@ -28,6 +28,7 @@ final class HTTP3Front: Service {
         options.limits.openRequests = UInt64(limits.openRequests)
         options.limits.writeTimeout = .init(limits.idleTimeout)
         options.logger = server.configuration.logger
+        options.refusal = { [responder] in responder.refusal($0) }
         service = HTTP3Service(options: options)
         self.responder = responder
         grace = limits.closeTimeout
