@@ -14,6 +14,9 @@
 #endif
 #endif
 
+// Like the other functions that ngtcp2 gets, but the same for both kinds of memory below.
+static void *arena_calloc(size_t count, size_t size, void *user_data);
+
 #ifdef LLQ_PLAIN_MALLOC
 
 // So that the sanitizer sees every allocation.
@@ -44,14 +47,6 @@ static void arena_free(void *pointer, void *user_data) {
     header *h = (header *)pointer - 1;
     ((llq_arena *)user_data)->read_bytes -= h->read_size;
     free(h);
-}
-
-static void *arena_calloc(size_t count, size_t size, void *user_data) {
-    size_t total;
-    if (__builtin_mul_overflow(count, size, &total)) return NULL;
-    void *pointer = arena_malloc(total, user_data);
-    if (pointer) memset(pointer, 0, total);
-    return pointer;
 }
 
 static void *arena_realloc(void *pointer, size_t size, void *user_data) {
@@ -378,14 +373,6 @@ static void arena_free(void *pointer, void *user_data) {
     }
 }
 
-static void *arena_calloc(size_t count, size_t size, void *user_data) {
-    size_t total;
-    if (__builtin_mul_overflow(count, size, &total)) return NULL;
-    void *pointer = arena_malloc(total, user_data);
-    if (pointer) memset(pointer, 0, total);
-    return pointer;
-}
-
 static void *arena_realloc(void *pointer, size_t size, void *user_data) {
     if (!pointer) return arena_malloc(size, user_data);
     size_t present = header_of(pointer)->size;
@@ -418,6 +405,14 @@ void llq_arena_free(llq_arena *arena) {
 }
 
 #endif
+
+static void *arena_calloc(size_t count, size_t size, void *user_data) {
+    size_t total;
+    if (__builtin_mul_overflow(count, size, &total)) return NULL;
+    void *pointer = arena_malloc(total, user_data);
+    if (pointer) memset(pointer, 0, total);
+    return pointer;
+}
 
 const ngtcp2_mem *llq_arena_mem(const llq_arena *arena) { return &arena->mem; }
 void llq_arena_set_reading(llq_arena *arena, bool on) { arena->is_reading = on; }

@@ -1,13 +1,18 @@
 import DequeModule
 import LonglineStore
-import LonglineWire
+package import LonglineWire
 import NIOCore
 import Synchronization
 
 /// A user within a tenant.
-struct UserKey: Hashable, Sendable {
-    let tenant: TenantID
-    let user: UserID
+package struct UserKey: Hashable, Sendable {
+    package let tenant: TenantID
+    package let user: UserID
+
+    package init(tenant: TenantID, user: UserID) {
+        self.tenant = tenant
+        self.user = user
+    }
 }
 
 /// Reaches a session from anywhere; the session's host does the work on its own loop.

@@ -24,16 +24,14 @@ extension QUICEngineConnection {
 
     /// Counts it among what the endpoint's connections hold.
     func countReadMemory(_ shim: OpaquePointer) {
-        let present = llq_conn_read_memory(shim)
-        guard present != readMemory else { return }
-        readMemory = present
-        setCounted(max(0, present - Self.ordinaryReadMemory))
+        setCounted(max(0, llq_conn_read_memory(shim) - Self.ordinaryReadMemory))
     }
 
     /// It is gone with the C connection.
     func forgetReadMemory() { setCounted(0) }
 
     private func setCounted(_ count: Int) {
+        guard count != countedReadMemory else { return }
         context.storage.memory.held += count - countedReadMemory
         countedReadMemory = count
     }

@@ -59,8 +59,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var openedStreams = 0
     /// See `allowedReadMemory`.
     let readMemoryLimit: Int
-    /// What ngtcp2 held of what it read, when that was looked at last; and what of it is counted among the endpoint's.
-    @exclusivity(unchecked) var readMemory = 0
+    /// What of what ngtcp2 holds of what it read is counted among the endpoint's.
     @exclusivity(unchecked) var countedReadMemory = 0
     var owesStreamCredit = (bidirectional: false, unidirectional: false)
     /// Client: streams opened before the handshake completed, to be opened again if 0-RTT is refused.

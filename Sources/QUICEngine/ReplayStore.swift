@@ -9,16 +9,14 @@ public final class ReplayStore: Sendable {
 
     private struct State {
         var expiry: [[UInt8]: UInt64] = [:]
-        var order: [(binder: [UInt8], expiry: UInt64, host: UInt64)] = []
-        var oldest = 0
+        var order = FIFO<(binder: [UInt8], expiry: UInt64, host: UInt64)>()
         /// Binders of each host.
         var shares: [UInt64: Int] = [:]
 
         mutating func forgetOldest() {
-            let (binder, _, host) = order[oldest]
+            guard let (binder, _, host) = order.popFirst() else { return }
             expiry.removeValue(forKey: binder)
             if let count = shares[host] { shares[host] = count > 1 ? count - 1 : nil }
-            oldest += 1
         }
     }
 
@@ -43,13 +41,7 @@ public final class ReplayStore: Sendable {
     ///   - now: seconds since 1970.
     func check(_ binder: [UInt8], host: UInt64, expiry: UInt64, now: UInt64) -> Verdict {
         state.withLock { state in
-            while state.oldest < state.order.count, state.order[state.oldest].expiry <= now {
-                state.forgetOldest()
-            }
-            if state.oldest > 1024, state.oldest > state.order.count / 2 {
-                state.order.removeFirst(state.oldest)
-                state.oldest = 0
-            }
+            while let oldest = state.order.first, oldest.expiry <= now { state.forgetOldest() }
             if state.expiry[binder] != nil { return .seen }
             guard state.expiry.count < capacity, state.shares[host, default: 0] < share else { return .full }
             state.expiry[binder] = expiry

@@ -128,36 +128,30 @@ struct LogoutTests {
 
     @Test("a logout whose task is cancelled wipes the storage all the same")
     func cancelledTask() async throws {
+        #expect(reason(try await whenCancelled { try await $0.logout() }) == nil)
+    }
+
+    /// Ends a connected client for good in a task that was cancelled before it begins; the storage is wiped then.
+    private func whenCancelled<Value: Sendable>(
+        _ end: @escaping @Sendable (LonglineClient) async throws -> Value
+    ) async throws -> Value {
         let directory = try TemporaryFolder()
         let storage = try SQLiteClientStorage(path: directory.file("client.sqlite"))
         let harness = try ClientHarness(storage: storage)
         try await harness.client.connect()
         try await harness.settle()
         let task = Task {
-            // Cancelled before it begins.
             while !Task.isCancelled { await Task.yield() }
-            return try await harness.client.logout()
+            return try await end(harness.client)
         }
         task.cancel()
-        #expect(reason(try await task.value) == nil)
+        let value = try await task.value
         #expect(try await storage.load() == StoredClientState())
+        return value
     }
 
     @Test("an erasure of the account whose task is cancelled wipes the storage all the same")
-    func cancelledErasure() async throws {
-        let directory = try TemporaryFolder()
-        let storage = try SQLiteClientStorage(path: directory.file("client.sqlite"))
-        let harness = try ClientHarness(storage: storage)
-        try await harness.client.connect()
-        try await harness.settle()
-        let task = Task {
-            while !Task.isCancelled { await Task.yield() }
-            try await harness.client.eraseAccount()
-        }
-        task.cancel()
-        try await task.value
-        #expect(try await storage.load() == StoredClientState())
-    }
+    func cancelledErasure() async throws { try await whenCancelled { try await $0.eraseAccount() } }
 
     @Test("what began before the logout and comes to the client after it is told so")
     func beside() async throws {

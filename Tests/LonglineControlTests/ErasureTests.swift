@@ -59,7 +59,7 @@ import Testing
     func underWay() async throws {
         try await withControl { service in
             let keys = IdempotencyKeys(service.database, time: WallClock.milliseconds)
-            let subject = IdempotencyKeys.Subject(tenant: ControlService.tenant, user: Self.ann)
+            let subject = UserKey(tenant: ControlService.tenant, user: Self.ann)
             let database = service.database
             let result = try await keys.once("k", of: "api", about: subject, request: Data([1])) { _, _ in
                 try await database.forget(Self.ann, in: ControlService.tenant)

@@ -53,8 +53,8 @@ extension LonglineClient {
 
     /// What becomes of all messages of the outbox, also of those that an earlier process of the app sent: every change of a
     /// state from now on. Begin to read before asking for ``outbox()``, and nothing is missed. A reader that lags by more than
-    /// 1,024 changes loses the oldest. Payloads are in ``outbox()`` and ``status(of:)`` only. A process that does not own a shared outbox is told of what it sent or took up itself, and
-    /// within a moment (``SharedClientStorage/pollInterval``, up to eight times as long where nothing happens).
+    /// 1,024 changes loses the oldest. Payloads are in ``outbox()`` and ``status(of:)`` only. A process that does not own a shared
+    /// outbox is told of what it sent or took up itself, and within a moment (``SharedClientStorage/pollInterval``, up to eight times as long where nothing happens).
     public var sends: AsyncStream<SendStatus> { core.outlets.sends.stream() }
 
     /// The messages in the outbox, in the order in which they were sent; of a shared one also what waits for the process that

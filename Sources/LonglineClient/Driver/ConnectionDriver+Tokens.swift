@@ -29,6 +29,15 @@ extension ConnectionDriver {
         }
     }
 
+    /// Asks it, and calls `arrived` with the answer.
+    @discardableResult
+    func askForToken(_ arrived: @escaping @Sendable (Result<String, any Error>) -> Void) -> Task<Void, Never> {
+        let provider = boundedTokenProvider
+        return Task {
+            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
+        }
+    }
+
     private static var tokenTimedOut: ClientError {
         ClientError(
             .timedOut, message: "the token provider gave no answer in \(Duration(tokenPatience))",
@@ -56,7 +65,6 @@ extension ConnectionDriver {
     }
 
     private func refreshToken(_ link: DriverLink, expiry: UInt64) {
-        let provider = boundedTokenProvider
         let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
             guard driver.current === link, link.connectedAt != nil else { return }
             switch token {
@@ -69,8 +77,6 @@ extension ConnectionDriver {
                 driver.scheduleRefresh(expiry: expiry)
             }
         }
-        Task {
-            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
-        }
+        askForToken(arrived)
     }
 }

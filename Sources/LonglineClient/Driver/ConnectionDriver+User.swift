@@ -41,10 +41,7 @@ extension ConnectionDriver {
                         cause: error, advice: "the token provider's error says more"))
             }
         }
-        let provider = boundedTokenProvider
-        Task {
-            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
-        }
+        askForToken(arrived)
     }
 
     func resolveUserWaiters(_ error: ClientError?) {

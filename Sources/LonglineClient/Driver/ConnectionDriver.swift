@@ -426,11 +426,8 @@ final class ConnectionDriver {
             case .failure(let error): driver.attemptFailed(Self.noToken(error))
             }
         }
-        let provider = boundedTokenProvider
         question?.cancel()
-        question = Task {
-            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
-        }
+        question = askForToken(arrived)
     }
 
     private func open(_ target: AccessPoint, _ credential: Credential) {

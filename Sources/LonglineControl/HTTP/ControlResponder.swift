@@ -104,9 +104,10 @@ public struct ControlResponder: Sendable {
         let problem = Problem(answering: status)
         log(problem, .get, nil, isGivenUp: false, to: logger)
         requests.count(.get, nil, status: "\(problem.kind.status.code)", .zero)
-        var response = problem.response(requestID: requestID)
+        let document = problem.document(requestID: requestID)
+        var response = problem.response(document)
         complete(&response, requestID)
-        return (response.head, ByteBuffer(bytes: problem.document(requestID: requestID)))
+        return (response.head, ByteBuffer(bytes: document))
     }
 
     private static func problem(_ error: any Error) -> Problem {

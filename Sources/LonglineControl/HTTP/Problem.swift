@@ -137,8 +137,10 @@ struct Problem: Error, Sendable {
     }
 
     /// The answer with the document.
-    func response(requestID: String) -> Response {
-        var response = Response.json(document(requestID: requestID), status: kind.status)
+    func response(requestID: String) -> Response { response(document(requestID: requestID)) }
+
+    func response(_ document: Data) -> Response {
+        var response = Response.json(document, status: kind.status)
         response.headers[.contentType] = "application/problem+json"
         if let retryAfter { response.headers[.retryAfter] = "\(retryAfter)" }
         if let allow { response.headers[.allow] = allow }

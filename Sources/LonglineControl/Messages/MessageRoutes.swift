@@ -76,7 +76,7 @@ struct MessageRoutes: Sendable {
         guard message.timeToLive <= maximumNumber else {
             throw Problem(.invalidRequest, "'time_to_live' is over \(maximumNumber)")
         }
-        let author = IdempotencyKeys.Subject(tenant: caller.tenant, user: sender)
+        let author = UserKey(tenant: caller.tenant, user: sender)
         let result = try await idempotency.once(key, of: caller.key.id, about: author, request: digest) {
             number, isResumed in
             try ControlJSON.encode(try await enter(message, key, caller.key, number, isResumed))

@@ -1,6 +1,7 @@
 import Crypto
 import Foundation
 import GRDB
+import LonglineServer
 import LonglineStore
 import LonglineWire
 import NIOCore
@@ -24,12 +25,6 @@ final class IdempotencyKeys: Sendable {
         case begun(number: UInt64, isResumed: Bool)
         /// It was done, with this result.
         case done(Data)
-    }
-
-    /// Whom a request is about.
-    struct Subject: Sendable {
-        var tenant: TenantID
-        var user: UserID
     }
 
     /// How long a key is remembered, in milliseconds.
@@ -70,7 +65,7 @@ final class IdempotencyKeys: Sendable {
     /// - Returns: the result, now or from before.
     /// - Throws: ``Problem``.
     func once(
-        _ key: String, of apiKey: String, about subject: Subject, request: Data,
+        _ key: String, of apiKey: String, about subject: UserKey, request: Data,
         _ work: @escaping @Sendable (_ number: UInt64, _ isResumed: Bool) async throws -> Data
     ) async throws -> Data {
         let name = Name(apiKey: apiKey, key: key)
@@ -95,7 +90,7 @@ final class IdempotencyKeys: Sendable {
         }.value
     }
 
-    private func begin(_ name: Name, _ subject: Subject, _ request: Data) async throws -> Beginning {
+    private func begin(_ name: Name, _ subject: UserKey, _ request: Data) async throws -> Beginning {
         let now = time()
         return try await database.pool.write { db in
             let row = try Row.fetchOne(

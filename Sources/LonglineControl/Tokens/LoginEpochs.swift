@@ -23,19 +23,14 @@ struct LoginEpochs: Sendable {
                     INSERT INTO logins (tenant, user, device, epoch, seen) VALUES (?, ?, ?, ?, ?)
                     ON CONFLICT (tenant, user, device) DO UPDATE SET epoch = excluded.epoch, seen = excluded.seen
                     """,
-                arguments: [
-                    device.tenant.description, device.user.description, device.device.description, next,
-                    Int64(clamping: now),
-                ])
+                arguments: Self.name(device) + [next, Int64(clamping: now)])
             return UInt64(clamping: next)
         }
     }
 
     /// The last login on this device; 0 where there was none.
     func last(_ device: DeviceKey, now: UInt64) async throws -> UInt64 {
-        let name: StatementArguments = [
-            device.tenant.description, device.user.description, device.device.description,
-        ]
+        let name = Self.name(device)
         let login = try await database.pool.read { db in
             try Row.fetchOne(
                 db, sql: "SELECT epoch, seen FROM logins WHERE tenant = ? AND user = ? AND device = ?", arguments: name
@@ -51,6 +46,10 @@ struct LoginEpochs: Sendable {
             }
         }
         return UInt64(clamping: login.epoch)
+    }
+
+    private static func name(_ device: DeviceKey) -> StatementArguments {
+        [device.tenant.description, device.user.description, device.device.description]
     }
 
     /// Forgets a user's logins.

@@ -66,7 +66,7 @@ struct TokenRoutes: Sendable {
         let issued: Issued
         if let key = try idempotencyKey(request) {
             let digest = IdempotencyKeys.digest("POST /v1/tokens", bytes)
-            let subject = IdempotencyKeys.Subject(tenant: claims.tenant, user: claims.user)
+            let subject = UserKey(tenant: claims.tenant, user: claims.user)
             let kept = try await idempotency.once(key, of: caller.key.id, about: subject, request: digest) { _, _ in
                 try ControlJSON.encode(try await prepare(claims, login: order.login ?? false))
             }
