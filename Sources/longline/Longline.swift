@@ -8,7 +8,7 @@ struct Longline: AsyncParsableCommand {
         subcommands: [
             DemoCommand.self,
             ServerCommand.self, SignTokenCommand.self, ConfigCommand.self, RevokeCommand.self, EraseCommand.self,
-            KeysCommand.self, APIKeyCommand.self,
+            KeysCommand.self, APIKeyCommand.self, BackupCommand.self,
             ChatCommand.self,
             SendCommand.self, SignalCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self,
             ConversationsCommand.self, RequestCommand.self, PresenceCommand.self,

@@ -385,6 +385,33 @@ import Testing
         try await store.close()
     }
 
+    @Test("a backup by another process, while the store goes on, is complete, private, and known as a backup")
+    func aBackupByAnotherProcess() async throws {
+        let folder = try TemporaryFolder()
+        let place = try TemporaryFolder()
+        let copy = place.path + "/longline.db"
+        let store = try open(folder.path)
+        for id in 1...50 as ClosedRange<UInt64> { try await store.enter(request(id: id, "m\(id)")) }
+        // Nothing of it is in the database itself yet, all in the write-ahead log.
+        try await SQLiteStore.backup(of: folder.path, to: copy)
+        #expect(try FileManager.default.attributesOfItem(atPath: copy)[.posixPermissions] as? Int == 0o600)
+        await #expect(throws: StoreError.self) { try await SQLiteStore.backup(of: folder.path, to: copy) }
+        try await store.enter(request(id: 51, "later"))
+        try await store.close()
+        let restored = try open(place.path, seed: 2)
+        #expect(restored.wasRestored)
+        #expect(try await restored.all(inbox("alice")).map(\.text) == (1...50).map { "m\($0)" })
+        try await restored.close()
+    }
+
+    @Test("a backup of what is no store says so, and leaves nothing there")
+    func aBackupOfNothing() async throws {
+        let folder = try TemporaryFolder()
+        let copy = folder.path + "/copy.db"
+        await #expect(throws: StoreError.self) { try await SQLiteStore.backup(of: folder.path, to: copy) }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == [])
+    }
+
     @Test("a backup that fails leaves no file, and can be made again")
     func aBackupThatFailsLeavesNoFile() async throws {
         let folder = try TemporaryFolder()

@@ -121,33 +121,55 @@ enum SQLiteOpening {
         }
     }
 
-    /// Copies the database into a new file that names no identity: whoever opens it knows that it is a copy. A copy that fails
-    /// leaves no file.
-    static func copy(_ pool: DatabasePool, to path: String, _ faults: StoreFaults) throws {
-        guard !FileManager.default.fileExists(atPath: path) else {
-            throw StoreError(.unavailable, message: "\(path) exists", advice: "name a file that doesn't exist yet")
-        }
+    /// Copies a database into a new file that names no identity: whoever opens it knows that it is a copy. Nobody else may read
+    /// it. A copy that fails leaves no file.
+    static func copy(_ source: some DatabaseReader, to path: String, _ faults: StoreFaults) throws {
+        try StoreDirectory.makePrivateFile(path)
         do {
             let copy = try DatabaseQueue(path: path)
-            do { try fill(copy, pool, faults) } catch {
+            do { try fill(copy, source, faults) } catch {
                 try? copy.close()
                 throw error
             }
             try copy.close()
         } catch {
             for file in ["", "-journal", "-wal", "-shm"] { try? FileManager.default.removeItem(atPath: path + file) }
-            throw error
+            guard let error = error as? DatabaseError, error.resultCode == .SQLITE_FULL else { throw error }
+            throw StoreError(
+                .storageFull, message: "\(path): \(error.message ?? "no space left")",
+                advice: "make room on the disk that the copy goes to")
         }
     }
 
-    private static func fill(_ copy: DatabaseQueue, _ pool: DatabasePool, _ faults: StoreFaults) throws {
-        try pool.backup(to: copy)
+    private static func fill(_ copy: DatabaseQueue, _ source: some DatabaseReader, _ faults: StoreFaults) throws {
+        try source.backup(to: copy)
         try faults.duringBackup()
         try copy.inDatabase { db in
             try db.execute(sql: "PRAGMA journal_mode = DELETE")
             try db.execute(sql: "PRAGMA synchronous = FULL")
             try db.execute(sql: "UPDATE store SET identity = ''")
         }
+    }
+
+    /// Copies the database at `database`, which another process may have open.
+    static func copy(database: String, to path: String) throws {
+        var settings = Configuration()
+        settings.label = "longline.backup"
+        settings.readonly = true
+        settings.busyMode = .timeout(5)
+        let source = try DatabaseQueue(path: database, configuration: settings)
+        do {
+            guard try source.read({ try $0.tableExists("store") }) else {
+                throw StoreError(
+                    .unavailable, message: "\(database) is no store of Longline",
+                    advice: "name the folder that the store keeps its files in")
+            }
+            try copy(source, to: path, StoreFaults())
+        } catch {
+            try? source.close()
+            throw error
+        }
+        try source.close()
     }
 
     private static func hex(_ value: UInt64) -> String {
@@ -159,14 +181,14 @@ enum SQLiteOpening {
         do {
             return try body()
         } catch {
-            throw storeError(error, directory)
+            throw storeError(error, directory.database)
         }
     }
 
-    static func storeError(_ error: any Error, _ directory: StoreDirectory) -> StoreError {
+    static func storeError(_ error: any Error, _ database: String) -> StoreError {
         if let error = error as? StoreError { return error }
         guard let error = error as? DatabaseError else { return StoreError(.unavailable, message: "\(error)") }
-        let text = "\(directory.database): SQLite \(error.extendedResultCode.rawValue): \(error.message ?? "")"
+        let text = "\(database): SQLite \(error.extendedResultCode.rawValue): \(error.message ?? "")"
         switch error.resultCode {
         case .SQLITE_FULL:
             return StoreError(.storageFull, message: text, advice: "make room on the store's disk")

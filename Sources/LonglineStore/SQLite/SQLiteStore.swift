@@ -100,15 +100,32 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
 
     /// Writes a consistent copy of the database as it is now, while the store goes on.
     ///
-    /// The copy is one file, and opening it in this folder or another starts new epochs (it is a backup). It is durable on return.
+    /// The copy is one file that only this user may read, and opening it in this folder or another starts new epochs (it is a
+    /// backup). It is durable on return.
     /// - Parameter path: a file that does not exist yet; nor does it after an error.
     public func backup(to path: String) async throws(StoreError) {
-        let (pool, directory, faults) = (pool, directory, faults)
+        let (pool, faults) = (pool, faults)
+        try await Self.copying(directory.database) { try SQLiteOpening.copy(pool, to: path, faults) }
+    }
+
+    /// Writes a consistent copy of a store that this process doesn't have open, as ``backup(to:)`` does: for tools beside a server,
+    /// which goes on meanwhile.
+    /// - Parameters:
+    ///   - directory: the store's folder. This process must be allowed to write there, as SQLite's readers do.
+    ///   - path: a file that does not exist yet; nor does it after an error.
+    public static func backup(of directory: String, to path: String) async throws(StoreError) {
+        let database = directory + "/longline.db"
+        try await copying(database) { try SQLiteOpening.copy(database: database, to: path) }
+    }
+
+    private static func copying(_ database: String, _ body: @escaping @Sendable () throws -> Void)
+        async throws(StoreError)
+    {
         let result: Result<Void, StoreError> = await withCheckedContinuation { continuation in
             // Not on the tasks' threads: a large copy takes long.
             DispatchQueue.global(qos: .utility).async {
-                let result = Result { try SQLiteOpening.copy(pool, to: path, faults) }
-                continuation.resume(returning: result.mapError { SQLiteOpening.storeError($0, directory) })
+                let result = Result { try body() }
+                continuation.resume(returning: result.mapError { SQLiteOpening.storeError($0, database) })
             }
         }
         try result.get()
@@ -148,7 +165,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
                 do {
                     continuation.resume(returning: .success(try body(SQLiteTables(try database.get()))))
                 } catch {
-                    continuation.resume(returning: .failure(SQLiteOpening.storeError(error, directory)))
+                    continuation.resume(returning: .failure(SQLiteOpening.storeError(error, directory.database)))
                 }
             }
         }

@@ -89,5 +89,20 @@ struct StoreDirectory: Sendable {
 
     func unlock() { lock.release() }
 
+    /// Makes an empty file that nobody else may read: never one that was there before.
+    static func makePrivateFile(_ path: String) throws(StoreError) {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        let code = errno
+        guard descriptor >= 0 else {
+            if code == EEXIST {
+                throw StoreError(.unavailable, message: "\(path) exists", advice: "name a file that doesn't exist yet")
+            }
+            throw StoreError(
+                .unavailable, message: "\(path) can't be made: \(text(code))",
+                advice: "name a file in a folder that this user may write to")
+        }
+        close(descriptor)
+    }
+
     static func text(_ code: CInt) -> String { String(cString: strerror(code)) }
 }
