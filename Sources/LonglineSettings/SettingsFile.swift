@@ -64,8 +64,10 @@ package struct SettingsFile: Sendable {
     }
 
     private mutating func read(_ text: String, _ catalogue: SettingCatalogue) {
+        // Some editors write a byte-order mark, which the parser would take for a document of its own.
+        let hasMark = text.unicodeScalars.first == "\u{FEFF}"
         do {
-            switch try Parser(yaml: text).singleRoot() {
+            switch try Parser(yaml: hasMark ? String(text.unicodeScalars.dropFirst()) : text).singleRoot() {
             case .mapping(let mapping): read(mapping, below: [], catalogue)
             case nil: break
             // A file with nothing but comments.

@@ -32,6 +32,7 @@ struct ConfigurationTrialTests {
         Wrong("authorize: {url: \"https://x\", token-file: @/open}", "authorize.token-file", "everybody may read"),
         Wrong("authorize: {url: \"https://x\", token-file: @/empty}", "authorize.token-file", "holds no token"),
         Wrong("authorize: {url: \"https://x\", ca: @/text}", "authorize.ca", "@/text"),
+        Wrong("data: @/text", "data", "is a file, and has to be a folder"),
         Wrong("webhooks: @/open", "webhooks", "others may read"),
         Wrong("webhooks: @/text", "webhooks", "is not the JSON"),
         Wrong("webhooks: @/hook-address", "webhooks", "the address of the webhook"),

@@ -33,6 +33,14 @@ struct SettingsFileTests {
         #expect(file.entries[SettingKey("trust-all")]?.value == .single("true"))
     }
 
+    @Test("A byte-order mark before the first line is passed over")
+    func byteOrderMark() {
+        let file = ExampleCatalogue.file("\u{FEFF}port: 4433\ntrust-all: yes\n")
+        #expect(file.problems == [])
+        #expect(file.entries[SettingKey("port")]?.value == .single("4433"))
+        #expect(file.entries[SettingKey("trust-all")]?.line == 2)
+    }
+
     @Test("All problems are told, each with file, line and key")
     func allProblems() {
         let found = problems(

@@ -22,10 +22,22 @@ struct ConfigurationTrial {
         self.command = command
         self.settings = settings
         self.broken = broken
+        dataFolder()
         certificate()
         tokenKeys()
         authorization()
         webhooks()
+    }
+
+    private mutating func dataFolder() {
+        let path = command.data
+        attempt("data") {
+            var isFolder: ObjCBool = false
+            guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue else {
+                return
+            }
+            throw ValidationError("\(path) is a file, and has to be a folder or not there yet.")
+        }
     }
 
     private mutating func certificate() {
