@@ -77,7 +77,7 @@ enum HistoryPaging {
         let more: Bool
         switch request.direction {
         case .newer:
-            guard request.from <= page.head else { return refused(.invalidRange, epoch: page.epoch) }
+            guard request.from <= page.head else { return refused(.invalidRange, epoch: 0) }
             items = Array(page.items.prefix(most))
             if request.from < beginning {
                 items.insert(.skip(Skip(previous: request.from, to: beginning, reason: reason)), at: 0)
