@@ -123,8 +123,11 @@ public final class QUICLink: Link {
             if try outbound.values[index].append(frame) { mark(lane) }
         } catch {
             // An error of this side. Going on without the frame would leave a hole that the peer can't see.
-            close(.internalError, reason: "a frame that can't be sent: \(error.code)")
+            return close(.internalError, reason: "a frame that can't be sent: \(error.code)")
         }
+        // At once: before the flush, a payload whose bytes are in memory would put megabytes here.
+        guard state == .established, let changed = outbound.values[index].updateWritability() else { return }
+        handler?.laneWritabilityChanged(lane, writable: changed, link: self)
     }
 
     public func finishLane(_ lane: LaneID) {
