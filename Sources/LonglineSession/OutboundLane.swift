@@ -8,6 +8,9 @@ struct OutboundLane {
     let epoch: Epoch
     /// Whether the link takes more on it without delay.
     var isWritable = true
+    /// Server: of those that are kept for answers. Nothing is delivered on it, so that it ends as soon as nothing waits for an
+    /// answer, whatever the client confirms.
+    var isForAnswers = false
     /// What the link was told.
     var urgency = Urgency.chat
     /// When a frame was last sent on it or answered.

@@ -230,6 +230,7 @@ extension ServerSession {
         while let answer = modify(channel, { $0.gate.nextAnswer() }) ?? nil {
             send(answer, channel: channel, now: now)
         }
+        finishAnswers(channel)
         shareLanes(of: channel, now: now)
     }
 

@@ -12,7 +12,7 @@ import NIOCore
 ///        '---- finished: all is confirmed, and it was quiet for long or others want it <--'
 /// ```
 /// What waits in line waits in the log: nothing is read for a channel that can't have a lane. Answers and history don't stand in
-/// line, and a few lanes are kept for them.
+/// line, and a few lanes are kept for them: those for answers carry nothing else, and end as soon as nothing waits for an answer.
 extension ServerSession {
     /// How many lanes of this side the link lets be open at once.
     public mutating func lanesAllowed(_ count: Int) {
@@ -22,9 +22,11 @@ extension ServerSession {
     /// One in so many lanes is kept for answers and history, and finished together with others when lanes run short, so that not
     /// each new one looks at all.
     private static let lanesPerSpare = 16
+    /// The history lane stays open, and answers need one beside it.
+    private static let minimumSpare = 2
 
     /// Lanes for channels that deliver.
-    private var deliveryLanes: Int { max(1, laneLimit - max(1, laneLimit / Self.lanesPerSpare)) }
+    private var deliveryLanes: Int { max(1, laneLimit - max(Self.minimumSpare, laneLimit / Self.lanesPerSpare)) }
 
     /// Whether a channel has the lane that it wants or may open it; if not, it stands in line.
     mutating func mayDeliver(_ channel: ChannelID) -> Bool {
@@ -34,7 +36,7 @@ extension ServerSession {
         let window = window
         guard modify(channel, { $0.wantsLane(window: window) }) == true else { return true }
         // While others are in line, no lane can be finished.
-        if waitingForLane.isEmpty, finishUnusedLanes() { return true }
+        if waitingForLane.isEmpty, finishUnusedLanes(), lanesTaken(besides: channel) < deliveryLanes { return true }
         let isNew = modify(channel) { state in
             defer { state.waitsForLane = true }
             return !state.waitsForLane
@@ -43,11 +45,11 @@ extension ServerSession {
         return false
     }
 
-    /// Lanes that are open, and that those channels will open whose logs are being read.
+    /// Lanes that are open for more than answers, and that those channels will open whose logs are being read.
     private mutating func lanesTaken(besides channel: ChannelID? = nil) -> Int {
-        var count = outbound.count
+        var count = outbound.count - answerLanes
         for other in reads.channelsUnderWay where other != channel {
-            if modify(other, { $0.lane == nil }) == true { count += 1 }
+            if modify(other, { !$0.mayDeliverOnLane }) == true { count += 1 }
         }
         return count
     }
@@ -61,8 +63,8 @@ extension ServerSession {
         }
         // One that got a lane for an answer meanwhile needs no other.
         let wasGiven = modify(channel) { state in
-            defer { if state.lane != nil { state.waitsForLane = false } }
-            return state.waitsForLane && state.lane != nil
+            defer { if state.mayDeliverOnLane { state.waitsForLane = false } }
+            return state.waitsForLane && state.mayDeliverOnLane
         }
         if wasGiven == true { advance(channel, now: now) }
         shareLanes(now: now)
@@ -119,7 +121,7 @@ extension ServerSession {
     mutating func send(_ frame: Frame, channel: ChannelID, now: NIODeadline) {
         // Not a copy of the channel: all that waits in it would be retained for each frame.
         guard let (epoch, open) = modify(channel, { ($0.epoch, $0.lane) }) else { return }
-        if let lane = open, lane.epoch == epoch {
+        if let lane = open, lane.epoch == epoch || (lane.isForAnswers && frame.isAnswer) {
             modify(channel) { $0.lane?.lastUse = now }
             prioritize(channel, for: frame)
             actions.append(.send(frame, lane: lane.id))
@@ -127,17 +129,31 @@ extension ServerSession {
         }
         // What the old lane carried belongs to a log that is no more, or to no log at all.
         if let lane = open { finish(lane, of: channel) }
-        let lane = OutboundLane(id: openLane(), epoch: epoch, lastUse: now)
-        outbound[lane.id] = channel
-        modify(channel) { $0.lane = lane }
+        let id = openLane()
+        let isForAnswers = frame.isAnswer && epoch != 0 && outbound.count - answerLanes >= deliveryLanes
+        if isForAnswers { answerLanes += 1 }
+        let named = isForAnswers ? 0 : epoch
+        outbound[id] = channel
+        modify(channel) {
+            $0.lane = OutboundLane(id: id, epoch: named, isForAnswers: isForAnswers, lastUse: now)
+        }
         prioritize(channel, for: frame)
-        actions.append(.send(.lane(LaneHeader(channel: channel, epoch: epoch)), lane: lane.id))
-        actions.append(.send(frame, lane: lane.id))
+        actions.append(.send(.lane(LaneHeader(channel: channel, epoch: named)), lane: id))
+        actions.append(.send(frame, lane: id))
         sweepAt = sweepAt ?? now + configuration.laneIdleTime
+    }
+
+    /// Ends a lane for answers once nothing more waits for one.
+    mutating func finishAnswers(_ channel: ChannelID) {
+        guard answerLanes > 0,
+            let lane = modify(channel, { $0.gate.isEmpty && $0.lane?.isForAnswers == true ? $0.lane : nil }) ?? nil
+        else { return }
+        finish(lane, of: channel)
     }
 
     mutating func finish(_ lane: OutboundLane, of channel: ChannelID) {
         outbound[lane.id] = nil
+        if lane.isForAnswers { answerLanes -= 1 }
         modify(channel) { $0.lane = nil }
         actions.append(.finishLane(lane.id))
     }
@@ -167,6 +183,19 @@ extension ServerSession {
 extension ServerChannel {
     /// Whether it has no lane and would deliver on one.
     fileprivate func wantsLane(window: Int) -> Bool {
-        lane == nil && mayReceive && (sender?.notice != nil || wantsRead(window: window))
+        !mayDeliverOnLane && mayReceive && (sender?.notice != nil || wantsRead(window: window))
+    }
+
+    /// Whether it has a lane that more than answers may be sent on.
+    fileprivate var mayDeliverOnLane: Bool { lane?.isForAnswers == false }
+}
+
+extension Frame {
+    /// Whether it answers a publish.
+    fileprivate var isAnswer: Bool {
+        switch self {
+        case .published, .refused: true
+        default: false
+        }
     }
 }

@@ -50,6 +50,8 @@ public struct ServerSession: Sendable {
     var inbound: InboundLanes
     var channels: [ChannelID: ServerChannel] = [:]
     var outbound: [LaneID: ChannelID] = [:]
+    /// Of these, those that are for answers only.
+    var answerLanes = 0
     var nextLane: UInt64 = 1
     /// Lanes of this side that may be open at once.
     var laneLimit: Int

@@ -24,6 +24,8 @@ struct LaneLimitTests {
         var delivered: [ChannelID] = []
         var behind: [ChannelID: Bool] = [:]
         var pages: [UInt64] = []
+        /// What was answered, in order.
+        var answers: [PublishID] = []
         var nextLane: UInt64 = 1
 
         init(rooms: Int, lanes: Int) {
@@ -50,6 +52,13 @@ struct LaneLimitTests {
                     session.pageRead(channel, page: Fixture.page([after + 1], after: after), now: now)
                 case .readHistory(let read):
                     session.historyRead(read.request, page: Fixture.page([1]), now: now)
+                case .append(let channel, _, let publish):
+                    let position = Position(epoch: Fixture.epoch, offset: 2)
+                    let published = Published(id: publish.id, position: position, time: 0)
+                    session.appended(channel: channel, id: publish.id, outcome: .published(published), now: now)
+                case .send(.published(let published), let lane):
+                    #expect(open.contains(lane))
+                    answers.append(published.id)
                 case .send(.lane(let header), let lane): channels[lane] = header.channel
                 case .send(.deliver, let lane):
                     #expect(open.contains(lane))
@@ -63,6 +72,14 @@ struct LaneLimitTests {
 
         mutating func say(_ frames: [Frame], on lane: LaneID) {
             for frame in frames { session.received(frame, lane: lane, early: false, now: now) }
+            work()
+        }
+
+        mutating func publish(_ id: PublishID, in channel: ChannelID) {
+            let lane = LaneID(rawValue: nextLane)
+            nextLane += 1
+            say([.lane(LaneHeader(channel: channel, epoch: 0)), .publish(Fixture.publish(id))], on: lane)
+            session.laneFinished(lane, now: now)
             work()
         }
 
@@ -104,6 +121,30 @@ struct LaneLimitTests {
         #expect(Set(server.delivered).count == 600 && server.delivered.count == 600)
         #expect(server.behind.values.allSatisfy { !$0 })
         #expect(server.most <= 256)
+    }
+
+    @Test("A client that confirms nothing gets history and each answer all the same, however few lanes it has")
+    func answersBesideWhatWaits() {
+        var server = Serving(rooms: 20, lanes: 8)
+        #expect(server.delivered.count == 6)
+        let request = HistoryRequest(
+            request: 9, channel: Self.room(15), epoch: 0, from: 5, direction: .older, limit: 10)
+        server.say([.history(request)], on: .control)
+        #expect(server.pages == [9])
+        // Rooms without a lane, and one with one.
+        for id in 1...10 as ClosedRange<PublishID> { server.publish(id, in: Self.room(20 - Int(id))) }
+        server.publish(11, in: server.delivered[0])
+        #expect(server.answers == Array(1...11))
+        #expect(server.delivered.count == 6 && server.open.count == 7 && server.most <= 8)
+        for number in 0..<20 {
+            guard number < server.delivered.count else {
+                Issue.record("room \(number) of those in line got nothing")
+                return
+            }
+            server.acknowledge(server.delivered[number])
+        }
+        #expect(Set(server.delivered).count == 20 && server.most <= 8)
+        #expect(!server.session.isClosed)
     }
 
     @Test("Confirmed lanes are finished for the messages of other rooms, the oldest first, however young they are")
