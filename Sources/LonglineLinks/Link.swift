@@ -127,6 +127,9 @@ public protocol LinkHandler: AnyObject {
     /// Over 512 KiB wait on a lane of this side for a peer that does not take them: a server closes the link. It is said
     /// again with every flush that leaves as much.
     func laneOverfull(_ lane: LaneID, link: any Link)
+    /// The peer takes no more of a lane of this side, or broke lane 0 off (STOP_SENDING, RESET_STREAM): what the protocol says there
+    /// can't be said any more, so the link has to be closed.
+    func laneStopped(_ lane: LaneID, link: any Link)
     /// An authenticated packet came: the path lives.
     func packetReceived(_ link: any Link)
     /// The path changed and was validated: another local or remote address.
@@ -159,6 +162,9 @@ extension Link {
 extension LinkHandler {
     public func receivedDatagram(_ frame: Frame, link: any Link) {}
     public func laneOverfull(_ lane: LaneID, link: any Link) {}
+    public func laneStopped(_ lane: LaneID, link: any Link) {
+        link.close(.unexpectedFrame, reason: "a lane was stopped")
+    }
     public func laneDelivered(_ lane: LaneID, link: any Link) {}
     public func packetReceived(_ link: any Link) {}
     public func pathChanged(_ link: any Link) {}

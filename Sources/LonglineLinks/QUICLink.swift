@@ -354,7 +354,12 @@ public final class QUICLink: Link {
     private func reset(_ stream: QUICStreamID) {
         guard let lane = inbound[stream], !lane.isOver else { return }
         inbound[stream]?.abandon()
-        if state == .established { handler?.laneFinished(lane.id, link: self) }
+        guard state == .established else { return }
+        if lane.id == .control {
+            handler?.laneStopped(lane.id, link: self)
+        } else {
+            handler?.laneFinished(lane.id, link: self)
+        }
     }
 
     private func closed(_ stream: QUICStreamID) {
@@ -366,10 +371,12 @@ public final class QUICLink: Link {
     // MARK: Writing
 
     private func stopped(_ stream: QUICStreamID) {
-        guard let lane = lanesByStream[stream] else { return }
+        guard let lane = lanesByStream[stream], let out = outbound[lane] else { return }
         outbound[lane]?.isDead = true
         outbound[lane]?.pending.clear()
         mark(lane)
+        // One that wants nothing behind the last frame has lost nothing.
+        if state == .established, !out.finished { handler?.laneStopped(lane, link: self) }
     }
 
     private func openStreams() {

@@ -169,6 +169,11 @@ final class SessionHost: LinkHandler {
         end(Close(code: .overloaded, reason: "the client does not take what it asked for", retryAfter: retryAfter))
     }
 
+    func laneStopped(_ lane: LaneID, link: any Link) {
+        guard phase != .ended else { return }
+        end(Close(code: .unexpectedFrame, reason: "a lane was stopped"))
+    }
+
     func packetReceived(_ link: any Link) {
         guard phase != .ended else { return }
         session.packetReceived(now: now)

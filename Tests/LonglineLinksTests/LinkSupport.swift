@@ -17,6 +17,7 @@ enum LinkEvent: Sendable, Equatable {
     case laneFinished(LaneID)
     case writability(LaneID, Bool)
     case overfull(LaneID)
+    case stopped(LaneID)
     case delivered(LaneID)
     case pathChanged
     case ticket([UInt8])
@@ -80,6 +81,7 @@ final class TestHandler: LinkHandler {
         note(.writability(lane, writable), link)
     }
     func laneOverfull(_ lane: LaneID, link: any Link) { note(.overfull(lane), link) }
+    func laneStopped(_ lane: LaneID, link: any Link) { note(.stopped(lane), link) }
     func laneDelivered(_ lane: LaneID, link: any Link) { note(.delivered(lane), link) }
     func pathChanged(_ link: any Link) { note(.pathChanged, link) }
     func sessionTicketReceived(_ ticket: [UInt8], link: any Link) { note(.ticket(ticket), link) }

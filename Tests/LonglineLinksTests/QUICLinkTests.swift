@@ -171,55 +171,6 @@ struct QUICLinkTests {
         }
     }
 
-    @Test("A lane that the peer's window holds up says so, and says when it goes on")
-    func writability() async throws {
-        try await withLinks { event, link in
-            guard case .frame(.ping, _, _) = event else { return }
-            link.openLane(LaneID(rawValue: 1))
-            let payload = ByteBuffer(repeating: 7, count: 15_000)
-            let publish = Publish(id: 1, tag: 2, after: 0, recipient: nil, timeToLive: 0, payload: payload)
-            for _ in 0..<100 { link.send(.publish(publish), lane: LaneID(rawValue: 1)) }
-        } body: { connector, target, server, loop in
-            let log = try await connector.link(target, on: loop) { event, link in
-                if event == .established { link.send(ping(1), lane: .control) }
-            }
-            for _ in 0..<100 { _ = try await log.frame() }
-            let lane = LaneID(rawValue: 1)
-            #expect(
-                try await server.next { if case .writability(lane, let writable) = $0 { writable } else { nil } }
-                    == false)
-            #expect(
-                try await server.next { if case .writability(lane, let writable) = $0 { writable } else { nil } }
-                    == true)
-        }
-    }
-
-    @Test("A lane on which too much waits is told of, with and without a stream for it, and a close ends it")
-    func overfull() async throws {
-        try await withLinks { event, link in
-            let lane = LaneID(rawValue: 1)
-            if case .overfull(lane) = event { link.close(.overloaded, reason: "too much waits") }
-            guard case .frame(.ping, _, _) = event else { return }
-            link.openLane(lane)
-            let payload = ByteBuffer(repeating: 7, count: 15_000)
-            let publish = Publish(id: 1, tag: 2, after: 0, recipient: nil, timeToLive: 0, payload: payload)
-            for _ in 0..<100 { link.send(.publish(publish), lane: lane) }
-        } body: { connector, target, server, loop in
-            for streams in [UInt64(0), 16] {
-                var target = target
-                target.transport.maxUnidirectionalStreams = streams
-                target.transport.streamWindow = 64 << 10
-                let log = try await connector.link(target, on: loop) { event, link in
-                    if event == .established { link.send(ping(1), lane: .control) }
-                }
-                let overfull = try await server.next { if case .overfull(let lane) = $0 { lane } else { nil } }
-                #expect(overfull == LaneID(rawValue: 1))
-                #expect(try await log.closed() == .peer(code: .overloaded, reason: "too much waits"))
-                #expect(try await server.closed() == .local)
-            }
-        }
-    }
-
     @Test("A server has a lane for each of many channels, a client as many as a server takes, and others as they end")
     func manyLanes() async throws {
         let first = LaneID(rawValue: 1)
@@ -296,57 +247,6 @@ struct QUICLinkTests {
             #expect(try await second.frame().frame == pong(3))
             #expect(try await server.frame().frame == ping(1))
             #expect(try await server.frame().frame == ping(3))
-        }
-    }
-
-    @Test("What a handler is told of a lane is worked off at once, and does not wait for a packet")
-    func writabilityIsABatch() async throws {
-        try await withLinks { event, link in
-            if case .frame(.ping(let ping), _, _) = event { link.send(pong(ping.nonce), lane: .control) }
-        } body: { connector, target, server, loop in
-            let log = try await connector.link(target, on: loop) { event, link in
-                if event == .established { link.send(ping(1), lane: .control) }
-                guard case .frame = event else { return }
-                // From here on no packet comes.
-                (link as? QUICLink)?.goSilent()
-                loop.assumeIsolated().scheduleTask(in: .milliseconds(50)) {
-                    let payload = ByteBuffer(repeating: 7, count: 15_000)
-                    let publish = Publish(id: 1, tag: 2, after: 0, recipient: nil, timeToLive: 0, payload: payload)
-                    for _ in 0..<100 { link.send(.publish(publish), lane: .control) }
-                }
-            }
-            _ = try await log.next { $0 == .writability(.control, false) ? true : nil }
-            let isWorkedOff = try await log.next { event in
-                switch event {
-                case .batchEnded: true
-                case .closed: false
-                default: nil as Bool?
-                }
-            }
-            #expect(isWorkedOff)
-        }
-    }
-
-    @Test("A lane that takes more all the time says once that it is drained, when that was asked for")
-    func drained() async throws {
-        try await withLinks { event, link in
-            if case .frame(.ping(let ping), _, _) = event { link.send(pong(ping.nonce), lane: .control) }
-        } body: { connector, target, server, loop in
-            let log = try await connector.link(target, on: loop) { event, link in
-                if event == .established { link.send(ping(1), lane: .control) }
-                guard case .frame(.pong(let pong), _, _) = event, pong.nonce == 1 else { return }
-                link.send(ping(2), lane: .control)
-                link.reportWhenDrained(.control)
-            }
-            #expect(try await log.next { if case .writability(.control, let writable) = $0 { writable } else { nil } })
-            // Nothing more is told: the next thing is the answer.
-            let next = try await log.next { event in
-                switch event {
-                case .writability, .frame: event
-                default: nil as LinkEvent?
-                }
-            }
-            if case .frame(.pong, _, _) = next {} else { Issue.record("\(next)") }
         }
     }
 
@@ -517,6 +417,42 @@ struct BadLaneTests {
                 }
             }
             #expect(told == .closed(.local))
+            await raw.client.shutdownGracefully()
+        }
+    }
+
+    /// What a peer does that wants no more of a lane, or to say no more on lane 0.
+    enum Refusal: CaseIterable, Sendable { case stopsControl, resetsControl, stopsLane }
+
+    @Test("A lane that the peer takes no more of is told of, and so is lane 0 broken off", arguments: Refusal.allCases)
+    func stopped(_ refusal: Refusal) async throws {
+        try await withLinks { event, link in
+            switch event {
+            case .frame(.ping, _, _):
+                link.openLane(LaneID(rawValue: 1))
+                link.send(pong(1), lane: LaneID(rawValue: 1))
+            case .stopped: link.close(.unexpectedFrame, reason: "stopped")
+            default: break
+            }
+        } body: { connector, target, server, loop in
+            var bytes = ByteBuffer()
+            try FrameEncoder.encode(ping(1), into: &bytes)
+            let raw = try await send(
+                Array(bytes.readableBytesView), bidirectional: true, finish: false, to: target, on: loop)
+            var lanes = raw.connection.inboundStreams.makeAsyncIterator()
+            let lane = try #require(await lanes.next())
+            switch refusal {
+            case .stopsControl: raw.stream.stopSending(code: 0)
+            case .resetsControl: raw.stream.reset(code: 0)
+            case .stopsLane: lane.stopSending(code: 0)
+            }
+            let told = try await server.next { if case .stopped(let lane) = $0 { lane } else { nil } }
+            #expect(told == (refusal == .stopsLane ? LaneID(rawValue: 1) : .control))
+            guard case .peerApplication(let code, _) = try await raw.connection.closed() else {
+                Issue.record("it was not closed by the server")
+                return
+            }
+            #expect(code == UInt64(CloseCode.unexpectedFrame.rawValue))
             await raw.client.shutdownGracefully()
         }
     }

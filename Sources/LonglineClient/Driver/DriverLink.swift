@@ -98,6 +98,12 @@ final class DriverLink: LinkHandler {
         driver.session.laneWritable(lane, writable, now: driver.clock.now())
     }
 
+    func laneStopped(_ lane: LaneID, link: any Link) {
+        guard let driver = current else { return }
+        driver.session.receivedInvalid(
+            Close(code: .unexpectedFrame, reason: "a lane was stopped"), lane: lane, now: driver.clock.now())
+    }
+
     func packetReceived(_ link: any Link) {
         guard let driver = current else { return }
         probes = 0
