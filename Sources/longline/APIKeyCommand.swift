@@ -67,6 +67,9 @@ struct APIKeyCommand: AsyncParsableCommand {
             }
             let rights: Set<APIKeyRight> = isOperator ? [.operate] : Set(named)
             let tenant = try isOperator ? nil : Name.parse("--tenant", tenant, TenantID.init)
+            if !ServerDirectory.exists(at: folder.data) {
+                Output.report("* \(folder.data) was made: a server knows the key if it runs on that folder")
+            }
             let keys = try folder.keys(existing: false)
             let made = try await keys.create(tenant: tenant, rights: rights, label: label)
             do { try Terminal.say(made.key) } catch {
