@@ -77,7 +77,7 @@ extension LonglineControl {
         public var servesHTTP3 = true
         /// What callers may take.
         public var limits = ControlLimits()
-        /// How often the keys are looked at again.
+        /// How often the keys are looked at again, besides each ``/LonglineServer/LonglineServer/reloadTokenKeys()``.
         public var keyInterval = Duration.seconds(5)
         /// How often figures are taken, for the dashboard and for how busy this node is.
         public var sampleInterval = Duration.seconds(2)

@@ -9,6 +9,7 @@ struct ControlRoutes {
         sampler: StatisticsSampler, metrics: PrometheusMetrics, idempotency: IdempotencyKeys
     ) {
         let keys = ControlKeys(configuration.keys, interval: configuration.keyInterval, logger: configuration.logger)
+        server.alsoReloadTokenKeys { try await keys.reload() }
         let gate = APIKeyGate(keys: APIKeys(configuration.database), tenants: server.configuration.tenants)
         let reader = RequestReader(bodyTimeout: configuration.limits.bodyTimeout)
         let nodes: any NodeDirectory =

@@ -39,6 +39,7 @@ public final class LonglineServer: Service {
     private let state = Mutex(State.idle)
     private let others = Mutex<QUICProtocolHandlers>([:])
     private let erasureHooks = ErasureHooks()
+    private let tokenKeyHooks = TokenKeyHooks()
     /// Moves clients away while the server runs on.
     let nodeDrain = NodeDrain()
 
@@ -80,6 +81,12 @@ public final class LonglineServer: Service {
     /// - Throws: ``ServerError``, when it can't start.
     public func run() async throws {
         if !isRunning { try await start() }
+    /// Has something else read its keys again whenever the server does by ``reloadTokenKeys()``: whoever signs tokens beside it.
+    /// - Parameter reload: reads them; what it throws, ``reloadTokenKeys()`` throws.
+    public func alsoReloadTokenKeys(_ reload: @escaping @Sendable () async throws -> Void) {
+        tokenKeyHooks.add(reload)
+    }
+
         // Cancelled or asked to: both end in the same orderly way.
         try? await gracefulShutdown()
         await shutdown()
@@ -249,7 +256,10 @@ public final class LonglineServer: Service {
     /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/tokenKeys`` when a source fails: its last keys stay.
     public func reloadTokenKeys() async throws(ServerError) {
         let running = try requireRunning()
-        guard let failure = await running.keyring.reload(running.runtime.core.authenticator) else { return }
+        // Who signs goes first: nobody gets a token under a key that is about to be void.
+        let unsigned = await tokenKeyHooks.run()
+        let unverified = await running.keyring.reload(running.runtime.core.authenticator)
+        guard let failure = unverified ?? unsigned else { return }
         throw ServerError(
             .tokenKeys, message: "token keys were not reloaded", cause: failure,
             advice: "the old ones stay in use; correct the source and reload again")

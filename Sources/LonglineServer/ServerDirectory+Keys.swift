@@ -3,7 +3,7 @@ public import LonglineKeys
 /// A folder's signing key, those before it, and how one takes the other's place.
 extension ServerDirectory {
     private var signingKeyPath: String { path + "/token.key" }
-    private var keySetPath: String { path + "/token-keys.json" }
+    var keySetPath: String { path + "/token-keys.json" }
 
     /// The public keys that this folder's tokens are signed with: the present one, one that was prepared, and those before that
     /// are still trusted, newest first. Blocks on the disk.
@@ -18,7 +18,8 @@ extension ServerDirectory {
     /// Has a new key sign, the one that was prepared (``prepareSigningKey(algorithm:trusted:)``) if there is one, and goes on
     /// trusting those before it, as tokens that they signed are still in use.
     ///
-    /// The new key is trusted first and signs afterwards, so that at no moment a token is refused that was just signed.
+    /// The new key is trusted first and signs afterwards, so that at no moment a token is refused that was just signed. Others may
+    /// have a copy of the set without it: prepare it for them, and wait for ``timeUntilKnown(now:)``.
     /// - Parameters:
     ///   - keep: how many of the keys before stay trusted.
     ///   - algorithm: of the key that is made where none was prepared.

@@ -1,5 +1,11 @@
 public import LonglineKeys
 
+#if canImport(Musl)
+    import Musl
+#else
+    import Glibc
+#endif
+
 /// A key that is known to others before it signs: apps that verify access configurations have keys in their build, and updates
 /// take their time.
 extension ServerDirectory {
@@ -30,10 +36,37 @@ extension ServerDirectory {
             next = SigningKey.generate(algorithm)
             try PrivateFile.replace(nextKeyPath, Array(next.pem.utf8))
         }
-        let others = try trustedKeys().filter { $0.keyID != next.keyID }
-        try writeTrusted([next.verificationKey] + others.prefix(JSONWebKeySet.maximumKeys - 1))
+        let keys = try trustedKeys()
+        // One that is in the set already keeps its age: ``timeUntilKnown(now:)``.
+        if !keys.contains(where: { $0.keyID == next.keyID }) {
+            try writeTrusted([next.verificationKey] + keys.prefix(JSONWebKeySet.maximumKeys - 1))
+        }
         try await trusted()
         return next
+    }
+
+    /// How long whoever gets the key set from the control layer may keep it (`max-age`).
+    public static let keySetLifetime = Duration.seconds(60)
+    /// How long it may take until a new key is in the set that the control layer answers with, where nobody could tell it.
+    private static let publicationDelay = Duration.seconds(5)
+
+    /// How long the prepared key has to wait until nobody has a copy of the key set any more that lacks it; all of the time where
+    /// none was prepared. Blocks on the disk.
+    /// - Parameter now: the wall clock, in milliseconds since 1970.
+    public func timeUntilKnown(now: UInt64) -> Duration {
+        let whole = Self.keySetLifetime + Self.publicationDelay
+        guard let made = Self.changed(nextKeyPath), let published = Self.changed(keySetPath) else { return whole }
+        // A clock that went back counts for nothing.
+        let since = max(made, published)
+        guard now >= since else { return whole }
+        return max(whole - .milliseconds(Int64(clamping: now - since)), .zero)
+    }
+
+    /// When a file was written last, in milliseconds since 1970; nil: there is none.
+    private static func changed(_ path: String) -> UInt64? {
+        var status = stat()
+        guard stat(path, &status) == 0 else { return nil }
+        return UInt64(clamping: status.st_mtim.tv_sec) * 1_000 + UInt64(clamping: status.st_mtim.tv_nsec) / 1_000_000
     }
 
     /// It signs, or is not wanted any more.

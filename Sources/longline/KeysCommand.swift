@@ -1,6 +1,8 @@
 import ArgumentParser
 import Foundation
+import LonglineControl
 import LonglineServer
+import LonglineStore
 
 /// Shows and replaces the keys that a folder's tokens are signed with.
 struct KeysCommand: AsyncParsableCommand {
@@ -77,7 +79,12 @@ struct KeysCommand: AsyncParsableCommand {
 
     struct Rotate: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Sign with a new key from now on: the prepared one, if there is one.")
+            abstract: "Sign with a new key: the prepared one, if there is one.",
+            discussion: """
+                Where the folder has a control layer, others keep its key set for up to a minute. A key that has not been in the \
+                set for so long is published at once, and signs when they all have it; until then this command waits. Cut \
+                off meanwhile, it leaves a prepared key, which the next rotation takes. --now and --keep 0 don't wait.
+                """)
 
         @OptionGroup var folder: Folder
 
@@ -87,6 +94,9 @@ struct KeysCommand: AsyncParsableCommand {
         @Option(help: "EdDSA or ES256, of a key that wasn't prepared.")
         var algorithm: String = TokenAlgorithm.edDSA.rawValue
 
+        @Flag(help: "Don't wait until whoever keeps a copy of the key set has the new key.")
+        var now = false
+
         func validate() throws {
             try KeysCommand.validate(algorithm: algorithm)
             guard (0..<JSONWebKeySet.maximumKeys).contains(keep) else {
@@ -95,11 +105,29 @@ struct KeysCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let key = try await ServerDirectory(folder.data).rotateSigningKey(
-                keep: keep, algorithm: TokenAlgorithm(rawValue: algorithm) ?? .edDSA, trusted: folder.tellServer)
-            // With nothing kept the old key goes only now.
-            try await folder.tellServer()
+            let key = try await rotate { try await Task.sleep(for: $0) }
             try Terminal.say("\(key.keyID) signs from now on")
+        }
+
+        /// - Parameter wait: waits for so long.
+        func rotate(_ wait: (Duration) async throws -> Void) async throws -> SigningKey {
+            let directory = try ServerDirectory(folder.data)
+            let algorithm = TokenAlgorithm(rawValue: algorithm) ?? .edDSA
+            // What nothing is kept of was stolen, or the like: that can't wait. And without a control layer nobody gets the set.
+            if !now, keep > 0, ControlDatabase.exists(directory) {
+                let next = try await directory.prepareSigningKey(algorithm: algorithm, trusted: folder.tellServer)
+                let time = directory.timeUntilKnown(now: WallClock.milliseconds())
+                if time > .zero {
+                    let seconds = time.components.seconds + 1
+                    Output.report("\(next.keyID) is published, and signs in \(seconds) s (with --now: at once)")
+                    try await wait(time)
+                }
+            }
+            let key = try await directory.rotateSigningKey(
+                keep: keep, algorithm: algorithm, trusted: folder.tellServer)
+            // The control layer signs with it from now on, and with nothing kept the old key goes.
+            try await folder.tellServer()
+            return key
         }
     }
 

@@ -182,4 +182,39 @@ import Testing
             for token in [before, after] { #expect(try await claims(token, service).sub == "ann") }
         }
     }
+
+    @Test("the control layer follows a rotation at once when the server is told, and signs with no key that is void")
+    func told() async throws {
+        try await withControl({ $0.keyInterval = .seconds(3_600) }) { service in
+            let key = try await service.appKey()
+            func published() async throws -> Set<String> {
+                let set = try await service.ask(.get, "/.well-known/jwks.json", on: .service)
+                #expect(set.headers[.cacheControl] == "public, max-age=60")
+                return Set(try set.array("keys").compactMap { ($0 as? [String: Any])?["kid"] as? String })
+            }
+            func isGood() async throws -> Bool {
+                let token = try await service.token("ann", key: key)
+                return try await service.ask(.get, "/v1/access", key: token, on: .service).status == 200
+            }
+            let tell = { @Sendable in try await service.server.reloadTokenKeys() }
+            let first = try service.directory.signingKey().keyID
+            #expect(try await published() == [first])
+            #expect(try await isGood())
+            let second = try await service.directory.prepareSigningKey(trusted: tell).keyID
+            #expect(try await published() == [first, second])
+            #expect(try await isGood())
+            #expect(try await service.directory.rotateSigningKey(keep: 0, trusted: tell).keyID == second)
+            try await tell()
+            #expect(try await published() == [second])
+            #expect(try await isGood())
+            let third = try await service.directory.rotateSigningKey(keep: 1, trusted: tell).keyID
+            try await tell()
+            #expect(try await published() == [second, third])
+            #expect(try await isGood())
+            #expect(try service.directory.removeTrustedKey(second))
+            try await tell()
+            #expect(try await published() == [third])
+            #expect(try await isGood())
+        }
+    }
 }

@@ -24,7 +24,8 @@ public struct DirectoryControlKeys: ControlKeySource {
     public func trustedKeys() throws -> [VerificationKey] { try directory.trustedKeys() }
 }
 
-/// The keys in use, looked at again every few seconds: a rotation counts without a word to this process.
+/// The keys in use. They are read again when the server reads its own (``reload()``), and every few seconds, for a folder whose
+/// server nobody told.
 actor ControlKeys {
     struct Present: Sendable {
         let tokens: TokenSigner
@@ -38,6 +39,9 @@ actor ControlKeys {
     private let logger: Logger
     private var present: Present?
     private var readAt: ContinuousClock.Instant?
+    /// Counts the readings: of two at a time the later one stays.
+    private var readings: UInt64 = 0
+    private var shown: UInt64 = 0
 
     init(_ source: any ControlKeySource, interval: Duration, logger: Logger) {
         self.source = source
@@ -48,22 +52,39 @@ actor ControlKeys {
     /// The present keys.
     /// - Throws: when they can't be read, and never could be.
     func current() async throws -> Present {
-        let now = ContinuousClock.now
-        if let present, let readAt, now - readAt < interval { return present }
-        readAt = now
-        do {
-            let key = try source.signingKey()
-            let keySet = Data(JSONWebKeySet(keys: try source.trustedKeys()).json)
-            if let present, present.tokens.key.keyID == key.keyID, present.keySet == keySet { return present }
-            let next = Present(
-                tokens: await TokenSigner(key: key),
-                access: try StatementSigner(key: key, type: AccessStatement.type), keySet: keySet)
-            present = next
-            return next
-        } catch {
-            logger.error("signing keys not read: the old ones stay", metadata: ["error": "\(error)"])
+        if let present, let readAt, ContinuousClock.now - readAt < interval { return present }
+        do { return try await read() } catch {
             guard let present else { throw error }
             return present
         }
+    }
+
+    /// Reads the keys again, now.
+    /// - Throws: when they can't be read: the old ones stay.
+    func reload() async throws { _ = try await read() }
+
+    private func read() async throws -> Present {
+        readAt = .now
+        readings += 1
+        let number = readings
+        do {
+            let key = try source.signingKey()
+            let keySet = Data(JSONWebKeySet(keys: try source.trustedKeys()).json)
+            var next = present
+            if next?.tokens.key.keyID != key.keyID || next?.keySet != keySet {
+                next = Present(
+                    tokens: await TokenSigner(key: key),
+                    access: try StatementSigner(key: key, type: AccessStatement.type), keySet: keySet)
+            }
+            if number > shown {
+                shown = number
+                present = next
+            }
+        } catch {
+            logger.error("signing keys not read: the old ones stay", metadata: ["error": "\(error)"])
+            throw error
+        }
+        guard let present else { preconditionFailure("the first reading is shown") }
+        return present
     }
 }

@@ -197,7 +197,7 @@ struct TokenRoutes: Sendable {
     private func keySet() async throws -> Response {
         var response = Response.json(try await keys.current().keySet)
         response.headers[.contentType] = "application/jwk-set+json"
-        response.headers[.cacheControl] = "public, max-age=60"
+        response.headers[.cacheControl] = "public, max-age=\(ServerDirectory.keySetLifetime.components.seconds)"
         return response
     }
 }
