@@ -76,7 +76,7 @@ public struct ControlResponder: Sendable {
                 try await router.respond(to: watched, context: context)
             }
         } catch {
-            let problem = Self.problem(error)
+            let problem = Problem(answering: error)
             isGivenUp = error is CancellationError || problem.cause is CancellationError
             log(problem, request.method, path, isGivenUp: isGivenUp, to: logger)
             response = problem.response(requestID: requestID)
@@ -108,15 +108,6 @@ public struct ControlResponder: Sendable {
         var response = problem.response(document)
         complete(&response, requestID)
         return (response.head, ByteBuffer(bytes: document))
-    }
-
-    private static func problem(_ error: any Error) -> Problem {
-        switch error {
-        case let problem as Problem: problem
-        case is DeadlineExceeded: Problem(.unavailable, "it took too long", retryAfter: 1, cause: error)
-        case is CancellationError: Problem(.unavailable, "it was given up", retryAfter: 1, cause: error)
-        default: Problem(.internalError, cause: error)
-        }
     }
 
     private func log(

@@ -40,6 +40,7 @@ struct Problem: Error, Sendable {
         case outcomeUnknown = "outcome-unknown"
         case tooEarly = "too-early"
         case notImplemented = "not-implemented"
+        case storageFull = "storage-full"
         case overloaded = "overloaded"
         case noAccessPoint = "no-access-point"
         case unavailable = "unavailable"
@@ -63,7 +64,7 @@ struct Problem: Error, Sendable {
             case .idempotencyKeyReused: .unprocessableContent
             case .tooEarly: .tooEarly
             case .notImplemented: .notImplemented
-            case .overloaded, .noAccessPoint, .unavailable: .serviceUnavailable
+            case .storageFull, .overloaded, .noAccessPoint, .unavailable: .serviceUnavailable
             case .internalError: .internalServerError
             }
         }
@@ -90,6 +91,7 @@ struct Problem: Error, Sendable {
             case .outcomeUnknown: "Nobody knows whether this was done, and it will not be done again"
             case .tooEarly: "A request that changes something has to come after the handshake"
             case .notImplemented: "This method is not known here"
+            case .storageFull: "There is no room to write it down"
             case .overloaded: "Too much at once"
             case .noAccessPoint: "No node takes clients now"
             case .unavailable: "The service is not available now"

@@ -116,7 +116,8 @@ struct MessageRoutes: Sendable {
         case .limitReached: Problem(.limitReached, "the tenant has as many broadcasts as it may have")
         case .blocked: Problem(.blocked)
         case .outcomeUnknown, .idReused: Problem(.outcomeUnknown, "look into the history, then use another key")
-        case .storageFull, .overloaded:
+        case .storageFull: .storageFull(retryAfter: Int(clamping: refused.retryAfter / 1_000))
+        case .overloaded:
             Problem(.overloaded, retryAfter: max(1, Int(clamping: refused.retryAfter / 1_000)))
         default: Problem(.invalidRequest, "it was refused with code \(refused.code.rawValue)")
         }

@@ -39,10 +39,14 @@ struct LoginEpochs: Sendable {
         guard let login else { return 0 }
         // Written down once a day, so that a renewal is a read.
         if UInt64(clamping: login.seen) + Self.day <= now {
-            try await database.pool.write { db in
-                try db.execute(
-                    sql: "UPDATE logins SET seen = ? WHERE tenant = ? AND user = ? AND device = ?",
-                    arguments: [Int64(clamping: now)] + name)
+            do {
+                try await database.pool.write { db in
+                    try db.execute(
+                        sql: "UPDATE logins SET seen = ? WHERE tenant = ? AND user = ? AND device = ?",
+                        arguments: [Int64(clamping: now)] + name)
+                }
+            } catch let error as DatabaseError where error.isStorageFull {
+                // A full disk renews tokens all the same: of the half year that a login is kept this is a day.
             }
         }
         return UInt64(clamping: login.epoch)

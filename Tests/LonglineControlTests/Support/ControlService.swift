@@ -31,7 +31,7 @@ final class ControlService: Sendable {
     static let tenant = known { try TenantID("acme") }
 
     init(
-        folder: TemporaryFolder? = nil, limits: (inout ServerLimits) -> Void = { _ in },
+        folder: TemporaryFolder? = nil, maximumStore: Int? = nil, limits: (inout ServerLimits) -> Void = { _ in },
         _ change: (inout LonglineControl.Configuration) -> Void = { _ in }
     ) async throws {
         let folder = try folder ?? TemporaryFolder()
@@ -40,8 +40,10 @@ final class ControlService: Sendable {
         let identity = try directory.developmentIdentity(names: ["localhost", "127.0.0.1"])
         pin = identity.pin
         certificatePEM = identity.credentials.certificateChainPEM
+        var store = SQLiteStoreConfiguration(directory: directory.storePath, logger: log.logger)
+        store.maximumSize = maximumStore
         var configuration = LonglineServer.Configuration(
-            store: .directory(directory.storePath), certificate: { identity.credentials }, tokenKeys: [],
+            store: .sqlite(store), certificate: { identity.credentials }, tokenKeys: [],
             addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
         configuration.tokenKeySources = [directory.tokenKeySource]
         configuration.tenants = [Self.tenant, try TenantID("other")]
@@ -173,11 +175,11 @@ func known<Value>(_ make: () throws -> Value) -> Value {
 
 /// Runs a body with a service, and stops it however it ended.
 func withControl(
-    limits: (inout ServerLimits) -> Void = { _ in },
+    maximumStore: Int? = nil, limits: (inout ServerLimits) -> Void = { _ in },
     _ change: (inout LonglineControl.Configuration) -> Void = { _ in },
     _ body: (ControlService) async throws -> Void
 ) async throws {
-    let service = try await ControlService(limits: limits, change)
+    let service = try await ControlService(maximumStore: maximumStore, limits: limits, change)
     do { try await body(service) } catch {
         try? await service.stop()
         throw error

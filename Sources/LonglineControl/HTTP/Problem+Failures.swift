@@ -1,0 +1,41 @@
+import GRDB
+import LonglineServer
+import LonglineStore
+
+extension Problem {
+    /// What a failure inside is to the caller.
+    init(answering error: any Error) {
+        switch error {
+        case let problem as Problem: self = problem
+        case is DeadlineExceeded: self.init(.unavailable, "it took too long", retryAfter: 1, cause: error)
+        case is CancellationError: self.init(.unavailable, "it was given up", retryAfter: 1, cause: error)
+        case _ where Self.isStorageFull(error): self = .storageFull(cause: error)
+        case let failure as ServerError where (failure.cause as? StoreError)?.code == .overloaded:
+            self.init(.overloaded, retryAfter: 1, cause: error)
+        default: self.init(.internalError, cause: error)
+        }
+    }
+
+    /// There is no room on the disk: nothing was done, and the same may succeed once somebody made room.
+    static func storageFull(retryAfter: Int = fullDiskRetry, cause: (any Error)? = nil) -> Problem {
+        Problem(.storageFull, retryAfter: max(1, retryAfter), cause: cause)
+    }
+
+    /// In seconds. Somebody has to make room: less would be asking for nothing.
+    private static let fullDiskRetry = 10
+
+    private static func isStorageFull(_ error: any Error) -> Bool {
+        switch error {
+        case let error as DatabaseError: error.isStorageFull
+        case let error as StoreError: error.code == .storageFull
+        case let error as ServerError: error.cause.map(isStorageFull) ?? false
+        case let error as ControlError: error.cause.map(isStorageFull) ?? false
+        default: false
+        }
+    }
+}
+
+extension DatabaseError {
+    /// Whether the disk has no room for what was to be written.
+    var isStorageFull: Bool { resultCode == .SQLITE_FULL || extendedResultCode == .SQLITE_IOERR_SHMSIZE }
+}
