@@ -34,31 +34,34 @@ public struct ServerSecrets: Sendable {
         resumeTicketKeys = try ResumeTicketKeys.loadOrCreate(at: resumePath, now: now)
         var random = SystemRandomNumberGenerator()
         let fresh = TicketKeyRing(random: &random, now: now / 1000)
-        let bytes = try Self.loadOrCreate(at: tlsPath, limit: 64 * 1024, fresh.serialized())
-        tlsTicketKeys = try TicketKeyRing(serialized: bytes)
-        endpointKey = try Self.loadOrCreate(at: directory + "/endpoint.key", limit: 32, Self.drawKey())
+        let bytes = try PrivateFile.loadOrCreate(tlsPath, limit: 64 * 1024) { fresh.serialized() }
+        do { tlsTicketKeys = try TicketKeyRing(serialized: bytes) } catch {
+            throw AuthenticationError(
+                .keyUnusable, "\(tlsPath) is not a file of TLS ticket keys",
+                advice: "move it away; a new one is made, and clients make one full handshake")
+        }
+        let endpointPath = directory + "/endpoint.key"
+        endpointKey = try PrivateFile.loadOrCreate(endpointPath, limit: 32) { Self.drawKey() }
+        guard endpointKey.count == 32 else {
+            throw AuthenticationError(
+                .keyUnusable, "\(endpointPath) is not a key of 32 bytes",
+                advice: "move it away: a new one is made, and clients notice this restart only by a timeout")
+        }
         resumeTicketPath = resumePath
         tlsTicketPath = tlsPath
-        try rotateTLSTicketKeys(now: now)
+        // A server starts on a full disk as well: the keys before go on, and it is tried again every hour.
+        do { try rotateTLSTicketKeys(now: now) } catch is AuthenticationError {}
     }
 
-    /// Draws a new TLS ticket master when the newest is a day old, and saves the ring.
+    /// Draws a new TLS ticket master when the newest is a day old; the ring is saved before it is used.
+    /// - Throws: ``/LonglineKeys/AuthenticationError`` when it can't be saved: the old one then stays in use.
     func rotateTLSTicketKeys(now: UInt64) throws {
         var random = SystemRandomNumberGenerator()
-        guard tlsTicketKeys.rotate(now: now / 1000, random: &random), let tlsTicketPath else { return }
-        try PrivateFile.replace(tlsTicketPath, tlsTicketKeys.serialized())
+        let next = try TicketKeyRing(serialized: tlsTicketKeys.serialized())
+        guard next.rotate(now: now / 1000, random: &random) else { return }
+        if let tlsTicketPath { try PrivateFile.replace(tlsTicketPath, next.serialized()) }
+        tlsTicketKeys.replace(with: next)
     }
 
     private static func drawKey() -> [UInt8] { (0..<32).map { _ in UInt8.random(in: .min ... .max) } }
-
-    private static func loadOrCreate(
-        at path: String, limit: Int, _ fresh: [UInt8]
-    ) throws(AuthenticationError) -> [UInt8] {
-        if let bytes = try PrivateFile.read(path, limit: limit) { return bytes }
-        if try PrivateFile.create(path, fresh) { return fresh }
-        guard let bytes = try PrivateFile.read(path, limit: limit) else {
-            throw AuthenticationError(.keyUnusable, "\(path) came and went")
-        }
-        return bytes
-    }
 }

@@ -72,6 +72,21 @@ enum PrivateFile {
         return true
     }
 
+    /// The file's bytes; where there is none, it is made of `fresh`. A file that is there is read without a write: a full disk is
+    /// no reason not to start.
+    static func loadOrCreate(
+        _ path: String, limit: Int, _ fresh: () -> [UInt8]
+    ) throws(AuthenticationError) -> [UInt8] {
+        if let bytes = try read(path, limit: limit) { return bytes }
+        let made = fresh()
+        if try create(path, made) { return made }
+        // Another process was first.
+        guard let bytes = try read(path, limit: limit) else {
+            throw AuthenticationError(.keyUnusable, "\(path) came and went")
+        }
+        return bytes
+    }
+
     /// Puts the file in place of what is there, if anything; a reader sees the old or the new, never a mixture.
     static func replace(_ path: String, _ bytes: [UInt8]) throws(AuthenticationError) {
         let temporary = try writeTemporary(beside: path, bytes)

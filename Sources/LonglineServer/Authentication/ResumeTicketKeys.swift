@@ -72,20 +72,21 @@ extension ResumeTicketKeys: CustomDebugStringConvertible, CustomReflectable {
 extension ResumeTicketKeys {
     private static let heading = "longline resume ticket keys 1"
 
-    /// Reads the ring at a path, or makes one and stores it there with mode 0600; rotates it if that is due. Blocks on the
-    /// disk.
+    /// Reads the ring at a path, or makes one and stores it there with mode 0600; rotates it if that is due and the disk has room
+    /// for it. Blocks on the disk.
     /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``.
     public static func loadOrCreate(
         at path: String, now: UInt64, sealingTime: UInt64 = 86_400_000, openingTime: UInt64 = 7 * 86_400_000
     ) throws(AuthenticationError) -> ResumeTicketKeys {
         var ring = ResumeTicketKeys(now: now, sealingTime: sealingTime, openingTime: openingTime)
-        if try PrivateFile.create(path, ring.encoded()) { return ring }
-        guard let bytes = try PrivateFile.read(path, limit: 64 * 1024) else {
-            throw AuthenticationError(.keyUnusable, "\(path) came and went")
-        }
+        let fresh = ring.encoded()
+        let bytes = try PrivateFile.loadOrCreate(path, limit: 64 * 1024) { fresh }
         ring.keys = try decode(bytes, path: path)
-        if ring.rotate(now: now) { try ring.save(to: path) }
-        return ring
+        var next = ring
+        guard next.rotate(now: now) else { return ring }
+        // A server starts on a full disk as well: the keys before seal until there is room, which is tried again every hour.
+        do { try next.save(to: path) } catch { return ring }
+        return next
     }
 
     /// Stores the ring. Blocks on the disk.

@@ -1,9 +1,11 @@
 import Foundation
-import LonglineServer
 import LonglineSession
 import LonglineStore
 import LonglineWire
+import QUICEngine
 import Testing
+
+@testable import LonglineServer
 
 @Suite struct KeyFileTests {
     @Test(arguments: TokenAlgorithm.allCases)
@@ -88,6 +90,49 @@ import Testing
             for ticket in [early, late] {
                 #expect(try second.open(ticket.ticket, now: now + 86_400_001) == identity)
             }
+        }
+    }
+
+    /// The same folder by a path that is so long that no other file's beside these can be named: nothing can be written there.
+    private func fullDisk(_ folder: String) -> String {
+        let most = 4_095 - "/resume-tickets.keys".utf8.count
+        let left = most - folder.utf8.count
+        return folder + String(repeating: "/", count: left % 2) + String(repeating: "/.", count: left / 2)
+    }
+
+    @Test func aServersSecretsAreReadWhereNothingCanBeWritten() async throws {
+        try await withTemporaryDirectory { folder in
+            let full = fullDisk(folder)
+            #expect(throws: (any Error).self) { try ServerSecrets(directory: full, now: now) }
+            let made = try ServerSecrets(directory: folder, now: now)
+            // Also when it is time for new keys: the ones before go on.
+            for time in [now, now + 2 * 86_400_000] {
+                let read = try ServerSecrets(directory: full, now: time)
+                #expect(read.endpointKey == made.endpointKey)
+                #expect(read.resumeTicketKeys.keys.map(\.id) == made.resumeTicketKeys.keys.map(\.id))
+                #expect(read.tlsTicketKeys.serialized() == made.tlsTicketKeys.serialized())
+                if time > now {
+                    #expect(throws: AuthenticationError.self) { try read.rotateTLSTicketKeys(now: time) }
+                    #expect(read.tlsTicketKeys.serialized() == made.tlsTicketKeys.serialized())
+                }
+            }
+            // With room they are other ones, which are kept.
+            let rotated = try ServerSecrets(directory: folder, now: now + 2 * 86_400_000)
+            #expect(rotated.resumeTicketKeys.keys.count == 2)
+            #expect(rotated.tlsTicketKeys.serialized() != made.tlsTicketKeys.serialized())
+            let again = try ServerSecrets(directory: folder, now: now + 2 * 86_400_000)
+            #expect(again.tlsTicketKeys.serialized() == rotated.tlsTicketKeys.serialized())
+        }
+    }
+
+    @Test(arguments: ["endpoint.key", "tls-tickets.keys", "resume-tickets.keys"])
+    func anEmptyFileOfSecretsIsNamed(name: String) async throws {
+        try await withTemporaryDirectory { folder in
+            _ = try ServerSecrets(directory: folder, now: now)
+            let path = folder + "/" + name
+            #expect(truncate(path, 0) == 0)
+            let error = #expect(throws: AuthenticationError.self) { try ServerSecrets(directory: folder, now: now) }
+            #expect(error.map { "\($0)" }?.contains(path) == true)
         }
     }
 
