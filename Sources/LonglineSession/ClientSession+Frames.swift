@@ -257,6 +257,10 @@ extension ClientSession {
         switch modify(channel, { $0.queue.refused(refused, retryDelay: delay, now: now) }) {
         case .givenUp: actions.append(.refused(channel: channel, refused))
         case .spent: isProducerSpent = true
+        // What comes out of order says nothing of the service.
+        case .retry where refused.code != .outOfOrder:
+            publishesPutOff += 1
+            lastPutOff = refused.code
         case .retry, .unknown, nil: break
         }
         answered(channel, now: now)

@@ -117,6 +117,11 @@ public struct ClientSession: Sendable {
     /// Whether the server accepted the connect on the present link.
     public var isConnected: Bool { phase == .connected }
 
+    /// Times that the service refused a publish for now: it is sent again by itself.
+    public internal(set) var publishesPutOff: UInt64 = 0
+    /// Why, the last time.
+    public internal(set) var lastPutOff: RefusalCode?
+
     /// When ``deadlineReached(now:random:)`` wants to be called, or nil.
     public var nextDeadline: NIODeadline? {
         guard phase == .connecting || phase == .connected else { return nil }

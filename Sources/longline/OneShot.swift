@@ -1,5 +1,6 @@
 import ArgumentParser
 import LonglineClient
+import LonglineWire
 import Synchronization
 
 /// How long a command waits for the service that asks it something and ends.
@@ -98,9 +99,13 @@ final class LastTrouble: Sendable {
         } else if let doing = seen.doing {
             text += ", still \(doing)"
         }
+        let statistics = await client.statistics
+        // It is sent again by itself until the time is over: that it was refused is all there is to know.
+        if let code = statistics.lastPutOff {
+            text += "; the service refused it so far: \(code.explanation) (code \(code.rawValue))"
+        }
         // Where there is another way to go, no state tells that the control layer failed.
-        let questions = await client.statistics.failedAccessQuestions
-        if questions > 0 {
+        if statistics.failedAccessQuestions > 0 {
             text += "; the control layer gave no answer of use (--log-level warning says why)"
         }
         return text

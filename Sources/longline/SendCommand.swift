@@ -97,9 +97,10 @@ struct SendCommand: AsyncParsableCommand {
         }
         guard let published else {
             let message = await trouble.explain("no answer in \(timeout) s")
+            let code: ClientError.Code = client.state.isConnected ? .timedOut : .connectFailed
             await client.disconnect()
             let waits = try await waits(kept.name.withLock { $0 }, in: client)
-            Terminal.error(ClientError(.connectFailed, message: message, advice: advice(waits)))
+            Terminal.error(ClientError(code, message: message, advice: advice(waits)))
             throw ExitCode.failure
         }
         await client.disconnect()

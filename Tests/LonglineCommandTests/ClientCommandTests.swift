@@ -49,6 +49,18 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("A message that the service refuses for as long as the command waits is said to be refused, with the code")
+    func refusedMessage() async throws {
+        let folder = try TemporaryFolder()
+        // Nobody answers there, so that nobody decides.
+        try await withServer(folder, ["--authorize-url", "http://127.0.0.1:1/ask"]) { place in
+            let ann = try await token(folder, "ann", "phone")
+            let sent = try await ToolProcess.run(["send", "--to", "user/bob", "--timeout", "3", "hello"] + ann + place)
+            #expect(sent.status == 1 && sent.output.contains("timedOut: no answer in 3.0 s"), "\(sent.output)")
+            #expect(sent.output.contains("refused it so far") && sent.output.contains("(code 8)"), "\(sent.output)")
+        }
+    }
+
     @Test("Nothing is said to wait that does not: without a state file, and before the room was joined")
     func lostMessage() async throws {
         let folder = try TemporaryFolder()

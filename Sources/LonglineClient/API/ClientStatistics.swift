@@ -1,3 +1,5 @@
+public import LonglineWire
+
 /// What a client has done since it was created, and how its connection is doing.
 public struct ClientStatistics: Hashable, Sendable {
     /// Sessions that were accepted.
@@ -16,6 +18,10 @@ public struct ClientStatistics: Hashable, Sendable {
     public var published = 0
     /// Messages that were refused for good.
     public var refused = 0
+    /// Times that the service refused a message for now, which is sent again by itself; since the client was made.
+    public var putOff: UInt64 = 0
+    /// Why, the last time.
+    public var lastPutOff: RefusalCode?
     /// Messages that the app took back before they left.
     public var cancelled = 0
     /// Messages handed to the app.

@@ -333,22 +333,3 @@ extension ConnectionDriver {
         scheduleFlush()
     }
 }
-
-extension RefusalCode {
-    /// What it means, for people.
-    var explanation: String {
-        switch self {
-        case .unknownChannel: "no such channel, or not a member of it"
-        case .forbidden: "the token does not allow it"
-        case .payloadTooLarge: "the payload is over the service's limit"
-        case .storageFull: "the service's store is full"
-        case .expired: "its time to live was over"
-        case .unknownRecipient: "the recipient isn't known"
-        case .unknownTarget: "what it names is not there any more, or never was"
-        case .invalidTarget: "what it names can't be named so by this user"
-        case .blocked: "this user blocked the recipient"
-        case .tooMany: "there are as many as there may be"
-        default: "code \(rawValue)"
-        }
-    }
-}

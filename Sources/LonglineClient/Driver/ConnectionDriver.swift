@@ -469,6 +469,8 @@ final class ConnectionDriver {
         var now = statistics
         now.waiting = outbox.count
         now.unconfirmed = ledger.count
+        now.putOff = session.publishesPutOff
+        now.lastPutOff = session.lastPutOff
         now.link = current?.mobile?.linkStatistics
         now.controlTransport = access.transport
         now.accessAge = access.age(wall: clock.wall())
