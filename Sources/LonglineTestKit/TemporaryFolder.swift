@@ -25,4 +25,12 @@ public final class TemporaryFolder: Sendable {
         try Data(text.utf8).write(to: url.appendingPathComponent(name), options: .atomic)
         return file(name)
     }
+
+    /// As ``write(_:_:)``, with a mode of 0600: a secret.
+    @discardableResult
+    public func writeSecret(_ name: String, _ text: String) throws -> String {
+        let path = try write(name, text)
+        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
+        return path
+    }
 }

@@ -102,10 +102,7 @@ struct AuthorizationOptions: ParsableArguments {
     }
 
     static func token(in file: String) throws -> String {
-        let attributes = try? FileManager.default.attributesOfItem(atPath: file)
-        if let mode = attributes?[.posixPermissions] as? Int, mode & 0o007 != 0 {
-            throw ValidationError("--authorize-token-file: everybody may read \(file), which holds a secret: chmod o=.")
-        }
+        try SecretFile.check(file, "--authorize-token-file", readers: .group)
         guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
             throw ValidationError("--authorize-token-file: \(file) can't be read.")
         }

@@ -105,10 +105,7 @@ struct WebhookOptions: ParsableArguments {
         guard let file else { return nil }
         let endpoints: Endpoints
         do {
-            let attributes = try FileManager.default.attributesOfItem(atPath: file)
-            guard let mode = attributes[.posixPermissions] as? Int, mode & 0o077 == 0 else {
-                throw ValidationError("--webhooks: others may read \(file), which holds secrets: chmod 600.")
-            }
+            try SecretFile.check(file, "--webhooks", readers: .none)
             let text = try Data(contentsOf: URL(fileURLWithPath: file))
             endpoints = try JSONDecoder().decode(Endpoints.self, from: text)
             try Self.refuseUnknownMembers(try JSONSerialization.jsonObject(with: text))

@@ -41,6 +41,7 @@ struct ConfigurationTrialTests {
         Wrong("certificate: @/text\nkey: @/key", "certificate", "holds no certificate"),
         Wrong("certificate: @/chain\nkey: @/text", "key", "holds no private key"),
         Wrong("certificate: @/chain\nkey: @/other-key", "certificate", ""),
+        Wrong("certificate: @/chain\nkey: @/open-key", "key", "everybody may read @/open-key"),
         Wrong("certificate: @/nope\nkey: @/key", "certificate", "there is no file"),
         Wrong("certificate: @/chain\nkey: @/nope", "key", "there is no file"),
         Wrong("token-key: [@/text]", "token-key", "no Ed25519 or P-256 public key"),
@@ -83,7 +84,8 @@ struct ConfigurationTrialTests {
         for (name, text) in [
             ("open", "secret"), ("empty", ""), ("text", "nothing"), ("no-keys", "{\"keys\": []}"),
             ("chain", first.credentials.certificateChainPEM), ("key", first.credentials.privateKeyPEM),
-            ("other-key", second.credentials.privateKeyPEM), ("hook-address", hook("ftp://x")),
+            ("other-key", second.credentials.privateKeyPEM), ("open-key", first.credentials.privateKeyPEM),
+            ("hook-address", hook("ftp://x")),
             ("hook-secret", hook("https://x", "00")),
             ("hook-authorities", hook("https://x", String(repeating: "0", count: 32), ", \"authorities\": \"/nope\"")),
             ("hook", hook("https://x")), ("token", "secret"), ("hook-none", "{}"),
@@ -93,8 +95,13 @@ struct ConfigurationTrialTests {
         ] {
             let path = try folder.write(name, text)
             try FileManager.default.setAttributes(
-                [.posixPermissions: name == "open" ? 0o644 : 0o600], ofItemAtPath: path)
+                [.posixPermissions: name.hasPrefix("open") ? 0o644 : 0o600], ofItemAtPath: path)
         }
+        // What a key leads to counts, not the link.
+        try FileManager.default.createSymbolicLink(
+            atPath: folder.file("linked-key"), withDestinationPath: folder.file("key"))
+        try FileManager.default.createSymbolicLink(
+            atPath: folder.file("linked-hook"), withDestinationPath: folder.file("hook"))
         return folder
     }
 
@@ -126,11 +133,11 @@ struct ConfigurationTrialTests {
         let outcome = try evaluate(
             """
             certificate: @/chain
-            key: @/key
+            key: @/linked-key
             jwks: ["https://x/keys.json"]
             jwks-ca: @/chain
             authorize: {url: "https://x:1/a", ca: @/chain, token-file: @/token}
-            webhooks: @/hook
+            webhooks: @/linked-hook
             control: [8443, "[::1]:8443", "127.0.0.1:0"]
             admin: [8444, "127.0.0.1:0"]
             access-point: ["x:1"]

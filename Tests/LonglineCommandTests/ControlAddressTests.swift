@@ -19,7 +19,7 @@ struct ControlAddressTests {
         let folder = try TemporaryFolder()
         let made = try ServerDirectory(folder.path + "/identity").developmentIdentity(names: ["localhost", "127.0.0.1"])
         let certificate = try folder.write("chain.pem", made.credentials.certificateChainPEM)
-        let key = try folder.write("key.pem", made.credentials.privateKeyPEM)
+        let key = try folder.writeSecret("key.pem", made.credentials.privateKeyPEM)
         let (control, data) = (try Self.freePort(), "\(folder.path)/data")
         let server = try ToolProcess([
             "server", "--data", data, "--host", "127.0.0.1", "--port", "0", "--event-loops", "1",

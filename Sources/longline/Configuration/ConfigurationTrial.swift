@@ -51,6 +51,7 @@ struct ConfigurationTrial {
             guard try ServerCommand.text(ofFile: paths.key).contains("PRIVATE KEY-----") else {
                 throw ValidationError("\(paths.key) holds no private key in PEM.")
             }
+            try SecretFile.check(paths.key, "--key", readers: .group)
         }
         guard isWhole("certificate", "key") else { return }
         attempt("certificate") {

@@ -23,6 +23,7 @@ final class CertificateFiles: Sendable {
     /// Reads them.
     func credentials() throws -> TLSServerCredentials {
         let paths = paths
+        try SecretFile.check(paths.key, "--key", readers: .group)
         return TLSServerCredentials(
             certificateChainPEM: try ServerCommand.text(ofFile: paths.certificate),
             privateKeyPEM: try ServerCommand.text(ofFile: paths.key))
