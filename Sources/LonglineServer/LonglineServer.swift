@@ -40,11 +40,15 @@ public final class LonglineServer: Service {
     private let others = Mutex<QUICProtocolHandlers>([:])
     private let erasureHooks = ErasureHooks()
     private let tokenKeyHooks = TokenKeyHooks()
+    private let certificates: CertificateWatch
     /// Moves clients away while the server runs on.
     let nodeDrain = NodeDrain()
 
     /// A server that does nothing yet.
-    public init(configuration: Configuration) { self.configuration = configuration }
+    public init(configuration: Configuration) {
+        self.configuration = configuration
+        certificates = CertificateWatch(logger: configuration.logger)
+    }
 
     /// Serves another protocol on the server's QUIC ports, to connections that agree on it by ALPN (RFC 7301): they share sockets,
     /// certificate, 0-RTT and the limits for connections, and have nothing to do with sessions.
@@ -237,12 +241,16 @@ public final class LonglineServer: Service {
         }
     }
 
-    /// Reads certificate and key again; new connections get them, and those that live keep theirs.
+    /// Reads certificate and key again; new connections get them, and those that live keep theirs. A certificate that is not good
+    /// now takes the place of none that is.
     /// - Throws: ``ServerError``; the old certificate then stays.
     public func reloadCertificate() throws(ServerError) {
         let running = try requireRunning()
         do {
-            for listener in running.listeners { try listener.reloadCertificate() }
+            let credentials = try configuration.certificate()
+            try certificates.check(credentials)
+            for listener in running.listeners { try listener.reloadCertificate(credentials) }
+            certificates.use(credentials)
         } catch {
             throw ServerError(
                 .certificate, message: "the certificate was not reloaded", cause: error,
@@ -326,13 +334,12 @@ public final class LonglineServer: Service {
                 }
             }
             let listener = try await QUICListener.bind(
-                configuration, secrets: secrets, runtime: runtime, others: others.withLock { $0 }, group: group)
-            let maintenance = Task { [logger = configuration.logger, retention = configuration.retention] in
-                await Maintenance(
-                    core: core, loops: runtime.loops, secrets: secrets, store: store, retention: retention,
-                    logger: logger
-                ).run()
-            }
+                configuration, certificates: certificates, secrets: secrets, runtime: runtime,
+                others: others.withLock { $0 }, group: group)
+            let upkeep = Maintenance(
+                core: core, loops: runtime.loops, secrets: secrets, certificates: certificates, store: store,
+                retention: configuration.retention, logger: configuration.logger)
+            let maintenance = Task { await upkeep.run() }
             let keyTask = Task { [interval = configuration.tokenKeyInterval] in
                 await keyring.run(every: interval, core.authenticator)
             }

@@ -8,12 +8,14 @@ struct Maintenance: Sendable {
     let core: ServerCore
     let loops: [LoopReference]
     let secrets: ServerSecrets
+    let certificates: CertificateWatch
     let store: OpenedStore
     let retention: RetentionPolicy
     let logger: Logger
 
     /// How often keys are looked at; they rotate once a day.
     private static let keyInterval = Duration.seconds(3600)
+    private static let certificateInterval = Duration.seconds(24 * 3600)
     private static let sweepInterval = Duration.seconds(24 * 3600)
     /// The first sweep comes soon, so that a server that is restarted every day sweeps all the same, and not at once, when
     /// every client comes back.
@@ -29,6 +31,9 @@ struct Maintenance: Sendable {
             group.addTask { await core.presence.run() }
             if let webhooks = core.webhooks { group.addTask { await webhooks.run() } }
             group.addTask { await every(Self.keyInterval, first: Self.keyInterval) { rotateKeys() } }
+            group.addTask {
+                await every(Self.certificateInterval, first: Self.certificateInterval) { certificates.warn() }
+            }
             group.addTask {
                 await every(Self.erasureInterval, first: .zero) { await core.resumeErasures(on: loops) }
             }

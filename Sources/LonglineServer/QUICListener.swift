@@ -8,27 +8,23 @@ import QUICTransport
 /// Links over QUIC, on every loop of the server.
 final class QUICListener: LinkListener {
     private let listener: QUICLinkListener
-    private let certificate: LonglineServer.Configuration.CertificateProvider
 
-    private init(
-        listener: QUICLinkListener, certificate: @escaping LonglineServer.Configuration.CertificateProvider
-    ) {
-        self.listener = listener
-        self.certificate = certificate
-    }
+    private init(listener: QUICLinkListener) { self.listener = listener }
 
     /// Reads the certificate and binds.
     static func bind(
-        _ configuration: LonglineServer.Configuration, secrets: ServerSecrets, runtime: ServerRuntime,
-        others: QUICProtocolHandlers, group: MultiThreadedEventLoopGroup
+        _ configuration: LonglineServer.Configuration, certificates: CertificateWatch, secrets: ServerSecrets,
+        runtime: ServerRuntime, others: QUICProtocolHandlers, group: MultiThreadedEventLoopGroup
     ) async throws(ServerError) -> QUICListener {
         let tls: TLSServerContext
         do {
+            let credentials = try configuration.certificate()
             tls = try TLSServerContext(
-                credentials: try configuration.certificate(),
+                credentials: credentials,
                 applicationProtocols: [QUICLinkProtocol.applicationProtocol] + others.keys.sorted(),
                 ticketKeys: secrets.tlsTicketKeys,
                 replayStore: ReplayStore(), keyLog: configuration.keyLog)
+            certificates.use(credentials)
         } catch {
             throw ServerError(
                 .certificate, message: "can't use the certificate", cause: error,
@@ -45,7 +41,7 @@ final class QUICListener: LinkListener {
                 addresses: configuration.addresses, configuration: settings, group: group,
                 others: counted(others, runtime)
             ) { runtime.makeHandler(on: $0) }
-            return QUICListener(listener: listener, certificate: configuration.certificate)
+            return QUICListener(listener: listener)
         } catch {
             throw ServerError(
                 .addressUnavailable, message: "can't listen on \(configuration.addresses)", cause: error,
@@ -77,7 +73,7 @@ final class QUICListener: LinkListener {
 
     var localAddresses: [SocketAddress] { listener.localAddresses }
 
-    func reloadCertificate() throws { try listener.reloadCertificate(try certificate()) }
+    func reloadCertificate(_ credentials: TLSServerCredentials) throws { try listener.reloadCertificate(credentials) }
 
     func stopAccepting() async { await listener.stopAccepting() }
 

@@ -146,5 +146,26 @@ struct ConfigurationTrialTests {
             device-policy: [one, "acme=all"]
             """, in: try files())
         #expect(outcome.problems == [] && outcome.command != nil)
+        #expect(outcome.warnings == [])
+    }
+
+    @Test(
+        "The dates of a certificate are a warning, with the date",
+        arguments: [(-30, "expired on"), (0, "expires on")])
+    func dates(days: Int, says: String) async throws {
+        let folder = try files()
+        let now = UInt64(Date().timeIntervalSince1970)
+        let made = try DevelopmentCertificate.generate(
+            names: ["localhost"], validDays: 25, now: UInt64(Int(now) + (days - 20) * 86_400))
+        try folder.write("old-chain", made.certificatePEM)
+        try folder.writeSecret("old-key", made.privateKeyPEM)
+        let outcome = try evaluate("certificate: @/old-chain\nkey: @/old-key", in: folder)
+        #expect(outcome.problems == [] && outcome.command != nil && outcome.warnings.count == 1)
+        let day = Date(timeIntervalSince1970: Double(try made.credentials.validity().end)).formatted(.iso8601)
+        #expect(outcome.warnings.first?.message == "the certificate \(says) \(day)", "\(outcome.warnings)")
+        #expect(outcome.warnings.first?.origin == .file(folder.file("c.yaml"), line: 1))
+        let (status, output) = try await ToolProcess.run(["config", "check", folder.file("c.yaml")])
+        let line = "warning: \(folder.file("c.yaml")):1: certificate: the certificate \(says)"
+        #expect(status == 0 && output.contains(line), "\(output)")
     }
 }

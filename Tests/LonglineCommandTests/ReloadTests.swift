@@ -51,9 +51,64 @@ struct ReloadTests {
     /// A certificate with its key; the pin of its public key.
     private func identity(_ name: String, in folder: TemporaryFolder) throws -> (yaml: String, pin: String) {
         let made = try ServerDirectory(folder.path + "/\(name)").developmentIdentity(names: ["localhost", "127.0.0.1"])
-        let certificate = try folder.write("\(name)-chain.pem", made.credentials.certificateChainPEM)
-        let key = try folder.write("\(name)-key.pem", made.credentials.privateKeyPEM)
-        return ("certificate: \(certificate)\nkey: \(key)\n", made.pinText)
+        return (try yaml(name, made.credentials, in: folder), made.pinText)
+    }
+
+    private func yaml(
+        _ name: String, _ credentials: TLSServerCredentials, in folder: TemporaryFolder
+    ) throws -> String {
+        let certificate = try folder.write("\(name)-chain.pem", credentials.certificateChainPEM)
+        let key = try folder.writeSecret("\(name)-key.pem", credentials.privateKeyPEM)
+        return "certificate: \(certificate)\nkey: \(key)\n"
+    }
+
+    @Test("A certificate that has expired takes the place of none that is good, and a server that has no other says so")
+    func expired() async throws {
+        let folder = try TemporaryFolder()
+        let good = try identity("good", in: folder)
+        let now = UInt64(Date().timeIntervalSince1970)
+        let made = try DevelopmentCertificate.generate(names: ["localhost"], validDays: 1, now: now - 3 * 86_400)
+        let old = try yaml("old", made.credentials, in: folder)
+        let site = try await Site(good.yaml)
+        try site.reload(old + "maximum-sessions: 5\n")
+        let line = await site.server.line(with: "configuration not reloaded", "expired on")
+        #expect(line != nil, "\(site.server.output)")
+        #expect(try await site.send("ann", pin: good.pin).status == 0)
+        // The files may be others under the same names.
+        try folder.write("good-chain.pem", made.credentials.certificateChainPEM)
+        try folder.writeSecret("good-key.pem", made.credentials.privateKeyPEM)
+        try site.reload(good.yaml + "maximum-sessions: 0\n")
+        #expect(await site.server.line(with: "certificate not reloaded", "expired on") != nil, "\(site.server.output)")
+        #expect(try await site.send("bob", pin: good.pin).status == 0)
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+
+        let other = try await Site(old)
+        #expect(other.server.output.contains { $0.contains("the certificate expired on") }, "\(other.server.output)")
+        // Nothing better is in use: it may be replaced by one that is as bad.
+        try other.reload(old)
+        #expect(await other.server.line(with: "configuration reloaded") != nil)
+        other.server.signal(SIGTERM)
+        #expect(await other.server.status() == 0)
+    }
+
+    @Test("A key that everybody may read is not taken")
+    func openKey() async throws {
+        let folder = try TemporaryFolder()
+        let (first, second) = (try identity("first", in: folder), try identity("second", in: folder))
+        let site = try await Site(first.yaml)
+        try folder.open("second-key.pem")
+        try site.reload(second.yaml)
+        let line = await site.server.line(with: "configuration not reloaded")
+        #expect(line?.contains("everybody may read \(folder.file("second-key.pem"))") == true, "\(site.server.output)")
+        try folder.open("first-key.pem")
+        try site.reload(first.yaml + "maximum-sessions: 0\n")
+        #expect(await site.server.line(with: "certificate not reloaded", "everybody may read") != nil)
+        try site.folder.write("c.yaml", "data: \(site.folder.path)/data\n" + first.yaml)
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+        let start = try await ToolProcess.run(["server", "--config", site.file])
+        #expect(start.status == 78 && start.output.contains("everybody may read"), "\(start.output)")
     }
 
     @Test("The log level and the limits change while the server runs, and what needs a restart is named")
@@ -185,5 +240,12 @@ struct ReloadTests {
         #expect(await site.server.status() == 0)
         #expect(received() == "READY=1")
         #expect(received() == "STOPPING=1")
+    }
+}
+
+extension TemporaryFolder {
+    /// Has everybody read a file.
+    fileprivate func open(_ name: String) throws {
+        try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: file(name))
     }
 }

@@ -1,4 +1,6 @@
 import HummingbirdTLS
+import LonglineServer
+import LonglineStore
 import NIOCore
 import NIOSSL
 import QUICEngine
@@ -9,6 +11,7 @@ final class ServingCertificate: Sendable {
     private struct Identity {
         var chain: [NIOSSLCertificateSource]
         var key: NIOSSLPrivateKeySource
+        var validity: CertificateValidity
     }
 
     private let provider: @Sendable () throws -> TLSServerCredentials
@@ -20,10 +23,16 @@ final class ServingCertificate: Sendable {
         current = Mutex(try Self.read(provider))
     }
 
-    /// Asks the provider again. Connections that are up keep theirs.
+    /// Asks the provider again. Connections that are up keep theirs. As for the server, a certificate that is not good now takes the
+    /// place of none that is.
     /// - Throws: ``ControlError/Code/certificate``: the old one stays.
     func reload() throws(ControlError) {
         let next = try Self.read(provider)
+        let now = WallClock.milliseconds() / 1_000
+        if let problem = next.validity.problem(at: now), current.withLock({ $0.validity.contains(now) }) {
+            throw ControlError(
+                .certificate, message: "the new certificate \(problem)", advice: "get one that is good now")
+        }
         current.withLock { $0 = next }
     }
 
@@ -50,7 +59,8 @@ final class ServingCertificate: Sendable {
             let chain = try NIOSSLCertificate.fromPEMBytes(Array(credentials.certificateChainPEM.utf8))
             let key = try NIOSSLPrivateKey(bytes: Array(credentials.privateKeyPEM.utf8), format: .pem)
             // What does not fit together is refused here, not with the first client.
-            let identity = Identity(chain: chain.map { .certificate($0) }, key: .privateKey(key))
+            let identity = Identity(
+                chain: chain.map { .certificate($0) }, key: .privateKey(key), validity: try credentials.validity())
             _ = try NIOSSLContext(
                 configuration: .makeServerConfiguration(certificateChain: identity.chain, privateKey: identity.key))
             return identity

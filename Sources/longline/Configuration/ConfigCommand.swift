@@ -50,6 +50,7 @@ struct ConfigCommand: ParsableCommand {
             let invocation = file.invocation
             let outcome = invocation.evaluate()
             for warning in outcome.settings.warnings { Output.report("warning: \(warning)") }
+            for warning in outcome.warnings { Output.report("warning: \(warning)") }
             var problems = outcome.problems
             if let error = outcome.commandLineError {
                 problems.append(SettingProblem(nil, ServerCommand.message(for: error)))

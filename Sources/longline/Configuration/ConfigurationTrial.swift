@@ -3,6 +3,7 @@ import Foundation
 import LonglineKeys
 import LonglineServer
 import LonglineSettings
+import LonglineStore
 import QUICEngine
 
 /// What trying alone tells: whether a server can be made of the settings.
@@ -15,6 +16,8 @@ struct ConfigurationTrial {
     private var broken: Set<SettingKey>
     /// What is wrong, each with its place.
     private(set) var problems: [SettingProblem] = []
+    /// What a server starts with all the same, though somebody should know.
+    private(set) var warnings: [SettingProblem] = []
 
     /// Tries everything.
     /// - Parameter broken: settings that have a problem already, and are not tried.
@@ -48,16 +51,22 @@ struct ConfigurationTrial {
             }
         }
         attempt("key") {
+            try SecretFile.check(paths.key, "--key", readers: .group)
             guard try ServerCommand.text(ofFile: paths.key).contains("PRIVATE KEY-----") else {
                 throw ValidationError("\(paths.key) holds no private key in PEM.")
             }
-            try SecretFile.check(paths.key, "--key", readers: .group)
         }
         guard isWhole("certificate", "key") else { return }
+        var warning: String?
         attempt("certificate") {
-            _ = try TLSServerContext(
-                credentials: try CertificateFiles(paths).credentials(), applicationProtocols: ["longline"])
+            let credentials = try CertificateFiles(paths).credentials()
+            _ = try TLSServerContext(credentials: credentials, applicationProtocols: ["longline"])
+            // Clients that pin its key may believe it all the same.
+            warning = try credentials.validity().warning(at: WallClock.milliseconds() / 1_000)
         }
+        guard let warning else { return }
+        let origin = settings.entries[SettingKey("certificate")]?.origin
+        warnings.append(SettingProblem(origin, key: "certificate", "the certificate \(warning)"))
     }
 
     private mutating func tokenKeys() {

@@ -30,6 +30,8 @@ struct ServerInvocation: Sendable {
         let command: ServerCommand?
         /// Each with its place.
         let problems: [SettingProblem]
+        /// What a server starts with all the same, each with its place.
+        var warnings: [SettingProblem] = []
         /// What is wrong with the command line alone, in its parser's words.
         let commandLineError: (any Error)?
     }
@@ -50,10 +52,11 @@ struct ServerInvocation: Sendable {
                 let arguments = settings.arguments(catalogue, without: leftOut) + commandLine.arguments
                 let command = try ServerCommand.parse(arguments)
                 let untried = Set((problems + files).compactMap(\.key).map { SettingKey($0) }).union(leftOut)
-                problems += files + ConfigurationTrial(command, settings, without: untried).problems
+                let trial = ConfigurationTrial(command, settings, without: untried)
+                problems += files + trial.problems
                 return Outcome(
                     settings: settings, command: problems.isEmpty ? command : nil, problems: problems,
-                    commandLineError: nil)
+                    warnings: trial.warnings, commandLineError: nil)
             } catch {
                 let message = ServerCommand.message(for: error)
                 let named = Self.settings(namedIn: message, catalogue)
