@@ -12,10 +12,8 @@ struct ControlRoutes {
         server.alsoReloadTokenKeys { try await keys.reload() }
         let gate = APIKeyGate(keys: APIKeys(configuration.database), tenants: server.configuration.tenants)
         let reader = RequestReader(bodyTimeout: configuration.limits.bodyTimeout)
-        let nodes: any NodeDirectory =
-            configuration.nodes
-            ?? LocalNode(
-                id: node, server: server, sampler: sampler, access: access)
+        let local = LocalNode(id: node, server: server, sampler: sampler, access: access)
+        let nodes: any NodeDirectory = configuration.nodes ?? local
         let groups: [[ControlRoute]] = [
             TokenRoutes(
                 server: server, gate: gate, keys: keys, logins: LoginEpochs(database: configuration.database),
@@ -32,7 +30,7 @@ struct ControlRoutes {
             NodeRoutes(
                 server: server, gate: gate, nodes: nodes, database: configuration.database, reader: reader
             ).routes,
-            FigureRoutes(sampler: sampler, metrics: metrics, nodes: nodes, gate: gate).routes,
+            FigureRoutes(sampler: sampler, metrics: metrics, nodes: nodes, local: local, gate: gate).routes,
             DocumentRoutes().routes,
         ]
         table = RouteTable(groups.flatMap { $0 })

@@ -81,16 +81,16 @@ public final class LonglineServer: Service {
         erasureHooks.add(forget)
     }
 
-    /// Starts, and serves until a graceful shutdown or the task's cancellation.
-    /// - Throws: ``ServerError``, when it can't start.
-    public func run() async throws {
-        if !isRunning { try await start() }
     /// Has something else read its keys again whenever the server does by ``reloadTokenKeys()``: whoever signs tokens beside it.
     /// - Parameter reload: reads them; what it throws, ``reloadTokenKeys()`` throws.
     public func alsoReloadTokenKeys(_ reload: @escaping @Sendable () async throws -> Void) {
         tokenKeyHooks.add(reload)
     }
 
+    /// Starts, and serves until a graceful shutdown or the task's cancellation.
+    /// - Throws: ``ServerError``, when it can't start.
+    public func run() async throws {
+        if !isRunning { try await start() }
         // Cancelled or asked to: both end in the same orderly way.
         try? await gracefulShutdown()
         await shutdown()
@@ -159,7 +159,13 @@ public final class LonglineServer: Service {
     /// What it has done since it started, and what it holds now.
     /// - Throws: ``ServerError/Code/notRunning``.
     public func statistics() async throws(ServerError) -> ServerStatistics {
-        await (try requireRunning()).runtime.statistics()
+        let running = try requireRunning()
+        var statistics = await running.runtime.statistics()
+        statistics.tokenKeyFailures = await running.keyring.failed
+        statistics.tokenKeySourcesFailing = await running.keyring.failing
+        statistics.certificateExpiry = certificates.end
+        statistics.disk = running.store.own?.diskUse
+        return statistics
     }
 
     /// The devices of a user that have a session now.

@@ -194,6 +194,7 @@ final class ServerCore: Sendable {
         statistics.entriesTrimmed = UInt64(removed.entries)
         statistics.bytesTrimmed = UInt64(removed.bytes)
         if let webhooks { statistics.webhooks = webhooks.statistics }
+        if let authorization { statistics.authorization = authorization.statistics }
         statistics.connectionsOverAddressLimit = overAddressLimit.load(ordering: .relaxed)
     }
 }

@@ -1,5 +1,6 @@
 public import LonglineLinks
 public import LonglineSession
+public import LonglineStore
 public import LonglineWire
 
 /// What a server has done since it started, and what it holds now.
@@ -96,6 +97,16 @@ public struct ServerStatistics: Hashable, Sendable {
     public var entriesTrimmed: UInt64 = 0
     /// Bytes of payload removed by retention.
     public var bytesTrimmed: UInt64 = 0
+    /// What the app's own decision was asked, and how that went.
+    public var authorization = AuthorizationStatistics()
+    /// Times that a source of the keys that tokens are verified with failed: its old keys stayed.
+    public var tokenKeyFailures: UInt64 = 0
+    /// Sources of such keys that failed when they were asked last.
+    public var tokenKeySourcesFailing = 0
+    /// Until when the certificate in use is good, in seconds since 1970; nil where none is in use yet.
+    public var certificateExpiry: UInt64?
+    /// What the store's files take, and what is left; nil where the store is not the server's own.
+    public var disk: StoreDiskUse?
     /// What webhooks have done.
     public var webhooks = WebhookStatistics()
     /// Log lines left out because there were too many.

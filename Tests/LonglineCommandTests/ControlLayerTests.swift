@@ -36,6 +36,7 @@ struct ControlLayerTests {
             text = String(buffer: try await answer.body.collect(upTo: 1 << 22))
         } while !text.contains("\nquic_")
         #expect(text.contains("longline_sessions 0\n"))
+        for match in text.matches(of: #/# TYPE (\S+) /#) { #expect(text.contains("# HELP \(match.1) "), "\(match.1)") }
         try await client.shutdown()
         server.signal(SIGTERM)
         #expect(await server.status() == 0)

@@ -35,4 +35,53 @@ import Testing
             await client.shutdownGracefully(timeout: .seconds(1))
         }
     }
+
+    private func metrics(_ service: ControlService) async throws -> PrometheusText {
+        let answer = try await service.ask(.get, "/metrics", from: "127.0.0.1")
+        return PrometheusText(String(decoding: answer.body, as: UTF8.self))
+    }
+
+    @Test("a device that moves, goes and comes back is counted so")
+    func returns() async throws {
+        try await withControl { service in
+            let client = try await service.client("ann", key: try await service.appKey())
+            let ann = known { try UserID("ann") }
+            try await client.connect()
+            // The tickets have come before this is acknowledged.
+            _ = try await client.send("one", to: .user(ann)).acknowledged()
+            var text = try await metrics(service)
+            #expect(text.samples[#"longline_handshakes_total{kind="full"}"#] == 1)
+            #expect(text.samples[#"longline_handshakes_total{kind="early"}"#] == 0)
+            #expect(text.samples["longline_migrations_total"] == 0)
+            try await client.migrate()
+            _ = try await client.send("two", to: .user(ann)).acknowledged()
+            repeat { text = try await metrics(service) } while text.samples["longline_migrations_total"] == 0
+            #expect(text.samples["longline_sessions_granted_total"] == 1)
+            await client.disconnect()
+            try await client.connect()
+            _ = try await client.send("three", to: .user(ann)).acknowledged()
+            text = try await metrics(service)
+            #expect(text.samples[#"longline_handshakes_total{kind="full"}"#] == 1)
+            #expect(text.samples[#"longline_handshakes_total{kind="early"}"#] == 1)
+            #expect(text.samples["longline_sessions_granted_total"] == 2)
+            #expect(text.samples["longline_sessions_resumed_total"] == 1)
+            await client.disconnect()
+        }
+    }
+
+    @Test("what a server has of hooks, disk and node is among its metrics, and a drain is seen")
+    func node() async throws {
+        try await withControl { service in
+            var text = try await metrics(service)
+            #expect(text.samples["longline_node_draining"] == 0 && text.samples["longline_node_full"] == 0)
+            #expect(text.samples["longline_store_size_bytes"] ?? 0 > 4_096)
+            #expect(text.samples["longline_store_free_bytes"] ?? 0 > 0)
+            #expect(text.samples["longline_certificate_expiry_timestamp_seconds"] ?? 0 > Date().timeIntervalSince1970)
+            for name in text.kinds.keys { #expect(text.help[name] != nil, "\(name) has no HELP") }
+            let path = "/v1/nodes/\(service.control.nodeID)/drain"
+            #expect(try await service.ask(.post, path, key: try await service.operatorKey()).status == 202)
+            text = try await metrics(service)
+            #expect(text.samples["longline_node_draining"] == 1)
+        }
+    }
 }

@@ -1,5 +1,6 @@
 import CoreMetrics
 import LonglineServer
+import LonglineStore
 import LonglineWire
 import Metrics
 import Testing
@@ -97,5 +98,58 @@ import Testing
         histogram.record(1_000)
         #expect(histogram.quantile(1) == .infinity)
         #expect(histogram.since(before).counts == [0, 0, 0, 1] && histogram.since(before).sum == 1_000)
+    }
+
+    @Test("of hooks, keys, certificate, disk and node are what an operator watches")
+    func watched() {
+        let metrics = PrometheusMetrics()
+        var exporter = StatisticsMetrics(metrics)
+        var statistics = ServerStatistics()
+        statistics.webhooks.sent = 3
+        statistics.webhooks.failures = 4
+        statistics.webhooks.dropped = 5
+        statistics.webhooks.held = 6
+        statistics.webhooks.endpointsDown = 1
+        statistics.authorization.asked = 7
+        statistics.authorization.remembered = 8
+        statistics.authorization.failures = 9
+        statistics.authorization.late = 2
+        statistics.authorization.underWay = 11
+        statistics.tokenKeyFailures = 12
+        statistics.tokenKeySourcesFailing = 1
+        statistics.certificateExpiry = 1_900_000_000
+        statistics.disk = StoreDiskUse(used: 4_096, free: 1 << 40)
+        statistics.deliveryLatency.record(3)
+        exporter.record(statistics, load: NodeLoad())
+        exporter.record(
+            NodeStatus(
+                id: known { try #require(NodeID("n")) }, addresses: [], load: NodeLoad(connections: 5),
+                capacity: NodeCapacity(connections: 5), isDraining: true))
+        let text = PrometheusText(metrics.text())
+        for (name, value) in [
+            ("longline_webhook_sent_total", 3.0), ("longline_webhook_failures_total", 4),
+            ("longline_webhook_dropped_total", 5), ("longline_webhook_held", 6), ("longline_webhook_endpoints_down", 1),
+            ("longline_authorization_asked_total", 7), ("longline_authorization_remembered_total", 8),
+            ("longline_authorization_failures_total", 9), ("longline_authorization_late_total", 2),
+            ("longline_authorization_under_way", 11), ("longline_token_key_reload_failures_total", 12),
+            ("longline_token_key_sources_failing", 1),
+            ("longline_certificate_expiry_timestamp_seconds", 1_900_000_000), ("longline_store_size_bytes", 4_096),
+            ("longline_store_free_bytes", Double(1 << 40)), ("longline_node_draining", 1), ("longline_node_full", 1),
+            (#"longline_delivery_latency_seconds_bucket{le="0.002"}"#, 0),
+            (#"longline_delivery_latency_seconds_bucket{le="0.005"}"#, 1),
+            ("longline_delivery_latency_seconds_sum", 0.003),
+        ] { #expect(text.samples[name] == value, "\(name)") }
+        for name in text.kinds.keys { #expect(text.help[name] != nil, "\(name) has no HELP") }
+    }
+
+    @Test("quantiles above all that is told apart are said to be above, and not within")
+    func above() {
+        var histogram = Histogram(bounds: [1, 10])
+        #expect(histogram.finiteQuantile(0.5) == nil && histogram.boundBelow(0.5) == nil)
+        histogram.record(5)
+        #expect(histogram.finiteQuantile(0.99) == 10 && histogram.boundBelow(0.99) == nil)
+        histogram.record(60)
+        #expect(histogram.finiteQuantile(0.5) == 10 && histogram.boundBelow(0.5) == nil)
+        #expect(histogram.finiteQuantile(0.99) == nil && histogram.boundBelow(0.99) == 10)
     }
 }

@@ -29,6 +29,40 @@ private let vault = identifier { try RoomID("vault") }
         if case .refused(let refused) = outcome { refused } else { nil }
     }
 
+    // MARK: What is counted
+
+    @Test func whatWasAskedRememberedAndFailedIsCounted() async throws {
+        let policy = ScriptedPolicy { question in
+            switch question.channel {
+            case .room(vault): throw CancellationError()
+            default: .allow(for: .seconds(60))
+            }
+        }
+        try await withServer(policy, { $0.failureTimeToLive = .zero }) { server in
+            func counts() async -> AuthorizationStatistics { await server.runtime.statistics().authorization }
+            let phone = try await server.connected("ann")
+            for _ in 0..<3 { _ = try await phone.message("hi", to: bob) }
+            let answered = await counts()
+            #expect(answered.asked == 1 && answered.remembered == 2 && answered.kept == 1)
+            #expect(answered.failures == 0 && answered.underWay == 0)
+            for number in 1...2 { _ = try await phone.request(vault, number: UInt64(number)) }
+            let failed = await counts()
+            #expect(failed.asked == 3 && failed.failures == 2 && failed.late == 0)
+        }
+    }
+
+    @Test func anAnswerThatIsLateIsCountedSo() async throws {
+        let policy = ScriptedPolicy { _ in .allow(for: .zero) }
+        policy.hold { _ in true }
+        try await withServer(policy, { $0.deadline = .milliseconds(1) }) { server in
+            let phone = try await server.connected("ann")
+            _ = try await phone.message("hi", to: bob)
+            let counts = await server.runtime.statistics().authorization
+            #expect(counts.asked == 1 && counts.failures == 1 && counts.late == 1 && counts.underWay == 1)
+            policy.release()
+        }
+    }
+
     // MARK: What is asked
 
     @Test func aPublishAndAJoinAreWhatTheAppSays() async throws {

@@ -37,8 +37,13 @@ final class HistogramSeries: RecorderHandler, TimerHandler, MetricSeries {
     static let timeBounds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
     private let values: Mutex<Histogram>
+    /// Of the values, in the unit that is shown.
+    private let unit: Double
 
-    init(bounds: [Double]) { values = Mutex(Histogram(bounds: bounds)) }
+    init(bounds: [Double], unit: Double = 1) {
+        values = Mutex(Histogram(bounds: bounds))
+        self.unit = unit
+    }
 
     func record(_ value: Int64) { record(Double(value)) }
     func record(_ value: Double) { values.withLock { $0.record(value) } }
@@ -51,10 +56,10 @@ final class HistogramSeries: RecorderHandler, TimerHandler, MetricSeries {
         var below: UInt64 = 0
         for (index, count) in histogram.counts.enumerated() {
             below += count
-            let bound = index < histogram.bounds.count ? histogram.bounds[index] : .infinity
+            let bound = index < histogram.bounds.count ? histogram.bounds[index] * unit : .infinity
             text += "\(name)_bucket{\(more)le=\"\(MetricName.number(bound))\"} \(below)\n"
         }
-        text += "\(name)_sum\(MetricName.braced(labels)) \(MetricName.number(histogram.sum))\n"
+        text += "\(name)_sum\(MetricName.braced(labels)) \(MetricName.number(histogram.sum * unit))\n"
         text += "\(name)_count\(MetricName.braced(labels)) \(below)\n"
     }
 }

@@ -59,8 +59,9 @@ public final class PrometheusMetrics: MetricsFactory {
     public func destroyTimer(_ handler: any TimerHandler) { remove(handler) }
 
     /// Shows a histogram that was counted elsewhere.
-    func set(_ histogram: Histogram, label: String, dimensions: [(String, String)] = []) {
-        series(MetricName.clean(label), .histogram, dimensions) { HistogramSeries(bounds: histogram.bounds) }
+    /// - Parameter unit: of what was counted, in the unit that is shown.
+    func set(_ histogram: Histogram, label: String, unit: Double = 1) {
+        series(MetricName.clean(label), .histogram, []) { HistogramSeries(bounds: histogram.bounds, unit: unit) }
             .replace(with: histogram)
     }
 
@@ -69,12 +70,18 @@ public final class PrometheusMetrics: MetricsFactory {
         let (families, dropped) = state.withLock { ($0.families, $0.dropped) }
         var text = ""
         for (name, family) in families.sorted(by: { $0.key < $1.key }) {
+            if let help = MetricHelp.texts[name] { text += "# HELP \(name) \(help)\n" }
             text += "# TYPE \(name) \(family.kind.rawValue)\n"
             for (labels, series) in family.series.sorted(by: { $0.key < $1.key }) {
                 series.write(name, labels, to: &text)
             }
         }
-        return text + "# TYPE longline_metrics_dropped_total counter\nlongline_metrics_dropped_total \(dropped)\n"
+        return text + """
+            # HELP longline_metrics_dropped_total Label sets that were left out because there were too many.
+            # TYPE longline_metrics_dropped_total counter
+            longline_metrics_dropped_total \(dropped)
+
+            """
     }
 
     /// The series of a name and its labels, made when it is new. One that can't be kept works as well, and is seen by nobody.

@@ -1,6 +1,7 @@
 import CoreMetrics
 import LonglineLinks
 import LonglineServer
+import LonglineStore
 import LonglineWire
 import Metrics
 
@@ -45,18 +46,47 @@ struct StatisticsMetrics {
         ("longline_presence_watches", \.presenceWatches), ("longline_present_users", \.presentUsers),
     ]
 
+    private static let hooks: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
+        ("longline_webhook_sent", \.webhooks.sent), ("longline_webhook_failures", \.webhooks.failures),
+        ("longline_webhook_rejected", \.webhooks.rejected), ("longline_webhook_cancelled", \.webhooks.cancelled),
+        ("longline_webhook_muted", \.webhooks.muted), ("longline_webhook_expired", \.webhooks.expired),
+        ("longline_webhook_dropped", \.webhooks.dropped),
+        ("longline_authorization_asked", \.authorization.asked),
+        ("longline_authorization_remembered", \.authorization.remembered),
+        ("longline_authorization_shared", \.authorization.shared),
+        ("longline_authorization_failures", \.authorization.failures),
+        ("longline_authorization_late", \.authorization.late),
+        ("longline_authorization_without_room", \.authorization.withoutRoom),
+        ("longline_token_key_reload_failures", \.tokenKeyFailures),
+    ]
+
+    private static let hookGauges: [(String, any KeyPath<ServerStatistics, Int> & Sendable)] = [
+        ("longline_webhook_waiting", \.webhooks.waiting), ("longline_webhook_held", \.webhooks.held),
+        ("longline_webhook_endpoints_down", \.webhooks.endpointsDown),
+        ("longline_authorization_under_way", \.authorization.underWay),
+        ("longline_authorization_kept", \.authorization.kept),
+        ("longline_token_key_sources_failing", \.tokenKeySourcesFailing),
+    ]
+
     private static let handshakes: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
         ("full", \.handshakesFull), ("resumed", \.handshakesResumed), ("early", \.handshakesEarly),
     ]
 
     mutating func record(_ now: ServerStatistics, load: NodeLoad) {
-        for (label, path) in Self.counters { count(label, nil, now[keyPath: path]) }
+        for (label, path) in Self.counters + Self.hooks { count(label, nil, now[keyPath: path]) }
         for (kind, path) in Self.handshakes { count("longline_handshakes", ("kind", kind), now[keyPath: path]) }
         for (code, closes) in now.closes { count("longline_closes", ("code", "\(code.rawValue)"), closes) }
         for (code, refusals) in now.refusals {
             count("longline_refusals", ("code", "\(code.rawValue)"), refusals)
         }
-        for (label, path) in Self.gauges { gauge(label, [], Double(now[keyPath: path])) }
+        for (label, path) in Self.gauges + Self.hookGauges { gauge(label, [], Double(now[keyPath: path])) }
+        if let expiry = now.certificateExpiry {
+            gauge("longline_certificate_expiry_timestamp_seconds", [], Double(expiry))
+        }
+        if let disk = now.disk {
+            gauge("longline_store_size_bytes", [], Double(disk.used))
+            gauge("longline_store_free_bytes", [], Double(disk.free))
+        }
         for transport in NodeAddress.Transport.allCases {
             let links =
                 now.connectionsByTransport.first { $0.key.rawValue.lowercased() == transport.rawValue }?.value ?? 0
@@ -65,8 +95,15 @@ struct StatisticsMetrics {
         gauge("longline_loop_delay_seconds", [], load.loopDelay / .seconds(1))
         gauge("longline_memory_bytes", [], Double(load.memory))
         gauge("longline_handshakes_per_second", [], load.handshakesPerSecond)
-        metrics.set(now.deliveryLatency, label: "longline_delivery_latency_milliseconds")
+        metrics.set(now.deliveryLatency, label: "longline_delivery_latency_seconds", unit: 0.001)
         metrics.set(now.heartbeatInterval, label: "longline_heartbeat_interval_seconds")
+    }
+
+    /// Whether clients are sent to this node.
+    func record(_ node: NodeStatus) {
+        gauge("longline_node_draining", [], node.isDraining ? 1 : 0)
+        gauge("longline_node_full", [], node.isFull ? 1 : 0)
+        gauge("longline_node_utilization_ratio", [], node.utilization)
     }
 
     private mutating func count(_ label: String, _ dimension: (String, String)?, _ now: UInt64) {

@@ -93,6 +93,9 @@ actor StatisticsSampler: Service {
         guard now.number > lastExported else { return }
         lastExported = now.number
         exporter.record(now.statistics, load: load)
+    /// Says through swift-metrics how the node is.
+    func export(_ node: NodeStatus) { exporter.record(node) }
+
     }
 
     /// Takes a sample now. One after the other: the timer's alone.

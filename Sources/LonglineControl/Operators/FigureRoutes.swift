@@ -6,6 +6,8 @@ struct FigureRoutes: Sendable {
     let sampler: StatisticsSampler
     let metrics: PrometheusMetrics
     let nodes: any NodeDirectory
+    /// This one, whatever others there are.
+    let local: LocalNode
     let gate: APIKeyGate
 
     var routes: [ControlRoute] {
@@ -24,6 +26,7 @@ struct FigureRoutes: Sendable {
     private func prometheus() async throws -> Response {
         // Without a server there are the figures that there were.
         try? await sampler.export()
+        if let node = await local.nodes().first { await sampler.export(node) }
         return Response(
             status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
             body: ResponseBody(byteBuffer: ByteBuffer(string: metrics.text())))

@@ -53,6 +53,10 @@ actor TokenKeyring {
     private var reloading: Task<(any Error)?, Never>?
     private var last: [[VerificationKey]]
     private var failures: [String?]
+    /// Times that a source failed.
+    private(set) var failed: UInt64 = 0
+    /// Sources that failed when they were asked last.
+    var failing: Int { failures.count { $0 != nil } }
     /// Questions that the sources did not answer yet.
     private var asking: [Int: Task<[VerificationKey], any Error>] = [:]
     private var current: [String: String] = [:]
@@ -111,6 +115,7 @@ actor TokenKeyring {
                 failures[index] = nil
             } catch {
                 failure = error
+                failed += 1
                 // Said once, not every few seconds.
                 if failures[index] != "\(error)" {
                     logger.error(

@@ -30,6 +30,7 @@ final class AuthorizationGate: Sendable {
         var old: [AuthorizationQuestion: Cached] = [:]
         var asked: [AuthorizationQuestion: Asked] = [:]
         var running = 0
+        var counts = AuthorizationStatistics()
         var last: UInt64 = 0
     }
     private enum Next {
@@ -52,7 +53,11 @@ final class AuthorizationGate: Sendable {
 
     /// The answer, when it is remembered: nil inside for "allowed", nil outside for "not known".
     func known(_ question: AuthorizationQuestion) -> RefusalCode?? {
-        state.withLock { Self.known(question, in: &$0, now: now()) }
+        state.withLock { state in
+            let known = Self.known(question, in: &state, now: now())
+            if known != nil { state.counts.remembered += 1 }
+            return known
+        }
     }
 
     /// Asks, unless the answer is remembered or somebody asks already.
@@ -60,12 +65,20 @@ final class AuthorizationGate: Sendable {
     func refusal(of question: AuthorizationQuestion) async -> RefusalCode? {
         await withCheckedContinuation { continuation in
             let next: Next = state.withLock { state in
-                if let known = Self.known(question, in: &state, now: now()) { return .answer(known) }
+                if let known = Self.known(question, in: &state, now: now()) {
+                    state.counts.remembered += 1
+                    return .answer(known)
+                }
                 if state.asked[question] != nil {
+                    state.counts.shared += 1
                     state.asked[question]?.waiters.append(continuation)
                     return .wait
                 }
-                guard state.running < settings.maximumInFlight else { return .answer(.overloaded) }
+                guard state.running < settings.maximumInFlight else {
+                    state.counts.withoutRoom += 1
+                    return .answer(.overloaded)
+                }
+                state.counts.asked += 1
                 state.running += 1
                 state.last += 1
                 state.asked[question] = Asked(number: state.last, waiters: [continuation])
@@ -82,7 +95,7 @@ final class AuthorizationGate: Sendable {
     private func ask(_ question: AuthorizationQuestion, _ number: UInt64) {
         let timer = Task {
             guard (try? await Task.sleep(for: settings.deadline)) != nil else { return }
-            fail(question, number, "no answer in \(settings.deadline)")
+            fail(question, number, "no answer in \(settings.deadline)", isLate: true)
         }
         let work = Task {
             defer { timer.cancel() }
@@ -101,14 +114,17 @@ final class AuthorizationGate: Sendable {
         }
     }
 
-    private func fail(_ question: AuthorizationQuestion, _ number: UInt64, _ reason: String) {
+    private func fail(
+        _ question: AuthorizationQuestion, _ number: UInt64, _ reason: String, isLate: Bool = false
+    ) {
         let refusal: RefusalCode? =
             switch settings.onFailure {
             case .refuseForNow: .overloaded
             case .deny: .forbidden
             case .allow: nil
             }
-        guard settle(question, number, refusal, settings.failureTimeToLive) else { return }
+        let timeToLive = settings.failureTimeToLive
+        guard settle(question, number, refusal, timeToLive, failed: true, isLate: isLate) else { return }
         log.log(
             .error, "the authorization policy failed",
             ["action": "\(question.action)", "answer": "\(settings.onFailure)", "reason": "\(reason)"])
@@ -117,11 +133,15 @@ final class AuthorizationGate: Sendable {
     /// - Returns: false when the question was answered before.
     @discardableResult
     private func settle(
-        _ question: AuthorizationQuestion, _ number: UInt64, _ refusal: RefusalCode?, _ timeToLive: Duration
+        _ question: AuthorizationQuestion, _ number: UInt64, _ refusal: RefusalCode?, _ timeToLive: Duration,
+        failed: Bool = false, isLate: Bool = false
     ) -> Bool {
         let waiters: [CheckedContinuation<RefusalCode?, Never>]? = state.withLock { state in
             guard let asked = state.asked[question], asked.number == number else { return nil }
             state.asked[question] = nil
+            // Before anybody has the answer.
+            if failed { state.counts.failures += 1 }
+            if isLate { state.counts.late += 1 }
             if timeToLive > .zero, settings.maximumCached > 0 {
                 if state.young.count >= max(1, settings.maximumCached / 2) {
                     state.old = state.young
@@ -146,6 +166,16 @@ final class AuthorizationGate: Sendable {
             return nil
         }
         return .some(cached.refusal)
+    }
+
+    /// What was asked so far.
+    var statistics: AuthorizationStatistics {
+        state.withLock { state in
+            var counts = state.counts
+            counts.underWay = state.running
+            counts.kept = state.young.count + state.old.count
+            return counts
+        }
     }
 
     /// Decisions remembered, for tests.

@@ -27,7 +27,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     /// What users may make the store keep.
     public let limits: StoreLimits
 
-    private let directory: StoreDirectory
+    let directory: StoreDirectory
     private let pool: DatabasePool
     private let commits: GroupCommit
     private let checkpoints: Checkpointer

@@ -227,6 +227,8 @@ import Testing
             }
             try Data("{".utf8).write(to: URL(fileURLWithPath: path))
             for _ in 0..<3 { #expect(await keyring.reload(authenticator) != nil) }
+            let (failed, failing) = (await keyring.failed, await keyring.failing)
+            #expect(failed == 3 && failing == 1)
             #expect(try await isGood())
             try FileManager.default.removeItem(atPath: path)
             for _ in 0..<3 { #expect(await keyring.reload(authenticator) != nil) }
@@ -234,6 +236,7 @@ import Testing
             #expect(log.lines.count { $0.contains("not reloaded") } == 2, "\(log.lines)")
             try write([next.verificationKey], to: path)
             #expect(await keyring.reload(authenticator) == nil)
+            #expect(await keyring.failing == 0)
             #expect(try await !isGood())
             #expect(log.lines.contains { $0.contains("token keys changed") && $0.contains(next.keyID) })
         }
