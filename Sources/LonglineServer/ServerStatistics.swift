@@ -30,8 +30,8 @@ public struct ServerStatistics: Hashable, Sendable {
     public var migrations: UInt64 = 0
     /// Links up now, by what carries them.
     public var connectionsByTransport: [LinkKind: Int] = [:]
-    /// From an entry's time to its way out to a device, in milliseconds; only what was entered within the last minute, so that
-    /// catching up doesn't count.
+    /// From an entry's time to its way out to a device, in milliseconds; only what was entered while the device had its session and
+    /// its app was in the foreground: catching up doesn't count, nor what waits on purpose.
     public var deliveryLatency = Histogram(bounds: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000])
     /// Between two heartbeats of a session, in seconds.
     public var heartbeatInterval = Histogram(bounds: [5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 400, 600])

@@ -126,7 +126,7 @@ final class SessionHost: LinkHandler {
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
         guard phase != .ended else { return }
         loop.statistics.framesReceived += 1
-        if case .ping = frame { noteHeartbeat() }
+        noteFigures(of: frame)
         notePartialFrames()
         session.received(frame, lane: lane, early: early, now: now)
     }

@@ -12,6 +12,53 @@ private let bob = identifier { try UserID("bob") }
 private let hall = identifier { try RoomID("hall") }
 
 @Suite(.timeLimit(.minutes(1))) struct SessionHostTests {
+    // MARK: Figures
+
+    private func waits(_ time: UInt64) async { while WallClock.milliseconds() <= time { await Task.yield() } }
+
+    @Test func twoHeartbeatsAreOneInterval() async throws {
+        try await withServer { server in
+            let phone = try await server.connected("ann")
+            for (nonce, intervals) in [(UInt64(1), UInt64(0)), (2, 1), (3, 2)] {
+                try await phone.send([(.ping(Ping(nonce: nonce)), .control)])
+                #expect(try await phone.next { if case .pong(let pong) = $0 { pong.nonce } else { nil } } == nonce)
+                #expect(await server.runtime.statistics().heartbeatInterval.count == intervals)
+            }
+        }
+    }
+
+    @Test func whatIsCaughtUpWithOrHeldBackIsNoDeliveryThatTookLong() async throws {
+        var limits = ServerLimits()
+        limits.backgroundHold = .milliseconds(50)
+        try await withServer(limits: limits) { server in
+            func counted() async -> UInt64 { await server.runtime.statistics().deliveryLatency.count }
+            let phone = try await server.connected("ann")
+            #expect(try await phone.request(hall, number: 1).refusal == nil)
+            _ = try await phone.delivered(.room(hall), kind: .joined)
+            let other = try await server.connected("bob", "laptop")
+            #expect(try await other.request(hall, number: 1).refusal == nil)
+            for device in [phone, other] { _ = try await device.delivered(.room(hall), kind: .joined) }
+            try await other.drop()
+            try await phone.message("missed", to: bob)
+            _ = try await phone.delivered(.user(ann))
+            let before = await counted()
+            let late = try await server.connected("bob", "tablet", loop: 1)
+            #expect(try await late.text(.user(bob)) == "missed")
+            #expect(await counted() == before)
+            await waits(WallClock.milliseconds())
+            try await phone.message("live", to: bob)
+            #expect(try await late.text(.user(bob)) == "live")
+            _ = try await phone.delivered(.user(ann))
+            #expect(await counted() == before + 2)
+            // In the background what is told waits on purpose.
+            try await late.send([(.mode(.background), .control)])
+            try await phone.publish("held", to: .room(hall))
+            #expect(try await late.text(.room(hall)) == "held")
+            _ = try await phone.delivered(.room(hall))
+            #expect(await counted() == before + 3)
+        }
+    }
+
     // MARK: Messages
 
     @Test func aDeviceThatIsBehindIsToldSoAndWhenItIsNotAnyMore() async throws {

@@ -18,12 +18,17 @@ actor StatisticsSampler: Service {
         var migrations: Double
         var published: Double
         var delivered: Double
-        /// In milliseconds; absent when nothing was delivered.
+        /// In milliseconds; absent when nothing was delivered, or where it lies above all that is told apart:
         var latencyP50: Double?
         var latencyP99: Double?
-        /// In seconds; absent when no heartbeat came.
+        /// then it is more than this.
+        var latencyP50Above: Double?
+        var latencyP99Above: Double?
+        /// In seconds; the same.
         var heartbeatP50: Double?
         var heartbeatP90: Double?
+        var heartbeatP50Above: Double?
+        var heartbeatP90Above: Double?
         /// In milliseconds.
         var loopDelay: Double
         /// In bytes.
@@ -88,14 +93,14 @@ actor StatisticsSampler: Service {
         return try await task.value
     }
 
+    /// Says through swift-metrics how the node is.
+    func export(_ node: NodeStatus) { exporter.record(node) }
+
     private func export(_ now: Reading) {
         // Who shared an earlier reading may go on after who made a later one.
         guard now.number > lastExported else { return }
         lastExported = now.number
         exporter.record(now.statistics, load: load)
-    /// Says through swift-metrics how the node is.
-    func export(_ node: NodeStatus) { exporter.record(node) }
-
     }
 
     /// Takes a sample now. One after the other: the timer's alone.
@@ -131,8 +136,10 @@ actor StatisticsSampler: Service {
                 sessions: statistics.sessions, handshakesFull: handshakes.0, handshakesResumed: handshakes.1,
                 handshakesEarly: handshakes.2, migrations: rate(\.migrations), published: rate(\.published),
                 delivered: rate(\.delivered), latencyP50: latency.finiteQuantile(0.5),
-                latencyP99: latency.finiteQuantile(0.99), heartbeatP50: heartbeat.finiteQuantile(0.5),
-                heartbeatP90: heartbeat.finiteQuantile(0.9), loopDelay: delay / .milliseconds(1),
+                latencyP99: latency.finiteQuantile(0.99), latencyP50Above: latency.boundBelow(0.5),
+                latencyP99Above: latency.boundBelow(0.99), heartbeatP50: heartbeat.finiteQuantile(0.5),
+                heartbeatP90: heartbeat.finiteQuantile(0.9), heartbeatP50Above: heartbeat.boundBelow(0.5),
+                heartbeatP90Above: heartbeat.boundBelow(0.9), loopDelay: delay / .milliseconds(1),
                 memory: load.memory))
         if samples.count > Self.kept { samples.removeFirst(samples.count - Self.kept) }
     }
@@ -153,8 +160,9 @@ struct RecentDelays {
 }
 
 extension Histogram {
-    /// As ``quantile(_:)``, with the last bound where it lies above.
-    fileprivate func finiteQuantile(_ share: Double) -> Double? {
-        quantile(share).map { $0.isFinite ? $0 : bounds.last ?? 0 }
-    }
+    /// As ``quantile(_:)``; nil where it lies above the last bound.
+    func finiteQuantile(_ share: Double) -> Double? { quantile(share).flatMap { $0.isFinite ? $0 : nil } }
+
+    /// The last bound, where a quantile lies above it.
+    func boundBelow(_ share: Double) -> Double? { quantile(share).flatMap { $0.isFinite ? nil : bounds.last } }
 }

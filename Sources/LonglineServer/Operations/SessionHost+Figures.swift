@@ -7,6 +7,8 @@ import NIOCore
 struct SessionFigures {
     /// In milliseconds since 1970; 0 before the grant.
     var grantedAt: UInt64 = 0
+    /// When the client said last whether it is in the background, in milliseconds since 1970.
+    var upToDateAt: UInt64 = 0
     /// When the last heartbeat came.
     var lastHeartbeat: NIODeadline?
 }
@@ -21,7 +23,16 @@ extension SessionHost {
             connectedAt: figures.grantedAt, agent: connect?.agent ?? "")
     }
 
-    func noteHeartbeat() {
+    func noteFigures(of frame: Frame) {
+        switch frame {
+        case .ping: noteHeartbeat()
+        // What was held meanwhile waited on purpose.
+        case .mode: figures.upToDateAt = core.time()
+        default: break
+        }
+    }
+
+    private func noteHeartbeat() {
         let now = self.now
         if let last = figures.lastHeartbeat {
             loop.statistics.heartbeatInterval.record(Double((now - last).nanoseconds) / 1e9)
@@ -29,12 +40,11 @@ extension SessionHost {
         figures.lastHeartbeat = now
     }
 
-    /// Beyond this an entry is caught up with, not delivered as it comes.
-    private static let latestDelivery: UInt64 = 60_000
-
+    /// Notes how long an entry took, if it was delivered as it came: what was entered before the session is caught up with, however
+    /// young, and in the background news wait on purpose.
     func noteDelivery(of entry: Entry) {
+        guard entry.time > max(figures.grantedAt, figures.upToDateAt), session.mode == .foreground else { return }
         let time = core.time()
-        guard time <= entry.time + Self.latestDelivery else { return }
         loop.statistics.deliveryLatency.record(Double(time > entry.time ? time - entry.time : 0))
     }
 }
