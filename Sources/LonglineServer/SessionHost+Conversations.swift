@@ -7,6 +7,8 @@ import NIOCore
 extension SessionHost {
     func markRead(_ mark: ReadMark) {
         guard let identity else { return }
+        core.webhooks?.read(
+            UserKey(tenant: identity.tenant, user: identity.user), mark.conversation, mark.position)
         loop.put(ReadNote(tenant: identity.tenant, user: identity.user, mark: mark))
     }
 

@@ -21,6 +21,7 @@ struct WebhookOptions: ParsableArguments {
         var authorities: String?
         var payload: Bool?
         var background: Bool?
+        var cancel: Bool?
         var delay: Double?
         var deadline: Double?
         var maximumAge: Double?
@@ -30,7 +31,7 @@ struct WebhookOptions: ParsableArguments {
         var breakTime: Double?
 
         enum CodingKeys: String, CodingKey, CaseIterable {
-            case url, secret, authorities, payload, background, delay, deadline
+            case url, secret, authorities, payload, background, cancel, delay, deadline
             case keyID = "key"
             case maximumAge = "maximum_age"
             case maximumInFlight = "maximum_in_flight"
@@ -49,6 +50,7 @@ struct WebhookOptions: ParsableArguments {
             }
             settings.includesPayload = payload ?? settings.includesPayload
             settings.notifiesBackground = background ?? settings.notifiesBackground
+            settings.tellsCancels = cancel ?? settings.tellsCancels
             settings.delay = try Self.duration(delay) ?? settings.delay
             settings.deadline = try Self.duration(deadline) ?? settings.deadline
             settings.maximumAge = try Self.duration(maximumAge) ?? settings.maximumAge

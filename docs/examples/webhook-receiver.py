@@ -36,6 +36,10 @@ class Receiver(BaseHTTPRequestHandler):
         if not is_genuine(self.headers, body):
             return self.answer(401)
         news = json.loads(body)
+        if news.get("cancel"):
+            # Here: the push that is shown with news["collapse"] is removed, unless one with a higher offset took its place.
+            print(news["user"], "has seen", news["conversation"], flush=True)
+            return self.answer(204)
         # Here: the push tokens of news["user"], each sent a push with news["collapse"] as its collapse key
         # (apns-collapse-id, or FCM's collapse_key). Remember news["id"] for a while: the same one may come twice.
         print(news["user"], "has", news["count"], "new in", news["conversation"], flush=True)

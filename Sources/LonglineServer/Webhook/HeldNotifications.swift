@@ -46,11 +46,20 @@ struct HeldNotifications {
     }
 
     /// One of the user's devices has a channel's entries up to here.
-    mutating func confirmed(_ user: UserKey, _ channel: ChannelID, _ position: Position) {
-        guard let items = users[user] else { return }
-        for (conversation, item) in items where item.notification.isCovered(by: position, of: channel) {
+    /// - Parameter only: of this conversation; nil: of all.
+    /// - Returns: what is held no more.
+    @discardableResult
+    mutating func confirmed(
+        _ user: UserKey, _ channel: ChannelID, _ position: Position, of only: ChannelID? = nil
+    ) -> [PendingNotification] {
+        guard let items = users[user] else { return [] }
+        var gone: [PendingNotification] = []
+        for (conversation, item) in items where only == nil || only == conversation {
+            guard item.notification.isCovered(by: position, of: channel) else { continue }
+            gone.append(item.notification)
             remove(user, conversation)
         }
+        return gone
     }
 
     /// What a user has, the first first; nothing of it is held any more.

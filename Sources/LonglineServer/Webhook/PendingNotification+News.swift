@@ -33,6 +33,18 @@ extension PendingNotification {
         return others
     }
 
+    /// Whether it says that what was told before is done with: there is nothing new in it.
+    var isCancel: Bool { count == 0 }
+
+    /// To be told, of what was told: a device has it.
+    func cancel(at now: UInt64) -> PendingNotification {
+        var cancel = self
+        (cancel.count, cancel.failures, cancel.payload) = (0, 0, nil)
+        (cancel.expiry, cancel.until) = (0, 0)
+        (cancel.since, cancel.notBefore) = (now, now)
+        return cancel
+    }
+
     /// Whether a device that has a channel's entries up to a position has what this is about.
     func isCovered(by position: Position, of channel: ChannelID) -> Bool {
         self.channel == channel && self.position.epoch == position.epoch && self.position.offset <= position.offset

@@ -15,6 +15,7 @@ import Synchronization
 ///       room ─▶ its members, once a second ─┘      │ yes           ▲
 ///                                                held ─last one ends┘
 ///   a device confirmed ──────────────────────────────────────────▶ held no more, and out of the queue
+///      └─ was it told, and does the endpoint want cancels? ─yes─▶ a cancel, into the queue
 /// ```
 /// A session may be that of a device that vanished without a word, so that it alone is no sign that the message arrived.
 ///
@@ -30,6 +31,8 @@ final class WebhookDispatcher: Sendable {
     private struct State {
         var queue: WebhookQueue
         var held: HeldNotifications
+        /// What endpoints were told that take cancels, until a device has it.
+        var told: HeldNotifications
         /// Those with messages that their members were not told of.
         var rooms: [ChannelKey: RoomNews] = [:]
         /// Those whose members are being looked up.
@@ -95,7 +98,8 @@ final class WebhookDispatcher: Sendable {
         waiting.store(queue.count, ordering: .relaxed)
         state = Mutex(
             State(
-                queue: queue, held: HeldNotifications(limit: configuration.maximumPending), outlets: outlets))
+                queue: queue, held: HeldNotifications(limit: configuration.maximumPending),
+                told: HeldNotifications(limit: configuration.maximumPending), outlets: outlets))
         (wake, waker) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
@@ -148,11 +152,29 @@ final class WebhookDispatcher: Sendable {
         guard waiting.load(ordering: .relaxed) > 0 else { return }
         let room = ChannelKey(tenant: user.tenant, channel: channel)
         update { state in
-            state.statistics.cancelled += UInt64(state.queue.confirmed(user, channel, position))
-            state.held.confirmed(user, channel, position)
+            done(user, channel, position, of: nil, in: &state)
             state.rooms[room]?.confirm(user.user, position)
             state.telling[room]?.confirm(user.user, position)
         }
+    }
+
+    /// The user read a conversation up to here, on whatever device.
+    func read(_ user: UserKey, _ conversation: ChannelID, _ position: Position) {
+        guard waiting.load(ordering: .relaxed) > 0 else { return }
+        var channel = conversation
+        if case .user = conversation { channel = .user(user.user) }
+        update { done(user, channel, position, of: conversation, in: &$0) }
+    }
+
+    private func done(
+        _ user: UserKey, _ channel: ChannelID, _ position: Position, of conversation: ChannelID?, in state: inout State
+    ) {
+        state.statistics.cancelled += UInt64(state.queue.confirmed(user, channel, position, of: conversation))
+        state.held.confirmed(user, channel, position, of: conversation)
+        let now = time()
+        let told = state.told.confirmed(user, channel, position, of: conversation)
+        for news in told { state.queue.cancel(news.cancel(at: now)) }
+        if !told.isEmpty { waker.yield() }
     }
 
     /// A session of a user ended, or its app went to the background: what no device confirmed is told, unless another is there.
@@ -176,6 +198,7 @@ final class WebhookDispatcher: Sendable {
         change { state in
             state.queue.forget(user)
             _ = state.held.take(user)
+            _ = state.told.take(user)
         }
     }
 
@@ -216,7 +239,7 @@ final class WebhookDispatcher: Sendable {
     private func update(_ body: (inout State) -> Void) {
         let count = state.withLock { state in
             body(&state)
-            return state.queue.count + state.held.count + state.rooms.count + state.telling.count
+            return state.queue.count + state.held.count + state.told.count + state.rooms.count + state.telling.count
         }
         waiting.store(count, ordering: .relaxed)
     }
@@ -384,8 +407,7 @@ final class WebhookDispatcher: Sendable {
     ) {
         switch outcome {
         case .told:
-            state.statistics.sent += 1
-            state.queue.told(taken)
+            noteTold(taken, settings, now: now, in: &state)
         case .rejected:
             state.statistics.rejected += 1
             state.queue.giveUp(taken)
@@ -407,6 +429,24 @@ final class WebhookDispatcher: Sendable {
         }
     }
 
+    private func noteTold(
+        _ taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64, in state: inout State
+    ) {
+        let wasRead = state.queue.wasRead(taken)
+        state.queue.told(taken)
+        guard !taken.notification.isCancel else {
+            state.statistics.cancelsSent += 1
+            return
+        }
+        state.statistics.sent += 1
+        guard settings.tellsCancels else { return }
+        // A device got it while the request was under way.
+        guard !wasRead else { return state.queue.cancel(taken.notification.cancel(at: now)) }
+        var told = taken.notification
+        told.payload = nil
+        state.told.put(told)
+    }
+
     private func outcome(of notification: PendingNotification, _ endpoint: Endpoint) async -> Outcome {
         let now = time()
         let settings = endpoint.settings
@@ -416,12 +456,15 @@ final class WebhookDispatcher: Sendable {
         let key = notification.key
         var notification = notification
         do {
-            if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
-            let isLastOver = notification.isLastOver(at: now)
-            let isLastGone = if isLastOver { true } else { try await isRetracted(notification, now: now) }
-            if isLastGone {
-                guard let others = notification.withoutLast else { return isLastOver ? .expired : .retracted }
-                notification = others
+            // What takes a push back is told of a conversation that was muted since as well.
+            if !notification.isCancel {
+                if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
+                let isLastOver = notification.isLastOver(at: now)
+                let isLastGone = if isLastOver { true } else { try await isRetracted(notification, now: now) }
+                if isLastGone {
+                    guard let others = notification.withoutLast else { return isLastOver ? .expired : .retracted }
+                    notification = others
+                }
             }
         } catch {
             return .postponed("whether it is muted, or was taken back, is not known: \(error)")

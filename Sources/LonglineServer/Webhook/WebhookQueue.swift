@@ -34,6 +34,8 @@ struct WebhookQueue {
         var untilOfLater: UInt64?
         /// It has no object any more, and is under way.
         var isVoid = false
+        /// And that is because a device has it.
+        var isRead = false
     }
 
     /// One notification on its way, as it was when it was taken.
@@ -72,6 +74,7 @@ struct WebhookQueue {
         if var item = items[news.key] {
             if item.isVoid {
                 item.isVoid = false
+                item.isRead = false
                 voids -= 1
                 item.notification = news
                 item.telling = 0
@@ -84,10 +87,11 @@ struct WebhookQueue {
             }
             let old = item.notification
             guard let all = old.followed(by: news) else { return }
-            item.notification = all
-            item.notification.failures = old.failures
+            // The push that news bring takes the place of the one that was to be taken back.
+            item.notification = old.isCancel ? news : all
+            item.notification.failures = old.isCancel ? 0 : old.failures
             // What waits waits no longer for what comes behind it.
-            item.notification.notBefore = item.isUnderWay ? news.notBefore : old.notBefore
+            item.notification.notBefore = item.isUnderWay || old.isCancel ? news.notBefore : old.notBefore
             if item.isUnderWay {
                 item.untilOfLater = item.untilOfLater.map { PendingNotification.later($0, news.until) } ?? news.until
             }
@@ -99,6 +103,16 @@ struct WebhookQueue {
         byUser[UserKey(news.key), default: []].insert(news.key.conversation)
         oldest.append((news.key, lastOrder))
         store(Item(notification: news, version: 0, order: lastOrder))
+    }
+
+    /// What was told is done with. Where there are news to tell, these say more.
+    mutating func cancel(_ cancel: PendingNotification) {
+        if self[cancel.key] == nil { put(cancel) }
+    }
+
+    /// Whether a device has got what was taken meanwhile.
+    func wasRead(_ taken: Taken) -> Bool {
+        items[taken.notification.key].map { $0.isVoid && $0.isRead } ?? false
     }
 
     private mutating func store(_ item: Item) {
@@ -150,7 +164,7 @@ struct WebhookQueue {
         let key = taken.notification.key
         guard var item = ended(taken) else { return }
         guard item.version != taken.version else { return remove(key) }
-        item.notification.count -= min(item.notification.count - 1, item.telling)
+        if item.notification.count > 1 { item.notification.count -= min(item.notification.count - 1, item.telling) }
         item.notification.failures = 0
         item.notification.since = item.notification.time
         if let until = item.untilOfLater { item.notification.until = until }
@@ -182,14 +196,19 @@ struct WebhookQueue {
     }
 
     /// One of the user's devices has a channel's entries up to here.
+    /// - Parameter only: of this conversation; nil: of all.
     /// - Returns: how many notifications are without an object now.
-    mutating func confirmed(_ user: UserKey, _ channel: ChannelID, _ position: Position) -> Int {
+    mutating func confirmed(
+        _ user: UserKey, _ channel: ChannelID, _ position: Position, of only: ChannelID? = nil
+    ) -> Int {
         guard let conversations = byUser[user] else { return 0 }
         var count = 0
-        for conversation in conversations {
+        for conversation in conversations where only == nil || only == conversation {
             let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
-            guard self[key]?.isCovered(by: position, of: channel) == true else { continue }
-            remove(key)
+            guard let waiting = self[key], !waiting.isCancel, waiting.isCovered(by: position, of: channel) else {
+                continue
+            }
+            remove(key, isRead: true)
             count += 1
         }
         return count
@@ -202,12 +221,13 @@ struct WebhookQueue {
         }
     }
 
-    private mutating func remove(_ key: Key) {
+    private mutating func remove(_ key: Key, isRead: Bool = false) {
         guard var item = items[key] else { return }
         changed.insert(key)
         if item.isUnderWay {
             guard !item.isVoid else { return }
             item.isVoid = true
+            item.isRead = isRead
             voids += 1
             items[key] = item
             return

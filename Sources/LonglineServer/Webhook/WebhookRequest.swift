@@ -19,6 +19,7 @@ import NIOHTTP1
 /// can't be sent again by somebody else. `id` is the same in every repetition, and another for other news.
 enum WebhookRequest {
     private struct Body: Encodable {
+        var cancel: Bool?
         var id: String
         var collapse: String
         var tenant: String
@@ -27,8 +28,8 @@ enum WebhookRequest {
         var channel: String
         var epoch: String
         var offset: UInt64
-        var sender: String
-        var count: UInt64
+        var sender: String?
+        var count: UInt64?
         var time: UInt64
         var expiry: UInt64?
         var payload: String?
@@ -37,17 +38,21 @@ enum WebhookRequest {
     static func body(_ notification: PendingNotification) throws -> [UInt8] {
         let key = notification.key
         let conversation = "\(key.tenant)/\(key.user)/\(key.conversation)"
-        let place = "\(conversation)/\(notification.position.epoch)/\(notification.position.offset)"
+        let isCancel = notification.isCancel
+        let place =
+            "\(conversation)/\(notification.position.epoch)/\(notification.position.offset)"
+            + (isCancel ? "/cancel" : "")
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         return Array(
             try encoder.encode(
                 Body(
-                    id: name(place), collapse: name(conversation), tenant: key.tenant.description,
+                    cancel: isCancel ? true : nil, id: name(place), collapse: name(conversation),
+                    tenant: key.tenant.description,
                     user: key.user.description, conversation: key.conversation.description,
                     channel: notification.channel.description, epoch: "\(notification.position.epoch)",
-                    offset: notification.position.offset, sender: notification.sender.description,
-                    count: notification.count, time: notification.time,
+                    offset: notification.position.offset, sender: isCancel ? nil : notification.sender.description,
+                    count: isCancel ? nil : notification.count, time: notification.time,
                     expiry: notification.expiry == 0 ? nil : notification.expiry,
                     payload: notification.payload.map { Data($0.readableBytesView).base64EncodedString() })))
     }

@@ -31,6 +31,9 @@ public struct WebhookSettings: Sendable {
     /// Whether a user is told whose devices are all in the background or in low power: their app gets the message by its
     /// connection, and may not be allowed to show it.
     public var notifiesBackground = false
+    /// Whether the endpoint is told, too, when a device has what it was told of, or its user read it: so that a push that is shown
+    /// elsewhere can be taken back.
+    public var tellsCancels = false
     /// How long news wait before they are told: a device that comes back meanwhile reads them itself.
     public var delay = Duration.seconds(1)
     /// How long a request may take.

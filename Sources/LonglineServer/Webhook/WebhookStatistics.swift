@@ -14,6 +14,8 @@ public struct WebhookStatistics: Hashable, Sendable {
     public var held = 0
     /// Notifications whose messages a device had before they were told, or that were retracted.
     public var cancelled: UInt64 = 0
+    /// Endpoints told that what they were told of is done with.
+    public var cancelsSent: UInt64 = 0
     /// Notifications of conversations that were muted or blocked.
     public var muted: UInt64 = 0
     /// Notifications whose message, or whose time to be told, was over.

@@ -1,0 +1,188 @@
+import Foundation
+import LonglineSession
+import LonglineStore
+import LonglineWire
+import NIOCore
+import NIOHTTP1
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+private let ann = identifier { try UserID("ann") }
+private let bob = identifier { try UserID("bob") }
+private let eve = identifier { try UserID("eve") }
+
+/// What was told is taken back once it was seen elsewhere, for endpoints that want to know.
+extension WebhookTests {
+    private struct Cancel: Decodable {
+        var cancel: Bool?
+        var id: String
+        var collapse: String
+        var user: String
+        var conversation: String
+        var offset: UInt64
+        var count: UInt64?
+    }
+
+    private func cancel(_ request: Backend.Request) throws -> Cancel {
+        try JSONDecoder().decode(Cancel.self, from: Data(request.body.utf8))
+    }
+
+    private func place(_ server: TestServer, _ deliver: Deliver) async throws -> Position {
+        let inbox = ChannelKey(tenant: TokenIssuer.tenant, channel: .user(bob))
+        return Position(
+            epoch: try #require(try await server.store.head(of: inbox)).position.epoch, offset: deliver.entry.offset)
+    }
+
+    @Test(arguments: [true, false]) func whatWasToldIsTakenBackOnceADeviceHasItOrItsUserReadIt(isRead: Bool)
+        async throws
+    {
+        try await withWebhook({ endpoint, _ in endpoint.tellsCancels = true }) { server, backend in
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("eve")
+            try await phone.message("one", to: bob)
+            let told = try news(try await requests(backend, 1)[0])
+            _ = try await statistics(server) { $0.sent == 1 }
+            let tablet = try await server.connected("bob", "tablet")
+            let place = try await place(server, try await tablet.delivered(.user(bob)))
+            if isRead {
+                let mark = ReadMark(conversation: .user(ann), position: place, isPrivate: true)
+                try await tablet.send([(.read(mark), .control)])
+            } else {
+                try await tablet.acknowledge(.user(bob), epoch: place.epoch, offset: place.offset)
+            }
+            let request = try await requests(backend, 2)[1]
+            let cancel = try cancel(request)
+            #expect(cancel.cancel == true && cancel.user == "bob" && cancel.conversation == "user/ann")
+            #expect(cancel.collapse == told.collapse && cancel.offset == told.offset && cancel.id != told.id)
+            #expect(cancel.count == nil && request.headers.contains(name: "longline-signature"))
+            let statistics = try await statistics(server) { $0.cancelsSent == 1 }
+            #expect(statistics.sent == 1 && statistics.waiting == 0 && statistics.cancelled == 0)
+            // Once, and nothing of others.
+            try await tablet.acknowledge(.user(bob), epoch: place.epoch, offset: place.offset)
+            try await tablet.drop()
+            try await other.message("two", to: bob)
+            #expect(try news(try await requests(backend, 3)[2]).sender == "eve")
+        }
+    }
+
+    @Test func whatWasNotToldIsNotTakenBackAndNothingIsUnlessTheEndpointWantsIt() async throws {
+        let isUp = Mutex(false)
+        try await withWebhook(
+            answer: { _ in
+                Backend.Response(status: isUp.withLock { $0 } ? .noContent : .serviceUnavailable, body: "")
+            },
+            { endpoint, _ in
+                endpoint.tellsCancels = true
+                endpoint.breakAfter = 100_000
+            }
+        ) { server, backend in
+            let phone = try await server.connected("ann")
+            try await phone.message("one", to: bob)
+            _ = try await requests(backend, 1)
+            let back = try await server.connected("bob")
+            let place = try await place(server, try await back.delivered(.user(bob)))
+            try await back.acknowledge(.user(bob), epoch: place.epoch, offset: place.offset)
+            _ = try await statistics(server) { $0.cancelled == 1 && $0.waiting == 0 }
+            isUp.withLock { $0 = true }
+            try await back.drop()
+            try await phone.message("two", to: bob)
+            _ = try await statistics(server) { $0.sent == 1 }
+            #expect(try backend.requests.allSatisfy { try cancel($0).cancel == nil })
+        }
+        try await withWebhook { server, backend in
+            let phone = try await server.connected("ann")
+            try await phone.message("one", to: bob)
+            _ = try await statistics(server) { $0.sent == 1 }
+            let back = try await server.connected("bob")
+            let place = try await place(server, try await back.delivered(.user(bob)))
+            try await back.acknowledge(.user(bob), epoch: place.epoch, offset: place.offset)
+            try await back.drop()
+            try await phone.message("two", to: bob)
+            #expect(try news(try await requests(backend, 2)[1]).count == 1)
+        }
+    }
+
+    @Test func takingBackIsRepeatedUntilItIsTold() async throws {
+        let failures = Mutex(2)
+        try await withWebhook(
+            answer: { request in
+                let fails = failures.withLock { left in
+                    guard request.body.contains("\"cancel\":true") else { return false }
+                    defer { left -= 1 }
+                    return left > 0
+                }
+                return Backend.Response(status: fails ? .internalServerError : .ok, body: "")
+            }, { endpoint, _ in endpoint.tellsCancels = true }
+        ) { server, backend in
+            let phone = try await server.connected("ann")
+            try await phone.message("one", to: bob)
+            _ = try await statistics(server) { $0.sent == 1 }
+            let back = try await server.connected("bob")
+            let place = try await place(server, try await back.delivered(.user(bob)))
+            try await back.acknowledge(.user(bob), epoch: place.epoch, offset: place.offset)
+            let statistics = try await statistics(server) { $0.cancelsSent == 1 }
+            #expect(statistics.failures == 2 && statistics.waiting == 0)
+            #expect(Set(try backend.requests.dropFirst().map { try cancel($0).id }).count == 1)
+        }
+    }
+}
+
+/// Where a cancel stands among news.
+@Suite struct WebhookCancelQueueTests {
+    private let user = UserKey(tenant: TokenIssuer.tenant, user: bob)
+
+    private func news(_ offset: Offset, from sender: UserID = ann) -> PendingNotification {
+        PendingNotification(
+            key: PendingNotification.Key(tenant: user.tenant, user: bob, conversation: .user(sender)),
+            channel: .user(bob), position: Position(epoch: 7, offset: offset), sender: sender, count: 1, time: 100,
+            expiry: 0, payload: nil, since: 100, notBefore: 100)
+    }
+
+    private func next(_ queue: inout WebhookQueue) throws -> WebhookQueue.Taken {
+        let next = queue.take(now: 300)
+        return try #require(next)
+    }
+
+    @Test func newsTakeThePlaceOfACancelThatWaits() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.cancel(news(5).cancel(at: 200))
+        // What the device has is no reason to take the cancel out.
+        #expect(queue.confirmed(user, .user(bob), Position(epoch: 7, offset: 9)) == 0 && queue.count == 1)
+        queue.put(news(10))
+        let taken = try next(&queue)
+        #expect(taken.notification == news(10))
+        // And where news wait, there is nothing to take back: their push takes the other's place.
+        queue.cancel(news(5).cancel(at: 300))
+        queue.told(taken)
+        #expect(queue.isEmpty)
+    }
+
+    @Test func newsThatComeWhileACancelIsUnderWayAreToldBehindIt() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.cancel(news(5).cancel(at: 200))
+        let cancel = try next(&queue)
+        #expect(cancel.notification.isCancel)
+        queue.put(news(10))
+        #expect(queue.take(now: 300) == nil)
+        queue.told(cancel)
+        #expect(queue.take(now: 300)?.notification.count == 1)
+    }
+
+    @Test func whatADeviceGotWhileItWasBeingToldIsKnown() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.put(news(5))
+        queue.put(news(6, from: eve))
+        let taken = try next(&queue)
+        #expect(!queue.wasRead(taken))
+        #expect(queue.confirmed(user, .user(bob), Position(epoch: 7, offset: 5), of: .user(ann)) == 1)
+        #expect(queue.wasRead(taken))
+        queue.told(taken)
+        #expect(queue.count == 1)
+        // An account that is erased meanwhile is not one that read it.
+        let other = try next(&queue)
+        queue.forget(user)
+        #expect(!queue.wasRead(other))
+    }
+}
