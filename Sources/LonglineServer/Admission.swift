@@ -19,6 +19,8 @@ struct PreparedGrant: Sendable {
     var isFresh: Bool
     var channels: [SessionChannel]
     var ticket: Ticket?
+    /// Direct messages of which the record did not know that the device had them.
+    var late: LateConfirmation?
 }
 
 /// What happens to a CONNECT off the event loop, in two steps with a hop between them:
@@ -55,7 +57,7 @@ struct Admission: Sendable {
                 throw Rejection(close: Close(evictedBy: policy, identity, holder: holder))
             }
             let number = try await admitNumber(of: device)
-            let record = try await advanceCursors(of: device)
+            let (record, late) = try await advanceCursors(of: device)
             let earlier = await earlierSession(of: device)
             let entitlements = try await core.store.channels(of: device)
             let places = Places(
@@ -66,7 +68,7 @@ struct Admission: Sendable {
                 authenticated: authenticated, earlier: earlier?.session, cursorVersion: record.version,
                 isFresh: number.isFresh,
                 channels: entitlements.compactMap(places.sessionChannel),
-                ticket: core.authenticator.tickets.seal(authenticated, now: core.time()))
+                ticket: core.authenticator.tickets.seal(authenticated, now: core.time()), late: late)
         } catch let error as StoreError {
             core.note(error, in: "connect")
             throw Rejection(close: Close(error, limits: core.limits))
@@ -110,10 +112,22 @@ struct Admission: Sendable {
 
     /// Advances the cursors by what an earlier link of the device left and by what the connect carries, before channels
     /// are loaded: what was confirmed isn't delivered again.
-    private func advanceCursors(of device: DeviceKey) async throws(StoreError) -> CursorRecord {
-        let places = core.cursors.take(device) + connect.cursors
+    private func advanceCursors(
+        of device: DeviceKey
+    ) async throws(StoreError) -> (record: CursorRecord, late: LateConfirmation?) {
+        let inbox = ChannelID.user(device.user)
+        let named = connect.cursors.first { $0.channel == inbox }?.position
+        let before = named == nil ? nil : try? await core.store.advance(device, to: [])
+        let acknowledged = core.cursors.take(device)
+        let places = acknowledged + connect.cursors
         do {
-            return try await core.store.advance(device, to: places)
+            let record = try await core.store.advance(device, to: places)
+            guard let named, let before, record.cursors[inbox] == named else { return (record, nil) }
+            // Of what was acknowledged on an earlier link the senders know.
+            let known =
+                [before.cursors[inbox], acknowledged.first { $0.channel == inbox }?.position]
+                .compactMap { $0?.epoch == named.epoch ? $0?.offset : nil }.max() ?? 0
+            return (record, named.offset > known ? LateConfirmation(after: known, upTo: named) : nil)
         } catch {
             // What may be written later waits on: it was confirmed.
             if error.isPassing { core.cursors.put(device, places) }
@@ -129,7 +143,7 @@ struct Admission: Sendable {
                 }
                 record.cursors[place.channel] = place.position
             }
-            return record
+            return (record, nil)
         }
     }
 

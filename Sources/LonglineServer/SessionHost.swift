@@ -77,6 +77,8 @@ final class SessionHost: LinkHandler {
     private var confirmed: [ChannelPosition] = []
     private var handshakeComplete = false
     private var isFresh = false
+    /// What is told once the session is established: in early data it may be a replay.
+    private var late: LateConfirmation?
     private var isDraining = false
     private var isDirty = false
     /// What the registry was told.
@@ -465,6 +467,7 @@ final class SessionHost: LinkHandler {
         guard phase == .connecting, let load, let device else { return endLoad() }
         // A second attempt meets the number that the first one left.
         isFresh = isFresh || prepared.isFresh
+        late = late ?? prepared.late
         let keys = prepared.channels.map { ChannelKey(tenant: device.tenant, channel: $0.channel) }
         guard let wakes = loop.history.wakes(since: load, of: keys) else {
             endLoad()
@@ -552,6 +555,8 @@ final class SessionHost: LinkHandler {
             catchUpOnPresence()
             replaced?.end(Close(code: .replaced, reason: "this device connected anew"))
             settleRefusals()
+            if let late { tellSenders(of: late) }
+            late = nil
             core.log.log(.debug, "session established", metadata())
         }
     }

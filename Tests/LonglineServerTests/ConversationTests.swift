@@ -74,6 +74,43 @@ extension PublishOutcome {
         }
     }
 
+    @Test("a sender learns that a message arrived of which only the next connect says so")
+    func acknowledgementThatWasLost() async throws {
+        try await withServer { server in
+            let alice = try await server.connected("ann")
+            let phone = try await server.connected("bob", loop: 1)
+            let first = try await alice.message("one", to: bob).position
+            let second = try await alice.message("two", to: bob).position
+            var deliver = try await phone.delivered(.user(bob))
+            deliver = try await phone.delivered(.user(bob))
+            let inbox = ChannelKey(tenant: TokenIssuer.tenant, channel: .user(bob))
+            let epoch = try #require(try await server.store.head(of: inbox)).position.epoch
+            let place = ChannelPosition(
+                channel: .user(bob), position: Position(epoch: epoch, offset: deliver.entry.offset))
+            // In early data, which may be a replay, nobody is told.
+            try await phone.drop()
+            let early = try await server.device("bob", early: true)
+            early.producer = phone.producer
+            early.connectNumber = 2
+            let proof = try #require(phone.ticket).ticket
+            _ = try await early.connect(credential: .ticket(proof), cursors: [place], early: true)
+            try await early.completeHandshake()
+            let receipt = try await alice.receipt()
+            #expect(receipt == Receipt(conversation: .user(bob), user: bob, kind: .delivered, position: second))
+            #expect(first.offset < second.offset)
+            // Once.
+            try await early.drop()
+            let again = try await server.device("bob")
+            again.producer = phone.producer
+            again.connectNumber = 3
+            _ = try await again.connect(cursors: [place])
+            let third = try await alice.message("three", to: bob).position
+            let last = try await again.delivered(.user(bob))
+            try await again.acknowledge(.user(bob), epoch: epoch, offset: last.entry.offset)
+            #expect(try await alice.receipt().position == third)
+        }
+    }
+
     @Test("in a room its members learn what was read; what is private only the reader's devices do")
     func rooms() async throws {
         try await withServer { server in
