@@ -69,6 +69,7 @@ enum MetricHelp {
         "longline_authorization_without_room_total":
             "Questions that were not asked because too many were under way.",
         "longline_webhook_cancelled_total": "Notifications that were read, or retracted, before they were told.",
+        "longline_webhook_cancels_sent_total": "Endpoints told that what they were told of is done with.",
         "longline_webhook_dropped_total": "Notifications left out because too many waited.",
         "longline_webhook_endpoints_down": "Endpoints that are left alone now, because they don't answer.",
         "longline_webhook_expired_total": "Notifications whose time was over.",

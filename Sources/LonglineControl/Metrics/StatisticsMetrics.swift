@@ -50,7 +50,7 @@ struct StatisticsMetrics {
         ("longline_webhook_sent", \.webhooks.sent), ("longline_webhook_failures", \.webhooks.failures),
         ("longline_webhook_rejected", \.webhooks.rejected), ("longline_webhook_cancelled", \.webhooks.cancelled),
         ("longline_webhook_muted", \.webhooks.muted), ("longline_webhook_expired", \.webhooks.expired),
-        ("longline_webhook_dropped", \.webhooks.dropped),
+        ("longline_webhook_dropped", \.webhooks.dropped), ("longline_webhook_cancels_sent", \.webhooks.cancelsSent),
         ("longline_authorization_asked", \.authorization.asked),
         ("longline_authorization_remembered", \.authorization.remembered),
         ("longline_authorization_shared", \.authorization.shared),
