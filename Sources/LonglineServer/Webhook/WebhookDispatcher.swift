@@ -359,30 +359,6 @@ final class WebhookDispatcher: Sendable {
         }
     }
 
-    /// What became of one request.
-    fileprivate enum Outcome {
-        case told
-        case muted
-        case expired
-        /// What it is about was taken back.
-        case retracted
-        /// The endpoint will not take it, however often it is sent.
-        case rejected(UInt)
-        /// `after`: the endpoint's own wish, in milliseconds.
-        case failed(String, after: UInt64)
-        /// Not the endpoint's fault.
-        case postponed(String)
-
-        var end: WebhookOutlets.End {
-            switch self {
-            // Who rejects something is not down.
-            case .told, .rejected: .answered
-            case .muted, .expired, .retracted, .postponed: .withdrawn
-            case .failed: .failed
-            }
-        }
-    }
-
     private func tell(_ taken: WebhookQueue.Taken) async {
         let tenant = taken.notification.key.tenant
         guard let endpoint = endpoint(of: tenant) else { return }
@@ -453,6 +429,8 @@ final class WebhookDispatcher: Sendable {
         guard !notification.isOver(at: now), now < notification.since + settings.maximumAge.wholeMilliseconds else {
             return .expired
         }
+        // It was left by a process whose endpoint wanted it: this one would take it for news.
+        guard !notification.isCancel || settings.tellsCancels else { return .expired }
         let key = notification.key
         var notification = notification
         do {
@@ -514,19 +492,6 @@ final class WebhookDispatcher: Sendable {
                 throw HTTPFailure(reason: "no answer in \(deadline)")
             }
             return value
-        }
-    }
-}
-
-extension WebhookDispatcher.Outcome {
-    fileprivate init(_ response: HTTPConnection.Response) {
-        switch response.status {
-        case 200..<300: self = .told
-        // Timed out, too early, too many: the request itself is good.
-        case 400..<500 where ![408, 425, 429].contains(response.status): self = .rejected(response.status)
-        default:
-            let seconds = response.headers.first(name: "retry-after").flatMap { UInt64($0) } ?? 0
-            self = .failed("status \(response.status)", after: min(seconds, 3_600) * 1_000)
         }
     }
 }

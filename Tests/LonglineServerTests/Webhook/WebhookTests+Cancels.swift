@@ -104,6 +104,30 @@ extension WebhookTests {
         }
     }
 
+    @Test(arguments: [true, false]) func whatWaitsToBeTakenBackIsToldOnlyIfTheEndpointWantsItStill(wants: Bool)
+        async throws
+    {
+        try await withTemporaryDirectory { folder in
+            let path = folder + "/notifications.db"
+            let now = WallClock.milliseconds()
+            let told = PendingNotification(
+                key: PendingNotification.Key(tenant: TokenIssuer.tenant, user: bob, conversation: .user(ann)),
+                channel: .user(bob), position: Position(epoch: 1, offset: 1), sender: ann, count: 1, time: 1, expiry: 0,
+                payload: nil, since: now, notBefore: now)
+            let journal = try NotificationJournal(path: path)
+            try await journal.apply(keep: [told.cancel(at: now)], forget: [])
+            try journal.close()
+            try await withWebhook({ endpoint, configuration in
+                endpoint.tellsCancels = wants
+                configuration.journalPath = path
+            }) { server, backend in
+                let statistics = try await statistics(server) { $0.waiting == 0 && $0.cancelsSent + $0.expired == 1 }
+                #expect(statistics.cancelsSent == (wants ? 1 : 0))
+                #expect(try backend.requests.map { try cancel($0).cancel } == (wants ? [true] : []))
+            }
+        }
+    }
+
     @Test func takingBackIsRepeatedUntilItIsTold() async throws {
         let failures = Mutex(2)
         try await withWebhook(
