@@ -117,15 +117,20 @@ struct Admission: Sendable {
     ) async throws(StoreError) -> (record: CursorRecord, late: LateConfirmation?) {
         let inbox = ChannelID.user(device.user)
         let named = connect.cursors.first { $0.channel == inbox }?.position
-        let before = named == nil ? nil : try? await core.store.advance(device, to: [])
+        let before =
+            named == nil
+            ? nil
+            : await Result { () async throws(StoreError) in try await core.store.cursor(of: device, in: inbox) }
         let acknowledged = core.cursors.take(device)
         let places = acknowledged + connect.cursors
         do {
             let record = try await core.store.advance(device, to: places)
-            guard let named, let before, record.cursors[inbox] == named else { return (record, nil) }
+            guard let named, case .success(let stored)? = before, record.cursors[inbox] == named else {
+                return (record, nil)
+            }
             // Of what was acknowledged on an earlier link the senders know.
             let known =
-                [before.cursors[inbox], acknowledged.first { $0.channel == inbox }?.position]
+                [stored, acknowledged.first { $0.channel == inbox }?.position]
                 .compactMap { $0?.epoch == named.epoch ? $0?.offset : nil }.max() ?? 0
             return (record, named.offset > known ? LateConfirmation(after: known, upTo: named) : nil)
         } catch {

@@ -12,6 +12,9 @@ public protocol DeviceCursors: Sendable {
     /// device has.
     func move(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError)
 
+    /// One cursor of a device, in the channel's current epoch; nil when there is none. Its cost is that of one.
+    func cursor(of device: DeviceKey, in channel: ChannelID) async throws(StoreError) -> Position?
+
     /// Takes note of a connect, and tells what was known of the device before it.
     func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError)
         -> ConnectAdmission
@@ -21,6 +24,11 @@ extension DeviceCursors {
     /// By ``advance(_:to:)``.
     public func move(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) {
         _ = try await advance(device, to: cursors)
+    }
+
+    /// By ``advance(_:to:)``.
+    public func cursor(of device: DeviceKey, in channel: ChannelID) async throws(StoreError) -> Position? {
+        try await advance(device, to: []).cursors[channel]
     }
 }
 

@@ -33,6 +33,19 @@ import Testing
         }
     }
 
+    @Test("one cursor is that of the record, and none where there is none", arguments: StoreKind.allCases)
+    func oneCursor(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let inbox = ChannelID.user(user("alice"))
+            let place = try await store.enter(request(id: 1)).position
+            #expect(try await store.cursor(of: device("alice"), in: inbox) == nil)
+            _ = try await store.advance(device("alice"), to: [ChannelPosition(channel: inbox, position: place)])
+            #expect(try await store.cursor(of: device("alice"), in: inbox) == place)
+            #expect(try await store.cursor(of: device("alice"), in: .room(room("none"))) == nil)
+            #expect(try await store.cursor(of: device("alice", "tablet"), in: inbox) == nil)
+        }
+    }
+
     @Test("a device has cursors only where its user has a part", arguments: StoreKind.allCases)
     func aDeviceHasCursorsOnlyWhereItsUserHasAPart(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

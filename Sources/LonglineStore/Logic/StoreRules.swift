@@ -44,6 +44,15 @@ enum StoreRules {
         return result
     }
 
+    /// One of a device's cursors, if it is of the channel's current epoch.
+    static func cursor(of device: DeviceKey, in channel: ChannelID, _ tables: some StoreTables) throws -> Position? {
+        guard let record = try tables.device(device),
+            let channel = try tables.channel(ChannelKey(tenant: device.tenant, channel: channel)),
+            let position = try tables.cursor(of: record, in: channel), position.epoch == channel.epoch
+        else { return nil }
+        return position
+    }
+
     /// A device's own channels, and the broadcasts since it is known. One that isn't gets what comes from now on.
     static func channels(of device: DeviceKey, _ tables: some StoreTables) throws -> [Entitlement] {
         var result = try entitlements(of: device.user, in: device.tenant, tables)
