@@ -112,6 +112,9 @@ extension LonglineServer {
             try check(
                 limits.channelWindow >= min(limits.maximumPayload, FrameLimits.maximumPayload),
                 "a channel's window has to hold one frame's payload")
+            try check(
+                limits.unacknowledgedBytesPerSession >= 4 * FrameLimits.maximumBody,
+                "a quarter of what a session may leave unacknowledged has to hold one frame")
             let rates = [limits.publishRatePerUser, limits.publishRatePerTenant]
             try check(rates.allSatisfy { $0?.isValid ?? true }, "publish rates and bursts have to be above 0")
             for (tenant, own) in limits.tenants {

@@ -81,6 +81,7 @@ final class ServerCore: Sendable {
         configuration.maximumPresenceUsers = limits.presencePerSession
         configuration.versions = limits.protocolVersions
         configuration.limits = limits.session
+        configuration.deliveryBudget = limits.unacknowledgedBytesPerSession
         configuration.connectTimeout = limits.connectTimeout
         configuration.backgroundHold = limits.backgroundHold
         configuration.lowPowerHold = limits.lowPowerHold

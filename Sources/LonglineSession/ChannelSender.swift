@@ -34,11 +34,11 @@ struct ChannelSender {
     private(set) var recovery: Recovery
     /// A GAP or SKIP that goes before everything else.
     private(set) var notice: Notice?
-    /// Bytes sent and not acknowledged.
-    private(set) var unacknowledgedBytes = 0
+    /// What was sent and is not acknowledged, added up.
+    private(set) var unconfirmed = Unconfirmed()
 
     /// Takes no memory of its own before the first: a session has a sender for each of its channels.
-    private var unacknowledged: Deque<(offset: Offset, cost: Int)> = []
+    private var unacknowledged: Deque<(offset: Offset, cost: UInt32, isInParts: Bool)> = []
     /// Direct messages among them, whose senders are told.
     private var direct: Deque<(offset: Offset, sender: UserID, origin: Position)> = []
     private var redeliveredUpTo: Offset
@@ -76,6 +76,9 @@ struct ChannelSender {
 
     /// The highest offset that may have reached the device, on this link or before.
     var everSent: Offset { max(sent, redeliveredUpTo) }
+
+    /// Bytes sent and not acknowledged.
+    var unacknowledgedBytes: Int { unconfirmed.bytes }
 
     /// The last offset to send at present.
     private var limit: Offset { min(head, upTo ?? .max) }
@@ -155,7 +158,7 @@ struct ChannelSender {
         owesEnd = true
         if let last = unacknowledged.last, last.offset == sending.offset {
             unacknowledged.removeLast()
-            unacknowledgedBytes -= last.cost
+            unconfirmed.remove(last.cost, isInParts: last.isInParts)
         }
         if direct.last?.offset == sending.offset { direct.removeLast() }
         if sent == sending.offset { sent = max(sending.previous, acknowledged ?? 0) }
@@ -247,7 +250,7 @@ struct ChannelSender {
                 frame = .skip(skip)
             }
             if case .entry(let entry) = item {
-                track(sent, cost: FrameCost.of(entry))
+                track(sent, cost: FrameCost.of(entry), isInParts: entry.following > 0)
             } else {
                 track(sent, cost: FrameCost.overhead)
             }
@@ -284,7 +287,7 @@ struct ChannelSender {
         if let payload, offset >= payload.offset { abandonPayload() }
         acknowledged = offset
         while let first = unacknowledged.first, first.offset <= offset {
-            unacknowledgedBytes -= first.cost
+            unconfirmed.remove(first.cost, isInParts: first.isInParts)
             unacknowledged.removeFirst()
         }
         if offset > sent {
@@ -351,10 +354,11 @@ struct ChannelSender {
         // A read under way began before the new start; its answer is dropped.
     }
 
-    private mutating func track(_ offset: Offset, cost: Int) {
+    private mutating func track(_ offset: Offset, cost: Int, isInParts: Bool = false) {
         assert((unacknowledged.last?.offset ?? 0) <= offset)
-        unacknowledged.append((offset, cost))
-        unacknowledgedBytes += cost
+        let cost = UInt32(clamping: cost)
+        unacknowledged.append((offset, cost, isInParts))
+        unconfirmed.add(cost, isInParts: isInParts)
     }
 
     /// Where sending starts, and what has to be said first.

@@ -31,11 +31,29 @@ struct ReadTurns {
         waiting += 1
     }
 
+    /// Whether nobody waits.
+    var isEmpty: Bool { waiting == 0 }
+
+    /// Whether nobody of an urgency waits.
+    func isEmpty(of urgency: Urgency) -> Bool { lines[Int(urgency.rawValue)].waiting.isEmpty }
+
+    /// Whether nobody waits and nothing is under way.
+    var isUnused: Bool { waiting == 0 && underWay.isEmpty }
+
+    func isUnderWay(_ channel: ChannelID) -> Bool { underWay[channel] != nil }
+
+    /// Takes a channel out of the line.
+    mutating func remove(_ channel: ChannelID) {
+        for index in lines.indices { lines[index].waiting.keep { $0 != channel } }
+        waiting = lines.reduce(0) { $0 + $1.waiting.count }
+    }
+
     /// The channel whose turn it is, if another read may start now. It counts as under way until ``ended(_:)``.
-    mutating func next() -> ChannelID? {
+    /// - Parameter urgencies: those whose channels may have it, the most urgent first.
+    mutating func next(of urgencies: [Urgency] = Urgency.allCases) -> ChannelID? {
         guard waiting > 0, underWay.count < limit else { return nil }
         let bulkIsFull = underWay.values.count { $0 == .bulk } >= max(1, limit / 2)
-        let able = Urgency.allCases.filter { urgency in
+        let able = urgencies.filter { urgency in
             !lines[Int(urgency.rawValue)].waiting.isEmpty && !(urgency == .bulk && bulkIsFull)
         }
         guard let first = able.first else { return nil }

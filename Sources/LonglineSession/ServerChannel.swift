@@ -22,6 +22,13 @@ struct ServerChannel {
     var isQueued = false
     /// Whether it stands in line for a lane, with something to deliver.
     var waitsForLane = false
+    /// How urgent it is to the client.
+    var urgency = Urgency.chat
+    /// Whether it stands in line for room among what is unconfirmed: to begin, to go on, before an entry in parts; see
+    /// ``ServerSession/RoomLines``.
+    var standsToBegin = false
+    var standsToGoOn = false
+    var standsForParts = false
     /// A read of a log that is no more is still to be answered. Nothing is read until then: the answers have no names, and
     /// that one, made of the old log or already of the new one, would be taken for the next read's.
     var awaitsOldRead = false

@@ -15,21 +15,22 @@ extension ServerSession {
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``.
     public mutating func pageRead(_ channel: ChannelID, page: SessionPage, now: NIODeadline) {
         guard case .up = phase, !oldReadEnded(channel, now: now), isReading(channel) else { return }
-        reads.ended(channel)
+        readEnded(channel)
         guard modify(channel, { $0.mayReceive }) == true else {
             // The credential stopped to allow it while the log was read: nothing of the page is sent.
             modify(channel) { $0.sender?.readFailed() }
             return startReads(now: now)
         }
-        let window = window
+        let window = allowance(of: channel)
         guard let user = identity?.user else { return }
         promisedParts.remove(channel)
         // Behind its own payload nothing is overtaken: it keeps its place.
-        let mayBeginParts =
+        let isPlaceFree =
             sendingParts.contains(channel)
             || sendingParts.count + promisedParts.count < FrameLimits.maximumPayloadsInParts
+        let mayBegin = isPlaceFree && mayBeginParts(of: urgency(of: channel))
         let result = modify(channel) {
-            $0.sender?.take(page, window: window, user: user, mayBeginParts: mayBeginParts)
+            $0.sender?.take(page, window: window, user: user, mayBeginParts: mayBegin)
         }
         switch result ?? nil {
         case .send(var frames):
@@ -55,12 +56,13 @@ extension ServerSession {
     /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``: not now. It is tried again in a second.
     public mutating func readFailed(_ channel: ChannelID, now: NIODeadline) {
         guard case .up = phase, !oldReadEnded(channel, now: now), isReading(channel) else { return }
-        reads.ended(channel)
+        readEnded(channel)
         modify(channel) { $0.sender?.readFailed() }
-        promisedParts.remove(channel)
+        let wasPromised = promisedParts.remove(channel) != nil
         failedReads.append(channel)
         retryReadsAt = retryReadsAt ?? now + Self.readRetryDelay
         startReads(now: now)
+        if wasPromised { beginWaitingParts(now: now) }
         shareLanes(of: channel, now: now)
     }
 
@@ -73,7 +75,7 @@ extension ServerSession {
     private mutating func oldReadEnded(_ channel: ChannelID, now: NIODeadline) -> Bool {
         guard modify(channel, { $0.awaitsOldRead }) == true else { return false }
         modify(channel) { $0.awaitsOldRead = false }
-        reads.ended(channel)
+        readEnded(channel)
         advance(channel, now: now)
         return true
     }
@@ -82,7 +84,7 @@ extension ServerSession {
     public mutating func channelChanged(_ channel: SessionChannel, now: NIODeadline) {
         guard case .up = phase else { return }
         let mayReceive = identity?.may(.receive, channel.channel) == true
-        if channels[channel.channel] == nil { channels[channel.channel] = ServerChannel() }
+        if channels[channel.channel] == nil { channels[channel.channel] = newChannel(channel.channel) }
         let isNewLog = modify(channel.channel) { state in
             // A payload's read has a name, which the new log's reads don't share.
             let wasReading = state.sender?.isReadingPage ?? false
@@ -99,7 +101,7 @@ extension ServerSession {
         }
         if isNewLog == true {
             promisedParts.remove(channel.channel)
-            if channels[channel.channel]?.awaitsOldRead != true { reads.ended(channel.channel) }
+            if channels[channel.channel]?.awaitsOldRead != true { readEnded(channel.channel) }
         }
         advance(channel.channel, now: now)
         if channel.upTo != nil { forgetEnded(now: now) }
@@ -156,11 +158,11 @@ extension ServerSession {
     /// Sends what is owed and puts the channel in the queue for a read, if it may read now.
     mutating func advance(_ channel: ChannelID, now: NIODeadline) {
         noteParts(channel, now: now)
-        guard mayDeliver(channel) else {
+        guard mayDeliver(channel), mayFill(channel) else {
             noteLag(channel, now: now)
             return startReads(now: now)
         }
-        let window = window
+        let window = allowance(of: channel)
         while case .up = phase, let notice = modify(channel, { $0.takeNotice(window: window) }) ?? nil {
             send(notice, channel: channel, now: now)
         }
@@ -180,16 +182,16 @@ extension ServerSession {
     mutating func startReads(now: NIODeadline) {
         var isPlaceFree = false
         while case .up = phase, let channel = reads.next() {
-            let window = window
-            // Others may have opened lanes since it asked.
-            guard mayDeliver(channel) else {
+            // Others may have opened lanes since it asked, or filled what may be unconfirmed.
+            guard mayDeliver(channel), hasRoom(channel) || mayFill(channel) else {
                 modify(channel) { $0.isQueued = false }
                 if promisedParts.remove(channel) != nil { isPlaceFree = true }
-                reads.ended(channel)
+                readEnded(channel)
                 noteLag(channel, now: now)
                 continue
             }
             let bytes = configuration.readBytes
+            let window = allowance(of: channel)
             if let payload = modify(channel, { $0.startPayloadRead(window: window) }) ?? nil {
                 actions.append(
                     .readPayload(
@@ -206,12 +208,13 @@ extension ServerSession {
                 actions.append(
                     .read(channel: channel, after: read.after, upTo: read.upTo, maximumBytes: read.bytes))
             } else {
-                reads.ended(channel)
+                readEnded(channel)
                 // It reads when it may again, and has its turn then.
                 if promisedParts.remove(channel) != nil { isPlaceFree = true }
             }
         }
         if isPlaceFree { beginWaitingParts(now: now) }
+        shareRoom(now: now)
     }
 }
 

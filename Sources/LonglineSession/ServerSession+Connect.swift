@@ -44,7 +44,8 @@ extension ServerSession {
         for var channel in grant.channels {
             channel.cursor = claimed[channel.channel] ?? channel.cursor
             let sender = ChannelSender(channel)
-            var state = ServerChannel(sender: sender, isMember: channel.upTo == nil)
+            var state = newChannel(channel.channel)
+            (state.sender, state.isMember) = (sender, channel.upTo == nil)
             state.readable = ReadableRange(channel)
             state.mayReceive = grant.identity.may(.receive, channel.channel)
             if state.mayReceive, answers.count < FrameLimits.maximumCursors {

@@ -141,7 +141,7 @@ extension ServerSession {
             guard strangers < configuration.maximumLanes else {
                 return violated(.limitExceeded, "lanes for too many unknown channels", now: now)
             }
-            channels[header.channel] = ServerChannel()
+            channels[header.channel] = newChannel(header.channel)
         }
         modify(header.channel) { $0.inboundLanes += 1 }
     }

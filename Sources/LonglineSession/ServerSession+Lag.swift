@@ -4,7 +4,7 @@ import NIOCore
 /// How long a channel has had more to send than the device takes.
 ///
 /// ```
-///        more in the log, and no lane, or it or the window is full                for long
+///        more in the log, and no lane or no room, or lane or window are full      for long
 ///   keeps up ------------------------------------------------------> lagging -------------> told
 ///      ^                                                               |                     |
 ///      '----------------------- everything was sent -------------------'---- told again -----'
@@ -77,7 +77,9 @@ extension ServerChannel {
         guard let sender else { return nil }
         // What the credential does not allow is not waited for.
         let hasMore = mayReceive && sender.hasMore
-        let isFull = sender.unacknowledgedBytes >= window || lane?.isWritable == false || waitsForLane
+        let isFull =
+            sender.unacknowledgedBytes >= window || lane?.isWritable == false || waitsForLane
+            || standsToBegin || standsToGoOn || standsForParts
         return lag.update(hasMore: hasMore, isFull: isFull, now: now)
     }
 }

@@ -12,7 +12,7 @@ extension ServerSession {
         guard case .up = phase else { return }
         if read.history != nil { return historyPayload(read, bytes: bytes) }
         guard isAwaited(read) else { return }
-        reads.ended(read.channel)
+        readEnded(read.channel)
         let partBytes = configuration.partBytes
         let frames = modify(read.channel) {
             $0.sender?.takePayload(bytes, from: read.from, partBytes: partBytes) ?? []
@@ -49,12 +49,12 @@ extension ServerSession {
             )
         }
         if let end = parts?.end {
-            reads.ended(channel)
+            readEnded(channel)
             send(end, channel: channel, now: now)
         }
         // As a rule nothing is large.
-        if parts?.isSending != true, parts?.waits != true, sendingParts.isEmpty, waitingForParts.isEmpty { return }
-        if parts?.waits == true, !waitingForParts.contains(channel) { waitingForParts.append(channel) }
+        if parts?.isSending != true, parts?.waits != true, sendingParts.isEmpty, roomLines == nil { return }
+        if parts?.waits == true { standForParts(channel) }
         if parts?.isSending == true {
             sendingParts.insert(channel)
             // What was asked about goes before this one, which is asked about at its end.
@@ -88,7 +88,7 @@ extension ServerSession {
 
     mutating func beginWaitingParts(now: NIODeadline) {
         while sendingParts.count + promisedParts.count < FrameLimits.maximumPayloadsInParts,
-            let next = waitingForParts.popFirst()
+            let next = nextForParts()
         {
             let waited = modify(next) { state in
                 defer { state.sender?.waitsForParts = false }

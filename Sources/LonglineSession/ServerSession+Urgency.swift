@@ -8,7 +8,9 @@ extension ServerSession {
         guard urgencies.count <= FrameLimits.maximumUrgencies else {
             return violated(.limitExceeded, "too many channels with an urgency of their own", now: now)
         }
+        modify(said.channel) { $0.urgency = said.urgency }
         prioritize(said.channel)
+        roomChanged(said.channel, now: now)
         // It may have news that waited, and are worth waking the device for now.
         if said.urgency == .control, !isHeldBack(said.channel) { releaseHeld(now: now) }
     }

@@ -58,6 +58,11 @@ public struct ServerSession: Sendable {
     /// Channels that have something to deliver and can't have a lane.
     var waitingForLane = WorkQueue<ChannelID>()
     var reads: ReadTurns
+    /// Sent and not confirmed, in all channels.
+    var unconfirmed = UnconfirmedSum()
+    /// Channels that wait for that to be less; nil: none.
+    var roomLines: RoomLines?
+    var isSharingRoom = false
     /// What the client takes of batches; nil: nothing is compressed.
     var encodings: Encodings?
     /// Entries that went into batches and were not counted yet.
@@ -74,11 +79,10 @@ public struct ServerSession: Sendable {
     var receipts = PendingReceipts()
     /// Publishes whose payloads arrive in parts, by the client's lane.
     var arriving: [LaneID: ArrivingPublish] = [:]
-    /// Channels whose payload is being sent in parts, or was and has not arrived, and those that wait until one of them is done.
+    /// Channels whose payload is being sent in parts, or was and has not arrived.
     var sendingParts: Set<ChannelID> = []
     /// The lanes of payloads that were sent and may not have arrived.
     var undeliveredParts: [LaneID: ChannelID] = [:]
-    var waitingForParts = WorkQueue<ChannelID>()
     /// Channels that waited, and read again now.
     var promisedParts: Set<ChannelID> = []
     /// The device said that it logs out; the session ends once that is durable.
@@ -313,8 +317,8 @@ public struct ServerSession: Sendable {
         arriving = [:]
         sendingParts = []
         undeliveredParts = [:]
-        waitingForParts.removeAll()
         waitingForLane.removeAll()
+        roomLines = nil
         promisedParts = []
         failedReads.removeAll()
         pendingPong = nil
@@ -353,10 +357,29 @@ public struct ServerSession: Sendable {
         violated(.limitExceeded, "too much before CONNECT was accepted", now: now)
     }
 
-    /// Changes a channel in place.
+    /// Changes a channel in place, and keeps count of what is unconfirmed.
     @discardableResult
     mutating func modify<Result>(_ channel: ChannelID, _ body: (inout ServerChannel) -> Result) -> Result? {
         guard let index = channels.index(forKey: channel) else { return nil }
-        return body(&channels.values[index])
+        return Self.change(&channels.values[index], &unconfirmed, body)
+    }
+
+    private static func change<Result>(
+        _ state: inout ServerChannel, _ sum: inout UnconfirmedSum, _ body: (inout ServerChannel) -> Result
+    ) -> Result {
+        let (before, urgency) = (state.unconfirmed, state.urgency)
+        let result = body(&state)
+        if state.unconfirmed != before || state.urgency != urgency {
+            sum.add(before, to: urgency, sign: -1)
+            sum.add(state.unconfirmed, to: state.urgency)
+        }
+        return result
+    }
+
+    /// A channel of which nothing is known yet.
+    func newChannel(_ channel: ChannelID) -> ServerChannel {
+        var state = ServerChannel()
+        state.urgency = urgency(of: channel)
+        return state
     }
 }

@@ -29,6 +29,10 @@ public struct ServerSessionConfiguration: Sendable {
     public var maximumUnconfirmedEnds = 2_048
     /// Users whose presence a session is told of; beyond it a request is refused with `tooManySubscriptions`.
     public var maximumPresenceUsers = 1_000
+    /// What is sent and not acknowledged, all channels together, in bytes: payloads, and 128 for each entry or frame that stands for
+    /// some. Bulk and control channels have a quarter of it each, chat channels half; each may exceed its share by one entry. Entries
+    /// in parts are counted apart, and as much is for them. Beyond it channels wait in line, and what they have to send in the log.
+    public var deliveryBudget = 4 * 1024 * 1024
     /// Log reads under way at once; channels that wait take turns.
     public var maximumReads = 4
     /// Bytes of payload asked for by one log read.

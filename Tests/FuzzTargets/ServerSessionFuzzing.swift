@@ -59,6 +59,7 @@ final class ServerSessionFuzzing {
         configuration.maximumLanes = 8
         configuration.maximumRoomRequests = 2
         configuration.maximumReads = 2
+        configuration.deliveryBudget = 2_500
         configuration.maximumEarlyBytes = 20_000
         configuration.laneIdleTime = .milliseconds(500)
         self.configuration = configuration

@@ -78,6 +78,8 @@ final class ModelServer {
 
     /// What `CONNECTED` says; the session keeps to more where that rule is broken.
     private static let window: UInt64 = 6_000
+    /// What may be unacknowledged in all channels: little of what there is, so that they wait for one another.
+    private static let room = 6_000
 
     init(store: SimulatedStore, simulation: SessionSimulation, scheduler: VirtualScheduler, random: SeededRandom) {
         self.store = store
@@ -97,6 +99,7 @@ final class ModelServer {
         configuration.payloadRetryAfter = .milliseconds(30)
         configuration.payloadBudget = PayloadBudget(limit: 200_000, limitPerUser: 100_000)
         configuration.maximumReads = 2
+        configuration.deliveryBudget = store.faults.contains(.overfillRoom) ? 50 * Self.room : Self.room
         configuration.maximumEndedChannels = 0
         configuration.historyBytes = 2_000
         configuration.backgroundHold = .milliseconds(300)
@@ -114,6 +117,8 @@ final class ModelServer {
                 configuration: configuration, observedAddress: "192.0.2.1:\(link.number)", now: scheduler.now),
             link: link)
         hosted.watch.window = Int(Self.window)
+        // Each urgency's share may be exceeded by one entry.
+        hosted.watch.room = Self.room + Urgency.allCases.count * (SimulatedStore.partBytes + 128)
         sessions[link.number] = hosted
         // Weakly: a link that is over shall not keep its session, nor the session its link.
         link.toServer = { [weak self, weak hosted] frame, lane, early in

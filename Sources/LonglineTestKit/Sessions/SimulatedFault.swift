@@ -95,6 +95,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case changeLanes
     /// The server sends more than the window.
     case overfillWindow
+    /// The server sends more than all channels may have unacknowledged together.
+    case overfillRoom
     /// The server marks nothing as redelivered.
     case forgetMarks
     /// The server sends no GAP.

@@ -3,7 +3,7 @@ import LonglineWire
 import NIOCore
 
 /// Watches what a server sends on one link: nothing that is not durable, not the user's or expired; each channel as one
-/// chain; no more than the window; nothing behind CLOSE.
+/// chain; no more than the window, and than all channels may have together; nothing behind CLOSE.
 struct WireWatch {
     private struct Chain {
         var epoch: Epoch
@@ -12,7 +12,7 @@ struct WireWatch {
         /// The highest place the device confirmed on this link.
         var confirmed: Offset = 0
         var time: UInt64 = 0
-        var unacknowledged: [(offset: Offset, cost: Int)] = []
+        var unacknowledged: [(offset: Offset, cost: Int, isInParts: Bool)] = []
     }
 
     private var lanes: [LaneID: LaneHeader] = [:]
@@ -23,6 +23,8 @@ struct WireWatch {
     private var arriving: [LaneID: Entry] = [:]
     /// What CONNECTED named.
     var window = Int.max
+    /// What may be unacknowledged in all channels, beside entries in parts.
+    var room = Int.max
     /// Channels of which the credential allows nothing.
     var stopped: Set<ChannelID> = []
     /// Channels of which CONNECTED said that something is gone, and whose GAP did not leave yet.
@@ -79,14 +81,14 @@ struct WireWatch {
         case .deliver(let deliver):
             if arriving[lane] != nil { return "\(channel): an entry inside another's payload" }
             guard deliver.entry.following > 0 else {
-                return delivered(deliver.entry, channel, user, device, truth, time)
+                return delivered(deliver.entry, isInParts: false, channel, user, device, truth, time)
             }
             // Judged as soon as it begins: what is seen of it has to be what is there.
             arriving[lane] = deliver.entry
             guard let log = truth.logs[channel], let whole = log.entry(at: deliver.entry.offset),
                 whole.head(deliver.entry.payload.readableBytes) == deliver.entry
             else { return "\(channel) at \(deliver.entry.offset) begins, and is not durable" }
-            return delivered(whole, channel, user, device, truth, time)
+            return delivered(whole, isInParts: true, channel, user, device, truth, time)
         case .batch(let batch):
             if arriving[lane] != nil { return "\(channel): an entry inside another's payload" }
             guard let frames = try? batch.frames() else { return "\(channel): a batch that can't be read" }
@@ -142,7 +144,8 @@ struct WireWatch {
     }
 
     private mutating func delivered(
-        _ entry: Entry, _ channel: ChannelID, _ user: UserID?, _ device: DeviceID?, _ truth: Truth, _ time: UInt64
+        _ entry: Entry, isInParts: Bool, _ channel: ChannelID, _ user: UserID?, _ device: DeviceID?, _ truth: Truth,
+        _ time: UInt64
     ) -> String? {
         let place = "\(channel) at \(entry.offset)"
         guard let log = truth.logs[channel], log.epoch == chains[channel]?.epoch, log.entry(at: entry.offset) == entry
@@ -154,10 +157,13 @@ struct WireWatch {
         if entry.expiry > 0, entry.expiry <= time { return "\(place) is sent, and its time is over" }
         if entry.time < chains[channel]?.time ?? 0 { return "\(place) is earlier than the entry before it" }
         chains[channel]?.time = entry.time
-        return linked(entry.previous, to: entry.offset, cost: entry.payload.readableBytes + 128, channel)
+        return linked(
+            entry.previous, to: entry.offset, cost: entry.payload.readableBytes + 128, isInParts: isInParts, channel)
     }
 
-    private mutating func linked(_ previous: Offset, to offset: Offset, cost: Int, _ channel: ChannelID) -> String? {
+    private mutating func linked(
+        _ previous: Offset, to offset: Offset, cost: Int, isInParts: Bool = false, _ channel: ChannelID
+    ) -> String? {
         guard let chain = chains[channel] else { return "\(channel) has no lane" }
         if owedGaps.contains(channel) {
             return "\(channel) goes on at \(offset) without the GAP that CONNECTED told of"
@@ -166,13 +172,19 @@ struct WireWatch {
             return "\(channel) at \(offset) continues \(previous), and \(end) was sent last"
         }
         chains[channel]?.end = offset
-        return weighed(offset, cost: cost, channel)
+        return weighed(offset, cost: cost, isInParts: isInParts, channel)
     }
 
-    private mutating func weighed(_ offset: Offset, cost: Int, _ channel: ChannelID) -> String? {
+    private mutating func weighed(
+        _ offset: Offset, cost: Int, isInParts: Bool = false, _ channel: ChannelID
+    ) -> String? {
         let open = chains[channel]?.unacknowledged.reduce(0) { $0 + $1.cost } ?? 0
-        chains[channel]?.unacknowledged.append((offset, cost))
-        return open >= window ? "\(channel) at \(offset) is sent with \(open) bytes unacknowledged" : nil
+        chains[channel]?.unacknowledged.append((offset, cost, isInParts))
+        if open >= window { return "\(channel) at \(offset) is sent with \(open) bytes unacknowledged" }
+        let all = chains.values.reduce(0) { sum, chain in
+            chain.unacknowledged.reduce(sum) { $0 + ($1.isInParts ? 0 : $1.cost) }
+        }
+        return all > room ? "\(channel) at \(offset) makes it \(all) bytes unacknowledged in all channels" : nil
     }
 }
 
