@@ -33,6 +33,19 @@ struct DeliveryTests {
         await harness.client.disconnect()
     }
 
+    @Test("a channel's urgency reaches its lane, whether it is open or opens later")
+    func urgency() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        let room = ChannelID.room(try RoomID("files"))
+        try await harness.client.setUrgency(.bulk, of: room)
+        _ = try await harness.client.send("1", to: .room("files")).acknowledged()
+        #expect(harness.service.state.withLock { $0.urgencies } == [.bulk])
+        try await harness.client.setUrgency(.control, of: room)
+        #expect(harness.service.state.withLock { $0.urgencies } == [.bulk, .control])
+        await harness.client.disconnect()
+    }
+
     @Test("a direct message goes to the sender's own inbox and names the recipient")
     func direct() async throws {
         let harness = try ClientHarness()

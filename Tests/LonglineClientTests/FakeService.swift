@@ -39,6 +39,8 @@ final class FakeService: LinkConnector {
         var entered: [Entered] = []
         var refusals: [RefusalCode] = []
         var acknowledged: [ChannelID: Offset] = [:]
+        /// The urgencies of lanes, in the order in which the client said them.
+        var urgencies: [Urgency] = []
         var log: [ChannelID: [Deliver]] = [:]
         var rooms: [RoomRequest] = []
         var closes: [Close] = []
@@ -219,7 +221,7 @@ final class FakeLink: MobileLink, LinkAttempt {
     // MARK: Link
 
     func openLane(_ lane: LaneID) {}
-    func prioritize(_ lane: LaneID, _ urgency: Urgency) {}
+    func prioritize(_ lane: LaneID, _ urgency: Urgency) { service.state.withLock { $0.urgencies.append(urgency) } }
     func reportWhenDelivered(_ lane: LaneID) {}
     func reportWhenDrained(_ lane: LaneID) {
         reply { link in

@@ -9,6 +9,7 @@ import NIOCore
 enum ServerSaid: Sendable {
     case frame(Frame, LaneID)
     case finished(LaneID)
+    case prioritized(LaneID, Urgency)
     case closed(CloseCode, String)
 }
 
@@ -36,7 +37,7 @@ final class FakeLink: Link {
     }
 
     func openLane(_ lane: LaneID) {}
-    func prioritize(_ lane: LaneID, _ urgency: Urgency) {}
+    func prioritize(_ lane: LaneID, _ urgency: Urgency) { said.yield(.prioritized(lane, urgency)) }
     func send(_ frame: Frame, lane: LaneID) {
         guard !isClosed else { return }
         said.yield(.frame(frame, lane))

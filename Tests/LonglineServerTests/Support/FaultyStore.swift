@@ -22,6 +22,8 @@ final class FaultyStore: MessageStore {
         var afterEntitlements: (@Sendable () async -> Void)?
         /// Runs, once, before a batch of publishes is entered.
         var beforeAppend: (@Sendable () async -> Void)?
+        /// Runs during each read of a page.
+        var whileReading: (@Sendable () async -> Void)?
         /// Runs, once, before a room's or a conversation's change is made.
         var beforeChange: (@Sendable () async -> Void)?
         /// Runs, once, before a device takes its place among those of its user.
@@ -63,6 +65,7 @@ final class FaultyStore: MessageStore {
     ) async throws(StoreError) -> LogPage {
         reads.withLock { $0 += 1 }
         if let error = current.reads { throw error }
+        await current.whileReading?()
         return try await inner.read(channel, after: after, upTo: upTo, maximumBytes: maximumBytes, now: now)
     }
 

@@ -236,6 +236,22 @@ final class TestDevice {
         String(buffer: try await delivered(channel).entry.payload)
     }
 
+    /// The next urgency that the server gives a lane.
+    func prioritized() async throws -> Urgency {
+        for (index, event) in backlog.enumerated() {
+            guard case .prioritized(_, let urgency) = event else { continue }
+            backlog.remove(at: index)
+            return urgency
+        }
+        while let event = await said.next() {
+            note(event)
+            if case .prioritized(_, let urgency) = event { return urgency }
+            backlog.append(event)
+            if case .closed(let code, let reason) = event { throw LinkEnded(code: code, reason: reason) }
+        }
+        throw CancellationError()
+    }
+
     /// How the server closed the link.
     func closed() async throws -> CloseCode {
         if let code = closeCode { return code }
