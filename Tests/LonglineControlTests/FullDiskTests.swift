@@ -24,7 +24,7 @@ import Testing
         while true {
             number += 1
             let answer = try await service.ask(
-                .post, path, key: key, json: json(number), headers: [.idempotencyKey: "key-\(number)"])
+                .post, path, key: key, json: json(number), headers: [.idempotencyKey: "\(path)-\(number)"])
             guard (200..<300).contains(answer.status), number < 5_000 else { return answer }
         }
     }
