@@ -93,7 +93,7 @@ import Testing
             let lines = Set(String(decoding: answer.body, as: UTF8.self).split(separator: "\n"))
             for line in [
                 "longline_published_total 1", "longline_sessions 1", #"longline_connections{transport="quic"} 1"#,
-                #"longline_handshakes_total{kind="full"} 1"#, "# TYPE longline_delivery_latency_milliseconds histogram",
+                #"longline_handshakes_total{kind="full"} 1"#, "# TYPE longline_delivery_latency_seconds histogram",
                 #"longline_control_requests_total{method="POST",route="/v1/tokens",status="201"} 1"#,
             ] {
                 #expect(lines.contains(Substring(line)), "\(line)")
