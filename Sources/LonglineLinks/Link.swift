@@ -159,11 +159,16 @@ extension Link {
     }
 }
 
+extension Close {
+    /// What ``LinkHandler/laneStopped(_:link:)`` ends a session with.
+    public static let laneStopped = Close(code: .unexpectedFrame, reason: "a lane was stopped")
+}
+
 extension LinkHandler {
     public func receivedDatagram(_ frame: Frame, link: any Link) {}
     public func laneOverfull(_ lane: LaneID, link: any Link) {}
     public func laneStopped(_ lane: LaneID, link: any Link) {
-        link.close(.unexpectedFrame, reason: "a lane was stopped")
+        link.close(Close.laneStopped.code, reason: Close.laneStopped.reason)
     }
     public func laneDelivered(_ lane: LaneID, link: any Link) {}
     public func packetReceived(_ link: any Link) {}

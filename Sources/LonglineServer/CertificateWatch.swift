@@ -25,7 +25,7 @@ final class CertificateWatch: Sendable {
     func check(_ credentials: TLSServerCredentials) throws {
         let next = try credentials.validity()
         let present = used.withLock { $0 }
-        guard let problem = next.problem(at: seconds), present?.contains(seconds) == true else { return }
+        guard let problem = next.problem(replacing: present, at: seconds) else { return }
         throw ServerError(.certificate, message: "the new certificate \(problem)", advice: "get one that is good now")
     }
 
@@ -52,6 +52,14 @@ extension CertificateValidity {
     public func problem(at time: UInt64) -> String? {
         if time > end { return "expired on \(Self.date(end))" }
         return time < start ? "is not good before \(Self.date(start))" : nil
+    }
+
+    /// Why it may not take another's place at a time: nobody believes it, and the other is believed.
+    /// - Parameters:
+    ///   - present: the one in use, if any.
+    ///   - time: in seconds since 1970.
+    public func problem(replacing present: CertificateValidity?, at time: UInt64) -> String? {
+        present?.contains(time) == true ? problem(at: time) : nil
     }
 
     /// What somebody should know of its dates at a time: ``problem(at:)``, or that it ends within seven days.

@@ -173,7 +173,7 @@ final class SessionHost: LinkHandler {
 
     func laneStopped(_ lane: LaneID, link: any Link) {
         guard phase != .ended else { return }
-        end(Close(code: .unexpectedFrame, reason: "a lane was stopped"))
+        end(.laneStopped)
     }
 
     func packetReceived(_ link: any Link) {

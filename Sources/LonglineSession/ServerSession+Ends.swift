@@ -30,6 +30,7 @@ extension ServerSession {
 
     private mutating func forget(_ channel: ChannelID) {
         if let lane = channels[channel]?.lane { finish(lane, of: channel) }
+        assert(channels[channel]?.unconfirmed == Unconfirmed(), "what is unconfirmed is counted for the session")
         channels[channel] = nil
         actions.append(.forget(channel))
     }

@@ -24,7 +24,7 @@ struct BackupCommand: AsyncParsableCommand {
 
     func run() async throws {
         let directory = try ServerDirectory(existing: data)
-        let total = Self.size(of: directory.storePath + "/longline.db")
+        let total = Self.size(of: SQLiteStore.databasePath(in: directory.storePath))
         let progress = Task { [file] in
             while true {
                 try await Task.sleep(for: .seconds(2))

@@ -100,8 +100,7 @@ final class DriverLink: LinkHandler {
 
     func laneStopped(_ lane: LaneID, link: any Link) {
         guard let driver = current else { return }
-        driver.session.receivedInvalid(
-            Close(code: .unexpectedFrame, reason: "a lane was stopped"), lane: lane, now: driver.clock.now())
+        driver.session.receivedInvalid(.laneStopped, lane: lane, now: driver.clock.now())
     }
 
     func packetReceived(_ link: any Link) {

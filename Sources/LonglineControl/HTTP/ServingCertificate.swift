@@ -29,7 +29,7 @@ final class ServingCertificate: Sendable {
     func reload() throws(ControlError) {
         let next = try Self.read(provider)
         let now = WallClock.milliseconds() / 1_000
-        if let problem = next.validity.problem(at: now), current.withLock({ $0.validity.contains(now) }) {
+        if let problem = next.validity.problem(replacing: current.withLock({ $0.validity }), at: now) {
             throw ControlError(
                 .certificate, message: "the new certificate \(problem)", advice: "get one that is good now")
         }

@@ -158,18 +158,14 @@ enum SQLiteOpening {
         settings.readonly = true
         settings.busyMode = .timeout(5)
         let source = try DatabaseQueue(path: database, configuration: settings)
-        do {
-            guard try source.read({ try $0.tableExists("store") }) else {
-                throw StoreError(
-                    .unavailable, message: "\(database) is no store of Longline",
-                    advice: "name the folder that the store keeps its files in")
-            }
-            try copy(source, to: path, StoreFaults())
-        } catch {
-            try? source.close()
-            throw error
+        // It was read only: nothing hangs on how it closes.
+        defer { try? source.close() }
+        guard try source.read({ try $0.tableExists("store") }) else {
+            throw StoreError(
+                .unavailable, message: "\(database) is no store of Longline",
+                advice: "name the folder that the store keeps its files in")
         }
-        try source.close()
+        try copy(source, to: path, StoreFaults())
     }
 
     private static func hex(_ value: UInt64) -> String {

@@ -98,6 +98,10 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         }
     }
 
+    /// Where the database of a store lies.
+    /// - Parameter directory: the store's folder.
+    public static func databasePath(in directory: String) -> String { directory + "/longline.db" }
+
     /// Writes a consistent copy of the database as it is now, while the store goes on.
     ///
     /// The copy is one file that only this user may read, and opening it in this folder or another starts new epochs (it is a
@@ -114,7 +118,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     ///   - directory: the store's folder. This process must be allowed to write there, as SQLite's readers do.
     ///   - path: a file that does not exist yet; nor does it after an error.
     public static func backup(of directory: String, to path: String) async throws(StoreError) {
-        let database = directory + "/longline.db"
+        let database = databasePath(in: directory)
         try await copying(database) { try SQLiteOpening.copy(database: database, to: path) }
     }
 

@@ -16,7 +16,7 @@ struct StoreDirectory: Sendable {
     /// Keeps the lock for as long as the store lives.
     private let lock: FileLock
 
-    var database: String { path + "/longline.db" }
+    var database: String { SQLiteStore.databasePath(in: path) }
     private var identityFile: String { path + "/store.identity" }
 
     /// Checks the folder and takes its lock.

@@ -35,6 +35,17 @@ extension WebhookTests {
             epoch: try #require(try await server.store.head(of: inbox)).position.epoch, offset: deliver.entry.offset)
     }
 
+    /// Bob is told of a message of Ann's, comes back and confirms it.
+    private func toldThenConfirmed(_ server: TestServer) async throws -> (phone: TestDevice, back: TestDevice) {
+        let phone = try await server.connected("ann")
+        try await phone.message("one", to: bob)
+        _ = try await statistics(server) { $0.sent == 1 }
+        let back = try await server.connected("bob")
+        let place = try await place(server, try await back.delivered(.user(bob)))
+        try await back.acknowledge(.user(bob), epoch: place.epoch, offset: place.offset)
+        return (phone, back)
+    }
+
     @Test(arguments: [true, false]) func whatWasToldIsTakenBackOnceADeviceHasItOrItsUserReadIt(isRead: Bool)
         async throws
     {
@@ -92,12 +103,7 @@ extension WebhookTests {
             #expect(try backend.requests.allSatisfy { try cancel($0).cancel == nil })
         }
         try await withWebhook { server, backend in
-            let phone = try await server.connected("ann")
-            try await phone.message("one", to: bob)
-            _ = try await statistics(server) { $0.sent == 1 }
-            let back = try await server.connected("bob")
-            let place = try await place(server, try await back.delivered(.user(bob)))
-            try await back.acknowledge(.user(bob), epoch: place.epoch, offset: place.offset)
+            let (phone, back) = try await toldThenConfirmed(server)
             try await back.drop()
             try await phone.message("two", to: bob)
             #expect(try news(try await requests(backend, 2)[1]).count == 1)
@@ -140,12 +146,7 @@ extension WebhookTests {
                 return Backend.Response(status: fails ? .internalServerError : .ok, body: "")
             }, { endpoint, _ in endpoint.tellsCancels = true }
         ) { server, backend in
-            let phone = try await server.connected("ann")
-            try await phone.message("one", to: bob)
-            _ = try await statistics(server) { $0.sent == 1 }
-            let back = try await server.connected("bob")
-            let place = try await place(server, try await back.delivered(.user(bob)))
-            try await back.acknowledge(.user(bob), epoch: place.epoch, offset: place.offset)
+            _ = try await toldThenConfirmed(server)
             let statistics = try await statistics(server) { $0.cancelsSent == 1 }
             #expect(statistics.failures == 2 && statistics.waiting == 0)
             #expect(Set(try backend.requests.dropFirst().map { try cancel($0).id }).count == 1)
