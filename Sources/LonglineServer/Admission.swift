@@ -177,8 +177,9 @@ struct Places {
     /// The channel as the session takes it up; nil when the user left it and the device has it to its end.
     func sessionChannel(_ entitlement: Entitlement) -> SessionChannel? {
         let head = entitlement.head.position
-        // The device knows best where it goes on: one restored from a backup is behind its stored cursor.
-        let cursor = claimed[entitlement.channel] ?? stored[entitlement.channel]
+        // The session goes by the device's own word, which may be behind the record.
+        let record = stored[entitlement.channel]
+        let cursor = claimed[entitlement.channel] ?? record
         if let upTo = entitlement.upTo, let cursor, cursor.epoch == head.epoch, cursor.offset >= upTo {
             return nil  // left, and read to the end
         }
@@ -186,11 +187,11 @@ struct Places {
         if let sent {
             // What was confirmed once was sent, also where the device forgot it.
             highest =
-                [sent[entitlement.channel], stored[entitlement.channel], cursor]
+                [sent[entitlement.channel], record, cursor]
                 .compactMap { $0 }.filter { $0.epoch == head.epoch && $0.offset <= head.offset }.map(\.offset).max()
                 ?? 0
         }
-        return SessionChannel(entitlement, cursor: cursor, sent: highest)
+        return SessionChannel(entitlement, cursor: record, sent: highest)
     }
 }
 

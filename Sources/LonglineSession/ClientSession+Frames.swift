@@ -11,6 +11,7 @@ extension ClientSession {
         switch frame {
         case .connected(let connected): accept(connected, now: now)
         case .close(let close): end(SessionEnd(close: close, byServer: true), tellPeer: false)
+        case .ahead(let ahead): noteAhead(ahead, now: now)
         default: violated(.unexpectedFrame, "CONNECTED must be the first frame", now: now)
         }
     }
@@ -24,6 +25,7 @@ extension ClientSession {
             return violated(.versionUnsupported, "a version that was not offered", now: now)
         }
         phase = .connected
+        namesAll = false
         connectBy = nil
         limits = connected.limits
         observedAddress = connected.observedAddress

@@ -75,6 +75,7 @@ extension ClientSession {
 
     mutating func cursorMoved(_ channel: ChannelID, now: NIODeadline) {
         movedCursors.insert(channel)
+        if !recordsAhead.isEmpty { settleRecord(of: channel) }
         modify(channel) { state in
             if let confirmed = state.receiver.confirmed { state.unconfirmed.confirmed(confirmed) }
         }

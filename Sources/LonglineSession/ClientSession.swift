@@ -34,6 +34,12 @@ public struct ClientSession: Sendable {
     var claimedChannels: [ChannelID] = []
     /// What the present link's CONNECT said.
     var connectCursors: [ChannelID: Position] = [:]
+    /// No server has answered a connect of this session yet.
+    var namesAll = true
+    /// The server's places where they are further than this device's, until it is there.
+    var recordsAhead: [ChannelID: Position] = [:]
+    /// What told of them on the present link.
+    var aheadFrames = 0
 
     // The present link.
     var inbound: InboundLanes
@@ -149,18 +155,12 @@ public struct ClientSession: Sendable {
         self.supportsPathChange = supportsPathChange
         connectBy = now + configuration.connectTimeout
         takeOutbox(outbox)
-        connectCursors = [:]
-        let moved = movedCursors.subtracting(claimedChannels).sorted { $0.description < $1.description }
-        // What moved can follow as an ACK; a claim counts only here.
-        let cursors = (claimedChannels + moved).lazy.compactMap { [channels] channel in
-            channels[channel]?.receiver.claim.map { ChannelPosition(channel: channel, position: $0) }
-        }.prefix(FrameLimits.maximumCursors)
-        for cursor in cursors { connectCursors[cursor.channel] = cursor.position }
+        let (before, cursors) = nameCursors()
+        for frame in before { actions.append(.send(frame, lane: .control)) }
         let connect = Connect(
             versions: configuration.versions, credential: credential, producer: producer,
             connectNumber: connectNumber, cursorVersion: cursorVersion,
-            cursors: Array(cursors),
-            agent: configuration.agent)
+            cursors: cursors, agent: configuration.agent)
         actions.append(.send(.connect(connect), lane: .control))
         if mode != .foreground { actions.append(.send(.mode(mode), lane: .control)) }
         sayUrgencies(now: now)
@@ -195,6 +195,7 @@ public struct ClientSession: Sendable {
         conversationRequests.removeAll()
         presenceRequests = []
         arriving = [:]
+        aheadFrames = 0
         waitingForParts = []
         unansweredParts = [:]
         waitingForLane.removeAll()

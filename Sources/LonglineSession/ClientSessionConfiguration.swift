@@ -34,6 +34,8 @@ public struct ClientSessionConfiguration: Sendable {
     /// Channels of which nothing is compressed even so. With more than ``/LonglineWire/FrameLimits/maximumPlainChannels``, which
     /// can't be said, nothing is compressed at all.
     public var plainChannels: Set<ChannelID> = []
+    /// Cursors in one frame. Fewer than what fits are for tests of what goes into others.
+    package var cursorsPerFrame = FrameLimits.maximumCursors
     /// The most bytes of a payload in one frame that is sent; the rest goes on in parts.
     public var partBytes = FrameLimits.maximumPayload
     /// A lane with nothing unacknowledged is finished after this long without a frame. Not soon: one that is opened again costs a

@@ -27,6 +27,7 @@ enum FrameCost {
         case .part(let part): part.bytes.readableBytes + overhead
         case .batch(let batch): batch.length + overhead * max(1, batch.groups.count)
         case .encodings(let encodings): overhead * (1 + encodings.plain.count)
+        case .cursors(let cursors): overhead * (1 + cursors.cursors.count)
         default: overhead
         }
     }

@@ -4,6 +4,7 @@ public import NIOCore
 /// From `CONNECT` to a session that is up, and the life of its credential.
 extension ServerSession {
     mutating func connectReceived(_ connect: Connect, early: Bool, now: NIODeadline) {
+        let connect = withNamedCursors(connect)
         // A token's CONNECT is not ours to take from a flight that may be a replay: it waits for the handshake.
         if early, !handshakeComplete, case .token = connect.credential {
             phase = .deferred(connect)
@@ -38,19 +39,24 @@ extension ServerSession {
         }
         setExpiry(grant.identity, time: time, now: now)
         var answers: [ChannelAnswer] = []
-        // The device knows best where it goes on: one restored from a backup is behind the stored cursor.
+        var ahead: [ChannelPosition] = []
         let claimed = Dictionary(
             connect.cursors.map { ($0.channel, $0.position) }, uniquingKeysWith: { first, _ in first })
         for var channel in grant.channels {
-            channel.cursor = claimed[channel.channel] ?? channel.cursor
+            let record = channel.cursor
+            let start = start(in: channel, claim: claimed[channel.channel])
+            channel.cursor = start.place
+            if let record, let place = start.place, place.epoch == record.epoch, place.offset < record.offset {
+                ahead.append(ChannelPosition(channel: channel.channel, position: record))
+            }
             let sender = ChannelSender(channel)
             var state = newChannel(channel.channel)
             (state.sender, state.isMember) = (sender, channel.upTo == nil)
             state.readable = ReadableRange(channel)
             state.mayReceive = grant.identity.may(.receive, channel.channel)
-            if state.mayReceive, answers.count < FrameLimits.maximumCursors {
-                answers.append(
-                    ChannelAnswer(channel: channel.channel, head: channel.head, recovery: sender.recovery))
+            if state.mayReceive, answers.count < configuration.maximumAnswers {
+                let recovery = start.isAnew && sender.recovery == .recovered ? .fresh : sender.recovery
+                answers.append(ChannelAnswer(channel: channel.channel, head: channel.head, recovery: recovery))
             }
             channels[channel.channel] = state
         }
@@ -58,6 +64,7 @@ extension ServerSession {
             version: version, session: grant.session, resumed: grant.resumed, serverTime: time,
             observedAddress: observedAddress, credentialExpiry: grant.identity.expiry, limits: limits,
             cursorVersion: grant.cursorVersion, channels: answers)
+        tell(ahead: ahead)
         actions.append(.send(.connected(connected), lane: .control))
         if let ticket = grant.ticket { actions.append(.send(.ticket(ticket), lane: .control)) }
         establish(now: now)

@@ -14,8 +14,8 @@ public import NIOCore
 ///   any state: violation, timeout, CLOSE, close(), linkClosed() ------------> closed <------'
 /// ```
 ///
-/// Until `up`, nothing but `CONNECT` is read: what comes on other lanes is held, bounded, until the grant. `up` before the
-/// handshake completes (0-RTT) has no effect on other sessions: joins wait, and ``ServerAction/established`` too; publishes
+/// Until `up`, nothing but `CONNECT` and the `CURSORS` before it is read: what comes on other lanes is held, bounded, until the
+/// grant. `up` before the handshake completes (0-RTT) has no effect on other sessions: joins wait, and ``ServerAction/established`` too; publishes
 /// go on, because the ledger makes a replay harmless. Once `closed`, every input is discarded.
 public struct ServerSession: Sendable {
     enum Phase {
@@ -39,6 +39,7 @@ public struct ServerSession: Sendable {
     var isEstablished = false
     var producer: ProducerID?
     var connectNumber: UInt64 = 0
+    var named = NamedCursors()
     /// Who it is, once authenticated.
     public internal(set) var identity: SessionIdentity?
 
@@ -183,6 +184,7 @@ public struct ServerSession: Sendable {
         case .closed:
             return
         case .waiting where lane == .control:
+            if case .cursors(let more) = frame { return cursorsReceived(more, now: now) }
             guard case .connect(let connect) = frame else {
                 return violated(.unexpectedFrame, "CONNECT must be the first frame", now: now)
             }

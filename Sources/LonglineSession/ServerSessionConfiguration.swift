@@ -18,6 +18,8 @@ public struct ServerSessionConfiguration: Sendable {
     public var maximumLanes = 512
     /// Lanes of the server open at once, where the link allows as many: what every client takes. Beyond it channels wait for one.
     public var maximumOutboundLanes = 4_096
+    /// Channels that one `CONNECTED` lists. Fewer than what fits are for tests of what is left out.
+    package var maximumAnswers = FrameLimits.maximumCursors
     /// Bytes of frames that are held until `CONNECT` is accepted, those that came in part among them; beyond it the session closes with `limitExceeded`.
     public var maximumEarlyBytes = 128 * 1024
     /// Joins, leaves and changes of rooms without an answer; beyond it a request is refused with `overloaded`.

@@ -6,6 +6,7 @@ public import LonglineWire
 public struct SessionMemory: Sendable {
     var receivers: [ChannelID: ChannelReceiver]
     var claimedChannels: [ChannelID]
+    var recordsAhead: [ChannelID: Position]
     var mode: SessionMode
     var urgencies: [ChannelID: Urgency]
 }
@@ -14,8 +15,8 @@ extension ClientSession {
     /// What the next session of this process needs to know of this one.
     public var memory: SessionMemory {
         SessionMemory(
-            receivers: channels.mapValues(\.receiver), claimedChannels: claimedChannels, mode: mode,
-            urgencies: urgencies)
+            receivers: channels.mapValues(\.receiver), claimedChannels: claimedChannels,
+            recordsAhead: recordsAhead, mode: mode, urgencies: urgencies)
     }
 
     /// Goes on where an earlier session of this process was. Before the first link, and with this session's own cursors: another
@@ -28,6 +29,7 @@ extension ClientSession {
             channels[channel, default: ClientChannel()].receiver.goOn(from: earlier)
         }
         claimedChannels = memory.claimedChannels
+        recordsAhead = memory.recordsAhead
     }
 
     /// Whether this place arrived and is not confirmed.

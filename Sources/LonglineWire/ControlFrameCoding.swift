@@ -33,11 +33,7 @@ extension Connect {
         sink.producer(producer)
         try sink.varint(connectNumber, "connect number")
         try sink.varint(cursorVersion, "cursor version")
-        try sink.count(cursors.count, limit: FrameLimits.maximumCursors, "cursors")
-        for cursor in cursors {
-            sink.channel(cursor.channel)
-            try sink.position(cursor.position, "cursor offset")
-        }
+        try cursors.write(to: &sink, "cursors")
         try sink.string(agent, limit: FrameLimits.maximumAgent, "agent")
     }
 
@@ -50,11 +46,7 @@ extension Connect {
         let producer = try reader.producer("producer")
         let connectNumber = try reader.varint("connect number")
         let cursorVersion = try reader.varint("cursor version")
-        var cursors: [ChannelPosition] = []
-        for _ in 0..<(try reader.count("cursors", limit: FrameLimits.maximumCursors)) {
-            cursors.append(
-                ChannelPosition(channel: try reader.channel("cursor channel"), position: try reader.position("cursor")))
-        }
+        let cursors = try [ChannelPosition](from: &reader, "cursors")
         self.init(
             versions: versions, credential: credential, producer: producer, connectNumber: connectNumber,
             cursorVersion: cursorVersion, cursors: cursors,

@@ -20,8 +20,8 @@ public struct Connect: Hashable, Sendable {
     public var connectNumber: UInt64
     /// The version of the server's cursor record that the client last saw; 0 for none.
     public var cursorVersion: UInt64
-    /// The cursors that moved since ``cursorVersion``; at most ``FrameLimits/maximumCursors``. The rest follow as
-    /// ``Frame/acknowledge(_:)`` on their lanes.
+    /// The cursors that moved since ``cursorVersion``; on the wire at most ``FrameLimits/maximumCursors``. More go before it, as
+    /// ``Frame/cursors(_:)``, and what has no room there follows as ``Frame/acknowledge(_:)`` on its lane.
     public var cursors: [ChannelPosition]
     /// The client's name and version, for logs: at most 64 bytes.
     public var agent: String

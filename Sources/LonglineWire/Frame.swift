@@ -4,8 +4,12 @@
 /// An unknown even type is skipped, an unknown odd type closes the session. `docs/protocol.md` is the specification.
 public enum Frame: Hashable, Sendable {
     // Lane 0, the control lane.
-    /// Client: the first frame of a link.
+    /// Client: places that do not fit into ``Frame/connect(_:)``, before it.
+    case cursors(Cursors)
+    /// Client: the first frame of a link, but for ``Frame/cursors(_:)``.
     case connect(Connect)
+    /// Server: where its record is further than the place at which it goes on, before ``Frame/connected(_:)``.
+    case ahead(CursorsAhead)
     /// Server: the session is up.
     case connected(Connected)
     /// Either side: the session's link ends; nothing follows.

@@ -6,6 +6,8 @@ extension Frame {
         switch self {
         case .connect(let body): try body.write(to: &sink)
         case .connected(let body): try body.write(to: &sink)
+        case .cursors(let body): try body.write(to: &sink)
+        case .ahead(let body): try body.write(to: &sink)
         case .close(let body): try body.write(to: &sink)
         case .ping(let body): try body.write(to: &sink)
         case .pong(let body): try body.write(to: &sink)
@@ -57,6 +59,8 @@ extension Frame {
         switch type {
         case .connect: self = .connect(try Connect(from: &reader))
         case .connected: self = .connected(try Connected(from: &reader))
+        case .cursors: self = .cursors(try Cursors(from: &reader))
+        case .ahead: self = .ahead(try CursorsAhead(from: &reader))
         case .close: self = .close(try Close(from: &reader))
         case .ping: self = .ping(try Ping(from: &reader))
         case .pong: self = .pong(try Pong(from: &reader))

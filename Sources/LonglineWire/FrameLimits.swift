@@ -4,6 +4,10 @@ public enum FrameLimits {
     public static let maximumBody = 16 * 1024
     /// Cursors in one `CONNECT`, and answers in one `CONNECTED`.
     public static let maximumCursors = 96
+    /// `CURSORS` before one `CONNECT`: with it, places in 1,248 channels.
+    public static let maximumCursorFrames = 12
+    /// `AHEAD` before one `CONNECTED`.
+    public static let maximumAheadFrames = 64
     /// Versions in one `CONNECT`.
     public static let maximumVersions = 8
     /// A token's bytes. Together with ``maximumCursors`` of the longest names it leaves a `CONNECT` below ``maximumBody``.

@@ -2,6 +2,8 @@
 enum FrameType: UInt64, CaseIterable {
     case connect = 0x01
     case connected = 0x03
+    case cursors = 0x56
+    case ahead = 0x58
     case close = 0x05
     case ping = 0x07
     case pong = 0x09
@@ -52,6 +54,8 @@ enum FrameType: UInt64, CaseIterable {
         switch self {
         case .connect: "CONNECT"
         case .connected: "CONNECTED"
+        case .cursors: "CURSORS"
+        case .ahead: "AHEAD"
         case .close: "CLOSE"
         case .ping: "PING"
         case .pong: "PONG"
@@ -108,6 +112,8 @@ extension Frame {
         switch self {
         case .connect: .connect
         case .connected: .connected
+        case .cursors: .cursors
+        case .ahead: .ahead
         case .close: .close
         case .ping: .ping
         case .pong: .pong

@@ -112,12 +112,15 @@ struct SessionChoices {
     mutating func connect() -> Connect {
         let credential: Credential =
             input.byte() & 1 == 0 ? .ticket(ByteBuffer(string: "t")) : .token("token")
-        var cursors: [ChannelPosition] = []
-        for _ in 0..<(input.byte() % 4) { cursors.append(ChannelPosition(channel: channel(), position: position())) }
+        let cursors = places()
         return Connect(
             versions: [input.byte() & 15 == 0 ? 2 : 1], credential: credential,
             producer: ProducerID(high: 1, low: UInt64(input.byte() & 1)), connectNumber: number(),
             cursorVersion: number(), cursors: cursors, agent: "fuzz")
+    }
+
+    mutating func places() -> [ChannelPosition] {
+        (0..<(input.byte() % 4)).map { _ in ChannelPosition(channel: channel(), position: position()) }
     }
 
     mutating func limits() -> SessionLimits {
@@ -145,7 +148,7 @@ struct SessionChoices {
     /// Any frame, wherever it belongs.
     mutating func frame() -> Frame {
         let room = rooms[Int(input.byte() & 1)]
-        switch input.byte() % 44 {
+        switch input.byte() % 46 {
         case 0: return .connect(connect())
         case 1: return .connected(connected())
         case 2: return .close(Close(code: CloseCode(rawValue: UInt32(truncatingIfNeeded: number()))))
@@ -184,6 +187,8 @@ struct SessionChoices {
         case 39: return .erasureRefused(ErasureRefused(code: .overloaded, retryAfter: number()))
         case 40: return .encodings(Encodings([BatchEncoding(rawValue: UInt32(input.byte() & 3))], plain: [channel()]))
         case 41, 42: return .batch(batch())
+        case 44: return .cursors(Cursors(places(), areAll: input.byte() & 1 == 1))
+        case 45: return .ahead(CursorsAhead(places()))
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))
         }
     }

@@ -122,6 +122,12 @@ struct FrameFields {
             ])
     }
 
+    private static func places(_ name: String) -> Field {
+        Field(
+            name: name, good: [0],
+            bad: [("over 96", varint(97), .limitExceeded), ("fewer than counted", [1], .malformedFrame)])
+    }
+
     static func choice(_ name: String, over highest: UInt8) -> Field {
         Field(
             name: name, good: [0],
@@ -205,11 +211,11 @@ struct FrameFields {
                     ]),
                 choice("credential kind", over: 1),
                 string("token", 7_168), fixed("producer", 16), number("connect number"), number("cursor version"),
-                Field(
-                    name: "cursors", good: [0],
-                    bad: [("over 96", varint(97), .limitExceeded), ("fewer than counted", [1], .malformedFrame)]),
-                string("agent", 64),
+                places("cursors"), string("agent", 64),
             ]),
+        FrameFields(
+            name: "CURSORS", type: 0x56, isFromClient: true, fields: [choice("all", over: 1), places("cursors")]),
+        FrameFields(name: "AHEAD", type: 0x58, isFromClient: false, fields: [places("records")]),
         FrameFields(
             name: "CONNECTED", type: 0x03, isFromClient: false,
             fields: [

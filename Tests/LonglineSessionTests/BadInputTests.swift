@@ -158,7 +158,7 @@ struct BadInputTests {
                 server.received(frame, lane: place, early: false, now: now)
                 let fitsServer = fields.isFromClient && belongsOnLane != isControl
                 // A part has its place behind what it is a part of.
-                let isSecond = ["CONNECT", "LANE", "PART"].contains(fields.name)
+                let isSecond = ["CONNECT", "CURSORS", "LANE", "PART"].contains(fields.name)
                 let code = server.drain().closeCode
                 let isFine = fitsServer && !isSecond
                 #expect(isFine ? code == nil || code == .normal : code == .unexpectedFrame, "\(fields.name) \(place)")
@@ -170,7 +170,7 @@ struct BadInputTests {
                     (!fields.isFromClient || fields.name == "CLOSE") && belongsOnLane != isControl
                     && fields.name != "HISTORY_PAGE"
                 let end = client.drain().endCode
-                if !fitsClient || ["CONNECTED", "LANE", "PART", "BATCH"].contains(fields.name) {
+                if !fitsClient || ["AHEAD", "CONNECTED", "LANE", "PART", "BATCH"].contains(fields.name) {
                     #expect(end == .unexpectedFrame, "\(fields.name) at a client, \(place)")
                 } else {
                     #expect(end != .unexpectedFrame, "\(fields.name) at a client, \(place)")
@@ -179,9 +179,9 @@ struct BadInputTests {
         }
     }
 
-    @Test("Before CONNECT is accepted nothing but CLOSE is read on lane 0, and other lanes wait")
+    @Test("Before CONNECT is accepted nothing but CLOSE and cursors is read on lane 0, and other lanes wait")
     func times() throws {
-        for fields in FrameFields.all where !["CONNECT", "CLOSE"].contains(fields.name) {
+        for fields in FrameFields.all where !["CONNECT", "CURSORS", "CLOSE"].contains(fields.name) {
             let frame = try decoded(fields)
             for isControl in [true, false] {
                 var session = ServerSession(

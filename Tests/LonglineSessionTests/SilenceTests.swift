@@ -161,7 +161,10 @@ struct SilenceTests {
         session.linkOpened(
             credential: .token("t"), connectNumber: 1, supportsPathChange: true, outbox: [], now: now)
         let first = session.drain().frames
-        #expect(first.count == 2 && first.last == .mode(.lowPower))
+        // Before it, once: all the cursors that there are.
+        #expect(first.count == 3 && first.first == .cursors(Cursors([], areAll: true)))
+        guard case .connect = first[1] else { return #expect(Bool(false), "CONNECT goes before MODE") }
+        #expect(first.last == .mode(.lowPower))
         session.received(.connected(Fixture.connected()), lane: .control, now: now)
         _ = session.drain()
         session.setMode(.lowPower, now: now)

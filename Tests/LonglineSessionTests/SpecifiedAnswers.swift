@@ -125,6 +125,23 @@ enum SpecifiedAnswers {
             }
             return gaps == 1 && isListed ? "ignored; a `GAP` where there is one" : "\(frames)"
         },
+        "CURSORS |  | a thirteenth": { beforeConnect((0...12).map { _ in Cursors([], areAll: false) }) },
+        "CURSORS |  | behind one with *all*": {
+            beforeConnect([Cursors([], areAll: true), Cursors([], areAll: false)])
+        },
+        "CURSORS | cursors | as in CONNECT": {
+            var session = ServerSession(configuration: ServerSessionConfiguration(), observedAddress: "", now: now)
+            session.handshakeCompleted(now: now)
+            let stranger = ChannelPosition(channel: .room(hall), position: Position(epoch: 9, offset: 9))
+            session.received(.cursors(Cursors([stranger], areAll: true)), lane: .control, early: false, now: now)
+            session.received(.connect(Fixture.connect()), lane: .control, early: false, now: now)
+            session.authenticated(grant(head: 3, cursor: 3), time: 0, now: now)
+            let frames = session.drain().frames
+            let isIgnored = frames.contains {
+                if case .connected(let connected) = $0 { connected.channels.map(\.recovery) == [.fresh] } else { false }
+            }
+            return isIgnored && !session.isClosed ? "likewise" : "\(frames)"
+        },
         "REFRESH | token | a second one before the answer": {
             control(.refresh(Refresh(token: "a")), .refresh(Refresh(token: "b")))
         },
@@ -241,6 +258,24 @@ enum SpecifiedAnswers {
             connected.version = 9
             return client(isConnected: false, .control, .connected(connected))
         },
+        "AHEAD |  | a 65th before `CONNECTED`": {
+            var session = connectedClient(isConnected: false)
+            for _ in 0..<65 { session.received(.ahead(CursorsAhead([])), lane: .control, now: now) }
+            return session.drain().endCode.map { "\($0.rawValue)" } ?? "ignored"
+        },
+        "AHEAD | records | a channel that it does not know": {
+            var session = connectedClient(isConnected: false)
+            let place = ChannelPosition(channel: .room(hall), position: Position(epoch: 9, offset: 9))
+            session.received(.ahead(CursorsAhead([place])), lane: .control, now: now)
+            session.received(.connected(Fixture.connected()), lane: .control, now: now)
+            session.linkClosed(now: now)
+            session.linkOpened(
+                credential: .token("token"), connectNumber: 2, supportsPathChange: false, outbox: [], now: now)
+            let names = session.drain().frames.contains {
+                if case .connect(let connect) = $0 { connect.cursors.map(\.position.offset) == [0] } else { false }
+            }
+            return names ? "named in the next `CONNECT`" : "ignored"
+        },
         "DELIVER, SKIP | offset, previous | no link of the chain": {
             let deliver = Frame.deliver(Deliver(entry: Fixture.entry(7, after: 5), redelivered: false))
             let skip = Frame.skip(Skip(previous: 5, to: 7, reason: .expired))
@@ -353,6 +388,17 @@ enum SpecifiedAnswers {
         session.authenticated(grant(identity, head: head, cursor: cursor), time: 0, now: now)
         _ = session.drain()
         return session
+    }
+
+    /// What the last of some frames before CONNECT gets.
+    private static func beforeConnect(_ frames: [Cursors]) -> String {
+        var session = ServerSession(configuration: ServerSessionConfiguration(), observedAddress: "", now: now)
+        session.handshakeCompleted(now: now)
+        for frame in frames {
+            if session.isClosed { return "closed too early" }
+            session.received(.cursors(frame), lane: .control, early: false, now: now)
+        }
+        return words(session.drain())
     }
 
     /// What the last of some frames on lane 0 gets.

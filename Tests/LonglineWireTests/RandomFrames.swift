@@ -8,6 +8,8 @@ enum RandomFrames {
     static func one(ofEach random: inout SeededRandom) -> [Frame] {
         let frames: [Frame] = [
             .connect(connect(&random)),
+            .cursors(Cursors(places(&random), areAll: Bool.random(using: &random))),
+            .ahead(CursorsAhead(places(&random))),
             .connected(connected(&random)),
             .close(
                 Close(
@@ -108,6 +110,8 @@ enum RandomFrames {
                     producer: producer, connectNumber: most, cursorVersion: most,
                     cursors: [ChannelPosition](repeating: cursor, count: FrameLimits.maximumCursors),
                     agent: String(repeating: "a", count: FrameLimits.maximumAgent))),
+            .cursors(Cursors([ChannelPosition](repeating: cursor, count: FrameLimits.maximumCursors), areAll: true)),
+            .ahead(CursorsAhead([ChannelPosition](repeating: cursor, count: FrameLimits.maximumCursors))),
             .connected(
                 Connected(
                     version: .max, session: .max, resumed: true, serverTime: most,
@@ -138,11 +142,14 @@ enum RandomFrames {
         ]
     }
 
-    static func connect(_ random: inout SeededRandom) -> Connect {
-        var cursors: [ChannelPosition] = []
-        for _ in 0..<Int.random(in: 0...FrameLimits.maximumCursors, using: &random) {
-            cursors.append(ChannelPosition(channel: channel(&random), position: position(&random)))
+    static func places(_ random: inout SeededRandom) -> [ChannelPosition] {
+        (0..<Int.random(in: 0...FrameLimits.maximumCursors, using: &random)).map { _ in
+            ChannelPosition(channel: channel(&random), position: position(&random))
         }
+    }
+
+    static func connect(_ random: inout SeededRandom) -> Connect {
+        let cursors = places(&random)
         var versions: [UInt32] = []
         for _ in 0..<Int.random(in: 1...FrameLimits.maximumVersions, using: &random) {
             versions.append(UInt32(truncatingIfNeeded: number(&random)))

@@ -45,6 +45,9 @@ extension Frame {
                 ErasureRefused(
                     code: RefusalCode(rawValue: try fields.small("code")),
                     retryAfter: try fields.number("retryAfter")))
+        case "CURSORS":
+            self = .cursors(Cursors(try fields.places("cursors"), areAll: try fields.bool("all")))
+        case "AHEAD": self = .ahead(CursorsAhead(try fields.places("records")))
         case "BEHIND":
             self = .behind(
                 ChannelLag(
@@ -154,9 +157,7 @@ extension Connect {
             credential: fields.has("token") ? .token(try fields.string("token")) : .ticket(try fields.bytes("ticket")),
             producer: try fields.producer(), connectNumber: try fields.number("connectNumber"),
             cursorVersion: try fields.number("cursorVersion"),
-            cursors: try fields.objects("cursors").map {
-                ChannelPosition(channel: try $0.channel(), position: try $0.position())
-            },
+            cursors: try fields.places("cursors"),
             agent: try fields.string("agent"))
     }
 }

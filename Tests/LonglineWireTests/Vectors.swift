@@ -125,6 +125,10 @@ struct Fields {
 
     func position() throws -> Position { Position(epoch: try opaque("epoch"), offset: try number("offset")) }
 
+    func places(_ name: String) throws -> [ChannelPosition] {
+        try objects(name).map { ChannelPosition(channel: try $0.channel(), position: try $0.position()) }
+    }
+
     func channel() throws -> ChannelID { try ChannelID(try string("channel")) }
 
     func choice<Choice>(_ name: String, _ choices: [String: Choice]) throws -> Choice {

@@ -124,6 +124,10 @@ def conversation(f):
         + bytes([f["blocked"]]) + varint(f["read"]) + varint(f["peerDelivered"]) + varint(f["peerRead"]))
 
 
+def places(items):
+    return listed(items, lambda c: string(c["channel"]) + position(c))
+
+
 FRAMES = {
     "CONNECT": (0x01, connect),
     "CONNECTED": (0x03, connected),
@@ -158,6 +162,8 @@ FRAMES = {
     "ERASE_ACCOUNT": (0x53, lambda f: b""),
     "ERASURE_REFUSED": (0x54, lambda f: varint(f["code"]) + varint(f["retryAfter"])),
     "STOPPED": (0x38, lambda f: string(f["channel"])),
+    "CURSORS": (0x56, lambda f: bytes([f["all"]]) + places(f["cursors"])),
+    "AHEAD": (0x58, lambda f: places(f["records"])),
     "BEHIND": (0x52, lambda f: string(f["channel"]) + position(f) + bytes([f["behind"]])),
     "CONVERSATIONS": (0x33, lambda f: opaque(f["request"]) + counted(bytes.fromhex(f["after"])) + varint(f["limit"])),
     "CONVERSATIONS_PAGE": (0x35, lambda f: opaque(f["request"]) + varint(f["refusal"]) + varint(f["retryAfter"])
@@ -234,6 +240,15 @@ VALID = [
         "versions": [4294967295], "ticket": "", "producer": "f" * 32, "connectNumber": LARGEST,
         "cursorVersion": LARGEST, "cursors": [{"channel": "user/" + "n" * 64, "epoch": "f" * 16, "offset": LARGEST}],
         "agent": ""}),
+    ("cursors, more follow", "CURSORS", {
+        "all": False, "cursors": [
+            {"channel": "room/team-8", "epoch": EPOCH, "offset": "31"},
+            {"channel": "all/news", "epoch": "0000000000000001", "offset": "0"}]}),
+    ("cursors, none, and these are all", "CURSORS", {"all": True, "cursors": []}),
+    ("ahead", "AHEAD", {
+        "records": [
+            {"channel": "user/alice", "epoch": EPOCH, "offset": "1299"},
+            {"channel": "room/" + "n" * 64, "epoch": "f" * 16, "offset": LARGEST}]}),
     ("connected, resumed", "CONNECTED", {
         "version": 1, "session": "00000000deadbeef", "resumed": True, "serverTime": "1767225600000",
         "observedAddress": "192.0.2.7:49152", "credentialExpiry": "1767229200000", "limits": LIMITS,
@@ -550,6 +565,11 @@ INVALID = [
     ("CONNECT: more cursors announced than there are", raw(0x01, connect_body(cursors=varint(3) + CURSOR, agent=b"")),
      "malformed"),
     ("CONNECT: agent over its limit", raw(0x01, connect_body(agent=counted(b"a" * 65))), "limitExceeded"),
+    ("CURSORS: neither all nor not", raw(0x56, b"\2\0"), "malformed"),
+    ("CURSORS: 97 cursors", raw(0x56, b"\0" + varint(97) + CURSOR * 97), "limitExceeded"),
+    ("CURSORS: more cursors announced than there are", raw(0x56, b"\1\2" + CURSOR), "malformed"),
+    ("AHEAD: 97 records", raw(0x58, varint(97) + CURSOR * 97), "limitExceeded"),
+    ("AHEAD: no channel", raw(0x58, b"\1" + string("a") + bytes(8) + b"\0"), "malformed"),
     ("CONNECTED: resumed is neither 0 nor 1", raw(0x03, b"\1" + bytes(8) + b"\2" + b"\0\0\0" + LIMIT_BYTES + b"\0\0"),
      "malformed"),
     ("CONNECTED: unknown recovery",

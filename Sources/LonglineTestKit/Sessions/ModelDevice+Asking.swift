@@ -55,12 +55,21 @@ extension ModelDevice {
         if let problem = watch.finished(own) { simulation.violation("\(device): \(problem)") }
     }
 
+    /// The cursors that a frame names, as they leave.
+    func named(_ cursors: [ChannelPosition]) -> [ChannelPosition] {
+        var cursors = cursors
+        if has(.keepSkipsBack) { cursors.removeAll { skipEnds[$0.channel]?.contains($0.position) == true } }
+        simulation.checker.connects(cursors, by: app)
+        return cursors
+    }
+
     /// What a connect says: a number that is on the disk, and every cursor if the server's record turned out to be an older one.
     func checkConnect(_ connect: Connect) {
         if connect.connectNumber > durable.connectNumber {
             simulation.violation("\(device)'s connect \(connect.connectNumber) left before it was on the disk")
         }
-        let named = Set(connect.cursors.map(\.channel))
+        let named = namedBefore.union(connect.cursors.map(\.channel))
+        namedBefore = []
         let missing = owedCursors.subtracting(named).intersection(durable.cursors.keys)
         if !missing.isEmpty {
             simulation.violation("\(device) does not say its cursors again to an older record: \(missing.count)")

@@ -58,9 +58,11 @@ final class ModelDevice {
     /// The cursors that the next CONNECT has to name, as the server's record was an older one.
     var owedCursors: Set<ChannelID> = []
     var namedCursors: Set<ChannelID> = []
+    /// Those that went before it.
+    var namedBefore: Set<ChannelID> = []
     /// For rules that are broken: each publish's `after` when it was written, where skips ended, and the next lane.
     private var drawnAfter: [PublishTag: PublishID] = [:]
-    private var skipEnds: [ChannelID: Set<Position>] = [:]
+    var skipEnds: [ChannelID: Set<Position>] = [:]
     var nextLane: UInt64 = 300
     /// Publishes that were refused for now: later ones may be entered meanwhile, and the ledger forget them.
     private var putOff: Set<PublishID> = []
@@ -87,6 +89,7 @@ final class ModelDevice {
         // No more unanswered publishes than the simulated ledger remembers.
         configuration.earlyBytes = 3_000
         configuration.partBytes = SimulatedStore.partBytes
+        configuration.cursorsPerFrame = app.number.isMultiple(of: 3) ? 1 : 2
         configuration.acceptsBatches = app.number.isMultiple(of: 2)
         self.configuration = configuration
         durable = Durable(producer: .random(using: &self.random))
@@ -422,10 +425,13 @@ final class ModelDevice {
         if let problem = watch.sent(frame, lane: lane) { simulation.violation("\(device): \(problem)") }
         switch frame {
         case .connect(var connect):
-            if has(.keepSkipsBack) { connect.cursors.removeAll { skipEnds[$0.channel]?.contains($0.position) == true } }
+            connect.cursors = named(connect.cursors)
             checkConnect(connect)
-            simulation.checker.connects(connect.cursors, by: app)
             frame = .connect(connect)
+        case .cursors(var cursors):
+            cursors.cursors = named(cursors.cursors)
+            namedBefore.formUnion(cursors.cursors.map(\.channel))
+            frame = .cursors(cursors)
         case .lane(let header): lanes[lane] = header
         case .publish(var publish):
             if has(.keepAfter), let drawn = drawnAfter[publish.tag] {

@@ -46,24 +46,39 @@ extension ModelServer {
 
     /// What CONNECTED has to say of each channel, by the truth and the places that the device and the store name.
     func recoveries(
-        _ channels: [SessionChannel], _ connect: Connect, _ user: UserID, _ device: DeviceID, _ rights: Rights
+        _ channels: [SessionChannel], _ connect: Connect, _ hosted: Hosted, _ rights: Rights
     ) -> [ChannelID: Recovery] {
+        guard let user = hosted.user, let device = hosted.device else { return [:] }
         let claims = Dictionary(
             connect.cursors.map { ($0.channel, $0.position) }, uniquingKeysWith: { first, _ in first })
         var expected: [ChannelID: Recovery] = [:]
         for channel in channels where !rights.stopped.contains(channel.channel) {
-            expected[channel.channel] = store.truth.recovery(
-                of: claims[channel.channel] ?? channel.cursor, in: channel.channel, epoch: channel.head.epoch, user,
-                device)
+            func recovery(of cursor: Position?) -> Recovery {
+                store.truth.recovery(of: cursor, in: channel.channel, epoch: channel.head.epoch, user, device)
+            }
+            let claim = claims[channel.channel]
+            guard claim == nil, hosted.namesAll, channel.cursor != nil else {
+                expected[channel.channel] = recovery(of: claim ?? channel.cursor)
+                continue
+            }
+            // The device says that it has nothing of it, whatever the record says: it begins anew, and hears of what is gone.
+            let anew = recovery(of: Position(epoch: channel.head.epoch, offset: 0))
+            expected[channel.channel] = anew == .recovered ? .fresh : anew
         }
         return expected
     }
 
-    /// Compares what CONNECTED says with what it has to say.
+    /// Compares what CONNECTED says with what it has to say. Which channels it lists where there are more than it has room for is
+    /// the server's affair.
     func check(_ connected: Connected, _ hosted: Hosted) {
         let said = Dictionary(
             connected.channels.map { ($0.channel, $0.recovery) }, uniquingKeysWith: { first, _ in first })
-        for channel in Set(said.keys).union(hosted.recoveries.keys).sorted(by: { $0.description < $1.description })
+        let isFull = said.count == min(hosted.answers, hosted.recoveries.count)
+        if !isFull || said.count != connected.channels.count {
+            simulation.violation("CONNECTED lists \(connected.channels.count) of \(hosted.recoveries.count) channels")
+        }
+        let listed = isFull ? Set(said.keys) : Set(said.keys).union(hosted.recoveries.keys)
+        for channel in listed.sorted(by: { $0.description < $1.description })
         where said[channel] != hosted.recoveries[channel] {
             let words = [said[channel], hosted.recoveries[channel]].map { $0.map { "\($0)" } ?? "nothing" }
             simulation.violation("CONNECTED says \(words[0]) of \(channel), and not \(words[1])")

@@ -41,6 +41,10 @@ final class ModelServer {
         var leftOut: [ChannelID: Offset] = [:]
         /// What CONNECTED has to say of each channel.
         var recoveries: [ChannelID: Recovery] = [:]
+        /// The device says that it has no other cursors than those that it names.
+        var namesAll = false
+        /// Channels that CONNECTED has room for.
+        var answers = FrameLimits.maximumCursors
 
         init(session: ServerSession, link: SimulatedLink) {
             self.session = session
@@ -112,10 +116,14 @@ final class ModelServer {
     // MARK: Links
 
     func accept(_ link: SimulatedLink) {
+        var configuration = configuration
+        // Every other device has to find out otherwise that it lacks something.
+        if link.number.isMultiple(of: 2) { configuration.maximumAnswers = 1 }
         let hosted = Hosted(
             session: ServerSession(
                 configuration: configuration, observedAddress: "192.0.2.1:\(link.number)", now: scheduler.now),
             link: link)
+        hosted.answers = configuration.maximumAnswers
         hosted.watch.window = Int(Self.window)
         // Each urgency's share may be exceeded by one entry.
         hosted.watch.room = Self.room + Urgency.allCases.count * (SimulatedStore.partBytes + 128)
@@ -124,6 +132,7 @@ final class ModelServer {
         link.toServer = { [weak self, weak hosted] frame, lane, early in
             guard let self, let hosted, !hosted.isOver else { return }
             hosted.watch.received(frame, lane: lane)
+            if case .cursors(let cursors) = frame { hosted.namesAll = cursors.areAll }
             if has(.trustEarlyData), early { input(hosted) { $0.handshakeCompleted(now: $1) } }
             input(hosted) { $0.received(frame, lane: lane, early: early, now: $1) }
         }
@@ -413,7 +422,7 @@ final class ModelServer {
             mayPublish: true, mayReceive: true, mayJoin: true, mayManage: true)
         rights.apply(to: &identity)
         hosted.watch.stopped = rights.stopped
-        hosted.recoveries = recoveries(channels, connect, user, device, rights)
+        hosted.recoveries = recoveries(channels, connect, hosted, rights)
         if has(.takeOverEarly) { establish(hosted) }
         if has(.evictEarly) { _ = takePlace(hosted, user, device) }
         later(hosted, within: slowestLoad) { [weak self, identity] in
