@@ -306,7 +306,7 @@ struct LargeDeliveryBudgetTests {
         var server = Serving(rooms: 60, entries: 3, lengths: lengths)
         let share = Serving.budget / 2
         #expect(server.unconfirmed(.chat, inParts: true) >= share)
-        var most = 0
+        var most = server.unconfirmed(.chat, inParts: true)
         for _ in 0..<1_000 where !server.isDone {
             most = max(most, server.unconfirmed(.chat, inParts: true))
             guard let next = server.open.last else { break }
