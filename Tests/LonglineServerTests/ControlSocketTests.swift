@@ -96,6 +96,36 @@ import Testing
         }
     }
 
+    @Test func whatAnEarlierServerLeftIsReplacedAndNothingElse() async throws {
+        try await withTemporaryDirectory { folder in
+            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+            let file = folder + "/notes"
+            let link = folder + "/link"
+            try Data("kept".utf8).write(to: URL(fileURLWithPath: file))
+            try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: folder + "/nowhere")
+            for path in [file, link] {
+                let error = await #expect(throws: ServerError.self) {
+                    _ = try await ControlSocket.bind(path, group: group, logger: silent) { _ in ControlAnswer() }
+                }
+                #expect(error?.code == .addressUnavailable)
+            }
+            #expect(FileManager.default.contents(atPath: file) == Data("kept".utf8))
+            // A server that was killed leaves its socket.
+            let left = try await ControlSocket.bind(folder + "/a.sock", group: group, logger: silent) { _ in ControlAnswer() }
+            try FileManager.default.moveItem(atPath: folder + "/a.sock", toPath: folder + "/b.sock")
+            let next = try await ControlSocket.bind(folder + "/b.sock", group: group, logger: silent) { _ in
+                ControlAnswer(error: "the new one")
+            }
+            let error = await #expect(throws: ServerError.self) {
+                try await ServerControl(path: folder + "/b.sock").revoke(user: UserID("ann"), in: TenantID("acme"))
+            }
+            #expect(error?.message == "the new one")
+            await left.shutDown()
+            await next.shutDown()
+            try await group.shutdownGracefully()
+        }
+    }
+
     @Test func anErrorComesBackWithItsAdvice() async throws {
         try await withSocket { _ in
             ControlAnswer(error: "no", advice: "ask later")

@@ -71,9 +71,11 @@ final class ControlSocket: Sendable {
         }
         address.sun_family = sa_family_t(AF_UNIX)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-        var status = stat()
-        if lstat(path, &status) == 0 {
-            guard status.st_mode & S_IFMT == S_IFSOCK else { throw failure(path, "something else has this name") }
+        // Not `lstat`: beside Foundation's modules the compiler can't always tell whose structure that fills.
+        if let attributes = try? FileManager.default.attributesOfItem(atPath: path) {
+            guard attributes[.type] as? FileAttributeType == .typeSocket else {
+                throw failure(path, "something else has this name")
+            }
             unlink(path)
         }
         let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
