@@ -111,7 +111,9 @@ import Testing
             }
             #expect(FileManager.default.contents(atPath: file) == Data("kept".utf8))
             // A server that was killed leaves its socket.
-            let left = try await ControlSocket.bind(folder + "/a.sock", group: group, logger: silent) { _ in ControlAnswer() }
+            let left = try await ControlSocket.bind(folder + "/a.sock", group: group, logger: silent) { _ in
+                ControlAnswer()
+            }
             try FileManager.default.moveItem(atPath: folder + "/a.sock", toPath: folder + "/b.sock")
             let next = try await ControlSocket.bind(folder + "/b.sock", group: group, logger: silent) { _ in
                 ControlAnswer(error: "the new one")
