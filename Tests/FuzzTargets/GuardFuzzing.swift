@@ -21,7 +21,9 @@ enum GuardFuzzing {
             guard told.ranges <= count / 2, !told.isUpsideDown else {
                 throw FuzzFinding("\(told.ranges) ranges in \(packet)")
             }
-            guard (contained == 0) == (copy == packet) else {
+            let changed = zip(copy, packet).filter { $0 != $1 }.count
+            // Only the type of a frame that nobody knows changes where none is overwritten.
+            guard contained == 0 ? changed <= 1 : changed > 0 else {
                 throw FuzzFinding("\(contained) frames were overwritten in \(packet), which became \(copy)")
             }
             // What was overwritten is harmless, and says the same the next time.

@@ -150,6 +150,31 @@ import Testing
         #expect(world.server.counters.handshakesCompleted == 1)
     }
 
+    /// ngtcp2 takes these frames for others and reads on behind them, where the guard doesn't.
+    @Test(
+        "a late NEW_CONNECTION_ID behind a frame that is none is not read",
+        arguments: Victim.allCases,
+        [
+            [0x2a, 0, 0], [0x1f, 0, 0, 0], [0x4a, 0, 0], [0x8f, 0, 0, 0],
+            // 34 ranges, of which the last is below zero. What is acknowledged first was sent.
+            [0x02, 0, 0, 33, 0] + [UInt8](repeating: 0, count: 66),
+        ] as [[UInt8]])
+    func whatIsBehindAFrameThatIsNone(victim: Victim, frame: [UInt8]) throws {
+        let (world, connection) = try attack(
+            victim,
+            with: [
+                Self.newConnectionID(20, retirePriorTo: 20), Self.newConnectionID(12, retirePriorTo: 0),
+                frame + Self.newConnectionID(12, retirePriorTo: 0),
+            ])
+        world.simulation.run(for: .seconds(1))
+        guard case .localTransport(let code, _)? = connection.closeReason else {
+            Issue.record("\(String(describing: connection.closeReason))")
+            return
+        }
+        #expect(code == 0x07, "FRAME_ENCODING_ERROR")
+        #expect(contained(world, victim).containedFrames == 0)
+    }
+
     @Test("messages before the handshake's end are checked too") func messagesBeforeTheHandshakesEndAreCheckedToo()
         throws
     {

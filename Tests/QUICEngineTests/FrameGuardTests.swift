@@ -102,12 +102,30 @@ import Testing
             _ = frameGuard.inspect(newConnectionID(5, retirePriorTo: 5))
             #expect(isContained(other + newConnectionID(0, retirePriorTo: 0), by: frameGuard), "\(other)")
         }
-        // These end the packet, or the connection.
-        for last in [[0x08, 0], [0x09, 0], [0x0c, 0, 1], [0x0d, 0, 1], [0x30], [0x21], [0x40, 0x21]] as [[UInt8]] {
+        // These end the packet.
+        for last in [[0x08, 0], [0x09, 0], [0x0c, 0, 1], [0x0d, 0, 1], [0x30]] as [[UInt8]] {
             let frameGuard = Guard()
             _ = frameGuard.inspect(newConnectionID(5, retirePriorTo: 5))
             #expect(!isContained(last + newConnectionID(0, retirePriorTo: 0), by: frameGuard), "\(last)")
         }
+    }
+
+    @Test(
+        "where it can't go on, ngtcp2 can't either",
+        arguments: [
+            // Types that ngtcp2 takes for STREAM, with an empty stream frame behind them.
+            [0x1f, 0, 0, 0], [0x2a, 0, 0], [0x38, 0], [0x4a, 0, 0], [0x8b, 0, 0], [0xcf, 0, 0, 0], [0x21],
+            [0x40, 0x21],
+            // Known types in more bytes than they need.
+            [0x40, 0x01], [0x40, 0x18],
+            // An ACK frame whose 33rd range is below zero, which ngtcp2 skips.
+            [0x02, 0x40, 200, 0, 33, 0] + [UInt8](repeating: 0, count: 64) + [0x7f, 0xff, 0],
+        ] as [[UInt8]])
+    func whereItCantGoOn(frame: [UInt8]) {
+        let frameGuard = Guard()
+        _ = frameGuard.inspect(newConnectionID(5, retirePriorTo: 5))
+        let behind = newConnectionID(0, retirePriorTo: 0)
+        #expect(frameGuard.inspect([0x01] + frame + behind) == [0x01, 0x20] + frame.dropFirst() + behind)
     }
 
     @Test("a packet that comes twice does no harm") func aPacketThatComesTwiceDoesNoHarm() {
