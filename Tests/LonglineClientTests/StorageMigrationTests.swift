@@ -49,6 +49,19 @@ struct StorageMigrationTests {
         try storage.close()
     }
 
+    @Test("processes that open a new file, or one of an old version, at one moment all get it", arguments: [nil, 1, 2])
+    func openedAtOnce(version: Int?) async throws {
+        for _ in 0..<20 {
+            let directory = try TemporaryFolder()
+            let path = if let version { try oldFile(directory, version) } else { directory.file("client.sqlite") }
+            let storages = try await withThrowingTaskGroup(of: SharedClientStorage.self) { group in
+                for _ in 0..<4 { group.addTask { try await SharedClientStorage.open(path: path) } }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            for storage in storages { try await storage.close() }
+        }
+    }
+
     @Test(
         "what the second version kept is there too: networks, and messages that name others", arguments: [false, true])
     func second(isShared: Bool) async throws {

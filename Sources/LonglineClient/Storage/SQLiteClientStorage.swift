@@ -127,13 +127,34 @@ public final class SQLiteClientStorage: ClientStorage {
     }
 
     /// Brings the tables to this version's layout, and leaves a file alone whose layout it doesn't know.
+    ///
+    /// Two processes may do it at one moment: the migrator reads what is done before it locks the file, so one of them finds its next
+    /// step done already, and fails without having changed anything. It goes on from where the other one is.
     static func migrate(_ database: DatabaseQueue, path: String) throws {
-        guard try database.read({ try !migrator.hasBeenSuperseded($0) }) else {
-            throw ClientError(
-                .storageTooNew, message: "\(path) was written by a later version of the app",
-                advice: "upgrade the app; what waits in the file is kept")
+        var done = try steps(database, path: path)
+        while true {
+            do {
+                return try migrator.migrate(database)
+            } catch let error as DatabaseError where error.resultCode != .SQLITE_BUSY {
+                let now = try steps(database, path: path)
+                guard now > done else { throw error }
+                done = now
+            }
         }
-        try migrator.migrate(database)
+    }
+
+    /// How many steps of the migration were done.
+    private static func steps(_ database: DatabaseQueue, path: String) throws -> Int {
+        try database.read { database in
+            // From here on the file is seen as it is now: its first table may come at any moment.
+            _ = try Int.fetchOne(database, sql: "SELECT count(*) FROM sqlite_master")
+            guard try !migrator.hasBeenSuperseded(database) else {
+                throw ClientError(
+                    .storageTooNew, message: "\(path) was written by a later version of the app",
+                    advice: "upgrade the app; what waits in the file is kept")
+            }
+            return try migrator.appliedIdentifiers(database).count
+        }
     }
 
     /// What is deleted is overwritten as well, the file is written anew without its free pages, and the log, which holds older
