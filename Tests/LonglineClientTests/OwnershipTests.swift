@@ -110,6 +110,37 @@ struct OwnershipTests {
         guard case .disconnected = harness.client.state else { return #expect(Bool(false), "\(harness.client.state)") }
     }
 
+    enum Turn: CaseIterable { case unshared, owner, standby }
+
+    @Test(
+        "who begins to read when start() has returned reads what comes, after a disconnection too",
+        arguments: Turn.allCases)
+    func readsAfterStart(turn: Turn) async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(
+            storage: turn == .unshared ? InMemoryClientStorage() : try storage(directory))
+        let client = harness.client
+        let room = ChannelID.room(try RoomID("r"))
+        try await client.connect()
+        for round in 0..<20 {
+            await client.disconnect()
+            let other = turn == .standby ? try storage(directory) : nil
+            if let other { #expect(try await other.contend()) }
+            try await client.start()
+            let reader = Task {
+                var messages = client.messages.makeAsyncIterator()
+                return await messages.next()?.text
+            }
+            // The reader looks before there is a connection.
+            await Task.yield()
+            try await other?.close()
+            _ = await harness.state { $0.isConnected }
+            try harness.service.post("\(round)", in: room)
+            #expect(await reader.value == "\(round)")
+        }
+        await client.disconnect()
+    }
+
     @Test("who disconnects in standby ends the wait of connect()")
     func disconnectsInStandby() async throws {
         let directory = try TemporaryFolder()

@@ -276,12 +276,17 @@ final class ClientCore: Sendable {
 
     func start() async throws {
         guard let sharing else {
-            let handle = try await handle()
-            return handle.run { _ = $0.connect(nil) }
+            // It has begun when this returns: who reads the messages from then on is not told of the end that a disconnection was.
+            return try await handle().call(ignoring: ()) { driver, done in
+                defer { done(.success(())) }
+                return driver.connect(nil)
+            }
         }
         // Who waits for its turn is told by the states.
         do { _ = try await handle() } catch let error as ClientError where error.isOfAnotherOwner {}
         sharing.wantsConnection(true)
+        outlets.messages.reopen()
+        outlets.requests.reopen()
         keepContending()
     }
 
