@@ -94,7 +94,7 @@ public struct RefusalCode: RawRepresentable, Hashable, Sendable {
 
     /// `after` names an ID that the ledger does not hold: send again from the one behind `lastID`.
     public static let outOfOrder = RefusalCode(rawValue: 1)
-    /// The ID was used with another tag: take a new producer.
+    /// The ID was used with another tag, or in another channel: take a new producer.
     public static let idReused = RefusalCode(rawValue: 2)
     /// The ID is old and its acknowledgement is forgotten: it is unknown whether it was entered, and it never will be.
     public static let outcomeUnknown = RefusalCode(rawValue: 3)

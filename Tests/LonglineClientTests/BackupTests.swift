@@ -68,6 +68,32 @@ struct BackupTests {
         await service.stop()
     }
 
+    @Test("a client's file: what it sends anew is entered, whichever channels the lost numbers were used in")
+    func clientFileOfTwoChannels() async throws {
+        let service = try await LiveService()
+        let room = try RoomID("r")
+        let first = try client(service, "alice", file: folder.file("alice.sqlite"))
+        try await first.connect()
+        try await first.join(room)
+        try await send(["0"], from: first, to: "bob")
+        await first.disconnect()
+        let backup = try copy(folder.file("alice.sqlite"), as: "backup.sqlite")
+        try await first.connect()
+        try await send(["1"], from: first, to: "bob")
+        _ = try await first.send("2", to: .room(room)).acknowledged()
+        try await send(["3"], from: first, to: "bob")
+        await first.disconnect()
+
+        let second = try client(service, "alice", file: backup)
+        try await second.connect()
+        // Its number was used in the other channel; in this one it is below the last.
+        _ = try await second.send("new", to: .room(room)).acknowledged()
+        let page = try await second.history(of: .room(room), limit: 50)
+        #expect(page.messages.filter { $0.kind == .message }.map(\.text) == ["2", "new"])
+        await second.disconnect()
+        await service.stop()
+    }
+
     @Test("the server's store: devices are told of a gap, what the backup holds is there, and outboxes go on")
     func serverStore() async throws {
         // A token of the moment after the restore counts, not only one of half a minute later.

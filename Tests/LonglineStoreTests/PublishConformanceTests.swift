@@ -113,11 +113,24 @@ import Testing
                 let again = request(id: PublishID(index + 1) * 3, after: 0)
                 #expect(try await store.append(again).refused?.code == .outcomeUnknown)
             }
+            // Between those that are remembered nothing was forgotten: whoever sends such an ID had it from elsewhere.
+            #expect(try await store.append(request(id: 22, after: 0)).refused?.code == .idReused)
+            #expect(try await store.append(request(id: 20, after: 0)).refused?.code == .outcomeUnknown)
             for index in [6, 7, count - 1] {
                 let again = request(id: PublishID(index + 1) * 3, after: 0)
                 #expect(try await store.append(again).published == outcomes[index].published)
             }
             #expect(try await store.all(inbox("alice")).count == count)
+        }
+    }
+
+    @Test("an ID that was passed over is another outbox's, while nothing was forgotten", arguments: StoreKind.allCases)
+    func anIDThatWasPassedOver(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            try await store.enter(request(id: 5, after: 0))
+            #expect(try await store.append(request(id: 3, after: 0)).refused?.code == .idReused)
+            #expect(try await store.append(request(id: 5, after: 0)).published != nil)
+            #expect(try await store.all(inbox("alice")).count == 1)
         }
     }
 

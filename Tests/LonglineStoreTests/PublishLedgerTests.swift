@@ -28,13 +28,18 @@ import Testing
         Case(id: 10, after: 9, tag: 101, expected: "reused"),
         Case(id: 5, after: 4, tag: 50, expected: "duplicate 1005"),
         Case(id: 5, after: 4, tag: 100, expected: "reused"),
-        Case(id: 7, after: 6, tag: 70, expected: "unknown"),
+        Case(id: 7, after: 6, tag: 70, expected: "reused"),
+        Case(id: 4, after: 3, tag: 40, expected: "reused"),
+        Case(id: 3, after: 2, tag: 30, expected: "unknown"),
         Case(id: 1, after: 0, tag: 1, expected: "unknown"),
     ]
 
     @Test("every case has one answer", arguments: table) func everyCaseHasOneAnswer(_ row: Case) {
         let known: [PublishID: PublishTag] = [5: 50, 10: 100]
-        let verdict = PublishLedger.judge(id: row.id, tag: row.tag, after: row.after, lastID: 10) { id in
+        // What is below 4 was forgotten.
+        let verdict = PublishLedger.judge(
+            id: row.id, tag: row.tag, after: row.after, lastID: 10, oldest: { 4 }
+        ) { id in
             known[id].map { tag in
                 LedgerAnswer(
                     tag: tag, published: Published(id: id, position: Position(epoch: 1, offset: id + 1_000), time: 0))

@@ -264,8 +264,12 @@ extension ConnectionDriver {
     }
 
     private func writeFailed(_ batch: PendingWrites, _ error: ClientError) {
-        logger.error("the durable state was not written", metadata: ["error": "\(error)"])
-        if error.code != .ownershipLost { outlets.notices.send(.storageFailed(error)) }
+        if error.code == .ownershipLost {
+            logger.info("another process owns the outbox now", metadata: ["error": "\(error)"])
+        } else {
+            logger.error("the durable state was not written", metadata: ["error": "\(error)"])
+            outlets.notices.send(.storageFailed(error))
+        }
         for id in batch.inserts.reversed() {
             unwritten.remove(id)
             guard let given = outbox.giveUp(id) else { continue }

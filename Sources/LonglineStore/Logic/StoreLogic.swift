@@ -139,6 +139,10 @@ struct StoreLogic<Tables: StoreTables> {
         if let barrier, head.lastID == 0 { return refused(barrier) }
         let verdict = try PublishLedger.judge(
             id: publish.id, tag: publish.tag, after: publish.after, lastID: head.lastID,
+            oldest: {
+                guard head.remembered >= remembered, let producer else { return 0 }
+                return try tables.oldestAnswer(of: producer, in: channel)
+            },
             answer: { id in try producer.flatMap { try tables.answer(id, of: $0, in: channel) } })
         switch verdict {
         case .duplicate(var published):

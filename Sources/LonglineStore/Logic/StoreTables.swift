@@ -131,6 +131,8 @@ protocol StoreTables: AnyObject {
 
     func ledger(_ producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerHead
     func answer(_ id: PublishID, of producer: ProducerRecord, in channel: ChannelRecord) throws -> LedgerAnswer?
+    /// The lowest ID with an acknowledgement; 0 when there is none.
+    func oldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws -> PublishID
     func remember(_ answer: LedgerAnswer, head: LedgerHead, of producer: ProducerRecord, in channel: ChannelRecord)
         throws
     /// Forgets the acknowledgements with the lowest IDs.

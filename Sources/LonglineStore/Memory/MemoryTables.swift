@@ -217,6 +217,10 @@ final class MemoryTables: StoreTables {
         ledgers[LedgerKey(producer: producer.id, channel: channel.id)]?.answers.first { $0.published.id == id }
     }
 
+    func oldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) -> PublishID {
+        ledgers[LedgerKey(producer: producer.id, channel: channel.id)]?.answers.first?.published.id ?? 0
+    }
+
     func remember(_ answer: LedgerAnswer, head: LedgerHead, of producer: ProducerRecord, in channel: ChannelRecord) {
         let key = LedgerKey(producer: producer.id, channel: channel.id)
         ledgers[key, default: Ledger()].head = head

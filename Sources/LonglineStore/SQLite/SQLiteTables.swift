@@ -327,6 +327,13 @@ extension SQLiteTables: StoreTables {
         }
     }
 
+    func oldestAnswer(of producer: ProducerRecord, in channel: ChannelRecord) throws -> PublishID {
+        try forgetStaleAnswers(atLeast: 1)
+        return try row(
+            "SELECT min(publish_id) FROM answers WHERE producer = ? AND channel = ?", [producer.id, channel.id]
+        ).flatMap { $0[0] as Int64? }.map { PublishID(bitPattern: $0) } ?? 0
+    }
+
     func remember(_ answer: LedgerAnswer, head: LedgerHead, of producer: ProducerRecord, in channel: ChannelRecord)
         throws
     {
