@@ -9,6 +9,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case ignoreAfter
     /// The ledger enters an old ID again whose acknowledgement it forgot.
     case enterUnknown
+    /// The ledger says of an ID whose acknowledgement it forgot that it was passed over.
+    case passOverForgotten
     /// The ledger goes with the entries when a log is trimmed.
     case trimLedger
     /// The ledger row is another write than its entry: a crash comes in between.

@@ -145,6 +145,9 @@ final class SimulatedStore {
                 let (published, woken) = enterAsAuthor(request)
                 return (published.map { .published($0) } ?? .refused(refused), woken)
             }
+            if refused.code == .outcomeUnknown, faults.contains(.passOverForgotten) {
+                return (.refused(Refused(id: refused.id, code: .idReused)), [])
+            }
             let enters =
                 refused.code == .outcomeUnknown && faults.contains(.enterUnknown)
                 || refused.code == .unknownChannel && faults.contains(.publishAfterLeave)
