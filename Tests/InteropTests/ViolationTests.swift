@@ -36,7 +36,8 @@ struct Violation: Sendable, CustomTestStringConvertible {
         Violation(
             name: "an unknown frame that looks like data with all there is to it", frames: "1f..000141", codes: [0x07]),
         Violation(name: "an unknown frame of two bytes that looks like data", frames: "4a..0141", codes: [0x07]),
-        Violation(name: "an unknown frame of eight bytes that looks like data", frames: "cf..000141000000", codes: [0x07]),
+        Violation(
+            name: "an unknown frame of eight bytes that looks like data", frames: "cf..000141000000", codes: [0x07]),
         Violation(name: "a frame cut short", frames: "0400", codes: [0x07]),
         Violation(
             name: "stream data behind the largest offset", frames: "0c..ffffffffffffffff41", codes: [0x03, 0x07]),
