@@ -12,7 +12,7 @@ var settings: [SwiftSetting] = [
 let isStrict = Context.environment["LONGLINE_STRICT"] == "1"
 if isStrict { settings.append(.unsafeFlags(["-warnings-as-errors"])) }
 // What the simulation of sessions spends its time in. Where the whole suite runs it is optimised, which makes thousands of
-// seeds six times as fast; assertions and checks of exclusive access stay as in any debug build.
+// seeds about three times as fast; assertions and checks of exclusive access stay as in any debug build.
 var simulatedSettings = settings
 if isStrict {
     simulatedSettings.append(
