@@ -25,13 +25,9 @@ public final class ControlDatabase: Sendable {
     /// - Throws: ``ControlError/Code/storeUnavailable``, ``ControlError/Code/versionTooNew``.
     public init(path: String) throws(ControlError) {
         do {
-            // SQLite gives its other files the mode of this one.
-            let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-            guard descriptor >= 0 else {
-                throw ControlError(
-                    .storeUnavailable, message: "can't open \(path): \(String(cString: strerror(errno)))")
-            }
-            try FileHandle(fileDescriptor: descriptor, closeOnDealloc: false).close()
+            let lock = try OpeningLock(folder: URL(filePath: path).deletingLastPathComponent().path)
+            defer { _ = lock }
+            try Self.create(path)
             var settings = Configuration()
             settings.label = "longline.control"
             settings.maximumReaderCount = 2
@@ -51,6 +47,17 @@ public final class ControlDatabase: Sendable {
             throw ControlError(
                 .storeUnavailable, message: "can't open \(path)", cause: error,
                 advice: "check the folder, its owner and free space")
+        }
+    }
+
+    /// Makes the file where there is none: SQLite gives its other files the mode of this one.
+    private static func create(_ path: String) throws(ControlError) {
+        // One that is there isn't opened: closing it would give up the locks that this process's SQLite has on it.
+        let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        if descriptor >= 0 {
+            Foundation.close(descriptor)
+        } else if errno != EEXIST {
+            throw ControlError(.storeUnavailable, message: "can't open \(path): \(String(cString: strerror(errno)))")
         }
     }
 
