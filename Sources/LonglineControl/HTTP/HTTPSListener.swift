@@ -139,13 +139,26 @@ final class HTTPSListener: Service {
 
 /// Where the same routes answer over HTTP/3, as `Alt-Svc` says it.
 final class AlternativeService: Sendable {
-    private let port: Mutex<@Sendable () -> Int?>
+    // Not the function itself in the lock: each access would wrap it once more, into one that calls the last.
+    private enum Source {
+        case asked(@Sendable () -> Int?)
+        case known(Int?)
+    }
+
+    private let source: Mutex<Source>
 
     /// - Parameter port: asked each time; it is known once the server listens.
-    init(_ port: @escaping @Sendable () -> Int?) { self.port = Mutex(port) }
+    init(_ port: @escaping @Sendable () -> Int?) { source = Mutex(.asked(port)) }
 
-    func set(_ port: Int?) { self.port.withLock { $0 = { port } } }
+    func set(_ port: Int?) { source.withLock { $0 = .known(port) } }
 
     /// The header's value; nil: nowhere.
-    var header: String? { port.withLock { $0 }().map { "h3=\":\($0)\"; ma=86400" } }
+    var header: String? {
+        let port: Int? =
+            switch source.withLock({ $0 }) {
+            case .asked(let ask): ask()
+            case .known(let port): port
+            }
+        return port.map { "h3=\":\($0)\"; ma=86400" }
+    }
 }
