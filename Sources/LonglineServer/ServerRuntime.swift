@@ -8,6 +8,7 @@ import Synchronization
 final class ServerRuntime: Sendable {
     let core: ServerCore
     let loops: [LoopReference]
+    let startedAt = NIODeadline.now()
     private let byLoop: [ObjectIdentifier: LoopReference]
 
     /// Puts a ``ServerLoop`` on each of the group's loops.

@@ -134,8 +134,6 @@ extension Terminal {
             time: conversation.time, unread: conversation.unread, mutedUntil: conversation.settings.mutedUntil,
             blocked: conversation.settings.isBlocked, read: conversation.read?.offset,
             peerDelivered: conversation.peerDelivered?.offset, peerRead: conversation.peerRead?.offset)
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        return String(decoding: try encoder.encode(line), as: UTF8.self)
+        return try json(line)
     }
 }

@@ -7,7 +7,8 @@ struct Longline: AsyncParsableCommand {
         commandName: "longline", abstract: "Keep clients connected over QUIC.", version: LonglineVersion.current,
         subcommands: [
             DemoCommand.self,
-            ServerCommand.self, SignTokenCommand.self, ConfigCommand.self, RevokeCommand.self, EraseCommand.self,
+            ServerCommand.self, SignTokenCommand.self, ConfigCommand.self, StatusCommand.self,
+            SessionsCommand.self, DrainCommand.self, RevokeCommand.self, EraseCommand.self,
             KeysCommand.self, APIKeyCommand.self, BackupCommand.self,
             ChatCommand.self,
             SendCommand.self, SignalCommand.self, ListenCommand.self, HistoryCommand.self, RoomCommandLine.self,

@@ -31,8 +31,13 @@ extension Terminal {
             target: message.target?.offset, time: message.time,
             text: file == nil ? message.text : nil, bytes: message.payload.readableBytes, file: file,
             redelivered: message.redelivered, gapBefore: message.gapBefore != nil)
+        return try json(line)
+    }
+
+    /// One object in a line, its members by their names.
+    static func json(_ object: some Encodable) throws -> String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        return String(decoding: try encoder.encode(line), as: UTF8.self)
+        return String(decoding: try encoder.encode(object), as: UTF8.self)
     }
 }

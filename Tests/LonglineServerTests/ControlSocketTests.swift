@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import LonglineLinks
 import LonglineStore
 import LonglineWire
 import NIOCore
@@ -45,6 +46,45 @@ import Testing
         let requests = asked.withLock { $0 }
         #expect(requests.map(\.operation) == [.generations, .revokeToken])
         #expect(requests.first?.device == "phone" && requests.last?.token == "t" && requests.last?.until == 17)
+    }
+
+    @Test func whatAnOperatorAsksOfSessionsArrivesWholeAndItsAnswerComesBack() async throws {
+        let asked = Mutex<[ControlRequest]>([])
+        let one = SessionInfo(
+            session: .max, device: try DeviceID("phone"), platform: .unknown, loginEpoch: 7, transport: .webSocket,
+            remoteAddress: "[::1]:9", connectedAt: 17, agent: "a \"b\" \u{1f600}")
+        let about = ServerStatus(
+            version: "1", uptime: 2, addresses: ["[::1]:3"], connections: 4, sessions: 5, published: 6, delivered: .max,
+            drainRate: 8)
+        try await withSocket { request in
+            asked.withLock { $0.append(request) }
+            return switch request.operation {
+            case .sessions:
+                ControlAnswer(
+                    sessions: Array(repeating: ControlSession(one), count: ControlAnswer.maximumSessions), count: 501)
+            case .status: ControlAnswer(status: about)
+            case .drain: ControlAnswer(remaining: 9)
+            case .disconnect where request.user == "new": ControlAnswer()
+            default: ControlAnswer(count: 10)
+            }
+        } _: { path in
+            let control = ServerControl(path: path)
+            let (user, tenant) = (try UserID("ann"), try TenantID("acme"))
+            let (sessions, count) = try await control.sessions(of: user, in: tenant)
+            #expect(sessions == Array(repeating: one, count: ControlAnswer.maximumSessions) && count == 501)
+            #expect(try await control.status() == about)
+            #expect(try await control.drain(rate: 3, to: "other:1") == 9)
+            #expect(try await control.disconnect(user: user, in: tenant, code: .evicted, reason: "so") == 10)
+            // Of a version that answers something else.
+            let error = await #expect(throws: ServerError.self) {
+                try await control.disconnect(user: try UserID("new"), in: tenant)
+            }
+            #expect(error?.code == .requestFailed)
+        }
+        let requests = asked.withLock { $0 }
+        #expect(requests.map(\.operation) == [.sessions, .status, .drain, .disconnect, .disconnect])
+        #expect(requests[2].rate == 3 && requests[2].accessPoint == "other:1")
+        #expect(requests[3].reason == "so" && requests[3].code == CloseCode.evicted.rawValue)
     }
 
     @Test func anErasureIsAskedForUntilItIsDone() async throws {

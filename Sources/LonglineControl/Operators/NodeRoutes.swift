@@ -40,16 +40,15 @@ struct NodeRoutes: Sendable {
         var status: String
     }
 
-    /// The fastest that clients are moved away, a second.
-    static let maximumRate = 10_000
     private static let standardRate = 100
 
     private func drain(_ request: Request, _ context: ControlContext) async throws -> Response {
         let key = try await gate.nodeOperator(request)
         guard let node = NodeID(try context.parameter("id", UserID.init).description) else { throw Problem(.notFound) }
         let rate = try await reader.optionalJSON(Order.self, request)?.rate ?? Self.standardRate
-        guard (1...Self.maximumRate).contains(rate) else {
-            throw Problem(.invalidRequest, "'rate' has to be 1 to \(Self.maximumRate) clients a second")
+        guard LonglineServer.drainRates.contains(rate) else {
+            throw Problem(
+                .invalidRequest, "'rate' has to be 1 to \(LonglineServer.drainRates.upperBound) clients a second")
         }
         guard let status = try await nodes.drain(node, rate: rate) else {
             throw Problem(.notFound, "there is no such node")

@@ -57,30 +57,16 @@ struct SessionRoutes: Sendable {
             Sessions(user: user.description, tenant: caller.tenant.description, sessions: sessions))
     }
 
-    /// The longest reason, in characters: of whatever bytes, a close holds it.
-    private static let maximumReason = 64
-
-    /// Whether a character is one of a line: a reason ends up in others' logs and terminals.
-    private static func isPlain(_ scalar: Unicode.Scalar) -> Bool {
-        switch scalar.properties.generalCategory {
-        case .control, .lineSeparator, .paragraphSeparator: false
-        default: !scalar.properties.isBidiControl
-        }
-    }
-
     private func end(_ request: Request, _ context: ControlContext) async throws -> Response {
         let caller = try await gate.tenantOperator(request)
         let user = try context.parameter("id", UserID.init)
         let device = try request.query("device").map { name throws(Problem) in
             try checked("device", name, DeviceID.init)
         }
-        let code = try request.query("code", in: 1_000...5_999, standard: Int(CloseCode.normal.rawValue))
-        let reason = try request.query("reason") ?? "an operator ended the session"
-        guard reason.unicodeScalars.count <= Self.maximumReason else {
-            throw Problem(.invalidRequest, "'reason' has at most \(Self.maximumReason) characters")
-        }
-        guard reason.unicodeScalars.allSatisfy(Self.isPlain) else {
-            throw Problem(.invalidRequest, "'reason' has no control characters")
+        let code = try request.query("code", in: OperatorClose.codes, standard: Int(CloseCode.normal.rawValue))
+        let reason = try request.query("reason") ?? OperatorClose.standardReason
+        if let objection = OperatorClose.objection(toReason: reason) {
+            throw Problem(.invalidRequest, "'reason' \(objection)")
         }
         let close = Close(code: CloseCode(rawValue: UInt32(code)), reason: reason)
         let ended = try await server.disconnect(user: user, device: device, in: caller.tenant, close: close)

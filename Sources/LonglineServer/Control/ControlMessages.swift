@@ -1,3 +1,6 @@
+import LonglineLinks
+import LonglineWire
+
 /// What an operator's process asks of a running server: one JSON object in one line.
 struct ControlRequest: Codable, Sendable {
     enum Operation: String, Codable, Sendable {
@@ -7,6 +10,10 @@ struct ControlRequest: Codable, Sendable {
         case eraseUser = "erase-user"
         case generations
         case reloadKeys = "reload-keys"
+        case status
+        case sessions
+        case disconnect
+        case drain
     }
 
     var operation: Operation
@@ -17,6 +24,13 @@ struct ControlRequest: Codable, Sendable {
     var token: String?
     /// In milliseconds since 1970.
     var until: UInt64?
+    /// The close that sessions are ended with.
+    var code: UInt32?
+    var reason: String?
+    /// Clients a second.
+    var rate: Int?
+    /// Where clients are sent.
+    var accessPoint: String?
 }
 
 /// What the server answers: one JSON object in one line.
@@ -29,4 +43,47 @@ struct ControlAnswer: Codable, Sendable {
     var isDone: Bool?
     var userGeneration: UInt64?
     var deviceGeneration: UInt64?
+    var status: ServerStatus?
+    /// The oldest ``ControlAnswer/maximumSessions`` of ``count``.
+    var sessions: [ControlSession]?
+    /// How many sessions there are, or were ended.
+    var count: Int?
+    /// Connections that are left to be moved away.
+    var remaining: Int?
+
+    /// So many fit into an answer.
+    static let maximumSessions = 500
+}
+
+/// A ``SessionInfo`` in JSON.
+struct ControlSession: Codable, Sendable {
+    var session: UInt64
+    var device: String
+    var platform: String
+    var loginEpoch: UInt64
+    var transport: String
+    var remoteAddress: String
+    var connectedAt: UInt64
+    var agent: String
+
+    init(_ info: SessionInfo) {
+        session = info.session
+        device = info.device.description
+        platform = info.platform.description
+        loginEpoch = info.loginEpoch
+        transport = info.transport.rawValue
+        remoteAddress = info.remoteAddress
+        connectedAt = info.connectedAt
+        agent = info.agent
+    }
+
+    /// Nil where the server speaks of something that is unknown here.
+    var info: SessionInfo? {
+        guard let device = try? DeviceID(device), let platform = try? DevicePlatform(platform),
+            let transport = LinkKind(rawValue: transport)
+        else { return nil }
+        return SessionInfo(
+            session: session, device: device, platform: platform, loginEpoch: loginEpoch, transport: transport,
+            remoteAddress: remoteAddress, connectedAt: connectedAt, agent: agent)
+    }
 }

@@ -22,6 +22,8 @@ final class ControlSocket: Sendable {
     static let timeout = TimeAmount.seconds(10)
     /// The longest request in bytes.
     static let maximumRequest = 8 * 1024
+    /// The longest answer in bytes.
+    static let maximumAnswer = 1024 * 1024
     /// The longest path in bytes: what `sockaddr_un` holds.
     static let maximumPath = 107
 

@@ -5,10 +5,7 @@ extension LonglineServer {
     /// Does what an operator's process asks.
     func answer(_ request: ControlRequest) async -> ControlAnswer {
         do {
-            if request.operation == .reloadKeys {
-                try await reloadTokenKeys()
-                return ControlAnswer()
-            }
+            if let answer = try await answerAboutServer(request) { return answer }
             let tenant = try TenantID(request.tenant ?? "")
             if request.operation != .generations, let served = configuration.tenants, !served.contains(tenant) {
                 // A name that was mistyped would be shut out, and the one that was meant would not.
@@ -31,7 +28,13 @@ extension LonglineServer {
                 do { return ControlAnswer(isDone: try await erasure.isDone(within: Self.eraseWait)) } catch {
                     throw Self.notErased(error)
                 }
-            case .reloadKeys: break
+            case .sessions:
+                let sessions = try await sessions(of: try UserID(request.user ?? ""), in: tenant)
+                return ControlAnswer(
+                    sessions: sessions.prefix(ControlAnswer.maximumSessions).map(ControlSession.init),
+                    count: sessions.count)
+            case .disconnect: return try await endSessions(request, tenant)
+            case .reloadKeys, .status, .drain: break
             case .generations:
                 let generations = try await generations(of: try Self.device(request, tenant))
                 return ControlAnswer(userGeneration: generations.user, deviceGeneration: generations.device)
@@ -43,6 +46,36 @@ extension LonglineServer {
         } catch {
             return ControlAnswer(error: "a name is missing or breaks the rule for names: \(error)")
         }
+    }
+
+    /// What concerns no tenant; nil: the request does.
+    private func answerAboutServer(_ request: ControlRequest) async throws(ServerError) -> ControlAnswer? {
+        switch request.operation {
+        case .reloadKeys:
+            try await reloadTokenKeys()
+            return ControlAnswer()
+        case .status: return ControlAnswer(status: try await status())
+        case .drain:
+            guard let rate = request.rate else { return ControlAnswer(error: "the rate is missing") }
+            return ControlAnswer(remaining: try await drain(rate: rate, to: request.accessPoint).remaining)
+        default: return nil
+        }
+    }
+
+    private func endSessions(_ request: ControlRequest, _ tenant: TenantID) async throws -> ControlAnswer {
+        let code = request.code ?? CloseCode.normal.rawValue
+        let reason = request.reason ?? OperatorClose.standardReason
+        guard OperatorClose.codes.contains(Int(code)) else {
+            return ControlAnswer(
+                error: "a close code is \(OperatorClose.codes.lowerBound) to \(OperatorClose.codes.upperBound)")
+        }
+        if let objection = OperatorClose.objection(toReason: reason) {
+            return ControlAnswer(error: "the reason \(objection)")
+        }
+        let ended = try await disconnect(
+            user: try UserID(request.user ?? ""), device: try request.device.map { try DeviceID($0) }, in: tenant,
+            close: Close(code: CloseCode(rawValue: code), reason: reason))
+        return ControlAnswer(count: ended)
     }
 
     /// Shorter than a connection of the control socket lives.

@@ -72,6 +72,53 @@ public struct ServerControl: Sendable {
         _ = try await ask(ControlRequest(operation: .reloadKeys))
     }
 
+    /// What the server is about.
+    public func status() async throws(ServerError) -> ServerStatus {
+        guard let status = try await ask(ControlRequest(operation: .status)).status else { throw Self.unknownAnswer }
+        return status
+    }
+
+    /// Who is connected: see ``LonglineServer/sessions(of:in:)``.
+    /// - Returns: the oldest 500 sessions, and how many there are.
+    public func sessions(
+        of user: UserID, in tenant: TenantID
+    ) async throws(ServerError) -> (sessions: [SessionInfo], count: Int) {
+        let answer = try await ask(
+            ControlRequest(operation: .sessions, tenant: tenant.description, user: user.description))
+        guard let sessions = answer.sessions, let count = answer.count else { throw Self.unknownAnswer }
+        return (sessions.compactMap(\.info), count)
+    }
+
+    /// Ends sessions: see ``LonglineServer/disconnect(user:device:in:close:)``.
+    /// - Parameters:
+    ///   - code: 1000 to 5999.
+    ///   - reason: at most 64 characters, without control characters; nil: a general one.
+    /// - Returns: how many sessions there were.
+    public func disconnect(
+        user: UserID, device: DeviceID? = nil, in tenant: TenantID, code: CloseCode = .normal, reason: String? = nil
+    ) async throws(ServerError) -> Int {
+        let answer = try await ask(
+            ControlRequest(
+                operation: .disconnect, tenant: tenant.description, user: user.description,
+                device: device?.description, code: code.rawValue, reason: reason))
+        guard let count = answer.count else { throw Self.unknownAnswer }
+        return count
+    }
+
+    /// Moves clients away: see ``LonglineServer/drain(rate:to:)``.
+    /// - Returns: how many connections are left.
+    public func drain(rate: Int, to accessPoint: String? = nil) async throws(ServerError) -> Int {
+        let answer = try await ask(ControlRequest(operation: .drain, rate: rate, accessPoint: accessPoint))
+        guard let remaining = answer.remaining else { throw Self.unknownAnswer }
+        return remaining
+    }
+
+    private static var unknownAnswer: ServerError {
+        ServerError(
+            .requestFailed, message: "the server's answer is not one that is known here",
+            advice: "use the same version of longline")
+    }
+
     private func request(_ operation: ControlRequest.Operation, _ device: DeviceKey) -> ControlRequest {
         ControlRequest(
             operation: operation, tenant: device.tenant.description, user: device.user.description,
@@ -98,7 +145,7 @@ public struct ServerControl: Sendable {
 
     /// Sends a line, and collects what comes until the server closes.
     private func exchange(_ request: ByteBuffer) async throws -> ByteBuffer {
-        let limit = ControlSocket.maximumRequest
+        let limit = ControlSocket.maximumAnswer
         let timeout = ControlSocket.timeout
         let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .connectTimeout(timeout)

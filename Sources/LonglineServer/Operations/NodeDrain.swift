@@ -98,6 +98,9 @@ struct DrainPace {
 }
 
 extension LonglineServer {
+    /// How many clients a second may be moved away.
+    public static let drainRates = 1...10_000
+
     /// How far a drain is.
     public struct DrainProgress: Hashable, Sendable {
         /// Clients moved away each second.
@@ -111,13 +114,19 @@ extension LonglineServer {
     /// Each is told to connect again (1001, or 2000 where an access point is named); who comes here again is told the same. It
     /// lasts until the server ends. Asked again, it goes on at the new rate.
     /// - Parameters:
-    ///   - rate: clients a second, 1 or more.
+    ///   - rate: clients a second: ``drainRates``.
     ///   - accessPoint: `host:port` that clients are sent to; nil: they choose another one themselves.
     /// - Throws: ``ServerError/Code/notRunning``, ``ServerError/Code/invalidConfiguration``.
     @discardableResult
     public func drain(rate: Int, to accessPoint: String? = nil) async throws(ServerError) -> DrainProgress {
-        guard rate >= 1 else {
-            throw ServerError(.invalidConfiguration, message: "a drain needs a rate of 1 a second at least")
+        guard Self.drainRates.contains(rate) else {
+            throw ServerError(
+                .invalidConfiguration, message: "a drain's rate is 1 to \(Self.drainRates.upperBound) clients a second")
+        }
+        guard accessPoint?.utf8.count ?? 1 <= FrameLimits.maximumAccessPoint, accessPoint != "" else {
+            throw ServerError(
+                .invalidConfiguration,
+                message: "an access point has 1 to \(FrameLimits.maximumAccessPoint) bytes, as host:port")
         }
         let runtime = try requireRuntime()
         let close = Close(

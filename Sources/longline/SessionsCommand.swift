@@ -1,0 +1,107 @@
+import ArgumentParser
+import Foundation
+import LonglineServer
+import LonglineWire
+
+/// Shows who of a user is connected to a running server, and ends sessions.
+struct SessionsCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sessions",
+        abstract: "Show from where a user is connected, or end the sessions.",
+        discussion: "Talks to the server by the socket in its data folder, as the server's own user.",
+        subcommands: [List.self, End.self], defaultSubcommand: List.self)
+
+    /// Whose sessions.
+    struct Whose: ParsableArguments {
+        @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
+        var data: String = "longline-data"
+
+        @Option(help: "The tenant.")
+        var tenant: String = "default"
+
+        @Option(help: "The user.")
+        var user: String
+
+        func tenantID() throws -> TenantID { try Name.parse("--tenant", tenant, TenantID.init) }
+        func userID() throws -> UserID { try Name.parse("--user", user, UserID.init) }
+    }
+
+    /// Lists them.
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List a user's sessions, the oldest first.")
+
+        @OptionGroup var whose: Whose
+
+        @Flag(help: "Print one JSON object for each session.")
+        var json = false
+
+        func run() async throws {
+            let (tenant, user) = (try whose.tenantID(), try whose.userID())
+            let (sessions, count) = try await ServerControl(folder: whose.data).sessions(of: user, in: tenant)
+            for session in sessions {
+                try Terminal.say(json ? try Terminal.json(Line(session)) : SessionsCommand.describe(session))
+            }
+            if count > sessions.count { Output.report("* \(count - sessions.count) more") }
+            if count == 0 { Output.report("* \(user) is not connected") }
+        }
+    }
+
+    /// Ends them.
+    struct End: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "End a user's sessions.",
+            discussion: """
+                Nothing is revoked. What a device does next depends on the code: after 1000 to 1999 it connects again by itself, \
+                after 3000 to 3999 it gets a new token first, after 4000 to 5999 it stops; docs/protocol.md lists them. To shut \
+                somebody out, see 'longline revoke'.
+                """)
+
+        @OptionGroup var whose: Whose
+
+        @Option(help: "One device of the user.")
+        var device: String?
+
+        @Option(help: "The close code, 1000 to 5999.")
+        var code: UInt32 = CloseCode.normal.rawValue
+
+        @Option(help: "Why, for the device's log: at most 64 characters.")
+        var reason: String?
+
+        func run() async throws {
+            let (tenant, user) = (try whose.tenantID(), try whose.userID())
+            let device = try device.map { try Name.parse("--device", $0, DeviceID.init) }
+            let ended = try await ServerControl(folder: whose.data).disconnect(
+                user: user, device: device, in: tenant, code: CloseCode(rawValue: code), reason: reason)
+            try Terminal.say("ended \(ended) session\(ended == 1 ? "" : "s") of \(user)")
+        }
+    }
+
+    private struct Line: Encodable {
+        var session: String
+        var device: String
+        var platform: String
+        var loginEpoch: UInt64
+        var transport: String
+        var remoteAddress: String
+        var connectedAt: UInt64
+        var agent: String
+
+        init(_ info: SessionInfo) {
+            // As a string: not every reader of JSON keeps 64 bits of a number.
+            session = "\(info.session)"
+            device = info.device.description
+            platform = info.platform.description
+            loginEpoch = info.loginEpoch
+            transport = "\(info.transport)".lowercased()
+            remoteAddress = info.remoteAddress
+            connectedAt = info.connectedAt
+            agent = info.agent
+        }
+    }
+
+    private static func describe(_ session: SessionInfo) -> String {
+        let since = Date(timeIntervalSince1970: Double(session.connectedAt) / 1_000).formatted(.iso8601)
+        return "\(session.device)  \(session.platform)  \(session.transport)  \(session.remoteAddress)  "
+            + "since \(since)  \(Terminal.printable(session.agent))"
+    }
+}
