@@ -120,6 +120,23 @@ import Testing
         }
     }
 
+    @Test("a publish that others of its API key overtake is entered behind them")
+    func overtakenNow() async throws {
+        let now = Mutex(WallClock.milliseconds())
+        try await withControl({ $0.time = { now.withLock { $0 } } }) { service in
+            let key = try await service.appKey()
+            #expect(try await publish(service, "all%2Fnews", "first", id: "1", key: key).status == 201)
+            // The next numbers are two that were passed over, and the one that is taken.
+            now.withLock { $0 -= 3 }
+            try await service.database.pool.write { try $0.execute(sql: "UPDATE numbers SET last = last - 3") }
+            let second = try await publish(service, "all%2Fnews", "second", id: "2", key: key)
+            #expect(second.status == 201)
+            let again = try await publish(service, "all%2Fnews", "second", id: "2", key: key)
+            #expect(again.status == 201 && again.body == second.body)
+            #expect(try await history(service, "all%2Fnews", key: key).texts == ["second", "first"])
+        }
+    }
+
     @Test("many at once into one channel are all entered, each once")
     func concurrent() async throws {
         try await withControl { service in

@@ -97,13 +97,18 @@ struct MessageRoutes: Sendable {
                 return Entered(
                     channel: place.description, epoch: "\(published.position.epoch)", offset: published.position.offset,
                     time: published.time)
-            case .refused(let refused) where refused.code == .outcomeUnknown && !isResumed:
+            case .refused(let refused) where Self.isOvertaken(refused) && !isResumed:
                 // A later number of this API key went first. This one was never handed to the store before: it is not in.
                 message.id = try await idempotency.renew(key, of: apiKey.id)
             case .refused(let refused): throw Self.problem(refused)
             }
         }
         throw Problem(.overloaded, retryAfter: 1)
+    }
+
+    /// Whether the ledger has gone past the number: it remembers that this one was passed over, or nothing from so far back.
+    private static func isOvertaken(_ refused: Refused) -> Bool {
+        refused.code == .idReused || refused.code == .outcomeUnknown
     }
 
     /// How many publishes of one API key into one channel may overtake another.
