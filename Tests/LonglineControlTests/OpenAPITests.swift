@@ -1,5 +1,7 @@
 import Foundation
 import HTTPTypes
+import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineControl
@@ -54,6 +56,27 @@ import Testing
         try await withControl { service in
             let answer = try await service.ask(.get, "/openapi.yaml", on: .service)
             #expect(answer.status == 200 && answer.body == Data(PackageResources.openapi_yaml))
+        }
+    }
+
+    @Test("is held once, however many answers with it wait for readers")
+    func heldOnce() async throws {
+        try await withControl { service in
+            let request = HTTPRequest(method: .get, scheme: "https", authority: "localhost", path: "/openapi.yaml")
+            let places = Mutex<[UInt]>([])
+            // All are kept, so that none takes another's place in memory.
+            let parts = Mutex<[ByteBuffer]>([])
+            for _ in 0..<3 {
+                let answer = await service.control.responder.respond(
+                    to: request, body: ControlService.Parts(parts: []), from: nil, on: .service)
+                _ = try await answer.writeBody { part in
+                    let place = part.withUnsafeReadableBytes { UInt(bitPattern: $0.baseAddress) }
+                    places.withLock { $0.append(place) }
+                    parts.withLock { $0.append(part) }
+                }
+            }
+            let addresses = places.withLock { $0 }
+            #expect(addresses.count == 3 && Set(addresses).count == 1)
         }
     }
 }

@@ -8,11 +8,12 @@ struct DocumentRoutes: Sendable {
     var routes: [ControlRoute] {
         [
             ControlRoute(.get, "/", on: .admin) { _, _ in Self.dashboard },
-            ControlRoute(.get, "/openapi.yaml", on: .service) { _, _ in
-                Self.document(PackageResources.openapi_yaml, "application/yaml")
-            },
+            ControlRoute(.get, "/openapi.yaml", on: .service) { _, _ in Self.description },
         ]
     }
+
+    /// One answer for all: whoever asks without reading has the server hold no copy of it.
+    private static let description = document(PackageResources.openapi_yaml, "application/yaml")
 
     /// The page has its script and style in it, which its policy names by their hashes: nothing else runs, and nothing is
     /// loaded but figures of the same origin.
