@@ -3,6 +3,7 @@ import GRDB
 import HTTPTypes
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineControl
@@ -196,19 +197,57 @@ import Testing
     }
 
     @Test(
-        "JSON with a number that can't be is called JSON",
+        "JSON with a number or a text that can't be is called JSON",
         arguments: [
             ("/v1/tokens", #"{"user":"ann","device":"phone","lifetime":1.5}"#),
+            ("/v1/tokens", #"{"user":"ann","device":"\ud800"}"#),
+            ("/v1/tokens", "{\"user\":\"ann\tlee\",\"device\":\"phone\"}"),
             ("/v1/tokens/revoke", #"{"token_id":"x","expires_at":-1}"#),
         ])
-    func numbers(path: String, body: String) async throws {
+    func values(path: String, body: String) async throws {
         try await withControl { service in
             let key = try await service.appKey()
             let answer = try await service.ask(.post, path, key: key, json: body)
             #expect(answer.status == 400)
-            #expect(try answer.string("detail") == "the body has a number that is not allowed where it stands")
+            let detail = try answer.string("detail")
+            #expect(detail == "the body has a number or a text that is not allowed where it stands")
             let broken = try await service.ask(.post, path, key: key, json: body + "}")
             #expect(try broken.string("detail") == "the body is not JSON")
+        }
+    }
+
+    @Test("a body that others may read otherwise is refused")
+    func readings() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            func detail(_ bytes: some Collection<UInt8>) async throws -> String? {
+                let request = HTTPRequest(
+                    method: .post, scheme: "https", authority: "localhost", path: "/v1/tokens",
+                    headerFields: [.authorization: "Bearer \(key)", .contentType: "application/json"])
+                let response = await service.control.responder.respond(
+                    to: request, body: ControlService.Parts(parts: [ByteBuffer(bytes: bytes)]), from: nil,
+                    on: .service)
+                let body = Mutex(Data())
+                _ = try await response.writeBody { part in
+                    body.withLock { $0.append(contentsOf: part.readableBytesView) }
+                }
+                let answer = try JSONSerialization.jsonObject(with: body.withLock { $0 }) as? [String: Any]
+                return answer?["detail"] as? String
+            }
+            for body in [
+                #"{"user":"ann","user":"bob","device":"phone"}"#, #"{"user":"ann","\u0075ser":"bob","device":"phone"}"#,
+                #"{"user":"ann","device":"phone","login":true,"login":true}"#,
+            ] {
+                #expect(try await detail(body.utf8) == "the body has a member more than once", "\(body)")
+            }
+            let body = #"{"user": "ann", "device": "phone", "scope": "receive:user/ann"}"#
+            #expect(try await detail(body.utf8) == nil)
+            let marks = #"{"user":"a\":{[,b","device":"phone"}"#
+            #expect(try await detail(marks.utf8)?.hasPrefix("'user' has a character") == true)
+            let wide = body.utf16.flatMap { [UInt8($0 & 255), UInt8($0 >> 8)] }
+            for bytes in [wide, [0xFF, 0xFE] + wide, Array(#"{"user":""#.utf8) + [0xC0, 0xAF] + Array(#""}"#.utf8)] {
+                #expect(try await detail(bytes) == "the body is not JSON in UTF-8")
+            }
         }
     }
 

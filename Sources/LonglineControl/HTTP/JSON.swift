@@ -24,8 +24,8 @@ extension Response {
     static var noContent: Response { Response(status: .noContent) }
 }
 
-/// A body of a request, which is an object. A member that is not known is refused, as is one that is null: what was misspelt would
-/// be done as if it had not been said.
+/// A body of a request, which is an object. A member that is not known is refused, as is one that is null, or there twice: what was
+/// misspelt would be done as if it had not been said.
 protocol RequestBodyMembers: Decodable {
     /// The names of all members, as they stand in the JSON.
     static var members: Set<String> { get }
@@ -52,9 +52,16 @@ enum ControlJSON {
         _ type: Value.Type, from body: ByteBuffer
     ) throws(Problem) -> Value {
         var isJSON = false
+        // JSON has no zero bytes, but in UTF-16 and UTF-32, which the reader would take.
+        guard !body.readableBytesView.contains(0), String(validating: body.readableBytesView, as: UTF8.self) != nil
+        else { throw Problem(.invalidRequest, "the body is not JSON in UTF-8") }
         do {
             let members = try JSONDecoder().decode([String: Presence].self, from: Data(body.readableBytesView))
             isJSON = true
+            // The reader takes the first, others the last: who checked the body before may have seen another.
+            guard memberCount(body) == members.count else {
+                throw Problem(.invalidRequest, "the body has a member more than once")
+            }
             for (name, presence) in members.sorted(by: { $0.key < $1.key }) {
                 guard Value.members.contains(name) else {
                     throw Problem(.invalidRequest, "the body has a member that is not known here")
@@ -71,6 +78,25 @@ enum ControlJSON {
         }
     }
 
+    /// How often the object of a body, which is JSON, names a member.
+    private static func memberCount(_ body: ByteBuffer) -> Int {
+        var (count, depth) = (0, 0)
+        var (isText, isEscaped) = (false, false)
+        for byte in body.readableBytesView {
+            switch byte {
+            case _ where isEscaped: isEscaped = false
+            case UInt8(ascii: "\\") where isText: isEscaped = true
+            case UInt8(ascii: "\""): isText.toggle()
+            case _ where isText: break
+            case UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1
+            case UInt8(ascii: "}"), UInt8(ascii: "]"): depth -= 1
+            case UInt8(ascii: ":") where depth == 1: count += 1
+            default: break
+            }
+        }
+        return count
+    }
+
     /// Whether a member has a value.
     private struct Presence: Decodable {
         let isNull: Bool
@@ -83,7 +109,7 @@ enum ControlJSON {
         name.reduce(into: "") { $0 += $1.isUppercase ? "_" + $1.lowercased() : String($1) }
     }
 
-    /// - Parameter isJSON: whether it was read as JSON before. The reader does not say which number it can't take.
+    /// - Parameter isJSON: whether it was read as JSON before. The reader does not say what it can't take.
     private static func describe(_ error: DecodingError, isJSON: Bool) -> String {
         func place(_ path: [any CodingKey]) -> String {
             path.isEmpty ? "the body" : "'" + path.map { written($0.stringValue) }.joined(separator: ".") + "'"
@@ -93,7 +119,8 @@ enum ControlJSON {
         case .typeMismatch(_, let context): return "\(place(context.codingPath)) has another type than it should"
         case .valueNotFound(_, let context): return "\(place(context.codingPath)) is null"
         case .dataCorrupted(let context) where context.codingPath.isEmpty:
-            return isJSON ? "the body has a number that is not allowed where it stands" : "the body is not JSON"
+            return isJSON
+                ? "the body has a number or a text that is not allowed where it stands" : "the body is not JSON"
         case .dataCorrupted(let context): return "\(place(context.codingPath)) has a value that is not allowed"
         @unknown default: return "the body is not JSON of the expected form"
         }
