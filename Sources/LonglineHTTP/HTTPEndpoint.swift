@@ -52,8 +52,13 @@ package struct HTTPEndpoint: Hashable, Sendable {
             }
             number = given
         }
-        if name.hasPrefix("["), name.hasSuffix("]") { name = name.dropFirst().dropLast() }
+        let isBracketed = name.count > 1 && name.hasPrefix("[") && name.hasSuffix("]")
+        if isBracketed { name = name.dropFirst().dropLast() }
         guard !name.isEmpty else { throw refuse("has no host") }
+        // Without brackets nothing says where an IPv6 address ends and a port begins.
+        guard !name.contains(where: { "[]".contains($0) }), name.contains(":") == isBracketed else {
+            throw refuse("has a host that is none: only an IPv6 address has colons, and it stands in brackets")
+        }
         host = String(name)
         port = number
         serverName = (try? SocketAddress(ipAddress: host, port: port)) == nil ? host : nil

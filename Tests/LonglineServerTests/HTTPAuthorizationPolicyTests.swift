@@ -115,6 +115,7 @@ import Testing
     @Test(arguments: [
         "", "http://", "https://", "ftp://h/", "http://h:0/", "http://h:x/", "http://h:70000/", "http:///path",
         "http://u@h/", "http://h/a b", "http://h/\r\nx: y", "http://h/#x", "http://[]/",
+        "http://[::1/", "http://::1]/", "http://::1:80/", "http://h:i:80/", "http://[h]/", "http://[/",
     ])
     func anAddressOfAnotherFormIsRefused(url: String) {
         #expect(throws: ServerError.self) { try HTTPAuthorizationPolicy(url: url) }
