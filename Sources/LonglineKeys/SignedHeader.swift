@@ -33,7 +33,8 @@ package struct SignedHeader {
         of bytes: [UInt8], among algorithms: [String: TokenAlgorithm], called name: String
     ) throws(AuthenticationError) {
         parts = bytes.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
-        guard parts.count == 3, parts[0].count <= Self.maximumBytes, let json = Base64URL.decode(parts[0]),
+        guard parts.count == 3, parts[0].count <= Self.maximumBytes, parts.allSatisfy(Base64URL.isCanonical),
+            let json = Base64URL.decode(parts[0]),
             let members = try? JSONDecoder().decode(Members.self, from: json)
         else { throw AuthenticationError(.malformed, "\(name) is no JWS in compact form") }
         guard let algorithm = TokenAlgorithm(rawValue: members.alg) else {

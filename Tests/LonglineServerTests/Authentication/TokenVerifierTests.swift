@@ -70,6 +70,24 @@ import Testing
         }
     }
 
+    /// What is signed has one spelling (RFC 7515 section 2): no padding, no other alphabet, nothing behind the last byte.
+    @Test(arguments: TokenAlgorithm.allCases)
+    func refusesAnotherSpellingOfATokenThatWasSigned(algorithm: TokenAlgorithm) async throws {
+        let key = SigningKey.generate(algorithm)
+        let verifier = await TokenVerifier(keys: [key.verificationKey], tenants: nil)
+        let token = try await TokenSigner(key: key).sign(try goodClaims())
+        let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+        let last = try #require(token.last.flatMap { alphabet.firstIndex(of: $0) })
+        // 64 bytes of signature leave 4 bits of the last character unused.
+        let others = (1...15).map { String(token.dropLast()) + String(alphabet[last ^ $0]) }
+        let spellings = [token + "=", token + "=="] + others
+        for text in spellings {
+            let failure = try await authenticationFailure { _ = try await verifier.verify(text, now: now) }
+            #expect(failure == .malformed, "\(text.suffix(4))")
+        }
+        #expect(try await verifier.verify(token, now: now).tenant == goodClaims().tenant)
+    }
+
     @Test func refusesASignatureOfAnotherKeyUnderATrustedKeyID() async throws {
         let forger = JWTKeyCollection()
         await forger.add(eddsa: try EdDSA.PrivateKey(), kid: JWKIdentifier(string: key.keyID))
