@@ -331,7 +331,9 @@ public final class QUICLink: Link {
                 guard let (frame, early) = try inbound[stream]?.next() else { return }
                 handler?.received(frame, lane: lane, early: early, link: self)
             } catch {
-                return invalid(error, stream: stream, lane: lane)
+                // The handler closes, and nothing more is read. To stop the stream would overtake `CLOSE`, and hide why.
+                handler?.receivedInvalid(error, lane: lane, link: self)
+                return
             }
         }
     }
@@ -342,13 +344,8 @@ public final class QUICLink: Link {
             try inbound[stream]?.finish()
             handler?.laneFinished(lane, link: self)
         } catch {
-            invalid(error, stream: stream, lane: lane)
+            handler?.receivedInvalid(error, lane: lane, link: self)
         }
-    }
-
-    private func invalid(_ error: FrameError, stream: QUICStreamID, lane: LaneID) {
-        connection?.stopSending(stream, code: UInt64(error.closeCode.rawValue))
-        handler?.receivedInvalid(error, lane: lane, link: self)
     }
 
     private func reset(_ stream: QUICStreamID) {

@@ -362,13 +362,21 @@ struct BadLaneTests {
             ([0x7F, 0xFF, 0x00], .unknownType),
         ] as [([UInt8], FrameError.Code)])
     func invalid(bytes: [UInt8], code: FrameError.Code) async throws {
-        try await withLinks { connector, target, server, loop in
+        try await withLinks { event, link in
+            guard case .invalid(_, let lane) = event else { return }
+            link.openLane(lane)
+            link.send(pong(1), lane: lane)
+        } body: { connector, target, server, loop in
             let raw = try await send(bytes, bidirectional: false, finish: false, to: target, on: loop)
             let found = try await server.next {
                 if case .invalid(let code, let lane) = $0 { (code, lane) } else { nil }
             }
             #expect(found.0 == code)
             #expect(found.1 == LaneID(rawValue: 1))
+            // Whoever sees a lane stopped closes, and would not read the close that says why.
+            var lanes = raw.connection.inboundStreams.makeAsyncIterator()
+            _ = try await #require(await lanes.next()).read()
+            await #expect(throws: Never.self) { try await raw.stream.write(ByteBuffer(bytes: [0])) }
             await raw.client.shutdownGracefully()
         }
     }
