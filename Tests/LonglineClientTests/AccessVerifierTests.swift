@@ -72,7 +72,7 @@ import Testing
         let other = signer.sign(AccessSigner.payload(nonce: Self.nonce, points: ["evil"])).split(separator: ".")
         let changed = [
             "\(good[0]).\(other[1]).\(good[2])", "\(good[0]).\(good[1]).\(other[2])", "\(good[0]).\(good[1]).",
-            "\(good[0]).\(good[1]).\(good[2].dropLast(4))",
+            "\(good[0]).\(good[1]).\(good[2].dropLast(2))",
         ]
         for text in changed {
             let bytes = AccessSigner.answer(AccessSigner.payload(nonce: Self.nonce), signature: text)
