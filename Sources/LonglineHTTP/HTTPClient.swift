@@ -45,8 +45,9 @@ package final class HTTPClient: Sendable {
         headers.add(contentsOf: more)
         headers.replaceOrAdd(name: "host", value: endpoint.authority)
         let head = HTTPRequestHead(version: .http1_1, method: method, uri: endpoint.path, headers: headers)
-        // A kept connection may be gone at the other end: then a fresh one counts.
-        while let kept = takeIdle() {
+        // A kept connection may be gone at the other end: then a fresh one counts, and no other kept one. They would be gone, too,
+        // or each would take the request from here to one that drops it.
+        if let kept = takeIdle() {
             if let response = try? await exchange(head, body, on: kept) { return response }
             try Task.checkCancellation()
         }

@@ -7,6 +7,7 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 import QUICEngine
+import Synchronization
 import Testing
 
 @testable import LonglineServer
@@ -50,6 +51,27 @@ import Testing
                 requests[1].body
                     == #"{"action":"join","channel":"room/vault","device":"phone","tenant":"acme","user":"ann"}"#)
             #expect(backend.connections == 1, "the connection is kept for the next question")
+        }
+    }
+
+    @Test func aQuestionThatIsDroppedIsAskedTwiceAtMostHoweverManyConnectionsWereKept() async throws {
+        let drops = Atomic(false)
+        try await withBackend { _ in
+            var response = Backend.Response.json(#"{"allow":true}"#)
+            response.drops = drops.load(ordering: .relaxed)
+            return response
+        } _: { backend, policy in
+            let question = try question()
+            while backend.connections < 4 {
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    for _ in 0..<8 { group.addTask { _ = try await policy.decide(question) } }
+                    try await group.waitForAll()
+                }
+            }
+            drops.store(true, ordering: .relaxed)
+            let before = backend.requests.count
+            await #expect(throws: (any Error).self) { try await policy.decide(question) }
+            #expect(backend.requests.count == before + 2)
         }
     }
 

@@ -17,6 +17,8 @@ final class Backend: Sendable {
         var status: HTTPResponseStatus
         var body: String
         var closes = false
+        /// Closes without an answer.
+        var drops = false
         var headers: HTTPHeaders = [:]
         static func json(_ body: String) -> Response { Response(status: .ok, body: body) }
     }
@@ -108,6 +110,7 @@ private final class BackendHandler: ChannelInboundHandler {
         case .end:
             guard let request else { return }
             let response = answer(request)
+            guard !response.drops else { return context.close(promise: nil) }
             var headers = HTTPHeaders([("content-length", "\(response.body.utf8.count)")])
             if response.status == .noContent { headers = [:] }
             headers.add(contentsOf: response.headers)
