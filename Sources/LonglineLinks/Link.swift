@@ -3,7 +3,7 @@ public import LonglineWire
 public import NIOCore
 
 /// What carries a session's lanes.
-public enum LinkKind: String, Hashable, Sendable {
+public enum LinkKind: String, Hashable, Sendable, CaseIterable {
     /// QUIC: a lane is a stream.
     case quic
     /// TCP with TLS: one stream carries frames tagged with their lane.

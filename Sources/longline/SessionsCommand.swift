@@ -39,7 +39,7 @@ struct SessionsCommand: AsyncParsableCommand {
             let (tenant, user) = (try whose.tenantID(), try whose.userID())
             let (sessions, count) = try await ServerControl(folder: whose.data).sessions(of: user, in: tenant)
             for session in sessions {
-                try Terminal.say(json ? try Terminal.json(Line(session)) : SessionsCommand.describe(session))
+                try Terminal.say(json ? try Terminal.json(SessionRecord(session)) : SessionsCommand.describe(session))
             }
             if count > sessions.count { Output.report("* \(count - sessions.count) more") }
             if count == 0 { Output.report("* \(user) is not connected") }
@@ -73,29 +73,6 @@ struct SessionsCommand: AsyncParsableCommand {
             let ended = try await ServerControl(folder: whose.data).disconnect(
                 user: user, device: device, in: tenant, code: CloseCode(rawValue: code), reason: reason)
             try Terminal.say("ended \(ended) session\(ended == 1 ? "" : "s") of \(user)")
-        }
-    }
-
-    private struct Line: Encodable {
-        var session: String
-        var device: String
-        var platform: String
-        var loginEpoch: UInt64
-        var transport: String
-        var remoteAddress: String
-        var connectedAt: UInt64
-        var agent: String
-
-        init(_ info: SessionInfo) {
-            // As a string: not every reader of JSON keeps 64 bits of a number.
-            session = "\(info.session)"
-            device = info.device.description
-            platform = info.platform.description
-            loginEpoch = info.loginEpoch
-            transport = "\(info.transport)".lowercased()
-            remoteAddress = info.remoteAddress
-            connectedAt = info.connectedAt
-            agent = info.agent
         }
     }
 

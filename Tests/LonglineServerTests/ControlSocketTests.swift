@@ -61,7 +61,7 @@ import Testing
             return switch request.operation {
             case .sessions:
                 ControlAnswer(
-                    sessions: Array(repeating: ControlSession(one), count: ControlAnswer.maximumSessions), count: 501)
+                    sessions: Array(repeating: SessionRecord(one), count: ControlAnswer.maximumSessions), count: 501)
             case .status: ControlAnswer(status: about)
             case .drain: ControlAnswer(remaining: 9)
             case .disconnect where request.user == "new": ControlAnswer()

@@ -1,7 +1,6 @@
 import HTTPTypes
 import Hummingbird
 import Logging
-import LonglineLinks
 import LonglineServer
 import LonglineWire
 
@@ -20,23 +19,10 @@ struct SessionRoutes: Sendable {
         ]
     }
 
-    private struct Session: Encodable {
-        var session: String
-        var node: String
-        var device: String
-        var platform: String
-        var loginEpoch: UInt64
-        var transport: String
-        var remoteAddress: String
-        /// In milliseconds since 1970.
-        var connectedAt: UInt64
-        var agent: String
-    }
-
     private struct Sessions: Encodable {
         var user: String
         var tenant: String
-        var sessions: [Session]
+        var sessions: [SessionRecord]
     }
 
     private struct Ended: Encodable {
@@ -47,11 +33,7 @@ struct SessionRoutes: Sendable {
         let caller = try await gate.tenantOperator(request)
         let user = try context.parameter("id", UserID.init)
         let sessions = try await server.sessions(of: user, in: caller.tenant).map {
-            Session(
-                session: "\($0.session)", node: node.description, device: $0.device.description,
-                platform: $0.platform.description, loginEpoch: $0.loginEpoch,
-                transport: $0.transport.rawValue.lowercased(),
-                remoteAddress: $0.remoteAddress, connectedAt: $0.connectedAt, agent: $0.agent)
+            SessionRecord($0, node: node.description)
         }
         return .json(
             Sessions(user: user.description, tenant: caller.tenant.description, sessions: sessions))

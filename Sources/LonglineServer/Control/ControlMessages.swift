@@ -1,6 +1,3 @@
-import LonglineLinks
-import LonglineWire
-
 /// What an operator's process asks of a running server: one JSON object in one line.
 struct ControlRequest: Codable, Sendable {
     enum Operation: String, Codable, Sendable {
@@ -45,7 +42,7 @@ struct ControlAnswer: Codable, Sendable {
     var deviceGeneration: UInt64?
     var status: ServerStatus?
     /// The oldest ``ControlAnswer/maximumSessions`` of ``count``.
-    var sessions: [ControlSession]?
+    var sessions: [SessionRecord]?
     /// How many sessions there are, or were ended.
     var count: Int?
     /// Connections that are left to be moved away.
@@ -53,37 +50,4 @@ struct ControlAnswer: Codable, Sendable {
 
     /// So many fit into an answer.
     static let maximumSessions = 500
-}
-
-/// A ``SessionInfo`` in JSON.
-struct ControlSession: Codable, Sendable {
-    var session: UInt64
-    var device: String
-    var platform: String
-    var loginEpoch: UInt64
-    var transport: String
-    var remoteAddress: String
-    var connectedAt: UInt64
-    var agent: String
-
-    init(_ info: SessionInfo) {
-        session = info.session
-        device = info.device.description
-        platform = info.platform.description
-        loginEpoch = info.loginEpoch
-        transport = info.transport.rawValue
-        remoteAddress = info.remoteAddress
-        connectedAt = info.connectedAt
-        agent = info.agent
-    }
-
-    /// Nil where the server speaks of something that is unknown here.
-    var info: SessionInfo? {
-        guard let device = try? DeviceID(device), let platform = try? DevicePlatform(platform),
-            let transport = LinkKind(rawValue: transport)
-        else { return nil }
-        return SessionInfo(
-            session: session, device: device, platform: platform, loginEpoch: loginEpoch, transport: transport,
-            remoteAddress: remoteAddress, connectedAt: connectedAt, agent: agent)
-    }
 }

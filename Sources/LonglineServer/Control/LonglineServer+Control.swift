@@ -31,7 +31,7 @@ extension LonglineServer {
             case .sessions:
                 let sessions = try await sessions(of: try UserID(request.user ?? ""), in: tenant)
                 return ControlAnswer(
-                    sessions: sessions.prefix(ControlAnswer.maximumSessions).map(ControlSession.init),
+                    sessions: sessions.prefix(ControlAnswer.maximumSessions).map { SessionRecord($0) },
                     count: sessions.count)
             case .disconnect: return try await endSessions(request, tenant)
             case .reloadKeys, .status, .drain: break
