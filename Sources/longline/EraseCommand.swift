@@ -23,22 +23,14 @@ struct EraseCommand: AsyncParsableCommand {
             something is missing, run it again: it goes on where it stood.
             """)
 
-    @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
-    var data: String = "longline-data"
-
-    @Option(help: "The tenant.")
-    var tenant: String = "default"
-
-    @Option(help: "The user.")
-    var user: String
+    @OptionGroup var whose: ServerUserOptions
 
     @Flag(help: "Don't ask. Needed where nobody can answer.")
     var yes = false
 
     func run() async throws {
-        let tenant = try Name.parse("--tenant", tenant, TenantID.init)
-        let user = try Name.parse("--user", user, UserID.init)
-        let control = try ServerControl(folder: data)
+        let (tenant, user) = (try whose.tenantID(), try whose.userID())
+        let control = try ServerControl(folder: whose.data)
         if !yes { try confirm(user, tenant) }
         try await control.erase(user: user, in: tenant)
         try Terminal.say("erased \(user) of tenant \(tenant)")

@@ -11,26 +11,11 @@ struct SessionsCommand: AsyncParsableCommand {
         discussion: "Talks to the server by the socket in its data folder, as the server's own user.",
         subcommands: [List.self, End.self], defaultSubcommand: List.self)
 
-    /// Whose sessions.
-    struct Whose: ParsableArguments {
-        @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
-        var data: String = "longline-data"
-
-        @Option(help: "The tenant.")
-        var tenant: String = "default"
-
-        @Option(help: "The user.")
-        var user: String
-
-        func tenantID() throws -> TenantID { try Name.parse("--tenant", tenant, TenantID.init) }
-        func userID() throws -> UserID { try Name.parse("--user", user, UserID.init) }
-    }
-
     /// Lists them.
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List a user's sessions, the oldest first.")
 
-        @OptionGroup var whose: Whose
+        @OptionGroup var whose: ServerUserOptions
 
         @Flag(help: "Print one JSON object for each session.")
         var json = false
@@ -56,7 +41,7 @@ struct SessionsCommand: AsyncParsableCommand {
                 somebody out, see 'longline revoke'.
                 """)
 
-        @OptionGroup var whose: Whose
+        @OptionGroup var whose: ServerUserOptions
 
         @Option(help: "One device of the user.")
         var device: String?

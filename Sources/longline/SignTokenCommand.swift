@@ -14,14 +14,7 @@ struct SignTokenCommand: AsyncParsableCommand {
             or is revoked: keep it as you would a password.
             """)
 
-    @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
-    var data: String = "longline-data"
-
-    @Option(help: "The tenant.")
-    var tenant: String = "default"
-
-    @Option(help: "The user.")
-    var user: String
+    @OptionGroup var whose: ServerUserOptions
 
     @Option(help: "The device; each of a user's devices has a name of its own.")
     var device: String
@@ -57,19 +50,19 @@ struct SignTokenCommand: AsyncParsableCommand {
 
     func run() async throws {
         let device = DeviceKey(
-            tenant: try Name.parse("--tenant", tenant, TenantID.init),
-            user: try Name.parse("--user", user, UserID.init),
+            tenant: try whose.tenantID(), user: try whose.userID(),
             device: try Name.parse("--device", device, DeviceID.init))
         let rights = try rights()
         let lifetime = try CommandLineTime.milliseconds(lifetime, "--lifetime")
         let platform = try platform.map {
             try Name.parse("--platform", $0, limit: DevicePlatform.limit, DevicePlatform.init)
         }
-        let isNew = !ServerDirectory.exists(at: data)
-        let directory = try ServerDirectory(data)
+        let isNew = !ServerDirectory.exists(at: whose.data)
+        let directory = try ServerDirectory(whose.data)
         if isNew {
             Output.report(
-                "* \(data) was made, with a key of its own: a server believes the token if it runs on that folder")
+                "* \(whose.data) was made, with a key of its own: a server believes the token if it runs on that folder"
+            )
         }
         let token = try await directory.sign(
             tenant: device.tenant, user: device.user, device: device.device,
