@@ -2,7 +2,8 @@
 
 import BenchmarkHarness
 
-let options = Options(extra: ["--rate": 5_000])
+// `--alone 1` is for profiles: no broker runs beside.
+let options = Options(extra: ["--rate": 5_000, "--alone": 0])
 let window = 256
 let pacedRate = Int(options["--rate"])
 
@@ -21,10 +22,11 @@ let room = try await Site()
 let direct = try await Site(to: .direct)
 let single = try await Site(groupCommit: false)
 var brokers: [(kind: Mosquitto.Kind, service: Mosquitto)] = []
-for kind in Mosquitto.Kind.allCases {
+let kinds = options["--alone"] == 0 ? Mosquitto.Kind.allCases : []
+for kind in kinds {
     if let broker = try await Mosquitto.start(kind) { brokers.append((kind, broker)) }
 }
-if brokers.isEmpty { print("mosquitto isn't installed: no comparison") }
+if brokers.isEmpty, !kinds.isEmpty { print("mosquitto isn't installed: no comparison") }
 var loads = [
     Load(name: "room, \(window) in flight", service: room, window: window),
     Load(name: "direct, \(window) in flight", service: direct, window: window),
