@@ -23,7 +23,7 @@ public struct HTTP3Priority: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// Reads a field value (RFC 9218 section 4); parameters that it doesn't have, or that are out of range, get their defaults.
-    /// nil: it is no dictionary (RFC 8941).
+    /// nil: it is no dictionary (RFC 8941). One longer than 256 bytes counts as ``standard``, and isn't looked into.
     public init?(fieldValue: String) {
         var text = fieldValue
         let read = text.withUTF8 { Self.parse(UnsafeRawBufferPointer($0)) }
@@ -31,7 +31,12 @@ public struct HTTP3Priority: Sendable, Hashable, CustomStringConvertible {
         self = read
     }
 
+    /// The longest value that is read. Two members have a meaning; the parser of any dictionary looks for each key among all before,
+    /// so that 32 KiB of them would stop a loop for tenths of a second.
+    static let longest = 256
+
     static func parse(_ bytes: UnsafeRawBufferPointer) -> HTTP3Priority? {
+        guard bytes.count <= longest else { return .standard }
         var urgency = standard.urgency
         var incremental: UInt8 = 0
         guard let base = bytes.bindMemory(to: UInt8.self).baseAddress else { return .standard }

@@ -203,8 +203,12 @@ struct MessageReader {
         case _ where name.isOfConnection:
             throw Self.malformed("a field of HTTP/1.1's connections: \(name.canonicalName)")
         case 8 where name.canonicalName == "priority":
-            // Several lines are one list (RFC 9110 section 5.3).
-            parts.priority = parts.priority.map { "\($0), \(line.value)" } ?? line.value
+            // Several lines are one list (RFC 9110 section 5.3); one that is too long to be read need not grow.
+            if let first = parts.priority {
+                if first.utf8.count <= HTTP3Priority.longest { parts.priority = "\(first), \(line.value)" }
+            } else {
+                parts.priority = line.value
+            }
         case 14 where name.canonicalName == "content-length":
             guard !value.isEmpty, value.count <= 19, value.allSatisfy({ (48...57).contains($0) }),
                 let length = UInt64(line.value), parts.contentLength ?? length == length

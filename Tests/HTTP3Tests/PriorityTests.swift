@@ -38,6 +38,30 @@ struct PriorityTests {
                 == HTTP3Priority(isIncremental: true))
     }
 
+    @Test("A value longer than anybody needs is not looked into, whatever it is", arguments: ["u=1", "u=9", "u=1,,"])
+    func long(begin: String) {
+        let fits = "u=1, " + String(repeating: "b", count: HTTP3Priority.longest - 5)
+        #expect(HTTP3Priority(fieldValue: fits) == HTTP3Priority(urgency: 1))
+        let keys = (0..<4_000).map { "k\($0)" }.joined(separator: ",")
+        #expect(HTTP3Priority(fieldValue: "\(begin), \(keys)") == .standard)
+    }
+
+    @Test("Lines that are too long together count as none was sent")
+    func manyLines() async throws {
+        try await withServer { _, _, responder in
+            #expect(await responder.priority() == .standard)
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let connection = try await world.connect()
+            var request = HTTPRequest.to("/")
+            for _ in 0..<8 {
+                request.headerFields.append(
+                    HTTPField(name: .priority, value: "u=1, " + String(repeating: "a", count: 200)))
+            }
+            #expect(try await connection.request(request).status == .ok)
+        }
+    }
+
     @Test("What is no dictionary is no priority", arguments: ["u=", "=", "u=1,,", "\u{7f}"])
     func malformed(text: String) {
         #expect(HTTP3Priority(fieldValue: text) == nil)
