@@ -65,6 +65,19 @@ private let vault = identifier { try RoomID("vault") }
 
     // MARK: What is asked
 
+    @Test(arguments: [0, 1, 2, 3, 11, 20] as [UInt32])
+    func aCodeThatOnlyTheLedgerMayGiveIsARefusalForGood(code: UInt32) async throws {
+        let policy = ScriptedPolicy { question in
+            question.channel == .user(bob) ? .deny(RefusalCode(rawValue: code), for: .zero) : .allow(for: .zero)
+        }
+        try await withServer(policy) { server in
+            let phone = try await server.connected("ann")
+            let refused = refusal(try await phone.message("hi", to: bob))
+            #expect(refused?.code == .forbidden && refused?.retryAfter == 0)
+            #expect(refusal(try await phone.message("hi", to: carol)) == nil, "the channel goes on")
+        }
+    }
+
     @Test func aPublishAndAJoinAreWhatTheAppSays() async throws {
         let policy = ScriptedPolicy { question in
             switch question.channel {

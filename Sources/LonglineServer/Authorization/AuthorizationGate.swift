@@ -101,7 +101,8 @@ final class AuthorizationGate: Sendable {
             defer { timer.cancel() }
             do {
                 let decision = try await settings.policy.decide(question)
-                settle(question, number, decision.refusal, min(decision.timeToLive, settings.maximumTimeToLive))
+                let refusal = checked(decision.refusal, question)
+                settle(question, number, refusal, min(decision.timeToLive, settings.maximumTimeToLive))
             } catch {
                 fail(question, number, "\(error)")
             }
@@ -113,6 +114,21 @@ final class AuthorizationGate: Sendable {
             work.cancel()
         }
     }
+
+    /// A code that is not the policy's to give counts as ``RefusalCode/forbidden``.
+    private func checked(_ refusal: RefusalCode?, _ question: AuthorizationQuestion) -> RefusalCode? {
+        guard let refusal, Self.reserved.contains(refusal) else { return refusal }
+        log.log(
+            .error, "the authorization policy gave a refusal code that it may not",
+            ["action": "\(question.action)", "code": "\(refusal.rawValue)", "answer": "forbidden"])
+        return .forbidden
+    }
+
+    /// What only the ledger knows. A client acts on these: it sends the same again for ever, numbers all anew under another
+    /// producer, or tells the app that nobody knows. And 0, which means that nothing was refused.
+    private static let reserved: Set<RefusalCode> = [
+        RefusalCode(rawValue: 0), .outOfOrder, .idReused, .outcomeUnknown, .invalidID, .incomplete,
+    ]
 
     private func fail(
         _ question: AuthorizationQuestion, _ number: UInt64, _ reason: String, isLate: Bool = false

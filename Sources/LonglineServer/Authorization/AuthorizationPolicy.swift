@@ -36,7 +36,9 @@ public struct AuthorizationQuestion: Hashable, Sendable {
 /// What a policy answers.
 public struct AuthorizationDecision: Hashable, Sendable {
     /// Why it is refused, or nil when it is allowed: ``RefusalCode/forbidden``, or a code of the app's own, which clients take
-    /// for final.
+    /// for final. ``RefusalCode/overloaded`` is for now. What only the service's ledger can say (``RefusalCode/outOfOrder``,
+    /// ``RefusalCode/idReused``, ``RefusalCode/outcomeUnknown``, ``RefusalCode/invalidID``, ``RefusalCode/incomplete``) counts as
+    /// ``RefusalCode/forbidden``.
     public var refusal: RefusalCode?
     /// How long the same question gets the same answer without being asked again; none for ``Duration/zero``.
     public var timeToLive: Duration
