@@ -6,24 +6,37 @@ import Synchronization
 package final class HTTPClient: Sendable {
     /// Connections kept while nothing is asked; more are closed after their answer.
     package static let maximumIdle = 32
+    /// How long one is kept without use. A machine that is gone, and a NAT that forgot the flow, close nothing: what is asked over
+    /// such a connection costs the caller all of its deadline.
+    package static let maximumIdleTime = TimeAmount.seconds(30)
+
+    private struct Idle {
+        var connection: HTTPConnection
+        var since: NIODeadline
+    }
 
     package let endpoint: HTTPEndpoint
     private let headers: HTTPHeaders
     private let tls: TLSClient?
     private let group: any EventLoopGroup
-    private let idle = Mutex<[HTTPConnection]>([])
+    private let now: @Sendable () -> NIODeadline
+    /// The one used last is the last.
+    private let idle = Mutex<[Idle]>([])
 
+    /// - Parameter now: a clock for how long connections are kept.
     /// - Throws: what can't be used of the trust.
     package init(
-        _ endpoint: HTTPEndpoint, headers: HTTPHeaders = [:], trust: TLSTrust, group: any EventLoopGroup
+        _ endpoint: HTTPEndpoint, headers: HTTPHeaders = [:], trust: TLSTrust, group: any EventLoopGroup,
+        now: @escaping @Sendable () -> NIODeadline = { .now() }
     ) throws(HTTPFailure) {
+        self.now = now
         self.endpoint = endpoint
         self.headers = headers
         self.group = group
         tls = endpoint.isSecure ? try TLSClient(trust) : nil
     }
 
-    deinit { for connection in idle.withLock({ $0 }) { connection.close() } }
+    deinit { closeIdle() }
 
     /// Posts a JSON body, and waits for the whole answer. When the task is cancelled, the connection closes.
     ///
@@ -49,6 +62,8 @@ package final class HTTPClient: Sendable {
         // or each would take the request from here to one that drops it.
         if let kept = takeIdle() {
             if let response = try? await exchange(head, body, on: kept) { return response }
+            // The others are as old or older, and went the same way. The next caller shall not find that out by its own deadline.
+            closeIdle()
             try Task.checkCancellation()
         }
         let fresh = try await HTTPConnection.open(endpoint, tls: tls, group: group)
@@ -62,7 +77,7 @@ package final class HTTPClient: Sendable {
             let response = try await connection.exchange(head, body)
             let isKept = idle.withLock { idle in
                 guard response.isKeptAlive, idle.count < Self.maximumIdle else { return false }
-                idle.append(connection)
+                idle.append(Idle(connection: connection, since: now()))
                 return true
             }
             if !isKept { connection.close() }
@@ -73,13 +88,26 @@ package final class HTTPClient: Sendable {
         }
     }
 
-    /// The connection that was used last: those before it may be forgotten by the other side.
+    /// The connection that was used last, if that is not long ago: those before it may be forgotten by the other side.
     private func takeIdle() -> HTTPConnection? {
-        idle.withLock { idle in
-            while let connection = idle.popLast() {
-                if connection.isActive { return connection }
+        let oldest = now() - Self.maximumIdleTime
+        let (kept, stale) = idle.withLock { idle -> (HTTPConnection?, ArraySlice<Idle>) in
+            let stale = idle.prefix { $0.since < oldest }
+            idle.removeFirst(stale.count)
+            while let last = idle.popLast() {
+                if last.connection.isActive { return (last.connection, stale) }
             }
-            return nil
+            return (nil, stale)
         }
+        for each in stale { each.connection.close() }
+        return kept
+    }
+
+    private func closeIdle() {
+        let all = idle.withLock { idle in
+            defer { idle = [] }
+            return idle
+        }
+        for each in all { each.connection.close() }
     }
 }

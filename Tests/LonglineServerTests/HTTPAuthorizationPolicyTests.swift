@@ -72,7 +72,26 @@ import Testing
             let before = backend.requests.count
             await #expect(throws: (any Error).self) { try await policy.decide(question) }
             #expect(backend.requests.count == before + 2)
+            // Those that were kept beside went the same way: nobody finds that out with one's own question.
+            drops.store(false, ordering: .relaxed)
+            let connections = backend.connections
+            _ = try await policy.decide(question)
+            #expect(backend.connections == connections + 1)
         }
+    }
+
+    @Test func aConnectionThatNothingWentOverForLongIsNotUsed() async throws {
+        let backend = try await Backend { _ in .json("{}") }
+        let clock = Mutex(NIODeadline.now())
+        let client = try HTTPClient(
+            HTTPEndpoint("http://127.0.0.1:\(backend.port)/"), trust: .systemRoots,
+            group: MultiThreadedEventLoopGroup.singleton, now: { clock.withLock { $0 } })
+        for (wait, connections) in [(0, 1), (30, 1), (31, 2), (1, 2)] {
+            clock.withLock { $0 = $0 + .seconds(Int64(wait)) }
+            _ = try await client.get()
+            #expect(backend.connections == connections, "after \(wait) s")
+        }
+        try await backend.stop()
     }
 
     @Test(arguments: [
