@@ -211,6 +211,21 @@ import Testing
         }
     }
 
+    /// Who rotates a key that was stolen must not be told that no server trusts it.
+    @Test func aServerThatDoesNotAnswerIsNotTakenForNone() async throws {
+        try await withTemporaryDirectory { folder in
+            let path = folder + "/control.sock"
+            let listener = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .childChannelInitializer { $0.close() }
+                .bind(unixDomainSocketPath: path).get()
+            let error = await #expect(throws: ServerError.self) {
+                try await ServerControl(path: path).reloadTokenKeys()
+            }
+            #expect(error?.code == .requestFailed)
+            try await listener.close()
+        }
+    }
+
     @Test func aSocketLeftBehindIsReplacedAndAnotherFileIsNot() async throws {
         try await withTemporaryDirectory { folder in
             let path = folder + "/control.sock"

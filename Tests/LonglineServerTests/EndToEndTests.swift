@@ -6,6 +6,7 @@ import LonglineStore
 import LonglineWire
 import NIOCore
 import QUICEngine
+import Synchronization
 import Testing
 
 @testable import LonglineServer
@@ -289,6 +290,41 @@ private let hall = identifier { try RoomID("hall") }
                 let other = try await site.device("bob")
                 _ = try await other.connect(credential: .token(try await second.token("bob", "phone")))
                 #expect(try await other.text(.user(bob)) == "still here")
+            }
+        }
+    }
+
+    /// The keys of an address that sometimes does not answer.
+    private final class SlowKeys: TokenKeySource {
+        let name = "slow"
+        let trusted: [VerificationKey]
+        let isHanging = Atomic(false)
+        private let gate: AsyncStream<Void>
+        let opener: AsyncStream<Void>.Continuation
+
+        init(_ trusted: [VerificationKey]) {
+            self.trusted = trusted
+            (gate, opener) = AsyncStream.makeStream()
+        }
+
+        func keys() async throws -> [VerificationKey] {
+            if isHanging.load(ordering: .relaxed) { for await _ in gate {} }
+            return trusted
+        }
+    }
+
+    @Test func anOperatorIsToldThatASourceOfKeysDoesNotAnswer() async throws {
+        try await withFolder { folder in
+            let issuer = try await TokenIssuer()
+            let source = SlowKeys([issuer.key.verificationKey])
+            try await withSite(folder, issuer: issuer, keySources: [source]) { site in
+                let request = ControlRequest(operation: .reloadKeys)
+                #expect(await site.server.answer(request).error == nil)
+                source.isHanging.store(true, ordering: .relaxed)
+                let answer = await site.server.answer(request, within: .milliseconds(10))
+                #expect(answer.error?.contains("has not answered yet") == true)
+                source.opener.finish()
+                #expect(await site.server.answer(request).error == nil)
             }
         }
     }

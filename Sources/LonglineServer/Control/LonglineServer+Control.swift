@@ -3,9 +3,11 @@ import LonglineWire
 
 extension LonglineServer {
     /// Does what an operator's process asks.
-    func answer(_ request: ControlRequest) async -> ControlAnswer {
+    /// - Parameter wait: how long to wait for what goes on without being waited for: shorter than a connection of the control socket
+    ///   lives.
+    func answer(_ request: ControlRequest, within wait: Duration = .seconds(5)) async -> ControlAnswer {
         do {
-            if let answer = try await answerAboutServer(request) { return answer }
+            if let answer = try await answerAboutServer(request, within: wait) { return answer }
             let tenant = try TenantID(request.tenant ?? "")
             if request.operation != .generations, let served = configuration.tenants, !served.contains(tenant) {
                 // A name that was mistyped would be shut out, and the one that was meant would not.
@@ -25,7 +27,7 @@ extension LonglineServer {
                 try await revoke(token: token, in: tenant, until: request.until ?? .max)
             case .eraseUser:
                 let erasure = try await beginErasure(of: try UserID(request.user ?? ""), in: tenant)
-                do { return ControlAnswer(isDone: try await erasure.isDone(within: Self.eraseWait)) } catch {
+                do { return ControlAnswer(isDone: try await erasure.isDone(within: wait)) } catch {
                     throw Self.notErased(error)
                 }
             case .sessions:
@@ -49,10 +51,18 @@ extension LonglineServer {
     }
 
     /// What concerns no tenant; nil: the request does.
-    private func answerAboutServer(_ request: ControlRequest) async throws(ServerError) -> ControlAnswer? {
+    private func answerAboutServer(
+        _ request: ControlRequest, within wait: Duration
+    ) async throws -> ControlAnswer? {
         switch request.operation {
         case .reloadKeys:
-            try await reloadTokenKeys()
+            // It goes on in any case.
+            let reload = Task { try await self.reloadTokenKeys() }
+            guard try await reload.value(within: wait) != nil else {
+                return ControlAnswer(
+                    error: "a source of token keys has not answered yet: the old keys count until it has",
+                    advice: "look at the server's log, then ask again")
+            }
             return ControlAnswer()
         case .status: return ControlAnswer(status: try await status())
         case .drain:
@@ -77,9 +87,6 @@ extension LonglineServer {
             close: Close(code: CloseCode(rawValue: code), reason: reason))
         return ControlAnswer(count: ended)
     }
-
-    /// Shorter than a connection of the control socket lives.
-    private static let eraseWait = Duration.seconds(5)
 
     private static func device(_ request: ControlRequest, _ tenant: TenantID) throws -> DeviceKey {
         DeviceKey(

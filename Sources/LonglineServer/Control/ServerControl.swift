@@ -7,7 +7,8 @@ import NIOPosix
 /// Tells a server that runs in another process of this machine what to do, by the control socket in its folder.
 ///
 /// Whoever may open the socket is an operator: it has mode 0600. Each call is one connection; methods may be called from
-/// anywhere, and throw ``ServerError/Code/notRunning`` when no server answers there.
+/// anywhere. They throw ``ServerError/Code/notRunning`` when nobody listens there, and ``ServerError/Code/requestFailed`` when the server
+/// says so, or says nothing: it may have done what it was asked.
 public struct ServerControl: Sendable {
     /// The socket's path.
     public let path: String
@@ -126,16 +127,17 @@ public struct ServerControl: Sendable {
     }
 
     private func ask(_ request: ControlRequest) async throws(ServerError) -> ControlAnswer {
-        let line: ByteBuffer
+        let channel = try await connect()
+        let answer: ControlAnswer
         do {
-            line = try await exchange(ByteBuffer(bytes: try JSONEncoder().encode(request) + [UInt8(ascii: "\n")]))
+            let line = try await exchange(
+                ByteBuffer(bytes: try JSONEncoder().encode(request) + [UInt8(ascii: "\n")]), over: channel)
+            answer = try JSONDecoder().decode(ControlAnswer.self, from: Data(line.readableBytesView))
         } catch {
+            // Somebody listens there. What it did of this is not known: nobody may take it for a server that isn't running.
             throw ServerError(
-                .notRunning, message: "no server answers at \(path)", cause: error,
-                advice: "start it, or name the folder of the one that runs")
-        }
-        guard let answer = try? JSONDecoder().decode(ControlAnswer.self, from: Data(line.readableBytesView)) else {
-            throw ServerError(.notRunning, message: "the server at \(path) broke off", advice: "look at its log")
+                .requestFailed, message: "the server at \(path) did not answer", cause: error,
+                advice: "look at its log, then ask again")
         }
         if let message = answer.error {
             throw ServerError(.requestFailed, message: message, advice: answer.advice ?? "")
@@ -143,17 +145,33 @@ public struct ServerControl: Sendable {
         return answer
     }
 
+    /// - Throws: ``ServerError/Code/notRunning`` when nobody listens.
+    private func connect() async throws(ServerError) -> NIOAsyncChannel<ByteBuffer, ByteBuffer> {
+        do {
+            return try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .connectTimeout(ControlSocket.timeout)
+                .connect(unixDomainSocketPath: path) { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                    }
+                }
+        } catch let error as IOError where [EACCES, EPERM, EAGAIN].contains(error.errnoCode) {
+            throw ServerError(
+                .requestFailed, message: "the server at \(path) can't be asked", cause: error,
+                advice: error.errnoCode == EAGAIN ? "try again" : "be the server's own user")
+        } catch {
+            throw ServerError(
+                .notRunning, message: "no server answers at \(path)", cause: error,
+                advice: "start it, or name the folder of the one that runs")
+        }
+    }
+
     /// Sends a line, and collects what comes until the server closes.
-    private func exchange(_ request: ByteBuffer) async throws -> ByteBuffer {
+    private func exchange(
+        _ request: ByteBuffer, over channel: NIOAsyncChannel<ByteBuffer, ByteBuffer>
+    ) async throws -> ByteBuffer {
         let limit = ControlSocket.maximumAnswer
         let timeout = ControlSocket.timeout
-        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .connectTimeout(timeout)
-            .connect(unixDomainSocketPath: path) { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
-                }
-            }
         // The server closes after its own time at the latest; this is for one that hangs.
         let deadline = channel.channel.eventLoop.scheduleTask(in: timeout * 2) {
             channel.channel.close(promise: nil)
