@@ -98,6 +98,8 @@ extension ServerCore {
             ) { $1 }
             if !heads.isEmpty { for loop in loops { loop.execute { $0.wake(heads) } } }
         }
+        // Members are told of a room's news: until the last step the user was one.
+        webhooks?.forget(user)
         // What ended sessions left behind for their devices' next ones.
         registry.forget(user)
     }

@@ -61,6 +61,26 @@ struct RoomNews {
         }
     }
 
+    /// News that came later.
+    mutating func add(_ later: RoomNews) {
+        if let another = later.lastOfAnother {
+            lastOfAnother = another
+        } else if last.sender != later.last.sender {
+            lastOfAnother = last
+        }
+        last = later.last
+        all.add(later.all)
+        for (sender, tally) in later.tallies {
+            if tallies[sender] == nil, tallies.count >= Self.maximumSenders {
+                others = Self.sum(others, tally)
+            } else {
+                tallies[sender] = Self.sum(tallies[sender], tally)
+            }
+        }
+        if let tally = later.others { others = Self.sum(others, tally) }
+        for (user, position) in later.confirmed { confirm(user, position) }
+    }
+
     /// A member's device has the room's entries up to here. Another one may be behind it: what one has is read.
     mutating func confirm(_ user: UserID, _ position: Position) {
         // Of another life of the log it says nothing about what is told here.

@@ -37,6 +37,8 @@ final class WebhookDispatcher: Sendable {
         var rooms: [ChannelKey: RoomNews] = [:]
         /// Those whose members are being looked up.
         var telling: [ChannelKey: RoomNews] = [:]
+        /// Who is erased meanwhile: they may be among the members that were looked up before.
+        var forgotten: Set<UserKey> = []
         var outlets: WebhookOutlets
         var statistics = WebhookStatistics()
     }
@@ -193,9 +195,10 @@ final class WebhookDispatcher: Sendable {
         registry.isReachable(user, inBackground: !settings.notifiesBackground)
     }
 
-    /// The account is erased.
+    /// The account is erased: called before the user leaves the rooms, and after.
     func forget(_ user: UserKey) {
         change { state in
+            if !state.telling.isEmpty { state.forgotten.insert(user) }
             state.queue.forget(user)
             _ = state.held.take(user)
             _ = state.told.take(user)
@@ -219,7 +222,9 @@ final class WebhookDispatcher: Sendable {
     /// - Parameter room: where the news are, if it is a room whose members are being told.
     private func put(_ news: PendingNotification, of room: ChannelKey? = nil, _ settings: WebhookSettings) {
         let user = UserKey(news.key)
-        func isKnown(_ state: State) -> Bool { room.flatMap { state.telling[$0] }?.isKnown(to: user.user) ?? false }
+        func isKnown(_ state: State) -> Bool {
+            state.forgotten.contains(user) || room.flatMap { state.telling[$0] }?.isKnown(to: user.user) ?? false
+        }
         guard isReachable(user, settings) else {
             var news = news
             news.notBefore = time() + settings.delay.wholeMilliseconds
@@ -237,11 +242,13 @@ final class WebhookDispatcher: Sendable {
     }
 
     private func update(_ body: (inout State) -> Void) {
-        let count = state.withLock { state in
+        state.withLock { state in
             body(&state)
-            return state.queue.count + state.held.count + state.told.count + state.rooms.count + state.telling.count
+            // Within the lock, so that the last word is the newest.
+            waiting.store(
+                state.queue.count + state.held.count + state.told.count + state.rooms.count + state.telling.count,
+                ordering: .relaxed)
         }
-        waiting.store(count, ordering: .relaxed)
     }
 
     // MARK: Rooms
@@ -267,7 +274,7 @@ final class WebhookDispatcher: Sendable {
             state.rooms = [:]
             return state.telling
         }
-        defer { update { $0.telling = [:] } }
+        defer { update { ($0.telling, $0.forgotten) = ([:], []) } }
         for (room, news) in rooms {
             guard let settings = endpoint(of: room.tenant)?.settings, case .room(let name) = room.channel else {
                 continue
@@ -278,6 +285,7 @@ final class WebhookDispatcher: Sendable {
                 list = try await store.members(of: name, in: room.tenant, for: nil, after: nil, limit: most)
             } catch {
                 log.log(.error, "members of a room with news can't be read", ["error": "\(error)"])
+                tellLater(room, news)
                 continue
             }
             guard let list, list.total <= most else { continue }
@@ -285,6 +293,21 @@ final class WebhookDispatcher: Sendable {
                 guard let notification = news.notification(for: member, in: room) else { continue }
                 put(notification, of: room, settings)
             }
+        }
+    }
+
+    /// Puts the news of a room back, under what came since.
+    private func tellLater(_ room: ChannelKey, _ news: RoomNews) {
+        update { state in
+            // With what was confirmed meanwhile.
+            var kept = state.telling[room] ?? news
+            if let later = state.rooms[room] {
+                kept.add(later)
+            } else if state.rooms.count >= Self.maximumRooms {
+                state.statistics.dropped += 1
+                return
+            }
+            state.rooms[room] = kept
         }
     }
 

@@ -16,6 +16,8 @@ final class FaultyStore: MessageStore {
         var presence: StoreError?
         /// Reads of who blocks whom throw this.
         var touch: StoreError?
+        /// The next read of a room's members throws this.
+        var members: StoreError?
         /// Reads of entitlements throw this.
         var entitlements: StoreError?
         /// Runs, once, when entitlements were read and before they are answered.
@@ -40,6 +42,8 @@ final class FaultyStore: MessageStore {
     let batches = Mutex<[Int]>([])
     /// Presence written down, by transaction.
     let notes = Mutex<[[PresenceNote]]>([])
+    /// Places read by users, by transaction.
+    let marks = Mutex<[Int]>([])
     /// Pages read.
     let reads = Mutex(0)
     private let full = StoreError(.storageFull, message: "no room", advice: "make some")
@@ -123,7 +127,12 @@ final class FaultyStore: MessageStore {
     func members(of room: RoomID, in tenant: TenantID, for reader: UserID?, after: UserID?, limit: Int)
         async throws(StoreError) -> MemberList?
     {
-        try await inner.members(of: room, in: tenant, for: reader, after: after, limit: limit)
+        let error = faults.withLock { faults in
+            defer { faults.members = nil }
+            return faults.members
+        }
+        if let error { throw error }
+        return try await inner.members(of: room, in: tenant, for: reader, after: after, limit: limit)
     }
 
     func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
@@ -197,6 +206,7 @@ final class FaultyStore: MessageStore {
 
     func markRead(_ notes: [ReadNote]) async throws(StoreError) -> [ReadOutcome?] {
         if current.isFull { throw full }
+        marks.withLock { $0.append(notes.count) }
         return try await inner.markRead(notes)
     }
 

@@ -65,6 +65,42 @@ private let hall = identifier { try RoomID("hall") }
         #expect(try told(self.news(ann, ann), ann) == nil, "there is nothing of anybody else")
     }
 
+    /// News that could not be told go on with those that came since, as if there had been no break.
+    @Test func newsThatArePutTogetherAreWhatTheMessagesInARowWere() throws {
+        var random = SystemRandomNumberGenerator()
+        let senders = try (0..<80).map { try UserID("s\($0)") }
+        for _ in 0..<300 {
+            let few = senders.prefix([2, 3, 80].randomElement(using: &random) ?? 2)
+            let messages = try (1...200).map { offset in
+                message(
+                    Offset(offset), by: try #require(few.randomElement(using: &random)),
+                    expiry: UInt64.random(in: 0...3, using: &random) * 500)
+            }
+            let cut = Int.random(in: 1..<messages.count, using: &random)
+            func news(_ part: ArraySlice<RoomNews.Message>) -> RoomNews {
+                var news = RoomNews(part[part.startIndex], mostConfirmed: 8)
+                for message in part.dropFirst() { news.add(message) }
+                return news
+            }
+            var together = news(messages[..<cut])
+            var later = news(messages[cut...])
+            var whole = news(messages[...])
+            for user in few.prefix(4) {
+                let position = Position(epoch: 1, offset: Offset(Int.random(in: 1...200, using: &random)))
+                together.confirm(user, Position(epoch: 1, offset: position.offset / 2))
+                later.confirm(user, position)
+                whole.confirm(user, position)
+            }
+            together.add(later)
+            // Beyond 64 senders some aren't told apart, and which ones depends on the order.
+            let isExact = few.count < 64
+            for member in isExact ? Array(few) + [bob] : [bob] {
+                #expect(try told(together, member) == told(whole, member))
+                #expect(together.isKnown(to: member) == whole.isKnown(to: member))
+            }
+        }
+    }
+
     @Test func aMembersNewsAreWorthTellingAsLongAsAnyThatAnotherWrote() throws {
         var news = RoomNews(message(1, by: ann, expiry: 500), mostConfirmed: 8)
         news.add(message(2, by: bob, expiry: 900))

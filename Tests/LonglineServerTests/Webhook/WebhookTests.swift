@@ -45,6 +45,7 @@ private let hall = identifier { try RoomID("hall") }
 
     /// A server with a webhook, and the endpoint.
     func withWebhook(
+        store: any MessageStore = InMemoryStore(),
         answer: @escaping Backend.Answer = { _ in Backend.Response(status: .noContent, body: "") },
         _ change: (inout WebhookSettings, inout WebhookConfiguration) -> Void = { _, _ in },
         _ body: (TestServer, Backend) async throws -> Void
@@ -54,7 +55,7 @@ private let hall = identifier { try RoomID("hall") }
         var configuration = WebhookConfiguration()
         change(&endpoint, &configuration)
         configuration.tenants[TokenIssuer.tenant] = endpoint
-        try await TestServer(webhooks: configuration).use { server in try await body(server, backend) }
+        try await TestServer(store: store, webhooks: configuration).use { server in try await body(server, backend) }
         try await backend.stop()
     }
 
@@ -148,6 +149,27 @@ private let hall = identifier { try RoomID("hall") }
             try await phone.message("to see the end", to: bob)
             let last = try self.news(try await requests(backend, 2)[1])
             #expect(last.conversation == "user/ann")
+        }
+    }
+
+    @Test func membersAreToldAlthoughTheyCouldNotBeLookedUpAtFirst() async throws {
+        let store = FaultyStore()
+        try await withWebhook(store: store) { server, backend in
+            let phone = try await server.connected("ann")
+            let away = try await server.connected("bob")
+            for (number, device) in [phone, away].enumerated() {
+                _ = try await device.request(hall, number: UInt64(number))
+            }
+            try await away.drop()
+            while server.runtime.core.registry.isOnline(UserKey(tenant: TokenIssuer.tenant, user: bob)) {
+                await Task.yield()
+            }
+            store.set { $0.members = StoreError(.unavailable, message: "unreadable", advice: "") }
+            try await phone.publish("one", to: .room(hall))
+            while store.faults.withLock({ $0.members }) != nil { await Task.yield() }
+            try await phone.publish("two", to: .room(hall))
+            let news = try news(try await requests(backend, 1)[0])
+            #expect(news.user == "bob" && news.count == 2)
         }
     }
 
