@@ -291,8 +291,11 @@ final class ServerLoop {
     /// What this loop counted and holds.
     func snapshot() -> ServerStatistics {
         var snapshot = statistics
-        snapshot.connections = hosts.count
-        for host in hosts.values { host.link.map { snapshot.connectionsByTransport[$0.kind, default: 0] += 1 } }
+        // Not those that only wait for their last bytes to arrive.
+        for host in hosts.values where host.phase != .ended {
+            snapshot.connections += 1
+            host.link.map { snapshot.connectionsByTransport[$0.kind, default: 0] += 1 }
+        }
         snapshot.unauthenticated = hosts.values.count { $0.isUnauthenticated }
         snapshot.subscriptions = subscriptions.count
         snapshot.presenceWatches = presence.watchers.count

@@ -10,7 +10,7 @@ struct DrainCommand: AsyncParsableCommand {
         abstract: "Take nobody in any more, and move the clients of a running server away.",
         discussion: """
             Each client is told to connect again, so many a second. It lasts until the server is stopped; asked again, it goes on \
-            at the new rate. Talks to the server by the socket in its data folder, as the server's own user.
+            at the new rate and with the new --to. Talks to the server by the socket in its data folder, as the server's own user.
             """)
 
     @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")

@@ -77,4 +77,31 @@ import Testing
             turns.begin()
         }
     }
+
+    @Test("told to move clients to another place, does so from then on, also with who comes")
+    func anotherPlace() async throws {
+        try await TestServer().use { server in
+            for index in 0..<4 { _ = try await server.device("user-\(index)", loop: index).connect() }
+            let turns = Turns()
+            let drain = NodeDrain(turns.clock)
+            drain.begin(rate: 10, close: Close(code: .shuttingDown, reason: ""), runtime: server.runtime)
+            await turns.settled()
+            turns.begin()
+            await turns.settled()
+            var closes = await server.runtime.statistics().closes
+            #expect(closes[.shuttingDown] == 1 && closes[.redirect] == nil)
+            let there = Close(code: .redirect, reason: "", accessPoint: "other.example:4433")
+            drain.begin(rate: 10, close: there, runtime: server.runtime)
+            turns.begin()
+            await turns.settled()
+            closes = await server.runtime.statistics().closes
+            #expect(closes[.shuttingDown] == 1 && closes[.redirect] == 1)
+            let late = try await server.device("late")
+            _ = try? await late.connect()
+            #expect(try await late.closed() == .redirect)
+            #expect(await server.runtime.statistics().connections == 2, "who is turned away is not waited for")
+            drain.stop()
+            turns.begin()
+        }
+    }
 }

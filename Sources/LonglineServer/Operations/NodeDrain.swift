@@ -7,11 +7,13 @@ import Synchronization
 ///
 /// ```
 ///   idle ──begin──▶ draining: nobody is let in, some are ended each turn ──▶ drained: nobody is let in
-///                     └── begin again: another rate
+///                     └── begin again: another rate, another place to go
 /// ```
 final class NodeDrain: Sendable {
     private struct State {
         var rate: Int?
+        /// What clients are told.
+        var close: Close?
         var task: Task<Void, Never>?
         var isStopped = false
     }
@@ -34,21 +36,22 @@ final class NodeDrain: Sendable {
     /// Clients moved away each second; nil while nothing is drained.
     var rate: Int? { state.withLock { $0.rate } }
 
-    /// Begins, or goes on at another rate.
+    /// Begins, or goes on at another rate and with another close.
     func begin(rate: Int, close: Close, runtime: ServerRuntime) {
-        let isNew = state.withLock { state in
-            guard !state.isStopped else { return false }
-            defer { state.rate = rate }
-            return state.rate == nil
+        let (isStopped, isNew) = state.withLock { state in
+            guard !state.isStopped else { return (true, false) }
+            defer { (state.rate, state.close) = (rate, close) }
+            return (false, state.rate == nil)
         }
-        guard isNew else { return }
+        guard !isStopped else { return }
         for loop in runtime.loops { loop.execute { $0.refuseLinks(close) } }
-        let task = Task { await self.run(close, runtime) }
-        let isStopped = state.withLock { state in
+        guard isNew else { return }
+        let task = Task { await self.run(runtime) }
+        let endsNow = state.withLock { state in
             state.task = task
             return state.isStopped
         }
-        if isStopped { task.cancel() }
+        if endsNow { task.cancel() }
     }
 
     /// Ends nobody any more: the server stops, and ends all.
@@ -60,11 +63,14 @@ final class NodeDrain: Sendable {
         task?.cancel()
     }
 
-    private func run(_ close: Close, _ runtime: ServerRuntime) async {
+    private func run(_ runtime: ServerRuntime) async {
         let start = clock.now()
         var pace = DrainPace()
         while !Task.isCancelled {
-            var due = pace.due(after: clock.now() - start, rate: rate ?? 1)
+            guard
+                let (rate, close) = state.withLock({ state in state.rate.flatMap { r in state.close.map { (r, $0) } } })
+            else { return }
+            var due = pace.due(after: clock.now() - start, rate: rate)
             for loop in runtime.loops where due > 0 {
                 let limit = due
                 let ended = (try? await loop.submit { $0.end(atMost: limit, close) }) ?? 0
@@ -112,7 +118,7 @@ extension LonglineServer {
     /// Takes nobody new in from now on, and moves clients away, `rate` a second, while the server runs on.
     ///
     /// Each is told to connect again (1001, or 2000 where an access point is named); who comes here again is told the same. It
-    /// lasts until the server ends. Asked again, it goes on at the new rate.
+    /// lasts until the server ends. Asked again, it goes on at the new rate, and to the new access point.
     /// - Parameters:
     ///   - rate: clients a second: ``drainRates``.
     ///   - accessPoint: `host:port` that clients are sent to; nil: they choose another one themselves.
