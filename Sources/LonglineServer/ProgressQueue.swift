@@ -25,6 +25,8 @@ struct ProgressQueue {
 
     /// Places of each kind that are gathered.
     static let limit = 16_384
+    /// Places that one write stores: what publishes wait for at most, and well below what the store's queue takes at once.
+    static let writeSize = 500
 
     fileprivate var reads: [ReadKey: ReadNote] = [:]
     fileprivate var deliveries: [DeliveryKey: DeliveryNote] = [:]
@@ -65,6 +67,12 @@ struct ProgressQueue {
         }
         return (Array(reads.values), Array(deliveries.values))
     }
+}
+
+/// What one write of places came to.
+private struct Reading: Sendable {
+    let notes: [ReadNote]
+    let result: Result<[ReadOutcome?], StoreError>
 }
 
 /// Who is told of a receipt.
@@ -110,32 +118,36 @@ extension ServerLoop {
         let (core, reference) = (core, reference)
         let number = beginWork()
         Task {
-            let readings = await Result { () async throws(StoreError) in
-                reads.isEmpty ? [] : try await core.store.markRead(reads)
+            var readings: [Reading] = []
+            for start in stride(from: 0, to: reads.count, by: ProgressQueue.writeSize) {
+                let notes = Array(reads[start..<min(start + ProgressQueue.writeSize, reads.count)])
+                let result = await Result { () async throws(StoreError) in try await core.store.markRead(notes) }
+                readings.append(Reading(notes: notes, result: result))
             }
             let reached = await Result { () async throws(StoreError) in
                 deliveries.isEmpty ? [] : try await core.store.receipts(for: deliveries)
             }
-            reference.execute { loop in
-                loop.progressStored(reads, readings, reached)
+            reference.execute { [readings] loop in
+                loop.progressStored(readings, reached)
                 loop.endWork(number)
             }
         }
     }
 
-    private func progressStored(
-        _ reads: [ReadNote], _ readings: Result<[ReadOutcome?], StoreError>,
-        _ reached: Result<[DeliveryNote?], StoreError>
-    ) {
+    private func progressStored(_ readings: [Reading], _ reached: Result<[DeliveryNote?], StoreError>) {
         progress.isUnderWay = false
         var told: [ReceiptTold] = []
-        switch readings {
-        case .success(let outcomes):
-            for (note, outcome) in zip(reads, outcomes) { if let outcome { told += Self.told(note, outcome) } }
-        case .failure(let error):
-            core.note(error, in: "read places")
-            // What came meanwhile is newer, and stays.
-            if error.isPassing { for note in reads { _ = progress.put(note) } }
+        for reading in readings {
+            switch reading.result {
+            case .success(let outcomes):
+                for (note, outcome) in zip(reading.notes, outcomes) {
+                    if let outcome { told += Self.told(note, outcome) }
+                }
+            case .failure(let error):
+                core.note(error, in: "read places")
+                // What came meanwhile is newer, and stays.
+                if error.isPassing { for note in reading.notes { _ = progress.put(note) } }
+            }
         }
         switch reached {
         case .success(let notes): for case let note? in notes { told.append(Self.told(note)) }

@@ -98,6 +98,10 @@ public struct ServerLimits: Sendable {
     public var conversationRequestsPerSecond = 5.0
     /// Lists and settings of one session at once.
     public var conversationRequestBurst = 40
+    /// `READ`s of one session, in a second in the long run, above 0; at once: ``readBurst``. Beyond they are dropped and counted.
+    public var readsPerSecond = 50.0
+    /// `READ`s of one session at once, 1 or more.
+    public var readBurst = 1_000
 
     /// Joins, leaves and changes of rooms of one session per second, after a burst of ``roomRequestBurst``.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.

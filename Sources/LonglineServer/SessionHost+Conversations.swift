@@ -7,6 +7,10 @@ import NIOCore
 extension SessionHost {
     func markRead(_ mark: ReadMark) {
         guard let identity else { return }
+        guard takeRead() else {
+            loop.statistics.readsDropped += 1
+            return
+        }
         core.webhooks?.read(
             UserKey(tenant: identity.tenant, user: identity.user), mark.conversation, mark.position)
         loop.put(ReadNote(tenant: identity.tenant, user: identity.user, mark: mark))
@@ -123,6 +127,15 @@ extension SessionHost {
                 perSecond: limits.conversationRequestsPerSecond, burst: Double(limits.conversationRequestBurst),
                 now: now)
         defer { conversationBucket = bucket }
+        return bucket.take(now: now)
+    }
+
+    /// Each place is a row that the one writer of all looks up.
+    private func takeRead() -> Bool {
+        let limits = core.limits
+        var bucket =
+            readBucket ?? TokenBucket(perSecond: limits.readsPerSecond, burst: Double(limits.readBurst), now: now)
+        defer { readBucket = bucket }
         return bucket.take(now: now)
     }
 

@@ -44,6 +44,7 @@ final class SessionHost: LinkHandler {
     private var broadcasts: Set<ChannelID> = []
     var roomBucket: TokenBucket?
     var conversationBucket: TokenBucket?
+    var readBucket: TokenBucket?
     var signalBucket: TokenBucket?
     var presenceBucket: TokenBucket?
     /// Whom this session is told of.

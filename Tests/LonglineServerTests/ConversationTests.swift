@@ -2,6 +2,7 @@ import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineServer
@@ -194,6 +195,49 @@ extension PublishOutcome {
             let request = Frame.conversations(ConversationsRequest(request: 7, after: ByteBuffer(), limit: 1))
             try await other.send([(request, .control), (request, .control)])
             #expect(try await other.closed() == .unexpectedFrame)
+        }
+    }
+
+    @Test("places read beyond the rate are dropped, and nobody else's")
+    func readRate() async throws {
+        var limits = ServerLimits()
+        (limits.readBurst, limits.readsPerSecond) = (2, 0.001)
+        try await withServer(limits: limits) { server in
+            let alice = try await server.connected("ann")
+            let phone = try await server.connected("bob")
+            for text in ["one", "two"] { try await alice.message(text, to: bob) }
+            var places: [Position] = []
+            let epoch = try #require(
+                try await server.store.head(of: ChannelKey(tenant: TokenIssuer.tenant, channel: .user(bob)))
+            ).position.epoch
+            for _ in 1...2 {
+                places.append(Position(epoch: epoch, offset: try await phone.delivered(.user(bob)).entry.offset))
+            }
+            for number in 1...5 { try await phone.read(.user(try UserID("nobody-\(number)")), places[0]) }
+            try await phone.read(.user(ann), places[0])
+            while await server.runtime.statistics().readsDropped < 4 { await Task.yield() }
+            // Another session of the same user has its own.
+            let tablet = try await server.connected("bob", "tablet")
+            try await tablet.read(.user(ann), places[1])
+            let receipt = try await phone.receipt()
+            #expect(receipt.conversation == .user(ann) && receipt.position == places[1])
+            #expect(await server.runtime.statistics().readsDropped == 4)
+        }
+    }
+
+    @Test("many places are stored in several writes, between which publishes have their turn")
+    func manyReads() async throws {
+        let store = FaultyStore()
+        var limits = ServerLimits()
+        let count = 2 * ProgressQueue.writeSize + 1
+        (limits.receiptDelay, limits.readBurst) = (.milliseconds(500), count)
+        try await withServer(store: store, limits: limits) { server in
+            let phone = try await server.connected("bob")
+            for number in 0..<count {
+                try await phone.read(.user(try UserID("friend-\(number)")), Position(epoch: 1, offset: 1))
+            }
+            while store.marks.withLock({ $0.reduce(0, +) }) < count { await Task.yield() }
+            #expect(store.marks.withLock { $0.max() } == ProgressQueue.writeSize)
         }
     }
 
