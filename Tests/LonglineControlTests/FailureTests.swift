@@ -240,6 +240,9 @@ import Testing
             ] {
                 #expect(try await detail(body.utf8) == "the body has a member more than once", "\(body)")
             }
+            for body in [#"{"user":"ann","device":"phone",}"#, "{\"user\":\"ann\",\"device\":\"phone,\"\n,\n}"] {
+                #expect(try await detail(body.utf8) == "the body is not JSON", "\(body)")
+            }
             let body = #"{"user": "ann", "device": "phone", "scope": "receive:user/ann"}"#
             #expect(try await detail(body.utf8) == nil)
             let marks = #"{"user":"a\":{[,b","device":"phone"}"#

@@ -58,8 +58,9 @@ enum ControlJSON {
         do {
             let members = try JSONDecoder().decode([String: Presence].self, from: Data(body.readableBytesView))
             isJSON = true
+            guard let count = memberCount(body) else { throw Problem(.invalidRequest, "the body is not JSON") }
             // The reader takes the first, others the last: who checked the body before may have seen another.
-            guard memberCount(body) == members.count else {
+            guard count == members.count else {
                 throw Problem(.invalidRequest, "the body has a member more than once")
             }
             for (name, presence) in members.sorted(by: { $0.key < $1.key }) {
@@ -78,10 +79,12 @@ enum ControlJSON {
         }
     }
 
-    /// How often the object of a body, which is JSON, names a member.
-    private static func memberCount(_ body: ByteBuffer) -> Int {
+    /// How often the object of a body, which the reader takes for JSON, names a member.
+    /// - Returns: nil for what is none: the reader takes a comma in front of a closing bracket.
+    private static func memberCount(_ body: ByteBuffer) -> Int? {
         var (count, depth) = (0, 0)
         var (isText, isEscaped) = (false, false)
+        var last = UInt8(0)
         for byte in body.readableBytesView {
             switch byte {
             case _ where isEscaped: isEscaped = false
@@ -89,10 +92,14 @@ enum ControlJSON {
             case UInt8(ascii: "\""): isText.toggle()
             case _ where isText: break
             case UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1
-            case UInt8(ascii: "}"), UInt8(ascii: "]"): depth -= 1
+            case UInt8(ascii: "}"), UInt8(ascii: "]"):
+                guard last != UInt8(ascii: ",") else { return nil }
+                depth -= 1
+            case 0x20, 0x09, 0x0A, 0x0D: continue
             case UInt8(ascii: ":") where depth == 1: count += 1
             default: break
             }
+            last = byte
         }
         return count
     }

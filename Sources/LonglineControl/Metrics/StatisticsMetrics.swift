@@ -36,6 +36,7 @@ struct StatisticsMetrics {
         ("longline_history_pages", \.historyPages),
         ("longline_signals_relayed", \.signalsRelayed), ("longline_presence_changes", \.presenceChanges),
         ("longline_presence_sent", \.presenceSent), ("longline_reads", \.reads),
+        ("longline_reads_dropped", \.readsDropped),
         ("longline_store_failures", \.storeFailures), ("longline_entries_trimmed", \.entriesTrimmed),
         ("longline_log_lines_dropped", \.logLinesDropped), ("longline_links_closed_by_peer", \.closedByPeer),
     ]
