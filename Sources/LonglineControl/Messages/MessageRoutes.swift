@@ -90,6 +90,8 @@ struct MessageRoutes: Sendable {
     ) async throws -> Entered {
         var message = message
         message.id = number
+        // Whether the store may have had this number before.
+        var isRepeated = isResumed
         for _ in 0..<Self.attempts {
             switch try await server.publish(message) {
             case .entered(let published, _, _), .duplicate(let published):
@@ -97,18 +99,20 @@ struct MessageRoutes: Sendable {
                 return Entered(
                     channel: place.description, epoch: "\(published.position.epoch)", offset: published.position.offset,
                     time: published.time)
-            case .refused(let refused) where Self.isOvertaken(refused) && !isResumed:
-                // A later number of this API key went first. This one was never handed to the store before: it is not in.
+            case .refused(let refused) where Self.isNotEntered(refused, isRepeated: isRepeated):
+                // A later number of this API key went first.
                 message.id = try await idempotency.renew(key, of: apiKey.id)
+                isRepeated = false
             case .refused(let refused): throw Self.problem(refused)
             }
         }
         throw Problem(.overloaded, retryAfter: 1)
     }
 
-    /// Whether the ledger has gone past the number: it remembers that this one was passed over, or nothing from so far back.
-    private static func isOvertaken(_ refused: Refused) -> Bool {
-        refused.code == .idReused || refused.code == .outcomeUnknown
+    /// Whether the ledger has gone past a number that is certainly not in: it remembers that it was passed over, or nothing from so far
+    /// back, and the store never had it before.
+    private static func isNotEntered(_ refused: Refused, isRepeated: Bool) -> Bool {
+        refused.code == .idReused || refused.code == .outcomeUnknown && !isRepeated
     }
 
     /// How many publishes of one API key into one channel may overtake another.
@@ -144,7 +148,7 @@ struct MessageRoutes: Sendable {
     static func device(of key: APIKeyInfo) throws -> DeviceID { try DeviceID("api-\(key.id)") }
 
     /// One outbox for each API key.
-    private static func producer(of key: APIKeyInfo) -> ProducerID {
+    static func producer(of key: APIKeyInfo) -> ProducerID {
         let hash = Array(SHA256.hash(data: Data("api-key/\(key.id)".utf8)))
         func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
         return ProducerID(high: number(hash[0..<8]), low: number(hash[8..<16]))
