@@ -87,20 +87,20 @@ struct SchemathesisTests {
         let token = try await server.run("token", "--user", "ann", "--device", "phone")
         let node = try await Schemathesis.node(
             port: server.adminPort, authority: authority, in: server.folder.url)
-        // The drain comes last: it lasts, and the node is not ready any more.
-        let passes: [(operations: [String], port: Int, key: String)] = [
-            (["--include-tag", "app", "--include-tag", "public"], server.servicePort, app),
-            (["--include-tag", "client"], server.servicePort, token),
-            (["--include-tag", "operator", "--exclude-operation-id", "drain"], server.adminPort, operators),
-            (["--include-operation-id", "drain"], server.adminPort, operators),
-        ]
-        for pass in passes {
+        let (folder, servicePort, adminPort) = (server.folder.url, server.servicePort, server.adminPort)
+        @Sendable func pass(_ operations: [String], _ port: Int, _ key: String) async throws {
             let (status, output) = try await Schemathesis.run(
-                pass.operations, port: pass.port, key: pass.key, node: node, authority: authority,
-                in: server.folder.url)
-            #expect(status == 0, "\(pass.operations): \(output)")
+                operations, port: port, key: key, node: node, authority: authority, in: folder)
+            #expect(status == 0, "\(operations): \(output)")
             #expect(output.contains("No issues found"), "\(output)")
         }
+        async let apps: Void = pass(["--include-tag", "app", "--include-tag", "public"], servicePort, app)
+        async let clients: Void = pass(["--include-tag", "client"], servicePort, token)
+        async let operations: Void = pass(
+            ["--include-tag", "operator", "--exclude-operation-id", "drain"], adminPort, operators)
+        _ = try await (apps, clients, operations)
+        // The drain comes last: it lasts, and the node is not ready any more.
+        try await pass(["--include-operation-id", "drain"], adminPort, operators)
         await server.stop()
     }
 }

@@ -112,7 +112,7 @@ import Testing
         }
     }
 
-    @Test("A client wanders, and every byte comes back", arguments: seeds(1..<201))
+    @Test("A client wanders, and every byte comes back", arguments: seeds(1..<101))
     func wanders(seed: UInt64) throws {
         let wanderer = try Wanderer(seed: seed)
         try wanderer.wander()
@@ -122,7 +122,7 @@ import Testing
     // 312: ngtcp2 0.12 goes back to a path that is forgotten in the list of paths.
     @Test(
         "A client that gives few connection IDs wanders, and every byte comes back",
-        arguments: Array(seeds(1..<201)) + [312])
+        arguments: Array(seeds(1..<101)) + [312])
     func wandersThriftily(seed: UInt64) throws {
         let wanderer = try Wanderer(seed: seed, isThrifty: true)
         try wanderer.wander()
