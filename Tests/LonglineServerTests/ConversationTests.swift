@@ -228,16 +228,18 @@ extension PublishOutcome {
     @Test("many places are stored in several writes, between which publishes have their turn")
     func manyReads() async throws {
         let store = FaultyStore()
-        var limits = ServerLimits()
-        let count = 2 * ProgressQueue.writeSize + 1
-        (limits.receiptDelay, limits.readBurst) = (.milliseconds(500), count)
-        try await withServer(store: store, limits: limits) { server in
-            let phone = try await server.connected("bob")
-            for number in 0..<count {
-                try await phone.read(.user(try UserID("friend-\(number)")), Position(epoch: 1, offset: 1))
+        try await withServer(store: store) { server in
+            let count = 2 * ProgressQueue.writeSize + 1
+            let notes = try (0..<count).map { number in
+                ReadNote(
+                    tenant: TokenIssuer.tenant, user: bob,
+                    mark: ReadMark(
+                        conversation: .user(try UserID("friend-\(number)")), position: Position(epoch: 1, offset: 1),
+                        isPrivate: false))
             }
+            server.runtime.loops[0].execute { loop in for note in notes { loop.put(note) } }
             while store.marks.withLock({ $0.reduce(0, +) }) < count { await Task.yield() }
-            #expect(store.marks.withLock { $0.max() } == ProgressQueue.writeSize)
+            #expect(store.marks.withLock { $0 } == [ProgressQueue.writeSize, ProgressQueue.writeSize, 1])
         }
     }
 
