@@ -87,6 +87,42 @@ struct SignalTests {
         for await _ in harness.client.signals { Issue.record("a signal after the end") }
     }
 
+    @Test(
+        "one of two tasks that read the same sequence is cancelled: the other one ends, and doesn't spin",
+        .timeLimit(.minutes(1)))
+    func cancelledBesideAnother() async {
+        let broadcast = LatestBroadcast<Int, Int>(limit: 4)
+        let stream = broadcast.stream()
+        let (starts, start) = AsyncStream.makeStream(of: Void.self)
+        let readers = (0..<2).map { _ in
+            Task {
+                start.yield()
+                for await _ in stream {}
+            }
+        }
+        var started = starts.makeAsyncIterator()
+        for _ in readers { await started.next() }
+        readers[0].cancel()
+        for reader in readers { await reader.value }
+    }
+
+    @Test("the end wakes everyone who waits for the same sequence", .timeLimit(.minutes(1)))
+    func endOfSeveral() async {
+        let broadcast = LatestBroadcast<Int, Int>(limit: 4)
+        let stream = broadcast.stream()
+        let (starts, start) = AsyncStream.makeStream(of: Void.self)
+        let readers = (0..<2).map { _ in
+            Task {
+                start.yield()
+                for await _ in stream {}
+            }
+        }
+        var started = starts.makeAsyncIterator()
+        for _ in readers { await started.next() }
+        broadcast.finish()
+        for reader in readers { await reader.value }
+    }
+
     @Test("what is too late by the reader's clock is passed over")
     func late() async throws {
         let broadcast = LatestBroadcast<Int, Int>(limit: 4)

@@ -35,7 +35,10 @@ final class LatestBroadcast<Key: Hashable & Sendable, Element: Sendable>: Sendab
             return state.isFinished
         }
         if isOver { reader.finish() }
-        return AsyncStream { await reader.next(isCurrent) }
+        return AsyncStream(
+            unfolding: { await reader.next(isCurrent) },
+            // Whoever else reads this very sequence reads no more then, as of any AsyncStream: it need not wait for that.
+            onCancel: { [weak reader] in reader?.endWaits() })
     }
 
     /// Ends every sequence, behind what waits in it.
@@ -75,20 +78,28 @@ final class LatestBroadcast<Key: Hashable & Sendable, Element: Sendable>: Sendab
 
         func finish() {
             waiting.withLock { $0.isFinished = true }
-            wake.yield()
+            endWaits()
         }
 
+        /// Nobody waits any more, now or later.
+        func endWaits() { wake.finish() }
+
         func next(_ isCurrent: (Element) -> Bool) async -> Element? {
+            var wakesEnded = false
             while !Task.isCancelled {
                 let (element, isOver) = waiting.withLock { waiting in
                     (waiting.queue.popFirst()?.element, waiting.isFinished)
                 }
                 if let element {
                     if isCurrent(element) { return element }
-                } else if isOver {
+                } else if isOver || wakesEnded {
                     return nil
                 } else {
-                    for await _ in wakes { break }
+                    wakesEnded = true
+                    for await _ in wakes {
+                        wakesEnded = false
+                        break
+                    }
                 }
             }
             return nil
