@@ -77,6 +77,45 @@ struct OutboxTests {
         for channel in channels { #expect(outbox.chains[channel] ?? 0 == kept[channel]?.last ?? 0, "seed \(seed)") }
     }
 
+    /// What giving up does by the rule, found by looking at every row.
+    private func scanned(_ id: PublishID, in outbox: Outbox) -> Outbox.GivenUp? {
+        guard let row = outbox.rows[id] else { return nil }
+        var behind = outbox.inOrder.first { $0.channel == row.channel && $0.after == id }
+        behind?.after = row.after
+        return Outbox.GivenUp(
+            row: row, rechained: behind, chain: outbox.chains[row.channel] == id ? row.after : nil)
+    }
+
+    @Test("giving up finds the row behind, after anything that can happen before", arguments: 1...30)
+    func successors(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        var outbox = Outbox(producer: Self.producer)
+        let channels = try [room("a"), room("b"), room("c")]
+        for step in 0..<600 {
+            let any = outbox.inOrder.randomElement(using: &random)?.id
+            switch Int.random(in: 0..<20, using: &random) {
+            case 0..<9: _ = try add(&outbox, channels[Int.random(in: 0..<3, using: &random)])
+            case 9..<13: if let any { _ = outbox.acknowledge(any) }
+            case 13..<18:
+                guard let any else { continue }
+                let expected = scanned(any, in: outbox)
+                let givenUp = outbox.giveUp(any)
+                #expect(givenUp == expected, "seed \(seed), step \(step)")
+            case 18: _ = outbox.renew(producer: ProducerID(high: random.next(), low: 1), random: &random)
+            default:
+                // The process starts again.
+                outbox = Outbox(
+                    producer: outbox.producer, lastID: outbox.lastID, chains: outbox.chains,
+                    rows: outbox.inOrder.shuffled(using: &random))
+            }
+        }
+        while let any = outbox.inOrder.randomElement(using: &random)?.id {
+            let expected = scanned(any, in: outbox)
+            let givenUp = outbox.giveUp(any)
+            #expect(givenUp == expected, "seed \(seed), at the end")
+        }
+    }
+
     @Test("a new producer numbers what waits from 1, in its order, with other tags")
     func renewed() throws {
         var random = SeededRandom(seed: 3)

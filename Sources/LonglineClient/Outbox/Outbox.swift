@@ -41,6 +41,8 @@ struct Outbox: Sendable {
     private(set) var lastID: PublishID
     private(set) var chains: [ChannelID: PublishID]
     private(set) var rows: [PublishID: StoredPublish] = [:]
+    /// The row that names an ID as the one before it. An ID is of one channel, so that one table does for all; 0 is no ID.
+    private var successors: [PublishID: PublishID] = [:]
     private var perChannel: [ChannelID: Int] = [:]
     private var ids: [SendID: PublishID] = [:]
     private var ages: [SendID: OutboxAge] = [:]
@@ -120,10 +122,15 @@ struct Outbox: Sendable {
 
     private mutating func insert(_ row: StoredPublish) {
         rows[row.id] = row
+        chain(row)
         ids[row.send] = row.id
         if !row.attempted { fresh.insert(row.id) }
         perChannel[row.channel, default: 0] += 1
         bytes += row.payload.readableBytes
+    }
+
+    private mutating func chain(_ row: StoredPublish) {
+        if row.after != 0 { successors[row.after] = row.id }
     }
 
     /// The service entered a publish.
@@ -133,13 +140,15 @@ struct Outbox: Sendable {
         ids[row.send] = nil
         ages[row.send] = nil
         fresh.remove(id)
+        // A storage that was tampered with may have two rows behind one.
+        if successors[row.after] == id { successors[row.after] = nil }
         if let left = perChannel[row.channel], left > 1 {
             perChannel[row.channel] = left - 1
         } else {
             perChannel[row.channel] = nil
         }
         bytes -= row.payload.readableBytes
-        assert(bytes >= 0 && perChannel.values.reduce(0, +) == rows.count)
+        assert(bytes >= 0 && perChannel.values.reduce(0, +) == rows.count && successors.count <= rows.count)
         return row
     }
 
@@ -156,9 +165,12 @@ struct Outbox: Sendable {
     mutating func giveUp(_ id: PublishID) -> GivenUp? {
         guard let row = acknowledge(id) else { return nil }
         var result = GivenUp(row: row, rechained: nil, chain: nil)
-        if let behind = rows.values.first(where: { $0.channel == row.channel && $0.after == id }) {
-            rows[behind.id]?.after = row.after
-            result.rechained = rows[behind.id]
+        if let next = successors.removeValue(forKey: id), var behind = rows[next] {
+            assert(behind.after == id)
+            behind.after = row.after
+            rows[next] = behind
+            chain(behind)
+            result.rechained = behind
         }
         if chains[row.channel] == id {
             chains[row.channel] = row.after
@@ -176,6 +188,7 @@ struct Outbox: Sendable {
         lastID = 0
         chains = [:]
         rows = [:]
+        successors = [:]
         ids = [:]
         fresh = []
         for var row in waiting {
@@ -186,6 +199,7 @@ struct Outbox: Sendable {
             row.after = chains[row.channel] ?? 0
             chains[row.channel] = row.id
             rows[row.id] = row
+            chain(row)
             ids[row.send] = row.id
             if !row.attempted { fresh.insert(row.id) }
         }
