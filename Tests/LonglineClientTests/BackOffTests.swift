@@ -71,7 +71,68 @@ struct BackOffTests {
         #expect(step.delay == .milliseconds(1500))
         #expect(plan.target == AccessPoint(host: "::1", port: 4433))
         _ = plan.ended(.lost("dead"), uptime: nil, usedTicket: false, random: &random)
-        #expect(plan.target == AccessPoint(host: "node1", port: 443))
+        #expect(plan.target?.host == "node2", "not to the one that sent the client away")
+    }
+
+    @Test("a dead node that another one sends clients to keeps nobody from the third")
+    func redirectToDead() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan(3)
+        let close = Close(code: .redirect, accessPoint: "node2:443")
+        _ = plan.ended(.closed(close), uptime: .seconds(9), usedTicket: false, random: &random)
+        #expect(plan.target?.host == "node2")
+        let dead = LinkEnd.failed(ClientError(.connectFailed, message: "no answer"))
+        let step = plan.ended(dead, uptime: nil, usedTicket: false, random: &random)
+        #expect(plan.target?.host == "node3" && step.delay == .zero)
+        _ = plan.ended(dead, uptime: nil, usedTicket: false, random: &random)
+        #expect(plan.target?.host == "node1" && plan.round == 1, "that was a round")
+    }
+
+    @Test(
+        "nodes that send the client to and fro are slowed, then left for another one",
+        arguments: [nil, Duration.milliseconds(10)])
+    func redirectLoop(uptime: Duration?) {
+        var random = SeededRandom(seed: 5)
+        var plan = plan(3)
+        var targets: [String?] = []
+        for next in [2, 1, 1, 2, 3] {
+            targets.append(plan.target?.host)
+            let close = Close(code: .redirect, retryAfter: 20, accessPoint: "node\(next):443")
+            let step = plan.ended(.closed(close), uptime: uptime, usedTicket: true, random: &random)
+            #expect(step.delay >= .milliseconds(20) && step.floor == .milliseconds(20))
+        }
+        #expect(targets == ["node1", "node2", "node3", "node1", "node2"])
+        #expect(plan.round == 4, "only one of five was followed without back-off, on the way to another node")
+    }
+
+    @Test("sessions that end early give their access point up from the second in a row, whatever ends them")
+    func shortSessions() {
+        let ends: [LinkEnd] = [
+            .lost("reset"), .unanswered("the path stopped to answer"), .closed(Close(code: .internalError)),
+        ]
+        for end in ends {
+            var random = SeededRandom(seed: 5)
+            var plan = plan(3)
+            func targets(_ count: Int, _ plan: inout ReconnectPlan) -> [String?] {
+                (0..<count).map { _ in
+                    defer { _ = plan.ended(end, uptime: .seconds(1), usedTicket: true, random: &random) }
+                    return plan.target?.host
+                }
+            }
+            #expect(targets(7, &plan) == ["node1", "node1", "node2", "node3", "node1", "node2", "node3"], "\(end)")
+            _ = plan.ended(end, uptime: .seconds(9), usedTicket: true, random: &random)
+            #expect(targets(2, &plan) == ["node1", "node1"], "one that lasted is forgiven the next: \(end)")
+        }
+    }
+
+    @Test("a path of the device's own that goes says nothing about the access point")
+    func ownPath() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan(2)
+        for _ in 0..<9 {
+            #expect(plan.target?.host == "node1")
+            _ = plan.ended(.pathGone("x"), uptime: .seconds(1), usedTicket: true, random: &random)
+        }
     }
 
     @Test("access points are tried in order without a pause, and back-off grows once a round")

@@ -14,7 +14,7 @@ struct EagerReturnTests {
 
     private func harness(_ virtual: VirtualLoop, _ answers: [FakeService.Answer]) throws -> ClientHarness {
         let loop = virtual.loop
-        let clock = DriverClock(now: { loop.now }, wall: { 1_700_000_000_000 })
+        let clock = DriverClock(now: { virtual.now }, wall: { 1_700_000_000_000 })
         let harness = try ClientHarness(clock: clock, loop: loop) {
             $0.backOff = BackOffPolicy(base: .seconds(1), maximum: .seconds(36_000))
             $0.accessPoints = [AccessPoint(host: "one", port: 1)]
@@ -69,7 +69,7 @@ struct EagerReturnTests {
         }
         // Back-off would be up to an hour by now.
         let next = try await virtual.running { try await client.core.ask { $0.nextAttempt } }
-        #expect(try #require(next).at - virtual.loop.now > .seconds(7))
+        #expect(try #require(next).at - virtual.now > .seconds(7))
         let change = try #require(AddressChange(from: [], to: ["192.0.2.99"]))
         try await virtual.running {
             switch reason {
@@ -89,7 +89,7 @@ struct EagerReturnTests {
         let virtual = VirtualLoop()
         let loop = virtual.loop
         let slept = Mutex(TimeAmount.zero)
-        let clock = DriverClock(now: { loop.now + slept.withLock { $0 } }, wall: { 1_700_000_000_000 })
+        let clock = DriverClock(now: { virtual.now + slept.withLock { $0 } }, wall: { 1_700_000_000_000 })
         let harness = try ClientHarness(clock: clock, loop: loop) {
             $0.heartbeat = HeartbeatPolicy(interval: .seconds(20), answerTimeout: .seconds(5))
         }
@@ -108,6 +108,26 @@ struct EagerReturnTests {
         }
         try await virtual.pass(.zero) { pings() > before }
         try await virtual.running { await client.disconnect() }
+    }
+
+    @Test("an access point whose flows are lost behind the accepted connect is left for the next one")
+    func lostFlows() async throws {
+        let virtual = VirtualLoop()
+        let loop = virtual.loop
+        let clock = DriverClock(now: { virtual.now }, wall: { 1_700_000_000_000 })
+        let harness = try ClientHarness(clock: clock, loop: loop) {
+            $0.heartbeat = HeartbeatPolicy(interval: .seconds(20), answerTimeout: .seconds(5))
+        }
+        harness.service.state.withLock { state in
+            state.answers = [.acceptThenSilence, .acceptThenSilence]
+            state.migrationFails = true
+        }
+        try await virtual.running { try await harness.client.connect() }
+        @Sendable func hosts() -> [String] { harness.service.state.withLock { $0.requests.map(\.accessPoint.host) } }
+        // Each time it takes longer to notice than a session has to last.
+        while hosts().count < 3 { await virtual.pass(.seconds(1)) }
+        #expect(hosts() == ["one", "one", "two"])
+        try await virtual.running { await harness.client.disconnect() }
     }
 
     @Test("the path is asked each time that the app says it is in front")

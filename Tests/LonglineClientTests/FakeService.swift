@@ -15,6 +15,8 @@ final class FakeService: LinkConnector {
     enum Answer: Sendable {
         /// The connect is accepted.
         case accept
+        /// The connect is accepted, and a firewall loses the flow behind it: nothing comes through any more, in either direction.
+        case acceptThenSilence
         /// No link comes up.
         case fail(ClientError)
         /// The link comes up, and the connect is answered by this.
@@ -97,7 +99,7 @@ final class FakeService: LinkConnector {
             switch answer {
             case .fail(let error): failed.value(error)
             case .handshakeFailure: bound.value.end(.handshakeFailed("certificate"))
-            case .accept, .close, .silence: bound.value.establish()
+            case .accept, .acceptThenSilence, .close, .silence: bound.value.establish()
             }
         }
         return link
@@ -195,6 +197,7 @@ final class FakeLink: MobileLink, LinkAttempt {
 
     func deliver(_ frame: Frame, lane: LaneID) {
         guard !isSilent else { return }
+        handler?.packetReceived(self)
         handler?.received(frame, lane: lane, early: false, link: self)
         handler?.batchEnded(self)
     }
@@ -334,7 +337,7 @@ final class FakeLink: MobileLink, LinkAttempt {
         switch answer {
         case .silence, .fail, .handshakeFailure: return
         case .close(let close): return deliver(.close(close), lane: .control)
-        case .accept: break
+        case .accept, .acceptThenSilence: break
         }
         producer = connect.producer
         isConnected = true
@@ -350,6 +353,7 @@ final class FakeLink: MobileLink, LinkAttempt {
         deliver(.ticket(Ticket(ticket: ByteBuffer(string: "resume"), expiry: .max)), lane: .control)
         handler?.sessionTicketReceived(Array("tls".utf8), link: self)
         deliverLog()
+        if case .acceptThenSilence = answer { goSilent() }
     }
 
     /// The ledger's rule: ID > last and after <= last is entered; anything else is answered as the protocol says.

@@ -5,6 +5,9 @@ import NIOEmbedded
 struct VirtualLoop {
     let loop = NIOAsyncTestingEventLoop()
 
+    /// The loop's time. Its type has a `now` for NIO's own tests only, beside which the rest of the world's is found.
+    var now: NIODeadline { (loop as any EventLoop).now }
+
     /// Does something while the loop runs what is due, at its present time.
     func running<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) async throws -> Value {
         let loop = loop

@@ -18,7 +18,7 @@ extension LonglineClient {
             guard driver.isInOutage else { return }
             driver.isInOutage = false
             guard let link = driver.current else { return driver.connectNow() }
-            driver.abandonPath(of: link, reason: "the network came back")
+            driver.abandonPath(of: link, .pathGone("the network came back"))
         }
     }
 }

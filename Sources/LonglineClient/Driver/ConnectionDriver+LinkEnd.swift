@@ -70,12 +70,15 @@ extension ConnectionDriver {
         failConversationRequests(lost)
         outlets.presence.connectionLost()
         if case .closed(let close) = end, close.code == .stale { staleRefusals += 1 }
-        let uptime = link?.connectedAt.map { Duration(clock.now() - $0) }
+        let uptime = sessionTime(of: link, at: end)
         let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)
         // What the control layer thinks of a token says nothing about the ticket.
         if step.dropTicket, link != nil { keepResumeTicket(nil) }
         if step.asksAnew { access.doubt() }
-        if case .pathGone = end { isReturn = true } else { isReturn = false }
+        switch end {
+        case .pathGone, .unanswered: isReturn = true
+        default: isReturn = false
+        }
         logger.info(
             "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(step.delay)"])
         switch step.kind {
@@ -92,6 +95,17 @@ extension ConnectionDriver {
             let now = clock.now()
             waitForAttempt(at: now + TimeAmount(step.delay), earliest: now + TimeAmount(step.floor))
         }
+    }
+
+    /// How long the session of a link was up; nil: it never was.
+    private func sessionTime(of link: DriverLink?, at end: LinkEnd) -> Duration? {
+        guard let link, let start = link.connectedAt else { return nil }
+        // A flow that a firewall lost was good until the last packet, however long it took to notice. On a machine that slept
+        // nobody can tell.
+        if case .unanswered = end, timeSlept - link.sleptBefore < .seconds(1) {
+            return Duration(max(.zero, (link.heardAt ?? start) - start))
+        }
+        return Duration(clock.now() - start)
     }
 
     private func waitForAttempt(at time: NIODeadline, earliest: NIODeadline) {

@@ -80,21 +80,21 @@ extension ConnectionDriver {
     func probePath(of link: DriverLink) {
         link.probes += 1
         guard link.probes == 1, link.mobile != nil, link.connectedAt != nil else {
-            return abandonPath(of: link, reason: "the path stopped to answer")
+            return abandonPath(of: link, .unanswered("the path stopped to answer"))
         }
         migrate(to: nil, cause: .noAnswer) { [weak self] error in
             guard let error, !error.isSupersededMove else { return }
-            self?.abandonPath(of: link, reason: "the path stopped to answer")
+            self?.abandonPath(of: link, .unanswered("the path stopped to answer"))
         }
     }
 
     /// Leaves a path that is dead, and connects anew at once.
-    func abandonPath(of link: DriverLink, reason: String) {
+    func abandonPath(of link: DriverLink, _ end: LinkEnd) {
         // Not from within the session's actions: they may still speak of this link.
         hop { (driver: ConnectionDriver, _: Void) in
             guard driver.current === link else { return }
             driver.giveUpCurrent()
-            driver.linkEnded(.pathGone(reason), link: link)
+            driver.linkEnded(end, link: link)
         }(())
     }
 
@@ -133,10 +133,10 @@ extension ConnectionDriver {
 
     private func moveFromLostAddress(_ link: DriverLink) {
         let local = link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
-        guard let local else { return abandonPath(of: link, reason: "the local address is gone") }
+        guard let local else { return abandonPath(of: link, .pathGone("the local address is gone")) }
         migrate(to: local, cause: .addressGone) { [weak self] error in
             guard let error, !error.isSupersededMove else { return }
-            self?.abandonPath(of: link, reason: "the local address is gone")
+            self?.abandonPath(of: link, .pathGone("the local address is gone"))
         }
     }
 }

@@ -97,8 +97,7 @@ extension ConnectionDriver {
             return
         }
         let now = clock.now()
-        // The session's time goes on while the machine sleeps, the loop's doesn't.
-        let ahead = now - loop.now
+        let ahead = timeSlept
         if let sessionTimer, sessionTimer.deadline == deadline, ahead - sessionTimer.ahead < .seconds(1) { return }
         sessionTimer?.task.cancel()
         let task = schedule(in: max(.zero, deadline - now)) { driver in
@@ -127,6 +126,7 @@ extension ConnectionDriver {
     private func accepted(_ connected: Connected, on link: DriverLink) {
         attemptTimer?.cancel()
         link.connectedAt = clock.now()
+        link.sleptBefore = timeSlept
         // A link that came up with early data had no address yet.
         enterNetwork(of: link)
         staleRefusals = 0
@@ -166,7 +166,7 @@ extension ConnectionDriver {
         if needsNewProducer { return linkEnded(.renewed, link: link) }
         if end.byServer { return linkEnded(.closed(end.close), link: link) }
         switch end.close.code {
-        case .idle: linkEnded(.pathGone("the path stopped to answer"), link: link)
+        case .idle: linkEnded(.unanswered("the path stopped to answer"), link: link)
         case .connectTimeout:
             linkEnded(.failed(ClientError(.connectFailed, message: "the service did not answer in time")), link: link)
         default: linkEnded(.closed(end.close), link: link)

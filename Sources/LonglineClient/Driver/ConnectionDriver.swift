@@ -235,6 +235,10 @@ final class ConnectionDriver {
         return loop.scheduleTask(in: delay) { bound.value.body(bound.value.driver) }
     }
 
+    /// How far the session's clock is ahead of the loop's: it goes on while the machine sleeps, the loop's doesn't. Only differences
+    /// mean something.
+    var timeSlept: TimeAmount { clock.now() - loop.now }
+
     func publish(_ state: ConnectionState) {
         logger.debug("connection state", metadata: ["state": "\(state.summary)"])
         outlets.states.send(state)

@@ -19,6 +19,10 @@ final class DriverLink: LinkHandler {
     private(set) var handshake: LinkHandshake?
     var attempt: (any LinkAttempt)?
     var connectedAt: NIODeadline?
+    /// ``ConnectionDriver/timeSlept`` when the session was accepted.
+    var sleptBefore = TimeAmount.zero
+    /// When the last packet of an accepted session came.
+    private(set) var heardAt: NIODeadline?
     var info: ConnectionInfo?
     /// The info that the app was told last.
     var announced: ConnectionInfo?
@@ -106,7 +110,9 @@ final class DriverLink: LinkHandler {
     func packetReceived(_ link: any Link) {
         guard let driver = current else { return }
         probes = 0
-        driver.session.packetReceived(now: driver.clock.now())
+        let now = driver.clock.now()
+        if connectedAt != nil { heardAt = now }
+        driver.session.packetReceived(now: now)
     }
 
     func pathChanged(_ link: any Link) {

@@ -12,6 +12,8 @@ enum LinkEnd: Sendable {
     case lost(String)
     /// This device's own network changed, so nobody else comes back at the same time.
     case pathGone(String)
+    /// The session was up and nothing came any more: this device's network, a firewall that lost the flow, or a dead node.
+    case unanswered(String)
     /// The outbox took a new producer, and needs a new link to say so.
     case renewed
 
@@ -20,7 +22,7 @@ enum LinkEnd: Sendable {
         switch self {
         case .closed(let close): close.reason.isEmpty ? "code \(close.code.rawValue)" : close.reason
         case .failed(let error), .unlocated(let error, _): error.description
-        case .lost(let reason), .pathGone(let reason): reason
+        case .lost(let reason), .pathGone(let reason), .unanswered(let reason): reason
         case .renewed: "the outbox takes a new producer"
         }
     }
@@ -53,11 +55,15 @@ struct NextStep: Sendable {
 /// whose first node died have it in common; and one that sent the client away goes to the end. Reads no clock and no random source
 /// of its own.
 ///
+/// A session that ends early keeps its access point once, since every node restarts now and then. From the second in a row on, the
+/// point counts as tried, as if none had come up: something may accept the client there that can't serve it. Those that sent the
+/// client on count as tried with the one that they sent it to.
+///
 /// ```
 ///            opened                 up for resetAfter
 ///  trying ----------> up ------------------------------> round = 0
 ///    ^                 |
-///    '---- ended ------'   round grows when the list was tried once
+///    '---- ended ------'   round grows when the list was tried once, and with each end that keeps its point
 /// ```
 struct ReconnectPlan: Sendable {
     private(set) var policy: BackOffPolicy
@@ -66,13 +72,17 @@ struct ReconnectPlan: Sendable {
     private var isRanked: Bool
     private let stopsOnRefusedToken: Bool
     private(set) var round = 0
-    /// Where no session came up in this round.
+    /// Where no session came up in this round, or none that lasted.
     private var tried: Set<AccessPoint> = []
     /// Ranked only: those that sent the client away, the last at the end.
     private var sentAway: [AccessPoint] = []
     /// Ranked only: where a session lasted, which goes first until the next answer.
     private var home: AccessPoint?
     private var redirect: AccessPoint?
+    /// Those that sent the client on, since a session lasted or one was left as tried.
+    private var redirectors: Set<AccessPoint> = []
+    /// Sessions that ended before `resetAfter`, since one lasted.
+    private var shortSessions = 0
     private var credentialRefusals = 0
     /// Losses of this device's own path that were answered at once, without a session that lasted in between.
     private var immediateReturns = 0
@@ -128,27 +138,24 @@ struct ReconnectPlan: Sendable {
         _ end: LinkEnd, uptime: Duration?, usedTicket: Bool, random: inout some RandomNumberGenerator
     ) -> NextStep {
         let point = target
-        if let uptime, uptime >= policy.resetAfter {
-            round = 0
-            immediateReturns = 0
-            if isRanked {
-                tried = []
-                sentAway = []
-                home = point
-            }
-        }
-        let wasRedirected = redirect != nil
+        if let uptime, uptime >= policy.resetAfter { lasted(at: point) }
         redirect = nil
         switch end {
         case .renewed:
             return NextStep(kind: .reconnect)
         case .pathGone:
+            // It says nothing about the access point.
             immediateReturns += 1
+            if immediateReturns <= Self.maximumImmediateReturns { return NextStep(kind: .reconnect) }
+            return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
+        case .unanswered:
+            immediateReturns += 1
+            if countsAsTried(uptime) { return nextAccessPoint(after: point, uptime: uptime, random: &random) }
             if immediateReturns <= Self.maximumImmediateReturns { return NextStep(kind: .reconnect) }
             return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
         case .lost, .failed:
             // A link that was up keeps its access point for the next attempt; one that never came up gives it up.
-            if uptime == nil && !wasRedirected { return nextAccessPoint(after: point, random: &random) }
+            if countsAsTried(uptime) { return nextAccessPoint(after: point, uptime: uptime, random: &random) }
             return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
         case .unlocated(_, let retryAfter):
             return NextStep(kind: .reconnect, delay: backOff(floor: retryAfter, random: &random))
@@ -158,33 +165,49 @@ struct ReconnectPlan: Sendable {
                 sentAway.removeAll { $0 == point }
                 sentAway.append(point)
             }
-            var step = closed(close, of: point, neverUp: uptime == nil, usedTicket: usedTicket, random: &random)
+            var step = closed(close, of: point, uptime: uptime, usedTicket: usedTicket, random: &random)
             if sendsAway { step.asksAnew = true }
             step.floor = Self.floor(close)
             return step
         }
     }
 
+    /// A session was up for long enough to say that its access point is all right.
+    private mutating func lasted(at point: AccessPoint?) {
+        round = 0
+        immediateReturns = 0
+        shortSessions = 0
+        redirectors = []
+        guard isRanked else { return }
+        tried = []
+        sentAway = []
+        home = point
+    }
+
+    /// Whether the end of a link gives its access point up for this round. Takes note of a session that ended early.
+    private mutating func countsAsTried(_ uptime: Duration?) -> Bool {
+        guard let uptime else { return true }
+        guard uptime < policy.resetAfter else { return false }
+        shortSessions += 1
+        return shortSessions > 1
+    }
+
     private mutating func closed(
-        _ close: Close, of point: AccessPoint?, neverUp: Bool, usedTicket: Bool,
+        _ close: Close, of point: AccessPoint?, uptime: Duration?, usedTicket: Bool,
         random: inout some RandomNumberGenerator
     ) -> NextStep {
         let floor = Self.floor(close)
         switch close.code.policy {
         case .backOff:
-            if neverUp && floor == .zero { return nextAccessPoint(after: point, random: &random) }
+            // A ranked one that was up and sends clients away has gone to the end already.
+            let isBehind = uptime != nil && isRanked && close.code.sendsElsewhere
+            let goesOn = countsAsTried(uptime) && !isBehind
+            if goesOn && floor == .zero { return nextAccessPoint(after: point, uptime: uptime, random: &random) }
             return NextStep(kind: .reconnect, delay: backOff(floor: floor, random: &random))
-        case .redirect:
-            redirect = AccessPoint(close.accessPoint)
-            // The service assigned the slot, so nothing is added to it; two nodes that send a client to and fro
-            // are slowed by back-off.
-            if redirect == nil || neverUp {
-                return NextStep(kind: .reconnect, delay: backOff(floor: floor, random: &random))
-            }
-            return NextStep(kind: .reconnect, delay: floor)
+        case .redirect: return redirected(close, by: point, uptime: uptime, random: &random)
         case .newToken:
             // A session that was up ended with its credential; only the next connect tells whether the token is to blame.
-            if stopsOnRefusedToken && neverUp && !usedTicket {
+            if stopsOnRefusedToken && uptime == nil && !usedTicket {
                 return NextStep(kind: .stop(close.code), dropTicket: true)
             }
             credentialRefusals += 1
@@ -199,6 +222,29 @@ struct ReconnectPlan: Sendable {
         }
     }
 
+    private mutating func redirected(
+        _ close: Close, by point: AccessPoint?, uptime: Duration?, random: inout some RandomNumberGenerator
+    ) -> NextStep {
+        let floor = Self.floor(close)
+        let isShort = uptime.map { $0 < policy.resetAfter } ?? true
+        if isShort && uptime != nil { shortSessions += 1 }
+        redirect = AccessPoint(close.accessPoint)
+        // To where the client was sent on from already: nodes that send it to and fro are left together.
+        if isShort, let next = redirect, redirectors.contains(next) {
+            redirect = nil
+            var step = nextAccessPoint(after: point, uptime: uptime, random: &random)
+            step.delay += floor
+            return step
+        }
+        if redirect != nil, let point { redirectors.insert(point) }
+        // The service assigned the slot, so nothing is added to it; nodes that send a client on before it could do anything are
+        // slowed by back-off.
+        if redirect == nil || isShort {
+            return NextStep(kind: .reconnect, delay: backOff(floor: floor, random: &random))
+        }
+        return NextStep(kind: .reconnect, delay: floor)
+    }
+
     /// A day: a service that says more is taken to mean "later".
     private static let longestRetryAfter: Int64 = 86_400_000
 
@@ -207,12 +253,16 @@ struct ReconnectPlan: Sendable {
     }
 
     private mutating func nextAccessPoint(
-        after point: AccessPoint?, random: inout some RandomNumberGenerator
+        after point: AccessPoint?, uptime: Duration?, random: inout some RandomNumberGenerator
     ) -> NextStep {
         if let point { tried.insert(point) }
+        tried.formUnion(redirectors)
+        redirectors = []
         guard accessPoints.allSatisfy(tried.contains) else {
+            // Sessions that were opened cost the service more than attempts that came to nothing.
+            let pauses = isRanked || uptime != nil
             return NextStep(
-                kind: .reconnect, delay: isRanked ? policy.delay(attempt: round, using: &random) : .zero)
+                kind: .reconnect, delay: pauses ? policy.delay(attempt: round, using: &random) : .zero)
         }
         tried = []
         sentAway = []
