@@ -40,6 +40,9 @@ public final class QUICLink: Link {
     private(set) var control: QUICStreamID?
     /// Early data can't be meant any more.
     private(set) var isHandshakeComplete = false
+    /// Whether the server is known to have the client's last flight: before that a connection can't move to another path (RFC 9000
+    /// section 9), and a session may be up already, as a server answers early data at once.
+    public private(set) var isHandshakeConfirmed = false
     var signals = SignalDatagrams()
     private var inbound: [QUICStreamID: InboundLane] = [:]
     private(set) var outbound: [LaneID: OutboundLane] = [:]
@@ -234,10 +237,11 @@ public final class QUICLink: Link {
         case .streamsAvailable: openStreams()
         case .sessionTicket(let ticket): handler?.sessionTicketReceived(ticket.bytes, link: self)
         case .addressToken(let token): handler?.addressTokenReceived(token, link: self)
+        case .handshakeConfirmed: isHandshakeConfirmed = true
         case .pathChanged: handler?.pathChanged(self)
         case .closed(let reason): ended(reason)
         case .datagram(let bytes, _): received(datagram: bytes)
-        case .earlyDataRejected, .handshakeConfirmed, .datagramAcknowledged, .datagramLost, .datagramExpired,
+        case .earlyDataRejected, .datagramAcknowledged, .datagramLost, .datagramExpired,
             .maxDatagramSizeChanged, .pathValidated, .pathFailed, .streamDelivered:
             break
         }

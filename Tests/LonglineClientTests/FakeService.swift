@@ -48,6 +48,8 @@ final class FakeService: LinkConnector {
         var closes: [Close] = []
         var migrations = 0
         var migrationFails = false
+        /// Whether links confirm their handshakes.
+        var confirmsHandshake = true
         /// A path change ends after its link, as a real one can.
         var migrationOutlivesLink = false
         /// Cut the link instead of answering when so many more publishes were entered.
@@ -143,7 +145,8 @@ final class FakeService: LinkConnector {
 final class FakeLink: MobileLink, LinkAttempt {
     let kind = LinkKind.quic
     let eventLoop: any EventLoop
-    let remoteAddress = "192.0.2.1:443"
+    /// Every machine has a route to it.
+    let remoteAddress = "127.0.0.1:443"
     private(set) var localAddress: SocketAddress?
     private let service: FakeService
     private var handler: (any LinkHandler)?
@@ -235,6 +238,7 @@ final class FakeLink: MobileLink, LinkAttempt {
     func finishLane(_ lane: LaneID) { lanes[lane] = nil }
     func isWritable(_ lane: LaneID) -> Bool { true }
     func goSilent() { isSilent = true }
+    var isHandshakeConfirmed: Bool { service.state.withLock { $0.confirmsHandshake } }
 
     func close(_ code: CloseCode, reason: String) { reply { $0.end(.local) } }
 

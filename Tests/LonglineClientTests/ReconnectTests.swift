@@ -353,8 +353,29 @@ struct MigrationTests {
         try await harness.settle()
         #expect(harness.service.state.withLock { $0.migrations } == 0)
         try await harness.client.run { $0.addressesChanged(own) }
-        // Depending on this machine's routes the connection moves, or is left for a new one: never nothing.
+        while harness.service.state.withLock({ $0.migrations == 0 }) { await Task.yield() }
+        #expect(harness.service.state.withLock { $0.requests.count } == 1)
+        await harness.client.disconnect()
+    }
+
+    enum DeadPath: CaseIterable { case addressGone, noAnswer }
+
+    @Test(
+        "a connection whose handshake is not confirmed can't move: it is left at once for a new one",
+        .timeLimit(.minutes(1)), arguments: DeadPath.allCases)
+    func unconfirmed(_ path: DeadPath) async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.confirmsHandshake = false }
+        try await harness.client.connect()
+        let change = try #require(AddressChange(from: ["192.0.2.77"], to: ["192.0.2.99"]))
+        try await harness.client.run { driver in
+            switch path {
+            case .addressGone: driver.addressesChanged(change)
+            case .noAnswer: if let link = driver.current { driver.probePath(of: link) }
+            }
+        }
         while harness.service.state.withLock({ $0.migrations == 0 && $0.requests.count < 2 }) { await Task.yield() }
+        #expect(harness.service.state.withLock { $0.migrations } == 0)
         await harness.client.disconnect()
     }
 

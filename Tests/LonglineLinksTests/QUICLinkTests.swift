@@ -41,6 +41,23 @@ struct QUICLinkTests {
         }
     }
 
+    @Test(
+        "A client's link tells when the server has its last flight, which is after the handshake is complete for the client"
+    )
+    func confirmed() async throws {
+        try await withLinks { connector, target, server, loop in
+            let atHandshake = Mutex<Bool?>(nil)
+            let isConfirmed = Mutex(false)
+            let log = try await connector.link(target, on: loop) { event, link in
+                guard let link = link as? QUICLink else { return }
+                if case .handshake = event { atHandshake.withLock { $0 = link.isHandshakeConfirmed } }
+                isConfirmed.withLock { $0 = link.isHandshakeConfirmed }
+            }
+            while !isConfirmed.withLock({ $0 }) { try await log.next { $0 == .batchEnded ? () : nil } }
+            #expect(atHandshake.withLock { $0 } == false)
+        }
+    }
+
     @Test("A frame that can't be written closes the link instead of leaving a hole")
     func unsendable() async throws {
         try await withLinks { connector, target, server, loop in

@@ -79,7 +79,7 @@ extension ConnectionDriver {
     /// new connection, which returns by 0-RTT.
     func probePath(of link: DriverLink) {
         link.probes += 1
-        guard link.probes == 1, link.mobile != nil, link.connectedAt != nil else {
+        guard link.probes == 1, let mobile = link.mobile, link.connectedAt != nil, mobile.isHandshakeConfirmed else {
             return abandonPath(of: link, .unanswered("the path stopped to answer"))
         }
         migrate(to: nil, cause: .noAnswer) { [weak self] error in
@@ -132,6 +132,10 @@ extension ConnectionDriver {
     }
 
     private func moveFromLostAddress(_ link: DriverLink) {
+        // What the server waits for can't leave by the dead path: another connection is up sooner.
+        guard link.mobile?.isHandshakeConfirmed == true else {
+            return abandonPath(of: link, .pathGone("the local address is gone"))
+        }
         let local = link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
         guard let local else { return abandonPath(of: link, .pathGone("the local address is gone")) }
         migrate(to: local, cause: .addressGone) { [weak self] error in

@@ -20,6 +20,9 @@ struct LinkRequest: Sendable {
 protocol MobileLink: Link {
     /// The address and port of this side.
     var localAddress: SocketAddress? { get }
+    /// Whether the link can move by now. A move that is asked for before waits until then, which never comes where the old path is
+    /// dead.
+    var isHandshakeConfirmed: Bool { get }
     /// Moves to another local address, or to a new port of the same one; completes when the new path is validated.
     func migrate(to local: SocketAddress?, completed: @escaping (Result<Void, any Error>) -> Void)
     /// What the transport counted.
