@@ -328,6 +328,8 @@ final class ClientPaths {
         abandoned?.close(code: 0, reason: "", now: .now())
         if let old = current { retire(old) }
         current = port
+        // It was sent from the old address, maybe in another network, and is no proof for the new one.
+        configuration.addressToken = nil
         attempt(on: port)
     }
 

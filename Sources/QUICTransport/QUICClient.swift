@@ -65,16 +65,14 @@ public final class QUICClient: Sendable {
             applicationProtocol: configuration.applicationProtocols.first ?? "")
         let server = Server(
             host: host, port: port, configuration: configuration, localAddress: localAddress, key: key)
-        if let known = sessionCache?.session(for: key) {
-            if configuration.sessionTicket == nil { configuration.sessionTicket = known.ticket }
-            if configuration.addressToken == nil { configuration.addressToken = known.addressToken }
-        }
         let connection = QUICLoopConnection(connecting: driver(on: eventLoop))
         guard !isShutDown else {
             connection.handler = handler
             connection.end(.handshakeFailed(Self.wasShutDown))
             return connection
         }
+        if configuration.sessionTicket == nil { configuration.sessionTicket = sessionCache?.session(for: key)?.ticket }
+        if configuration.addressToken == nil { configuration.addressToken = sessionCache?.takeAddressToken(for: key) }
         start(connection, server, configuration, handler: handler, isRenewal: false)
         return connection
     }
@@ -153,7 +151,7 @@ public final class QUICClient: Sendable {
         var configuration = server.configuration
         configuration.sessionTicket = nil
         configuration.earlyData = false
-        configuration.addressToken = sessionCache?.session(for: server.key)?.addressToken
+        configuration.addressToken = sessionCache?.takeAddressToken(for: server.key)
         let handler = TicketRenewalHandler { [weak connection] ticket in
             guard let connection, connection.closeReason == nil else { return }
             connection.dispatch(.sessionTicket(ticket))

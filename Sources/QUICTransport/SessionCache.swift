@@ -36,12 +36,27 @@ public struct CachedSession: Sendable {
 public protocol SessionCache: Sendable {
     /// What is known of a server.
     func session(for key: SessionCacheKey) -> CachedSession?
+    /// What is known of a server's address token, which is forgotten: everybody on the way can read a token, and one that is used
+    /// twice tells them that the same client is back (RFC 9000 section 8.1.3).
+    ///
+    /// Without an implementation of its own a cache is asked for the session, told to remove it, and given the ticket again. Two
+    /// connections at the same time may get the same token by that.
+    func takeAddressToken(for key: SessionCacheKey) -> [UInt8]?
     /// Keeps the latest ticket.
     func store(ticket: SessionTicket, for key: SessionCacheKey)
     /// Keeps the latest token.
     func store(addressToken: [UInt8], for key: SessionCacheKey)
     /// Forgets a server. The client does this when TLS failed with the ticket, and stores the token again.
     func remove(_ key: SessionCacheKey)
+}
+
+extension SessionCache {
+    public func takeAddressToken(for key: SessionCacheKey) -> [UInt8]? {
+        guard let known = session(for: key), let token = known.addressToken else { return nil }
+        remove(key)
+        if let ticket = known.ticket { store(ticket: ticket, for: key) }
+        return token
+    }
 }
 
 /// A session cache in memory, for at most `capacity` servers; the one stored longest ago goes first.
@@ -62,6 +77,13 @@ public final class InMemorySessionCache: SessionCache {
 
     public func session(for key: SessionCacheKey) -> CachedSession? {
         state.withLock { $0.sessions[key] }
+    }
+
+    public func takeAddressToken(for key: SessionCacheKey) -> [UInt8]? {
+        state.withLock { state in
+            defer { state.sessions[key]?.addressToken = nil }
+            return state.sessions[key]?.addressToken
+        }
     }
 
     public func store(ticket: SessionTicket, for key: SessionCacheKey) {

@@ -161,6 +161,21 @@ struct ReconnectTests {
         await harness.client.disconnect()
     }
 
+    @Test("an address token is used for one attempt only, whatever comes of it, also over a restart")
+    func addressToken() async throws {
+        let storage = InMemoryClientStorage()
+        await storage.apply([.addressToken("one:1", [7]), .addressToken("two:2", [8])])
+        let harness = try ClientHarness(storage: storage) { $0.accessPoints = [AccessPoint(host: "one", port: 1)] }
+        harness.service.state.withLock {
+            $0.answers = [.fail(ClientError(.connectFailed, message: "no network"))]
+        }
+        try await harness.client.connect()
+        #expect(harness.service.state.withLock { $0.requests.map(\.addressToken) } == [[7], nil])
+        try await harness.settle()
+        #expect(await storage.load().addressTokens == ["two:2": [8]])
+        await harness.client.disconnect()
+    }
+
     @Test("a failing token provider is asked again, with back-off")
     func tokenProvider() async throws {
         struct Down: Error {}

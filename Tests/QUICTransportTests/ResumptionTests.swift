@@ -17,6 +17,7 @@ private final class WatchedSessionCache: SessionCache {
     let tickets = Mailbox<SessionTicket>(limit: 16, policy: .dropOldest)
 
     func session(for key: SessionCacheKey) -> CachedSession? { inner.session(for: key) }
+    func takeAddressToken(for key: SessionCacheKey) -> [UInt8]? { inner.takeAddressToken(for: key) }
     func store(ticket: SessionTicket, for key: SessionCacheKey) {
         inner.store(ticket: ticket, for: key)
         stored.withLock { $0 = ticket }
@@ -79,6 +80,65 @@ struct ResumptionTests {
             try await client.connect(to: listener, on: loop).roundTrip()
             #expect(await listener.counters().engine.retriesSent == 2)
         }
+    }
+
+    @Test("An address token is used once: the next connection is a stranger, and so is an attempt that moved")
+    func addressTokenOnce() async throws {
+        let cache = InMemorySessionCache()
+        var configuration = try serverConfiguration()
+        configuration.endpoint.server?.retryThreshold = 0
+        try await withPair(configuration: configuration, sessionCache: cache, serve: echo) { client, listener, loop in
+            let relay = try await Relay.open(to: loopback(port: listener.port))
+            func connect() async throws -> QUICConnection {
+                try await client.connect(
+                    host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), returnsEarly: true,
+                    on: loop)
+            }
+            let key = SessionCacheKey(serverName: "localhost", port: relay.port, applicationProtocol: protocolName)
+            let first = try await connect()
+            while true {
+                try await first.roundTrip()
+                if let known = cache.session(for: key), known.addressToken != nil, known.ticket != nil { break }
+            }
+            first.close()
+            _ = try await first.closed()
+            #expect(await listener.counters().engine.retriesSent == 1)
+
+            try await relay.shutOut(host: "127.0.0.1")
+            let second = try await connect()
+            #expect(cache.session(for: key)?.addressToken == nil)
+            #expect(cache.session(for: key)?.ticket != nil, "which may be used until it is replaced")
+            try await second.migrate(to: loopback("127.0.0.2"))
+            try await second.roundTrip()
+            #expect(await listener.counters().engine.retriesSent == 2)
+            await relay.close()
+        }
+    }
+
+    /// Has no way of its own to take a token out.
+    private final class PlainSessionCache: SessionCache {
+        private let inner = InMemorySessionCache()
+        func session(for key: SessionCacheKey) -> CachedSession? { inner.session(for: key) }
+        func store(ticket: SessionTicket, for key: SessionCacheKey) { inner.store(ticket: ticket, for: key) }
+        func store(addressToken: [UInt8], for key: SessionCacheKey) {
+            inner.store(addressToken: addressToken, for: key)
+        }
+        func remove(_ key: SessionCacheKey) { inner.remove(key) }
+    }
+
+    @Test("A token is taken out of any cache, and the ticket stays", arguments: [true, false])
+    func tokenIsTaken(isPlain: Bool) throws {
+        let cache: any SessionCache = isPlain ? PlainSessionCache() : InMemorySessionCache()
+        let key = SessionCacheKey(serverName: "s", port: 1, applicationProtocol: "p")
+        #expect(cache.takeAddressToken(for: key) == nil && cache.session(for: key) == nil)
+        let ticket = SessionTicket(
+            session: [1], transportParameters: [], serverName: "s", applicationProtocol: "p", expiresAt: .max,
+            holder: [])
+        cache.store(ticket: ticket, for: key)
+        cache.store(addressToken: [7], for: key)
+        #expect(cache.takeAddressToken(for: key) == [7])
+        #expect(cache.takeAddressToken(for: key) == nil)
+        #expect(cache.session(for: key)?.ticket == ticket)
     }
 
     @Test("What came as 0-RTT can be told from what came later, on streams and as datagrams")
@@ -284,6 +344,8 @@ struct ResumptionTests {
             gnutls_certificate_set_trust_list(trust, nobody, 0)
             var comingBack = clientConfiguration()
             comingBack.identity = identity.credentials
+            // With one of its own the cache's is not used, and has to stay.
+            comingBack.addressToken = [0]
             let reason = try await client.refusal(by: listener, comingBack, on: loop)
             guard case .peerTransport(let code, _) = reason, (0x100...0x1ff).contains(code) else {
                 Issue.record("\(reason)")

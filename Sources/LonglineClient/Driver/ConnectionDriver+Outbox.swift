@@ -336,4 +336,12 @@ extension ConnectionDriver {
         pending.addressTokens[accessPoint.description] = .some(token)
         scheduleFlush()
     }
+
+    /// Each token is used once: everybody on the way can read it, and would know the device again in another network.
+    func takeAddressToken(for accessPoint: AccessPoint) -> [UInt8]? {
+        guard let token = addressTokens.removeValue(forKey: accessPoint.description) else { return nil }
+        pending.addressTokens[accessPoint.description] = .some(nil)
+        scheduleFlush()
+        return token
+    }
 }

@@ -457,7 +457,7 @@ final class ConnectionDriver {
         }
         let request = LinkRequest(
             accessPoint: target, serverName: configuration.serverName ?? target.host, sessionTicket: ticket,
-            addressToken: addressTokens[target.description], earlyData: usesTicket && ticket != nil,
+            addressToken: takeAddressToken(for: target), earlyData: usesTicket && ticket != nil,
             localAddress: configuration.localAddress)
         link.attempt = connector.open(request, on: loop, handler: link) { [weak self] error in
             link.attemptFailed()
