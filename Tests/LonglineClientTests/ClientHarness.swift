@@ -3,6 +3,7 @@ import Logging
 import LonglineTestKit
 import LonglineWire
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import Synchronization
 
@@ -14,13 +15,17 @@ struct ClientHarness {
     let client: LonglineClient
     let tokens: Counter
 
+    /// - Parameter clock: nil: the system's, or that of a loop whose time only a test moves.
     init(
-        storage: any ClientStorage = InMemoryClientStorage(), seed: UInt64 = 1, clock: DriverClock = .system,
+        storage: any ClientStorage = InMemoryClientStorage(), seed: UInt64 = 1, clock: DriverClock? = nil,
         control: FakeControl? = nil, loop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next(),
         _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws {
         let tokens = Counter()
         self.tokens = tokens
+        let ownClock =
+            loop is NIOAsyncTestingEventLoop
+            ? DriverClock(now: { loop.now }, wall: DriverClock.system.wall) : DriverClock.system
         var configuration = LonglineClient.Configuration(
             accessPoints: [AccessPoint(host: "one", port: 1), AccessPoint(host: "two", port: 2)], storage: storage
         ) {
@@ -32,7 +37,7 @@ struct ClientHarness {
         configuration.logger.logLevel = .critical
         change(&configuration)
         client = try LonglineClient(
-            configuration: configuration, loop: loop, clock: clock, connector: service, asker: control,
+            configuration: configuration, loop: loop, clock: clock ?? ownClock, connector: service, asker: control,
             random: { SeededRandom(seed: seed) })
     }
 

@@ -13,7 +13,10 @@ struct DriverHandle: Sendable {
     /// Runs `body` on the driver's loop.
     func run(_ body: @escaping @Sendable (ConnectionDriver) -> Void) {
         let driver = driver
-        loop.execute { body(driver.value) }
+        loop.execute {
+            driver.value.noticeTime()
+            body(driver.value)
+        }
     }
 
     /// Starts something on the loop and waits for its end.

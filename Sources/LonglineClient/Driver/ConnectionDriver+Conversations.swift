@@ -14,7 +14,7 @@ extension ConnectionDriver {
 
         var question: Question
         var isSent = false
-        var timer: Scheduled<Void>?
+        var timer: DriverTimer?
 
         func fail(_ error: ClientError) {
             timer?.cancel()

@@ -9,7 +9,7 @@ import NIOCore
 ///     |---- ERASURE_REFUSED, link lost, no answer in time ----> failed; the client goes on
 /// ```
 struct PendingAccountErasure {
-    let timer: Scheduled<Void>
+    let timer: DriverTimer
     var waiters: [(ClientError?) -> Void]
 }
 

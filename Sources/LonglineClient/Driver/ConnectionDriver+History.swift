@@ -8,7 +8,7 @@ extension ConnectionDriver {
     struct HistoryWaiter {
         var request: HistoryRequest
         var isSent = false
-        var timer: Scheduled<Void>?
+        var timer: DriverTimer?
         var done: (Result<HistoryPage, ClientError>) -> Void
     }
 

@@ -6,7 +6,7 @@ import NIOCore
 enum LogoutState {
     case none
     /// The service was told, and has not answered yet.
-    case asked(Scheduled<Void>, [(LogoutResult) -> Void])
+    case asked(DriverTimer, [(LogoutResult) -> Void])
     /// Nothing is written any more; what is told from now on is this.
     case over(LogoutResult)
 

@@ -8,7 +8,7 @@ extension ConnectionDriver {
     struct MembersWaiter {
         var request: MembersRequest
         var isSent = false
-        var timer: Scheduled<Void>?
+        var timer: DriverTimer?
         var done: (Result<MemberPage, ClientError>) -> Void
     }
 

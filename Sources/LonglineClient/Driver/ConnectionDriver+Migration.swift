@@ -109,6 +109,7 @@ extension ConnectionDriver {
     }
 
     func addressesChanged(_ change: AddressChange) {
+        noticeTime()
         logger.debug("addresses changed", metadata: ["gone": "\(change.gone)", "new": "\(change.new)"])
         switch phase {
         case .idle, .stopped: return

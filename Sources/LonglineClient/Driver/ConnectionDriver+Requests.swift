@@ -17,7 +17,7 @@ extension ConnectionDriver {
         /// Tells when the request is entered; its identity names the waiter while the outbox may renumber its rows.
         let tracker: SendTracker
         var place: Position?
-        var timer: Scheduled<Void>?
+        var timer: DriverTimer?
         let done: (Result<Reply, ClientError>) -> Void
     }
 

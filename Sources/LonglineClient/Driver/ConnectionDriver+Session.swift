@@ -96,16 +96,14 @@ extension ConnectionDriver {
             sessionTimer = nil
             return
         }
-        let now = clock.now()
-        let ahead = timeSlept
-        if let sessionTimer, sessionTimer.deadline == deadline, ahead - sessionTimer.ahead < .seconds(1) { return }
+        if let sessionTimer, sessionTimer.deadline == deadline { return }
         sessionTimer?.task.cancel()
-        let task = schedule(in: max(.zero, deadline - now)) { driver in
+        let task = schedule(in: max(.zero, deadline - clock.now())) { driver in
             driver.sessionTimer = nil
             driver.session.deadlineReached(now: driver.clock.now(), random: &driver.random)
             driver.pump()
         }
-        sessionTimer = (deadline, ahead, task)
+        sessionTimer = (deadline, task)
     }
 
     // MARK: A link's life
@@ -224,6 +222,7 @@ extension ConnectionDriver {
     func drainConfirmations() {
         // They wait for the next driver.
         guard !isRetired else { return }
+        noticeTime()
         for (channel, position) in outlets.confirmations.drain() {
             if let reached = ledger.confirmed(position, in: channel) { confirm(reached, in: channel) }
         }

@@ -27,7 +27,7 @@ final class ConnectionDriver {
         case preparing
         case connecting
         case connected
-        case waiting(Scheduled<Void>)
+        case waiting(DriverTimer)
         case stopped(CloseCode, String)
     }
 
@@ -61,12 +61,15 @@ final class ConnectionDriver {
     var current: DriverLink?
     /// Links that say farewell: their end is awaited by ``disconnect``.
     var closing: [ObjectIdentifier: DriverLink] = [:]
-    /// How far the session's clock was ahead of the loop's is how much the machine had slept when the timer began.
-    var sessionTimer: (deadline: NIODeadline, ahead: TimeAmount, task: Scheduled<Void>)?
+    /// All that wait.
+    var timers: [ObjectIdentifier: WaitingTimer] = [:]
+    /// ``timeSlept`` when the timers were set last.
+    var sleepNoticed = TimeAmount.zero
+    var sessionTimer: (deadline: NIODeadline, task: DriverTimer)?
     /// When the next attempt begins while the client waits for it, and what the service asked it to wait at least.
     var nextAttempt: (at: NIODeadline, earliest: NIODeadline)?
-    var attemptTimer: Scheduled<Void>?
-    var refreshTimer: Scheduled<Void>?
+    var attemptTimer: DriverTimer?
+    var refreshTimer: DriverTimer?
     var isPumping = false
 
     // What is durable, and what waits to become so.
@@ -104,7 +107,7 @@ final class ConnectionDriver {
     var isFlushing = false
     var flushScheduled = false
     /// Runs while the last write failed: the next one is tried when it is over, or when somebody asks.
-    var retryTimer: Scheduled<Void>?
+    var retryTimer: DriverTimer?
     /// How often it was over since a write succeeded.
     var retries = 0
     /// The app let go of the client: nothing is written any more.
@@ -135,7 +138,7 @@ final class ConnectionDriver {
     var connectWaiters: [UInt64: (ClientError?) -> Void] = [:]
     var lastConnectWaiter: UInt64 = 0
     var disconnectWaiters: [() -> Void] = []
-    var disconnectTimer: Scheduled<Void>?
+    var disconnectTimer: DriverTimer?
     /// Disconnects whose changes are neither on disk nor known to be unwritable.
     var unwrittenDisconnects = 0
     var logout = LogoutState.none
@@ -228,16 +231,6 @@ final class ConnectionDriver {
         let loop = loop
         return { value in loop.execute { bound.value.body(bound.value.driver, value) } }
     }
-
-    /// Calls `body` after a time, unless cancelled.
-    func schedule(in delay: TimeAmount, _ body: @escaping (ConnectionDriver) -> Void) -> Scheduled<Void> {
-        let bound = NIOLoopBound((driver: self, body: body), eventLoop: loop)
-        return loop.scheduleTask(in: delay) { bound.value.body(bound.value.driver) }
-    }
-
-    /// How far the session's clock is ahead of the loop's: it goes on while the machine sleeps, the loop's doesn't. Only differences
-    /// mean something.
-    var timeSlept: TimeAmount { clock.now() - loop.now }
 
     func publish(_ state: ConnectionState) {
         logger.debug("connection state", metadata: ["state": "\(state.summary)"])

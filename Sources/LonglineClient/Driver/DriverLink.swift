@@ -110,6 +110,7 @@ final class DriverLink: LinkHandler {
     func packetReceived(_ link: any Link) {
         guard let driver = current else { return }
         probes = 0
+        driver.noticeTime()
         let now = driver.clock.now()
         if connectedAt != nil { heardAt = now }
         driver.session.packetReceived(now: now)
