@@ -31,11 +31,17 @@ struct FanOut {
     fileprivate var isScheduled = false
 }
 
+extension Position {
+    /// Whether this is an older place of the same life of a log.
+    func isBehind(_ other: Position) -> Bool { epoch == other.epoch && offset < other.offset }
+}
+
 extension ServerLoop {
     /// Wakes who listens to a channel. They read the log; no payload comes this way.
     func wakeListeners(of channel: ChannelKey, head: Position) {
-        if fanOut.passes[channel] != nil {
-            fanOut.passes[channel]?.head = head
+        if let known = fanOut.passes[channel]?.head {
+            // Wakes come in any order: an older one takes nothing back, or who has not had its turn would not be told of the newest.
+            if !head.isBehind(known) { fanOut.passes[channel]?.head = head }
             fanOut.passes[channel]?.isBehind = true
         } else if listenerCount(of: channel) <= FanOut.sessionsPerTick {
             let now = eventLoop.now

@@ -50,7 +50,9 @@ struct WakeHistory {
             forget()
             completeSince = sequence
         }
-        woken[channel] = (head, sequence)
+        // Wakes come in any order.
+        let newest = woken[channel].map { head.isBehind($0.head) ? $0.head : head } ?? head
+        woken[channel] = (newest, sequence)
         if case .all = channel.channel { broadcasts.insert(channel) }
     }
 

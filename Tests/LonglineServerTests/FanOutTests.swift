@@ -65,4 +65,37 @@ private let hall = identifier { try RoomID("hall") }
             }
         }
     }
+
+    /// Wakes of one channel come in any order: those of other loops, of joins, and of publishes go different ways.
+    @Test("an older wake that comes late holds nothing back")
+    func olderWake() async throws {
+        let store = FaultyStore()
+        let members = try await fill(store)
+        try await withServer(store: store, loops: 1) { server in
+            var devices: [TestDevice] = []
+            for member in members { devices.append(try await server.connected(member.user.description)) }
+            let key = ChannelKey(tenant: TokenIssuer.tenant, channel: .room(hall))
+            func enter(_ id: PublishID, _ text: String) async throws -> Position {
+                let request = AppendRequest(
+                    device: members[0], producer: ProducerID(high: 9, low: 9), channel: .room(hall),
+                    publish: Publish(
+                        id: id, tag: id, after: id - 1, recipient: nil, timeToLive: 0,
+                        payload: ByteBuffer(string: text)))
+                guard case .entered(let published, _, _) = await store.append([request]).first else {
+                    throw CancellationError()
+                }
+                return published.position
+            }
+            let loop = server.runtime.loops[0]
+            let first = try await enter(1, "one")
+            loop.execute { $0.wakeListeners(of: key, head: first) }
+            for device in devices { #expect(try await device.text(.room(hall)) == "one") }
+            let second = try await enter(2, "two")
+            loop.execute { loop in
+                loop.wakeListeners(of: key, head: second)
+                loop.wakeListeners(of: key, head: first)
+            }
+            for device in devices { #expect(try await device.text(.room(hall)) == "two") }
+        }
+    }
 }

@@ -30,6 +30,18 @@ import Testing
         #expect(history.count == 0)
     }
 
+    @Test func anOlderWakeTakesNothingBack() {
+        var history = WakeHistory()
+        history.record(Self.key(1), head: head(1))
+        let load = history.beginLoad()
+        history.record(Self.key(1), head: head(12))
+        history.record(Self.key(1), head: head(11))
+        #expect(history.wakes(since: load, of: [Self.key(1)])?.map(\.1) == [head(12)])
+        // Of another life of the log it is the newest.
+        history.record(Self.key(1), head: Position(epoch: 2, offset: 3))
+        #expect(history.wakes(since: load, of: [Self.key(1)])?.map(\.1) == [Position(epoch: 2, offset: 3)])
+    }
+
     @Test func keepsNothingWhileNobodyLoads() {
         var history = WakeHistory()
         history.record(Self.key(1), head: head(1))
