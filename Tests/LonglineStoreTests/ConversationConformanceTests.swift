@@ -155,6 +155,25 @@ import Testing
         }
     }
 
+    @Test("a page of long rooms is counted within a bound, and short counts are right", arguments: StoreKind.allCases)
+    func aPageIsCountedWithinABound(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.unreadEntries = 300
+        try await withStore(kind, limits: limits) { store async throws in
+            for number in 0..<7 {
+                let name = "r\(number)"
+                _ = try await store.join(room(name), by: device("alice"), create: true)
+                _ = try await store.join(room(name), by: device("bob"), create: false)
+                let messages = number == 6 ? 3 : 400
+                let requests = (1...PublishID(messages)).map { request(to: .room(room(name)), id: $0) }
+                #expect(await store.append(requests).allSatisfy(\.isEntered))
+            }
+            // The latest comes first.
+            let list = try await store.conversations(of: user("bob"), in: tenant, after: nil, limit: 50, now: 0)
+            #expect(list.items.map(\.unread) == [3, 300, 300, 300, 297, 256, 256])
+        }
+    }
+
     @Test("both sides learn how far the other came", arguments: StoreKind.allCases)
     func bothSidesLearnHowFarTheOtherCame(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

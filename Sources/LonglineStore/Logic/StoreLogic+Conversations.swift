@@ -88,7 +88,8 @@ extension StoreLogic {
                     reached = min(offset, last ?? offset)
                     read = try tables.countUnread(
                         in: channel, above: conversation.read, through: reached, by: .only(peer),
-                        limit: conversation.unread, looking: limits.unreadEntries, now: 0)
+                        limit: conversation.unread, looking: limits.unreadEntries, now: 0
+                    ).count
                 }
                 conversation.unread -= min(read, conversation.unread)
             }

@@ -168,10 +168,11 @@ protocol StoreTables: AnyObject {
     /// The offset of the entry that is the `number`-th above a place, from 1; nil when there are fewer.
     func offset(ofEntry number: Int, in channel: ChannelRecord, above: Offset) throws -> Offset?
     /// Counts messages of some authors in a range, up to `limit` and among the first `looking` entries of it.
+    /// - Returns: how many there are, and how many entries were looked at.
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64
-    ) throws -> Int
+    ) throws -> (count: Int, looked: Int)
     /// The highest cursor that a user's devices have in a channel's present epoch; 0 for none.
     func highestCursor(of user: UserID, in channel: ChannelRecord) throws -> Offset
     /// Removes what is kept of a conversation.

@@ -337,9 +337,12 @@ final class MemoryTables: StoreTables {
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64
-    ) -> Int {
+    ) -> (count: Int, looked: Int) {
         let looked = entries(in: channel, above: above).prefix { $0.offset <= through }.prefix(looking)
-        return min(limit, looked.count { $0.kind == .message && authors.includes($0.sender) && !$0.isExpired(at: now) })
+        let count = looked.count {
+            $0.kind == .message && authors.includes($0.sender) && !$0.isExpired(at: now)
+        }
+        return (min(limit, count), looked.count)
     }
 
     func highestCursor(of user: UserID, in channel: ChannelRecord) -> Offset {

@@ -86,23 +86,24 @@ extension SQLiteTables {
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64
-    ) throws -> Int {
+    ) throws -> (count: Int, looked: Int) {
         let (comparison, user) =
             switch authors {
             case .only(let user): ("=", user)
             case .allBut(let user): ("<>", user)
             }
-        return try row(
+        let counted: (Int, Int)? = try row(
             """
-            SELECT count(*) FROM (SELECT 1 FROM (SELECT kind, sender, expiry FROM entries
-                WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset LIMIT ?)
-            WHERE kind = 0 AND sender \(comparison) ? AND (expiry = 0 OR expiry > ?) LIMIT ?)
+            SELECT coalesce(sum(kind = 0 AND sender \(comparison) ? AND (expiry = 0 OR expiry > ?)), 0), count(*)
+                FROM (SELECT kind, sender, expiry FROM entries
+                    WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset LIMIT ?)
             """,
             [
-                channel.id, Int64(above), Int64(clamping: through), looking, user.description, Int64(clamping: now),
-                limit,
+                user.description, Int64(clamping: now), channel.id, Int64(above), Int64(clamping: through), looking,
             ]
-        ).map { $0[0] } ?? 0
+        ).map { ($0[0], $0[1]) }
+        let (count, looked) = counted ?? (0, 0)
+        return (min(count, limit), looked)
     }
 
     func highestCursor(of user: UserID, in channel: ChannelRecord) throws -> Offset {
