@@ -27,6 +27,8 @@ struct ProgressQueue {
     static let limit = 16_384
     /// Places that one write stores: what publishes wait for at most, and well below what the store's queue takes at once.
     static let writeSize = 500
+    /// How many times longer the next turn waits after a write that failed.
+    static let failureDelays: Int64 = 20
 
     fileprivate var reads: [ReadKey: ReadNote] = [:]
     fileprivate var deliveries: [DeliveryKey: DeliveryNote] = [:]
@@ -102,11 +104,12 @@ extension ServerLoop {
         scheduleProgress()
     }
 
-    private func scheduleProgress() {
+    private func scheduleProgress(delays: Int64 = 1) {
         guard !progress.isScheduled, !progress.isUnderWay else { return }
         progress.isScheduled = true
         let reference = reference
-        eventLoop.scheduleTask(in: core.limits.receiptDelay) { reference.loop.value.flushProgress() }
+        let delay = TimeAmount.nanoseconds(core.limits.receiptDelay.nanoseconds * delays)
+        eventLoop.scheduleTask(in: delay) { reference.loop.value.flushProgress() }
     }
 
     private func flushProgress() {
@@ -121,6 +124,11 @@ extension ServerLoop {
             var readings: [Reading] = []
             for start in stride(from: 0, to: reads.count, by: ProgressQueue.writeSize) {
                 let notes = Array(reads[start..<min(start + ProgressQueue.writeSize, reads.count)])
+                // What one write finds no room for, the next won't either.
+                if case .failure(let error) = readings.last?.result, error.isPassing {
+                    readings.append(Reading(notes: notes, result: .failure(error)))
+                    continue
+                }
                 let result = await Result { () async throws(StoreError) in try await core.store.markRead(notes) }
                 readings.append(Reading(notes: notes, result: result))
             }
@@ -137,6 +145,7 @@ extension ServerLoop {
     private func progressStored(_ readings: [Reading], _ reached: Result<[DeliveryNote?], StoreError>) {
         progress.isUnderWay = false
         var told: [ReceiptTold] = []
+        var failed = false
         for reading in readings {
             switch reading.result {
             case .success(let outcomes):
@@ -144,7 +153,8 @@ extension ServerLoop {
                     if let outcome { told += Self.told(note, outcome) }
                 }
             case .failure(let error):
-                core.note(error, in: "read places")
+                if !failed { core.note(error, in: "read places") }
+                failed = true
                 // What came meanwhile is newer, and stays.
                 if error.isPassing { for note in reading.notes { _ = progress.put(note) } }
             }
@@ -157,7 +167,8 @@ extension ServerLoop {
             for sibling in siblings { sibling.execute { [told] in $0.tell(told) } }
             tell(told)
         }
-        if !progress.isEmpty { scheduleProgress() }
+        // A full disk does not get room in a moment, and publishes need the writer.
+        if !progress.isEmpty { scheduleProgress(delays: failed ? ProgressQueue.failureDelays : 1) }
     }
 
     private static func told(_ note: ReadNote, _ outcome: ReadOutcome) -> [ReceiptTold] {

@@ -243,6 +243,28 @@ extension PublishOutcome {
         }
     }
 
+    @Test("a store without room is asked once a turn, however many places wait")
+    func manyReadsWithoutRoom() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let notes = try (0...2 * ProgressQueue.writeSize).map { number in
+                ReadNote(
+                    tenant: TokenIssuer.tenant, user: bob,
+                    mark: ReadMark(
+                        conversation: .user(try UserID("friend-\(number)")), position: Position(epoch: 1, offset: 1),
+                        isPrivate: false))
+            }
+            store.set { $0.isFull = true }
+            server.runtime.loops[0].execute { loop in for note in notes { loop.put(note) } }
+            while store.marks.withLock({ $0.isEmpty }) { await Task.yield() }
+            store.set { $0.isFull = false }
+            while store.marks.withLock({ $0.last }) != 1 { await Task.yield() }
+            let writes = store.marks.withLock { $0 }
+            #expect(writes.suffix(3) == [ProgressQueue.writeSize, ProgressQueue.writeSize, 1])
+            #expect(writes.dropLast(3).allSatisfy { $0 == ProgressQueue.writeSize } && writes.count > 3)
+        }
+    }
+
     @Test("a store without room keeps what was read for later")
     func fullStore() async throws {
         let store = FaultyStore()

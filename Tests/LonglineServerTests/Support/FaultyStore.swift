@@ -42,7 +42,7 @@ final class FaultyStore: MessageStore {
     let batches = Mutex<[Int]>([])
     /// Presence written down, by transaction.
     let notes = Mutex<[[PresenceNote]]>([])
-    /// Places read by users, by transaction.
+    /// Places read by users, by write, also where there was no room.
     let marks = Mutex<[Int]>([])
     /// Pages read.
     let reads = Mutex(0)
@@ -205,8 +205,9 @@ final class FaultyStore: MessageStore {
     }
 
     func markRead(_ notes: [ReadNote]) async throws(StoreError) -> [ReadOutcome?] {
-        if current.isFull { throw full }
+        let isFull = current.isFull
         marks.withLock { $0.append(notes.count) }
+        if isFull { throw full }
         return try await inner.markRead(notes)
     }
 
