@@ -87,6 +87,8 @@ extension ServerCore {
         await cursors.forget(user)
         // The sessions told the user's home that they are gone; behind this it has written down what it will.
         for loop in loops { try? await loop.submit { _ in } }
+        try? await loops.first?.submit { $0.forgetPresence(of: user) }
+        for loop in loops { try? await loop.submit { _ in } }
         await presence.forget(user)
         webhooks?.forget(user)
         // Before the store's last step, with which the erasure is no longer resolved.

@@ -55,6 +55,8 @@ final class SessionHost: LinkHandler {
     var reportedPresence: PresenceState?
     /// What the device asked for before the session was established.
     var askedVisibility: PresenceVisibility?
+    /// Whether ``askedVisibility`` came too soon after others.
+    var waitsForVisibility = false
     /// Whether a change is on its way to the store, and those that begin when it is answered.
     var changeIsUnderWay = false
     var waitingChanges: Deque<(SessionHost) -> Void> = []
@@ -308,6 +310,8 @@ final class SessionHost: LinkHandler {
             confirmed.removeAll(keepingCapacity: true)
         }
         let outlook = session.outlook()
+        // First, so that who hides is not seen for a moment.
+        applyVisibility()
         reportPresence(outlook.mode)
         note(outlook.mode)
         if phase != .ended { loop.setTimer(id, deadline: outlook.deadline) }

@@ -189,6 +189,26 @@ private struct Scene {
             ], "whoever hides is offline, whatever happens then")
     }
 
+    @Test func nothingShowsOfAnAccountThatIsErased() {
+        var scene = Scene(interval: .milliseconds(1))
+        scene.report(1, .online)
+        scene.watch()
+        scene.set(.stateOnly)
+        scene.pass(.seconds(1))
+        scene.report(1, nil)
+        scene.home.forget(ann, now: scene.now)
+        scene.pass(.seconds(60))
+        #expect(
+            scene.told.last?.update == PresenceUpdate(user: ann.user, state: .offline, lastSeen: 0))
+        // Somebody else takes the name.
+        scene.report(2, .online)
+        scene.pass(.seconds(1))
+        let seen = scene.time
+        scene.report(2, nil)
+        scene.pass(.seconds(60))
+        #expect(scene.told.last?.update == PresenceUpdate(user: ann.user, state: .offline, lastSeen: seen))
+    }
+
     /// What the user decided lately is newer than what a watcher read from the store before.
     @Test func aDecisionIsNotUndoneByAnOlderRecord() {
         var scene = Scene()

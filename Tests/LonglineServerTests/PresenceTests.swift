@@ -196,6 +196,25 @@ private let bob = identifier { try UserID("bob") }
 
     // MARK: What is kept
 
+    @Test func ofManyDecisionsTheLastCountsAndTheRateHolds() async throws {
+        let store = FaultyStore()
+        var limits = limits()
+        (limits.presenceRequestBurst, limits.presenceRequestsPerSecond) = (1, 200)
+        (limits.retryAfter, limits.presenceDelay) = (.milliseconds(5), .milliseconds(1))
+        try await withServer(store: store, limits: limits) { server in
+            let phone = try await present(server, "ann")
+            let tenant = TokenIssuer.tenant
+            for _ in 0..<100 {
+                try await phone.send([(.visibility(.nothing), .control)])
+                try await phone.send([(.visibility(.everything), .control)])
+            }
+            try await phone.send([(.visibility(.stateOnly), .control)])
+            while try await store.presence(of: [ann], in: tenant)[ann]?.visibility != .stateOnly { await Task.yield() }
+            let notes = store.notes.withLock { $0.joined().count { $0.visibility != nil } }
+            #expect(notes < 100, "\(notes) of 201 were written")
+        }
+    }
+
     @Test func lastSeenAndVisibilitySurviveARestart() async throws {
         let store = InMemoryStore()
         let before = WallClock.milliseconds()

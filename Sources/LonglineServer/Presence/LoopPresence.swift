@@ -46,6 +46,11 @@ extension ServerLoop {
         atHome(of: user) { $0.presence.home.set(visibility, of: user, now: $0.eventLoop.now) }
     }
 
+    /// A user's account is erased, and has no session any more.
+    func forgetPresence(of user: UserKey) {
+        atHome(of: user) { $0.presence.home.forget(user, now: $0.eventLoop.now) }
+    }
+
     // MARK: Watchers
 
     /// Tells a session of users from now on, `new` of which it was not told of.

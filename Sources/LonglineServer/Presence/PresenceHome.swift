@@ -134,6 +134,17 @@ struct PresenceHome {
         change(user, now: now) { $0.visibility = visibility }
     }
 
+    /// The account is gone: nothing of it shows, and who takes the name begins anew.
+    mutating func forget(_ user: UserKey, now: NIODeadline) {
+        guard entries[user] != nil else { return }
+        seen[user] = nil
+        change(user, now: now) { entry in
+            entry.lastSeen = 0
+            entry.visibility = .everything
+            entry.graceUntil = nil
+        }
+    }
+
     // MARK: Loops
 
     /// A loop wants to know; the present state is news for it.

@@ -8,14 +8,9 @@ extension SessionHost {
     func watch(_ request: PresenceRequest) {
         guard let tenant = identity?.tenant else { return }
         let limits = core.limits
-        var bucket =
-            presenceBucket
-            ?? TokenBucket(
-                perSecond: limits.presenceRequestsPerSecond, burst: Double(limits.presenceRequestBurst), now: now)
-        defer { presenceBucket = bucket }
         let users = request.users.map { UserKey(tenant: tenant, user: $0) }
         let new = Set(request.users).subtracting(watched).count
-        guard bucket.take(now: now), loop.watch(users, new: new, for: self) else {
+        guard takePresenceRequest(), loop.watch(users, new: new, for: self) else {
             loop.statistics.refusals[.overloaded, default: 0] += 1
             return session.watched(
                 request, refusal: .overloaded, retryAfter: limits.retryAfter.wholeMilliseconds, now: now)
@@ -48,22 +43,44 @@ extension SessionHost {
         loop.unwatch(left.map { UserKey(tenant: tenant, user: $0) }, for: self)
     }
 
+    /// What the client said last counts: each is work for the loop that is the user's home, and nobody is answered.
     func setVisibility(_ visibility: PresenceVisibility) {
-        guard let user = device?.userKey else { return }
         switch phase {
-        case .established: loop.set(visibility, of: user)
-        // Its client has been told that it is connected; the place among the user's devices comes a moment later.
-        case .granted: askedVisibility = visibility
+        // Of one that is granted its client has been told that it is connected; the place among the user's devices comes later.
+        case .granted, .established: askedVisibility = visibility
         case .new, .open, .connecting, .ended: break
         }
     }
 
+    /// Does what ``setVisibility(_:)`` asked for last, now or when the rate allows.
+    func applyVisibility() {
+        guard phase == .established, !waitsForVisibility, let visibility = askedVisibility, let user = device?.userKey
+        else { return }
+        guard takePresenceRequest() else {
+            waitsForVisibility = true
+            loop.eventLoop.assumeIsolated().scheduleTask(in: core.limits.retryAfter) { [self] in
+                waitsForVisibility = false
+                applyVisibility()
+            }
+            return
+        }
+        askedVisibility = nil
+        loop.set(visibility, of: user)
+    }
+
+    private func takePresenceRequest() -> Bool {
+        let limits = core.limits
+        var bucket =
+            presenceBucket
+            ?? TokenBucket(
+                perSecond: limits.presenceRequestsPerSecond, burst: Double(limits.presenceRequestBurst), now: now)
+        defer { presenceBucket = bucket }
+        return bucket.take(now: now)
+    }
+
     /// The session is established: what was asked and told while it was not is made up for.
     func catchUpOnPresence() {
-        if let visibility = askedVisibility {
-            askedVisibility = nil
-            setVisibility(visibility)
-        }
+        applyVisibility()
         for user in watched { tellPresence(of: user) }
     }
 
