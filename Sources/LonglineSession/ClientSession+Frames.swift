@@ -30,6 +30,7 @@ extension ClientSession {
         limits = connected.limits
         observedAddress = connected.observedAddress
         takeCursorVersion(connected)
+        if configuration.heartbeat.search == nil { learner = nil }
         learner?.bound(minimum: connected.limits.minimumHeartbeat, idleTimeout: connected.limits.idleTimeout)
         let policy = configuration.heartbeat
         heartbeat = Heartbeat(

@@ -18,6 +18,8 @@ extension ClientSession {
         configuration.heartbeat = policy
         guard isOtherSearch else { return }
         let knowledge = learner?.knowledge ?? HeartbeatKnowledge()
+        // A link that learns goes on as it is: without a learner nobody would ask when its time comes, nor move that time on.
+        if policy.search == nil, heartbeat != nil { return }
         learner = policy.search.map { HeartbeatLearner(search: $0, knowledge: knowledge) }
         learner?.mode = mode
         if let limits { learner?.bound(minimum: limits.minimumHeartbeat, idleTimeout: limits.idleTimeout) }
