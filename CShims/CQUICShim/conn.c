@@ -31,15 +31,18 @@ static llq_conn *allocate(const llq_owner *owner, bool is_server, const llq_sett
     conn->key_log = tls->key_log;
     conn->timer.told = settings->max_streams_uni;
     llq_guard_init(&conn->guard);
-    if (tls->server_name) conn->server_name = strdup(tls->server_name);
+    // Without its name a server's certificate would be good for any.
+    if (tls->server_name && !(conn->server_name = strdup(tls->server_name))) goto no_memory;
     if (tls->pin_count > 0) {
         conn->pins = malloc(tls->pin_count * 32);
-        if (conn->pins) {
-            memcpy(conn->pins, tls->pins, tls->pin_count * 32);
-            conn->pin_count = tls->pin_count;
-        }
+        if (!conn->pins) goto no_memory;
+        memcpy(conn->pins, tls->pins, tls->pin_count * 32);
+        conn->pin_count = tls->pin_count;
     }
     return conn;
+no_memory:
+    llq_conn_free(conn);
+    return NULL;
 }
 
 static llq_conn *finish(llq_conn *conn, int rv, const llq_tls *tls, int *error) {

@@ -299,11 +299,14 @@ final class UDPPort {
         error: CInt
     ) {
         var run = run
+        var isTooLarge = false
         while let part = run.readSlice(length: min(segmentSize, run.readableBytes)), part.readableBytes > 0 {
             driver?.socketCounters.messagesSent += 1
             let outcome = part.withUnsafeReadableBytes { socket.send($0, segmentSize: 0, ecn: ecn, to: remote) }
             switch outcome {
-            case .sent where usesSegmentation:
+            // The path takes no datagrams of this size any more: path MTU discovery finds that out, and the peer is there.
+            case .failed(EMSGSIZE): isTooLarge = true
+            case .sent where usesSegmentation && !isTooLarge:
                 usesSegmentation = false
                 driver?.logger.info(
                     "the kernel joins no datagrams here; they leave one by one",
@@ -311,7 +314,7 @@ final class UDPPort {
             case .sent: break
             case .full, .closed: return
             // It wasn't that they were joined. The rest is lost, as it would have been together.
-            case .failed: return sendFailed(remote, error: error)
+            case .failed(let number): return sendFailed(remote, error: number)
             }
         }
     }
