@@ -72,7 +72,7 @@ final class ClientPaths {
 
     /// Resolves, binds and sends the first flight.
     func start(host: String, port: Int, from local: SocketAddress?) {
-        LocalAddresses.resolve(host: host, port: port, on: eventLoop).assumeIsolated().flatMapThrowing { addresses in
+        NameResolver.shared.resolve(host: host, port: port, on: eventLoop).assumeIsolated().flatMapThrowing { addresses in
             try Self.route(addresses, from: local)
         }.whenComplete { result in
             guard self.phase == .starting else { return }

@@ -64,51 +64,6 @@ public enum LocalAddresses {
             .unreachable, "there is no route to \(remote)", cause: String(cString: strerror(code)),
             advice: "Check the network and try again.")
     }
-
-    /// The addresses of a host, in the resolver's order. Numeric hosts never block; names may, so this runs on NIO's
-    /// thread pool.
-    static func resolve(host: String, port: Int, on eventLoop: any EventLoop) -> EventLoopFuture<[SocketAddress]> {
-        guard let port16 = UInt16(exactly: port) else {
-            return eventLoop.makeFailedFuture(
-                QUICTransportError(.resolveFailed, "\(port) isn't a port", advice: "Use a port from 1 to 65535."))
-        }
-        if let numeric = QUICSocketAddress(numericHost: host, port: port16) {
-            return eventLoop.makeSucceededFuture([SocketAddress(numeric)])
-        }
-        return NIOThreadPool.singleton.runIfActive(eventLoop: eventLoop) {
-            try lookUp(host: host, port: port16)
-        }
-    }
-
-    private static func lookUp(host: String, port: UInt16) throws -> [SocketAddress] {
-        var hints = addrinfo()
-        hints.ai_family = AF_UNSPEC
-        hints.ai_socktype = Int32(SOCK_DGRAM.rawValue)
-        hints.ai_protocol = Int32(IPPROTO_UDP)
-        var list: UnsafeMutablePointer<addrinfo>?
-        let status = getaddrinfo(host, String(port), &hints, &list)
-        defer { if let list { freeaddrinfo(list) } }
-        guard status == 0 else {
-            throw QUICTransportError(
-                .resolveFailed, "\(host.printable) could not be resolved", cause: String(cString: gai_strerror(status)),
-                advice: "Check the name and the resolver.")
-        }
-        var found: [SocketAddress] = []
-        var next = list
-        while let entry = next {
-            if let pointer = entry.pointee.ai_addr,
-                let address = QUICSocketAddress(sockaddr: pointer, length: Int(entry.pointee.ai_addrlen))
-            {
-                found.append(SocketAddress(address))
-            }
-            next = entry.pointee.ai_next
-        }
-        guard !found.isEmpty else {
-            throw QUICTransportError(
-                .resolveFailed, "\(host.printable) has no address", advice: "Check the name.")
-        }
-        return found
-    }
 }
 
 extension SocketAddress {

@@ -10,6 +10,8 @@ public struct QUICTransportError: Error, Sendable, Hashable, CustomStringConvert
         case preferredAddressNotBound
         /// The host's name has no address, or the resolver failed.
         case resolveFailed
+        /// Too many names wait for a resolver that doesn't answer.
+        case resolverBusy
         /// This machine has no route to the host.
         case unreachable
         /// The connection couldn't be established; ``QUICTransportError/closeReason`` says why.

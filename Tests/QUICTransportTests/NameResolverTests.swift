@@ -1,0 +1,195 @@
+import Foundation
+import NIOCore
+import NIOPosix
+import Synchronization
+import Testing
+
+@testable import QUICEngine
+@testable import QUICTransport
+
+/// A resolver whose answers come when the test says so.
+private final class HeldAnswers: Sendable {
+    private let answers: Mutex<[Result<[String], QUICTransportError>]>
+    private let gate = DispatchSemaphore(value: 0)
+    let asked = Mailbox<String>(limit: 64, policy: .refuse)
+
+    /// Lookups get these in the order in which they come, the last one again and again.
+    init(_ answers: [Result<[String], QUICTransportError>]) { self.answers = Mutex(answers) }
+
+    func lookUp(_ host: String) throws -> [QUICSocketAddress] {
+        let answer = answers.withLock { $0.count > 1 ? $0.removeFirst() : $0.first }
+        asked.put(host)
+        gate.wait()
+        return try answer?.get().compactMap { QUICSocketAddress(numericHost: $0, port: 0) } ?? []
+    }
+
+    func release(_ count: Int = 1) { for _ in 0..<count { gate.signal() } }
+}
+
+@Suite("Looking names up", .timeLimit(.minutes(1)))
+struct NameResolverTests {
+    private static let failure = QUICTransportError(.resolveFailed, "no such name", advice: "Try another.")
+    private let loop = MultiThreadedEventLoopGroup.singleton.next()
+
+    private func limits(_ change: (inout NameResolver.Limits) -> Void) -> NameResolver.Limits {
+        var limits = NameResolver.Limits()
+        change(&limits)
+        return limits
+    }
+
+    private func ask(_ resolver: NameResolver, _ host: String = "a.test") -> EventLoopFuture<[String]> {
+        resolver.resolve(host: host, port: 7, on: loop).map { $0.map { "\($0.ipAddress ?? "?")" } }
+    }
+
+    @Test(
+        "Families take turns, and who answered last is first",
+        arguments: [
+            (["::1", "::2", "::3", "10.0.0.1", "10.0.0.2"], nil, ["::1", "10.0.0.1", "::2", "10.0.0.2", "::3"]),
+            (["10.0.0.1", "::1", "::2", "10.0.0.1"], nil, ["10.0.0.1", "::1", "::2"]),
+            (["::1", "::2", "10.0.0.1", "10.0.0.2"], "10.0.0.2", ["10.0.0.2", "::1", "10.0.0.1", "::2"]),
+            (["::1", "10.0.0.1"], "10.0.0.9", ["::1", "10.0.0.1"]),
+            ([], "10.0.0.9", []),
+        ] as [([String], String?, [String])])
+    func order(addresses: [String], first: String?, expected: [String]) {
+        func parse(_ host: String) -> QUICSocketAddress? { QUICSocketAddress(numericHost: host, port: 0) }
+        #expect(
+            NameResolver.order(addresses.compactMap(parse), first: first.flatMap(parse)) == expected.compactMap(parse))
+    }
+
+    @Test("A numeric host is its only address, and nobody is asked")
+    func numeric() async throws {
+        let resolver = NameResolver { _ in throw Self.failure }
+        #expect(try await ask(resolver, "192.0.2.1").get() == ["192.0.2.1"])
+        #expect(try await ask(resolver, "::1").get() == ["::1"])
+        let error = await #expect(throws: QUICTransportError.self) { try await ask(resolver).get() }
+        #expect(error == Self.failure)
+    }
+
+    @Test("The system's resolver knows this machine")
+    func system() async throws {
+        let addresses = try await NameResolver().resolve(host: "localhost", port: 7, on: loop).get()
+        #expect(try addresses.contains(loopback(port: 7)))
+    }
+
+    @Test("Names are looked up on threads that nothing else runs on")
+    func threads() async throws {
+        let name = Mutex("")
+        let resolver = NameResolver { _ in
+            let text = try String(contentsOfFile: "/proc/thread-self/comm", encoding: .utf8)
+            name.withLock { $0 = text }
+            return []
+        }
+        _ = try? await ask(resolver).get()
+        #expect(name.withLock { $0 }.hasPrefix("quic-names"))
+    }
+
+    @Test("Who asks for a name that is being looked up gets the same answer")
+    func joins() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"]), .success(["10.0.0.2"])])
+        let resolver = NameResolver(limits: limits { $0.patience = .hours(1) }, lookUp: held.lookUp)
+        let both = [ask(resolver, "a.test"), ask(resolver, "A.Test")]
+        held.release(2)
+        for one in both { #expect(try await one.get() == ["10.0.0.1"]) }
+        #expect(try await held.asked.next() == "a.test")
+        // What was asked next is the next question: there was one only.
+        _ = try await ask(resolver, "b.test").get()
+        #expect(try await held.asked.next() == "b.test")
+    }
+
+    @Test("Who asks anew doesn't wait for a lookup that hangs, and its answer is for all")
+    func asksAgain() async throws {
+        let held = HeldAnswers([.failure(Self.failure)])
+        let hanging = Mutex(true)
+        let resolver = NameResolver(limits: limits { $0.patience = .zero }) { host in
+            let first = hanging.withLock { hanging in
+                defer { hanging = false }
+                return hanging
+            }
+            return try first ? held.lookUp(host) : [QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 0)]
+        }
+        let first = ask(resolver)
+        _ = try await held.asked.next()
+        #expect(try await ask(resolver).get() == ["10.0.0.2"])
+        #expect(try await first.get() == ["10.0.0.2"])
+        held.release()
+    }
+
+    @Test("Where all threads hang and the queue is full, another name is refused at once")
+    func bounded() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"])])
+        let resolver = NameResolver(
+            limits: limits {
+                $0.threads = 1
+                $0.queue = 1
+                $0.patience = .zero
+            }, lookUp: held.lookUp)
+        let waiting = [ask(resolver, "a.test"), ask(resolver, "b.test")]
+        let error = await #expect(throws: QUICTransportError.self) { try await ask(resolver, "c.test").get() }
+        #expect(error?.code == .resolverBusy)
+        // A name that is being looked up needs no place.
+        let joined = ask(resolver, "b.test")
+        held.release(2)
+        for one in waiting + [joined] { #expect(try await one.get() == ["10.0.0.1"]) }
+        held.release()
+        #expect(try await ask(resolver, "c.test").get() == ["10.0.0.1"])
+    }
+
+    @Test("Where the resolver hangs the last good answer serves, as long as it isn't too old")
+    func lastAnswer() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"]), .success(["10.0.0.2"]), .success(["10.0.0.3"])])
+        let resolver = NameResolver(
+            limits: limits {
+                $0.threads = 1
+                $0.patience = .milliseconds(1)
+            }, lookUp: held.lookUp)
+        held.release()
+        #expect(try await ask(resolver).get() == ["10.0.0.1"])
+        #expect(try await ask(resolver).get() == ["10.0.0.1"])
+        // The lookup goes on, for the next.
+        held.release()
+        while try await ask(resolver).get() != ["10.0.0.2"] { await Task.yield() }
+        held.release(64)
+    }
+
+    @Test("An answer that is too old is waited for")
+    func oldAnswer() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"]), .success(["10.0.0.2"])])
+        let resolver = NameResolver(
+            limits: limits {
+                $0.patience = .milliseconds(1)
+                $0.memory = .zero
+            }, lookUp: held.lookUp)
+        held.release()
+        #expect(try await ask(resolver).get() == ["10.0.0.1"])
+        _ = try await held.asked.next()
+        let second = ask(resolver)
+        _ = try await held.asked.next()
+        // Behind the time at which it would have been used.
+        try await loop.scheduleTask(in: .milliseconds(2)) {}.futureResult.get()
+        held.release()
+        #expect(try await second.get() == ["10.0.0.2"])
+    }
+
+    @Test("What answered is first, until its time is over, and the oldest name is forgotten for a new one")
+    func remembers() async throws {
+        func resolver(_ change: (inout NameResolver.Limits) -> Void) -> NameResolver {
+            NameResolver(limits: limits(change)) { _ in
+                ["10.0.0.1", "10.0.0.2"].compactMap { QUICSocketAddress(numericHost: $0, port: 0) }
+            }
+        }
+        let lasting = resolver { $0.names = 2 }
+        let address = try SocketAddress(ipAddress: "10.0.0.2", port: 7)
+        lasting.answered("a.test", from: address)
+        #expect(try await ask(lasting).get() == ["10.0.0.1", "10.0.0.2"])
+        lasting.answered("A.test", from: address)
+        #expect(try await ask(lasting).get() == ["10.0.0.2", "10.0.0.1"])
+        #expect(try await ask(lasting, "b.test").get() == ["10.0.0.1", "10.0.0.2"])
+        #expect(try await ask(lasting, "c.test").get() == ["10.0.0.1", "10.0.0.2"])
+        #expect(try await ask(lasting).get() == ["10.0.0.1", "10.0.0.2"])
+
+        let brief = resolver { $0.memory = .zero }
+        _ = try await ask(brief).get()
+        brief.answered("a.test", from: address)
+        #expect(try await ask(brief).get() == ["10.0.0.1", "10.0.0.2"])
+    }
+}
