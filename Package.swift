@@ -284,8 +284,8 @@ let package = Package(
         .testTarget(
             name: "HTTP3Tests",
             dependencies: [
-                "CHTTP3Shim", "HTTP3", "QUICEngine", "QUICTransport", "static-files", httpTypes, logging, nioCore,
-                nioPosix,
+                "CHTTP3Shim", "HTTP3", "LonglineTestKit", "QUICEngine", "QUICTransport", "static-files", httpTypes,
+                logging, nioCore, nioPosix,
             ],
             swiftSettings: settings),
         .target(

@@ -35,6 +35,15 @@ public final class HTTP3Client: Sendable {
         client = QUICClient(sockets: sockets, sessionCache: sessionCache, logger: logger)
     }
 
+    /// A client that finds hosts as it is told to.
+    package init(
+        options: HTTP3ClientOptions = HTTP3ClientOptions(), sessionCache: (any SessionCache)? = nil,
+        logger: Logger = Logger(label: "longline.quic"), resolver: NameResolver
+    ) {
+        self.options = options
+        client = QUICClient(sessionCache: sessionCache, logger: logger, resolver: resolver)
+    }
+
     /// What HTTP/3 counted so far.
     public var statistics: HTTP3Statistics { meter.statistics }
 

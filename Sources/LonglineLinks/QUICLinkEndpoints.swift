@@ -16,6 +16,12 @@ public final class QUICLinkConnector: Sendable {
         self.logger = logger
     }
 
+    /// A connector that finds hosts as it is told to.
+    package init(resolver: NameResolver, logger: Logger) {
+        client = QUICClient(logger: logger, resolver: resolver)
+        self.logger = logger
+    }
+
     /// Starts a link; called on the loop that shall own it, never blocks.
     ///
     /// The link exists at once and may be closed or abandoned at once. ``LinkHandler/linkEstablished(_:)`` follows, or

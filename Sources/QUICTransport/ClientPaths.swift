@@ -9,7 +9,7 @@ internal import QUICEngine
 ///  starting --socket bound--> handshaking --completed--> completed --confirmed--> confirmed
 ///                               |      ^                    |                       |
 ///                change of path +------+ new attempt        | change waits          | change: engine migrates
-///                                                           v                       v
+///      another address answers first +-+ its attempt        v                       v
 ///  any --closed--> ended (sockets linger until the engine's closing period is over, then close)
 /// ```
 /// A change that a newer one takes the place of while the engine is on its path already is overtaken:
@@ -25,21 +25,35 @@ final class ClientPaths {
     private final class Change {
         /// nil: nobody waits, or has been told.
         var promise: EventLoopPromise<Void>?
+        /// What was asked for; port 0 leaves the choice to the system.
+        let local: SocketAddress
         var port: UDPPort?
         var begun = false
         var validated = false
         var changed = false
 
-        init(promise: EventLoopPromise<Void>?) { self.promise = promise }
+        init(to local: SocketAddress, promise: EventLoopPromise<Void>?) {
+            self.local = local
+            self.promise = promise
+        }
     }
 
     /// The cycle ends when the connection lets go of this object, behind its last event.
     private let connection: QUICLoopConnection
     private let driver: LoopDriver
     private var configuration: ClientConfiguration
+    private let resolver: NameResolver
+    private let attemptDelay: TimeAmount
     private let onMemory: (QUICConnectionEvent) -> Void
     private var phase = Phase.starting
+    private var host = ""
+    /// The host's, in the order in which they are tried.
+    private var addresses: [SocketAddress] = []
+    /// The local address that the application asked for last; nil: the routing table chooses.
+    private var wanted: SocketAddress?
     private var remote: SocketAddress?
+    /// nil once the server answered.
+    private(set) var race: AddressRace?
     private var current: UDPPort?
     private var change: Change?
     /// The engine is on its path until `change` begins.
@@ -55,67 +69,87 @@ final class ClientPaths {
     /// How often a bound socket may turn out to have an identity in use before that is an error.
     private static let bindTries = 8
 
-    /// - Parameter onMemory: sees tickets, tokens, the end of the handshake and that of the connection, for a session cache.
+    /// - Parameters:
+    ///   - attemptDelay: how long an address has to answer before another one of the host is tried, too.
+    ///   - onMemory: sees tickets, tokens, the end of the handshake and that of the connection, for a session cache.
     init(
-        connection: QUICLoopConnection, configuration: ClientConfiguration,
-        onMemory: @escaping (QUICConnectionEvent) -> Void
+        connection: QUICLoopConnection, configuration: ClientConfiguration, resolver: NameResolver,
+        attemptDelay: TimeAmount, onMemory: @escaping (QUICConnectionEvent) -> Void
     ) {
         self.connection = connection
         self.driver = connection.driver
         self.configuration = configuration
+        self.resolver = resolver
+        self.attemptDelay = attemptDelay
         self.onMemory = onMemory
     }
 
-    private var eventLoop: any EventLoop { connection.eventLoop }
+    var eventLoop: any EventLoop { connection.eventLoop }
 
     // MARK: Starting
 
     /// Resolves, binds and sends the first flight.
     func start(host: String, port: Int, from local: SocketAddress?) {
-        NameResolver.shared.resolve(host: host, port: port, on: eventLoop).assumeIsolated().flatMapThrowing { addresses in
-            try Self.route(addresses, from: local)
-        }.whenComplete { result in
+        self.host = host
+        wanted = local
+        resolver.resolve(host: host, port: port, on: eventLoop).assumeIsolated().whenComplete { result in
             guard self.phase == .starting else { return }
             switch result {
-            case .success(let route):
-                self.remote = route.remote
-                self.openPort(on: route.local) { self.firstPort($0) }
+            case .success(let addresses):
+                self.addresses = addresses
+                self.begin()
             case .failure(let error): self.fail(error)
             }
         }
     }
 
-    /// The first of a host's addresses that this machine has a route to.
-    private static func route(
-        _ addresses: [SocketAddress], from local: SocketAddress?
-    ) throws -> (remote: SocketAddress, local: SocketAddress) {
-        var failure: (any Error)?
-        for address in addresses {
-            if let local {
-                if local.protocol == address.protocol, !local.isWildcard { return (address, local) }
-                continue
-            }
-            do {
-                return (address, try LocalAddresses.toward(address))
-            } catch {
-                failure = error
+    private func begin() {
+        let reachable = addresses.filter {
+            wanted == nil || wanted?.protocol == $0.protocol && wanted?.isWildcard == false
+        }
+        let race = AddressRace(self, addresses: reachable, delay: attemptDelay)
+        self.race = race
+        open(towardNextOf: race) { result in
+            switch result {
+            case .success((let remote, let port)):
+                guard self.phase == .starting else { return self.driver.remove(port) }
+                self.remote = remote
+                self.current = port
+                self.attempt(on: port)
+                race.began(toward: remote)
+                self.resumeChange()
+            case .failure(let error): if self.phase == .starting { self.fail(error) }
             }
         }
-        throw failure
-            ?? QUICTransportError(
-                .unreachable, "the host has no address of the local address's family",
-                advice: "Leave the local address out, or name one of the other family.")
     }
 
-    private func firstPort(_ result: Result<UDPPort, any Error>) {
-        switch result {
-        case .success(let port):
-            guard phase == .starting else { return driver.remove(port) }
-            current = port
-            attempt(on: port)
-            resumeChange()
-        case .failure(let error): fail(error)
+    /// Opens a socket towards the first of the addresses not yet tried that this machine has a route to.
+    func open(
+        towardNextOf race: AddressRace, behind failure: (any Error)? = nil,
+        then body: @escaping (Result<(remote: SocketAddress, port: UDPPort), any Error>) -> Void
+    ) {
+        var failure = failure
+        while let remote = race.next() {
+            // A port number can't be had twice: one that was asked for serves all attempts.
+            if let wanted, wanted.port != 0, let current { return body(.success((remote, current))) }
+            let local: SocketAddress
+            do { local = try wanted ?? LocalAddresses.toward(remote) } catch {
+                failure = error
+                continue
+            }
+            return openPort(on: local) { result in
+                switch result {
+                case .success(let port): body(.success((remote, port)))
+                case .failure(let error): self.open(towardNextOf: race, behind: error, then: body)
+                }
+            }
         }
+        body(
+            .failure(
+                failure
+                    ?? QUICTransportError(
+                        .unreachable, "the host has no address of the local address's family",
+                        advice: "Leave the local address out, or name one of the other family.")))
     }
 
     /// Binds a socket that the engine can tell from every other. Ports that lost their number to a rebinding keep their
@@ -157,19 +191,72 @@ final class ClientPaths {
         }
     }
 
-    private func fail(_ error: any Error) {
-        let wrapped: QUICError
-        switch error {
-        case let error as QUICError: wrapped = error
-        case let error as QUICTransportError:
-            wrapped = QUICError(.handshakeFailed, error.message, cause: error.cause, advice: error.advice)
-        default:
-            wrapped = QUICError(
-                .handshakeFailed, "no socket could be opened", cause: "\(error)",
-                advice: "Check the local address and the limit of open files.")
+    // MARK: Several addresses
+
+    /// Begins an attempt beside the connection's own. It carries no address token: that is for one address, and the first attempt
+    /// has it.
+    /// - Returns: nil if there is nothing to begin any more; the socket is closed then.
+    func attemptBeside(toward remote: SocketAddress, on port: UDPPort, of race: AddressRace) -> QUICEngineConnection? {
+        var configuration = self.configuration
+        configuration.addressToken = nil
+        guard self.race === race, phase == .handshaking, let target = QUICSocketAddress(remote),
+            let engine = try? driver.engine.connect(
+                to: target, from: port.identity, configuration: configuration, now: .now())
+        else {
+            if port !== current { driver.remove(port) }
+            return nil
         }
-        connection.end(.handshakeFailed(wrapped))
+        connection.debug("another address of the host is tried", ["remote": "\(remote)"])
+        driver.needsTick()
+        return engine
     }
+
+    /// A server has answered an attempt beside the connection's own: that one is the connection's from now on.
+    /// - Returns: the connection; nil if another attempt was first.
+    func take(_ runner: AddressRace.Runner) -> QUICLoopConnection? {
+        guard phase == .handshaking, let race, let lost = connection.engine, lost.packetsReceived == 0 else {
+            return nil
+        }
+        let lostPort = current
+        remote = runner.remote
+        current = runner.port
+        if let change, change.begun { change.port = runner.port }
+        runner.engine.userData = connection
+        connection.restarted(runner.engine, awaitsReplay: journal.map { !$0.isEmpty } ?? false)
+        self.race = nil
+        race.end(keeping: runner)
+        giveUp(lost, on: lostPort)
+        connection.debug("another address of the host answered first", ["remote": "\(runner.remote)"])
+        if runner.isEarlyDataPossible { replay() }
+        return connection
+    }
+
+    /// Closes an attempt that nobody needs. Without its owner, its events are nobody's.
+    func giveUp(_ engine: QUICEngineConnection, on port: UDPPort?) {
+        engine.userData = nil
+        engine.close(code: 0, reason: "", now: .now())
+        driver.needsTick()
+        guard let port, port !== current else { return }
+        port.owner = nil
+        driver.remove(port, whenQuiet: engine)
+    }
+
+    /// One of the connection's sockets received something.
+    func packetsCame() {
+        guard let race else { return }
+        if connection.engine?.packetsReceived ?? 0 > 0 {
+            endRace()
+        } else if let winner = race.winner {
+            _ = take(winner)
+        }
+    }
+
+    private func endRace() {
+        race?.end()
+        race = nil
+    }
+
+    private func fail(_ error: any Error) { connection.end(.handshakeFailed(QUICError(keepingFromHandshake: error))) }
 
     // MARK: Events
 
@@ -185,6 +272,8 @@ final class ClientPaths {
             replay()
             journal = nil
             phase = .completed
+            endRace()
+            if let remote { resolver.answered(host, from: remote) }
             onMemory(event)
             if let change, change.begun { finish(change) }
         case .handshakeConfirmed:
@@ -210,6 +299,7 @@ final class ClientPaths {
         }
         connection.debug(
             "the server speaks another version", ["version": "\(next.versions.first.map { "\($0)" } ?? "?")"])
+        endRace()
         configuration = next
         connection.engine?.userData = nil
         attempt(on: port)
@@ -234,6 +324,7 @@ final class ClientPaths {
     func connectionClosed(_ reason: QUICCloseReason) {
         phase = .ended
         journal = nil
+        endRace()
         let error = QUICTransportError.closed(reason)
         if let change {
             self.change = nil
@@ -255,7 +346,7 @@ final class ClientPaths {
 
     func change(to local: SocketAddress, promise: EventLoopPromise<Void>?) {
         supersede()
-        let change = Change(promise: promise)
+        let change = Change(to: local, promise: promise)
         self.change = change
         // A connection that has no socket yet starts from the newest address: its own would be abandoned at once.
         openPort(on: local) { result in
@@ -299,6 +390,7 @@ final class ClientPaths {
         case .starting, .completed, .ended: break
         case .handshaking:
             change.begun = true
+            wanted = change.local
             restart(on: port)
         case .confirmed:
             change.begun = true
@@ -322,15 +414,20 @@ final class ClientPaths {
             return connection.close(code: 0, reason: "too many changes of path before the handshake")
         }
         connection.debug("an attempt starts again on a new path", ["local": "\(port.identity)"])
-        let abandoned = connection.engine
-        // Without its owner, the old attempt's events are nobody's.
-        abandoned?.userData = nil
-        abandoned?.close(code: 0, reason: "", now: .now())
-        if let old = current { retire(old) }
+        endRace()
+        let old = current
         current = port
         // It was sent from the old address, maybe in another network, and is no proof for the new one.
         configuration.addressToken = nil
+        if let abandoned = connection.engine { giveUp(abandoned, on: old) }
+        // The host's addresses of the new path's family: the one that the old attempt went to first.
+        var reachable = addresses.filter { QUICSocketAddress($0)?.isIPv6 == port.identity.isIPv6 }
+        if let index = reachable.firstIndex(where: { $0 == remote }) { reachable.swapAt(0, index) }
+        let race = AddressRace(self, addresses: reachable, delay: attemptDelay)
+        self.race = race
+        remote = race.next() ?? remote
         attempt(on: port)
+        if let remote { race.began(toward: remote) }
     }
 
     /// The change that has begun on a path, and the socket it goes to.
@@ -382,6 +479,7 @@ final class ClientPaths {
     func goSilent() {
         isSilent = true
         current?.isSilent = true
+        race?.goSilent()
         change?.port?.isSilent = true
         overtaken?.port?.isSilent = true
     }

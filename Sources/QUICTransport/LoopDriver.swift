@@ -418,7 +418,10 @@ final class LoopDriver {
     }
 
     private func connection(of source: QUICEngineConnection, for event: QUICConnectionEvent) -> QUICLoopConnection? {
-        if let known = source.userData { return known as? QUICLoopConnection }
+        if let known = source.userData {
+            if let connection = known as? QUICLoopConnection { return connection }
+            return (known as? AddressRace.Runner)?.owner(of: event)
+        }
         guard case .accepted = event, source.isServer, let accept else { return nil }
         let connection = QUICLoopConnection(accepted: source, driver: self)
         source.userData = connection

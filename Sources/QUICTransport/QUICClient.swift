@@ -14,6 +14,8 @@ public final class QUICClient: Sendable {
     private let sessionCache: (any SessionCache)?
     private let renewals: TicketRenewals?
     private let metrics: (any MetricsFactory)?
+    private let resolver: NameResolver
+    private let attemptDelay: TimeAmount
     private let state = Mutex(State())
 
     private struct State {
@@ -31,11 +33,26 @@ public final class QUICClient: Sendable {
     ///     life. nil: never.
     ///   - logger: for what an operator should know; single connections are logged at debug level.
     ///   - metrics: where counters go, see docs/quic.md; nil: to what `MetricsSystem` was bootstrapped with.
-    public init(
+    public convenience init(
         sockets: QUICSocketOptions = .client, sessionCache: (any SessionCache)? = nil,
         ticketRenewal: TimeAmount? = .hours(24), logger: Logger = Logger(label: "longline.quic"),
         metrics: (any MetricsFactory)? = nil
     ) {
+        self.init(
+            sockets: sockets, sessionCache: sessionCache, ticketRenewal: ticketRenewal, logger: logger,
+            metrics: metrics, resolver: .shared)
+    }
+
+    /// A client that finds hosts as it is told to.
+    /// - Parameter attemptDelay: how long an address of a host has to answer before the next one is tried, too; RFC 8305 section 5
+    ///   recommends a quarter of a second.
+    package init(
+        sockets: QUICSocketOptions = .client, sessionCache: (any SessionCache)? = nil,
+        ticketRenewal: TimeAmount? = .hours(24), logger: Logger = Logger(label: "longline.quic"),
+        metrics: (any MetricsFactory)? = nil, resolver: NameResolver, attemptDelay: TimeAmount = .milliseconds(250)
+    ) {
+        self.resolver = resolver
+        self.attemptDelay = attemptDelay
         self.metrics = metrics
         renewals = ticketRenewal.map { TicketRenewals(margin: $0) }
         self.sockets = sockets
@@ -98,8 +115,9 @@ public final class QUICClient: Sendable {
         handler: any QUICConnectionHandler, isRenewal: Bool
     ) {
         connection.handler = handler
-        connection.client = ClientPaths(connection: connection, configuration: configuration) {
-            [weak connection] event in
+        connection.client = ClientPaths(
+            connection: connection, configuration: configuration, resolver: resolver, attemptDelay: attemptDelay
+        ) { [weak connection] event in
             switch event {
             case .sessionTicket(let ticket):
                 // A renewal's comes by the connection that it was made for.

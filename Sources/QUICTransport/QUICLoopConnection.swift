@@ -462,6 +462,7 @@ public final class QUICLoopConnection {
     func endBatch() {
         if hasNewPackets {
             hasNewPackets = false
+            client?.packetsCame()
             if !isOver, let engine {
                 // Anyone may send to our address; only what the peer's keys authenticate tells of the path.
                 let authenticated = engine.packetsReceived

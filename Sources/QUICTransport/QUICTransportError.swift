@@ -102,6 +102,21 @@ extension QUICTransportError {
     }
 }
 
+extension QUICError {
+    /// What keeps a client from sending its first packet.
+    init(keepingFromHandshake error: any Error) {
+        switch error {
+        case let error as QUICError: self = error
+        case let error as QUICTransportError:
+            self.init(.handshakeFailed, error.message, cause: error.cause, advice: error.advice)
+        default:
+            self.init(
+                .handshakeFailed, "no socket could be opened", cause: "\(error)",
+                advice: "Check the local address and the limit of open files.")
+        }
+    }
+}
+
 extension QUICCloseReason {
     /// The reason in a few words, for logs and errors.
     public var summary: String {

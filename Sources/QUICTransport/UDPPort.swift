@@ -322,7 +322,10 @@ final class UDPPort {
     /// A message was lost.
     private func sendFailed(_ remote: QUICSocketAddress, error: CInt) {
         driver?.socketCounters.sendErrors += 1
-        if Self.concernsRemote(error) { refuse(remote) }
+        if Self.concernsRemote(error) {
+            refuse(remote)
+            owner?.client?.race?.cannotSend(to: SocketAddress(remote))
+        }
         guard error != loggedError else { return }
         loggedError = error
         driver?.logger.debug(

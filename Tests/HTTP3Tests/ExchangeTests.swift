@@ -1,4 +1,5 @@
 import HTTPTypes
+import LonglineTestKit
 import NIOCore
 import QUICEngine
 import QUICTransport
@@ -31,6 +32,25 @@ struct ExchangeTests {
             #expect(String(buffer: try await response.body.collect(upTo: 100)) == "hello")
             #expect(await response.body.trailers() == nil)
             #expect(world.client.statistics.responses == 1 && world.server.statistics.responses == 1)
+        }
+    }
+
+    @Test("A host is asked at its next address where the first doesn't answer")
+    func nextAddress() async throws {
+        try await withServer { _, _, responder in
+            try await responder.respond(HTTPResponse(status: .noContent))
+        } _: { world in
+            let dead = try await DeafSocket.open("127.0.0.2", port: world.port, on: world.loop)
+            let client = HTTP3Client(
+                resolver: NameResolver { _ in
+                    ["127.0.0.2", "127.0.0.1"].compactMap { QUICSocketAddress(numericHost: $0, port: 0) }
+                })
+            let connection = try await client.connect(
+                host: "service.test", port: world.port, configuration: clientConfiguration(), on: world.loop)
+            #expect(try await connection.request(.to("/")).status == .noContent)
+            #expect(dead.heard > 0)
+            await client.shutdownGracefully(timeout: .seconds(1))
+            try await dead.close()
         }
     }
 

@@ -7,6 +7,7 @@ import LonglineTestKit
 import LonglineWire
 import NIOCore
 import NIOPosix
+import QUICTransport
 import ServiceLifecycle
 import Synchronization
 
@@ -91,7 +92,7 @@ final class ControlledService: Sendable {
         let group = MultiThreadedEventLoopGroup.singleton
         return try LonglineClient(
             configuration: configuration, loop: group.next(), clock: clock,
-            connector: QUICConnector(configuration: configuration),
+            connector: QUICConnector(configuration: configuration, resolver: .shared),
             asker: UnhurriedAsker(ControlConnector(configuration: configuration, group: group)))
     }
 

@@ -1,6 +1,10 @@
 import LonglineServer
+import LonglineTestKit
 import LonglineWire
 import NIOCore
+import NIOPosix
+import QUICEngine
+import QUICTransport
 import Testing
 
 @_spi(Testing) @testable import LonglineClient
@@ -23,6 +27,33 @@ struct EndToEndTests {
         let record = try #require(await tablet.receive(1).first)
         #expect(record.text == "hello" && record.recipient?.description == "bob")
         for client in [phone, tablet, bob] { await client.disconnect() }
+        await service.stop()
+    }
+
+    @Test("a client connects to the address that answers, and comes back to it at once")
+    func severalAddresses() async throws {
+        let service = try await LiveService()
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let dead = try await DeafSocket.open("::1", port: service.port, on: loop)
+        let resolver = NameResolver { _ in
+            ["::1", "127.0.0.1"].compactMap { QUICSocketAddress(numericHost: $0, port: 0) }
+        }
+        let point = AccessPoint(host: "service.test", port: service.port)
+        let alice = try service.client("alice", resolver: resolver) {
+            $0.accessPoints = [point]
+            $0.serverName = "localhost"
+        }
+        try await alice.connect()
+        _ = try await alice.send("hello", to: .user("bob")).acknowledged()
+        let heard = dead.heard
+        #expect(heard > 0)
+        await alice.disconnect()
+        try await alice.connect()
+        let statistics = await alice.statistics
+        #expect(statistics.failedAttempts == 0)
+        #expect(statistics.link?.remoteAddress == "127.0.0.1:\(service.port)")
+        await alice.disconnect()
+        try await dead.close()
         await service.stop()
     }
 

@@ -5,6 +5,7 @@ import LonglineStore
 import LonglineTestKit
 import LonglineWire
 import NIOCore
+import QUICTransport
 import Synchronization
 
 @testable import LonglineClient
@@ -129,7 +130,7 @@ final class LiveService: Sendable {
 
     func client(
         _ user: String, _ device: String = "phone", scope: String? = nil, login: UInt64? = nil,
-        _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
+        resolver: NameResolver = .shared, _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws -> LonglineClient {
         let (user, device) = (try UserID(user), try DeviceID(device))
         let (tenant, data) = (try TenantID("default"), data)
@@ -144,7 +145,7 @@ final class LiveService: Sendable {
         configuration.backOff = BackOffPolicy(base: .milliseconds(10), maximum: .milliseconds(100))
         configuration.logger.logLevel = .error
         change(&configuration)
-        return try LonglineClient(configuration: configuration)
+        return try LonglineClient(configuration: configuration, resolver: resolver)
     }
 }
 

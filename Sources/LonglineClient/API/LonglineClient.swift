@@ -22,11 +22,16 @@ public final class LonglineClient: Sendable {
     /// A client that does nothing yet.
     /// - Throws: ``ClientError`` of code ``ClientError/Code/invalidConfiguration``.
     public convenience init(configuration: Configuration) throws {
+        try self.init(configuration: configuration, resolver: .shared)
+    }
+
+    /// A client that finds hosts as it is told to.
+    convenience init(configuration: Configuration, resolver: NameResolver) throws {
         let group = configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton
         try self.init(
             configuration: configuration, loop: group.next(), clock: .system,
-            connector: QUICConnector(configuration: configuration),
-            asker: ControlConnector(configuration: configuration, group: group))
+            connector: QUICConnector(configuration: configuration, resolver: resolver),
+            asker: ControlConnector(configuration: configuration, group: group, resolver: resolver))
     }
 
     init(

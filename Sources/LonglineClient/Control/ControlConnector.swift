@@ -18,7 +18,7 @@ final class ControlConnector: ControlAsker {
     /// Made at the first use: reading the system's authorities takes a moment.
     private let tls = Mutex<TLSClient?>(nil)
 
-    init(configuration: LonglineClient.Configuration, group: any EventLoopGroup) {
+    init(configuration: LonglineClient.Configuration, group: any EventLoopGroup, resolver: NameResolver = .shared) {
         trust = configuration.trust
         keyLog = configuration.keyLog
         agent = configuration.agent
@@ -26,7 +26,8 @@ final class ControlConnector: ControlAsker {
         var options = HTTP3ClientOptions()
         options.logger = configuration.logger
         http3 = HTTP3Client(
-            options: options, sessionCache: InMemorySessionCache(capacity: 16), logger: configuration.logger)
+            options: options, sessionCache: InMemorySessionCache(capacity: 16), logger: configuration.logger,
+            resolver: resolver)
     }
 
     func ask(_ way: ControlWay, token: String, nonce: String?) async throws -> ControlReply {

@@ -2,6 +2,7 @@ import Logging
 import LonglineLinks
 import NIOCore
 import QUICEngine
+import QUICTransport
 
 /// Opens links over QUIC.
 final class QUICConnector: LinkConnector {
@@ -9,8 +10,8 @@ final class QUICConnector: LinkConnector {
     private let verification: TLSClientVerification
     private let keyLog: (@Sendable (String) -> Void)?
 
-    init(configuration: LonglineClient.Configuration) {
-        links = QUICLinkConnector(logger: configuration.logger)
+    init(configuration: LonglineClient.Configuration, resolver: NameResolver) {
+        links = QUICLinkConnector(resolver: resolver, logger: configuration.logger)
         keyLog = configuration.keyLog
         verification = configuration.trust.verification
     }
