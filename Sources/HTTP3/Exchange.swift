@@ -227,17 +227,21 @@ final class Exchange {
 
     func connectionClosed(_ error: HTTP3Error) {
         salvage()
-        if case .ended = receiving {
-            if let reader { deliverRest(to: reader) }
-        } else {
-            receiving = .failed(error)
+        switch receiving {
+        case .ended: if let reader { deliverRest(to: reader) }
+        case .head, .body: receiving = .failed(error)
+        // Why it failed before says more, and nobody may have asked yet: that it was not processed, for one.
+        case .failed: break
         }
         if let blocked {
             session.decoder.cancel(stream: id.rawValue, blocked)
             self.blocked = nil
         }
         wakeReceivers(error)
-        if case .ended = sending {} else { sending = .failed(error) }
+        switch sending {
+        case .ended, .failed: break
+        case .head, .body: sending = .failed(error)
+        }
         out.removeAll()
         writer?.finish(.failure(error))
         writer = nil

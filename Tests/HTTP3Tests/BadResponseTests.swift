@@ -149,6 +149,23 @@ struct BadResponseTests {
         }
     }
 
+    @Test("That a request was not processed is known also to who asks when the connection is closed")
+    func unprocessedAndClosed() async throws {
+        try await withRawServer { peer in
+            let control = try await peer.openControl()
+            let request = try await peer.nextRequest()
+            try await control.write(ByteBuffer(bytes: RawPeer.frame(0x7, [0])))
+            _ = try await peer.connection.closed()
+            _ = request
+        } _: { connection, _ in
+            let exchange = try await connection.start(.to("/"))
+            try await exchange.writer.finish()
+            _ = try await connection.closed()
+            let error = await expectError(.goingAway) { _ = try await exchange.response() }
+            #expect(error?.wasNotProcessed == true)
+        }
+    }
+
     @Test("A request that the server rejected, or will not process, is known to be unprocessed")
     func unprocessed() async throws {
         try await withRawServer { peer in
