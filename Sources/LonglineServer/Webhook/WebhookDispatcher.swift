@@ -473,10 +473,8 @@ final class WebhookDispatcher: Sendable {
         do {
             let body = try WebhookRequest.body(notification)
             let headers = WebhookRequest.headers(body, key: settings.key, time: now)
-            let client = endpoint.client
-            let response = try await Self.within(settings.deadline) {
-                try await client.post(ByteBuffer(bytes: body), headers: headers)
-            }
+            let response = try await endpoint.client.post(
+                ByteBuffer(bytes: body), headers: headers, within: settings.deadline)
             return Outcome(response)
         } catch is CancellationError {
             return .postponed("the server stops")
@@ -499,39 +497,5 @@ final class WebhookDispatcher: Sendable {
         }
         guard page.epoch == place.epoch, case .skip(let skip)? = page.items.first else { return false }
         return skip.reason == .retracted
-    }
-
-    private static func within<Value: Sendable>(
-        _ deadline: Duration, _ work: @escaping @Sendable () async throws -> Value
-    ) async throws -> Value {
-        try await withThrowingTaskGroup(of: Value?.self) { group in
-            group.addTask { try await work() }
-            group.addTask {
-                try await Task.sleep(for: deadline)
-                return nil
-            }
-            defer { group.cancelAll() }
-            guard let first = try await group.next(), let value = first else {
-                throw HTTPFailure(reason: "no answer in \(deadline)")
-            }
-            return value
-        }
-    }
-}
-
-extension WebhookSettings {
-    fileprivate func client(_ group: any EventLoopGroup) throws(ServerError) -> HTTPClient {
-        try HTTPClient(endpoint: try HTTPEndpoint(url, of: "webhook"), trust: trust, group: group)
-    }
-}
-
-extension WebhookConfiguration {
-    /// Whether a server can be made with it. Asks nobody.
-    /// - Throws: ``ServerError/Code/invalidConfiguration``.
-    package func check() throws(ServerError) {
-        try validate()
-        for settings in [standard].compactMap({ $0 }) + tenants.values {
-            _ = try settings.client(MultiThreadedEventLoopGroup.singleton)
-        }
     }
 }
