@@ -6,12 +6,40 @@ import LonglineWire
 import NIOCore
 import Synchronization
 
-// A process of an app, for tests that kill it: `ClientProcess share|receive PORT PIN TOKEN-FILE STORAGE MORE…`.
+// A process of an app, for tests that kill it: `ClientProcess share|receive PORT PIN TOKEN-FILE STORAGE MORE…`, or
+// `ClientProcess open alone|shared STORAGE`.
 //
 // `share … TAG MILLISECONDS` sends `TAG-1`, `TAG-2`, … from a shared outbox to bob until its input ends, then waits for every
 // answer and says `done`. `receive … DATABASE` stores each message's text and position in one transaction of its own database.
 // Each line of the output says what is true since before it was written.
+// `open` opens a storage, says `opened` and how many messages others put in, or the error's code, and closes it again.
 let arguments = CommandLine.arguments
+
+/// One line in one `write`, so that a kill leaves whole lines.
+@Sendable func say(_ line: String) { FileHandle.standardOutput.write(Data((line + "\n").utf8)) }
+
+func open(_ path: String, isShared: Bool) async throws {
+    do {
+        if isShared {
+            let storage = try SharedClientStorage(path: path)
+            let database = try DatabaseQueue(path: path)
+            let count = try await database.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM submission") ?? 0 }
+            try database.close()
+            try await storage.close()
+            say("opened \(count)")
+        } else {
+            try SQLiteClientStorage(path: path).close()
+            say("opened")
+        }
+    } catch let error as ClientError {
+        say("\(error.code)")
+    }
+}
+
+if arguments.count == 4, arguments[1] == "open" {
+    try await open(arguments[3], isShared: arguments[2] == "shared")
+    exit(0)
+}
 guard arguments.count >= 7, let port = Int(arguments[2]) else {
     FileHandle.standardError.write(Data("usage: ClientProcess share|receive PORT PIN TOKEN-FILE STORAGE MORE…\n".utf8))
     exit(64)
@@ -20,9 +48,6 @@ let pin = stride(from: 0, to: arguments[3].utf8.count, by: 2).compactMap { index
     UInt8(arguments[3].dropFirst(index).prefix(2), radix: 16)
 }
 let tokenFile = arguments[4]
-
-/// One line in one `write`, so that a kill leaves whole lines.
-@Sendable func say(_ line: String) { FileHandle.standardOutput.write(Data((line + "\n").utf8)) }
 
 func configuration(_ storage: any ClientStorage) -> LonglineClient.Configuration {
     let file = tokenFile

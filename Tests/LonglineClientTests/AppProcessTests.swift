@@ -136,6 +136,51 @@ struct AppProcessTests {
         check(try await published(service), [("a", first), ("b", second)])
     }
 
+    /// What a process said that opened a storage and closed it again.
+    private func opened(_ path: String, isShared: Bool = false) async throws -> [String] {
+        let process = try AppProcess(["open", isShared ? "shared" : "alone", path])
+        await process.ended()
+        return process.lines
+    }
+
+    @Test("a second opening in one process fails, and keeps other processes out as before")
+    func openedTwice() async throws {
+        let directory = try TemporaryFolder()
+        let path = directory.file("client.sqlite")
+        let storage = try SQLiteClientStorage(path: path)
+        #expect(throws: ClientError.self) { try SQLiteClientStorage(path: path) }
+        #expect(try await opened(path) == ["storageInUse"])
+        try await storage.apply([.lastID(7)])
+        #expect(try await storage.load().lastID == 7)
+        try storage.close()
+        #expect(try await opened(path) == ["opened"])
+    }
+
+    @Test("a shared storage that is opened twice in one process loses nothing when another process opens and closes it")
+    func sharedTwice() async throws {
+        let directory = try TemporaryFolder()
+        let path = directory.file("shared.sqlite")
+        let first = try SharedClientStorage(path: path)
+        func submit(_ number: UInt64) async throws {
+            let submission = Submission(
+                send: SendID(high: 1, low: number), destination: .user(try UserID("bob")), timeToLive: 0, queuedAt: 5,
+                payload: ByteBuffer(string: "text"))
+            _ = try await first.submit(submission, limits: OutboxLimits())
+        }
+        try await submit(1)
+        let second = try SharedClientStorage(path: path)
+        #expect(try await opened(path, isShared: true) == ["opened 1"])
+        try await second.close()
+        #expect(try await opened(path, isShared: true) == ["opened 1"])
+        #expect(FileManager.default.fileExists(atPath: path + "-wal"), "which this process writes to")
+        try await submit(2)
+        #expect(try await opened(path, isShared: true) == ["opened 2"])
+        try await first.close()
+        let again = try SharedClientStorage(path: path)
+        #expect(try await again.waiting().count == 2)
+        try await again.close()
+    }
+
     @Test("an app that keeps the position with the effect has each effect once, wherever it is killed")
     func exactlyOnce() async throws {
         let service = try await LiveService()

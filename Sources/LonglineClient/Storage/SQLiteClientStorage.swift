@@ -2,6 +2,7 @@ import Foundation
 import GRDB
 import LonglineWire
 import NIOCore
+import Synchronization
 
 /// Keeps a client's state in one SQLite file (and its write-ahead log), readable by its owner only.
 ///
@@ -88,15 +89,25 @@ public final class SQLiteClientStorage: ClientStorage {
                 atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         }
         // The mode is there before the first secret is. SQLite gives its log the mode of the file.
-        let descriptor = Foundation.open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else {
-            throw ClientError(
-                .storage, message: "can't create \(path): \(String(cString: strerror(errno)))",
-                advice: "check the directory and its permissions")
+        try creation.withLock { _ in
+            var status = stat()
+            if stat(path, &status) == 0 {
+                // One that is there isn't opened: closing it would give up the locks that this process's SQLite has on it.
+                if status.st_mode & 0o077 != 0 { chmod(path, 0o600) }
+                return
+            }
+            let descriptor = Foundation.open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
+            guard descriptor >= 0 else {
+                throw ClientError(
+                    .storage, message: "can't create \(path): \(String(cString: strerror(errno)))",
+                    advice: "check the directory and its permissions")
+            }
+            Foundation.close(descriptor)
         }
-        fchmod(descriptor, 0o600)
-        Foundation.close(descriptor)
     }
+
+    /// One at a time: what another thread makes and opens between the look and the open would be closed with its locks.
+    private static let creation = Mutex(())
 
     static func describe(_ error: any Error, path: String) -> ClientError {
         if let error = error as? DatabaseError {
