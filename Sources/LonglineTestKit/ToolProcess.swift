@@ -14,11 +14,12 @@ public final class ToolProcess {
 
     /// Starts it with these variables and no others of ours: what the tests run under must not count.
     /// - Parameters:
+    ///   - standardInput: what it reads; nothing without.
     ///   - standardOutput: where that goes instead of being read here.
     ///   - standardError: where that goes instead of being read here.
     public init(
-        _ arguments: [String], environment: [String: String] = [:], standardOutput: FileHandle? = nil,
-        standardError: FileHandle? = nil
+        _ arguments: [String], environment: [String: String] = [:], standardInput: FileHandle? = nil,
+        standardOutput: FileHandle? = nil, standardError: FileHandle? = nil
     ) throws {
         process.executableURL = try HelperProgram.url("longline")
         process.arguments = arguments
@@ -27,7 +28,7 @@ public final class ToolProcess {
         let pipe = Pipe()
         process.standardOutput = standardOutput ?? pipe
         process.standardError = standardError ?? pipe
-        process.standardInput = FileHandle.nullDevice
+        process.standardInput = standardInput ?? FileHandle.nullDevice
         let (stream, continuation) = AsyncStream.makeStream(of: String.self)
         lines = stream.makeAsyncIterator()
         let (end, ended) = AsyncStream.makeStream(of: Int32.self)
@@ -84,11 +85,12 @@ public final class ToolProcess {
 
     /// Runs it to its end.
     public static func run(
-        _ arguments: [String], environment: [String: String] = [:], standardOutput: FileHandle? = nil,
-        standardError: FileHandle? = nil
+        _ arguments: [String], environment: [String: String] = [:], standardInput: FileHandle? = nil,
+        standardOutput: FileHandle? = nil, standardError: FileHandle? = nil
     ) async throws -> (status: Int32?, output: String) {
         let tool = try ToolProcess(
-            arguments, environment: environment, standardOutput: standardOutput, standardError: standardError)
+            arguments, environment: environment, standardInput: standardInput, standardOutput: standardOutput,
+            standardError: standardError)
         let status = await tool.status()
         return (status, tool.output.joined(separator: "\n"))
     }

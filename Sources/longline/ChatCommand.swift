@@ -3,6 +3,7 @@ import Foundation
 import LonglineClient
 import LonglineWire
 import NIOCore
+import Synchronization
 
 /// Talks: what is typed goes to a user or a room, what comes in is printed.
 struct ChatCommand: AsyncParsableCommand {
@@ -22,6 +23,8 @@ struct ChatCommand: AsyncParsableCommand {
               /state            show the connection
               /quit             end, as the end of the input does, once the service has what was typed
             What is typed while there is no connection is sent when there is one.
+            Where the input is no terminal, a line waits until there is room for it, the lines behind /join wait for the room, and \
+            the status is not 0 when a line or a command failed or was refused.
             """)
 
     @OptionGroup var options: ClientOptions
@@ -43,27 +46,32 @@ struct ChatCommand: AsyncParsableCommand {
         defer { background.cancel() }
         // A service that can't be reached now is no reason to stop: what is typed waits in the outbox.
         try await client.start()
-        var chat = Conversation(client: client)
-        switch try to.map({ try Destination(argument: $0) }) {
-        case .user(let user): await chat.perform("/to \(user)")
-        case .room(let room): await chat.perform("/join \(room)")
-        case .all(let broadcast): await chat.perform("/all \(broadcast)")
-        case nil: break
-        }
-        if chat.destination == nil { Terminal.note("say /to USER or /join ROOM first, /quit to end") }
-        try await converse(chat, over: client)
+        let errands = Errands()
+        let isScript = isatty(STDIN_FILENO) == 0
+        let first =
+            switch try to.map({ try Destination(argument: $0) }) {
+            case .user(let user): "/to \(user)"
+            case .room(let room): "/join \(room)"
+            case .all(let broadcast): "/all \(broadcast)"
+            case nil: String?.none
+            }
+        let chat = Conversation(client: client, errands: errands, isScript: isScript)
+        try await converse(chat, first: first, over: client)
         await client.disconnect()
+        if isScript && errands.hasFailed { throw ExitCode.failure }
     }
 
     /// Takes lines until the user is done, or the service says that this client shall not come back.
-    private func converse(_ chat: Conversation, over client: LonglineClient) async throws {
+    private func converse(_ chat: Conversation, first: String?, over client: LonglineClient) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
                 var chat = chat
-                for await line in Terminal.lines() {
+                if let first { await chat.perform(first) }
+                if chat.destination == nil { Terminal.note("say /to USER or /join ROOM first, /quit to end") }
+                for await line in InputLines() {
                     guard await chat.perform(line) else { break }
                 }
-                try await emptyOutbox(of: client)
+                try await finish(chat, over: client)
             }
             group.addTask {
                 for await state in client.states {
@@ -76,23 +84,30 @@ struct ChatCommand: AsyncParsableCommand {
     }
 
     /// Waits until nothing waits any more. What a state file keeps is not worth a long wait: the next start sends it.
-    private func emptyOutbox(of client: LonglineClient) async throws {
-        let changes = client.sends
-        let waiting = try await client.outbox().count
-        guard waiting > 0 else { return }
+    private func finish(_ chat: Conversation, over client: LonglineClient) async throws {
         let isKept = options.state != nil
-        Terminal.note(
-            isKept
-                ? "\(waiting) messages wait; what is not sent in 5 seconds is sent by the next start"
-                : "\(waiting) messages wait for the service; Ctrl-C gives them up")
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await _ in changes { if try await client.outbox().isEmpty { break } }
+                try await emptyOutbox(of: client)
+                // A script is told what became of all that it asked for.
+                if chat.isScript { await chat.errands.wait() }
             }
             if isKept { group.addTask { try await Task.sleep(for: .seconds(5)) } }
             defer { group.cancelAll() }
             try await group.next()
         }
+        if chat.isScript { chat.errands.giveUp() }
+    }
+
+    private func emptyOutbox(of client: LonglineClient) async throws {
+        let changes = client.sends
+        let waiting = try await client.outbox().count
+        guard waiting > 0 else { return }
+        Terminal.note(
+            options.state != nil
+                ? "\(waiting) messages wait; what is not sent in 5 seconds is sent by the next start"
+                : "\(waiting) messages wait for the service; Ctrl-C gives them up")
+        for await _ in changes { if try await client.outbox().isEmpty { break } }
     }
 
     private func show(_ client: LonglineClient) async {
@@ -131,9 +146,16 @@ struct ChatCommand: AsyncParsableCommand {
 /// Whom the lines go to, and what the commands do.
 private struct Conversation {
     let client: LonglineClient
+    let errands: Errands
+    /// Nobody sees what is printed and decides by it what comes next.
+    let isScript: Bool
     private(set) var destination: Destination?
 
-    init(client: LonglineClient) { self.client = client }
+    init(client: LonglineClient, errands: Errands, isScript: Bool) {
+        self.client = client
+        self.errands = errands
+        self.isScript = isScript
+    }
 
     /// Takes one line.
     /// - Returns: false when the user is done.
@@ -153,8 +175,9 @@ private struct Conversation {
             case "all": talk(to: try .all(argument))
             case "join":
                 let room = try RoomID(argument)
-                // Not awaited: without a connection the answer may take long, and typing goes on.
-                request("joined #\(room)") { client in _ = try await client.join(room) }
+                // Without a connection the answer may take long, and typing goes on. A script's next line would be refused.
+                let joined = request("joined #\(room)") { client in _ = try await client.join(room) }
+                if isScript { await joined.value }
                 talk(to: .room(room))
             case "leave":
                 let room = try RoomID(argument)
@@ -175,9 +198,13 @@ private struct Conversation {
                 request("moved") { client in try await client.migrate(to: local) }
             case "state": Terminal.note(Terminal.describe(client.state))
             default:
+                errands.hasFailed = true
                 Terminal.note("unknown command; /to, /room, /all, /join, /leave, /members, /migrate, /state, /quit")
             }
+        } catch is CancellationError {
+            return false
         } catch {
+            errands.hasFailed = true
             Terminal.error(error)
         }
         return true
@@ -194,35 +221,106 @@ private struct Conversation {
         Terminal.note("talking to \(destination)")
     }
 
+    @discardableResult
     private func request(
         _ success: String, _ body: @escaping @Sendable (LonglineClient) async throws -> Void
-    ) {
+    ) -> Task<Void, Never> {
         let client = client
-        Task {
-            do {
-                try await body(client)
-                Terminal.note(success)
-            } catch {
-                Terminal.error(error)
-            }
+        return errands.run {
+            try await body(client)
+            Terminal.note(success)
         }
     }
 
     private func send(_ line: String) async throws {
         guard !line.isEmpty else { return }
-        guard let destination else { return Terminal.note("say /to USER or /join ROOM first") }
+        guard let destination else {
+            errands.hasFailed = true
+            return Terminal.note("say /to USER or /join ROOM first")
+        }
         var isTold = false
         let receipt = try await client.keep {
             if !isTold { Terminal.error($0) }
             isTold = true
         } _: {
-            try await client.send(line, to: destination)
+            // The next line is read when this one has a place: however long the input is, none is lost.
+            try await client.sendWhenRoom(ByteBuffer(string: line), to: destination)
         }
-        Task {
+        errands.run(isKept: true) {
             do { _ = try await receipt.acknowledged() } catch let error as ClientError where error.code == .disconnected
             {
                 // It waits in the state file; whoever left it there was told.
-            } catch { Terminal.error(error) }
+            }
         }
+    }
+}
+
+/// What was asked for and is not answered yet, and whether something failed.
+private final class Errands: Sendable {
+    private struct State {
+        var running = 0
+        /// Those of them that nobody does when this process ends.
+        var unkept = 0
+        var hasFailed = false
+        var waiters: [CheckedContinuation<Void, Never>] = []
+    }
+
+    private let state = Mutex(State())
+
+    var hasFailed: Bool {
+        get { state.withLock { $0.hasFailed } }
+        set { state.withLock { $0.hasFailed = newValue } }
+    }
+
+    /// - Parameter isKept: it is a message, which a state file keeps.
+    @discardableResult
+    func run(isKept: Bool = false, _ body: @escaping @Sendable () async throws -> Void) -> Task<Void, Never> {
+        state.withLock { state in
+            state.running += 1
+            if !isKept { state.unkept += 1 }
+        }
+        return Task {
+            do { try await body() } catch {
+                hasFailed = true
+                Terminal.error(error)
+            }
+            let waiters = state.withLock { state -> [CheckedContinuation<Void, Never>] in
+                state.running -= 1
+                if !isKept { state.unkept -= 1 }
+                guard state.running == 0 else { return [] }
+                defer { state.waiters = [] }
+                return state.waiters
+            }
+            for waiter in waiters { waiter.resume() }
+        }
+    }
+
+    /// Waits until all are answered, or the task is cancelled.
+    func wait() async {
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let isOver = state.withLock { state -> Bool in
+                    guard state.running > 0, !Task.isCancelled else { return true }
+                    state.waiters.append(continuation)
+                    return false
+                }
+                if isOver { continuation.resume() }
+            }
+        } onCancel: {
+            let waiters = state.withLock { state -> [CheckedContinuation<Void, Never>] in
+                defer { state.waiters = [] }
+                return state.waiters
+            }
+            for waiter in waiters { waiter.resume() }
+        }
+    }
+
+    /// What is not answered by now has failed, unless it is kept.
+    func giveUp() {
+        let count = state.withLock { state -> Int in
+            if state.unkept > 0 { state.hasFailed = true }
+            return state.unkept
+        }
+        if count > 0 { Terminal.note("\(count) commands had no answer") }
     }
 }

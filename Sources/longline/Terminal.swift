@@ -3,21 +3,8 @@ import LonglineClient
 import LonglineWire
 import NIOCore
 
-/// What the client commands print and read.
+/// What the client commands print.
 enum Terminal {
-    /// Lines typed by the user, until the end of input.
-    ///
-    /// Reading blocks a thread of its own: the cooperative pool has none to spare.
-    static func lines() -> AsyncStream<String> {
-        AsyncStream { continuation in
-            let thread = Thread {
-                while let line = readLine() { continuation.yield(line) }
-                continuation.finish()
-            }
-            thread.start()
-        }
-    }
-
     /// Writes a line at once: what is confirmed after it must not wait in a buffer.
     /// - Throws: when standard output takes no more, a closed pipe for instance.
     static func say(_ text: String) throws(OutputError) {
