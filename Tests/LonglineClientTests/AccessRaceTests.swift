@@ -180,11 +180,35 @@ final class FakeControl: ControlAsker {
         #expect(control.asked == 2)
     }
 
-    @Test("a refused token ends the question at once")
+    @Test("a token that every service refuses is refused, whatever became of another way there; each is asked once")
     func refusedToken() async throws {
         let control = FakeControl { _, _ in .reply(ControlReply(status: 401)) }
         let failure = await #expect(throws: AccessFailure.self) { try await fetch(control, [first, second]) }
-        #expect(failure?.isTokenRefused == true && control.asked == 1)
+        #expect(failure?.isTokenRefused == true)
+        #expect(control.state.withLock { $0.asked.map(\.control.url) } == [first.url, second.url])
+        let blocked = FakeControl { way, _ in way.transport == .http3 ? .failure : .reply(ControlReply(status: 401)) }
+        let other = await #expect(throws: AccessFailure.self) { try await fetch(blocked, [first, second]) }
+        #expect(other?.isTokenRefused == true && blocked.asked == 4)
+    }
+
+    @Test("a service that refuses the token is not the last word: the next one is asked, and decides")
+    func refusedByOne() async throws {
+        let (one, two) = (first.url, second.url)
+        let healthy = FakeControl { way, _ in
+            way.control.url == one ? .reply(ControlReply(status: 401)) : FakeControl.points(["two"])
+        }
+        #expect(try await fetch(healthy, [first, second]).way.control.url == two)
+        #expect(healthy.state.withLock { $0.asked.map(\.control.url) } == [one, two])
+        // In either order, one that does not answer leaves open whether the token is good.
+        for refusing in [one, two] {
+            let control = FakeControl { way, _ in
+                way.control.url == refusing ? .reply(ControlReply(status: 401)) : .failure
+            }
+            let failure = await #expect(throws: AccessFailure.self) { try await fetch(control, [first, second]) }
+            #expect(failure?.isTokenRefused == false && failure?.isAnotherTokenWorthIt == true)
+            #expect(control.asked == 3)
+            #expect(failure?.error.description.contains("status 401") == true)
+        }
     }
 
     @Test("with no answer at all the question ends when its time is over, or when it is taken back")

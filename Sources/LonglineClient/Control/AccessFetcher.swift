@@ -20,8 +20,10 @@ struct FetchedAccess: Sendable {
 /// Why none came.
 struct AccessFailure: Error, Sendable {
     var error: ClientError
-    /// The control layer itself says that it doesn't take the token.
+    /// Every service says that it doesn't take the token.
     var isTokenRefused = false
+    /// A service says so: another token may be all that is missing.
+    var isAnotherTokenWorthIt = false
     /// How long the control layer asked to be left alone.
     var retryAfter: Duration = .zero
     /// Answers that could not be trusted.
@@ -180,7 +182,10 @@ struct AccessRace {
     private let verifier: AccessVerifier?
     private let question: AccessVerifier.Question?
     private var started = 0
-    private var ended = 0
+    /// Started and not ended.
+    private var running: [ControlWay] = []
+    /// The services that don't take the token: one may have a wrong clock or an old key set, so the others are asked as well.
+    private var refusing: Set<ControlEndpoint> = []
     private var failures: [Failure] = []
     private var untrusted = 0
     private var unreported: [Failure] = []
@@ -204,12 +209,19 @@ struct AccessRace {
 
     /// The next way, and how long it runs before the one behind it starts as well.
     mutating func startNext() -> (way: ControlWay, number: Int, head: Duration?)? {
+        passOverRefusing()
         guard started < ways.count else { return nil }
         let way = ways[started]
+        running.append(way)
         started += 1
         guard started < ways.count else { return (way, started, nil) }
         let isSameService = ways[started].control == way.control
         return (way, started, isSameService ? AccessFetcher.headStart : AccessFetcher.serviceHeadStart)
+    }
+
+    /// The other way to a service leads to the same answer.
+    private mutating func passOverRefusing() {
+        while started < ways.count, refusing.contains(ways[started].control) { started += 1 }
     }
 
     mutating func happened(_ event: Event) -> Step {
@@ -238,9 +250,8 @@ struct AccessRace {
                 return failed(way, error)
             }
         case 401:
-            let error = ClientError(
-                .controlUnavailable, message: "the control layer refused the token", advice: "get another token")
-            return .end(.failure(AccessFailure(error: error, isTokenRefused: true, untrusted: untrusted)))
+            refusing.insert(way.control)
+            return failed(way, ControlStatus(code: reply.status))
         default:
             retryAfter = max(retryAfter, reply.retryAfter ?? .zero)
             return failed(way, ControlStatus(code: reply.status))
@@ -259,13 +270,20 @@ struct AccessRace {
             untrusted += 1
             unreported.append(happened)
         }
-        ended += 1
+        if let index = running.firstIndex(of: way) { running.remove(at: index) }
+        passOverRefusing()
         if started < ways.count { return .startNext }
-        return ended == started ? .end(.failure(failure(of: "no good answer"))) : .wait
+        let isOver = running.allSatisfy { refusing.contains($0.control) }
+        return isOver ? .end(.failure(failure(of: "no good answer"))) : .wait
     }
 
     /// What went wrong on every way; an answer that makes no sense tells more than one that didn't come.
     func failure(of reason: String) -> AccessFailure {
+        if !ways.isEmpty, ways.allSatisfy({ refusing.contains($0.control) }) {
+            let error = ClientError(
+                .controlUnavailable, message: "the control layer refused the token", advice: "get another token")
+            return AccessFailure(error: error, isTokenRefused: true, isAnotherTokenWorthIt: true, untrusted: untrusted)
+        }
         let telling: [ClientError.Code] = [.controlAnswerUntrusted, .controlAnswerInvalid, .controlVersionUnsupported]
         let answers = failures.compactMap { $0.error as? ClientError }.filter { telling.contains($0.code) }
         let all = failures.map { "\($0.way.control.url) over \($0.way.transport.rawValue): \($0.error)" }
@@ -275,7 +293,7 @@ struct AccessRace {
                 message: (["the control layer gave no access configuration: \(reason)"] + all).joined(separator: "; "),
                 cause: failures.first?.error,
                 advice: answers.first?.advice ?? "check the control layer's address, its certificate and the network"),
-            retryAfter: retryAfter, untrusted: untrusted)
+            isAnotherTokenWorthIt: !refusing.isEmpty, retryAfter: retryAfter, untrusted: untrusted)
     }
 }
 

@@ -51,7 +51,7 @@ extension ConnectionDriver {
         wall: UInt64, patience: Duration
     ) async -> Finding {
         var untrusted = 0
-        for _ in 0..<2 {
+        for isLast in [false, true] {
             let token: String
             do { token = try await provider() } catch { return .noToken(error) }
             do throws(AccessFailure) {
@@ -60,7 +60,8 @@ extension ConnectionDriver {
                 return .found(fetched, token: token)
             } catch {
                 untrusted += error.untrusted
-                if error.isTokenRefused { continue }
+                if error.isAnotherTokenWorthIt, !isLast { continue }
+                if error.isTokenRefused { break }
                 var failure = error
                 failure.untrusted = untrusted
                 return .failed(failure)
