@@ -34,7 +34,7 @@ public struct ServerDirectory: Sendable {
     public init(_ path: String) throws(ServerError) {
         self.path = path
         try Self.make(path)
-        try Self.make(path + "/store")
+        if try Self.make(path + "/store") { FolderOwner.takes(folder: path + "/store", in: path) }
     }
 
     /// Uses a folder that was made before, as for looking at what is in it.
@@ -55,16 +55,22 @@ public struct ServerDirectory: Sendable {
     }
 
     /// Makes a folder and those above it.
-    private static func make(_ path: String) throws(ServerError) {
+    /// - Returns: whether it was not there.
+    @discardableResult
+    private static func make(_ path: String) throws(ServerError) -> Bool {
+        var isNew = false
         let parts = path.split(separator: "/", omittingEmptySubsequences: false)
         for count in 1...parts.count {
             let folder = parts[..<count].joined(separator: "/")
-            guard !folder.isEmpty, mkdir(folder, 0o700) != 0, errno != EEXIST else { continue }
+            guard !folder.isEmpty else { continue }
+            isNew = mkdir(folder, 0o700) == 0
+            guard !isNew, errno != EEXIST else { continue }
             let reason = String(cString: strerror(errno))
             throw ServerError(
                 .storeUnavailable, message: "can't make the folder \(folder): \(reason)",
                 advice: "name one that this user may write to")
         }
+        return isNew
     }
 
     /// Where the store's files are.

@@ -52,12 +52,9 @@ public final class ControlDatabase: Sendable {
 
     /// Makes the file where there is none: SQLite gives its other files the mode of this one.
     private static func create(_ path: String) throws(ControlError) {
-        // One that is there isn't opened: closing it would give up the locks that this process's SQLite has on it.
-        let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        if descriptor >= 0 {
-            Foundation.close(descriptor)
-        } else if errno != EEXIST {
-            throw ControlError(.storeUnavailable, message: "can't open \(path): \(String(cString: strerror(errno)))")
+        let code = FolderOwner.create(path)
+        guard code == 0 else {
+            throw ControlError(.storeUnavailable, message: "can't open \(path): \(String(cString: strerror(code)))")
         }
     }
 

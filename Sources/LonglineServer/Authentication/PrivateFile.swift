@@ -1,4 +1,5 @@
 import LonglineKeys
+import LonglineStore
 
 #if canImport(Musl)
     import Musl
@@ -111,6 +112,7 @@ enum PrivateFile {
         let temporary = "\(path).\(String(UInt64.random(in: 0 ... .max), radix: 36)).new"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw failure("can't make \(temporary)", errno) }
+        FolderOwner.takes(descriptor, in: FolderOwner.folder(of: path))
         var error: CInt = 0
         var written = 0
         while written < bytes.count {
@@ -133,7 +135,7 @@ enum PrivateFile {
 
     /// A new name is durable once its directory is.
     private static func syncDirectory(of path: String) throws(AuthenticationError) {
-        let directory = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+        let directory = FolderOwner.folder(of: path)
         let descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { throw failure("can't open \(directory)", errno) }
         defer { close(descriptor) }

@@ -13,8 +13,9 @@ public final class NotificationJournal: Sendable {
     /// - Throws: ``StoreError/Code/unavailable`` or ``StoreError/Code/versionTooNew``.
     public init(path: String) throws(StoreError) {
         do {
-            if !FileManager.default.fileExists(atPath: path) {
-                _ = FileManager.default.createFile(atPath: path, contents: nil, attributes: [.posixPermissions: 0o600])
+            let code = FolderOwner.create(path)
+            guard code == 0 else {
+                throw StoreError(.unavailable, message: "\(path) can't be made: \(StoreDirectory.text(code))")
             }
             var configuration = Configuration()
             configuration.label = "longline.notifications"

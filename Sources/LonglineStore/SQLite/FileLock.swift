@@ -21,6 +21,7 @@ final class FileLock: Sendable {
                 .unavailable, message: "\(path): \(StoreDirectory.text(errno))",
                 advice: "let the server's user own the folder and the files in it")
         }
+        FolderOwner.takes(descriptor, in: FolderOwner.folder(of: path))
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             let code = errno
             close(descriptor)

@@ -13,6 +13,8 @@ enum SQLiteOpening {
             settings.maximumReaderCount = max(configuration.readers, 1)
             settings.persistentReadOnlyConnections = true
             settings.busyMode = .timeout(5)
+            // Nothing hangs on it but whom the file belongs to; SQLite would make it with this mode, and says what is wrong.
+            _ = FolderOwner.create(directory.database, mode: 0o644)
             let pool = try DatabasePool(path: directory.database, configuration: settings)
             try pool.writeWithoutTransaction { db in
                 // GRDB leaves a pool's writer at NORMAL, which syncs at checkpoints only: what is acknowledged would be

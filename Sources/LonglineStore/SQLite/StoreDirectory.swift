@@ -74,6 +74,7 @@ struct StoreDirectory: Sendable {
         }
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw failed(temporary) }
+        FolderOwner.takes(descriptor, in: path)
         let isWritten = Array(text.utf8).withUnsafeBytes { bytes in
             write(descriptor, bytes.baseAddress, bytes.count) == bytes.count && fsync(descriptor) == 0
         }
