@@ -38,7 +38,12 @@ struct ClientOptions: ParsableArguments {
     @Option(name: .long, help: "A file that holds a signed token; it is read again for every new login.")
     var tokenFile: String?
 
-    @Option(name: .long, help: "A shell command that prints a signed token, run for every new login.")
+    @Option(
+        name: .long,
+        help: """
+            A shell command that prints a signed token, run for every new login. Its standard input is empty: one that asks a \
+            person opens /dev/tty.
+            """)
     var tokenCommand: String?
 
     @Option(name: .long, help: "Believe certificates of this authority (a PEM file) instead of the system's.")
@@ -182,6 +187,8 @@ private enum TokenCommand {
         process.arguments = ["-c", command]
         let output = Pipe()
         process.standardOutput = output
+        // Ours may be the lines that a chat sends, which ssh for one would read.
+        process.standardInput = FileHandle.nullDevice
         try process.run()
         let data = output.fileHandleForReading.readDataToEndOfFile()
         process.waitUntilExit()

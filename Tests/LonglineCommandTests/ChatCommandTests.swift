@@ -50,4 +50,20 @@ struct ChatCommandTests {
             }
         }
     }
+
+    @Test("A token command reads nothing of what is piped to the chat")
+    func tokenCommand() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let ann = try await token(folder, "ann", "phone")
+            let file = try folder.write("token", ann[1])
+            // More than is read at once.
+            let lines = (1...1_000).map { "line \($0)" }
+            let chat = try await ToolProcess.run(
+                ["chat", "--to", "bob", "--token-command", "cat > /dev/null; cat '\(file)'"] + place,
+                standardInput: try input(folder, lines))
+            #expect(chat.status == 0, "\(chat.output)")
+            #expect(try await texts("user/bob", place + (try await token(folder, "bob", "phone"))) == lines)
+        }
+    }
 }
