@@ -1,6 +1,8 @@
 import ArgumentParser
 import Foundation
 import LonglineClient
+import LonglineKeys
+import LonglineServer
 import LonglineWire
 import NIOCore
 
@@ -42,7 +44,7 @@ enum PayloadFiles {
         }
     }
 
-    /// Writes a message's payload into a file of its own, durably, in place of what an earlier try left there.
+    /// Writes a message's payload into a file of its own, for this user alone and durably, in place of what an earlier try left there.
     /// - Returns: the file's path.
     /// - Throws: ``ClientError/Code/storage``: the message is not confirmed then, and comes again.
     static func save(_ message: Message, in directory: String) throws -> String {
@@ -51,9 +53,11 @@ enum PayloadFiles {
         let epoch = String(message.position.epoch, radix: 16)
         let url = URL(filePath: directory).appending(path: "\(channel)-\(epoch)-\(message.position.offset)")
         let path = url.path(percentEncoded: false)
-        do { try Data(message.payload.readableBytesView).write(to: url, options: .atomic) } catch {
+        do throws(AuthenticationError) {
+            try PrivateFile.replace(path, Array(message.payload.readableBytesView))
+        } catch {
             throw ClientError(
-                .storage, message: "\(path) can't be written: \(error.localizedDescription)",
+                .storage, message: "\(path) can't be written: \(error.cause)",
                 advice: "make room, or the directory writable; the message comes again")
         }
         return path

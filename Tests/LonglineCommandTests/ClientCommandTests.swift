@@ -76,6 +76,31 @@ struct ClientCommandTests {
         #expect(await listener.status() == 0, "\(listener.output)")
     }
 
+    @Test(
+        "A payload that is saved is its reader's alone, in a folder that all may read too, and nothing else is left there"
+    )
+    func savedPayload() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let bob = place + (try await token(folder, "bob", "phone"))
+            let saved = folder.file("saved")
+            try FileManager.default.createDirectory(
+                atPath: saved, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o755])
+            let sent = try await ToolProcess.run(["send", "--to", "user/bob", "secret"] + bob)
+            #expect(sent.status == 0, "\(sent.output)")
+            let heard = try await ToolProcess.run(["listen", "--count", "1", "--save", saved] + bob)
+            #expect(heard.status == 0, "\(heard.output)")
+            let names = try FileManager.default.contentsOfDirectory(atPath: saved)
+            #expect(names.count == 1)
+            for name in names {
+                let path = saved + "/" + name
+                let mode = try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions]
+                #expect(mode as? Int == 0o600)
+                #expect(try String(contentsOfFile: path, encoding: .utf8) == "secret")
+            }
+        }
+    }
+
     @Test("Options that can't be used are refused before anything is tried")
     func refused() async throws {
         let folder = try TemporaryFolder()

@@ -1,4 +1,4 @@
-import LonglineKeys
+package import LonglineKeys
 import LonglineStore
 
 #if canImport(Musl)
@@ -7,8 +7,8 @@ import LonglineStore
     import Glibc
 #endif
 
-/// Small files that only their owner may read: keys. Every call blocks on the disk.
-enum PrivateFile {
+/// Small files that only their owner may read: keys, what somebody sent. Every call blocks on the disk.
+package enum PrivateFile {
     /// The file's bytes, or nil when there is none.
     /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``; also when the file is larger than `limit` bytes, isn't a regular
     ///   file, or lets anyone but its owner in.
@@ -89,7 +89,7 @@ enum PrivateFile {
     }
 
     /// Puts the file in place of what is there, if anything; a reader sees the old or the new, never a mixture.
-    static func replace(_ path: String, _ bytes: [UInt8]) throws(AuthenticationError) {
+    package static func replace(_ path: String, _ bytes: [UInt8]) throws(AuthenticationError) {
         let temporary = try writeTemporary(beside: path, bytes)
         guard rename(temporary, path) == 0 else {
             let error = errno
