@@ -199,6 +199,33 @@ struct AccessTests {
         #expect(other.tokens.count == 2 && hosts(other).isEmpty)
     }
 
+    @Test(
+        "where one control layer refuses the token and no other one answers, another token is tried, and nothing is decided"
+    )
+    func refusedByOne() async throws {
+        let control = FakeControl { way, token in
+            if way.control.url != Self.control.url { return .failure }
+            return token == "token-1" ? .reply(ControlReply(status: 401)) : FakeControl.points(["best"])
+        }
+        let services = [Self.control, ControlService(url: "https://other.example")]
+        let harness = try harness(control) { $0.control = services }
+        try await harness.client.connect()
+        #expect(harness.tokens.count == 2)
+        await harness.client.disconnect()
+
+        control.answer { way, _ in
+            way.control.url == Self.control.url ? .reply(ControlReply(status: 401)) : .failure
+        }
+        let other = try self.harness(control) {
+            $0.control = services
+            $0.stopsOnRefusedToken = true
+        }
+        try await other.client.start()
+        _ = await other.state { if case .waiting = $0 { true } else { false } }
+        #expect(other.tokens.count == 2)
+        await other.client.disconnect()
+    }
+
     @Test("a node that shuts down: the control layer is asked anew before its lifetime is over, and its answer counts")
     func drained() async throws {
         let control = FakeControl { _, _ in FakeControl.points(["a", "b"]) }
