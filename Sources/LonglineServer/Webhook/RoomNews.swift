@@ -54,10 +54,14 @@ struct RoomNews {
         last = message
         let tally = Tally(message)
         all.add(tally)
-        if tallies[message.sender] == nil, tallies.count >= Self.maximumSenders {
+        count(tally, of: message.sender)
+    }
+
+    private mutating func count(_ tally: Tally, of sender: UserID) {
+        if tallies[sender] == nil, tallies.count >= Self.maximumSenders {
             others = Self.sum(others, tally)
         } else {
-            tallies[message.sender] = Self.sum(tallies[message.sender], tally)
+            tallies[sender] = Self.sum(tallies[sender], tally)
         }
     }
 
@@ -70,13 +74,7 @@ struct RoomNews {
         }
         last = later.last
         all.add(later.all)
-        for (sender, tally) in later.tallies {
-            if tallies[sender] == nil, tallies.count >= Self.maximumSenders {
-                others = Self.sum(others, tally)
-            } else {
-                tallies[sender] = Self.sum(tallies[sender], tally)
-            }
-        }
+        for (sender, tally) in later.tallies { count(tally, of: sender) }
         if let tally = later.others { others = Self.sum(others, tally) }
         for (user, position) in later.confirmed { confirm(user, position) }
     }
