@@ -121,22 +121,13 @@ extension SessionHost {
     /// Lists and settings have a rate of their own: each costs the store some work.
     private func takeConversationRequest() -> Bool {
         let limits = core.limits
-        var bucket =
-            conversationBucket
-            ?? TokenBucket(
-                perSecond: limits.conversationRequestsPerSecond, burst: Double(limits.conversationRequestBurst),
-                now: now)
-        defer { conversationBucket = bucket }
-        return bucket.take(now: now)
+        return conversationBucket.take(
+            perSecond: limits.conversationRequestsPerSecond, burst: limits.conversationRequestBurst, now: now)
     }
 
     /// Each place is a row that the one writer of all looks up.
     private func takeRead() -> Bool {
-        let limits = core.limits
-        var bucket =
-            readBucket ?? TokenBucket(perSecond: limits.readsPerSecond, burst: Double(limits.readBurst), now: now)
-        defer { readBucket = bucket }
-        return bucket.take(now: now)
+        readBucket.take(perSecond: core.limits.readsPerSecond, burst: core.limits.readBurst, now: now)
     }
 
     private func retryAfter(_ code: RefusalCode) -> UInt64 {

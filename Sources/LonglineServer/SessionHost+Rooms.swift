@@ -78,11 +78,8 @@ extension SessionHost {
 
     private func refusal(of work: RoomWork) -> RefusalCode? {
         let limits = core.limits
-        var bucket =
-            roomBucket
-            ?? TokenBucket(perSecond: limits.roomRequestsPerSecond, burst: Double(limits.roomRequestBurst), now: now)
-        defer { roomBucket = bucket }
-        guard bucket.take(now: now) else { return .overloaded }
+        guard roomBucket.take(perSecond: limits.roomRequestsPerSecond, burst: limits.roomRequestBurst, now: now)
+        else { return .overloaded }
         guard case .join = work.change else { return nil }
         let isMember = rooms[work.room].map { $0.upTo == nil } ?? false
         let stays = rooms.values.count { $0.upTo == nil }

@@ -71,11 +71,9 @@ extension SessionHost {
         // Established, not only granted: another link of the device may have taken over.
         guard phase == .established, let tenant = identity?.tenant else { return dropped(.early) }
         let limits = core.limits
-        var bucket =
-            signalBucket
-            ?? TokenBucket(perSecond: limits.signalsPerSecond, burst: Double(limits.signalBurst), now: now)
-        defer { signalBucket = bucket }
-        guard bucket.take(now: now) else { return dropped(.rate) }
+        guard signalBucket.take(perSecond: limits.signalsPerSecond, burst: limits.signalBurst, now: now) else {
+            return dropped(.rate)
+        }
         let channel = ChannelKey(tenant: tenant, channel: signal.channel)
         guard core.audiences.count(of: channel) <= limits.signalAudience else { return dropped(.audience) }
         decide(SignalInFlight(channel: channel, signal: signal, until: until, from: id))

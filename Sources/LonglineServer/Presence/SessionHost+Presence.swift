@@ -70,12 +70,8 @@ extension SessionHost {
 
     private func takePresenceRequest() -> Bool {
         let limits = core.limits
-        var bucket =
-            presenceBucket
-            ?? TokenBucket(
-                perSecond: limits.presenceRequestsPerSecond, burst: Double(limits.presenceRequestBurst), now: now)
-        defer { presenceBucket = bucket }
-        return bucket.take(now: now)
+        return presenceBucket.take(
+            perSecond: limits.presenceRequestsPerSecond, burst: limits.presenceRequestBurst, now: now)
     }
 
     /// The session is established: what was asked and told while it was not is made up for.
