@@ -60,7 +60,12 @@ public final class Authenticator: Sendable {
                 case .token(let token): authenticated = try await self.verify(token, now: now)
                 case .ticket(let ticket):
                     authenticated = try self.tickets.open(ticket, now: now)
-                    guard self.verifier.withLock({ $0 }).trusts(tag: authenticated.keyTag) else {
+                    let verifier = self.verifier.withLock { $0 }
+                    guard verifier.serves(authenticated.identity.tenant) else {
+                        throw AuthenticationError(
+                            .tenantForbidden, "the ticket is for a tenant that is not served here")
+                    }
+                    guard verifier.trusts(tag: authenticated.keyTag) else {
                         throw AuthenticationError(
                             .ticketRejected, "the ticket descends from a token of a key that is trusted no more")
                     }

@@ -50,6 +50,9 @@ public struct TokenVerifier: Sendable {
         SHA256.hash(data: Array("\(key.keyID)\0\(key.pem)".utf8)).prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
     }
 
+    /// Whether a tenant is served here.
+    func serves(_ tenant: TenantID) -> Bool { tenants?.contains(tenant) ?? true }
+
     /// Whether the key of this tag is one of those that are trusted.
     func trusts(tag: UInt64) -> Bool { tags.values.contains(tag) }
 
@@ -92,7 +95,7 @@ public struct TokenVerifier: Sendable {
         if let names = payload.aud?.names, !names.contains(audience) {
             throw AuthenticationError(.audienceForbidden, "the token is for another audience")
         }
-        if let tenants, !tenants.contains(claims.tenant) {
+        guard serves(claims.tenant) else {
             throw AuthenticationError(.tenantForbidden, "the token is for a tenant that is not served here")
         }
         guard let tag = tags[keyID] else { throw AuthenticationError(.keyUnknown, "the token's key is not trusted") }

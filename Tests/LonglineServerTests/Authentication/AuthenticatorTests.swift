@@ -41,6 +41,26 @@ import Testing
         }
     }
 
+    @Test func aTenantThatIsNotServedAnyMoreOpensNothing() async throws {
+        let key = SigningKey.generate(.es256)
+        func verifier(_ tenant: String) async throws -> TokenVerifier {
+            await TokenVerifier(keys: [key.verificationKey], tenants: [try TenantID(tenant)])
+        }
+        let authenticator = Authenticator(
+            verifier: try await verifier("acme"), tickets: authenticator.tickets, revocations: revocations,
+            logger: log.logger)
+        let token = Credential.token(try await TokenSigner(key: key).sign(try goodClaims()))
+        let accepted = try await authenticator.authenticate(token, now: now)
+        let ticket = Credential.ticket(try #require(authenticator.tickets.seal(accepted, now: now)).ticket)
+        authenticator.replaceVerifier(try await verifier("rival"))
+        for credential in [token, ticket] {
+            let failure = try await authenticationFailure {
+                _ = try await authenticator.authenticate(credential, now: now)
+            }
+            #expect(failure == .tenantForbidden)
+        }
+    }
+
     enum Revocation: CaseIterable { case token, user, device }
 
     @Test(arguments: Revocation.allCases)
