@@ -38,6 +38,8 @@ public final class LonglineServer: Service {
     public let configuration: Configuration
     private let state = Mutex(State.idle)
     private let others = Mutex<QUICProtocolHandlers>([:])
+    /// A store that was opened before the start.
+    private let opened = Mutex<OpenedStore?>(nil)
     private let erasureHooks = ErasureHooks()
     private let tokenKeyHooks = TokenKeyHooks()
     private let certificates: CertificateWatch
@@ -96,6 +98,18 @@ public final class LonglineServer: Service {
         await shutdown()
     }
 
+    /// Opens the store ahead of ``start()``, which does so otherwise, and brings it to this version: for who must know that it can be
+    /// used before something beside it is changed. Blocks on the disk. ``shutdown()`` gives it back, also where no start follows.
+    /// - Throws: ``ServerError/Code/alreadyStarted``, ``ServerError/Code/storeUnavailable``.
+    public func prepareStore() throws(ServerError) {
+        let isIdle = state.withLock { if case .idle = $0 { true } else { false } }
+        guard isIdle, opened.withLock({ $0 == nil }) else {
+            throw ServerError(.alreadyStarted, message: "the store is open already")
+        }
+        let store = try OpenedStore(configuration)
+        opened.withLock { $0 = store }
+    }
+
     /// Opens the store, binds the sockets and serves. Returns when clients can connect.
     /// - Throws: ``ServerError``; the server is then stopped, and another one has to be made.
     public func start() async throws(ServerError) {
@@ -112,8 +126,16 @@ public final class LonglineServer: Service {
             configuration.logger.info(
                 "server started", metadata: ["addresses": "\(running.listeners.flatMap(\.localAddresses))"])
         } catch {
+            try? await takeStore()?.close()
             state.withLock { $0 = .stopped }
             throw error
+        }
+    }
+
+    private func takeStore() -> OpenedStore? {
+        opened.withLock { store in
+            defer { store = nil }
+            return store
         }
     }
 
@@ -125,7 +147,10 @@ public final class LonglineServer: Service {
             state = .stopping
             return running
         }
-        guard let running else { return }
+        guard let running else {
+            try? await takeStore()?.close()
+            return
+        }
         let timeout = configuration.limits.drainTimeout
         nodeDrain.stop()
         await running.control?.shutDown()
@@ -269,10 +294,24 @@ public final class LonglineServer: Service {
     /// gone, new connects and refreshes are refused, while sessions that are up live on until their credential expires.
     /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/tokenKeys`` when a source fails: its last keys stay.
     public func reloadTokenKeys() async throws(ServerError) {
+        try await reloadTokenKeys(onlyFolder: false)
+    }
+
+    /// Has the keys of the server's own folder read again; those of other sources without being waited for: whoever replaces a key that
+    /// was stolen must not depend on an address that does not answer.
+    func reloadFolderKeys() async throws(ServerError) {
+        let running = try requireRunning()
+        guard running.keyring.hasFolder else { return try await reloadTokenKeys() }
+        try await reloadTokenKeys(onlyFolder: true)
+        // What goes wrong is in the log.
+        Task { await running.keyring.reload(running.runtime.core.authenticator) }
+    }
+
+    private func reloadTokenKeys(onlyFolder: Bool) async throws(ServerError) {
         let running = try requireRunning()
         // Who signs goes first: nobody gets a token under a key that is about to be void.
         let unsigned = await tokenKeyHooks.run()
-        let unverified = await running.keyring.reload(running.runtime.core.authenticator)
+        let unverified = await running.keyring.reload(running.runtime.core.authenticator, onlyFolder: onlyFolder)
         guard let failure = unverified ?? unsigned else { return }
         throw ServerError(
             .tokenKeys, message: "token keys were not reloaded", cause: failure,
@@ -320,7 +359,7 @@ public final class LonglineServer: Service {
     // MARK: Starting
 
     private func launch() async throws(ServerError) -> Running {
-        let store = try OpenedStore(configuration)
+        let store = if let opened = takeStore() { opened } else { try OpenedStore(configuration) }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
         var control: ControlSocket?
         do {

@@ -24,18 +24,19 @@ extension ServerDirectory {
     ///   - keep: how many of the keys before stay trusted.
     ///   - algorithm: of the key that is made where none was prepared.
     ///   - trusted: called between the two steps: has a running server read the keys again. When it throws, the new key does
-    ///     not sign.
+    ///     not sign; it stays prepared.
     /// - Throws: ``/LonglineKeys/AuthenticationError/Code/keyUnusable``, or what `trusted` throws.
     @discardableResult
     public func rotateSigningKey(
         keep: Int = 1, algorithm: TokenAlgorithm = .edDSA, trusted: () async throws -> Void = {}
     ) async throws -> SigningKey {
-        let next = try nextSigningKey() ?? SigningKey.generate(algorithm)
-        let before = try trustedKeys().filter { $0.keyID != next.keyID }
-            .prefix(max(0, min(keep, JSONWebKeySet.maximumKeys - 1)))
+        // On the disk before anybody trusts it: where this is cut off, the next rotation goes on with the same key.
+        let next = try nextKey(orMake: algorithm)
         let signing = try signingKey().verificationKey
+        let older = try trustedKeys().filter { $0.keyID != next.keyID && $0.keyID != signing.keyID }
+        let before = ([signing] + older).prefix(max(0, min(keep, JSONWebKeySet.maximumKeys - 1)))
         // Until the new key signs, the present one has to be trusted, however few are kept.
-        let present = before.contains { $0.keyID == signing.keyID } ? Array(before) : [signing] + before
+        let present = before.isEmpty ? [signing] : Array(before)
         try writeTrusted([next.verificationKey] + present)
         try await trusted()
         try PrivateFile.replace(signingKeyPath, Array(next.pem.utf8))
@@ -68,7 +69,8 @@ extension ServerDirectory {
     }
 }
 
-private struct DirectoryKeys: TokenKeySource {
+/// The keys of the folder that a server runs on.
+struct DirectoryKeys: TokenKeySource {
     let directory: ServerDirectory
     var name: String { directory.path }
     func keys() async throws -> [VerificationKey] { try directory.trustedKeys() }

@@ -29,13 +29,7 @@ extension ServerDirectory {
     public func prepareSigningKey(
         algorithm: TokenAlgorithm = .edDSA, trusted: () async throws -> Void = {}
     ) async throws -> SigningKey {
-        let next: SigningKey
-        if let prepared = try nextSigningKey() {
-            next = prepared
-        } else {
-            next = SigningKey.generate(algorithm)
-            try PrivateFile.replace(nextKeyPath, Array(next.pem.utf8))
-        }
+        let next = try nextKey(orMake: algorithm)
         let keys = try trustedKeys()
         // One that is in the set already keeps its age: ``timeUntilKnown(now:)``.
         if !keys.contains(where: { $0.keyID == next.keyID }) {
@@ -43,6 +37,14 @@ extension ServerDirectory {
         }
         try await trusted()
         return next
+    }
+
+    /// The key that was prepared; where none was, one of this algorithm.
+    func nextKey(orMake algorithm: TokenAlgorithm) throws(AuthenticationError) -> SigningKey {
+        if let prepared = try nextSigningKey() { return prepared }
+        let made = SigningKey.generate(algorithm)
+        try PrivateFile.replace(nextKeyPath, Array(made.pem.utf8))
+        return made
     }
 
     /// How long whoever gets the key set from the control layer may keep it (`max-age`).

@@ -24,12 +24,23 @@ struct KeysCommand: AsyncParsableCommand {
         var data: String = "longline-data"
 
         /// Has a server that runs on the folder read its keys again.
-        func tellServer() async throws {
-            guard let control = try? ServerControl(folder: data) else { return }
+        func tellServer() async throws { _ = try await isServerTold() }
+
+        /// Has a server that runs on the folder read its keys again.
+        /// - Returns: false: none runs there, as far as this process can tell.
+        func isServerTold() async throws -> Bool {
+            guard let control = try? ServerControl(folder: data) else { return false }
             do throws(ServerError) { try await control.reloadTokenKeys() } catch {
                 // Without a server there is nobody to tell.
-                if error.code != .notRunning { throw error }
+                guard error.code == .notRunning else { throw error }
+                return false
             }
+            return true
+        }
+
+        /// What the operator is told about the server, behind what was done.
+        static func remark(isTold: Bool) -> String {
+            isTold ? "the server that runs there knows" : "no server runs there"
         }
     }
 
@@ -71,9 +82,10 @@ struct KeysCommand: AsyncParsableCommand {
         func validate() throws { try KeysCommand.validate(algorithm: algorithm) }
 
         func run() async throws {
-            let key = try await ServerDirectory(folder.data).prepareSigningKey(
-                algorithm: TokenAlgorithm(rawValue: algorithm) ?? .edDSA, trusted: folder.tellServer)
-            try Terminal.say("\(key.keyID) signs after the next rotation")
+            let key = try await ServerDirectory(existing: folder.data).prepareSigningKey(
+                algorithm: TokenAlgorithm(rawValue: algorithm) ?? .edDSA)
+            let isTold = try await folder.isServerTold()
+            try Terminal.say("\(key.keyID) signs after the next rotation (\(Folder.remark(isTold: isTold)))")
         }
     }
 
@@ -88,7 +100,11 @@ struct KeysCommand: AsyncParsableCommand {
 
         @OptionGroup var folder: Folder
 
-        @Option(help: "How many of the keys before stay trusted; 0 voids every token and ticket there is.")
+        @Option(
+            help: """
+                How many of the folder's keys before stay trusted; 0 voids every token that they signed, and the tickets from \
+                it. Other keys (--jwks, --token-key) stay, and sessions that are up live on: revoke users to end them.
+                """)
         var keep: Int = 1
 
         @Option(help: "EdDSA or ES256, of a key that wasn't prepared.")
@@ -105,13 +121,14 @@ struct KeysCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let key = try await rotate { try await Task.sleep(for: $0) }
-            try Terminal.say("\(key.keyID) signs from now on")
+            let (key, isTold) = try await rotate { try await Task.sleep(for: $0) }
+            try Terminal.say("\(key.keyID) signs from now on (\(Folder.remark(isTold: isTold)))")
         }
 
         /// - Parameter wait: waits for so long.
-        func rotate(_ wait: (Duration) async throws -> Void) async throws -> SigningKey {
-            let directory = try ServerDirectory(folder.data)
+        /// - Returns: the key that signs now, and whether a server was told.
+        func rotate(_ wait: (Duration) async throws -> Void) async throws -> (key: SigningKey, isServerTold: Bool) {
+            let directory = try ServerDirectory(existing: folder.data)
             let algorithm = TokenAlgorithm(rawValue: algorithm) ?? .edDSA
             // What nothing is kept of was stolen, or the like: that can't wait. And without a control layer nobody gets the set.
             if !now, keep > 0, ControlDatabase.exists(directory) {
@@ -126,8 +143,7 @@ struct KeysCommand: AsyncParsableCommand {
             let key = try await directory.rotateSigningKey(
                 keep: keep, algorithm: algorithm, trusted: folder.tellServer)
             // The control layer signs with it from now on, and with nothing kept the old key goes.
-            try await folder.tellServer()
-            return key
+            return (key, try await folder.isServerTold())
         }
     }
 
@@ -148,8 +164,8 @@ struct KeysCommand: AsyncParsableCommand {
             guard try ServerDirectory(existing: folder.data).removeTrustedKey(key) else {
                 throw ValidationError("No key \(key) is trusted.")
             }
-            try await folder.tellServer()
-            try Terminal.say("\(key) is not trusted any more")
+            let isTold = try await folder.isServerTold()
+            try Terminal.say("\(key) is not trusted any more (\(Folder.remark(isTold: isTold)))")
         }
     }
 }

@@ -32,7 +32,7 @@ struct KeysCommandTests {
             let next = try directory.nextSigningKey()?.keyID
             #expect(try directory.signingKey().keyID == first && next != nil)
             #expect(try directory.trustedKeys().map(\.keyID) == [next, first])
-        }
+        }.key
         #expect(waits.count == 1 && waits[0] > ServerDirectory.keySetLifetime && waits[0] <= .seconds(65))
         #expect(try directory.signingKey().keyID == second.keyID)
         #expect(try directory.trustedKeys().map(\.keyID) == [second.keyID, first])
@@ -47,7 +47,7 @@ struct KeysCommandTests {
         }
         let next = try #require(try directory.nextSigningKey()?.keyID)
         #expect(try directory.signingKey().keyID == first)
-        #expect(try await rotation(folder, "--now").rotate { _ in Issue.record("--now waits") }.keyID == next)
+        #expect(try await rotation(folder, "--now").rotate { _ in Issue.record("--now waits") }.key.keyID == next)
     }
 
     @Test(
@@ -61,12 +61,35 @@ struct KeysCommandTests {
             try FileManager.default.setAttributes(
                 [.modificationDate: Date(timeIntervalSinceNow: -66)], ofItemAtPath: folder.file(name))
         }
-        let second = try await rotation(folder).rotate { _ in Issue.record("it was known long ago") }
+        let second = try await rotation(folder).rotate { _ in Issue.record("it was known long ago") }.key
         #expect(second.keyID == next.keyID)
-        let third = try await rotation(folder, "--keep", "0").rotate { _ in Issue.record("--keep 0 waits") }
+        let third = try await rotation(folder, "--keep", "0").rotate { _ in Issue.record("--keep 0 waits") }.key
         #expect(try directory.trustedKeys().map(\.keyID) == [third.keyID])
         let alone = try TemporaryFolder()
+        _ = try ServerDirectory(alone.path)
         _ = try await rotation(alone).rotate { _ in Issue.record("there is no control layer") }
+    }
+
+    @Test("A folder that is no server's is no folder to rotate keys in", arguments: ["rotate", "prepare", "remove"])
+    func wrongFolder(command: String) async throws {
+        let folder = try TemporaryFolder()
+        let typo = folder.file("typo")
+        let said = try await ToolProcess.run(["keys", command, "--data", typo] + (command == "remove" ? ["1"] : []))
+        #expect(said.status == 1 && said.output.contains("\(typo) is no server's data folder"), "\(said.output)")
+        #expect(!FileManager.default.fileExists(atPath: typo))
+    }
+
+    @Test("Who replaces a key learns whether a server knows")
+    func told() async throws {
+        let (folder, _) = try site()
+        let said = try await ToolProcess.run(["keys", "rotate", "--now", "--data", folder.path])
+        #expect(said.status == 0 && said.output.contains("(no server runs there)"), "\(said.output)")
+        let server = try ToolProcess(["server", "--data", folder.path, "--port", "0", "--event-loops", "1"])
+        #expect(await server.line(with: "longline server ready on") != nil, "\(server.output)")
+        let heard = try await ToolProcess.run(["keys", "rotate", "--now", "--data", folder.path])
+        #expect(heard.status == 0 && heard.output.contains("(the server that runs there knows)"), "\(heard.output)")
+        server.signal(SIGTERM)
+        #expect(await server.status() == 0)
     }
 
     @Test("A folder that an API key's command makes is named")

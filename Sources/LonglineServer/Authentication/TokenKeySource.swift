@@ -41,7 +41,7 @@ public struct KeySetFile: TokenKeySource {
 /// Keeps an authenticator's keys as its sources have them.
 ///
 /// ```
-///   sources ──keys()──▶ all together ──if they changed──▶ a new verifier
+///   sources ──keys(), at the same time──▶ all together ──if they changed──▶ a new verifier
 ///      └── fails, or takes too long: that source's last keys stay, and the log says so once
 /// ```
 actor TokenKeyring {
@@ -50,7 +50,9 @@ actor TokenKeyring {
     private let deadline: Duration
     private let makeVerifier: @Sendable ([VerificationKey]) async -> TokenVerifier
     private let logger: Logger
-    private var reloading: Task<(any Error)?, Never>?
+    /// The last question to each source.
+    private var reloading: [Int: Task<(any Error)?, Never>] = [:]
+    private var applying: Task<Void, Never>?
     private var last: [[VerificationKey]]
     private var failures: [String?]
     /// Times that a source failed.
@@ -88,17 +90,25 @@ actor TokenKeyring {
         return await makeVerifier(all)
     }
 
-    /// Asks every source again, and gives the authenticator what they have.
+    /// Whether one of the sources is the server's folder.
+    nonisolated var hasFolder: Bool { sources.contains { $0 is DirectoryKeys } }
+
+    /// Asks sources again, and gives the authenticator what they have.
+    /// - Parameter onlyFolder: asks the server's folder, and nobody that may be far away.
     /// - Returns: what went wrong, if something did.
-    func reload(_ authenticator: Authenticator) async -> (any Error)? {
-        // One after another, so that what is read last is what stays.
-        let before = reloading
+    func reload(_ authenticator: Authenticator, onlyFolder: Bool = false) async -> (any Error)? {
+        let questions = sources.indices.filter { !onlyFolder || sources[$0] is DirectoryKeys }.map { question($0) }
+        var failure: (any Error)?
+        for question in questions { failure = await question.value ?? failure }
+        // One after another, so that what was read last is what stays.
+        let before = applying
         let task = Task {
-            _ = await before?.value
-            return await self.reloadNow(authenticator)
+            await before?.value
+            await self.apply(to: authenticator)
         }
-        reloading = task
-        return await task.value
+        applying = task
+        await task.value
+        return failure
     }
 
     /// Reloads again and again, until it is cancelled.
@@ -107,33 +117,45 @@ actor TokenKeyring {
         while (try? await Task.sleep(for: interval)) != nil { _ = await reload(authenticator) }
     }
 
-    private func reloadNow(_ authenticator: Authenticator) async -> (any Error)? {
-        var failure: (any Error)?
-        for (index, source) in sources.enumerated() {
-            do {
-                last[index] = try await ask(index)
-                failures[index] = nil
-            } catch {
-                failure = error
-                failed += 1
-                // Said once, not every few seconds.
-                if failures[index] != "\(error)" {
-                    logger.error(
-                        "token keys not reloaded: the old ones stay",
-                        metadata: ["source": "\(source.name)", "error": "\(error)"])
-                }
-                failures[index] = "\(error)"
-            }
+    /// Asks one source, after what was asked before.
+    /// - Returns: a task with what went wrong.
+    private func question(_ index: Int) -> Task<(any Error)?, Never> {
+        let before = reloading[index]
+        let task = Task {
+            _ = await before?.value
+            return await self.read(index)
         }
+        reloading[index] = task
+        return task
+    }
+
+    private func read(_ index: Int) async -> (any Error)? {
+        do {
+            last[index] = try await ask(index)
+            failures[index] = nil
+            return nil
+        } catch {
+            failed += 1
+            // Said once, not every few seconds.
+            if failures[index] != "\(error)" {
+                logger.error(
+                    "token keys not reloaded: the old ones stay",
+                    metadata: ["source": "\(sources[index].name)", "error": "\(error)"])
+            }
+            failures[index] = "\(error)"
+            return error
+        }
+    }
+
+    private func apply(to authenticator: Authenticator) async {
         let next = Self.names(all)
-        guard next != current else { return failure }
+        guard next != current else { return }
         let (added, removed) = (next.keys.filter { current[$0] != next[$0] }, current.keys.filter { next[$0] == nil })
         logger.notice(
             "token keys changed",
             metadata: ["added": "\(added.sorted())", "removed": "\(removed.sorted())", "trusted": "\(next.count)"])
         current = next
         authenticator.replaceVerifier(await makeVerifier(all))
-        return failure
     }
 
     /// Asks a source; one that hangs holds up nobody else.

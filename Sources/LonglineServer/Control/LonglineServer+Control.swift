@@ -57,7 +57,7 @@ extension LonglineServer {
         switch request.operation {
         case .reloadKeys:
             // It goes on in any case.
-            let reload = Task { try await self.reloadTokenKeys() }
+            let reload = Task { try await self.reloadFolderKeys() }
             guard try await reload.value(within: wait) != nil else {
                 return ControlAnswer(
                     error: "a source of token keys has not answered yet: the old keys count until it has",

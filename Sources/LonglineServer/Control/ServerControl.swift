@@ -68,7 +68,8 @@ public struct ServerControl: Sendable {
         }
     }
 
-    /// Has the token keys read again, now: see ``LonglineServer/reloadTokenKeys()``.
+    /// Has the token keys read again, now: see ``LonglineServer/reloadTokenKeys()``. Where the folder's own are among them it waits for
+    /// those only: other sources are asked as well, and what goes wrong there is in the server's log.
     public func reloadTokenKeys() async throws(ServerError) {
         _ = try await ask(ControlRequest(operation: .reloadKeys))
     }

@@ -302,6 +302,43 @@ import Testing
             await #expect(throws: Deaf.self) { try await directory.rotateSigningKey { throw Deaf() } }
             #expect(try directory.signingKey().keyID == first)
             #expect(try directory.trustedKeys().contains { $0.keyID == first })
+            // Once more, and it works: what was signed until now is good on.
+            let next = try #require(try directory.nextSigningKey()?.keyID)
+            #expect(try await directory.rotateSigningKey().keyID == next)
+            #expect(try directory.trustedKeys().map(\.keyID) == [next, first])
+        }
+    }
+
+    /// Whoever replaces a key that was stolen must not depend on an address that does not answer.
+    @Test func theFoldersKeysAreReadThoughAnotherSourceHangs() async throws {
+        try await withTemporaryDirectory { folder in
+            let directory = try ServerDirectory(folder)
+            let hanging = HangingSource(SigningKey.generate(.es256).verificationKey)
+            let keyring = TokenKeyring(
+                fixed: [], sources: [hanging, directory.tokenKeySource], deadline: .seconds(3_600),
+                logger: LogRecorder().logger
+            ) { await TokenVerifier(keys: $0, tenants: nil) }
+            let authenticator = try await authenticator(keyring)
+            let stolen = try await TokenSigner(key: directory.signingKey()).sign(try goodClaims())
+            hanging.hang()
+            let everything = Task { await keyring.reload(authenticator) }
+            while hanging.asked.withLock({ $0 }) == 1 { await Task.yield() }
+            let fresh = try await TokenSigner(key: directory.rotateSigningKey(keep: 0)).sign(try goodClaims())
+            #expect(await keyring.reload(authenticator, onlyFolder: true) == nil)
+            func failures() async throws -> [AuthenticationError.Code?] {
+                var codes: [AuthenticationError.Code?] = []
+                for token in [stolen, fresh] {
+                    codes.append(
+                        try await authenticationFailure {
+                            _ = try await authenticator.authenticate(.token(token), now: now)
+                        })
+                }
+                return codes
+            }
+            #expect(try await failures() == [.keyUnknown, nil])
+            hanging.release()
+            #expect(await everything.value == nil)
+            #expect(try await failures() == [.keyUnknown, nil])
         }
     }
 
