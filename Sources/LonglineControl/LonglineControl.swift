@@ -42,7 +42,8 @@ public final class LonglineControl: Service {
         self.access = access
         let metrics = configuration.metrics ?? PrometheusMetrics()
         sampler = StatisticsSampler(server, interval: configuration.sampleInterval, metrics: metrics)
-        let idempotency = IdempotencyKeys(configuration.database, time: configuration.time)
+        let idempotency = IdempotencyKeys(
+            configuration.database, time: configuration.time, logger: configuration.logger)
         janitor = ControlJanitor(
             keys: idempotency, logins: LoginEpochs(database: configuration.database), time: configuration.time,
             tokenLifetime: configuration.limits.tokenLifetime, logger: configuration.logger)

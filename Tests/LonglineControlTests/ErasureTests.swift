@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import HTTPTypes
+import Logging
 import LonglineServer
 import LonglineStore
 import LonglineTestKit
@@ -58,7 +59,7 @@ import Testing
     @Test("a result that comes in after the erasure is not kept")
     func underWay() async throws {
         try await withControl { service in
-            let keys = IdempotencyKeys(service.database, time: WallClock.milliseconds)
+            let keys = IdempotencyKeys(service.database, time: WallClock.milliseconds, logger: Logger(label: "test"))
             let subject = UserKey(tenant: ControlService.tenant, user: Self.ann)
             let database = service.database
             let result = try await keys.once("k", of: "api", about: subject, request: Data([1])) { _, _ in

@@ -86,6 +86,31 @@ import Testing
         }
     }
 
+    @Test("answers what was done, though the result can't be kept")
+    func result() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            try await service.database.pool.write {
+                try $0.execute(
+                    sql: """
+                        CREATE TRIGGER full BEFORE UPDATE ON idempotency BEGIN
+                            INSERT INTO filler VALUES (zeroblob(100000)); END;
+                        CREATE TABLE filler (bytes BLOB);
+                        """)
+            }
+            try await fill(service)
+            var offsets: [UInt64?] = []
+            for _ in 0..<2 {
+                let answer = try await service.ask(
+                    .post, "/v1/channels/all%2Fnews/messages", key: key, json: #"{"sender":"app","text":"hello"}"#,
+                    headers: [.idempotencyKey: "once"])
+                #expect(answer.status == 201)
+                offsets.append(try answer.object()["offset"] as? UInt64)
+            }
+            #expect(offsets[0] != nil && offsets[0] == offsets[1], "it was entered once")
+        }
+    }
+
     @Test("is 503 with a time to wait where the store is what has no room")
     func store() async throws {
         try await withControl(maximumStore: 600 * 1_024) { service in

@@ -160,7 +160,10 @@ import Testing
             #expect(answer.status == 204)
             #expect(try await !isGood(second.token))
             #expect(try await isGood(tablet.token))
-            for body in ["{}", #"{"device":"phone"}"#, #"{"token_id":"x","user":"ann"}"#, #"{"token_id":""}"#] {
+            // Seconds where milliseconds belong: 1970, and so forgotten at the next sweep.
+            let seconds = #"{"token_id":"\#(first.id)","expires_at":1900000000}"#
+            for body in ["{}", #"{"device":"phone"}"#, #"{"token_id":"x","user":"ann"}"#, #"{"token_id":""}"#, seconds]
+            {
                 #expect(try await service.ask(.post, "/v1/tokens/revoke", key: key, json: body).status == 400)
             }
         }

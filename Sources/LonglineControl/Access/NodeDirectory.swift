@@ -122,7 +122,7 @@ public struct NodeStatus: Hashable, Sendable {
 
     /// How much of what it can do it does: 0 idle, 1 full. The scarcest thing counts.
     public var utilization: Double {
-        let delay = load.loopDelay / capacity.loopDelay
+        let delay = load.loopDelay / max(capacity.loopDelay, .nanoseconds(1))
         return max(
             Double(load.connections) / Double(max(capacity.connections, 1)),
             load.handshakesPerSecond / max(capacity.handshakesPerSecond, 1), delay,

@@ -61,9 +61,15 @@ struct FigureRoutes: Sendable {
                 nodes: known.map {
                     Node(
                         id: $0.id.description, accessPoints: $0.addresses.map { "\($0.host):\($0.port)" },
-                        connections: $0.load.connections, handshakesPerSecond: $0.load.handshakesPerSecond,
+                        connections: $0.load.connections,
+                        handshakesPerSecond: $0.load.handshakesPerSecond.inJSON,
                         loopDelay: $0.load.loopDelay / .milliseconds(1), memory: $0.load.memory,
-                        utilization: $0.utilization, draining: $0.isDraining, full: $0.isFull)
+                        utilization: $0.utilization.inJSON, draining: $0.isDraining, full: $0.isFull)
                 }, samples: samples))
     }
+}
+
+extension Double {
+    /// A directory of nodes is the embedder's own, and JSON has no word for what is no number or has no end.
+    fileprivate var inJSON: Double { isNaN ? 0 : min(max(self, -.greatestFiniteMagnitude), .greatestFiniteMagnitude) }
 }

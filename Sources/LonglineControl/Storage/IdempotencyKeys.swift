@@ -1,6 +1,7 @@
 import Crypto
 import Foundation
 import GRDB
+import Logging
 import LonglineServer
 import LonglineStore
 import LonglineWire
@@ -15,7 +16,7 @@ import Synchronization
 ///      ▲                  │   │ the process ended
 ///      └──── release ─────┘   └─▶ begun: the same request goes on, with the same number
 /// ```
-/// Where the user whom a request is about is erased, its result goes, and nobody knows it any more.
+/// A result that can't be kept is answered all the same, and the key stays begun. Where the user whom a request is about is erased, its result goes, and nobody knows it any more.
 ///
 /// Another request with a key that is known is refused in every state. A number is drawn with the row, above all that the API key
 /// had before, by which what is done twice can be told from what is done anew.
@@ -39,11 +40,13 @@ final class IdempotencyKeys: Sendable {
 
     private let database: ControlDatabase
     private let time: @Sendable () -> UInt64
+    private let logger: Logger
     private let underWay = Mutex<Set<Name>>([])
 
-    init(_ database: ControlDatabase, time: @escaping @Sendable () -> UInt64) {
+    init(_ database: ControlDatabase, time: @escaping @Sendable () -> UInt64, logger: Logger) {
         self.database = database
         self.time = time
+        self.logger = logger
     }
 
     /// Names a request: what it asks for, and its body.
@@ -80,7 +83,7 @@ final class IdempotencyKeys: Sendable {
             case .begun(let number, let isResumed):
                 do {
                     let result = try await work(number, isResumed)
-                    try await self.finish(name, result)
+                    await self.finish(name, result)
                     return result
                 } catch let problem as Problem where !isResumed && problem.kind != .outcomeUnknown {
                     try await self.release(name)
@@ -137,11 +140,18 @@ final class IdempotencyKeys: Sendable {
         return next
     }
 
-    private func finish(_ name: Name, _ result: Data) async throws {
-        try await database.pool.write { db in
-            try db.execute(
-                sql: "UPDATE idempotency SET result = ? WHERE api_key = ? AND key = ? AND result IS NULL",
-                arguments: [result, name.apiKey, name.key])
+    /// Where the result can't be kept, as on a full disk, the caller gets it all the same: it was done. The same request then goes
+    /// on as one that was cut off.
+    private func finish(_ name: Name, _ result: Data) async {
+        do {
+            try await database.pool.write { db in
+                try db.execute(
+                    sql: "UPDATE idempotency SET result = ? WHERE api_key = ? AND key = ? AND result IS NULL",
+                    arguments: [result, name.apiKey, name.key])
+            }
+        } catch {
+            logger.error(
+                "a request's result was not kept", metadata: ["api_key": "\(name.apiKey)", "error": "\(error)"])
         }
     }
 

@@ -147,13 +147,16 @@ struct TokenRoutes: Sendable {
 
     // MARK: Revoke
 
+    /// A time of day in seconds is below for thousands of years, and one in milliseconds above since 1973.
+    private static let secondsEndBefore: UInt64 = 100_000_000_000
+
     struct Revocation: RequestBodyMembers, Sendable {
         static let members: Set = ["user", "device", "token_id", "expires_at"]
 
         var user: String?
         var device: String?
         var tokenId: String?
-        /// When the token would expire by itself, in milliseconds since 1970.
+        /// When the token would expire by itself, in milliseconds since 1970; not given, it is never forgotten.
         var expiresAt: UInt64?
     }
 
@@ -166,9 +169,15 @@ struct TokenRoutes: Sendable {
             guard (1...128).contains(token.utf8.count), token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
                 throw Problem(.invalidRequest, "'token_id' has to be 1 to 128 printable ASCII characters")
             }
-            let until = order.expiresAt ?? time() + UInt64(limits.tokenLifetime.components.seconds) * 1_000 + 3_600_000
+            // For ever: a token may be of a signer that gives longer lives than this one.
+            let until = order.expiresAt ?? maximumNumber
             guard until <= maximumNumber else {
                 throw Problem(.invalidRequest, "'expires_at' is over \(maximumNumber)")
+            }
+            // It would be forgotten at the next sweep, and the token good again.
+            guard until >= Self.secondsEndBefore else {
+                throw Problem(
+                    .invalidRequest, "'expires_at' is in milliseconds since 1970, and \(until) looks like seconds")
             }
             try await server.revoke(token: token, in: caller.tenant, until: until)
             what = "token"
