@@ -16,6 +16,8 @@ public final class TicketKeyRing: Sendable {
     static let masterLength = 64
     /// Masters kept at most; `rotate` drops the oldest beyond.
     static let limit = 64
+    /// A master from further ahead than this, in seconds, was drawn while the clock was wrong.
+    static let largestSkew: UInt64 = 3600
     private static let magic: [UInt8] = Array("LLTK1".utf8)
 
     private let masters: Mutex<[Master]>
@@ -63,7 +65,8 @@ public final class TicketKeyRing: Sendable {
         masters.withLock { $0 = newer }
     }
 
-    /// Draws a new master if the newest is at least `interval` seconds old, and drops those no ticket can need.
+    /// Draws a new master if the newest is at least `interval` seconds old, or from a time that is yet to come, and drops those no
+    /// ticket can need.
     /// - Returns: whether anything changed; the file should then be saved.
     @discardableResult
     public func rotate(
@@ -72,18 +75,25 @@ public final class TicketKeyRing: Sendable {
         let fresh = Self.draw(&random)
         return masters.withLock { masters in
             let before = masters
-            if let newest = masters.first, now >= newest.createdAt, now - newest.createdAt >= interval {
+            if let newest = masters.first, Self.isDue(newest.createdAt, now: now, interval) {
                 masters.insert(Master(key: fresh, createdAt: now), at: 0)
             }
-            // A master stops sealing when its successor is drawn; the last ticket it sealed lives that much longer.
-            for index in masters.indices.reversed() where index > 0 {
-                let retiredAt = masters[index - 1].createdAt
-                if now >= retiredAt, now - retiredAt > Self.ticketLifetime { masters.remove(at: index) }
-            }
+            // A master stops sealing when its successor is drawn; the last ticket it sealed lives that much longer. One whose time
+            // is yet to come stays until then: it can't be told whether that time is wrong or the present one.
+            let all = masters
+            masters = all.enumerated().filter { index, master in
+                guard index > 0 else { return true }
+                let retiredAt = max(all[index - 1].createdAt, master.createdAt)
+                return now < retiredAt || now - retiredAt <= Self.ticketLifetime
+            }.map(\.element)
             if masters.count > Self.limit { masters.removeLast(masters.count - Self.limit) }
             assert(!masters.isEmpty)
             return masters != before
         }
+    }
+
+    private static func isDue(_ createdAt: UInt64, now: UInt64, _ interval: UInt64) -> Bool {
+        now >= createdAt ? now - createdAt >= interval : createdAt - now > largestSkew
     }
 
     /// The masters, newest first.

@@ -188,6 +188,28 @@ import Testing
             otherSide.opened.isEmpty && other.counters.earlyDataAccepted == 0, "and none of its 0-RTT data is taken")
     }
 
+    @Test("a master from a time that is yet to come is replaced") func futureMaster() throws {
+        var random = SeededRandom(seed: 9)
+        let (day, now) = (UInt64(24 * 3600), EngineWorld.wallClock)
+        let ring = TicketKeyRing(random: &random, now: now + 365 * day)
+        #expect(ring.rotate(now: now, random: &random))
+        #expect(ring.current.map(\.createdAt) == [now, now + 365 * day])
+        #expect(!ring.rotate(now: now + day - 1, random: &random))
+        #expect(ring.rotate(now: now + day, random: &random))
+        #expect(ring.current.map(\.createdAt) == [now + day, now, now + 365 * day])
+    }
+
+    @Test("a clock that goes back for a while takes no master away") func clockGoesBack() throws {
+        var random = SeededRandom(seed: 9)
+        let (day, now) = (UInt64(24 * 3600), EngineWorld.wallClock)
+        let ring = TicketKeyRing(random: &random, now: now)
+        let first = try #require(ring.current.first)
+        for time in [0, now - 365 * day, now + 3600] {
+            _ = ring.rotate(now: time, random: &random)
+            #expect(ring.current.contains(first))
+        }
+    }
+
     @Test("masters rotate with overlap") func mastersRotateWithOverlap() throws {
         let world = try EngineWorld(tickets: true)
         let ring = try #require(world.tls.ticketKeys)

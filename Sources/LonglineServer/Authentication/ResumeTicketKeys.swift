@@ -24,6 +24,8 @@ public struct ResumeTicketKeys: Sendable, CustomStringConvertible {
 
     /// More keys than this are not kept, whatever the times say.
     static let limit = 64
+    /// A key from further ahead than this, in milliseconds, was made while the clock was wrong.
+    static let largestSkew: UInt64 = 3_600_000
 
     /// A ring with one new key.
     /// - Parameters:
@@ -36,11 +38,11 @@ public struct ResumeTicketKeys: Sendable, CustomStringConvertible {
         keys = [Self.makeKey(now: now, besides: [])]
     }
 
-    /// Adds a new key when the newest has sealed long enough, and drops what opens no more.
+    /// Adds a new key when the newest has sealed long enough, or is from a time that is yet to come, and drops what opens no more.
     /// - Returns: whether anything changed, so that the ring must be saved before it is used.
     public mutating func rotate(now: UInt64) -> Bool {
         var changed = false
-        if keys.isEmpty || now >= keys[0].created &+ sealingTime {
+        if keys.isEmpty || now >= keys[0].created &+ sealingTime || keys[0].created > now &+ Self.largestSkew {
             keys.insert(Self.makeKey(now: now, besides: keys), at: 0)
             changed = true
         }

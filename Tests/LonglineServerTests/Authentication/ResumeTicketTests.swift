@@ -94,6 +94,16 @@ import Testing
                 == .ticketRejected)
     }
 
+    @Test func aKeyFromATimeThatIsYetToComeIsReplaced() throws {
+        var ring = ResumeTicketKeys(now: now + 365 * day)
+        let isChanged = ring.rotate(now: now)
+        #expect(isChanged && "\(ring)" == "ring of 2 ticket keys")
+        let isChangedAgain = ring.rotate(now: now + day - 1)
+        #expect(!isChangedAgain)
+        let isChangedADayLater = ring.rotate(now: now + day)
+        #expect(isChangedADayLater && "\(ring)" == "ring of 3 ticket keys")
+    }
+
     @Test func newTicketsUseTheNewKeyAtOnce() async throws {
         var ring = ResumeTicketKeys(now: now)
         let before = ResumeTicketSealer(keys: ring)
@@ -109,9 +119,12 @@ import Testing
 
     @Test func aClockThatWentBackEmptiesNothing() async throws {
         var ring = ResumeTicketKeys(now: now)
-        let changed = ring.rotate(now: 0)
-        #expect(!changed)
-        let sealer = ResumeTicketSealer(keys: ring)
-        #expect(sealer.seal(try someone(), now: 5) != nil)
+        let ticket = try #require(ResumeTicketSealer(keys: ring).seal(try someone(), now: now))
+        for time in [0, now - 365 * day, now + 3_600_000] {
+            _ = ring.rotate(now: time)
+            let sealer = ResumeTicketSealer(keys: ring)
+            #expect(try sealer.open(ticket.ticket, now: now) == (try someone()))
+            #expect(sealer.seal(try someone(), now: time + 5) != nil)
+        }
     }
 }
