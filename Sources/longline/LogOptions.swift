@@ -25,10 +25,21 @@ struct LogOptions: ParsableArguments {
     func bootstrap(_ label: String) -> Logger {
         applyLevel()
         let format = logFormat
+        let output = LogOutput { lines in
+            switch format {
+            case .text: Array("log lines were dropped, as nobody read them: \(lines)\n".utf8)
+            case .json:
+                JSONLogHandler.line([
+                    "level": "warning", "label": "longline.log",
+                    "message": "log lines were dropped, as nobody read them",
+                    "lines": "\(lines)",
+                ])
+            }
+        }
         LoggingSystem.bootstrap { label in
             switch format {
-            case .text: ProcessLogHandler(StreamLogHandler.standardError(label: label))
-            case .json: ProcessLogHandler(JSONLogHandler(label: label))
+            case .text: ProcessLogHandler(StreamLogHandler(label: label, stream: output))
+            case .json: ProcessLogHandler(JSONLogHandler(label: label, output: output))
             }
         }
         return Logger(label: label)
@@ -43,8 +54,9 @@ struct JSONLogHandler: LogHandler {
     var logLevel = Logger.Level.info
     var metadata: Logger.Metadata = [:]
     let label: String
+    private let output: LogOutput
 
-    init(label: String) { self.label = label }
+    init(label: String, output: LogOutput) { (self.label, self.output) = (label, output) }
 
     subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
@@ -56,14 +68,19 @@ struct JSONLogHandler: LogHandler {
         for (key, value) in metadata { line[key] = "\(value)" }
         for (key, value) in event.metadata ?? [:] { line[key] = "\(value)" }
         // The line's own fields come last: nothing a peer is called by can pass for them.
-        line["time"] = Date.now.formatted(.iso8601)
         line["level"] = event.level.rawValue
         line["label"] = label
         line["message"] = "\(event.message)"
+        output.write(Self.line(line))
+    }
+
+    /// An object on a line of its own, with the time.
+    static func line(_ fields: [String: String]) -> [UInt8] {
+        var fields = fields
+        fields["time"] = Date.now.formatted(.iso8601)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        guard var bytes = try? encoder.encode(line) else { return }
-        bytes.append(UInt8(ascii: "\n"))
-        Output.report(bytes)
+        // Texts always encode.
+        return ((try? encoder.encode(fields)).map(Array.init) ?? []) + [UInt8(ascii: "\n")]
     }
 }

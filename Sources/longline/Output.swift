@@ -29,20 +29,29 @@ enum Output {
     private static func write(_ bytes: some Sequence<UInt8>, to descriptor: Int32) throws(OutputError) {
         var rest = Array(bytes)[...]
         while !rest.isEmpty {
-            let (count, code) = rest.withUnsafeBytes { buffer in
+            if let count = try put(rest, to: descriptor) {
+                rest = rest.dropFirst(count)
+            } else {
+                // Someone who has the same terminal or pipe set it not to block.
+                var ready = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                _ = poll(&ready, 1, -1)
+            }
+        }
+    }
+
+    /// Writes as much as is taken at once.
+    /// - Returns: how much; nil: there is no room, and the descriptor does not wait for it.
+    static func put(_ bytes: some Sequence<UInt8>, to descriptor: Int32) throws(OutputError) -> Int? {
+        let bytes = Array(bytes)
+        while true {
+            let (count, code) = bytes.withUnsafeBytes { buffer in
                 // errno is read before anything else can change it.
                 let count = putBytes(descriptor, buffer)
                 return (count, count < 0 ? errno : 0)
             }
-            if count >= 0 {
-                rest = rest.dropFirst(count)
-            } else if code == EAGAIN {
-                // Someone who has the same terminal or pipe set it not to block.
-                var ready = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-                _ = poll(&ready, 1, -1)
-            } else if code != EINTR {
-                throw OutputError(code: code)
-            }
+            if count >= 0 { return count }
+            if code == EAGAIN { return nil }
+            guard code == EINTR else { throw OutputError(code: code) }
         }
     }
 
