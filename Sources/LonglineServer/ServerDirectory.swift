@@ -40,7 +40,9 @@ public struct ServerDirectory: Sendable {
     /// Uses a folder that was made before, as for looking at what is in it.
     /// - Throws: ``ServerError/Code/storeUnavailable`` when it does not exist, or is no server's.
     public init(existing path: String) throws(ServerError) {
-        guard Self.exists(at: path) else {
+        let failure = Self.failure(at: path)
+        guard failure == 0 else {
+            if failure == EACCES { throw Self.unreadable(path) }
             throw ServerError(
                 .storeUnavailable, message: "\(path) is no server's data folder",
                 advice: "name the folder that a server was started with")
@@ -48,10 +50,21 @@ public struct ServerDirectory: Sendable {
         self.path = path
     }
 
+    /// A server's folder is for its own user only.
+    private static func unreadable(_ path: String) -> ServerError {
+        ServerError(
+            .storeUnavailable, message: "this user may not look into \(path)",
+            advice: "run it as the server's own user, with sudo -u for instance")
+    }
+
     /// Whether there is a folder that was made for a server.
-    public static func exists(at path: String) -> Bool {
+    public static func exists(at path: String) -> Bool { failure(at: path) == 0 }
+
+    /// Why there is no server's folder to be seen, as an error of the system; 0: there is.
+    private static func failure(at path: String) -> Int32 {
         var status = stat()
-        return stat(path + "/store", &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+        guard stat(path + "/store", &status) == 0 else { return errno }
+        return status.st_mode & S_IFMT == S_IFDIR ? 0 : ENOTDIR
     }
 
     /// Makes a folder and those above it.
@@ -64,8 +77,11 @@ public struct ServerDirectory: Sendable {
             let folder = parts[..<count].joined(separator: "/")
             guard !folder.isEmpty else { continue }
             isNew = mkdir(folder, 0o700) == 0
-            guard !isNew, errno != EEXIST else { continue }
-            let reason = String(cString: strerror(errno))
+            let code = errno
+            guard !isNew, code != EEXIST else { continue }
+            let above = parts[..<(count - 1)].joined(separator: "/")
+            if code == EACCES, !above.isEmpty, access(above, X_OK) != 0 { throw unreadable(above) }
+            let reason = String(cString: strerror(code))
             throw ServerError(
                 .storeUnavailable, message: "can't make the folder \(folder): \(reason)",
                 advice: "name one that this user may write to")
@@ -146,7 +162,14 @@ public struct ServerDirectory: Sendable {
     /// - Throws: ``/LonglineKeys/AuthenticationError``, `QUICError`.
     public func developmentIdentity(names: [String]) throws -> DevelopmentIdentity {
         let file = path + "/development.pem"
-        if let bytes = try PrivateFile.read(file, limit: 64 * 1024) { return try Self.parse(bytes, file) }
+        if let bytes = try PrivateFile.read(file, limit: 64 * 1024) {
+            let identity = try Self.parse(bytes, file)
+            // A start that was cut off may have left it unwritten. Clients that go by the pin need it not: no reason to stop.
+            if access(certificatePath, F_OK) != 0 {
+                try? PrivateFile.replace(certificatePath, Array(identity.credentials.certificateChainPEM.utf8))
+            }
+            return identity
+        }
         let made = try DevelopmentCertificate.generate(
             names: names, validDays: Self.certificateDays, now: WallClock.milliseconds() / 1000)
         let identity = DevelopmentIdentity(credentials: made.credentials, pin: made.publicKeySHA256)
@@ -155,9 +178,11 @@ public struct ServerDirectory: Sendable {
             // Another process was first.
             return try Self.parse(try PrivateFile.read(file, limit: 64 * 1024) ?? [], file)
         }
-        try PrivateFile.replace(path + "/certificate.pem", Array(made.certificatePEM.utf8))
+        try PrivateFile.replace(certificatePath, Array(made.certificatePEM.utf8))
         return identity
     }
+
+    private var certificatePath: String { path + "/certificate.pem" }
 
     private static func parse(_ bytes: [UInt8], _ file: String) throws(AuthenticationError) -> DevelopmentIdentity {
         let text = String(decoding: bytes, as: UTF8.self)

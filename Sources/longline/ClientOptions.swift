@@ -70,6 +70,10 @@ struct ClientOptions: ParsableArguments {
         if insecure && (ca != nil || !pin.isEmpty) {
             throw ValidationError("--insecure and --ca or --pin contradict each other.")
         }
+        if ca != nil && !pin.isEmpty { throw ValidationError("--ca and --pin exclude each other.") }
+        let tokens = [("--token", token), ("--token-file", tokenFile), ("--token-command", tokenCommand)]
+            .filter { $0.1 != nil }.map(\.0)
+        if tokens.count > 1 { throw ValidationError("\(tokens.joined(separator: " and ")) exclude each other.") }
         for text in server where AccessPoint(text) == nil {
             throw ValidationError("'\(text)' is not host:port.")
         }
@@ -96,7 +100,7 @@ struct ClientOptions: ParsableArguments {
             tokenProvider: try tokenProvider())
         configuration.controlKeys = try keySet()
         // A file or a command may have another token next time; what was given as it stands never changes.
-        configuration.stopsOnRefusedToken = tokenFile == nil && tokenCommand == nil || token != nil
+        configuration.stopsOnRefusedToken = tokenFile == nil && tokenCommand == nil
         configuration.serverName = serverName
         configuration.logger.logLevel = Logger.Level(rawValue: logLevel) ?? .error
         configuration.agent = "longline-cli"

@@ -16,7 +16,7 @@ struct HistoryCommand: AsyncParsableCommand {
     @OptionGroup var options: ClientOptions
     @OptionGroup var patience: PatienceOptions
 
-    @Argument(help: "The channel: user/NAME for the user's own inbox, or room/NAME.")
+    @Argument(help: "The channel: user/NAME for the user's own inbox, room/NAME, or all/NAME for what is broadcast.")
     var channel: String
 
     @Option(name: .long, help: "Only messages before this place, EPOCH:OFFSET as an earlier call printed it.")
@@ -76,7 +76,7 @@ struct HistoryCommand: AsyncParsableCommand {
 
     private func channelID() throws -> ChannelID {
         do { return try ChannelID(channel) } catch {
-            throw ValidationError("'\(channel)' is neither user/NAME nor room/NAME.")
+            throw ValidationError("'\(channel)' is none of user/NAME, room/NAME and all/NAME.")
         }
     }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Logging
+import LonglineClient
 import LonglineControl
 import LonglineServer
 import LonglineSettings
@@ -120,15 +121,20 @@ struct ServerCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        // One that comes before the reloader waits for it would end the process; the files are read at the start anyway.
+        signal(SIGHUP, SIG_IGN)
         let logger = logs.bootstrap("longline.server")
         let invocation = ServerInvocation.ofThisProcess
         let settings = invocation.evaluate().settings
+        let startFiles = StartFiles(settings)
         for warning in settings.warnings { logger.warning("\(warning)") }
         let directory = try ServerDirectory(data)
         let files = certificatePaths.map(CertificateFiles.init)
         let identity = try files == nil ? directory.developmentIdentity(names: certificateNames) : nil
         let keyFiles = TokenKeyFiles(tokenKeys.tokenKey)
         let server = LonglineServer(configuration: try configuration(directory, identity, files, keyFiles, logger))
+        // First: where the store can't be brought to this version, the version before must still find all as it was.
+        try server.prepareStore()
         let control = try controlOptions.control(of: server, directory, logger)
         try await server.start()
         defer { ServiceManager.tell(ServiceManager.stopping) }
@@ -136,7 +142,8 @@ struct ServerCommand: AsyncParsableCommand {
             .init(service: server, successTerminationBehavior: .gracefullyShutdownGroup),
             .init(
                 service: ServerReloader(
-                    server: server, control: control, invocation: invocation, settings: settings, certificate: files,
+                    server: server, control: control, invocation: invocation, settings: settings,
+                    files: startFiles, certificate: files,
                     tokenKeys: keyFiles, announcement: announcement(server, identity), logger: logger)),
         ]
         if let control { services.append(.init(service: control)) }
@@ -187,10 +194,13 @@ struct ServerCommand: AsyncParsableCommand {
 
     /// What says that clients can connect, and how.
     private func announcement(_ server: LonglineServer, _ identity: ServerDirectory.DevelopmentIdentity?) -> String {
-        let address = server.addresses.first
-        let place = "\(host.first ?? "localhost"):\(address?.port ?? port)"
-        let trust = identity.map { " --pin \($0.pinText)" } ?? ""
-        let places = server.addresses.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" }.joined(separator: ", ")
+        let place = reachable(server.addresses.first, hasCertificate: identity == nil)
+        // Without a pin the certificate's name has to fit, which a numeric address hardly does.
+        let trust =
+            identity.map { " --pin \($0.pinText)" }
+            ?? (controlOptions.access.accessPoint.isEmpty ? " --server-name NAME-IN-CERTIFICATE" : "")
+        let places = server.addresses
+            .map { AccessPoint(host: $0.ipAddress ?? "?", port: $0.port ?? 0).description }.joined(separator: ", ")
         var text = "longline server ready on \(places)"
         if let identity { text += ", certificate pin \(identity.pinText)" }
         text += """
@@ -201,6 +211,16 @@ struct ServerCommand: AsyncParsableCommand {
 
             """
         return text
+    }
+
+    /// Where a client on this machine finds the server. A certificate of one's own is for a name, which the access points have.
+    private func reachable(_ address: SocketAddress?, hasCertificate: Bool) -> AccessPoint {
+        if hasCertificate, let first = controlOptions.access.accessPoint.first.flatMap({ AccessPoint($0) }) {
+            return first
+        }
+        let standing = ["0.0.0.0": "127.0.0.1", "::": "::1"]
+        let name = address?.ipAddress ?? host.first ?? "localhost"
+        return AccessPoint(host: standing[name] ?? name, port: address?.port ?? port)
     }
 
     private var certificateNames: [String] {

@@ -128,6 +128,35 @@ struct ReloadTests {
         #expect(await site.server.status() == 0)
     }
 
+    @Test("A file that is read at the start only, and holds something else now, needs a restart as another path does")
+    func startFiles() async throws {
+        let keys = try TemporaryFolder()
+        let token = try keys.writeSecret("backend.token", "first")
+        let settings = "authorize: {url: \"http://127.0.0.1:9/ask\", token-file: \(token)}\n"
+        let site = try await Site(settings)
+        try site.reload(settings)
+        #expect(await site.server.line(with: "configuration reloaded") != nil)
+        #expect(!site.server.output.contains { $0.contains("setting needs a restart") })
+        try keys.writeSecret("backend.token", "second")
+        try site.reload(settings)
+        #expect(await site.server.line(with: "setting needs a restart", "authorize.token-file") != nil)
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+    }
+
+    @Test("A SIGHUP that comes while the server starts does not end it")
+    func early() async throws {
+        let folder = try TemporaryFolder()
+        let server = try ToolProcess(
+            ["server", "--data", "\(folder.path)/data", "--host", "127.0.0.1", "--port", "0", "--event-loops", "1"])
+        // The folder is made after the signal is ignored.
+        while !FileManager.default.fileExists(atPath: "\(folder.path)/data") { await Task.yield() }
+        server.signal(SIGHUP)
+        #expect(await server.line(with: "longline server ready on") != nil, "\(server.output)")
+        server.signal(SIGTERM)
+        #expect(await server.status() == 0)
+    }
+
     @Test("No secret of the environment is in the log, at whatever level")
     func secrets() async throws {
         let site = try await Site(

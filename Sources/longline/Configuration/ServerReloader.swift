@@ -18,6 +18,8 @@ struct ServerReloader: Service, CustomStringConvertible {
     let invocation: ServerInvocation
     /// The settings that the server started with.
     let settings: ResolvedSettings
+    /// What the files held that the server read then.
+    let files: StartFiles
     let certificate: CertificateFiles?
     let tokenKeys: TokenKeyFiles
     /// What is printed when the server can be talked to, by clients and by signals.
@@ -79,7 +81,8 @@ struct ServerReloader: Service, CustomStringConvertible {
         func isApplied(_ setting: Setting) -> Bool {
             setting.isReloadable && !(swapsKind && pair.contains(setting.key))
         }
-        for setting in changed where !isApplied(setting) {
+        let changedFiles = files.changed(settings).filter { file in !changed.contains { $0.key == file.key } }
+        for setting in changed.filter({ !isApplied($0) }) + changedFiles {
             logger.warning("setting needs a restart", metadata: ["setting": "\(setting.key)"])
         }
         changed.removeAll { !isApplied($0) }
