@@ -115,41 +115,40 @@ struct Admission: Sendable {
     private func advanceCursors(
         of device: DeviceKey
     ) async throws(StoreError) -> (record: CursorRecord, late: LateConfirmation?) {
-        let inbox = ChannelID.user(device.user)
-        let named = connect.cursors.first { $0.channel == inbox }?.position
-        let before =
-            named == nil
-            ? nil
-            : await Result { () async throws(StoreError) in try await core.store.cursor(of: device, in: inbox) }
         let acknowledged = core.cursors.take(device)
         let places = acknowledged + connect.cursors
+        var record = CursorRecord(version: 0, cursors: [:])
         do {
-            let record = try await core.store.advance(device, to: places)
-            guard let named, case .success(let stored)? = before, record.cursors[inbox] == named else {
-                return (record, nil)
-            }
-            // Of what was acknowledged on an earlier link the senders know.
-            let known =
-                [stored, acknowledged.first { $0.channel == inbox }?.position]
-                .compactMap { $0?.epoch == named.epoch ? $0?.offset : nil }.max() ?? 0
-            return (record, named.offset > known ? LateConfirmation(after: known, upTo: named) : nil)
+            record = try await core.store.cursors(of: device)
+            let news = places.filter { [record] in !record.covers($0) }
+            // Where nothing moves nobody waits for the one writer, however many cursors the device has.
+            guard !news.isEmpty else { return (record, nil) }
+            try await core.store.move(device, to: news)
+            let before = record
+            record = try await core.store.cursors(of: device)
+            return (record, lateConfirmation(of: device.user, before, acknowledged, record))
         } catch {
             // What may be written later waits on: it was confirmed.
             if error.isPassing { core.cursors.put(device, places) }
             guard error.code == .storageFull else { throw error }
             core.note(error, in: "cursors")
-            let stored = try? await core.store.advance(device, to: [])
-            var record = stored ?? CursorRecord(version: 0, cursors: [:])
-            for place in places {
-                if let old = record.cursors[place.channel], old.epoch == place.position.epoch,
-                    old.offset >= place.position.offset
-                {
-                    continue
-                }
-                record.cursors[place.channel] = place.position
-            }
+            for place in places where !record.covers(place) { record.cursors[place.channel] = place.position }
             return (record, nil)
         }
+    }
+
+    /// What of the inbox the connect confirms that nobody knew of; of what was acknowledged on an earlier link the senders know.
+    private func lateConfirmation(
+        of user: UserID, _ before: CursorRecord, _ acknowledged: [ChannelPosition], _ after: CursorRecord
+    ) -> LateConfirmation? {
+        let inbox = ChannelID.user(user)
+        guard let named = connect.cursors.first(where: { $0.channel == inbox })?.position,
+            after.cursors[inbox] == named
+        else { return nil }
+        let known =
+            [before.cursors[inbox], acknowledged.first { $0.channel == inbox }?.position]
+            .compactMap { $0?.epoch == named.epoch ? $0?.offset : nil }.max() ?? 0
+        return named.offset > known ? LateConfirmation(after: known, upTo: named) : nil
     }
 
     private func earlierSession(of device: DeviceKey) async -> (session: UInt64, sent: [ChannelID: Position]?)? {

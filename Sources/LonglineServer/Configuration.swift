@@ -105,6 +105,9 @@ extension LonglineServer {
                 [limits.arrivingPayloadBytes, limits.arrivingPayloadBytesPerUser, limits.appendBytesPerLoop]
                     .allSatisfy { $0 >= limits.maximumPayload },
                 "the memory for payloads has to hold one of them")
+            try check(
+                limits.connectsPerSecond > 0 && limits.connectBurst >= 1,
+                "a user's connects need a rate and a burst above 0")
             try check(limits.minimumPartRate >= 1, "the least rate of a payload's parts has to be above 0")
             try check(
                 (1...FrameLimits.maximumUnacknowledged).contains(limits.maximumUnacknowledged),

@@ -23,6 +23,8 @@ final class ServerCore: Sendable {
     let authorization: AuthorizationGate?
     /// How fast users and tenants may publish.
     let publishMeter: PublishMeter
+    /// How fast users may connect, and ask for what else their sessions do.
+    let requestMeter: RequestMeter
     /// How many devices of a user may be logged in at a time.
     let devicePolicies: DevicePolicies
     /// Accounts that are being erased.
@@ -64,6 +66,7 @@ final class ServerCore: Sendable {
         let registry = SessionRegistry(limits: limits)
         self.registry = registry
         publishMeter = PublishMeter(limits: limits)
+        requestMeter = RequestMeter(limits: limits)
         currentLimits = Mutex(limits)
         let log = EventLog(logger: logger, linesPerSecond: limits.logLinesPerSecond, now: .now())
         self.log = log

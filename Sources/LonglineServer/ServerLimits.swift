@@ -19,6 +19,11 @@ public struct ServerLimits: Sendable {
     public var maximumSessionsPerTenant = 100_000
     /// Devices of one user with a session at one time. Beyond: ``/LonglineWire/CloseCode/limitExceeded``.
     public var maximumSessionsPerUser = 16
+    /// Connects of one user, all devices together, in a second in the long run, above 0; at once: ``connectBurst``. Beyond:
+    /// ``/LonglineWire/CloseCode/overloaded`` with the time after which another try is worth it.
+    public var connectsPerSecond = 2.0
+    /// Connects of one user at once, 1 or more.
+    public var connectBurst = 40
     /// How long the server remembers an ended session, so that a device that comes back goes on with it.
     public var resumeWindow: TimeAmount = .hours(2)
     /// How many ended sessions it remembers; the oldest is forgotten first.
@@ -93,28 +98,29 @@ public struct ServerLimits: Sendable {
 
     /// How long read places and receipts are gathered before they are stored and told.
     public var receiptDelay: TimeAmount = .milliseconds(50)
-    /// Lists and settings of conversations that one session asks for per second, after a burst of
+    /// Lists and settings of conversations that one user asks for per second, all sessions together, after a burst of
     /// ``conversationRequestBurst``. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var conversationRequestsPerSecond = 5.0
-    /// Lists and settings of one session at once.
+    /// Lists and settings of one user at once.
     public var conversationRequestBurst = 40
-    /// `READ`s of one session, in a second in the long run, above 0; at once: ``readBurst``. Beyond they are dropped and counted.
+    /// `READ`s of one user, all sessions together, in a second in the long run, above 0; at once: ``readBurst``. Beyond they are
+    /// dropped and counted.
     public var readsPerSecond = 50.0
-    /// `READ`s of one session at once, 1 or more.
+    /// `READ`s of one user at once, 1 or more.
     public var readBurst = 1_000
 
-    /// Joins, leaves and changes of rooms of one session per second, after a burst of ``roomRequestBurst``.
+    /// Joins, leaves and changes of rooms of one user per second, all sessions together, after a burst of ``roomRequestBurst``.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var roomRequestsPerSecond = 5.0
-    /// Joins, leaves and changes of rooms of one session at once.
+    /// Joins, leaves and changes of rooms of one user at once.
     public var roomRequestBurst = 20
     /// Rooms a user may join. Beyond: ``/LonglineWire/RefusalCode/limitReached``. (``/LonglineStore/StoreLimits`` bound the rooms that
     /// others add a user to as well, and the members of a room.)
     public var roomsPerUser = 500
 
-    /// Signals that one session may send per second, after a burst of ``signalBurst``. Beyond: dropped.
+    /// Signals that one user may send per second, all sessions together, after a burst of ``signalBurst``. Beyond: dropped.
     public var signalsPerSecond = 20.0
-    /// Signals that one session may send at once.
+    /// Signals that one user may send at once.
     public var signalBurst = 40
     /// Devices connected in a room up to which signals into it are passed on. Beyond: dropped.
     public var signalAudience = 200
@@ -126,11 +132,11 @@ public struct ServerLimits: Sendable {
     /// Pairs of a session and a user whose presence it is told of, per event loop.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var presenceWatchesPerLoop = 1_000_000
-    /// Requests for presence of one session per second, after a burst of ``presenceRequestBurst``.
+    /// Requests for presence of one user per second, all sessions together, after a burst of ``presenceRequestBurst``.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var presenceRequestsPerSecond = 5.0
-    /// Requests for presence of one session at once.
-    public var presenceRequestBurst = 30
+    /// Requests for presence of one user at once.
+    public var presenceRequestBurst = 60
     /// A user whose last connection was lost shows as before for so long: who comes back meanwhile was never away.
     public var presenceGrace: TimeAmount = .seconds(10)
     /// At most one change of a user's presence is told in so long; then what is so by then.

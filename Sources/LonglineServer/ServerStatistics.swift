@@ -39,6 +39,8 @@ public struct ServerStatistics: Hashable, Sendable {
     public var sessionsGranted: UInt64 = 0
     /// Of these, those that go on from an earlier session.
     public var sessionsResumed: UInt64 = 0
+    /// Connects turned away because their user connected too fast.
+    public var connectsOverRate: UInt64 = 0
     /// Sessions that ended because their device connected anew.
     public var takeovers: UInt64 = 0
     /// Frames received.
@@ -145,6 +147,7 @@ public struct ServerStatistics: Hashable, Sendable {
         framesSent += other.framesSent
         published += other.published
         publishesOverRate += other.publishesOverRate
+        connectsOverRate += other.connectsOverRate
         publishesWithoutRoom += other.publishesWithoutRoom
         duplicates += other.duplicates
         delivered += other.delivered

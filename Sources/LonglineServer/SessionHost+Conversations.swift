@@ -7,7 +7,8 @@ import NIOCore
 extension SessionHost {
     func markRead(_ mark: ReadMark) {
         guard let identity else { return }
-        guard takeRead() else {
+        // Each place is a row that the one writer of all looks up.
+        guard takes(.read) else {
             loop.statistics.readsDropped += 1
             return
         }
@@ -33,7 +34,7 @@ extension SessionHost {
     func listConversations(_ request: ConversationsRequest) {
         guard let identity else { return }
         let after = ConversationPlace(listPlace: request.after)
-        guard after != nil || request.after.readableBytes == 0, takeConversationRequest() else {
+        guard after != nil || request.after.readableBytes == 0, takes(.conversation) else {
             let code: RefusalCode = after == nil && request.after.readableBytes > 0 ? .invalidRange : .overloaded
             return refuse(request, code)
         }
@@ -67,7 +68,7 @@ extension SessionHost {
 
     func changeConversation(_ change: ConversationChange) {
         guard let device else { return }
-        guard takeConversationRequest() else { return refuse(change, .overloaded) }
+        guard takes(.conversation) else { return refuse(change, .overloaded) }
         let core = core
         inOrder {
             await Result { () async throws(StoreError) in
@@ -116,18 +117,6 @@ extension SessionHost {
             ConversationState(
                 request: change.request, refusal: code, conversation: change.conversation,
                 settings: ConversationSettings()), now: now)
-    }
-
-    /// Lists and settings have a rate of their own: each costs the store some work.
-    private func takeConversationRequest() -> Bool {
-        let limits = core.limits
-        return conversationBucket.take(
-            perSecond: limits.conversationRequestsPerSecond, burst: limits.conversationRequestBurst, now: now)
-    }
-
-    /// Each place is a row that the one writer of all looks up.
-    private func takeRead() -> Bool {
-        readBucket.take(perSecond: core.limits.readsPerSecond, burst: core.limits.readBurst, now: now)
     }
 
     private func retryAfter(_ code: RefusalCode) -> UInt64 {

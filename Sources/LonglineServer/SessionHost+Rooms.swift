@@ -78,8 +78,7 @@ extension SessionHost {
 
     private func refusal(of work: RoomWork) -> RefusalCode? {
         let limits = core.limits
-        guard roomBucket.take(perSecond: limits.roomRequestsPerSecond, burst: limits.roomRequestBurst, now: now)
-        else { return .overloaded }
+        guard takes(.room) else { return .overloaded }
         guard case .join = work.change else { return nil }
         let isMember = rooms[work.room].map { $0.upTo == nil } ?? false
         let stays = rooms.values.count { $0.upTo == nil }

@@ -70,12 +70,9 @@ extension SessionHost {
     func relay(_ signal: Signal, until: NIODeadline) {
         // Established, not only granted: another link of the device may have taken over.
         guard phase == .established, let tenant = identity?.tenant else { return dropped(.early) }
-        let limits = core.limits
-        guard signalBucket.take(perSecond: limits.signalsPerSecond, burst: limits.signalBurst, now: now) else {
-            return dropped(.rate)
-        }
+        guard takes(.signal) else { return dropped(.rate) }
         let channel = ChannelKey(tenant: tenant, channel: signal.channel)
-        guard core.audiences.count(of: channel) <= limits.signalAudience else { return dropped(.audience) }
+        guard core.audiences.count(of: channel) <= core.limits.signalAudience else { return dropped(.audience) }
         decide(SignalInFlight(channel: channel, signal: signal, until: until, from: id))
     }
 

@@ -42,11 +42,6 @@ final class SessionHost: LinkHandler {
     var rooms: [RoomID: Stint] = [:]
     /// The broadcasts that this session knows.
     private var broadcasts: Set<ChannelID> = []
-    var roomBucket: TokenBucket?
-    var conversationBucket: TokenBucket?
-    var readBucket: TokenBucket?
-    var signalBucket: TokenBucket?
-    var presenceBucket: TokenBucket?
     /// Whom this session is told of.
     var watched: Set<UserID> = []
     /// With whom of those, and of those it signals, the user is in touch.
@@ -429,16 +424,29 @@ final class SessionHost: LinkHandler {
                 guard host.phase == .connecting else { return }
                 let unchanged = host.core.revocations.load(ordering: .acquiring) == revocations
                 guard unchanged else { return host.retry(admission, attempts: attempts) }
-                host.register(authenticated)
+                if let rejection = host.register(authenticated) { return host.reject(rejection) }
                 host.prepare(admission, authenticated, attempts: attempts)
             }
         }
     }
 
-    private func register(_ authenticated: AuthenticatedIdentity) {
-        guard self.authenticated == nil else { return }
+    /// Takes note of who it is, at the first attempt.
+    /// - Returns: how to close it instead, when the user connects too fast: each connect is work for the store's one writer.
+    private func register(_ authenticated: AuthenticatedIdentity) -> Rejection? {
+        guard self.authenticated == nil else { return nil }
+        let user = UserKey(tenant: authenticated.identity.tenant, user: authenticated.identity.user)
+        if let wait = core.requestMeter.wait(for: .connect, of: user, now: now) {
+            loop.statistics.connectsOverRate += 1
+            core.log.log(
+                .notice, "too many connects of one user",
+                metadata(["tenant": "\(user.tenant)", "user": "\(user.user)"]))
+            let retryAfter = max(1, wait.wholeMilliseconds)
+            return Rejection(
+                close: Close(code: .overloaded, reason: "this user connects too fast", retryAfter: retryAfter))
+        }
         self.authenticated = authenticated
-        if let device { loop.register(self, user: device.userKey) }
+        loop.register(self, user: user)
+        return nil
     }
 
     private func prepare(_ admission: Admission, _ authenticated: AuthenticatedIdentity, attempts: Int) {

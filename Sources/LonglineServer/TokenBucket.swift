@@ -45,12 +45,3 @@ struct TokenBucket: Sendable {
         filled = now
     }
 }
-
-extension TokenBucket? {
-    /// Takes one, if there is one, of a bucket that is made full when it is first used.
-    mutating func take(perSecond: Double, burst: Int, now: NIODeadline) -> Bool {
-        var bucket = self ?? TokenBucket(perSecond: perSecond, burst: Double(burst), now: now)
-        defer { self = bucket }
-        return bucket.take(now: now)
-    }
-}

@@ -12,8 +12,8 @@ public protocol DeviceCursors: Sendable {
     /// device has.
     func move(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError)
 
-    /// One cursor of a device, in the channel's current epoch; nil when there is none. Its cost is that of one.
-    func cursor(of device: DeviceKey, in channel: ChannelID) async throws(StoreError) -> Position?
+    /// The record as it is: that of ``advance(_:to:)`` with no cursors. It keeps nobody from writing.
+    func cursors(of device: DeviceKey) async throws(StoreError) -> CursorRecord
 
     /// Takes note of a connect, and tells what was known of the device before it.
     func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError)
@@ -27,8 +27,8 @@ extension DeviceCursors {
     }
 
     /// By ``advance(_:to:)``.
-    public func cursor(of device: DeviceKey, in channel: ChannelID) async throws(StoreError) -> Position? {
-        try await advance(device, to: []).cursors[channel]
+    public func cursors(of device: DeviceKey) async throws(StoreError) -> CursorRecord {
+        try await advance(device, to: [])
     }
 }
 
@@ -57,5 +57,11 @@ public struct CursorRecord: Hashable, Sendable {
     public init(version: UInt64, cursors: [ChannelID: Position]) {
         self.version = version
         self.cursors = cursors
+    }
+
+    /// Whether a place is no news: the record is as far in that epoch.
+    public func covers(_ place: ChannelPosition) -> Bool {
+        guard let known = cursors[place.channel] else { return false }
+        return known.epoch == place.position.epoch && known.offset >= place.position.offset
     }
 }

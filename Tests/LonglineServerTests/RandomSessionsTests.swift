@@ -35,7 +35,9 @@ struct RandomSessionsTests {
             _ = try await store.inner.change(room, .join(create: true), by: device.key)
         }
         var problems: [String] = []
-        try await withServer(store: store) { server in
+        var limits = ServerLimits()
+        limits.connectBurst = 1_000_000
+        try await withServer(store: store, limits: limits) { server in
             for number in 0..<120 {
                 let device = devices[Int.random(in: 0..<devices.count, using: &random)]
                 switch Int.random(in: 0..<24, using: &random) {

@@ -33,16 +33,26 @@ import Testing
         }
     }
 
-    @Test("one cursor is that of the record, and none where there is none", arguments: StoreKind.allCases)
-    func oneCursor(_ kind: StoreKind) async throws {
+    @Test("a record that is only read is that of one that is written", arguments: StoreKind.allCases)
+    func readRecord(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
             let inbox = ChannelID.user(user("alice"))
             let place = try await store.enter(request(id: 1)).position
-            #expect(try await store.cursor(of: device("alice"), in: inbox) == nil)
-            _ = try await store.advance(device("alice"), to: [ChannelPosition(channel: inbox, position: place)])
-            #expect(try await store.cursor(of: device("alice"), in: inbox) == place)
-            #expect(try await store.cursor(of: device("alice"), in: .room(room("none"))) == nil)
-            #expect(try await store.cursor(of: device("alice", "tablet"), in: inbox) == nil)
+            let nothing = CursorRecord(version: 0, cursors: [:])
+            #expect(try await store.cursors(of: device("alice")) == nothing)
+            let moved = cursor(inbox, place.epoch, place.offset)
+            try await store.move(device("alice"), to: [moved])
+            let record = try await store.cursors(of: device("alice"))
+            #expect(record == CursorRecord(version: 1, cursors: [inbox: place]))
+            #expect(try await store.advance(device("alice"), to: []) == record)
+            #expect(try await store.cursors(of: device("alice", "tablet")) == nothing)
+            #expect(record.covers(moved) && record.covers(cursor(inbox, place.epoch, place.offset - 1)))
+            for news in [
+                cursor(inbox, place.epoch, place.offset + 1), cursor(inbox, place.epoch &+ 1, place.offset),
+                cursor(.room(room("none")), place.epoch, place.offset),
+            ] {
+                #expect(!record.covers(news))
+            }
         }
     }
 

@@ -13,6 +13,7 @@ enum MetricHelp {
         "longline_connections_over_address_limit_total":
             "Connections closed because their address had too many that were not accepted yet.",
         "longline_connections_unauthenticated": "Connections that are not accepted yet.",
+        "longline_connects_over_rate_total": "Connects turned away because their user connected too fast.",
         "longline_delivered_total": "Entries sent to devices.",
         "longline_delivery_latency_seconds":
             "From an entry's time to its way out, of what came while the device was connected.",

@@ -24,7 +24,7 @@ struct StatisticsMetrics {
     private static let counters: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
         ("longline_connections_accepted", \.connectionsAccepted),
         ("longline_connections_over_address_limit", \.connectionsOverAddressLimit),
-        ("longline_migrations", \.migrations),
+        ("longline_connects_over_rate", \.connectsOverRate), ("longline_migrations", \.migrations),
         ("longline_sessions_granted", \.sessionsGranted), ("longline_sessions_resumed", \.sessionsResumed),
         ("longline_takeovers", \.takeovers), ("longline_frames_received", \.framesReceived),
         ("longline_frames_invalid", \.framesInvalid), ("longline_frames_sent", \.framesSent),

@@ -10,7 +10,7 @@ extension SessionHost {
         let limits = core.limits
         let users = request.users.map { UserKey(tenant: tenant, user: $0) }
         let new = Set(request.users).subtracting(watched).count
-        guard takePresenceRequest(), loop.watch(users, new: new, for: self) else {
+        guard takes(.presence), loop.watch(users, new: new, for: self) else {
             loop.statistics.refusals[.overloaded, default: 0] += 1
             return session.watched(
                 request, refusal: .overloaded, retryAfter: limits.retryAfter.wholeMilliseconds, now: now)
@@ -56,7 +56,7 @@ extension SessionHost {
     func applyVisibility() {
         guard phase == .established, !waitsForVisibility, let visibility = askedVisibility, let user = device?.userKey
         else { return }
-        guard takePresenceRequest() else {
+        guard takes(.presence) else {
             waitsForVisibility = true
             loop.eventLoop.assumeIsolated().scheduleTask(in: core.limits.retryAfter) { [self] in
                 waitsForVisibility = false
@@ -66,12 +66,6 @@ extension SessionHost {
         }
         askedVisibility = nil
         loop.set(visibility, of: user)
-    }
-
-    private func takePresenceRequest() -> Bool {
-        let limits = core.limits
-        return presenceBucket.take(
-            perSecond: limits.presenceRequestsPerSecond, burst: limits.presenceRequestBurst, now: now)
     }
 
     /// The session is established: what was asked and told while it was not is made up for.

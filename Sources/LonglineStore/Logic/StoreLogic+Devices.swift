@@ -4,11 +4,7 @@ import LonglineWire
 extension StoreLogic {
     func advance(_ key: DeviceKey, to cursors: [ChannelPosition]) throws -> CursorRecord {
         guard let device = try moved(key, to: cursors) else { return CursorRecord(version: 0, cursors: [:]) }
-        var record = CursorRecord(version: device.cursorVersion, cursors: [:])
-        for (channel, position) in try tables.cursors(of: device) where position.epoch == channel.epoch {
-            record.cursors[channel.key.channel] = position
-        }
-        return record
+        return try StoreRules.record(of: device, tables)
     }
 
     func move(_ key: DeviceKey, to cursors: [ChannelPosition]) throws { _ = try moved(key, to: cursors) }

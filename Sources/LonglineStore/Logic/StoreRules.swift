@@ -44,13 +44,19 @@ enum StoreRules {
         return result
     }
 
-    /// One of a device's cursors, if it is of the channel's current epoch.
-    static func cursor(of device: DeviceKey, in channel: ChannelID, _ tables: some StoreTables) throws -> Position? {
-        guard let record = try tables.device(device),
-            let channel = try tables.channel(ChannelKey(tenant: device.tenant, channel: channel)),
-            let position = try tables.cursor(of: record, in: channel), position.epoch == channel.epoch
-        else { return nil }
-        return position
+    /// A device's cursors; none of one that isn't known.
+    static func cursors(of device: DeviceKey, _ tables: some StoreTables) throws -> CursorRecord {
+        guard let known = try tables.device(device) else { return CursorRecord(version: 0, cursors: [:]) }
+        return try record(of: known, tables)
+    }
+
+    /// A device's cursors that are of their channels' current epochs.
+    static func record(of device: DeviceRecord, _ tables: some StoreTables) throws -> CursorRecord {
+        var record = CursorRecord(version: device.cursorVersion, cursors: [:])
+        for (channel, position) in try tables.cursors(of: device) where position.epoch == channel.epoch {
+            record.cursors[channel.key.channel] = position
+        }
+        return record
     }
 
     /// A device's own channels, and the broadcasts since it is known. One that isn't gets what comes from now on.

@@ -117,8 +117,8 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { try $0.move(device, to: cursors) }
     }
 
-    public func cursor(of device: DeviceKey, in channel: ChannelID) async throws(StoreError) -> Position? {
-        try perform { try StoreRules.cursor(of: device, in: channel, $0.tables) }
+    public func cursors(of device: DeviceKey) async throws(StoreError) -> CursorRecord {
+        try perform { try StoreRules.cursors(of: device, $0.tables) }
     }
 
     public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)

@@ -288,8 +288,8 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await write(bytes: cursors.count * 64) { try $0.move(device, to: cursors) }
     }
 
-    public func cursor(of device: DeviceKey, in channel: ChannelID) async throws(StoreError) -> Position? {
-        try await read { tables in try StoreRules.cursor(of: device, in: channel, tables) }
+    public func cursors(of device: DeviceKey) async throws(StoreError) -> CursorRecord {
+        try await read { try StoreRules.cursors(of: device, $0) }
     }
 
     public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)

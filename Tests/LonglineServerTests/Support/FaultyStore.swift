@@ -46,6 +46,8 @@ final class FaultyStore: MessageStore {
     let marks = Mutex<[Int]>([])
     /// Pages read.
     let reads = Mutex(0)
+    /// Writes of cursors, also where there was no room.
+    let cursorWrites = Mutex(0)
     private let full = StoreError(.storageFull, message: "no room", advice: "make some")
 
     func set(_ change: (inout Faults) -> Void) { faults.withLock { change(&$0) } }
@@ -136,9 +138,15 @@ final class FaultyStore: MessageStore {
     }
 
     func advance(_ device: DeviceKey, to cursors: [ChannelPosition]) async throws(StoreError) -> CursorRecord {
+        cursorWrites.withLock { $0 += 1 }
         if current.isFull && !cursors.isEmpty { throw full }
         if let error = current.cursors { throw error }
         return try await inner.advance(device, to: cursors)
+    }
+
+    func cursors(of device: DeviceKey) async throws(StoreError) -> CursorRecord {
+        if let error = current.cursors { throw error }
+        return try await inner.cursors(of: device)
     }
 
     func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError)
