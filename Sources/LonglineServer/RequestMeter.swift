@@ -3,7 +3,7 @@ import Synchronization
 
 /// What users may do at a rate only.
 enum RatedRequest: Hashable, Sendable {
-    case connect, room, conversation, read, signal, presence
+    case connect, room, members, conversation, read, signal, presence
 }
 
 /// Holds users to the rates of what their sessions ask for, on all devices, links and loops together: who connects anew has what
@@ -39,6 +39,7 @@ extension ServerLimits {
             switch request {
             case .connect: (connectsPerSecond, connectBurst)
             case .room: (roomRequestsPerSecond, roomRequestBurst)
+            case .members: (memberRequestsPerSecond, memberRequestBurst)
             case .conversation: (conversationRequestsPerSecond, conversationRequestBurst)
             case .read: (readsPerSecond, readBurst)
             case .signal: (signalsPerSecond, signalBurst)

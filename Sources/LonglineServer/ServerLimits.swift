@@ -114,6 +114,11 @@ public struct ServerLimits: Sendable {
     public var roomRequestsPerSecond = 5.0
     /// Joins, leaves and changes of rooms of one user at once.
     public var roomRequestBurst = 20
+    /// Pages of rooms' members that one user asks for per second, all sessions together, after a burst of ``memberRequestBurst``.
+    /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    public var memberRequestsPerSecond = 10.0
+    /// Pages of rooms' members that one user asks for at once.
+    public var memberRequestBurst = 100
     /// Rooms a user may join. Beyond: ``/LonglineWire/RefusalCode/limitReached``. (``/LonglineStore/StoreLimits`` bound the rooms that
     /// others add a user to as well, and the members of a room.)
     public var roomsPerUser = 500

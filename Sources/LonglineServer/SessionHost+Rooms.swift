@@ -134,6 +134,9 @@ extension SessionHost {
     /// Reads a page of a room's members.
     func listMembers(_ request: MembersRequest) {
         guard let device else { return }
+        guard takes(.members) else {
+            return answer(MembersPage(request: request.request, refusal: .overloaded))
+        }
         let core = self.core
         offLoop {
             await Result { () async throws(StoreError) in
@@ -158,6 +161,10 @@ extension SessionHost {
             page = MembersPage(
                 request: request.request, total: UInt64(list.total), members: list.members, more: list.more)
         }
+        answer(page)
+    }
+
+    private func answer(_ page: MembersPage) {
         if let refusal = page.refusal { loop.statistics.refusals[refusal, default: 0] += 1 }
         session.membersRead(page, now: now)
     }

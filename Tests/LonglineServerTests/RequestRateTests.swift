@@ -62,6 +62,28 @@ private let inbox = ChannelID.user(ann)
         }
     }
 
+    @Test func pagesOfMembersHaveARate() async throws {
+        var limits = ServerLimits()
+        (limits.memberRequestBurst, limits.memberRequestsPerSecond) = (2, 0.001)
+        try await withServer(limits: limits) { server in
+            let phone = try await server.connected("ann")
+            let tablet = try await server.connected("ann", "tablet", loop: 1)
+            #expect(try await phone.request(hall, number: 1).refusal == nil)
+            func page(_ number: UInt64, _ device: TestDevice) async throws -> MembersPage {
+                let request = MembersRequest(request: number, room: hall, after: nil, limit: 10)
+                try await device.send([(.members(request), .control)])
+                return try await device.next { if case .membersPage(let page) = $0 { page } else { nil } }
+            }
+            #expect(try await page(1, phone).members.map(\.user) == [ann])
+            #expect(try await page(2, tablet).members.map(\.user) == [ann])
+            for number in 3...4 as ClosedRange<UInt64> {
+                let refused = try await page(number, phone)
+                #expect(refused.request == number && refused.refusal == .overloaded)
+            }
+            #expect(await server.runtime.statistics().refusals[.overloaded] == 2)
+        }
+    }
+
     @Test func aUserThatConnectsTooFastComesAgainAndNobodyElseWaits() async throws {
         var limits = ServerLimits()
         (limits.connectBurst, limits.connectsPerSecond) = (3, 0.01)
