@@ -71,8 +71,9 @@ public struct ServerLimits: Sendable {
     /// Publishes without an answer per channel; at most ``/LonglineWire/FrameLimits/maximumUnacknowledged``.
     public var maximumUnacknowledged = FrameLimits.maximumUnacknowledged
 
-    /// What each user may publish, all devices together; nil: not limited. Beyond: ``/LonglineWire/RefusalCode/overloaded``
-    /// with the time after which another try is worth it.
+    /// What each user may publish, all devices together; nil: not limited. Joins, leaves and changes of rooms count as publishes
+    /// without bytes. Beyond: ``/LonglineWire/RefusalCode/overloaded``, for a publish with the time after which another try is worth
+    /// it.
     public var publishRatePerUser: PublishRate?
     /// What all users of a tenant may publish together; nil: not limited. Beyond: as with ``publishRatePerUser``.
     public var publishRatePerTenant: PublishRate?

@@ -51,7 +51,7 @@ public struct ServerStatistics: Hashable, Sendable {
     public var framesSent: UInt64 = 0
     /// Publishes entered.
     public var published: UInt64 = 0
-    /// Publishes refused because their user or tenant published too fast; they are among ``refusals``.
+    /// Publishes, and changes of rooms, refused because their user or tenant published too fast; they are among ``refusals``.
     public var publishesOverRate: UInt64 = 0
     /// Publishes refused because too many wait, for the store, the app's decision or the handshake; they are among ``refusals``.
     public var publishesWithoutRoom: UInt64 = 0

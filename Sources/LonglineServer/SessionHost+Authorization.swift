@@ -50,16 +50,26 @@ extension SessionHost {
 
     /// Refuses a publish for now that comes too fast.
     private func keepsRate(_ request: AppendRequest, bytes: Int) -> Bool {
-        guard let wait = core.publishMeter.wait(for: request.device.userKey, bytes: bytes, now: now) else {
-            return true
-        }
-        loop.statistics.publishesOverRate += 1
+        guard let wait = waitToPublish(request.device.userKey, bytes: bytes) else { return true }
         refuse(request, .overloaded, retryAfter: wait)
         return false
     }
 
-    /// Changes a room, once the app allows it where it is asked.
-    func submit(_ work: RoomWork) { submit(.room(work), .room(work.room)) }
+    /// Counts an entry that is to be made.
+    /// - Returns: nil when it may go on; otherwise when another try is worth it.
+    private func waitToPublish(_ user: UserKey, bytes: Int) -> TimeAmount? {
+        let wait = core.publishMeter.wait(for: user, bytes: bytes, now: now)
+        if wait != nil { loop.statistics.publishesOverRate += 1 }
+        return wait
+    }
+
+    /// Changes a room, once the app allows it where it is asked. It counts as a publish as well: it is an entry that wakes
+    /// every member.
+    func submit(_ work: RoomWork) {
+        guard let user = device?.userKey else { return }
+        guard takes(.room), waitToPublish(user, bytes: 0) == nil else { return refuse(work, .overloaded) }
+        submit(.room(work), .room(work.room))
+    }
 
     private func submit(_ item: PendingDecisions.Item, _ channel: ChannelID) {
         guard let gate = core.authorization else { return perform(item, refusal: nil) }

@@ -77,12 +77,10 @@ extension SessionHost {
     }
 
     private func refusal(of work: RoomWork) -> RefusalCode? {
-        let limits = core.limits
-        guard takes(.room) else { return .overloaded }
         guard case .join = work.change else { return nil }
         let isMember = rooms[work.room].map { $0.upTo == nil } ?? false
         let stays = rooms.values.count { $0.upTo == nil }
-        return !isMember && stays >= limits.roomsPerUser ? .limitReached : nil
+        return !isMember && stays >= core.limits.roomsPerUser ? .limitReached : nil
     }
 
     private func roomChanged(_ work: RoomWork, _ device: DeviceKey, _ result: Result<RoomOutcome, StoreError>) {

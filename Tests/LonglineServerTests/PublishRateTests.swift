@@ -130,6 +130,30 @@ struct PublishRateTests {
         }
     }
 
+    @Test("Joins, leaves and changes of rooms count as publishes")
+    func rooms() async throws {
+        var limits = ServerLimits()
+        limits.publishRatePerUser = PublishRate(messagesPerSecond: 0.01, messageBurst: 3)
+        try await withServer(limits: limits) { server in
+            let hall = try RoomID("hall")
+            let phone = try await server.connected("ann", "phone")
+            #expect(try await phone.request(hall, number: 1).refusal == nil)
+            let command = RoomCommand(request: 2, room: hall, action: .setJoining(.nobody))
+            try await phone.send([(.room(command), .control)])
+            let changed = try await phone.next { if case .roomAnswer(let answer) = $0 { answer } else { nil } }
+            #expect(changed.request == 2 && changed.refusal == nil)
+            #expect(try await phone.request(hall, number: 3, leave: true).refusal == nil)
+            #expect(try await phone.request(hall, number: 4).refusal == .overloaded)
+            guard case .refused(let refused) = try await phone.publish("x", to: .user(ann)) else {
+                Issue.record("published beyond the rate")
+                return
+            }
+            #expect(refused.code == .overloaded)
+            #expect(await server.runtime.statistics().publishesOverRate == 2)
+            #expect(try await server.connected("bob").request(hall, number: 1).refusal == nil)
+        }
+    }
+
     @Test("A tenant's largest payload is told and enforced")
     func payload() async throws {
         var limits = ServerLimits()

@@ -39,7 +39,7 @@ enum MetricHelp {
         "longline_present_users": "Users whose presence is held in memory.",
         "longline_publish_duplicates_total": "Publishes answered from the ledger.",
         "longline_published_total": "Publishes entered.",
-        "longline_publishes_over_rate_total": "Publishes refused because they came too fast.",
+        "longline_publishes_over_rate_total": "Publishes and changes of rooms refused because they came too fast.",
         "longline_publishes_without_room_total": "Publishes refused because too many waited.",
         "longline_reads_total": "Reads of the log.",
         "longline_reads_dropped_total": "Places that users read and that were not stored: too many at once.",
