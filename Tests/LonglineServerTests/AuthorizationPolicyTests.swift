@@ -230,8 +230,10 @@ private let vault = identifier { try RoomID("vault") }
 
     // MARK: The gate
 
-    private func question(_ number: Int) throws -> AuthorizationQuestion {
-        let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("phone"))
+    private func question(_ number: Int, by user: UserID = ann, _ device: String = "phone") throws
+        -> AuthorizationQuestion
+    {
+        let device = DeviceKey(tenant: TokenIssuer.tenant, user: user, device: try DeviceID(device))
         return AuthorizationQuestion(.publish, by: device, in: .room(try RoomID("r\(number)")))
     }
 
@@ -261,6 +263,33 @@ private let vault = identifier { try RoomID("vault") }
             for await refusal in group { #expect(refusal == .forbidden) }
         }
         #expect(policy.asked == [questions[0], questions[1]])
+    }
+
+    @Test func aUserTakesNoMoreThanAShareOfTheQuestions() async throws {
+        let policy = ScriptedPolicy { _ in .allow(for: .zero) }
+        policy.hold { _ in true }
+        let gate = gate(
+            policy,
+            change: {
+                $0.maximumInFlight = 48
+                $0.deadline = .seconds(3_600)
+            })
+        let devices = ["phone", "tablet"]
+        let questions = try (0..<6).map { try question($0, by: ann, devices[$0 % 2]) }
+        try await withThrowingTaskGroup(of: RefusalCode?.self) { group in
+            for question in questions { group.addTask { await gate.refusal(of: question) } }
+            await policy.waitUntilHeld(count: 6)
+            #expect(try await gate.refusal(of: question(6)) == .overloaded)
+            let other = try question(6, by: bob)
+            group.addTask { await gate.refusal(of: other) }
+            await policy.waitUntilHeld(count: 7)
+            #expect(gate.statistics.withoutRoom == 1 && gate.statistics.underWay == 7)
+            policy.release()
+            for try await refusal in group { #expect(refusal == nil) }
+        }
+        // What the policy returned from is given back, which comes a moment after its answer.
+        while gate.statistics.underWay > 0 { await Task.yield() }
+        #expect(try await gate.refusal(of: question(6)) == nil)
     }
 
     @Test func whatIsRememberedIsBoundedInNumberAndTime() async throws {

@@ -11,7 +11,7 @@ import Synchronization
 ///   question ──cached──▶ decision
 ///      │ not cached
 ///      ├──asked already──▶ waits for that answer
-///      ├──too many in flight──▶ refused for now
+///      ├──too many in flight, of all or of the user──▶ refused for now
 ///      └──▶ policy ──answer, failure, or deadline──▶ cached, told to all who wait
 /// ```
 /// A policy that ignores its deadline goes on counting as in flight until it returns; its late answer is dropped.
@@ -30,6 +30,7 @@ final class AuthorizationGate: Sendable {
         var old: [AuthorizationQuestion: Cached] = [:]
         var asked: [AuthorizationQuestion: Asked] = [:]
         var running = 0
+        var runningOfUser: [UserKey: Int] = [:]
         var counts = AuthorizationStatistics()
         var last: UInt64 = 0
     }
@@ -74,12 +75,16 @@ final class AuthorizationGate: Sendable {
                     state.asked[question]?.waiters.append(continuation)
                     return .wait
                 }
-                guard state.running < settings.maximumInFlight else {
+                let user = question.device.userKey
+                guard state.running < settings.maximumInFlight,
+                    state.runningOfUser[user, default: 0] < settings.maximumInFlightPerUser
+                else {
                     state.counts.withoutRoom += 1
                     return .answer(.overloaded)
                 }
                 state.counts.asked += 1
                 state.running += 1
+                state.runningOfUser[user, default: 0] += 1
                 state.last += 1
                 state.asked[question] = Asked(number: state.last, waiters: [continuation])
                 return .ask(state.last)
@@ -106,12 +111,22 @@ final class AuthorizationGate: Sendable {
             } catch {
                 fail(question, number, "\(error)")
             }
-            state.withLock { $0.running -= 1 }
+            returned(question)
         }
         // The deadline ends a policy that listens to cancellation.
         Task {
             await timer.value
             work.cancel()
+        }
+    }
+
+    /// The policy is done with a question, in time or not.
+    private func returned(_ question: AuthorizationQuestion) {
+        let user = question.device.userKey
+        state.withLock { state in
+            state.running -= 1
+            let left = state.runningOfUser[user, default: 1] - 1
+            state.runningOfUser[user] = left > 0 ? left : nil
         }
     }
 

@@ -84,8 +84,11 @@ public struct AuthorizationSettings: Sendable {
     public var maximumTimeToLive = Duration.seconds(300)
     /// Decisions that are remembered, about; beyond, the oldest are forgotten.
     public var maximumCached = 100_000
-    /// Questions that the policy works on at one time. Beyond: refused as ``RefusalCode/overloaded``.
+    /// Questions that the policy works on at one time, of one user an eighth of them, or 4. Beyond: refused as
+    /// ``RefusalCode/overloaded``.
     public var maximumInFlight = 256
+    /// So many of one user: who asks about ever other channels leaves the others their place.
+    var maximumInFlightPerUser: Int { max(4, maximumInFlight / 8) }
 
     /// A policy with the default settings.
     public init(_ policy: any AuthorizationPolicy) { self.policy = policy }
