@@ -1,4 +1,3 @@
-import DequeModule
 import LonglineStore
 import LonglineWire
 
@@ -9,7 +8,7 @@ import LonglineWire
 ///             │
 ///             └────no session is left──▶ taken, to be told
 /// ```
-/// In memory only, and at most `limit`: the oldest give way and are counted.
+/// In memory only, and at most `limit`: ``NotificationShares`` says which give way, and they are counted.
 struct HeldNotifications {
     private struct Item {
         var notification: PendingNotification
@@ -18,7 +17,7 @@ struct HeldNotifications {
 
     let limit: Int
     private var users: [UserKey: [ChannelID: Item]] = [:]
-    private var oldest: Deque<(key: PendingNotification.Key, order: UInt64)> = []
+    private var shares = NotificationShares()
     private var lastOrder: UInt64 = 0
     private(set) var count = 0
     /// What was dropped because there was no room.
@@ -34,15 +33,11 @@ struct HeldNotifications {
             users[user]?[news.key.conversation] = item
             return
         }
-        if count >= limit { dropOldest() }
+        if count >= limit { makeRoom() }
         lastOrder += 1
         users[user, default: [:]][news.key.conversation] = Item(notification: news, order: lastOrder)
-        oldest.append((news.key, lastOrder))
+        shares.add(news.key, from: news.sender, order: lastOrder)
         count += 1
-        if oldest.count > 2 * count + 64 {
-            let users = users
-            oldest.removeAll { users[UserKey($0.key)]?[$0.key.conversation]?.order != $0.order }
-        }
     }
 
     /// One of the user's devices has a channel's entries up to here.
@@ -66,21 +61,20 @@ struct HeldNotifications {
     mutating func take(_ user: UserKey) -> [PendingNotification] {
         let items = users.removeValue(forKey: user) ?? [:]
         count -= items.count
+        for item in items.values { shares.remove(order: item.order) }
         return items.values.sorted { $0.order < $1.order }.map(\.notification)
     }
 
     private mutating func remove(_ user: UserKey, _ conversation: ChannelID) {
-        guard users[user]?.removeValue(forKey: conversation) != nil else { return }
+        guard let item = users[user]?.removeValue(forKey: conversation) else { return }
         count -= 1
+        shares.remove(order: item.order)
         if users[user]?.isEmpty == true { users[user] = nil }
     }
 
-    private mutating func dropOldest() {
-        while let first = oldest.popFirst() {
-            let user = UserKey(first.key)
-            guard users[user]?[first.key.conversation]?.order == first.order else { continue }
-            dropped += 1
-            return remove(user, first.key.conversation)
-        }
+    private mutating func makeRoom() {
+        guard let key = shares.first else { return }
+        dropped += 1
+        remove(UserKey(key), key.conversation)
     }
 }

@@ -1,4 +1,3 @@
-import DequeModule
 import LonglineStore
 import LonglineWire
 
@@ -17,7 +16,8 @@ import LonglineWire
 /// Endpoints wait apart from one another: what waits for one that takes nothing now costs nobody anything who looks.
 ///
 /// Invariants: one notification for each key; `byUser` names exactly the keys in `items`; `due` has exactly those that aren't
-/// under way; at most `limit` of them, and what is void, the oldest is dropped first.
+/// under way, and `shares` those that aren't void; at most `limit` of them, and what is void. Beyond, ``NotificationShares`` says which
+/// is dropped.
 struct WebhookQueue {
     typealias Key = PendingNotification.Key
 
@@ -50,7 +50,7 @@ struct WebhookQueue {
     private var byUser: [UserKey: Set<ChannelID>] = [:]
     /// What waits, by endpoint: the tenant, or nil for those that have none of their own.
     private var due: [TenantID?: DueTimes<Key>] = [:]
-    private var oldest: Deque<(key: Key, order: UInt64)> = []
+    private var shares = NotificationShares()
     private var lastVersion: UInt64 = 0
     private var voids = 0
     private var lastOrder: UInt64 = 0
@@ -81,8 +81,7 @@ struct WebhookQueue {
                 item.untilOfLater = news.until
                 lastOrder += 1
                 item.order = lastOrder
-                oldest.append((news.key, lastOrder))
-                tidyOldest()
+                shares.add(news.key, from: news.sender, order: lastOrder)
                 return store(item)
             }
             let old = item.notification
@@ -98,10 +97,10 @@ struct WebhookQueue {
             store(item)
             return
         }
-        if count >= limit { dropOldest() }
+        if count >= limit { makeRoom() }
         lastOrder += 1
         byUser[UserKey(news.key), default: []].insert(news.key.conversation)
-        oldest.append((news.key, lastOrder))
+        shares.add(news.key, from: news.sender, order: lastOrder)
         store(Item(notification: news, version: 0, order: lastOrder))
     }
 
@@ -224,6 +223,7 @@ struct WebhookQueue {
     private mutating func remove(_ key: Key, isRead: Bool = false) {
         guard var item = items[key] else { return }
         changed.insert(key)
+        shares.remove(order: item.order)
         if item.isUnderWay {
             guard !item.isVoid else { return }
             item.isVoid = true
@@ -237,21 +237,12 @@ struct WebhookQueue {
         let user = UserKey(key)
         byUser[user]?.remove(key.conversation)
         if byUser[user]?.isEmpty == true { byUser[user] = nil }
-        tidyOldest()
     }
 
-    private mutating func tidyOldest() {
-        guard oldest.count > 2 * items.count + 64 else { return }
-        let items = items
-        oldest.removeAll { items[$0.key]?.order != $0.order }
-    }
-
-    private mutating func dropOldest() {
-        while let first = oldest.popFirst() {
-            guard let item = items[first.key], item.order == first.order, !item.isVoid else { continue }
-            dropped += 1
-            return remove(first.key)
-        }
+    private mutating func makeRoom() {
+        guard let key = shares.first else { return }
+        dropped += 1
+        remove(key)
     }
 
     // MARK: The disk

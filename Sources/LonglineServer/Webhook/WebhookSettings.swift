@@ -87,7 +87,8 @@ public struct WebhookConfiguration: Sendable {
     public var tenants: [TenantID: WebhookSettings]
     /// The file in which notifications wait, so that they survive the server; nil: they don't.
     public var journalPath: String?
-    /// Notifications that wait, of all tenants together; beyond, the oldest is dropped and counted.
+    /// Notifications that wait, of all tenants together; beyond, the oldest of the sender who has the most is dropped and counted, in
+    /// the tenant that has the most.
     public var maximumPending = 100_000
     /// Which conversations a user wants to hear nothing of; nil: those that the user muted or
     /// blocked, as the store knows.

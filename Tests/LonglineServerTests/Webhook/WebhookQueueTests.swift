@@ -1,4 +1,5 @@
 import LonglineStore
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Testing
@@ -11,14 +12,14 @@ import Testing
 
     private func news(
         _ offset: Offset, of conversation: String = "user/ann", user: UserKey = Self.user, at time: UInt64 = 100,
-        channel: ChannelID? = nil, epoch: Epoch = 1, expiry: UInt64 = 0
+        channel: ChannelID? = nil, epoch: Epoch = 1, expiry: UInt64 = 0, from sender: String = "ann"
     ) -> PendingNotification {
         identifier {
             PendingNotification(
                 key: PendingNotification.Key(
                     tenant: user.tenant, user: user.user, conversation: try ChannelID(conversation)),
                 channel: channel ?? .user(user.user), position: Position(epoch: epoch, offset: offset),
-                sender: try UserID("ann"), count: 1, time: time, expiry: expiry, payload: nil, since: time,
+                sender: try UserID(sender), count: 1, time: time, expiry: expiry, payload: nil, since: time,
                 notBefore: time)
         }
     }
@@ -195,6 +196,55 @@ import Testing
             queue.told(taken)
         }
         #expect(left == ["user/u3", "user/u4", "user/u5"])
+    }
+
+    @Test func whoHasTheMostGivesWay() throws {
+        let other = UserKey(tenant: identifier { try TenantID("other") }, user: Self.user.user)
+        let first = [
+            news(1, of: "user/joe", from: "joe"), news(1, of: "user/kim", from: "kim"),
+            news(1, of: "user/joe", user: other, from: "joe"), news(1, of: "user/eve", user: other, from: "eve"),
+        ]
+        let flood = (1...50).map { news(Offset($0), of: "room/r\($0)", from: "eve") }
+        var queue = WebhookQueue(limit: 10)
+        var held = HeldNotifications(limit: 10)
+        for news in first + flood {
+            queue.put(news)
+            held.put(news)
+        }
+        #expect(queue.count == 10 && queue.dropped == 44 && held.count == 10 && held.dropped == 44)
+        let left = Set((first + flood.suffix(6)).map(\.key))
+        for key in left { #expect(queue[key] != nil, "\(key)") }
+        #expect(Set((held.take(Self.user) + held.take(other)).map(\.key)) == left)
+    }
+
+    @Test func theOldestOfWhoHasTheMostIsFoundInAnyOrder() throws {
+        let tenants = try ["a", "b", "c"].map { try TenantID($0) }
+        let senders = try ["eve", "joe", "kim", "lea"].map { try UserID($0) }
+        var shares = NotificationShares()
+        var waiting: [(key: PendingNotification.Key, sender: UserID, order: UInt64)] = []
+        var random = SeededRandom(seed: 7)
+        for order in 1...4_000 as ClosedRange<UInt64> {
+            if waiting.count < 30, Int.random(in: 0..<5, using: &random) < 3 || waiting.isEmpty {
+                let key = PendingNotification.Key(
+                    tenant: try #require(tenants.randomElement(using: &random)), user: Self.user.user,
+                    conversation: try ChannelID("room/r\(order)"))
+                let sender = try #require(senders.randomElement(using: &random))
+                shares.add(key, from: sender, order: order)
+                waiting.append((key, sender, order))
+            } else {
+                shares.remove(order: waiting.remove(at: Int.random(in: 0..<waiting.count, using: &random)).order)
+            }
+            let found = shares.first
+            guard let first = waiting.first(where: { $0.key == found }) else {
+                #expect(found == nil && waiting.isEmpty)
+                continue
+            }
+            let ofTenant = waiting.filter { $0.key.tenant == first.key.tenant }
+            let ofSender = ofTenant.filter { $0.sender == first.sender }
+            for tenant in tenants { #expect(waiting.count { $0.key.tenant == tenant } <= ofTenant.count) }
+            for sender in senders { #expect(ofTenant.count { $0.sender == sender } <= ofSender.count) }
+            #expect(ofSender.first?.order == first.order)
+        }
     }
 
     @Test func theDiskLearnsTheDifference() throws {
