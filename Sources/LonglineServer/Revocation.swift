@@ -11,8 +11,8 @@ enum RevocationTarget: Sendable {
 }
 
 extension ServerCore {
-    /// Makes a revocation durable, then ends the live sessions it names, on every loop. A credential that is being verified
-    /// meanwhile is verified again.
+    /// Makes a revocation durable, then ends the live sessions it names, on every loop. A credential that it names and that is
+    /// being verified meanwhile is verified again.
     ///
     /// When it throws, nothing was revoked and every session goes on.
     /// - Parameters:
@@ -26,7 +26,7 @@ extension ServerCore {
         case .device(let device): try await store.revoke(device: device)
         case .token(let token, let tenant): try await store.revoke(token: token, in: tenant, until: until)
         }
-        revocations.wrappingAdd(1, ordering: .acquiringAndReleasing)
+        revocations.append(target)
         for loop in loops { _ = try? await loop.submit { $0.end(target, close) } }
         // Last: a session that ends leaves a place for its device to go on from, and here nothing shall go on.
         switch target {

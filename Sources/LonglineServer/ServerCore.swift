@@ -38,9 +38,8 @@ final class ServerCore: Sendable {
     /// The wall clock, in milliseconds since 1970.
     let time: @Sendable () -> UInt64
 
-    /// Grows with every revocation, after it is durable and before live sessions are ended: whoever verified a credential
-    /// while it grew has to verify again.
-    let revocations = Atomic<UInt64>(0)
+    /// The last revocations.
+    let revocations = RevocationLog()
     private let links = Atomic<Int>(0)
     private let unauthenticated = Atomic<Int>(0)
     private let strangers = StrangerTable()

@@ -36,6 +36,8 @@ final class ServerLoop {
 
     private var hosts: [UInt64: SessionHost] = [:]
     private var users: [UserKey: [SessionHost]] = [:]
+    /// By the token that their credential is or came from.
+    private var tokens: [TokenKey: [SessionHost]] = [:]
     private var subscriptions = SubscriptionTable<SessionHost>()
     /// The sessions of each tenant: who hears what is broadcast.
     private var tenants: [TenantID: [ObjectIdentifier: SessionHost]] = [:]
@@ -144,12 +146,22 @@ final class ServerLoop {
 
     // MARK: Users
 
-    func register(_ host: SessionHost, user: UserKey) { users[user, default: []].append(host) }
+    /// Finds a session by who it is from now on. ``unregister(_:_:)`` comes before that changes.
+    func register(_ host: SessionHost, _ identity: SessionIdentity) {
+        users[UserKey(identity), default: []].append(host)
+        tokens[TokenKey(identity), default: []].append(host)
+    }
 
-    func unregister(_ host: SessionHost, user: UserKey) {
+    func unregister(_ host: SessionHost, _ identity: SessionIdentity) {
+        let (user, token) = (UserKey(identity), TokenKey(identity))
         users[user]?.removeAll { $0 === host }
         if users[user]?.isEmpty == true { users[user] = nil }
+        tokens[token]?.removeAll { $0 === host }
+        if tokens[token]?.isEmpty == true { tokens[token] = nil }
     }
+
+    /// Tokens that sessions are found by, for tests.
+    var tokenCount: Int { tokens.count }
 
     /// The user's sessions on this loop that were granted.
     func sessionInfo(of user: UserKey) -> [SessionInfo] { (users[user] ?? []).compactMap(\.info) }
@@ -173,8 +185,7 @@ final class ServerLoop {
         switch target {
         case .user(let user): users[user] ?? []
         case .device(let device): (users[device.userKey] ?? []).filter { $0.identity?.device == device.device }
-        case .token(let token, let tenant):
-            hosts.values.filter { $0.identity?.tokenID == token && $0.identity?.tenant == tenant }
+        case .token(let token, let tenant): tokens[TokenKey(token: token, tenant: tenant)] ?? []
         }
     }
 
@@ -302,6 +313,19 @@ final class ServerLoop {
         snapshot.presentUsers = presence.home.count
         return snapshot
     }
+}
+
+/// A token's ID within a tenant.
+private struct TokenKey: Hashable {
+    let token: String
+    let tenant: TenantID
+
+    init(token: String, tenant: TenantID) {
+        self.token = token
+        self.tenant = tenant
+    }
+
+    init(_ identity: SessionIdentity) { self.init(token: identity.tokenID, tenant: identity.tenant) }
 }
 
 /// Reaches a ``ServerLoop`` from any thread.

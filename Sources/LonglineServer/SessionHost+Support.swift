@@ -89,10 +89,11 @@ extension SessionHost {
     // MARK: Refreshing the token
 
     /// Verifies a fresh token for the session that lives.
-    func refresh(_ token: String) {
+    /// - Parameter attempts: how often, when it may have been revoked meanwhile.
+    func refresh(_ token: String, attempts: Int = 3) {
         guard let identity else { return }
         let core = self.core
-        let revocations = core.revocations.load(ordering: .acquiring)
+        let revocations = core.revocations.count
         offLoop {
             await Result { () async throws(AuthenticationError) in
                 try await core.authenticator.refresh(token, of: identity, now: core.time())
@@ -102,15 +103,20 @@ extension SessionHost {
             switch result {
             case .failure(let error): host.session.rejected(Close(error, limits: core.limits), now: host.now)
             case .success(let fresh):
-                // Somebody was revoked meanwhile; ask again whether it was this one.
-                guard core.revocations.load(ordering: .acquiring) == revocations else { return host.refresh(token) }
-                host.refreshed(fresh)
+                guard core.revocations.mayName(fresh.identity, since: revocations) else { return host.refreshed(fresh) }
+                if attempts > 1 { return host.refresh(token, attempts: attempts - 1) }
+                let retryAfter = core.limits.retryAfter.wholeMilliseconds
+                host.session.rejected(
+                    Close(code: .overloaded, reason: "try again", retryAfter: retryAfter), now: host.now)
             }
         }
     }
 
     private func refreshed(_ fresh: AuthenticatedIdentity) {
+        // By its new token, too.
+        if let identity { loop.unregister(self, identity) }
         authenticated = fresh
+        loop.register(self, fresh.identity)
         session.refreshed(fresh.identity, time: core.time(), now: now)
         renewClaim()
         drain()

@@ -414,7 +414,7 @@ final class SessionHost: LinkHandler {
 
     /// Runs an admission: see ``Admission`` for its steps.
     private func admit(_ admission: Admission, attempts: Int) {
-        let revocations = core.revocations.load(ordering: .acquiring)
+        let revocations = core.revocations.count
         offLoop {
             await Result { () async throws(Rejection) in try await admission.identify() }
         } then: { host, result in
@@ -422,8 +422,9 @@ final class SessionHost: LinkHandler {
             case .failure(let rejection): host.reject(rejection)
             case .success(let authenticated):
                 guard host.phase == .connecting else { return }
-                let unchanged = host.core.revocations.load(ordering: .acquiring) == revocations
-                guard unchanged else { return host.retry(admission, attempts: attempts) }
+                guard !host.core.revocations.mayName(authenticated.identity, since: revocations) else {
+                    return host.retry(admission, attempts: attempts)
+                }
                 if let rejection = host.register(authenticated) { return host.reject(rejection) }
                 host.prepare(admission, authenticated, attempts: attempts)
             }
@@ -434,7 +435,7 @@ final class SessionHost: LinkHandler {
     /// - Returns: how to close it instead, when the user connects too fast: each connect is work for the store's one writer.
     private func register(_ authenticated: AuthenticatedIdentity) -> Rejection? {
         guard self.authenticated == nil else { return nil }
-        let user = UserKey(tenant: authenticated.identity.tenant, user: authenticated.identity.user)
+        let user = UserKey(authenticated.identity)
         if let wait = core.requestMeter.wait(for: .connect, of: user, now: now) {
             loop.statistics.connectsOverRate += 1
             core.log.log(
@@ -445,7 +446,7 @@ final class SessionHost: LinkHandler {
                 close: Close(code: .overloaded, reason: "this user connects too fast", retryAfter: retryAfter))
         }
         self.authenticated = authenticated
-        loop.register(self, user: user)
+        loop.register(self, authenticated.identity)
         return nil
     }
 
@@ -620,7 +621,7 @@ final class SessionHost: LinkHandler {
         heldChanges = []
         dropDecisions()
         refusals.removeAll()
-        guard let device else { return }
+        guard let device, let identity else { return }
         core.cursors.put(device, confirmed)
         confirmed = []
         if wasEstablished {
@@ -628,7 +629,7 @@ final class SessionHost: LinkHandler {
             core.webhooks?.left(device.userKey)
         }
         endPresence()
-        loop.unregister(self, user: device.userKey)
+        loop.unregister(self, identity)
         loop.leave(self, tenant: device.tenant)
         loop.unsubscribe(self, from: ChannelKey(tenant: device.tenant, channel: .user(device.user)))
         for room in rooms.keys { loop.unsubscribe(self, from: ChannelKey(tenant: device.tenant, channel: .room(room))) }

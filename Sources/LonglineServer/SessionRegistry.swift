@@ -1,4 +1,5 @@
 import DequeModule
+import LonglineSession
 import LonglineStore
 package import LonglineWire
 import NIOCore
@@ -13,6 +14,10 @@ package struct UserKey: Hashable, Sendable {
         self.tenant = tenant
         self.user = user
     }
+}
+
+extension UserKey {
+    init(_ identity: SessionIdentity) { self.init(tenant: identity.tenant, user: identity.user) }
 }
 
 /// Reaches a session from anywhere; the session's host does the work on its own loop.
@@ -58,7 +63,8 @@ struct SessionClaim: Sendable {
 ///      │                ▼ │
 ///      └───────────── detached
 /// ```
-/// Invariant: `perUser` and `perTenant` count `attached`, key by key; a device is never attached and detached at once.
+/// Invariant: `perUser` and `perTenant` count `attached`, key by key; `detachedOfUser` names what is in `detached`; a device is never
+/// attached and detached at once.
 final class SessionRegistry: Sendable {
     enum ClaimResult: Sendable {
         /// The link is the session now; the one before it, if there was one, has to be ended.
@@ -83,7 +89,8 @@ final class SessionRegistry: Sendable {
 
     private struct State {
         var attached: [DeviceKey: SessionClaim] = [:]
-        var detached: [DeviceKey: Detached] = [:]
+        private(set) var detached: [DeviceKey: Detached] = [:]
+        private(set) var detachedOfUser: [UserKey: Set<DeviceID>] = [:]
         /// Detached sessions, oldest first; an entry whose stamp is not the device's is a leftover.
         var detachedOrder: Deque<(device: DeviceKey, stamp: UInt64)> = []
         var stamp: UInt64 = 0
@@ -94,6 +101,27 @@ final class SessionRegistry: Sendable {
         var backgroundPerUser: [UserKey: Int] = [:]
         var takeovers: UInt64 = 0
         var limits: ServerLimits
+
+        init(limits: ServerLimits) { self.limits = limits }
+
+        mutating func detach(_ device: DeviceKey, _ session: Detached) {
+            if detached.updateValue(session, forKey: device) == nil {
+                detachedOfUser[device.userKey, default: []].insert(device.device)
+            }
+        }
+
+        mutating func forget(_ device: DeviceKey) {
+            guard detached.removeValue(forKey: device) != nil else { return }
+            let user = device.userKey
+            detachedOfUser[user]?.remove(device.device)
+            if detachedOfUser[user]?.isEmpty == true { detachedOfUser[user] = nil }
+        }
+
+        mutating func forget(_ user: UserKey) {
+            for device in detachedOfUser.removeValue(forKey: user) ?? [] {
+                detached[DeviceKey(tenant: user.tenant, user: user.user, device: device)] = nil
+            }
+        }
     }
 
     private let state: Mutex<State>
@@ -149,7 +177,7 @@ final class SessionRegistry: Sendable {
                 if let close = refusal(for: claim.device, evicts: false, in: state) { return .refused(close) }
                 state.perUser[claim.device.userKey, default: 0] += 1
                 state.perTenant[claim.device.tenant, default: 0] += 1
-                state.detached[claim.device] = nil
+                state.forget(claim.device)
             }
             state.attached[claim.device] = claim
             return .accepted(replaced: nil)
@@ -166,10 +194,11 @@ final class SessionRegistry: Sendable {
             decrement(&state.perTenant, device.tenant)
             guard state.limits.maximumDetachedSessions > 0 else { return }
             state.stamp += 1
-            state.detached[device] = Detached(
+            let session = Detached(
                 session: claim.session, sent: sent.count <= Self.rememberedChannels ? sent : nil,
                 producer: claim.producer, connectNumber: claim.connectNumber, stamp: state.stamp,
                 until: now + state.limits.resumeWindow)
+            state.detach(device, session)
             state.detachedOrder.append((device, state.stamp))
             forgetDetached(&state, now: now)
         }
@@ -177,15 +206,14 @@ final class SessionRegistry: Sendable {
 
     /// Forgets a device's ended session: after a revocation or a logout nothing goes on.
     func forget(_ device: DeviceKey) {
-        state.withLock { $0.detached[device] = nil }
+        state.withLock { $0.forget(device) }
     }
 
-    /// Forgets the ended sessions of all of a user's devices. Looks at every ended session: for operators only.
-    func forget(_ user: UserKey) {
-        state.withLock { state in
-            for device in state.detached.keys where device.userKey == user { state.detached[device] = nil }
-        }
-    }
+    /// Forgets the ended sessions of all of a user's devices.
+    func forget(_ user: UserKey) { state.withLock { $0.forget(user) } }
+
+    /// Users of whom ended sessions are remembered, for tests.
+    var detachedUsers: Int { state.withLock { $0.detachedOfUser.count } }
 
     /// The devices of a user that have a session now.
     func devices(of user: UserKey) -> [DeviceID] {
@@ -254,7 +282,7 @@ final class SessionRegistry: Sendable {
                 guard detached.until <= now || state.detached.count > state.limits.maximumDetachedSessions else {
                     break
                 }
-                state.detached[oldest.device] = nil
+                state.forget(oldest.device)
             }
             state.detachedOrder.removeFirst()
         }

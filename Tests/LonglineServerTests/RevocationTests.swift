@@ -1,6 +1,7 @@
 import LonglineSession
 import LonglineStore
 import LonglineWire
+import Synchronization
 import Testing
 
 @testable import LonglineServer
@@ -101,6 +102,70 @@ private let everyone = UserKey(tenant: TokenIssuer.tenant, user: ann)
             let fresh = try await server.issuer.token("ann", "phone", id: "fresh")
             try await phone.send([(.refresh(Refresh(token: fresh)), .control)])
             #expect(try await phone.closed() == .credentialRevoked)
+        }
+    }
+
+    /// However many others are shut out while a credential is verified, again and again.
+    @Test func revocationsOfOthersHoldNobodyUp() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let runtime = server.runtime
+            let other = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("tablet"))
+            @Sendable func revokeOthers() async {
+                store.set { $0.afterRevocations = revokeOthers }
+                try? await runtime.revoke(.user(UserKey(tenant: TokenIssuer.tenant, user: bob)))
+                try? await runtime.revoke(.device(other))
+                try? await runtime.revoke(.token("another", TokenIssuer.tenant), until: .max)
+            }
+            store.set { $0.afterRevocations = revokeOthers }
+            let phone = try await connected(server, "ann", "phone", loop: 0)
+            let fresh = try await server.issuer.token("ann", "phone", id: "fresh")
+            try await phone.send([(.refresh(Refresh(token: fresh)), .control)])
+            _ = try await phone.next { if case .refreshed = $0 { true } else { nil } }
+        }
+    }
+
+    /// More revocations than are remembered come during each verification.
+    @Test(arguments: [false, true]) func whatCanNotBeToldIsAskedAFewTimesOnly(refreshes: Bool) async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let core = server.runtime.core
+            let asked = Mutex(0)
+            @Sendable func revokeMany() {
+                store.set { $0.afterRevocations = { revokeMany() } }
+                asked.withLock { $0 += 1 }
+                for _ in 0...RevocationLog.limit { core.revocations.append(.token("another", TokenIssuer.tenant)) }
+            }
+            let phone = try await server.device("ann")
+            let token = try await server.issuer.token("ann", "phone")
+            if refreshes { _ = try await phone.connect() }
+            store.set { $0.afterRevocations = { revokeMany() } }
+            let frame = refreshes ? Frame.refresh(Refresh(token: token)) : phone.connectFrame(.token(token))
+            try await phone.send([(frame, .control)])
+            let close = try await phone.next { if case .close(let close) = $0 { close } else { nil } }
+            #expect(close.code == .overloaded && close.retryAfter > 0)
+            #expect(asked.withLock { $0 } == 3)
+        }
+    }
+
+    @Test func aSessionIsFoundByTheTokenItHasNow() async throws {
+        try await withServer(loops: 1) { server in
+            let phone = try await connected(server, "ann", "phone", loop: 0)
+            let other = try await connected(server, "bob", "phone", loop: 0)
+            let fresh = try await server.issuer.token("ann", "phone", id: "fresh")
+            try await phone.send([(.refresh(Refresh(token: fresh)), .control)])
+            _ = try await phone.next { if case .refreshed = $0 { true } else { nil } }
+            func revoke(_ token: String) async throws {
+                try await server.runtime.revoke(.token(token, TokenIssuer.tenant), until: .max)
+            }
+            func found() async throws -> Int { try await server.runtime.loops[0].submit { $0.tokenCount } }
+            #expect(try await found() == 2)
+            try await revoke("ann.phone")
+            try await phone.message("still here", to: bob)
+            #expect(try await other.text(.user(bob)) == "still here")
+            try await revoke("fresh")
+            #expect(try await phone.closed() == .credentialRevoked)
+            #expect(try await found() == 1)
         }
     }
 

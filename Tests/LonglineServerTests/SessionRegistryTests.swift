@@ -127,6 +127,37 @@ import Testing
         #expect(isRemembered("d98", registry))
     }
 
+    @Test func aUsersEndedSessionsAreForgottenTogetherAndNobodyElses() {
+        var limits = ServerLimits()
+        limits.maximumDetachedSessions = 5
+        let registry = SessionRegistry(limits: limits)
+        func leave(_ device: DeviceKey, _ link: UInt64) {
+            _ = registry.claim(Self.claim(device, link: link))
+            registry.release(device, link: link, sent: [], now: .uptimeNanoseconds(1))
+        }
+        func count() -> Int {
+            var statistics = ServerStatistics()
+            registry.addStatistics(to: &statistics)
+            return statistics.detachedSessions
+        }
+        let other = Self.key("bob", "phone")
+        for (index, device) in [Self.key("ann", "a"), other, Self.key("ann", "b"), Self.key("ann", "b")].enumerated() {
+            leave(device, UInt64(index))
+        }
+        #expect(count() == 3 && registry.detachedUsers == 2)
+        registry.forget(Self.device.userKey)
+        #expect(count() == 1 && registry.detachedUsers == 1)
+        #expect(!isRemembered("a", registry) && !isRemembered("b", registry))
+        // By other ways: it is up again, forgotten alone, or gave way.
+        _ = registry.claim(Self.claim(other, link: 10))
+        #expect(registry.detachedUsers == 0)
+        leave(Self.device, 11)
+        registry.forget(Self.device)
+        #expect(count() == 0 && registry.detachedUsers == 0)
+        for index in 20..<40 as Range<UInt64> { leave(Self.key("user\(index)", "phone"), index) }
+        #expect(count() == 5 && registry.detachedUsers == 5)
+    }
+
     @Test func countsPerUserTenantAndInAll() {
         var limits = ServerLimits()
         limits.maximumSessionsPerUser = 2
