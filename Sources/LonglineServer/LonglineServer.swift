@@ -163,6 +163,7 @@ public final class LonglineServer: Service {
         running.keyTask.cancel()
         running.runtime.core.presence.stop()
         running.maintenance.cancel()
+        running.runtime.core.erasures.stop()
         running.runtime.core.cursors.stop()
         await running.maintenance.value
         do { try await running.store.close() } catch {

@@ -46,10 +46,11 @@ extension ServerCore {
         return goOnErasing(user, on: loops)
     }
 
-    /// Goes on with what an earlier process, or a store without room, did not bring to its end.
+    /// Goes on with what an earlier process, or a store without room, did not bring to its end. Who cancels it, and stops the
+    /// erasures, waits for one step at most.
     func resumeErasures(on loops: [LoopReference]) async {
         do {
-            for pending in try await store.pendingErasures(limit: 1_000) {
+            for pending in try await store.pendingErasures(limit: 1_000) where !Task.isCancelled {
                 let user = UserKey(tenant: pending.tenant, user: pending.user)
                 // What fails is noted, and stays pending.
                 try? await goOnErasing(user, on: loops).finished()
@@ -66,7 +67,8 @@ extension ServerCore {
                 guard try await self.store.isErasurePending(of: user.user, in: user.tenant) else { return }
                 try await self.erase(user, on: loops)
             } catch {
-                self.note(error, in: "erasure")
+                // One that was stopped did not fail.
+                if !Task.isCancelled { self.note(error, in: "erasure") }
                 throw error
             }
         }

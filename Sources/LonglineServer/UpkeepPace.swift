@@ -26,6 +26,7 @@ struct UpkeepPace: Sendable {
 extension UpkeepPace {
     /// Takes the steps of an erasure, to its end.
     /// - Parameter told: called after each step, at once.
+    /// - Throws: what the store does; ``LonglineStore/StoreError/Code/closed`` when it is cancelled before its last step.
     func erase(
         _ user: UserKey, from store: any AccountErasure, _ told: (ErasureStep) -> Void
     ) async throws(StoreError) {
@@ -35,8 +36,9 @@ extension UpkeepPace {
             }
             told(step)
             if step.isDone { return }
-            // Who cancels it loses the rest, not the end.
-            _ = await rests(took)
+            guard await rests(took) else {
+                throw StoreError(.closed, message: "the erasure was stopped; it goes on at the next start")
+            }
         }
     }
 }

@@ -12,6 +12,8 @@ import Synchronization
 /// ```
 /// Who joined may have resolved something that was not looked at any more. An erasure asks first whether there is one to make, so
 /// that once more than needed costs little.
+///
+/// ``stop()`` ends them between two steps: what is resolved goes on at the next start.
 final class Erasures: Sendable {
     private struct UnderWay {
         let task: Task<Void, any Error>
@@ -19,13 +21,26 @@ final class Erasures: Sendable {
         var isAskedAgain = false
     }
 
-    private let underWay = Mutex<[UserKey: UnderWay]>([:])
+    private struct State {
+        var underWay: [UserKey: UnderWay] = [:]
+        var isStopped = false
+    }
+
+    private let state = Mutex(State())
+
+    /// Has erasures end as soon as the step that each is at is over, those under way and those to come.
+    func stop() {
+        state.withLock { state in
+            state.isStopped = true
+            for erasure in state.underWay.values { erasure.task.cancel() }
+        }
+    }
 
     /// Begins an erasure, or joins the one under way.
     func join(_ user: UserKey, _ erase: @escaping @Sendable () async throws -> Void) -> Erasure {
-        underWay.withLock { underWay in
-            if let erasure = underWay[user] {
-                underWay[user]?.isAskedAgain = true
+        state.withLock { state in
+            if let erasure = state.underWay[user] {
+                state.underWay[user]?.isAskedAgain = true
                 return Erasure(task: erasure.task)
             }
             let task = Task { [weak self] in
@@ -36,24 +51,25 @@ final class Erasures: Sendable {
                     throw error
                 }
             }
-            underWay[user] = UnderWay(task: task)
+            if state.isStopped { task.cancel() }
+            state.underWay[user] = UnderWay(task: task)
             return Erasure(task: task)
         }
     }
 
     /// Ends a user's erasure, unless somebody joined it since this was asked last.
     private func goesOn(_ user: UserKey) -> Bool {
-        underWay.withLock { underWay in
-            guard underWay[user]?.isAskedAgain == true else {
-                underWay[user] = nil
+        state.withLock { state in
+            guard state.underWay[user]?.isAskedAgain == true else {
+                state.underWay[user] = nil
                 return false
             }
-            underWay[user]?.isAskedAgain = false
+            state.underWay[user]?.isAskedAgain = false
             return true
         }
     }
 
-    private func end(_ user: UserKey) { underWay.withLock { $0[user] = nil } }
+    private func end(_ user: UserKey) { state.withLock { $0.underWay[user] = nil } }
 }
 
 /// One user's erasure under way, for whoever asked for it.

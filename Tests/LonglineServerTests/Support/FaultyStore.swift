@@ -32,6 +32,8 @@ final class FaultyStore: MessageStore {
         var beforePlace: (@Sendable () async -> Void)?
         /// Runs, once, when pending erasures were read and before they are answered.
         var afterPendingErasures: (@Sendable () async -> Void)?
+        /// Erasures take steps without end.
+        var erasesForever = false
         /// Runs, once, when a credential's revocations were read and before the last of them is answered.
         var afterRevocations: (@Sendable () async -> Void)?
     }
@@ -46,6 +48,8 @@ final class FaultyStore: MessageStore {
     let marks = Mutex<[Int]>([])
     /// Pages read.
     let reads = Mutex(0)
+    /// Steps of erasures.
+    let erasureSteps = Mutex(0)
     /// Writes of cursors, also where there was no room.
     let cursorWrites = Mutex(0)
     private let full = StoreError(.storageFull, message: "no room", advice: "make some")
@@ -201,7 +205,9 @@ final class FaultyStore: MessageStore {
     }
 
     func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
+        erasureSteps.withLock { $0 += 1 }
         if current.isFull { throw full }
+        if current.erasesForever { return ErasureStep(isDone: false, left: []) }
         return try await inner.erase(user: user, in: tenant)
     }
 
