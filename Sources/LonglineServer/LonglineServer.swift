@@ -151,15 +151,15 @@ public final class LonglineServer: Service {
             try? await takeStore()?.close()
             return
         }
-        let timeout = configuration.limits.drainTimeout
         nodeDrain.stop()
         await running.control?.shutDown()
         for listener in running.listeners { await listener.stopAccepting() }
         running.runtime.drain()
-        let left = await running.runtime.waitUntilIdle(timeout: timeout)
+        let patience = ShutdownPatience(configuration.limits.drainTimeout, now: .now())
+        let left = await running.runtime.waitUntilIdle(until: patience.forLinks)
         if left > 0 { configuration.logger.notice("links did not close in time", metadata: ["links": "\(left)"]) }
-        for listener in running.listeners { await listener.close(timeout: timeout) }
-        _ = await running.runtime.waitUntilIdle(timeout: timeout)
+        for listener in running.listeners { await listener.close(timeout: patience.left(now: .now())) }
+        _ = await running.runtime.waitUntilIdle(until: patience.forAll)
         running.keyTask.cancel()
         running.runtime.core.presence.stop()
         running.maintenance.cancel()

@@ -116,6 +116,9 @@ final class ServerLoop {
         checkIdle()
     }
 
+    /// Who waits for that, for tests.
+    var idleWaiterCount: Int { idleWaiters.count }
+
     func checkIdle() {
         guard !idleWaiters.isEmpty, hosts.isEmpty, work.isEmpty, appends.isEmpty, reads.isEmpty, progress.isEmpty
         else { return }

@@ -55,17 +55,23 @@ final class ServerRuntime: Sendable {
         for loop in loops { loop.execute { $0.drain(close) } }
     }
 
-    /// Waits until no link and no store call is left, or for `timeout`.
+    /// Waits until no link and no store call is left on any loop, or for `timeout`.
     /// - Returns: links that are left.
-    func waitUntilIdle(timeout: TimeAmount) async -> Int {
-        var left = 0
-        for loop in loops {
+    func waitUntilIdle(timeout: TimeAmount) async -> Int { await waitUntilIdle(until: .now() + timeout) }
+
+    /// As ``waitUntilIdle(timeout:)``, until a time. All loops wait at once.
+    func waitUntilIdle(until deadline: NIODeadline) async -> Int {
+        let waits = loops.map { loop in
             let promise = loop.eventLoop.makePromise(of: Void.self)
             loop.execute { $0.whenIdle(promise) }
             // A promise that was kept in time ignores this.
-            let timer = loop.eventLoop.scheduleTask(in: timeout) { promise.succeed() }
-            try? await promise.futureResult.get()
-            timer.cancel()
+            let timer = loop.eventLoop.scheduleTask(deadline: deadline) { promise.succeed() }
+            return (idle: promise.futureResult, timer: timer)
+        }
+        var left = 0
+        for (loop, wait) in zip(loops, waits) {
+            try? await wait.idle.get()
+            wait.timer.cancel()
             left += (try? await loop.submit { $0.snapshot().connections }) ?? 0
         }
         // What sessions said to other loops at their end has arrived behind this.

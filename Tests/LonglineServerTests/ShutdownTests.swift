@@ -47,4 +47,23 @@ import Testing
             #expect(await server.runtime.statistics().storeFailures == 0, "nothing failed")
         }
     }
+
+    @Test func allLoopsAreWaitedForAtOnce() async throws {
+        try await withServer { server in
+            let (loops, runtime) = (server.runtime.loops, server.runtime)
+            let devices = [try await server.connected("ann"), try await server.connected("bob", loop: 1)]
+            let wait = Task { await runtime.waitUntilIdle(timeout: .hours(1)) }
+            for loop in loops { while try await loop.submit({ $0.idleWaiterCount }) == 0 {} }
+            for device in devices { try await device.drop() }
+            #expect(await wait.value == 0)
+        }
+    }
+
+    @Test func theWaitsOfAShutdownHaveOneEnd() {
+        let start = NIODeadline.uptimeNanoseconds(1_000_000_000)
+        let patience = ShutdownPatience(.seconds(10), now: start)
+        #expect(patience.forLinks == start + .seconds(9) && patience.forAll == start + .seconds(10))
+        #expect(patience.left(now: start + .seconds(9)) == .seconds(1))
+        #expect(patience.left(now: start + .seconds(60)) == .zero)
+    }
 }
