@@ -80,6 +80,11 @@ enum SQLiteSchema {
             try db.execute(sql: "ALTER TABLE store ADD COLUMN removed_channel INTEGER NOT NULL DEFAULT 0")
             try db.execute(sql: "ALTER TABLE store ADD COLUMN orphans INTEGER NOT NULL DEFAULT 0")
         }
+        migrator.registerMigration("edits by target") { db in
+            // Of edits only (kind 4): a message may have any number of reactions, which nobody looks for.
+            try db.execute(sql: "DROP INDEX entries_by_target")
+            try db.execute(sql: "CREATE INDEX edits_by_target ON entries (channel, target) WHERE kind = 4")
+        }
         return migrator
     }
 

@@ -32,11 +32,12 @@ extension SQLiteTables {
     }
 
     func edits(of offset: Offset, in channel: ChannelRecord, limit: Int) throws -> [EntrySummary] {
+        // A bound kind would not be known to be that of the index `edits_by_target`.
         try rows(
             """
             SELECT offset, time, length(payload) + following FROM entries
-            WHERE channel = ? AND target = ? AND kind = ? ORDER BY offset LIMIT ?
-            """, [channel.id, Int64(offset), Int64(EntryKind.edited.rawValue), limit]
+            WHERE channel = ? AND target = ? AND kind = \(EntryKind.edited.rawValue) ORDER BY offset LIMIT ?
+            """, [channel.id, Int64(offset), limit]
         ).map { EntrySummary(offset: $0[0], time: $0[1], bytes: $0[2]) }
     }
 

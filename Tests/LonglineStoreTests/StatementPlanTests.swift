@@ -1,0 +1,38 @@
+import GRDB
+import LonglineTestKit
+import LonglineWire
+import Testing
+
+@testable import LonglineStore
+
+/// Statements whose cost must not grow with what a user piles up: the index that each goes by, as SQLite plans it here.
+@Suite struct StatementPlanTests {
+    /// The plans of the SELECTs that the tables make, with values that SQLite doesn't know when it plans.
+    private func plans(_ body: (SQLiteTables, ChannelRecord) throws -> Void) throws -> [String] {
+        let queue = try DatabaseQueue()
+        defer { try? queue.close() }
+        try SQLiteSchema.migrator.migrate(queue)
+        return try queue.write { db in
+            let tables = SQLiteTables(db)
+            let channel = try tables.addChannel(roomKey("r"), epoch: 1)
+            var statements: [String] = []
+            db.trace { event in
+                if case .statement(let statement) = event, statement.sql.hasPrefix("SELECT") {
+                    statements.append(statement.sql)
+                }
+            }
+            try body(tables, channel)
+            db.trace(options: [])
+            return try statements.map { sql in
+                let plan = try db.makeStatement(sql: "EXPLAIN QUERY PLAN \(sql)")
+                plan.setUncheckedArguments(StatementArguments())
+                return try Row.fetchAll(plan).map { $0["detail"] as String }.joined(separator: "; ")
+            }
+        }
+    }
+
+    @Test("the edits of a message are found without its reactions") func edits() throws {
+        let plans = try plans { tables, channel in _ = try tables.edits(of: 7, in: channel, limit: 100) }
+        #expect(plans == ["SEARCH entries USING INDEX edits_by_target (channel=? AND target=?)"])
+    }
+}
