@@ -35,4 +35,16 @@ import Testing
         let plans = try plans { tables, channel in _ = try tables.edits(of: 7, in: channel, limit: 100) }
         #expect(plans == ["SEARCH entries USING INDEX edits_by_target (channel=? AND target=?)"])
     }
+
+    @Test("a user's settings are counted without the other conversations") func settings() throws {
+        let plans = try plans { tables, channel in _ = try tables.countSettings(of: channel) }
+        #expect(plans == ["SEARCH conversations USING COVERING INDEX conversations_with_settings (owner=?)"])
+    }
+
+    @Test("a sweep looks for settings without the other conversations") func sweep() throws {
+        let rule = SweepRule(unseenSince: 1, expiredAt: 1, rows: 10)
+        let plans = try plans { tables, _ in _ = try tables.sweep(.channels, after: SweepMark(), rule) }
+        let expected = "SEARCH conversations USING COVERING INDEX conversations_with_settings (owner=?)"
+        #expect(plans.contains { $0.contains(expected) })
+    }
 }

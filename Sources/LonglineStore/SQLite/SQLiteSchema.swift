@@ -85,6 +85,14 @@ enum SQLiteSchema {
             try db.execute(sql: "DROP INDEX entries_by_target")
             try db.execute(sql: "CREATE INDEX edits_by_target ON entries (channel, target) WHERE kind = 4")
         }
+        migrator.registerMigration("conversations with settings") { db in
+            // Of the few that are muted or blocked only, with all that counting them needs.
+            try db.execute(
+                sql: """
+                    CREATE INDEX conversations_with_settings ON conversations (owner, muted_until, blocked)
+                        WHERE muted_until <> 0 OR blocked <> 0
+                    """)
+        }
         return migrator
     }
 

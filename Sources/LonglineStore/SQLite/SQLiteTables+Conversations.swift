@@ -71,6 +71,7 @@ extension SQLiteTables {
 
     func countSettings(of inbox: ChannelRecord) throws -> Int {
         try flush()
+        // The condition as the index `conversations_with_settings` has it.
         return try row(
             "SELECT count(*) FROM conversations WHERE owner = ? AND (muted_until <> 0 OR blocked <> 0)", [inbox.id]
         ).map { $0[0] } ?? 0
