@@ -212,4 +212,35 @@ import Testing
         #expect(try await store.act(hall, .setPublishing(.owners), by: bob).receipt != nil)
         try await store.close()
     }
+
+    @Test("members of a room that was deleted before its lives had names are those of the last one")
+    func oldLives() async throws {
+        let folder = try TemporaryFolder()
+        try SQLiteFixture.schema(
+            "channels that are gone", folder.path,
+            [
+                "UPDATE store SET sequence = 9",
+                """
+                INSERT INTO channels (id, tenant, name, epoch, head, members, owners, deleted) VALUES
+                    (1, 'acme', 'room/hall', 5, 9, 2, 1, 5), (2, 'acme', 'room/attic', 5, 8, 1, 1, 0),
+                    (3, 'acme', 'room/cellar', 5, 7, 0, 0, 7)
+                """,
+                "INSERT INTO deletions VALUES (1, 5), (3, 7)",
+                """
+                INSERT INTO stints (tenant, user, room, after, joined, role) VALUES ('acme', 'alice', 1, 5, 6, 1),
+                    ('acme', 'bob', 1, 1, 2, 0), ('acme', 'carol', 1, 6, 9, 0), ('acme', 'dave', 2, 0, 8, 1),
+                    ('acme', 'erin', 3, 0, 3, 0)
+                """,
+            ])
+        let store = try SQLiteStore(configuration(folder.path))
+        let carol = device("carol")
+        #expect(try await store.roles(of: hall, in: tenant).map(\.user) == [alice.user, carol.user])
+        #expect(try await store.roles(of: room("attic"), in: tenant).map(\.user) == [user("dave")])
+        #expect(try await store.roles(of: room("cellar"), in: tenant).isEmpty)
+        try await store.join(hall, by: bob, create: false)
+        _ = try #require(try await store.act(hall, .setRole(.owner, of: carol.user), by: alice).receipt)
+        #expect(try await store.roles(of: hall, in: tenant).map(\.user) == [alice.user, bob.user, carol.user])
+        #expect(try await owners(store) == [alice.user, carol.user])
+        try await store.close()
+    }
 }

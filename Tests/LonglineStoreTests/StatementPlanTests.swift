@@ -47,4 +47,9 @@ import Testing
         let expected = "SEARCH conversations USING COVERING INDEX conversations_with_settings (owner=?)"
         #expect(plans.contains { $0.contains(expected) })
     }
+
+    @Test("a page of members has nobody of a former life of the room to pass over") func members() throws {
+        let plans = try plans { tables, channel in _ = try tables.members(of: channel, after: nil, limit: 100) }
+        #expect(plans == ["SEARCH stints USING COVERING INDEX members (room=? AND life=? AND user>?)"])
+    }
 }

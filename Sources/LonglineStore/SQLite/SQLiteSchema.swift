@@ -93,6 +93,9 @@ enum SQLiteSchema {
                         WHERE muted_until <> 0 OR blocked <> 0
                     """)
         }
+        migrator.registerMigration("members by life") { db in
+            for statement in lives { try db.execute(sql: statement) }
+        }
         return migrator
     }
 
@@ -133,6 +136,19 @@ enum SQLiteSchema {
         """,
         "CREATE INDEX large_entries ON entries (channel) WHERE following > 0",
         "CREATE INDEX large_copies ON entries (origin_offset) WHERE following > 0 AND origin_offset IS NOT NULL",
+    ]
+
+    /// A room's life is named by the deletion before it; 0 for the first. Open stays of lives that ended remain where they are, and
+    /// are no members: so many of them must not stand between two members of the life that lasts.
+    private static let lives = [
+        "ALTER TABLE stints ADD COLUMN life INTEGER NOT NULL DEFAULT 0",
+        """
+        UPDATE stints SET life = (SELECT deleted FROM channels WHERE channels.id = stints.room)
+            WHERE joined > (SELECT deleted FROM channels WHERE channels.id = stints.room AND deleted > 0)
+        """,
+        "DROP INDEX members",
+        // With "left", which is NULL, SQLite before 3.41 too reads no row beside the index.
+        "CREATE INDEX members ON stints (room, life, user, role, \"left\") WHERE \"left\" IS NULL",
     ]
 
     private static let first = [

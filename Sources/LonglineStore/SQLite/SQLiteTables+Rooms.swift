@@ -46,13 +46,16 @@ extension SQLiteTables {
     }
 
     func set(_ stint: Stint, of user: UserID, in room: ChannelRecord) throws {
+        // The life of the room that it belongs to.
+        let life = stint.joined > room.deleted ? room.deleted : 0
         try run(
             """
-            INSERT OR REPLACE INTO stints (tenant, user, room, after, joined, "left", role) VALUES (?, ?, ?, ?, ?, ?, ?)
+            INSERT OR REPLACE INTO stints (tenant, user, room, after, joined, "left", role, life)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
             """,
             [
                 room.key.tenant.description, user.description, room.id, Int64(stint.after), Int64(stint.joined),
-                stint.left.map { Int64($0).databaseValue } ?? .null, stint.role.rawValue,
+                stint.left.map { Int64($0).databaseValue } ?? .null, stint.role.rawValue, Int64(life),
             ])
         stints[StintKey(room: room.id, user: user)] = .some(stint)
     }
@@ -83,17 +86,17 @@ extension SQLiteTables {
         ).map { row in row[0] }
     }
 
-    /// From the index `members` alone.
+    /// From the index `members` alone: whoever was in the room before its last deletion costs nothing.
     func members(of room: ChannelRecord, after user: UserID?, limit: Int) throws -> [RoomMember] {
         try rows(
             """
             SELECT user, role FROM stints
-            WHERE room = ? AND "left" IS NULL AND user > ? AND joined > ? ORDER BY user LIMIT ?
-            """, [room.id, user?.description ?? "", Int64(room.deleted), limit]
+            WHERE room = ? AND life = ? AND "left" IS NULL AND user > ? ORDER BY user LIMIT ?
+            """, [room.id, Int64(room.deleted), user?.description ?? "", limit]
         ).map { row in RoomMember(user: try UserID(row[0] as String), role: try Self.role(row, 1)) }
     }
 
-    /// From the index `members_by_age` alone.
+    /// One row, found by the index `members_by_age`.
     func oldestMember(of room: ChannelRecord) throws -> UserID? {
         try row(
             "SELECT user FROM stints WHERE room = ? AND \"left\" IS NULL AND joined > ? ORDER BY joined LIMIT 1",
