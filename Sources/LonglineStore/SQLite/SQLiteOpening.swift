@@ -4,10 +4,16 @@ import Logging
 
 /// Opens a store's database: connections, migrations, and the check whether it is the one that was closed last.
 enum SQLiteOpening {
-    static func open(_ directory: StoreDirectory, _ configuration: SQLiteStoreConfiguration) throws(StoreError)
-        -> DatabasePool
-    {
-        try translate(directory) {
+    static func open(
+        _ directory: StoreDirectory, _ configuration: SQLiteStoreConfiguration, _ faults: StoreFaults = StoreFaults()
+    ) throws(StoreError) -> DatabasePool {
+        let leftover = try LeftoverLog.settle(besideDatabase: directory.database, faults)
+        if leftover > 0 {
+            configuration.logger.notice(
+                "store was not closed: its write-ahead log was written to the disk again",
+                metadata: ["directory": "\(directory.path)", "bytes": "\(leftover)"])
+        }
+        return try translate(directory) {
             var settings = Configuration()
             settings.label = "longline.store"
             settings.maximumReaderCount = max(configuration.readers, 1)

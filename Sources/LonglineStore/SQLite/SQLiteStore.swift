@@ -57,7 +57,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         self.faults = faults
         let fatal = configuration.fatal ?? { _ in _exit(74) }
         let directory = try StoreDirectory(configuration.directory)
-        let pool = try SQLiteOpening.open(directory, configuration)
+        let pool = try SQLiteOpening.open(directory, configuration, faults)
         (wasRestored, restoredAt) = try SQLiteOpening.identify(
             directory, pool, configuration.logger, now: clock(), &random)
         cache = TailCache(maximumBytes: configuration.tailCacheBytes)

@@ -162,4 +162,5 @@ struct StoreFaults: Sendable {
     var beforeCommit: @Sendable () throws -> Void = {}
     var beforeCheckpoint: @Sendable () throws -> Void = {}
     var duringBackup: @Sendable () throws -> Void = {}
+    var beforeLogSync: @Sendable () throws -> Void = {}
 }

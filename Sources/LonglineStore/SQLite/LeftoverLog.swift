@@ -1,0 +1,80 @@
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+/// What a process that ended without closing its store left of the write-ahead log.
+///
+/// After a sync that failed, the kernel may hold pages that never reached the disk, and call them clean. Whoever reads the log then
+/// finds them, no later sync writes them, and a power failure takes them and all that was acknowledged behind them. Written once
+/// more they are dirty, and a sync says whether the disk has them.
+enum LeftoverLog {
+    private static let step = 1 << 20
+
+    /// Writes a log's bytes over themselves, and returns when they are on disk. Does nothing where there is no log, or an empty one.
+    ///
+    /// To be called before SQLite opens the database. The file's bytes are the same at every moment.
+    /// - Parameter database: where the database lies, or a link to it: the log is beside the file itself.
+    /// - Returns: the log's length, in bytes.
+    /// - Throws: ``StoreError/Code/unavailable`` or ``StoreError/Code/storageFull``, with advice.
+    static func settle(besideDatabase database: String, _ faults: StoreFaults) throws(StoreError) -> Int {
+        let path = resolved(database) + "-wal"
+        let descriptor = open(path, O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { return 0 }
+            throw failure(path, errno)
+        }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw failure(path, errno) }
+        guard status.st_size > 0 else { return 0 }
+        let code = rewrite(descriptor)
+        guard code == 0 else { throw failure(path, code) }
+        do { try faults.beforeLogSync() } catch { throw failure(path, EIO) }
+        guard fsync(descriptor) == 0 else { throw failure(path, errno) }
+        return Int(status.st_size)
+    }
+
+    /// - Returns: 0, or the error's number.
+    private static func rewrite(_ descriptor: CInt) -> CInt {
+        withUnsafeTemporaryAllocation(byteCount: step, alignment: 16) { buffer in
+            var place = 0
+            while true {
+                let count = pread(descriptor, buffer.baseAddress, step, off_t(place))
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { return count == 0 ? 0 : errno }
+                var written = 0
+                while written < count {
+                    let more = pwrite(
+                        descriptor, buffer.baseAddress?.advanced(by: written), count - written, off_t(place + written))
+                    if more < 0, errno == EINTR { continue }
+                    guard more > 0 else { return more == 0 ? EIO : errno }
+                    written += more
+                }
+                place += count
+            }
+        }
+    }
+
+    private static func resolved(_ path: String) -> String {
+        guard let real = realpath(path, nil) else { return path }
+        defer { free(real) }
+        return String(cString: real)
+    }
+
+    private static func failure(_ path: String, _ code: CInt) -> StoreError {
+        let isFull = code == ENOSPC || code == EDQUOT
+        let advice =
+            switch code {
+            case ENOSPC, EDQUOT: "make room on the store's disk"
+            case EACCES, EPERM, EROFS: "let the server's user own the folder and the files in it"
+            default: "check the disk, and keep the files: what was acknowledged may be in this one alone"
+            }
+        return StoreError(
+            isFull ? .storageFull : .unavailable,
+            message: "the write-ahead log \(path) can't be written again: \(StoreDirectory.text(code))", advice: advice)
+    }
+}
