@@ -9,7 +9,8 @@ struct BackupCommand: AsyncParsableCommand {
         commandName: "backup",
         abstract: "Copy a server's messages into a file, while it runs.",
         discussion: """
-            The copy is what the store held at one moment, in one file that only you may read. Run it as the server's own user. \
+            The copy is what the store held at one moment, in one file that only you may read. Until it is complete, '.partial' \
+            is added to the file's name. Run it as the server's own user. \
             To restore it, stop the server, remove longline.db, longline.db-wal, longline.db-shm and store.identity from the \
             folder 'store' in the data folder, and put the copy there as longline.db.
 
@@ -25,10 +26,11 @@ struct BackupCommand: AsyncParsableCommand {
     func run() async throws {
         let directory = try ServerDirectory(existing: data)
         let total = Self.size(of: SQLiteStore.databasePath(in: directory.storePath))
-        let progress = Task { [file] in
+        let partial = SQLiteStore.partialBackup(of: file)
+        let progress = Task {
             while true {
                 try await Task.sleep(for: .seconds(2))
-                Output.report("* \(Self.text(Self.size(of: file))) of about \(Self.text(total))")
+                Output.report("* \(Self.text(Self.size(of: partial))) of about \(Self.text(total))")
             }
         }
         defer { progress.cancel() }

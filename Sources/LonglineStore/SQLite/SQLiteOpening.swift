@@ -7,6 +7,7 @@ enum SQLiteOpening {
     static func open(
         _ directory: StoreDirectory, _ configuration: SQLiteStoreConfiguration, _ faults: StoreFaults = StoreFaults()
     ) throws(StoreError) -> DatabasePool {
+        try refuseEmptyDatabase(directory, configuration.logger)
         let leftover = try LeftoverLog.settle(besideDatabase: directory.database, faults)
         if leftover > 0 {
             configuration.logger.notice(
@@ -45,6 +46,20 @@ enum SQLiteOpening {
             try limitSize(pool, configuration.maximumSize)
             return pool
         }
+    }
+
+    /// A file without a byte is no database that was closed here: it is what a copy leaves that was killed. Where no store was open
+    /// before it is what a first start leaves that was.
+    private static func refuseEmptyDatabase(_ directory: StoreDirectory, _ logger: Logger) throws(StoreError) {
+        guard directory.hasEmptyDatabase else { return }
+        guard !directory.hasIdentity else {
+            throw StoreError(
+                .unavailable, message: "\(directory.database) is an empty file, but a store was open here",
+                advice: "restore a backup that is complete; to begin with nothing, remove it and store.identity")
+        }
+        logger.warning(
+            "the store's database is an empty file: the store begins with nothing",
+            metadata: ["file": "\(directory.database)"])
     }
 
     private static func limitSize(_ pool: DatabasePool, _ bytes: Int?) throws {
@@ -127,53 +142,6 @@ enum SQLiteOpening {
         for (id, epoch) in zip(ids, epochs) {
             try statement.execute(arguments: [Int64(bitPattern: epoch), id])
         }
-    }
-
-    /// Copies a database into a new file that names no identity: whoever opens it knows that it is a copy. Nobody else may read
-    /// it. A copy that fails leaves no file.
-    static func copy(_ source: some DatabaseReader, to path: String, _ faults: StoreFaults) throws {
-        try StoreDirectory.makePrivateFile(path)
-        do {
-            let copy = try DatabaseQueue(path: path)
-            do { try fill(copy, source, faults) } catch {
-                try? copy.close()
-                throw error
-            }
-            try copy.close()
-        } catch {
-            for file in ["", "-journal", "-wal", "-shm"] { try? FileManager.default.removeItem(atPath: path + file) }
-            guard let error = error as? DatabaseError, error.resultCode == .SQLITE_FULL else { throw error }
-            throw StoreError(
-                .storageFull, message: "\(path): \(error.message ?? "no space left")",
-                advice: "make room on the disk that the copy goes to")
-        }
-    }
-
-    private static func fill(_ copy: DatabaseQueue, _ source: some DatabaseReader, _ faults: StoreFaults) throws {
-        try source.backup(to: copy)
-        try faults.duringBackup()
-        try copy.inDatabase { db in
-            try db.execute(sql: "PRAGMA journal_mode = DELETE")
-            try db.execute(sql: "PRAGMA synchronous = FULL")
-            try db.execute(sql: "UPDATE store SET identity = ''")
-        }
-    }
-
-    /// Copies the database at `database`, which another process may have open.
-    static func copy(database: String, to path: String) throws {
-        var settings = Configuration()
-        settings.label = "longline.backup"
-        settings.readonly = true
-        settings.busyMode = .timeout(5)
-        let source = try DatabaseQueue(path: database, configuration: settings)
-        // It was read only: nothing hangs on how it closes.
-        defer { try? source.close() }
-        guard try source.read({ try $0.tableExists("store") }) else {
-            throw StoreError(
-                .unavailable, message: "\(database) is no store of Longline",
-                advice: "name the folder that the store keeps its files in")
-        }
-        try copy(source, to: path, StoreFaults())
     }
 
     private static func hex(_ value: UInt64) -> String {

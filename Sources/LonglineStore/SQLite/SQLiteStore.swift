@@ -105,11 +105,11 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     /// Writes a consistent copy of the database as it is now, while the store goes on.
     ///
     /// The copy is one file that only this user may read, and opening it in this folder or another starts new epochs (it is a
-    /// backup). It is durable on return.
+    /// backup). It is durable on return. Until it is complete it is called `path` with `.partial` behind.
     /// - Parameter path: a file that does not exist yet; nor does it after an error.
     public func backup(to path: String) async throws(StoreError) {
         let (pool, faults) = (pool, faults)
-        try await Self.copying(directory.database) { try SQLiteOpening.copy(pool, to: path, faults) }
+        try await Self.copying(directory.database) { try SQLiteBackup.copy(pool, to: path, faults) }
     }
 
     /// Writes a consistent copy of a store that this process doesn't have open, as ``backup(to:)`` does: for tools beside a server,
@@ -119,8 +119,12 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     ///   - path: a file that does not exist yet; nor does it after an error.
     public static func backup(of directory: String, to path: String) async throws(StoreError) {
         let database = databasePath(in: directory)
-        try await copying(database) { try SQLiteOpening.copy(database: database, to: path) }
+        try await copying(database) { try SQLiteBackup.copy(database: database, to: path) }
     }
+
+    /// Where a backup is until it is complete.
+    /// - Parameter path: what it will be called.
+    package static func partialBackup(of path: String) -> String { SQLiteBackup.partial(path) }
 
     private static func copying(_ database: String, _ body: @escaping @Sendable () throws -> Void)
         async throws(StoreError)

@@ -41,7 +41,16 @@ struct StoreDirectory: Sendable {
         lock = try FileLock(path + "/store.lock")
     }
 
+    /// Whether the database is there, as a file without a byte.
+    var hasEmptyDatabase: Bool {
+        var status = stat()
+        return stat(database, &status) == 0 && status.st_size == 0
+    }
+
     // MARK: Identity
+
+    /// Whether a store was open here.
+    var hasIdentity: Bool { access(identityFile, F_OK) == 0 }
 
     /// The inode of the database file: a copy has another.
     private func databaseInode() throws(StoreError) -> UInt64 {
@@ -89,21 +98,6 @@ struct StoreDirectory: Sendable {
     }
 
     func unlock() { lock.release() }
-
-    /// Makes an empty file that nobody else may read: never one that was there before.
-    static func makePrivateFile(_ path: String) throws(StoreError) {
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        let code = errno
-        guard descriptor >= 0 else {
-            if code == EEXIST {
-                throw StoreError(.unavailable, message: "\(path) exists", advice: "name a file that doesn't exist yet")
-            }
-            throw StoreError(
-                .unavailable, message: "\(path) can't be made: \(text(code))",
-                advice: "name a file in a folder that this user may write to")
-        }
-        close(descriptor)
-    }
 
     static func text(_ code: CInt) -> String { String(cString: strerror(code)) }
 }
