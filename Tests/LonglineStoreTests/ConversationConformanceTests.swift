@@ -174,6 +174,40 @@ import Testing
         }
     }
 
+    @Test("many marks at once look at a bounded number of entries, and each moves", arguments: StoreKind.allCases)
+    func manyMarksLookAtABoundedNumberOfEntries(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.unreadEntries = 30
+        try await withStore(kind, limits: limits) { store async throws in
+            // Bob's inbox has 70 entries in turns of seven senders, each of whom has one behind the mark.
+            let names = (0..<7).map { "u\($0)" }
+            var last: Position?
+            for id in 1...10 as ClosedRange<PublishID> {
+                for name in names {
+                    let outcome = try await store.append(request(name, recipient: "bob", id: id))
+                    if id == 9 { last = outcome.copy?.position }
+                }
+            }
+            let mark = try #require(last)
+            let notes = names.map { name in
+                ReadNote(
+                    tenant: tenant, user: user("bob"),
+                    mark: ReadMark(conversation: direct(name), position: mark, isPrivate: false))
+            }
+            let offsets = try await store.all(inbox("bob")).compactMap(\.entry?.offset)
+            let moved = try await store.markRead(notes).map { outcome in
+                outcome.map { place in offsets.count { $0 <= place.position.offset } }
+            }
+            // 120 entries together, and 16 of each in any case.
+            #expect(moved == [30, 30, 30, 30, 16, 16, 16])
+            // Of 70 they moved over 5, 5, 4, 4 and three times 2; the others are there for the next mark.
+            let unread = try await list(store, "bob").items.map(\.unread)
+            #expect(unread.reduce(0, +) == 46)
+            let rest = try await store.markRead(Array(notes.suffix(3)))
+            #expect(rest.map { $0?.position.offset }.allSatisfy { $0 == offsets[45] })
+        }
+    }
+
     @Test("both sides learn how far the other came", arguments: StoreKind.allCases)
     func bothSidesLearnHowFarTheOtherCame(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

@@ -40,7 +40,14 @@ extension StoreLogic {
 
     // MARK: Reading
 
-    func markRead(_ note: ReadNote) throws -> ReadOutcome? {
+    /// Takes note of places that were read. However many there are, together they look at no more than a few thousand entries.
+    func markRead(_ notes: [ReadNote]) throws -> [ReadOutcome?] {
+        // A few for each in any case, so that every mark moves on.
+        var budget = UnreadBudget(limits, least: 16)
+        return try notes.map { try markRead($0, &budget) }
+    }
+
+    private func markRead(_ note: ReadNote, _ budget: inout UnreadBudget) throws -> ReadOutcome? {
         let mark = note.mark
         guard let inbox = try tables.channel(ChannelKey(tenant: note.tenant, channel: .user(note.user))) else {
             return nil
@@ -51,7 +58,7 @@ extension StoreLogic {
             guard mark.position.epoch == inbox.epoch, mark.position.offset <= inbox.head,
                 let conversation = try tables.conversation(mark.conversation, of: inbox), conversation.last > 0
             else { return nil }
-            guard let read = try advance(conversation, to: mark, in: inbox, counting: peer) else { return nil }
+            guard let read = try advance(conversation, to: mark, in: inbox, counting: peer, &budget) else { return nil }
             let told = conversation.blocked == 0 ? try audience(of: note, peer: peer) : .nobody
             return ReadOutcome(position: Position(epoch: inbox.epoch, offset: read), audience: told)
         case .room:
@@ -63,7 +70,7 @@ extension StoreLogic {
                 mark.position.offset <= min(room.head, stint.left ?? .max), mark.position.offset > stint.after
             else { return nil }
             let known = try conversation(mark.conversation, of: inbox)
-            guard try advance(known, to: mark, in: room, counting: nil) != nil else { return nil }
+            guard try advance(known, to: mark, in: room, counting: nil, &budget) != nil else { return nil }
             let tellsMembers = !mark.isPrivate && stint.left == nil && room.members <= limits.receiptMembers
             return ReadOutcome(position: mark.position, audience: tellsMembers ? .members : .nobody)
         case .all: return nil
@@ -73,7 +80,8 @@ extension StoreLogic {
     /// - Returns: up to where it moved; nil when nothing did. Before the mark it is where so many entries lie between that they are
     ///   not all counted at once: the next mark goes on there.
     private func advance(
-        _ known: ConversationRecord, to mark: ReadMark, in channel: ChannelRecord, counting peer: UserID?
+        _ known: ConversationRecord, to mark: ReadMark, in channel: ChannelRecord, counting peer: UserID?,
+        _ budget: inout UnreadBudget
     ) throws -> Offset? {
         var conversation = known
         let offset = mark.position.offset
@@ -84,12 +92,13 @@ extension StoreLogic {
                 // What lay between is read now. Each entry is looked at once in its life, as the place only grows.
                 var read = conversation.unread
                 if offset < conversation.incoming {
-                    let last = try tables.offset(ofEntry: limits.unreadEntries, in: channel, above: conversation.read)
-                    reached = min(offset, last ?? offset)
-                    read = try tables.countUnread(
-                        in: channel, above: conversation.read, through: reached, by: .only(peer),
-                        limit: conversation.unread, looking: limits.unreadEntries, now: 0
-                    ).count
+                    let looking = budget.next
+                    let counted = try tables.countUnread(
+                        in: channel, above: conversation.read, through: offset, by: .only(peer),
+                        limit: conversation.unread, looking: looking, now: 0)
+                    budget.spend(counted.looked)
+                    if counted.looked == looking { reached = counted.last }
+                    read = counted.count
                 }
                 conversation.unread -= min(read, conversation.unread)
             }

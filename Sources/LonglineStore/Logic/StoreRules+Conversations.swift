@@ -19,7 +19,8 @@ extension StoreRules {
         }
         places.sort { ConversationPlace.comesBefore($0.place, $1.place) }
         let page = places.prefix(limit)
-        var budget = UnreadBudget(limits)
+        // So many of each that a short count is right.
+        var budget = UnreadBudget(limits, least: 256)
         let items = try page.map { listed in
             switch listed {
             case .direct(let conversation): try item(conversation, of: user, inbox, tables)
@@ -27,22 +28,6 @@ extension StoreRules {
             }
         }
         return ConversationList(items: items, next: places.count > limit ? page.last?.place : nil)
-    }
-
-    /// How many entries are looked at for a page: a reader that counts in fifty long rooms would be everybody's who waits for one.
-    private struct UnreadBudget {
-        private let limit: Int
-        private var left: Int
-
-        init(_ limits: StoreLimits) {
-            limit = max(1, limits.unreadEntries)
-            left = 4 * limit
-        }
-
-        /// For the next room. A few in any case, so that a short count is right.
-        var next: Int { max(min(limit, left), min(limit, 256)) }
-
-        mutating func spend(_ looked: Int) { left = max(0, left - looked) }
     }
 
     private enum Listed {
@@ -81,12 +66,12 @@ extension StoreRules {
     ) throws -> ConversationItem {
         let conversation = try tables.conversation(room.key.channel, of: inbox)
         let read = conversation?.read ?? 0
-        let (unread, looked) = try tables.countUnread(
+        let unread = try tables.countUnread(
             in: room, above: max(read, stint.joined), through: room.head, by: .allBut(user),
             limit: FrameLimits.maximumUnread, looking: budget.next, now: now)
-        budget.spend(looked)
+        budget.spend(unread.looked)
         return ConversationItem(
-            conversation: room.key.channel, last: room.ends.position, time: room.time, unread: UInt64(unread),
+            conversation: room.key.channel, last: room.ends.position, time: room.time, unread: UInt64(unread.count),
             settings: conversation?.settings ?? ConversationSettings(), read: read, peerDelivered: 0, peerRead: 0)
     }
 

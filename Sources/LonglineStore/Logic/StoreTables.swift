@@ -86,6 +86,14 @@ struct EntrySummary: Hashable, Sendable {
     var incomingFrom: UserID?
 }
 
+/// What counting unread messages came to.
+struct UnreadCount: Hashable, Sendable {
+    var count: Int
+    /// Entries that were looked at, and the last of them; where there was none, the place behind which they were to begin.
+    var looked: Int
+    var last: Offset
+}
+
 /// What a store keeps, without any rule: ``StoreLogic`` has the rules, so that two stores can't differ in them.
 ///
 /// Calls come from one writer at a time. Ids are the tables' own, above 0 and never used again.
@@ -165,14 +173,11 @@ protocol StoreTables: AnyObject {
         -> [ConversationRecord]
     /// The conversations that a user muted or blocked.
     func countSettings(of inbox: ChannelRecord) throws -> Int
-    /// The offset of the entry that is the `number`-th above a place, from 1; nil when there are fewer.
-    func offset(ofEntry number: Int, in channel: ChannelRecord, above: Offset) throws -> Offset?
     /// Counts messages of some authors in a range, up to `limit` and among the first `looking` entries of it.
-    /// - Returns: how many there are, and how many entries were looked at.
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64
-    ) throws -> (count: Int, looked: Int)
+    ) throws -> UnreadCount
     /// The highest cursor that a user's devices have in a channel's present epoch; 0 for none.
     func highestCursor(of user: UserID, in channel: ChannelRecord) throws -> Offset
     /// Removes what is kept of a conversation.

@@ -182,7 +182,7 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
     }
 
     public func markRead(_ notes: [ReadNote]) async throws(StoreError) -> [ReadOutcome?] {
-        try perform { logic in try notes.map { try logic.markRead($0) } }
+        try perform { logic in try logic.markRead(notes) }
     }
 
     public func receipts(for notes: [DeliveryNote]) async throws(StoreError) -> [DeliveryNote?] {

@@ -330,19 +330,15 @@ final class MemoryTables: StoreTables {
         (conversations[inbox.id] ?? [:]).values.count { $0.hasSettings }
     }
 
-    func offset(ofEntry number: Int, in channel: ChannelRecord, above: Offset) -> Offset? {
-        entries(in: channel, above: above).dropFirst(number - 1).first?.offset
-    }
-
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64
-    ) -> (count: Int, looked: Int) {
+    ) -> UnreadCount {
         let looked = entries(in: channel, above: above).prefix { $0.offset <= through }.prefix(looking)
         let count = looked.count {
             $0.kind == .message && authors.includes($0.sender) && !$0.isExpired(at: now)
         }
-        return (min(limit, count), looked.count)
+        return UnreadCount(count: min(limit, count), looked: looked.count, last: looked.last?.offset ?? above)
     }
 
     func highestCursor(of user: UserID, in channel: ChannelRecord) -> Offset {

@@ -366,9 +366,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     }
 
     public func markRead(_ notes: [ReadNote]) async throws(StoreError) -> [ReadOutcome?] {
-        try await write(requests: notes.count, bytes: notes.count * 256) { logic in
-            try notes.map { try logic.markRead($0) }
-        }
+        try await write(requests: notes.count, bytes: notes.count * 256) { try $0.markRead(notes) }
     }
 
     public func receipts(for notes: [DeliveryNote]) async throws(StoreError) -> [DeliveryNote?] {

@@ -77,34 +77,28 @@ extension SQLiteTables {
         ).map { $0[0] } ?? 0
     }
 
-    func offset(ofEntry number: Int, in channel: ChannelRecord, above: Offset) throws -> Offset? {
-        try row(
-            "SELECT offset FROM entries WHERE channel = ? AND offset > ? ORDER BY offset LIMIT 1 OFFSET ?",
-            [channel.id, Int64(above), number - 1]
-        ).map { $0[0] }
-    }
-
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64
-    ) throws -> (count: Int, looked: Int) {
+    ) throws -> UnreadCount {
         let (comparison, user) =
             switch authors {
             case .only(let user): ("=", user)
             case .allBut(let user): ("<>", user)
             }
-        let counted: (Int, Int)? = try row(
+        let counted = try row(
             """
-            SELECT coalesce(sum(kind = 0 AND sender \(comparison) ? AND (expiry = 0 OR expiry > ?)), 0), count(*)
-                FROM (SELECT kind, sender, expiry FROM entries
+            SELECT coalesce(sum(kind = 0 AND sender \(comparison) ? AND (expiry = 0 OR expiry > ?)), 0), count(*), max(offset)
+                FROM (SELECT offset, kind, sender, expiry FROM entries
                     WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset LIMIT ?)
             """,
             [
                 user.description, Int64(clamping: now), channel.id, Int64(above), Int64(clamping: through), looking,
-            ]
-        ).map { ($0[0], $0[1]) }
-        let (count, looked) = counted ?? (0, 0)
-        return (min(count, limit), looked)
+            ])
+        guard let counted, let last = counted[2] as Offset? else {
+            return UnreadCount(count: 0, looked: 0, last: above)
+        }
+        return UnreadCount(count: min(counted[0], limit), looked: counted[1], last: last)
     }
 
     func highestCursor(of user: UserID, in channel: ChannelRecord) throws -> Offset {
