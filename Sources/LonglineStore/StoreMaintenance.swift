@@ -2,7 +2,7 @@
 public protocol StoreMaintenance: Sendable {
     /// Removes a channel's oldest entries, cursors or not: a cursor behind them gets a gap.
     ///
-    /// The publish ledger is untouched. A call removes at most ``StoreLimits/trimEntries`` entries, and stops behind the one that
+    /// The publish ledger is untouched. Age is reckoned by the store's clock. A call removes at most ``StoreLimits/trimEntries`` entries, and stops behind the one that
     /// makes ``StoreLimits/trimBytes``, in one transaction: call again while it answers that there is more.
     func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport
 
@@ -48,7 +48,8 @@ public struct SweepPlace: Hashable, Sendable {
 
 /// What of a channel's log to keep. Whatever any of the rules doesn't keep goes, oldest first.
 public struct Retention: Hashable, Sendable {
-    /// The longest time since an entry was made, in milliseconds, or nil for any.
+    /// The longest time since an entry was made, in milliseconds, or nil for any. Of an entry whose time the clock has not reached,
+    /// because it was ahead once, it is the time since the store next looked at the clock for such an entry.
     public var age: UInt64?
     /// The most entries, or nil for any number.
     public var entries: Int?
@@ -134,7 +135,7 @@ public struct ChannelSummary: Hashable, Sendable {
     public var entries: Int
     /// Bytes of their payloads.
     public var bytes: Int
-    /// When the oldest of them was made, in milliseconds since 1970, or nil when there is none.
+    /// When the oldest of them was made, at the latest, in milliseconds since 1970, or nil when there is none.
     public var oldest: UInt64?
 
     /// A summary.
@@ -150,9 +151,11 @@ extension Retention {
     /// Whether everything is kept.
     public var keepsAll: Bool { age == nil && entries == nil && bytes == nil }
 
-    /// Whether a trim at `now` (milliseconds since 1970) would remove something of a channel.
+    /// Whether a trim at `now` (milliseconds since 1970) would remove something of a channel, or has to look.
     public func removesSome(of channel: ChannelSummary, now: UInt64) -> Bool {
         guard let oldest = channel.oldest else { return false }
+        // A time that the clock has not reached tells no age. A trim begins to reckon it.
+        if age != nil, ClockMark.isAhead(oldest, now) { return true }
         return removes(time: oldest, entries: channel.entries, bytes: channel.bytes, now: now)
     }
 

@@ -8,7 +8,8 @@ extension StoreLogic {
         let oldest = try tables.oldest(in: channel, limit: limits.trimEntries + 1)
         var report = TrimReport()
         for entry in oldest {
-            guard keep.removes(time: entry.time, entries: channel.entries, bytes: channel.bytes, now: now) else {
+            let time = keep.age == nil ? entry.time : try written(entry, now: now)
+            guard keep.removes(time: time, entries: channel.entries, bytes: channel.bytes, now: now) else {
                 break
             }
             guard report.entries < limits.trimEntries, report.bytes < limits.trimBytes else {
@@ -27,5 +28,22 @@ extension StoreLogic {
         try tables.removeEntries(in: channel, through: channel.first)
         try tables.update(channel)
         return report
+    }
+
+    /// When an entry was written, at the latest.
+    ///
+    /// Its own time may be one that the clock has not reached: the clock was ahead then, or had been before in the same channel,
+    /// whose times never go back. Such an entry is as old as the first mark of the clock behind it.
+    private func written(_ entry: EntrySummary, now: UInt64) throws -> UInt64 {
+        guard ClockMark.isAhead(entry.time, now) else { return entry.time }
+        if let mark = try tables.clockMark(from: entry.offset), mark <= now { return mark }
+        try markClock(now)
+        return now
+    }
+
+    /// Remembers that all that was written until now was, unless that was done lately.
+    func markClock(_ now: UInt64) throws {
+        if let last = try tables.lastClockMark(), last <= now, now - last < ClockMark.step { return }
+        try tables.markClock(now)
     }
 }

@@ -72,6 +72,7 @@ struct StoreLogic<Tables: StoreTables> {
         channel.bytes += entry.payload.readableBytes
         try tables.add(entry, to: channel)
         try tables.update(channel)
+        if ClockMark.isAhead(entry.time, now) { try markClock(now) }
         return entry
     }
 
@@ -175,7 +176,8 @@ struct StoreLogic<Tables: StoreTables> {
         // Looked up once for the block and the entry: each look costs a publish something.
         let conversation = try conversation(with: publish.recipient, of: channel)
         if let conversation, conversation.blocked != 0 { return refused(.blocked) }
-        let draft = Self.draft(request, naming: named, time: max(now, channel.time))
+        // By the clock, and not by the channel's time, which may be ahead of it.
+        let draft = Self.draft(request, naming: named, time: now)
         let entry = try enter(draft, in: &channel, now: now)
         if let conversation { try note(entry, in: conversation) }
         if let named, case .retract = publish.kind { try erase(named.offset, from: &channel) }

@@ -86,6 +86,22 @@ struct EntrySummary: Hashable, Sendable {
     var incomingFrom: UserID?
 }
 
+/// What time it was when the sequence of offsets had come so far. Marks are made where entries have times that the clock has not
+/// reached, so that their ages are known.
+struct ClockMark: Hashable, Sendable {
+    /// The most that are kept; beyond, every second one goes.
+    static let most = 1_000
+    /// Marks are at least so far apart, in milliseconds.
+    static let step: UInt64 = 3_600_000
+    /// A time that the clock reaches within so many milliseconds is taken for what it is.
+    static let tolerance: UInt64 = 3_600_000
+
+    var offset: Offset
+    var time: UInt64
+
+    static func isAhead(_ time: UInt64, _ now: UInt64) -> Bool { time > now && time - now > tolerance }
+}
+
 /// What counting unread messages came to.
 struct UnreadCount: Hashable, Sendable {
     var count: Int
@@ -117,12 +133,21 @@ protocol StoreTables: AnyObject {
     func payload(of offset: Offset, in channel: ChannelRecord, from: UInt64, maximumBytes: Int) throws -> ByteBuffer?
     func oldest(in channel: ChannelRecord, limit: Int) throws -> [EntrySummary]
     func removeEntries(in channel: ChannelRecord, through offset: Offset) throws
-    /// The channels with an id above `mark`, in the order of their ids.
+    /// The channels with an id above `mark`, in the order of their ids. Their oldest entry's time is that of the first mark of the
+    /// clock behind it, where that is earlier.
     func channels(above mark: Int64, limit: Int) throws -> [(id: Int64, summary: ChannelSummary)]
     /// Hands the entries of a range to `take`, in their order or from the last one down, until it answers false. Of a large
     /// payload an entry holds the first bytes.
     func entries(
         in channel: ChannelRecord, above: Offset, through: Offset, downward: Bool, _ take: (Entry) -> Bool) throws
+
+    /// The time of the first mark of the clock at or above an offset: what has the offset was written by then.
+    func clockMark(from offset: Offset) throws -> UInt64?
+    /// The time of the last mark.
+    func lastClockMark() throws -> UInt64?
+    /// Marks that it is `time` at the offset drawn last. Marks that say later are forgotten; and where there are more than
+    /// ``ClockMark/most``, every second one before the last: what it stood for counts as written by the next.
+    func markClock(_ time: UInt64) throws
 
     func entry(at offset: Offset, in channel: ChannelRecord) throws -> Entry?
     /// The edits of an entry, at most `limit`, in their order.

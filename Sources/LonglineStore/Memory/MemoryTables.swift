@@ -51,6 +51,8 @@ final class MemoryTables: StoreTables {
     var presences: [UserKey: PresenceRecord] = [:]
     private var placesByUser: [UserKey: [DevicePlatform: PlaceRecord]] = [:]
     private var pendingErasures: Set<PendingErasure> = []
+    /// In the order of their offsets, and so of their times.
+    private var clockMarks: [ClockMark] = []
 
     init(headBytes: Int) { self.headBytes = headBytes }
 
@@ -72,6 +74,7 @@ final class MemoryTables: StoreTables {
         copy.presences = presences
         copy.placesByUser = placesByUser
         copy.pendingErasures = pendingErasures
+        copy.clockMarks = clockMarks
         return copy
     }
 
@@ -140,8 +143,8 @@ final class MemoryTables: StoreTables {
     func channels(above mark: Int64, limit: Int) -> [(id: Int64, summary: ChannelSummary)] {
         keys.filter { $0.key > mark }.sorted { $0.key < $1.key }.prefix(limit).compactMap { id, key in
             channels[key].map { record in
-                let summary = ChannelSummary(
-                    key: key, entries: record.entries, bytes: record.bytes, oldest: logs[id]?.first?.time)
+                let oldest = logs[id]?.first.map { min($0.time, clockMark(from: $0.offset) ?? $0.time) }
+                let summary = ChannelSummary(key: key, entries: record.entries, bytes: record.bytes, oldest: oldest)
                 return (id, summary)
             }
         }
@@ -156,6 +159,18 @@ final class MemoryTables: StoreTables {
         } else {
             _ = log.first { !take($0.head(headBytes)) }
         }
+    }
+
+    func clockMark(from offset: Offset) -> UInt64? { clockMarks.first { $0.offset >= offset }?.time }
+
+    func lastClockMark() -> UInt64? { clockMarks.last?.time }
+
+    func markClock(_ time: UInt64) {
+        clockMarks.removeAll { $0.time >= time }
+        if clockMarks.last?.offset != sequence { clockMarks.append(ClockMark(offset: sequence, time: time)) }
+        guard clockMarks.count > ClockMark.most else { return }
+        let last = clockMarks.count - 1
+        clockMarks = clockMarks.indices.filter { (last - $0) % 2 == 0 }.map { clockMarks[$0] }
     }
 
     func entry(at offset: Offset, in channel: ChannelRecord) -> Entry? {

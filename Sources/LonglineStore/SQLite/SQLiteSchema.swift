@@ -96,6 +96,10 @@ enum SQLiteSchema {
         migrator.registerMigration("members by life") { db in
             for statement in lives { try db.execute(sql: statement) }
         }
+        migrator.registerMigration("marks of the clock") { db in
+            // What time it was at an offset, for entries with a time that the clock has not reached.
+            try db.execute(sql: "CREATE TABLE clock (offset INTEGER PRIMARY KEY, time INTEGER NOT NULL)")
+        }
         return migrator
     }
 

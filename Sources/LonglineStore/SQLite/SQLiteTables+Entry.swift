@@ -55,13 +55,35 @@ extension SQLiteTables {
         try rows(
             """
             SELECT id, tenant, name, entries, bytes,
-                (SELECT time FROM entries WHERE channel = channels.id ORDER BY offset LIMIT 1)
+                (SELECT min(time, coalesce((SELECT clock.time FROM clock WHERE clock.offset >= entries.offset
+                        ORDER BY clock.offset LIMIT 1), time))
+                    FROM entries WHERE channel = channels.id ORDER BY offset LIMIT 1)
             FROM channels WHERE id > ? ORDER BY id LIMIT ?
             """, [mark, limit]
         ).map { row in
             let key = ChannelKey(tenant: try TenantID(row[1] as String), channel: try ChannelID(row[2] as String))
             return (row[0], ChannelSummary(key: key, entries: row[3], bytes: row[4], oldest: row[5]))
         }
+    }
+
+    func clockMark(from offset: Offset) throws -> UInt64? {
+        try row("SELECT time FROM clock WHERE offset >= ? ORDER BY offset LIMIT 1", [Int64(offset)]).map { $0[0] }
+    }
+
+    func lastClockMark() throws -> UInt64? {
+        try row("SELECT time FROM clock ORDER BY offset DESC LIMIT 1", []).map { $0[0] }
+    }
+
+    func markClock(_ time: UInt64) throws {
+        try run("DELETE FROM clock WHERE time >= ?", [Int64(clamping: time)])
+        let offset = try Int64(lastOffset())
+        try run("INSERT OR IGNORE INTO clock (offset, time) VALUES (?, ?)", [offset, Int64(clamping: time)])
+        guard let count = try row("SELECT count(*) FROM clock", []), count[0] as Int > ClockMark.most else { return }
+        try run(
+            """
+            DELETE FROM clock WHERE offset IN (SELECT offset FROM
+                (SELECT offset, row_number() OVER (ORDER BY offset DESC) AS place FROM clock) WHERE place % 2 = 0)
+            """, [])
     }
 
     /// An entry out of a row, its columns in the order of ``entryColumns``.

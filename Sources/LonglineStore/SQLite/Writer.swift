@@ -20,6 +20,8 @@ final class Writer: @unchecked Sendable {
     private var failed: StoreError?
     /// Whether the last transaction that had something to write found the disk full: said once in the log, and once when it is over.
     private var isFull = false
+    /// Whether the log has that a channel's time is ahead of the clock: said once.
+    private var hasSaidAhead = false
 
     init(
         logic: StoreLogic<SQLiteTables>, cache: TailCache, logger: Logger, checkpoints: Checkpointer,
@@ -96,6 +98,17 @@ final class Writer: @unchecked Sendable {
         for job in batch { job.refuse(answer) }
     }
 
+    /// Entries of such a channel have a time that is still to come, until the clock gets there.
+    private func sayWhatIsAhead() {
+        let now = logic.clock()
+        let ahead = logic.tables.changedChannels.values.map(\.time).max() ?? 0
+        guard ClockMark.isAhead(ahead, now) else { return }
+        hasSaidAhead = true
+        logger.warning(
+            "the clock was ahead when messages were written: what follows in their channels has a time to come",
+            metadata: ["seconds": "\((ahead - now) / 1_000)"])
+    }
+
     private func fail(_ message: String) -> StoreError {
         let error = StoreError.undurable(message)
         failed = error
@@ -125,6 +138,7 @@ final class Writer: @unchecked Sendable {
             logic.tables.forget()
             throw FailedTransaction(error, isCommit: isCommit, systemError: systemError)
         }
+        if !hasSaidAhead { sayWhatIsAhead() }
         cache.forget(logic.tables.removedChannels)
         cache.extend(
             logic.tables.addedEntries, changed: logic.tables.changedChannels, erased: logic.tables.erasedEntries)
