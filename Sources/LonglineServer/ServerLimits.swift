@@ -21,9 +21,9 @@ public struct ServerLimits: Sendable {
     public var maximumSessionsPerUser = 16
     /// Connects of one user, all devices together, in a second in the long run, above 0; at once: ``connectBurst``. Beyond:
     /// ``/LonglineWire/CloseCode/overloaded`` with the time after which another try is worth it.
-    public var connectsPerSecond = 2.0
+    public var connectsPerSecond = 20.0
     /// Connects of one user at once, 1 or more.
-    public var connectBurst = 40
+    public var connectBurst = 500
     /// How long the server remembers an ended session, so that a device that comes back goes on with it.
     public var resumeWindow: TimeAmount = .hours(2)
     /// How many ended sessions it remembers; the oldest is forgotten first.
