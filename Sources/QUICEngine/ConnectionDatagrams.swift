@@ -103,6 +103,11 @@ extension QUICEngineConnection {
     /// datagram for which the path has become too small is reported as lost.
     public var maxDatagramSize: Int? {
         guard let shim, !isClosed else { return nil }
+        return datagramRoom(shim)
+    }
+
+    /// The same also while what was queued before a close goes out.
+    func datagramRoom(_ shim: OpaquePointer) -> Int? {
         let frame = llq_conn_peer_datagram_limit(shim)
         guard frame > 0 else { return nil }
         // Short header with the longest connection ID and packet number, and the AEAD's tag; then type and length of the

@@ -189,6 +189,12 @@ extension QUICEngineConnection {
             expireDatagrams()
             return nil
         }
+        // The path has become smaller since it was queued. ngtcp2 would write nothing, as where congestion control holds it back.
+        guard handshake == nil || datagram.bytes.count <= datagramRoom(shim) ?? 0 else {
+            _ = datagramsToSend.popFirst()
+            emit(.datagramLost(id: datagram.id))
+            return nil
+        }
         var path = llq_path()
         var ecn: UInt8 = 0
         var accepted: Int32 = 0
@@ -207,12 +213,6 @@ extension QUICEngineConnection {
             return nil
         case Int(LLQ_NOT_NOW):
             keepTrying = false
-            if handshake != nil {
-                // The path has become too small for it.
-                _ = datagramsToSend.popFirst()
-                emit(.datagramLost(id: datagram.id))
-                keepTrying = true
-            }
             return nil
         case 0:
             return .nothing

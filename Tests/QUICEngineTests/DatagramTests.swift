@@ -84,6 +84,51 @@ import Testing
         #expect(world.serverSide.datagrams.last == pattern(now))
     }
 
+    @Test(
+        "a queued datagram for which a new path is too small is lost, and holds up nothing", arguments: [true, false])
+    func aQueuedDatagramThatNoLongerFitsHoldsUpNothing(serverSends: Bool) throws {
+        let world = try EngineWorld { server, client in
+            server.transport.streamSendBuffer = 4 << 20
+            client.transport.streamSendBuffer = 4 << 20
+        }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        let sender = serverSends ? server : client
+        let found = try #require(sender.maxDatagramSize)
+        #expect(found > 1250, "discovery found more")
+        // Nothing comes through: the congestion window fills, and the datagram has to wait.
+        let unreachable = serverSends ? EngineWorld.clientAddress : EngineWorld.serverAddress
+        world.network.setBlackhole(unreachable, true)
+        let stream = try sender.open(bidirectional: false)
+        let bytes = pattern(1 << 20)
+        try sender.send(bytes, on: stream, finish: true)
+        world.simulation.run(for: .milliseconds(5))
+        #expect(sender.unsentBytes(stream) > 100_000)
+        #expect(try sender.offer(pattern(found), id: 1))
+        #expect(try sender.offer(pattern(100), id: 2))
+        world.network.setBlackhole(unreachable, false)
+        world.network.conditions.maxDatagramSize = 1280
+        try client.migrate(to: EngineWorld.otherClientAddress, now: world.network.now)
+        let receiving = serverSends ? world.clientSide : world.serverSide
+        let sending = serverSends ? world.serverSide : world.clientSide
+        world.simulation.run(for: .seconds(60)) {
+            receiving.finished.contains(stream) && !sending.datagramsAcknowledged.isEmpty
+        }
+        #expect(sending.datagramsLost == [1])
+        #expect(sending.datagramsAcknowledged == [2])
+        let isWhole = receiving.received[stream] == bytes
+        #expect(isWhole)
+    }
+
+    @Test("what was queued goes out before a close") func whatWasQueuedGoesOutBeforeAClose() throws {
+        let world = try EngineWorld()
+        let (client, _) = try world.connected()
+        for id in UInt64(1)...3 { #expect(try client.offer([UInt8(id)], id: id)) }
+        client.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(5))
+        #expect(world.serverSide.datagrams == [[1], [2], [3]])
+    }
+
     @Test("nothing is reported of a connection after its end") func nothingIsReportedAfterTheEnd() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()
