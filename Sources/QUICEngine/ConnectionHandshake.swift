@@ -96,6 +96,7 @@ extension QUICEngineConnection {
             awaitLoneEnd(of: stream, false)
             stream.awaitsReopening = true
             stream.sendBuffer.rewind()
+            if let code = stream.resetCode { endSending(on: stream, code: code) }
             streamsToReopen.append(stream)
         }
         earlyStreams = []

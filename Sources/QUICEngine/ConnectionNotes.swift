@@ -89,8 +89,8 @@ extension QUICEngineConnection {
         case .stopSending(let id, let code):
             guard let stream = streams[id], stream.sends, !stream.isClosed, !stream.wasStopped else { return }
             stream.wasStopped = true
-            if stream.resetCode == nil { stream.resetCode = code }
             stream.owesWritable = false
+            endSending(on: stream, code: code)
             emit(.stopSending(stream.id, code: code))
         case .streamClosed(let id):
             if let stream = streams[id] { close(stream) }
@@ -150,9 +150,7 @@ extension QUICEngineConnection {
         context.storage.memory.held -= stream.sendBuffer.count
         if stream.isBackground { backgroundBytes -= stream.sendBuffer.count }
         stream.sendBuffer = SendBuffer()
-        reportWritableToUrgent()
-        reportWritableToAll()
-        reportWritableToBackground()
+        reportWritableToOthers()
         emit(.streamClosed(stream.id))
         forgetIfDone(stream)
     }
@@ -192,6 +190,13 @@ extension QUICEngineConnection {
         else { return }
         stream.owesWritable = false
         emit(.streamWritable(stream.id))
+    }
+
+    /// A stream left room to others.
+    func reportWritableToOthers() {
+        reportWritableToUrgent()
+        reportWritableToAll()
+        reportWritableToBackground()
     }
 
     /// Whether the buffer that it shares with others is too full still.

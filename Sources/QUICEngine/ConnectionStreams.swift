@@ -207,7 +207,7 @@ extension QUICEngineConnection {
             !state.isClosed
         else { return }
         let code = ApplicationCode.carried(code)
-        state.resetCode = code
+        endSending(on: state, code: code)
         if !state.awaitsReopening { _ = llq_conn_reset_stream(shim, Int64(stream.rawValue), code) }
         afterCall()
     }
@@ -277,6 +277,18 @@ extension QUICEngineConnection {
         stream.isQueued = true
         sendQueue.append(stream)
         return true
+    }
+
+    /// Our sending side ends by a reset, with this code unless there is one already: what ngtcp2 doesn't have will never leave, and
+    /// gives its room in the send buffers to others.
+    func endSending(on stream: EngineStream, code: UInt64) {
+        if stream.resetCode == nil { stream.resetCode = code }
+        let dropped = stream.sendBuffer.dropUnsent()
+        guard dropped > 0 else { return }
+        sendBufferBytes -= dropped
+        context.storage.memory.held -= dropped
+        if stream.isBackground { backgroundBytes -= dropped }
+        reportWritableToOthers()
     }
 
     /// Gives up unread bytes; the peer may send as many more on other streams.

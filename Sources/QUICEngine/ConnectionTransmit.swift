@@ -260,7 +260,7 @@ extension QUICEngineConnection {
             }
             return nil
         case Int(LLQ_STREAM_SHUT):
-            if stream.resetCode == nil { stream.resetCode = 0 }
+            endSending(on: stream, code: 0)
             return nil
         case 0:
             // Congestion control or pacing holds it back: it stays queued, and the next packet received or the next

@@ -126,6 +126,26 @@ final class SendBuffer {
         }
     }
 
+    /// Gives up what isn't handed over: nothing more is to be sent, and nothing is appended any more.
+    /// - Returns: how many bytes that were.
+    func dropUnsent() -> Int {
+        let dropped = unsent
+        guard dropped > 0 else { return 0 }
+        written = handedOver
+        while chunks.count > first, chunks[chunks.count - 1].offset >= written {
+            let chunk = chunks.removeLast()
+            if chunk.owner == nil { chunk.base.deallocate() }
+        }
+        firstUnsent = min(firstUnsent, chunks.count)
+        // The last one goes with its last acknowledged byte.
+        if chunks.count > first {
+            let last = chunks.count - 1
+            chunks[last].count = Int(written - chunks[last].offset)
+            chunks[last].capacity = chunks[last].count
+        }
+        return dropped
+    }
+
     /// Everything is to be handed over again: the peer refused it as 0-RTT.
     func rewind() {
         assert(acknowledged == 0)

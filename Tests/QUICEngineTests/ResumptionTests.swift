@@ -117,6 +117,7 @@ import Testing
         connection.reset(dropped, code: 5)
         world.simulation.run(for: .seconds(5)) { expected.keys.allSatisfy { world.serverSide.finished.contains($0) } }
         #expect(world.clientSide.earlyRejected == 1)
+        #expect(connection.unacknowledgedBytes(dropped) == 0)
         #expect(connection.handshake?.earlyData == .rejected)
         #expect(connection.handshake?.resumed == true)
         for (stream, bytes) in expected { #expect(world.serverSide.received[stream] == bytes) }

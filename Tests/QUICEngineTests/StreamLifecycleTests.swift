@@ -150,6 +150,38 @@ import Testing
         #expect(world.serverSide.received[last]?.count == 50_000)
     }
 
+    @Test("what a stream that was reset or stopped had not sent leaves its room to others", arguments: [true, false])
+    func whatAResetStreamHadNotSentLeavesItsRoom(isStopped: Bool) throws {
+        let world = try EngineWorld { server, client in
+            server.transport.streamWindow = 1000
+            client.transport.streamSendBuffer = 50_000
+            client.transport.connectionSendBuffer = 100_000
+        }
+        world.serverSide.reads = false
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        let streams = try [client.open(), client.open()]
+        for stream in streams { #expect(try client.send(pattern(50_000), on: stream) == 50_000) }
+        client.setPriority(StreamPriority(urgency: 7), of: streams[0])
+        let third = try client.open()
+        #expect(try client.send([1], on: third) == 0)
+        world.simulation.run(for: .seconds(1))
+        for stream in streams {
+            if isStopped { server.stopSending(stream, code: 5) } else { client.reset(stream, code: 5) }
+        }
+        world.simulation.run(for: .seconds(5))
+        // The server may still send on both.
+        #expect(streams.allSatisfy { client.priority(of: $0) != nil })
+        #expect(world.clientSide.writable == [third])
+        #expect(client.writableBytes(third) == 50_000)
+        #expect(client.sendBufferBytes == 0 && client.backgroundBytes == 0 && world.client.bufferedBytes == 0)
+        world.serverSide.reads = true
+        #expect(try client.send(pattern(50_000), on: third, finish: true) == 50_000)
+        world.simulation.run(for: .seconds(20)) { world.serverSide.finished.contains(third) }
+        let isWhole = world.serverSide.received[third] == pattern(50_000)
+        #expect(isWhole)
+    }
+
     /// Opens a unidirectional stream and ends it, with or without anything else before its end.
     private func openAndEnd(_ client: QUICEngineConnection, resetFirst: Bool) throws {
         let stream = try client.open(bidirectional: false)
