@@ -231,12 +231,14 @@ llq_close llq_conn_peer_close(llq_conn *conn) {
 
 uint64_t llq_conn_expiry(llq_conn *conn) {
     if (conn->aliases.is_lost) return llq_alias_lost_until(conn);
-    return ngtcp2_conn_get_expiry(conn->conn);
+    uint64_t expiry = ngtcp2_conn_get_expiry(conn->conn), deadline = llq_size_deadline(conn);
+    return deadline < expiry ? deadline : expiry;
 }
 
 int llq_conn_handle_expiry(llq_conn *conn, uint64_t now) {
     if (conn->aliases.is_lost) return now >= llq_alias_lost_until(conn) ? LLQ_IDLE : LLQ_OK;
     llq_conn *previous = llq_enter(conn);
+    llq_size_update(conn, now);
     int rv = ngtcp2_conn_handle_expiry(conn->conn, now);
     llq_leave(previous);
     return normalize(rv);
@@ -257,8 +259,6 @@ void llq_conn_update_tx_time(llq_conn *conn, uint64_t now) {
     ngtcp2_conn_update_pkt_tx_time(conn->conn, now);
 }
 uint64_t llq_conn_pto(llq_conn *conn) { return ngtcp2_conn_get_pto(conn->conn); }
-size_t llq_conn_max_payload(llq_conn *conn) { return ngtcp2_conn_get_max_tx_udp_payload_size(conn->conn); }
-size_t llq_conn_path_max_payload(llq_conn *conn) { return ngtcp2_conn_get_path_max_tx_udp_payload_size(conn->conn); }
 size_t llq_conn_send_quantum(llq_conn *conn) { return ngtcp2_conn_get_send_quantum(conn->conn); }
 uint64_t llq_conn_cwnd_left(llq_conn *conn) { return ngtcp2_conn_get_cwnd_left(conn->conn); }
 int llq_conn_handshake_completed(llq_conn *conn) { return ngtcp2_conn_get_handshake_completed(conn->conn) != 0; }

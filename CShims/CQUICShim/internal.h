@@ -100,6 +100,22 @@ typedef struct llq_loss_timer {
     bool limit_broken; // the peer opened a stream of the surplus
 } llq_loss_timer;
 
+/// Whether packets of the size that discovery found still arrive: see packet_size.c.
+#define LLQ_SIZE_RUNS 8
+typedef struct llq_size_watch {
+    enum { LLQ_SIZE_OPEN, LLQ_SIZE_DOUBTED, LLQ_SIZE_CLOSED } state;
+    bool is_alive; // doubted: smaller packets arrive
+    bool has_trial; // a packet of the size in doubt, `trial`, is under way
+    uint32_t lost; // packets in `sent`, and those that had no room there
+    size_t size; // of the largest packets
+    uint64_t since; // when the first of them was sent behind the last that was acknowledged
+    size_t count;
+    struct { uint64_t first, last; } sent[LLQ_SIZE_RUNS]; // their numbers
+    uint64_t first_small; // the first packet since the size is in doubt
+    uint64_t trial, until; // when the trial has failed; closed: when the next may begin
+    uint64_t retry; // nanoseconds from one to the next
+} llq_size_watch;
+
 struct llq_conn {
     llq_arena *arena; // where this lies
     ngtcp2_crypto_conn_ref ref;
@@ -141,6 +157,7 @@ struct llq_conn {
     size_t own_cid_length; // server
     llq_loss_timer timer;
     llq_path_limit limit; // server
+    llq_size_watch size;
     uint64_t next_packet; // of 0-RTT and 1-RTT packets
     uint64_t next_received; // one more than the largest number of the peer's
     uint64_t packets_authenticated;
@@ -194,8 +211,8 @@ void llq_timer_conceal(const llq_conn *conn, uint8_t *plaintext, size_t length);
 
 /// Searches a packet that is about to be protected: see stream_ends.c.
 void llq_ends_search(llq_conn *conn, uint8_t *plaintext, size_t length);
-/// For a guard's listener: the peer has these packets, which is to be told.
-void llq_ends_acknowledged(void *conn, uint64_t first, uint64_t last);
+/// The peer has these packets, which is to be told.
+void llq_ends_acknowledged(llq_conn *conn, uint64_t first, uint64_t last);
 /// Whether the peer was told that it may open this stream.
 bool llq_timer_admits(llq_conn *conn, int64_t stream_id);
 
@@ -212,6 +229,18 @@ void llq_limit_note_received(llq_conn *conn, size_t length);
 size_t llq_limit_room(llq_conn *conn, size_t capacity);
 /// ngtcp2 wrote a packet, or nothing.
 void llq_limit_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length);
+
+/// ngtcp2 wrote a packet, or nothing.
+void llq_size_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length, uint64_t now);
+/// Whether it matters which packets the peer acknowledges; and that it does these.
+bool llq_size_is_watched(const llq_conn *conn);
+void llq_size_note_acknowledged(llq_conn *conn, uint64_t first, uint64_t last);
+/// Time went on.
+void llq_size_update(llq_conn *conn, uint64_t now);
+/// When that is to be called at the latest.
+uint64_t llq_size_deadline(const llq_conn *conn);
+/// How much of `capacity` ngtcp2 may have for its next packet.
+size_t llq_size_room(const llq_conn *conn, size_t capacity);
 
 void llq_alias_init(llq_path_aliases *aliases, const llq_path *first, const llq_settings *settings);
 /// Before ngtcp2 reads a datagram: puts the alias into `path`. False if the datagram must be dropped.

@@ -94,6 +94,12 @@ static void emit_stop(void *context, uint64_t stream_id, uint64_t code) {
     llq_emit(context, &event);
 }
 
+static void note_acknowledged(void *context, uint64_t first, uint64_t last) {
+    llq_conn *conn = context;
+    llq_size_note_acknowledged(conn, first, last);
+    if (conn->tells_acknowledged) llq_ends_acknowledged(conn, first, last);
+}
+
 /// What an authentic packet tells before ngtcp2 reads it.
 static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uint8_t *aad, size_t aadlen) {
     packet_kind kind = kind_of(aad, aadlen);
@@ -102,8 +108,8 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     // Other packets can't carry the frames the guard looks for.
     if (kind != ONE_RTT && kind != ZERO_RTT) return;
     bool newest = is_newest(conn, aad, aadlen);
-    const llq_guard_listener listener = {
-        emit_stop, conn->tells_acknowledged && kind == ONE_RTT ? llq_ends_acknowledged : NULL, conn};
+    bool tells_acknowledged = kind == ONE_RTT && (conn->tells_acknowledged || llq_size_is_watched(conn));
+    const llq_guard_listener listener = {emit_stop, tells_acknowledged ? note_acknowledged : NULL, conn};
     size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames(), &listener);
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
     if (kind == ONE_RTT && newest && !conn->guard.is_probing) conn->aliases.is_followed = true;

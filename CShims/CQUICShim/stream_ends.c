@@ -25,7 +25,7 @@ void llq_ends_search(llq_conn *conn, uint8_t *plaintext, size_t length) {
     }
 }
 
-void llq_ends_acknowledged(void *conn, uint64_t first, uint64_t last) {
+void llq_ends_acknowledged(llq_conn *conn, uint64_t first, uint64_t last) {
     llq_event event = {.kind = LLQ_EVENT_PACKETS_ACKED, .stream_id = -1, .value = first, .last = last};
     llq_emit(conn, &event);
 }

@@ -4,6 +4,14 @@
 
 #include <string.h>
 
+/// How much ngtcp2 may have for its next packet.
+static size_t room(llq_conn *conn, size_t capacity) { return llq_size_room(conn, llq_limit_room(conn, capacity)); }
+
+static void note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length, uint64_t now) {
+    llq_limit_note_sent(conn, path, length);
+    llq_size_note_sent(conn, path, length, now);
+}
+
 static ssize_t normalize_write(llq_conn *conn, ngtcp2_ssize rv, llq_path *path, uint8_t *ecn,
                                const ngtcp2_path_storage *storage, const ngtcp2_pkt_info *info) {
     if (rv > 0) {
@@ -38,10 +46,10 @@ ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint
     llq_conn *previous = llq_enter(conn);
     llq_timer_begin(conn);
     ngtcp2_ssize rv =
-        ngtcp2_conn_writev_stream(conn->conn, &storage.path, &info, destination, llq_limit_room(conn, capacity),
+        ngtcp2_conn_writev_stream(conn->conn, &storage.path, &info, destination, room(conn, capacity),
                                   &taken, flags, stream_id, (const ngtcp2_vec *)(const void *)data, count, now);
     llq_timer_end(conn, rv);
-    llq_limit_note_sent(conn, &storage.path, rv);
+    note_sent(conn, &storage.path, rv, now);
     llq_leave(previous);
     *accepted = taken;
     return normalize_write(conn, rv, path, ecn, &storage, &info);
@@ -81,10 +89,10 @@ void llq_conn_write_run(llq_conn *conn, llq_run *run, uint8_t *destination, size
         llq_timer_begin(conn);
         ngtcp2_ssize rv =
             ngtcp2_conn_writev_stream(conn->conn, path, &info, destination + run->length,
-                                      llq_limit_room(conn, largest), &taken, 0, stream_id,
+                                      room(conn, largest), &taken, 0, stream_id,
                                       (const ngtcp2_vec *)(const void *)data, count, now);
         llq_timer_end(conn, rv);
-        llq_limit_note_sent(conn, path, rv);
+        note_sent(conn, path, rv, now);
         if (taken > 0) {
             run->accepted += (size_t)taken;
             bytes -= (size_t)taken;
@@ -144,10 +152,10 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
     if (!conn->timer.is_packet_open && leaves_room(conn, length)) llq_timer_request(conn);
 #endif
     ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination,
-                                                  llq_limit_room(conn, capacity), accepted,
+                                                  room(conn, capacity), accepted,
                                                   more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec, 1, now);
     llq_timer_end(conn, rv);
-    llq_limit_note_sent(conn, &storage.path, rv);
+    note_sent(conn, &storage.path, rv, now);
     llq_leave(previous);
     if (rv == NGTCP2_ERR_INVALID_STATE || rv == NGTCP2_ERR_INVALID_ARGUMENT) return LLQ_NOT_NOW;
     return normalize_write(conn, rv, path, ecn, &storage, &info);

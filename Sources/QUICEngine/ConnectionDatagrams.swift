@@ -99,21 +99,22 @@ extension QUICEngineConnection {
     public func withdrawDatagram(_ id: UInt64) -> Bool { datagramsToSend.remove(id) }
 
     /// The largest datagram the peer accepts on the present path, in bytes; nil: none, or the handshake isn't far enough.
-    /// It grows with the path MTU found and shrinks after a change of path: `maxDatagramSizeChanged` tells. A queued
-    /// datagram for which the path has become too small is reported as lost.
+    /// It grows with the path MTU found and shrinks after a change of path, or where the path takes less than before:
+    /// `maxDatagramSizeChanged` tells. A queued datagram for which the path has become too small is reported as lost.
     public var maxDatagramSize: Int? {
         guard let shim, !isClosed else { return nil }
         return datagramRoom(shim)
     }
 
     /// The same also while what was queued before a close goes out.
-    func datagramRoom(_ shim: OpaquePointer) -> Int? {
+    /// - Parameter limit: bytes that a packet may have, where that is less than the path's.
+    func datagramRoom(_ shim: OpaquePointer, within limit: Int = .max) -> Int? {
         let frame = llq_conn_peer_datagram_limit(shim)
         guard frame > 0 else { return nil }
         // Short header with the longest connection ID and packet number, and the AEAD's tag; then type and length of the
         // frame, and what ngtcp2 has to put beside it.
         let overhead = 1 + Int(LLQ_MAX_CID_LENGTH) + 4 + 16
-        let room = Int(llq_conn_path_max_payload(shim)) - overhead - llq_datagram_overhead()
+        let room = min(Int(llq_conn_path_max_payload(shim)), limit) - overhead - llq_datagram_overhead()
         return max(0, min(room, Int(min(frame, 65535)) - 3))
     }
 

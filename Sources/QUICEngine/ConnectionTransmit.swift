@@ -72,6 +72,7 @@ extension QUICEngineConnection {
     }
 
     private func fill(_ buffer: UnsafeMutableRawBufferPointer, shim: OpaquePointer) -> (QUICTransmit?, Bool) {
+        llq_conn_watch_size(shim, now.nanoseconds)
         let largest = llq_conn_max_payload(shim)
         let pathLargest = llq_conn_path_max_payload(shim)
         let quantum = min(Self.maxSegments, max(1, llq_conn_send_quantum(shim) / max(largest, 1)))
@@ -193,6 +194,12 @@ extension QUICEngineConnection {
         guard handshake == nil || datagram.bytes.count <= datagramRoom(shim) ?? 0 else {
             _ = datagramsToSend.popFirst()
             emit(.datagramLost(id: datagram.id))
+            return nil
+        }
+        // Whether the path still takes such packets is being found out: it waits, and what is smaller goes first.
+        guard handshake == nil || datagram.bytes.count <= datagramRoom(shim, within: llq_conn_max_payload(shim)) ?? 0
+        else {
+            keepTrying = false
             return nil
         }
         var path = llq_path()

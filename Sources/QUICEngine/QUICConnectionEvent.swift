@@ -39,7 +39,7 @@ public enum QUICConnectionEvent: Sendable {
     /// A datagram was dropped unsent because its deadline had passed.
     case datagramExpired(id: UInt64)
     /// ``QUICEngineConnection/maxDatagramSize`` became this: when the handshake allows datagrams, when the path MTU was
-    /// found to be larger, and after a change of path.
+    /// found to be larger or has become smaller, and after a change of path.
     case maxDatagramSizeChanged(Int)
     /// Client: a ticket for a later connection; keep the latest.
     indirect case sessionTicket(SessionTicket)

@@ -88,7 +88,8 @@ public struct TransportSettings: Sendable {
     public var allowsActiveMigration = true
     /// The congestion controller of what this side sends.
     public var congestionControl = CongestionControl.cubic
-    /// Largest UDP payload to send, in bytes; path MTU discovery probes up to it. 1,452, from 1,200 to 65,527.
+    /// Largest UDP payload to send, in bytes; path MTU discovery probes up to it, and goes back to 1,200 where what it found arrives no
+    /// more. 1,452, from 1,200 to 65,527.
     public var maxUDPPayload = 1452
     /// Whether the path MTU is probed (RFC 8899); off, UDP payloads are at most 1,200 bytes.
     public var discoverPathMTU = true

@@ -244,6 +244,10 @@ uint64_t llq_conn_expiry(llq_conn *conn);
 int llq_conn_handle_expiry(llq_conn *conn, uint64_t now);
 void llq_conn_update_tx_time(llq_conn *conn, uint64_t now);
 uint64_t llq_conn_pto(llq_conn *conn);
+/// To be called before packets are written: finds out whether the path takes less than before.
+void llq_conn_watch_size(llq_conn *conn, uint64_t now);
+/// The largest packet that may be written next, probes of path MTU discovery among them; and the largest that the path is
+/// known to take.
 size_t llq_conn_max_payload(llq_conn *conn);
 size_t llq_conn_path_max_payload(llq_conn *conn);
 size_t llq_conn_send_quantum(llq_conn *conn);
