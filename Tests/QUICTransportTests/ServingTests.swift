@@ -117,6 +117,27 @@ struct ServingTests {
         #expect(ofConnection.count == 1 && ofConnection.first?.metadata["quic.connection"] != nil)
     }
 
+    @Test("What a body finished is sent, though it throws afterwards") func whatABodyFinishedIsSent() async throws {
+        try await withServer { connection in
+            try await connection.serveStreams(failureCode: 7) { stream in
+                try await stream.write(ByteBuffer(bytes: pattern(1 << 20)))
+                try await stream.finish()
+                throw Broken()
+            }
+        } body: { listener, client, loop in
+            try await visit(listener, client, loop) { connection in
+                let stream = try await connection.openStream()
+                try await stream.write(ByteBuffer(string: "x"))
+                #expect(try await stream.collect() == pattern(1 << 20))
+                // What it hadn't read to the end is stopped.
+                let error = await #expect(throws: QUICTransportError.self) {
+                    while true { try await stream.write(ByteBuffer(repeating: 0, count: 100)) }
+                }
+                #expect(error?.code == .stopSending && error?.applicationCode == 7)
+            }
+        }
+    }
+
     @Test("Bytes written from any thread arrive in order, with a buffer that is always full")
     func writesStayInOrder() async throws {
         try await withServer { connection in

@@ -305,6 +305,11 @@ final class AsyncConnectionState: QUICConnectionHandler {
         state.reset(code: code, connection)
     }
 
+    func giveUp(_ stream: QUICStreamID, code: UInt64) {
+        guard let state = streams[stream], let connection else { return }
+        state.giveUp(code: code, connection)
+    }
+
     func stopSending(_ stream: QUICStreamID, code: UInt64) {
         guard let state = streams[stream], let connection else { return }
         state.stopSending(code: code, connection)

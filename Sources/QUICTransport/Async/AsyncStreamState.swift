@@ -259,6 +259,12 @@ final class AsyncStreamState {
         endWriting(QUICTransportError(.streamState, "the stream was reset here", advice: "Open another."))
     }
 
+    /// Ends what isn't over: what was finished, or read to its end, stays as it is.
+    func giveUp(code: UInt64, _ connection: QUICLoopConnection) {
+        if handover.writeEnd == nil { reset(code: code, connection) }
+        stopSending(code: code, connection)
+    }
+
     /// The task that wrote was cancelled with bytes half written: nobody could go on from there.
     func cancelWrite(code: UInt64, _ connection: QUICLoopConnection) {
         guard writer != nil else { return }

@@ -120,6 +120,12 @@ public final class QUICStream: Sendable {
         let id = self.id
         connection.perform { $0.stopSending(id, code: code) }
     }
+
+    /// Resets and stops what isn't over yet: what was finished still goes out.
+    func giveUp(code: UInt64) {
+        let id = self.id
+        connection.perform { $0.giveUp(id, code: code) }
+    }
 }
 
 extension QUICStream: AsyncSequence {

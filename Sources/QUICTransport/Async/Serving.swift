@@ -56,8 +56,7 @@ extension QUICConnection {
                         try await body(stream)
                     } catch {
                         await self.logFailure(of: "stream", error, stream: stream.id)
-                        stream.reset(code: failureCode)
-                        stream.stopSending(code: failureCode)
+                        stream.giveUp(code: failureCode)
                     }
                 }
             }
