@@ -1,3 +1,4 @@
+import Dispatch
 import Logging
 import LonglineTestKit
 import NIOCore
@@ -135,6 +136,36 @@ struct ServingTests {
                 }
                 #expect(error?.code == .stopSending && error?.applicationCode == 7)
             }
+        }
+    }
+
+    @Test("A write that is cancelled behind another one leaves that alone")
+    func aCancelledSecondWriteLeavesTheFirstAlone() async throws {
+        let go = Mailbox<Void>(limit: 1, policy: .refuse)
+        let received = Mailbox<[UInt8]>(limit: 1, policy: .refuse)
+        let configuration = try serverConfiguration { $0.streamWindow = 1000 }
+        try await withPair(configuration: configuration) { connection in
+            var streams = connection.inboundStreams.makeAsyncIterator()
+            guard let stream = try await streams.next() else { return }
+            _ = try await go.next()
+            received.put(try await stream.collect())
+        } body: { client, listener, loop in
+            let connection = try await client.connect(
+                to: listener, clientConfiguration { $0.streamSendBuffer = 16 << 10 }, on: loop)
+            let stream = try await connection.openStream(bidirectional: false)
+            let bytes = pattern(100_000)
+            let first = Task.immediate { try await stream.write(ByteBuffer(bytes: bytes)) }
+            // Its turn on the loop comes once it is cancelled.
+            let held = DispatchSemaphore(value: 0)
+            loop.execute { held.wait() }
+            let second = Task.immediate { try await stream.write(ByteBuffer(bytes: bytes)) }
+            second.cancel()
+            held.signal()
+            await #expect(throws: CancellationError.self) { try await second.value }
+            go.put(())
+            try await first.value
+            try await stream.finish()
+            #expect(try await received.next() == bytes)
         }
     }
 

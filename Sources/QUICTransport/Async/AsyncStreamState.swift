@@ -265,9 +265,10 @@ final class AsyncStreamState {
         stopSending(code: code, connection)
     }
 
-    /// The task that wrote was cancelled with bytes half written: nobody could go on from there.
+    /// A task that wrote was cancelled. If it is the one whose bytes are half written, nobody could go on from there; another's never
+    /// began.
     func cancelWrite(code: UInt64, _ connection: QUICLoopConnection) {
-        guard writer != nil else { return }
+        guard let pending = writer, !pending.waiter.isWaiting else { return }
         writer = nil
         handover.setWriterWaits(false)
         reset(code: code, connection)
