@@ -11,6 +11,40 @@ import Testing
 
 private struct Broken: Error {}
 
+/// How many bodies run, and how many ran at a time at most.
+private final class RunningBodies: Sendable {
+    private struct State {
+        var count = 0
+        var most = 0
+        var awaited: (count: Int, waiter: Waiter<Void>)?
+    }
+    private let state = Mutex(State())
+
+    var most: Int { state.withLock(\.most) }
+
+    func begin() {
+        let waiter: Waiter<Void>? = state.withLock {
+            $0.count += 1
+            $0.most = max($0.most, $0.count)
+            return $0.count == $0.awaited?.count ? $0.awaited?.waiter : nil
+        }
+        waiter?.finish(.success(()))
+    }
+
+    func end() { state.withLock { $0.count -= 1 } }
+
+    /// Waits until so many run.
+    func reach(_ count: Int) async throws {
+        try await Waiter<Void>().wait { waiter in
+            let isReached = self.state.withLock { state in
+                state.awaited = (count, waiter)
+                return state.count >= count
+            }
+            if isReached { waiter.finish(.success(())) }
+        }
+    }
+}
+
 @Suite("Tasks that serve and visit", .timeLimit(.minutes(1)))
 struct ServingTests {
     /// A listener that serves while the body runs.
@@ -136,6 +170,50 @@ struct ServingTests {
                 }
                 #expect(error?.code == .stopSending && error?.applicationCode == 7)
             }
+        }
+    }
+
+    @Test("A peer that resets what it opens starts no more bodies than it may have streams")
+    func resetsStartNoMoreBodies() async throws {
+        let running = RunningBodies()
+        let gate = Mailbox<Void>(limit: 1, policy: .refuse)
+        let configuration = try serverConfiguration {
+            $0.maxBidirectionalStreams = 2
+            $0.maxUnidirectionalStreams = 3
+        }
+        try await withPair(configuration: configuration) { connection in
+            try await connection.serveStreams { stream in
+                running.begin()
+                defer { running.end() }
+                if stream.id.isBidirectional {
+                    try await stream.send(try await stream.collect())
+                } else {
+                    _ = try await gate.next()
+                }
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            for _ in 0..<40 {
+                let stream = try await connection.openStream(bidirectional: false)
+                try await stream.write(ByteBuffer(string: "x"))
+                stream.reset(code: 1)
+            }
+            try await running.reach(5)
+            #expect(running.most == 5)
+            gate.finish()
+            // Those that waited are served first; until then a stream may find no room.
+            var answer: [UInt8]?
+            while answer == nil {
+                let stream = try await connection.openStream()
+                do {
+                    try await stream.send([1])
+                    answer = try await stream.collect()
+                } catch let error as QUICTransportError where error.applicationCode == 0 {
+                    continue
+                }
+            }
+            #expect(answer == [1])
+            #expect(running.most == 5)
         }
     }
 

@@ -17,7 +17,7 @@ final class Mailbox<Element: Sendable>: Sendable {
         var isFinished = false
     }
 
-    private let limit: Int
+    let limit: Int
     private let policy: Policy
     private let measure: @Sendable (Element) -> Int
     private let state = Mutex(State())

@@ -172,6 +172,9 @@ public final class QUICConnection: Sendable {
 
     // MARK: Inside
 
+    /// As many streams as the peer may have open by ``/QUICEngine/TransportSettings``.
+    var streamLimit: Int { inbound.limit }
+
     /// Writes down that a task which served this connection failed; its cancellation is no failure.
     func logFailure(of what: String, _ error: any Error, stream: QUICStreamID? = nil) async {
         guard logger.logLevel <= .debug, !(error is CancellationError) else { return }

@@ -42,16 +42,29 @@ extension QUICConnection {
     ///
     /// A body that throws ends its stream alone: what it had not finished is reset and stopped with `failureCode`. The error is
     /// logged at debug level.
+    ///
+    /// A peer may open another stream as soon as one is over, which its reset makes it, although the body goes on. So no stream is
+    /// taken while `maximumBodies` run. Others wait meanwhile as ``inboundStreams`` says, and beyond that they are reset and stopped
+    /// with code 0.
     /// - Parameters:
     ///   - failureCode: the application's code for "something broke".
+    ///   - maximumBodies: how many may run at a time, at least 1. nil: as many as the peer may have streams open,
+    ///     ``/QUICEngine/TransportSettings/maxBidirectionalStreams`` and
+    ///     ``/QUICEngine/TransportSettings/maxUnidirectionalStreams`` together.
     ///   - body: must not block the loop.
     /// - Throws: `CancellationError`.
     public func serveStreams(
-        failureCode: UInt64 = 1, _ body: @escaping @Sendable (QUICStream) async throws -> Void
+        failureCode: UInt64 = 1, maximumBodies: Int? = nil,
+        _ body: @escaping @Sendable (QUICStream) async throws -> Void
     ) async throws {
+        let places = Places(max(maximumBodies ?? streamLimit, 1))
         try await withThrowingDiscardingTaskGroup { group in
-            for try await stream in inboundStreams {
+            var streams = inboundStreams.makeAsyncIterator()
+            while true {
+                try await places.take()
+                guard let stream = try await streams.next() else { return }
                 group.addImmediateTask(executorPreference: executor) {
+                    defer { places.give() }
                     do {
                         try await body(stream)
                     } catch {
