@@ -15,10 +15,13 @@ package protocol EngineStandIn: AnyObject {
     func isEarly(_ stream: QUICStreamID) -> Bool
     func reset(_ stream: QUICStreamID, code: UInt64)
     func stopSending(_ stream: QUICStreamID, code: UInt64)
+    func notifyDelivery(of stream: QUICStreamID) throws(QUICError) -> Bool
     func close(code: UInt64, reason: String)
 }
 
 extension EngineStandIn {
+    package func notifyDelivery(of stream: QUICStreamID) throws(QUICError) -> Bool { false }
+
     func write(_ bytes: inout ByteBuffer, to stream: QUICStreamID, finish: Bool) throws(QUICError) -> Int {
         let outcome: Result<Int, QUICError> = bytes.withUnsafeReadableBytes { memory in
             do throws(QUICError) {

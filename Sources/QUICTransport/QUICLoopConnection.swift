@@ -185,7 +185,7 @@ public final class QUICLoopConnection {
     /// - Throws: `unknownStream`.
     public func notifyDelivery(of stream: QUICStreamID) throws(QUICError) -> Bool {
         client?.journal?.awaitsDelivery(of: stream)
-        guard let engine = try live() else { return false }
+        guard let engine = try live() else { return try standIn?.notifyDelivery(of: stream) ?? false }
         return try engine.notifyDelivery(of: stream)
     }
 

@@ -29,6 +29,8 @@ final class AsyncStreamState {
     /// Those who wait until the peer has everything.
     private var deliveryWaiters: [Waiter<Void>] = []
     private var isDelivered = false
+    /// The engine took no more of what was written, or not the end behind it.
+    private var lostWrites = false
 
     init(id: QUICStreamID, connection: QUICLoopConnection) {
         self.id = id
@@ -78,13 +80,19 @@ final class AsyncStreamState {
                 arm(waiter)
             }
         } catch {
-            // The engine has forgotten a stream before its event, with the code of a reset, has come here.
-            if error.code == .streamState, !isClosed {
+            // With the code of a reset.
+            if awaitsEvent(error) {
                 arm(waiter)
             } else {
                 waiter.finish(.failure(QUICTransportError(error)))
             }
         }
+    }
+
+    /// Whether a call failed because the engine is ahead of its events: it has ended a stream, or forgotten one whose two directions
+    /// are done, and the event that says why is on its way.
+    private func awaitsEvent(_ error: QUICError) -> Bool {
+        !isClosed && (error.code == .streamState || error.code == .unknownStream)
     }
 
     private func resultOfRead(_ connection: QUICLoopConnection) -> Result<ByteBuffer?, any Error> {
@@ -148,6 +156,7 @@ final class AsyncStreamState {
         } catch {
             // The peer wants no more, or the stream is gone: its event is on the way, and later writes learn why.
             backlog = ([], false)
+            lostWrites = true
         }
         handover.setRoom(connection.writableBytes(id))
     }
@@ -202,8 +211,8 @@ final class AsyncStreamState {
                 writer = pending
             }
         } catch {
-            // The engine knows of the peer's STOP_SENDING before its event, with the code, has come here.
-            if error.code == .streamState, !isClosed {
+            // With the code of the peer's STOP_SENDING.
+            if awaitsEvent(error) {
                 writer = pending
             } else {
                 handover.setWriterWaits(false)
@@ -226,8 +235,12 @@ final class AsyncStreamState {
                 deliveryWaiters.append(waiter)
             }
         } catch {
-            // The engine forgets a stream whose two directions are done: this one ended well, or its end was told.
-            waiter.finish(isClosed ? .success(()) : .failure(QUICTransportError(error)))
+            if awaitsEvent(error) {
+                deliveryWaiters.append(waiter)
+            } else {
+                // The engine forgets a stream whose two directions are done: this one ended well, or its end was told.
+                waiter.finish(isClosed && !lostWrites ? .success(()) : .failure(QUICTransportError(error)))
+            }
         }
     }
 
@@ -250,6 +263,9 @@ final class AsyncStreamState {
         isClosed = true
         readable(connection)
         if writer != nil || handover.writeEnd == nil { endWriting(Self.over) }
+        // Whom the engine owes no word, because it had forgotten the stream before they asked: it ended well, or not all was taken.
+        guard !deliveryWaiters.isEmpty else { return }
+        if lostWrites { failDelivery(Self.over) } else { wasDelivered() }
     }
 
     func reset(code: UInt64, _ connection: QUICLoopConnection) {
