@@ -210,7 +210,7 @@ final class SimulatedStore {
         var entry = Entry(
             offset: 0, previous: 0, kind: publish.kind.entryKind, sender: user, device: request.device.device,
             producer: request.producer, publishID: publish.id, recipient: publish.recipient, origin: nil,
-            target: named?.offset, time: published.time, expiry: Self.expiry(of: publish, named, published.time),
+            target: named?.offset, time: published.time, expiry: Self.expiry(of: publish, named, wall.milliseconds),
             payload: publish.payload)
         enter(entry, at: published.position, in: request.channel)
         guard let recipient = publish.recipient, recipient != user else {
