@@ -109,10 +109,11 @@ typedef struct llq_size_watch {
     uint32_t lost; // packets in `sent`, and those that had no room there
     size_t size; // of the largest packets
     uint64_t since; // when the first of them was sent behind the last that was acknowledged
+    uint64_t last;  // when the last of them was
     size_t count;
     struct { uint64_t first, last; } sent[LLQ_SIZE_RUNS]; // their numbers
     uint64_t first_small; // the first packet since the size is in doubt
-    uint64_t trial, until; // when the trial has failed; closed: when the next may begin
+    uint64_t trial, until; // open: not doubted before; doubted: when the trial has failed; closed: when the next may begin
     uint64_t retry; // nanoseconds from one to the next
 } llq_size_watch;
 

@@ -18,11 +18,14 @@
 
 // What every path takes (RFC 9000 section 14).
 #define LEAST 1200
-// A packet that is smaller by no more counts as one of the largest: not each is filled to its last byte.
-#define SLACK 40
+// A packet that is smaller by no more counts as one of the largest: not each is filled to its last byte. One that is smaller by
+// more proves nothing: a path may take the largest datagrams, and not the few bytes that a stream's packets have more.
+#define SLACK 3
 #define LEAST_LOST 4
 #define DOUBTED_AFTER 6 // probe timeouts
+#define ANSWERED_AFTER 2 // probe timeouts: the last of those that count had a chance to be acknowledged
 #define CLOSED_AFTER 3  // probe timeouts
+#define STALE_AFTER (10 * NGTCP2_SECONDS)
 #define FIRST_RETRY (10 * NGTCP2_SECONDS)
 #define LAST_RETRY (600 * NGTCP2_SECONDS)
 
@@ -52,15 +55,23 @@ void llq_size_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize le
     if (size > path_largest(conn) || !ngtcp2_path_eq(path, ngtcp2_conn_get_path(conn->conn))) return;
     llq_size_watch *watch = &conn->size;
     if (watch->state != LLQ_SIZE_OPEN) {
-        if (watch->state != LLQ_SIZE_DOUBTED || watch->has_trial || size + SLACK < watch->size) return;
+        // Also one of another size: nothing larger may come, and this would be watched by nobody.
+        if (watch->state != LLQ_SIZE_DOUBTED || watch->has_trial) return;
         watch->has_trial = true;
+        watch->size = size;
         watch->trial = conn->next_packet - 1;
         watch->until = now + CLOSED_AFTER * ngtcp2_conn_get_pto(conn->conn);
         return;
     }
-    if (watch->count > 0 && size + SLACK < watch->size) return;
-    if (watch->count == 0 || size > watch->size + SLACK) *watch = (llq_size_watch){.size = size, .since = now};
+    if (watch->count > 0 && size + SLACK < watch->size) {
+        // Few that were lost by chance, and none of that size since: what is sent now is smaller.
+        if (watch->lost >= LEAST_LOST || now < watch->last + STALE_AFTER) return;
+        watch->count = 0;
+    }
+    if (watch->count == 0 || size > watch->size) *watch = (llq_size_watch){.size = size, .since = now};
+    watch->last = now;
     remember(watch, conn->next_packet - 1);
+    if (watch->lost == LEAST_LOST) watch->until = now + ANSWERED_AFTER * ngtcp2_conn_get_pto(conn->conn);
 }
 
 bool llq_size_is_watched(const llq_conn *conn) {
@@ -87,7 +98,8 @@ void llq_size_update(llq_conn *conn, uint64_t now) {
     }
     switch (watch->state) {
     case LLQ_SIZE_OPEN:
-        if (watch->lost < LEAST_LOST || now < watch->since + DOUBTED_AFTER * ngtcp2_conn_get_pto(conn->conn)) return;
+        if (watch->lost < LEAST_LOST || now < watch->until) return;
+        if (now < watch->since + DOUBTED_AFTER * ngtcp2_conn_get_pto(conn->conn)) return;
         watch->state = LLQ_SIZE_DOUBTED;
         watch->first_small = conn->next_packet;
         llq_timer_request(conn);

@@ -196,7 +196,7 @@ extension QUICEngineConnection {
             emit(.datagramLost(id: datagram.id))
             return nil
         }
-        // Whether the path still takes such packets is being found out: it waits, and what is smaller goes first.
+        // Whether the path still takes such packets is being found out: it waits, and streams go first, in smaller packets.
         guard handshake == nil || datagram.bytes.count <= datagramRoom(shim, within: llq_conn_max_payload(shim)) ?? 0
         else {
             keepTrying = false

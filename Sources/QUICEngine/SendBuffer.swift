@@ -143,6 +143,8 @@ final class SendBuffer {
             chunks[last].count = Int(written - chunks[last].offset)
             chunks[last].capacity = chunks[last].count
         }
+        // Of a chunk that was cut all may be acknowledged.
+        acknowledge(0)
         return dropped
     }
 

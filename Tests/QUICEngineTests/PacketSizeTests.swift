@@ -109,6 +109,49 @@ import Testing
         #expect(sides.sender.closeReason == nil)
     }
 
+    @Test("largest datagrams that arrive don't speak for a stream's fuller packets") func datagramsProveNothing() throws
+    {
+        let sides = try connected()
+        var largest = 0
+        sides.world.network.filter = { bytes, _ in
+            largest = max(largest, bytes.count)
+            return true
+        }
+        #expect(try sides.sender.offer(pattern(sides.found), id: 0))
+        sides.seconds(1)
+        let fits = largest
+        #expect(try sides.transfer(50_000, within: 20))
+        #expect(largest > fits, "a stream's packets are larger")
+        sides.world.network.conditions.maxDatagramSize = fits
+        let stream = try sides.sender.open(bidirectional: false)
+        try sides.sender.send(pattern(100_000), on: stream, finish: true)
+        var id = UInt64(0)
+        while id < 6_000, !sides.receiving.finished.contains(stream) {
+            id += 1
+            let size = try #require(sides.sender.maxDatagramSize)
+            _ = try sides.sender.offer(pattern(size), id: id)
+            sides.world.simulation.run(for: .milliseconds(10))
+        }
+        #expect(sides.sending.datagramsAcknowledged.count > 1)
+        #expect(sides.receiving.received[stream] == pattern(100_000))
+    }
+
+    @Test("a size is given up by packets that are smaller than those it was doubted for") func smallerPacketsFindOut()
+        throws
+    {
+        let sides = try connected()
+        sides.world.network.conditions.maxDatagramSize = 1240
+        #expect(try sides.transfer(100_000, within: 20))
+        // From now on nothing but datagrams, each larger than what the path takes while they are allowed to be.
+        for id in UInt64(1)...240 {
+            let size = try #require(sides.sender.maxDatagramSize)
+            _ = try sides.sender.offer(pattern(min(size, 1230)), id: id)
+            sides.world.simulation.run(for: .milliseconds(500))
+        }
+        #expect(sides.sending.datagramsLost.count < 30)
+        #expect(sides.sending.datagramsAcknowledged.count > 200)
+    }
+
     @Test("an outage costs nobody the size that was found", arguments: [true, false])
     func anOutageCostsNobodyTheSize(serverSends: Bool) throws {
         let sides = try connected(serverSends: serverSends)
