@@ -115,7 +115,7 @@ struct Admission: Sendable {
     private func advanceCursors(
         of device: DeviceKey
     ) async throws(StoreError) -> (record: CursorRecord, late: LateConfirmation?) {
-        let acknowledged = core.cursors.take(device)
+        let acknowledged = core.cursors.waiting(for: device)
         let places = acknowledged + connect.cursors
         var record = CursorRecord(version: 0, cursors: [:])
         do {

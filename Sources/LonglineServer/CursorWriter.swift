@@ -39,13 +39,12 @@ final class CursorWriter: Sendable {
         pacer.noteWork()
     }
 
-    /// Takes out what waits for a device, for a caller who writes it together with something else. What is being
-    /// written at this moment is in it as well: written twice, a cursor stands where it stood.
-    func take(_ device: DeviceKey) -> [ChannelPosition] {
+    /// What waits for a device, or is being written, for a caller who writes it together with something else. It stays here: another
+    /// link of the device may ask before that is done, and written twice, a cursor stands where it stood.
+    func waiting(for device: DeviceKey) -> [ChannelPosition] {
         let places = state.withLock { state in
-            let waiting = state.pending.removeValue(forKey: device) ?? [:]
             // What waits was confirmed later than what is being written.
-            return waiting.merging(state.writing[device] ?? [:]) { newer, _ in newer }
+            (state.pending[device] ?? [:]).merging(state.writing[device] ?? [:]) { newer, _ in newer }
         }
         return places.map { ChannelPosition(channel: $0.key, position: $0.value) }
     }

@@ -70,30 +70,32 @@ import Testing
         #expect(cursors.writes.withLock { $0 } == [[place(20)]])
     }
 
-    @Test func whatIsTakenIsNotWrittenTwice() async {
+    /// Two links of a device may ask one after the other, before anything is written.
+    @Test func whatWaitsIsToldUntilItIsWritten() async {
         let cursors = Cursors()
         let writer = writer(cursors)
         writer.put(Self.device, [place(7)])
-        #expect(writer.take(Self.device) == [place(7)])
+        for _ in 0..<2 { #expect(writer.waiting(for: Self.device) == [place(7)]) }
         await writer.flush()
-        #expect(cursors.writes.withLock { $0 }.isEmpty)
+        #expect(cursors.writes.withLock { $0 } == [[place(7)]])
+        #expect(writer.waiting(for: Self.device).isEmpty)
     }
 
-    /// The device came back between the take-out and the store's answer.
-    @Test func whatIsBeingWrittenIsTakenToo() async {
+    /// The device came back between the write and the store's answer.
+    @Test func whatIsBeingWrittenIsToldToo() async {
         let cursors = Cursors()
         let writer = writer(cursors)
         let taken = Mutex<[ChannelPosition]>([])
         cursors.whileWriting.withLock {
             $0 = {
-                let places = writer.take(Self.device)
+                let places = writer.waiting(for: Self.device)
                 taken.withLock { $0 = places }
             }
         }
         writer.put(Self.device, [place(7)])
         await writer.flush()
         #expect(taken.withLock { $0 } == [place(7)])
-        #expect(writer.take(Self.device).isEmpty)
+        #expect(writer.waiting(for: Self.device).isEmpty)
     }
 
     @Test func theRestIsWrittenWhenItStops() async {

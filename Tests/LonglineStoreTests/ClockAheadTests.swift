@@ -75,6 +75,21 @@ import Testing
         }
     }
 
+    @Test("an entry is no younger once its own time has come", arguments: StoreKind.allCases)
+    func reached(_ kind: StoreKind) async throws {
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            let rule = Retention(age: 30 * Self.day)
+            let right = clock.now
+            clock.advance(3 * Self.day)
+            try await store.enter(request(id: 1))
+            clock.set(right)
+            try await store.enter(request(id: 2))
+            clock.advance(30 * Self.day + 1)
+            #expect(try await store.trim(inbox("alice"), keep: rule).entries == 2)
+        }
+    }
+
     @Test("entries that nothing was written behind age from when a trim meets them", arguments: StoreKind.allCases)
     func met(_ kind: StoreKind) async throws {
         let clock = TestClock()

@@ -32,11 +32,11 @@ extension StoreLogic {
 
     /// When an entry was written, at the latest.
     ///
-    /// Its own time may be one that the clock has not reached: the clock was ahead then, or had been before in the same channel,
-    /// whose times never go back. Such an entry is as old as the first mark of the clock behind it.
+    /// Its own time may be one that the clock had not reached: the clock was ahead then, or had been before in the same channel,
+    /// whose times never go back. Such an entry is as old as the first mark of the clock behind it, also when that time has come.
     private func written(_ entry: EntrySummary, now: UInt64) throws -> UInt64 {
+        if let mark = try tables.clockMark(from: entry.offset), mark <= now { return min(entry.time, mark) }
         guard ClockMark.isAhead(entry.time, now) else { return entry.time }
-        if let mark = try tables.clockMark(from: entry.offset), mark <= now { return mark }
         try markClock(now)
         return now
     }
