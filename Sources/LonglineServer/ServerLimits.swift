@@ -103,12 +103,12 @@ public struct ServerLimits: Sendable {
     /// ``conversationRequestBurst``. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var conversationRequestsPerSecond = 5.0
     /// Lists and settings of one user at once.
-    public var conversationRequestBurst = 40
+    public var conversationRequestBurst = 200
     /// `READ`s of one user, all sessions together, in a second in the long run, above 0; at once: ``readBurst``. Beyond they are
     /// dropped and counted.
-    public var readsPerSecond = 50.0
+    public var readsPerSecond = 200.0
     /// `READ`s of one user at once, 1 or more.
-    public var readBurst = 1_000
+    public var readBurst = 4_096
 
     /// Joins, leaves and changes of rooms of one user per second, all sessions together, after a burst of ``roomRequestBurst``.
     /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.

@@ -78,6 +78,12 @@ struct LimitOptions: ParsableArguments {
         limits.maximumPayload = maximumPayload
         limits.compressesCatchUps = compression
         limits.maximumSessions = maximumSessions
+        // All devices of a user may come back at once, as after a restart.
+        let crowd = Double(maximumSessionsPerUser) / Double(limits.maximumSessionsPerUser)
+        if crowd > 1 {
+            limits.connectBurst = max(limits.connectBurst, 2 * maximumSessionsPerUser)
+            limits.connectsPerSecond *= crowd
+        }
         limits.maximumConnections = max(limits.maximumConnections, maximumSessions)
         limits.maximumSessionsPerTenant = maximumSessionsPerTenant
         limits.maximumSessionsPerUser = maximumSessionsPerUser

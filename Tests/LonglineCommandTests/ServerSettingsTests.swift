@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LonglineServer
 import LonglineSettings
 import LonglineTestKit
 import Testing
@@ -36,6 +37,14 @@ struct ServerSettingsTests {
                 #expect(throws: Never.self, "\(setting.key)") { try setting.kind.value(item) }
             }
         }
+    }
+
+    @Test("All devices of a user may come back at once, however many there may be")
+    func crowd() throws {
+        let some = try LimitOptions.parse([]).limits()
+        #expect(some.connectBurst == ServerLimits().connectBurst)
+        let many = try LimitOptions.parse(["--maximum-sessions-per-user", "5000"]).limits()
+        #expect(many.connectBurst == 10_000 && many.connectsPerSecond > 1_000)
     }
 
     @Test("The bounds of numbers are those that the options have")
