@@ -238,7 +238,7 @@ uint64_t llq_conn_expiry(llq_conn *conn) {
 int llq_conn_handle_expiry(llq_conn *conn, uint64_t now) {
     if (conn->aliases.is_lost) return now >= llq_alias_lost_until(conn) ? LLQ_IDLE : LLQ_OK;
     llq_conn *previous = llq_enter(conn);
-    llq_size_update(conn, now);
+    llq_conn_watch_size(conn, now);
     int rv = ngtcp2_conn_handle_expiry(conn->conn, now);
     llq_leave(previous);
     return normalize(rv);

@@ -105,9 +105,9 @@ typedef struct llq_loss_timer {
 typedef struct llq_size_watch {
     enum { LLQ_SIZE_OPEN, LLQ_SIZE_DOUBTED, LLQ_SIZE_CLOSED } state;
     bool is_alive; // doubted: smaller packets arrive
-    bool has_trial; // a packet of the size in doubt, `trial`, is under way
+    bool has_trial; // one larger packet, `trial`, is under way
     uint32_t lost; // packets in `sent`, and those that had no room there
-    size_t size; // of the largest packets
+    size_t size; // open: of the largest packets
     uint64_t since; // when the first of them was sent behind the last that was acknowledged
     uint64_t last;  // when the last of them was
     size_t count;
@@ -236,9 +236,7 @@ void llq_size_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize le
 /// Whether it matters which packets the peer acknowledges; and that it does these.
 bool llq_size_is_watched(const llq_conn *conn);
 void llq_size_note_acknowledged(llq_conn *conn, uint64_t first, uint64_t last);
-/// Time went on.
-void llq_size_update(llq_conn *conn, uint64_t now);
-/// When that is to be called at the latest.
+/// When llq_conn_watch_size is to be called at the latest.
 uint64_t llq_size_deadline(const llq_conn *conn);
 /// How much of `capacity` ngtcp2 may have for its next packet.
 size_t llq_size_room(const llq_conn *conn, size_t capacity);

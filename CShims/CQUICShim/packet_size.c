@@ -7,7 +7,7 @@
 //   closed --after 10 s, and twice as long each time, at most 600 s (PMTU_RAISE_TIMER)--> doubted
 //
 // While a size is in doubt ngtcp2 gets no more room for a packet than what every path takes, and something of that size leaves at
-// once. When the peer acknowledges that, the path is alive, and one packet of the old size tries again: it tells a path that takes
+// once. When the peer acknowledges that, the path is alive, and one larger packet tries again: it tells a path that takes
 // less from one that took nothing for a while. Only when that is lost, too, is the lesser size told as the path's.
 //
 // A new path begins with what every path takes: all that was known of the one before is forgotten.
@@ -58,7 +58,6 @@ void llq_size_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize le
         // Also one of another size: nothing larger may come, and this would be watched by nobody.
         if (watch->state != LLQ_SIZE_DOUBTED || watch->has_trial) return;
         watch->has_trial = true;
-        watch->size = size;
         watch->trial = conn->next_packet - 1;
         watch->until = now + CLOSED_AFTER * ngtcp2_conn_get_pto(conn->conn);
         return;
@@ -89,7 +88,7 @@ void llq_size_note_acknowledged(llq_conn *conn, uint64_t first, uint64_t last) {
         watch->is_alive = true;
 }
 
-void llq_size_update(llq_conn *conn, uint64_t now) {
+void llq_conn_watch_size(llq_conn *conn, uint64_t now) {
     llq_size_watch *watch = &conn->size;
     if (!llq_size_is_watched(conn)) return;
     if (path_largest(conn) <= LEAST) {
@@ -128,8 +127,6 @@ size_t llq_size_room(const llq_conn *conn, size_t capacity) {
     if (watch->state == LLQ_SIZE_OPEN || capacity <= LEAST) return capacity;
     return watch->state == LLQ_SIZE_DOUBTED && watch->is_alive && !watch->has_trial ? capacity : LEAST;
 }
-
-void llq_conn_watch_size(llq_conn *conn, uint64_t now) { llq_size_update(conn, now); }
 
 size_t llq_conn_max_payload(llq_conn *conn) {
     return llq_size_room(conn, ngtcp2_conn_get_max_tx_udp_payload_size(conn->conn));

@@ -129,7 +129,7 @@ struct Admission: Sendable {
             return (record, lateConfirmation(of: device.user, before, acknowledged, record))
         } catch {
             // What may be written later waits on: it was confirmed.
-            if error.isPassing { core.cursors.put(device, places) }
+            if error.isPassing { core.cursors.put(device, connect.cursors) }
             guard error.code == .storageFull else { throw error }
             core.note(error, in: "cursors")
             for place in places where !record.covers(place) { record.cursors[place.channel] = place.position }

@@ -2,8 +2,9 @@
 public protocol StoreMaintenance: Sendable {
     /// Removes a channel's oldest entries, cursors or not: a cursor behind them gets a gap.
     ///
-    /// The publish ledger is untouched. Age is reckoned by the store's clock. A call removes at most ``StoreLimits/trimEntries`` entries, and stops behind the one that
-    /// makes ``StoreLimits/trimBytes``, in one transaction: call again while it answers that there is more.
+    /// The publish ledger is untouched. Age is reckoned by the store's clock. A call removes at most ``StoreLimits/trimEntries``
+    /// entries, and stops behind the one that makes ``StoreLimits/trimBytes``, in one transaction: call again while it answers that
+    /// there is more.
     func trim(_ channel: ChannelKey, keep: Retention) async throws(StoreError) -> TrimReport
 
     /// Lists the channels of all tenants, a page at a time, in the order in which they were made.

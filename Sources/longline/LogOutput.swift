@@ -14,8 +14,7 @@ import Synchronization
 /// A file takes everything, and a pipe that nobody reads takes nothing, without an end. Calls may come from any thread.
 final class LogOutput: Sendable {
     private struct State {
-        var isStalled = false
-        /// Lines that were dropped since the last one that was written.
+        /// Lines that were dropped since the last one that was written: above 0, it is stalled.
         var dropped = 0
         /// Whether the last line was cut off.
         var isCut = false
@@ -62,17 +61,16 @@ final class LogOutput: Sendable {
             let written: Int?
             do {
                 written =
-                    hasRoom(within: state.isStalled ? 0 : patience)
+                    hasRoom(within: state.dropped > 0 ? 0 : patience)
                     ? try Output.put(rest.prefix(Self.piece), to: descriptor) : nil
             } catch { return true }
             guard let written else {
-                state.isStalled = true
                 if rest.count < line.count { state.isCut = true }
                 return false
             }
             rest = rest.dropFirst(written)
         }
-        (state.isStalled, state.isCut) = (false, false)
+        state.isCut = false
         return true
     }
 

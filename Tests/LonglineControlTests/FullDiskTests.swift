@@ -8,9 +8,18 @@ import Testing
 @testable import LonglineServer
 
 @Suite("A full disk", .timeLimit(.minutes(2))) struct FullDiskTests {
-    /// Lets the control database grow no more, and takes what room is left in it.
-    private func fill(_ service: ControlService) async throws {
+    /// Lets the control database grow no more.
+    /// - Parameter table: what an update of it needs is more than what room is left.
+    private func fill(_ service: ControlService, atUpdatesOf table: String? = nil) async throws {
         try await service.database.pool.writeWithoutTransaction { db in
+            if let table {
+                try db.execute(
+                    sql: """
+                        CREATE TRIGGER full BEFORE UPDATE ON \(table) BEGIN
+                            INSERT INTO filler VALUES (zeroblob(100000)); END;
+                        CREATE TABLE filler (bytes BLOB);
+                        """)
+            }
             let pages = try Int.fetchOne(db, sql: "PRAGMA page_count") ?? 0
             try db.execute(sql: "PRAGMA max_page_count = \(pages)")
         }
@@ -70,15 +79,7 @@ import Testing
             let device = #"{"user":"ann","device":"phone","login":"#
             let login = try await service.ask(.post, "/v1/tokens", key: key, json: device + "true}")
             let epoch = try #require(try login.object()["login_epoch"] as? UInt64)
-            try await service.database.pool.write {
-                try $0.execute(
-                    sql: """
-                        CREATE TRIGGER full BEFORE UPDATE ON logins BEGIN
-                            INSERT INTO filler VALUES (zeroblob(100000)); END;
-                        CREATE TABLE filler (bytes BLOB);
-                        """)
-            }
-            try await fill(service)
+            try await fill(service, atUpdatesOf: "logins")
             now.value += 2 * 86_400_000
             let renewed = try await service.ask(.post, "/v1/tokens", key: key, json: device + "false}")
             #expect(renewed.status == 201)
@@ -90,15 +91,7 @@ import Testing
     func result() async throws {
         try await withControl { service in
             let key = try await service.appKey()
-            try await service.database.pool.write {
-                try $0.execute(
-                    sql: """
-                        CREATE TRIGGER full BEFORE UPDATE ON idempotency BEGIN
-                            INSERT INTO filler VALUES (zeroblob(100000)); END;
-                        CREATE TABLE filler (bytes BLOB);
-                        """)
-            }
-            try await fill(service)
+            try await fill(service, atUpdatesOf: "idempotency")
             var offsets: [UInt64?] = []
             for _ in 0..<2 {
                 let answer = try await service.ask(

@@ -16,7 +16,8 @@ import Synchronization
 ///      ▲                  │   │ the process ended
 ///      └──── release ─────┘   └─▶ begun: the same request goes on, with the same number
 /// ```
-/// A result that can't be kept is answered all the same, and the key stays begun. Where the user whom a request is about is erased, its result goes, and nobody knows it any more.
+/// A result that can't be kept is answered all the same, and the key stays begun. Where the user whom a request is about is erased,
+/// its result goes, and nobody knows it any more.
 ///
 /// Another request with a key that is known is refused in every state. A number is drawn with the row, above all that the API key
 /// had before, by which what is done twice can be told from what is done anew.

@@ -7,8 +7,10 @@ extension StoreLogic {
         let now = clock()
         let oldest = try tables.oldest(in: channel, limit: limits.trimEntries + 1)
         var report = TrimReport()
+        let hasMarks = try keep.age != nil && tables.lastClockMark() != nil
         for entry in oldest {
-            let time = keep.age == nil ? entry.time : try written(entry, now: now)
+            let isDoubtful = keep.age != nil && (hasMarks || ClockMark.isAhead(entry.time, now))
+            let time = isDoubtful ? try written(entry, now: now) : entry.time
             guard keep.removes(time: time, entries: channel.entries, bytes: channel.bytes, now: now) else {
                 break
             }
