@@ -254,7 +254,9 @@ extension Exchange {
         let error = HTTP3Error(
             .fieldSectionTooLarge, "the peer's section has more than \(session.limits.fieldSectionSize) bytes",
             advice: "Allow more (HTTP3Limits.fieldSectionSize), or ask for less.", protocolCode: .requestCancelled)
-        if session.isServer, case .head = receiving {
+        // A trailer section that came with the header section is before any handler, too: nobody else would answer.
+        if session.isServer, !isHandling, case .head = sending {
+            announced = nil
             failReceiving(error, stop: .noError)
             return refuse(.requestHeaderFieldsTooLarge)
         }

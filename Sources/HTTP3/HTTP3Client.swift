@@ -72,7 +72,12 @@ public final class HTTP3Client: Sendable {
                 host: host, port: port, configuration: final, on: eventLoop, handler: handler)
             return try Self.attach(handler, to: connection, options: options, meter: meter)
         }.get()
-        try await connection.ready(early: returnsEarly)
+        do {
+            try await connection.ready(early: returnsEarly)
+        } catch {
+            connection.close()
+            throw error
+        }
         return connection
     }
 

@@ -21,13 +21,10 @@ public final class HTTP3ClientConnection: Sendable {
 
     deinit { session.perform { $0.close(.noError) } }
 
+    /// Waits until requests can be sent, or with `early` until they can be in 0-RTT packets. The connection may have other users: it
+    /// stays open when the task is cancelled.
     func ready(early: Bool) async throws {
-        do {
-            try await handler.wait(cancelled: { $0.forgetCancelled() }, { $0.waitReady(early: early, $1) })
-        } catch {
-            close()
-            throw error
-        }
+        try await handler.wait(cancelled: { $0.forgetCancelled() }, { $0.waitReady(early: early, $1) })
     }
 
     // MARK: Requests

@@ -232,6 +232,9 @@ final class Session {
 
     private func closed(_ stream: QUICStreamID) {
         if let exchange = exchange(stream) { return exchange.closed() }
+        if heldDecoderStream == stream {
+            return fail(.connection(.closedCriticalStream, "the peer ended a stream that the connection needs"))
+        }
         readUnidirectional(stream)
         inbound[stream] = nil
     }

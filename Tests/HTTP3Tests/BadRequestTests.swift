@@ -224,6 +224,15 @@ struct BadRequestTests {
         }
     }
 
+    @Test("A decoder stream that ends before the settings come ends the connection")
+    func heldDecoderStream() async throws {
+        try await withRawClient { world, peer in
+            try await peer.open(StreamType.qpackDecoder, [0x44], finish: true)
+            try await peer.expectClose(.closedCriticalStream)
+            #expect(world.server.statistics.protocolErrors == 1)
+        }
+    }
+
     @Test("Frames and streams of unknown types, and unknown settings, are passed over")
     func unknown() async throws {
         try await withRawClient { world, peer in

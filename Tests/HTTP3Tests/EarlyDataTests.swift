@@ -43,6 +43,25 @@ struct EarlyDataTests {
         }
     }
 
+    @Test("Who gives up the wait for the handshake ends nobody else's request")
+    func cancelledWait() async throws {
+        let release = Happening<Void>()
+        try await withServer { _, _, responder in
+            try await release.value()
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let connection = try await world.connect()
+            async let other = connection.request(.to("/"))
+            let waiting = Task {
+                withUnsafeCurrentTask { $0?.cancel() }
+                try await connection.ready(early: false)
+            }
+            await #expect(throws: CancellationError.self) { try await waiting.value }
+            release.tell()
+            #expect(try await other.status == .ok)
+        }
+    }
+
     @Test("An unsafe request in 0-RTT gets 425 Too Early, and no handler sees it")
     func tooEarly() async throws {
         let cache = InMemorySessionCache()

@@ -26,6 +26,20 @@ struct LimitTests {
         }
     }
 
+    @Test("A trailer section that is too large and comes with its request gets 431", arguments: [true, false])
+    func trailerSection(isWhole: Bool) async throws {
+        var limits = HTTP3Limits()
+        limits.fieldSectionSize = 2000
+        try await withRawClient(limits: limits) { world, peer in
+            try await peer.openControl()
+            let long = RawPeer.headers([("a", String(repeating: "x", count: 5000))])
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get) + long, finish: isWhole)
+            #expect(try await status(stream) == "431")
+            try await peer.expectAlive()
+            #expect(world.server.statistics.malformed == 1)
+        }
+    }
+
     @Test("A client doesn't send a section that is larger than the server takes, and doesn't take one itself")
     func clientSection() async throws {
         var limits = HTTP3Limits()
