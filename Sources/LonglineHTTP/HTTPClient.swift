@@ -61,7 +61,11 @@ package final class HTTPClient: Sendable {
         // A kept connection may be gone at the other end: then a fresh one counts, and no other kept one. They would be gone, too,
         // or each would take the request from here to one that drops it.
         if let kept = takeIdle() {
-            if let response = try? await exchange(head, body, on: kept) { return response }
+            do {
+                return try await exchange(head, body, on: kept)
+            } catch let failure as HTTPFailure where failure.isAfterAnswer {
+                throw failure
+            } catch {}
             // The others are as old or older, and went the same way. The next caller shall not find that out by its own deadline.
             closeIdle()
             try Task.checkCancellation()

@@ -69,13 +69,17 @@ package final class HTTPConnection: Sendable {
 
     package func close() { channel.close(promise: nil) }
 
-    /// Sends a request and waits for the whole answer. When the task is cancelled, the connection closes.
+    /// Sends a request and waits for the whole answer. When the task is cancelled, nobody waits any more and the connection closes.
     package func exchange(_ head: HTTPRequestHead, _ body: ByteBuffer) async throws -> Response {
         let (channel, handler) = (channel, handler)
         return try await withTaskCancellationHandler {
             try await channel.eventLoop.flatSubmit { handler.value.start(head, body, on: channel) }.get()
         } onCancel: {
-            channel.close(promise: nil)
+            channel.eventLoop.execute {
+                // Closing waits for the other side to say goodbye, which may be gone.
+                handler.value.cancel()
+                channel.close(promise: nil)
+            }
         }
     }
 }
@@ -86,6 +90,7 @@ private final class ExchangeHandler: ChannelInboundHandler {
     typealias OutboundOut = HTTPClientRequestPart
 
     private var context: ChannelHandlerContext?
+    private var isCancelled = false
     private var promise: EventLoopPromise<HTTPConnection.Response>?
     private var response = HTTPConnection.Response(
         status: 0, headers: [:], isKeptAlive: false, body: ByteBuffer())
@@ -97,15 +102,26 @@ private final class ExchangeHandler: ChannelInboundHandler {
         _ head: HTTPRequestHead, _ body: ByteBuffer, on channel: any Channel
     ) -> EventLoopFuture<HTTPConnection.Response> {
         let next = channel.eventLoop.makePromise(of: HTTPConnection.Response.self)
+        guard !isCancelled else {
+            next.fail(CancellationError())
+            return next.futureResult
+        }
         guard let context, channel.isActive, promise == nil else {
             next.fail(HTTPFailure(reason: "the connection is gone"))
             return next.futureResult
         }
         promise = next
+        response.status = 0
         context.write(wrapOutboundOut(.head(head)), promise: nil)
         if body.readableBytes > 0 { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
         context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
         return next.futureResult
+    }
+
+    func cancel() {
+        isCancelled = true
+        promise?.fail(CancellationError())
+        promise = nil
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -140,6 +156,7 @@ private final class ExchangeHandler: ChannelInboundHandler {
     private func fail(_ reason: String, isOverLimit: Bool = false) {
         var failure = HTTPFailure(reason: reason)
         failure.isOverLimit = isOverLimit
+        failure.isAfterAnswer = response.status > 0
         promise?.fail(failure)
         promise = nil
     }

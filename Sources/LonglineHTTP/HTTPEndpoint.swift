@@ -6,6 +6,8 @@ package struct HTTPFailure: Error, CustomStringConvertible {
     package var cause: (any Error)?
     /// The answer was larger than is taken.
     package var isOverLimit = false
+    /// The answer had begun: the other side has the request.
+    package var isAfterAnswer = false
 
     package init(reason: String, cause: (any Error)? = nil) {
         self.reason = reason

@@ -25,6 +25,8 @@ package struct TLSClient: Sendable {
             var configuration = TLSConfiguration.makeClientConfiguration()
             configuration.minimumTLSVersion = .tlsv12
             configuration.applicationProtocols = ["http/1.1"]
+            // Whoever is gone says no goodbye, and holds a socket as long.
+            configuration.shutdownTimeout = .seconds(1)
             var pins: Set<[UInt8]>?
             switch trust {
             case .systemRoots: break

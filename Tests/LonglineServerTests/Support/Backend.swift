@@ -19,6 +19,8 @@ final class Backend: Sendable {
         var closes = false
         /// Closes without an answer.
         var drops = false
+        /// Answers nothing and takes nothing any more, as if it were gone.
+        var hangs = false
         var headers: HTTPHeaders = [:]
         static func json(_ body: String) -> Response { Response(status: .ok, body: body) }
     }
@@ -111,6 +113,10 @@ private final class BackendHandler: ChannelInboundHandler {
             guard let request else { return }
             let response = answer(request)
             guard !response.drops else { return context.close(promise: nil) }
+            guard !response.hangs else {
+                _ = context.channel.setOption(.autoRead, value: false)
+                return
+            }
             var headers = HTTPHeaders([("content-length", "\(response.body.utf8.count)")])
             if response.status == .noContent { headers = [:] }
             headers.add(contentsOf: response.headers)
