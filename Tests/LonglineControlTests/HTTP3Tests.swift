@@ -95,6 +95,18 @@ import Testing
         }
     }
 
+    @Test("An answer without content says no length of it")
+    func noContent() async throws {
+        try await withFront { service, front in
+            let connection = try await front.connect()
+            let order = #"{"user":"ann"}"#
+            let answer = try await connection.request(
+                request(.post, "/v1/tokens/revoke", bearer: try await service.appKey(), json: order),
+                body: ByteBuffer(string: order))
+            #expect(answer.status == .noContent && answer.head.headerFields[.contentLength] == nil)
+        }
+    }
+
     @Test("What the listener answers by itself is a problem document as well, with the name of the request")
     func listenersOwn() async throws {
         try await withFront { _, front in

@@ -26,6 +26,8 @@ final class HTTP3Front: Service {
         options.limits.fieldSectionSize = limits.headerBytes
         options.limits.idleTimeout = .init(limits.idleTimeout)
         options.limits.openRequests = UInt64(limits.openRequests)
+        // The routes' own deadline comes first, and says so.
+        options.limits.bodyTimeout = .init(limits.bodyTimeout) + .seconds(1)
         options.limits.writeTimeout = .init(limits.idleTimeout)
         options.logger = server.configuration.logger
         options.refusal = { [responder] in responder.refusal($0) }

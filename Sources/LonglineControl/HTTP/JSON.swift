@@ -21,7 +21,12 @@ extension Response {
     }
 
     /// An answer without content.
-    static var noContent: Response { Response(status: .noContent) }
+    static var noContent: Response {
+        var response = Response(status: .noContent)
+        // RFC 9110 section 8.6: it has no length, not even 0.
+        response.headers[.contentLength] = nil
+        return response
+    }
 }
 
 /// A body of a request, which is an object. A member that is not known is refused, as is one that is null, or there twice: what was

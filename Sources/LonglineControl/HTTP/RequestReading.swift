@@ -1,4 +1,5 @@
 import Foundation
+import HTTP3
 import HTTPTypes
 import Hummingbird
 import LonglineServer
@@ -55,6 +56,8 @@ struct RequestReader: Sendable {
             throw Problem(.bodyTimeout)
         } catch is NIOTooManyBytesError {
             throw tooLarge
+        } catch let error as HTTP3Error where error.code == .timeout {
+            throw Problem(.bodyTimeout)
         } catch {
             throw Problem(.invalidRequest, "the body did not come to its end", cause: error)
         }
