@@ -59,6 +59,7 @@ extension QUICEngineConnection {
         let path = QUICPath(llq_conn_path(shim))
         guard path != lastPath else { return }
         lastPath = path
+        endpoint.release(self)
         emit(.pathChanged(path))
     }
 

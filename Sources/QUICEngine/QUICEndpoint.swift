@@ -196,6 +196,14 @@ public final class QUICEndpoint: CustomReflectable {
         }
     }
 
+    /// A connection behind a full socket has a new path: it goes on if that path's socket takes packets.
+    func release(_ connection: QUICEngineConnection) {
+        guard connection.isHeld, !fullLocals.contains(connection.lastPath.local) else { return }
+        held.removeAll { $0 === connection }
+        connection.isHeld = false
+        sendQueue.append(connection)
+    }
+
     private func hold(_ connection: QUICEngineConnection) {
         guard connection.shim != nil else {
             connection.isScheduled = false

@@ -35,13 +35,14 @@ struct ReceiveBuffer: ~Copyable {
         return endWasRead
     }
 
-    /// Forgets what is buffered.
+    /// Forgets what is buffered, and with it the end: who reads on shall not take it for all there was.
     /// - Returns: how many bytes that were.
     mutating func discard(pool: MemoryPool) -> Int {
         let dropped = count
         readOffset += UInt64(dropped)
         pool.held -= dropped
         queue.removeAll(pool: pool)
+        hasEnd = false
         return dropped
     }
 }

@@ -33,6 +33,22 @@ import Testing
         #expect(left > 0)
     }
 
+    @Test("a connection behind a full socket leaves it by moving to another address")
+    func aConnectionLeavesAFullSocket() throws {
+        let world = try EngineWorld()
+        let client = try world.connected().client
+        world.simulation.run(for: .seconds(1))
+        world.client.setTakesPackets(false, at: EngineWorld.clientAddress)
+        let stream = try client.open()
+        try client.send(pattern(50_000), on: stream, finish: true)
+        world.simulation.run(for: .milliseconds(100))
+        #expect(world.serverSide.received[stream] == nil)
+        try client.migrate(to: EngineWorld.otherClientAddress, now: world.network.now)
+        world.simulation.run(for: .seconds(5)) { world.serverSide.finished.contains(stream) }
+        #expect(world.serverSide.received[stream] == pattern(50_000))
+        #expect(world.clientSide.paths.contains { $0.hasPrefix("validated \(EngineWorld.otherClientAddress)") })
+    }
+
     @Test("a connection behind a full socket keeps time, and is gone when it is over")
     func aConnectionBehindAFullSocketKeepsTime() throws {
         let world = try EngineWorld { _, client in client.transport.maxIdleTimeout = .seconds(3) }
