@@ -321,6 +321,11 @@ final class ClientPaths {
         }
     }
 
+    /// The connection closes before anything was sent: nothing is begun any more.
+    func close() {
+        if phase == .starting { phase = .ended }
+    }
+
     func connectionClosed(_ reason: QUICCloseReason) {
         phase = .ended
         journal = nil
@@ -388,6 +393,11 @@ final class ClientPaths {
         guard let change, let port = change.port, !change.begun else { return }
         switch phase {
         case .starting, .completed, .ended: break
+        case .handshaking, .confirmed:
+            guard reaches(port) else { return refuse(change) }
+        }
+        switch phase {
+        case .starting, .completed, .ended: break
         case .handshaking:
             change.begun = true
             wanted = change.local
@@ -406,6 +416,22 @@ final class ClientPaths {
                 driver.remove(port)
             }
         }
+    }
+
+    /// Whether the server has an address of the socket's family. A handshake may go to any of the host's, a connection stays with the
+    /// one that it has.
+    private func reaches(_ port: UDPPort) -> Bool {
+        if phase == .confirmed { return connection.engine?.path.remote.isIPv6 == port.identity.isIPv6 }
+        return addresses.contains { QUICSocketAddress($0)?.isIPv6 == port.identity.isIPv6 }
+    }
+
+    private func refuse(_ change: Change) {
+        goBack()
+        if let port = change.port { driver.remove(port) }
+        change.promise?.fail(
+            QUICTransportError(
+                .pathChangeFailed, "the server has no address of \(change.local)'s family",
+                advice: "The old path stays in use; connect again from the new address."))
     }
 
     private func restart(on port: UDPPort) {

@@ -100,6 +100,10 @@ final class LoopDriver {
         return true
     }
 
+    func removePort(at address: QUICSocketAddress) {
+        if let port = ports[address] { remove(port) }
+    }
+
     func remove(_ port: UDPPort) {
         if ports[port.identity] === port {
             ports[port.identity] = nil

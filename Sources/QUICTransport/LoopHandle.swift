@@ -62,6 +62,11 @@ struct LoopHandle: Sendable {
 
     func stopAccepting() async { await run { $0.engine.acceptsConnections = false } }
 
+    /// Closes the port that is bound to an address, if there is one.
+    func closePort(at address: SocketAddress) async {
+        await run { driver in if let own = QUICSocketAddress(address) { driver.removePort(at: own) } }
+    }
+
     func closePorts() async { await run { $0.closePorts() } }
 
     func breakSockets() async { await run { $0.breakSockets() } }

@@ -375,6 +375,7 @@ public final class QUICLoopConnection {
             driver.needsTick()
         } else {
             standIn?.close(code: code, reason: reason)
+            client?.close()
             end(.localApplication(code: code, reason: reason))
         }
     }

@@ -156,6 +156,8 @@ public final class QUICServer: Sendable {
                         advice: "Check that the address exists here and that nothing else uses the port.")
                 }
                 logger.warning("an address is left out", metadata: ["address": "\(address)", "error": "\(error)"])
+                // Some loops may have it already, and would serve it without the others.
+                for loop in loops { await loop.closePort(at: target) }
                 continue
             }
             if address.port == 0 { chosenPort = target.port }

@@ -40,6 +40,22 @@ struct FamilyTests {
         }
     }
 
+    @Test("A move to an address of the family that the server has none of fails at once", arguments: hosts)
+    func otherFamily(host: String) async throws {
+        try await withPair(host: host, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            // Confirmed by the time that something came back.
+            try await connection.roundTrip()
+            let other = try loopback(Self.hosts.first { $0 != host } ?? host)
+            try await transfer(on: connection) {
+                let error = await #expect(throws: QUICTransportError.self) { try await connection.migrate(to: other) }
+                #expect(error?.code == .pathChangeFailed)
+                #expect(error?.message.contains("family") == true)
+            }
+            #expect(await connection.localAddress()?.ipAddress == host)
+        }
+    }
+
     @Test("The kernel steers by connection ID", arguments: hosts)
     func steering(host: String) async throws {
         try await withPair(loops: 3, host: host, serve: echo) { client, listener, loop in
