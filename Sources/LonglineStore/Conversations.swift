@@ -27,8 +27,9 @@ public protocol Conversations: Sendable {
 
     /// Changes a setting, for all devices of the user.
     /// - Returns: the settings as they are then; nil when there can't be such a conversation: a room that the user is not
-    ///   in, oneself, a block of a room.
-    /// - Throws: ``StoreError/Code/limitExceeded`` when the user has settings for ``StoreLimits/settingsPerUser`` others.
+    ///   in (but for the end of a mute from before), oneself, a block of a room.
+    /// - Throws: ``StoreError/Code/limitExceeded`` when the user has settings for ``StoreLimits/settingsPerUser`` others. Mutes that
+    ///   are over, and those of rooms that the user left, give way before that.
     func set(
         _ setting: ConversationSetting, of conversation: ChannelID, for user: UserID, in tenant: TenantID
     ) async throws(StoreError) -> ConversationSettings?

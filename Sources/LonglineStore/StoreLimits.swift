@@ -18,7 +18,7 @@ public struct StoreLimits: Hashable, Sendable {
     public var producersPerDevice = 256
     /// Edits of one message in the log; one more is refused.
     public var editsPerMessage = 100
-    /// Conversations that one user has settings for; one more is refused.
+    /// Conversations that one user has settings for; one more is refused, unless a mute mutes nothing any more.
     public var settingsPerUser = 1_000
     /// Members of a room up to which they are told how far the others read.
     public var receiptMembers = 100

@@ -401,6 +401,45 @@ import Testing
         }
     }
 
+    @Test(
+        "a mute that is over, or of a room that was left, stands in no other setting's way",
+        arguments: StoreKind.allCases)
+    func voidMutesGiveWay(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.settingsPerUser = 2
+        let clock = TestClock()
+        try await withStore(kind, limits: limits, clock: clock) { store async throws in
+            func set(_ setting: ConversationSetting, _ conversation: ChannelID) async throws -> ConversationSettings? {
+                try await store.set(setting, of: conversation, for: user("alice"), in: tenant)
+            }
+            func expectFull(_ conversation: ChannelID) async {
+                await #expect { try await set(.mute(until: .max), conversation) } throws: {
+                    ($0 as? StoreError)?.code == .limitExceeded
+                }
+            }
+            _ = try await store.join(room("hall"), by: device("alice"), create: true)
+            _ = try await set(.mute(until: clock.now + 10), hall)
+            _ = try await set(.mute(until: clock.now + 10), direct("bob"))
+            await expectFull(direct("carol"))
+            clock.advance(10)
+            #expect(try await set(.block(true), direct("carol"))?.isBlocked == true)
+            #expect(Set(try await list(store, "alice").items.map(\.conversation)) == [direct("carol"), hall])
+            #expect(try await set(.mute(until: .max), hall)?.mutedUntil == FrameLimits.maximumNumber)
+            await expectFull(direct("dave"))
+            _ = try await store.leave(room("hall"), by: device("alice"))
+            #expect(try await set(.mute(until: .max), direct("dave")) != nil)
+            #expect(try await store.settings(of: hall, for: user("alice"), in: tenant) == ConversationSettings())
+            // A mute can be ended from outside of the room, and nothing else be changed there.
+            _ = try await set(.mute(until: 0), direct("dave"))
+            _ = try await store.join(room("hall"), by: device("alice"), create: true)
+            _ = try await set(.mute(until: .max), hall)
+            _ = try await store.leave(room("hall"), by: device("alice"))
+            #expect(try await set(.mute(until: .max), hall) == nil)
+            #expect(try await set(.mute(until: 0), hall) == ConversationSettings())
+            #expect(try await set(.mute(until: 0), hall) == nil)
+        }
+    }
+
     @Test("settings are a user's, bounded, and gone with the account", arguments: StoreKind.allCases)
     func settingsAreAUsersBoundedAndGoneWithTheAccount(_ kind: StoreKind) async throws {
         var limits = StoreLimits()

@@ -126,12 +126,10 @@ extension StoreLogic {
             return nil
         }
         if case .all = name { return nil }
-        if case .room = name {
-            guard let room = try tables.channel(ChannelKey(tenant: tenant, channel: name)),
-                try StoreRules.stay(of: user, in: room, tables) != nil
-            else { return nil }
-        }
         let known = try tables.conversation(name, of: inbox)
+        let isForeign = try isRoomOfOthers(name, for: user, in: tenant)
+        // What was muted as a member can be ended by who is none any more.
+        if isForeign, setting != .mute(until: 0) || known == nil { return nil }
         var conversation = known ?? ConversationRecord(owner: inbox.id, name: name)
         switch (setting, name) {
         case (.mute(let until), _): conversation.mutedUntil = min(until, FrameLimits.maximumNumber)
@@ -143,19 +141,49 @@ extension StoreLogic {
         }
         // Taking back what was never set leaves no row.
         guard conversation != known, known != nil || conversation.hasSettings else { return conversation.settings }
-        if !(known?.hasSettings ?? false), conversation.hasSettings,
-            try tables.countSettings(of: inbox) >= limits.settingsPerUser
-        {
+        if !(known?.hasSettings ?? false), conversation.hasSettings, try !hasPlaceForSettings(of: user, inbox, tenant) {
             throw StoreError(
                 .limitExceeded, message: "user \(user) has settings for \(limits.settingsPerUser) conversations")
         }
-        if case .user = name, conversation.last == 0, !conversation.hasSettings {
-            // Nothing was ever said in it: it was there for its settings.
-            try tables.removeConversation(name, of: inbox)
+        try keep(conversation, isForeign: isForeign, of: inbox)
+        return conversation.settings
+    }
+
+    /// Whether a conversation is a room that the user is not in.
+    private func isRoomOfOthers(_ name: ChannelID, for user: UserID, in tenant: TenantID) throws -> Bool {
+        guard case .room = name else { return false }
+        guard let room = try tables.channel(ChannelKey(tenant: tenant, channel: name)) else { return true }
+        return try StoreRules.stay(of: user, in: room, tables) == nil
+    }
+
+    private func keep(_ conversation: ConversationRecord, isForeign: Bool, of inbox: ChannelRecord) throws {
+        let isForSettings =
+            if case .user = conversation.name { conversation.last == 0 } else { isForeign }
+        if isForSettings, !conversation.hasSettings {
+            // Nothing was ever said in it, or nothing of it is readable any more: it was there for its settings.
+            try tables.removeConversation(conversation.name, of: inbox)
         } else {
             try tables.update(conversation)
         }
-        return conversation.settings
+    }
+
+    /// Whether a user may have settings for one more conversation. When all are taken, mutes give way that mute nothing any more:
+    /// those whose time is over, then those of rooms that the user left, which no list shows.
+    private mutating func hasPlaceForSettings(
+        of user: UserID, _ inbox: ChannelRecord, _ tenant: TenantID
+    ) throws -> Bool {
+        guard try tables.countSettings(of: inbox) >= limits.settingsPerUser else { return true }
+        let now = clock()
+        let all = try tables.conversationsWithSettings(of: inbox).filter { $0.blocked == 0 }.map {
+            (record: $0, isForeign: try isRoomOfOthers($0.name, for: user, in: tenant))
+        }
+        let over = all.filter { $0.record.mutedUntil <= now }
+        for each in over.isEmpty ? all.filter(\.isForeign) : over {
+            var record = each.record
+            record.mutedUntil = 0
+            try keep(record, isForeign: each.isForeign, of: inbox)
+        }
+        return try tables.countSettings(of: inbox) < limits.settingsPerUser
     }
 }
 

@@ -198,6 +198,7 @@ protocol StoreTables: AnyObject {
         -> [ConversationRecord]
     /// The conversations that a user muted or blocked.
     func countSettings(of inbox: ChannelRecord) throws -> Int
+    func conversationsWithSettings(of inbox: ChannelRecord) throws -> [ConversationRecord]
     /// Counts messages of some authors in a range, up to `limit` and among the first `looking` entries of it.
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,

@@ -345,6 +345,10 @@ final class MemoryTables: StoreTables {
         (conversations[inbox.id] ?? [:]).values.count { $0.hasSettings }
     }
 
+    func conversationsWithSettings(of inbox: ChannelRecord) -> [ConversationRecord] {
+        (conversations[inbox.id] ?? [:]).values.filter(\.hasSettings)
+    }
+
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64

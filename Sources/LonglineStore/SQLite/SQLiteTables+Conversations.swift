@@ -77,6 +77,16 @@ extension SQLiteTables {
         ).map { $0[0] } ?? 0
     }
 
+    func conversationsWithSettings(of inbox: ChannelRecord) throws -> [ConversationRecord] {
+        try flush()
+        return try rows(
+            """
+            SELECT \(Self.conversationColumns) FROM conversations
+            WHERE owner = ? AND (muted_until <> 0 OR blocked <> 0) ORDER BY name
+            """, [inbox.id]
+        ).map { try Self.conversation($0, of: inbox) }
+    }
+
     func countUnread(
         in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
         now: UInt64
