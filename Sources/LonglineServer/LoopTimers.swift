@@ -19,6 +19,9 @@ struct LoopTimers {
     /// The earliest entry of each session.
     private var armed: [UInt64: NIODeadline] = [:]
 
+    /// Entries kept, those that don't count any more included.
+    var count: Int { heap.count }
+
     /// When ``due(now:)`` has something next.
     var next: NIODeadline? { heap.min?.deadline }
 
@@ -28,15 +31,20 @@ struct LoopTimers {
         if let armed = armed[host], armed <= deadline { return }
         armed[host] = deadline
         heap.insert(Entry(deadline: deadline, host: host))
+        compact()
     }
 
     /// The session is gone.
     mutating func remove(_ host: UInt64) {
         armed[host] = nil
-        // Its entries are dropped when they come up; rebuilt when they are most of the heap.
-        if heap.count > 2 * armed.count + 64 {
-            heap = Heap(armed.map { Entry(deadline: $0.value, host: $0.key) })
-        }
+        compact()
+    }
+
+    /// Entries that don't count are dropped when they come up, and all of them when they are most of the heap: a session may
+    /// leave one behind with each earlier deadline, and a client can ask for many of those.
+    private mutating func compact() {
+        guard heap.count > 2 * armed.count + 64 else { return }
+        heap = Heap(armed.map { Entry(deadline: $0.value, host: $0.key) })
     }
 
     /// A session whose time may have come; ask it, and ``set(_:deadline:)`` its next deadline. nil when there is none.

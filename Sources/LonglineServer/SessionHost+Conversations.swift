@@ -104,10 +104,23 @@ extension SessionHost {
         session.conversationChanged(answer, now: now)
     }
 
+    /// Another device changed a setting. Changes come from several loops, in any order: what counts is what the store has now.
     func conversationChanged(_ news: ConversationState) {
-        guard phase == .granted || phase == .established else { return }
-        session.conversationChanged(news, now: now)
-        wake()
+        guard phase == .granted || phase == .established, let device else { return }
+        let core = core
+        inOrder {
+            await Result { () async throws(StoreError) in
+                try await core.store.settings(of: news.conversation, for: device.user, in: device.tenant)
+            }
+        } then: { host, result in
+            var news = news
+            switch result {
+            case .success(let settings): news.settings = settings
+            case .failure(let error): core.note(error, in: "conversation settings")
+            }
+            guard host.phase != .ended else { return }
+            host.session.conversationChanged(news, now: host.now)
+        }
     }
 
     private func refuse(_ change: ConversationChange, _ code: RefusalCode) {

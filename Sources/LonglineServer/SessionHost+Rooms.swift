@@ -19,11 +19,12 @@ struct Stint: Hashable {
     }
 
     /// Whether `next` is later knowledge. Changes reach a loop from several others, in any order: joining and leaving
-    /// move the range forward only, so that an old change can't undo a newer one.
+    /// move the range forward only, so that an old change can't undo a newer one. A stay ends with the first of what may end it.
     func isSuperseded(by next: Stint) -> Bool {
         if epoch != next.epoch { return true }
         if after != next.after { return after < next.after }
-        return upTo == nil && next.upTo != nil
+        guard let end = next.upTo else { return false }
+        return upTo.map { end < $0 } ?? true
     }
 }
 
@@ -54,8 +55,8 @@ extension SessionHost {
 
     /// Every membership of a room ended with an entry: this user's too, unless it began later.
     func roomDeleted(_ room: RoomID, at end: Position) {
-        guard phase == .granted || phase == .established, let stint = rooms[room], stint.upTo == nil,
-            stint.epoch == end.epoch, stint.after < end.offset
+        guard phase == .granted || phase == .established, let stint = rooms[room], stint.epoch == end.epoch,
+            stint.after < end.offset, end.offset < stint.upTo ?? .max
         else { return }
         channelChanged(
             SessionChannel(

@@ -18,8 +18,9 @@ struct WakeHistory {
     /// Loads that began before this can't be answered: the table was too large and was dropped.
     private var completeSince: UInt64 = 0
     private var woken: [ChannelKey: (head: Position, sequence: UInt64)] = [:]
-    /// Rooms that were deleted. Each is woken as well, so that there are no more of them.
-    private var deleted: [ChannelKey: (end: Position, sequence: UInt64)] = [:]
+    /// Rooms that were deleted, each as often as that happened. Each is woken as well, so that there are no more rooms.
+    private var deleted: [ChannelKey: [(end: Position, sequence: UInt64)]] = [:]
+    private static let deletionLimit = 32
     /// Of those woken, the broadcasts.
     private var broadcasts: Set<ChannelKey> = []
 
@@ -60,7 +61,11 @@ struct WakeHistory {
     mutating func recordDeletion(_ channel: ChannelKey, end: Position) {
         guard loads > 0 else { return }
         record(channel, head: end)
-        deleted[channel] = (end, sequence)
+        deleted[channel, default: []].append((end, sequence))
+        if deleted[channel, default: []].count > Self.deletionLimit {
+            forget()
+            completeSince = sequence
+        }
     }
 
     private mutating func forget() {
@@ -77,14 +82,12 @@ struct WakeHistory {
         }
     }
 
-    /// The rooms of these that were deleted since the load began, each with the entry that says so. To be asked when
-    /// ``wakes(since:of:)`` had an answer.
+    /// The rooms of these that were deleted since the load began, each with the entries that say so: one that was made again may have
+    /// been deleted again. To be asked when ``wakes(since:of:)`` had an answer.
     func deletions(since load: Load, of channels: some Sequence<ChannelKey>) -> [(room: RoomID, end: Position)] {
-        channels.compactMap { channel in
-            guard case .room(let room) = channel.channel, let deletion = deleted[channel],
-                deletion.sequence > load.since
-            else { return nil }
-            return (room, deletion.end)
+        channels.flatMap { channel -> [(room: RoomID, end: Position)] in
+            guard case .room(let room) = channel.channel else { return [] }
+            return (deleted[channel] ?? []).filter { $0.sequence > load.since }.map { (room, $0.end) }
         }
     }
 

@@ -339,7 +339,9 @@ struct ChannelSender {
     }
 
     private mutating func apply(_ channel: SessionChannel) {
-        upTo = channel.upTo
+        // A stay ends with the first of what may end it, of which the log may have told before the host does.
+        let end = channel.after == begin ? upTo : nil
+        upTo = end.map { min($0, channel.upTo ?? .max) } ?? channel.upTo
         begin = channel.after
         skipToBegin()
     }

@@ -63,7 +63,17 @@ enum HistoryPaging {
     }
 
     /// The frames of an answer. What lies before the readable part is named as a device would be told of it: by a skip.
-    static func answer(_ request: HistoryRequest, of range: ReadableRange, page: SessionPage) -> [Frame] {
+    ///
+    /// The host's word that the user's stay ended may come later than what was entered behind its end: nothing of that is in the
+    /// answer, as nothing of it is delivered.
+    static func answer(
+        _ request: HistoryRequest, of range: ReadableRange, page: SessionPage, for user: UserID?
+    ) -> [Frame] {
+        var (range, page) = (range, page)
+        if let user, let last = page.items.firstIndex(where: { $0.endsStay(of: user, after: range.after) }) {
+            range.upTo = page.items[last].end
+            page.items.removeSubrange((last + 1)...)
+        }
         func refused(_ code: RefusalCode, epoch: Epoch) -> [Frame] {
             [.historyPage(HistoryAnswer(request: request.request, refusal: code, epoch: epoch))]
         }
@@ -112,6 +122,12 @@ enum HistoryPaging {
 }
 
 extension SessionPage.Item {
+    /// Whether a stay of the user that began behind an offset ends here.
+    fileprivate func endsStay(of user: UserID, after offset: Offset) -> Bool {
+        guard case .entry(let entry) = self else { return false }
+        return entry.offset > offset && entry.endsStay(of: user)
+    }
+
     /// Where the one before it ended.
     var previous: Offset {
         switch self {

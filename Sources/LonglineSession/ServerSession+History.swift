@@ -40,7 +40,7 @@ extension ServerSession {
         guard let (first, range) = finishRead(request) else { return }
         // The right to the channel changed while it was read: only what may be read now leaves.
         if channels[first.channel]?.readable == range, identity?.may(.receive, first.channel) == true {
-            answerFirst(with: HistoryPaging.answer(first, of: range, page: page))
+            answerFirst(with: HistoryPaging.answer(first, of: range, page: page, for: identity?.user))
         }
         advanceHistory()
     }

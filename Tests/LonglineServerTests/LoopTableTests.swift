@@ -42,6 +42,18 @@ import Testing
         #expect(history.wakes(since: load, of: [Self.key(1)])?.map(\.1) == [Position(epoch: 2, offset: 3)])
     }
 
+    @Test func knowsEachDeletionOfARoomThatWasMadeAgain() {
+        var history = WakeHistory()
+        let early = history.beginLoad()
+        history.recordDeletion(Self.key(1), end: head(10))
+        let late = history.beginLoad()
+        history.recordDeletion(Self.key(1), end: head(20))
+        #expect(history.deletions(since: early, of: [Self.key(1)]).map(\.end) == [head(10), head(20)])
+        #expect(history.deletions(since: late, of: [Self.key(1)]).map(\.end) == [head(20)])
+        for offset in 0..<100 as Range<Offset> { history.recordDeletion(Self.key(1), end: head(30 + offset)) }
+        #expect(history.wakes(since: early, of: [Self.key(1)]) == nil, "it is loaded again")
+    }
+
     @Test func keepsNothingWhileNobodyLoads() {
         var history = WakeHistory()
         history.record(Self.key(1), head: head(1))
@@ -74,6 +86,20 @@ import Testing
         timers.set(1, deadline: at(30))
         #expect(timers.due(now: at(29)) == nil)
         #expect(timers.due(now: at(30)) == 1)
+    }
+
+    @Test func aSessionThatWantsToBeCalledSoonerAgainAndAgainLeavesFewEntries() {
+        var timers = LoopTimers()
+        for turn in 0..<10_000 as Range<Int64> {
+            let now = NIODeadline.uptimeNanoseconds(0) + .milliseconds(turn)
+            timers.set(1, deadline: now + .seconds(600))
+            timers.set(1, deadline: now + .milliseconds(1))
+            #expect(timers.due(now: now + .milliseconds(1)) == 1)
+        }
+        #expect(timers.count < 100)
+        timers.set(1, deadline: at(20_000))
+        #expect(timers.due(now: at(19_999)) == nil)
+        #expect(timers.due(now: at(20_000)) == 1)
     }
 
     @Test func anEarlierDeadlineComesFirstAndOnce() {

@@ -35,6 +35,18 @@ struct ChannelSenderTests {
         #expect(other.notice == .gap(Gap(from: cursor(7, epoch: 1), first: 4)))
     }
 
+    @Test("A stay ends with the first of what ends it, in whatever order that is told")
+    func firstEnd() {
+        for ends in [[5, 8], [8, 5], [5, nil]] as [[Offset?]] {
+            var sender = ChannelSender(Fixture.channel(head: 9, after: 2, cursor: cursor(3)))
+            for end in ends {
+                let isNewLog = sender.change(Fixture.channel(head: 9, after: 2, upTo: end))
+                #expect(!isNewLog)
+            }
+            #expect(sender.upTo == 5)
+        }
+    }
+
     @Test("A cursor from before a new membership skips what lies between, unless that was trimmed away")
     func rejoined() {
         let sender = ChannelSender(Fixture.channel(head: 9, after: 6, cursor: cursor(3)))

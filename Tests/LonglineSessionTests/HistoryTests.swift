@@ -126,6 +126,27 @@ struct ServerHistoryTests {
         #expect(new.after == 90 && new.upTo == 98)
     }
 
+    @Test("What was entered behind the end of a stay is in no page, although the end is not known yet")
+    func unknownEnd() throws {
+        var session = up([Fixture.channel(Fixture.room, head: 90, after: 20)])
+        var page = Fixture.page([30, 70, 80, 90], after: 20, head: 90)
+        guard case .entry(var left) = page.items[1] else { return }
+        left.kind = .left
+        left.sender = Fixture.user("alice")
+        page.items[1] = .entry(left)
+        #expect(left.endsStay(of: Fixture.user("alice")))
+        _ = receive(request(1, Fixture.room, from: 99), &session)
+        #expect(
+            answer(&session, page).pages.first
+                == HistoryAnswer(
+                    request: 1, epoch: Fixture.epoch, start: 0, end: 70, more: false, items: 3))
+        _ = receive(request(1, Fixture.room, from: 20, .newer), &session)
+        #expect(
+            answer(&session, page).pages.first
+                == HistoryAnswer(
+                    request: 1, epoch: Fixture.epoch, start: 20, end: 70, more: false, items: 2))
+    }
+
     @Test("A right that changes during a read makes it be read again")
     func changeDuringRead() throws {
         var session = up([Fixture.channel(Fixture.room, head: 90, after: 20)])
