@@ -44,6 +44,8 @@ final class Erasures: Sendable {
                 return Erasure(task: erasure.task)
             }
             let task = Task { [weak self] in
+                // Behind the lines below: it may be cancelled there.
+                self?.state.withLock { _ in }
                 do {
                     repeat { try await erase() } while self?.goesOn(user) ?? false
                 } catch {
