@@ -133,11 +133,11 @@ extension ServerLoop {
         for (item, outcome) in zip(items, outcomes) {
             appends.bytes -= item.request.publish.payload.readableBytes
             let tenant = item.request.device.tenant
-            if case .entered(let published, _, let copy) = outcome {
+            if case .entered(let published, _, let expiry, let copy) = outcome {
                 // Offsets of one channel grow along the batches: the last one is the head.
                 heads[ChannelKey(tenant: tenant, channel: item.request.channel)] = published.position
                 if let copy { heads[ChannelKey(tenant: tenant, channel: copy.channel)] = copy.position }
-                core.webhooks?.entered(item.request, published, copy: copy)
+                core.webhooks?.entered(item.request, published, expiry: expiry, copy: copy)
             }
             count(outcome)
             item.host?.appended(item.request, outcome, now: now)

@@ -98,7 +98,9 @@ final class ServerCore: Sendable {
             self.webhooks = nil
             return
         }
-        self.webhooks = try await WebhookDispatcher(webhooks, store: store, registry: registry, log: log, time: time)
+        self.webhooks = try await WebhookDispatcher(
+            webhooks, store: store, registry: registry, log: log,
+            clock: WebhookClock(wall: time))
     }
 
     /// What holds for who comes now.

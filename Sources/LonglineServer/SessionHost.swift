@@ -241,7 +241,7 @@ final class SessionHost: LinkHandler {
         guard phase != .ended else { return }
         let answer: PublishOutcome =
             switch outcome {
-            case .entered(let published, _, _), .duplicate(let published): .published(published)
+            case .entered(let published, _, _, _), .duplicate(let published): .published(published)
             case .refused(let refused): .refused(refused)
             }
         session.appended(channel: request.channel, id: request.publish.id, outcome: answer, now: now)

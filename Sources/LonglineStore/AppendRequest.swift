@@ -32,8 +32,9 @@ public struct AppendRequest: Sendable {
 
 /// What became of one ``AppendRequest``.
 public enum AppendOutcome: Hashable, Sendable {
-    /// Entered now, and durable. `copy` is the recipient's inbox and the offset of the copy there.
-    case entered(Published, previous: Offset, copy: InboxCopy?)
+    /// Entered now, and durable. `expiry` is when the entry stops to be worth delivering, in milliseconds since 1970, or 0 for never:
+    /// by the clock, which the entry's time may be ahead of. `copy` is the recipient's inbox and the offset of the copy there.
+    case entered(Published, previous: Offset, expiry: UInt64, copy: InboxCopy?)
     /// Entered by an earlier request with the same ID and tag: the same acknowledgement again.
     case duplicate(Published)
     /// Not entered, and nothing stored.

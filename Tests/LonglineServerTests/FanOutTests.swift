@@ -81,7 +81,7 @@ private let hall = identifier { try RoomID("hall") }
                     publish: Publish(
                         id: id, tag: id, after: id - 1, recipient: nil, timeToLive: 0,
                         payload: ByteBuffer(string: text)))
-                guard case .entered(let published, _, _) = await store.append([request]).first else {
+                guard case .entered(let published, _, _, _) = await store.append([request]).first else {
                     throw CancellationError()
                 }
                 return published.position

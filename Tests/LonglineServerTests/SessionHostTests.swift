@@ -173,7 +173,7 @@ private let hall = identifier { try RoomID("hall") }
             let publisher = server.runtime.loops[0]
             store.set { faults in
                 faults.afterEntitlements = {
-                    guard case .entered(let published, _, _) = await store.append([request]).first else { return }
+                    guard case .entered(let published, _, _, _) = await store.append([request]).first else { return }
                     let key = ChannelKey(tenant: TokenIssuer.tenant, channel: .user(bob))
                     try? await publisher.submit { $0.publishWakes([key: published.position]) }
                 }

@@ -88,13 +88,13 @@ func request(
 extension AppendOutcome {
     var published: Published? {
         switch self {
-        case .entered(let published, _, _), .duplicate(let published): published
+        case .entered(let published, _, _, _), .duplicate(let published): published
         case .refused: nil
         }
     }
     var refused: Refused? { if case .refused(let refused) = self { refused } else { nil } }
     var isEntered: Bool { if case .entered = self { true } else { false } }
-    var copy: InboxCopy? { if case .entered(_, _, let copy) = self { copy } else { nil } }
+    var copy: InboxCopy? { if case .entered(_, _, _, let copy) = self { copy } else { nil } }
 }
 
 extension ChannelLog {

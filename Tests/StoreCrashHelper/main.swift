@@ -33,7 +33,7 @@ await withThrowingTaskGroup { group in
                     device: DeviceKey(tenant: tenant, user: user, device: device),
                     producer: ProducerID(high: 1, low: 1), channel: .user(user), publish: publish)
                 switch await store.append([request]).first {
-                case .entered(let published, _, _):
+                case .entered(let published, _, _, _):
                     say("\(user) \(id) \(published.position.offset)")
                     id += 1
                 case .refused(let refused):

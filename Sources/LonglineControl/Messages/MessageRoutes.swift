@@ -94,7 +94,7 @@ struct MessageRoutes: Sendable {
         var isRepeated = isResumed
         for _ in 0..<Self.attempts {
             switch try await server.publish(message) {
-            case .entered(let published, _, _), .duplicate(let published):
+            case .entered(let published, _, _, _), .duplicate(let published):
                 let place = message.channel.isInbox ? ChannelID.user(message.sender) : message.channel
                 return Entered(
                     channel: place.description, epoch: "\(published.position.epoch)", offset: published.position.offset,

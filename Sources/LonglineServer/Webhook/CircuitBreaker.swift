@@ -7,6 +7,7 @@
 ///     └───────────── it was told ────────┼──────────────────────────┘     │
 ///                                        └───────────── it failed ────────┘
 /// ```
+/// Its times are those of ``WebhookClock/steady``.
 struct CircuitBreaker {
     let after: Int
     /// In milliseconds.

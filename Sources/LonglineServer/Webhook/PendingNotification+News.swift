@@ -37,6 +37,7 @@ extension PendingNotification {
     var isCancel: Bool { count == 0 }
 
     /// To be told, of what was told: a device has it.
+    /// - Parameter now: by ``WebhookClock/steady``.
     func cancel(at now: UInt64) -> PendingNotification {
         var cancel = self
         (cancel.count, cancel.failures, cancel.payload) = (0, 0, nil)

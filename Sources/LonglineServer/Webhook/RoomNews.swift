@@ -9,6 +9,8 @@ struct RoomNews {
         var position: Position
         var sender: UserID
         var time: UInt64
+        /// When it came, by ``WebhookClock/steady``: its time may be one that the clock has not reached.
+        var since: UInt64
         var expiry: UInt64
         var payload: ByteBuffer?
     }
@@ -118,7 +120,7 @@ struct RoomNews {
         return PendingNotification(
             key: PendingNotification.Key(tenant: room.tenant, user: member, conversation: room.channel),
             channel: room.channel, position: newest.position, sender: newest.sender, count: tally.count,
-            time: newest.time, expiry: newest.expiry, until: tally.until, payload: newest.payload, since: newest.time,
-            notBefore: newest.time)
+            time: newest.time, expiry: newest.expiry, until: tally.until, payload: newest.payload,
+            since: newest.since, notBefore: newest.since)
     }
 }

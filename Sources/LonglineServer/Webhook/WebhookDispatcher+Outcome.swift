@@ -1,4 +1,7 @@
 import LonglineHTTP
+import LonglineStore
+import LonglineWire
+import NIOCore
 import NIOHTTP1
 
 extension WebhookDispatcher {
@@ -25,6 +28,60 @@ extension WebhookDispatcher {
             }
         }
     }
+
+    /// Tells one, unless that has no object any more.
+    func outcome(of notification: PendingNotification, _ endpoint: Endpoint) async -> Outcome {
+        let now = clock.wall()
+        let settings = endpoint.settings
+        guard !notification.isOver(at: now),
+            clock.steady() < notification.since + settings.maximumAge.wholeMilliseconds
+        else { return .expired }
+        // It was left by a process whose endpoint wanted it: this one would take it for news.
+        guard !notification.isCancel || settings.tellsCancels else { return .expired }
+        let key = notification.key
+        var notification = notification
+        do {
+            // What takes a push back is told of a conversation that was muted since as well.
+            if !notification.isCancel {
+                if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
+                let isLastOver = notification.isLastOver(at: now)
+                let isLastGone = if isLastOver { true } else { try await isRetracted(notification, now: now) }
+                if isLastGone {
+                    guard let others = notification.withoutLast else { return isLastOver ? .expired : .retracted }
+                    notification = others
+                }
+            }
+        } catch {
+            return .postponed("whether it is muted, or was taken back, is not known: \(error)")
+        }
+        do {
+            let body = try WebhookRequest.body(notification)
+            let headers = WebhookRequest.headers(body, key: settings.key, time: now)
+            let response = try await endpoint.client.post(
+                ByteBuffer(bytes: body), headers: headers, within: settings.deadline)
+            return Outcome(response)
+        } catch is CancellationError {
+            return .postponed("the server stops")
+        } catch {
+            return .failed("\(error)", after: 0)
+        }
+    }
+
+    /// Whether the last of the news was retracted since.
+    private func isRetracted(_ notification: PendingNotification, now: UInt64) async throws(StoreError) -> Bool {
+        let place = notification.position
+        guard place.offset > 0 else { return false }
+        let page: LogPage
+        do {
+            page = try await store.read(
+                ChannelKey(tenant: notification.key.tenant, channel: notification.channel), after: place.offset - 1,
+                upTo: place.offset, maximumBytes: 1, now: now)
+        } catch  where error.code == .unknownChannel {
+            return true
+        }
+        guard page.epoch == place.epoch, case .skip(let skip)? = page.items.first else { return false }
+        return skip.reason == .retracted
+    }
 }
 
 extension WebhookDispatcher.Outcome {
@@ -35,7 +92,7 @@ extension WebhookDispatcher.Outcome {
         case 400..<500 where ![408, 425, 429].contains(response.status): self = .rejected(response.status)
         default:
             let seconds = response.headers.first(name: "retry-after").flatMap { UInt64($0) } ?? 0
-            self = .failed("status \(response.status)", after: min(seconds, 3_600) * 1_000)
+            self = .failed("status \(response.status)", after: min(seconds, WebhookSettings.longestRetryAfter) * 1_000)
         }
     }
 }

@@ -23,7 +23,7 @@ import Synchronization
 /// the journal once in a while: the process's sudden end loses the notifications of the last moments, never a message.
 final class WebhookDispatcher: Sendable {
     /// One tenant's endpoint, or that of all tenants that aren't named.
-    private struct Endpoint: Sendable {
+    struct Endpoint: Sendable {
         let settings: WebhookSettings
         let client: HTTPClient
     }
@@ -43,13 +43,13 @@ final class WebhookDispatcher: Sendable {
         var statistics = WebhookStatistics()
     }
 
-    private let store: any MessageStore
+    let store: any MessageStore
     private let registry: SessionRegistry
     private let endpoints: [TenantID?: Endpoint]
     private let journal: NotificationJournal?
-    private let muting: any ConversationMuting
+    let muting: any ConversationMuting
     private let log: EventLog
-    private let time: @Sendable () -> UInt64
+    let clock: WebhookClock
     private let state: Mutex<State>
     private let wake: AsyncStream<Void>
     private let waker: AsyncStream<Void>.Continuation
@@ -64,13 +64,13 @@ final class WebhookDispatcher: Sendable {
     /// - Throws: ``ServerError/Code/invalidConfiguration``, or ``ServerError/Code/storeUnavailable`` for the journal.
     init(
         _ configuration: WebhookConfiguration, store: any MessageStore, registry: SessionRegistry, log: EventLog,
-        time: @escaping @Sendable () -> UInt64, group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+        clock: WebhookClock, group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
     ) async throws(ServerError) {
         self.store = store
         self.registry = registry
         self.log = log
-        self.time = time
-        muting = configuration.muting ?? StoredMuting(store: store, time: time)
+        self.clock = clock
+        muting = configuration.muting ?? StoredMuting(store: store, time: clock.wall)
         var endpoints: [TenantID?: Endpoint] = [:]
         if let standard = configuration.standard { endpoints[nil] = try Self.endpoint(standard, group) }
         for (tenant, settings) in configuration.tenants { endpoints[tenant] = try Self.endpoint(settings, group) }
@@ -85,12 +85,15 @@ final class WebhookDispatcher: Sendable {
             }
             if let journal {
                 let kept = try await journal.load()
-                func hasEndpoint(_ notification: PendingNotification) -> Bool {
-                    endpoints[notification.key.tenant] ?? endpoints[nil] != nil
+                func endpoint(_ notification: PendingNotification) -> Endpoint? {
+                    endpoints[notification.key.tenant] ?? endpoints[nil]
                 }
-                queue.restore(kept.filter(hasEndpoint))
+                queue.restore(
+                    kept.compactMap { kept in
+                        endpoint(kept).map { clock.read(kept, longest: $0.settings.longestWait) }
+                    })
                 // Of tenants that had a webhook before the server was started anew: they are forgotten.
-                queue.restoreChanges(kept.filter { !hasEndpoint($0) }.map(\.key))
+                queue.restoreChanges(kept.filter { endpoint($0) == nil }.map(\.key))
             }
         } catch {
             throw ServerError(
@@ -116,7 +119,8 @@ final class WebhookDispatcher: Sendable {
     // MARK: What sessions say
 
     /// A publish was entered.
-    func entered(_ request: AppendRequest, _ published: Published, copy: InboxCopy?) {
+    /// - Parameter expiry: the entry's, in milliseconds since 1970; 0 for none.
+    func entered(_ request: AppendRequest, _ published: Published, expiry: UInt64, copy: InboxCopy?) {
         let tenant = request.device.tenant
         guard let settings = endpoint(of: tenant)?.settings else { return }
         let publish = request.publish
@@ -125,9 +129,8 @@ final class WebhookDispatcher: Sendable {
         case .message, .request, .reply: break
         case .edit, .retract, .react: return
         }
-        let (expiry, overflow) = published.time.addingReportingOverflow(publish.timeToLive)
-        let end = publish.timeToLive == 0 || overflow ? 0 : expiry
         let payload = settings.payload(of: publish)
+        let now = clock.steady()
         switch request.channel {
         case .user:
             guard let recipient = publish.recipient, let copy, recipient != request.device.user else { return }
@@ -136,13 +139,12 @@ final class WebhookDispatcher: Sendable {
                     key: PendingNotification.Key(
                         tenant: tenant, user: recipient, conversation: .user(request.device.user)),
                     channel: copy.channel, position: copy.position, sender: request.device.user, count: 1,
-                    time: published.time, expiry: end, payload: payload,
-                    since: published.time, notBefore: published.time), settings)
+                    time: published.time, expiry: expiry, payload: payload, since: now, notBefore: now), settings)
         case .room:
             note(
                 RoomNews.Message(
-                    position: published.position, sender: request.device.user, time: published.time, expiry: end,
-                    payload: payload), in: ChannelKey(tenant: tenant, channel: request.channel),
+                    position: published.position, sender: request.device.user, time: published.time, since: now,
+                    expiry: expiry, payload: payload), in: ChannelKey(tenant: tenant, channel: request.channel),
                 mostConfirmed: settings.maximumRoomMembers)
         // To tell a whole tenant is the backend's affair, which published it.
         case .all: return
@@ -173,7 +175,7 @@ final class WebhookDispatcher: Sendable {
     ) {
         state.statistics.cancelled += UInt64(state.queue.confirmed(user, channel, position, of: conversation))
         state.held.confirmed(user, channel, position, of: conversation)
-        let now = time()
+        let now = clock.steady()
         let told = state.told.confirmed(user, channel, position, of: conversation)
         for news in told { state.queue.cancel(news.cancel(at: now)) }
         if !told.isEmpty { waker.yield() }
@@ -182,7 +184,7 @@ final class WebhookDispatcher: Sendable {
     /// A session of a user ended, or its app went to the background: what no device confirmed is told, unless another is there.
     func left(_ user: UserKey) {
         guard let settings = endpoint(of: user.tenant)?.settings, !isReachable(user, settings) else { return }
-        let notBefore = time() + settings.delay.wholeMilliseconds
+        let notBefore = clock.steady() + settings.delay.wholeMilliseconds
         change { state in
             for var news in state.held.take(user) {
                 news.notBefore = notBefore
@@ -216,7 +218,7 @@ final class WebhookDispatcher: Sendable {
         }
     }
 
-    /// When the next notification may leave, in milliseconds since 1970; nil: not before a request is over, or there are news.
+    /// When the next notification may leave, by the steady clock; nil: not before a request is over, or there are news.
     var nextTime: UInt64? { state.withLock { $0.outlets.nextTime($0.queue) } }
 
     /// - Parameter room: where the news are, if it is a room whose members are being told.
@@ -227,7 +229,7 @@ final class WebhookDispatcher: Sendable {
         }
         guard isReachable(user, settings) else {
             var news = news
-            news.notBefore = time() + settings.delay.wholeMilliseconds
+            news.notBefore = clock.steady() + settings.delay.wholeMilliseconds
             return change { if !isKnown($0) { $0.queue.put(news) } }
         }
         update { if !isKnown($0) { $0.held.put(news) } }
@@ -343,7 +345,9 @@ final class WebhookDispatcher: Sendable {
         guard let journal else { return }
         let changes = state.withLock { $0.queue.takeChanges() }
         guard !changes.keep.isEmpty || !changes.forget.isEmpty else { return }
-        do throws(StoreError) { try await journal.apply(keep: changes.keep, forget: changes.forget) } catch {
+        do throws(StoreError) {
+            try await journal.apply(keep: changes.keep.map(clock.written), forget: changes.forget)
+        } catch {
             log.log(.error, "notifications could not be written", ["error": "\(error)"])
             state.withLock { $0.queue.restoreChanges(changes.keep.map(\.key) + changes.forget) }
         }
@@ -358,7 +362,7 @@ final class WebhookDispatcher: Sendable {
                 for taken in ready { group.addTask { await self.tell(taken) } }
                 timer?.cancel()
                 if let next {
-                    let now = time()
+                    let now = clock.steady()
                     timer = Task { [waker] in
                         guard
                             (try? await Task.sleep(for: .milliseconds(Int64(clamping: next > now ? next - now : 1))))
@@ -376,7 +380,7 @@ final class WebhookDispatcher: Sendable {
 
     /// What is due and may leave now, and when to look again.
     private func takeReady() -> (ready: [WebhookQueue.Taken], next: UInt64?) {
-        let now = time()
+        let now = clock.steady()
         return state.withLock { state in
             (state.outlets.take(from: &state.queue, now: now), state.outlets.nextTime(state.queue))
         }
@@ -386,7 +390,7 @@ final class WebhookDispatcher: Sendable {
         let tenant = taken.notification.key.tenant
         guard let endpoint = endpoint(of: tenant) else { return }
         let outcome = await outcome(of: taken.notification, endpoint)
-        let now = time()
+        let now = clock.steady()
         change { state in
             state.outlets.ended(outcome.end, of: tenant, now: now)
             note(outcome, of: taken, endpoint.settings, now: now, in: &state)
@@ -444,58 +448,5 @@ final class WebhookDispatcher: Sendable {
         var told = taken.notification
         told.payload = nil
         state.told.put(told)
-    }
-
-    private func outcome(of notification: PendingNotification, _ endpoint: Endpoint) async -> Outcome {
-        let now = time()
-        let settings = endpoint.settings
-        guard !notification.isOver(at: now), now < notification.since + settings.maximumAge.wholeMilliseconds else {
-            return .expired
-        }
-        // It was left by a process whose endpoint wanted it: this one would take it for news.
-        guard !notification.isCancel || settings.tellsCancels else { return .expired }
-        let key = notification.key
-        var notification = notification
-        do {
-            // What takes a push back is told of a conversation that was muted since as well.
-            if !notification.isCancel {
-                if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
-                let isLastOver = notification.isLastOver(at: now)
-                let isLastGone = if isLastOver { true } else { try await isRetracted(notification, now: now) }
-                if isLastGone {
-                    guard let others = notification.withoutLast else { return isLastOver ? .expired : .retracted }
-                    notification = others
-                }
-            }
-        } catch {
-            return .postponed("whether it is muted, or was taken back, is not known: \(error)")
-        }
-        do {
-            let body = try WebhookRequest.body(notification)
-            let headers = WebhookRequest.headers(body, key: settings.key, time: now)
-            let response = try await endpoint.client.post(
-                ByteBuffer(bytes: body), headers: headers, within: settings.deadline)
-            return Outcome(response)
-        } catch is CancellationError {
-            return .postponed("the server stops")
-        } catch {
-            return .failed("\(error)", after: 0)
-        }
-    }
-
-    /// Whether the last of the news was retracted since.
-    private func isRetracted(_ notification: PendingNotification, now: UInt64) async throws(StoreError) -> Bool {
-        let place = notification.position
-        guard place.offset > 0 else { return false }
-        let page: LogPage
-        do {
-            page = try await store.read(
-                ChannelKey(tenant: notification.key.tenant, channel: notification.channel), after: place.offset - 1,
-                upTo: place.offset, maximumBytes: 1, now: now)
-        } catch  where error.code == .unknownChannel {
-            return true
-        }
-        guard page.epoch == place.epoch, case .skip(let skip)? = page.items.first else { return false }
-        return skip.reason == .retracted
     }
 }

@@ -2,6 +2,8 @@ import LonglineStore
 import LonglineWire
 
 /// What may leave to the apps' endpoints: no more at a time than each takes, and nothing to one that is down.
+///
+/// Its times are those of ``WebhookClock/steady``.
 struct WebhookOutlets {
     /// How a request ended, or what was taken to be one.
     enum End {

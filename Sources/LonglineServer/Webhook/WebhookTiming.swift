@@ -1,4 +1,12 @@
 extension WebhookSettings {
+    /// What an endpoint may ask for by `Retry-After`, in seconds.
+    static let longestRetryAfter: UInt64 = 3_600
+
+    /// The longest time that anything is put off, in milliseconds.
+    var longestWait: UInt64 {
+        max(delay.wholeMilliseconds, maximumBackOff.wholeMilliseconds, Self.longestRetryAfter * 1_000)
+    }
+
     /// How long to wait after so many failures and one more, in milliseconds: exponential, with full jitter, and never at once.
     func wait(failures: Int) -> UInt64 {
         let most = min(maximumBackOff.wholeMilliseconds, backOff.wholeMilliseconds << UInt64(min(failures, 20)))

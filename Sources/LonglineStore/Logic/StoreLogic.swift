@@ -185,7 +185,7 @@ struct StoreLogic<Tables: StoreTables> {
         let published = Published(id: publish.id, position: position, time: entry.time)
         try remember(LedgerAnswer(tag: publish.tag, published: published), &head, producer, channel)
         let copy = try copyToRecipient(entry, origin: position, request: request, named: named, now: now)
-        return .entered(published, previous: entry.previous, copy: copy)
+        return .entered(published, previous: entry.previous, expiry: entry.expiry, copy: copy)
     }
 
     private func remember(

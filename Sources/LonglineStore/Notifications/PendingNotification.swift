@@ -40,11 +40,11 @@ public struct PendingNotification: Hashable, Sendable {
     public var until: UInt64
     /// The last message, where it is told.
     public var payload: ByteBuffer?
-    /// When the first of the news came, in milliseconds since 1970.
+    /// When the first of the news came, in milliseconds since 1970; in a server's memory by a clock that nobody sets.
     public var since: UInt64
     /// How often telling failed.
     public var failures: Int
-    /// Not to be told before this, in milliseconds since 1970.
+    /// Not to be told before this, in milliseconds since 1970; in a server's memory as ``since``.
     public var notBefore: UInt64
 
     /// A notification.

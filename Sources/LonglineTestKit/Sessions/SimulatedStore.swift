@@ -129,7 +129,7 @@ final class SimulatedStore {
         if faults.contains(.ignoreTag), let known = tags[key]?[publish.id] { request.publish.tag = known }
         let judged = truth.refusal(of: publish, by: user, in: channel, at: wall.milliseconds)
         switch real.append(request) {
-        case .entered(let published, let previous, let copy):
+        case .entered(let published, let previous, _, let copy):
             if let refusal { violation("publish \(publish.id) is entered, and was to be refused with \(refusal)") }
             if faults.contains(.ignoreTag) { tags[key, default: [:]][publish.id] = publish.tag }
             let woken = record(published, previous: previous, copy: copy, request)
@@ -170,7 +170,7 @@ final class SimulatedStore {
         {
             anew.device = key(owner, anew.device.device)
         }
-        guard case .entered(let published, let previous, let copy) = real.append(anew) else { return (nil, []) }
+        guard case .entered(let published, let previous, _, let copy) = real.append(anew) else { return (nil, []) }
         return (published, record(published, previous: previous, copy: copy, request))
     }
 
@@ -182,7 +182,7 @@ final class SimulatedStore {
         anew.producer = .random(using: &random)
         anew.publish.after = 0
         anew.device = key(author.sender, author.device)
-        guard case .entered(let published, let previous, let copy) = real.append(anew) else { return (nil, []) }
+        guard case .entered(let published, let previous, _, let copy) = real.append(anew) else { return (nil, []) }
         return (published, record(published, previous: previous, copy: copy, request))
     }
 
@@ -411,7 +411,7 @@ final class SimulatedStore {
                 id: neighbourID, tag: random.next(), after: 0, recipient: nil, timeToLive: 0, payload: bytes)
             let outcome = real.append(
                 AppendRequest(device: device, producer: producer, channel: channel, publish: publish))
-            guard case .entered(let published, _, _) = outcome else {
+            guard case .entered(let published, _, _, _) = outcome else {
                 violation("another tenant's publish into \(channel) got \(outcome)")
                 continue
             }

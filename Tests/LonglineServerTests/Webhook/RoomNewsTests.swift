@@ -14,7 +14,8 @@ private let hall = identifier { try RoomID("hall") }
 @Suite struct RoomNewsTests {
     private func message(_ offset: Offset, by sender: UserID, expiry: UInt64 = 0) -> RoomNews.Message {
         RoomNews.Message(
-            position: Position(epoch: 1, offset: offset), sender: sender, time: 100 + offset, expiry: expiry,
+            position: Position(epoch: 1, offset: offset), sender: sender, time: 100 + offset, since: 100 + offset,
+            expiry: expiry,
             payload: ByteBuffer(string: "\(sender) \(offset)"))
     }
 

@@ -29,7 +29,7 @@ private let bob = identifier { try UserID("bob") }
             WebhookConfiguration(standard: settings), store: store, registry: SessionRegistry(limits: ServerLimits()),
             log: EventLog(
                 logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, linesPerSecond: 1, now: .now()),
-            time: time)
+            clock: WebhookClock(wall: time, steady: time))
         let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("phone"))
         for (index, timeToLive) in timesToLive.enumerated() {
             let number = UInt64(index + 1)
@@ -38,10 +38,10 @@ private let bob = identifier { try UserID("bob") }
                 publish: Publish(
                     id: number, tag: number, after: number - 1, recipient: bob, timeToLive: timeToLive,
                     payload: ByteBuffer(string: "message \(number)")))
-            guard case .entered(let published, _, let copy)? = await store.append([request]).first else {
+            guard case .entered(let published, _, let expiry, let copy)? = await store.append([request]).first else {
                 throw CancellationError()
             }
-            webhooks.entered(request, published, copy: copy)
+            webhooks.entered(request, published, expiry: expiry, copy: copy)
         }
         now.withLock { $0 += 60_000 }
         let running = Task { await webhooks.run() }
