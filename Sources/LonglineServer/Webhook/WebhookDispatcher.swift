@@ -435,14 +435,14 @@ final class WebhookDispatcher: Sendable {
     private func noteTold(
         _ taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64, in state: inout State
     ) {
-        let wasRead = state.queue.wasRead(taken)
+        let (wasRead, wasForgotten) = (state.queue.wasRead(taken), state.queue.wasForgotten(taken))
         state.queue.told(taken)
         guard !taken.notification.isCancel else {
             state.statistics.cancelsSent += 1
             return
         }
         state.statistics.sent += 1
-        guard settings.tellsCancels else { return }
+        guard settings.tellsCancels, !wasForgotten else { return }
         // A device got it while the request was under way.
         guard !wasRead else { return state.queue.cancel(taken.notification.cancel(at: now)) }
         var told = taken.notification

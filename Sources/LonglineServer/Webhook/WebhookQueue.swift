@@ -11,7 +11,10 @@ import LonglineWire
 ///             └── failed: after a wait ┴──▶ gone ◀────────┘  └────────────▶ waiting
 /// ```
 /// What was read, forgotten or dropped while it is under way keeps its place until the request is over, so that requests of one
-/// key never overlap.
+/// key never overlap. What was told before may be to be taken back meanwhile: that is owed, and waits in the place of news that come
+/// to their end without having been told. The push of news that are told takes the other's place.
+///
+/// Its times are those of ``WebhookClock/steady``.
 ///
 /// Endpoints wait apart from one another: what waits for one that takes nothing now costs nobody anything who looks.
 ///
@@ -28,14 +31,30 @@ struct WebhookQueue {
         /// When the item came to be, as a number that grows.
         var order: UInt64
         var isUnderWay = false
+        /// What is being told; nil, too, once its user is forgotten.
+        var taken: PendingNotification?
         /// How many of ``PendingNotification/count`` are being told.
         var telling: UInt64 = 0
-        /// ``PendingNotification/until`` of what came since it is under way; nil when nothing did.
-        var untilOfLater: UInt64?
+        /// Of what came since it is under way; nil when nothing did.
+        var later: Later?
         /// It has no object any more, and is under way.
         var isVoid = false
-        /// And that is because a device has it.
-        var isRead = false
+        /// A device has got what is being told.
+        var isTakenRead = false
+        /// Takes back what was told before, unless this is told. In memory only.
+        var owed: PendingNotification?
+
+        mutating func follow(_ news: PendingNotification) {
+            later = Later(
+                until: later.map { PendingNotification.later($0.until, news.until) } ?? news.until,
+                since: later?.since ?? news.since)
+        }
+    }
+
+    /// ``PendingNotification/until`` of several, and ``PendingNotification/since``.
+    private struct Later {
+        var until: UInt64
+        var since: UInt64
     }
 
     /// One notification on its way, as it was when it was taken.
@@ -74,11 +93,11 @@ struct WebhookQueue {
         if var item = items[news.key] {
             if item.isVoid {
                 item.isVoid = false
-                item.isRead = false
                 voids -= 1
                 item.notification = news
                 item.telling = 0
-                item.untilOfLater = news.until
+                item.later = nil
+                item.follow(news)
                 lastOrder += 1
                 item.order = lastOrder
                 shares.add(news.key, from: news.sender, order: lastOrder)
@@ -86,14 +105,13 @@ struct WebhookQueue {
             }
             let old = item.notification
             guard let all = old.followed(by: news) else { return }
-            // The push that news bring takes the place of the one that was to be taken back.
+            // The push that news bring takes the place of the one that is to be taken back, once they are told.
+            if old.isCancel { item.owed = old }
             item.notification = old.isCancel ? news : all
             item.notification.failures = old.isCancel ? 0 : old.failures
             // What waits waits no longer for what comes behind it.
             item.notification.notBefore = item.isUnderWay || old.isCancel ? news.notBefore : old.notBefore
-            if item.isUnderWay {
-                item.untilOfLater = item.untilOfLater.map { PendingNotification.later($0, news.until) } ?? news.until
-            }
+            if item.isUnderWay { item.follow(news) }
             store(item)
             return
         }
@@ -104,14 +122,18 @@ struct WebhookQueue {
         store(Item(notification: news, version: 0, order: lastOrder))
     }
 
-    /// What was told is done with. Where there are news to tell, these say more.
+    /// What was told is done with. Where there are news to tell, or being told, these say more: it waits for what becomes of them.
     mutating func cancel(_ cancel: PendingNotification) {
-        if self[cancel.key] == nil { put(cancel) }
+        guard let item = items[cancel.key] else { return put(cancel) }
+        if item.isVoid || !item.notification.isCancel { items[cancel.key]?.owed = cancel }
     }
 
     /// Whether a device has got what was taken meanwhile.
-    func wasRead(_ taken: Taken) -> Bool {
-        items[taken.notification.key].map { $0.isVoid && $0.isRead } ?? false
+    func wasRead(_ taken: Taken) -> Bool { items[taken.notification.key]?.isTakenRead ?? false }
+
+    /// Whether the user of what was taken was forgotten meanwhile.
+    func wasForgotten(_ taken: Taken) -> Bool {
+        items[taken.notification.key].map { $0.isUnderWay && $0.taken == nil } ?? false
     }
 
     private mutating func store(_ item: Item) {
@@ -135,7 +157,7 @@ struct WebhookQueue {
     /// What looking for what is due has cost so far, in entries put somewhere.
     var moves: UInt64 { due.values.reduce(0) { $0 + $1.moves } }
 
-    /// When the next one for an endpoint is due, in milliseconds since 1970; nil when none waits.
+    /// When the next one for an endpoint is due; nil when none waits.
     func nextTime(for slot: TenantID? = nil) -> UInt64? { due[slot]?.first?.time }
 
     /// Takes the next one for an endpoint that is due.
@@ -143,15 +165,17 @@ struct WebhookQueue {
         guard let (time, key) = due[slot]?.first, time <= now, var item = items[key] else { return nil }
         due[slot]?.removeFirst()
         item.isUnderWay = true
+        item.isTakenRead = false
+        item.taken = item.notification
         item.telling = item.notification.count
-        item.untilOfLater = nil
+        item.later = nil
         items[key] = item
         return Taken(notification: item.notification, version: item.version)
     }
 
     /// Puts what was taken back, to be taken again at a time, without counting it as a failure.
     mutating func postpone(_ taken: Taken, until time: UInt64) {
-        guard var item = ended(taken) else { return }
+        guard var item = ended(taken, owedAt: time) else { return }
         item.notification.notBefore = max(item.notification.notBefore, time)
         // The disk need not know: a process after this one has no reason to wait.
         items[taken.notification.key] = item
@@ -160,35 +184,41 @@ struct WebhookQueue {
 
     /// It was told. What came meanwhile waits from then on.
     mutating func told(_ taken: Taken) {
-        let key = taken.notification.key
-        guard var item = ended(taken) else { return }
-        guard item.version != taken.version else { return remove(key) }
-        if item.notification.count > 1 { item.notification.count -= min(item.notification.count - 1, item.telling) }
-        item.notification.failures = 0
-        item.notification.since = item.notification.time
-        if let until = item.untilOfLater { item.notification.until = until }
-        store(item)
+        // Its push is in the other's place, or took it back.
+        items[taken.notification.key]?.owed = nil
+        giveUp(taken)
     }
 
     /// It could not be told: again at a time.
     mutating func failed(_ taken: Taken, until time: UInt64) {
-        guard var item = ended(taken) else { return }
+        guard var item = ended(taken, owedAt: time) else { return }
         item.notification.failures += 1
         item.notification.notBefore = max(item.notification.notBefore, time)
         store(item)
     }
 
     /// It will not be told, unless something came meanwhile.
-    mutating func giveUp(_ taken: Taken) { told(taken) }
+    mutating func giveUp(_ taken: Taken) {
+        let key = taken.notification.key
+        guard var item = ended(taken) else { return }
+        guard item.version != taken.version else { return removeForOwed(key) }
+        if item.notification.count > 1 { item.notification.count -= min(item.notification.count - 1, item.telling) }
+        item.notification.failures = 0
+        if let later = item.later { (item.notification.until, item.notification.since) = (later.until, later.since) }
+        store(item)
+    }
 
-    private mutating func ended(_ taken: Taken) -> Item? {
+    /// - Parameter time: when what is owed may leave, at the earliest.
+    private mutating func ended(_ taken: Taken, owedAt time: UInt64 = 0) -> Item? {
         let key = taken.notification.key
         guard var item = items[key], item.isUnderWay else { return nil }
         item.isUnderWay = false
+        (item.taken, item.isTakenRead) = (nil, false)
+        if let owed = item.owed { item.owed?.notBefore = max(owed.notBefore, time) }
         items[key] = item
         guard !item.isVoid else {
             voids -= 1
-            remove(key)
+            removeForOwed(key)
             return nil
         }
         return item
@@ -204,10 +234,13 @@ struct WebhookQueue {
         var count = 0
         for conversation in conversations where only == nil || only == conversation {
             let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
+            if let taken = items[key]?.taken, !taken.isCancel, taken.isCovered(by: position, of: channel) {
+                items[key]?.isTakenRead = true
+            }
             guard let waiting = self[key], !waiting.isCancel, waiting.isCovered(by: position, of: channel) else {
                 continue
             }
-            remove(key, isRead: true)
+            removeForOwed(key)
             count += 1
         }
         return count
@@ -216,18 +249,29 @@ struct WebhookQueue {
     /// Forgets a user.
     mutating func forget(_ user: UserKey) {
         for conversation in byUser[user] ?? [] {
-            remove(Key(tenant: user.tenant, user: user.user, conversation: conversation))
+            let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
+            items[key]?.owed = nil
+            items[key]?.taken = nil
+            items[key]?.isTakenRead = false
+            remove(key)
         }
     }
 
-    private mutating func remove(_ key: Key, isRead: Bool = false) {
+    /// Removes what comes to its end without having been told: what it would have taken the place of is taken back.
+    private mutating func removeForOwed(_ key: Key) {
+        let owed = items[key]?.owed
+        remove(key)
+        // What is under way keeps it until the request is over.
+        if let owed, items[key] == nil { put(owed) }
+    }
+
+    private mutating func remove(_ key: Key) {
         guard var item = items[key] else { return }
         changed.insert(key)
         shares.remove(order: item.order)
         if item.isUnderWay {
             guard !item.isVoid else { return }
             item.isVoid = true
-            item.isRead = isRead
             voids += 1
             items[key] = item
             return

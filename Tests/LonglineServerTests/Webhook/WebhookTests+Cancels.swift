@@ -195,6 +195,83 @@ extension WebhookTests {
         #expect(queue.take(now: 300)?.notification.count == 1)
     }
 
+    /// How what news come to that take the place of a push.
+    enum End: CaseIterable {
+        case read, givenUp, readUnderWay, droppedUnderWay, toldAndNoNews
+    }
+
+    @Test(arguments: End.allCases) func whatIsToBeTakenBackIsSoWhenTheNewsInItsPlaceAreNotTold(_ end: End) throws {
+        for comesFirst in [true, false] {
+            var queue = WebhookQueue(limit: 1)
+            // Either waits already when the other comes.
+            if comesFirst { queue.cancel(news(5).cancel(at: 200)) }
+            queue.put(news(6))
+            var taken: WebhookQueue.Taken?
+            if end != .read { taken = try next(&queue) }
+            func read() -> Int { queue.confirmed(user, .user(bob), Position(epoch: 7, offset: 6)) }
+            if end == .readUnderWay { #expect(read() == 1) }
+            if end == .droppedUnderWay { queue.put(news(1, from: eve)) }
+            if !comesFirst { queue.cancel(news(5).cancel(at: 200)) }
+            switch end {
+            case .read: #expect(read() == 1)
+            case .givenUp: queue.giveUp(try #require(taken))
+            case .readUnderWay: queue.failed(try #require(taken), until: 400)
+            case .droppedUnderWay: queue.postpone(try #require(taken), until: 400)
+            case .toldAndNoNews: queue.told(try #require(taken))
+            }
+            let left = queue.take(now: end == .read || end == .givenUp ? 300 : 400)
+            if end == .toldAndNoNews {
+                #expect(left == nil && queue.isEmpty)
+            } else {
+                #expect(left?.notification.isCancel == true && left?.notification.position.offset == 5)
+                #expect(queue.takeChanges().keep.map(\.position.offset) == [5])
+            }
+        }
+    }
+
+    @Test func whatIsReadWhileItIsBeingToldIsNotTakenForWhatWasToldBefore() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.put(news(6))
+        let taken = try next(&queue)
+        #expect(queue.confirmed(user, .user(bob), Position(epoch: 7, offset: 6)) == 1)
+        queue.cancel(news(5).cancel(at: 200))
+        #expect(queue.isEmpty && queue.wasRead(taken))
+        queue.told(taken)
+        #expect(queue.isEmpty)
+        queue.cancel(taken.notification.cancel(at: 210))
+        #expect(try next(&queue).notification.position.offset == 6)
+    }
+
+    @Test func newsBehindWhatIsReadWhileItIsBeingToldTakeItBackUnlessTheyAreTold() throws {
+        for isRead in [true, false] {
+            var queue = WebhookQueue(limit: 10)
+            queue.put(news(6))
+            let taken = try next(&queue)
+            if isRead { #expect(queue.confirmed(user, .user(bob), Position(epoch: 7, offset: 6)) == 1) }
+            queue.put(news(7))
+            if !isRead { #expect(queue.confirmed(user, .user(bob), Position(epoch: 7, offset: 6)) == 0) }
+            #expect(queue.wasRead(taken))
+            queue.told(taken)
+            queue.cancel(taken.notification.cancel(at: 210))
+            let later = try next(&queue)
+            #expect(later.notification.position.offset == 7 && later.notification.count == 1)
+            queue.giveUp(later)
+            #expect(try next(&queue).notification.position.offset == 6)
+        }
+    }
+
+    @Test func nothingIsOwedToWhomIsForgotten() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.put(news(6))
+        let taken = try next(&queue)
+        queue.cancel(news(5).cancel(at: 200))
+        #expect(queue.confirmed(user, .user(bob), Position(epoch: 7, offset: 6)) == 1)
+        queue.forget(user)
+        #expect(queue.wasForgotten(taken) && !queue.wasRead(taken))
+        queue.failed(taken, until: 300)
+        #expect(queue.isEmpty && queue.takeChanges().keep.isEmpty)
+    }
+
     @Test func whatADeviceGotWhileItWasBeingToldIsKnown() throws {
         var queue = WebhookQueue(limit: 10)
         queue.put(news(5))
