@@ -1,6 +1,8 @@
 import Dispatch
 import Foundation
+import GRDB
 import LonglineServer
+import LonglineStore
 import LonglineTestKit
 import Synchronization
 import Testing
@@ -45,6 +47,42 @@ import Testing
             _ = try ControlDatabase(path: folder.path + "/gone/control.db")
         }
         #expect(error?.code == .storeUnavailable && error?.message.contains("gone") == true)
+    }
+
+    @Test("has a log that was left behind written again, unless somebody has it open")
+    func leftover() throws {
+        let folder = try TemporaryFolder()
+        let killed = try TemporaryFolder()
+        let first = try ControlDatabase(path: folder.file("control.db"))
+        try first.pool.write { try $0.execute(sql: "INSERT INTO numbers VALUES ('k', 7)") }
+        for file in ["control.db", "control.db-wal"] {
+            try FileManager.default.copyItem(atPath: folder.file(file), toPath: killed.file(file))
+        }
+        try first.close()
+        let (log, old) = (killed.file("control.db-wal"), Date(timeIntervalSince1970: 1_000_000))
+        func isWritten() throws -> Bool {
+            try FileManager.default.attributesOfItem(atPath: log)[.modificationDate] as? Date != old
+        }
+        func age() throws { try FileManager.default.setAttributes([.modificationDate: old], ofItemAtPath: log) }
+        try age()
+        let second = try ControlDatabase(path: killed.file("control.db"))
+        #expect(try isWritten())
+        #expect(try second.pool.read { try Int.fetchOne($0, sql: "SELECT last FROM numbers") } == 7)
+        try age()
+        let third = try ControlDatabase(path: killed.file("control.db"))
+        #expect(try !isWritten(), "the second one may be writing it")
+        try third.close()
+        try second.close()
+        // Whoever closed it stands in nobody's way.
+        if FileManager.default.fileExists(atPath: folder.file("control.db-wal")) {
+            try FileManager.default.removeItem(atPath: folder.file("control.db-wal"))
+        }
+        try FileManager.default.createDirectory(
+            atPath: folder.file("control.db-wal"), withIntermediateDirectories: false)
+        withExtendedLifetime(first) {
+            let error = #expect(throws: ControlError.self) { _ = try ControlDatabase(path: folder.file("control.db")) }
+            #expect(error?.cause is StoreError && error?.advice.isEmpty == false)
+        }
     }
 
     @Test("that is opened twice in a process keeps the first one's locks")

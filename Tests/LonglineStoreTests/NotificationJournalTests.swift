@@ -1,3 +1,4 @@
+import Foundation
 import GRDB
 import LonglineTestKit
 import LonglineWire
@@ -28,6 +29,25 @@ import Testing
         #expect(try await next.load() == notifications)
         try await next.apply(keep: [], forget: [notifications[0].key])
         #expect(try await next.load() == [notifications[1]])
+        try next.close()
+    }
+
+    @Test func aLogThatWasLeftBehindIsWrittenAgain() async throws {
+        let folder = try TemporaryFolder()
+        let killed = try TemporaryFolder()
+        let journal = try NotificationJournal(path: folder.file("notifications.db"))
+        try await journal.apply(keep: [], forget: [])
+        for file in ["notifications.db", "notifications.db-wal"] {
+            try FileManager.default.copyItem(atPath: folder.file(file), toPath: killed.file(file))
+        }
+        try journal.close()
+        let (log, old) = (killed.file("notifications.db-wal"), Date(timeIntervalSince1970: 1_000_000))
+        try FileManager.default.setAttributes([.modificationDate: old], ofItemAtPath: log)
+        let bytes = try Data(contentsOf: URL(fileURLWithPath: log)).count
+        let next = try NotificationJournal(path: killed.file("notifications.db"))
+        let attributes = try FileManager.default.attributesOfItem(atPath: log)
+        #expect(bytes > 0 && attributes[.size] as? Int == bytes)
+        #expect(attributes[.modificationDate] as? Date != old)
         try next.close()
     }
 

@@ -9,6 +9,7 @@ import Synchronization
 /// messages, mode 0600; several processes may have it open.
 public final class ControlDatabase: Sendable {
     let pool: DatabasePool
+    private let use: DatabaseUse
 
     /// Whether a server's folder has one.
     public static func exists(_ directory: ServerDirectory) -> Bool {
@@ -27,6 +28,10 @@ public final class ControlDatabase: Sendable {
         do {
             let lock = try OpeningLock(folder: URL(filePath: path).deletingLastPathComponent().path)
             defer { _ = lock }
+            // What a process left of the write-ahead log may not be on the disk. One that has the file open saw to that.
+            use = try DatabaseUse(path: URL(filePath: path).deletingPathExtension().path + ".lock") {
+                try LeftoverLog.settle(besideDatabase: path)
+            }
             try Self.create(path)
             var settings = Configuration()
             settings.label = "longline.control"
@@ -43,6 +48,9 @@ public final class ControlDatabase: Sendable {
             try migrator.migrate(pool)
         } catch let error as ControlError {
             throw error
+        } catch let error as StoreError {
+            throw ControlError(
+                .storeUnavailable, message: "can't open \(path)", cause: error, advice: error.advice)
         } catch {
             throw ControlError(
                 .storeUnavailable, message: "can't open \(path)", cause: error,
@@ -66,6 +74,7 @@ public final class ControlDatabase: Sendable {
 
     /// Closes it. Later calls throw.
     public func close() throws(ControlError) {
+        defer { use.end() }
         do { try pool.close() } catch {
             throw ControlError(.storeUnavailable, message: "the control database was not closed in order", cause: error)
         }

@@ -5,14 +5,16 @@ import NIOCore
 
 /// Keeps pending notifications in an SQLite file of their own, so that they survive the server.
 ///
-/// One writer at a time. A batch is one transaction, on disk when the call returns.
+/// One process at a time, which has to see to that: a server opens it behind its store's lock. A batch is one transaction, on disk when
+/// the call returns.
 public final class NotificationJournal: Sendable {
     private let database: DatabaseQueue
 
-    /// Opens the file, or makes it with mode 0600.
+    /// Opens the file, or makes it with mode 0600. What a process left of its write-ahead log is written to the disk once more.
     /// - Throws: ``StoreError/Code/unavailable`` or ``StoreError/Code/versionTooNew``.
     public init(path: String) throws(StoreError) {
         do {
+            _ = try LeftoverLog.settle(besideDatabase: path)
             let code = FolderOwner.create(path)
             guard code == 0 else {
                 throw StoreError(.unavailable, message: "\(path) can't be made: \(StoreDirectory.text(code))")

@@ -11,8 +11,14 @@
 /// After a sync that failed, the kernel may hold pages that never reached the disk, and call them clean. Whoever reads the log then
 /// finds them, no later sync writes them, and a power failure takes them and all that was acknowledged behind them. Written once
 /// more they are dirty, and a sync says whether the disk has them.
-enum LeftoverLog {
+package enum LeftoverLog {
     private static let step = 1 << 20
+
+    /// As ``settle(besideDatabase:_:)`` of a store does.
+    @discardableResult
+    package static func settle(besideDatabase database: String) throws(StoreError) -> Int {
+        try settle(besideDatabase: database, StoreFaults())
+    }
 
     /// Writes a log's bytes over themselves, and returns when they are on disk. Does nothing where there is no log, or an empty one.
     ///
@@ -69,7 +75,7 @@ enum LeftoverLog {
         let isFull = code == ENOSPC || code == EDQUOT
         let advice =
             switch code {
-            case ENOSPC, EDQUOT: "make room on the store's disk"
+            case ENOSPC, EDQUOT: "make room on the disk"
             case EACCES, EPERM, EROFS: "let the server's user own the folder and the files in it"
             default: "check the disk, and keep the files: what was acknowledged may be in this one alone"
             }
