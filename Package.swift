@@ -240,7 +240,7 @@ let package = Package(
         .testTarget(
             name: "LonglineCommandTests",
             dependencies: [
-                "longline", "LonglineClient", "LonglineControl", "LonglineServer", "LonglineSettings",
+                "longline", "LonglineClient", "LonglineControl", "LonglineServer", "LonglineSettings", "LonglineStore",
                 "LonglineTestKit", "LonglineWire", "QUICEngine", argumentParser, logging, nioCore, nioSSL,
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],

@@ -92,7 +92,7 @@ extension ServerCore {
         try? await loops.first?.submit { $0.forgetPresence(of: user) }
         for loop in loops { try? await loop.submit { _ in } }
         await presence.forget(user)
-        webhooks?.forget(user)
+        try await webhooks?.forget(user)
         // Before the store's last step, with which the erasure is no longer resolved.
         try await erasureHooks.run(user)
         try await upkeep.erase(user, from: store) { step in
@@ -102,8 +102,7 @@ extension ServerCore {
             ) { $1 }
             if !heads.isEmpty { for loop in loops { loop.execute { $0.wake(heads) } } }
         }
-        // Members are told of a room's news: until the last step the user was one.
-        webhooks?.forget(user)
+        webhooks?.erased(user)
         // What ended sessions left behind for their devices' next ones.
         registry.forget(user)
     }

@@ -135,6 +135,7 @@ struct ServerCommand: AsyncParsableCommand {
         let server = LonglineServer(configuration: try configuration(directory, identity, files, keyFiles, logger))
         // First: where the store can't be brought to this version, the version before must still find all as it was.
         try server.prepareStore()
+        try Self.eraseNotifications(with: server, directory)
         let control = try controlOptions.control(of: server, directory, logger)
         try await server.start()
         defer { ServiceManager.tell(ServiceManager.stopping) }
@@ -151,6 +152,14 @@ struct ServerCommand: AsyncParsableCommand {
             configuration: ServiceGroupConfiguration(
                 services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         try await group.run()
+    }
+
+    /// Where there is no webhook any more, what waited for an earlier one goes with the account of whom it is for all the same.
+    static func eraseNotifications(with server: LonglineServer, _ directory: ServerDirectory) throws {
+        let path = directory.notificationsPath
+        guard server.configuration.webhooks == nil, FileManager.default.fileExists(atPath: path) else { return }
+        let journal = try NotificationJournal(path: path)
+        server.alsoErase { user, tenant in try await journal.forget(user, in: tenant) }
     }
 
     private func configuration(

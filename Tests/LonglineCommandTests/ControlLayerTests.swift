@@ -4,6 +4,7 @@ import Foundation
 import LonglineControl
 import LonglineServer
 import LonglineSettings
+import LonglineStore
 import LonglineTestKit
 import LonglineWire
 import NIOCore
@@ -98,5 +99,40 @@ struct ControlLayerTests {
         #expect(try options.control(of: server, directory, configuration.logger) == nil)
         try folder.write("control.db", "no database")
         #expect(throws: ControlError.self) { try options.control(of: server, directory, configuration.logger) }
+    }
+
+    @Test("and what waited for a webhook that is gone does neither")
+    func formerWebhook() async throws {
+        let folder = try TemporaryFolder()
+        let directory = try ServerDirectory(folder.path)
+        let identity = try directory.developmentIdentity(names: ["localhost"])
+        var configuration = LonglineServer.Configuration(
+            store: .directory(directory.storePath), certificate: { identity.credentials }, tokenKeys: [],
+            addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
+        configuration.tokenKeySources = [directory.tokenKeySource]
+        let (tenant, users) = (try TenantID("acme"), try ["ann", "bob"].map { try UserID($0) })
+        let before = try NotificationJournal(path: directory.notificationsPath)
+        try await before.apply(
+            keep: users.map { user in
+                PendingNotification(
+                    key: PendingNotification.Key(tenant: tenant, user: user, conversation: .user(users[0])),
+                    channel: .user(user), position: Position(epoch: 1, offset: 1), sender: users[0], count: 1, time: 1,
+                    expiry: 0, payload: nil, since: 1, notBefore: 1)
+            }, forget: [])
+        try before.close()
+        let server = LonglineServer(configuration: configuration)
+        try server.prepareStore()
+        try ServerCommand.eraseNotifications(with: server, directory)
+        try await server.start()
+        try await server.erase(user: users[0], in: tenant)
+        await server.shutdown()
+        let after = try NotificationJournal(path: directory.notificationsPath)
+        #expect(try await after.load().map(\.key.user) == [users[1]])
+        try after.close()
+        // One that can't be opened is met only where there is one.
+        let none = try TemporaryFolder()
+        try ServerCommand.eraseNotifications(
+            with: LonglineServer(configuration: configuration), try ServerDirectory(none.path))
+        #expect(!FileManager.default.fileExists(atPath: none.file("notifications.db")))
     }
 }

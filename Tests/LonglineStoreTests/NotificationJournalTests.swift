@@ -32,6 +32,25 @@ import Testing
         try next.close()
     }
 
+    @Test func aUserIsForgottenAndNobodyElse() async throws {
+        let folder = try TemporaryFolder()
+        let journal = try NotificationJournal(path: folder.path + "/notifications.db")
+        let users = try [("acme", "bob"), ("acme", "eve"), ("other", "bob")].map { try (TenantID($0), UserID($1)) }
+        func news(_ user: (TenantID, UserID), of sender: String) throws -> PendingNotification {
+            PendingNotification(
+                key: PendingNotification.Key(tenant: user.0, user: user.1, conversation: .user(try UserID(sender))),
+                channel: .user(user.1), position: Position(epoch: 1, offset: 7), sender: try UserID(sender), count: 1,
+                time: 40, expiry: 0, payload: nil, since: 30, notBefore: 70)
+        }
+        try await journal.apply(
+            keep: try users.flatMap { try [news($0, of: "ann"), news($0, of: "joe")] }, forget: [])
+        try await journal.forget(users[0].1, in: users[0].0)
+        let left = try await journal.load().map { "\($0.key.tenant)/\($0.key.user)" }
+        #expect(Set(left) == ["acme/eve", "other/bob"] && left.count == 4)
+        try journal.close()
+        await #expect(throws: StoreError.self) { try await journal.forget(users[0].1, in: users[0].0) }
+    }
+
     @Test func aLogThatWasLeftBehindIsWrittenAgain() async throws {
         let folder = try TemporaryFolder()
         let killed = try TemporaryFolder()

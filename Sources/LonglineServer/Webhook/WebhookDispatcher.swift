@@ -37,10 +37,18 @@ final class WebhookDispatcher: Sendable {
         var rooms: [ChannelKey: RoomNews] = [:]
         /// Those whose members are being looked up.
         var telling: [ChannelKey: RoomNews] = [:]
-        /// Who is erased meanwhile: they may be among the members that were looked up before.
+        /// Who was erased meanwhile: they may be among the members that were looked up before.
         var forgotten: Set<UserKey> = []
+        /// Who is being erased: of them nothing is noted.
+        var erasing: Set<UserKey> = []
         var outlets: WebhookOutlets
         var statistics = WebhookStatistics()
+
+        mutating func forget(_ user: UserKey) {
+            queue.forget(user)
+            _ = held.take(user)
+            _ = told.take(user)
+        }
     }
 
     let store: any MessageStore
@@ -197,13 +205,22 @@ final class WebhookDispatcher: Sendable {
         registry.isReachable(user, inBackground: !settings.notifiesBackground)
     }
 
-    /// The account is erased: called before the user leaves the rooms, and after.
-    func forget(_ user: UserKey) {
+    /// The account is being erased: forgets what waits, here and on the disk. Nothing more is noted of the user until
+    /// ``erased(_:)``, although members are told of a room's news, and the user is one until the erasure's last step.
+    /// - Throws: where the disk can't be written; the erasure must not come to its end then.
+    func forget(_ user: UserKey) async throws(StoreError) {
         change { state in
+            state.erasing.insert(user)
+            state.forget(user)
+        }
+        try await journal?.forget(user.user, in: user.tenant)
+    }
+
+    /// The erasure is at its end.
+    func erased(_ user: UserKey) {
+        update { state in
             if !state.telling.isEmpty { state.forgotten.insert(user) }
-            state.queue.forget(user)
-            _ = state.held.take(user)
-            _ = state.told.take(user)
+            state.erasing.remove(user)
         }
     }
 
@@ -225,7 +242,8 @@ final class WebhookDispatcher: Sendable {
     private func put(_ news: PendingNotification, of room: ChannelKey? = nil, _ settings: WebhookSettings) {
         let user = UserKey(news.key)
         func isKnown(_ state: State) -> Bool {
-            state.forgotten.contains(user) || room.flatMap { state.telling[$0] }?.isKnown(to: user.user) ?? false
+            state.forgotten.contains(user) || state.erasing.contains(user)
+                || room.flatMap { state.telling[$0] }?.isKnown(to: user.user) ?? false
         }
         guard isReachable(user, settings) else {
             var news = news
@@ -342,14 +360,18 @@ final class WebhookDispatcher: Sendable {
     }
 
     private func writeJournal() async {
-        guard let journal else { return }
-        let changes = state.withLock { $0.queue.takeChanges() }
-        guard !changes.keep.isEmpty || !changes.forget.isEmpty else { return }
+        guard let journal, state.withLock({ !$0.queue.changed.isEmpty }) else { return }
+        let taken = Mutex<[PendingNotification.Key]>([])
         do throws(StoreError) {
-            try await journal.apply(keep: changes.keep.map(clock.written), forget: changes.forget)
+            // Taken in the journal's turn: what is forgotten while this waits for it is not written behind that.
+            try await journal.apply { [self] in
+                let changes = state.withLock { $0.queue.takeChanges() }
+                taken.withLock { $0 = changes.keep.map(\.key) + changes.forget }
+                return (changes.keep.map(clock.written), changes.forget)
+            }
         } catch {
             log.log(.error, "notifications could not be written", ["error": "\(error)"])
-            state.withLock { $0.queue.restoreChanges(changes.keep.map(\.key) + changes.forget) }
+            state.withLock { state in taken.withLock { state.queue.restoreChanges($0) } }
         }
     }
 

@@ -1,6 +1,6 @@
 import Foundation
 import GRDB
-import LonglineWire
+public import LonglineWire
 import NIOCore
 
 /// Keeps pending notifications in an SQLite file of their own, so that they survive the server.
@@ -75,10 +75,32 @@ public final class NotificationJournal: Sendable {
     public func apply(
         keep: [PendingNotification], forget: [PendingNotification.Key]
     ) async throws(StoreError) {
+        try await apply { (keep, forget) }
+    }
+
+    /// As ``apply(keep:forget:)``, of what there is to be kept and forgotten when the writes before it are done.
+    /// - Parameter changes: called once, on the database's queue; not at all where it can't be had.
+    public func apply(
+        _ changes: @escaping @Sendable () -> (keep: [PendingNotification], forget: [PendingNotification.Key])
+    ) async throws(StoreError) {
         do {
             try await database.write { database in
+                let (keep, forget) = changes()
                 for key in forget { try Self.remove(key, database) }
                 for notification in keep { try Self.insert(notification, database) }
+            }
+        } catch {
+            throw Self.translate(error, database.path)
+        }
+    }
+
+    /// Forgets all that waits for a user. On disk when the call returns.
+    public func forget(_ user: UserID, in tenant: TenantID) async throws(StoreError) {
+        do {
+            try await database.write { database in
+                try database.execute(
+                    sql: "DELETE FROM notification WHERE tenant = ? AND user = ?",
+                    arguments: [tenant.description, user.description])
             }
         } catch {
             throw Self.translate(error, database.path)

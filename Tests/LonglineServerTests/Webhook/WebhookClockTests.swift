@@ -201,4 +201,37 @@ private let bob = identifier { try UserID("bob") }
             #expect(bench.webhooks.statistics.expired == 2 && bench.webhooks.statistics.sent == 0)
         }
     }
+
+    // MARK: Who is erased
+
+    @Test func whoIsErasedIsGoneFromTheDiskAndNothingMoreIsNoted() async throws {
+        let folder = try TemporaryFolder()
+        let user = UserKey(tenant: TokenIssuer.tenant, user: bob)
+        let first = try await Bench(folder.path)
+        first.answer(.serviceUnavailable)
+        for recipient in [bob, ann] { _ = try await first.enter(from: identifier { try UserID("eve") }, to: recipient) }
+        first.pass(5_000)
+        try await first.run { $0.failures == 2 }
+        // Its journal is closed: the erasure has to be tried again.
+        await #expect(throws: StoreError.self) { try await first.webhooks.forget(user) }
+        try await first.backend.stop()
+
+        let second = try await Bench(folder.path)
+        #expect(second.webhooks.statistics.waiting == 2)
+        try await second.webhooks.forget(user)
+        // As a kill would leave it now.
+        let killed = try TemporaryFolder()
+        for file in ["notifications.db", "notifications.db-wal"] {
+            try FileManager.default.copyItem(atPath: folder.file(file), toPath: killed.file(file))
+        }
+        let journal = try NotificationJournal(path: killed.file("notifications.db"))
+        #expect(try await journal.load().map(\.key.user) == [ann])
+        try journal.close()
+        _ = try await second.enter()
+        #expect(second.webhooks.statistics.waiting == 1)
+        second.webhooks.erased(user)
+        _ = try await second.enter()
+        #expect(second.webhooks.statistics.waiting == 2)
+        try await second.backend.stop()
+    }
 }
