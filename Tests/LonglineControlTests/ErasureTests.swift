@@ -6,6 +6,7 @@ import LonglineServer
 import LonglineStore
 import LonglineTestKit
 import LonglineWire
+import Synchronization
 import Testing
 
 @testable import LonglineControl
@@ -115,6 +116,46 @@ import Testing
         #expect(try await logins.last(phone, now: start + 212 * day) == epoch)
         // The next one is above all that there were.
         #expect(try await logins.allot(web, now: start + 212 * day) > other)
+        try database.close()
+    }
+
+    @Test("a clock that was ahead at the start has nothing forgotten, nor one that is set later")
+    func wrongClock() async throws {
+        let folder = try TemporaryFolder()
+        let database = try ControlDatabase(path: folder.path + "/control.db")
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let (hour, year): (UInt64, UInt64) = (3_600 * 1_000, 365 * 24 * 3_600 * 1_000)
+        let wall = Mutex<UInt64>(1_800_000_000_000)
+        let time: @Sendable () -> UInt64 = { wall.withLock { $0 } }
+        let keys = IdempotencyKeys(database, time: time, logger: logger)
+        let logins = LoginEpochs(database: database)
+        let phone = DeviceKey(tenant: ControlService.tenant, user: Self.ann, device: try DeviceID("phone"))
+        let epoch = try await logins.allot(phone, now: time())
+        let subject = UserKey(tenant: ControlService.tenant, user: Self.ann)
+        _ = try await keys.once("once", of: "k", about: subject, request: Data([1])) { _, _ in Data([2]) }
+        func count() async throws -> Int {
+            try await database.pool.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM idempotency") } ?? 0
+        }
+        let janitor = ControlJanitor(
+            keys: keys, logins: logins, time: time, tokenLifetime: .seconds(3_600), logger: logger)
+        var steadiness = ClockSteadiness()
+        var instant = ContinuousClock.now
+        func turn(_ clock: (inout UInt64) -> Void) async {
+            wall.withLock { clock(&$0) }
+            await janitor.turn(&steadiness, at: instant)
+            instant += .seconds(3_600)
+        }
+        await turn { $0 += year }
+        await turn { $0 -= year - hour }
+        await turn { $0 += year + hour }
+        await turn { $0 -= year - hour }
+        #expect(try await count() == 1)
+        #expect(try await logins.last(phone, now: 0) == epoch)
+        // Once it goes on as time does, what is over goes.
+        await turn { $0 += year + hour }
+        await turn { $0 += hour + 200_000 }
+        #expect(try await count() == 0)
+        #expect(try await logins.last(phone, now: 0) == 0)
         try database.close()
     }
 

@@ -1,7 +1,11 @@
 import Logging
+import LonglineServer
 import ServiceLifecycle
 
 /// Forgets what is over, every hour: idempotency keys, and logins of devices that nobody uses any more.
+///
+/// A machine may come up with its clock ahead, and have it set a moment later. What a clock that is wrong takes for over is gone, so a turn
+/// forgets nothing unless the clock went on as time did since the turn before; the first turn of a process has none before it.
 struct ControlJanitor: Service {
     let keys: IdempotencyKeys
     let logins: LoginEpochs
@@ -10,15 +14,47 @@ struct ControlJanitor: Service {
     let logger: Logger
 
     func run() async throws {
+        var steadiness = ClockSteadiness()
         repeat {
-            await attempt("idempotency keys") { try await keys.sweep() }
-            await attempt("logins") { try await logins.sweep(now: time(), tokenLifetime: tokenLifetime) }
+            await turn(&steadiness, at: .now)
         } while await cancelWhenGracefulShutdown { (try? await Task.sleep(for: .seconds(3_600))) != nil }
+    }
+
+    /// - Parameter instant: when, by a clock that nobody sets.
+    func turn(_ steadiness: inout ClockSteadiness, at instant: ContinuousClock.Instant) async {
+        let now = time()
+        switch steadiness.look(at: now, instant) {
+        case nil: return
+        case false?: return logger.notice("the clock was set: what is over is forgotten an hour later")
+        case true?: break
+        }
+        await attempt("idempotency keys") { try await keys.sweep(now: now) }
+        await attempt("logins") { try await logins.sweep(now: now, tokenLifetime: tokenLifetime) }
     }
 
     private func attempt(_ what: String, _ sweep: () async throws -> Void) async {
         do { try await sweep() } catch {
             logger.error("the control database was not swept", metadata: ["what": "\(what)", "error": "\(error)"])
         }
+    }
+}
+
+/// Whether a wall clock goes on as time does.
+struct ClockSteadiness {
+    /// What it may be off by between two looks: clocks are slewed.
+    static let tolerance = Duration.seconds(300)
+
+    private var last: (wall: UInt64, instant: ContinuousClock.Instant)?
+
+    /// - Parameters:
+    ///   - wall: in milliseconds since 1970.
+    ///   - instant: of the same moment, by a clock that nobody sets.
+    /// - Returns: whether it did since the last look; nil for the first.
+    mutating func look(at wall: UInt64, _ instant: ContinuousClock.Instant) -> Bool? {
+        defer { last = (wall, instant) }
+        guard let last else { return nil }
+        let went = Duration.milliseconds(Int64(clamping: wall)) - .milliseconds(Int64(clamping: last.wall))
+        let passed = instant - last.instant
+        return went - passed <= Self.tolerance && passed - went <= Self.tolerance
     }
 }

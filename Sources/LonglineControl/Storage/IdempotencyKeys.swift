@@ -164,8 +164,8 @@ final class IdempotencyKeys: Sendable {
     }
 
     /// Forgets keys that are over, some at a time.
-    func sweep() async throws {
-        let oldest = Int64(clamping: time() - min(time(), Self.lifetime))
+    func sweep(now: UInt64) async throws {
+        let oldest = Int64(clamping: now - min(now, Self.lifetime))
         try await database.writeInSteps { db in
             try db.execute(
                 sql: """
