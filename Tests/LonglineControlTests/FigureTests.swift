@@ -84,4 +84,26 @@ import Testing
             #expect(text.samples["longline_node_draining"] == 1)
         }
     }
+
+    @Test("go on where the clock was set back")
+    func clockSetBack() {
+        func samples(_ times: UInt64...) -> [StatisticsSampler.Sample] {
+            times.map {
+                StatisticsSampler.Sample(
+                    time: $0, connections: [:], sessions: 0, handshakesFull: 0, handshakesResumed: 0,
+                    handshakesEarly: 0, migrations: 0, published: 0, delivered: 0, loopDelay: 0, memory: 0)
+            }
+        }
+        func times(_ samples: [StatisticsSampler.Sample], after time: UInt64) -> [UInt64] {
+            StatisticsSampler.rest(of: samples, after: time).map(\.time)
+        }
+        let even = samples(100, 200, 300)
+        #expect(times(even, after: 0) == [100, 200, 300] && times(even, after: 250) == [300])
+        #expect(times(even, after: 300).isEmpty)
+        let back = samples(9_100, 9_200, 300, 400)
+        #expect(times(back, after: 9_200) == [300, 400] && times(back, after: 300) == [400])
+        // The one that was seen last is not kept any more.
+        #expect(times(samples(300, 400), after: 9_200) == [300, 400])
+        #expect(times([], after: 5).isEmpty)
+    }
 }

@@ -58,6 +58,15 @@ actor StatisticsSampler: Service {
     private var last: Reading?
     private var delays = RecentDelays()
     private(set) var samples: [Sample] = []
+
+    /// What was taken behind the sample with a time; all, where that was at a time that the clock has not reached again since.
+    func samples(after time: UInt64) -> [Sample] { Self.rest(of: samples, after: time) }
+
+    static func rest(of samples: [Sample], after time: UInt64) -> [Sample] {
+        if let place = samples.lastIndex(where: { $0.time == time }) { return Array(samples[(place + 1)...]) }
+        guard let last = samples.last, last.time > time else { return samples }
+        return samples.filter { $0.time > time }
+    }
     private(set) var load = NodeLoad()
 
     init(_ server: LonglineServer, interval: Duration, metrics: PrometheusMetrics) {

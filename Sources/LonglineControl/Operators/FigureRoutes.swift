@@ -55,7 +55,7 @@ struct FigureRoutes: Sendable {
         let after = try request.query("after", in: 0...Int(maximumNumber), standard: 0)
         let known: [NodeStatus]
         do { known = try await nodes.nodes() } catch { throw Problem(.unavailable, retryAfter: 1, cause: error) }
-        let samples = await sampler.samples.filter { $0.time > UInt64(after) }
+        let samples = await sampler.samples(after: UInt64(after))
         return .json(
             Statistics(
                 nodes: known.map {
