@@ -51,6 +51,13 @@ import Testing
         await #expect(throws: StoreError.self) { try await journal.forget(users[0].1, in: users[0].0) }
     }
 
+    @Test func aFileThatIsNoDatabaseIsToBeMovedAway() throws {
+        let folder = try TemporaryFolder()
+        let path = try folder.write("notifications.db", String(repeating: "no database ", count: 1_000))
+        let error = #expect(throws: StoreError.self) { _ = try NotificationJournal(path: path) }
+        #expect(error?.advice.contains("move it away") == true)
+    }
+
     @Test func aLogThatWasLeftBehindIsWrittenAgain() async throws {
         let folder = try TemporaryFolder()
         let killed = try TemporaryFolder()

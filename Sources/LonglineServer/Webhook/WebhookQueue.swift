@@ -294,7 +294,8 @@ struct WebhookQueue {
     /// Takes up what a process before this one left.
     mutating func restore(_ notifications: some Sequence<PendingNotification>) {
         for notification in notifications { put(notification) }
-        changed.removeAll()
+        // What had no room is on the disk still.
+        changed = changed.filter { self[$0] == nil }
     }
 
     /// What has to be written, which counts as written from now on.

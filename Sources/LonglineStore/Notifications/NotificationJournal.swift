@@ -152,7 +152,13 @@ public final class NotificationJournal: Sendable {
         if let error = error as? StoreError { return error }
         guard let error = error as? DatabaseError else { return StoreError(.unavailable, message: "\(path): \(error)") }
         let text = "\(path): SQLite \(error.extendedResultCode.rawValue): \(error.message ?? "")"
-        guard error.resultCode == .SQLITE_FULL else { return StoreError(.unavailable, message: text) }
-        return StoreError(.storageFull, message: text, advice: "make room on the disk")
+        switch error.resultCode {
+        case .SQLITE_FULL: return StoreError(.storageFull, message: text, advice: "make room on the disk")
+        case .SQLITE_CORRUPT, .SQLITE_NOTADB:
+            return StoreError(
+                .unavailable, message: text,
+                advice: "the file is damaged: move it away, with its -wal and -shm; what it holds is not told then")
+        default: return StoreError(.unavailable, message: text)
+        }
     }
 }

@@ -264,6 +264,14 @@ import Testing
         #expect(again.forget == changes.forget && Set(again.keep) == Set(changes.keep))
     }
 
+    @Test func whatHasNoRoomAnyMoreLeavesTheDisk() {
+        var queue = WebhookQueue(limit: 2)
+        queue.restore((1...5).map { news(Offset($0), of: "user/u\($0)") })
+        let changes = queue.takeChanges()
+        #expect(queue.count == 2 && changes.keep.isEmpty)
+        #expect(Set(changes.forget.map(\.conversation.description)) == ["user/u1", "user/u2", "user/u3"])
+    }
+
     @Test func aDeadEndpointIsLeftAlone() {
         var breaker = CircuitBreaker(after: 2, time: 1_000)
         func admits(_ now: UInt64) -> Bool { breaker.admits(now: now) }
