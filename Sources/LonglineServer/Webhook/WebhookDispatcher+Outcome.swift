@@ -59,7 +59,7 @@ extension WebhookDispatcher {
             let headers = WebhookRequest.headers(body, key: settings.key, time: now)
             let response = try await endpoint.client.post(
                 ByteBuffer(bytes: body), headers: headers, within: settings.deadline)
-            return Outcome(response)
+            return Outcome(response, now: clock.wall())
         } catch is CancellationError {
             return .postponed("the server stops")
         } catch {
@@ -85,14 +85,24 @@ extension WebhookDispatcher {
 }
 
 extension WebhookDispatcher.Outcome {
-    init(_ response: HTTPConnection.Response) {
+    /// - Parameter now: by the wall clock, in milliseconds since 1970.
+    init(_ response: HTTPConnection.Response, now: UInt64) {
         switch response.status {
         case 200..<300: self = .told
         // Timed out, too early, too many: the request itself is good.
         case 400..<500 where ![408, 425, 429].contains(response.status): self = .rejected(response.status)
         default:
-            let seconds = response.headers.first(name: "retry-after").flatMap { UInt64($0) } ?? 0
+            let seconds = Self.retryAfter(response.headers, now: now)
             self = .failed("status \(response.status)", after: min(seconds, WebhookSettings.longestRetryAfter) * 1_000)
         }
+    }
+
+    /// Seconds, or a date: by the endpoint's clock, where it says what that has.
+    private static func retryAfter(_ headers: HTTPHeaders, now: UInt64) -> UInt64 {
+        guard let text = headers.first(name: "retry-after") else { return 0 }
+        if let seconds = UInt64(text) { return seconds }
+        guard let date = HTTPDate.seconds(text) else { return 0 }
+        let base = headers.first(name: "date").flatMap { HTTPDate.seconds($0) } ?? now / 1_000
+        return date - min(date, base)
     }
 }

@@ -293,6 +293,19 @@ import Testing
         #expect(admits(2_032) && admits(2_032) && !breaker.isOpen)
     }
 
+    @Test func datesOfHTTPFieldsAreRead() {
+        for (text, seconds) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", 0), ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),
+            ("Tue, 29 Feb 2000 23:59:59 GMT", 951_868_799), ("Wed, 01 Mar 2000 00:00:00 GMT", 951_868_800),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", 253_402_300_799),
+        ] as [(String, UInt64)] { #expect(HTTPDate.seconds(text) == seconds) }
+        for text in [
+            "", "3600", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1969 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT", "Sun, 06 Nov 1994 08:49 GMT", "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, +6 Nov 1994 08:49:37 GMT", "Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 00 Nov 1994 08:49:37 GMT",
+        ] { #expect(HTTPDate.seconds(text) == nil, "\(text)") }
+    }
+
     @Test func waitsGrowWithinTheirBounds() throws {
         var settings = WebhookSettings(
             url: "http://h/", key: WebhookKey(id: "1", secret: Array(repeating: 1, count: 16)))

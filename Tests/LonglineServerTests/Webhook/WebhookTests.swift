@@ -278,7 +278,14 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
-    @Test func anEndpointMayAskForTime() async throws {
+    @Test(
+        arguments: [
+            ["retry-after": "3600"],
+            // A date is by the endpoint's own clock, where that is known.
+            ["retry-after": "Sun, 06 Nov 1994 09:49:37 GMT", "date": "Sun, 06 Nov 1994 08:49:37 GMT"],
+            ["retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"],
+        ] as [HTTPHeaders]) func anEndpointMayAskForTime(_ headers: HTTPHeaders) async throws
+    {
         let hasAnswered = Mutex(false)
         try await withWebhook(answer: { _ in
             let isFirst = hasAnswered.withLock { answered in
@@ -286,7 +293,7 @@ private let hall = identifier { try RoomID("hall") }
                 return !answered
             }
             guard isFirst else { return Backend.Response(status: .ok, body: "") }
-            return Backend.Response(status: .tooManyRequests, body: "", headers: ["retry-after": "3600"])
+            return Backend.Response(status: .tooManyRequests, body: "", headers: headers)
         }) { server, _ in
             let phone = try await server.connected("ann")
             try await phone.message("one", to: bob)
