@@ -114,13 +114,14 @@ private let bob = identifier { try UserID("bob") }
             bench.set(Self.start + 90 * Self.day)
             bench.world.steady.withLock { $0 += 60_000 }
             let running = Task { await bench.webhooks.run() }
-            while bench.webhooks.statistics.failures == 0 { await Task.yield() }
+            defer { running.cancel() }
+            while bench.webhooks.statistics.failures + bench.webhooks.statistics.expired == 0 { await Task.yield() }
             bench.set(Self.start + 60_000)
             bench.answer(.noContent)
             let next = try #require(bench.webhooks.nextTime)
-            #expect(next <= Self.start + 60_000 + 300_000)
+            try #require(next <= Self.start + 60_000 + 300_000)
             bench.pass(300_000)
-            if next <= Self.start + 360_000 { while bench.webhooks.statistics.sent == 0 { await Task.yield() } }
+            while bench.webhooks.statistics.sent == 0 { await Task.yield() }
             running.cancel()
             await running.value
         }
@@ -139,7 +140,8 @@ private let bob = identifier { try UserID("bob") }
             ], forget: [])
         try journal.close()
         let bench = try await Bench(folder.path)
-        #expect(try #require(bench.webhooks.nextTime) <= Self.start + 3_600_000)
+        let next = try #require(bench.webhooks.nextTime)
+        try #require(next <= Self.start + 3_600_000)
         // Nor is it told longer than anything, where it can't be.
         bench.answer(.serviceUnavailable)
         bench.pass(2 * Self.day)
@@ -174,12 +176,6 @@ private let bob = identifier { try UserID("bob") }
     }
 
     @Test func aMessageBehindOneFromTheFutureIsOverByTheClock() async throws {
-        try await withBench { bench in
-            bench.set(Self.start + 90 * Self.day)
-            _ = try await bench.enter()
-            bench.pass(60_000)
-            try await bench.run { $0.sent == 1 }
-        }
         try await withBench { bench in
             bench.set(Self.start + 90 * Self.day)
             _ = try await bench.enter(from: bob, to: ann)
