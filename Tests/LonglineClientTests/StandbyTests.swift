@@ -87,6 +87,7 @@ struct StandbyTests {
             #expect(error?.code == .loggedOut)
         }
         #expect(client.core.sharing?.wantsConnection == false)
+        for await _ in client.messages {}
         let next = try storage(directory)
         #expect(try await next.contend())
         #expect(try await next.load() == StoredClientState())

@@ -34,6 +34,12 @@ final class HandOverQueue<Element: Sendable>: Sendable {
     /// How many wait for a reader.
     var count: Int { state.withLock { $0.waiting.count } }
 
+    /// What these weigh together.
+    var weight: Int { state.withLock { $0.bytes } }
+
+    /// How many readers wait for one.
+    var readers: Int { state.withLock { $0.waiters.count } }
+
     /// - Returns: how many went unread.
     @discardableResult
     func append(_ element: Element) -> Int {

@@ -67,8 +67,9 @@ public final class LonglineClient: Sendable {
     }
 
     /// As ``connect()``, without the wait: the client connects when it can, and ``states`` tells.
-    /// - Throws: ``ClientError`` when the durable state can't be read, ``ClientError/Code/loggedOut``. Another process that owns a
-    ///   shared outbox is no error: the client waits for its turn.
+    /// - Throws: ``ClientError`` when the durable state can't be read, ``ClientError/Code/loggedOut``,
+    ///   ``ClientError/Code/disconnected`` when ``disconnect()`` was called meanwhile. Another process that owns a shared outbox is no
+    ///   error: the client waits for its turn.
     public func start() async throws {
         try await core.start()
     }

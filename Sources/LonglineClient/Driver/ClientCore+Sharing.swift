@@ -251,10 +251,13 @@ extension ClientCore {
     }
 
     /// The driver, once this process owns the outbox.
-    func ownedHandle() async throws -> DriverHandle {
-        guard let sharing else { return try await handle() }
+    /// - Parameter disconnections: as for ``handle(since:)``.
+    func ownedHandle(since disconnections: UInt64? = nil) async throws -> DriverHandle {
+        guard let sharing else { return try await handle(since: disconnections) }
         while true {
-            do { return try await handle() } catch let error as ClientError where error.isOfAnotherOwner {
+            do { return try await handle(since: disconnections) } catch let error as ClientError
+                where error.isOfAnotherOwner
+            {
                 guard sharing.wantsConnection else {
                     throw ClientError(.disconnected, message: "the client was disconnected")
                 }

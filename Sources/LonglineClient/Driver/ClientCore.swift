@@ -77,15 +77,28 @@ struct DriverTurns {
     private(set) var ending: Task<Void, Never>?
     /// Why nobody gets a driver any more.
     private(set) var closed: ClientError?
+    /// Disconnections that the app asked for. Calls that wait for a driver go on in any order: by this one to connect knows whether
+    /// the app has thought better of it.
+    private(set) var disconnections: UInt64 = 0
 
     /// The client has ended for good. The first reason counts.
     mutating func close(_ error: ClientError) { closed = closed ?? error }
 
+    /// The app disconnects: who wanted to connect before does so no more.
+    mutating func disconnect() { disconnections += 1 }
+
+    /// Why somebody who wanted to connect when there were so many disconnections does so no more; nil: there was no other.
+    func disconnection(since disconnections: UInt64?) -> ClientError? {
+        guard let disconnections, disconnections != self.disconnections else { return nil }
+        return ClientError(.disconnected, message: "the client was disconnected")
+    }
+
     /// The driver of the moment; one that nobody asked for before opens when the end of the last is over.
     mutating func current(
-        _ open: @escaping @Sendable () async throws -> DriverHandle
+        since disconnections: UInt64?, _ open: @escaping @Sendable () async throws -> DriverHandle
     ) throws(ClientError) -> Task<DriverHandle, any Error> {
         if let closed { throw closed }
+        if let error = disconnection(since: disconnections) { throw error }
         if let task { return task }
         let ending = ending
         let opening = Task {
@@ -146,8 +159,11 @@ final class ClientCore: Sendable {
     }
 
     /// The driver; opens the storage when nobody did.
-    func handle() async throws -> DriverHandle {
-        let task = try turns.withLock { turns in try turns.current { try await self.open() } }
+    /// - Parameter disconnections: for who wants to connect, how many there were before; after another one it opens nothing.
+    func handle(since disconnections: UInt64? = nil) async throws -> DriverHandle {
+        let task = try turns.withLock { turns in
+            try turns.current(since: disconnections) { try await self.open() }
+        }
         do {
             return try await task.value
         } catch {
@@ -259,14 +275,21 @@ final class ClientCore: Sendable {
     // MARK: Connecting
 
     func connect() async throws {
-        sharing?.wantsConnection(true)
+        let asked = turns.withLock { turns in
+            wantConnection(turns)
+            return turns.disconnections
+        }
         // Who cancels this call ends the wait only.
         keepContending()
         while true {
-            let handle = try await ownedHandle()
+            let handle = try await ownedHandle(since: asked)
             do {
-                return try await handle.call(ignoring: ()) { driver, done in
-                    driver.connect { error in done(error.map { .failure($0) } ?? .success(())) }
+                return try await handle.call(ignoring: ()) { [self] driver, done in
+                    if let error = disconnection(since: asked) {
+                        done(.failure(error))
+                        return 0
+                    }
+                    return driver.connect { error in done(error.map { .failure($0) } ?? .success(())) }
                 } cancel: { driver, id in
                     driver.cancelConnectWaiter(id)
                 }
@@ -278,34 +301,63 @@ final class ClientCore: Sendable {
     }
 
     func start() async throws {
-        guard let sharing else {
+        let asked = turns.withLock { $0.disconnections }
+        guard sharing != nil else {
             // It has begun when this returns: who reads the messages from then on is not told of the end that a disconnection was.
-            return try await handle().call(ignoring: ()) { driver, done in
-                defer { done(.success(())) }
-                return driver.connect(nil)
+            return try await handle(since: asked).call(ignoring: ()) { [self] driver, done in
+                let error = disconnection(since: asked)
+                defer { done(error.map { .failure($0) } ?? .success(())) }
+                return error == nil ? driver.connect(nil) : 0
             }
         }
         // Who waits for its turn is told by the states.
-        do { _ = try await handle() } catch let error as ClientError where error.isOfAnotherOwner {}
-        sharing.wantsConnection(true)
-        outlets.messages.reopen()
-        outlets.requests.reopen()
+        do { _ = try await handle(since: asked) } catch let error as ClientError where error.isOfAnotherOwner {}
+        try turns.withLock { turns in
+            if let error = turns.disconnection(since: asked) { throw error }
+            wantConnection(turns)
+        }
         keepContending()
     }
 
+    private func disconnection(since disconnections: UInt64) -> ClientError? {
+        turns.withLock { $0.disconnection(since: disconnections) }
+    }
+
+    /// The app wants a shared outbox's client to be connected, and reads what comes then. With the lock of the turns, as a
+    /// disconnection that is later ends all of it.
+    private func wantConnection(_ turns: DriverTurns) {
+        guard let sharing, turns.closed == nil else { return }
+        sharing.wantsConnection(true)
+        outlets.messages.reopen()
+        outlets.requests.reopen()
+    }
+
     func disconnect() async {
+        turns.withLock { turns in
+            turns.disconnect()
+            sharing?.wantsConnection(false)
+        }
         guard let sharing else { return await endConnection() }
-        sharing.wantsConnection(false)
         let ending = Task {
             await endConnection()
             await yieldOwnership(.disconnected)
-            guard !sharing.wantsConnection, closed == nil, let state = outlets.states.latest else { return }
-            if case .standby = state { outlets.states.send(.disconnected) }
-            if state.stopError != nil { outlets.states.send(.disconnected) }
+            finishDisconnecting(sharing)
         }
         // A file that another process has locked is given up when it can be; nobody waits for that. The connection's end had most of
         // the time.
         await wait(for: ending, atMost: TimeAmount(configuration.closeTimeout * 5 / 4))
+    }
+
+    /// Tells the app that it is disconnected, where no driver did: in standby there is none.
+    private func finishDisconnecting(_ sharing: SharingState) {
+        turns.withLock { turns in
+            guard !sharing.wantsConnection, turns.closed == nil else { return }
+            outlets.messages.finish()
+            outlets.requests.finish()
+            guard let state = outlets.states.latest else { return }
+            if case .standby = state { outlets.states.send(.disconnected) }
+            if state.stopError != nil { outlets.states.send(.disconnected) }
+        }
     }
 
     private func endConnection() async {

@@ -1,0 +1,95 @@
+import GRDB
+import LonglineTestKit
+import LonglineWire
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// A disconnection counts for all that the app asked for before it, whatever that waits for.
+@Suite("Disconnections beside what waits", .timeLimit(.minutes(1)))
+struct DisconnectTests {
+    private func storage(_ directory: TemporaryFolder, name: String = "shared.sqlite") throws -> SharedClientStorage {
+        try SharedClientStorage(
+            path: directory.file(name), takeOverAfter: .seconds(60), pollInterval: .milliseconds(10))
+    }
+
+    @Test(
+        "who disconnects while the storage is opened is not connected by the call before it",
+        arguments: [true, false], [true, false])
+    func whileOpening(isShared: Bool, waits: Bool) async throws {
+        let directory = try TemporaryFolder()
+        for round in 0..<30 {
+            let gate = GatedCursors()
+            let shared: any ClientStorage =
+                isShared ? try storage(directory, name: "\(round).sqlite") : InMemoryClientStorage()
+            let harness = try ClientHarness(storage: shared) { $0.cursorStore = gate }
+            let client = harness.client
+            let connecting = Task { if waits { try await client.connect() } else { try await client.start() } }
+            while gate.asked.count == 0 { await Task.yield() }
+            let disconnecting = Task { await client.disconnect() }
+            // It is under way, and waits for the storage as the call before it does.
+            while client.core.turns.withLock({ $0.disconnections }) == 0 { await Task.yield() }
+            gate.open()
+            let error = await #expect(throws: ClientError.self) { try await connecting.value }
+            #expect(error?.code == .disconnected)
+            await disconnecting.value
+            guard case .disconnected = client.state else { return #expect(Bool(false), "\(client.state)") }
+            #expect(harness.service.state.withLock { $0.requests.isEmpty }, "no link was opened")
+            // The next call is another wish.
+            try await client.connect()
+            await client.disconnect()
+        }
+    }
+
+    enum Standby: CaseIterable {
+        /// Another process had the outbox from the beginning.
+        case atFirst
+        /// Another process took over while this one was connected.
+        case takenOver
+    }
+
+    @Test("who disconnects in standby ends what reads messages and requests", arguments: Standby.allCases)
+    func readersInStandby(standby: Standby) async throws {
+        let directory = try TemporaryFolder()
+        let owner = standby == .atFirst ? try storage(directory) : nil
+        if let owner { #expect(try await owner.contend()) }
+        let client = try ClientHarness(storage: try storage(directory)).client
+        try await client.start()
+        if standby == .takenOver {
+            try await client.connect()
+            // By one that answers nothing.
+            var patient = Configuration()
+            patient.busyMode = .timeout(60)
+            try await DatabaseQueue(path: directory.file("shared.sqlite"), configuration: patient).write {
+                try $0.execute(sql: "UPDATE owner SET generation = generation + 1, token = randomblob(16), locked = 0")
+            }
+        }
+        let (messages, requests) = (client.messages, client.requests)
+        let readers = [Task { for await _ in messages {} }, Task { for await _ in requests {} }]
+        for await state in client.states { if case .standby = state { break } }
+        await client.disconnect()
+        for reader in readers { await reader.value }
+        // They go on with the next wish to connect, which still waits for its turn.
+        try await client.start()
+        let next = Task { for await _ in client.messages {} }
+        while client.core.outlets.messages.readers == 0 { await Task.yield() }
+        await client.disconnect()
+        await next.value
+        try await owner?.close()
+    }
+}
+
+/// Cursors that can be read once a test says so.
+private final class GatedCursors: CursorStore {
+    let asked = Counter()
+    private let gate = Outcome<Void>()
+
+    func open() { gate.resolve(.success(())) }
+
+    func cursors() async throws -> [ChannelID: Position] {
+        _ = asked.increment()
+        try await gate.value()
+        return [:]
+    }
+}
