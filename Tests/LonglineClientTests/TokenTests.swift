@@ -1,6 +1,7 @@
 import LonglineWire
 import NIOCore
 import NIOEmbedded
+import Synchronization
 import Testing
 
 @testable import LonglineClient
@@ -8,22 +9,33 @@ import Testing
 /// Token providers that give no answer.
 @Suite("Token providers that hang", .timeLimit(.minutes(1)))
 struct TokenTests {
+    /// - Parameters:
+    ///   - calls: counts the calls of the provider.
+    ///   - ended: counts those of them that were cancelled.
+    ///   - answers: so many of the first calls are answered.
     private func harness(
-        _ calls: Counter, loop: (any EventLoop)? = nil, user: UserID? = nil, control: FakeControl? = nil
+        _ calls: Counter, ended: Counter = Counter(), answers: Int = 0, loop: (any EventLoop)? = nil,
+        control: FakeControl? = nil, storage: any ClientStorage = InMemoryClientStorage()
     ) throws -> ClientHarness {
         func change(_ configuration: inout LonglineClient.Configuration) {
-            configuration.user = user
+            configuration.user = nil
             // One attempt is all that a test waits for.
             configuration.backOff = BackOffPolicy(base: .seconds(3600), maximum: .seconds(3600))
             configuration.accessPoints = [AccessPoint(host: "one", port: 1)]
+            if control != nil { configuration.control = [ControlService(url: "https://rt.example")] }
             configuration.tokenProvider = {
-                _ = calls.increment()
-                try await Task.sleep(for: .seconds(86_400))
+                if calls.increment() <= answers { return "token" }
+                do {
+                    try await Task.sleep(for: .seconds(86_400))
+                } catch {
+                    _ = ended.increment()
+                    throw error
+                }
                 return "never"
             }
         }
-        guard let loop else { return try ClientHarness(control: control, change) }
-        return try ClientHarness(control: control, loop: loop, change)
+        guard let loop else { return try ClientHarness(storage: storage, control: control, change) }
+        return try ClientHarness(storage: storage, control: control, loop: loop, change)
     }
 
     @Test("a provider that hangs is a failed attempt after a minute, and the app is told")
@@ -57,8 +69,8 @@ struct TokenTests {
 
     @Test("a direct message that waits to know its user ends with a disconnection", arguments: [true, false])
     func unknownUser(disconnects: Bool) async throws {
-        let (virtual, calls) = (VirtualLoop(), Counter())
-        let client = try harness(calls, loop: virtual.loop).client
+        let (virtual, calls, ended) = (VirtualLoop(), Counter(), Counter())
+        let client = try harness(calls, ended: ended, loop: virtual.loop).client
         let sending = Task { try await client.send("a", to: .user("bob")) }
         try await virtual.pass(.zero) { calls.count == 1 }
         if disconnects {
@@ -68,10 +80,67 @@ struct TokenTests {
         }
         let error = try await virtual.running { await #expect(throws: ClientError.self) { try await sending.value } }
         #expect(error?.code == (disconnects ? .disconnected : .tokenProvider))
+        // Nobody waits for the token, so nobody goes on to get one.
+        while ended.count == 0 { await Task.yield() }
         // The next one asks again.
         let next = Task { try await client.send("b", to: .user("bob")) }
         try await virtual.pass(.zero) { calls.count == 2 }
         try await virtual.running { await client.disconnect() }
         _ = try await virtual.running { await #expect(throws: ClientError.self) { try await next.value } }
+    }
+
+    /// How the connection ends that was to have a fresh token.
+    enum End: CaseIterable { case disconnected, lost, loggedOut }
+
+    @Test("the question for a fresh token ends with the connection that it was for", arguments: End.allCases)
+    func refresh(end: End) async throws {
+        let (virtual, calls, ended) = (VirtualLoop(), Counter(), Counter())
+        let harness = try harness(calls, ended: ended, answers: 1, loop: virtual.loop)
+        let client = harness.client
+        harness.service.state.withLock { $0.credentialExpiry = 10_000 }
+        try await virtual.running { try await client.connect() }
+        try await virtual.pass(.seconds(8)) { calls.count == 2 }
+        #expect(ended.count == 0)
+        try await virtual.running {
+            switch end {
+            case .disconnected: await client.disconnect()
+            case .lost: await harness.lose()
+            case .loggedOut: _ = try await client.logout()
+            }
+        }
+        while ended.count == 0 { await Task.yield() }
+        try await virtual.running { await client.disconnect() }
+    }
+
+    @Test("with a ticket the token that only the control layer would have is waited for three seconds, now and then")
+    func ticket() async throws {
+        let (virtual, calls) = (VirtualLoop(), Counter())
+        var state = StoredClientState()
+        state.resumeTicket = StoredSecret(bytes: [1], expiry: 0)
+        let control = FakeControl { _, _ in FakeControl.points(["best"]) }
+        let harness = try harness(
+            calls, loop: virtual.loop, control: control, storage: InMemoryClientStorage(state))
+        let client = harness.client
+        try await virtual.running { try await client.start() }
+        try await virtual.pass(.zero) { calls.count == 1 }
+        await virtual.pass(.milliseconds(2_999))
+        guard case .locating = client.state else { return #expect(Bool(false), "\(client.state)") }
+        try await virtual.pass(.milliseconds(1)) { client.state.isConnected }
+        // The next attempts don't begin with it.
+        try await virtual.running {
+            await harness.lose()
+            try await client.connect()
+        }
+        #expect(calls.count == 1)
+        await virtual.pass(.seconds(31))
+        try await virtual.running {
+            await harness.lose()
+            try await client.start()
+        }
+        try await virtual.pass(.zero) { calls.count == 2 }
+        try await virtual.pass(.seconds(3)) { client.state.isConnected }
+        #expect(control.asked == 0)
+        #expect(harness.service.state.withLock { $0.requests.map(\.accessPoint.host) } == ["one", "one", "one"])
+        try await virtual.running { await client.disconnect() }
     }
 }

@@ -38,23 +38,32 @@ extension ConnectionDriver {
         let hasOther = access.answer != nil || !configuration.accessPoints.isEmpty
         let patience =
             hasOther ? min(Self.patienceWithAnswer, configuration.connectTimeout) : configuration.connectTimeout
+        // Without a ticket the attempt waits for a token in any case.
+        let deadline = hasOther && usableTicket != nil ? clock.now() + TimeAmount(patience) : nil
+        let now = clock.now
         question?.cancel()
         question = Task {
-            let finding = await ConnectionDriver.ask(fetcher, provider, routes: routes, wall: wall, patience: patience)
+            let finding = await ConnectionDriver.ask(
+                fetcher, provider, routes: routes, wall: wall, patience: patience
+            ) { deadline.map { max(.zero, $0 - now()) } }
             found(finding)
         }
     }
 
     /// A token that is refused is worth one other.
+    /// - Parameters:
+    ///   - patience: how long the control layer has for one answer.
+    ///   - left: how long all of it may take from now on, the app's tokens too; nil: as long as these take.
     private static func ask(
-        _ fetcher: AccessFetcher, _ provider: LonglineClient.TokenProvider, routes: [StoredControlRoute],
-        wall: UInt64, patience: Duration
+        _ fetcher: AccessFetcher, _ provider: @Sendable (TimeAmount) async throws -> String,
+        routes: [StoredControlRoute], wall: UInt64, patience: Duration, left: @Sendable () -> TimeAmount?
     ) async -> Finding {
         var untrusted = 0
         for isLast in [false, true] {
             let token: String
-            do { token = try await provider() } catch { return .noToken(error) }
+            do { token = try await provider(left() ?? tokenPatience) } catch { return .noToken(error) }
             do throws(AccessFailure) {
+                let patience = left().map { min(patience, Duration($0)) } ?? patience
                 var fetched = try await fetcher.fetch(token: token, routes: routes, wall: wall, patience: patience)
                 fetched.untrusted += untrusted
                 return .found(fetched, token: token)
@@ -92,7 +101,11 @@ extension ConnectionDriver {
             linkEnded(
                 .closed(Close(code: .credentialInvalid, reason: "the control layer refused the token")), link: nil)
         case .noToken(let error):
-            if usableTicket != nil, plan.target != nil { return goOn(without: "no token: \(error)", generation) }
+            if usableTicket != nil, plan.target != nil {
+                // A provider that gives none now is not waited for at each attempt either.
+                access.failed(retryAfter: .zero, now: clock.now(), random: &random)
+                return goOn(without: "no token: \(error)", generation)
+            }
             attemptFailed(Self.noToken(error))
         case .failed(let failure):
             statistics.failedAccessQuestions += 1

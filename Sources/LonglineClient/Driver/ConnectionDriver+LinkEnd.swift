@@ -56,7 +56,7 @@ extension ConnectionDriver {
     /// Decides what comes next. The link is detached already.
     func linkEnded(_ end: LinkEnd, link: DriverLink?) {
         assert(current == nil)
-        refreshTimer?.cancel()
+        stopRefreshing()
         pump()
         if case .asked = logout { return logoutAnswered(end) }
         if erasure != nil, erasureEnded(with: end) { return }

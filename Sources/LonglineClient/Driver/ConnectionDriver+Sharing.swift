@@ -73,7 +73,7 @@ extension ConnectionDriver {
         giveUpCurrent()
         sessionTimer?.task.cancel()
         sessionTimer = nil
-        refreshTimer?.cancel()
+        stopRefreshing()
         monitor?.stop()
         monitor = nil
         let error = Self.retired

@@ -8,15 +8,15 @@ extension ConnectionDriver {
     /// How long the provider has for one answer.
     static let tokenPatience = TimeAmount.seconds(60)
 
-    /// Asks the app's provider, for at most ``tokenPatience``. Then, or when its caller is cancelled, the provider's task is cancelled;
-    /// one that goes on all the same keeps nobody waiting.
-    var boundedTokenProvider: LonglineClient.TokenProvider {
+    /// Asks the app's provider, for at most a time. Then, or when its caller is cancelled, the provider's task is cancelled; one that
+    /// goes on all the same keeps nobody waiting.
+    var boundedTokenProvider: @Sendable (TimeAmount) async throws -> String {
         let provider = configuration.tokenProvider
         let loop = loop
-        return {
+        return { time in
             let outcome = Outcome<String>()
-            let timer = loop.scheduleTask(in: Self.tokenPatience) {
-                outcome.resolve(.failure(Self.tokenTimedOut))
+            let timer = loop.scheduleTask(in: time) {
+                outcome.resolve(.failure(Self.tokenTimedOut(after: time)))
             }
             let asking = Task {
                 do { outcome.resolve(.success(try await provider())) } catch { outcome.resolve(.failure(error)) }
@@ -29,18 +29,18 @@ extension ConnectionDriver {
         }
     }
 
-    /// Asks it, and calls `arrived` with the answer.
-    @discardableResult
+    /// Asks it, for at most ``tokenPatience``, and calls `arrived` with the answer.
     func askForToken(_ arrived: @escaping @Sendable (Result<String, any Error>) -> Void) -> Task<Void, Never> {
         let provider = boundedTokenProvider
+        let patience = Self.tokenPatience
         return Task {
-            do { arrived(.success(try await provider())) } catch { arrived(.failure(error)) }
+            do { arrived(.success(try await provider(patience))) } catch { arrived(.failure(error)) }
         }
     }
 
-    private static var tokenTimedOut: ClientError {
+    private static func tokenTimedOut(after time: TimeAmount) -> ClientError {
         ClientError(
-            .timedOut, message: "the token provider gave no answer in \(Duration(tokenPatience))",
+            .timedOut, message: "the token provider gave no answer in \(Duration(time))",
             advice: "give what it asks a shorter time")
     }
 
@@ -77,6 +77,13 @@ extension ConnectionDriver {
                 driver.scheduleRefresh(expiry: expiry)
             }
         }
-        askForToken(arrived)
+        refreshQuestion = askForToken(arrived)
+    }
+
+    /// The link that was to have a fresh token is gone.
+    func stopRefreshing() {
+        refreshTimer?.cancel()
+        refreshQuestion?.cancel()
+        refreshQuestion = nil
     }
 }

@@ -41,12 +41,14 @@ extension ConnectionDriver {
                         cause: error, advice: "the token provider's error says more"))
             }
         }
-        askForToken(arrived)
+        userQuestion = askForToken(arrived)
     }
 
     func resolveUserWaiters(_ error: ClientError?) {
         let waiters = userWaiters
         userWaiters = []
+        userQuestion?.cancel()
+        userQuestion = nil
         for waiter in waiters { waiter(error) }
     }
 }

@@ -70,6 +70,8 @@ final class ConnectionDriver {
     var nextAttempt: (at: NIODeadline, earliest: NIODeadline)?
     var attemptTimer: DriverTimer?
     var refreshTimer: DriverTimer?
+    /// Asks the app for the fresh token.
+    var refreshQuestion: Task<Void, Never>?
     var isPumping = false
 
     // What is durable, and what waits to become so.
@@ -98,6 +100,8 @@ final class ConnectionDriver {
     var userWaiters: [(ClientError?) -> Void] = []
     /// Tokens that were asked for so that it becomes known.
     var lastUserQuestion: UInt64 = 0
+    /// The last of these, while somebody waits for it.
+    var userQuestion: Task<Void, Never>?
     var resumeTicket: StoredSecret?
     var transportTickets: [String: StoredSecret]
     var addressTokens: [String: [UInt8]]
@@ -328,7 +332,7 @@ final class ConnectionDriver {
         self.phase = phase
         monitor?.stop()
         monitor = nil
-        refreshTimer?.cancel()
+        stopRefreshing()
         publish(state)
         resolveConnectWaiters(error)
         resolveUserWaiters(error)
