@@ -73,6 +73,8 @@ final class FakeService: LinkConnector {
         /// Where users are; those that are not named are offline. What refuses the next requests.
         var presences: [UserID: PresenceUpdate] = [:]
         var presenceRefusals: [RefusalCode] = []
+        /// Whether requests for presence are left without an answer.
+        var leavesPresence = false
         /// Logouts that came, and what answers them; nil: nothing does.
         var logouts = 0
         var logoutAnswer: Close? = Close(code: .loggedOut)
@@ -312,6 +314,7 @@ final class FakeLink: MobileLink, LinkAttempt {
             }
             deliver(answer, lane: .control)
         case .subscribe(let request):
+            if service.state.withLock({ $0.leavesPresence }) { return }
             let (refusal, updates) = service.state.withLock { state in
                 let refusal = state.presenceRefusals.isEmpty ? nil : state.presenceRefusals.removeFirst()
                 let updates = request.users.map {

@@ -122,6 +122,56 @@ struct PresenceTests {
         await harness.client.disconnect()
     }
 
+    @Test("who unwatches whom a watch waits for ends that wait, though the request can't be said again")
+    func unwatchedBeforeReconnect() async throws {
+        let harness = try ClientHarness()
+        let client = harness.client
+        try await client.connect()
+        harness.service.state.withLock { $0.leavesPresence = true }
+        let bob = try users("bob")
+        let watching = Task { try await client.watch(bob) }
+        while subscribed(harness).isEmpty { await Task.yield() }
+        try await client.unwatch(bob)
+        harness.service.state.withLock { $0.leavesPresence = false }
+        await harness.lose()
+        try await client.connect()
+        try await watching.value
+        #expect(subscribed(harness) == [["bob"]] && client.presences.isEmpty)
+        await client.disconnect()
+    }
+
+    @Test("who unwatches whom a refused watch is about to ask for again ends that wait")
+    func unwatchedBeforeAnotherTry() async throws {
+        let virtual = VirtualLoop()
+        let harness = try ClientHarness(loop: virtual.loop)
+        let client = harness.client
+        try await virtual.running { try await client.connect() }
+        harness.service.state.withLock { $0.presenceRefusals = [.overloaded] }
+        let bob = try users("bob")
+        let watching = Task { try await client.watch(bob) }
+        try await virtual.pass(.zero) { harness.service.state.withLock { $0.presenceRefusals.isEmpty } }
+        try await virtual.running { try await client.unwatch(bob) }
+        await virtual.pass(.milliseconds(100))
+        try await virtual.running { try await watching.value }
+        #expect(subscribed(harness) == [["bob"]] && client.presences.isEmpty)
+        try await virtual.running { await client.disconnect() }
+    }
+
+    @Test("a change that comes while somebody begins to read is not lost")
+    func changeBesideNewReader() async throws {
+        let online = try update("bob", .online)
+        for _ in 0..<3_000 {
+            let board = PresenceBoard()
+            async let learned: Void = board.learn(online)
+            let changes = board.stream()
+            await learned
+            board.finish()
+            var seen: [PresenceState] = []
+            for await presence in changes { seen.append(presence.state) }
+            #expect(seen == [.online])
+        }
+    }
+
     @Test("a wait without a connection goes on with it; cancelled or disconnected it ends")
     func waits() async throws {
         let harness = try ClientHarness()

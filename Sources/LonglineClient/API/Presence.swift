@@ -60,6 +60,7 @@ extension LonglineClient {
 
 /// What is known of watched users, for readers in any thread.
 final class PresenceBoard: Sendable {
+    /// Changes are told with its lock held, so that a new reader finds each of them in what is so at first, or after that.
     private let known = Mutex<[UserID: Presence]>([:])
     /// As many as may be watched.
     private let changes = LatestBroadcast<UserID, Presence>(limit: PresenceBoard.maximumUsers)
@@ -71,17 +72,19 @@ final class PresenceBoard: Sendable {
     func presence(of user: UserID) -> Presence? { known.withLock { $0[user] } }
 
     func stream() -> AsyncStream<Presence> {
-        changes.stream(first: all.map { ($0.key, $0.value) })
+        known.withLock { known in changes.stream(first: known.map { ($0.key, $0.value) }) }
     }
 
     func learn(_ update: PresenceUpdate) {
         let presence = Presence(
             user: update.user, state: update.state, lastSeen: update.lastSeen > 0 ? update.lastSeen : nil,
             isCurrent: true)
-        let before = known.withLock { $0.updateValue(presence, forKey: update.user) }
-        // What is so again after a reconnect is no change.
-        guard before?.state != presence.state || before?.lastSeen != presence.lastSeen else { return }
-        changes.send(presence, for: update.user)
+        known.withLock { known in
+            let before = known.updateValue(presence, forKey: update.user)
+            // What is so again after a reconnect is no change.
+            guard before?.state != presence.state || before?.lastSeen != presence.lastSeen else { return }
+            changes.send(presence, for: update.user)
+        }
     }
 
     /// The connection is gone: what is known is what was.

@@ -113,8 +113,10 @@ extension ConnectionDriver {
             session.unsubscribe(Array(part), now: clock.now())
         }
         for (id, waiter) in presence.waiters {
-            presence.waiters[id]?.unknown = waiter.unknown.subtracting(gone)
-            presence.waiters[id]?.requests = waiter.requests.filter { presence.requests[$0] != nil }
+            var left = waiter
+            left.unknown.subtract(gone)
+            left.requests = left.requests.filter { presence.requests[$0] != nil }
+            presence.waiters[id] = left
             finishIfKnown(id)
         }
         pump()
@@ -148,8 +150,9 @@ extension ConnectionDriver {
     private func sendPresenceRequests() {
         guard case .connected = phase else { return }
         for (number, request) in presence.requests.sorted(by: { $0.key < $1.key }) where !request.isSent {
+            // All were unwatched meanwhile.
             guard !request.users.isEmpty else {
-                presence.requests[number] = nil
+                endRequest(number, of: request.waiter)
                 continue
             }
             let wish = PresenceRequest(request: number, users: request.users)
@@ -164,11 +167,8 @@ extension ConnectionDriver {
         defer { sendPresenceRequests() }
         guard let request = presence.requests[answer.request], request.isSent else { return }
         guard let refusal = answer.refusal else {
-            presence.requests[answer.request] = nil
             presence.accepted.formUnion(request.users)
-            guard let id = request.waiter else { return }
-            presence.waiters[id]?.requests.remove(answer.request)
-            return finishIfKnown(id)
+            return endRequest(answer.request, of: request.waiter)
         }
         if refusal.isTemporary { return askAgain(answer) }
         presence.requests[answer.request] = nil
@@ -215,6 +215,14 @@ extension ConnectionDriver {
             presence.waiters[id]?.unknown.remove(update.user)
             finishIfKnown(id)
         }
+    }
+
+    /// Nothing is to be asked any more: that much less for the call to wait for.
+    private func endRequest(_ number: UInt64, of waiter: UInt64?) {
+        presence.requests[number] = nil
+        guard let waiter else { return }
+        presence.waiters[waiter]?.requests.remove(number)
+        finishIfKnown(waiter)
     }
 
     private func finishIfKnown(_ id: UInt64) {
