@@ -279,6 +279,23 @@ struct SendStateTests {
         await client.disconnect()
     }
 
+    @Test("a message larger than the whole outbox is refused, and waits for no room", arguments: [true, false])
+    func largerThanOutbox(inStandby: Bool) async throws {
+        let directory = try TemporaryFolder()
+        let path = directory.file("shared.sqlite")
+        let owner = inStandby ? try SharedClientStorage(path: path) : nil
+        if let owner { #expect(try await owner.contend()) }
+        let storage: any ClientStorage =
+            inStandby ? try SharedClientStorage(path: path, pollInterval: .milliseconds(10)) : InMemoryClientStorage()
+        let client = try ClientHarness(storage: storage) { $0.outbox = OutboxLimits(bytes: 10) }.client
+        let error = await code { try await client.sendWhenRoom(ByteBuffer(string: "12345678901"), to: .user("bob")) }
+        #expect(error?.code == .payloadTooLarge && error?.advice.contains("outbox limits") == true)
+        try await client.sendWhenRoom(ByteBuffer(string: "1234567890"), to: .user("bob"))
+        #expect(await code { try await client.send("1", to: .user("bob")) }?.code == .outboxFull)
+        await client.disconnect()
+        try await owner?.close()
+    }
+
     @Test("so many outcomes are remembered, and the oldest goes")
     func outcomes() throws {
         var random = SeededRandom(seed: 1)

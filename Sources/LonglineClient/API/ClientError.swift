@@ -16,7 +16,7 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case outboxFull
         /// As many publishes to this channel wait for an answer as the protocol allows (1,024).
         case channelFull
-        /// The payload is larger than one publish may carry.
+        /// The payload is larger than one publish may carry, or than the whole outbox may hold.
         case payloadTooLarge
         /// The service refused for good; ``refusal`` says why.
         case refused

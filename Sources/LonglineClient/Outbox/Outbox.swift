@@ -5,7 +5,7 @@ import NIOCore
 public struct OutboxLimits: Hashable, Sendable {
     /// Messages in the outbox.
     public var messages: Int
-    /// Payload bytes in the outbox.
+    /// Payload bytes in the outbox. A message that is larger is refused.
     public var bytes: Int
     /// Messages without an answer in one channel; at most 1,024, since the service remembers as many answers.
     public var messagesPerChannel: Int
@@ -17,8 +17,13 @@ public struct OutboxLimits: Hashable, Sendable {
         self.messagesPerChannel = messagesPerChannel
     }
 
-    /// Whether a payload of so many bytes has room beside so many messages and bytes.
+    /// Whether a payload of so many bytes has room beside so many messages and bytes. One that never will is no matter of waiting.
     func checkRoom(for size: Int, messages: Int, bytes: Int) throws(ClientError) {
+        guard size <= self.bytes else {
+            throw ClientError(
+                .payloadTooLarge, message: "\(size) bytes, and the outbox may hold \(self.bytes)",
+                advice: "raise the outbox limits, or store the data elsewhere and send a reference")
+        }
         guard messages < self.messages, bytes + size <= self.bytes else {
             throw ClientError(
                 .outboxFull, message: "\(messages) messages of \(bytes) bytes wait for the service",
