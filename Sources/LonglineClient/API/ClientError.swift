@@ -73,11 +73,13 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public let closeCode: CloseCode?
     /// The message that the error is about, where it is about one that stays in the outbox.
     public let send: SendID?
+    /// How long the service asked to be left alone with what it refused; nil where it did not say, and where another try is of no use.
+    public let retryAfter: Duration?
 
     /// A client error.
     public init(
         _ code: Code, message: String, cause: (any Error)? = nil, advice: String = "", refusal: RefusalCode? = nil,
-        closeCode: CloseCode? = nil, send: SendID? = nil
+        closeCode: CloseCode? = nil, send: SendID? = nil, retryAfter: Duration? = nil
     ) {
         self.code = code
         self.message = message
@@ -86,6 +88,12 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         self.refusal = refusal
         self.closeCode = closeCode
         self.send = send
+        self.retryAfter = retryAfter
+    }
+
+    /// What the service says in milliseconds, where 0 says nothing.
+    static func retryAfter(_ milliseconds: UInt64) -> Duration? {
+        milliseconds > 0 ? .milliseconds(Int64(clamping: milliseconds)) : nil
     }
 
     /// The service told this client not to come back by itself.

@@ -135,8 +135,16 @@ extension ConnectionDriver {
         waiter.timer?.cancel()
         guard case .list(_, let done) = waiter.question else { return }
         if let refusal = page.refusal {
-            let advice = refusal == .invalidRange ? "ask for 1 to 50, from a place of the page before" : ""
-            return done(.failure(Self.conversationError("the list of conversations", refusal, advice: advice)))
+            let advice =
+                switch refusal {
+                case .invalidRange: "ask for 1 to 50, from a place of the page before"
+                case .overloaded, .storageFull: "ask again in \(page.retryAfter) ms"
+                default: ""
+                }
+            return done(
+                .failure(
+                    Self.conversationError(
+                        "the list of conversations", refusal, advice: advice, retryAfter: page.retryAfter)))
         }
         let next = page.next.readableBytes == 0 ? nil : ConversationCursor(bytes: page.next)
         done(.success(ConversationPage(conversations: page.items.map(Conversation.init), next: next)))
@@ -157,11 +165,11 @@ extension ConnectionDriver {
     }
 
     private static func conversationError(
-        _ what: String, _ refusal: RefusalCode, advice: String = ""
+        _ what: String, _ refusal: RefusalCode, advice: String = "", retryAfter: UInt64 = 0
     ) -> ClientError {
         ClientError(
             .refused, message: "\(what): refused (\(refusal.rawValue), \(refusal.explanation))", advice: advice,
-            refusal: refusal)
+            refusal: refusal, retryAfter: ClientError.retryAfter(retryAfter))
     }
 
     // MARK: Receipts

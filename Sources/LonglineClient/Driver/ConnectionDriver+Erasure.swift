@@ -39,7 +39,7 @@ extension ConnectionDriver {
                 .refused, message: "the account was not erased",
                 advice: refusal.retryAfter > 0
                     ? "try again in \(refusal.retryAfter) ms" : "erase the account through the app's backend",
-                refusal: refusal.code))
+                refusal: refusal.code, retryAfter: ClientError.retryAfter(refusal.retryAfter)))
     }
 
     /// The link ended while an answer was due.

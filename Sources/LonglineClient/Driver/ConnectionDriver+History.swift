@@ -109,7 +109,7 @@ extension ConnectionDriver {
             }
         return ClientError(
             .refused, message: "history of \(channel) was refused (\(refusal.rawValue))", advice: advice,
-            refusal: refusal)
+            refusal: refusal, retryAfter: ClientError.retryAfter(answer.retryAfter))
     }
 
     private func page(_ result: HistoryResult, _ request: HistoryRequest) -> HistoryPage {
