@@ -116,6 +116,9 @@ extension LonglineServer {
                 limits.channelWindow >= min(limits.maximumPayload, FrameLimits.maximumPayload),
                 "a channel's window has to hold one frame's payload")
             try check(
+                limits.channelWindow <= FrameLimits.maximumChannelWindow,
+                "a channel's window has to be \(FrameLimits.maximumChannelWindow) bytes at most")
+            try check(
                 limits.unacknowledgedBytesPerSession >= 4 * FrameLimits.maximumBody,
                 "a quarter of what a session may leave unacknowledged has to hold one frame")
             let rates = [limits.publishRatePerUser, limits.publishRatePerTenant]

@@ -62,7 +62,7 @@ public struct ServerLimits: Sendable {
     /// A payload may take as long as it would at so many bytes per second, and ``partTimeout``.
     /// Then: ``/LonglineWire/RefusalCode/overloaded``.
     public var minimumPartRate = 4096
-    /// Unacknowledged bytes per channel and direction.
+    /// Unacknowledged bytes per channel and direction; at most ``/LonglineWire/FrameLimits/maximumChannelWindow``.
     public var channelWindow = 256 * 1024
     /// What is delivered to one session and not acknowledged, all channels together, in bytes: payloads, and 128 for each entry. A
     /// quarter is for channels that the client calls bulk, one for its control channels, half for all others; as much again is for

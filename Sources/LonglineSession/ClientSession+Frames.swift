@@ -28,6 +28,8 @@ extension ClientSession {
         namesAll = false
         connectBy = nil
         limits = connected.limits
+        // What waits for the app is bounded by more than the server's word.
+        limits?.channelWindow = min(connected.limits.channelWindow, UInt64(FrameLimits.maximumChannelWindow))
         observedAddress = connected.observedAddress
         takeCursorVersion(connected)
         if configuration.heartbeat.search == nil { learner = nil }

@@ -31,6 +31,8 @@ public enum FrameLimits {
     public static let maximumWholePayload = 16 * 1024 * 1024
     /// Payloads under way in parts at once, per link and direction; a page of history may have one in addition.
     public static let maximumPayloadsInParts = 4
+    /// The largest channel window that any server may allow, in bytes. A client takes a larger one for that.
+    public static let maximumChannelWindow = 64 * 1024 * 1024
     /// Publishes without an answer, per producer and channel: the ledger remembers as many answers.
     public static let maximumUnacknowledged = 1024
     /// Requests for history without an answer, per link.

@@ -2,6 +2,7 @@ import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
+import QUICEngine
 import Synchronization
 import Testing
 
@@ -53,6 +54,19 @@ private let eve = identifier { try UserID("eve") }
             let phone = try await server.device("ann")
             #expect(try await phone.connect().limits == session.limits)
         }
+    }
+
+    @Test func aChannelsWindowIsNoLargerThanClientsBelieve() throws {
+        var configuration = LonglineServer.Configuration(
+            store: .shared(InMemoryStore()),
+            certificate: { TLSServerCredentials(certificateChainPEM: "", privateKeyPEM: "") },
+            tokenKeys: [SigningKey.generate(.edDSA).verificationKey],
+            addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
+        configuration.limits.channelWindow = FrameLimits.maximumChannelWindow
+        try configuration.validate()
+        configuration.limits.channelWindow += 1
+        let error = #expect(throws: ServerError.self) { try configuration.validate() }
+        #expect(error?.code == .invalidConfiguration)
     }
 
     @Test func publishesThatWaitForTheStoreAreBoundedInBytes() async throws {

@@ -292,6 +292,18 @@ struct ClientSessionTests {
         #expect(receive(deliver(10, after: 9), on: lane, &session).delivered == [10])
     }
 
+    @Test("A server that claims a larger window than any may have has the largest that there is")
+    func boundlessWindow() {
+        var session = connected(window: FrameLimits.maximumNumber)
+        var large = Fixture.entry(1, after: 0, bytes: FrameLimits.maximumWholePayload)
+        for offset in UInt64(1)...4 {
+            (large.offset, large.previous) = (offset, offset - 1)
+            let taken = receive(.deliver(Deliver(entry: large, redelivered: false)), on: lane, &session)
+            #expect(taken.delivered == [offset])
+        }
+        #expect(receive(deliver(5, after: 4), on: lane, &session).endCode == .limitExceeded)
+    }
+
     @Test("What is unconfirmed of another log takes no room from the new one's")
     func windowOfAnotherLog() {
         var session = connected(window: 1_000)

@@ -20,7 +20,7 @@ final class HandOverQueue<Element: Sendable>: Sendable {
 
     /// - Parameters:
     ///   - limit: the most that waits for a reader; beyond, the oldest goes. Messages need none: the session takes no more than
-    ///     a window of unconfirmed bytes per channel.
+    ///     a window of unconfirmed bytes per channel, and beyond a weight of all of them the client stays away.
     ///   - bytes: the most that the waiting elements weigh together, if there is more than one.
     ///   - size: what an element weighs.
     init(

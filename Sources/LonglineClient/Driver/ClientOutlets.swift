@@ -10,7 +10,9 @@ struct ClientOutlets: Sendable {
     let sends = Broadcast<SendStatus>(replaysLatest: false, limit: 1_024)
     /// A message left the outbox, or did not come into it after all: there is room for another.
     let room = Broadcast<Void>(replaysLatest: false, limit: 1)
-    let messages = HandOverQueue<Message>()
+    let messages = HandOverQueue<Message> { $0.payload.readableBytes + 128 }
+    /// With more unread than this the client stays away until the app has read: a service that knows its limits keeps far below.
+    static let unreadLimit = 256 * 1024 * 1024
     /// Requests that nobody reads are not worth more memory than this.
     let requests = HandOverQueue<IncomingRequest>(
         limit: 100, bytes: FrameLimits.maximumWholePayload, size: \.payload.readableBytes)

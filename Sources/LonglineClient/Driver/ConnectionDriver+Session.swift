@@ -163,6 +163,7 @@ extension ConnectionDriver {
         if link.connectedAt == nil { statistics.failedAttempts += 1 }
         if needsNewProducer { return linkEnded(.renewed, link: link) }
         if end.byServer { return linkEnded(.closed(end.close), link: link) }
+        if let error = tooMuchUnread { return linkEnded(.unread(error), link: link) }
         switch end.close.code {
         case .idle: linkEnded(.unanswered("the path stopped to answer"), link: link)
         case .connectTimeout:
@@ -194,6 +195,13 @@ extension ConnectionDriver {
                 payload: entry.payload,
                 redelivered: deliver.redelivered, isOwn: isOwn,
                 gapBefore: gapsBefore.removeValue(forKey: channel), confirmer: outlets.confirmations))
+        if let error = tooMuchUnread { session.close(Close(code: .normal, reason: error), now: clock.now()) }
+    }
+
+    /// Why no more may come before the app has read; nil: more may.
+    var tooMuchUnread: String? {
+        outlets.messages.weight <= unreadLimit
+            ? nil : "over \(unreadLimit) bytes of messages wait for the app to read them"
     }
 
     /// Whether this very outbox sent it.

@@ -122,6 +122,8 @@ final class ConnectionDriver {
 
     // What the app waits for.
     var ledger = ConfirmationLedger()
+    /// How much may wait for the app to read it.
+    var unreadLimit = ClientOutlets.unreadLimit
     var gapsBefore: [ChannelID: MessageGap] = [:]
     var roomRequests: [UInt64: RoomWaiter] = [:]
     var lastRoomRequest: UInt64 = 0
@@ -355,6 +357,7 @@ final class ConnectionDriver {
         question?.cancel()
         question = nil
         attemptToken = nil
+        if let error = tooMuchUnread { return linkEnded(.unread(error), link: nil) }
         let isReturn = isReturn
         self.isReturn = false
         if mustLocate(isReturn: isReturn) { locate(generation) } else { prepare(generation) }

@@ -14,6 +14,8 @@ enum LinkEnd: Sendable {
     case pathGone(String)
     /// The session was up and nothing came any more: this device's network, a firewall that lost the flow, or a dead node.
     case unanswered(String)
+    /// The app leaves unread what came, and no more may come before it reads.
+    case unread(String)
     /// The outbox took a new producer, and needs a new link to say so.
     case renewed
 
@@ -22,7 +24,7 @@ enum LinkEnd: Sendable {
         switch self {
         case .closed(let close): close.reason.isEmpty ? "code \(close.code.rawValue)" : close.reason
         case .failed(let error), .unlocated(let error, _): error.description
-        case .lost(let reason), .pathGone(let reason), .unanswered(let reason): reason
+        case .lost(let reason), .pathGone(let reason), .unanswered(let reason), .unread(let reason): reason
         case .renewed: "the outbox takes a new producer"
         }
     }
@@ -156,6 +158,8 @@ struct ReconnectPlan: Sendable {
         case .lost, .failed:
             // A link that was up keeps its access point for the next attempt; one that never came up gives it up.
             if countsAsTried(uptime) { return nextAccessPoint(after: point, uptime: uptime, random: &random) }
+            return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
+        case .unread:
             return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
         case .unlocated(_, let retryAfter):
             return NextStep(kind: .reconnect, delay: backOff(floor: retryAfter, random: &random))
