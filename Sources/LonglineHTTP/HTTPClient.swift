@@ -80,7 +80,8 @@ package final class HTTPClient: Sendable {
         do {
             let response = try await connection.exchange(head, body)
             let isKept = idle.withLock { idle in
-                guard response.isKeptAlive, idle.count < Self.maximumIdle else { return false }
+                // A cancelled one closes.
+                guard response.isKeptAlive, !Task.isCancelled, idle.count < Self.maximumIdle else { return false }
                 idle.append(Idle(connection: connection, since: now()))
                 return true
             }

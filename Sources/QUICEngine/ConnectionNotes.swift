@@ -79,8 +79,11 @@ extension QUICEngineConnection {
             joinedEnds.append(stream.id, in: packet)
             if let shim { llq_conn_tell_acknowledged(shim, 1) }
         case .streamReset(let id, let code, let stillborn):
-            // ngtcp2 0.12 reports one behind the end of a stream, too, which may be done and forgotten by now.
-            guard let stream = streams[id] ?? (stillborn ? remoteStream(id) : nil), !stream.peerReset else { return }
+            // ngtcp2 reports one behind the end of a stream, too, which may be done and forgotten by now. What has come whole stays
+            // (RFC 9000 section 3.2): its end was told already, and would read as the end of less.
+            guard let stream = streams[id] ?? (stillborn ? remoteStream(id) : nil), !stream.peerReset,
+                !stream.receiveBuffer.hasEnd
+            else { return }
             stream.peerReset = true
             stream.isStillborn = stillborn
             dropUnread(stream)

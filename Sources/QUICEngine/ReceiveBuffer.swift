@@ -35,14 +35,13 @@ struct ReceiveBuffer: ~Copyable {
         return endWasRead
     }
 
-    /// Forgets what is buffered, and with it the end: who reads on shall not take it for all there was.
+    /// Forgets what is buffered.
     /// - Returns: how many bytes that were.
     mutating func discard(pool: MemoryPool) -> Int {
         let dropped = count
         readOffset += UInt64(dropped)
         pool.held -= dropped
         queue.removeAll(pool: pool)
-        hasEnd = false
         return dropped
     }
 }

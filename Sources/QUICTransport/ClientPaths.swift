@@ -392,8 +392,8 @@ final class ClientPaths {
     private func resumeChange() {
         guard let change, let port = change.port, !change.begun else { return }
         switch phase {
-        case .starting, .completed, .ended: break
-        case .handshaking, .confirmed:
+        case .starting, .ended: break
+        case .handshaking, .completed, .confirmed:
             guard reaches(port) else { return refuse(change) }
         }
         switch phase {
@@ -421,7 +421,7 @@ final class ClientPaths {
     /// Whether the server has an address of the socket's family. A handshake may go to any of the host's, a connection stays with the
     /// one that it has.
     private func reaches(_ port: UDPPort) -> Bool {
-        if phase == .confirmed { return connection.engine?.path.remote.isIPv6 == port.identity.isIPv6 }
+        if phase != .handshaking { return connection.engine?.path.remote.isIPv6 == port.identity.isIPv6 }
         return addresses.contains { QUICSocketAddress($0)?.isIPv6 == port.identity.isIPv6 }
     }
 
@@ -430,7 +430,7 @@ final class ClientPaths {
         if let port = change.port { driver.remove(port) }
         change.promise?.fail(
             QUICTransportError(
-                .pathChangeFailed, "the server has no address of \(change.local)'s family",
+                .pathChangeFailed, "the server's address is of another family than \(change.local)",
                 advice: "The old path stays in use; connect again from the new address."))
     }
 

@@ -142,11 +142,15 @@ public final class QUICServer: Sendable {
         for (address, fromWildcard) in wanted {
             var target = address
             if target.port == 0, let chosenPort { target.port = chosenPort }
+            // A wildcard names it as well.
+            if fromWildcard, bound.contains(target) { continue }
+            var taken: [LoopHandle] = []
             do {
                 // The first loop finds the port, the others share it.
                 let group = loops.count > 1 ? SteeringGroup(workerOffset: workerOffset) : nil
                 for (index, loop) in loops.enumerated() {
                     target = try await loop.bind(to: target, group: group, first: index == 0)
+                    taken.append(loop)
                 }
             } catch {
                 // An interface that goes away while a wildcard is expanded is no reason to fail.
@@ -157,7 +161,7 @@ public final class QUICServer: Sendable {
                 }
                 logger.warning("an address is left out", metadata: ["address": "\(address)", "error": "\(error)"])
                 // Some loops may have it already, and would serve it without the others.
-                for loop in loops { await loop.closePort(at: target) }
+                for loop in taken { await loop.closePort(at: target) }
                 continue
             }
             if address.port == 0 { chosenPort = target.port }

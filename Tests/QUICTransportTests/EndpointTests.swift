@@ -29,6 +29,31 @@ struct EndpointTests {
         }
     }
 
+    @Test("An address that a wildcard names once more is served all the same")
+    func namedTwice() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
+        let first = try await QUICListener.bind(
+            addresses: [loopback()], configuration: serverConfiguration(), group: group)
+        let port = first.port
+        await first.shutdownGracefully()
+        let listener = try await QUICListener.bind(
+            addresses: [loopback(port: port), SocketAddress(ipAddress: "0.0.0.0", port: port)],
+            configuration: serverConfiguration(), group: group)
+        #expect(listener.localAddresses.filter { $0.ipAddress == "127.0.0.1" }.count == 1)
+        try await meet(listener, group.next())
+        await listener.shutdownGracefully()
+        try await group.shutdownGracefully()
+    }
+
+    /// A function of its own: the handles must be gone before their loop is.
+    private func meet(_ listener: QUICListener, _ loop: any EventLoop) async throws {
+        let client = QUICClient()
+        let connection = try await client.connect(to: listener, on: loop)
+        connection.close()
+        _ = try await connection.closed()
+        await client.shutdownGracefully(timeout: .seconds(1))
+    }
+
     @Test("A graceful shutdown tells every client why")
     func gracefulShutdown() async throws {
         try await withPair(serve: echo) { client, listener, loop in

@@ -142,7 +142,7 @@ public final class QUICConnection: Sendable {
     }
 
     /// Client: moves to another local address (port 0: any port); returns when the new path was validated.
-    /// - Throws: ``QUICTransportError`` (`pathChangeFailed`, also where the server has no address of the local one's family, `superseded`,
+    /// - Throws: ``QUICTransportError`` (`pathChangeFailed`, also where the server's address is of another family, `superseded`,
     ///   `connectionClosed`); the old path stays then, or that of an earlier move that this one was to take the place of. Or `CancellationError`; the move goes on then, only nobody
     ///   waits for it.
     public func migrate(to local: SocketAddress) async throws {
