@@ -121,6 +121,10 @@ extension LonglineServer {
             try check(
                 limits.unacknowledgedBytesPerSession >= 4 * FrameLimits.maximumBody,
                 "a quarter of what a session may leave unacknowledged has to hold one frame")
+            // Twice as much and four of the largest payloads stay below what a client keeps unread.
+            try check(
+                limits.unacknowledgedBytesPerSession <= FrameLimits.maximumChannelWindow,
+                "what a session may leave unacknowledged has to be \(FrameLimits.maximumChannelWindow) bytes at most")
             let rates = [limits.publishRatePerUser, limits.publishRatePerTenant]
             try check(rates.allSatisfy { $0?.isValid ?? true }, "publish rates and bursts have to be above 0")
             for (tenant, own) in limits.tenants {

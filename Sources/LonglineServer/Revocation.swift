@@ -64,7 +64,10 @@ extension ServerCore {
         erasures.join(user) {
             do throws(StoreError) {
                 // Another may have come to its end since the caller looked, and the account be somebody's anew.
-                guard try await self.store.isErasurePending(of: user.user, in: user.tenant) else { return }
+                guard try await self.store.isErasurePending(of: user.user, in: user.tenant) else {
+                    self.webhooks?.erased(user)
+                    return
+                }
                 try await self.erase(user, on: loops)
             } catch {
                 // One that was stopped did not fail.

@@ -66,7 +66,7 @@ public struct ServerLimits: Sendable {
     public var channelWindow = 256 * 1024
     /// What is delivered to one session and not acknowledged, all channels together, in bytes: payloads, and 128 for each entry. A
     /// quarter is for channels that the client calls bulk, one for its control channels, half for all others; as much again is for
-    /// entries in parts. Beyond, the rest waits in the log. The exact rule is in `docs/protocol.md`. At least 64 KiB.
+    /// entries in parts. Beyond, the rest waits in the log. The exact rule is in `docs/protocol.md`. 64 KiB to 64 MiB.
     public var unacknowledgedBytesPerSession = 4 * 1024 * 1024
     /// Publishes without an answer per channel; at most ``/LonglineWire/FrameLimits/maximumUnacknowledged``.
     public var maximumUnacknowledged = FrameLimits.maximumUnacknowledged

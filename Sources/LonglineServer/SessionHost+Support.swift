@@ -47,7 +47,7 @@ extension SessionHost {
 
     /// As ``offLoop(_:then:)``, for changes that take effect in the order in which the device asked for them: the next one begins
     /// when the one before was answered, also if the link is gone by then. They are as few as the requests that a session may
-    /// have open.
+    /// have open, and what the user's other devices change at their rate.
     func inOrder<Answer: Sendable>(
         _ work: @escaping @Sendable () async -> Answer, then: @escaping @Sendable (SessionHost, Answer) -> Void
     ) {

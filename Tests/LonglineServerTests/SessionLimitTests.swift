@@ -56,15 +56,16 @@ private let eve = identifier { try UserID("eve") }
         }
     }
 
-    @Test func aChannelsWindowIsNoLargerThanClientsBelieve() throws {
+    @Test(arguments: [true, false]) func noWindowIsLargerThanClientsBelieve(_ isOfAChannel: Bool) throws {
+        let window = isOfAChannel ? \ServerLimits.channelWindow : \ServerLimits.unacknowledgedBytesPerSession
         var configuration = LonglineServer.Configuration(
             store: .shared(InMemoryStore()),
             certificate: { TLSServerCredentials(certificateChainPEM: "", privateKeyPEM: "") },
             tokenKeys: [SigningKey.generate(.edDSA).verificationKey],
             addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
-        configuration.limits.channelWindow = FrameLimits.maximumChannelWindow
+        configuration.limits[keyPath: window] = FrameLimits.maximumChannelWindow
         try configuration.validate()
-        configuration.limits.channelWindow += 1
+        configuration.limits[keyPath: window] += 1
         let error = #expect(throws: ServerError.self) { try configuration.validate() }
         #expect(error?.code == .invalidConfiguration)
     }

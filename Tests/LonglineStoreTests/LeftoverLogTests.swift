@@ -9,6 +9,8 @@ import Testing
 
 /// A write-ahead log that a process left behind is written to the disk again before anything is built on it.
 @Suite struct LeftoverLogTests {
+    /// F_OFD_SETLK, which the C library's headers have for programs of GNU's kind only.
+    private static let setLockOfFile: CInt = 37
     private static let old = Date(timeIntervalSince1970: 1_000_000)
 
     /// Makes a file look as if it was written long ago.
@@ -32,6 +34,21 @@ import Testing
         #expect(try LeftoverLog.settle(besideDatabase: folder.file("longline.db"), faults) == bytes)
         #expect(try Data(contentsOf: URL(fileURLWithPath: log)) == content)
         #expect(try isWritten(log) && synced.withLock { $0 } == 1)
+    }
+
+    @Test("a database is in use as long as somebody has SQLite's lock on its index") func use() throws {
+        let folder = try TemporaryFolder()
+        let path = folder.file("control.db")
+        #expect(try !LeftoverLog.isInUse(database: path))
+        let index = open(try folder.write("control.db-shm", String(repeating: " ", count: 32_768)), O_RDWR)
+        defer { close(index) }
+        #expect(try !LeftoverLog.isInUse(database: path))
+        var lock = flock()
+        lock.l_type = CShort(F_RDLCK)
+        (lock.l_start, lock.l_len) = (128, 1)
+        // A lock of the open file: what belongs to this process as a whole is not told to it.
+        #expect(fcntl(index, Self.setLockOfFile, &lock) == 0)
+        #expect(try LeftoverLog.isInUse(database: path))
     }
 
     @Test("without a log, or with an empty one, nothing is done") func nothingToDo() throws {

@@ -30,6 +30,8 @@ public final class ControlDatabase: Sendable {
             defer { _ = lock }
             // What a process left of the write-ahead log may not be on the disk. One that has the file open saw to that.
             use = try DatabaseUse(path: URL(filePath: path).deletingPathExtension().path + ".lock") {
+                // An earlier version may have it open: it knows nothing of that lock.
+                guard try !LeftoverLog.isInUse(database: path) else { return }
                 try LeftoverLog.settle(besideDatabase: path)
             }
             try Self.create(path)
@@ -37,6 +39,8 @@ public final class ControlDatabase: Sendable {
             settings.label = "longline.control"
             settings.maximumReaderCount = 2
             settings.busyMode = .timeout(5)
+            // What was forgotten is overwritten in its page.
+            settings.prepareDatabase { try $0.execute(sql: "PRAGMA secure_delete = FAST") }
             pool = try DatabasePool(path: path, configuration: settings)
             try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
             let migrator = Self.migrator

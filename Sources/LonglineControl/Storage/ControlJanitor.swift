@@ -2,7 +2,8 @@ import Logging
 import LonglineServer
 import ServiceLifecycle
 
-/// Forgets what is over, every hour: idempotency keys, and logins of devices that nobody uses any more.
+/// Forgets what is over, ten minutes after the start and then every hour: idempotency keys, and logins of devices that nobody uses any
+/// more. Ten minutes, so that a process that is started again and again forgets all the same.
 ///
 /// A machine may come up with its clock ahead, and have it set a moment later. What a clock that is wrong takes for over is gone, so a turn
 /// forgets nothing unless the clock went on as time did since the turn before; the first turn of a process has none before it.
@@ -15,9 +16,12 @@ struct ControlJanitor: Service {
 
     func run() async throws {
         var steadiness = ClockSteadiness()
-        repeat {
+        await turn(&steadiness, at: .now)
+        var pause = Duration.seconds(600)
+        while await cancelWhenGracefulShutdown({ [pause] in (try? await Task.sleep(for: pause)) != nil }) {
             await turn(&steadiness, at: .now)
-        } while await cancelWhenGracefulShutdown { (try? await Task.sleep(for: .seconds(3_600))) != nil }
+            pause = .seconds(3_600)
+        }
     }
 
     /// - Parameter instant: when, by a clock that nobody sets.

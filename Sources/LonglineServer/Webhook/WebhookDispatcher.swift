@@ -181,12 +181,14 @@ final class WebhookDispatcher: Sendable {
     private func done(
         _ user: UserKey, _ channel: ChannelID, _ position: Position, of conversation: ChannelID?, in state: inout State
     ) {
-        state.statistics.cancelled += UInt64(state.queue.confirmed(user, channel, position, of: conversation))
+        let gone = state.queue.confirmed(user, channel, position, of: conversation)
+        state.statistics.cancelled += UInt64(gone)
         state.held.confirmed(user, channel, position, of: conversation)
         let now = clock.steady()
         let told = state.told.confirmed(user, channel, position, of: conversation)
         for news in told { state.queue.cancel(news.cancel(at: now)) }
-        if !told.isEmpty { waker.yield() }
+        // What is gone may leave something to be taken back, which is due sooner.
+        if gone > 0 || !told.isEmpty { waker.yield() }
     }
 
     /// A session of a user ended, or its app went to the background: what no device confirmed is told, unless another is there.

@@ -261,8 +261,8 @@ struct WebhookQueue {
     private mutating func removeForOwed(_ key: Key) {
         let owed = items[key]?.owed
         remove(key)
-        // What is under way keeps it until the request is over.
-        if let owed, items[key] == nil { put(owed) }
+        // What is under way keeps it until the request is over. Taking a push back is worth nobody's news.
+        if let owed, items[key] == nil, count < limit { put(owed) }
     }
 
     private mutating func remove(_ key: Key) {

@@ -174,14 +174,12 @@ extension StoreLogic {
     ) throws -> Bool {
         guard try tables.countSettings(of: inbox) >= limits.settingsPerUser else { return true }
         let now = clock()
-        let all = try tables.conversationsWithSettings(of: inbox).filter { $0.blocked == 0 }.map {
-            (record: $0, isForeign: try isRoomOfOthers($0.name, for: user, in: tenant))
-        }
-        let over = all.filter { $0.record.mutedUntil <= now }
-        for each in over.isEmpty ? all.filter(\.isForeign) : over {
-            var record = each.record
-            record.mutedUntil = 0
-            try keep(record, isForeign: each.isForeign, of: inbox)
+        let mutes = try tables.conversationsWithSettings(of: inbox).filter { $0.blocked == 0 }
+        var void = mutes.filter { $0.mutedUntil <= now }
+        if void.isEmpty { void = try mutes.filter { try isRoomOfOthers($0.name, for: user, in: tenant) } }
+        for var mute in void {
+            mute.mutedUntil = 0
+            try keep(mute, isForeign: try isRoomOfOthers(mute.name, for: user, in: tenant), of: inbox)
         }
         return try tables.countSettings(of: inbox) < limits.settingsPerUser
     }

@@ -24,6 +24,8 @@ public final class NotificationJournal: Sendable {
             configuration.prepareDatabase { database in
                 try database.execute(sql: "PRAGMA journal_mode = WAL")
                 try database.execute(sql: "PRAGMA synchronous = FULL")
+                // What was told or forgotten is overwritten in its page.
+                try database.execute(sql: "PRAGMA secure_delete = FAST")
             }
             database = try DatabaseQueue(path: path, configuration: configuration)
             guard try database.read({ try !Self.migrator.hasBeenSuperseded($0) }) else {

@@ -44,6 +44,29 @@ package enum LeftoverLog {
         return Int(status.st_size)
     }
 
+    /// Whether another process has a database open in write-ahead mode: SQLite has a lock on the wal-index as long as it does.
+    ///
+    /// Nothing of this process may have it open. Closing a file drops all of a process's locks on it.
+    /// - Throws: ``StoreError/Code/unavailable``.
+    package static func isInUse(database: String) throws(StoreError) -> Bool {
+        let path = resolved(database) + "-shm"
+        let descriptor = open(path, O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { return false }
+            throw failure(path, errno)
+        }
+        defer { close(descriptor) }
+        var lock = flock()
+        lock.l_type = CShort(F_WRLCK)
+        lock.l_whence = CShort(SEEK_SET)
+        (lock.l_start, lock.l_len) = (useLock, 1)
+        guard fcntl(descriptor, F_GETLK, &lock) == 0 else { throw failure(path, errno) }
+        return lock.l_type != CShort(F_UNLCK)
+    }
+
+    /// The byte that every connection has locked, behind those of the index's own eight locks (SQLite's file format, section 2.3.2.2).
+    private static let useLock: off_t = 128
+
     /// - Returns: 0, or the error's number.
     private static func rewrite(_ descriptor: CInt) -> CInt {
         withUnsafeTemporaryAllocation(byteCount: step, alignment: 16) { buffer in
