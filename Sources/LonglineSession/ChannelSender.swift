@@ -77,6 +77,9 @@ struct ChannelSender {
     /// The highest offset that may have reached the device, on this link or before.
     var everSent: Offset { max(sent, redeliveredUpTo) }
 
+    /// Where the stay that a range belongs to ended, if it did.
+    func end(of range: ReadableRange) -> Offset? { epoch == range.epoch && begin == range.after ? upTo : nil }
+
     /// Bytes sent and not acknowledged.
     var unacknowledgedBytes: Int { unconfirmed.bytes }
 

@@ -64,8 +64,8 @@ enum HistoryPaging {
 
     /// The frames of an answer. What lies before the readable part is named as a device would be told of it: by a skip.
     ///
-    /// The host's word that the user's stay ended may come later than what was entered behind its end: nothing of that is in the
-    /// answer, as nothing of it is delivered.
+    /// The host's word that the user's stay ended may come later than what was entered behind its end: of a page that holds the end
+    /// nothing behind it is in the answer.
     static func answer(
         _ request: HistoryRequest, of range: ReadableRange, page: SessionPage, for user: UserID?
     ) -> [Frame] {

@@ -39,7 +39,7 @@ extension ServerSession {
     public mutating func historyRead(_ request: UInt64, page: SessionPage, now: NIODeadline) {
         guard let (first, range) = finishRead(request) else { return }
         // The right to the channel changed while it was read: only what may be read now leaves.
-        if channels[first.channel]?.readable == range, identity?.may(.receive, first.channel) == true {
+        if readable(first.channel) == range, identity?.may(.receive, first.channel) == true {
             answerFirst(with: HistoryPaging.answer(first, of: range, page: page, for: identity?.user))
         }
         advanceHistory()
@@ -75,7 +75,7 @@ extension ServerSession {
                 refuseFirst(.forbidden)
                 continue
             }
-            guard let range = channels[request.channel]?.readable else {
+            guard let range = readable(request.channel) else {
                 refuseFirst(.unknownChannel)
                 continue
             }
@@ -86,6 +86,13 @@ extension ServerSession {
                 actions.append(.readHistory(read))
             }
         }
+    }
+
+    /// What of a channel may be read. Of the end of a stay the log may have told before the host does.
+    private func readable(_ channel: ChannelID) -> ReadableRange? {
+        guard let state = channels[channel], var range = state.readable else { return nil }
+        if let end = state.sender?.end(of: range) { range.upTo = min(end, range.upTo ?? .max) }
+        return range
     }
 
     private mutating func refuseFirst(_ code: RefusalCode, retryAfter: UInt64 = 0, epoch: Epoch = 0) {

@@ -130,7 +130,7 @@ struct ServerHistoryTests {
     func unknownEnd() throws {
         var session = up([Fixture.channel(Fixture.room, head: 90, after: 20)])
         var page = Fixture.page([30, 70, 80, 90], after: 20, head: 90)
-        guard case .entry(var left) = page.items[1] else { return }
+        guard case .entry(var left) = page.items[1] else { throw CancellationError() }
         left.kind = .left
         left.sender = Fixture.user("alice")
         page.items[1] = .entry(left)
@@ -145,6 +145,25 @@ struct ServerHistoryTests {
             answer(&session, page).pages.first
                 == HistoryAnswer(
                     request: 1, epoch: Fixture.epoch, start: 20, end: 70, more: false, items: 2))
+    }
+
+    @Test("What delivery knows of a stay's end counts for pages that don't hold it")
+    func deliveredEnd() throws {
+        var session = up([
+            Fixture.channel(Fixture.room, head: 90, after: 20, cursor: Position(epoch: Fixture.epoch, offset: 30))
+        ])
+        var page = Fixture.page([70, 80, 90], after: 30, head: 90)
+        guard case .entry(var left) = page.items[0] else { throw CancellationError() }
+        left.kind = .left
+        left.sender = Fixture.user("alice")
+        page.items[0] = .entry(left)
+        session.pageRead(Fixture.room, page: page, now: now)
+        #expect(session.drain().delivered == [70])
+        let older = try #require(receive(request(1, Fixture.room, from: 99, limit: 1), &session).historyReads.first)
+        #expect(older.upTo == 70)
+        _ = answer(&session, Fixture.page([70], after: 30, head: 90))
+        let newer = try #require(receive(request(2, Fixture.room, from: 75, .newer), &session).historyReads.first)
+        #expect(newer.after == 75 && newer.upTo == 70)
     }
 
     @Test("A right that changes during a read makes it be read again")
