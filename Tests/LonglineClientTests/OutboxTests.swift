@@ -182,6 +182,23 @@ struct HandOverQueueTests {
         #expect(queue.append(10) == 0, "what was read weighs nothing any more")
         #expect(queue.count == 1)
     }
+
+    @Test("who waits until less is left is told once, and at once where it is")
+    func fall() async {
+        let (queue, told) = (HandOverQueue<Int>(size: { $0 }), Counter())
+        queue.onFall { _ = told.increment() }
+        for weight in [4, 3, 2, 1] { queue.append(weight) }
+        #expect(await queue.next() == 4)
+        #expect(told.count == 0, "nobody waits for it")
+        queue.awaitFall(to: 3)
+        #expect(told.count == 0)
+        #expect(await queue.next() == 3)
+        #expect(told.count == 1)
+        #expect(await queue.next() == 2)
+        #expect(told.count == 1)
+        queue.awaitFall(to: 1)
+        #expect(told.count == 2)
+    }
 }
 
 @Suite("Confirmation ledger")

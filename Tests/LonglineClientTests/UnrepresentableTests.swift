@@ -101,4 +101,23 @@ struct UnrepresentableTests {
             try await harness.client.status(of: SendID(high: 1, low: 1))?.state == .refused(.invalidTarget))
         await harness.client.disconnect()
     }
+
+    @Test("one in a shared outbox that is larger than its owner's may be is given up, and what is behind it is sent")
+    func tooLarge() async throws {
+        let directory = try TemporaryFolder()
+        let storage = try SharedClientStorage(path: directory.file("shared.sqlite"), pollInterval: .milliseconds(10))
+        for (number, text) in [(UInt64(1), "more than ten"), (2, "2")] {
+            let submission = Submission(
+                send: SendID(high: 1, low: number), destination: .user(try UserID("bob")), timeToLive: 0, queuedAt: 5,
+                payload: ByteBuffer(string: text))
+            _ = try await storage.submit(submission, limits: OutboxLimits())
+        }
+        let harness = try ClientHarness(storage: storage) { $0.outbox = OutboxLimits(bytes: 10) }
+        try await harness.client.connect()
+        while harness.service.state.withLock({ $0.entered.isEmpty }) { await Task.yield() }
+        #expect(harness.service.state.withLock { $0.entered.map { String(buffer: $0.publish.payload) } } == ["2"])
+        #expect(
+            try await harness.client.status(of: SendID(high: 1, low: 1))?.state == .refused(.payloadTooLarge))
+        await harness.client.disconnect()
+    }
 }

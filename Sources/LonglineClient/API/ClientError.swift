@@ -96,6 +96,11 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         milliseconds > 0 ? .milliseconds(Int64(clamping: milliseconds)) : nil
     }
 
+    /// The advice that goes with it.
+    static func againAdvice(_ milliseconds: UInt64) -> String {
+        milliseconds > 0 ? "ask again in \(milliseconds) ms" : "ask again later"
+    }
+
     /// The service told this client not to come back by itself.
     init(stoppedBy code: CloseCode, reason: String) {
         let advice =

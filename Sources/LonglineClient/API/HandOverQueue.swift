@@ -11,6 +11,16 @@ final class HandOverQueue<Element: Sendable>: Sendable {
         var nextWaiter: UInt64 = 0
         var cancelled: Set<UInt64> = []
         var ended = false
+        /// Called when the weight has fallen to its mark.
+        var onFall: (@Sendable () -> Void)?
+        var mark: Int?
+
+        /// What is to be called now, once for each mark.
+        mutating func fallen() -> (@Sendable () -> Void)? {
+            guard let mark, bytes <= mark else { return nil }
+            self.mark = nil
+            return onFall
+        }
     }
 
     private let state = Mutex(State())
@@ -36,6 +46,20 @@ final class HandOverQueue<Element: Sendable>: Sendable {
 
     /// What these weigh together.
     var weight: Int { state.withLock { $0.bytes } }
+
+    /// Sets what is called, from any thread, when the weight has fallen as far as somebody waits for.
+    func onFall(_ tell: @escaping @Sendable () -> Void) {
+        state.withLock { $0.onFall = tell }
+    }
+
+    /// Has that called once when the waiting elements weigh so much or less; at once where they do.
+    func awaitFall(to mark: Int) {
+        let tell = state.withLock { state -> (@Sendable () -> Void)? in
+            state.mark = mark
+            return state.fallen()
+        }
+        tell?()
+    }
 
     /// How many readers wait for one.
     var readers: Int { state.withLock { $0.waiters.count } }
@@ -83,17 +107,18 @@ final class HandOverQueue<Element: Sendable>: Sendable {
         defer { state.withLock { _ = $0.cancelled.remove(id) } }
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                let immediate = state.withLock { state -> Element?? in
-                    if state.cancelled.remove(id) != nil { return .some(nil) }
+                let (immediate, tell) = state.withLock { state -> (Element??, (@Sendable () -> Void)?) in
+                    if state.cancelled.remove(id) != nil { return (.some(nil), nil) }
                     if let element = state.waiting.popFirst() {
                         state.bytes -= size(element)
-                        return element
+                        return (.some(element), state.fallen())
                     }
-                    if state.ended { return .some(nil) }
+                    if state.ended { return (.some(nil), nil) }
                     state.waiters.append((id, continuation))
-                    return nil
+                    return (nil, nil)
                 }
                 if let immediate { continuation.resume(returning: immediate) }
+                tell?()
             }
         } onCancel: {
             let waiter = state.withLock { state -> CheckedContinuation<Element?, Never>? in

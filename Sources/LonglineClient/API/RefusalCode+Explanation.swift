@@ -6,7 +6,7 @@ extension RefusalCode {
         switch self {
         case .unknownChannel: "no such channel, or not a member of it"
         case .forbidden: "the token does not allow it"
-        case .payloadTooLarge: "the payload is over the service's limit"
+        case .payloadTooLarge: "the payload is over the limit"
         case .storageFull: "the service's store is full"
         case .overloaded: "the service has too much to do, or can't decide now"
         case .expired: "its time to live was over"

@@ -258,11 +258,12 @@ extension ClientCore {
             do { return try await handle(since: disconnections) } catch let error as ClientError
                 where error.isOfAnotherOwner
             {
-                guard sharing.wantsConnection else {
-                    throw ClientError(.disconnected, message: "the client was disconnected")
-                }
-                if case .standby = outlets.states.latest {
-                } else {
+                // With the lock of the turns: a disconnection that is later tells its own state.
+                try turns.withLock { _ in
+                    guard sharing.wantsConnection else {
+                        throw ClientError(.disconnected, message: "the client was disconnected")
+                    }
+                    if case .standby = outlets.states.latest { return }
                     outlets.states.send(.standby)
                 }
                 try await Task.sleep(for: sharing.storage.pollInterval)

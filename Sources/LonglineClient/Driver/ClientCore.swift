@@ -199,6 +199,7 @@ final class ClientCore: Sendable {
             // The driver holds its outlets, and they only know it.
             let known = NIOLoopBound(KnownDriver(driver: driver), eventLoop: loop)
             outlets.confirmations.onFirst { loop.execute { known.value.driver?.drainConfirmations() } }
+            outlets.messages.onFall { loop.execute { known.value.driver?.appHasRead() } }
             return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop), ownership: ownership)
         }.get()
         watchOwnership(of: handle)
@@ -252,6 +253,9 @@ final class ClientCore: Sendable {
         }
         if let error { throw error }
         close(ConnectionDriver.loggedOut)
+        // Somebody who connects may have reopened them before that.
+        outlets.messages.finish()
+        outlets.requests.finish()
         try await wipe()
     }
 

@@ -32,7 +32,8 @@ extension ConnectionDriver {
             driver.question = nil
             driver.located(finding, generation)
         }
-        let provider = boundedTokenProvider
+        // An attempt may go on without it, by its ticket.
+        let provider = lastingTokenProvider
         let routes = access.routes
         let wall = clock.wall()
         let hasOther = access.answer != nil || !configuration.accessPoints.isEmpty
@@ -82,6 +83,7 @@ extension ConnectionDriver {
     /// The network changed while the control layer is asked, or the app for a token: the attempt starts again on the new one.
     func askAnew() {
         guard question != nil else { return }
+        lastingToken.cancel()
         attempts -= 1
         beginAttempt()
     }

@@ -138,7 +138,7 @@ extension ConnectionDriver {
             let advice =
                 switch refusal {
                 case .invalidRange: "ask for 1 to 50, from a place of the page before"
-                case .overloaded, .storageFull: "ask again in \(page.retryAfter) ms"
+                case .overloaded, .storageFull: ClientError.againAdvice(page.retryAfter)
                 default: ""
                 }
             return done(

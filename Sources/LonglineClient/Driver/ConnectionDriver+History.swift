@@ -102,7 +102,7 @@ extension ConnectionDriver {
         let advice =
             switch refusal {
             case .epochChanged: "the channel's log was made anew: ask again without a place"
-            case .overloaded, .storageFull: "ask again in \(answer.retryAfter) ms"
+            case .overloaded, .storageFull: ClientError.againAdvice(answer.retryAfter)
             case .invalidRange: "take places from messages and pages, and 1 to 100 entries"
             case .unknownChannel: "ask for this user's inbox or a room that the user is a member of"
             default: ""

@@ -94,6 +94,7 @@ extension ConnectionDriver {
             if step.delay > .zero { publish(.waiting(delay: step.delay, reason: end.reason)) }
             let now = clock.now()
             waitForAttempt(at: now + TimeAmount(step.delay), earliest: now + TimeAmount(step.floor))
+            if awayForUnread != nil { outlets.messages.awaitFall(to: unreadMark) }
         }
     }
 

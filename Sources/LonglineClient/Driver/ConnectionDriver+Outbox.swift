@@ -79,12 +79,20 @@ extension ConnectionDriver {
     }
 
     func giveUpUnrepresentable(_ row: StoredPublish) {
+        giveUp(row, .invalidTarget, "a message that no frame can carry is given up")
+    }
+
+    /// The process that put it in allows its outbox more than this one.
+    func giveUpTooLarge(_ row: StoredPublish) {
+        giveUp(row, .payloadTooLarge, "a message that is larger than the outbox may be is given up")
+    }
+
+    /// The client itself refuses a message.
+    private func giveUp(_ row: StoredPublish, _ refusal: RefusalCode, _ what: Logger.Message) {
         guard takeOut(row.id) != nil else { return }
-        logger.error(
-            "a message that no frame can carry is given up",
-            metadata: ["send": "\(row.send)", "channel": "\(row.channel)"])
+        logger.error(what, metadata: ["send": "\(row.send)", "channel": "\(row.channel)"])
         statistics.refused += 1
-        let state = SendState.refused(.invalidTarget)
+        let state = SendState.refused(refusal)
         outlets.notices.send(.refused(row.channel, ClientError(finished: state)))
         finished(row, state)
     }

@@ -163,7 +163,8 @@ extension ConnectionDriver {
         if link.connectedAt == nil { statistics.failedAttempts += 1 }
         if needsNewProducer { return linkEnded(.renewed, link: link) }
         if end.byServer { return linkEnded(.closed(end.close), link: link) }
-        if let error = tooMuchUnread { return linkEnded(.unread(error), link: link) }
+        // What was found then counts: the app may have read since.
+        if let awayForUnread { return linkEnded(.unread(awayForUnread), link: link) }
         switch end.close.code {
         case .idle: linkEnded(.unanswered("the path stopped to answer"), link: link)
         case .connectTimeout:
@@ -195,13 +196,33 @@ extension ConnectionDriver {
                 payload: entry.payload,
                 redelivered: deliver.redelivered, isOwn: isOwn,
                 gapBefore: gapsBefore.removeValue(forKey: channel), confirmer: outlets.confirmations))
-        if let error = tooMuchUnread { session.close(Close(code: .normal, reason: error), now: clock.now()) }
+        if awayForUnread == nil, let reason = tooMuchUnread {
+            awayForUnread = reason
+            session.close(Close(code: .normal, reason: reason), now: clock.now())
+        }
     }
 
     /// Why no more may come before the app has read; nil: more may.
-    var tooMuchUnread: String? {
+    private var tooMuchUnread: String? {
         outlets.messages.weight <= unreadLimit
             ? nil : "over \(unreadLimit) bytes of messages wait for the app to read them"
+    }
+
+    /// Up to here the app has to read before a client that stays away comes back: with less room it would leave again.
+    var unreadMark: Int { unreadLimit / 2 }
+
+    /// Looks whether the app has read.
+    /// - Returns: why the client stays away all the same.
+    func stillAwayForUnread() -> String? {
+        if outlets.messages.weight <= unreadMark { awayForUnread = nil }
+        awayForUnread = awayForUnread ?? tooMuchUnread
+        return awayForUnread
+    }
+
+    /// The app has read as much as a client waits for that stays away.
+    func appHasRead() {
+        noticeTime()
+        if awayForUnread != nil { connectNow() }
     }
 
     /// Whether this very outbox sent it.

@@ -15,12 +15,12 @@ extension ConnectionDriver {
                 break
             }
             do throws(ClientError) {
-                let row = try add(submission, at: place)
+                let (row, isTooLarge) = try take(submission, at: place)
                 adopting.insert(row.send)
                 trackers[row.id] = core?.sharing?.handOver(row.send)
                 pending.adopted[row.id] = row.send
                 // An earlier version of the app may have put it in.
-                if !row.isRepresentable { giveUpUnrepresentable(row) }
+                if isTooLarge { giveUpTooLarge(row) } else if !row.isRepresentable { giveUpUnrepresentable(row) }
             } catch {
                 // It waits where it is; what is behind it too, so that the order stays.
                 hadRoom = false
@@ -29,6 +29,21 @@ extension ConnectionDriver {
         }
         // Also without room for all: what is claimed next is without what was taken now.
         afterDurable { [unowned self] error in done(hadRoom && error == nil && !isRetired) }
+    }
+
+    /// Puts a message of another process into the outbox. One that is too large for it always will be, and what is
+    /// behind it would wait for ever: it goes in without its payload, to be given up.
+    private func take(
+        _ submission: Submission, at place: (channel: ChannelID, recipient: UserID?)
+    ) throws(ClientError) -> (row: StoredPublish, isTooLarge: Bool) {
+        do throws(ClientError) {
+            return (try add(submission, at: place), false)
+        } catch {
+            guard error.code == .payloadTooLarge else { throw error }
+            var withoutPayload = submission
+            withoutPayload.payload = ByteBuffer()
+            return (try add(withoutPayload, at: place), true)
+        }
     }
 
     /// Whether a message is in the outbox, or was: a claim that is late may name it once more.
@@ -67,6 +82,7 @@ extension ConnectionDriver {
     private func finishRetiring(_ state: ConnectionState, _ done: @escaping ([SendID: SendTracker]) -> Void) {
         generation += 1
         question?.cancel()
+        lastingToken.cancel()
         if case .waiting(let timer) = phase { timer.cancel() }
         phase = .idle
         // Without a word: the service takes the other process's link for this device's next one.

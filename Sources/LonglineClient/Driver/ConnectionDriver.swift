@@ -53,6 +53,8 @@ final class ConnectionDriver {
     var access: AccessBook
     /// What an attempt asks before it opens a link, and waits for now: the control layer, or the app for a token.
     var question: Task<Void, Never>?
+    /// Asks the app for the token that the control layer is asked with, beyond an attempt that goes on without.
+    let lastingToken: LastingTokenQuestion
     /// The token that the control layer was asked with in this attempt.
     var attemptToken: String?
     /// The next attempt only brings the device back by another path.
@@ -124,6 +126,8 @@ final class ConnectionDriver {
     var ledger = ConfirmationLedger()
     /// How much may wait for the app to read it.
     var unreadLimit = ClientOutlets.unreadLimit
+    /// Why the client stays away until the app has read half of that; nil: it doesn't.
+    var awayForUnread: String?
     var gapsBefore: [ChannelID: MessageGap] = [:]
     var roomRequests: [UInt64: RoomWaiter] = [:]
     var lastRoomRequest: UInt64 = 0
@@ -182,6 +186,8 @@ final class ConnectionDriver {
         self.connector = connector
         self.fetcher = fetcher
         self.outlets = outlets
+        lastingToken = LastingTokenQuestion(
+            provider: Self.bounded(configuration.tokenProvider, on: loop), now: clock.now)
         self.logger = configuration.logger
         var random = random
         let producer = state.producer ?? ProducerID(high: random.next(), low: random.next())
@@ -291,6 +297,7 @@ final class ConnectionDriver {
         drainConfirmations()
         generation += 1
         question?.cancel()
+        lastingToken.cancel()
         attemptTimer?.cancel()
         if case .waiting(let timer) = phase { timer.cancel() }
         // First of all not connected: the end of the link then leads to no other attempt.
@@ -357,7 +364,7 @@ final class ConnectionDriver {
         question?.cancel()
         question = nil
         attemptToken = nil
-        if let error = tooMuchUnread { return linkEnded(.unread(error), link: nil) }
+        if let reason = stillAwayForUnread() { return linkEnded(.unread(reason), link: nil) }
         let isReturn = isReturn
         self.isReturn = false
         if mustLocate(isReturn: isReturn) { locate(generation) } else { prepare(generation) }

@@ -160,6 +160,8 @@ struct ReconnectPlan: Sendable {
             if countsAsTried(uptime) { return nextAccessPoint(after: point, uptime: uptime, random: &random) }
             return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
         case .unread:
+            // Only a look whether the app has read, which tells the client itself: nobody was asked for anything.
+            if uptime == nil { return NextStep(kind: .reconnect, delay: policy.maximum) }
             return NextStep(kind: .reconnect, delay: backOff(floor: .zero, random: &random))
         case .unlocated(_, let retryAfter):
             return NextStep(kind: .reconnect, delay: backOff(floor: retryAfter, random: &random))
