@@ -114,12 +114,12 @@ struct TokenTests {
 
     @Test("with a ticket the token that only the control layer would have is waited for three seconds, now and then")
     func ticket() async throws {
-        let (virtual, calls, ended) = (VirtualLoop(), Counter(), Counter())
+        let (virtual, calls) = (VirtualLoop(), Counter())
         var state = StoredClientState()
         state.resumeTicket = StoredSecret(bytes: [1], expiry: 0)
         let control = FakeControl { _, _ in FakeControl.points(["best"]) }
         let harness = try harness(
-            calls, ended: ended, loop: virtual.loop, control: control, storage: InMemoryClientStorage(state))
+            calls, loop: virtual.loop, control: control, storage: InMemoryClientStorage(state))
         let client = harness.client
         try await virtual.running { try await client.start() }
         try await virtual.pass(.zero) { calls.count == 1 }
@@ -137,53 +137,10 @@ struct TokenTests {
             await harness.lose()
             try await client.start()
         }
-        guard case .locating = client.state else { return #expect(Bool(false), "\(client.state)") }
-        try await virtual.pass(.seconds(3)) { client.state.isConnected }
-        #expect(calls.count == 1 && ended.count == 0, "the first question still has its minute")
-        try await virtual.pass(.seconds(31)) { ended.count == 1 }
-        try await virtual.running {
-            await harness.lose()
-            try await client.start()
-        }
         try await virtual.pass(.zero) { calls.count == 2 }
         try await virtual.pass(.seconds(3)) { client.state.isConnected }
         #expect(control.asked == 0)
-        #expect(harness.service.state.withLock { $0.requests.map(\.accessPoint.host) } == ["one", "one", "one", "one"])
-        // Nobody goes on to get one for a client that the app has disconnected.
-        try await virtual.running { await client.disconnect() }
-        while ended.count == 1 { await Task.yield() }
-    }
-
-    @Test("a token that takes longer than an attempt has goes with the next question")
-    func slow() async throws {
-        let (virtual, calls, token) = (VirtualLoop(), Counter(), Outcome<String>())
-        var state = StoredClientState()
-        state.resumeTicket = StoredSecret(bytes: [1], expiry: 0)
-        let control = FakeControl { _, _ in FakeControl.points(["best"]) }
-        let harness = try ClientHarness(storage: InMemoryClientStorage(state), control: control, loop: virtual.loop) {
-            $0.backOff = BackOffPolicy(base: .seconds(3600), maximum: .seconds(3600))
-            $0.accessPoints = [AccessPoint(host: "dead", port: 1)]
-            $0.control = [ControlService(url: "https://rt.example")]
-            $0.tokenProvider = {
-                _ = calls.increment()
-                return try await token.value()
-            }
-        }
-        let client = harness.client
-        harness.service.state.withLock { $0.answers = [.fail(ClientError(.connectFailed, message: "dead"))] }
-        try await virtual.running { try await client.start() }
-        try await virtual.pass(.zero) { calls.count == 1 }
-        try await virtual.pass(.seconds(3)) { if case .waiting = client.state { true } else { false } }
-        await virtual.pass(.seconds(2))
-        token.resolve(.success("late"))
-        // The question in vain is not repeated at once.
-        await virtual.pass(.seconds(30))
-        #expect(control.asked == 0)
-        try await virtual.running { try await client.start() }
-        try await virtual.pass(.zero) { client.state.isConnected }
-        #expect(calls.count == 1)
-        #expect(control.state.withLock { Set($0.tokens) } == ["late"])
-        #expect(harness.service.state.withLock { $0.requests.map(\.accessPoint.host) } == ["dead", "best"])
+        #expect(harness.service.state.withLock { $0.requests.map(\.accessPoint.host) } == ["one", "one", "one"])
         try await virtual.running { await client.disconnect() }
     }
 }

@@ -1,3 +1,4 @@
+import Dispatch
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -40,7 +41,8 @@ struct AheadOfEventsTests {
     /// A stream of a server that the client opened, and how events come to its connection.
     private func withStream(
         takesEnd: Bool = true,
-        body: (QUICStream, _ deliver: ([QUICConnectionEvent]) async throws -> Void) async throws -> Void
+        body: (QUICStream, _ deliver: @escaping @Sendable ([QUICConnectionEvent]) async throws -> Void) async throws ->
+            Void
     ) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
@@ -52,7 +54,7 @@ struct AheadOfEventsTests {
             below.serve(by: state)
             return (NIOLoopBound(below, eventLoop: loop), QUICConnection(state: state, of: below))
         }.get()
-        func deliver(_ events: [QUICConnectionEvent]) async throws {
+        @Sendable func deliver(_ events: [QUICConnectionEvent]) async throws {
             try await loop.submit { below.value.deliver(events) }.get()
         }
         try await deliver([.streamOpened(Self.id), .streamReadable(Self.id)])
@@ -67,6 +69,27 @@ struct AheadOfEventsTests {
         try await withStream { stream, deliver in
             let reading = Task.immediate { try await stream.read() }
             try await deliver([.streamReset(stream.id, code: 7), .streamClosed(stream.id)])
+            let error = await #expect(throws: QUICTransportError.self) { _ = try await reading.value }
+            #expect(error?.code == .streamReset && error?.applicationCode == 7)
+        }
+    }
+
+    @Test("A read that was on its way to the loop when the stream ended gets the reset")
+    func aReadOnItsWayGetsTheReset() async throws {
+        try await withStream { stream, deliver in
+            let (held, release) = (AsyncStream<Void>.makeStream(), DispatchSemaphore(value: 0))
+            // The loop is held up, so that the read's way there is behind the events.
+            stream.connection.onLoop { _ in
+                held.continuation.yield()
+                release.wait()
+            }
+            for await _ in held.stream { break }
+            let delivering = Task.immediate {
+                try await deliver([.streamReset(stream.id, code: 7), .streamClosed(stream.id)])
+            }
+            let reading = Task.immediate { try await stream.read() }
+            release.signal()
+            try await delivering.value
             let error = await #expect(throws: QUICTransportError.self) { _ = try await reading.value }
             #expect(error?.code == .streamReset && error?.applicationCode == 7)
         }

@@ -32,8 +32,7 @@ extension ConnectionDriver {
             driver.question = nil
             driver.located(finding, generation)
         }
-        // An attempt may go on without it, by its ticket.
-        let provider = lastingTokenProvider
+        let provider = boundedTokenProvider
         let routes = access.routes
         let wall = clock.wall()
         let hasOther = access.answer != nil || !configuration.accessPoints.isEmpty
@@ -83,7 +82,6 @@ extension ConnectionDriver {
     /// The network changed while the control layer is asked, or the app for a token: the attempt starts again on the new one.
     func askAnew() {
         guard question != nil else { return }
-        lastingToken.cancel()
         attempts -= 1
         beginAttempt()
     }

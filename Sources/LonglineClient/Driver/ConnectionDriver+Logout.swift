@@ -58,7 +58,6 @@ extension ConnectionDriver {
         logout = .over(result)
         generation += 1
         question?.cancel()
-        lastingToken.cancel()
         if case .waiting(let timer) = phase { timer.cancel() }
         let reason = "logged out"
         phase = .stopped(.loggedOut, reason)

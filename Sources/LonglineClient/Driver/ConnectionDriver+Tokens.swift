@@ -8,22 +8,11 @@ extension ConnectionDriver {
     /// How long the provider has for one answer.
     static let tokenPatience = TimeAmount.seconds(60)
 
-    /// Asks the app's provider, for at most a time.
+    /// Asks the app's provider, for at most a time. Then, or when its caller is cancelled, the provider's task is cancelled; one that
+    /// goes on all the same keeps nobody waiting.
     var boundedTokenProvider: @Sendable (TimeAmount) async throws -> String {
-        Self.bounded(configuration.tokenProvider, on: loop)
-    }
-
-    /// The same, but the question goes on when the time is over, up to ``tokenPatience``: who asks next joins it.
-    var lastingTokenProvider: @Sendable (TimeAmount) async throws -> String {
-        let question = lastingToken
-        return Self.bounded({ try await question.token() }, on: loop)
-    }
-
-    /// Bounds each question by a time. Then, or when its caller is cancelled, the provider's task is cancelled; one
-    /// that goes on all the same keeps nobody waiting.
-    static func bounded(
-        _ provider: @escaping @Sendable () async throws -> String, on loop: any EventLoop
-    ) -> @Sendable (TimeAmount) async throws -> String {
+        let provider = configuration.tokenProvider
+        let loop = loop
         return { time in
             let outcome = Outcome<String>()
             let timer = loop.scheduleTask(in: time) {

@@ -83,6 +83,9 @@ final class AsyncStreamState {
             // With the code of a reset.
             if awaitsEvent(error) {
                 arm(waiter)
+            } else if handover.readEnd != nil {
+                // It was told while the read was on its way here.
+                handover.serve(waiter)
             } else {
                 waiter.finish(.failure(QUICTransportError(error)))
             }
