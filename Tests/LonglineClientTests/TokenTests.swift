@@ -143,4 +143,37 @@ struct TokenTests {
         #expect(harness.service.state.withLock { $0.requests.map(\.accessPoint.host) } == ["one", "one", "one"])
         try await virtual.running { await client.disconnect() }
     }
+
+    @Test("a token that takes longer than that is waited for where the ticket has led nowhere")
+    func slow() async throws {
+        let (virtual, calls, token) = (VirtualLoop(), Counter(), Outcome<String>())
+        var state = StoredClientState()
+        state.resumeTicket = StoredSecret(bytes: [1], expiry: 0)
+        let control = FakeControl { _, _ in FakeControl.points(["best"]) }
+        let harness = try ClientHarness(storage: InMemoryClientStorage(state), control: control, loop: virtual.loop) {
+            // The second attempt comes when the question in vain is old.
+            $0.backOff = BackOffPolicy(base: .seconds(1000), maximum: .seconds(1000))
+            $0.accessPoints = [AccessPoint(host: "dead", port: 1)]
+            $0.control = [ControlService(url: "https://rt.example")]
+            $0.tokenProvider = {
+                _ = calls.increment()
+                return try await token.value()
+            }
+        }
+        let client = harness.client
+        harness.service.state.withLock { $0.answers = [.fail(ClientError(.connectFailed, message: "dead"))] }
+        try await virtual.running { try await client.start() }
+        try await virtual.pass(.zero) { calls.count == 1 }
+        try await virtual.pass(.seconds(3)) { if case .waiting = client.state { true } else { false } }
+        // In steps that no question ends within.
+        for _ in 0..<200 where calls.count == 1 { await virtual.pass(.seconds(5)) }
+        await virtual.pass(.seconds(5))
+        #expect(control.asked == 0)
+        token.resolve(.success("late"))
+        try await virtual.pass(.zero) { client.state.isConnected }
+        #expect(calls.count == 2)
+        #expect(control.state.withLock { Set($0.tokens) } == ["late"])
+        #expect(harness.service.state.withLock { $0.requests.map(\.accessPoint.host) } == ["dead", "best"])
+        try await virtual.running { await client.disconnect() }
+    }
 }

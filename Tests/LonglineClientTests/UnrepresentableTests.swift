@@ -102,6 +102,23 @@ struct UnrepresentableTests {
         await harness.client.disconnect()
     }
 
+    @Test("what was given up leaves the shared file with its outcome, also when that is written a second time")
+    func writtenAgain() throws {
+        let (given, waiting) = (SendID(high: 1, low: 1), SendID(high: 1, low: 2))
+        let outcome = StoredOutcome(
+            send: given, channel: .room(try RoomID("a")), recipient: nil, queuedAt: 5,
+            state: .refused(.payloadTooLarge))
+        var failed = PendingWrites()
+        failed.inserts = [1, 2]
+        failed.adopted = [1: given, 2: waiting]
+        failed.outcomes = [outcome]
+        var pending = PendingWrites()
+        pending.restore(failed)
+        #expect(
+            pending.changes(outbox: Outbox(producer: ProducerID(high: 1, low: 2)))
+                == [.adopted(given), .outcome(outcome)])
+    }
+
     @Test("one in a shared outbox that is larger than its owner's may be is given up, and what is behind it is sent")
     func tooLarge() async throws {
         let directory = try TemporaryFolder()

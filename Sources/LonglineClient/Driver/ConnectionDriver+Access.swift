@@ -38,8 +38,10 @@ extension ConnectionDriver {
         let hasOther = access.answer != nil || !configuration.accessPoints.isEmpty
         let patience =
             hasOther ? min(Self.patienceWithAnswer, configuration.connectTimeout) : configuration.connectTimeout
-        // Without a ticket the attempt waits for a token in any case.
-        let deadline = hasOther && usableTicket != nil ? clock.now() + TimeAmount(patience) : nil
+        // Without a ticket the attempt waits for a token in any case, and for as long as one takes where the ticket has led nowhere yet:
+        // who gives none within this time would have the client try dead access points for as long as the ticket is good.
+        let mayGoByTicket = hasOther && usableTicket != nil && attempts <= 1
+        let deadline = mayGoByTicket ? clock.now() + TimeAmount(patience) : nil
         let now = clock.now
         question?.cancel()
         question = Task {

@@ -82,7 +82,6 @@ extension ConnectionDriver {
     private func finishRetiring(_ state: ConnectionState, _ done: @escaping ([SendID: SendTracker]) -> Void) {
         generation += 1
         question?.cancel()
-        lastingToken.cancel()
         if case .waiting(let timer) = phase { timer.cancel() }
         phase = .idle
         // Without a word: the service takes the other process's link for this device's next one.

@@ -53,8 +53,6 @@ final class ConnectionDriver {
     var access: AccessBook
     /// What an attempt asks before it opens a link, and waits for now: the control layer, or the app for a token.
     var question: Task<Void, Never>?
-    /// Asks the app for the token that the control layer is asked with, beyond an attempt that goes on without.
-    let lastingToken: LastingTokenQuestion
     /// The token that the control layer was asked with in this attempt.
     var attemptToken: String?
     /// The next attempt only brings the device back by another path.
@@ -186,8 +184,6 @@ final class ConnectionDriver {
         self.connector = connector
         self.fetcher = fetcher
         self.outlets = outlets
-        lastingToken = LastingTokenQuestion(
-            provider: Self.bounded(configuration.tokenProvider, on: loop), now: clock.now)
         self.logger = configuration.logger
         var random = random
         let producer = state.producer ?? ProducerID(high: random.next(), low: random.next())
@@ -297,7 +293,6 @@ final class ConnectionDriver {
         drainConfirmations()
         generation += 1
         question?.cancel()
-        lastingToken.cancel()
         attemptTimer?.cancel()
         if case .waiting(let timer) = phase { timer.cancel() }
         // First of all not connected: the end of the link then leads to no other attempt.

@@ -10,7 +10,7 @@ struct PendingWrites: Sendable {
     /// Rows that may leave the device once this is written.
     var attempts: [PublishID] = []
     var outcomes: [StoredOutcome] = []
-    /// Messages of other processes whose rows are among ``inserts``.
+    /// Messages of other processes whose rows are among ``inserts``, or that ended in a batch that failed.
     var adopted: [PublishID: SendID] = [:]
     var rechains: [PublishID: PublishID] = [:]
     var chains: Set<ChannelID> = []
@@ -46,7 +46,7 @@ struct PendingWrites: Sendable {
             changes.append(.lastID(outbox.lastID))
         } else {
             // Rows that were given up between their insert and this batch are not there any more.
-            changes += inserts.compactMap { adopted[$0] }.map { .adopted($0) }
+            changes += adopted.sorted { $0.key < $1.key }.map { .adopted($1) }
             changes += inserts.compactMap { outbox.rows[$0] }.map { .insert($0) }
             if !inserts.isEmpty { changes.append(.lastID(outbox.lastID)) }
             changes += removes.map { .remove($0) }
@@ -68,11 +68,13 @@ struct PendingWrites: Sendable {
         return changes
     }
 
-    /// Puts a batch that failed back under what came since. Its inserts were told to the app as failed, so they go.
+    /// Puts a batch that failed back under what came since. Its inserts were told to the app as failed, so they go; but for messages of
+    /// other processes that ended in it, which nobody takes from where they wait any more.
     mutating func restore(_ failed: PendingWrites) {
         var restored = failed
         restored.inserts = []
-        restored.adopted = [:]
+        let ended = Set(failed.outcomes.map(\.send))
+        restored.adopted = failed.adopted.filter { ended.contains($0.value) }
         if let producer {
             // A newer producer begins from nothing and writes every row again.
             restored.producer = producer
