@@ -391,30 +391,32 @@ final class ClientPaths {
     /// Goes on with a change as far as the phase allows.
     private func resumeChange() {
         guard let change, let port = change.port, !change.begun else { return }
+        let reaches = self.reaches(port)
         switch phase {
         case .starting, .ended: break
-        case .handshaking, .completed, .confirmed:
-            guard reaches(port) else { return refuse(change) }
-        }
-        switch phase {
-        case .starting, .completed, .ended: break
+        case .handshaking where !reaches, .completed where !reaches, .confirmed where !reaches: refuse(change)
+        case .completed: break
         case .handshaking:
             change.begun = true
             wanted = change.local
             restart(on: port)
         case .confirmed:
             change.begun = true
-            guard let engine = connection.engine else { return }
-            do throws(QUICError) {
-                try engine.migrate(to: port.identity, now: .now())
-                if let port = overtaken?.port { retire(port) }
-                overtaken = nil
-                driver.needsTick()
-            } catch {
-                goBack()
-                change.promise?.fail(QUICTransportError(error))
-                driver.remove(port)
-            }
+            migrate(change, to: port)
+        }
+    }
+
+    private func migrate(_ change: Change, to port: UDPPort) {
+        guard let engine = connection.engine else { return }
+        do throws(QUICError) {
+            try engine.migrate(to: port.identity, now: .now())
+            if let port = overtaken?.port { retire(port) }
+            overtaken = nil
+            driver.needsTick()
+        } catch {
+            goBack()
+            change.promise?.fail(QUICTransportError(error))
+            driver.remove(port)
         }
     }
 

@@ -58,6 +58,13 @@ actor StatisticsSampler: Service {
     private var last: Reading?
     private var delays = RecentDelays()
     private(set) var samples: [Sample] = []
+    private(set) var load = NodeLoad()
+
+    init(_ server: LonglineServer, interval: Duration, metrics: PrometheusMetrics) {
+        self.server = server
+        self.interval = interval
+        exporter = StatisticsMetrics(metrics)
+    }
 
     /// What was taken behind the sample with a time; all, where that was at a time that the clock has not reached again since.
     func samples(after time: UInt64) -> [Sample] { Self.rest(of: samples, after: time) }
@@ -66,13 +73,6 @@ actor StatisticsSampler: Service {
         if let place = samples.lastIndex(where: { $0.time == time }) { return Array(samples[(place + 1)...]) }
         guard let last = samples.last, last.time > time else { return samples }
         return samples.filter { $0.time > time }
-    }
-    private(set) var load = NodeLoad()
-
-    init(_ server: LonglineServer, interval: Duration, metrics: PrometheusMetrics) {
-        self.server = server
-        self.interval = interval
-        exporter = StatisticsMetrics(metrics)
     }
 
     func run() async throws {

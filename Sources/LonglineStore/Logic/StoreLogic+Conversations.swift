@@ -175,11 +175,12 @@ extension StoreLogic {
         guard try tables.countSettings(of: inbox) >= limits.settingsPerUser else { return true }
         let now = clock()
         let mutes = try tables.conversationsWithSettings(of: inbox).filter { $0.blocked == 0 }
-        var void = mutes.filter { $0.mutedUntil <= now }
-        if void.isEmpty { void = try mutes.filter { try isRoomOfOthers($0.name, for: user, in: tenant) } }
-        for var mute in void {
+            .map { (conversation: $0, isForeign: try isRoomOfOthers($0.name, for: user, in: tenant)) }
+        var void = mutes.filter { $0.conversation.mutedUntil <= now }
+        if void.isEmpty { void = mutes.filter(\.isForeign) }
+        for (var mute, isForeign) in void {
             mute.mutedUntil = 0
-            try keep(mute, isForeign: try isRoomOfOthers(mute.name, for: user, in: tenant), of: inbox)
+            try keep(mute, isForeign: isForeign, of: inbox)
         }
         return try tables.countSettings(of: inbox) < limits.settingsPerUser
     }
