@@ -102,10 +102,13 @@ let package = Package(
         .target(name: "CSocketSteering", path: "CShims/CSocketSteering"),
         .target(
             name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
+        // Names of hosts, looked up where that holds up nothing else. No product: the package's own.
+        .target(name: "HostNames", dependencies: [nioCore, nioPosix], swiftSettings: settings),
         .target(
             name: "QUICTransport",
             dependencies: [
-                "CDatagramSocket", "CSocketSteering", "QUICEngine", nioCore, nioPosix, logging, metrics, deque,
+                "CDatagramSocket", "CSocketSteering", "HostNames", "QUICEngine", nioCore, nioPosix, logging, metrics,
+                deque,
             ],
             swiftSettings: settings),
         .target(
@@ -137,7 +140,8 @@ let package = Package(
             swiftSettings: settings),
         // A small HTTP/1.1 client. No product: the package's own.
         .target(
-            name: "LonglineHTTP", dependencies: [crypto, nioCore, nioHTTP1, nioPosix, nioSSL], swiftSettings: settings),
+            name: "LonglineHTTP", dependencies: ["HostNames", crypto, nioCore, nioHTTP1, nioPosix, nioSSL],
+            swiftSettings: settings),
         .target(
             name: "LonglineServer",
             dependencies: [
@@ -273,8 +277,8 @@ let package = Package(
         .testTarget(
             name: "QUICTransportTests",
             dependencies: [
-                "CDatagramSocket", "CGnuTLS", "CSendFaults", "LonglineTestKit", "QUICEngine", "QUICTransport", logging,
-                metrics, nioCore, nioPosix,
+                "CDatagramSocket", "CGnuTLS", "CSendFaults", "HostNames", "LonglineTestKit", "QUICEngine",
+                "QUICTransport", logging, metrics, nioCore, nioPosix,
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ],
             swiftSettings: settings),

@@ -1,4 +1,5 @@
 import Foundation
+import HostNames
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -112,6 +113,31 @@ struct NameResolverTests {
         #expect(try await ask(resolver).get() == ["10.0.0.2"])
         #expect(try await first.get() == ["10.0.0.2"])
         held.release()
+    }
+
+    @Test("However often a name that hangs is asked for, other names have threads left")
+    func fewThreadsForOneName() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"])])
+        // Every question comes later than the lookups before it are waited for.
+        let resolver = NameResolver(limits: limits { $0.patience = .zero }) { host in
+            try host == "dead.test" ? held.lookUp(host) : [QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 0)]
+        }
+        let waiting = (1...4).map { _ in ask(resolver, "dead.test") }
+        for _ in 1...2 { _ = try await held.asked.next() }
+        #expect(try await ask(resolver, "other.test").get() == ["10.0.0.2"])
+        held.release(4)
+        for one in waiting { #expect(try await one.get() == ["10.0.0.1"]) }
+    }
+
+    @Test("Who waits no longer is told so, and the others go on to wait")
+    func leaves() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"])])
+        let lookups = NameLookups(limits: limits { $0.patience = .hours(1) }, threadNames: "test-", lookUp: held.lookUp)
+        let (one, other) = (lookups.ask("a.test", on: loop), lookups.ask("a.test", on: loop))
+        lookups.leave(one)
+        await #expect(throws: CancellationError.self) { try await one.addresses.get() }
+        held.release()
+        #expect(try await other.addresses.get().map(\.host) == ["10.0.0.1"])
     }
 
     @Test("Where all threads hang and the queue is full, another name is refused at once")

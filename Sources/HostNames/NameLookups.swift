@@ -1,0 +1,241 @@
+package import NIOCore
+internal import NIOPosix
+internal import Synchronization
+
+/// How many names are looked up at a time, and what is remembered of them.
+package struct NameLookupLimits: Sendable {
+    /// Lookups at a time.
+    package var threads = 4
+    /// Lookups of one name at a time: one that hangs shall not take the threads that other names need.
+    package var lookupsOfName = 2
+    /// Lookups that wait for a thread.
+    package var queue = 64
+    /// After this time a lookup may hang: an older answer is used instead of waiting on, and who asks anew isn't made to
+    /// wait for it. The network that it asked may be gone.
+    package var patience = TimeAmount.seconds(1)
+    /// How old an answer may be that takes the place of one that doesn't come, and how long the address that answered last
+    /// goes before the resolver's first.
+    package var memory = TimeAmount.hours(1)
+    /// Names that something is remembered of; the one that was looked up longest ago goes first.
+    package var names = 64
+
+    package init() {}
+}
+
+/// Why a name has no addresses.
+package enum NameLookupError: Error, Hashable, CustomStringConvertible {
+    /// So many lookups wait for a thread already.
+    case busy(waiting: Int)
+    /// What the system's resolver said.
+    case failed(String)
+    /// The resolver answered, with nothing.
+    case nothingFound
+
+    package var description: String {
+        switch self {
+        case .busy(let waiting): "the name can't be looked up: \(waiting) others wait for the resolver"
+        case .failed(let reason): "the name could not be resolved (\(reason))"
+        case .nothingFound: "the name has no address"
+        }
+    }
+}
+
+/// Lookups of names on a few threads of their own, which everybody who asks for the same name shares.
+///
+/// `getaddrinfo` waits up to half a minute for a resolver that is gone, and nothing can stop it meanwhile. On these threads it
+/// holds up nobody else's work:
+/// ```
+///  asked ──the name is being looked up, not for long yet,──────> joins ─┐
+///    │     or by as many threads as it may have                         │
+///    ├────a thread, or a place in the queue──> begins ──────────────────┼─> answer: to all who wait for the name
+///    └────neither──> busy                                               └─> no answer in time, an older one known: that one
+/// ```
+package final class NameLookups<Address: Hashable & Sendable>: Sendable {
+    /// Gives a name's addresses in the order of preference. Blocks.
+    package typealias LookUp = @Sendable (_ host: String) throws -> [Address]
+
+    /// What somebody waits for.
+    package struct Question: Sendable {
+        package let addresses: EventLoopFuture<[Address]>
+        fileprivate let waiter: UInt64
+        fileprivate let key: String
+    }
+
+    private struct Lookup {
+        var number: UInt64
+        var beganAt: NIODeadline
+        var waiting: [UInt64: EventLoopPromise<[Address]>] = [:]
+    }
+
+    private struct Known {
+        var addresses: [Address]
+        var at: NIODeadline
+        var preferred: (address: Address, since: NIODeadline)?
+    }
+
+    private struct State {
+        var lookups: [String: [Lookup]] = [:]
+        /// Those that have a thread or wait for one.
+        var count = 0
+        var numbers: UInt64 = 0
+        var known: [String: Known] = [:]
+    }
+
+    private enum Turn {
+        case joined
+        case begins(UInt64)
+        case refused
+    }
+
+    private let limits: NameLookupLimits
+    private let threadNames: String
+    private let lookUp: LookUp
+    private let pool: NIOThreadPool
+    private let state = Mutex(State())
+
+    /// - Parameter threadNames: what the threads' names begin with.
+    package init(limits: NameLookupLimits, threadNames: String, lookUp: @escaping LookUp) {
+        self.limits = limits
+        self.threadNames = threadNames
+        self.lookUp = lookUp
+        pool = NIOThreadPool(numberOfThreads: limits.threads)
+    }
+
+    deinit { pool.shutdownGracefully { _ in } }
+
+    // MARK: Asking
+
+    /// Asks for a host's addresses, in the resolver's order.
+    package func ask(_ host: String, on eventLoop: any EventLoop) -> Question {
+        let promise = eventLoop.makePromise(of: [Address].self)
+        let (key, now) = (host.lowercased(), NIODeadline.now())
+        let (waiter, turn, isKnown) = state.withLock { state in
+            let isKnown = state.known[key] != nil
+            state.numbers += 1
+            return (state.numbers, enter(promise, for: key, now: now, &state), isKnown)
+        }
+        let question = Question(addresses: promise.futureResult, waiter: waiter, key: key)
+        switch turn {
+        case .refused:
+            promise.fail(NameLookupError.busy(waiting: limits.queue))
+            return question
+        case .joined: break
+        case .begins(let number):
+            // At first use; does nothing later.
+            pool._start(threadNamePrefix: threadNames)
+            pool.submit { self.run(number, host, key, isCancelled: $0 == .cancelled) }
+        }
+        if isKnown {
+            let impatience = eventLoop.scheduleTask(in: limits.patience) { self.useKnown(for: waiter, of: key) }
+            promise.futureResult.whenComplete { _ in impatience.cancel() }
+        }
+        return question
+    }
+
+    /// Whoever asked waits no longer. The lookup itself goes on, for the next.
+    package func leave(_ question: Question) {
+        let promise = state.withLock { state in Self.remove(question.waiter, of: question.key, from: &state) }
+        promise?.fail(CancellationError())
+    }
+
+    /// Who waits has the state's latest number.
+    private func enter(
+        _ promise: EventLoopPromise<[Address]>, for key: String, now: NIODeadline, _ state: inout State
+    ) -> Turn {
+        let waiter = state.numbers
+        var running = state.lookups[key] ?? []
+        if let last = running.indices.last,
+            now - running[last].beganAt < limits.patience || running.count >= limits.lookupsOfName
+                || state.count >= limits.threads
+        {
+            running[last].waiting[waiter] = promise
+            state.lookups[key] = running
+            return .joined
+        }
+        guard state.count < limits.threads + limits.queue else { return .refused }
+        state.count += 1
+        running.append(Lookup(number: waiter, beganAt: now, waiting: [waiter: promise]))
+        state.lookups[key] = running
+        return .begins(waiter)
+    }
+
+    /// On a thread of the pool.
+    private func run(_ number: UInt64, _ host: String, _ key: String, isCancelled: Bool) {
+        let result = Result { () throws -> [Address] in
+            guard !isCancelled else { throw CancellationError() }
+            let found = try lookUp(host)
+            guard !found.isEmpty else { throw NameLookupError.nothingFound }
+            return found
+        }
+        let waiting = state.withLock { state in
+            state.count -= 1
+            var running = state.lookups[key] ?? []
+            var waiting: [EventLoopPromise<[Address]>] = []
+            if case .success(let found) = result {
+                remember(found, of: key, &state)
+                // Whichever lookup brings it: an answer is good for all.
+                for index in running.indices {
+                    waiting += running[index].waiting.values
+                    running[index].waiting = [:]
+                }
+            } else {
+                waiting += running.first { $0.number == number }.map { Array($0.waiting.values) } ?? []
+            }
+            running.removeAll { $0.number == number }
+            state.lookups[key] = running.isEmpty ? nil : running
+            return waiting
+        }
+        for promise in waiting { promise.completeWith(result) }
+    }
+
+    /// The lookup takes too long: one who waits for it goes on with the last good answer, if it isn't too old. The lookup itself
+    /// goes on, for the next.
+    private func useKnown(for waiter: UInt64, of key: String) {
+        let (promise, addresses) = state.withLock { state -> (EventLoopPromise<[Address]>?, [Address]) in
+            guard let known = state.known[key], NIODeadline.now() - known.at < limits.memory else { return (nil, []) }
+            return (Self.remove(waiter, of: key, from: &state), known.addresses)
+        }
+        promise?.succeed(addresses)
+    }
+
+    private static func remove(
+        _ waiter: UInt64, of key: String, from state: inout State
+    ) -> EventLoopPromise<[Address]>? {
+        for index in state.lookups[key]?.indices ?? 0..<0 {
+            if let promise = state.lookups[key]?[index].waiting.removeValue(forKey: waiter) { return promise }
+        }
+        return nil
+    }
+
+    // MARK: Remembering
+
+    private func remember(_ addresses: [Address], of key: String, _ state: inout State) {
+        if state.known[key] == nil, state.known.count >= limits.names,
+            let oldest = state.known.min(by: { $0.value.at < $1.value.at })?.key
+        {
+            state.known[oldest] = nil
+        }
+        state.known[key] = Known(addresses: addresses, at: .now(), preferred: state.known[key]?.preferred)
+    }
+
+    /// This address of a host is of use: it is the preferred one, until its time is over. A host that was not looked up is not known.
+    package func answered(_ host: String, from address: Address) {
+        let (key, now) = (host.lowercased(), NIODeadline.now())
+        state.withLock { state in
+            guard let known = state.known[key] else { return }
+            if let preferred = known.preferred, preferred.address == address, now - preferred.since < limits.memory {
+                return
+            }
+            state.known[key]?.preferred = (address, now)
+        }
+    }
+
+    /// The address of a host that was of use last.
+    package func preferred(of host: String) -> Address? {
+        state.withLock { state in
+            state.known[host.lowercased()]?.preferred.flatMap {
+                NIODeadline.now() - $0.since < limits.memory ? $0.address : nil
+            }
+        }
+    }
+}
