@@ -19,6 +19,7 @@ package final class HTTPClient: Sendable {
     private let headers: HTTPHeaders
     private let tls: TLSClient?
     private let group: any EventLoopGroup
+    private let resolver: HostResolver
     private let now: @Sendable () -> NIODeadline
     /// The one used last is the last.
     private let idle = Mutex<[Idle]>([])
@@ -27,12 +28,13 @@ package final class HTTPClient: Sendable {
     /// - Throws: what can't be used of the trust.
     package init(
         _ endpoint: HTTPEndpoint, headers: HTTPHeaders = [:], trust: TLSTrust, group: any EventLoopGroup,
-        now: @escaping @Sendable () -> NIODeadline = { .now() }
+        resolver: HostResolver = .shared, now: @escaping @Sendable () -> NIODeadline = { .now() }
     ) throws(HTTPFailure) {
         self.now = now
         self.endpoint = endpoint
         self.headers = headers
         self.group = group
+        self.resolver = resolver
         tls = endpoint.isSecure ? try TLSClient(trust) : nil
     }
 
@@ -70,7 +72,7 @@ package final class HTTPClient: Sendable {
             closeIdle()
             try Task.checkCancellation()
         }
-        let fresh = try await HTTPConnection.open(endpoint, tls: tls, group: group)
+        let fresh = try await HTTPConnection.open(endpoint, tls: tls, group: group, resolver: resolver)
         return try await exchange(head, body, on: fresh)
     }
 

@@ -25,13 +25,13 @@ package final class HTTPConnection: Sendable {
     /// Connects. When the task is cancelled, nobody waits any more and the connection closes.
     /// - Parameter tls: what a secure endpoint's certificate is verified with; nil for one without TLS.
     package static func open(
-        _ endpoint: HTTPEndpoint, tls: TLSClient?, group: any EventLoopGroup
+        _ endpoint: HTTPEndpoint, tls: TLSClient?, group: any EventLoopGroup, resolver: HostResolver = .shared
     ) async throws -> HTTPConnection {
         let promise = group.any().makePromise(of: HTTPConnection.self)
         // NIO's own wait for a connection can't be cancelled.
         Task {
             do {
-                let connection = try await connect(endpoint, tls: tls, group: group)
+                let connection = try await connect(endpoint, tls: tls, on: group.next(), resolver: resolver)
                 promise.succeed(connection)
                 // One that comes too late has nobody.
                 promise.futureResult.whenFailure { _ in connection.close() }
@@ -47,10 +47,12 @@ package final class HTTPConnection: Sendable {
     }
 
     private static func connect(
-        _ endpoint: HTTPEndpoint, tls: TLSClient?, group: any EventLoopGroup
+        _ endpoint: HTTPEndpoint, tls: TLSClient?, on eventLoop: any EventLoop, resolver: HostResolver
     ) async throws -> HTTPConnection {
-        try await ClientBootstrap(group: group)
+        // The time for the lookup is in it.
+        try await ClientBootstrap(group: eventLoop)
             .connectTimeout(.seconds(5))
+            .resolver(resolver.query(host: endpoint.host, port: endpoint.port, on: eventLoop))
             .connect(host: endpoint.host, port: endpoint.port) { channel in
                 channel.eventLoop.makeCompletedFuture {
                     if let tls {
