@@ -1,5 +1,6 @@
 import ArgumentParser
 import LonglineControl
+import LonglineWire
 
 /// What the control layer tells clients, and when this server is full.
 struct AccessOptions: ParsableArguments {
@@ -143,6 +144,14 @@ struct AccessOptions: ParsableArguments {
     private func place(_ text: String) throws -> NodeAddress {
         let (host, port) = try ControlOptions.split(text, "--access-point", standard: nil)
         guard port > 0 else { throw ValidationError("--access-point: '\(text)' names no port.") }
+        // Without brackets nothing says where an IPv6 address ends and the port begins.
+        guard AccessHost.isValid(host), text.hasPrefix("[") == host.contains(":") else {
+            throw ValidationError(
+                """
+                --access-point: '\(text)' is not host:port. A host is a name in ASCII (xn--… for others) or a numeric address, \
+                IPv6 in brackets, without https://.
+                """)
+        }
         return NodeAddress(host: host, port: port, isMigrationSafe: !migrationUnsafe)
     }
 }

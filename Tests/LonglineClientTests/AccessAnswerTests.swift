@@ -42,6 +42,21 @@ import Testing
                     base: .milliseconds(100), maximum: .seconds(2), resetAfter: .milliseconds(300)))
     }
 
+    @Test("leaves out an access point that is none, and takes the others")
+    func badPoint() throws {
+        let answer = try AccessAnswer(
+            parsing: Self.json(
+                points: #"""
+                    {"host":"https://chat.example.com","port":443,"transports":["quic"]},
+                    {"host":"münchen.example","port":443,"transports":["quic"]},
+                    {"host":"one:443","port":443,"transports":["quic"]},
+                    {"host":"one","port":0,"transports":["quic"]},
+                    {"host":"one","port":1,"transports":["quic"]}
+                    """#))
+        #expect(answer.points.map(\.accessPoint) == [AccessPoint(host: "one", port: 1)])
+        #expect(answer.leftOut == 4)
+    }
+
     @Test("brings what is out of bounds within them")
     func bounds() throws {
         let most = "18446744073709551615"

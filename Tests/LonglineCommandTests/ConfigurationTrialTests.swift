@@ -65,6 +65,11 @@ struct ConfigurationTrialTests {
         Wrong("control: [8443]\nadmin: [\"127.0.0.1:8443\"]", "admin", "is listened on already"),
         Wrong("admin: [8443, \"0.0.0.0:8443\"]", "admin", "is listened on already"),
         Wrong("access-point: [\"x:1\"]", "access-point", "goes with control or admin"),
+        Wrong("control: [8443]\naccess-point: [\"https://x.example:443\"]", "access-point", "without https://"),
+        Wrong("control: [8443]\naccess-point: [\"münchen.example:443\"]", "access-point", "a name in ASCII"),
+        Wrong("control: [8443]\naccess-point: [\"x:1\", \"[::1:443\"]", "access-point", "IPv6 in brackets"),
+        Wrong("control: [8443]\naccess-point: [\"::1:443\"]", "access-point", "IPv6 in brackets"),
+        Wrong("control: [8443]\naccess-point: [\"x.example:443:443\"]", "access-point", "is not host:port"),
         Wrong("migration-unsafe: true", "migration-unsafe", "goes with control or admin"),
         Wrong("inbox: {max-bytes: 99999999999999G}", "inbox.max-bytes", "more than can be counted"),
         Wrong("host: [127.0.0.1, \"::1\", 127.0.0.1]", "host", "comes twice"),
@@ -140,7 +145,7 @@ struct ConfigurationTrialTests {
             webhooks: @/linked-hook
             control: [8443, "[::1]:8443", "127.0.0.1:0"]
             admin: [8444, "127.0.0.1:0"]
-            access-point: ["x:1"]
+            access-point: ["x:1", "[2001:db8::1]:443", "xn--mnchen-3ya.example:443"]
             tenant: [default, acme]
             tenant-limit: ["acme=rate:5"]
             device-policy: [one, "acme=all"]

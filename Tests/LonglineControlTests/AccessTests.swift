@@ -211,6 +211,21 @@ import Testing
         }
     }
 
+    @Test("takes the hosts that clients take, and no others")
+    func hosts() throws {
+        for host in ["rt.example", "xn--mnchen-3ya.example", "192.0.2.1", "2001:db8::1"] {
+            var settings = AccessSettings()
+            settings.accessPoints = [NodeAddress(host: host, port: 443)]
+            try settings.validate()
+        }
+        for host in ["", "https://rt.example", "münchen.example", "[::1]", "[::1", "rt.example:443", "a b"] {
+            var settings = AccessSettings()
+            settings.accessPoints = [NodeAddress(host: "rt.example", port: 443), NodeAddress(host: host, port: 443)]
+            let error = #expect(throws: ControlError.self) { try settings.validate() }
+            #expect(error?.code == .invalidConfiguration, "\(host)")
+        }
+    }
+
     @Test("ranks the same for all of a user's devices, spreads users, and moves few of them when a node goes")
     func ranking() throws {
         let nodes = ["a", "b", "c", "d"].map { Self.node($0) }

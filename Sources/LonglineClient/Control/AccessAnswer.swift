@@ -23,6 +23,8 @@ struct AccessAnswer: Hashable, Sendable {
 
     /// Those with QUIC, best first; at least one, each once.
     var points: [Point]
+    /// Access points with QUIC whose host or port is none.
+    var leftOut = 0
     var lifetime: Duration
     var heartbeat: Heartbeat?
     var backOff: BackOffPolicy?
@@ -46,8 +48,10 @@ struct AccessAnswer: Hashable, Sendable {
         do { body = try decoder.decode(Body.self, from: data) } catch { throw Self.invalid("can't be read", error) }
         points = []
         for point in body.accessPoints where point.transports.contains("quic") {
-            guard Self.isHost(point.host), (1...65_535).contains(point.port) else {
-                throw Self.invalid("has an access point without a host or a port")
+            // The others are of use all the same.
+            guard AccessHost.isValid(point.host), (1...65_535).contains(point.port) else {
+                leftOut += 1
+                continue
             }
             let accessPoint = AccessPoint(host: point.host, port: point.port)
             guard points.count < Self.maximumPoints, !points.contains(where: { $0.accessPoint == accessPoint }) else {
@@ -55,7 +59,10 @@ struct AccessAnswer: Hashable, Sendable {
             }
             points.append(Point(accessPoint: accessPoint, isMigrationSafe: point.migrationSafe ?? true))
         }
-        guard !points.isEmpty else { throw Self.invalid("has no access point with QUIC") }
+        guard !points.isEmpty else {
+            throw Self.invalid(
+                leftOut == 0 ? "has no access point with QUIC" : "has access points without a host or a port alone")
+        }
         let (life, isOver) = body.expiresAt.subtractingReportingOverflow(body.issuedAt)
         guard !isOver else { throw Self.invalid("expired before it was issued") }
         lifetime = min(Self.milliseconds(life), Self.longestLifetime)
@@ -70,12 +77,6 @@ struct AccessAnswer: Hashable, Sendable {
     }
 
     static var tooLarge: ClientError { invalid("is over \(StoredAccess.maximumAnswer) bytes") }
-
-    /// A name or a numeric address, without brackets.
-    private static func isHost(_ text: String) -> Bool {
-        (1...253).contains(text.utf8.count)
-            && text.utf8.allSatisfy { (0x21...0x7e).contains($0) && !"[]/@?#".utf8.contains($0) }
-    }
 
     fileprivate static func milliseconds(_ count: UInt64) -> Duration { .milliseconds(Int64(min(count, 1 << 40))) }
 }

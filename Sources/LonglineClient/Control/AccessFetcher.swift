@@ -79,7 +79,13 @@ struct AccessFetcher: Sendable {
             }
             return .failure(race.failure(of: "nothing was asked"))
         }
-        return try outcome.get()
+        let fetched = try outcome.get()
+        if fetched.answer.leftOut > 0 {
+            logger.warning(
+                "access points without a host or a port were left out of the control layer's answer",
+                metadata: ["control": "\(fetched.way.control.url)", "count": "\(fetched.answer.leftOut)"])
+        }
+        return fetched
     }
 
     /// Somebody on the way, or a key that the app doesn't have yet: both are worth knowing.
