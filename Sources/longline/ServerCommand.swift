@@ -111,6 +111,16 @@ struct ServerCommand: AsyncParsableCommand {
     /// Those that are served.
     var tenants: Set<TenantID> { Set(tenant.compactMap { try? TenantID($0) }) }
 
+    /// What to know where the control layer has nothing to tell clients but the addresses that a wildcard stands for.
+    func accessWarning(_ settings: ResolvedSettings) -> SettingProblem? {
+        guard !controlOptions.control.isEmpty, controlOptions.access.accessPoint.isEmpty else { return nil }
+        let listening = host.compactMap { try? Self.address($0, port: port).ipAddress }
+        guard let wildcard = listening.first(where: { $0 == "0.0.0.0" || $0 == "::" }) else { return nil }
+        return SettingProblem(
+            settings.entries[SettingKey("host")]?.origin, key: "host",
+            "for \(wildcard) clients are told every address of this machine: say with access-point where they reach it")
+    }
+
     /// In MiB.
     static let largestStore = 1 << 32
 
@@ -128,6 +138,7 @@ struct ServerCommand: AsyncParsableCommand {
         let settings = invocation.evaluate().settings
         let startFiles = StartFiles(settings)
         for warning in settings.warnings { logger.warning("\(warning)") }
+        if let warning = accessWarning(settings) { logger.warning("\(warning)") }
         let directory = try ServerDirectory(data)
         let files = certificatePaths.map(CertificateFiles.init)
         let identity = try files == nil ? directory.developmentIdentity(names: certificateNames) : nil

@@ -155,6 +155,24 @@ struct ConfigurationTrialTests {
     }
 
     @Test(
+        "All addresses of the machine as access points are a warning, and named ones are none",
+        arguments: [
+            ("host: [127.0.0.1, 0.0.0.0]\ncontrol: [8443]", "for 0.0.0.0 clients are told"),
+            ("host: [\"::\"]\ncontrol: [8443]", "for :: clients are told"),
+            ("host: [0.0.0.0]\ncontrol: [8443]\naccess-point: [\"x:1\"]", nil),
+            ("host: [0.0.0.0]", nil), ("host: [127.0.0.1]\ncontrol: [8443]", nil),
+        ] as [(String, String?)])
+    func wildcards(settings: String, says: String?) throws {
+        let folder = try files()
+        let outcome = try evaluate(settings, in: folder)
+        #expect(outcome.problems == [] && outcome.command != nil && outcome.warnings.count == (says == nil ? 0 : 1))
+        guard let says else { return }
+        let warning = try #require(outcome.warnings.first)
+        #expect(warning.key == "host" && warning.origin == .file(folder.file("c.yaml"), line: 1))
+        #expect(warning.message.hasPrefix(says) && warning.message.contains("access-point"), "\(warning)")
+    }
+
+    @Test(
         "The dates of a certificate are a warning, with the date",
         arguments: [(-30, "expired on"), (0, "expires on")])
     func dates(days: Int, says: String) async throws {

@@ -43,6 +43,19 @@ struct ControlLayerTests {
         #expect(await server.status() == 0)
     }
 
+    @Test("warns at the start where clients are told whatever addresses the machine has")
+    func unnamedAccessPoints() async throws {
+        let folder = try TemporaryFolder()
+        let server = try ToolProcess([
+            "server", "--data", "\(folder.path)/data", "--host", "0.0.0.0", "--port", "0", "--event-loops", "1",
+            "--control", "0",
+        ])
+        #expect(await server.line(with: "control ready for clients") != nil, "\(server.output)")
+        server.signal(SIGTERM)
+        #expect(await server.status() == 0)
+        #expect(server.output.contains { $0.contains("say with access-point where they reach it") }, "\(server.output)")
+    }
+
     @Test("is set up by what was set, and a setting that nothing would come of is refused")
     func settings() throws {
         let options = try #require(

@@ -211,6 +211,25 @@ import Testing
         }
     }
 
+    @Test(
+        "tells of loopback only where it was named or where there is nothing else",
+        arguments: [
+            (["0.0.0.0"], ["127.0.0.1", "10.1.2.3", "192.0.2.1"], ["10.1.2.3", "192.0.2.1"]),
+            (["0.0.0.0", "::"], ["127.0.0.1", "10.1.2.3", "::1"], ["10.1.2.3"]),
+            (["::", "127.0.0.1"], ["::1", "2001:db8::1", "127.0.0.1"], ["2001:db8::1", "127.0.0.1"]),
+            (["0.0.0.0"], ["127.0.0.1"], ["127.0.0.1"]),
+            (["127.0.0.1", "10.1.2.3"], ["127.0.0.1", "10.1.2.3"], ["127.0.0.1", "10.1.2.3"]),
+        ] as [([String], [String], [String])])
+    func expandedWildcards(configured: [String], listening: [String], told: [String]) throws {
+        func addresses(_ hosts: [String], port: Int) throws -> [SocketAddress] {
+            try hosts.map { try SocketAddress(ipAddress: $0, port: port) }
+        }
+        let chosen = LocalNode.told(
+            try addresses(listening, port: 4433), configured: try addresses(configured, port: 0))
+        let expected = try addresses(told, port: 4433)
+        #expect(chosen == expected)
+    }
+
     @Test("takes the hosts that clients take, and no others")
     func hosts() throws {
         for host in ["rt.example", "xn--mnchen-3ya.example", "192.0.2.1", "2001:db8::1"] {

@@ -30,10 +30,21 @@ struct LocalNode: NodeDirectory {
 
     private func addresses(_ accessPoints: [NodeAddress]) -> [NodeAddress] {
         guard accessPoints.isEmpty else { return accessPoints }
-        return server.addresses.compactMap { address in
+        return Self.told(server.addresses, configured: server.configuration.addresses).compactMap { address in
             guard let host = address.ipAddress, let port = address.port else { return nil }
             return NodeAddress(host: host, port: port)
         }
+    }
+
+    /// Those of the addresses that are listened on which clients are told. A wildcard stands for loopback as well, where clients
+    /// elsewhere would find themselves: unless it was named, it is left out as long as there is anything else.
+    static func told(_ listening: [SocketAddress], configured: [SocketAddress]) -> [SocketAddress] {
+        let named = configured.compactMap(\.ipAddress)
+        let others = listening.filter { address in
+            guard let host = address.ipAddress, host == "::1" || host.hasPrefix("127.") else { return true }
+            return named.contains(host)
+        }
+        return others.isEmpty ? listening : others
     }
 
     func drain(_ node: NodeID, rate: Int) async throws -> NodeDrainStatus? {

@@ -30,6 +30,7 @@ struct ConfigurationTrial {
         tokenKeys()
         authorization()
         webhooks()
+        access()
     }
 
     private mutating func dataFolder() {
@@ -114,6 +115,11 @@ struct ConfigurationTrial {
                 throw ValidationError("the tenant \(tenant) is not served.")
             }
         }
+    }
+
+    private mutating func access() {
+        guard isWhole("host", "port", "control", "access-point") else { return }
+        if let warning = command.accessWarning(settings) { warnings.append(warning) }
     }
 
     /// - Throws: when the file holds no authorities that can be used.

@@ -113,6 +113,7 @@ struct ServerReloader: Service, CustomStringConvertible {
         }
         for setting in changed { running[setting.key] = settings.entries[setting.key] }
         for warning in settings.warnings { logger.warning("\(warning)") }
+        if let warning = command.accessWarning(settings) { logger.warning("\(warning)") }
         logger.notice(
             "configuration reloaded",
             metadata: ["changed": "\(changed.map { "\($0.key)" }.joined(separator: ", "))"])
