@@ -181,11 +181,14 @@ extension Batch.Group {
         case .deflate:
             let length = length
             var frames = ByteBufferAllocator().buffer(capacity: length)
-            let written = bytes.withUnsafeReadableBytes { source in
+            // Apart from what the buffer is told: a failure is not the same as nothing.
+            var written = -1
+            _ = bytes.withUnsafeReadableBytes { source in
                 frames.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { target in
                     let source = source.bindMemory(to: UInt8.self)
                     let target = target.bindMemory(to: UInt8.self)
-                    return max(0, llz_inflate(source.baseAddress, source.count, target.baseAddress, length))
+                    written = llz_inflate(source.baseAddress, source.count, target.baseAddress, length)
+                    return max(0, written)
                 }
             }
             guard written == length else { break }

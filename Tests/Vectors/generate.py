@@ -703,6 +703,8 @@ BATCHES = [
     ("cut off, compressed", bobs(lambda data: data[:-1]), "malformed"),
     ("a byte behind the end, compressed", bobs(lambda data: data + b"\0"), "malformed"),
     ("not compressed, though it says so", [group(ALICES, 2, encoding=1)], "malformed"),
+    ("nothing, compressed", [group(b"", 0, encoding=1)], "malformed"),
+    ("a group of nothing", [group(b"", 0)], []),
     ("less than it says", [group(ALICES, 2, length=len(ALICES) + 1)], "malformed"),
     ("one frame more than it says", [group(ALICES, 1)], "malformed"),
     ("one frame less than it says", [group(ALICES, 3)], "malformed"),
