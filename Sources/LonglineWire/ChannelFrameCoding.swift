@@ -53,7 +53,7 @@ extension Publish {
         self.init(
             id: id, tag: tag, after: after, recipient: recipient, kind: kind, timeToLive: timeToLive,
             // A payload over its limit that fits the frame is the session's to refuse: the others on the lane go on.
-            payload: try reader.bytes("payload", limit: FrameLimits.maximumBody), following: following)
+            payload: try reader.payload(), following: following)
     }
 }
 
@@ -140,7 +140,7 @@ extension Deliver {
         let time = try reader.varint("time")
         let expiry = try reader.varint("expiry")
         let following = flags & Self.hasParts == 0 ? 0 : try reader.following()
-        let payload = try reader.bytes("payload", limit: FrameLimits.maximumBody)
+        let payload = try reader.payload()
         self.init(
             entry: Entry(
                 offset: offset, previous: previous, kind: kind, sender: sender, device: device, producer: producer,

@@ -77,6 +77,15 @@ struct FrameReader {
         return slice.withoutLargeBacking()
     }
 
+    /// A payload, as ``bytes(_:limit:)`` but as long as the body lets it be: one over its limit is the session's to judge.
+    mutating func payload() throws(FrameError) -> ByteBuffer {
+        let length = try varint("payload")
+        guard length <= UInt64(body.readableBytes), let slice = body.readSlice(length: Int(length)) else {
+            throw malformed("payload", "the body ends inside it")
+        }
+        return slice.withoutLargeBacking()
+    }
+
     /// The bytes of a payload that follow in parts, of which there are some.
     mutating func following() throws(FrameError) -> UInt64 {
         let value = try varint("following")
