@@ -19,7 +19,7 @@ extension Credential {
         switch kind {
         case 0: self = .token(try reader.string("token", limit: FrameLimits.maximumToken))
         case 1: self = .ticket(try reader.bytes("ticket", limit: FrameLimits.maximumTicket))
-        default: throw reader.malformed("credential kind", "has the unknown value \(kind)")
+        default: throw reader.malformed("credential kind", "has an unknown value")
         }
     }
 }

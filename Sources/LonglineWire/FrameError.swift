@@ -16,9 +16,11 @@ public struct FrameError: Error, Hashable, Sendable, CustomStringConvertible {
 
     /// What kind of failure.
     public let code: Code
-    /// What happened, with the names of frame and field, for logs. Holds nothing of what the peer sent but numbers.
+    /// What happened, with the names of frame and field, for the peer and for logs. Holds nothing of what the peer sent but the
+    /// number of an unknown type, and lengths and counts.
     public let message: String
-    /// The identifier rule that was broken, where that was it.
+    /// The identifier rule that was broken, where that was it. It may hold a byte of what the peer sent, and so is no part of
+    /// ``message`` and ``description``.
     public let cause: IdentifierError?
 
     /// A frame error.
@@ -53,7 +55,5 @@ public struct FrameError: Error, Hashable, Sendable, CustomStringConvertible {
     /// The close frame for a peer that sent such bytes: ``closeCode``, with the message as its reason.
     public var close: Close { Close(code: closeCode, reason: message) }
 
-    public var description: String {
-        if let cause { "\(code.rawValue): \(message) (\(cause))" } else { "\(code.rawValue): \(message)" }
-    }
+    public var description: String { "\(code.rawValue): \(message)" }
 }

@@ -40,7 +40,7 @@ struct FrameReader {
     /// One byte that has a meaning for each of its values, or is malformed.
     mutating func choice<Choice: RawRepresentable<UInt8>>(_ field: StaticString) throws(FrameError) -> Choice {
         let value = try byte(field)
-        guard let choice = Choice(rawValue: value) else { throw malformed(field, "has the unknown value \(value)") }
+        guard let choice = Choice(rawValue: value) else { throw malformed(field, "has an unknown value") }
         return choice
     }
 

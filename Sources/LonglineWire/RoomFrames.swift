@@ -129,7 +129,7 @@ extension RoomCommand {
         let room = try reader.room("room")
         let number = try reader.byte("action")
         guard let namesUser = RoomAction.namesUser(number) else {
-            throw reader.malformed("action", "has the unknown value \(number)")
+            throw reader.malformed("action", "has an unknown value")
         }
         let user = namesUser ? try reader.user("user") : nil
         let value = try reader.byte("value")

@@ -285,4 +285,36 @@ struct BadInputTests {
             }
         }
     }
+
+    @Test("What is said about a name that is none doesn't repeat the byte that it can't have")
+    func forbiddenByte() throws {
+        let join = try #require(FrameFields.all.first { $0.name == "JOIN" })
+        let room = try #require(join.fields.firstIndex { $0.name == "room" })
+        var decoder = FrameDecoder()
+        decoder.append(join.frame(join.body(replacing: room, with: [1, 0x21])))
+        let thrown = #expect(throws: FrameError.self) { try decoder.next() }
+        let failure = try #require(thrown)
+        #expect(failure.cause == .forbiddenByte(0x21))
+        for text in [failure.description, failure.close.reason] { #expect(!text.contains("33"), "\(text)") }
+    }
+
+    @Test("What is said about a value without a meaning doesn't repeat it")
+    func unknownValues() {
+        let value = UInt8(59)
+        var tested = 0
+        for frame in FrameFields.tested {
+            for (index, field) in frame.fields.enumerated() {
+                let isChoice = field.bad.contains { bad in
+                    bad.what.hasPrefix("over ") && bad.bytes.count == 1 && bad.code == .malformedFrame
+                }
+                guard isChoice || field.name == "flags" else { continue }
+                var decoder = FrameDecoder()
+                decoder.append(frame.frame(frame.body(replacing: index, with: [value])))
+                let failure = #expect(throws: FrameError.self) { while try decoder.next() != nil {} }
+                #expect(failure?.close.reason.contains("\(value)") == false, "\(frame.name), \(field.name)")
+                tested += 1
+            }
+        }
+        #expect(tested > 10)
+    }
 }

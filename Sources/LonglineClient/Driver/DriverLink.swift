@@ -88,8 +88,7 @@ final class DriverLink: LinkHandler {
 
     func receivedInvalid(_ error: FrameError, lane: LaneID, link: any Link) {
         guard let driver = current else { return }
-        driver.session.receivedInvalid(
-            Close(code: error.closeCode, reason: error.description), lane: lane, now: driver.clock.now())
+        driver.session.receivedInvalid(error.close, lane: lane, now: driver.clock.now())
     }
 
     func laneFinished(_ lane: LaneID, link: any Link) {
