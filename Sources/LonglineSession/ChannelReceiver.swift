@@ -81,10 +81,15 @@ struct ChannelReceiver {
         return confirm(last)
     }
 
-    private mutating func receive(previous: Offset, offset: Offset, mayOverlap: Bool, epoch: Epoch) -> Result {
-        var last = self.last ?? Position(epoch: epoch, offset: 0)
+    /// The end of what was received, for what comes in a log's life.
+    private func place(in epoch: Epoch) -> Position {
         // Who received nothing of the old log lost nothing with it.
-        if last.offset == 0 { last.epoch = epoch }
+        guard let last, last.offset > 0 else { return Position(epoch: epoch, offset: 0) }
+        return last
+    }
+
+    private mutating func receive(previous: Offset, offset: Offset, mayOverlap: Bool, epoch: Epoch) -> Result {
+        let last = place(in: epoch)
         if last.epoch == epoch {
             if offset <= last.offset { return .duplicate(confirmed: offset <= (confirmedOffset(in: epoch) ?? 0)) }
             if previous == last.offset || (mayOverlap && previous < last.offset) {
@@ -104,7 +109,7 @@ struct ChannelReceiver {
     /// The server says that something is gone.
     /// - Returns: what the app is told, or nil when this device has it already.
     mutating func receive(_ gap: Gap, epoch: Epoch) -> Gap? {
-        let last = self.last ?? Position(epoch: epoch, offset: 0)
+        let last = place(in: epoch)
         let shrank = gap.from.epoch == epoch && gap.first < gap.from.offset
         if last.epoch == epoch, last.offset >= gap.first, !shrank { return nil }
         self.last = Position(epoch: epoch, offset: gap.first)
