@@ -176,6 +176,7 @@ extension ClientSession {
             guard let deliver = assemble(part, lane: lane, now: now) else { return }
             processOnLane(.deliver(deliver), lane: lane, header: header, now: now)
         case .deliver(let deliver) where deliver.entry.following > 0:
+            guard keepsWindow(channel, epoch: epoch, now: now) else { return }
             beginAssembly(deliver, lane: lane, now: now)
         case .published(let published):
             endParts(of: published.id, in: channel, now: now)

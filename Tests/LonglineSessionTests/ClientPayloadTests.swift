@@ -209,6 +209,17 @@ struct ClientPayloadTests {
         #expect(session.drain().endCode == .limitExceeded)
     }
 
+    @Test("A server that begins a payload with the window full already is left before any of it is gathered")
+    func overfullWindow() {
+        var session = client(window: 20_000)
+        open(&session)
+        for frame in frames(40_000) { session.received(frame, lane: one, now: now) }
+        #expect(session.drain().delivered == [1], "one may go beyond")
+        session.received(frames(40_000, at: 2, after: 1)[0], lane: one, now: now)
+        #expect(session.drain().endCode == .limitExceeded)
+        #expect(session.arriving.isEmpty)
+    }
+
     @Test("A page of history holds the whole entry, or is refused when it is given up", arguments: [true, false])
     func history(isWhole: Bool) {
         var session = client()
