@@ -153,12 +153,8 @@ extension ClientSession {
     private mutating func processOnLane(_ frame: Frame, lane: LaneID, header: LaneHeader, now: NIODeadline) {
         let channel = header.channel
         let epoch = header.epoch
-        if arriving[lane] != nil {
-            switch frame {
-            case .deliver, .skip, .gap, .batch:
-                return violated(.unexpectedFrame, "an entry inside the payload of another", now: now)
-            default: break
-            }
+        if let problem = objection(to: frame, lane: lane, epoch: epoch) {
+            return violated(.unexpectedFrame, problem, now: now)
         }
         switch frame {
         case .batch(let batch):
@@ -216,6 +212,18 @@ extension ClientSession {
             }
         default:
             violated(.unexpectedFrame, "a frame that has no place on a channel's lane", now: now)
+        }
+    }
+
+    /// Why an entry, or what stands for some, has no place here on its lane.
+    private func objection(to frame: Frame, lane: LaneID, epoch: Epoch) -> String? {
+        switch frame {
+        case .deliver, .skip, .gap, .batch, .part:
+            // Offsets mean nothing without the log's life that they belong to.
+            if epoch == 0 { return "an entry on a lane for answers" }
+            if case .part = frame { return nil }
+            return arriving[lane] == nil ? nil : "an entry inside the payload of another"
+        default: return nil
         }
     }
 

@@ -179,6 +179,26 @@ struct BadInputTests {
         }
     }
 
+    @Test("A lane of epoch 0 brings answers and nothing else")
+    func answerLane() {
+        let entry = Frame.deliver(Deliver(entry: Fixture.entry(1, after: 0), redelivered: false))
+        let skip = Frame.skip(Skip(previous: 0, to: 1, reason: .expired))
+        let gap = Frame.gap(Gap(from: Position(epoch: Fixture.epoch, offset: 1), first: 0))
+        let batch = Frame.batch(Batch(groups: []))
+        let part = Frame.part(Part(offset: 0, bytes: ByteBuffer(bytes: [1])))
+        for frame in [entry, skip, gap, batch, part] {
+            var session = client()
+            let lane = LaneID(rawValue: 2)
+            session.received(.lane(LaneHeader(channel: Fixture.room, epoch: 0)), lane: lane, now: now)
+            session.received(.refused(Refused(id: 1, code: .unknownChannel)), lane: lane, now: now)
+            #expect(session.drain().endCode == nil)
+            session.received(frame, lane: lane, now: now)
+            let actions = session.drain()
+            #expect(actions.endCode == .unexpectedFrame, "\(frame.name)")
+            #expect(actions.delivered.isEmpty && actions.gaps.isEmpty, "\(frame.name)")
+        }
+    }
+
     @Test("Before CONNECT is accepted nothing but CLOSE and cursors is read on lane 0, and other lanes wait")
     func times() throws {
         for fields in FrameFields.all where !["CONNECT", "CURSORS", "CLOSE"].contains(fields.name) {

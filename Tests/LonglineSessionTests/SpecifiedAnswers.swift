@@ -80,6 +80,9 @@ enum SpecifiedAnswers {
         "DELIVER, SKIP, GAP |  | inside the parts of another on its lane": (
             "LonglineSessionTests/ClientPayloadTests", "damaged"
         ),
+        "DELIVER, SKIP, GAP, BATCH, PART |  | on a lane with epoch 0": (
+            "LonglineSessionTests/BadInputTests", "answerLane"
+        ),
         "BATCH |  | not asked for, of an excepted channel, or inside the parts of an entry": (
             "LonglineSessionTests/BatchTests", "outOfPlace"
         ),
