@@ -143,12 +143,15 @@ extension ServerSession {
         sweepAt = sweepAt ?? now + configuration.laneIdleTime
     }
 
-    /// Ends a lane for answers once nothing more waits for one.
+    /// Ends a lane for answers once nothing more waits for one; a channel that isn't the user's has no other lane.
     mutating func finishAnswers(_ channel: ChannelID) {
-        guard answerLanes > 0,
-            let lane = modify(channel, { $0.gate.isEmpty && $0.lane?.isForAnswers == true ? $0.lane : nil }) ?? nil
-        else { return }
+        let ended = modify(channel) { state -> OutboundLane? in
+            let carriesOnlyAnswers = state.sender == nil || state.lane?.isForAnswers == true
+            return state.gate.isEmpty && carriesOnlyAnswers ? state.lane : nil
+        }
+        guard let lane = ended ?? nil else { return }
         finish(lane, of: channel)
+        forgetIfUnused(channel)
     }
 
     mutating func finish(_ lane: OutboundLane, of channel: ChannelID) {

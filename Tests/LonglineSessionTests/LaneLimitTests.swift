@@ -147,6 +147,35 @@ struct LaneLimitTests {
         #expect(!server.session.isClosed)
     }
 
+    @Test(
+        "Publishes into more rooms of others than there are lanes are refused one by one, and the session goes on",
+        arguments: [true, false])
+    func roomsOfOthers(finishesEarly: Bool) {
+        var configuration = ServerSessionConfiguration()
+        configuration.maximumLanes = 4
+        var session = ServerSession(configuration: configuration, observedAddress: "", now: now)
+        session.handshakeCompleted(now: now)
+        session.received(.connect(Fixture.connect()), lane: .control, early: false, now: now)
+        let grant = SessionGrant(
+            identity: Fixture.identity(), session: 1, resumed: false, cursorVersion: 1, channels: [], ticket: nil)
+        session.authenticated(grant, time: 0, now: now)
+        _ = session.drain()
+        var actions: [ServerAction] = []
+        for number in 1...6 {
+            let (id, lane, room) = (PublishID(number), LaneID(rawValue: UInt64(number)), Self.room(number))
+            session.received(.lane(LaneHeader(channel: room, epoch: 0)), lane: lane, early: false, now: now)
+            session.received(.publish(Fixture.publish(id)), lane: lane, early: false, now: now)
+            if finishesEarly { session.laneFinished(lane, now: now) }
+            let refused = Refused(id: id, code: .unknownChannel)
+            session.appended(channel: room, id: id, outcome: .refused(refused), now: now)
+            if !finishesEarly { session.laneFinished(lane, now: now) }
+            actions += session.drain()
+        }
+        #expect(actions.closeCode == nil && !session.isClosed)
+        #expect(actions.frames.refusals.map(\.id) == [1, 2, 3, 4, 5, 6])
+        #expect(actions.opened.count == 6 && actions.finished == actions.opened)
+    }
+
     @Test("Confirmed lanes are finished for the messages of other rooms, the oldest first, however young they are")
     func confirmedRooms() {
         var server = Serving(rooms: 20, lanes: 16)
