@@ -98,10 +98,10 @@ public protocol Link: AnyObject {
     /// Calls ``LinkHandler/laneWritabilityChanged(_:writable:link:)`` with true, once, when what was sent on the lane so far has
     /// been handed to the transport: for a sender that has much to send and wants to queue little.
     func reportWhenDrained(_ lane: LaneID)
-    /// Calls ``LinkHandler/laneDelivered(_:link:)``, once, when the peer's transport has all that was sent on the lane so far: a frame
-    /// that is sent after that, on whatever lane, is read behind it. Also when the lane is no more. A second call before that moves
-    /// the place that is waited for.
-    func reportWhenDelivered(_ lane: LaneID)
+    /// Calls ``LinkHandler/laneDelivered(_:question:link:)``, once, when the peer's transport has all that was sent on the lane so
+    /// far: a frame that is sent after that, on whatever lane, is read behind it. Also when the lane is no more. A second call before
+    /// that moves the place that is waited for, and the question's number, which names the answer, with it.
+    func reportWhenDelivered(_ lane: LaneID, question: UInt64)
     /// Sends what was queued, then closes the connection with a code of the session protocol. Later calls do nothing.
     func close(_ code: CloseCode, reason: String)
 }
@@ -122,8 +122,8 @@ public protocol LinkHandler: AnyObject {
     func laneFinished(_ lane: LaneID, link: any Link)
     /// A lane of this side stopped taking frames without delay, or takes them again.
     func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link)
-    /// What ``Link/reportWhenDelivered(_:)`` asked about was delivered, or the lane is no more.
-    func laneDelivered(_ lane: LaneID, link: any Link)
+    /// What ``Link/reportWhenDelivered(_:question:)`` asked about was delivered, or the lane is no more.
+    func laneDelivered(_ lane: LaneID, question: UInt64, link: any Link)
     /// Over 512 KiB wait on a lane of this side for a peer that does not take them: a server closes the link. It is said
     /// again with every flush that leaves as much.
     func laneOverfull(_ lane: LaneID, link: any Link)
@@ -170,7 +170,7 @@ extension LinkHandler {
     public func laneStopped(_ lane: LaneID, link: any Link) {
         link.close(Close.laneStopped.code, reason: Close.laneStopped.reason)
     }
-    public func laneDelivered(_ lane: LaneID, link: any Link) {}
+    public func laneDelivered(_ lane: LaneID, question: UInt64, link: any Link) {}
     public func packetReceived(_ link: any Link) {}
     public func pathChanged(_ link: any Link) {}
     public func sessionTicketReceived(_ ticket: [UInt8], link: any Link) {}

@@ -50,8 +50,8 @@ public final class QUICLink: Link {
     /// Lanes that wait for stream credit, in the order of their numbers.
     private var unopened: [LaneID] = []
     private var dirty: [LaneID] = []
-    /// Lanes of which somebody wants to know when they are delivered.
-    private var undelivered: Set<LaneID> = []
+    /// Lanes of which somebody wants to know when they are delivered, with the number of the last question.
+    private var undelivered: [LaneID: UInt64] = [:]
     private var inBatch = false
     private var flushScheduled = false
     private var closeDeadline: NIODeadline?
@@ -150,10 +150,10 @@ public final class QUICLink: Link {
         mark(lane)
     }
 
-    public func reportWhenDelivered(_ lane: LaneID) {
+    public func reportWhenDelivered(_ lane: LaneID, question: UInt64) {
         guard state == .connecting || state == .established else { return }
         outbound[lane]?.awaitDelivery()
-        undelivered.insert(lane)
+        undelivered[lane] = question
     }
 
     public func close(_ code: CloseCode, reason: String) {
@@ -453,9 +453,9 @@ public final class QUICLink: Link {
     /// Whatever came may have been an acknowledgement.
     private func reportDeliveries() {
         guard state == .established else { return }
-        for lane in undelivered.filter(isDelivered).sorted() {
-            undelivered.remove(lane)
-            handler?.laneDelivered(lane, link: self)
+        for lane in undelivered.keys.filter(isDelivered).sorted() {
+            guard let question = undelivered.removeValue(forKey: lane) else { continue }
+            handler?.laneDelivered(lane, question: question, link: self)
         }
     }
 

@@ -156,9 +156,9 @@ final class SessionHost: LinkHandler {
         wake()
     }
 
-    func laneDelivered(_ lane: LaneID, link: any Link) {
+    func laneDelivered(_ lane: LaneID, question: UInt64, link: any Link) {
         guard phase != .ended else { return }
-        session.laneDelivered(lane, now: now)
+        session.laneDelivered(lane, question: question, now: now)
         wake()
     }
 
@@ -327,7 +327,7 @@ final class SessionHost: LinkHandler {
         case .openLane(let lane): link?.openLane(lane)
         case .prioritize(let lane, let urgency): link?.prioritize(lane, urgency)
         case .finishLane(let lane): link?.finishLane(lane)
-        case .awaitDelivery(let lane): link?.reportWhenDelivered(lane)
+        case .awaitDelivery(let lane, let question): link?.reportWhenDelivered(lane, question: question)
         case .append(let channel, let producer, let publish):
             guard let device else { return }
             let request = AppendRequest(device: device, producer: producer, channel: channel, publish: publish)

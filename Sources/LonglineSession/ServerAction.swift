@@ -139,9 +139,9 @@ public enum ServerAction: Sendable {
     /// Read on in the payload of an entry that is too large for a frame; answer with `payloadRead` or `payloadReadFailed`. At
     /// most one per channel is under way, and one for history.
     case readPayload(PayloadRead)
-    /// Answer with `laneDelivered`, once, when the peer's transport has all that was sent on the lane so far, or the lane is no
-    /// more. Asked for again before the answer, it means what was sent until then.
-    case awaitDelivery(LaneID)
+    /// Answer with `laneDelivered`, once and with the question's number, when the peer's transport has all that was sent on the lane
+    /// so far, or the lane is no more. Asked again before the answer, only the last question counts.
+    case awaitDelivery(LaneID, question: UInt64)
     /// Read a page of history; answer with `historyRead` or `historyFailed`. At most one is under way.
     case readHistory(HistoryRead)
     /// The device confirmed a place; hosts coalesce these before they write.

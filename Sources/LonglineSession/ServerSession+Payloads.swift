@@ -65,23 +65,34 @@ extension ServerSession {
         beginWaitingParts(now: now)
     }
 
+    /// A payload that was sent and may not have arrived.
+    struct UndeliveredParts {
+        let channel: ChannelID
+        /// The number under which the host was asked.
+        let question: UInt64
+    }
+
     /// A payload has its place until it arrived: what was handed to the transport may be overtaken by another lane's.
     private mutating func awaitDelivery(_ channel: ChannelID, lane: LaneID?) {
         if let lane, undeliveredParts[lane] == nil {
-            undeliveredParts[lane] = channel
-            actions.append(.awaitDelivery(lane))
+            deliveryQuestions += 1
+            undeliveredParts[lane] = UndeliveredParts(channel: channel, question: deliveryQuestions)
+            actions.append(.awaitDelivery(lane, question: deliveryQuestions))
         } else if lane == nil {
             sendingParts.remove(channel)
         }
     }
 
-    /// Answers ``ServerAction/awaitDelivery(_:)``.
-    public mutating func laneDelivered(_ lane: LaneID, now: NIODeadline) {
-        guard case .up = phase, let channel = undeliveredParts.removeValue(forKey: lane) else { return }
+    /// Answers ``ServerAction/awaitDelivery(_:question:)``.
+    public mutating func laneDelivered(_ lane: LaneID, question: UInt64, now: NIODeadline) {
+        // The answer to an earlier question may come before the host has asked the next one, and says nothing of what was sent since.
+        guard case .up = phase, let parts = undeliveredParts[lane], parts.question == question else { return }
+        undeliveredParts[lane] = nil
+        let channel = parts.channel
         // The next one may have begun, behind it or in another life of the log, and has the place then.
-        guard modify(channel, { $0.sender?.payload != nil }) != true, !undeliveredParts.values.contains(channel) else {
-            return
-        }
+        guard modify(channel, { $0.sender?.payload != nil }) != true,
+            !undeliveredParts.values.contains(where: { $0.channel == channel })
+        else { return }
         sendingParts.remove(channel)
         beginWaitingParts(now: now)
     }

@@ -83,7 +83,9 @@ public struct ServerSession: Sendable {
     /// Channels whose payload is being sent in parts, or was and has not arrived.
     var sendingParts: Set<ChannelID> = []
     /// The lanes of payloads that were sent and may not have arrived.
-    var undeliveredParts: [LaneID: ChannelID] = [:]
+    var undeliveredParts: [LaneID: UndeliveredParts] = [:]
+    /// How often the host was asked whether a lane was delivered.
+    var deliveryQuestions: UInt64 = 0
     /// Channels that waited, and read again now.
     var promisedParts: Set<ChannelID> = []
     /// The device said that it logs out; the session ends once that is durable.

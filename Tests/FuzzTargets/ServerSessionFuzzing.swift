@@ -46,7 +46,7 @@ final class ServerSessionFuzzing {
     /// The entries whose payloads go on in parts, by channel: the place before, and the bytes still to come.
     private var underWay: [ChannelID: (previous: Position, left: UInt64)] = [:]
     /// The lanes of which the session waits to hear that all of it arrived, and their channels.
-    private var undelivered: [LaneID: ChannelID] = [:]
+    private var undelivered: [LaneID: (channel: ChannelID, question: UInt64)] = [:]
 
     static func run(_ choices: SessionChoices) throws { try ServerSessionFuzzing(choices).run() }
 
@@ -107,8 +107,8 @@ final class ServerSessionFuzzing {
             session.laneWritable(choices.lane(), choices.input.byte() & 1 == 0, now: now)
             // What was asked about is there by now.
             for lane in undelivered.keys.sorted() {
-                undelivered[lane] = nil
-                session.laneDelivered(lane, now: now)
+                guard let question = undelivered.removeValue(forKey: lane)?.question else { continue }
+                session.laneDelivered(lane, question: question, now: now)
             }
         case .grant: grant()
         case .append: answerAppend()
@@ -283,9 +283,9 @@ final class ServerSessionFuzzing {
             highestLane = lane.rawValue
         case .prioritize(let lane, _):
             guard lane.rawValue <= highestLane else { throw FuzzFinding("lane \(lane.rawValue) is not open") }
-        case .awaitDelivery(let lane):
+        case .awaitDelivery(let lane, let question):
             guard let header = lanes[lane] else { throw FuzzFinding("lane \(lane.rawValue) is not open") }
-            undelivered[lane] = header.channel
+            undelivered[lane] = (header.channel, question)
         case .finishLane(let lane):
             guard lanes.removeValue(forKey: lane) != nil else {
                 throw FuzzFinding("a lane is finished that isn't open")
@@ -384,7 +384,7 @@ final class ServerSessionFuzzing {
             try link(entry.previous, entry.offset, header)
             if entry.following > 0 {
                 underWay[header.channel] = (Position(epoch: header.epoch, offset: entry.previous), entry.following)
-                let places = Set(underWay.keys).union(undelivered.values)
+                let places = Set(underWay.keys).union(undelivered.values.map { $0.channel })
                 guard places.count <= FrameLimits.maximumPayloadsInParts else {
                     throw FuzzFinding("too many payloads")
                 }

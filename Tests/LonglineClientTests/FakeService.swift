@@ -230,7 +230,7 @@ final class FakeLink: MobileLink, LinkAttempt {
 
     func openLane(_ lane: LaneID) {}
     func prioritize(_ lane: LaneID, _ urgency: Urgency) { service.state.withLock { $0.urgencies.append(urgency) } }
-    func reportWhenDelivered(_ lane: LaneID) {}
+    func reportWhenDelivered(_ lane: LaneID, question: UInt64) {}
     func reportWhenDrained(_ lane: LaneID) {
         reply { link in
             link.handler?.laneWritabilityChanged(lane, writable: true, link: link)

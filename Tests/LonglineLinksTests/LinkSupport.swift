@@ -18,7 +18,7 @@ enum LinkEvent: Sendable, Equatable {
     case writability(LaneID, Bool)
     case overfull(LaneID)
     case stopped(LaneID)
-    case delivered(LaneID)
+    case delivered(LaneID, question: UInt64)
     case pathChanged
     case ticket([UInt8])
     case closed(LinkCloseReason)
@@ -82,7 +82,9 @@ final class TestHandler: LinkHandler {
     }
     func laneOverfull(_ lane: LaneID, link: any Link) { note(.overfull(lane), link) }
     func laneStopped(_ lane: LaneID, link: any Link) { note(.stopped(lane), link) }
-    func laneDelivered(_ lane: LaneID, link: any Link) { note(.delivered(lane), link) }
+    func laneDelivered(_ lane: LaneID, question: UInt64, link: any Link) {
+        note(.delivered(lane, question: question), link)
+    }
     func pathChanged(_ link: any Link) { note(.pathChanged, link) }
     func sessionTicketReceived(_ ticket: [UInt8], link: any Link) { note(.ticket(ticket), link) }
     func batchEnded(_ link: any Link) { note(.batchEnded, link) }

@@ -284,7 +284,7 @@ struct QUICLinkTests {
                 guard case .handshake = event else { return }
                 for nonce in 1...2 as ClosedRange<UInt64> {
                     link.send(ping(nonce), lane: lane)
-                    link.reportWhenDelivered(lane)
+                    link.reportWhenDelivered(lane, question: nonce)
                 }
                 isShut.withLock { $0 = true }
             }
@@ -297,7 +297,7 @@ struct QUICLinkTests {
             log.record(.overfull(lane))
             isShut.withLock { $0 = false }
             var told: [LinkEvent] = []
-            while told.last != .delivered(lane) {
+            while told.last != .delivered(lane, question: 2) {
                 told.append(
                     try await log.next { event in
                         switch event {
@@ -306,7 +306,7 @@ struct QUICLinkTests {
                         }
                     })
             }
-            #expect(told == [.overfull(lane), .delivered(lane)])
+            #expect(told == [.overfull(lane), .delivered(lane, question: 2)])
             for nonce in 1...2 as ClosedRange<UInt64> { #expect(try await server.frame().frame == ping(nonce)) }
             await relay.close()
         }
@@ -321,10 +321,10 @@ struct QUICLinkTests {
             let log = try await connector.link(target, on: loop) { event, link in
                 if event == .established {
                     link.send(ping(1), lane: .control)
-                    link.reportWhenDelivered(lane)
+                    link.reportWhenDelivered(lane, question: 7)
                 }
             }
-            #expect(try await log.next { $0 == .delivered(lane) ? true : nil })
+            #expect(try await log.next { $0 == .delivered(lane, question: 7) ? true : nil })
         }
     }
 

@@ -86,7 +86,8 @@ private struct Serving {
                 session.pageRead(channel, page: page(of: channel, after: after, bytes: bytes), now: now)
             case .readPayload(let read) where stuck.contains(read.channel): payloadReads.append(read)
             case .readPayload(let read): answer(read)
-            case .awaitDelivery(let lane): session.laneDelivered(lane, now: now)
+            case .awaitDelivery(let lane, let question):
+                session.laneDelivered(lane, question: question, now: now)
             case .send(.lane(let header), let lane): lanes[lane] = header.channel
             case .send(.deliver(let deliver), let lane):
                 guard let channel = lanes[lane] else { continue }

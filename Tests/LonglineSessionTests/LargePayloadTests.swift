@@ -21,7 +21,11 @@ extension [ServerAction] {
         compactMap { if case .readPayload(let read) = $0 { read } else { nil } }
     }
     var awaitedDeliveries: [LaneID] {
-        compactMap { if case .awaitDelivery(let lane) = $0 { lane } else { nil } }
+        compactMap { if case .awaitDelivery(let lane, _) = $0 { lane } else { nil } }
+    }
+    /// The number of the last question about a lane.
+    var deliveryQuestion: UInt64? {
+        compactMap { if case .awaitDelivery(_, let question) = $0 { question } else { nil } }.last
     }
     var appended: [Publish] {
         compactMap { if case .append(_, _, let publish) = $0 { publish } else { nil } }
@@ -408,33 +412,43 @@ struct SentPayloadTests {
         #expect(actions.reads.isEmpty, "it was sent, and has not arrived")
         let third = LaneID(rawValue: 3)
         #expect(actions.awaitedDeliveries == [third])
-        session.laneDelivered(third, now: now)
+        session.laneDelivered(third, question: try #require(actions.deliveryQuestion), now: now)
         #expect(session.drain().reads == [0], "one of those that wait reads its page again")
         session.pageRead(rooms[4], page: page(40_000), now: now)
         #expect(session.drain().payloadReads.map(\.channel) == [rooms[4]])
         session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
-        #expect(session.drain().reads.isEmpty)
-        session.laneDelivered(one, now: now)
+        actions = session.drain()
+        #expect(actions.reads.isEmpty)
+        session.laneDelivered(one, question: try #require(actions.deliveryQuestion), now: now)
         #expect(session.drain().reads == [0])
         session.pageRead(rooms[5], page: page(40_000), now: now)
         #expect(session.drain().payloadReads.map(\.channel) == [rooms[5]])
     }
 
-    @Test("A channel that sends two payloads has its place until the second arrived")
-    func placeOfTwo() throws {
+    @Test("A channel that sends two payloads has its place until the second arrived", arguments: [false, true])
+    func placeOfTwo(arrivesLate: Bool) throws {
         let (rooms, begun, actions) = crowd(5, head: 2)
         var session = begun
         let reads = actions.payloadReads
         session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
-        #expect(session.drain().awaitedDeliveries == [one])
+        let asked = session.drain()
+        #expect(asked.awaitedDeliveries == [one])
         // Before the first arrived the second begins.
         session.pageRead(rooms[0], page: page(40_000, at: 2, after: 1), now: now)
         let second = try #require(session.drain().payloadReads.last)
-        session.laneDelivered(one, now: now)
-        #expect(session.drain().reads.isEmpty)
-        session.payloadRead(second, bytes: bytes(second, of: 40_000), now: now)
-        #expect(session.drain().awaitedDeliveries == [one])
-        session.laneDelivered(one, now: now)
+        let first = try #require(asked.deliveryQuestion)
+        if arrivesLate {
+            // Its answer meets a question that the link was not asked yet.
+            session.payloadRead(second, bytes: bytes(second, of: 40_000), now: now)
+            session.laneDelivered(one, question: first, now: now)
+        } else {
+            session.laneDelivered(one, question: first, now: now)
+            #expect(session.drain().reads.isEmpty)
+            session.payloadRead(second, bytes: bytes(second, of: 40_000), now: now)
+        }
+        let last = session.drain()
+        #expect(last.awaitedDeliveries == [one] && last.reads.isEmpty)
+        session.laneDelivered(one, question: try #require(last.deliveryQuestion), now: now)
         #expect(session.drain().reads == [0])
     }
 
@@ -444,7 +458,8 @@ struct SentPayloadTests {
         var session = begun
         let reads = actions.payloadReads
         session.payloadRead(reads[0], bytes: bytes(reads[0], of: 40_000), now: now)
-        session.laneDelivered(one, now: now)
+        let question = try #require(session.drain().deliveryQuestion)
+        session.laneDelivered(one, question: question, now: now)
         #expect(session.drain().reads == [0], "the fifth")
         var identity = Fixture.identity()
         identity.mayReceive = false

@@ -250,10 +250,10 @@ final class ModelServer {
         case .finishLane(let lane):
             hosted.lanes[lane] = nil
             hosted.link.finish(lane, from: .server)
-        case .awaitDelivery(let lane):
+        case .awaitDelivery(let lane, let question):
             hosted.link.whenDelivered(lane, from: .server) { [weak self, weak hosted] in
                 guard let self, let hosted, !hosted.isOver else { return }
-                input(hosted) { $0.laneDelivered(lane, now: $1) }
+                input(hosted) { $0.laneDelivered(lane, question: question, now: $1) }
             }
         case .close:
             noteSent(hosted)

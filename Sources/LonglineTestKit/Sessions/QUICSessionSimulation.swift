@@ -67,7 +67,7 @@ public final class QUICSessionSimulation: CustomReflectable {
         var pending: [LaneID: ByteBuffer] = [:]
         /// Bytes that the streams took, and up to where a session waits for them to arrive.
         var written: [LaneID: Int] = [:]
-        var awaited: [LaneID: Int] = [:]
+        var awaited: [LaneID: (bytes: Int, question: UInt64)] = [:]
         /// Lanes whose session was told that they take no more.
         var full: Set<LaneID> = []
     }
@@ -296,13 +296,13 @@ public final class QUICSessionSimulation: CustomReflectable {
     }
 
     /// Lanes of which the client has what was asked about.
-    private func delivered() -> [LaneID] {
+    private func delivered() -> [(lane: LaneID, question: UInt64)] {
         let there = lanes.server.awaited.filter { lane, awaited in
             guard let connection = serverConnection, let stream = lanes.server.streams[lane] else { return true }
-            return lanes.server.written[lane, default: 0] - connection.unacknowledgedBytes(stream) >= awaited
-        }.keys
-        for lane in there { lanes.server.awaited[lane] = nil }
-        return there.sorted()
+            return lanes.server.written[lane, default: 0] - connection.unacknowledgedBytes(stream) >= awaited.bytes
+        }
+        for lane in there.keys { lanes.server.awaited[lane] = nil }
+        return there.map { (lane: $0.key, question: $0.value.question) }.sorted { $0.lane < $1.lane }
     }
 
     private static func priority(_ urgency: Urgency) -> StreamPriority {
@@ -331,9 +331,9 @@ public final class QUICSessionSimulation: CustomReflectable {
                 isBusy = true
                 server.laneWritable(lane, isWritable, now: now)
             }
-            for lane in delivered() {
+            for (lane, question) in delivered() {
                 isBusy = true
-                server.laneDelivered(lane, now: now)
+                server.laneDelivered(lane, question: question, now: now)
             }
         }
     }
@@ -411,9 +411,9 @@ public final class QUICSessionSimulation: CustomReflectable {
         case .openLane(let lane): lanes.server.streams[lane] = try? connection.openStream(bidirectional: false)
         case .prioritize(let lane, let urgency):
             if let stream = lanes.server.streams[lane] { connection.setPriority(Self.priority(urgency), of: stream) }
-        case .awaitDelivery(let lane):
-            lanes.server.awaited[lane] =
-                lanes.server.written[lane, default: 0] + (lanes.server.pending[lane]?.readableBytes ?? 0)
+        case .awaitDelivery(let lane, let question):
+            let sent = lanes.server.written[lane, default: 0] + (lanes.server.pending[lane]?.readableBytes ?? 0)
+            lanes.server.awaited[lane] = (bytes: sent, question: question)
         case .send(let frame, let lane): write(frame, lane: lane, of: connection, &lanes.server)
         case .finishLane(let lane): finish(lane, of: connection, &lanes.server)
         case .close(let close): ends.append(close)

@@ -49,11 +49,11 @@ final class FakeLink: Link {
         for (lane, bytes) in waiting where bytes.readableBytes > 512 << 10 { handler?.laneOverfull(lane, link: self) }
     }
     func reportWhenDrained(_ lane: LaneID) {}
-    func reportWhenDelivered(_ lane: LaneID) {
+    func reportWhenDelivered(_ lane: LaneID, question: UInt64) {
         guard drains else { return }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         eventLoop.execute {
-            bound.value.handler?.laneDelivered(lane, link: bound.value)
+            bound.value.handler?.laneDelivered(lane, question: question, link: bound.value)
             bound.value.handler?.batchEnded(bound.value)
         }
     }
