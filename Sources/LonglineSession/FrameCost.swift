@@ -19,16 +19,33 @@ enum FrameCost {
         Int(min(length, UInt64(FrameLimits.maximumWholePayload) + 1)) + overhead
     }
 
-    /// What one frame holds.
+    /// What one frame holds: of those on lanes what their windows count, of any other its length, or the overhead for it and for
+    /// each item of its lists where that is more.
     static func of(_ frame: Frame) -> Int {
         switch frame {
         case .publish(let publish): publish.payload.readableBytes + overhead
         case .deliver(let deliver): deliver.entry.payload.readableBytes + overhead
         case .part(let part): part.bytes.readableBytes + overhead
         case .batch(let batch): batch.length + overhead * max(1, batch.groups.count)
-        case .encodings(let encodings): overhead * (1 + encodings.plain.count)
-        case .cursors(let cursors): overhead * (1 + cursors.cursors.count)
-        default: overhead
+        default:
+            // What was read can be written, and is no longer than a body may be.
+            max(overhead * (1 + items(in: frame)), (try? FrameEncoder.encodedSize(frame)) ?? FrameLimits.maximumBody)
+        }
+    }
+
+    /// Items of a frame's lists, each of which takes memory of its own.
+    private static func items(in frame: Frame) -> Int {
+        switch frame {
+        case .connect(let connect): connect.cursors.count
+        case .connected(let connected): connected.channels.count
+        case .cursors(let cursors): cursors.cursors.count
+        case .ahead(let ahead): ahead.records.count
+        case .membersPage(let page): page.members.count
+        case .conversationsPage(let page): page.items.count
+        case .subscribe(let request): request.users.count
+        case .unsubscribe(let end): end.users.count
+        case .encodings(let encodings): encodings.plain.count
+        default: 0
         }
     }
 }

@@ -1,6 +1,7 @@
 import LonglineWire
 
-/// What arrived before it may be read: frames and ends of lanes in their order, bounded in bytes.
+/// What arrived before it may be read: frames and ends of lanes in their order, bounded in bytes of ``FrameCost``, so that the
+/// memory they take is bounded whatever they are.
 struct HeldFrames {
     enum Item {
         case frame(Frame, lane: LaneID)

@@ -43,9 +43,7 @@ extension ServerSession {
         case .encodings(let encodings):
             let mayBatch = configuration.compresses && encodings.encodings.contains(.deflate)
             self.encodings = mayBatch ? encodings : nil
-        case .refresh, .join, .leave, .room, .members, .history, .logout, .eraseAccount, .conversations,
-            .conversationSet, .read,
-            .subscribe, .unsubscribe, .visibility:
+        case _ where frame.isRequest:
             guard handshakeComplete else {
                 guard deferredRequests.count < Self.maximumDeferredRequests else {
                     return violated(.limitExceeded, "too many requests in early data", now: now)
@@ -55,8 +53,13 @@ extension ServerSession {
             }
             processRequest(frame, now: now)
         default:
-            violated(.unexpectedFrame, "a frame that has no place on the control lane", now: now)
+            refuseOnControl(now: now)
         }
+    }
+
+    /// Ends the session over a frame of lane 0 that a client never says there.
+    mutating func refuseOnControl(now: NIODeadline) {
+        violated(.unexpectedFrame, "a frame that has no place on the control lane", now: now)
     }
 
     private mutating func processRequest(_ frame: Frame, now: NIODeadline) {
@@ -246,5 +249,25 @@ extension ServerSession {
         guard case .up = phase, roomRequests.remove(answer.request) != nil else { return }
         actions.append(.send(.roomAnswer(answer), lane: .control))
         if let channel { channelChanged(channel, now: now) }
+    }
+}
+
+extension Frame {
+    /// Whether a client may say it on lane 0 behind `CONNECT`.
+    var belongsOnServersControl: Bool {
+        switch self {
+        case .close, .ping, .mode, .signal, .urgency, .encodings: true
+        default: isRequest
+        }
+    }
+
+    /// Whether it waits for the handshake, whatever it asks.
+    fileprivate var isRequest: Bool {
+        switch self {
+        case .refresh, .join, .leave, .room, .members, .history, .logout, .eraseAccount, .conversations,
+            .conversationSet, .read, .subscribe, .unsubscribe, .visibility:
+            true
+        default: false
+        }
     }
 }

@@ -14,9 +14,9 @@ public import NIOCore
 ///   any state: violation, timeout, CLOSE, close(), linkClosed() ------------> closed <------'
 /// ```
 ///
-/// Until `up`, nothing but `CONNECT` and the `CURSORS` before it is read: what comes on other lanes is held, bounded, until the
-/// grant. `up` before the handshake completes (0-RTT) has no effect on other sessions: joins wait, and ``ServerAction/established`` too; publishes
-/// go on, because the ledger makes a replay harmless. Once `closed`, every input is discarded.
+/// Until `up`, nothing but `CONNECT` and the `CURSORS` before it is read: what else comes is held, bounded, until the grant.
+/// `up` before the handshake completes (0-RTT) has no effect on other sessions: joins wait, and ``ServerAction/established`` too;
+/// publishes go on, because the ledger makes a replay harmless. Once `closed`, every input is discarded.
 public struct ServerSession: Sendable {
     enum Phase {
         case waiting
@@ -195,6 +195,8 @@ public struct ServerSession: Sendable {
             if case .close = frame, lane == .control { return end(Close(code: .normal), tellPeer: false) }
             // A signal waits for nothing: what it said would be old.
             if case .signal(let signal) = frame, lane == .control { return processSignal(signal, now: now) }
+            // What will never have a place takes none among what is held.
+            guard lane != .control || frame.belongsOnServersControl else { return refuseOnControl(now: now) }
             hold(.frame(frame, lane: lane), now: now)
         case .up where lane != .control && holdsLanes:
             hold(.frame(frame, lane: lane), now: now)
