@@ -58,6 +58,24 @@ struct LiveHistoryTests {
         await service.stop()
     }
 
+    @Test("a message says when its time is over, live and in a page; one without such a time says nothing")
+    func expiry() async throws {
+        let service = try await LiveService()
+        let alice = try service.client("alice")
+        let bob = try service.client("bob")
+        for client in [alice, bob] { try await client.connect() }
+        _ = try await alice.send("for an hour", to: .user("bob"), timeToLive: .seconds(3_600)).acknowledged()
+        _ = try await alice.send("for ever", to: .user("bob")).acknowledged()
+        let live = await bob.receive(2)
+        let paged = try await bob.history(of: bobsInbox).messages
+        #expect(paged.map(\.expiry) == live.map(\.expiry))
+        let expiry = try #require(live.first?.expiry)
+        #expect(expiry > live[0].time && expiry <= live[0].time + 3_600_000)
+        #expect(live[1].expiry == nil)
+        for client in [alice, bob] { await client.disconnect() }
+        await service.stop()
+    }
+
     @Test("a page moves no cursor, even when its messages are confirmed")
     func noCursor() async throws {
         let service = try await LiveService()

@@ -38,7 +38,7 @@ import Testing
             Message(
                 channel: channel, position: Position(epoch: 3, offset: 9), kind: .message, sender: must(sender),
                 device: device, recipient: recipient.map(must), origin: nil, target: nil, time: 0,
-                payload: ByteBuffer(), redelivered: false, isOwn: false, gapBefore: nil, confirmer: nil)
+                expiry: nil, payload: ByteBuffer(), redelivered: false, isOwn: false, gapBefore: nil, confirmer: nil)
         }
         let place = Position(epoch: 3, offset: 9)
         let inbox = ChannelID.user(must("ann"))

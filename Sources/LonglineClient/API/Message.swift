@@ -50,6 +50,9 @@ public struct Message: Sendable {
     public let target: Position?
     /// The service's time, in milliseconds since 1970; never decreasing along a channel.
     public let time: UInt64
+    /// When its time to live is over, on the service's clock in milliseconds since 1970; nil: never. It says when to hide the message:
+    /// one that the app has is not taken back by itself.
+    public let expiry: UInt64?
     /// The message.
     public let payload: ByteBuffer
     /// Whether the app may have seen it before: never with a ``CursorStore``.

@@ -126,7 +126,7 @@ extension ConnectionDriver {
                         kind: entry.kind, sender: entry.sender, device: entry.device, recipient: entry.recipient,
                         origin: entry.origin,
                         target: entry.target.map { Position(epoch: answer.epoch, offset: $0) }, time: entry.time,
-                        payload: entry.payload, redelivered: false,
+                        expiry: entry.expiry == 0 ? nil : entry.expiry, payload: entry.payload, redelivered: false,
                         isOwn: isOwn(entry), gapBefore: nil, confirmer: nil))
             }
         }

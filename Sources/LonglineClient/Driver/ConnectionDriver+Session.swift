@@ -193,7 +193,7 @@ extension ConnectionDriver {
                 channel: channel, position: position, kind: entry.kind, sender: entry.sender, device: entry.device,
                 recipient: entry.recipient, origin: entry.origin,
                 target: entry.target.map { Position(epoch: epoch, offset: $0) }, time: entry.time,
-                payload: entry.payload,
+                expiry: entry.expiry == 0 ? nil : entry.expiry, payload: entry.payload,
                 redelivered: deliver.redelivered, isOwn: isOwn,
                 gapBefore: gapsBefore.removeValue(forKey: channel), confirmer: outlets.confirmations))
         if awayForUnread == nil, let reason = tooMuchUnread {
