@@ -139,9 +139,9 @@ public final class LonglineClient: Sendable {
     /// Tells what the app is to its user now. It lasts until the next call, for later connections and while there is none;
     /// a new client is in the foreground. May be called from any thread or task.
     ///
-    /// In ``LonglineWire/SessionMode/background`` the service gathers what is not urgent (messages of rooms) for up to 30
-    /// seconds, in ``LonglineWire/SessionMode/lowPower`` everything but the inbox for up to 5 minutes (its defaults), and
-    /// sends it with the next thing it has to send. Nothing is lost or reordered. Back in the foreground everything comes at
+    /// In ``LonglineWire/SessionMode/background`` the service gathers what is not urgent (messages of rooms and broadcasts, but for
+    /// channels that ``setUrgency(_:of:)`` made ``LonglineWire/Urgency/control``) for up to 30 seconds, in
+    /// ``LonglineWire/SessionMode/lowPower`` everything but the inbox for up to 5 minutes (its defaults), and sends it with the next thing it has to send. Nothing is lost or reordered. Back in the foreground everything comes at
     /// once. Each ``LonglineWire/SessionMode/foreground`` asks the connection whether it lives; while there is none, the next
     /// attempt begins at once, or as soon as the service allows.
     /// - Throws: ``ClientError`` when the durable state can't be read.
@@ -179,7 +179,8 @@ public final class LonglineClient: Sendable {
         }
     }
 
-    /// The address and port at which the service sees this client; nil while not connected.
+    /// The address and port at which the service sees this client; nil while not connected, and while the connection moves to another
+    /// path (``ConnectionState/migrating(_:)``), which brings another one.
     public var observedAddress: String? {
         if case .connected(let info) = state { return info.observedAddress }
         return nil
