@@ -42,6 +42,55 @@ struct DisconnectTests {
         }
     }
 
+    @Test("who is busy with a message while the app disconnects and comes back has read its last one")
+    func busyReader() async throws {
+        let client = try await withBusyReader { harness in
+            await harness.client.disconnect()
+            try await harness.client.connect()
+        }
+        await client.disconnect()
+    }
+
+    @Test("so has who is busy while the service stops the client and the app connects again")
+    func busyReaderOfStopped() async throws {
+        let client = try await withBusyReader { harness in
+            harness.service.send(.close(Close(code: .replaced)))
+            _ = await harness.state { if case .stopped = $0 { true } else { false } }
+            try await harness.client.connect()
+        }
+        await client.disconnect()
+    }
+
+    /// One reads a message, and goes on once that has happened; another one gets what comes then.
+    private func withBusyReader(_ happens: (ClientHarness) async throws -> Void) async throws -> LonglineClient {
+        let harness = try ClientHarness()
+        let client = harness.client
+        try await client.connect()
+        let (isBusy, goesOn) = (Outcome<Void>(), Outcome<Void>())
+        let busy = Task {
+            var texts: [String] = []
+            for await message in client.messages {
+                texts.append(message.text)
+                isBusy.resolve(.success(()))
+                try await goesOn.value()
+            }
+            return texts
+        }
+        let room = ChannelID.room(try RoomID("r"))
+        try harness.service.post("first", in: room)
+        try await isBusy.value()
+        try await happens(harness)
+        let next = Task {
+            for await message in client.messages where message.text == "second" { return true }
+            return false
+        }
+        goesOn.resolve(.success(()))
+        #expect(try await busy.value == ["first"])
+        try harness.service.post("second", in: room)
+        #expect(await next.value)
+        return client
+    }
+
     enum Standby: CaseIterable {
         /// Another process had the outbox from the beginning.
         case atFirst

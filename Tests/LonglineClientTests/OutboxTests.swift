@@ -178,7 +178,7 @@ struct HandOverQueueTests {
         #expect(queue.append(1) == 0)
         #expect(queue.append(1) == 1, "no more than three")
         #expect(queue.append(20) == 3)
-        #expect(await queue.next() == 20)
+        #expect(await queue.next(since: 0) == 20)
         #expect(queue.append(10) == 0, "what was read weighs nothing any more")
         #expect(queue.count == 1)
     }
@@ -188,16 +188,34 @@ struct HandOverQueueTests {
         let (queue, told) = (HandOverQueue<Int>(size: { $0 }), Counter())
         queue.onFall { _ = told.increment() }
         for weight in [4, 3, 2, 1] { queue.append(weight) }
-        #expect(await queue.next() == 4)
+        #expect(await queue.next(since: 0) == 4)
         #expect(told.count == 0, "nobody waits for it")
         queue.awaitFall(to: 3)
         #expect(told.count == 0)
-        #expect(await queue.next() == 3)
+        #expect(await queue.next(since: 0) == 3)
         #expect(told.count == 1)
-        #expect(await queue.next() == 2)
+        #expect(await queue.next(since: 0) == 2)
         #expect(told.count == 1)
         queue.awaitFall(to: 1)
         #expect(told.count == 2)
+    }
+
+    @Test("a reader that was busy at its end has ended when it comes back, and what waits is for those who begin later")
+    func lateReader() async {
+        let queue = HandOverQueue<Int>()
+        let first = queue.ends
+        for element in 1...3 { queue.append(element) }
+        queue.finish()
+        queue.finish()
+        #expect(await queue.next(since: first) == 1, "it had arrived")
+        let second = queue.ends
+        queue.reopen()
+        #expect(await queue.next(since: first) == nil)
+        #expect(await queue.next(since: second) == 2, "who begins after the end goes on, whenever that was")
+        queue.finish()
+        #expect(await queue.next(since: first) == nil, "two ends ago")
+        #expect(await queue.next(since: second) == 3)
+        #expect(await queue.next(since: second) == nil)
     }
 }
 

@@ -2,6 +2,9 @@ import DequeModule
 import Synchronization
 
 /// Hands elements from the client's loop to the app's readers, each to one of them.
+///
+/// A reader's sequence ends with the first end after it began, also when it notices that late: busy with an element, it comes back when
+/// the client is connected again, and what arrives then is for those who began to read since.
 final class HandOverQueue<Element: Sendable>: Sendable {
     private struct State {
         var waiting: Deque<Element> = []
@@ -11,6 +14,8 @@ final class HandOverQueue<Element: Sendable>: Sendable {
         var nextWaiter: UInt64 = 0
         var cancelled: Set<UInt64> = []
         var ended = false
+        /// How often it has ended.
+        var ends: UInt64 = 0
         /// Called when the weight has fallen to its mark.
         var onFall: (@Sendable () -> Void)?
         var mark: Int?
@@ -21,6 +26,10 @@ final class HandOverQueue<Element: Sendable>: Sendable {
             self.mark = nil
             return onFall
         }
+
+        /// Whether nothing is left for a reader that began after so many ends: what had arrived at its own end it still gets, until
+        /// others may begin to read.
+        func isOver(since ends: UInt64) -> Bool { self.ends > (ended ? ends + 1 : ends) }
     }
 
     private let state = Mutex(State())
@@ -61,6 +70,9 @@ final class HandOverQueue<Element: Sendable>: Sendable {
         tell?()
     }
 
+    /// How often it has ended, for a reader that begins now.
+    var ends: UInt64 { state.withLock { $0.ends } }
+
     /// How many readers wait for one.
     var readers: Int { state.withLock { $0.waiters.count } }
 
@@ -87,6 +99,7 @@ final class HandOverQueue<Element: Sendable>: Sendable {
     /// Ends the sequence for those who read it now, after what has arrived.
     func finish() {
         let waiters = state.withLock { state in
+            if !state.ended { state.ends += 1 }
             state.ended = true
             defer { state.waiters = [] }
             return state.waiters
@@ -94,12 +107,13 @@ final class HandOverQueue<Element: Sendable>: Sendable {
         for waiter in waiters { waiter.continuation.resume(returning: nil) }
     }
 
-    /// The client connects again: the sequence goes on.
+    /// The client connects again: the sequence goes on, for those who begin to read it since its end.
     func reopen() {
         state.withLock { $0.ended = false }
     }
 
-    func next() async -> Element? {
+    /// - Parameter ends: how often it had ended when the reader began.
+    func next(since ends: UInt64) async -> Element? {
         let id = state.withLock { state in
             state.nextWaiter += 1
             return state.nextWaiter
@@ -109,6 +123,7 @@ final class HandOverQueue<Element: Sendable>: Sendable {
             await withCheckedContinuation { continuation in
                 let (immediate, tell) = state.withLock { state -> (Element??, (@Sendable () -> Void)?) in
                     if state.cancelled.remove(id) != nil { return (.some(nil), nil) }
+                    if state.isOver(since: ends) { return (.some(nil), nil) }
                     if let element = state.waiting.popFirst() {
                         state.bytes -= size(element)
                         return (.some(element), state.fallen())

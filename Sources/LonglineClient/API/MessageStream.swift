@@ -5,8 +5,9 @@ import Synchronization
 /// The messages of all channels, each channel in its order.
 ///
 /// The service sends no more than a window of unconfirmed bytes per channel, so a slow reader costs bounded memory: the
-/// rest waits in the service's log. Several readers share the messages; each message goes to one of them. The sequence
-/// ends when the client was disconnected or stopped, after what had arrived.
+/// rest waits in the service's log. Several readers share the messages; each message goes to one of them. A reader's
+/// sequence ends when the client was disconnected or stopped, after what had arrived; who is busy with a message then, and asks for the
+/// next one when the client is connected again, has reached that end all the same. New readers go on.
 public struct MessageStream: AsyncSequence, Sendable {
     public typealias Element = Message
     public typealias Failure = Never
@@ -22,24 +23,26 @@ public struct MessageStream: AsyncSequence, Sendable {
     public struct Iterator: AsyncIteratorProtocol {
         let queue: HandOverQueue<Message>
         let confirmsWhenNextIsAsked: Bool
+        private let ends: UInt64
         private var last: Message?
 
         init(queue: HandOverQueue<Message>, confirmsWhenNextIsAsked: Bool) {
             self.queue = queue
+            ends = queue.ends
             self.confirmsWhenNextIsAsked = confirmsWhenNextIsAsked
         }
 
         /// The next message, when there is one; nil at the end, or when the task was cancelled.
         public mutating func next() async -> Message? {
             if confirmsWhenNextIsAsked { last?.confirm() }
-            last = await queue.next()
+            last = await queue.next(since: ends)
             return last
         }
 
         /// The next message, when there is one; nil at the end, or when the task was cancelled.
         public mutating func next(isolation actor: isolated (any Actor)?) async -> Message? {
             if confirmsWhenNextIsAsked { last?.confirm() }
-            last = await queue.next()
+            last = await queue.next(since: ends)
             return last
         }
     }

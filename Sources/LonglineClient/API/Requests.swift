@@ -55,8 +55,8 @@ public struct IncomingRequest: Sendable {
 
 /// Requests of other users. Several readers share them; each request goes to one of them. One whose deadline is over is left out.
 ///
-/// At most 100 wait to be read, of 16 MiB of payloads together; beyond, the oldest goes and is counted (``ClientStatistics/requestsDropped``). The sequence
-/// ends when the client was disconnected or stopped.
+/// At most 100 wait to be read, of 16 MiB of payloads together; beyond, the oldest goes and is counted (``ClientStatistics/requestsDropped``). A reader's
+/// sequence ends when the client was disconnected or stopped, as that of a ``MessageStream`` does.
 public struct RequestStream: AsyncSequence, Sendable {
     public typealias Element = IncomingRequest
     public typealias Failure = Never
@@ -68,10 +68,16 @@ public struct RequestStream: AsyncSequence, Sendable {
     /// Reads requests one by one.
     public struct Iterator: AsyncIteratorProtocol {
         let queue: HandOverQueue<IncomingRequest>
+        private let ends: UInt64
+
+        init(queue: HandOverQueue<IncomingRequest>) {
+            self.queue = queue
+            ends = queue.ends
+        }
 
         /// The next request, when there is one; nil at the end, or when the task was cancelled.
         public mutating func next() async -> IncomingRequest? {
-            while let request = await queue.next() {
+            while let request = await queue.next(since: ends) {
                 if request.deadline.map({ ContinuousClock.now < $0 }) ?? true { return request }
             }
             return nil
@@ -79,7 +85,7 @@ public struct RequestStream: AsyncSequence, Sendable {
 
         /// The next request, when there is one; nil at the end, or when the task was cancelled.
         public mutating func next(isolation actor: isolated (any Actor)?) async -> IncomingRequest? {
-            while let request = await queue.next() {
+            while let request = await queue.next(since: ends) {
                 if request.deadline.map({ ContinuousClock.now < $0 }) ?? true { return request }
             }
             return nil
