@@ -289,6 +289,47 @@ struct DeliveryTests {
         await harness.client.disconnect()
     }
 
+    @Test(
+        "own messages behind a gap stay hidden and the next one of somebody else tells of it, unless they would fill the window",
+        arguments: [false, true])
+    func ownBehindGap(isLarge: Bool) async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        try await harness.settle()
+        let own = try #require(await storage.load().producer)
+        let other = ProducerID(high: 9, low: 9)
+        let channel = ChannelID.room(try RoomID("a"))
+        try harness.service.post("held", in: channel)
+        var messages = harness.client.messages.makeAsyncIterator()
+        try #require(await messages.next()).confirm()
+        let next: Epoch = FakeService.epoch + 1
+        let gap = Gap(from: Position(epoch: FakeService.epoch, offset: 1), first: 8)
+        harness.service.send(.gap(gap), in: channel, epoch: next)
+        // The window has 64 KiB.
+        let payload = isLarge ? String(repeating: "x", count: 9_000) : "mine"
+        for (offset, producer) in [(Offset(9), own), (10, own), (11, other)] {
+            let entry = try Entry(
+                offset: offset, previous: offset - 1, kind: .message, sender: UserID("zoe"), device: DeviceID("d"),
+                producer: producer, publishID: offset, recipient: nil, origin: nil, time: 0, expiry: 0,
+                payload: ByteBuffer(string: producer == own ? payload : "theirs"))
+            harness.service.send(.deliver(Deliver(entry: entry, redelivered: false)), in: channel, epoch: next)
+        }
+        let first = try #require(await messages.next())
+        #expect(first.gapBefore?.upTo == Position(epoch: next, offset: 8))
+        #expect(first.isOwn == isLarge && first.position.offset == (isLarge ? 10 : 11))
+        let last = isLarge ? try #require(await messages.next()) : first
+        #expect(last.text == "theirs")
+        try await harness.settle()
+        #expect(await storage.load().cursors[channel]?.epoch != next, "nothing is confirmed before the app has")
+        last.confirm()
+        try await harness.settle()
+        try await harness.settle()
+        #expect(await storage.load().cursors[channel] == Position(epoch: next, offset: 11))
+        #expect(await harness.client.statistics.unconfirmed == 0)
+        await harness.client.disconnect()
+    }
+
     @Test("an app's own cursors take the place of the client's")
     func cursorStore() async throws {
         struct Store: CursorStore {

@@ -18,7 +18,8 @@ public enum Trust: Hashable, Sendable {
 
 /// What becomes of the messages that this device itself sent, when they come back in the channel's order.
 public enum OwnMessages: Hashable, Sendable {
-    /// They are confirmed silently; the receipt is all the app sees.
+    /// They are confirmed silently; the receipt is all the app sees. Only where so much of them follows a gap, with nobody else's between,
+    /// that the service would send no more, one is delivered with ``Message/isOwn``, so that ``Message/gapBefore`` tells of the gap.
     case hidden
     /// They are delivered like others, with ``Message/isOwn`` set.
     case delivered

@@ -59,6 +59,7 @@ extension ConnectionDriver {
             statistics.gaps += 1
             let lost = MessageGap(from: gap.from, upTo: Position(epoch: epoch, offset: gap.first))
             gapsBefore[channel] = lost
+            hiddenBehindGaps[channel] = nil
             ledger.lost(upTo: lost.upTo, in: channel)
             // A log that lost its end takes the cursor back with it.
             keepCursor(of: channel)
@@ -134,6 +135,7 @@ extension ConnectionDriver {
         if link.handshake?.earlyDataAccepted == true { statistics.earlyDataAccepted += 1 }
         for answer in connected.channels { learnUser(fromChannel: answer.channel) }
         serverClock = (connected.serverTime, clock.now())
+        hiddenLimit = Int(clamping: connected.limits.channelWindow / 4)
         // The session has ended it already, to say its own cursors on the next one for instance: nothing can be asked over it.
         guard session.isConnected else { return }
         phase = .connected
@@ -183,9 +185,7 @@ extension ConnectionDriver {
             return passed(position, in: channel)
         }
         let isOwn = isOwn(entry)
-        if isOwn && configuration.ownMessages == .hidden && gapsBefore[channel] == nil {
-            return passed(position, in: channel)
-        }
+        if isOwn, isHidden(entry, in: channel) { return passed(position, in: channel) }
         ledger.delivered(position, in: channel)
         statistics.delivered += 1
         outlets.messages.append(
@@ -200,6 +200,19 @@ extension ConnectionDriver {
             awayForUnread = reason
             session.close(Close(code: .normal, reason: reason), now: clock.now())
         }
+    }
+
+    /// Whether one of this device's own messages goes by unseen, and leaves the gap before it to the next message of somebody else.
+    ///
+    /// It stays unconfirmed until the app confirms the gap, and the service sends no more than a window of those: where too much would
+    /// wait, it is delivered, as the message that tells of the gap might never come.
+    private func isHidden(_ entry: Entry, in channel: ChannelID) -> Bool {
+        guard configuration.ownMessages == .hidden else { return false }
+        guard gapsBefore[channel] != nil else { return true }
+        let hidden = hiddenBehindGaps[channel, default: 0] + entry.payload.readableBytes + 128
+        guard hidden <= hiddenLimit else { return false }
+        hiddenBehindGaps[channel] = hidden
+        return true
     }
 
     /// Why no more may come before the app has read; nil: more may.

@@ -127,6 +127,9 @@ final class ConnectionDriver {
     /// Why the client stays away until the app has read half of that; nil: it doesn't.
     var awayForUnread: String?
     var gapsBefore: [ChannelID: MessageGap] = [:]
+    /// What own messages weigh that went by unseen behind these gaps, and how much may.
+    var hiddenBehindGaps: [ChannelID: Int] = [:]
+    var hiddenLimit = 0
     var roomRequests: [UInt64: RoomWaiter] = [:]
     var lastRoomRequest: UInt64 = 0
     var historyWaiters: [UInt64: HistoryWaiter] = [:]
