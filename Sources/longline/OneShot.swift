@@ -82,7 +82,7 @@ final class LastTrouble: Sendable {
     private func note(_ state: ConnectionState) {
         seen.withLock { seen in
             switch state {
-            case .waiting(_, let reason): seen = Seen(reason: reason)
+            case .waiting(_, let cause): seen = Seen(reason: "\(cause)")
             case .locating, .connecting: seen.doing = Terminal.describe(state)
             case .connected, .migrating: seen = Seen()
             case .disconnected, .standby, .stopped, .upgradeRequired: break

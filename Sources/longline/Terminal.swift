@@ -51,7 +51,7 @@ enum Terminal {
             case .addressGone: return "the local address is gone, moving to another path"
             case .noAnswer: return "the path doesn't answer, moving to another"
             }
-        case .waiting(let delay, let reason): return "waiting \(milliseconds(delay)) ms: \(printable(reason))"
+        case .waiting(let delay, let cause): return "waiting \(milliseconds(delay)) ms: \(printable("\(cause)"))"
         case .stopped(let code, let reason): return "stopped by the service (\(code.rawValue)): \(printable(reason))"
         }
     }

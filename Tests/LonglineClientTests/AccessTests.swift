@@ -139,8 +139,8 @@ struct AccessTests {
         let harness = try harness(control)
         try await harness.client.start()
         let state = await harness.state { if case .waiting = $0 { true } else { false } }
-        guard case .waiting(_, let reason) = state else { return }
-        #expect(reason.hasPrefix("controlUnavailable: "))
+        guard case .waiting(_, let cause) = state else { return }
+        #expect(cause.code == .controlUnavailable)
         control.answer { _, _ in FakeControl.points(["best"]) }
         try await harness.client.connect()
         #expect(hosts(harness) == ["best"])
@@ -173,8 +173,8 @@ struct AccessTests {
         let harness = try harness(control)
         try await harness.client.start()
         let state = await harness.state { if case .waiting = $0 { true } else { false } }
-        guard case .waiting(let delay, _) = state else { return }
-        #expect(delay >= .seconds(1_000))
+        guard case .waiting(let delay, let cause) = state else { return }
+        #expect(delay >= .seconds(1_000) && cause.retryAfter == .seconds(1_000))
         try await harness.client.run { driver in driver.connectNow() }
         try await harness.settle()
         #expect(control.asked == 2, "once by each way")

@@ -123,11 +123,13 @@ struct AccessTrustTests {
         await fixed.client.disconnect()
 
         let storage = InMemoryClientStorage()
+        control.answer { way, _ in way.transport == .http3 ? .failure : evil.points(["evil"]) }
         let waiting = try harness(control, AccessSigner.trust(signer), storage: storage)
         try await waiting.client.start()
         let state = await waiting.state { if case .waiting = $0 { true } else { false } }
-        guard case .waiting(_, let reason) = state else { return }
-        #expect(reason.hasPrefix("controlAnswerUntrusted: "))
+        guard case .waiting(_, let cause) = state else { return }
+        #expect(cause.code == .controlAnswerUntrusted)
+        #expect(cause.cause is AuthenticationError, "the rule that it broke, not what the other way came to")
         control.answer { _, _ in signer.points(["best"]) }
         try await waiting.client.connect()
         #expect(hosts(waiting) == ["best"])

@@ -80,8 +80,9 @@ struct ControlEndToEndTests {
         }
         try await stranger.start()
         for await state in stranger.states {
-            guard case .waiting(_, let reason) = state else { continue }
-            #expect(reason.hasPrefix("controlAnswerUntrusted: ") && reason.contains("keyUnknown"))
+            guard case .waiting(_, let cause) = state else { continue }
+            #expect(cause.code == .controlAnswerUntrusted)
+            #expect((cause.cause as? AuthenticationError)?.code == .keyUnknown)
             break
         }
         await stranger.disconnect()

@@ -187,8 +187,8 @@ struct EndToEndTests {
         let client = try service.client("alice") { $0.trust = .pinnedPublicKey([[UInt8](repeating: 7, count: 32)]) }
         try await client.start()
         for await state in client.states {
-            if case .waiting(_, let reason) = state {
-                #expect(!reason.isEmpty)
+            if case .waiting(_, let cause) = state {
+                #expect(cause.code == .connectFailed && !cause.message.isEmpty)
                 break
             }
             if state.isConnected {

@@ -47,7 +47,9 @@ struct TokenTests {
         await virtual.pass(.seconds(59))
         guard case .connecting = harness.client.state else { return #expect(Bool(false), "\(harness.client.state)") }
         try await virtual.pass(.seconds(1)) { if case .waiting = harness.client.state { true } else { false } }
-        if case .waiting(_, let reason) = harness.client.state { #expect(reason.contains("gave no answer in")) }
+        if case .waiting(_, let cause) = harness.client.state {
+            #expect(cause.code == .tokenProvider && "\(cause)".contains("gave no answer in"))
+        }
         try await virtual.running { await harness.client.disconnect() }
     }
 

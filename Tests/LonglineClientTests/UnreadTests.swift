@@ -17,7 +17,7 @@ struct UnreadTests {
         let states = client.states
         for index in 0..<40 { try harness.service.post("\(index)", in: room) }
         for await state in states {
-            if case .waiting(_, let reason) = state, reason.contains("wait for the app to read") { break }
+            if case .waiting(_, let cause) = state, cause.message.contains("wait for the app to read") { break }
         }
         let attempts = try await client.core.ask { $0.attempts }
         while try await client.core.ask({ $0.attempts }) < attempts + 5 { await Task.yield() }
@@ -44,7 +44,7 @@ struct UnreadTests {
         let states = client.states
         for index in 0..<16 { try harness.service.post("\(index)", in: room) }
         for await state in states {
-            if case .waiting(_, let reason) = state, reason.contains("wait for the app to read") { break }
+            if case .waiting(_, let cause) = state, cause.message.contains("wait for the app to read") { break }
         }
         var reader = client.messages.makeAsyncIterator()
         // Ten of 129 bytes and six of 130: what is left weighs 1,038, and then 909.

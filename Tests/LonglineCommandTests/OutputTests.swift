@@ -95,6 +95,8 @@ struct OutputTests {
         #expect(Terminal.printable(text) == "a b c d e f g h i")
         // A joiner makes one picture of several.
         #expect(Terminal.printable("👩\u{200D}💻 é") == "👩\u{200D}💻 é")
-        #expect(Terminal.describe(.waiting(delay: .zero, reason: "x\n* connected")) == "waiting 0.0 ms: x * connected")
+        let cause = ClientError(.notConnected, message: "x\n* connected")
+        #expect(
+            Terminal.describe(.waiting(delay: .zero, cause: cause)) == "waiting 0.0 ms: notConnected: x * connected")
     }
 }

@@ -6,7 +6,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public enum Code: String, Sendable {
         /// The configuration makes no sense; the message says which part.
         case invalidConfiguration
-        /// The client isn't connected, and the operation needs a connection now.
+        /// The client isn't connected, and the operation needs a connection now. As why the client waits: the connection was lost, or
+        /// the service ended it (``closeCode``).
         case notConnected
         /// ``LonglineClient/LonglineClient/disconnect()`` was called while the operation waited.
         case disconnected
@@ -69,7 +70,7 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public let advice: String
     /// Why the service refused, for ``Code/refused``.
     public let refusal: RefusalCode?
-    /// Why the session ended, for ``Code/stopped``.
+    /// Why the service ended the session, for ``Code/stopped``; also for a ``Code/notConnected`` that says why the client waits.
     public let closeCode: CloseCode?
     /// The message that the error is about, where it is about one that stays in the outbox.
     public let send: SendID?
@@ -112,6 +113,15 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
             }
         self.init(
             .stopped, message: "\(reason), code \(code.rawValue)", advice: advice, closeCode: code)
+    }
+
+    /// The service ended the link, and the client comes back by itself.
+    init(closedBy close: Close) {
+        let what = close.reason.isEmpty ? "the connection was ended" : close.reason
+        let advice = close.code.policy == .newToken ? "check what the token provider gives" : ""
+        self.init(
+            .notConnected, message: "\(what), code \(close.code.rawValue)", advice: advice, closeCode: close.code,
+            retryAfter: Self.retryAfter(close.retryAfter))
     }
 
     public var description: String {

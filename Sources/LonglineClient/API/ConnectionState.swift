@@ -24,8 +24,9 @@ public enum ConnectionState: Sendable {
     case connected(ConnectionInfo)
     /// The connection is being moved to another path; it goes on meanwhile.
     case migrating(MigrationCause)
-    /// The next attempt starts after `delay`.
-    case waiting(delay: Duration, reason: String)
+    /// The next attempt starts after `delay`; `cause` says why there is no connection, see ``LonglineClient/LonglineClient/lastFailure``. Where
+    /// it starts at once there is no such state.
+    case waiting(delay: Duration, cause: ClientError)
     /// Another process of the app owns the shared outbox, connects and receives; messages sent here are taken over by it. The
     /// client connects once that process ends or gives it up. Only with a ``SharedClientStorage``.
     case standby

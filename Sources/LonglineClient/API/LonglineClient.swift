@@ -58,12 +58,25 @@ public final class LonglineClient: Sendable {
 
     /// Connects, and keeps the session connected from then on: every loss is followed by a reconnect.
     ///
-    /// Returns when the service accepted the session for the first time. Cancelling the task ends the wait only. A client that waits
-    /// for its next attempt tries at once, or as soon as the service allows.
+    /// Returns when the service accepted the session for the first time, and waits for that however long it takes: attempts that
+    /// fail, for want of a network or of an answer of the control layer, for a host or a certificate that is wrong, end in no error
+    /// (``lastFailure`` and ``states`` tell). ``connect(within:)`` waits no longer than it is told. Cancelling the task ends the wait only.
+    /// A client that waits for its next attempt tries at once, or as soon as the service allows.
     /// - Throws: ``ClientError``: ``ClientError/Code/storage`` when the durable state can't be read,
     ///   ``ClientError/Code/stopped`` when the service does not want this client, ``ClientError/Code/disconnected``.
     public func connect() async throws {
         try await core.connect()
+    }
+
+    /// As ``connect()``, for no longer than `limit`. Once that is over the client goes on to try, until ``disconnect()``.
+    /// - Throws: as ``connect()``. When the time is over, why the last attempt failed (``lastFailure``:
+    ///   ``ClientError/Code/connectFailed``, ``ClientError/Code/notConnected`` with the service's ``ClientError/closeCode``,
+    ///   ``ClientError/Code/tokenProvider``, ``ClientError/Code/controlUnavailable``, ``ClientError/Code/controlAnswerInvalid``,
+    ///   ``ClientError/Code/controlVersionUnsupported``, ``ClientError/Code/controlAnswerUntrusted``); ``ClientError/Code/timedOut``
+    ///   where none has failed yet; ``ClientError/Code/storageInUse`` where another process owns a shared outbox.
+    ///   `CancellationError` when the task is cancelled.
+    public func connect(within limit: Duration) async throws {
+        try await core.connect(within: limit)
     }
 
     /// As ``connect()``, without the wait: the client connects when it can, and ``states`` tells.
@@ -110,6 +123,10 @@ public final class LonglineClient: Sendable {
     /// The client's states: first the present one, then every change. Each call makes a stream of its own; a reader that
     /// lags by more than 256 loses the oldest.
     public var states: AsyncStream<ConnectionState> { core.outlets.states.stream() }
+
+    /// Why there is no connection: how the last attempt failed or the last connection ended, also where the next attempt began at once;
+    /// why the service stopped the client. nil while connected, and before anything has failed since the app last asked to connect.
+    public var lastFailure: ClientError? { core.outlets.lastFailure.error }
 
     /// The present state.
     public var state: ConnectionState { core.outlets.states.latest ?? .disconnected }

@@ -292,13 +292,17 @@ struct AccessRace {
         }
         let telling: [ClientError.Code] = [.controlAnswerUntrusted, .controlAnswerInvalid, .controlVersionUnsupported]
         let answers = failures.compactMap { $0.error as? ClientError }.filter { telling.contains($0.code) }
+        // What is wrong with that answer, whatever happened on the other ways.
+        var cause = failures.first?.error
+        if let answer = answers.first { cause = answer.cause ?? answer }
         let all = failures.map { "\($0.way.control.url) over \($0.way.transport.rawValue): \($0.error)" }
         return AccessFailure(
             error: ClientError(
                 answers.first?.code ?? .controlUnavailable,
                 message: (["the control layer gave no access configuration: \(reason)"] + all).joined(separator: "; "),
-                cause: failures.first?.error,
-                advice: answers.first?.advice ?? "check the control layer's address, its certificate and the network"),
+                cause: cause,
+                advice: answers.first?.advice ?? "check the control layer's address, its certificate and the network",
+                retryAfter: retryAfter > .zero ? retryAfter : nil),
             isAnotherTokenWorthIt: !refusing.isEmpty, retryAfter: retryAfter, untrusted: untrusted)
     }
 }

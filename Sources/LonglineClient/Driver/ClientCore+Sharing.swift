@@ -241,13 +241,15 @@ extension ClientCore {
     /// - Throws: ``ClientError/Code/storageInUse`` while another process has it.
     func takeOwnership() async throws -> Int64? {
         guard let sharing else { return nil }
-        guard try await sharing.storage.contend() else {
-            throw ClientError(
-                .storageInUse, message: "another process of the app owns the outbox",
-                advice: "messages that are sent here are taken over by it; connect() waits for it to end")
-        }
+        guard try await sharing.storage.contend() else { throw Self.isOwnedByAnother }
         guard let ownership = sharing.storage.generation else { throw ConnectionDriver.retired }
         return ownership
+    }
+
+    static var isOwnedByAnother: ClientError {
+        ClientError(
+            .storageInUse, message: "another process of the app owns the outbox",
+            advice: "messages that are sent here are taken over by it; connect() waits for it to end")
     }
 
     /// The driver, once this process owns the outbox.

@@ -304,6 +304,33 @@ final class ClientCore: Sendable {
         }
     }
 
+    /// As ``connect()``, for so long.
+    func connect(within limit: Duration) async throws {
+        let end = Outcome<Void>()
+        let timer = loop.scheduleTask(in: TimeAmount(limit)) { [self] in
+            end.resolve(.failure(notConnected(in: limit)))
+        }
+        let connecting = Task {
+            do {
+                try await connect()
+                end.resolve(.success(()))
+            } catch {
+                end.resolve(.failure(error))
+            }
+        }
+        // The wait ends, not the client's attempts.
+        defer {
+            timer.cancel()
+            connecting.cancel()
+        }
+        try await end.value()
+    }
+
+    private func notConnected(in limit: Duration) -> ClientError {
+        if case .standby = outlets.states.latest { return Self.isOwnedByAnother }
+        return outlets.lastFailure.error ?? ClientError(.timedOut, message: "no connection in \(limit)")
+    }
+
     func start() async throws {
         let asked = turns.withLock { $0.disconnections }
         guard sharing != nil else {

@@ -1,6 +1,7 @@
 import LonglineSession
 import LonglineWire
 import NIOCore
+import Synchronization
 
 /// Where a driver puts what the app reads, from any thread.
 struct ClientOutlets: Sendable {
@@ -19,6 +20,7 @@ struct ClientOutlets: Sendable {
     let signals = LatestBroadcast<SignalKey, ReceivedSignal>(limit: 256)
     let presence = PresenceBoard()
     let confirmations = ConfirmationInbox()
+    let lastFailure = LastFailure()
 
     /// The client has ended for good: nothing more is told. What had arrived of messages can still be read.
     func finish() {
@@ -32,4 +34,13 @@ struct ClientOutlets: Sendable {
         signals.finish()
         presence.finish()
     }
+}
+
+/// Why there is no connection.
+final class LastFailure: Sendable {
+    private let failure = Mutex<ClientError?>(nil)
+
+    var error: ClientError? { failure.withLock { $0 } }
+
+    func set(_ error: ClientError?) { failure.withLock { $0 = error } }
 }

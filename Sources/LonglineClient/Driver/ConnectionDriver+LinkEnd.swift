@@ -38,16 +38,20 @@ extension ConnectionDriver {
         current = nil
         attemptTimer?.cancel()
         session.linkClosed(now: clock.now())
+        // One that never brought a session was no connection to lose: nobody there, or a name that isn't known.
+        func lost(_ text: String) -> LinkEnd {
+            link.connectedAt == nil ? .failed(ClientError(.connectFailed, message: text)) : .lost(text)
+        }
         let end: LinkEnd
         switch reason {
         case .local: end = .lost("closed by this side")
         case .peer(let code, let reason): end = .closed(link.farewell ?? Close(code: code, reason: reason))
-        case .idleTimeout: end = .lost("nothing came for the idle timeout")
+        case .idleTimeout: end = lost("nothing came for the idle timeout")
         case .handshakeFailed(let text):
             // The ticket may be what broke it: the next attempt does without, and gets a new one if it comes through.
             if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
             end = .failed(ClientError(.connectFailed, message: text))
-        case .failed(let text): end = .lost(text)
+        case .failed(let text): end = lost(text)
         }
         if link.connectedAt == nil { statistics.failedAttempts += 1 }
         linkEnded(end, link: link)
@@ -91,7 +95,9 @@ extension ConnectionDriver {
         case .stop(let code): stop(code, reason: end.reason)
         case .reconnect:
             generation += 1
-            if step.delay > .zero { publish(.waiting(delay: step.delay, reason: end.reason)) }
+            let cause = end.cause
+            outlets.lastFailure.set(cause)
+            if step.delay > .zero { publish(.waiting(delay: step.delay, cause: cause)) }
             let now = clock.now()
             waitForAttempt(at: now + TimeAmount(step.delay), earliest: now + TimeAmount(step.floor))
             if awayForUnread != nil { outlets.messages.awaitFall(to: unreadMark) }
@@ -127,6 +133,7 @@ extension ConnectionDriver {
             scheduleFlush()
             outlets.notices.send(.evicted(reason: reason, waiting: outbox.count))
         }
+        outlets.lastFailure.set(error)
         // Nor does a later turn as the owner of a shared outbox connect by itself.
         core?.sharing?.wantsConnection(false)
         let state: ConnectionState =
@@ -162,7 +169,7 @@ extension ConnectionState {
         case .connecting(let attempt, let accessPoint): "connecting to \(accessPoint), attempt \(attempt)"
         case .connected(let info): "connected\(info.resumed ? ", resumed" : "")\(info.earlyData ? ", 0-RTT" : "")"
         case .migrating(let cause): "migrating (\(cause))"
-        case .waiting(let delay, let reason): "waiting \(delay): \(reason)"
+        case .waiting(let delay, let cause): "waiting \(delay): \(cause)"
         case .stopped(let code, let reason): "stopped by \(code.rawValue): \(reason)"
         case .upgradeRequired(let code, let reason): "upgrade required by \(code.rawValue): \(reason)"
         }

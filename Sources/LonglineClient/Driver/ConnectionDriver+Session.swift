@@ -150,6 +150,7 @@ extension ConnectionDriver {
             connectTime: Duration(clock.now() - link.startedAt), channels: connected.channels)
         link.info = info
         link.announced = info
+        outlets.lastFailure.set(nil)
         publish(.connected(info))
         resolveConnectWaiters(nil)
         scheduleRefresh(expiry: connected.credentialExpiry)

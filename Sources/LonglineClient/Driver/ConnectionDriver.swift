@@ -267,6 +267,7 @@ final class ConnectionDriver {
         case .idle, .stopped:
             outlets.messages.reopen()
             outlets.requests.reopen()
+            outlets.lastFailure.set(nil)
             plan = Self.plan(configuration)
             applyAccess()
             attempts = 0

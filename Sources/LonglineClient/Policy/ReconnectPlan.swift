@@ -19,7 +19,16 @@ enum LinkEnd: Sendable {
     /// The outbox took a new producer, and needs a new link to say so.
     case renewed
 
-    /// For logs and for the states that an app shows.
+    /// The same for a program: why there is no connection.
+    var cause: ClientError {
+        switch self {
+        case .failed(let error), .unlocated(let error, _): error
+        case .closed(let close): ClientError(closedBy: close)
+        case .lost, .pathGone, .unanswered, .unread, .renewed: ClientError(.notConnected, message: reason)
+        }
+    }
+
+    /// For logs, and for the states of a client that stops.
     var reason: String {
         switch self {
         case .closed(let close): close.reason.isEmpty ? "code \(close.code.rawValue)" : close.reason

@@ -1,0 +1,108 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// Why there is no connection, as a program is told.
+@Suite("Why there is no connection", .timeLimit(.minutes(1)))
+struct ConnectFailureTests {
+    private let noHost = FakeService.Answer.fail(ClientError(.connectFailed, message: "no such host"))
+
+    @Test("who waits for a connection for so long is told why there is none, and the client goes on to try")
+    func within() async throws {
+        let virtual = VirtualLoop()
+        let harness = try ClientHarness(loop: virtual.loop)
+        let (client, service) = (harness.client, harness.service)
+        service.state.withLock { $0.answers = Array(repeating: noHost, count: 1_000) }
+        try await virtual.running { try await client.start() }
+        try await virtual.pass(.zero) { client.lastFailure != nil }
+        let error = try await virtual.running {
+            await #expect(throws: ClientError.self) { try await client.connect(within: .zero) }
+        }
+        #expect(error?.code == .connectFailed && error?.message == "no such host")
+        service.state.withLock { $0.answers = [] }
+        try await virtual.pass(.seconds(1)) { client.state.isConnected }
+        #expect(client.lastFailure == nil)
+        try await virtual.running {
+            try await client.connect(within: .seconds(5))
+            await client.disconnect()
+        }
+    }
+
+    @Test("where nothing has failed yet the time is over, and no more")
+    func noFailure() async throws {
+        let virtual = VirtualLoop()
+        let harness = try ClientHarness(loop: virtual.loop)
+        let client = harness.client
+        harness.service.state.withLock { $0.answers = [.silence] }
+        let error = try await virtual.running {
+            await #expect(throws: ClientError.self) { try await client.connect(within: .zero) }
+        }
+        #expect(error?.code == .timedOut)
+        try await virtual.running { await client.disconnect() }
+    }
+
+    @Test("who disconnects ends that wait as well")
+    func disconnected() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.answers = [.silence] }
+        let client = harness.client
+        let connecting = Task { try await client.connect(within: .seconds(3_600)) }
+        while harness.service.state.withLock({ $0.requests.isEmpty }) { await Task.yield() }
+        await client.disconnect()
+        let error = await #expect(throws: ClientError.self) { try await connecting.value }
+        #expect(error?.code == .disconnected)
+    }
+
+    @Test("what failed is told also where the next attempt begins at once")
+    func atOnce() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.answers = [noHost, .silence] }
+        try await harness.client.start()
+        while harness.service.state.withLock({ $0.requests.count }) < 2 { await Task.yield() }
+        #expect(harness.client.lastFailure?.code == .connectFailed)
+        await harness.client.disconnect()
+    }
+
+    @Test("a link that ends before it brought a session is one that did not come up")
+    func noSession() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.answers = Array(repeating: .silence, count: 100) }
+        try await harness.client.start()
+        while harness.service.state.withLock({ $0.connects.isEmpty }) { await Task.yield() }
+        harness.service.cut()
+        while harness.client.lastFailure == nil { await Task.yield() }
+        #expect(harness.client.lastFailure?.code == .connectFailed)
+        await harness.client.disconnect()
+    }
+
+    @Test("a service that refuses tells by which code, in the state and beside it")
+    func refused() async throws {
+        let harness = try ClientHarness()
+        let close = Close(code: .credentialRevoked, reason: "revoked", retryAfter: 3_600_000)
+        harness.service.state.withLock { $0.answers = [.close(close)] }
+        try await harness.client.start()
+        let state = await harness.state { if case .waiting = $0 { true } else { false } }
+        guard case .waiting(let delay, let cause) = state else { return #expect(Bool(false), "the states ended") }
+        #expect(delay >= .seconds(3_600) && cause.retryAfter == .seconds(3_600))
+        #expect(cause.code == .notConnected && cause.closeCode == .credentialRevoked)
+        #expect(harness.client.lastFailure?.closeCode == .credentialRevoked)
+        await harness.client.disconnect()
+    }
+
+    @Test("a service that stops the client says why there as well, until the app connects again")
+    func stopped() async throws {
+        let harness = try ClientHarness()
+        harness.service.state.withLock { $0.answers = [.close(Close(code: .forbidden))] }
+        let error = await #expect(throws: ClientError.self) {
+            try await harness.client.connect(within: .seconds(3_600))
+        }
+        #expect(error?.code == .stopped && harness.client.lastFailure?.closeCode == .forbidden)
+        try await harness.client.connect()
+        #expect(harness.client.lastFailure == nil)
+        await harness.client.disconnect()
+    }
+}
