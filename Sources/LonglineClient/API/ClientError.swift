@@ -21,7 +21,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case payloadTooLarge
         /// The service refused for good; ``refusal`` says why.
         case refused
-        /// It isn't known whether the message was entered, and it never will be from now on.
+        /// It isn't known whether the message was entered, and it never will be from now on. Or whether the service took a logout, or erases
+        /// the account: ``LonglineClient/LonglineClient/eraseAccount(timeout:)`` says how that comes to be known.
         case outcomeUnknown
         /// The client doesn't know which user it is, and its token can't be read: the inbox that carries direct messages has
         /// no name.
@@ -36,7 +37,7 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case connectFailed
         /// The connection could not be moved to another local address.
         case migrationFailed
-        /// ``LonglineClient/LonglineClient/logout()`` ended this client for good.
+        /// ``LonglineClient/LonglineClient/logout()``, or the account's erasure, ended this client for good.
         case loggedOut
         /// More requests wait for an answer than the limit.
         case tooManyRequests

@@ -86,7 +86,8 @@ extension LonglineClient {
         public var backOff = BackOffPolicy() { didSet { setsBackOff = true } }
         /// From the start of an attempt to the service's answer.
         public var connectTimeout = Duration.seconds(10)
-        /// How ``LonglineClient/LonglineClient/disconnect()`` bounds its farewell.
+        /// How ``LonglineClient/LonglineClient/disconnect()`` bounds its farewell, and ``LonglineClient/LonglineClient/logout()`` its wait
+        /// for the service.
         public var closeTimeout = Duration.seconds(2)
         /// When a quiet connection is asked for proof of life. By default the interval is learned for each network. Set, it counts
         /// for more than what the control layer says.

@@ -112,13 +112,21 @@ public final class LonglineClient: Sendable {
     /// All that the service keeps of the user goes: inbox, memberships, devices, cursors. Messages that were sent to others
     /// stay theirs. It takes a connection, and a token whose scope has the word `erase`. Returns when the service has
     /// resolved it durably, which nothing undoes, and this device's storage is wiped; the user's other devices are logged out.
-    /// Takes as long as the service does, at most ``Configuration/closeTimeout``.
+    ///
+    /// Where the outcome is unknown the client goes on. As soon as the service closes as it does once the account is erased, with
+    /// ``/LonglineWire/CloseCode/loggedOut`` or at the next connect ``/LonglineWire/CloseCode/credentialRevoked``, the client ends for good
+    /// and wipes its storage without another call: its state is ``ConnectionState/stopped(_:reason:)`` then. That is remembered for as long
+    /// as this client lives.
+    /// - Parameter timeout: how long to wait for the service's answer.
     /// - Throws: ``ClientError/Code/refused`` when the token gives no such right or the service can't now
-    ///   (``ClientError/refusal``); ``ClientError/Code/notConnected``, also when the connection was lost before an answer:
-    ///   then it is not known, and connecting again tells; ``ClientError/Code/loggedOut``; what the storage throws when
-    ///   the account is erased and the storage could not be wiped (``logout()`` wipes it again). In all but the last case
+    ///   (``ClientError/refusal``); ``ClientError/Code/notConnected`` without a connection, when the service was not asked;
+    ///   ``ClientError/Code/outcomeUnknown`` when no answer came in time or the connection ended before it;
+    ///   ``ClientError/Code/loggedOut``; what the storage throws when
+    ///   the account is erased and the storage could not be wiped (``logout()`` wipes it again). In all but the last two cases
     ///   the client goes on.
-    public func eraseAccount() async throws { try await core.eraseAccount() }
+    public func eraseAccount(timeout: Duration = .seconds(30)) async throws {
+        try await core.eraseAccount(within: timeout)
+    }
 
     /// The client's states: first the present one, then every change. Each call makes a stream of its own; a reader that
     /// lags by more than 256 loses the oldest.

@@ -243,20 +243,36 @@ final class ClientCore: Sendable {
     }
 
     /// Has the service erase the account; then ends the driver and wipes the storage.
-    func eraseAccount() async throws {
+    func eraseAccount(within patience: Duration) async throws {
         guard let handle = try? await existing() else {
             throw ClientError(
                 .notConnected, message: "the client never connected", advice: "call connect() first")
         }
         let error: ClientError? = await withCheckedContinuation { continuation in
-            handle.run { $0.eraseAccount { continuation.resume(returning: $0) } }
+            handle.run { $0.eraseAccount(within: TimeAmount(patience)) { continuation.resume(returning: $0) } }
         }
         if let error { throw error }
+        closeAfterErasure()
+        try await wipe()
+    }
+
+    /// The account is erased, and nobody waits for that any more: the storage is wiped all the same.
+    func accountWasErased() {
+        closeAfterErasure()
+        Task {
+            do { try await wipe() } catch {
+                configuration.logger.error(
+                    "the account is erased, and the storage could not be wiped: log out to wipe it",
+                    metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    private func closeAfterErasure() {
         close(ConnectionDriver.loggedOut)
         // Somebody who connects may have reopened them before that.
         outlets.messages.finish()
         outlets.requests.finish()
-        try await wipe()
     }
 
     /// The app let go of the client: its connection ends.

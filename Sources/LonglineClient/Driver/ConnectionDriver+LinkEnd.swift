@@ -68,6 +68,7 @@ extension ConnectionDriver {
         case .idle, .stopped: return
         case .preparing, .connecting, .connected, .waiting: break
         }
+        if erasureWasDone(by: end) { return }
         let lost = ClientError(.notConnected, message: "the connection was lost", advice: "ask again when it is back")
         failHistory(lost)
         failMembers(lost)

@@ -44,7 +44,7 @@ extension ConnectionDriver {
         endForGood(
             .localOnly(
                 ClientError(
-                    .notConnected, message: "it is not known whether the service took the logout: \(end.reason)",
+                    .outcomeUnknown, message: "it is not known whether the service took the logout: \(end.reason)",
                     advice: "have the backend revoke the device")), waiters)
     }
 

@@ -97,7 +97,7 @@ extension ConnectionDriver {
         failMembers(error)
         failConversationRequests(error)
         failRequests(error)
-        answerErasure(error)
+        answerErasure(Self.erasureUnknown(error.message))
         failPresence(error)
         resolveUserWaiters(error)
         for (id, send) in sends {

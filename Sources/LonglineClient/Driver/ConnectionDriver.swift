@@ -155,6 +155,8 @@ final class ConnectionDriver {
     var logout = LogoutState.none
     /// The account's erasure that was asked for and is not answered.
     var erasure: PendingAccountErasure?
+    /// One was asked for and not refused: it may be done, or be under way.
+    var isErasureOpen = false
     var statistics = ClientStatistics()
     /// The service's time in milliseconds since 1970, and when it was told; nil before the first connection.
     var serverClock: (time: UInt64, at: NIODeadline)?
@@ -350,6 +352,7 @@ final class ConnectionDriver {
         failConversationRequests(error)
         failRequests(error)
         failPresence(error)
+        answerErasure(Self.erasureUnknown(error.message))
         outlets.messages.finish()
         outlets.requests.finish()
     }

@@ -18,6 +18,8 @@ struct DriverMemory: Sendable {
     /// What the user read and the service may not have.
     var reads: [ChannelID: Position]
     var statistics: ClientStatistics
+    /// The account's erasure was asked for, and may be done.
+    var isErasureOpen: Bool
     /// Tests and demonstrations only.
     var isInOutage: Bool
 }
@@ -28,7 +30,7 @@ extension ConnectionDriver {
         DriverMemory(
             session: session.memory, ledger: ledger, gapsBefore: gapsBefore, cursors: pending.cursors,
             watched: presence.accepted, visibility: presence.visibility, network: appNetwork, reads: reads.places,
-            statistics: statistics, isInOutage: isInOutage)
+            statistics: statistics, isErasureOpen: isErasureOpen, isInOutage: isInOutage)
     }
 
     /// Goes on with what the app has and wants. Before anything else.
@@ -44,6 +46,7 @@ extension ConnectionDriver {
         appNetwork = memory.network
         reads.places = memory.reads
         statistics = memory.statistics
+        isErasureOpen = memory.isErasureOpen
         isInOutage = memory.isInOutage
     }
 }

@@ -1,0 +1,91 @@
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// An erasure of the account whose answer comes when nobody waits for it any more, or never.
+@Suite("Erasing the account, when the answer is late", .timeLimit(.minutes(1)))
+struct LateErasureTests {
+    private static let silence = Frame.pong(Pong(nonce: 0, observedAddress: ""))
+
+    /// A client that has something to lose, whose service does not answer the erasure.
+    private func connected(_ storage: InMemoryClientStorage, answer: Frame = Self.silence) async throws -> ClientHarness
+    {
+        let harness = try ClientHarness(storage: storage)
+        harness.service.state.withLock { $0.erasureAnswer = answer }
+        try await harness.client.connect()
+        _ = try await harness.client.send("a", to: .user("bob")).acknowledged()
+        try await harness.settle()
+        return harness
+    }
+
+    private func outcome(of harness: ClientHarness, timeout: Duration = .milliseconds(1)) async -> ClientError.Code? {
+        let error = await #expect(throws: ClientError.self) {
+            try await harness.client.eraseAccount(timeout: timeout)
+        }
+        return error?.code
+    }
+
+    private func hasEnded(_ harness: ClientHarness, _ storage: InMemoryClientStorage) async throws {
+        for await state in harness.client.states { if case .stopped(.loggedOut, _) = state { break } }
+        while await storage.load() != StoredClientState() { await Task.yield() }
+        let error = await #expect(throws: ClientError.self) { try await harness.client.connect() }
+        #expect(error?.code == .loggedOut)
+        for await _ in harness.client.messages {}
+        guard case .acknowledged = try await harness.client.logout() else {
+            return #expect(Bool(false), "the service has answered")
+        }
+    }
+
+    @Test("the client ends and wipes its storage when the service says later that it is done")
+    func later() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try await connected(storage)
+        #expect(await outcome(of: harness) == .outcomeUnknown)
+        harness.service.send(.close(Close(code: .loggedOut)))
+        try await hasEnded(harness, storage)
+    }
+
+    @Test(
+        "so it does when it connects again and is refused as one whose account is gone",
+        arguments: [CloseCode.loggedOut, .credentialRevoked])
+    func atTheNextConnect(code: CloseCode) async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try await connected(storage, answer: .close(Close(code: .internalError)))
+        harness.service.state.withLock { $0.answers = [.close(Close(code: code))] }
+        #expect(await outcome(of: harness, timeout: .seconds(3_600)) == .outcomeUnknown)
+        try await hasEnded(harness, storage)
+    }
+
+    @Test("who disconnects while it waits is told so at once, and the next connect tells the rest")
+    func disconnected() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try await connected(storage)
+        let client = harness.client
+        let erasing = Task { try await client.eraseAccount(timeout: .seconds(3_600)) }
+        while harness.service.state.withLock({ $0.erasures }) == 0 { await Task.yield() }
+        await client.disconnect()
+        let error = await #expect(throws: ClientError.self) { try await erasing.value }
+        #expect(error?.code == .outcomeUnknown)
+        harness.service.state.withLock { $0.answers = [.close(Close(code: .credentialRevoked))] }
+        let gone = await #expect(throws: ClientError.self) { try await client.connect() }
+        #expect(gone?.code == .loggedOut)
+        try await hasEnded(harness, storage)
+    }
+
+    @Test("an erasure that the service refused is none: a later logout by an operator leaves the storage as it is")
+    func refused() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try await connected(storage, answer: .erasureRefused(ErasureRefused(code: .forbidden)))
+        #expect(await outcome(of: harness, timeout: .seconds(3_600)) == .refused)
+        harness.service.send(.close(Close(code: .loggedOut)))
+        for await state in harness.client.states { if case .stopped(.loggedOut, _) = state { break } }
+        try await harness.settle()
+        #expect(await storage.load() != StoredClientState())
+        // What the app does then, as it does on the user's other devices.
+        try await harness.client.logout()
+        #expect(await storage.load() == StoredClientState())
+    }
+}
