@@ -196,6 +196,32 @@ struct LogoutTests {
         #expect(await storage.load() == StoredClientState())
     }
 
+    @Test("the next login opens the same file beside the old client, and what that one still does leaves it alone")
+    func nextLogin() async throws {
+        let directory = try TemporaryFolder()
+        let path = directory.file("client.sqlite")
+        let old = try ClientHarness(storage: try SQLiteClientStorage(path: path))
+        try await old.client.connect()
+        try await old.settle()
+        let early = #expect(throws: ClientError.self) { try SQLiteClientStorage(path: path) }
+        #expect(early?.code == .storageInUse && early?.message.contains("of this process") == true)
+        try await old.client.logout()
+
+        let storage = try SQLiteClientStorage(path: path)
+        let new = try ClientHarness(storage: storage)
+        try await new.client.connect()
+        _ = try await new.client.send("from the next user", to: .user("bob")).acknowledged()
+        await new.client.disconnect()
+        try await new.settle()
+        let kept = try await storage.load()
+        try await old.client.logout()
+        #expect(try await storage.load() == kept)
+        // Nor can the old one be used beside it.
+        let late = await #expect(throws: ClientError.self) { try await old.client.core.configuration.storage.load() }
+        #expect(late?.code == .storageInUse)
+        try storage.close()
+    }
+
     @Test("nothing of the messages and tickets is left in the file")
     func file() async throws {
         let directory = try TemporaryFolder()

@@ -16,7 +16,7 @@ struct StorageFaultTests {
         switch kind {
         case .alone:
             let storage = try SQLiteClientStorage(path: path)
-            return (storage, storage.database)
+            return (storage, try storage.opened())
         case .shared:
             let storage = try SharedClientStorage(path: path, pollInterval: .milliseconds(10))
             return (storage, storage.database)

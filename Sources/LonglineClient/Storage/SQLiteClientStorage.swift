@@ -7,9 +7,19 @@ import Synchronization
 /// Keeps a client's state in one SQLite file (and its write-ahead log), readable by its owner only.
 ///
 /// Each batch is one transaction with `synchronous=FULL`: what ``apply(_:)`` returned for survives a power cut. The
-/// file is locked for as long as the storage lives, so that two processes can't publish from one outbox.
+/// file is locked for as long as the storage lives, so that two processes can't publish from one outbox. Once ``erase()`` has wiped it,
+/// after a logout say, the lock is let go: another storage may open the file, and this one opens it again when it is used again.
 public final class SQLiteClientStorage: ClientStorage {
-    let database: DatabaseQueue
+    /// What the storage has of its file.
+    private enum File {
+        case open(DatabaseQueue)
+        /// Wiped, and open for others. Nothing of this storage is in it.
+        case letGo
+        case closed
+    }
+
+    private let path: String
+    private let file: Mutex<File>
     /// true: writes go to the database's own queue.
     public var handsOverAtOnce: Bool { true }
 
@@ -18,8 +28,14 @@ public final class SQLiteClientStorage: ClientStorage {
     /// - Throws: ``ClientError`` of code ``ClientError/Code/storage``, ``ClientError/Code/storageInUse`` or
     ///   ``ClientError/Code/storageTooNew``.
     public init(path: String) throws {
+        let database = try Self.openFile(path)
+        self.path = path
+        file = Mutex(.open(database))
+    }
+
+    private static func openFile(_ path: String) throws -> DatabaseQueue {
         do {
-            try Self.create(path)
+            try create(path)
             var configuration = GRDB.Configuration()
             configuration.busyMode = .immediateError
             configuration.prepareDatabase { database in
@@ -28,16 +44,37 @@ public final class SQLiteClientStorage: ClientStorage {
                 try database.execute(sql: "PRAGMA journal_mode=WAL")
                 try database.execute(sql: "PRAGMA synchronous=FULL")
             }
-            database = try DatabaseQueue(path: path, configuration: configuration)
-            try Self.migrate(database, path: path)
+            let database = try DatabaseQueue(path: path, configuration: configuration)
+            try migrate(database, path: path)
             // Takes the lock now, not with the first message.
             try database.write { try $0.execute(sql: "INSERT OR REPLACE INTO fact VALUES ('opened', 1, NULL)") }
-        } catch let error as ClientError {
-            throw error
+            return database
         } catch {
-            throw Self.describe(error, path: path)
+            throw describe(error, path: path)
         }
     }
+
+    /// The open file; one that was let go is opened again, on this thread.
+    func opened() throws -> DatabaseQueue {
+        try file.withLock { file -> DatabaseQueue in
+            switch file {
+            case .open(let database): return database
+            case .letGo:
+                let database = try Self.openFile(path)
+                file = .open(database)
+                return database
+            case .closed: throw ClientError(.storage, message: "\(path) was closed", advice: "open it anew")
+            }
+        }
+    }
+
+    /// As ``opened()``; what takes reading and writing is done elsewhere.
+    private func ready() async throws -> DatabaseQueue {
+        if isLetGo { return try await Self.elsewhere { try self.opened() } }
+        return try opened()
+    }
+
+    private var isLetGo: Bool { file.withLock { file in if case .letGo = file { true } else { false } } }
 
     /// As ``init(path:)``, on a thread of its own.
     public static func open(path: String) async throws -> SQLiteClientStorage {
@@ -53,32 +90,55 @@ public final class SQLiteClientStorage: ClientStorage {
 
     public func load() async throws -> StoredClientState {
         do {
+            let database = try await ready()
             return try await database.read { try Self.readState($0) }
         } catch {
-            throw Self.describe(error, path: database.path)
+            throw Self.describe(error, path: path)
         }
     }
 
     public func apply(_ changes: [StorageChange]) async throws {
         do {
+            let database = try await ready()
             try await database.write { database in
                 for change in changes { try Self.apply(change, to: database) }
             }
         } catch {
-            throw Self.describe(error, path: database.path)
+            throw Self.describe(error, path: path)
         }
     }
 
+    /// Wipes the file and lets go of its lock: the next login's storage may open it while this one still lives. Erased again without a
+    /// use in between, it leaves alone what another storage may have put there.
     public func erase() async throws {
+        if isLetGo { return }
         do {
+            let database = try opened()
             try await database.writeWithoutTransaction { try Self.erase($0) }
+            try await Self.elsewhere { self.letGo() }
         } catch {
-            throw Self.describe(error, path: database.path)
+            throw Self.describe(error, path: path)
+        }
+    }
+
+    /// What can't be closed stays open, and locked: it is wiped in any case.
+    private func letGo() {
+        file.withLock { file in
+            guard case .open(let database) = file else { return }
+            do {
+                try database.close()
+                file = .letGo
+            } catch {}
         }
     }
 
     /// Closes the file and lets go of its lock. Later calls fail.
-    public func close() throws { try database.close() }
+    public func close() throws {
+        try file.withLock { file in
+            if case .open(let database) = file { try database.close() }
+            file = .closed
+        }
+    }
 
     // MARK: The file
 
@@ -110,13 +170,16 @@ public final class SQLiteClientStorage: ClientStorage {
     private static let creation = Mutex(())
 
     static func describe(_ error: any Error, path: String) -> ClientError {
+        if let error = error as? ClientError { return error }
         if let error = error as? DatabaseError {
             switch error.resultCode {
             case .SQLITE_BUSY, .SQLITE_LOCKED:
                 return ClientError(
-                    .storageInUse, message: "\(path) is in use by another process", cause: error,
-                    advice:
-                        "give each running client a storage of its own, or let them share one as SharedClientStorage")
+                    .storageInUse,
+                    message: "\(path) is in use, by another process or by another storage of this process",
+                    cause: error,
+                    advice: "use one storage for one client and close() it before another opens the file, "
+                        + "or let processes share one as SharedClientStorage")
             case .SQLITE_FULL:
                 return ClientError(.storage, message: "the disk is full", cause: error, advice: "make room on the disk")
             case .SQLITE_READONLY, .SQLITE_PERM:
