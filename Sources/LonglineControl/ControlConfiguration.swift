@@ -28,7 +28,7 @@ public struct ControlLimits: Sendable {
     public var overdueRequests = 1_024
     /// The longest life of a token that is issued.
     public var tokenLifetime = Duration.seconds(30 * 24 * 3_600)
-    /// Log lines a second about requests that fail; what is more is counted.
+    /// Log lines a second about requests that fail, errors and others each; what is more is counted.
     public var logLinesPerSecond = 50.0
 
     /// The default limits.

@@ -55,7 +55,7 @@ public final class LonglineControl: Service {
             logger: configuration.logger, linesPerSecond: configuration.limits.logLinesPerSecond, now: .now()
         ).limited
         let responder = ControlResponder(
-            table: routes.table, logger: limited, limits: configuration.limits,
+            table: routes.table, logger: limited, audit: configuration.logger, limits: configuration.limits,
             requests: RequestCounters(factory: metrics))
         self.responder = responder
         if configuration.servesHTTP3, !configuration.addresses.isEmpty {

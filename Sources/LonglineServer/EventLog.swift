@@ -5,12 +5,30 @@ import Synchronization
 
 /// The server's log lines about what peers cause, limited in rate so that nobody can fill a disk with them.
 ///
-/// Lines carry names, codes and counts, never tokens, tickets or payloads.
+/// Errors have a limit of their own: whoever causes many lines about what is refused hides none about what went wrong. Lines carry
+/// names, codes and counts, never tokens, tickets or payloads.
 package final class EventLog: Sendable {
-    private struct State {
+    private struct Share {
         var bucket: TokenBucket
         var dropped: UInt64 = 0
         var droppedInAll: UInt64 = 0
+
+        /// Takes a line's place.
+        /// - Returns: how many were left out before it; nil when it is, too.
+        mutating func take(now: NIODeadline) -> UInt64? {
+            guard bucket.take(now: now) else {
+                dropped += 1
+                droppedInAll += 1
+                return nil
+            }
+            defer { dropped = 0 }
+            return dropped
+        }
+    }
+
+    private struct State {
+        var errors: Share
+        var others: Share
     }
 
     private let logger: Logger
@@ -18,11 +36,12 @@ package final class EventLog: Sendable {
 
     package init(logger: Logger, linesPerSecond: Double, now: NIODeadline) {
         self.logger = logger
-        state = Mutex(State(bucket: TokenBucket(perSecond: linesPerSecond, burst: linesPerSecond * 2, now: now)))
+        let share = Share(bucket: TokenBucket(perSecond: linesPerSecond, burst: linesPerSecond * 2, now: now))
+        state = Mutex(State(errors: share, others: share))
     }
 
     /// Log lines left out so far.
-    var dropped: UInt64 { state.withLock { $0.droppedInAll } }
+    var dropped: UInt64 { state.withLock { $0.errors.droppedInAll + $0.others.droppedInAll } }
 
     /// A logger with the same limit, for parts that log by themselves.
     package var limited: Logger {
@@ -32,24 +51,23 @@ package final class EventLog: Sendable {
 
     /// Logs one line, unless there were too many.
     func log(_ level: Logger.Level, _ message: @autoclosure () -> Logger.Message, _ metadata: Logger.Metadata = [:]) {
-        guard logger.logLevel <= level, admit() else { return }
+        guard logger.logLevel <= level, admit(level) else { return }
         logger.log(level: level, message(), metadata: metadata)
     }
 
-    /// Whether one more line may be written now; says first how many were left out before it.
-    fileprivate func admit() -> Bool {
+    /// Whether one more line of a level may be written now; says first how many were left out before it.
+    fileprivate func admit(_ level: Logger.Level) -> Bool {
         let now = NIODeadline.now()
+        let isError = level >= .error
         let skipped: UInt64? = state.withLock { state in
-            guard state.bucket.take(now: now) else {
-                state.dropped += 1
-                state.droppedInAll += 1
-                return nil
-            }
-            defer { state.dropped = 0 }
-            return state.dropped
+            isError ? state.errors.take(now: now) : state.others.take(now: now)
         }
         guard let skipped else { return false }
-        if skipped > 0 { logger.notice("log lines left out", metadata: ["lines": "\(skipped)"]) }
+        if skipped > 0 {
+            logger.notice(
+                "log lines left out",
+                metadata: ["lines": "\(skipped)", "levels": isError ? "error" : "below error"])
+        }
         return true
     }
 }
@@ -76,7 +94,7 @@ private struct LimitedLogHandler: LogHandler {
     }
 
     func log(event: LogEvent) {
-        guard log.admit() else { return }
+        guard log.admit(event.level) else { return }
         logger.log(
             level: event.level, event.message,
             metadata: metadata.merging(event.metadata ?? [:]) { _, line in line }, source: event.source,

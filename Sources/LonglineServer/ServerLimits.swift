@@ -150,7 +150,7 @@ public struct ServerLimits: Sendable {
     /// How long what is to be kept of presence is gathered before it is written.
     public var presenceDelay: TimeAmount = .seconds(2)
 
-    /// Log lines per second about things that peers cause; the rest are counted and reported in one line.
+    /// Log lines per second about things that peers cause, errors and others each; the rest are counted and reported in one line.
     public var logLinesPerSecond = 50.0
 
     /// Clients that are told to go elsewhere come back spread over this time.

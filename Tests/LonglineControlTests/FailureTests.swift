@@ -300,6 +300,29 @@ import Testing
         }
     }
 
+    @Test("whoever has no key hides neither what others do, nor what goes wrong")
+    func flood() async throws {
+        try await withControl({ $0.limits.logLinesPerSecond = 1 }) { service in
+            let (key, operatorKey) = (try await service.appKey(), try await service.operatorKey())
+            for _ in 0..<100 { #expect(try await service.ask(.post, "/v1/tokens", json: "{}").status == 401) }
+            #expect(service.log.lines.count { $0.contains("problem=unauthorized") } < 100)
+            let revoked = try await service.ask(.post, "/v1/tokens/revoke", key: key, json: #"{"user":"ann"}"#)
+            let ended = try await service.ask(.delete, "/v1/users/ann/sessions?tenant=acme", key: operatorKey)
+            let drained = try await service.ask(
+                .post, "/v1/nodes/\(service.control.nodeID)/drain", key: operatorKey)
+            for (line, answer) in [("revoked", revoked), ("sessions ended", ended), ("node drained", drained)] {
+                let id = try #require(answer.headers[.requestID])
+                #expect(
+                    service.log.lines.contains { $0.hasPrefix("notice \(line) ") && $0.contains("request=\(id)") })
+            }
+            try await service.database.pool.write { try $0.execute(sql: "DROP TABLE logins") }
+            let failed = try await service.ask(.post, "/v1/tokens", key: key, json: #"{"user":"ann","device":"phone"}"#)
+            let id = try #require(failed.headers[.requestID])
+            #expect(
+                service.log.lines.contains { $0.hasPrefix("error request failed") && $0.contains("request=\(id)") })
+        }
+    }
+
     @Test("a database that is gone is 'not now' for whoever shows a key")
     func gone() async throws {
         try await withControl { service in

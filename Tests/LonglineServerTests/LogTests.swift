@@ -34,6 +34,24 @@ import Testing
         #expect(logged.allSatisfy { !$0.contains("forged") && !$0.contains(token.prefix(20)) })
     }
 
+    @Test func linesThatPeersCauseHideNoErrors() {
+        let lines = RecordedLines()
+        let log = EventLog(logger: lines.logger, linesPerSecond: 100, now: .now())
+        func isLeftOut(_ levels: Logger.MetadataValue) -> Bool {
+            lines.lines.contains { $0.message == "log lines left out" && $0.metadata["levels"] == levels }
+        }
+        while log.dropped < 1_000 { log.log(.notice, "credential refused") }
+        log.log(.error, "the store failed")
+        #expect(lines.lines.contains { $0.message == "the store failed" })
+        log.limited.error("cursors could not be written")
+        #expect(lines.lines.contains { $0.message == "cursors could not be written" })
+        // Each says of its own how many are missing.
+        #expect(!isLeftOut("error"))
+        while !isLeftOut("below error") { log.log(.notice, "credential refused") }
+        #expect(!isLeftOut("error"))
+        while !isLeftOut("error") { log.log(.error, "the store failed") }
+    }
+
     /// What a session says at the most talkative level, from its connect to its end, with a webhook that fails.
     @Test func noLineHoldsASecret() async throws {
         let lines = RecordedLines()

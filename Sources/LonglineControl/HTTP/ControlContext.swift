@@ -13,6 +13,7 @@ public enum ControlListener: String, Hashable, Sendable, CaseIterable {
 /// Where a request comes from.
 struct ControlRequestSource: RequestContextSource {
     var logger: Logger
+    var audit: Logger
     var requestID: String
     var listener: ControlListener
     var remote: SocketAddress?
@@ -23,6 +24,8 @@ struct ControlContext: RequestContext {
     typealias Source = ControlRequestSource
 
     var coreContext: CoreRequestContextStorage
+    /// Says what was done for whom, which only who has a credential causes: no limit leaves out a line of it.
+    let audit: Logger
     /// Names the request in the log; its caller gets it, too.
     let requestID: String
     let listener: ControlListener
@@ -30,6 +33,7 @@ struct ControlContext: RequestContext {
 
     init(source: ControlRequestSource) {
         coreContext = CoreRequestContextStorage(source: source)
+        audit = source.audit
         requestID = source.requestID
         listener = source.listener
         remote = source.remote

@@ -12,15 +12,20 @@ public struct ControlResponder: Sendable {
     let table: RouteTable
     private let router: RouterResponder<ControlContext>
     private let logger: Logger
+    private let audit: Logger
     private let requestTimeout: Duration
     private let headerFields: Int
     private let overdue: OverdueWork
     private let requests: RequestCounters
     private let dates = DateHeader()
 
-    init(table: RouteTable, logger: Logger, limits: ControlLimits, requests: RequestCounters) {
+    /// - Parameters:
+    ///   - logger: for requests that fail, which anybody causes: limited in rate.
+    ///   - audit: for what was done.
+    init(table: RouteTable, logger: Logger, audit: Logger, limits: ControlLimits, requests: RequestCounters) {
         self.table = table
         self.logger = logger
+        self.audit = audit
         requestTimeout = limits.requestTimeout
         headerFields = limits.headerFields
         overdue = OverdueWork(limit: limits.overdueRequests)
@@ -54,10 +59,11 @@ public struct ControlResponder: Sendable {
     ) async -> ControlResponse {
         let requestID = RequestName.next()
         let start = ContinuousClock.now
-        var logger = self.logger
-        logger[metadataKey: "request"] = "\(requestID)"
+        let logger = Self.naming(requestID, self.logger)
         let context = ControlContext(
-            source: ControlRequestSource(logger: logger, requestID: requestID, listener: listener, remote: remote))
+            source: ControlRequestSource(
+                logger: logger, audit: Self.naming(requestID, audit), requestID: requestID, listener: listener,
+                remote: remote))
         var path: String?
         var response: Response
         var isGivenUp = false
@@ -88,6 +94,13 @@ public struct ControlResponder: Sendable {
         return ControlResponse(response)
     }
 
+    /// A logger whose lines name the request.
+    private static func naming(_ requestID: String, _ logger: Logger) -> Logger {
+        var logger = logger
+        logger[metadataKey: "request"] = "\(requestID)"
+        return logger
+    }
+
     /// What every answer has.
     private func complete(_ response: inout Response, _ requestID: String) {
         response.headers[.date] = dates.text
@@ -99,8 +112,7 @@ public struct ControlResponder: Sendable {
     /// The answer to a request that a listener refuses by itself, of which no more is known.
     func refusal(_ status: HTTPResponse.Status) -> (head: HTTPResponse, body: ByteBuffer) {
         let requestID = RequestName.next()
-        var logger = self.logger
-        logger[metadataKey: "request"] = "\(requestID)"
+        let logger = Self.naming(requestID, self.logger)
         let problem = Problem(answering: status)
         log(problem, .get, nil, isGivenUp: false, to: logger)
         requests.count(.get, nil, status: "\(problem.kind.status.code)", .zero)

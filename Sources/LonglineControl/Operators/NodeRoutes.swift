@@ -53,7 +53,7 @@ struct NodeRoutes: Sendable {
         guard let status = try await nodes.drain(node, rate: rate) else {
             throw Problem(.notFound, "there is no such node")
         }
-        context.logger.notice("node drained", metadata: ["node": "\(node)", "rate": "\(rate)", "api_key": "\(key.id)"])
+        context.audit.notice("node drained", metadata: ["node": "\(node)", "rate": "\(rate)", "api_key": "\(key.id)"])
         return .json(
             Progress(node: node.description, rate: status.rate, remaining: status.remaining), status: .accepted)
     }

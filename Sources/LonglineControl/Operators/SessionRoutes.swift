@@ -52,7 +52,7 @@ struct SessionRoutes: Sendable {
         }
         let close = Close(code: CloseCode(rawValue: UInt32(code)), reason: reason)
         let ended = try await server.disconnect(user: user, device: device, in: caller.tenant, close: close)
-        context.logger.notice(
+        context.audit.notice(
             "sessions ended",
             metadata: [
                 "tenant": "\(caller.tenant)", "user": "\(user)", "code": "\(code)", "ended": "\(ended)",

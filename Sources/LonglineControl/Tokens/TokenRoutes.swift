@@ -196,7 +196,7 @@ struct TokenRoutes: Sendable {
             throw Problem(
                 .invalidRequest, "either 'token_id', or 'user', or 'user' and 'device' say what is to be revoked")
         }
-        context.logger.notice(
+        context.audit.notice(
             "revoked", metadata: ["what": "\(what)", "tenant": "\(caller.tenant)", "api_key": "\(caller.key.id)"])
         return .noContent
     }
