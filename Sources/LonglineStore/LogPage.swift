@@ -2,7 +2,7 @@ public import LonglineWire
 
 /// One stretch of a channel's log.
 public struct LogPage: Sendable {
-    /// The epoch of every offset in the page.
+    /// The epoch of every offset in the page; 0 of an inbox that was not made yet.
     public var epoch: Epoch
     /// The entries and the absences, in order and without a hole: each continues where the one before it ended.
     public var items: [LogItem]
@@ -17,6 +17,12 @@ public struct LogPage: Sendable {
         self.items = items
         self.head = head
         self.first = first
+    }
+
+    /// What history has of a channel that is not there: nothing of an inbox, which everybody has.
+    static func absent(_ channel: ChannelKey) throws(StoreError) -> LogPage {
+        guard case .user = channel.channel else { throw .unknown(channel) }
+        return LogPage(epoch: 0, items: [], head: 0, first: 0)
     }
 }
 

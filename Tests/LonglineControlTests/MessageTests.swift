@@ -225,8 +225,12 @@ import Testing
     func checked() async throws {
         try await withControl { service in
             let key = try await service.appKey()
-            // Every user has an inbox, also one whom nobody has seen.
-            #expect(try await history(service, "user%2Fnobody", key: key).texts == [])
+            // Every user has an inbox, also one whom nobody has seen; looking into it makes none.
+            let store = try #require(try service.server.openStore() as? any StoreMaintenance)
+            for order in ["newest", "oldest"] {
+                #expect(try await history(service, "user%2Fnobody", "?order=\(order)", key: key).texts == [])
+            }
+            #expect(try await store.channels(after: 0, limit: 10).channels.isEmpty)
             #expect(try await service.ask(.get, "/v1/channels/hall/messages", key: key).status == 400)
             #expect(try await service.ask(.get, "/v1/channels/room%2Fnone/messages", key: key).status == 404)
             for (body, headers, problem) in [

@@ -134,11 +134,15 @@ import Testing
         }
     }
 
-    @Test("an inbox has an empty page on first sight, and a room that isn't has none", arguments: StoreKind.allCases)
-    func anInboxHasAnEmptyPageOnFirstSight(_ kind: StoreKind) async throws {
+    @Test(
+        "an inbox that isn't has an empty page, which makes none, and a room that isn't has no page",
+        arguments: StoreKind.allCases)
+    func anInboxThatIsNotHasAnEmptyPage(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in
-            let page = try await older(store, inbox("new"))
-            #expect(page.items.isEmpty && page.epoch != 0 && page.head == 0)
+            for page in [try await older(store, inbox("new")), try await newer(store, inbox("new"))] {
+                #expect(page.items.isEmpty && page.epoch == 0 && page.head == 0 && page.first == 0)
+            }
+            #expect(try await store.channels(after: 0, limit: 5).channels.isEmpty)
             let error = await #expect(throws: StoreError.self) { try await older(store, roomKey("none")) }
             #expect(error?.code == .unknownChannel)
         }

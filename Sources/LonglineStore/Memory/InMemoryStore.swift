@@ -70,7 +70,7 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
 
     public func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage {
         try perform { logic in
-            guard let record = try logic.channel(channel) else { throw StoreError.unknown(channel) }
+            guard let record = logic.tables.channel(channel) else { return try LogPage.absent(channel) }
             return try StoreRules.page(
                 record, range, maximumEntries: logic.limits.pageEntries, now: now, logic.tables)
         }

@@ -67,7 +67,7 @@ package final class SingleThreadedStore {
 
     /// As ``ChannelLog/page(_:_:now:)``.
     package func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) throws -> LogPage {
-        guard let record = try logic.channel(channel) else { throw StoreError.unknown(channel) }
+        guard let record = logic.tables.channel(channel) else { return try LogPage.absent(channel) }
         return try StoreRules.page(record, range, maximumEntries: logic.limits.pageEntries, now: now, logic.tables)
     }
 

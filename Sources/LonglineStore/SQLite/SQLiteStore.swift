@@ -231,7 +231,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         }
     }
 
-    /// The page of a channel that was not there when it was read: an inbox is made now.
+    /// What a session reads of a channel that was not there: an inbox is made now.
     private func emptyPage(_ channel: ChannelKey) async throws(StoreError) -> LogPage {
         guard let head = try await head(of: channel) else { throw .unknown(channel) }
         return LogPage(epoch: head.position.epoch, items: [], head: head.position.offset, first: head.first)
@@ -245,7 +245,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
             return try StoreRules.page(record, range, maximumEntries: entries, now: now, tables)
         }
         if let page { return page }
-        return try await emptyPage(channel)
+        return try LogPage.absent(channel)
     }
 
     public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
