@@ -26,6 +26,15 @@ import Testing
             #expect(try other.array("sessions").isEmpty)
             let none = try await service.ask(.delete, "/v1/users/ann/sessions?tenant=acme&device=tablet", key: key)
             #expect(try none.object()["ended"] as? Int == 0)
+            // However it is written; and nothing ends where the device may be what was misspelt.
+            let encoded = try await service.ask(.delete, "/v1/users/ann/sessions?tenant=acme&%64evice=tablet", key: key)
+            #expect(try encoded.object()["ended"] as? Int == 0)
+            for query in ["devise=phone", "%64evise=phone", "device=tablet&%64evice=phone", "Device=a", "%zz=a"] {
+                let answer = try await service.ask(.delete, "/v1/users/ann/sessions?tenant=acme&\(query)", key: key)
+                #expect(answer.problem == "invalid-request", "\(query)")
+            }
+            let up = service.server.devices(of: known { try UserID("ann") }, in: ControlService.tenant)
+            #expect(up.map(\.description) == ["phone"])
             let ended = try await service.ask(
                 .delete, "/v1/users/ann/sessions?tenant=acme&device=phone&code=5007&reason=for%20now", key: key)
             #expect(try ended.object()["ended"] as? Int == 1)

@@ -106,17 +106,33 @@ extension Request {
     /// - Throws: ``Problem`` when it is there twice, or not percent-encoded.
     func query(_ name: String) throws(Problem) -> String? {
         var found: String?
-        for pair in (uri.query ?? "").split(separator: "&") {
-            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            guard parts[0] == name else { continue }
+        for pair in queryPairs where pair.name == name {
             guard found == nil else { throw Problem(.invalidRequest, "'\(name)' is there more than once") }
-            let text = parts.count > 1 ? String(parts[1].map { $0 == "+" ? " " : $0 }) : ""
-            guard let decoded = text.removingPercentEncoding else {
-                throw Problem(.invalidRequest, "'\(name)' is not percent-encoded")
-            }
-            found = decoded
+            guard let value = pair.value else { throw Problem(.invalidRequest, "'\(name)' is not percent-encoded") }
+            found = value
         }
         return found
+    }
+
+    /// Refuses a query with other parameters than these: where one says less of what is to be done, one that is misspelt says more.
+    func requireQuery(only names: Set<String>) throws(Problem) {
+        for pair in queryPairs {
+            guard let name = pair.name, names.contains(name) else {
+                let known = names.sorted().joined(separator: ", ")
+                throw Problem(.invalidRequest, "the query has a parameter other than \(known)")
+            }
+        }
+    }
+
+    /// Names and values as they are meant; nil: it is not percent-encoded.
+    private var queryPairs: [(name: String?, value: String?)] {
+        func decoded(_ text: Substring) -> String? {
+            String(text.map { $0 == "+" ? " " : $0 }).removingPercentEncoding
+        }
+        return (uri.query ?? "").split(separator: "&").map { pair in
+            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            return (decoded(parts[0]), parts.count > 1 ? decoded(parts[1]) : "")
+        }
     }
 
     /// A whole number within limits; `standard` when it is absent.

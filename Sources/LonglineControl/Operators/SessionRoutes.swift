@@ -41,6 +41,8 @@ struct SessionRoutes: Sendable {
 
     private func end(_ request: Request, _ context: ControlContext) async throws -> Response {
         let caller = try await gate.tenantOperator(request)
+        // Without 'device' it is every session of the user.
+        try request.requireQuery(only: ["tenant", "device", "code", "reason"])
         let user = try context.parameter("id", UserID.init)
         let device = try request.query("device").map { name throws(Problem) in
             try checked("device", name, DeviceID.init)
