@@ -201,7 +201,11 @@ import Testing
             let page = try await history(service, "all%2Fnews", "?limit=3&order=newest", key: key)
             let turned = "/v1/channels/all%2Fnews/messages?order=oldest&cursor=\(page.cursor ?? "")"
             #expect(try await service.ask(.get, turned, key: key).status == 404, "the pages are in another order")
-            let wrong = HistoryCursor(order: .newest, epoch: 12, offset: 3).text
+            #expect(try await publish(service, "all%2Fother", "other", id: "other", key: key).status == 201)
+            let elsewhere = "/v1/channels/all%2Fother/messages?cursor=\(page.cursor ?? "")"
+            #expect(try await service.ask(.get, elsewhere, key: key).status == 404, "the page is of another channel")
+            let news = ChannelKey(tenant: ControlService.tenant, channel: .all(try BroadcastID("news")))
+            let wrong = HistoryCursor(order: .newest, channel: ChannelTag(news), epoch: 12, offset: 3).text
             let expired = try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=\(wrong)", key: key)
             #expect(expired.status == 410)
         }

@@ -1,3 +1,4 @@
+import Crypto
 import FoundationEssentials
 import LonglineServer
 import LonglineStore
@@ -13,13 +14,15 @@ struct HistoryCursor: Hashable, Sendable {
     }
 
     var order: Order
+    /// Whose page it is behind.
+    var channel: ChannelTag
     /// The life of the log that the offset belongs to.
     var epoch: Epoch
     /// The last that the next page may have, or the one behind which it begins.
     var offset: Offset
 
     /// The cursor behind a page; nil behind the last one.
-    static func next(behind page: LogPage, _ range: LogRange, _ order: Order) -> HistoryCursor? {
+    static func next(behind page: LogPage, of channel: ChannelKey, _ order: Order) -> HistoryCursor? {
         let offset: Offset
         switch order {
         case .newest:
@@ -32,28 +35,43 @@ struct HistoryCursor: Hashable, Sendable {
             offset = last.end
             guard offset < page.head else { return nil }
         }
-        return HistoryCursor(order: order, epoch: page.epoch, offset: offset)
+        return HistoryCursor(order: order, channel: ChannelTag(channel), epoch: page.epoch, offset: offset)
     }
 
     var text: String {
         var bytes: [UInt8] = [Self.version, order == .newest ? 0 : 1]
-        for number in [epoch, offset] { withUnsafeBytes(of: number.bigEndian) { bytes += $0 } }
+        for number in [channel.hash, epoch, offset] { withUnsafeBytes(of: number.bigEndian) { bytes += $0 } }
         return Base64URL.encode(Data(bytes))
     }
 
-    private static let version: UInt8 = 1
+    /// 1 named no channel.
+    private static let version: UInt8 = 2
 
     /// - Throws: ``Problem`` when it is none that was given out.
     static func read(_ text: String?) throws(Problem) -> HistoryCursor? {
         guard let text else { return nil }
-        guard text.utf8.count <= 64, let bytes = Base64URL.decode(text.utf8), bytes.count == 18,
+        guard text.utf8.count <= 64, let bytes = Base64URL.decode(text.utf8), bytes.count == 26,
             bytes[bytes.startIndex] == version, bytes[bytes.startIndex + 1] <= 1
         else { throw Problem(.notFound, "'cursor' is none that a page gave") }
         let numbers = Array(bytes.dropFirst(2))
         func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
         return HistoryCursor(
-            order: bytes[bytes.startIndex + 1] == 0 ? .newest : .oldest, epoch: number(numbers[0..<8]),
-            offset: min(number(numbers[8..<16]), FrameLimits.maximumNumber))
+            order: bytes[bytes.startIndex + 1] == 0 ? .newest : .oldest,
+            channel: ChannelTag(hash: number(numbers[0..<8])), epoch: number(numbers[8..<16]),
+            offset: min(number(numbers[16..<24]), FrameLimits.maximumNumber))
+    }
+}
+
+/// Tells channels apart in a cursor: a part of the name's hash.
+struct ChannelTag: Hashable, Sendable {
+    let hash: UInt64
+
+    init(hash: UInt64) { self.hash = hash }
+
+    init(_ channel: ChannelKey) {
+        // A tenant's name has no slash.
+        let name = Data("\(channel.tenant)/\(channel.channel)".utf8)
+        hash = SHA256.hash(data: name).prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
     }
 }
 

@@ -196,6 +196,9 @@ struct MessageRoutes: Sendable {
             throw Problem(.notFound, "'cursor' is none that a page in this order gave")
         }
         let key = ChannelKey(tenant: caller.tenant, channel: channel)
+        guard cursor == nil || cursor?.channel == ChannelTag(key) else {
+            throw Problem(.notFound, "'cursor' is none that a page of this channel gave")
+        }
         do {
             let page = try await page(key, limit: limit, order, cursor)
             return .json(page)
@@ -223,7 +226,7 @@ struct MessageRoutes: Sendable {
         if order == .newest { messages.reverse() }
         return Page(
             channel: key.channel.description, epoch: "\(page.epoch)", messages: messages,
-            cursor: HistoryCursor.next(behind: page, range, order)?.text)
+            cursor: HistoryCursor.next(behind: page, of: key, order)?.text)
     }
 
     private func message(_ entry: Entry, _ key: ChannelKey, _ store: any MessageStore) async throws -> Message {
