@@ -172,6 +172,30 @@ import Testing
         }
     }
 
+    @Test("nor is one that is given up while its key is looked up")
+    func givenUpAtTheKey() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let problem = await Task { () -> Problem? in
+                withUnsafeCurrentTask { $0?.cancel() }
+                do { _ = try await service.keys.find(key) } catch { return Problem(.unavailable, cause: error) }
+                return nil
+            }.value
+            #expect(problem?.isGivenUp == true)
+            // A request may be further when it learns of it.
+            while !service.log.lines.contains(where: { $0.hasPrefix("info request given up") }) {
+                let request = Task {
+                    withUnsafeCurrentTask { $0?.cancel() }
+                    return try await service.ask(.post, "/v1/tokens", key: key, json: "{}")
+                }
+                _ = try await request.value
+            }
+            let line = try #require(service.log.lines.first { $0.hasPrefix("info request given up") })
+            #expect(line.contains("route=/v1/tokens") && line.contains("status=cancelled"), "\(line)")
+            #expect(!service.log.lines.contains { $0.hasPrefix("error request failed") })
+        }
+    }
+
     @Test("a body that does not say what it is, where there need not be one, is refused and not passed over")
     func untyped() async throws {
         try await withControl { service in

@@ -83,7 +83,7 @@ public struct ControlResponder: Sendable {
             }
         } catch {
             let problem = Problem(answering: error)
-            isGivenUp = error is CancellationError || problem.cause is CancellationError
+            isGivenUp = problem.isGivenUp
             log(problem, request.method, path, isGivenUp: isGivenUp, to: logger)
             response = problem.response(requestID: requestID)
             if request.method == .head { response = response.createHeadResponse() }

@@ -16,6 +16,18 @@ extension Problem {
         }
     }
 
+    /// Whether it came of the caller's going away, however deep inside that was noticed.
+    var isGivenUp: Bool { cause.map(Self.isCancellation) ?? false }
+
+    private static func isCancellation(_ error: any Error) -> Bool {
+        switch error {
+        case is CancellationError: true
+        case let error as ServerError: error.cause.map(isCancellation) ?? false
+        case let error as ControlError: error.cause.map(isCancellation) ?? false
+        default: false
+        }
+    }
+
     /// There is no room on the disk: nothing was done, and the same may succeed once somebody made room.
     static func storageFull(retryAfter: Int = fullDiskRetry, cause: (any Error)? = nil) -> Problem {
         Problem(.storageFull, retryAfter: max(1, retryAfter), cause: cause)
