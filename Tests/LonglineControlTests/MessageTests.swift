@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import HTTPTypes
+import Logging
 import LonglineClient
 import LonglineServer
 import LonglineStore
@@ -91,11 +92,41 @@ import Testing
             #expect(try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key).status == 200)
             #expect(try await publish(service, "room%2Fhall", "one", id: "k", key: key).status == 201)
             #expect(try await publish(service, "room%2Fhall", "two", id: "k", key: other).status == 201)
-            now.withLock { $0 += IdempotencyKeys.lifetime - 1 }
+            let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            let time: @Sendable () -> UInt64 = { now.withLock { $0 } }
+            let janitor = ControlJanitor(
+                keys: IdempotencyKeys(service.database, time: time, logger: logger),
+                logins: LoginEpochs(database: service.database), time: time, tokenLifetime: .seconds(3_600),
+                logger: logger)
+            var steadiness = ClockSteadiness()
+            var instant = ContinuousClock.now
+            /// So much later the clock says so, and the janitor has its turn.
+            func turn(after passed: UInt64) async {
+                now.withLock { $0 += passed }
+                instant += .milliseconds(passed)
+                await janitor.turn(&steadiness, at: instant)
+            }
+            let hour: UInt64 = 3_600 * 1_000
+            await turn(after: 0)
+            await turn(after: IdempotencyKeys.lifetime - hour)
             #expect(try await publish(service, "room%2Fhall", "one", id: "k", key: key).status == 201)
-            now.withLock { $0 += 1 }
+            await turn(after: 2 * hour)
             #expect(try await publish(service, "room%2Fhall", "three", id: "k", key: key).status == 201)
             #expect(try await history(service, "room%2Fhall", key: key).texts == ["three", "two", "one"])
+        }
+    }
+
+    @Test("a key counts whatever the clock says meanwhile")
+    func clockAhead() async throws {
+        let now = Mutex(WallClock.milliseconds())
+        try await withControl({ $0.time = { now.withLock { $0 } } }) { service in
+            let key = try await service.appKey()
+            let first = try await publish(service, "all%2Fnews", "one", id: "k", key: key)
+            now.withLock { $0 += 365 * IdempotencyKeys.lifetime }
+            let again = try await publish(service, "all%2Fnews", "one", id: "k", key: key)
+            #expect(first.status == 201 && again.status == 201 && again.body == first.body)
+            #expect(try await publish(service, "all%2Fnews", "two", id: "k", key: key).status == 422)
+            #expect(try await history(service, "all%2Fnews", key: key).texts == ["one"])
         }
     }
 

@@ -8,7 +8,8 @@ import LonglineWire
 import NIOCore
 import Synchronization
 
-/// Remembers for 24 hours which requests an API key made under which idempotency key, durably.
+/// Remembers for 24 hours at least which requests an API key made under which idempotency key, durably. A key is over once the sweep
+/// forgot it, and no earlier: a clock that is ahead for a while would have things done twice.
 ///
 /// ```
 ///             begin                    finish
@@ -29,7 +30,7 @@ final class IdempotencyKeys: Sendable {
         case done(Data)
     }
 
-    /// How long a key is remembered, in milliseconds.
+    /// How long a key is remembered at least, in milliseconds.
     static let lifetime: UInt64 = 24 * 3_600 * 1_000
     /// The longest key, in bytes.
     static let maximumKey = 128
@@ -99,7 +100,7 @@ final class IdempotencyKeys: Sendable {
         return try await database.pool.write { db in
             let row = try Row.fetchOne(
                 db, sql: "SELECT * FROM idempotency WHERE api_key = ? AND key = ?", arguments: [name.apiKey, name.key])
-            if let row, UInt64(clamping: row["created"] as Int64) + Self.lifetime > now {
+            if let row {
                 guard row["request"] as Data == request else { throw Problem(.idempotencyKeyReused) }
                 if let result = row["result"] as Data? {
                     guard !result.isEmpty else { throw Problem(.outcomeUnknown, "the user was erased since") }
@@ -110,7 +111,7 @@ final class IdempotencyKeys: Sendable {
             let number = try Self.nextNumber(of: name.apiKey, now: now, db)
             try db.execute(
                 sql: """
-                    INSERT OR REPLACE INTO idempotency (api_key, key, request, created, number, tenant, user)
+                    INSERT INTO idempotency (api_key, key, request, created, number, tenant, user)
                         VALUES (?, ?, ?, ?, ?, ?, ?)
                     """,
                 arguments: [
