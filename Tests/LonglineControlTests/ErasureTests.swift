@@ -57,6 +57,67 @@ import Testing
         }
     }
 
+    @Test("who asks for a token while the account is erased is told to come again, and nothing of it is kept")
+    func tokenMeanwhile() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let (gate, reached) = (Gate(), AsyncStream.makeStream(of: Void.self))
+            defer { gate.open() }
+            // Behind what the control layer forgets, and before the store's first step.
+            service.server.alsoErase { _, _ in
+                reached.continuation.finish()
+                await gate.wait()
+            }
+            func issue(login: Bool, _ headers: HTTPFields = [:]) async throws -> ControlService.Answer {
+                try await service.ask(
+                    .post, "/v1/tokens", key: key, json: #"{"user":"ann","device":"phone","login":\#(login)}"#,
+                    headers: headers)
+            }
+            #expect(try await issue(login: true).status == 201)
+            let server = service.server
+            let erasure = Task { try await server.erase(user: Self.ann, in: ControlService.tenant) }
+            for await _ in reached.stream {}
+            let answers = [
+                try await issue(login: true), try await issue(login: false),
+                try await issue(login: true, [.idempotencyKey: "k"]),
+            ]
+            for answer in answers {
+                #expect(answer.status == 503 && answer.problem == "unavailable")
+                #expect(answer.headers[.retryAfter].flatMap { Int($0) } ?? 0 > 0)
+            }
+            #expect(try await service.token("bob", key: key).isEmpty == false)
+            #expect(try await count("logins", of: "ann", in: service.database) == 0)
+            #expect(try await count("idempotency", of: "ann", in: service.database) == 0)
+            gate.open()
+            try await erasure.value
+            // The key was given back.
+            #expect(try await issue(login: true, [.idempotencyKey: "k"]).status == 201)
+        }
+    }
+
+    @Test("a token that is about to be kept when the account is erased is none")
+    func tokenUnderWay() async throws {
+        try await withControl { service in
+            let database = service.database
+            let keys = IdempotencyKeys(database, time: WallClock.milliseconds, logger: Logger(label: "test"))
+            let subject = UserKey(tenant: ControlService.tenant, user: Self.ann)
+            let phone = DeviceKey(tenant: ControlService.tenant, user: Self.ann, device: try DeviceID("phone"))
+            let problem = await #expect(throws: Problem.self) {
+                _ = try await keys.once("k", of: "api", about: subject, request: Data([1])) { _, _ in
+                    try await database.forget(Self.ann, in: ControlService.tenant)
+                    let name = IdempotencyKeys.Name(apiKey: "api", key: "k")
+                    _ = try await LoginEpochs(database: database).allot(phone, now: 0) { _, db in
+                        try IdempotencyKeys.keep(Data("ann's".utf8), under: name, db)
+                    }
+                    return Data("ann's".utf8)
+                }
+            }
+            #expect(problem?.kind == .outcomeUnknown)
+            #expect(try await count("logins", of: "ann", in: database) == 0)
+            #expect(try await count("idempotency", of: "ann", in: database) == 0)
+        }
+    }
+
     @Test("a result that comes in after the erasure is not kept")
     func underWay() async throws {
         try await withControl { service in

@@ -324,6 +324,35 @@ import Testing
         }
     }
 
+    @Test("while the server does not run, every app's route says when to try again, and nothing is written down")
+    func stopped() async throws {
+        try await withControl { service in
+            let (key, operatorKey) = (try await service.appKey(), try await service.operatorKey())
+            await service.server.shutdown()
+            let requests: [(HTTPRequest.Method, String, String?)] = [
+                (.post, "/v1/tokens", #"{"user":"ann","device":"phone","login":true}"#),
+                (.post, "/v1/tokens/revoke", #"{"user":"ann"}"#),
+                (.post, "/v1/channels/all%2Fnews/messages", #"{"sender":"app","text":"x"}"#),
+                (.get, "/v1/channels/all%2Fnews/messages", nil), (.put, "/v1/rooms/hall/members/ann", nil),
+                (.delete, "/v1/rooms/hall/members/ann", nil), (.get, "/v1/users/ann/sessions?tenant=acme", nil),
+                (.delete, "/v1/users/ann/sessions?tenant=acme", nil),
+            ]
+            for (method, path, json) in requests {
+                let answer = try await service.ask(
+                    method, path, key: path.contains("sessions") ? operatorKey : key, json: json,
+                    headers: [.idempotencyKey: "k"])
+                #expect(answer.status == 503 && answer.problem == "unavailable", "\(method) \(path)")
+                #expect(answer.headers[.retryAfter] == "1", "\(method) \(path)")
+            }
+            for table in ["logins", "idempotency"] {
+                let rows = try await service.database.pool.read {
+                    try Int.fetchOne($0, sql: "SELECT count(*) FROM \(table)")
+                }
+                #expect(rows == 0, "\(table)")
+            }
+        }
+    }
+
     @Test("whoever has no key hides neither what others do, nor what goes wrong")
     func flood() async throws {
         try await withControl({ $0.limits.logLinesPerSecond = 1 }) { service in

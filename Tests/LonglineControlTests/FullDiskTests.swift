@@ -104,6 +104,32 @@ import Testing
         }
     }
 
+    @Test("makes no login that can't be kept, and then one for a key")
+    func login() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            try await fill(service, atUpdatesOf: "idempotency")
+            func issue() async throws -> ControlService.Answer {
+                try await service.ask(
+                    .post, "/v1/tokens", key: key, json: #"{"user":"ann","device":"phone","login":true}"#,
+                    headers: [.idempotencyKey: "once"])
+            }
+            for _ in 0..<2 { expectFull(try await issue()) }
+            let logins = try await service.database.pool.read {
+                try Int.fetchOne($0, sql: "SELECT count(*) FROM logins")
+            }
+            #expect(logins == 0)
+            try await service.database.pool.writeWithoutTransaction {
+                try $0.execute(sql: "PRAGMA max_page_count = 99999")
+            }
+            let (first, again) = (try await issue(), try await issue())
+            #expect(first.status == 201 && again.status == 201)
+            for member in ["token_id", "login_epoch", "issued_at", "expires_at"] {
+                #expect(try again.object()[member] as? NSObject == first.object()[member] as? NSObject, "\(member)")
+            }
+        }
+    }
+
     @Test("is 503 with a time to wait where the store is what has no room")
     func store() async throws {
         try await withControl(maximumStore: 600 * 1_024) { service in

@@ -12,6 +12,8 @@ extension Problem {
         case _ where Self.isStorageFull(error): self = .storageFull(cause: error)
         case let failure as ServerError where (failure.cause as? StoreError)?.code == .overloaded:
             self.init(.overloaded, retryAfter: 1, cause: error)
+        case let failure as ServerError where failure.code == .notRunning:
+            self.init(.unavailable, "the server does not run", retryAfter: 1, cause: error)
         default: self.init(.internalError, cause: error)
         }
     }
@@ -44,6 +46,14 @@ extension Problem {
         case let error as ControlError: error.cause.map(isStorageFull) ?? false
         default: false
         }
+    }
+}
+
+extension LonglineServer {
+    /// Asked before anything is written down that only the server brings to its end.
+    /// - Throws: ``Problem`` while it starts, and from its stop on.
+    func requireRunning() throws(Problem) {
+        guard isRunning else { throw Problem(.unavailable, "the server does not run", retryAfter: 1) }
     }
 }
 

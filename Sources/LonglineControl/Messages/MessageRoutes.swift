@@ -76,6 +76,7 @@ struct MessageRoutes: Sendable {
         guard message.timeToLive <= maximumNumber else {
             throw Problem(.invalidRequest, "'time_to_live' is over \(maximumNumber)")
         }
+        try server.requireRunning()
         let author = UserKey(tenant: caller.tenant, user: sender)
         let result = try await idempotency.once(key, of: caller.key.id, about: author, request: digest) {
             number, isResumed in

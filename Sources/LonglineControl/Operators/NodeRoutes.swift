@@ -63,7 +63,7 @@ struct NodeRoutes: Sendable {
 
     /// Whether clients may be sent here.
     private func readiness() async throws -> Response {
-        guard server.isRunning else { throw Problem(.unavailable, "the server does not run", retryAfter: 1) }
+        try server.requireRunning()
         guard !server.isDraining else {
             throw Problem(.unavailable, "the node is drained", retryAfter: Self.drainedRetry)
         }

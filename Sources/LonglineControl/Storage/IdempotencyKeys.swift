@@ -17,7 +17,8 @@ import Synchronization
 ///      ▲                  │   │ the process ended
 ///      └──── release ─────┘   └─▶ begun: the same request goes on, with the same number
 /// ```
-/// A result that can't be kept is answered all the same, and the key stays begun. Where the user whom a request is about is erased,
+/// A result that can't be kept is answered all the same, and the key stays begun. What must not be done twice in this database keeps
+/// its result with what it does, in one transaction: ``keep(_:under:_:)``. Where the user whom a request is about is erased,
 /// its result goes, and nobody knows it any more.
 ///
 /// Another request with a key that is known is refused in every state. A number is drawn with the row, above all that the API key
@@ -35,7 +36,8 @@ final class IdempotencyKeys: Sendable {
     /// The longest key, in bytes.
     static let maximumKey = 128
 
-    private struct Name: Hashable {
+    /// A key, and whose it is.
+    struct Name: Hashable, Sendable {
         var apiKey: String
         var key: String
     }
@@ -155,6 +157,15 @@ final class IdempotencyKeys: Sendable {
             logger.error(
                 "a request's result was not kept", metadata: ["api_key": "\(name.apiKey)", "error": "\(error)"])
         }
+    }
+
+    /// Keeps the result of a request under way, in the transaction of what it does.
+    /// - Throws: ``Problem`` where the user whom it is about was erased meanwhile.
+    static func keep(_ result: Data, under name: Name, _ db: Database) throws {
+        try db.execute(
+            sql: "UPDATE idempotency SET result = ? WHERE api_key = ? AND key = ? AND result IS NULL",
+            arguments: [result, name.apiKey, name.key])
+        guard db.changesCount > 0 else { throw Problem(.outcomeUnknown, "the user was erased since") }
     }
 
     private func release(_ name: Name) async throws {

@@ -11,7 +11,11 @@ struct LoginEpochs: Sendable {
     let database: ControlDatabase
 
     /// The next login of a user, on this device.
-    func allot(_ device: DeviceKey, now: UInt64) async throws -> UInt64 {
+    /// - Parameter kept: written in the same transaction: where that fails, there was no login.
+    func allot(
+        _ device: DeviceKey, now: UInt64,
+        with kept: @escaping @Sendable (_ epoch: UInt64, _ db: Database) throws -> Void = { _, _ in }
+    ) async throws -> UInt64 {
         try await database.pool.write { db in
             let last =
                 try Int64.fetchOne(
@@ -24,7 +28,9 @@ struct LoginEpochs: Sendable {
                     ON CONFLICT (tenant, user, device) DO UPDATE SET epoch = excluded.epoch, seen = excluded.seen
                     """,
                 arguments: Self.name(device) + [next, Int64(clamping: now)])
-            return UInt64(clamping: next)
+            let epoch = UInt64(clamping: next)
+            try kept(epoch, db)
+            return epoch
         }
     }
 

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import GRDB
 import HTTPTypes
 import Hummingbird
 import Logging
@@ -57,22 +58,37 @@ struct TokenRoutes: Sendable {
         var expiresAt: UInt64
         var userGeneration: UInt64
         var deviceGeneration: UInt64
+
+        init(_ claims: TokenClaims, loginEpoch: UInt64, _ generations: RevocationGenerations) {
+            tokenId = claims.tokenID
+            user = claims.user.description
+            device = claims.device.description
+            platform = claims.platform.description
+            scope = ScopeClaim(scopes: claims.scopes, grants: claims.grants).text
+            self.loginEpoch = loginEpoch
+            issuedAt = claims.issuedAt
+            expiresAt = claims.expiry
+            userGeneration = generations.user
+            deviceGeneration = generations.device
+        }
     }
 
     private func issue(_ request: Request) async throws -> Response {
         let caller = try await gate.caller(request, .tokens)
         let (order, bytes) = try await reader.json(Order.self, request)
         let claims = try claims(order, caller.tenant)
+        try server.requireRunning()
         let issued: Issued
         if let key = try idempotencyKey(request) {
             let digest = IdempotencyKeys.digest("POST /v1/tokens", bytes)
             let subject = UserKey(tenant: claims.tenant, user: claims.user)
             let kept = try await idempotency.once(key, of: caller.key.id, about: subject, request: digest) { _, _ in
-                try ControlJSON.encode(try await prepare(claims, login: order.login ?? false))
+                let name = IdempotencyKeys.Name(apiKey: caller.key.id, key: key)
+                return try ControlJSON.encode(try await prepare(claims, login: order.login ?? false, under: name))
             }
             issued = try ControlJSON.decoder.decode(Issued.self, from: kept)
         } else {
-            issued = try await prepare(claims, login: order.login ?? false)
+            issued = try await prepare(claims, login: order.login ?? false, under: nil)
         }
         return .json(try await sign(issued, caller.tenant), status: .created)
     }
@@ -119,18 +135,42 @@ struct TokenRoutes: Sendable {
     /// The longest scope, in bytes.
     private static let maximumScope = 1_024
 
-    private func prepare(_ claims: TokenClaims, login: Bool) async throws -> Issued {
+    /// Draws the login's number. Under an idempotency key all of the token is kept in the transaction of the login, so that a request that
+    /// was cut off is no second login when it comes again.
+    private func prepare(
+        _ claims: TokenClaims, login: Bool, under name: IdempotencyKeys.Name?
+    ) async throws -> Issued {
         let device = DeviceKey(tenant: claims.tenant, user: claims.user, device: claims.device)
-        let epoch = try await login ? logins.allot(device, now: time()) : logins.last(device, now: time())
-        // After the login: a revocation in between makes the token void, never the other way round.
+        guard try await !isBeingErased(device) else { throw Self.beingErased }
+        // Before the login: a revocation in between makes the token void, never the other way round.
         let generations = try await server.generations(of: device)
-        return Issued(
-            tokenId: claims.tokenID, user: claims.user.description, device: claims.device.description,
-            platform: claims.platform.description,
-            scope: ScopeClaim(scopes: claims.scopes, grants: claims.grants).text, loginEpoch: epoch,
-            issuedAt: claims.issuedAt, expiresAt: claims.expiry, userGeneration: generations.user,
-            deviceGeneration: generations.device)
+        let keep: @Sendable (UInt64, Database) throws -> Void = { epoch, db in
+            guard let name else { return }
+            let issued = Issued(claims, loginEpoch: epoch, generations)
+            try IdempotencyKeys.keep(try ControlJSON.encode(issued), under: name, db)
+        }
+        let epoch: UInt64
+        if login {
+            epoch = try await logins.allot(device, now: time(), with: keep)
+            // It may be behind what the erasure forgets here, and is forgotten then whoever waits for the answer.
+            if try await isBeingErased(device) {
+                try await Task { [logins] in try await logins.database.forget(device.user, in: device.tenant) }.value
+                throw Self.beingErased
+            }
+        } else {
+            let last = try await logins.last(device, now: time())
+            if name != nil { try await logins.database.pool.write { db in try keep(last, db) } }
+            epoch = last
+        }
+        return Issued(claims, loginEpoch: epoch, generations)
     }
+
+    private func isBeingErased(_ device: DeviceKey) async throws -> Bool {
+        try await server.isErasurePending(of: device.user, in: device.tenant)
+    }
+
+    /// A token would outlive what is forgotten of the user, and its login stay behind.
+    private static let beingErased = Problem(.unavailable, "the user's account is being erased", retryAfter: 5)
 
     private func sign(_ issued: Issued, _ tenant: TenantID) async throws -> Issued {
         let rights = try ScopeClaim(issued.scope)

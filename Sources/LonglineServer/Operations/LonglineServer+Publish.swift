@@ -87,6 +87,15 @@ extension LonglineServer {
     /// - Throws: ``ServerError/Code/notRunning``.
     package func openStore() throws(ServerError) -> any MessageStore { try requireRuntime().core.store }
 
+    /// Whether the erasure of a user's account is resolved, and not at its end.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
+    package func isErasurePending(of user: UserID, in tenant: TenantID) async throws(ServerError) -> Bool {
+        let store = try openStore()
+        do { return try await store.isErasurePending(of: user, in: tenant) } catch {
+            throw ServerError(.storeUnavailable, message: "the store could not be asked", cause: error)
+        }
+    }
+
     /// Makes a user a member of a room for the app's own server, or ends the membership, whatever the room's settings say.
     /// The user's sessions and the room learn it at once.
     /// - Parameters:
