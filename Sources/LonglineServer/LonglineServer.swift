@@ -219,7 +219,7 @@ public final class LonglineServer: Service {
         try await revoke(.token(token, tenant), until: until)
     }
 
-    /// Applies ``Configuration/retention`` now, beside its schedule. Publishing goes on meanwhile.
+    /// Applies ``Configuration/retention`` now, beside its schedule, and by the clock as it is now. Publishing goes on meanwhile.
     /// - Returns: what was removed; as far as it came when the task is cancelled.
     /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``; what was removed until then stays
     ///   removed.

@@ -16,12 +16,6 @@ struct Maintenance: Sendable {
     /// How often keys are looked at; they rotate once a day.
     private static let keyInterval = Duration.seconds(3600)
     private static let certificateInterval = Duration.seconds(24 * 3600)
-    private static let sweepInterval = Duration.seconds(24 * 3600)
-    /// The first sweep comes soon, so that a server that is restarted every day sweeps all the same, and not at once, when
-    /// every client comes back.
-    private static let firstSweep = Duration.seconds(600)
-    /// The same for retention, which a short interval brings forward.
-    private static let firstRetention = Duration.seconds(60)
     private static let erasureInterval = Duration.seconds(120)
 
     /// Runs until it is cancelled and the writers are stopped.
@@ -37,16 +31,28 @@ struct Maintenance: Sendable {
             group.addTask {
                 await every(Self.erasureInterval, first: .zero) { await core.resumeErasures(on: loops) }
             }
-            group.addTask { await every(Self.sweepInterval, first: Self.firstSweep) { await sweep() } }
-            if !retention.keepsAll, let maintenance = store.maintenance {
-                let interval = Duration.nanoseconds(retention.interval.nanoseconds)
+            let upkeep = StoreUpkeep(
+                core: core, store: store.maintenance, own: store.own, retention: retention, logger: logger)
+            if upkeep.own != nil {
                 group.addTask {
-                    await every(interval, first: min(interval, Self.firstRetention)) {
-                        // A failure is counted and logged there, and the next sweep begins anew.
-                        _ = try? await core.apply(retention, to: maintenance, logger: logger)
-                    }
+                    var steadiness = ClockSteadiness()
+                    await turns { await upkeep.sweep(&steadiness, at: .now) }
                 }
             }
+            if !retention.keepsAll, upkeep.store != nil {
+                group.addTask {
+                    var steadiness = ClockSteadiness()
+                    await turns { await upkeep.retain(&steadiness, at: .now) }
+                }
+            }
+        }
+    }
+
+    /// - Parameter turn: answers how long it is until the next one.
+    private func turns(_ turn: () async -> Duration) async {
+        while true {
+            let wait = await turn()
+            do { try await Task.sleep(for: wait) } catch { return }
         }
     }
 
@@ -66,21 +72,6 @@ struct Maintenance: Sendable {
             try secrets.rotateTLSTicketKeys(now: now)
         } catch {
             logger.error("ticket keys were not rotated", metadata: ["error": "\(error)"])
-        }
-    }
-
-    private func sweep() async {
-        do {
-            // A store that is shared is swept by whoever opened it.
-            guard let own = store.own, let report = try await core.upkeep.sweep(own) else { return }
-            logger.info(
-                "store swept",
-                metadata: [
-                    "devices": "\(report.devices)", "producers": "\(report.producers)",
-                    "channels": "\(report.channels)",
-                ])
-        } catch {
-            logger.error("the store was not swept", metadata: ["error": "\(error)"])
         }
     }
 }

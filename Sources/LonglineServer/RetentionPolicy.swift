@@ -30,6 +30,15 @@ public struct RetentionPolicy: Hashable, Sendable {
     /// Whether nothing is ever removed.
     public var keepsAll: Bool { inbox.keepsAll && room.keepsAll && broadcast.keepsAll }
 
+    /// The same without what goes by the clock.
+    var withoutAges: RetentionPolicy {
+        var policy = self
+        policy.inbox.age = nil
+        policy.room.age = nil
+        policy.broadcast.age = nil
+        return policy
+    }
+
     func rule(for channel: ChannelID) -> Retention {
         switch channel {
         case .user: inbox

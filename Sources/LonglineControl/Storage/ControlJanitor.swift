@@ -27,10 +27,9 @@ struct ControlJanitor: Service {
     /// - Parameter instant: when, by a clock that nobody sets.
     func turn(_ steadiness: inout ClockSteadiness, at instant: ContinuousClock.Instant) async {
         let now = time()
-        switch steadiness.look(at: now, instant) {
-        case nil: return
-        case false?: return logger.notice("the clock was set: what is over is forgotten an hour later")
-        case true?: break
+        guard let steady = steadiness.look(at: now, instant) else { return }
+        guard steady > .zero else {
+            return logger.notice("the clock was set: what is over is forgotten an hour later")
         }
         await attempt("idempotency keys") { try await keys.sweep(now: now) }
         await attempt("logins") { try await logins.sweep(now: now, tokenLifetime: tokenLifetime) }
@@ -40,25 +39,5 @@ struct ControlJanitor: Service {
         do { try await sweep() } catch {
             logger.error("the control database was not swept", metadata: ["what": "\(what)", "error": "\(error)"])
         }
-    }
-}
-
-/// Whether a wall clock goes on as time does.
-struct ClockSteadiness {
-    /// What it may be off by between two looks: clocks are slewed.
-    static let tolerance = Duration.seconds(300)
-
-    private var last: (wall: UInt64, instant: ContinuousClock.Instant)?
-
-    /// - Parameters:
-    ///   - wall: in milliseconds since 1970.
-    ///   - instant: of the same moment, by a clock that nobody sets.
-    /// - Returns: whether it did since the last look; nil for the first.
-    mutating func look(at wall: UInt64, _ instant: ContinuousClock.Instant) -> Bool? {
-        defer { last = (wall, instant) }
-        guard let last else { return nil }
-        let went = Duration.milliseconds(Int64(clamping: wall)) - .milliseconds(Int64(clamping: last.wall))
-        let passed = instant - last.instant
-        return went - passed <= Self.tolerance && passed - went <= Self.tolerance
     }
 }

@@ -1,0 +1,70 @@
+import Logging
+import LonglineStore
+import NIOCore
+
+/// Removes from the store what is over: by retention, and what a sweep forgets.
+///
+/// A machine may come up with its clock ahead, and have it set a moment later. What a clock that is wrong takes for over is gone, so
+/// nothing is removed by age until the clock has gone on for ``steadyTime`` as time does. What is removed by number and bytes needs no
+/// clock.
+struct StoreUpkeep: Sendable {
+    let core: ServerCore
+    /// Nil: it can't remove anything.
+    let store: (any StoreMaintenance)?
+    /// The store, where it is the server's own: one that is shared is swept by whoever opened it.
+    let own: (any StoreMaintenance)?
+    let retention: RetentionPolicy
+    let logger: Logger
+
+    /// For how long a clock has to go evenly to be believed, and when the first sweep comes: soon, so that a server that is restarted
+    /// every day sweeps all the same, and not at once, when every client comes back.
+    static let steadyTime = Duration.seconds(600)
+    private static let sweepInterval = Duration.seconds(24 * 3600)
+    /// When a sweep is tried again that a clock was in the way of.
+    private static let sweepRetry = Duration.seconds(3600)
+    /// When retention comes first, unless its interval is shorter.
+    private static let firstRetention = Duration.seconds(60)
+
+    /// A turn of the sweep; the first one looks at the clock.
+    /// - Parameter instant: when, by a clock that nobody sets.
+    /// - Returns: how long it is until the next turn.
+    func sweep(_ steadiness: inout ClockSteadiness, at instant: ContinuousClock.Instant) async -> Duration {
+        guard let steady = steadiness.look(at: core.time(), instant) else { return Self.steadyTime }
+        guard steady >= Self.steadyTime else {
+            logger.notice("the clock was set: the store is swept an hour later")
+            return Self.sweepRetry
+        }
+        await sweep()
+        return Self.sweepInterval
+    }
+
+    private func sweep() async {
+        do {
+            guard let own, let report = try await core.upkeep.sweep(own) else { return }
+            logger.info(
+                "store swept",
+                metadata: [
+                    "devices": "\(report.devices)", "producers": "\(report.producers)",
+                    "channels": "\(report.channels)",
+                ])
+        } catch {
+            logger.error("the store was not swept", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// A turn of retention; the first one looks at the clock.
+    /// - Parameter instant: when, by a clock that nobody sets.
+    /// - Returns: how long it is until the next turn.
+    func retain(_ steadiness: inout ClockSteadiness, at instant: ContinuousClock.Instant) async -> Duration {
+        let interval = Duration.nanoseconds(retention.interval.nanoseconds)
+        guard let steady = steadiness.look(at: core.time(), instant) else { return min(interval, Self.firstRetention) }
+        let policy = steady >= Self.steadyTime ? retention : retention.withoutAges
+        let goesByAge = policy == retention
+        if steady == .zero, !goesByAge { logger.notice("the clock was set: nothing is removed by age for ten minutes") }
+        if let store, !policy.keepsAll {
+            // A failure is counted and logged there, and the next turn begins anew.
+            _ = try? await core.apply(policy, to: store, logger: logger)
+        }
+        return goesByAge ? interval : min(interval, Self.steadyTime)
+    }
+}
