@@ -57,8 +57,8 @@ import Testing
         }
     }
 
-    @Test("who asks for a token while the account is erased is told to come again, and nothing of it is kept")
-    func tokenMeanwhile() async throws {
+    @Test("who asks for a token, or writes as the user, while the account is erased is told to come again")
+    func meanwhile() async throws {
         try await withControl { service in
             let key = try await service.appKey()
             let (gate, reached) = (Gate(), AsyncStream.makeStream(of: Void.self))
@@ -73,13 +73,18 @@ import Testing
                     .post, "/v1/tokens", key: key, json: #"{"user":"ann","device":"phone","login":\#(login)}"#,
                     headers: headers)
             }
+            func publish() async throws -> ControlService.Answer {
+                try await service.ask(
+                    .post, "/v1/channels/all%2Fnews/messages", key: key, json: #"{"sender":"ann","text":"hello"}"#,
+                    headers: [.idempotencyKey: "message"])
+            }
             #expect(try await issue(login: true).status == 201)
             let server = service.server
             let erasure = Task { try await server.erase(user: Self.ann, in: ControlService.tenant) }
             for await _ in reached.stream {}
             let answers = [
                 try await issue(login: true), try await issue(login: false),
-                try await issue(login: true, [.idempotencyKey: "k"]),
+                try await issue(login: true, [.idempotencyKey: "k"]), try await publish(),
             ]
             for answer in answers {
                 #expect(answer.status == 503 && answer.problem == "unavailable")
@@ -90,8 +95,9 @@ import Testing
             #expect(try await count("idempotency", of: "ann", in: service.database) == 0)
             gate.open()
             try await erasure.value
-            // The key was given back.
+            // The keys were given back.
             #expect(try await issue(login: true, [.idempotencyKey: "k"]).status == 201)
+            #expect(try await publish().status == 201)
         }
     }
 

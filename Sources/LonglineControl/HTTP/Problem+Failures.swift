@@ -18,6 +18,9 @@ extension Problem {
         }
     }
 
+    /// What is asked for would stay behind of a user of whom nothing is to be left.
+    static let beingErased = Problem(.unavailable, "the user's account is being erased", retryAfter: 5)
+
     /// Whether it came of the caller's going away, however deep inside that was noticed.
     var isGivenUp: Bool { cause.map(Self.isCancellation) ?? false }
 

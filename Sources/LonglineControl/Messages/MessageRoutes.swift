@@ -80,7 +80,9 @@ struct MessageRoutes: Sendable {
         let author = UserKey(tenant: caller.tenant, user: sender)
         let result = try await idempotency.once(key, of: caller.key.id, about: author, request: digest) {
             number, isResumed in
-            try ControlJSON.encode(try await enter(message, key, caller.key, number, isResumed))
+            // Behind the key's row: an erasure that is resolved from here on finds it.
+            guard try await !server.isErasurePending(of: sender, in: caller.tenant) else { throw Problem.beingErased }
+            return try ControlJSON.encode(try await enter(message, key, caller.key, number, isResumed))
         }
         return .json(result, status: .created)
     }

@@ -141,7 +141,7 @@ struct TokenRoutes: Sendable {
         _ claims: TokenClaims, login: Bool, under name: IdempotencyKeys.Name?
     ) async throws -> Issued {
         let device = DeviceKey(tenant: claims.tenant, user: claims.user, device: claims.device)
-        guard try await !isBeingErased(device) else { throw Self.beingErased }
+        guard try await !isBeingErased(device) else { throw Problem.beingErased }
         // Before the login: a revocation in between makes the token void, never the other way round.
         let generations = try await server.generations(of: device)
         let keep: @Sendable (UInt64, Database) throws -> Void = { epoch, db in
@@ -155,7 +155,7 @@ struct TokenRoutes: Sendable {
             // It may be behind what the erasure forgets here, and is forgotten then whoever waits for the answer.
             if try await isBeingErased(device) {
                 try await Task { [logins] in try await logins.database.forget(device.user, in: device.tenant) }.value
-                throw Self.beingErased
+                throw Problem.beingErased
             }
         } else {
             let last = try await logins.last(device, now: time())
@@ -168,9 +168,6 @@ struct TokenRoutes: Sendable {
     private func isBeingErased(_ device: DeviceKey) async throws -> Bool {
         try await server.isErasurePending(of: device.user, in: device.tenant)
     }
-
-    /// A token would outlive what is forgotten of the user, and its login stay behind.
-    private static let beingErased = Problem(.unavailable, "the user's account is being erased", retryAfter: 5)
 
     private func sign(_ issued: Issued, _ tenant: TenantID) async throws -> Issued {
         let rights = try ScopeClaim(issued.scope)
