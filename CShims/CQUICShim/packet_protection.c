@@ -78,8 +78,9 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
                 const uint8_t *plaintext, size_t plaintextlen, const uint8_t *nonce, size_t noncelen,
                 const uint8_t *aad, size_t aadlen) {
     llq_conn *conn = llq_current();
-    // ngtcp2 hands in its own packet buffer.
-    if (conn) prepare(conn, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);
+    // ngtcp2 hands in its own packet buffer. What has no plaintext is no packet but the check of a Retry's tag (RFC 9001
+    // section 5.8), whose first byte only looks like a header's.
+    if (conn && plaintextlen > 0) prepare(conn, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);
     if (llq_mb_owns(aead_ctx->native_handle)) {
         int rv = llq_mb_seal(aead_ctx->native_handle, dest, plaintext, plaintextlen, nonce, aad, aadlen);
         return rv == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;

@@ -5,9 +5,13 @@ import Testing
 
 /// Who asks is told when the peer has all of a stream, whatever the way in which it came.
 @Suite struct DeliveryTests {
-    @Test("an end that left by itself and is sent again with lost bytes is told, though the peer's side stays open")
-    func anEndThatIsJoinedIsTold() throws {
-        let world = try EngineWorld()
+    @Test(
+        "an end that left by itself and is sent again with lost bytes is told, though the peer's side stays open",
+        arguments: [false, true])
+    func anEndThatIsJoinedIsTold(afterRetry: Bool) throws {
+        let world = try EngineWorld { server, _ in
+            if afterRetry { server.retryThreshold = 0 }
+        }
         let (client, _) = try world.connected()
         world.simulation.run(for: .seconds(5))
         let stream = try client.open()

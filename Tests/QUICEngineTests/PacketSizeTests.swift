@@ -1,3 +1,4 @@
+import CQUICShim
 import LonglineTestKit
 import Testing
 
@@ -28,8 +29,9 @@ import Testing
     }
 
     /// A connection whose discovery is done. The server keeps it alive.
-    private func connected(serverSends: Bool = false) throws -> Sides {
+    private func connected(serverSends: Bool = false, afterRetry: Bool = false) throws -> Sides {
         let world = try EngineWorld { server, client in
+            if afterRetry { server.retryThreshold = 0 }
             server.transport.keepAliveInterval = .seconds(1)
             server.transport.streamSendBuffer = 4 << 20
             client.transport.streamSendBuffer = 4 << 20
@@ -57,6 +59,26 @@ import Testing
         try sides.client.migrate(to: EngineWorld.otherClientAddress, now: sides.world.network.now)
         sides.seconds(10)
         #expect(sides.sender.maxDatagramSize == sides.found)
+    }
+
+    @Test("the size that was found stays after a Retry") func theSizeStaysAfterARetry() throws {
+        let sides = try connected(afterRetry: true)
+        #expect(sides.world.server.counters.retriesSent == 1)
+        #expect(llq_conn_next_packet(sides.client.shim) <= sides.client.packetsSent)
+        #expect(try sides.transfer(1 << 20, within: 60))
+        sides.seconds(5)
+        var largest = 0
+        sides.world.network.filter = { bytes, _ in
+            largest = max(largest, bytes.count)
+            return true
+        }
+        #expect(try sides.transfer(100_000, within: 20))
+        #expect(largest > 1200)
+        #expect(sides.sender.maxDatagramSize == sides.found)
+        #expect(try sides.sender.offer(pattern(sides.found), id: 1))
+        sides.seconds(2)
+        #expect(sides.sending.datagramsAcknowledged == [1])
+        #expect(sides.receiving.datagrams == [pattern(sides.found)])
     }
 
     @Test("a transfer goes on when the path takes less in its midst", arguments: [true, false])
