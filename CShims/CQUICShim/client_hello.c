@@ -70,6 +70,16 @@ const uint8_t *llq_client_hello_server_name(const uint8_t *message, size_t lengt
     return NULL;
 }
 
+const uint8_t *llq_client_hello_protocols(const uint8_t *message, size_t length, size_t *names_length) {
+    enum { APPLICATION_LAYER_PROTOCOL_NEGOTIATION = 16 };
+    cursor body, names;
+    if (find_extension(message, length, APPLICATION_LAYER_PROTOCOL_NEGOTIATION, &body) ||
+        take_prefixed(&body, 2, &names))
+        return NULL;
+    *names_length = names.left;
+    return names.position;
+}
+
 static int take_varint(cursor *c, size_t *value) {
     size_t first;
     if (take_number(c, 1, &first)) return -1;

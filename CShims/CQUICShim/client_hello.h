@@ -11,6 +11,10 @@ const uint8_t *llq_client_hello_identity(const uint8_t *message, size_t length, 
 /// Finds the DNS name a complete ClientHello message asks for (RFC 6066 section 3); NULL if there is none.
 const uint8_t *llq_client_hello_server_name(const uint8_t *message, size_t length, size_t *name_length);
 
+/// Finds the application protocols a complete ClientHello message offers (RFC 7301): each name after its length; NULL if there
+/// are none.
+const uint8_t *llq_client_hello_protocols(const uint8_t *message, size_t length, size_t *names_length);
+
 /// Whether the client's version information (RFC 9368 section 3) has this QUIC version among those available.
 int llq_client_hello_has_version(const uint8_t *message, size_t length, uint32_t version);
 

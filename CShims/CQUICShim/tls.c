@@ -241,14 +241,15 @@ static uint32_t expected_version(const llq_conn *conn) {
 
 /// Server: a session has one ticket master, to be chosen before GnuTLS reads the ticket.
 static int choose_ticket_master(llq_conn *conn) {
-    size_t length = 0;
     uint8_t master[TICKET_MASTER_LENGTH];
-    const uint8_t *identity =
-        llq_client_hello_identity(conn->client_hello, conn->client_hello_length, &length);
+    llq_ticket_offer offer = {.first = conn->first_version, .expected = expected_version(conn)};
     conn->ticket_master_set = true;
     if (!conn->tickets) return 0;
-    if (conn->owner.ticket_master(conn->owner.context, length >= KEY_NAME_LENGTH ? identity : NULL, conn->first_version,
-                                  expected_version(conn), &conn->ticket_version, master) != 0) {
+    offer.ticket = llq_client_hello_identity(conn->client_hello, conn->client_hello_length, &offer.ticket_length);
+    if (offer.ticket_length < KEY_NAME_LENGTH) offer.ticket = NULL;
+    offer.protocols =
+        llq_client_hello_protocols(conn->client_hello, conn->client_hello_length, &offer.protocols_length);
+    if (conn->owner.ticket_master(conn->owner.context, &offer, &conn->ticket_version, master) != 0) {
         conn->tickets = false;
         return 0;
     }

@@ -156,13 +156,9 @@ final class ConnectionContext {
             let target = UnsafeMutableRawBufferPointer(start: target, count: length)
             ConnectionContext.from(context).fillConnectionID(target, token: token)
         }
-        owner.ticket_master = { context, name, first, expected, version, master in
-            guard let context, let version, let master else { return -1 }
-            let name = name.map { Array(UnsafeBufferPointer(start: $0, count: TicketMasters.nameLength)) }
-            guard
-                let chosen = ConnectionContext.from(context).ticketMasters?
-                    .choose(sealedUnder: name, first: first, expected: expected)
-            else { return -1 }
+        owner.ticket_master = { context, offer, version, master in
+            guard let context, let offer, let version, let master else { return -1 }
+            guard let chosen = ConnectionContext.from(context).chooseMaster(for: offer.pointee) else { return -1 }
             version.pointee = chosen.version
             UnsafeMutableRawBufferPointer(start: master, count: chosen.master.count).copyBytes(from: chosen.master)
             return 0
@@ -204,6 +200,15 @@ final class ConnectionContext {
     private func fillConnectionID(_ target: UnsafeMutableRawBufferPointer, token: UnsafeMutablePointer<UInt8>) {
         storage.layout.fill(target, random: storage.random)
         storage.resetTokens.fill(token, for: ConnectionID(UnsafeRawBufferPointer(target)))
+    }
+
+    private func chooseMaster(for offer: llq_ticket_offer) -> (version: UInt32, master: [UInt8])? {
+        guard let ticketMasters else { return nil }
+        let name = offer.ticket.map { Array(UnsafeBufferPointer(start: $0, count: TicketMasters.nameLength)) }
+        let offered = Array(UnsafeBufferPointer(start: offer.protocols, count: offer.protocols_length))
+        return ticketMasters.choose(
+            sealedUnder: name, for: ticketMasters.selected(from: offered), first: offer.first,
+            expected: offer.expected)
     }
 
     private func openNotebook() -> Notebook {

@@ -8,6 +8,10 @@ extension QUICEngineConnection {
         // The TLS library takes long to say the second.
         if isServer, llq_tls_resumed(shim) != 0, llq_tls_early_data_accepted(shim) != 0 { earlyData = .accepted }
         let info = readHandshake(shim)
+        // Early bytes are of the ticket's protocol, and the server has given them to another one (RFC 8446 section 4.2.10).
+        if !isServer, earlyData == .accepted, info.applicationProtocol != client?.sessionTicket?.applicationProtocol {
+            return endForOtherProtocol()
+        }
         handshake = info
         earlyStreams = []
         if let interval = settings.keepAliveInterval { llq_conn_set_keep_alive(shim, interval.nanoseconds) }
@@ -22,6 +26,21 @@ extension QUICEngineConnection {
         streamCredit(bidirectional: true)
         streamCredit(bidirectional: false)
     }
+
+    private func endForOtherProtocol() {
+        endpoint.counters.protocolErrors += 1
+        end(
+            .handshakeFailed(
+                QUICError(
+                    .handshakeFailed, "The server took 0-RTT data of another protocol than it chose",
+                    advice: "Correct the server; until then connect without 0-RTT.")))
+        let packet = writeClose(
+            llq_close(kind: Int32(LLQ_CLOSE_TRANSPORT), code: Self.illegalParameter, reason: nil, reason_length: 0))
+        endpoint.retire(self, packet: packet)
+    }
+
+    /// CRYPTO_ERROR with TLS's illegal_parameter (RFC 9001 section 4.8).
+    private static let illegalParameter: UInt64 = 0x12f
 
     /// A server's handshake is confirmed when it is complete (RFC 9001 section 4.1.2): ticket and address token go out, and
     /// nothing needs the TLS session any more.

@@ -269,6 +269,8 @@ extension QUICEngineConnection {
     }
 
     func learn(resetToken token: [UInt8]) {
+        // What was noted behind its end must not keep it.
+        guard shim != nil else { return }
         resetTokens.insert(token)
         endpoint.addResetToken(token, for: self)
     }

@@ -19,7 +19,9 @@ final class ServerRole {
         self.configuration = configuration
         let context = configuration.tls
         ticketMasters = context.ticketKeys.map {
-            TicketMasters(ring: $0, settings: configuration.transport, clients: context.clientAuthentication)
+            TicketMasters(
+                ring: $0, settings: configuration.transport, protocols: context.applicationProtocols,
+                clients: context.clientAuthentication)
         }
         if ticketMasters != nil, let store = context.replayStore {
             antiReplay = try AntiReplay(store: store)

@@ -14,6 +14,18 @@ import Testing
         return ticket
     }
 
+    private static let otherAddress = QUICSocketAddress(ipv4: (10, 0, 0, 7), port: 4433)
+
+    /// A server beside the world's, with a start time of its own.
+    private func secondServer(in world: EngineWorld, tls: TLSServerContext) throws -> (QUICEndpoint, PeerRecord) {
+        var configuration = world.serverConfiguration
+        configuration.server?.tls = tls
+        let server = try QUICEndpoint(configuration: configuration, random: SeededRandom(seed: 99))
+        let record = PeerRecord()
+        world.simulation.add(server, at: [Self.otherAddress]).onEvent = { record.handle($1, on: $0) }
+        return (server, record)
+    }
+
     private func reconnect(_ world: EngineWorld, writing bytes: [UInt8]) throws -> (QUICEngineConnection, QUICStreamID)
     {
         let connection = try world.connect()
@@ -187,6 +199,54 @@ import Testing
         #expect(otherSide.connections.count == 1, "the copy starts a handshake")
         #expect(
             otherSide.opened.isEmpty && other.counters.earlyDataAccepted == 0, "and none of its 0-RTT data is taken")
+    }
+
+    @Test("0-RTT data of one protocol is not taken for another that the server prefers")
+    func earlyDataIsNotTakenForAnotherProtocol() throws {
+        let world = try EngineWorld(tickets: true)
+        world.clientConfiguration.applicationProtocols = ["test/1", "test/2"]
+        let changed = try TLSServerContext(
+            credentials: EngineWorld.certificate.credentials, applicationProtocols: ["test/2", "test/1"],
+            ticketKeys: world.tls.ticketKeys, replayStore: world.tls.replayStore)
+        let (_, record) = try secondServer(in: world, tls: changed)
+        let ticket = try ticket(from: world)
+        #expect(ticket.applicationProtocol == "test/1")
+        world.clientConfiguration.sessionTicket = ticket
+        let connection = try world.connect(to: Self.otherAddress)
+        let stream = try connection.open()
+        try connection.send(pattern(600), on: stream, finish: true)
+        world.simulation.run(for: .seconds(3)) { world.clientSide.confirmed.contains(connection.handle) }
+        #expect(connection.handshake?.applicationProtocol == "test/2")
+        #expect(connection.handshake?.resumed == false && connection.handshake?.earlyData == .rejected)
+        #expect(!record.sawEarlyBytes)
+        // Where the ticket's protocol is chosen it is good.
+        world.clientConfiguration.applicationProtocols = ["test/1"]
+        let (same, _) = try reconnect(world, writing: pattern(600))
+        world.simulation.run(for: .seconds(3)) { same.handshake != nil }
+        #expect(same.handshake?.resumed == true && same.handshake?.earlyData == .accepted)
+    }
+
+    @Test("a client refuses a server that takes 0-RTT data of another protocol than it chooses")
+    func aClientRefusesAServerThatTakesDataOfAnotherProtocol() throws {
+        let world = try EngineWorld(tickets: true)
+        world.clientConfiguration.applicationProtocols = ["test/2", "test/1"]
+        let good = try ticket(from: world)
+        // To this client it looks as if the server mixed the two up.
+        world.clientConfiguration.sessionTicket = SessionTicket(
+            session: good.session, transportParameters: good.transportParameters, serverName: good.serverName,
+            applicationProtocol: "test/2", expiresAt: good.expiresAt, holder: good.holder)
+        let (connection, _) = try reconnect(world, writing: pattern(600))
+        world.simulation.run(for: .seconds(2))
+        guard case .handshakeFailed(let error)? = world.clientSide.closed[connection.handle] else {
+            Issue.record("\(world.clientSide.closed)")
+            return
+        }
+        #expect(error.code == .handshakeFailed && error.message.contains("protocol"))
+        #expect(world.clientSide.handshakes[connection.handle] == nil)
+        let server = try #require(world.serverSide.connections.last)
+        #expect(server.handshake == nil && world.serverSide.closed[server.handle] != nil, "it is told")
+        world.simulation.run(for: .seconds(5))
+        #expect(world.client.connectionCount == 0 && world.client.resetTokenOwners.isEmpty)
     }
 
     @Test("a master from a time that is yet to come is replaced") func futureMaster() throws {

@@ -84,6 +84,18 @@ typedef struct llq_event {
     llq_path path;
 } llq_event;
 
+/// What a client's first message says that its ticket depends on.
+typedef struct llq_ticket_offer {
+    /// The ticket, which begins with the name (16 bytes) of the key that sealed it; NULL: it offers none.
+    const uint8_t *ticket;
+    size_t ticket_length;
+    /// Its application protocols, each name after its length.
+    const uint8_t *protocols;
+    size_t protocols_length;
+    /// The QUIC version that the client began with and its ticket must be of; and the one that the connection will have.
+    uint32_t first, expected;
+} llq_ticket_offer;
+
 /// Who owns a connection. None of these may call back into the shim.
 typedef struct llq_owner {
     void *context;
@@ -91,12 +103,9 @@ typedef struct llq_owner {
     void (*random)(void *context, uint8_t *destination, size_t length);
     /// Fills a new connection ID of `length` bytes and its stateless reset token.
     void (*new_cid)(void *context, uint8_t *cid, size_t length, uint8_t *token);
-    /// Server: the ticket master (64 bytes) for a client that offers a ticket sealed under this key name (16 bytes, or
-    /// NULL when it offers none); returns 0 if there is one. Tickets are sealed and opened with one master; `version` is
-    /// set to the QUIC version that it is for: `first`, which the client began with and its ticket must be of, or
-    /// `expected`, which the connection will have.
-    int (*ticket_master)(void *context, const uint8_t *key_name, uint32_t first, uint32_t expected, uint32_t *version,
-                         uint8_t *master);
+    /// Server: the ticket master (64 bytes) for a client that makes this offer; returns 0 if there is one. Tickets are sealed
+    /// and opened with one master; `version` is set to the QUIC version that it is for: the offer's `first` or `expected`.
+    int (*ticket_master)(void *context, const llq_ticket_offer *offer, uint32_t *version, uint8_t *master);
     /// One line in the format of SSLKEYLOGFILE.
     void (*key_log)(void *context, const char *line);
     /// Server: the certificate credentials (GnuTLS's, alive as long as the connection) for the name a client asks for;
