@@ -80,6 +80,14 @@ const uint8_t *llq_client_hello_protocols(const uint8_t *message, size_t length,
     return names.position;
 }
 
+const uint8_t *llq_session_ticket_identity(const uint8_t *body, size_t length, size_t *identity_length) {
+    cursor c = {body, length}, identity;
+    // Lifetime, what hides the age, nonce.
+    if (take(&c, 4 + 4, NULL) || take_prefixed(&c, 1, NULL) || take_prefixed(&c, 2, &identity)) return NULL;
+    *identity_length = identity.left;
+    return identity.position;
+}
+
 static int take_varint(cursor *c, size_t *value) {
     size_t first;
     if (take_number(c, 1, &first)) return -1;

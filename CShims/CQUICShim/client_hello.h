@@ -15,6 +15,10 @@ const uint8_t *llq_client_hello_server_name(const uint8_t *message, size_t lengt
 /// are none.
 const uint8_t *llq_client_hello_protocols(const uint8_t *message, size_t length, size_t *names_length);
 
+/// Finds the ticket in a NewSessionTicket message without its header (RFC 8446 section 4.6.1): what the client will offer as
+/// identity; NULL if the message is malformed.
+const uint8_t *llq_session_ticket_identity(const uint8_t *body, size_t length, size_t *identity_length);
+
 /// Whether the client's version information (RFC 9368 section 3) has this QUIC version among those available.
 int llq_client_hello_has_version(const uint8_t *message, size_t length, uint32_t version);
 

@@ -96,6 +96,18 @@ static int on_certificate(gnutls_session_t session, unsigned type, unsigned when
     return 0;
 }
 
+/// Server: before each NewSessionTicket.
+static int on_ticket(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                     const gnutls_datum_t *message) {
+    (void)type;
+    (void)when;
+    llq_conn *conn = conn_of(session);
+    size_t length = 0;
+    const uint8_t *ticket = incoming ? NULL : llq_session_ticket_identity(message->data, message->size, &length);
+    if (ticket) conn->owner.ticket_sealed(conn->owner.context, ticket, length);
+    return 0;
+}
+
 static int verify_client(gnutls_session_t session, llq_conn *conn) {
     unsigned count = 0, status = 0;
     gnutls_typed_vdata_st purpose = {.type = GNUTLS_DT_KEY_PURPOSE_OID,
@@ -173,6 +185,8 @@ static int start_server(llq_conn *conn, const llq_tls *tls) {
     if (tls->ticket_lifetime) gnutls_db_set_cache_expiration(session, (int)tls->ticket_lifetime);
     if (tls->anti_replay) {
         gnutls_anti_replay_enable(session, tls->anti_replay);
+        // A session has one hook; that of client certificates, which allow no 0-RTT, is not needed here.
+        gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET, GNUTLS_HOOK_PRE, on_ticket);
         // QUIC's one allowed value (RFC 9001 section 4.6.1).
         int rv = gnutls_record_set_max_early_data_size(session, 0xffffffffu);
         if (rv != 0) return rv;

@@ -108,6 +108,8 @@ final class ConnectionContext {
     @exclusivity(unchecked) var sink: EngineStream?
     let storage: EngineStorage
     let ticketMasters: TicketMasters?
+    /// Server: of the endpoint; nil: there is no 0-RTT.
+    let antiReplay: AntiReplay?
     let keyLog: ClientConfiguration.KeyLog?
     /// Server: its certificates, which the TLS session refers to.
     let certificates: CertificateTable?
@@ -117,12 +119,13 @@ final class ConnectionContext {
     let rewrite: ((UnsafeMutableRawBufferPointer, _ header: UnsafeRawBufferPointer) -> Void)?
 
     init(
-        storage: EngineStorage, ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?,
-        certificates: CertificateTable?, qlog: QLogWriter?,
+        storage: EngineStorage, ticketMasters: TicketMasters?, antiReplay: AntiReplay?,
+        keyLog: ClientConfiguration.KeyLog?, certificates: CertificateTable?, qlog: QLogWriter?,
         rewrite: ((UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Void)?
     ) {
         self.storage = storage
         self.ticketMasters = ticketMasters
+        self.antiReplay = antiReplay
         self.keyLog = keyLog
         self.certificates = certificates
         self.qlog = qlog
@@ -162,6 +165,10 @@ final class ConnectionContext {
             version.pointee = chosen.version
             UnsafeMutableRawBufferPointer(start: master, count: chosen.master.count).copyBytes(from: chosen.master)
             return 0
+        }
+        owner.ticket_sealed = { context, ticket, length in
+            guard let context else { return }
+            ConnectionContext.from(context).antiReplay?.noteSealed(UnsafeRawBufferPointer(start: ticket, count: length))
         }
         owner.key_log = { context, line in
             guard let context, let line else { return }
@@ -204,6 +211,7 @@ final class ConnectionContext {
 
     private func chooseMaster(for offer: llq_ticket_offer) -> (version: UInt32, master: [UInt8])? {
         guard let ticketMasters else { return nil }
+        antiReplay?.noteOffered(offer.ticket.map { UnsafeRawBufferPointer(start: $0, count: offer.ticket_length) })
         let name = offer.ticket.map { Array(UnsafeBufferPointer(start: $0, count: TicketMasters.nameLength)) }
         let offered = Array(UnsafeBufferPointer(start: offer.protocols, count: offer.protocols_length))
         return ticketMasters.choose(

@@ -276,8 +276,7 @@ extension QUICEndpoint {
         if case .retry(let beforeRetry) = address { original = beforeRetry }
         let qlog = server.configuration.qlog?(QLogSubject(originalDestinationID: original.bytes, isServer: true))
         let context = makeContext(
-            ticketMasters: server.ticketMasters, keyLog: server.configuration.tls.keyLog, certificates: certificates,
-            qlog: qlog)
+            server: server, keyLog: server.configuration.tls.keyLog, certificates: certificates, qlog: qlog)
         let preferred = server.configuration.preferredAddresses.isEmpty ? nil : layout.make(random: random)
         guard
             let shim = makeServerShim(

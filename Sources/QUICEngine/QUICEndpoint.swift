@@ -261,7 +261,7 @@ public final class QUICEndpoint: CustomReflectable {
         // RFC 9000 section 7.2: at least 8 unpredictable bytes.
         let original = random.bytes(18).withUnsafeBytes { ConnectionID($0) }
         let qlog = client.qlog?(QLogSubject(originalDestinationID: original.bytes, isServer: false))
-        let context = makeContext(ticketMasters: nil, keyLog: client.keyLog, certificates: nil, qlog: qlog)
+        let context = makeContext(server: nil, keyLog: client.keyLog, certificates: nil, qlog: qlog)
         let shim = try ClientShim.make(
             client: client, alpn: names, trust: trust, priority: priority, context: context, path: path, id: id,
             destination: original, now: now)
@@ -290,12 +290,11 @@ public final class QUICEndpoint: CustomReflectable {
     // MARK: for the connections
 
     func makeContext(
-        ticketMasters: TicketMasters?, keyLog: ClientConfiguration.KeyLog?, certificates: CertificateTable?,
-        qlog: QLogWriter?
+        server: ServerRole?, keyLog: ClientConfiguration.KeyLog?, certificates: CertificateTable?, qlog: QLogWriter?
     ) -> ConnectionContext {
         ConnectionContext(
-            storage: storage, ticketMasters: ticketMasters, keyLog: keyLog, certificates: certificates, qlog: qlog,
-            rewrite: rewrite)
+            storage: storage, ticketMasters: server?.ticketMasters, antiReplay: server?.antiReplay, keyLog: keyLog,
+            certificates: certificates, qlog: qlog, rewrite: rewrite)
     }
 
     func add(

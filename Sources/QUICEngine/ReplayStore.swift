@@ -3,35 +3,64 @@ import Synchronization
 /// Remembers the 0-RTT flights a server has seen, so that a copy of one is refused (RFC 8446 section 8.2). Shared by all
 /// loops of a server. It is bounded: when it is full of entries that may not be forgotten yet, 0-RTT is refused,
 /// and those clients make a 1-RTT handshake. One IPv4 address or IPv6 /64 fills an eighth of it at most.
+///
+/// It also remembers the tickets sealed by the servers that share it: 0-RTT data is taken only with these. Another server
+/// with the same ``TicketKeyRing`` resumes with them, but can't know which flights came here (RFC 8446 section 8.3).
 public final class ReplayStore: Sendable {
     /// The answer to one binder.
     enum Verdict: Sendable { case fresh, seen, full }
 
-    private struct State {
-        var expiry: [[UInt8]: UInt64] = [:]
-        var order = FIFO<(binder: [UInt8], expiry: UInt64, host: UInt64)>()
-        /// Binders of each host.
-        var shares: [UInt64: Int] = [:]
+    /// What is forgotten in the order in which it came, when its time is over.
+    private struct Memory<Key: Hashable> {
+        private var known: Set<Key> = []
+        private var order = FIFO<(key: Key, expiry: UInt64, host: UInt64)>()
+        private var shares: [UInt64: Int] = [:]
+
+        var count: Int { known.count }
+
+        func contains(_ key: Key) -> Bool { known.contains(key) }
+
+        /// How many of a host's are known.
+        func share(of host: UInt64) -> Int { shares[host, default: 0] }
+
+        /// Only if it isn't known.
+        mutating func insert(_ key: Key, host: UInt64, expiry: UInt64) {
+            guard known.insert(key).inserted else { return }
+            shares[host, default: 0] += 1
+            order.append((key, expiry, host))
+        }
+
+        mutating func forget(expiredBy now: UInt64) {
+            while let oldest = order.first, oldest.expiry <= now { forgetOldest() }
+        }
 
         mutating func forgetOldest() {
-            guard let (binder, _, host) = order.popFirst() else { return }
-            expiry.removeValue(forKey: binder)
+            guard let (key, _, host) = order.popFirst() else { return }
+            known.remove(key)
             if let count = shares[host] { shares[host] = count > 1 ? count - 1 : nil }
         }
     }
 
+    private struct State {
+        var binders = Memory<[UInt8]>()
+        /// By a part of their hashes.
+        var tickets = Memory<UInt64>()
+    }
+
     private let state = Mutex(State())
-    /// Binders held at most.
+    /// Binders held at most, and tickets.
     public let capacity: Int
 
-    /// Binders of one host held at most.
+    /// Those of one host held at most.
     private var share: Int { max(1, capacity / 8) }
 
-    /// An empty store; one entry takes about 200 bytes.
+    /// An empty store; one entry takes about 200 bytes, and a ticket about 80.
+    /// - Parameter capacity: flights remembered at most, and tickets. Of more tickets the oldest are forgotten: their clients
+    ///   resume without 0-RTT.
     public init(capacity: Int = 1_000_000) { self.capacity = capacity }
 
     /// Binders held now.
-    public var count: Int { state.withLock { $0.expiry.count } }
+    public var count: Int { state.withLock { $0.binders.count } }
 
     /// Records a binder unless it is known.
     /// - Parameters:
@@ -41,13 +70,33 @@ public final class ReplayStore: Sendable {
     ///   - now: seconds since 1970.
     func check(_ binder: [UInt8], host: UInt64, expiry: UInt64, now: UInt64) -> Verdict {
         state.withLock { state in
-            while let oldest = state.order.first, oldest.expiry <= now { state.forgetOldest() }
-            if state.expiry[binder] != nil { return .seen }
-            guard state.expiry.count < capacity, state.shares[host, default: 0] < share else { return .full }
-            state.expiry[binder] = expiry
-            state.shares[host, default: 0] += 1
-            state.order.append((binder, expiry, host))
+            state.binders.forget(expiredBy: now)
+            if state.binders.contains(binder) { return .seen }
+            guard state.binders.count < capacity, state.binders.share(of: host) < share else { return .full }
+            state.binders.insert(binder, host: host, expiry: expiry)
             return .fresh
         }
+    }
+
+    /// Records a ticket that was sealed for a client, unless its host has a full share.
+    func noteSealed(_ ticket: UnsafeRawBufferPointer, host: UInt64, expiry: UInt64, now: UInt64) {
+        guard let key = Self.key(of: ticket) else { return }
+        state.withLock { state in
+            state.tickets.forget(expiredBy: now)
+            guard state.tickets.share(of: host) < share else { return }
+            state.tickets.insert(key, host: host, expiry: expiry)
+            if state.tickets.count > capacity { state.tickets.forgetOldest() }
+        }
+    }
+
+    /// Whether a server that shares this store has sealed the ticket, as far as is remembered.
+    func hasSealed(_ ticket: UnsafeRawBufferPointer) -> Bool {
+        guard let key = Self.key(of: ticket) else { return false }
+        return state.withLock { $0.tickets.contains(key) }
+    }
+
+    /// Nobody chooses what a ticket is: 64 bits tell those of this server from others. nil: the TLS library fails.
+    private static func key(of ticket: UnsafeRawBufferPointer) -> UInt64? {
+        TLSHash.sha256(ticket).map { $0.prefix(8).reduce(0) { $0 << 8 | UInt64($1) } }
     }
 }

@@ -209,6 +209,8 @@ final class AntiReplay {
     private let store: ReplayStore
     /// Whose handshake goes on: see `QUICSocketAddress.hostKey`.
     @exclusivity(unchecked) var host: UInt64 = 0
+    /// Whether the store knows the ticket that it offers.
+    @exclusivity(unchecked) private var isTicketKnown = false
 
     /// Far longer than a ticket lives. When it has passed GnuTLS begins anew and refuses 0-RTT for tickets issued before.
     private static let windowMilliseconds: UInt32 = 21 * 24 * 3600 * 1000
@@ -231,6 +233,7 @@ final class AntiReplay {
                 return GNUTLS_E_DB_ENTRY_EXISTS
             }
             let own = Unmanaged<AntiReplay>.fromOpaque(context).takeUnretainedValue()
+            guard own.isTicketKnown else { return GNUTLS_E_DB_ENTRY_EXISTS }
             let bytes = UnsafeBufferPointer(start: key.pointee.data, count: Int(key.pointee.size))
             let now = llq_wall_clock()
             let verdict = own.store.check(
@@ -241,4 +244,15 @@ final class AntiReplay {
     }
 
     deinit { gnutls_anti_replay_deinit(pointer) }
+
+    /// The handshake ends with this ticket.
+    func noteSealed(_ ticket: UnsafeRawBufferPointer) {
+        let now = llq_wall_clock()
+        store.noteSealed(ticket, host: host, expiry: now + TicketKeyRing.ticketLifetime, now: now)
+    }
+
+    /// The handshake begins with this ticket; nil: with none.
+    func noteOffered(_ ticket: UnsafeRawBufferPointer?) {
+        isTicketKnown = ticket.map { store.hasSealed($0) } ?? false
+    }
 }

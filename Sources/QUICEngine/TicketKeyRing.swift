@@ -1,7 +1,8 @@
 import Synchronization
 
 /// The masters that session tickets are sealed with. The newest seals; older ones still open until they are as old
-/// as the oldest ticket may be. Shared by all loops of a server, and by servers that shall accept each other's tickets.
+/// as the oldest ticket may be. Shared by all loops of a server, and by servers that shall accept each other's tickets:
+/// to resume, not for 0-RTT, which only those accept that share a ``ReplayStore`` with the one that sealed the ticket.
 public final class TicketKeyRing: Sendable {
     /// One master and the time it was drawn.
     struct Master: Sendable, Hashable {

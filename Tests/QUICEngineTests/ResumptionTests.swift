@@ -201,6 +201,54 @@ import Testing
             otherSide.opened.isEmpty && other.counters.earlyDataAccepted == 0, "and none of its 0-RTT data is taken")
     }
 
+    @Test("a copy of a 0-RTT flight is not accepted by another server with the same masters")
+    func aCopyOfA0RTTFlightIsNotAcceptedByAnotherServer() throws {
+        let world = try EngineWorld(tickets: true)
+        let tls = try TLSServerContext(
+            credentials: EngineWorld.certificate.credentials, applicationProtocols: ["test/1"],
+            ticketKeys: world.tls.ticketKeys, replayStore: ReplayStore(capacity: 1000))
+        let (other, record) = try secondServer(in: world, tls: tls)
+        world.clientConfiguration.sessionTicket = try ticket(from: world)
+        var flight: [[UInt8]] = []
+        world.network.filter = { bytes, path in
+            if path.remote == EngineWorld.serverAddress { flight.append(bytes) }
+            return true
+        }
+        let (connection, _) = try reconnect(world, writing: pattern(600))
+        world.simulation.settle()
+        world.network.filter = nil
+        world.simulation.run(for: .seconds(3)) { connection.handshake != nil }
+        #expect(connection.handshake?.earlyData == .accepted)
+
+        let attacker = QUICPath(local: EngineWorld.otherClientAddress, remote: Self.otherAddress)
+        for copy in flight { world.network.send(copy, on: attacker, ecn: .notECT) }
+        world.simulation.run(for: .seconds(1))
+        #expect(record.connections.count == 1, "the copy starts a handshake")
+        #expect(record.opened.isEmpty && other.counters.earlyDataAccepted == 0, "and none of its 0-RTT data is taken")
+        // Its own client may come there: without certificates, and after a round trip.
+        let returning = try world.connect(to: Self.otherAddress)
+        let stream = try returning.open()
+        try returning.send(pattern(600), on: stream, finish: true)
+        world.simulation.run(for: .seconds(3)) { record.finished.contains(stream) }
+        #expect(returning.handshake?.resumed == true && returning.handshake?.earlyData == .rejected)
+        #expect(record.received[stream] == pattern(600) && !record.sawEarlyBytes)
+    }
+
+    @Test("the replay store remembers the newest tickets, and an eighth of one host's") func rememberedTickets() {
+        let store = ReplayStore(capacity: 16)
+        func seal(_ ticket: UInt8, host: UInt64, now: UInt64 = 0) {
+            [ticket].withUnsafeBytes { store.noteSealed($0, host: host, expiry: now + 100, now: now) }
+        }
+        func isKnown(_ ticket: UInt8) -> Bool { [ticket].withUnsafeBytes { store.hasSealed($0) } }
+        for ticket in 0..<20 as Range<UInt8> { seal(ticket, host: UInt64(ticket)) }
+        #expect(!isKnown(3) && isKnown(4) && isKnown(19) && !isKnown(20))
+        for ticket in 100..<103 as Range<UInt8> { seal(ticket, host: 50) }
+        #expect(isKnown(100) && isKnown(101) && !isKnown(102))
+        seal(103, host: 50, now: 100)
+        #expect(!isKnown(101) && isKnown(103))
+        #expect(store.count == 0, "no flight was seen")
+    }
+
     @Test("0-RTT data of one protocol is not taken for another that the server prefers")
     func earlyDataIsNotTakenForAnotherProtocol() throws {
         let world = try EngineWorld(tickets: true)

@@ -106,6 +106,8 @@ typedef struct llq_owner {
     /// Server: the ticket master (64 bytes) for a client that makes this offer; returns 0 if there is one. Tickets are sealed
     /// and opened with one master; `version` is set to the QUIC version that it is for: the offer's `first` or `expected`.
     int (*ticket_master)(void *context, const llq_ticket_offer *offer, uint32_t *version, uint8_t *master);
+    /// Server with `anti_replay`: this ticket was sealed and is about to leave.
+    void (*ticket_sealed)(void *context, const uint8_t *ticket, size_t length);
     /// One line in the format of SSLKEYLOGFILE.
     void (*key_log)(void *context, const char *line);
     /// Server: the certificate credentials (GnuTLS's, alive as long as the connection) for the name a client asks for;
