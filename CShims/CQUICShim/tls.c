@@ -136,7 +136,12 @@ static int on_verify(gnutls_session_t session) {
         return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
     }
     unsigned status = 0;
-    int rv = gnutls_certificate_verify_peers3(session, conn->server_name, &status);
+    // A numeric address is compared with the certificate's addresses.
+    gnutls_typed_vdata_st wanted[] = {
+        {.type = GNUTLS_DT_DNS_HOSTNAME, .data = (unsigned char *)conn->server_name},
+        {.type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_SERVER},
+    };
+    int rv = gnutls_certificate_verify_peers(session, wanted, 2, &status);
     conn->verify_status = status;
     if (rv < 0) return rv;
     return status == 0 ? 0 : GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;

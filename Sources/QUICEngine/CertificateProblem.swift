@@ -28,6 +28,11 @@ enum CertificateProblem {
             return QUICError(
                 .certificateRejected, "The \(owner)'s certificate was revoked", advice: "Replace it on the \(owner).")
         }
+        if has(GNUTLS_CERT_PURPOSE_MISMATCH) {
+            return QUICError(
+                .certificateRejected, "The \(owner)'s certificate is for another purpose",
+                advice: "Have one issued for a TLS \(owner): its extended key usage doesn't allow that.")
+        }
         return QUICError(
             .certificateRejected, "The \(owner)'s certificate can't be trusted", cause: "status \(status)",
             advice: "Look at it with certtool or openssl.")

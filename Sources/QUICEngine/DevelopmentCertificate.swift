@@ -35,6 +35,21 @@ public struct DevelopmentCertificate: Sendable {
     public static func generate(
         names: [String], validDays: Int = 30, now: UInt64, keyKind: KeyKind = .ecdsaP256
     ) throws(QUICError) -> DevelopmentCertificate {
+        try generate(
+            names: names, validDays: validDays, now: now, keyKind: keyKind,
+            purposes: [KeyPurpose.server, KeyPurpose.client])
+    }
+
+    /// Extended key usages (RFC 5280 section 4.2.1.12).
+    enum KeyPurpose {
+        static let server = "1.3.6.1.5.5.7.3.1"
+        static let client = "1.3.6.1.5.5.7.3.2"
+    }
+
+    /// The same for these purposes; empty: for all.
+    static func generate(
+        names: [String], validDays: Int, now: UInt64, keyKind: KeyKind, purposes: [String]
+    ) throws(QUICError) -> DevelopmentCertificate {
         guard let commonName = names.first, (1...36500).contains(validDays) else {
             throw QUICError(
                 .invalidConfiguration, "A certificate needs a name and from 1 to 36500 days",
@@ -43,7 +58,7 @@ public struct DevelopmentCertificate: Sendable {
         let builder = try CertificateBuilder(keyKind: keyKind)
         try builder.setValidity(from: now - min(now, 3600), until: now + UInt64(validDays) * 86400)
         try builder.setNames(commonName: commonName, alternatives: names)
-        try builder.sign()
+        try builder.sign(for: purposes)
         return DevelopmentCertificate(
             certificatePEM: try builder.certificatePEM(), privateKeyPEM: try builder.privateKeyPEM(),
             publicKeySHA256: try builder.publicKeySHA256())
@@ -125,13 +140,12 @@ private final class CertificateBuilder {
         }
     }
 
-    func sign() throws(QUICError) {
+    func sign(for purposes: [String]) throws(QUICError) {
         try check(gnutls_x509_crt_set_basic_constraints(certificate, 1, 0))
         try check(
             gnutls_x509_crt_set_key_usage(
                 certificate, UInt32(GNUTLS_KEY_DIGITAL_SIGNATURE) | UInt32(GNUTLS_KEY_KEY_CERT_SIGN)))
-        // For servers and for clients.
-        for purpose in ["1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"] {
+        for purpose in purposes {
             try check(gnutls_x509_crt_set_key_purpose_oid(certificate, purpose, 0))
         }
         var keyID = [UInt8](repeating: 0, count: 32)

@@ -1,9 +1,9 @@
 /// How a client checks the server's certificate.
 public enum TLSClientVerification: Sendable, Hashable {
-    /// The chain must lead to a root of the system, and the certificate must be for the server's name.
+    /// The chain must lead to a root of the system, and the certificate must be for the server's name, and may not be for
+    /// other purposes only than TLS servers (RFC 5280 section 4.2.1.12).
     case systemRoots
-    /// The chain must lead to one of the certificates in this PEM text, and the certificate must be for the server's
-    /// name.
+    /// The same, but the chain must lead to one of the certificates in this PEM text.
     case certificateAuthority(pem: String)
     /// The certificate's public key must be one of these: SHA-256 of the SubjectPublicKeyInfo in DER, 32 bytes each
     /// (RFC 7469 section 2.4). Issuer and name are not looked at.

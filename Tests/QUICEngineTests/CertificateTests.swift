@@ -54,6 +54,35 @@ import Testing
         #expect(server.handshake?.serverName == nil, "an address is no server name")
     }
 
+    @Test("a certificate that is for clients only is refused of a server, one for all purposes isn't")
+    func aCertificateForClientsOnlyIsRefused() throws {
+        func connect(_ purposes: [String], as name: String) throws -> QUICCloseReason? {
+            let certificate = try DevelopmentCertificate.generate(
+                names: ["server.test", "10.0.0.1"], validDays: 20000, now: 1_000_000_000, keyKind: .ed25519,
+                purposes: purposes)
+            let world = try EngineWorld { _, client in
+                client.serverName = name
+                client.verification = .certificateAuthority(pem: certificate.certificatePEM)
+            }
+            try world.tls.reload(certificate.credentials)
+            let client = try world.connect()
+            world.simulation.run(for: .seconds(5)) { client.isClosed || client.handshake != nil }
+            return world.clientSide.closed[client.handle]
+        }
+        for name in ["server.test", "10.0.0.1"] {
+            #expect(try connect([], as: name) == nil)
+            #expect(try connect([DevelopmentCertificate.KeyPurpose.server], as: name) == nil)
+            guard
+                case .handshakeFailed(let error)? =
+                    try connect([DevelopmentCertificate.KeyPurpose.client], as: name)
+            else {
+                Issue.record("accepted as \(name)")
+                continue
+            }
+            #expect(error.code == .certificateRejected && error.message.contains("purpose"))
+        }
+    }
+
     @Test("the system's roots don't trust a development certificate")
     func theSystemsRootsDontTrustADevelopmentCertificate() throws {
         let error = try failure { $0.verification = .systemRoots }
