@@ -292,7 +292,8 @@ extension QUICEngineConnection {
             session: Array(UnsafeBufferPointer(start: data, count: length)),
             transportParameters: Array(parameters.prefix(used)),
             serverName: client?.serverName ?? "", applicationProtocol: handshake.applicationProtocol ?? "",
-            expiresAt: llq_wall_clock() + UInt64(llq_tls_ticket_lifetime(shim)),
+            // A server may say more than it may (RFC 8446 section 4.6.1).
+            expiresAt: llq_wall_clock() + min(UInt64(llq_tls_ticket_lifetime(shim)), TicketKeyRing.ticketLifetime),
             holder: client?.ticketHolder ?? [],
             version: QUICVersion(rawValue: llq_conn_version(shim)))
         emit(.sessionTicket(ticket))

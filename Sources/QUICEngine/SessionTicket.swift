@@ -4,7 +4,8 @@
 public struct SessionTicket: Sendable, Hashable {
     /// The serialized form.
     public let bytes: [UInt8]
-    /// When the server stops accepting it, in seconds since 1970 on the wall clock (the TLS library's).
+    /// When the server stops accepting it, in seconds since 1970 on the wall clock (the TLS library's); seven days after it came
+    /// at the latest, whatever the server says.
     public let expiresAt: UInt64
 
     let session: [UInt8]

@@ -52,6 +52,26 @@ import Testing
         #expect(throws: QUICError.self) { try SessionTicket(bytes: [1, 2, 3]) }
     }
 
+    @Test("a ticket isn't kept for more than seven days, whatever the server says")
+    func aTicketIsKeptForSevenDays() throws {
+        let world = try EngineWorld(tickets: true)
+        // Seven days in seconds, as the server's message has them; no other bytes of its packets are likely to be the same.
+        let week: [UInt8] = [0x00, 0x09, 0x3a, 0x80]
+        var changed = 0
+        world.server.rewrite = { plaintext, header in
+            guard let first = header.first, first & 0x80 == 0, plaintext.count >= week.count else { return }
+            for start in 0...plaintext.count - week.count
+            where plaintext[start..<start + week.count].elementsEqual(week) {
+                for index in start..<start + week.count { plaintext[index] = 0xff }
+                changed += 1
+            }
+        }
+        let ticket = try ticket(from: world)
+        #expect(changed > 0)
+        let lifetime = ticket.expiresAt - EngineClock.wall()
+        #expect(lifetime <= TicketKeyRing.ticketLifetime && lifetime > TicketKeyRing.ticketLifetime - 60)
+    }
+
     @Test("0-RTT data arrives in the first flight") func test0RTTDataArrivesInTheFirstFlight() throws {
         let world = try EngineWorld(tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
