@@ -100,13 +100,17 @@ struct llq_reset_key {
     gnutls_hmac_hd_t mac;
 };
 
-llq_reset_key *llq_reset_key_new(const uint8_t *secret, size_t length) {
+llq_reset_key *llq_reset_key_new(const uint8_t *secret, size_t length, const uint8_t *server, size_t server_length) {
     static const char label[] = "stateless reset";
-    uint8_t key[32];
+    uint8_t key[32], use[sizeof label - 1 + LLQ_MAX_CID_LENGTH];
+    if (server_length > LLQ_MAX_CID_LENGTH) return NULL;
+    memcpy(use, label, sizeof label - 1);
+    if (server_length > 0) memcpy(use + sizeof label - 1, server, server_length);
     llq_reset_key *self = calloc(1, sizeof *self);
     if (!self) return NULL;
-    // The secret serves other ends, too: each has a key of its own.
-    if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, secret, length, label, sizeof label - 1, key) != 0 ||
+    // The secret serves other ends, too: each has a key of its own. So has each server: one that is sent a packet of another's
+    // connection would otherwise tell whoever sent it how to end that (RFC 9000 section 21.11).
+    if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, secret, length, use, sizeof label - 1 + server_length, key) != 0 ||
         gnutls_hmac_init(&self->mac, GNUTLS_MAC_SHA256, key, sizeof key) != 0) {
         free(self);
         self = NULL;

@@ -4,7 +4,9 @@ public struct EndpointConfiguration: Sendable {
     public var server: ServerConfiguration?
     /// A key of 32 bytes, secret and the same for all loops and restarts of a server, from which stateless reset
     /// tokens (RFC 9000 section 10.3) and address tokens derive. nil, the default: drawn at random, so that after a restart
-    /// clients notice only by a timeout that their connections are gone.
+    /// clients notice only by a timeout that their connections are gone. Servers that can be reached beside each other may share
+    /// it, to accept each other's address tokens, only if each has a `serverID` of its own, from which the reset tokens derive,
+    /// too: otherwise one answers a packet of another's connection with what ends that (RFC 9000 section 21.11).
     public var staticKey: [UInt8]?
     /// Bytes that name the server, put into every connection ID for a load balancer: in the clear and at most 8, unless
     /// `loadBalancing` says otherwise.

@@ -88,7 +88,8 @@ public final class QUICEndpoint: CustomReflectable {
         let random = RandomSource(random)
         let layout = try ConnectionIDLayout(configuration)
         staticKey = configuration.staticKey ?? random.bytes(32)
-        storage = EngineStorage(random: random, layout: layout, resetTokens: try ResetTokens(staticKey: staticKey))
+        let resetTokens = try ResetTokens(staticKey: staticKey, serverID: configuration.serverID)
+        storage = EngineStorage(random: random, layout: layout, resetTokens: resetTokens)
         resetLimit = RateLimit(perSecond: configuration.statelessResetsPerSecond)
         refusalLimit = RateLimit(perSecond: configuration.refusalsPerSecond)
         server = try configuration.server.map { configuration throws(QUICError) in try ServerRole(configuration) }

@@ -1,13 +1,13 @@
 import CQUICShim
 
 /// Makes the stateless reset tokens of an endpoint's connection IDs: the same ones after a restart with the same static
-/// key (RFC 9000 section 10.3.2). Confined to the endpoint's owner.
+/// key and server ID (RFC 9000 section 10.3.2), and others than another server's. Confined to the endpoint's owner.
 final class ResetTokens {
     private let key: OpaquePointer
 
     /// Throws `internalError` where the TLS library has no memory.
-    init(staticKey: [UInt8]) throws(QUICError) {
-        guard let key = llq_reset_key_new(staticKey, staticKey.count) else {
+    init(staticKey: [UInt8], serverID: [UInt8]) throws(QUICError) {
+        guard let key = llq_reset_key_new(staticKey, staticKey.count, serverID, serverID.count) else {
             throw QUICError(
                 .internalError, "The key of the stateless resets can't be made", advice: "Free some memory.")
         }

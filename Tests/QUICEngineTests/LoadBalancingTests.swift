@@ -100,6 +100,41 @@ import Testing
         #expect(world.clientSide.closed[client.handle] == .statelessReset)
     }
 
+    @Test("servers with one static key don't reset each other's connections") func serversDontResetEachOthers() throws {
+        let world = try EngineWorld()
+        world.serverConfiguration.serverID = [1]
+        try world.restartServer()
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        var configuration = world.serverConfiguration
+        configuration.serverID = [2]
+        let other = try QUICEndpoint(configuration: configuration, random: SeededRandom(seed: 99))
+        let address = QUICSocketAddress(ipv4: (10, 0, 0, 7), port: 4433)
+        _ = world.simulation.add(other, at: [address])
+        var answers: [[UInt8]] = []
+        world.network.filter = { bytes, path in
+            if path.local == address { answers.append(bytes) }
+            return true
+        }
+        // The answers come to the client as well.
+        let attacker = QUICPath(local: EngineWorld.otherClientAddress, remote: address)
+        let ids = server.localIDs
+        for id in ids {
+            let packet = [0x40] + id.bytes + [UInt8](repeating: 0, count: 60)
+            world.network.send(packet, on: attacker, ecn: .notECT)
+        }
+        world.simulation.run(for: .seconds(1))
+        #expect(ids.count > 1 && answers.count == ids.count)
+        let tokens = ids.map { world.server.resetTokens.token(for: $0) }
+        #expect(!answers.contains { tokens.contains(Array($0.suffix(16))) })
+        #expect(client.closeReason == nil)
+        // The server itself resets them when it has forgotten them.
+        try world.restartServer()
+        client.ping(now: world.network.now)
+        world.simulation.run(for: .seconds(3))
+        #expect(world.clientSide.closed[client.handle] == .statelessReset)
+    }
+
     @Test("what isn't of the configuration is not decoded, and impossible ones are refused") func limits() throws {
         let balancing = try QUICLoadBalancing(rotation: 1)
         #expect(balancing.decode([], serverIDLength: 3) == nil)

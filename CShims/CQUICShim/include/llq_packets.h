@@ -58,10 +58,12 @@ ssize_t llq_write_refusal(uint8_t *destination, size_t capacity, uint32_t versio
                           const llq_cid *scid, uint64_t code);
 ssize_t llq_write_stateless_reset(uint8_t *destination, size_t capacity, const uint8_t *token, const uint8_t *random,
                                   size_t random_length);
-/// Makes the stateless reset tokens of connection IDs (RFC 9000 section 10.3.2): of one secret always the same ones. Not
-/// thread-safe.
+/// Makes the stateless reset tokens of connection IDs (RFC 9000 section 10.3.2): of one secret and server always the same
+/// ones. Not thread-safe.
 typedef struct llq_reset_key llq_reset_key;
-llq_reset_key *llq_reset_key_new(const uint8_t *secret, size_t length);
+/// `server`: which of those that share the secret it is, at most LLQ_MAX_CID_LENGTH bytes; empty: nobody says. NULL: the TLS
+/// library failed.
+llq_reset_key *llq_reset_key_new(const uint8_t *secret, size_t length, const uint8_t *server, size_t server_length);
 void llq_reset_key_free(llq_reset_key *key);
 /// Writes LLQ_RESET_TOKEN_LENGTH bytes. 0 on success.
 int llq_reset_token(llq_reset_key *key, uint8_t *token, const llq_cid *cid);
