@@ -6,7 +6,7 @@ import Synchronization
 final class FaultyDisk: ClientStorage {
     private struct State {
         var writes = 0
-        var fails = false
+        var fails: @Sendable ([StorageChange]) -> Bool = { _ in false }
         var isClosed = false
         var waiting: [CheckedContinuation<Void, Never>] = []
     }
@@ -21,7 +21,10 @@ final class FaultyDisk: ClientStorage {
     /// Writes that wait now.
     var waiting: Int { state.withLock { $0.waiting.count } }
 
-    func fail(_ fails: Bool) { state.withLock { $0.fails = fails } }
+    func fail(_ fails: Bool) { fail(where: { _ in fails }) }
+
+    /// From now on such writes fail.
+    func fail(where fails: @escaping @Sendable ([StorageChange]) -> Bool) { state.withLock { $0.fails = fails } }
 
     /// From now on writes wait.
     func close() { state.withLock { $0.isClosed = true } }
@@ -47,7 +50,8 @@ final class FaultyDisk: ClientStorage {
             }
             if !waits { continuation.resume() }
         }
-        if state.withLock({ $0.fails }) { throw ClientError(.storage, message: "the disk is full") }
+        let fails = state.withLock { $0.fails }
+        if fails(changes) { throw ClientError(.storage, message: "the disk is full") }
         await inner.apply(changes)
     }
 

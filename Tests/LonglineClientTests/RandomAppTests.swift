@@ -201,6 +201,8 @@ private final class RandomApp: Sendable {
             state.migrationFails = false
         }
         try await during { try await self.client.start() }
+        // What the disk did not take is written now, and not when the client tries again by itself.
+        try await during { try await self.harness.settle() }
         let (receipts, posted) = state.withLock { ($0.sent.map(\.receipt), $0.posted) }
         try await during {
             while !receipts.allSatisfy({ $0.state.isFinal })

@@ -59,16 +59,10 @@ extension ConnectionDriver {
         pending.removes.append(published.id)
         statistics.published += 1
         if trackers[row.id] == nil { outlets.notices.send(.published(channel, published)) }
-        finished(row, .acknowledged(published))
+        entered(row, published)
     }
 
-    func refused(_ channel: ChannelID, _ refused: Refused) {
-        guard let row = takeOut(refused.id) else { return }
-        statistics.refused += 1
-        let state = SendState(refusal: refused.code)
-        if trackers[row.id] == nil { outlets.notices.send(.refused(channel, ClientError(finished: state))) }
-        finished(row, state)
-    }
+    func refused(_ refused: Refused) { endUnentered(refused.id, as: SendState(refusal: refused.code)) }
 
     /// Rows that no frame can carry would end every link that they are sent on, and nothing behind them would ever leave.
     func giveUpUnrepresentable() {
@@ -89,21 +83,16 @@ extension ConnectionDriver {
 
     /// The client itself refuses a message.
     private func giveUp(_ row: StoredPublish, _ refusal: RefusalCode, _ what: Logger.Message) {
-        guard takeOut(row.id) != nil else { return }
+        guard endUnentered(row.id, as: .refused(refusal), isNoticed: true) else { return }
         logger.error(what, metadata: ["send": "\(row.send)", "channel": "\(row.channel)"])
-        statistics.refused += 1
-        let state = SendState.refused(refusal)
-        outlets.notices.send(.refused(row.channel, ClientError(finished: state)))
-        finished(row, state)
     }
 
     /// A row leaves the outbox and its channel's chain.
-    func takeOut(_ id: PublishID) -> StoredPublish? {
-        guard let given = outbox.giveUp(id) else { return nil }
+    func takeOut(_ id: PublishID) {
+        guard let given = outbox.giveUp(id) else { return }
         pending.removes.append(id)
         if let rechained = given.rechained { pending.rechains[rechained.id] = rechained.after }
         if given.chain != nil { pending.chains.insert(given.row.channel) }
-        return given.row
     }
 
     /// Everything that waits is numbered anew under a new producer.

@@ -35,18 +35,52 @@ extension ConnectionDriver {
     /// Nobody tells anything any more.
     func endTrackers(_ error: ClientError) {
         for tracker in trackers.values { tracker.end(error) }
-        for cancelled in cancelling.values { cancelled.tracker?.end(error) }
+        for message in unentered.values { message.tracker?.end(error) }
         trackers = [:]
-        cancelling = [:]
+        unentered = [:]
     }
 
-    /// A row left the outbox for good.
-    func finished(_ row: StoredPublish, _ state: SendState) {
+    /// A row left the outbox, as the service has the message.
+    func entered(_ row: StoredPublish, _ published: Published) {
         leftRows.remove(row.id)
-        let outcome = row.outcome(state)
+        let outcome = row.outcome(.acknowledged(published))
         pending.outcomes.append(outcome)
         outlets.room.send(())
         tell(outcome, trackers.removeValue(forKey: row.id))
+    }
+
+    /// A row leaves the outbox whose message will not be entered. A later process that finds it on the disk publishes it all the same,
+    /// so nobody is told before it is gone from there: ``becameDurable(_:)``.
+    /// - Parameter isNoticed: a notice tells it also where somebody follows the message.
+    /// - Returns: false for a row that isn't there.
+    @discardableResult
+    func endUnentered(_ id: PublishID, as state: SendState, isNoticed: Bool = false) -> Bool {
+        guard let row = outbox.rows[id] else { return false }
+        var status = status(row)
+        if state != .cancelled { status.isCancellable = false }
+        takeOut(id)
+        leftRows.remove(id)
+        pending.outcomes.append(row.outcome(state))
+        unentered[row.send] = UnenteredMessage(
+            status: status, end: state, isNoticed: isNoticed, tracker: trackers.removeValue(forKey: id))
+        outlets.room.send(())
+        return true
+    }
+
+    /// It is on disk how these ended.
+    func becameDurable(_ written: [StoredOutcome]) {
+        for outcome in written {
+            guard let message = unentered.removeValue(forKey: outcome.send) else { continue }
+            if outcome.state == .cancelled {
+                statistics.cancelled += 1
+            } else {
+                statistics.refused += 1
+                if message.isNoticed || message.tracker == nil {
+                    outlets.notices.send(.refused(outcome.channel, ClientError(finished: outcome.state)))
+                }
+            }
+            tell(outcome, message.tracker)
+        }
     }
 
     /// Tells how a message ended.
@@ -68,8 +102,8 @@ extension ConnectionDriver {
     var statuses: [SendStatus] { outbox.inOrder.filter { sends[$0.id] == nil }.map(status) }
 
     func status(of send: SendID) -> SendStatus? {
-        if let row = outbox.row(of: send) ?? cancelling[send]?.row { return status(row) }
-        return outcomes[send]?.status
+        if let row = outbox.row(of: send) { return status(row) }
+        return unentered[send]?.status ?? outcomes[send]?.status
     }
 
     func status(_ row: StoredPublish) -> SendStatus {
@@ -87,10 +121,10 @@ extension ConnectionDriver {
             trackers[row.id] = tracker
             return SendReceipt(send: send, channel: row.channel, tracker: tracker)
         }
-        if let row = cancelling[send]?.row {
-            let tracker = cancelling[send]?.tracker ?? SendTracker()
-            cancelling[send]?.tracker = tracker
-            return SendReceipt(send: send, channel: row.channel, tracker: tracker)
+        if let message = unentered[send] {
+            let tracker = message.tracker ?? SendTracker(message.status.state)
+            unentered[send]?.tracker = tracker
+            return SendReceipt(send: send, channel: message.status.channel, tracker: tracker)
         }
         guard let outcome = outcomes[send] else { return nil }
         let tracker = SendTracker()
@@ -104,32 +138,30 @@ extension ConnectionDriver {
         let durable = { (error: ClientError?) in
             if let error { done(.failure(error)) } else { done(.success(.cancelled)) }
         }
-        if cancelling[send] != nil { return afterDurable(durable) }
+        if let message = unentered[send] {
+            return message.end == .cancelled ? afterDurable(durable) : done(.success(.tooLate(message.status.state)))
+        }
         guard let row = outbox.row(of: send) else {
             return done(.success(outcomes[send].map { .tooLate($0.state) } ?? .unknown))
         }
-        guard !row.attempted, !unwritten.contains(row.id), let given = takeOut(row.id) else {
+        guard !row.attempted, !unwritten.contains(row.id) else {
             return done(.success(.tooLate(leftRows.contains(row.id) ? .sent : .queued)))
         }
-        pending.outcomes.append(given.outcome(.cancelled))
-        cancelling[send] = Cancellation(row: given, tracker: trackers.removeValue(forKey: given.id))
-        outlets.room.send(())
+        endUnentered(row.id, as: .cancelled)
         afterDurable(durable)
-    }
-
-    /// It is on disk how these ended. Until then another process may find the row there and publish it, so nobody is told before.
-    func becameDurable(_ written: [StoredOutcome]) {
-        for outcome in written {
-            guard let cancelled = cancelling.removeValue(forKey: outcome.send) else { continue }
-            statistics.cancelled += 1
-            tell(outcome, cancelled.tracker)
-        }
     }
 }
 
-/// A message that the app takes back: it is out of the outbox, and not yet on disk.
-struct Cancellation {
-    var row: StoredPublish
+/// A message that was refused, given up or taken back: it is out of the outbox, and its row perhaps not off the disk.
+///
+/// There are never more than the outbox had rows on the disk: while that takes nothing, nothing comes into the outbox.
+struct UnenteredMessage {
+    /// What it is until then.
+    var status: SendStatus
+    /// What it is from then on.
+    var end: SendState
+    /// Whether a notice tells it also where somebody follows it.
+    var isNoticed: Bool
     /// Who follows it.
     var tracker: SendTracker?
 }

@@ -48,7 +48,7 @@ extension ConnectionDriver {
 
     /// Whether a message is in the outbox, or was: a claim that is late may name it once more.
     private func knows(_ send: SendID) -> Bool {
-        adopting.contains(send) || outbox.row(of: send) != nil || cancelling[send] != nil || outcomes[send] != nil
+        adopting.contains(send) || outbox.row(of: send) != nil || unentered[send] != nil || outcomes[send] != nil
     }
 
     /// What this process followed from outside is told from inside, now that the outbox is its own.
@@ -59,6 +59,8 @@ extension ConnectionDriver {
                 guard let tracker = sharing.handOver(send) else { continue }
                 if leftRows.contains(row.id) { tracker.change(to: .sent) }
                 trackers[row.id] = tracker
+            } else if unentered[send] != nil {
+                unentered[send]?.tracker = sharing.handOver(send)
             } else if let outcome = outcomes[send] {
                 sharing.handOver(send)?.change(to: outcome.state)
             }
@@ -108,9 +110,9 @@ extension ConnectionDriver {
         var left: [SendID: SendTracker] = [:]
         for (id, tracker) in trackers { if let row = outbox.rows[id] { left[row.send] = tracker } }
         trackers = [:]
-        // What was taken back and is on disk still is published by the next owner.
-        for cancelled in cancelling.values { left[cancelled.row.send] = cancelled.tracker }
-        cancelling = [:]
+        // What was refused or taken back, and is on disk still, is published by the next owner.
+        for (send, message) in unentered { left[send] = message.tracker }
+        unentered = [:]
         core?.driverEnded(memory)
         // What the service said lasts until the app acts.
         if outlets.states.latest?.stopError == nil { publish(state) }

@@ -87,8 +87,8 @@ final class ConnectionDriver {
     /// Rows that were handed to a link, or may have been by an earlier process.
     var leftRows: Set<PublishID>
     var outcomes: OutcomeMemory
-    /// Messages that the app takes back, until that is on disk.
-    var cancelling: [SendID: Cancellation] = [:]
+    /// Messages that will never be entered, until that is on disk.
+    var unentered: [SendID: UnenteredMessage] = [:]
     var connectNumber: UInt64
     var reservedConnectNumber: UInt64
     /// Up to here the reservation is on disk.

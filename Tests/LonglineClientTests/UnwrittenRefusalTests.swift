@@ -1,0 +1,117 @@
+import GRDB
+import LonglineTestKit
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// Messages that the service refuses while the disk takes no word of that: a later process finds them in the outbox.
+@Suite("Refusals that are not written", .timeLimit(.minutes(1)))
+struct UnwrittenRefusalTests {
+    /// Sends a message that is refused, and waits until the disk did not take that.
+    private func sendRefused(_ harness: ClientHarness, _ storage: FaultyDisk) async throws -> SendReceipt {
+        harness.service.state.withLock { $0.refusedPrefix = "no" }
+        try await harness.client.connect()
+        storage.fail(where: { changes in
+            changes.contains { change in if case .outcome = change { true } else { false } }
+        })
+        let notices = harness.client.notices
+        let receipt = try await harness.client.send("no", to: .room("hall"))
+        for await notice in notices { if case .storageFailed = notice { break } }
+        return receipt
+    }
+
+    @Test("nobody is told that a message was refused while a later process would still send it")
+    func durableFirst() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage)
+        let client = harness.client
+        let receipt = try await sendRefused(harness, storage)
+        let changes = client.sends
+        #expect(receipt.state == .sent)
+        let status = try await client.status(of: receipt.send)
+        #expect(status?.state == .sent && status?.isCancellable == false)
+        #expect(try await client.cancel(receipt.send) == .tooLate(.sent))
+        let again = try #require(try await client.receipt(for: receipt.send))
+        #expect(again.state == .sent)
+        #expect(await client.statistics.refused == 0)
+
+        // The process ends here, and what stood in the message's way is gone: the user has joined the room, say.
+        let kept = await storage.inner.load()
+        let later = try ClientHarness(storage: InMemoryClientStorage(kept), seed: 2)
+        let found = try #require(try await later.client.receipt(for: receipt.send))
+        try await later.client.connect()
+        _ = try await found.acknowledged()
+        #expect(later.service.state.withLock { $0.entered.count } == 1)
+        #expect(receipt.state == .sent, "the message was entered, and nobody was told that it would not be")
+        await later.client.disconnect()
+
+        // Where the process lives on, the end is told once the disk is well again.
+        storage.fail(false)
+        try await harness.settle()
+        for each in [receipt, again] {
+            let error = await #expect(throws: ClientError.self) { try await each.acknowledged() }
+            #expect(error?.refusal == .forbidden)
+            #expect(each.state == .refused(.forbidden))
+        }
+        #expect(try await client.status(of: receipt.send)?.state == .refused(.forbidden))
+        #expect(await client.statistics.refused == 1)
+        let written = await storage.inner.load()
+        #expect(written.outbox.isEmpty && written.outcomes.map(\.state) == [.refused(.forbidden)])
+        for await status in changes {
+            #expect(status.send == receipt.send && status.state == .refused(.forbidden))
+            break
+        }
+        await client.disconnect()
+    }
+
+    @Test("a disconnection leaves it open, and it is told later all the same")
+    func disconnected() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage)
+        let receipt = try await sendRefused(harness, storage)
+        await harness.client.disconnect()
+        #expect(receipt.state == .sent)
+        storage.fail(false)
+        try await harness.settle()
+        #expect(receipt.state == .refused(.forbidden))
+        await harness.client.disconnect()
+    }
+
+    @Test("a message that is given up with its client is told so, though it was refused")
+    func loggedOut() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage)
+        let receipt = try await sendRefused(harness, storage)
+        try await harness.client.logout()
+        let error = await #expect(throws: ClientError.self) { try await receipt.acknowledged() }
+        #expect(error?.code == .loggedOut)
+    }
+
+    @Test("a refusal that could not be written before another process took over is told as that one ends it")
+    func takenOver() async throws {
+        let directory = try TemporaryFolder()
+        func storage() throws -> SharedClientStorage {
+            try SharedClientStorage(path: directory.file("shared.sqlite"), pollInterval: .milliseconds(10))
+        }
+        let shared = try storage()
+        let first = try ClientHarness(storage: shared)
+        let receipt = try await first.client.send("a", to: .user("bob"))
+        try await first.settle()
+        try await shared.database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA query_only = 1") }
+        try await first.client.run { driver in
+            driver.refused(Refused(id: 1, code: .forbidden))
+            driver.pump()
+        }
+        #expect(!receipt.state.isFinal)
+        // As when the process sleeps: it can't write any more that it gives the outbox up.
+        await first.client.core.yieldOwnership(.standby)
+        let second = try ClientHarness(storage: try storage(), seed: 2)
+        try await second.client.connect()
+        _ = try await receipt.acknowledged()
+        #expect(second.service.state.withLock { $0.entered.count } == 1)
+        await second.client.disconnect()
+    }
+}
