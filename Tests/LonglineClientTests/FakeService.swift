@@ -128,13 +128,17 @@ final class FakeService: LinkConnector {
     }
 
     /// Enters a message of someone else, and delivers it on the newest link.
-    func post(_ text: String, in channel: ChannelID, producer: ProducerID = ProducerID(high: 9, low: 9)) throws {
+    /// - Parameter origin: of a direct one, where the sender's record stands.
+    func post(
+        _ text: String, in channel: ChannelID, producer: ProducerID = ProducerID(high: 9, low: 9),
+        kind: EntryKind = .message, origin: Position? = nil
+    ) throws {
         let (sender, device) = (try UserID("zoe"), try DeviceID("d"))
         state.withLock { state in
             let offset = UInt64((state.log[channel]?.count ?? 0) + 1)
             let entry = Entry(
-                offset: offset, previous: offset - 1, kind: .message, sender: sender, device: device,
-                producer: producer, publishID: offset, recipient: nil, origin: nil, time: 0, expiry: 0,
+                offset: offset, previous: offset - 1, kind: kind, sender: sender, device: device,
+                producer: producer, publishID: offset, recipient: nil, origin: origin, time: 0, expiry: 0,
                 payload: ByteBuffer(string: text))
             state.log[channel, default: []].append(Deliver(entry: entry, redelivered: false))
         }

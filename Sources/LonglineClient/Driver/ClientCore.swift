@@ -184,16 +184,22 @@ final class ClientCore: Sendable {
     private func open() async throws -> DriverHandle {
         let ownership = try await takeOwnership()
         var state = try await configuration.storage.load()
-        if let store = configuration.cursorStore { state.cursors = try await store.cursors().checkedCursors() }
+        var handedOver: [ChannelID: Position] = [:]
+        if let store = configuration.cursorStore {
+            // The app knows nothing of requests: what was handed over of them stays the client's own record.
+            handedOver = state.cursors.filter { if case .user = $0.key { true } else { false } }
+            state.cursors = try await store.cursors().checkedCursors()
+        }
         let memory = memory.withLock { $0 }
         if let memory { state.advance(by: memory) }
         let loop = loop
-        let loaded = state
+        let (loaded, handed) = (state, handedOver)
         let handle = try await loop.submit { [self] in
             let driver = ConnectionDriver(
                 configuration: configuration, state: loaded, loop: loop, clock: clock, connector: connector,
                 fetcher: fetcher, outlets: outlets, random: random())
             driver.core = self
+            driver.handedOver = handed
             if let memory { driver.goOn(from: memory) }
             driver.takeOverFollowed()
             // The driver holds its outlets, and they only know it.

@@ -60,6 +60,8 @@ extension ConnectionDriver {
             let lost = MessageGap(from: gap.from, upTo: Position(epoch: epoch, offset: gap.first))
             gapsBefore[channel] = lost
             hiddenBehindGaps[channel] = nil
+            // A log that lost its end: what comes in place of that was never handed over.
+            if gap.from.epoch == epoch, gap.first < gap.from.offset { handedOver[channel] = nil }
             ledger.lost(upTo: lost.upTo, in: channel)
             // A log that lost its end takes the cursor back with it.
             keepCursor(of: channel)
@@ -182,7 +184,7 @@ extension ConnectionDriver {
         let entry = deliver.entry
         let position = Position(epoch: epoch, offset: entry.offset)
         if entry.kind == .request || entry.kind == .reply {
-            requestDelivered(entry, at: position)
+            if !wasHandedOver(position, in: channel) { requestDelivered(entry, at: position) }
             return passed(position, in: channel)
         }
         let isOwn = isOwn(entry)
@@ -258,7 +260,14 @@ extension ConnectionDriver {
 
     /// Makes durable what the session holds for confirmed, which alone knows the log's epoch and end.
     private func keepCursor(of channel: ChannelID) {
-        if let cursor = session.cursor(of: channel) { pending.cursors[channel] = cursor }
+        guard let cursor = session.cursor(of: channel), !wasHandedOver(cursor, in: channel) else { return }
+        pending.cursors[channel] = cursor
+    }
+
+    /// Whether an earlier process was done with a place of the inbox, but for messages, of which the app keeps its own record.
+    private func wasHandedOver(_ position: Position, in channel: ChannelID) -> Bool {
+        guard let last = handedOver[channel], last.epoch == position.epoch else { return false }
+        return position.offset <= last.offset
     }
 
     /// Takes in what the app confirmed.

@@ -130,6 +130,8 @@ final class ConnectionDriver {
     /// What own messages weigh that went by unseen behind these gaps, and how much may.
     var hiddenBehindGaps: [ChannelID: Int] = [:]
     var hiddenLimit = 0
+    /// With the app's own cursors: up to where earlier processes handed over the requests of the user's inbox.
+    var handedOver: [ChannelID: Position] = [:]
     var roomRequests: [UInt64: RoomWaiter] = [:]
     var lastRoomRequest: UInt64 = 0
     var historyWaiters: [UInt64: HistoryWaiter] = [:]
