@@ -238,7 +238,7 @@ struct AccessTests {
         await harness.client.disconnect()
     }
 
-    @Test("what was said for another user is forgotten when a token tells that")
+    @Test("with a token of another user the client goes nowhere, not even where the control layer sends that one")
     func anotherUser() async throws {
         let user = Mutex("ann")
         var configuration = LonglineClient.Configuration(control: [Self.control]) {
@@ -251,8 +251,10 @@ struct AccessTests {
         try await harness.client.connect()
         user.withLock { $0 = "bob" }
         harness.service.state.withLock { $0.answers = [.close(Close(code: .ticketRejected))] }
-        try await reconnect(harness)
-        #expect(hosts(harness) == ["anns", "anns", "bobs"])
+        await harness.lose()
+        let error = await #expect(throws: ClientError.self) { try await harness.client.connect() }
+        #expect(error?.code == .otherUser)
+        #expect(hosts(harness) == ["anns", "anns"], "the second time with the ticket")
         await harness.client.disconnect()
     }
 

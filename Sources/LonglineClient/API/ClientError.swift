@@ -27,6 +27,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         /// The client doesn't know which user it is, and its token can't be read: the inbox that carries direct messages has
         /// no name.
         case unknownUser
+        /// The storage holds another user's messages than the one who logs in, by the token or the configuration. Nothing leaves.
+        case otherUser
         /// The durable state could not be read or written.
         case storage
         /// Another process holds the same storage.

@@ -79,7 +79,7 @@ extension LonglineClient {
         /// ``tokenProvider``. By default it is asked for another, with back-off.
         public var stopsOnRefusedToken = false
         /// The user, if the app knows it; otherwise it is read from the token. It names the inbox that carries direct
-        /// messages.
+        /// messages. Another one than ``storage`` was used for before is ``ClientError/Code/otherUser``.
         public var user: UserID?
         /// How long to wait before connecting again.
         /// Set, it counts for more than what the control layer says.

@@ -122,6 +122,7 @@ extension ConnectionDriver {
     }
 
     private func found(_ fetched: FetchedAccess, _ token: String, _ generation: UInt64) {
+        if stopsForOtherUser(token: token) { return }
         statistics.accessAnswers += 1
         statistics.untrustedAccessAnswers += fetched.untrusted
         learnUser(fromToken: token)

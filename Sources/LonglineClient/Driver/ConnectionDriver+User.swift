@@ -14,8 +14,30 @@ extension ConnectionDriver {
 
     private func learn(_ user: UserID) {
         self.user = user
+        owner = user
         pending.user = user
         resolveUserWaiters(nil)
+    }
+
+    /// Stops where the app or its token names another user than the one whose messages are stored: they would leave in the other's
+    /// name. The service verifies the token, and one that can't be read is taken for this user's.
+    /// - Returns: whether it did.
+    func stopsForOtherUser(token: String) -> Bool {
+        let named = [TokenSubject.read(from: token), configuration.user].compactMap { $0 }
+        guard let owner, let other = named.first(where: { $0 != owner }) else { return false }
+        logger.error(
+            "the login is another user's than what is stored", metadata: ["stored": "\(owner)", "login": "\(other)"])
+        statistics.failedAttempts += 1
+        let reason = "what is stored is \(owner)'s, and the login is \(other)'s"
+        // Nor does a later turn as the owner of a shared outbox connect by itself.
+        core?.sharing?.wantsConnection(false)
+        becomeIdle(
+            .stopped(.credentialInvalid, reason), .stopped(.credentialInvalid, reason: reason),
+            error: ClientError(
+                .otherUser, message: reason,
+                advice: "log out before another user logs in, or give each user a storage of their own",
+                closeCode: .credentialInvalid))
+        return true
     }
 
     /// Calls `done` once the user is known: gets a token for that, one for all who wait. A connection may be faster.

@@ -96,6 +96,8 @@ final class ConnectionDriver {
     /// Connects in a row that the service refused as stale: the durable number is older than one it has seen.
     var staleRefusals = 0
     var user: UserID?
+    /// Whose messages are stored, as the first told who told any; nil: nobody has.
+    var owner: UserID?
     /// Who waits for the user to be known.
     var userWaiters: [(ClientError?) -> Void] = []
     /// Tokens that were asked for so that it becomes known.
@@ -213,6 +215,8 @@ final class ConnectionDriver {
         reservedConnectNumber = state.connectNumber
         durableConnectNumber = state.connectNumber
         user = configuration.user ?? state.user
+        owner = state.user ?? configuration.user
+        if state.user == nil { pending.user = configuration.user }
         resumeTicket = state.resumeTicket
         transportTickets = state.transportTickets
         addressTokens = state.addressTokens
@@ -429,12 +433,14 @@ final class ConnectionDriver {
     private func obtainCredential(_ generation: UInt64, for target: AccessPoint) {
         if let ticket = usableTicket { return open(target, .ticket(ByteBuffer(bytes: ticket.bytes))) }
         if resumeTicket != nil { keepResumeTicket(nil) }
+        // This one was looked at when it came.
         if let token = attemptToken { return open(target, .token(token)) }
         let arrived = hop { (driver: ConnectionDriver, token: Result<String, any Error>) in
             guard driver.generation == generation else { return }
             driver.question = nil
             switch token {
             case .success(let token):
+                if driver.stopsForOtherUser(token: token) { return }
                 if driver.forgetAccess(unlessFor: token) { return driver.locate(generation) }
                 driver.learnUser(fromToken: token)
                 driver.open(target, .token(token))

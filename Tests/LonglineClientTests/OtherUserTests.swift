@@ -1,0 +1,60 @@
+import Foundation
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// A user who logs in on a storage that another one has left without logging out.
+@Suite("Another user's login", .timeLimit(.minutes(1)))
+struct OtherUserTests {
+    /// What tells whose login it is.
+    enum Teller: CaseIterable, Sendable { case token, configuration, controlLayer }
+
+    private func harness(
+        _ user: String, _ teller: Teller, _ storage: any ClientStorage, seed: UInt64
+    ) throws -> ClientHarness {
+        let name = try UserID(user)
+        let claims = Data(#"{"sub":"\#(user)"}"#.utf8).base64EncodedString().filter { $0 != "=" }
+        let control = FakeControl { _, _ in FakeControl.points(["best"]) }
+        return try ClientHarness(storage: storage, seed: seed, control: teller == .controlLayer ? control : nil) {
+            $0.user = teller == .configuration ? name : nil
+            if teller != .configuration { $0.tokenProvider = { "e30.\(claims).c2ln" } }
+            if teller == .controlLayer { $0.control = [ControlService(url: "https://rt.example")] }
+        }
+    }
+
+    @Test("what one user left does not leave in another's name, and a logout makes way", arguments: Teller.allCases)
+    func stops(teller: Teller) async throws {
+        let storage = InMemoryClientStorage()
+        let alice = try harness("alice", teller, storage, seed: 1)
+        _ = try await alice.client.send("alice's", to: .room("hall"))
+        _ = try await alice.client.send("alice's, too", to: .user("carol"))
+        try await alice.settle()
+        #expect(await storage.load().user == (try UserID("alice")))
+        await alice.client.disconnect()
+
+        let bob = try harness("bob", teller, storage, seed: 2)
+        let error = await #expect(throws: ClientError.self) { try await bob.client.connect() }
+        #expect(error?.code == .otherUser && error?.message.contains("alice") == true)
+        #expect(error?.advice.contains("log out") == true)
+        #expect(bob.client.state.stopError?.closeCode == .credentialInvalid)
+        #expect(bob.service.state.withLock { $0.requests.isEmpty })
+        #expect(await bob.client.statistics.failedAttempts == 1)
+        #expect(await storage.load().outbox.count == 2)
+
+        // It is alice's still.
+        let again = try harness("alice", teller, storage, seed: 3)
+        try await again.client.connect()
+        while again.service.state.withLock({ $0.entered.count }) < 2 { await Task.yield() }
+        try await again.settle()
+        await again.client.disconnect()
+
+        try await bob.client.logout()
+        let next = try harness("bob", teller, storage, seed: 4)
+        try await next.client.connect()
+        #expect(try await next.client.send("bob's", to: .user("carol")).channel.description == "user/bob")
+        await next.client.disconnect()
+    }
+}
