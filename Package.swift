@@ -210,8 +210,8 @@ let package = Package(
         .testTarget(
             name: "LonglineClientTests",
             dependencies: [
-                "ClientProcess", "HTTP3", "LonglineClient", "LonglineControl", "LonglineHTTP", "LonglineKeys",
-                "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
+                "CSyncFaults", "ClientProcess", "HTTP3", "LonglineClient", "LonglineControl", "LonglineHTTP",
+                "LonglineKeys", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore", "LonglineWire",
                 "LonglineTestKit", "QUICEngine", "QUICTransport", httpTypes, logging, nioCore, nioEmbedded, nioHTTP1,
                 nioPosix, nioSSL,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -274,6 +274,7 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(name: "CSendFaults", path: "Tests/CSendFaults"),
+        .target(name: "CSyncFaults", path: "Tests/CSyncFaults"),
         .testTarget(
             name: "QUICTransportTests",
             dependencies: [

@@ -1,3 +1,4 @@
+import CSyncFaults
 import Foundation
 import GRDB
 import LonglineTestKit
@@ -63,6 +64,37 @@ struct StorageFaultTests {
         #expect(harness.service.state.withLock { $0.refusals.isEmpty })
         await harness.client.disconnect()
     }
+
+    #if os(Linux)
+        @Test(
+            "what the disk failed to sync at its end is not there for a later process", .serialized,
+            arguments: RestartTests.Kind.allCases)
+        func syncFailed(kind: RestartTests.Kind) async throws {
+            let directory = try TemporaryFolder()
+            let path = directory.file("client.sqlite")
+            let (storage, _) = try open(kind, path)
+            if let shared = storage as? SharedClientStorage { #expect(try await shared.contend()) }
+            let row = StoredPublish(
+                id: 1, tag: 2, after: 0, channel: .room(try RoomID("a")), recipient: nil, timeToLive: 0, queuedAt: 5,
+                payload: ByteBuffer(string: "x"), send: SendID(high: 1, low: 1), attempted: false)
+            #expect(sync_faults_set(path + "-wal", EIO, 1) == 1)
+            let error = await #expect(throws: ClientError.self) { try await storage.apply([.insert(row), .lastID(1)]) }
+            #expect(sync_faults_clear() == 1)
+            #expect(error?.code == .storage)
+            // What the next process finds when this one ends now.
+            let image = directory.file("image.sqlite")
+            for suffix in ["", "-wal"] {
+                try FileManager.default.copyItem(atPath: path + suffix, toPath: image + suffix)
+            }
+            let (later, _) = try open(kind, image)
+            if let shared = later as? SharedClientStorage { #expect(try await shared.contend()) }
+            let found = try await later.load()
+            #expect(found.outbox.isEmpty && found.lastID == 0)
+            // This one goes on.
+            try await storage.apply([.insert(row), .lastID(1)])
+            #expect(try await storage.load().outbox == [row])
+        }
+    #endif
 
     @Test("a file that can't be written says so", arguments: RestartTests.Kind.allCases)
     func readOnly(kind: RestartTests.Kind) async throws {

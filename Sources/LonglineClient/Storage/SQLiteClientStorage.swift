@@ -100,11 +100,33 @@ public final class SQLiteClientStorage: ClientStorage {
     public func apply(_ changes: [StorageChange]) async throws {
         do {
             let database = try await ready()
-            try await database.write { database in
-                for change in changes { try Self.apply(change, to: database) }
+            try await database.writeWithoutTransaction { database in
+                try Self.settling(database) {
+                    try database.inTransaction(.immediate) {
+                        for change in changes { try Self.apply(change, to: database) }
+                        return .commit
+                    }
+                }
             }
         } catch {
             throw Self.describe(error, path: path)
+        }
+    }
+
+    /// Runs a transaction of which nothing comes back later when this throws.
+    ///
+    /// Where the sync at its end fails, SQLite's log may hold it whole. A process that ended now would leave it to SQLite's recovery,
+    /// which takes it in; so another one is written in its place.
+    static func settling<Value>(_ database: Database, _ transaction: () throws -> Value) throws -> Value {
+        do { return try transaction() } catch let error as DatabaseError where error.resultCode == .SQLITE_IOERR {
+            // SQLite does not write what stands there already. A disk that doesn't take this either is asked with the next message.
+            try? database.inTransaction(.immediate) {
+                try database.execute(
+                    sql: "INSERT OR REPLACE INTO fact VALUES ('opened', ?, NULL)",
+                    arguments: [Int64.random(in: .min ... .max)])
+                return .commit
+            }
+            throw error
         }
     }
 

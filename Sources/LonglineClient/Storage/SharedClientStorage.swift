@@ -366,7 +366,9 @@ public final class SharedClientStorage: ClientStorage {
 
     /// One transaction that may write: short, and alone.
     func transaction<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
-        try await onQueue { database in try Self.inTransaction(database, body) }
+        try await onQueue { database in
+            try SQLiteClientStorage.settling(database) { try Self.inTransaction(database, body) }
+        }
     }
 
     private static func inTransaction<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
