@@ -57,9 +57,10 @@ struct Admission: Sendable {
                 throw Rejection(close: Close(evictedBy: policy, identity, holder: holder))
             }
             let number = try await admitNumber(of: device)
-            let (record, late) = try await advanceCursors(of: device)
+            let (record, late, unwritten) = try await advanceCursors(of: device)
             let earlier = await earlierSession(of: device)
             let entitlements = try await core.store.channels(of: device)
+            keep(unwritten, of: device, in: entitlements)
             let places = Places(
                 stored: record.cursors,
                 claimed: Dictionary(connect.cursors.map { ($0.channel, $0.position) }) { first, _ in first },
@@ -112,9 +113,10 @@ struct Admission: Sendable {
 
     /// Advances the cursors by what an earlier link of the device left and by what the connect carries, before channels
     /// are loaded: what was confirmed isn't delivered again.
+    /// - Returns: the record then, and what of the connect's own cursors the store had no room for.
     private func advanceCursors(
         of device: DeviceKey
-    ) async throws(StoreError) -> (record: CursorRecord, late: LateConfirmation?) {
+    ) async throws(StoreError) -> (record: CursorRecord, late: LateConfirmation?, unwritten: [ChannelPosition]) {
         let acknowledged = core.cursors.waiting(for: device)
         let places = acknowledged + connect.cursors
         var record = CursorRecord(version: 0, cursors: [:])
@@ -122,19 +124,27 @@ struct Admission: Sendable {
             record = try await core.store.cursors(of: device)
             let news = places.filter { [record] in !record.covers($0) }
             // Where nothing moves nobody waits for the one writer, however many cursors the device has.
-            guard !news.isEmpty else { return (record, nil) }
+            guard !news.isEmpty else { return (record, nil, []) }
             try await core.store.move(device, to: news)
             let before = record
             record = try await core.store.cursors(of: device)
-            return (record, lateConfirmation(of: device.user, before, acknowledged, record))
+            return (record, lateConfirmation(of: device.user, before, acknowledged, record), [])
         } catch {
-            // What may be written later waits on: it was confirmed.
-            if error.isPassing { core.cursors.put(device, connect.cursors) }
+            // A device that is turned away names its cursors again.
             guard error.code == .storageFull else { throw error }
             core.note(error, in: "cursors")
+            let unwritten = connect.cursors.filter { [record] in !record.covers($0) }
             for place in places where !record.covers(place) { record.cursors[place.channel] = place.position }
-            return (record, nil)
+            return (record, nil, unwritten)
         }
+    }
+
+    /// Has what was confirmed be written once there is room. A device may name any channel: only its own ones, in their present
+    /// lives, or names that no store will ever take would wait for it.
+    private func keep(_ places: [ChannelPosition], of device: DeviceKey, in entitlements: [Entitlement]) {
+        guard !places.isEmpty else { return }
+        let epochs = Dictionary(entitlements.map { ($0.channel, $0.head.position.epoch) }) { first, _ in first }
+        core.cursors.put(device, places.filter { epochs[$0.channel] == $0.position.epoch })
     }
 
     /// What of the inbox the connect confirms that nobody knew of; of what was acknowledged on an earlier link the senders know.

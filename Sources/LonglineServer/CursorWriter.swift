@@ -6,7 +6,7 @@ import Synchronization
 /// Gathers what devices confirm, and writes it to the store once in a while: one write a device, not one an entry.
 ///
 /// What waits here is lost with the process; the entries are then delivered again, marked as such. A place is
-/// remembered per device and channel, so that the table is bounded by the sessions' channels.
+/// remembered per device and channel, of so many channels of a device (``channelLimit``): beyond, as if it were lost.
 final class CursorWriter: Sendable {
     private struct State {
         var pending: [DeviceKey: [ChannelID: Position]] = [:]
@@ -21,6 +21,10 @@ final class CursorWriter: Sendable {
     private let onFailure: @Sendable (StoreError) -> Void
     private let state = Mutex(State())
 
+    /// Channels of a device whose places wait: more than a device has as a rule.
+    static let channelLimit = 4096
+    /// Places of a device in one write: others have their turn with the store's one writer in between.
+    static let placesPerWrite = 256
     /// Devices written at the same time, so that they share a transaction.
     private static let concurrentWrites = 64
     /// After a write found no room, the next waits for so many delays.
@@ -42,10 +46,10 @@ final class CursorWriter: Sendable {
     /// What waits for a device, or is being written, for a caller who writes it together with something else. It stays here: another
     /// link of the device may ask before that is done, and written twice, a cursor stands where it stood.
     func waiting(for device: DeviceKey) -> [ChannelPosition] {
-        let places = state.withLock { state in
-            // What waits was confirmed later than what is being written.
-            (state.pending[device] ?? [:]).merging(state.writing[device] ?? [:]) { newer, _ in newer }
-        }
+        // Each acknowledgement waits for this lock: nothing is put together under it.
+        let (pending, writing) = state.withLock { ($0.pending[device] ?? [:], $0.writing[device] ?? [:]) }
+        // What waits was confirmed later than what is being written.
+        let places = pending.merging(writing) { newer, _ in newer }
         return places.map { ChannelPosition(channel: $0.key, position: $0.value) }
     }
 
@@ -104,20 +108,25 @@ final class CursorWriter: Sendable {
 
     private func write(_ device: DeviceKey, _ places: [ChannelID: Position]) async -> Bool {
         defer { if state.withLock({ !$0.forgetting.isEmpty }) { tellForgetting() } }
+        var rest = places.map { ChannelPosition(channel: $0.key, position: $0.value) }[...]
         do {
-            try await cursors.move(
-                device, to: places.map { ChannelPosition(channel: $0.key, position: $0.value) })
+            while !rest.isEmpty {
+                let some = rest.prefix(Self.placesPerWrite)
+                try await cursors.move(device, to: Array(some))
+                rest = rest.dropFirst(some.count)
+            }
             state.withLock { _ = $0.writing.removeValue(forKey: device) }
             return true
         } catch {
             onFailure(error)
             let mayLater = error.isPassing
+            let left = rest
             state.withLock { state in
                 state.writing[device] = nil
                 let isForgotten = state.forgetting.contains { $0.user == device.userKey }
                 guard mayLater, !pacer.isStopped, !isForgotten else { return }
                 // What was confirmed meanwhile is newer.
-                state.pending[device, default: [:]].merge(places) { newer, _ in newer }
+                restore(left, into: &state.pending[device, default: [:]])
             }
             return !mayLater
         }
@@ -131,6 +140,13 @@ final class CursorWriter: Sendable {
             {
                 continue
             }
+            guard pending.count < Self.channelLimit || pending[place.channel] != nil else { continue }
+            pending[place.channel] = place.position
+        }
+    }
+
+    private func restore(_ places: ArraySlice<ChannelPosition>, into pending: inout [ChannelID: Position]) {
+        for place in places where pending[place.channel] == nil && pending.count < Self.channelLimit {
             pending[place.channel] = place.position
         }
     }

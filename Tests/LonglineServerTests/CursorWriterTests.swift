@@ -98,6 +98,59 @@ import Testing
         #expect(writer.waiting(for: Self.device).isEmpty)
     }
 
+    private func places(_ count: Int) -> [ChannelPosition] {
+        (0..<count).map { number in
+            ChannelPosition(
+                channel: .room(identifier { try RoomID("room-\(number)") }), position: Position(epoch: 1, offset: 1))
+        }
+    }
+
+    @Test func manyChannelsOfADeviceAreWrittenInSlices() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        let places = places(2 * CursorWriter.placesPerWrite + 1)
+        writer.put(Self.device, places)
+        #expect(await writer.flush())
+        let writes = cursors.writes.withLock { $0 }
+        #expect(writes.map(\.count).sorted() == [1, CursorWriter.placesPerWrite, CursorWriter.placesPerWrite])
+        #expect(Set(writes.joined()) == Set(places))
+    }
+
+    @Test func whatWaitsOfADeviceIsBounded() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        cursors.isFull.withLock { $0 = true }
+        let places = places(2 * CursorWriter.channelLimit)
+        for half in [places.prefix(CursorWriter.channelLimit), places.suffix(CursorWriter.channelLimit)] {
+            writer.put(Self.device, Array(half))
+            #expect(await writer.flush() == false)
+            #expect(writer.waiting(for: Self.device).count == CursorWriter.channelLimit)
+        }
+    }
+
+    /// A device names channels in CONNECT as it likes, each time others.
+    @Test func namesOfOtherChannelsDoNotWaitForRoom() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store, loops: 1) { server in
+            let first = try await server.connected("ann")
+            try await first.publish("note", to: Self.inbox)
+            let key = ChannelKey(tenant: Self.device.tenant, channel: Self.inbox)
+            let head = try #require(try await store.head(of: key)).position
+            let own = ChannelPosition(channel: Self.inbox, position: head)
+            store.set { $0.isFull = true }
+            for connect in 0..<50 {
+                let invented = (0..<20).map { number in
+                    ChannelPosition(
+                        channel: .room(identifier { try RoomID("room-\(connect)-\(number)") }), position: head)
+                }
+                let phone = try await server.device("ann")
+                _ = try await phone.connect(cursors: [own] + invented)
+            }
+            #expect(server.runtime.core.cursors.waiting(for: Self.device) == [own])
+            store.set { $0.isFull = false }
+        }
+    }
+
     @Test func theRestIsWrittenWhenItStops() async {
         let cursors = Cursors()
         let writer = writer(cursors)
