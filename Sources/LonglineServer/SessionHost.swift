@@ -567,13 +567,15 @@ final class SessionHost: LinkHandler {
         case .accepted(let replaced):
             phase = .established
             catchUpOnPresence()
-            replaced?.end(Close(code: .replaced, reason: "this device connected anew"))
+            replaced?.end(Self.replaced)
             settleRefusals()
             if let late { tellSenders(of: late) }
             late = nil
             core.log.log(.debug, "session established", metadata())
         }
     }
+
+    private static let replaced = Close(code: .replaced, reason: "this device connected anew")
 
     /// What this link claims of the registry.
     private var claim: SessionClaim? {
@@ -586,7 +588,7 @@ final class SessionHost: LinkHandler {
     /// A refresh brought a later login: the registry compares with that from now on.
     func renewClaim() {
         guard phase == .established, let claim else { return }
-        if case .refused(let close) = core.registry.claim(claim) { return session.close(close, now: now) }
+        guard core.registry.renew(claim) else { return session.close(Self.replaced, now: now) }
         guard let identity else { return }
         let policy = core.devicePolicies.policy(of: identity.tenant)
         if policy != .all { takePlace(identity, policy) { _ in } }

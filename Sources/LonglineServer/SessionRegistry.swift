@@ -184,6 +184,16 @@ final class SessionRegistry: Sendable {
         }
     }
 
+    /// A link's session goes on with a later login.
+    /// - Returns: false when another link took its place meanwhile: the link's end is on its way to it.
+    func renew(_ claim: SessionClaim) -> Bool {
+        state.withLock { state in
+            guard state.attached[claim.device]?.link == claim.link else { return false }
+            state.attached[claim.device] = claim
+            return true
+        }
+    }
+
     /// A link ended. If it was its device's session, the session is detached.
     func release(_ device: DeviceKey, link: UInt64, sent: [ChannelPosition], now: NIODeadline) {
         state.withLock { state in

@@ -89,6 +89,22 @@ import Testing
         #expect(!registry.isOnline(Self.device.userKey))
     }
 
+    /// Its token is being refreshed when the device connects anew, by a credential of the login before.
+    @Test func aReplacedLinkDoesNotTakeItsPlaceBackByARefresh() {
+        let registry = SessionRegistry(limits: ServerLimits())
+        _ = registry.claim(Self.claim(link: 1))
+        #expect(registry.renew(Self.claim(link: 1, login: 2)))
+        // The later login counts.
+        #expect(code(registry.claim(Self.claim(link: 2, login: 1, number: 2))) == .replaced)
+        #expect(replaces(registry.claim(Self.claim(link: 3, login: 2, number: 2))))
+        #expect(!registry.renew(Self.claim(link: 1, login: 3)))
+        registry.release(Self.device, link: 1, sent: [], now: .uptimeNanoseconds(0))
+        #expect(registry.devices(of: Self.device.userKey) == [Self.device.device])
+        registry.release(Self.device, link: 3, sent: [], now: .uptimeNanoseconds(0))
+        #expect(!registry.renew(Self.claim(link: 1, login: 3)))
+        #expect(!registry.isOnline(Self.device.userKey))
+    }
+
     @Test func rememberedForTheResumeWindow() {
         var limits = ServerLimits()
         limits.resumeWindow = .seconds(10)
