@@ -24,7 +24,7 @@ final class ServerLoop {
     var statistics = ServerStatistics()
     var history = WakeHistory()
     var appends = AppendQueue()
-    /// What of the sessions waits for handshakes, and for the app's decisions, before it gets to ``appends``. Apart: who fills
+    /// What of the sessions waits until they are established, and for the app's decisions, before it gets to ``appends``. Apart: who fills
     /// the one does not take the others' place in the other.
     var heldPublishes = WaitingPublishes()
     var undecidedPublishes = WaitingPublishes()

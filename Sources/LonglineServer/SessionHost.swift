@@ -55,7 +55,7 @@ final class SessionHost: LinkHandler {
     /// Whether a change is on its way to the store, and those that begin when it is answered.
     var changeIsUnderWay = false
     var waitingChanges: Deque<(SessionHost) -> Void> = []
-    /// Early publishes of a connect that is not fresh: they wait for the handshake.
+    /// Publishes that wait until this is the device's session.
     var held = HeldPublishes()
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
@@ -120,7 +120,6 @@ final class SessionHost: LinkHandler {
         guard phase != .ended else { return }
         handshakeComplete = true
         session.handshakeCompleted(now: now)
-        submitHeld()
     }
 
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
@@ -396,8 +395,9 @@ final class SessionHost: LinkHandler {
     }
 
     /// Early data publishes only with the first connect of its number, and not with an outbox's first: a replay could
-    /// bring in what its sender was refused the first time, for a reason that is gone since.
-    private var mustHold: Bool { !handshakeComplete && !isFresh }
+    /// bring in what its sender was refused the first time, for a reason that is gone since. From the handshake on nothing goes
+    /// before the device's session is this one: of a link that is refused then, nothing is entered.
+    private var mustHold: Bool { phase != .established && (handshakeComplete || !isFresh) }
 
     var device: DeviceKey? {
         identity.map { DeviceKey(tenant: $0.tenant, user: $0.user, device: $0.device) }
@@ -563,11 +563,12 @@ final class SessionHost: LinkHandler {
     private func claimSession() {
         guard phase == .granted, let claim else { return }
         switch core.registry.claim(claim) {
-        case .refused(let close): session.close(close, now: now)
+        case .refused(let close): session.claimRefused(close, now: now)
         case .accepted(let replaced):
             phase = .established
             catchUpOnPresence()
             replaced?.end(Self.replaced)
+            submitHeld()
             settleRefusals()
             if let late { tellSenders(of: late) }
             late = nil

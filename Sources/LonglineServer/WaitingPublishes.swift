@@ -33,14 +33,15 @@ struct WaitingPublishes {
     }
 }
 
-/// Early publishes that wait for the handshake, in the order in which they came.
+/// Publishes that wait until the link is its device's session, in the order in which they came: early ones for the handshake, and
+/// those behind it for the session's place, which takes a moment where the tenant has a device policy.
 struct HeldPublishes {
     var requests: [AppendRequest] = []
     var waiting = WaitingPublishes()
 }
 
 extension SessionHost {
-    /// Keeps an early publish for the end of the handshake.
+    /// Keeps a publish until this is the device's session.
     func hold(_ request: AppendRequest) {
         guard held.waiting.count < core.limits.appendsPerSession,
             hasRoom(for: request, beside: held.waiting, loop.heldPublishes)
@@ -50,8 +51,9 @@ extension SessionHost {
         held.requests.append(request.inOwnStorage)
     }
 
-    /// The handshake is complete.
+    /// This is the device's session now.
     func submitHeld() {
+        guard !held.requests.isEmpty else { return }
         let requests = held.requests
         dropHeld()
         for request in requests { submit(request) }

@@ -196,7 +196,7 @@ public enum ServerAction: Sendable {
     /// The session is up and its handshake complete: the device's older session ends now, presence may tell others.
     ///
     /// A connect with a higher number of the same producer may have been established since this one was accepted: then it
-    /// is this session that the host closes, as `stale`.
+    /// is this session that the host closes, as `stale`; see ``ServerSession/claimRefused(_:now:)``.
     case established
     /// Close the link with this frame's code; the session is over.
     case close(Close)

@@ -267,6 +267,13 @@ public struct ServerSession: Sendable {
     /// Ends the session: drained, replaced, revoked, logged out. Everything that comes later is discarded.
     public mutating func close(_ close: Close, now: NIODeadline) { end(close, tellPeer: true) }
 
+    /// Answers ``ServerAction/established``: another link is the device's session. What waited behind that takes no effect.
+    public mutating func claimRefused(_ close: Close, now: NIODeadline) {
+        guard !isClosed else { return }
+        actions.removeAll()
+        end(close, tellPeer: true)
+    }
+
     /// The link is gone: the session ends without a word.
     public mutating func linkClosed() {
         actions.removeAll()

@@ -203,6 +203,25 @@ private let tablet = identifier { try DevicePlatform("tablet") }
         }
     }
 
+    @Test func whatIsPublishedWaitsForThePlace() async throws {
+        let store = FaultyStore()
+        try await withPolicy(.one, store: store) { server in
+            let (gate, open) = AsyncStream<Void>.makeStream()
+            defer { open.finish() }
+            store.set { $0.beforePlace = { for await _ in gate {} } }
+            let device = try await server.device("ann", "new")
+            _ = try await device.connect(
+                credential: try await credential(server, "new", login: 5),
+                with: device.publishFrames("first", to: .user(ann)) + device.publishFrames("second", to: .user(ann)))
+            try await device.send([(.ping(Ping(nonce: 1, answerAfter: 0)), .control)])
+            _ = try await device.next { if case .pong = $0 { true } else { nil } }
+            #expect(store.batches.withLock { $0.isEmpty })
+            open.finish()
+            #expect(try await device.text(.user(ann)) == "first")
+            #expect(try await device.text(.user(ann)) == "second")
+        }
+    }
+
     @Test(arguments: 0..<24) func ofTwoLoginsAtOnceTheNewerStays(round: Int) async throws {
         try await withPolicy(.one) { server in
             let devices = [

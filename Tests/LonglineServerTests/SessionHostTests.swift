@@ -313,6 +313,32 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    /// What it published in early data, and behind its handshake, is sent again on the later link.
+    @Test func aConnectThatIsStaleAtItsHandshakePublishesNothing() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store, loops: 1) { server in
+            let first = try await server.device("ann")
+            first.connectNumber = 7
+            _ = try await first.connect()
+            let proof = Credential.ticket(try #require(first.ticket).ticket)
+            // The same connect again: what comes with it early may be a replay, and waits.
+            let older = try await server.device("ann", early: true)
+            (older.producer, older.connectNumber) = (first.producer, 7)
+            let flight = older.publishFrames("held", to: .user(ann))
+            _ = try await older.connect(credential: proof, early: true, with: flight)
+            let newer = try await server.device("ann")
+            (newer.producer, newer.connectNumber) = (first.producer, 8)
+            _ = try await newer.connect(credential: proof)
+            try await older.completeHandshake(behind: older.publishFrames("behind", to: .user(ann)))
+            #expect(try await older.closed() == .stale)
+            // The loop's batches keep their order: what had been let through would be answered before this.
+            try await newer.publish("the only one", to: .user(ann))
+            #expect(try await newer.text(.user(ann)) == "the only one")
+            #expect(store.batches.withLock { $0 } == [1])
+            #expect(try await server.runtime.loops[0].submit { $0.heldPublishes.count } == 0)
+        }
+    }
+
     @Test func aFirstConnectGetsNothingMarkedRedelivered() async throws {
         try await withServer { server in
             let sender = try await server.connected("bob")

@@ -143,7 +143,8 @@ final class ModelServer {
         link.handshakeAtServer = { [weak self, weak hosted] in
             guard let self, let hosted else { return }
             input(hosted) { $0.handshakeCompleted(now: $1) }
-            for append in hosted.held { self.append(append) }
+            // Of a link that is refused nothing is entered.
+            if hosted.isEstablished { for append in hosted.held { self.append(append) } }
             hosted.held = []
         }
         link.closedAtServer = { [weak self, weak hosted] in
@@ -496,13 +497,15 @@ final class ModelServer {
         }
         if let newer = current[device] {
             if newer.login > hosted.login {
-                guard has(.ignoreLogin) else { return input(hosted) { $0.close(Close(code: .replaced), now: $1) } }
+                guard has(.ignoreLogin) else {
+                    return input(hosted) { $0.claimRefused(Close(code: .replaced), now: $1) }
+                }
                 simulation.violation("\(device)'s login \(newer.login) was ended for its login \(hosted.login)")
             }
             if newer.producer == hosted.producer, newer.connectNumber > hosted.connectNumber {
                 // Its handshake took so long that a later connect was established meanwhile.
                 guard has(.ignoreConnectNumber) else {
-                    return input(hosted) { $0.close(Close(code: .stale), now: $1) }
+                    return input(hosted) { $0.claimRefused(Close(code: .stale), now: $1) }
                 }
                 simulation.violation("\(device)'s connect \(hosted.connectNumber) took over from a later one")
             }

@@ -105,8 +105,11 @@ final class FakeWire: DeviceWire {
         }
     }
 
-    func completeHandshake() async throws {
-        try await onLoop { $0.handler.handshakeCompleted($0.link, info: Self.handshake) }
+    func completeHandshake(behind frames: [(Frame, LaneID)]) async throws {
+        try await onLoop { ends in
+            ends.handler.handshakeCompleted(ends.link, info: Self.handshake)
+            for (frame, lane) in frames { ends.handler.received(frame, lane: lane, early: false, link: ends.link) }
+        }
     }
 
     func drop() async throws { try await onLoop { $0.handler.linkClosed($0.link, reason: .idleTimeout) } }

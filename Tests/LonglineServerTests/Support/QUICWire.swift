@@ -58,7 +58,7 @@ final class QUICWire: DeviceWire {
         }.get()
     }
 
-    func completeHandshake() async throws {}
+    func completeHandshake(behind frames: [(Frame, LaneID)]) async throws {}
 
     /// QUIC has no way to vanish in order: the link is closed.
     func drop() async throws {

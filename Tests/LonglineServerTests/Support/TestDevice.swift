@@ -11,8 +11,8 @@ import Testing
 protocol DeviceWire: Sendable {
     /// Frames that leave together.
     func send(_ frames: [(Frame, LaneID)], early: Bool) async throws
-    /// The handshake of an early link completes.
-    func completeHandshake() async throws
+    /// The handshake of an early link completes, and frames come together with its end.
+    func completeHandshake(behind frames: [(Frame, LaneID)]) async throws
     /// The link dies without a word.
     func drop() async throws
     /// Bytes that are no frame.
@@ -58,7 +58,9 @@ final class TestDevice {
     func send(_ frames: [(Frame, LaneID)], early: Bool = false) async throws {
         try await wire.send(frames, early: early)
     }
-    func completeHandshake() async throws { try await wire.completeHandshake() }
+    func completeHandshake(behind frames: [(Frame, LaneID)] = []) async throws {
+        try await wire.completeHandshake(behind: frames)
+    }
     func drop() async throws { try await wire.drop() }
     func sendInvalid(_ error: FrameError) async throws { try await wire.sendInvalid(error) }
 
