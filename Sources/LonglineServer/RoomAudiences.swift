@@ -2,7 +2,7 @@ import LonglineStore
 import LonglineWire
 import Synchronization
 
-/// How many connected devices listen to each room, all loops together: what a signal into it would cost.
+/// How many devices with an established session listen to each room, all loops together: what a signal into it would cost.
 ///
 /// Loops change and ask it while they run, so it is split, and a lock is held for one look at a table.
 final class RoomAudiences: Sendable {

@@ -197,13 +197,13 @@ final class ServerLoop {
     func subscribe(_ host: SessionHost, to channel: ChannelKey) {
         let before = subscriptions.count
         subscriptions.insert(host, for: channel)
-        if subscriptions.count > before { core.audiences.add(1, to: channel) }
+        if subscriptions.count > before, host.isInAudience { core.audiences.add(1, to: channel) }
     }
 
     func unsubscribe(_ host: SessionHost, from channel: ChannelKey) {
         let before = subscriptions.count
         subscriptions.remove(host, for: channel)
-        if subscriptions.count < before { core.audiences.add(-1, to: channel) }
+        if subscriptions.count < before, host.isInAudience { core.audiences.add(-1, to: channel) }
     }
 
     /// Calls for each session of this loop that listens to a channel.

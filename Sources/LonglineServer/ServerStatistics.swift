@@ -41,6 +41,8 @@ public struct ServerStatistics: Hashable, Sendable {
     public var sessionsResumed: UInt64 = 0
     /// Connects turned away because their user connected too fast.
     public var connectsOverRate: UInt64 = 0
+    /// Connects in early data that had to complete their handshake before they were granted.
+    public var earlyConnectsDeferred: UInt64 = 0
     /// Sessions that ended because their device connected anew.
     public var takeovers: UInt64 = 0
     /// Frames received.
@@ -148,6 +150,7 @@ public struct ServerStatistics: Hashable, Sendable {
         published += other.published
         publishesOverRate += other.publishesOverRate
         connectsOverRate += other.connectsOverRate
+        earlyConnectsDeferred += other.earlyConnectsDeferred
         publishesWithoutRoom += other.publishesWithoutRoom
         duplicates += other.duplicates
         delivered += other.delivered

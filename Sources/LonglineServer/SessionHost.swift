@@ -19,7 +19,9 @@ import Synchronization
 ///                      └─────────────────┴───── close, or the link is gone ────────────┴──▶ ended
 /// ```
 /// Invariants: the user table holds the host from the identity until `ended`; subscriptions exist in `granted` and
-/// `established` only; the registry's claim exists in `established` only, and not after another link took it over.
+/// `established` only; the registry's claim exists in `established` only, and not after another link took it over. Before the
+/// handshake is complete the registry has reserved room from before the channels are loaded until the claim; where it has none,
+/// the host stays in `connecting` until then.
 final class SessionHost: LinkHandler {
     enum Phase {
         case new, open, connecting, granted, established, ended
@@ -74,6 +76,12 @@ final class SessionHost: LinkHandler {
     private var inheritedSent: [ChannelPosition] = []
     private var confirmed: [ChannelPosition] = []
     private var handshakeComplete = false
+    /// Waits for the handshake: it came in early data, and there was no room for it beside the sessions.
+    private var deferred: Admission?
+    /// Whether the registry has room for this link until it claims.
+    private var isReserved = false
+    /// Whether its rooms count it among those that hear them.
+    private(set) var isInAudience = false
     private var isFresh = false
     /// What is told once the session is established: in early data it may be a replay.
     private var late: LateConfirmation?
@@ -120,6 +128,9 @@ final class SessionHost: LinkHandler {
         guard phase != .ended else { return }
         handshakeComplete = true
         session.handshakeCompleted(now: now)
+        guard let deferred, let authenticated else { return }
+        self.deferred = nil
+        if phase == .connecting { prepare(deferred, authenticated, attempts: Self.admissionAttempts) }
     }
 
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
@@ -409,8 +420,10 @@ final class SessionHost: LinkHandler {
         guard phase == .open else { return }
         phase = .connecting
         self.connect = ConnectSummary(connect)
-        admit(Admission(core: core, connect: connect), attempts: 3)
+        admit(Admission(core: core, connect: connect), attempts: Self.admissionAttempts)
     }
+
+    private static let admissionAttempts = 3
 
     /// Runs an admission: see ``Admission`` for its steps.
     private func admit(_ admission: Admission, attempts: Int) {
@@ -426,9 +439,24 @@ final class SessionHost: LinkHandler {
                     return host.retry(admission, attempts: attempts)
                 }
                 if let rejection = host.register(authenticated) { return host.reject(rejection) }
+                guard host.mayBeGranted() else { return host.awaitHandshake(admission) }
                 host.prepare(admission, authenticated, attempts: attempts)
             }
         }
+    }
+
+    /// Whether a session may be made of the link now. What comes in early data may never complete its handshake, and so is no
+    /// session that the registry counts: it needs room of its own.
+    private func mayBeGranted() -> Bool {
+        guard !handshakeComplete, !isReserved, let device else { return true }
+        isReserved = core.registry.reserve(device, link: id)
+        return isReserved
+    }
+
+    private func awaitHandshake(_ admission: Admission) {
+        deferred = admission
+        loop.statistics.earlyConnectsDeferred += 1
+        core.log.log(.debug, "an early connect waits for its handshake", metadata())
     }
 
     /// Takes note of who it is, at the first attempt.
@@ -568,11 +596,21 @@ final class SessionHost: LinkHandler {
             phase = .established
             catchUpOnPresence()
             replaced?.end(Self.replaced)
+            enterAudiences()
             submitHeld()
             settleRefusals()
             if let late { tellSenders(of: late) }
             late = nil
             core.log.log(.debug, "session established", metadata())
+        }
+    }
+
+    /// From now on this device is one of those that hear its rooms: what never completes its handshake silences nobody there.
+    private func enterAudiences() {
+        guard let device else { return }
+        isInAudience = true
+        for (room, stint) in rooms where stint.upTo == nil {
+            core.audiences.add(1, to: ChannelKey(tenant: device.tenant, channel: .room(room)))
         }
     }
 
@@ -619,6 +657,7 @@ final class SessionHost: LinkHandler {
         guard phase != .ended else { return }
         let wasEstablished = phase == .established
         phase = .ended
+        deferred = nil
         endLoad()
         dropHeld()
         heldChanges = []
@@ -630,6 +669,8 @@ final class SessionHost: LinkHandler {
         if wasEstablished {
             core.registry.release(device, link: id, sent: sentPositions, now: now)
             core.webhooks?.left(device.userKey)
+        } else if isReserved {
+            core.registry.giveBack(id)
         }
         endPresence()
         loop.unregister(self, identity)

@@ -64,7 +64,7 @@ struct SessionClaim: Sendable {
 ///      └───────────── detached
 /// ```
 /// Invariant: `perUser` and `perTenant` count `attached`, key by key; `detachedOfUser` names what is in `detached`; a device is never
-/// attached and detached at once.
+/// attached and detached at once; `early` names links that have claimed nothing yet.
 final class SessionRegistry: Sendable {
     enum ClaimResult: Sendable {
         /// The link is the session now; the one before it, if there was one, has to be ended.
@@ -96,6 +96,7 @@ final class SessionRegistry: Sendable {
         var stamp: UInt64 = 0
         var perUser: [UserKey: Int] = [:]
         var perTenant: [TenantID: Int] = [:]
+        var early = EarlyLinks()
         /// Attached devices whose app is in the background or in low power.
         var background: Set<DeviceKey> = []
         var backgroundPerUser: [UserKey: Int] = [:]
@@ -146,6 +147,36 @@ final class SessionRegistry: Sendable {
         }
     }
 
+    /// Finds room for a link that is to be granted before its handshake is complete. ``claim(_:)`` gives it back, or
+    /// ``giveBack(_:)``.
+    ///
+    /// Such a link costs as much as a session and may never become one. So these links have the room that sessions leave, and take
+    /// none of theirs; the first one of a device that has a session has that one's.
+    /// - Returns: false when there is none: the link has to complete its handshake first.
+    func reserve(_ device: DeviceKey, link: UInt64) -> Bool {
+        state.withLock { state in
+            if state.early.contains(link) { return true }
+            let isReturn = state.attached[device] != nil && state.early.count(of: device) == 0
+            guard isReturn || hasRoom(for: device, in: state) else { return false }
+            state.early.insert(link, device)
+            return true
+        }
+    }
+
+    private func hasRoom(for device: DeviceKey, in state: borrowing State) -> Bool {
+        let (user, tenant) = (device.userKey, device.tenant)
+        return state.perUser[user, default: 0] + state.early.count(of: user) < state.limits.maximumSessionsPerUser
+            && state.perTenant[tenant, default: 0] + state.early.count(of: tenant)
+                < state.limits.maximumSessions(in: tenant)
+            && state.attached.count + state.early.count < state.limits.maximumSessions
+    }
+
+    /// A link ended that had found room by ``reserve(_:link:)``, and claimed nothing.
+    func giveBack(_ link: UInt64) { state.withLock { $0.early.remove(link) } }
+
+    /// Links that have room without a claim, for tests.
+    var earlyLinks: Int { state.withLock { $0.early.count } }
+
     /// Makes a link its device's session, once its handshake is complete.
     ///
     /// A newer login evicts an older one and never the other way round, so that two automatic reconnects can't evict
@@ -154,6 +185,7 @@ final class SessionRegistry: Sendable {
     /// that race, the older one's handshake may be complete only after the newer one came and went.
     func claim(_ claim: SessionClaim) -> ClaimResult {
         state.withLock { state in
+            state.early.remove(claim.link)
             if let current = state.attached[claim.device], current.link != claim.link {
                 if claim.loginEpoch < current.loginEpoch {
                     return .refused(Close(code: .replaced, reason: "a newer login of this device is connected"))
@@ -302,14 +334,42 @@ final class SessionRegistry: Sendable {
             state.detachedOrder.removeAll { detached[$0.device]?.stamp != $0.stamp }
         }
     }
+}
 
-    private func decrement<Key: Hashable>(_ counts: inout [Key: Int], _ key: Key) {
-        guard let count = counts[key], count > 1 else {
-            counts[key] = nil
-            return
-        }
-        counts[key] = count - 1
+/// Links that were granted and whose handshakes are not complete, counted by whose they are.
+private struct EarlyLinks {
+    private var devices: [UInt64: DeviceKey] = [:]
+    private var perDevice: [DeviceKey: Int] = [:]
+    private var perUser: [UserKey: Int] = [:]
+    private var perTenant: [TenantID: Int] = [:]
+
+    var count: Int { devices.count }
+    func contains(_ link: UInt64) -> Bool { devices[link] != nil }
+    func count(of device: DeviceKey) -> Int { perDevice[device] ?? 0 }
+    func count(of user: UserKey) -> Int { perUser[user] ?? 0 }
+    func count(of tenant: TenantID) -> Int { perTenant[tenant] ?? 0 }
+
+    mutating func insert(_ link: UInt64, _ device: DeviceKey) {
+        guard devices.updateValue(device, forKey: link) == nil else { return }
+        perDevice[device, default: 0] += 1
+        perUser[device.userKey, default: 0] += 1
+        perTenant[device.tenant, default: 0] += 1
     }
+
+    mutating func remove(_ link: UInt64) {
+        guard let device = devices.removeValue(forKey: link) else { return }
+        decrement(&perDevice, device)
+        decrement(&perUser, device.userKey)
+        decrement(&perTenant, device.tenant)
+    }
+}
+
+private func decrement<Key: Hashable>(_ counts: inout [Key: Int], _ key: Key) {
+    guard let count = counts[key], count > 1 else {
+        counts[key] = nil
+        return
+    }
+    counts[key] = count - 1
 }
 
 extension DeviceKey {

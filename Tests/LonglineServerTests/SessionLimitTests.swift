@@ -161,6 +161,54 @@ private let eve = identifier { try UserID("eve") }
         }
     }
 
+    /// With a TLS ticket and a resume ticket a client may begin handshakes that it never completes.
+    @Test func whatNeverCompletesItsHandshakeTakesNoMoreThanSessions() async throws {
+        var limits = ServerLimits()
+        limits.maximumSessionsPerUser = 3
+        try await withServer(limits: limits, loops: 1) { server in
+            let hall = identifier { try RoomID("hall") }
+            let room = ChannelKey(tenant: TokenIssuer.tenant, channel: .room(hall))
+            let audiences = server.runtime.core.audiences
+            let first = try await server.connected("ann", "d0")
+            #expect(try await first.request(hall, number: 1).refusal == nil)
+            #expect(audiences.count(of: room) == 1)
+            var tickets: [Ticket] = []
+            for number in 0..<4 {
+                let device = try await server.connected("ann", "d\(number)")
+                tickets.append(try #require(device.ticket))
+                try await device.drop()
+            }
+            #expect(audiences.count(of: room) == 0)
+            var links: [TestDevice] = []
+            for (number, ticket) in tickets.enumerated() {
+                let link = try await server.device("ann", "d\(number)", early: true)
+                try await link.send([(link.connectFrame(.ticket(ticket.ticket)), .control)], early: true)
+                links.append(link)
+                if number < 3 { _ = try await connected(link) }
+            }
+            // Nobody is silenced by them, and the last one waits.
+            #expect(audiences.count(of: room) == 0)
+            while await server.runtime.statistics().earlyConnectsDeferred == 0 { await Task.yield() }
+            #expect(await server.runtime.statistics().sessionsGranted == 8)
+            try await links[3].completeHandshake()
+            _ = try await connected(links[3])
+            try await links[3].publish("up", to: .user(ann))
+            #expect(audiences.count(of: room) == 1)
+            for link in links.prefix(2) {
+                try await link.completeHandshake()
+                try await link.publish("up", to: .user(ann))
+            }
+            #expect(audiences.count(of: room) == 3)
+            for link in links { try await link.drop() }
+            #expect(audiences.count(of: room) == 0)
+            #expect(server.runtime.core.registry.earlyLinks == 0)
+        }
+    }
+
+    private func connected(_ device: TestDevice) async throws -> Connected {
+        try await device.next { if case .connected(let connected) = $0 { connected } else { nil } }
+    }
+
     @Test func theUrgencyOfAChannelReachesTheLink() async throws {
         try await withServer { server in
             let phone = try await server.connected("ann")

@@ -174,6 +174,32 @@ import Testing
         #expect(count() == 5 && registry.detachedUsers == 5)
     }
 
+    @Test func earlyLinksHaveTheRoomThatSessionsLeave() {
+        var limits = ServerLimits()
+        limits.maximumSessionsPerUser = 3
+        limits.maximumSessionsPerTenant = 4
+        limits.maximumSessions = 5
+        let registry = SessionRegistry(limits: limits)
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "a"), link: 1))) == nil)
+        #expect(registry.reserve(Self.key("ann", "b"), link: 2))
+        #expect(registry.reserve(Self.key("ann", "b"), link: 2), "the same link")
+        #expect(registry.reserve(Self.key("ann", "b"), link: 3), "another link counts, whatever its device")
+        #expect(!registry.reserve(Self.key("ann", "c"), link: 4))
+        // One that returns has the place of its session, once.
+        #expect(registry.reserve(Self.key("ann", "a"), link: 5))
+        #expect(!registry.reserve(Self.key("ann", "a"), link: 6))
+        #expect(!registry.reserve(Self.key("bob", "a"), link: 7), "the tenant's")
+        #expect(registry.reserve(Self.key("ann", "a", tenant: "other"), link: 8))
+        #expect(!registry.reserve(Self.key("bob", "a", tenant: "third"), link: 9), "all")
+        // Sessions have theirs, whoever waits for a handshake.
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "c"), link: 10))) == nil)
+        #expect(code(registry.claim(Self.claim(Self.key("ann", "b"), link: 2))) == nil)
+        #expect(registry.earlyLinks == 3)
+        for link in [3, 5, 8, 8] as [UInt64] { registry.giveBack(link) }
+        #expect(registry.earlyLinks == 0)
+        #expect(registry.reserve(Self.key("bob", "a"), link: 11))
+    }
+
     @Test func countsPerUserTenantAndInAll() {
         var limits = ServerLimits()
         limits.maximumSessionsPerUser = 2

@@ -26,6 +26,7 @@ struct StatisticsMetrics {
         ("longline_connections_over_address_limit", \.connectionsOverAddressLimit),
         ("longline_connects_over_rate", \.connectsOverRate), ("longline_migrations", \.migrations),
         ("longline_sessions_granted", \.sessionsGranted), ("longline_sessions_resumed", \.sessionsResumed),
+        ("longline_early_connects_deferred", \.earlyConnectsDeferred),
         ("longline_takeovers", \.takeovers), ("longline_frames_received", \.framesReceived),
         ("longline_frames_invalid", \.framesInvalid), ("longline_frames_sent", \.framesSent),
         ("longline_published", \.published), ("longline_publishes_over_rate", \.publishesOverRate),
