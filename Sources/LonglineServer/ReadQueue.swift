@@ -193,6 +193,7 @@ extension SessionPage {
                 case .skip(let skip): .skip(skip)
                 }
             },
-            head: page.head, first: page.first)
+            head: page.head, first: page.first,
+            stay: page.stay.map { SessionPage.Stay(after: $0.after, upTo: $0.upTo) })
     }
 }

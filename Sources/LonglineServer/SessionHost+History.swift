@@ -6,12 +6,15 @@ import NIOCore
 /// Pages of history, which the session asks for one at a time.
 extension SessionHost {
     func readHistory(_ read: HistoryRead) {
-        guard let tenant = identity?.tenant else { return }
+        guard let identity else { return }
+        // What ends a stay reaches its sessions later than the log. Who is known to have left needs no look, and shares the read.
+        var reader: UserID?
+        if case .room(let room) = read.channel, rooms[room]?.upTo == nil { reader = identity.user }
         let range = LogRange(
             after: read.after, upTo: read.upTo, direction: read.direction, maximumEntries: read.maximumEntries,
-            maximumBytes: read.maximumBytes)
+            maximumBytes: read.maximumBytes, reader: reader)
         let key = ReadQueue.Key(
-            channel: ChannelKey(tenant: tenant, channel: read.channel), stretch: .page(range))
+            channel: ChannelKey(tenant: identity.tenant, channel: read.channel), stretch: .page(range))
         loop.read(key, for: self, purpose: .history(read.request))
     }
 

@@ -14,6 +14,14 @@ struct ReadableRange: Hashable, Sendable {
         after = channel.channel.isBroadcast ? 0 : channel.after
         upTo = channel.upTo
     }
+
+    /// The range once a stay is over, or another one has begun; nil: the stay is the range's own.
+    func superseded(by stay: SessionPage.Stay) -> ReadableRange? {
+        guard stay.after >= after, stay.after > after || stay.upTo ?? .max < upTo ?? .max else { return nil }
+        var range = self
+        (range.after, range.upTo) = (stay.after, stay.upTo)
+        return range
+    }
 }
 
 /// A read of one page of history, as the host hands it to the store.
@@ -65,7 +73,7 @@ enum HistoryPaging {
     /// The frames of an answer. What lies before the readable part is named as a device would be told of it: by a skip.
     ///
     /// The host's word that the user's stay ended may come later than what was entered behind its end: of a page that holds the end
-    /// nothing behind it is in the answer.
+    /// nothing behind it is in the answer. Of a page that lies behind it ``SessionPage/stay`` tells.
     static func answer(
         _ request: HistoryRequest, of range: ReadableRange, page: SessionPage, for user: UserID?
     ) -> [Frame] {

@@ -38,6 +38,10 @@ extension ServerSession {
     /// Answers ``ServerAction/readHistory(_:)``.
     public mutating func historyRead(_ request: UInt64, page: SessionPage, now: NIODeadline) {
         guard let (first, range) = finishRead(request) else { return }
+        // The store knows of the end of a stay before the host says so.
+        if let stay = page.stay, page.epoch == range.epoch, let known = range.superseded(by: stay) {
+            modify(first.channel) { $0.readable = known }
+        }
         // The right to the channel changed while it was read: only what may be read now leaves.
         if readable(first.channel) == range, identity?.may(.receive, first.channel) == true {
             answerFirst(with: HistoryPaging.answer(first, of: range, page: page, for: identity?.user))
@@ -88,7 +92,7 @@ extension ServerSession {
         }
     }
 
-    /// What of a channel may be read. Of the end of a stay the log may have told before the host does.
+    /// What of a channel may be read. Of the end of a stay the log, or a page of history, may have told before the host does.
     private func readable(_ channel: ChannelID) -> ReadableRange? {
         guard let state = channels[channel], var range = state.readable else { return nil }
         if let end = state.sender?.end(of: range) { range.upTo = min(end, range.upTo ?? .max) }

@@ -50,8 +50,8 @@ public protocol ChannelLog: Sendable {
     ///
     /// The items come in the log's order, whichever the direction, and form a chain as in ``read(_:after:upTo:maximumBytes:now:)``.
     /// What of the range lies below the first entry that is left is not in the page: compare ``LogPage/first``. A page that
-    /// doesn't reach the far end of the range has at least one item. An inbox that is not there yet is not made: whoever pages may
-    /// name anybody, and its page is empty, with the epoch 0.
+    /// doesn't reach the far end of the range has at least one item. The reader's stay (``LogPage/stay``) is of the same snapshot. An
+    /// inbox that is not there yet is not made: whoever pages may name anybody, and its page is empty, with the epoch 0.
     /// - Throws: ``StoreError/Code/unknownChannel`` for a room that does not exist.
     func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage
 

@@ -10,6 +10,8 @@ public struct LogPage: Sendable {
     public var head: Offset
     /// The `previous` of the first entry that is left: what lies at or below is gone. 0 when nothing was trimmed.
     public var first: Offset
+    /// The last stay of ``LogRange/reader`` in the room, as it was in the page's moment; nil when there is none or nobody was named.
+    public var stay: Entitlement?
 
     /// A page.
     public init(epoch: Epoch, items: [LogItem], head: Offset, first: Offset) {
@@ -38,16 +40,20 @@ public struct LogRange: Hashable, Sendable {
     public var maximumEntries: Int
     /// The most bytes of payload, beyond the first entry.
     public var maximumBytes: Int
+    /// Of a room: whose stay is told with the page, which doesn't change what is in it.
+    public var reader: UserID?
 
     /// A range.
     public init(
-        after: Offset, upTo: Offset?, direction: HistoryDirection, maximumEntries: Int, maximumBytes: Int
+        after: Offset, upTo: Offset?, direction: HistoryDirection, maximumEntries: Int, maximumBytes: Int,
+        reader: UserID? = nil
     ) {
         self.after = after
         self.upTo = upTo
         self.direction = direction
         self.maximumEntries = maximumEntries
         self.maximumBytes = maximumBytes
+        self.reader = reader
     }
 }
 

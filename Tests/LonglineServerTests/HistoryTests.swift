@@ -80,6 +80,33 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    @Test("who was removed reads nothing behind that, also before the session is told")
+    func untoldRemoval() async throws {
+        try await withServer { server in
+            let owner = try await server.connected("ann")
+            _ = try await owner.request(hall, number: 1)
+            let guest = try await server.connected("bob")
+            _ = try await guest.request(hall, number: 1)
+            try await owner.publish("during", to: .room(hall))
+            #expect(try await guest.text(.room(hall)) == "during")
+            // In the store only: no loop hears of it.
+            let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: owner.device)
+            _ = try await server.store.change(hall, .act(.remove(bob)), by: device)
+            for id in 1...3 as ClosedRange<PublishID> {
+                let publish = Publish(
+                    id: id, tag: id, after: id - 1, recipient: nil, timeToLive: 0, payload: ByteBuffer(string: "after"))
+                _ = await server.store.append([
+                    AppendRequest(
+                        device: device, producer: ProducerID(high: 9, low: 9), channel: .room(hall), publish: publish)
+                ])
+            }
+            let page = try await guest.history(.room(hall), limit: 2)
+            #expect(texts(page.items) == ["during", "<left>"])
+            let on = try await guest.history(.room(hall), from: page.head.end + 1, .newer)
+            #expect(on.items.isEmpty && !on.head.more)
+        }
+    }
+
     @Test("what was trimmed is named, and an epoch that is gone is refused with the present one")
     func trimmedAndReplaced() async throws {
         let store = InMemoryStore()

@@ -147,6 +147,43 @@ struct ServerHistoryTests {
                     request: 1, epoch: Fixture.epoch, start: 20, end: 70, more: false, items: 2))
     }
 
+    @Test("A page that lies behind the end of a stay is read again up to there, although the host has not said so")
+    func untoldEnd() throws {
+        let session = up([Fixture.channel(Fixture.room, head: 90, after: 20)])
+        let ended = SessionPage.Stay(after: 20, upTo: 50)
+        var back = session
+        _ = receive(request(1, Fixture.room, from: 99), &back)
+        var page = Fixture.page([80, 90], after: 70, head: 90)
+        page.stay = ended
+        let again = answer(&back, page)
+        #expect(again.pages.isEmpty)
+        #expect(try #require(again.historyReads.first).upTo == 50)
+        page = Fixture.page([30, 50], after: 20, head: 90)
+        page.stay = ended
+        #expect(
+            answer(&back, page).pages.first
+                == HistoryAnswer(request: 1, epoch: Fixture.epoch, start: 0, end: 50, more: false, items: 3))
+        var forth = session
+        _ = receive(request(1, Fixture.room, from: 60, .newer), &forth)
+        page = Fixture.page([70, 80], after: 60, head: 90)
+        page.stay = ended
+        #expect(try #require(answer(&forth, page).historyReads.first).upTo == 50)
+        #expect(
+            answer(&forth, Fixture.page([], after: 60, head: 90)).pages.first
+                == HistoryAnswer(request: 1, epoch: Fixture.epoch, start: 60, end: 60, more: false, items: 0))
+        // Another stay began meanwhile: what is between belongs to nobody's.
+        var anew = session
+        _ = receive(request(1, Fixture.room, from: 20, .newer), &anew)
+        page = Fixture.page([30, 60], after: 20, head: 90)
+        page.stay = SessionPage.Stay(after: 70, upTo: nil)
+        let read = try #require(answer(&anew, page).historyReads.first)
+        #expect(read.after == 70 && read.upTo == nil)
+        // The stay that the session knows changes nothing.
+        page = Fixture.page([80, 90], after: 70, head: 90)
+        page.stay = SessionPage.Stay(after: 70, upTo: nil)
+        #expect(answer(&anew, page).pages.first?.end == 90)
+    }
+
     @Test("What delivery knows of a stay's end counts for pages that don't hold it")
     func deliveredEnd() throws {
         var session = up([

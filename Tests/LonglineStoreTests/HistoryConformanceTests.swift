@@ -49,6 +49,34 @@ import Testing
         }
     }
 
+    @Test("a page of a room tells the reader's stay as it is then", arguments: StoreKind.allCases)
+    func pagesTellTheReadersStay(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let hall = room("hall")
+            func stay(of user: UserID?, _ direction: HistoryDirection = .older) async throws -> Entitlement? {
+                let range = LogRange(
+                    after: 0, upTo: nil, direction: direction, maximumEntries: 1, maximumBytes: 1_000, reader: user)
+                return try await store.page(roomKey("hall"), range, now: 0).stay
+            }
+            try await store.join(hall, by: device("alice"), create: true)
+            let joined = try #require(try await store.join(hall, by: device("bob"), create: false)).offset
+            #expect(try await stay(of: nil) == nil)
+            #expect(try await stay(of: user("carol")) == nil)
+            let lasting = try #require(try await stay(of: user("bob")))
+            #expect(lasting.after == joined - 1 && lasting.upTo == nil)
+            let removed = try await store.act(hall, .remove(user("bob")), by: device("alice")).receipt
+            let end = try #require(removed).position.offset
+            try await store.enter(request("alice", to: .room(hall), id: 1))
+            for direction in [HistoryDirection.older, .newer] {
+                #expect(try await stay(of: user("bob"), direction)?.upTo == end)
+            }
+            let again = try #require(try await store.join(hall, by: device("bob"), create: false)).offset
+            #expect(try await stay(of: user("bob"))?.after == again - 1)
+            let deleted = try await store.act(hall, .delete, by: device("alice")).receipt
+            #expect(try await stay(of: user("bob"))?.upTo == deleted?.position.offset)
+        }
+    }
+
     @Test("pages in both directions cover the log once, whatever their size", arguments: StoreKind.allCases)
     func pagesInBothDirectionsCoverTheLogOnce(_ kind: StoreKind) async throws {
         let clock = TestClock()

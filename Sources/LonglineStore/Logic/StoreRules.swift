@@ -84,18 +84,25 @@ enum StoreRules {
     ) throws -> LogPage {
         let above = max(range.after, channel.first)
         let through = min(range.upTo ?? channel.head, channel.head)
+        var result: LogPage
         switch range.direction {
         case .newer:
             var page = PageBuilder(
                 channel: channel, after: range.after, upTo: range.upTo, maximumBytes: range.maximumBytes,
                 maximumEntries: maximumEntries, maximumTaken: max(range.maximumEntries, 1), now: now)
             try tables.entries(in: channel, above: above, through: through, downward: false) { page.take($0) }
-            return page.page()
+            result = page.page()
         case .older:
             var page = BackwardPage(channel: channel, range: range, maximumEntries: maximumEntries, now: now)
             try tables.entries(in: channel, above: above, through: through, downward: true) { page.take($0) }
-            return page.page()
+            result = page.page()
         }
+        if let reader = range.reader, case .room = channel.key.channel,
+            let stint = try tables.stint(of: reader, in: channel)
+        {
+            result.stay = entitlement(try ended(stint, in: channel, tables), in: channel)
+        }
+        return result
     }
 
     static func channels(after mark: UInt64, limit: Int, _ tables: some StoreTables) throws -> ChannelList {

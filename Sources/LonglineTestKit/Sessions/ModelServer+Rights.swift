@@ -89,7 +89,7 @@ extension ModelServer {
     func readHistory(_ read: HistoryRead, _ hosted: Hosted) {
         later(hosted) { [weak self] in
             guard let self else { return }
-            guard let page = store.page(read) else {
+            guard let page = store.page(read, for: hosted.user) else {
                 return input(hosted) { $0.historyFailed(read.request, code: .overloaded, retryAfter: 1_000, now: $1) }
             }
             input(hosted) { $0.historyRead(read.request, page: page, now: $1) }

@@ -257,11 +257,16 @@ final class SimulatedStore {
         return shown(page, of: channel)
     }
 
+    /// Rules whose breach would not show in history if the page told of the user's stay.
+    private static let hidesStays: Set<SimulatedFault> = [
+        .readAfterLeave, .readAfterDeletion, .readBeforeJoin, .historyBeforeJoin,
+    ]
+
     /// A page of history.
-    func page(_ read: HistoryRead) -> SessionPage? {
+    func page(_ read: HistoryRead, for user: UserID?) -> SessionPage? {
         var range = LogRange(
             after: read.after, upTo: read.upTo, direction: read.direction, maximumEntries: read.maximumEntries,
-            maximumBytes: read.maximumBytes)
+            maximumBytes: read.maximumBytes, reader: faults.isDisjoint(with: Self.hidesStays) ? user : nil)
         if faults.contains(.historyBeforeJoin) { range.after = 0 }
         guard let page = try? real.page(key(read.channel), range, now: wall.milliseconds) else { return nil }
         var shown = shown(page, of: read.channel)
@@ -288,7 +293,8 @@ final class SimulatedStore {
             }
         }
         return SessionPage(
-            epoch: page.epoch, items: items, head: page.head, first: faults.contains(.hideTrim) ? 0 : page.first)
+            epoch: page.epoch, items: items, head: page.head, first: faults.contains(.hideTrim) ? 0 : page.first,
+            stay: page.stay.map { SessionPage.Stay(after: $0.after, upTo: $0.upTo) })
     }
 
     func payload(of offset: Offset, in channel: ChannelID, from: UInt64, maximumBytes: Int) -> ByteBuffer? {
