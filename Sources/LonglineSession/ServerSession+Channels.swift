@@ -85,6 +85,7 @@ extension ServerSession {
         guard case .up = phase else { return }
         let mayReceive = identity?.may(.receive, channel.channel) == true
         if channels[channel.channel] == nil { channels[channel.channel] = newChannel(channel.channel) }
+        strangers.remove(channel.channel)
         let isNewLog = modify(channel.channel) { state in
             // A payload's read has a name, which the new log's reads don't share.
             let wasReading = state.sender?.isReadingPage ?? false

@@ -139,11 +139,11 @@ extension ServerSession {
 
     private mutating func opened(_ header: LaneHeader, now: NIODeadline) {
         if channels[header.channel] == nil {
-            // Not the user's channel: kept only to refuse what is published, and bounded like the lanes.
-            let strangers = channels.values.reduce(0) { $0 + ($1.sender == nil && !$1.isMember ? 1 : 0) }
-            guard strangers < configuration.maximumLanes else {
+            // Not the user's channel: bounded like the lanes.
+            guard strangers.count < configuration.maximumLanes else {
                 return violated(.limitExceeded, "lanes for too many unknown channels", now: now)
             }
+            strangers.insert(header.channel)
             channels[header.channel] = newChannel(header.channel)
         }
         modify(header.channel) { $0.inboundLanes += 1 }

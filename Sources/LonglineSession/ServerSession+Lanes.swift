@@ -180,6 +180,7 @@ extension ServerSession {
             state.gate.isEmpty, state.lane == nil
         else { return }
         channels[channel] = nil
+        strangers.remove(channel)
     }
 }
 

@@ -173,9 +173,15 @@ extension ServerSession {
     /// A channel has another urgency now: it counts there, and stands in that line.
     mutating func roomChanged(_ channel: ChannelID, now: NIODeadline) {
         guard roomLines != nil else { return }
-        roomLines?.remove(channel)
-        modify(channel) { ($0.standsToBegin, $0.standsToGoOn, $0.standsForParts) = (false, false, false) }
-        if roomLines?.isUnused == true { roomLines = nil }
+        let stood = modify(channel) { state in
+            defer { (state.standsToBegin, state.standsToGoOn, state.standsForParts) = (false, false, false) }
+            return state.standsToBegin || state.standsToGoOn || state.standsForParts
+        }
+        // Looked for only where it is: the lines may be long.
+        if stood == true {
+            roomLines?.remove(channel)
+            if roomLines?.isUnused == true { roomLines = nil }
+        }
         guard case .up = phase, channels[channel] != nil else { return }
         advance(channel, now: now)
         beginWaitingParts(now: now)

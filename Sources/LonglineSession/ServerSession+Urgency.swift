@@ -4,6 +4,8 @@ import NIOCore
 /// What leaves first.
 extension ServerSession {
     mutating func processUrgency(_ said: ChannelUrgency, now: NIODeadline) {
+        // A client may say it as often as it likes.
+        guard said.urgency != urgency(of: said.channel) else { return }
         urgencies[said.channel] = said.urgency == .chat ? nil : said.urgency
         guard urgencies.count <= FrameLimits.maximumUrgencies else {
             return violated(.limitExceeded, "too many channels with an urgency of their own", now: now)

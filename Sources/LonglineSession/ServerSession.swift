@@ -50,6 +50,8 @@ public struct ServerSession: Sendable {
     var deferredRequests = WorkQueue<Frame>()
     var inbound: InboundLanes
     var channels: [ChannelID: ServerChannel] = [:]
+    /// Of these, those that are not the user's: kept only to refuse what is published.
+    var strangers: Set<ChannelID> = []
     var outbound: [LaneID: ChannelID] = [:]
     /// Of these, those that are for answers only.
     var answerLanes = 0

@@ -11,6 +11,41 @@ struct LaneLimitTests {
 
     private static func room(_ number: Int) -> ChannelID { .room(Fixture.name("r\(number)")) }
 
+    // MARK: The client's lanes
+
+    /// A client opens and finishes a lane, with a publish that the store does not answer, or none.
+    private func lane(_ number: Int, publishes: Bool, _ session: inout ServerSession) {
+        let lane = LaneID(rawValue: UInt64(number) + 1)
+        let header = LaneHeader(channel: Self.room(number), epoch: 0)
+        session.received(.lane(header), lane: lane, early: false, now: now)
+        if publishes { session.received(.publish(Fixture.publish(1)), lane: lane, early: false, now: now) }
+        session.laneFinished(lane, now: now)
+    }
+
+    @Test("Of channels that are not the user's those count that are kept, and none that was named before or is joined")
+    func strangers() {
+        var configuration = ServerSessionConfiguration()
+        configuration.maximumLanes = 2
+        var session = ServerSession(configuration: configuration, observedAddress: "", now: now)
+        session.handshakeCompleted(now: now)
+        session.received(.connect(Fixture.connect()), lane: .control, early: false, now: now)
+        let grant = SessionGrant(
+            identity: Fixture.identity(), session: 1, resumed: false, cursorVersion: 1, channels: [Fixture.channel()],
+            ticket: nil)
+        session.authenticated(grant, time: 0, now: now)
+        for number in 0..<10 { lane(number, publishes: false, &session) }
+        for number in 10..<12 { lane(number, publishes: true, &session) }
+        #expect(session.drain().closeCode == nil)
+        var joined = session
+        lane(12, publishes: true, &session)
+        #expect(session.drain().closeCode == .limitExceeded)
+        joined.channelChanged(Fixture.channel(Self.room(10), head: 1), now: now)
+        lane(12, publishes: true, &joined)
+        #expect(joined.drain().closeCode == nil)
+        lane(13, publishes: true, &joined)
+        #expect(joined.drain().closeCode == .limitExceeded)
+    }
+
     // MARK: The server's lanes
 
     /// A server's session with rooms that have one entry each, the link's lanes, and a client that listens.
