@@ -102,6 +102,9 @@ public protocol Link: AnyObject {
     /// far: a frame that is sent after that, on whatever lane, is read behind it. Also when the lane is no more. A second call before
     /// that moves the place that is waited for, and the question's number, which names the answer, with it.
     func reportWhenDelivered(_ lane: LaneID, question: UInt64)
+    /// Has what came meanwhile be read soon, where the loop goes from task to task and nothing is sent: it looks at its sockets only
+    /// when none is left.
+    func pollSockets()
     /// Sends what was queued, then closes the connection with a code of the session protocol. Later calls do nothing.
     func close(_ code: CloseCode, reason: String)
 }
@@ -147,6 +150,9 @@ public protocol LinkHandler: AnyObject {
 extension Link {
     /// For transports whose lanes share one stream: it is inside one frame at a time.
     public var partialBytes: Int { 0 }
+
+    /// For transports that can't.
+    public func pollSockets() {}
 
     /// On one byte stream only the protocol limits them.
     public var laneLimit: Int { .max }

@@ -133,6 +133,8 @@ public final class QUICLink: Link {
         handler?.laneWritabilityChanged(lane, writable: changed, link: self)
     }
 
+    public func pollSockets() { connection?.pollSockets() }
+
     public func finishLane(_ lane: LaneID) {
         guard state == .connecting || state == .established, outbound[lane]?.finishes == false else { return }
         outbound[lane]?.finishes = true

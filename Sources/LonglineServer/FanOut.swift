@@ -73,7 +73,10 @@ extension ServerLoop {
         }
         let now = eventLoop.now
         let end = min(pass.next + FanOut.sessionsPerTick, pass.hosts.count)
-        for host in pass.hosts[pass.next..<end] { host.logAdvanced(channel.channel, head: pass.head, now: now) }
+        let slice = pass.hosts[pass.next..<end]
+        for host in slice { host.logAdvanced(channel.channel, head: pass.head, now: now) }
+        // Of apps in the background none is sent anything now.
+        slice.lazy.compactMap { $0.link }.first?.pollSockets()
         pass.next = end
         if end < pass.hosts.count {
             fanOut.passes[channel] = pass

@@ -267,7 +267,10 @@ final class ServerLoop {
             host.drain()
             left -= 1
             if left == 0 {
-                if !dirty.isEmpty { reference.execute { $0.drainDirty() } }
+                if !dirty.isEmpty {
+                    host.link?.pollSockets()
+                    reference.execute { $0.drainDirty() }
+                }
                 return
             }
         }

@@ -99,6 +99,10 @@ public final class QUICLoopConnection {
         !isOver ? engine?.statistics(now: .now()) : nil
     }
 
+    /// Asks for a turn of the loop's sockets at the end of its present turn, as what is written does. For work that goes from task to
+    /// task and may write nothing: the loop looks at sockets only when no task is left.
+    public func pollSockets() { driver.needsTick() }
+
     // MARK: Streams
 
     /// Streams that can be opened now, before the peer allows more; 0 before a client's `earlyDataPossible` or handshake, and after

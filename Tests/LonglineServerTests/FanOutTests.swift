@@ -49,6 +49,30 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    @Test("between those that are woken the loop's sockets have their turn, also where nothing is sent to any")
+    func socketsMeanwhile() async throws {
+        let store = FaultyStore()
+        let members = try await fill(store)
+        try await withServer(store: store, loops: 1) { server in
+            var devices: [TestDevice] = []
+            for member in members {
+                let device = try await server.connected(member.user.description)
+                try await device.send([(.mode(.background), .control)])
+                devices.append(device)
+            }
+            try await devices[0].publish("one", to: .room(hall))
+            // Each comes behind a slice of the pass.
+            for _ in 0..<Self.size { try await server.runtime.loops[0].submit { _ in } }
+            var polls = 0
+            for device in devices {
+                try await device.send([(.ping(Ping(nonce: 1, answerAfter: 0)), .control)])
+                _ = try await device.next { if case .pong = $0 { true } else { nil } }
+                polls += device.polls
+            }
+            #expect(polls >= Self.size / FanOut.sessionsPerTick)
+        }
+    }
+
     @Test("a session that ends while its room is being woken ends alone")
     func endsMeanwhile() async throws {
         let store = FaultyStore()

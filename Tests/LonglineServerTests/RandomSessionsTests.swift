@@ -214,7 +214,7 @@ private final class RandomDevice {
         switch event {
         case .frame(let frame, let lane): session.received(frame, lane: lane, now: now)
         case .finished(let lane): session.laneFinished(lane, now: now)
-        case .prioritized: break
+        case .prioritized, .polled: break
         case .closed:
             connection?.listener.cancel()
             connection = nil

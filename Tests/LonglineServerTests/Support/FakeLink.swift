@@ -10,6 +10,7 @@ enum ServerSaid: Sendable {
     case frame(Frame, LaneID)
     case finished(LaneID)
     case prioritized(LaneID, Urgency)
+    case polled
     case closed(CloseCode, String)
 }
 
@@ -38,6 +39,7 @@ final class FakeLink: Link {
 
     func openLane(_ lane: LaneID) {}
     func prioritize(_ lane: LaneID, _ urgency: Urgency) { said.yield(.prioritized(lane, urgency)) }
+    func pollSockets() { said.yield(.polled) }
     func send(_ frame: Frame, lane: LaneID) {
         guard !isClosed else { return }
         said.yield(.frame(frame, lane))

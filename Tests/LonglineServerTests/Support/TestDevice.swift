@@ -275,6 +275,9 @@ final class TestDevice {
         }
     }
 
+    /// How often the server asked its link to look at sockets, as far as was seen.
+    var polls: Int { backlog.count { if case .polled = $0 { true } else { false } } }
+
     private var closeCode: CloseCode? {
         for case .closed(let code, _) in backlog { return code }
         return nil
