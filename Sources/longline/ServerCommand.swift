@@ -131,8 +131,8 @@ struct ServerCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        // One that comes before the reloader waits for it would end the process; the files are read at the start anyway.
-        signal(SIGHUP, SIG_IGN)
+        // Before anything is read: what changes while the server starts, which may take long, is taken up at the end of that.
+        let hangUps = await UnixSignalsSequence(trapping: .sighup)
         let logger = logs.bootstrap("longline.server")
         let invocation = ServerInvocation.ofThisProcess
         let settings = invocation.evaluate().settings
@@ -154,7 +154,7 @@ struct ServerCommand: AsyncParsableCommand {
             .init(service: server, successTerminationBehavior: .gracefullyShutdownGroup),
             .init(
                 service: ServerReloader(
-                    server: server, control: control, invocation: invocation, settings: settings,
+                    server: server, control: control, hangUps: hangUps, invocation: invocation, settings: settings,
                     files: startFiles, certificate: files,
                     tokenKeys: keyFiles, announcement: announcement(server, identity), logger: logger)),
         ]

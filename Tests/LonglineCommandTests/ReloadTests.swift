@@ -71,8 +71,10 @@ struct ReloadTests {
         let old = try yaml("old", made.credentials, in: folder)
         let site = try await Site(good.yaml)
         try site.reload(old + "maximum-sessions: 5\n")
-        let line = await site.server.line(with: "configuration not reloaded", "expired on")
-        #expect(line != nil, "\(site.server.output)")
+        #expect(await site.server.line(with: "certificate not reloaded", "expired on") != nil, "\(site.server.output)")
+        // What has nothing to do with it is applied all the same.
+        let line = await site.server.line(with: "configuration reloaded", "maximum-sessions")
+        #expect(line?.contains("certificate") == false, "\(site.server.output)")
         #expect(try await site.send("ann", pin: good.pin).status == 0)
         // The files may be others under the same names.
         try folder.write("good-chain.pem", made.credentials.certificateChainPEM)
@@ -90,6 +92,40 @@ struct ReloadTests {
         #expect(await other.server.line(with: "configuration reloaded") != nil)
         other.server.signal(SIGTERM)
         #expect(await other.server.status() == 0)
+    }
+
+    @Test("A certificate that has expired under the same name leaves no token key in use that was taken away")
+    func expiredInPlace() async throws {
+        let folder = try TemporaryFolder()
+        let good = try identity("good", in: folder)
+        let signer = try ServerDirectory(folder.file("signer"))
+        let key = try folder.write("stolen.pem", try signer.signingKey().verificationKey.pem)
+        let site = try await Site(good.yaml + "token-key: [\(key)]\n")
+        let token = try await ToolProcess.run(
+            ["token", "--data", folder.file("signer"), "--user", "ann", "--device", "phone"])
+        func send() async throws -> (status: Int32?, output: String) {
+            try await ToolProcess.run([
+                "send", "--server", "127.0.0.1:\(site.port)", "--pin", good.pin, "--token", token.output, "--to",
+                "user/ann", "--timeout", "20", "hello",
+            ])
+        }
+        let before = try await send()
+        #expect(before.status == 0, "\(before.output)")
+
+        let now = UInt64(Date().timeIntervalSince1970)
+        let made = try DevelopmentCertificate.generate(names: ["localhost"], validDays: 1, now: now - 3 * 86_400)
+        _ = try yaml("good", made.credentials, in: folder)
+        try site.reload(good.yaml)
+        #expect(await site.server.line(with: "certificate not reloaded", "expired on") != nil, "\(site.server.output)")
+        #expect(await site.server.line(with: "configuration reloaded", "token-key") != nil, "\(site.server.output)")
+        // The keys are read after that line, and before the next.
+        site.server.signal(SIGHUP)
+        #expect(await site.server.line(with: "configuration reloaded") != nil, "\(site.server.output)")
+        let after = try await send()
+        #expect(after.status != 0, "\(after.output)")
+        #expect(try await site.send("bob", pin: good.pin).status == 0, "the certificate in memory is presented still")
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
     }
 
     @Test("A key that everybody may read is not taken")
@@ -153,6 +189,27 @@ struct ReloadTests {
         while !FileManager.default.fileExists(atPath: "\(folder.path)/data") { await Task.yield() }
         server.signal(SIGHUP)
         #expect(await server.line(with: "longline server ready on") != nil, "\(server.output)")
+        server.signal(SIGTERM)
+        #expect(await server.status() == 0)
+    }
+
+    @Test("What a file says by the time of a SIGHUP that comes while the server starts is applied when it has started")
+    func earlyChange() async throws {
+        let folder = try TemporaryFolder()
+        let gate = folder.file("gate")
+        try #require(mkfifo(gate, 0o600) == 0)
+        let settings = "host: [127.0.0.1]\nport: 0\nevent-loops: 1\ndata: \(folder.path)/data\n"
+        let file = try folder.write("c.yaml", settings)
+        // The start goes on once somebody reads its key log.
+        let server = try ToolProcess(["server", "--config", file], environment: ["SSLKEYLOGFILE": gate])
+        // The folder is made after the settings are read.
+        while !FileManager.default.fileExists(atPath: "\(folder.path)/data") { await Task.yield() }
+        try folder.write("c.yaml", settings + "maximum-sessions: 7\n")
+        server.signal(SIGHUP)
+        let reader = open(gate, O_RDONLY | O_NONBLOCK)
+        defer { close(reader) }
+        #expect(await server.line(with: "longline server ready on") != nil, "\(server.output)")
+        #expect(await server.line(with: "configuration reloaded", "maximum-sessions") != nil, "\(server.output)")
         server.signal(SIGTERM)
         #expect(await server.status() == 0)
     }

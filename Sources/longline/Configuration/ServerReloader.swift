@@ -9,12 +9,14 @@ import UnixSignals
 
 /// Reads configuration, certificate and token keys again on SIGHUP.
 ///
-/// A configuration is applied as a whole or not at all: what may fail is tried before the first change is made. What needs a
-/// restart is named in the log.
+/// A configuration is applied as a whole or not at all: what may fail is tried before the first change is made. Certificate and key
+/// alone may stay as they were: those that are not good now keep nothing else waiting. What needs a restart is named in the log.
 struct ServerReloader: Service, CustomStringConvertible {
     let server: LonglineServer
     /// Has the same certificate; nil: there is no control layer.
     let control: LonglineControl?
+    /// The signals since before the settings were read: one that came while the server started waits here.
+    let hangUps: UnixSignalsSequence
     let invocation: ServerInvocation
     /// The settings that the server started with.
     let settings: ResolvedSettings
@@ -31,8 +33,6 @@ struct ServerReloader: Service, CustomStringConvertible {
 
     func run() async throws {
         var running = settings.entries
-        // A signal that comes before it is waited for would end the process: whoever reads the announcement may send one.
-        let signals = await UnixSignalsSequence(trapping: .sighup)
         var announcement = announcement
         do { announcement += try await control?.announcement() ?? "" } catch {
             // Nobody is told that it is ready. The control layer ends the server, and says why.
@@ -44,7 +44,7 @@ struct ServerReloader: Service, CustomStringConvertible {
             logger.warning("where the server listens was not printed", metadata: ["error": "\(error)"])
         }
         ServiceManager.tell(ServiceManager.ready)
-        for await _ in signals.cancelOnGracefulShutdown() {
+        for await _ in hangUps.cancelOnGracefulShutdown() {
             await reload(&running)
         }
     }
@@ -91,26 +91,21 @@ struct ServerReloader: Service, CustomStringConvertible {
             let limits = try command.limits.limits()
             let access = try command.controlOptions.access.settings()
             _ = try TokenKeyFiles.keys(in: command.tokenKeys.tokenKey)
-            let before = certificate?.paths
-            if let certificate, !swapsKind, let paths = command.certificatePaths { certificate.paths = paths }
-            do {
-                try server.reloadCertificate()
-                try control?.reloadCertificate()
-                try server.reload(limits: limits)
-                // Its options were checked with the command's others.
-                try control?.reload(access)
-            } catch {
-                if let before { certificate?.paths = before }
-                // Back to the files before, should the limits be what failed.
-                reloadCertificate()
-                throw error
-            }
-            tokenKeys.paths = command.tokenKeys.tokenKey
-            command.logs.applyLevel()
+            try server.reload(limits: limits)
+            // Its options were checked with the command's others.
+            try control?.reload(access)
         } catch {
             logger.error("configuration not reloaded, the old one stays", metadata: ["problem": "\(error)"])
+            // As above.
+            reloadCertificate()
             return
         }
+        if !reloadCertificate(from: swapsKind ? nil : command.certificatePaths) {
+            // Not in force: the next reload tries them again.
+            changed.removeAll { pair.contains($0.key) }
+        }
+        tokenKeys.paths = command.tokenKeys.tokenKey
+        command.logs.applyLevel()
         for setting in changed { running[setting.key] = settings.entries[setting.key] }
         for warning in settings.warnings { logger.warning("\(warning)") }
         if let warning = command.accessWarning(settings) { logger.warning("\(warning)") }
@@ -119,12 +114,25 @@ struct ServerReloader: Service, CustomStringConvertible {
             metadata: ["changed": "\(changed.map { "\($0.key)" }.joined(separator: ", "))"])
     }
 
-    private func reloadCertificate() {
+    /// Reads certificate and key again. What can't be used changes nothing, and is named in the log.
+    /// - Parameter paths: where they are from now on, if they can be used; nil: where they were.
+    /// - Returns: whether they are in use now.
+    @discardableResult
+    private func reloadCertificate(from paths: CertificateFiles.Paths? = nil) -> Bool {
+        let before = certificate?.paths
+        if let paths { certificate?.paths = paths }
         do {
             try server.reloadCertificate()
             try control?.reloadCertificate()
+            return true
         } catch {
             logger.error("certificate not reloaded", metadata: ["error": "\(error)"])
         }
+        if let before, let paths, paths != before {
+            certificate?.paths = before
+            // Server and control layer have the same one: the first of them may have taken the other.
+            reloadCertificate()
+        }
+        return false
     }
 }
