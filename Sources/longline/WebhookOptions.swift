@@ -102,6 +102,15 @@ struct WebhookOptions: ParsableArguments {
         for (tenant, endpoint) in tenants { try check(endpoint, members, "the endpoint of tenant '\(tenant)'") }
     }
 
+    /// The files that are read besides a file of endpoints; none where that can't be read itself.
+    static func files(namedIn file: String) -> [String] {
+        guard let text = try? Data(contentsOf: URL(fileURLWithPath: file)),
+            let endpoints = try? JSONDecoder().decode(Endpoints.self, from: text)
+        else { return [] }
+        let tenants = endpoints.tenants ?? [:]
+        return [endpoints.standard?.authorities].compactMap(\.self) + tenants.values.compactMap(\.authorities)
+    }
+
     /// - Parameter journalPath: where notifications wait.
     func webhooks(journalPath: String) throws -> WebhookConfiguration? {
         guard let file else { return nil }

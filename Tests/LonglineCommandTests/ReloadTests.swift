@@ -180,6 +180,32 @@ struct ReloadTests {
         #expect(await site.server.status() == 0)
     }
 
+    @Test("An authority of a webhook that holds something else now needs a restart, too")
+    func webhookAuthority() async throws {
+        let folder = try TemporaryFolder()
+        func authority(_ name: String) throws -> String {
+            try ServerDirectory(folder.file(name)).developmentIdentity(names: ["localhost"]).credentials
+                .certificateChainPEM
+        }
+        let path = try folder.write("authority.pem", try authority("first"))
+        let secret = String(repeating: "0", count: 32)
+        let hooks = try folder.writeSecret(
+            "hooks.json",
+            """
+            {"tenants": {"default": {"url": "https://127.0.0.1:9/", "secret": "\(secret)", "authorities": "\(path)"}}}
+            """)
+        let settings = "webhooks: \(hooks)\n"
+        let site = try await Site(settings)
+        try site.reload(settings)
+        #expect(await site.server.line(with: "configuration reloaded") != nil)
+        #expect(!site.server.output.contains { $0.contains("setting needs a restart") })
+        try folder.write("authority.pem", try authority("second"))
+        try site.reload(settings)
+        #expect(await site.server.line(with: "setting needs a restart", "webhooks") != nil)
+        site.server.signal(SIGTERM)
+        #expect(await site.server.status() == 0)
+    }
+
     @Test("A SIGHUP that comes while the server starts does not end it")
     func early() async throws {
         let folder = try TemporaryFolder()

@@ -10,16 +10,22 @@ struct StartFiles: Sendable {
 
     /// Reads the files that these settings name.
     init(_ settings: ResolvedSettings) {
-        let paths = Self.settings.flatMap { settings.entries[$0.key]?.value.items ?? [] }
+        let paths = Self.settings.flatMap { Self.paths($0, settings) }
         contents = Dictionary(paths.compactMap { path in Self.read(path).map { (path, $0) } }) { first, _ in first }
     }
 
     /// The settings that name a file which holds something else now, or can't be read any more.
     func changed(_ settings: ResolvedSettings) -> [Setting] {
         Self.settings.filter { setting in
-            let paths = settings.entries[setting.key]?.value.items ?? []
-            return paths.contains { path in contents[path].map { $0 != Self.read(path) } ?? false }
+            Self.paths(setting, settings).contains { path in contents[path].map { $0 != Self.read(path) } ?? false }
         }
+    }
+
+    /// The files that a setting names, and those that they name in their turn.
+    private static func paths(_ setting: Setting, _ settings: ResolvedSettings) -> [String] {
+        let named = settings.entries[setting.key]?.value.items ?? []
+        guard setting.key == SettingKey("webhooks") else { return named }
+        return named + named.flatMap { WebhookOptions.files(namedIn: $0) }
     }
 
     private static var settings: [Setting] {
