@@ -57,10 +57,9 @@ struct ConversationsCommand: AsyncParsableCommand {
         let client = try options.makeClient()
         let shown = try await patience.ask(client) { client in
             try await change(client)
-            let conversations = try await list(client)
+            let conversations = try await list(client, limit)
             guard let read else { return conversations }
-            try await markRead(try Destination(argument: read), of: conversations, client)
-            return try await list(client)
+            return try await markRead(try Destination(argument: read), of: conversations, client)
         }
         for conversation in shown {
             try Terminal.say(json ? try Terminal.json(conversation) : Terminal.describe(conversation))
@@ -74,7 +73,7 @@ struct ConversationsCommand: AsyncParsableCommand {
         if let unblock { try await client.unblock(try UserID(unblock)) }
     }
 
-    private func list(_ client: LonglineClient) async throws -> [Conversation] {
+    private func list(_ client: LonglineClient, _ limit: Int) async throws -> [Conversation] {
         var all: [Conversation] = []
         var place: ConversationCursor?
         repeat {
@@ -85,17 +84,43 @@ struct ConversationsCommand: AsyncParsableCommand {
         return all
     }
 
-    /// Waits for the service's word that it is stored.
+    /// Waits until the service has stored it: the client says it only in a moment, and not any more once it is disconnected.
+    /// - Returns: the conversations then.
     private func markRead(
         _ destination: Destination, of conversations: [Conversation], _ client: LonglineClient
-    ) async throws {
-        guard let conversation = conversations.first(where: { $0.destination == destination }),
-            let last = conversation.last
-        else { throw ValidationError("\(destination) is not among the conversations listed.") }
-        guard last.offset > conversation.read?.offset ?? 0 else { return }
+    ) async throws -> [Conversation] {
+        guard let last = conversations.first(where: { $0.destination == destination })?.last else {
+            throw ValidationError("\(destination) is not among the conversations listed.")
+        }
+        guard !Self.isRead(destination, upTo: last, in: conversations) else { return conversations }
         let receipts = client.receipts
         try await client.markRead(destination, upTo: last)
-        for await receipt in receipts where receipt.kind == .read && receipt.position.offset >= last.offset { return }
+        for await receipt in receipts where Self.mayConfirm(receipt, destination, upTo: last) {
+            // Something new elsewhere may have moved it down meanwhile.
+            let conversations = try await list(client, max(limit, 50))
+            if Self.isRead(destination, upTo: last, in: conversations) { return Array(conversations.prefix(limit)) }
+        }
+        throw ClientError(
+            .disconnected, message: "\(destination) may not be marked as read: the client was disconnected")
+    }
+
+    /// Whether a receipt may be this user's own of that place. It may be another's all the same: the list knows.
+    static func mayConfirm(_ receipt: Receipt, _ destination: Destination, upTo place: Position) -> Bool {
+        let conversation: ChannelID =
+            switch destination {
+            case .user(let user): .user(user)
+            case .room(let room): .room(room)
+            case .all(let broadcast): .all(broadcast)
+            }
+        return receipt.kind == .read && receipt.conversation == conversation
+            && receipt.position.epoch == place.epoch && receipt.position.offset >= place.offset
+    }
+
+    private static func isRead(
+        _ destination: Destination, upTo place: Position, in conversations: [Conversation]
+    ) -> Bool {
+        guard let read = conversations.first(where: { $0.destination == destination })?.read else { return false }
+        return read.epoch == place.epoch && read.offset >= place.offset
     }
 }
 
