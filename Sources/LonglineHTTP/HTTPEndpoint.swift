@@ -45,6 +45,9 @@ package struct HTTPEndpoint: Hashable, Sendable {
         guard !authority.isEmpty, !authority.contains(where: { "@?#".contains($0) }), !path.contains("#") else {
             throw refuse("has no host, or parts that have no place in it")
         }
+        guard path.utf8.allSatisfy(Self.isPathByte) else {
+            throw refuse("has a path or query with characters that have to be written as % and two hexadecimal digits")
+        }
         var name = authority[...]
         var number = isSecure ? 443 : 80
         if let colon = authority.lastIndex(of: ":"), !authority[colon...].contains("]") {
@@ -64,5 +67,16 @@ package struct HTTPEndpoint: Hashable, Sendable {
         host = String(name)
         port = number
         serverName = (try? SocketAddress(ipAddress: host, port: port)) == nil ? host : nil
+    }
+
+    /// Whether a path or query may have it as it is: what RFC 3986 allows, and square brackets, which queries often have. A request with
+    /// anything else is never sent.
+    private static func isPathByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
+            true
+        default: "-._~:/?[]@!$&'()*+,;=%".utf8.contains(byte)
+        }
     }
 }

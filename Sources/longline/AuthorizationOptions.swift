@@ -81,13 +81,20 @@ struct AuthorizationOptions: ParsableArguments {
     }
 
     private static var tokenInEnvironment: String? {
-        ProcessInfo.processInfo.environment["LONGLINE_AUTHORIZE_TOKEN"]
+        ProcessInfo.processInfo.environment[tokenVariable]
     }
+
+    static let tokenVariable = "LONGLINE_AUTHORIZE_TOKEN"
 
     /// With a token file or LONGLINE_AUTHORIZE_TOKEN set, the token goes along as a bearer token.
     func settings() throws -> AuthorizationSettings? {
         guard let authorizeURL else { return nil }
-        let secret = try authorizeTokenFile.map(Self.token(in:)) ?? Self.tokenInEnvironment
+        let secret: String? =
+            if let authorizeTokenFile {
+                try Self.token(inFile: authorizeTokenFile)
+            } else {
+                try Self.tokenInEnvironment.map { try Self.token($0, from: Self.tokenVariable) }
+            }
         let headers = secret.map { [(name: "authorization", value: "Bearer \($0)")] } ?? []
         var settings = AuthorizationSettings(
             try HTTPAuthorizationPolicy(
@@ -101,15 +108,21 @@ struct AuthorizationOptions: ParsableArguments {
         return settings
     }
 
-    static func token(in file: String) throws -> String {
+    static func token(inFile file: String) throws -> String {
         try SecretFile.check(file, "--authorize-token-file", readers: .group)
         guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
             throw ValidationError("--authorize-token-file: \(file) can't be read.")
         }
+        return try token(text, from: "--authorize-token-file: \(file)")
+    }
+
+    /// The token that a text holds, which may end with a line as files and variables often do.
+    /// - Parameter place: where the text is, for the error.
+    static func token(_ text: String, from place: String) throws -> String {
         let token = text.trimmingCharacters(in: .whitespacesAndNewlines)
-        // A header's value: anything else would end it.
+        // A header's value: with anything else no question could be sent.
         guard !token.isEmpty, token.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else {
-            throw ValidationError("--authorize-token-file: \(file) holds no token.")
+            throw ValidationError("\(place) holds no token.")
         }
         return token
     }

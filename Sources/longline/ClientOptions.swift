@@ -129,17 +129,21 @@ struct ClientOptions: ParsableArguments {
     }
 
     private func tokenProvider() throws -> LonglineClient.TokenProvider {
-        if let token { return { token } }
+        if let token = token.map(Self.trimmed) { return { token } }
         if let tokenFile {
             _ = try Self.text(ofFile: tokenFile, named: "token")
-            return { try Self.text(ofFile: tokenFile, named: "token").trimmingCharacters(in: .whitespacesAndNewlines) }
+            return { Self.trimmed(try Self.text(ofFile: tokenFile, named: "token")) }
         }
         if let tokenCommand { return { try await TokenCommand.run(tokenCommand) } }
-        if let token = ProcessInfo.processInfo.environment["LONGLINE_TOKEN"], !token.isEmpty { return { token } }
+        let variable = ProcessInfo.processInfo.environment["LONGLINE_TOKEN"].map(Self.trimmed)
+        if let variable, !variable.isEmpty { return { variable } }
         throw ValidationError(
             "A token is missing. Make one with 'longline token', then give it with --token-file, --token-command, "
                 + "--token or LONGLINE_TOKEN.")
     }
+
+    /// Wherever a token comes from, it may end with a line.
+    private static func trimmed(_ token: String) -> String { token.trimmingCharacters(in: .whitespacesAndNewlines) }
 
     private static func text(ofFile path: String, named name: String) throws -> String {
         do {

@@ -131,6 +131,23 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("A token may end with a line, wherever it comes from")
+    func tokenWithLine() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let line = try await token(folder, "ann", "phone")[1] + "\n"
+            let file = try folder.writeSecret("token", line)
+            for (options, environment) in [
+                (["--token", line], [:]), (["--token-file", file], [:]), ([], ["LONGLINE_TOKEN": line]),
+                (["--token-command", "cat '\(file)'"], [:]),
+            ] as [([String], [String: String])] {
+                let said = try await ToolProcess.run(
+                    ["conversations"] + place + options, environment: environment)
+                #expect(said.status == 0, "\(options.first ?? "LONGLINE_TOKEN"): \(said.output)")
+            }
+        }
+    }
+
     @Test("Who revokes or erases for a tenant that isn't served is told so")
     func unservedTenant() async throws {
         let folder = try TemporaryFolder()

@@ -29,6 +29,7 @@ struct ConfigurationTrialTests {
     static let wrong = [
         Wrong("authorize: {url: \"ftp://x\"}", "authorize.url", "does not begin with https://"),
         Wrong("authorize: {url: not a url}", "authorize.url", "has a space"),
+        Wrong("authorize: {url: \"https://x/{tenant}\"}", "authorize.url", "has a path or query with characters"),
         Wrong("authorize: {url: \"https://x\", token-file: @/open}", "authorize.token-file", "everybody may read"),
         Wrong("authorize: {url: \"https://x\", token-file: @/empty}", "authorize.token-file", "holds no token"),
         Wrong("authorize: {url: \"https://x\", ca: @/text}", "authorize.ca", "@/text"),
@@ -131,6 +132,25 @@ struct ConfigurationTrialTests {
         #expect(!problem.message.contains("NSCocoa") && !problem.message.contains("Error Domain"), "\(problem)")
         #expect(!problem.message.contains("PRIVATE KEY"), "\(problem)")
         #expect(!problem.message.hasPrefix(wrong.key + ": "), "said twice")
+    }
+
+    @Test("A token of the environment that no header can carry is named; one that ends with a line can be carried")
+    func environmentToken() throws {
+        let folder = try files()
+        let path = try folder.write("c.yaml", "authorize: {url: \"https://x\"}\n")
+        func evaluate(_ token: String) -> ServerInvocation.Outcome {
+            ServerInvocation(arguments: ["--config", path], environment: ["LONGLINE_AUTHORIZE_TOKEN": token]).evaluate()
+        }
+        for token in ["two words", "two\nlines", "nai\u{308}ve", "\n"] {
+            let outcome = evaluate(token)
+            #expect(outcome.command == nil && outcome.problems.count == 1, "\(outcome.problems)")
+            let problem = try #require(outcome.problems.first)
+            #expect(problem.key == "authorize.token" && problem.origin == .variable("LONGLINE_AUTHORIZE_TOKEN"))
+            #expect(problem.message == "LONGLINE_AUTHORIZE_TOKEN holds no token.")
+        }
+        let good = evaluate("secret\n")
+        #expect(good.problems == [] && good.command != nil)
+        #expect(try AuthorizationOptions.token("secret\n", from: "the variable") == "secret")
     }
 
     @Test("What is right is not refused")

@@ -157,6 +157,8 @@ import Testing
         "", "http://", "https://", "ftp://h/", "http://h:0/", "http://h:x/", "http://h:70000/", "http:///path",
         "http://u@h/", "http://h/a b", "http://h/\r\nx: y", "http://h/#x", "http://[]/",
         "http://[::1/", "http://::1]/", "http://::1:80/", "http://h:i:80/", "http://[h]/", "http://[/",
+        "http://h/\"", "http://h/<", "http://h/>", "http://h/a\\b", "http://h/^", "http://h/`", "http://h/{user}",
+        "http://h/?a|b",
     ])
     func anAddressOfAnotherFormIsRefused(url: String) {
         #expect(throws: ServerError.self) { try HTTPAuthorizationPolicy(url: url) }
@@ -169,6 +171,8 @@ import Testing
         #expect(secure.isSecure && secure.port == 443 && secure.serverName == "backend" && !plain.isSecure)
         #expect(try HTTPEndpoint("https://127.0.0.1:1").serverName == nil)
         let full = try HTTPEndpoint("http://[::1]:8080/a/b?c=d")
+        let busy = "/-._~%20!$&'()*+,;=:@/x?a[]=b/?"
+        #expect(try HTTPEndpoint("http://h" + busy).path == busy)
         #expect(full.host == "::1" && full.port == 8080 && full.path == "/a/b?c=d" && full.authority == "[::1]:8080")
     }
 

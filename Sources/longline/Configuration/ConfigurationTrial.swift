@@ -101,7 +101,12 @@ struct ConfigurationTrial {
         attempt("authorize.url") { _ = try HTTPAuthorizationPolicy(url: url) }
         if let file = options.authorizeCA { attempt("authorize.ca") { try Self.authorities(in: file) } }
         if let file = options.authorizeTokenFile {
-            attempt("authorize.token-file") { _ = try AuthorizationOptions.token(in: file) }
+            attempt("authorize.token-file") { _ = try AuthorizationOptions.token(inFile: file) }
+        }
+        if let text = settings.entries[SettingKey("authorize.token")]?.value.items.first {
+            attempt("authorize.token") {
+                _ = try AuthorizationOptions.token(text, from: AuthorizationOptions.tokenVariable)
+            }
         }
     }
 
