@@ -41,8 +41,8 @@ struct ClientOptions: ParsableArguments {
     @Option(
         name: .long,
         help: """
-            A shell command that prints a signed token, run for every new login. Its standard input is empty: one that asks a \
-            person opens /dev/tty.
+            A shell command that prints a signed token, run for every new login; it is ended when it takes over a minute. Its \
+            standard input is empty: one that asks a person opens /dev/tty, which it can where this runs in a terminal's foreground.
             """)
     var tokenCommand: String?
 
@@ -134,7 +134,10 @@ struct ClientOptions: ParsableArguments {
             _ = try Self.text(ofFile: tokenFile, named: "token")
             return { Self.trimmed(try Self.text(ofFile: tokenFile, named: "token")) }
         }
-        if let tokenCommand { return { try await TokenCommand.run(tokenCommand) } }
+        if let tokenCommand {
+            let command = TokenCommand(tokenCommand)
+            return { try await command.token() }
+        }
         let variable = ProcessInfo.processInfo.environment["LONGLINE_TOKEN"].map(Self.trimmed)
         if let variable, !variable.isEmpty { return { variable } }
         throw ValidationError(
@@ -172,35 +175,5 @@ extension Destination {
         } catch {
             throw ValidationError("'\(argument)' is none of user/NAME, room/NAME and all/NAME.")
         }
-    }
-}
-
-/// Runs a command that prints a token.
-private enum TokenCommand {
-    struct Failure: Error, CustomStringConvertible {
-        var status: Int32
-        var description: String { "the token command ended with status \(status)" }
-    }
-
-    /// On a thread of its own, since it may take its time.
-    static func run(_ command: String) async throws -> String {
-        try await withCheckedThrowingContinuation { continuation in
-            Thread.detachNewThread { continuation.resume(with: Result { try output(of: command) }) }
-        }
-    }
-
-    private static func output(of command: String) throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/bin/sh")
-        process.arguments = ["-c", command]
-        let output = Pipe()
-        process.standardOutput = output
-        // Ours may be the lines that a chat sends, which ssh for one would read.
-        process.standardInput = FileHandle.nullDevice
-        try process.run()
-        let data = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw Failure(status: process.terminationStatus) }
-        return String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
     }
 }

@@ -1,0 +1,238 @@
+import Foundation
+import Synchronization
+
+#if canImport(Musl)
+    import Musl
+#else
+    import Glibc
+#endif
+
+/// Tells a thread that waits in poll(2) to stop.
+final class StopPipe: Sendable {
+    /// Can be read as soon as it is to stop.
+    let descriptor: Int32
+    private let other: Mutex<Int32?>
+
+    /// - Throws: ``TokenCommand/Failure/notStarted(_:)``.
+    init() throws {
+        let ends = try ShellProcess.pipe()
+        descriptor = ends.read
+        other = Mutex(ends.write)
+    }
+
+    deinit {
+        stop()
+        close(descriptor)
+    }
+
+    func stop() {
+        if let end = other.withLock({ $0.take() }) { close(end) }
+    }
+}
+
+/// A command of the shell that runs, and whose output is read.
+///
+/// Foundation's `Process` does not do: it has every child in the background of the terminal, where nobody can be asked anything, and with
+/// the signals that this process ignores or has blocked.
+final class ShellProcess: Sendable {
+    /// How long one that is asked to end may take, before it is made to.
+    private static let grace = Duration.seconds(1)
+
+    private let pid: pid_t
+    private let descriptor: Int32
+    /// Whether it leads a process group. In the foreground of a terminal it stays in ours: so it can ask a person there, and hears Ctrl-C.
+    private let leadsGroup: Bool
+    /// A number is somebody else's once it was waited for.
+    private let isReaped = Mutex(false)
+
+    private init(pid: pid_t, descriptor: Int32, leadsGroup: Bool) {
+        self.pid = pid
+        self.descriptor = descriptor
+        self.leadsGroup = leadsGroup
+    }
+
+    deinit { close(descriptor) }
+
+    // MARK: Its start
+
+    /// - Throws: ``TokenCommand/Failure/notStarted(_:)``.
+    static func start(_ command: String) throws -> ShellProcess {
+        let ends = try pipe()
+        defer { close(ends.write) }
+        let leadsGroup = !isInForeground
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        posix_spawn_file_actions_adddup2(&actions, ends.write, STDOUT_FILENO)
+        // Ours may be the lines that a chat sends, which ssh for one would read.
+        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        // This process ignores SIGPIPE, and its threads may have signals blocked: neither is meant for others.
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        posix_spawnattr_setsigmask(&attributes, &signals)
+        sigaddset(&signals, SIGPIPE)
+        posix_spawnattr_setsigdefault(&attributes, &signals)
+        posix_spawnattr_setpgroup(&attributes, 0)
+        let group = leadsGroup ? POSIX_SPAWN_SETPGROUP : 0
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | group))
+        let variables = ProcessInfo.processInfo.environment.map { "\($0.key)=\($0.value)" }
+        var pid: pid_t = 0
+        let code = withTexts(["/bin/sh", "-c", command]) { arguments in
+            withTexts(variables) { posix_spawn(&pid, "/bin/sh", &actions, &attributes, arguments, $0) }
+        }
+        guard code == 0 else {
+            close(ends.read)
+            throw TokenCommand.Failure.notStarted(String(cString: strerror(code)))
+        }
+        let process = ShellProcess(pid: pid, descriptor: ends.read, leadsGroup: leadsGroup)
+        _ = endsWithThisProcess
+        running.withLock { $0[pid] = process }
+        return process
+    }
+
+    /// Whether this process may ask the person at the terminal.
+    private static var isInForeground: Bool {
+        let terminal = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC)
+        guard terminal >= 0 else { return false }
+        defer { close(terminal) }
+        return tcgetpgrp(terminal) == getpgrp()
+    }
+
+    /// Texts as exec(3) takes them.
+    private static func withTexts<Answer>(
+        _ texts: [String], _ body: ([UnsafeMutablePointer<CChar>?]) -> Answer
+    ) -> Answer {
+        let copies = texts.map { strdup($0) }
+        defer { for copy in copies { free(copy) } }
+        return body(copies + [nil])
+    }
+
+    /// A pipe that no other process gets.
+    static func pipe() throws -> (read: Int32, write: Int32) {
+        var ends: [Int32] = [-1, -1]
+        #if canImport(Musl)
+            let code = Musl.pipe(&ends)
+        #else
+            let code = Glibc.pipe(&ends)
+        #endif
+        guard code == 0 else { throw TokenCommand.Failure.notStarted(String(cString: strerror(errno))) }
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        return (ends[0], ends[1])
+    }
+
+    // MARK: What it prints
+
+    /// Waits for its end, on this thread. When it is to stop, or prints too much, it is ended before this throws.
+    /// - Parameter limit: in bytes.
+    /// - Throws: ``TokenCommand/Failure``, or `CancellationError`.
+    func output(limit: Int, until stop: StopPipe) throws -> String {
+        do {
+            let printed = try read(limit: limit, until: stop)
+            // One that prints no more may go on all the same.
+            var pause: Int32 = 1
+            while !hasEnded {
+                try wait(milliseconds: pause, until: stop)
+                pause = min(pause * 2, 100)
+            }
+            let status = reap()
+            guard status == 0 else { throw TokenCommand.Failure.status(status) }
+            return String(decoding: printed, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        } catch {
+            end()
+            _ = reap()
+            throw error
+        }
+    }
+
+    private func read(limit: Int, until stop: StopPipe) throws -> [UInt8] {
+        var printed: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 4_096)
+        while true {
+            try wait(for: descriptor, milliseconds: -1, until: stop)
+            #if canImport(Musl)
+                let count = Musl.read(descriptor, &buffer, buffer.count)
+            #else
+                let count = Glibc.read(descriptor, &buffer, buffer.count)
+            #endif
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return printed }
+            guard printed.count + count <= limit else { throw TokenCommand.Failure.tooLong(limit: limit) }
+            printed += buffer[..<count]
+        }
+    }
+
+    /// Waits until a descriptor can be read or the time is over.
+    private func wait(for descriptor: Int32 = -1, milliseconds: Int32, until stop: StopPipe) throws {
+        // A negative descriptor is left out.
+        var waited = [
+            pollfd(fd: stop.descriptor, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0),
+        ]
+        while poll(&waited, nfds_t(waited.count), milliseconds) < 0 && errno == EINTR {}
+        if waited[0].revents != 0 { throw CancellationError() }
+    }
+
+    // MARK: Its end
+
+    /// Those that run, to be ended with this process.
+    private static let running = Mutex<[pid_t: ShellProcess]>([:])
+    private static let endsWithThisProcess: Int32 = atexit {
+        for process in ShellProcess.running.withLock({ Array($0.values) }) { process.end() }
+    }
+
+    /// Whether it has ended, waited for or not.
+    private var hasEnded: Bool {
+        isReaped.withLock { isReaped in
+            guard !isReaped else { return true }
+            var change = siginfo_t()
+            let code = waitid(P_PID, id_t(pid), &change, WEXITED | WNOHANG | WNOWAIT)
+            return code != 0 || change.si_signo != 0
+        }
+    }
+
+    /// Asks it and what it started to end, and a moment later sees to it.
+    private func end() {
+        signal(SIGTERM)
+        let last = ContinuousClock.now + Self.grace
+        while !hasEnded, ContinuousClock.now < last { Thread.sleep(forTimeInterval: 0.01) }
+        signal(SIGKILL)
+    }
+
+    private func signal(_ number: Int32) {
+        isReaped.withLock { isReaped in
+            guard !isReaped else { return }
+            let targets = leadsGroup ? [-pid] : Self.family(of: pid)
+            for target in targets { kill(target, number) }
+        }
+    }
+
+    /// A process and those that it started, as far as they are not orphans.
+    private static func family(of pid: pid_t) -> [pid_t] {
+        var family = [pid]
+        var next = 0
+        while next < family.count {
+            let path = "/proc/\(family[next])/task/\(family[next])/children"
+            let children = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
+            family += children.split(whereSeparator: \.isWhitespace).compactMap { pid_t($0) }
+            next += 1
+        }
+        return family
+    }
+
+    /// Waits for its end.
+    /// - Returns: its status, as a shell has it.
+    private func reap() -> Int32 {
+        isReaped.withLock { isReaped in
+            guard !isReaped else { return 0 }
+            var status: Int32 = 0
+            while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+            isReaped = true
+            Self.running.withLock { $0[pid] = nil }
+            let signal = status & 0x7f
+            return signal == 0 ? (status >> 8) & 0xff : 128 + signal
+        }
+    }
+}
