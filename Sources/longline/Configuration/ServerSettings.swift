@@ -119,8 +119,9 @@ enum ServerSettings {
         return SettingCatalogue(settings + secrets)
     }()
 
+    /// Says how packets are protected, of clients as of servers.
+    static let packetProtection = "LONGLINE_PACKET_PROTECTION"
+
     /// Variables that begin like settings and are none.
-    static let otherVariables: Set<String> = [
-        "LONGLINE_CONFIG", "LONGLINE_TOKEN", "LONGLINE_PACKET_PROTECTION",
-    ]
+    static let otherVariables: Set<String> = ["LONGLINE_CONFIG", "LONGLINE_TOKEN", packetProtection]
 }

@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import NIOCore
 import NIOPosix
+import UnixSignals
 
 /// Shows the main job on real sockets, and fails when an expectation does not hold.
 struct DemoCommand: AsyncParsableCommand {
@@ -22,19 +23,47 @@ struct DemoCommand: AsyncParsableCommand {
     var verbose = false
 
     func run() async throws {
+        let signals = await UnixSignalsSequence(trapping: .sighup, .sigint, .sigterm)
         let directory = try workDirectory()
-        defer { if keep == nil { try? FileManager.default.removeItem(at: directory) } }
-        var logger = Logger(label: "longline.demo")
-        logger.logLevel = verbose ? .debug : .error
+        let isTemporary = keep == nil
+        defer { if isTemporary { Self.remove(directory) } }
         let group = MultiThreadedEventLoopGroup.singleton
         let port = try await freePort(on: group)
         let server = DemoServerProcess(dataDirectory: directory.appendingPathComponent("server"), port: port)
+        // Whoever ends this process ends a server that nobody else would end, too.
+        let interruption = Task {
+            for await signal in signals {
+                await server.killForGood()
+                if isTemporary { Self.remove(directory) }
+                exit(128 + signal.rawValue)
+            }
+        }
+        defer { interruption.cancel() }
         print("Starting the server on 127.0.0.1:\(port) …")
-        let signals = server.endsWithThisProcess()
-        defer { for signal in signals { signal.cancel() } }
-        try await server.start()
+        let report: DemoReport
+        do {
+            try await server.start()
+            report = try await demonstrate(server, in: directory, on: group)
+        } catch {
+            await server.stop()
+            throw error
+        }
+        await server.stop()
+        print("\n\(report.table())\n")
+        guard report.passed else {
+            print("At least one expectation did not hold.")
+            throw ExitCode.failure
+        }
+        print("Every expectation held.")
+    }
+
+    private func demonstrate(
+        _ server: DemoServerProcess, in directory: URL, on group: MultiThreadedEventLoopGroup
+    ) async throws -> DemoReport {
+        var logger = Logger(label: "longline.demo")
+        logger.logLevel = verbose ? .debug : .error
         let relay = try await DatagramRelay.open(
-            to: SocketAddress(ipAddress: "127.0.0.1", port: port), roundTrip: Demonstration.roundTrip, on: group)
+            to: SocketAddress(ipAddress: "127.0.0.1", port: server.port), roundTrip: Demonstration.roundTrip, on: group)
         let demonstration = Demonstration(
             directory: directory, server: server, relay: relay, group: group, logger: logger)
         do {
@@ -43,13 +72,14 @@ struct DemoCommand: AsyncParsableCommand {
             print("\nThe demonstration stopped early: \(error)")
         }
         await relay.close()
-        await server.stop()
-        print("\n\(demonstration.report.table())\n")
-        guard demonstration.report.passed else {
-            print("At least one expectation did not hold.")
-            throw ExitCode.failure
+        return demonstration.report
+    }
+
+    /// A device that still writes may put a file back meanwhile.
+    private static func remove(_ directory: URL) {
+        for _ in 0..<3 where FileManager.default.fileExists(atPath: directory.path) {
+            try? FileManager.default.removeItem(at: directory)
         }
-        print("Every expectation held.")
     }
 
     private func workDirectory() throws -> URL {

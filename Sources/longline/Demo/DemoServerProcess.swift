@@ -10,12 +10,18 @@ final class DemoServerProcess: Sendable {
 
     let dataDirectory: URL
     let port: Int
-    private let running = Mutex<Running?>(nil)
+    private let state = Mutex(State())
 
-    private struct Running {
+    private struct State {
+        var running: Running?
+        /// No other is started.
+        var isOver = false
+    }
+
+    private struct Running: Sendable {
         let identifier: Int32
         /// Ends with the process.
-        let end: AsyncStream<Void>
+        let end: Task<Void, Never>
     }
 
     init(dataDirectory: URL, port: Int) {
@@ -39,17 +45,25 @@ final class DemoServerProcess: Sendable {
             "server", "--host", "127.0.0.1", "--port", "\(port)", "--data", dataDirectory.path,
             "--log-level", "warning",
         ]
+        child.environment = Self.environment(ProcessInfo.processInfo.environment)
         let output = Pipe()
         child.standardOutput = output
         child.standardInput = FileHandle.nullDevice
         let (end, ended) = AsyncStream.makeStream(of: Void.self)
         child.terminationHandler = { _ in ended.finish() }
-        try child.run()
-        let started = Running(identifier: child.processIdentifier, end: end)
-        running.withLock { $0 = started }
+        try state.withLock { state in
+            guard !state.isOver else { throw StartFailure(description: "the demonstration is over") }
+            try child.run()
+            state.running = Running(identifier: child.processIdentifier, end: Task { for await _ in end {} })
+        }
         guard await Self.saysReady(output.fileHandleForReading) else {
             throw StartFailure(description: "the server ended before it was ready; its messages are above")
         }
+    }
+
+    /// Without the settings that are meant for other servers: their files, certificates and ports.
+    private static func environment(_ own: [String: String]) -> [String: String] {
+        own.filter { !$0.key.hasPrefix("LONGLINE_") || ServerSettings.packetProtection == $0.key }
     }
 
     /// Reads what the server prints until it is ready; false at the end.
@@ -73,23 +87,17 @@ final class DemoServerProcess: Sendable {
     /// Asks the server to stop, and waits until it did.
     func stop() async { await end(with: SIGTERM) }
 
-    /// Kills the server when this process is asked to end: nobody else would.
-    func endsWithThisProcess() -> [any DispatchSourceSignal] {
-        [SIGINT, SIGTERM].map { number in
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number)
-            source.setEventHandler {
-                if let server = self.running.withLock({ $0 }) { Foundation.kill(server.identifier, SIGKILL) }
-                exit(128 + number)
-            }
-            source.resume()
-            return source
-        }
+    /// Kills the server, and starts no other one.
+    func killForGood() async {
+        state.withLock { $0.isOver = true }
+        await kill()
     }
 
     private func end(with signal: Int32) async {
-        guard let server = running.withLock({ $0.take() }) else { return }
+        // It stays known until it is gone: who asks for an end at once does not wait for one in order.
+        guard let server = state.withLock({ $0.running }) else { return }
         Foundation.kill(server.identifier, signal)
-        for await _ in server.end {}
+        await server.end.value
+        state.withLock { if $0.running?.identifier == server.identifier { $0.running = nil } }
     }
 }
