@@ -1,4 +1,5 @@
 import DequeModule
+import LonglineLinks
 import LonglineStore
 import LonglineWire
 import NIOCore

@@ -22,7 +22,7 @@ struct ServerClockTests {
             producer: ProducerID(high: 9, low: 9), publishID: 1, recipient: nil, origin: Position(epoch: 5, offset: 1),
             time: 0, expiry: Self.hour / 2, payload: ByteBuffer(string: "?"))
         harness.service.send(.deliver(Deliver(entry: entry, redelivered: false)), in: .user(try UserID("alice")))
-        let request = try #require(await harness.client.core.outlets.requests.next())
+        let request = try #require(await harness.client.core.outlets.requests.next(since: 0))
         let deadline = try #require(request.deadline)
         #expect(deadline > .now && deadline <= .now + .milliseconds(Self.hour / 2))
         await harness.client.disconnect()

@@ -2,6 +2,7 @@ import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineServer

@@ -1,3 +1,4 @@
+import Logging
 import LonglineWire
 import NIOCore
 import QUICTransport

@@ -35,7 +35,7 @@ struct DemoCommand: AsyncParsableCommand {
             for await signal in signals {
                 await server.killForGood()
                 if isTemporary { Self.remove(directory) }
-                exit(128 + signal.rawValue)
+                Foundation.exit(128 + signal.rawValue)
             }
         }
         defer { interruption.cancel() }
