@@ -68,6 +68,8 @@ final class WebhookDispatcher: Sendable {
     private static let maximumRooms = 10_000
     private static let roomInterval = Duration.seconds(1)
     private static let journalInterval = Duration.milliseconds(200)
+    /// What is written in one transaction at most: the event loops wait while it is put together.
+    private static let changesPerWrite = 1_000
 
     /// - Throws: ``ServerError/Code/invalidConfiguration``, or ``ServerError/Code/storeUnavailable`` for the journal.
     init(
@@ -84,7 +86,8 @@ final class WebhookDispatcher: Sendable {
         for (tenant, settings) in configuration.tenants { endpoints[tenant] = try Self.endpoint(settings, group) }
         self.endpoints = endpoints
         let outlets = WebhookOutlets(endpoints.mapValues(\.settings))
-        var queue = WebhookQueue(limit: configuration.maximumPending, named: outlets.named)
+        var queue = WebhookQueue(
+            limit: configuration.maximumPending, named: outlets.named, hasJournal: configuration.journalPath != nil)
         do throws(StoreError) {
             if let path = configuration.journalPath {
                 journal = try NotificationJournal(path: path)
@@ -237,6 +240,9 @@ final class WebhookDispatcher: Sendable {
         }
     }
 
+    /// What the journal has to be told.
+    var unwritten: Int { state.withLock { $0.queue.changed.count } }
+
     /// When the next notification may leave, by the steady clock; nil: not before a request is over, or there are news.
     var nextTime: UInt64? { state.withLock { $0.outlets.nextTime($0.queue) } }
 
@@ -362,18 +368,27 @@ final class WebhookDispatcher: Sendable {
     }
 
     private func writeJournal() async {
-        guard let journal, state.withLock({ !$0.queue.changed.isEmpty }) else { return }
-        let taken = Mutex<[PendingNotification.Key]>([])
+        guard let journal else { return }
+        var written = Self.changesPerWrite
+        while written == Self.changesPerWrite, unwritten > 0 { written = await writeChanges(to: journal) }
+    }
+
+    /// - Returns: how many were written; 0 when they could not be.
+    private func writeChanges(to journal: NotificationJournal) async -> Int {
+        let taken = Mutex(WebhookQueue.Changes())
         do throws(StoreError) {
             // Taken in the journal's turn: what is forgotten while this waits for it is not written behind that.
             try await journal.apply { [self] in
-                let changes = state.withLock { $0.queue.takeChanges() }
-                taken.withLock { $0 = changes.keep.map(\.key) + changes.forget }
+                let changes = state.withLock { $0.queue.takeChanges(limit: Self.changesPerWrite) }
+                taken.withLock { $0 = changes }
                 return (changes.keep.map(clock.written), changes.forget)
             }
+            return taken.withLock { $0.count }
         } catch {
             log.log(.error, "notifications could not be written", ["error": "\(error)"])
-            state.withLock { state in taken.withLock { state.queue.restoreChanges($0) } }
+            let changes = taken.withLock { $0 }
+            state.withLock { $0.queue.notWritten(changes) }
+            return 0
         }
     }
 

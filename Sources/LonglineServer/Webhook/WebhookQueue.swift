@@ -30,6 +30,8 @@ struct WebhookQueue {
         var version: UInt64
         /// When the item came to be, as a number that grows.
         var order: UInt64
+        /// The disk has something of this key, as far as is known.
+        var isOnDisk: Bool
         var isUnderWay = false
         /// What is being told; nil, too, once its user is forgotten.
         var taken: PendingNotification?
@@ -63,8 +65,19 @@ struct WebhookQueue {
         var version: UInt64
     }
 
+    /// What has to be written.
+    struct Changes: Sendable {
+        var keep: [PendingNotification] = []
+        var forget: [Key] = []
+        /// Of what is kept that of which the disk has nothing yet.
+        var fresh: Set<Key> = []
+
+        var count: Int { keep.count + forget.count }
+    }
+
     let limit: Int
     private let named: Set<TenantID>
+    private let hasJournal: Bool
     private var items: [Key: Item] = [:]
     private var byUser: [UserKey: Set<ChannelID>] = [:]
     /// What waits, by endpoint: the tenant, or nil for those that have none of their own.
@@ -73,15 +86,18 @@ struct WebhookQueue {
     private var lastVersion: UInt64 = 0
     private var voids = 0
     private var lastOrder: UInt64 = 0
-    /// Keys whose place on the disk is not what it is here.
+    /// Keys whose place on the disk is not what it is here: of what waits, and of what is on the disk and waits no more.
     private(set) var changed: Set<Key> = []
     /// What was dropped because there was no room.
     private(set) var dropped: UInt64 = 0
 
-    /// - Parameter named: the tenants that have an endpoint of their own.
-    init(limit: Int, named: Set<TenantID> = []) {
+    /// - Parameters:
+    ///   - named: the tenants that have an endpoint of their own.
+    ///   - hasJournal: whether somebody takes the changes.
+    init(limit: Int, named: Set<TenantID> = [], hasJournal: Bool = true) {
         self.limit = limit
         self.named = named
+        self.hasJournal = hasJournal
     }
 
     var count: Int { items.count - voids }
@@ -119,7 +135,8 @@ struct WebhookQueue {
         lastOrder += 1
         byUser[UserKey(news.key), default: []].insert(news.key.conversation)
         shares.add(news.key, from: news.sender, order: lastOrder)
-        store(Item(notification: news, version: 0, order: lastOrder))
+        // What is gone and noted still is on the disk still.
+        store(Item(notification: news, version: 0, order: lastOrder, isOnDisk: changed.contains(news.key)))
     }
 
     /// What was told is done with. Where there are news to tell, or being told, these say more: it waits for what becomes of them.
@@ -141,7 +158,7 @@ struct WebhookQueue {
         lastVersion += 1
         item.version = lastVersion
         items[item.notification.key] = item
-        changed.insert(item.notification.key)
+        noteChange(of: item.notification.key)
         wait(item)
     }
 
@@ -267,7 +284,8 @@ struct WebhookQueue {
 
     private mutating func remove(_ key: Key) {
         guard var item = items[key] else { return }
-        changed.insert(key)
+        // Of what was never written there is nothing to be forgotten.
+        if item.isOnDisk { noteChange(of: key) } else { changed.remove(key) }
         shares.remove(order: item.order)
         if item.isUnderWay {
             guard !item.isVoid else { return }
@@ -293,22 +311,53 @@ struct WebhookQueue {
 
     /// Takes up what a process before this one left.
     mutating func restore(_ notifications: some Sequence<PendingNotification>) {
-        for notification in notifications { put(notification) }
+        for notification in notifications {
+            put(notification)
+            items[notification.key]?.isOnDisk = true
+        }
         // What had no room is on the disk still.
         changed = changed.filter { self[$0] == nil }
     }
 
-    /// What has to be written, which counts as written from now on.
-    mutating func takeChanges() -> (keep: [PendingNotification], forget: [Key]) {
-        defer { changed.removeAll() }
-        var keep: [PendingNotification] = []
-        var forget: [Key] = []
-        for key in changed { if let waiting = self[key] { keep.append(waiting) } else { forget.append(key) } }
-        return (keep, forget)
+    private mutating func noteChange(of key: Key) {
+        if hasJournal { changed.insert(key) }
     }
 
-    /// What could not be written, or is on the disk and not here.
-    mutating func restoreChanges(_ keys: some Sequence<Key>) { changed.formUnion(keys) }
+    /// What has to be written, so many at most, which counts as written from now on.
+    mutating func takeChanges(limit: Int = .max) -> Changes {
+        let keys = Array(changed.prefix(limit))
+        if keys.count == changed.count { changed.removeAll() } else { changed.subtract(keys) }
+        var changes = Changes()
+        for key in keys {
+            if let waiting = self[key] {
+                changes.keep.append(waiting)
+                if items[key]?.isOnDisk == false { changes.fresh.insert(key) }
+                items[key]?.isOnDisk = true
+            } else {
+                changes.forget.append(key)
+                items[key]?.isOnDisk = false
+            }
+        }
+        return changes
+    }
+
+    /// What was taken could not be written: the disk is as it was before.
+    mutating func notWritten(_ changes: Changes) {
+        restoreChanges(changes.forget)
+        restoreChanges(changes.keep.map(\.key).filter { !changes.fresh.contains($0) })
+        for key in changes.fresh {
+            items[key]?.isOnDisk = false
+            if self[key] == nil { changed.remove(key) } else { noteChange(of: key) }
+        }
+    }
+
+    /// What is on the disk, and not as it is here.
+    mutating func restoreChanges(_ keys: some Sequence<Key>) {
+        for key in keys {
+            items[key]?.isOnDisk = true
+            noteChange(of: key)
+        }
+    }
 }
 
 extension UserKey {

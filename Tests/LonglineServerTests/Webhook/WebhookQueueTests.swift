@@ -132,6 +132,7 @@ import Testing
         for how in ["read", "forgotten", "dropped"] {
             var queue = WebhookQueue(limit: 1)
             queue.put(news(1))
+            #expect(queue.takeChanges().keep.map(\.position.offset) == [1])
             let first = try taken(&queue, 100)
             switch how {
             case "read": #expect(queue.confirmed(Self.user, .user(Self.user.user), first.notification.position) == 1)
@@ -262,6 +263,59 @@ import Testing
         queue.restoreChanges(changes.keep.map(\.key) + changes.forget)
         let again = queue.takeChanges()
         #expect(again.forget == changes.forget && Set(again.keep) == Set(changes.keep))
+    }
+
+    @Test func withoutAJournalNothingIsNotedForIt() throws {
+        var queue = WebhookQueue(limit: 10, hasJournal: false)
+        for index in 1...10_000 as ClosedRange<Offset> {
+            queue.put(news(1, user: UserKey(tenant: Self.user.tenant, user: try UserID("u\(index)"))))
+            let taken = try taken(&queue, 100)
+            if index % 2 == 0 { queue.told(taken) } else { queue.failed(taken, until: 100) }
+        }
+        #expect(queue.changed.isEmpty && !queue.isEmpty)
+    }
+
+    @Test func whatTheDiskNeverHadIsForgottenAlthoughNothingCanBeWritten() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.restore([news(1, of: "user/a"), news(2, of: "user/b")])
+        // One on the disk is told, the other one gets news.
+        queue.told(try taken(&queue, 100))
+        queue.put(news(3, of: "user/b"))
+        for index in 1...1_000 as ClosedRange<Offset> {
+            queue.put(news(3 + index, of: "user/u\(index)"))
+            // Gone before, during and after the write that fails.
+            let key = PendingNotification.Key(
+                tenant: Self.user.tenant, user: Self.user.user, conversation: try ChannelID("user/u\(index)"))
+            func read() {
+                let place = Position(epoch: 1, offset: 3 + index)
+                #expect(queue.confirmed(Self.user, .user(Self.user.user), place, of: key.conversation) == 1)
+            }
+            if index % 3 == 0 { read() }
+            let changes = queue.takeChanges()
+            if index % 3 == 1 { read() }
+            queue.notWritten(changes)
+            if index % 3 == 2 { read() }
+            #expect(queue.count == 1 && queue.changed.count == 2)
+        }
+        let changes = queue.takeChanges()
+        #expect(changes.forget.map(\.conversation.description) == ["user/a"])
+        #expect(changes.keep.map(\.position.offset) == [3] && changes.fresh.isEmpty)
+    }
+
+    @Test func whatComesAgainBeforeItWasForgottenOnTheDiskIsForgottenThereLater() throws {
+        var queue = WebhookQueue(limit: 10)
+        queue.restore([news(1)])
+        queue.told(try taken(&queue, 100))
+        queue.put(news(2))
+        queue.told(try taken(&queue, 100))
+        #expect(queue.takeChanges().forget == [news(1).key])
+    }
+
+    @Test func changesAreTakenInSlices() {
+        var queue = WebhookQueue(limit: 100)
+        for index in 1...25 as ClosedRange<Offset> { queue.put(news(index, of: "user/u\(index)")) }
+        let slices = (0..<4).map { _ in queue.takeChanges(limit: 10).keep.map(\.position.offset) }
+        #expect(slices.map(\.count) == [10, 10, 5, 0] && Set(slices.joined()) == Set(1...25))
     }
 
     @Test func whatHasNoRoomAnyMoreLeavesTheDisk() {

@@ -194,6 +194,15 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    @Test func withoutAJournalNothingWaitsToBeWritten() async throws {
+        try await withWebhook { server, _ in
+            let phone = try await server.connected("ann")
+            for index in 0..<5 { try await phone.message("one", to: identifier { try UserID("u\(index)") }) }
+            #expect(try await statistics(server) { $0.sent == 5 }.waiting == 0)
+            #expect(server.runtime.core.webhooks?.unwritten == 0)
+        }
+    }
+
     @Test func aTenantWithoutAWebhookIsToldNothing() async throws {
         let backend = try await Backend { _ in .json("") }
         let other = identifier { try TenantID("other") }
