@@ -528,12 +528,12 @@ final class SessionHost: LinkHandler {
         if prepared.earlier != nil { loop.statistics.sessionsResumed += 1 }
         sessionNumber = prepared.earlier ?? UInt64.random(in: 1...(1 << 53))
         subscribe(to: prepared.channels)
-        if let webhooks = core.webhooks {
-            // What the device had read while it was away.
-            for channel in prepared.channels {
-                if let cursor = channel.cursor { webhooks.confirmed(device.userKey, channel.channel, cursor) }
-            }
-        }
+        // What the device had read while it was away.
+        core.webhooks?.confirmed(
+            device.userKey,
+            prepared.channels.compactMap { channel in
+                channel.cursor.map { ChannelPosition(channel: channel.channel, position: $0) }
+            })
         let grant = SessionGrant(
             identity: prepared.authenticated.identity, session: sessionNumber, resumed: prepared.earlier != nil,
             cursorVersion: prepared.cursorVersion, channels: prepared.channels, ticket: prepared.ticket,

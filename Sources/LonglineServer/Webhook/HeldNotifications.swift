@@ -15,27 +15,37 @@ struct HeldNotifications {
         var order: UInt64
     }
 
+    private struct OfUser {
+        var items: [ChannelID: Item] = [:]
+        var direct = DirectNews()
+    }
+
     let limit: Int
-    private var users: [UserKey: [ChannelID: Item]] = [:]
+    private var users: [UserKey: OfUser] = [:]
     private var shares = NotificationShares()
     private var lastOrder: UInt64 = 0
     private(set) var count = 0
     /// What was dropped because there was no room.
     private(set) var dropped: UInt64 = 0
+    /// What confirmations have cost so far, in notifications looked for.
+    private(set) var looks: UInt64 = 0
 
     init(limit: Int) { self.limit = limit }
 
     mutating func put(_ news: PendingNotification) {
         let user = UserKey(news.key)
-        if var item = users[user]?[news.key.conversation] {
+        if var item = users[user]?.items[news.key.conversation] {
             guard let all = item.notification.followed(by: news) else { return }
+            users[user]?.direct.remove(item.notification)
+            users[user]?.direct.insert(all)
             item.notification = all
-            users[user]?[news.key.conversation] = item
+            users[user]?.items[news.key.conversation] = item
             return
         }
         if count >= limit { makeRoom() }
         lastOrder += 1
-        users[user, default: [:]][news.key.conversation] = Item(notification: news, order: lastOrder)
+        users[user, default: OfUser()].items[news.key.conversation] = Item(notification: news, order: lastOrder)
+        users[user]?.direct.insert(news)
         shares.add(news.key, from: news.sender, order: lastOrder)
         count += 1
     }
@@ -47,11 +57,17 @@ struct HeldNotifications {
     mutating func confirmed(
         _ user: UserKey, _ channel: ChannelID, _ position: Position, of only: ChannelID? = nil
     ) -> [PendingNotification] {
-        guard let items = users[user] else { return [] }
+        guard users[user] != nil else { return [] }
+        // A room's news are in the conversation itself, those of all direct ones in the inbox.
+        var covered = [only ?? channel]
+        if only == nil, channel == .user(user.user) { covered += users[user]?.direct.take(through: position) ?? [] }
+        looks += UInt64(covered.count)
         var gone: [PendingNotification] = []
-        for (conversation, item) in items where only == nil || only == conversation {
-            guard item.notification.isCovered(by: position, of: channel) else { continue }
-            gone.append(item.notification)
+        for conversation in covered {
+            guard let news = users[user]?.items[conversation]?.notification,
+                news.isCovered(by: position, of: channel)
+            else { continue }
+            gone.append(news)
             remove(user, conversation)
         }
         return gone
@@ -59,17 +75,18 @@ struct HeldNotifications {
 
     /// What a user has, the first first; nothing of it is held any more.
     mutating func take(_ user: UserKey) -> [PendingNotification] {
-        let items = users.removeValue(forKey: user) ?? [:]
+        let items = users.removeValue(forKey: user)?.items ?? [:]
         count -= items.count
         for item in items.values { shares.remove(order: item.order) }
         return items.values.sorted { $0.order < $1.order }.map(\.notification)
     }
 
     private mutating func remove(_ user: UserKey, _ conversation: ChannelID) {
-        guard let item = users[user]?.removeValue(forKey: conversation) else { return }
+        guard let item = users[user]?.items.removeValue(forKey: conversation) else { return }
+        users[user]?.direct.remove(item.notification)
         count -= 1
         shares.remove(order: item.order)
-        if users[user]?.isEmpty == true { users[user] = nil }
+        if users[user]?.items.isEmpty == true { users[user] = nil }
     }
 
     private mutating func makeRoom() {

@@ -164,12 +164,19 @@ final class WebhookDispatcher: Sendable {
 
     /// A device has a channel's entries up to here: what is told of them has no object any more.
     func confirmed(_ user: UserKey, _ channel: ChannelID, _ position: Position) {
-        guard waiting.load(ordering: .relaxed) > 0 else { return }
-        let room = ChannelKey(tenant: user.tenant, channel: channel)
+        confirmed(user, CollectionOfOne(ChannelPosition(channel: channel, position: position)))
+    }
+
+    /// As ``confirmed(_:_:_:)``, of several channels at once.
+    func confirmed(_ user: UserKey, _ places: some Collection<ChannelPosition>) {
+        guard !places.isEmpty, waiting.load(ordering: .relaxed) > 0 else { return }
         update { state in
-            done(user, channel, position, of: nil, in: &state)
-            state.rooms[room]?.confirm(user.user, position)
-            state.telling[room]?.confirm(user.user, position)
+            for place in places {
+                done(user, place.channel, place.position, of: nil, in: &state)
+                let room = ChannelKey(tenant: user.tenant, channel: place.channel)
+                state.rooms[room]?.confirm(user.user, place.position)
+                state.telling[room]?.confirm(user.user, place.position)
+            }
         }
     }
 

@@ -18,7 +18,8 @@ import LonglineWire
 ///
 /// Endpoints wait apart from one another: what waits for one that takes nothing now costs nobody anything who looks.
 ///
-/// Invariants: one notification for each key; `byUser` names exactly the keys in `items`; `due` has exactly those that aren't
+/// Invariants: one notification for each key; `byUser` names exactly the keys in `items`, and has the places of those that are
+/// neither void nor cancels; `due` has exactly those that aren't
 /// under way, and `shares` those that aren't void; at most `limit` of them, and what is void. Beyond, ``NotificationShares`` says which
 /// is dropped.
 struct WebhookQueue {
@@ -59,6 +60,14 @@ struct WebhookQueue {
         var since: UInt64
     }
 
+    /// One user's.
+    private struct OfUser {
+        var conversations: Set<ChannelID> = []
+        /// Those of which something is under way: no more than an endpoint takes at a time.
+        var underWay: Set<ChannelID> = []
+        var direct = DirectNews()
+    }
+
     /// One notification on its way, as it was when it was taken.
     struct Taken: Sendable {
         var notification: PendingNotification
@@ -79,7 +88,7 @@ struct WebhookQueue {
     private let named: Set<TenantID>
     private let hasJournal: Bool
     private var items: [Key: Item] = [:]
-    private var byUser: [UserKey: Set<ChannelID>] = [:]
+    private var byUser: [UserKey: OfUser] = [:]
     /// What waits, by endpoint: the tenant, or nil for those that have none of their own.
     private var due: [TenantID?: DueTimes<Key>] = [:]
     private var shares = NotificationShares()
@@ -90,6 +99,8 @@ struct WebhookQueue {
     private(set) var changed: Set<Key> = []
     /// What was dropped because there was no room.
     private(set) var dropped: UInt64 = 0
+    /// What confirmations have cost so far, in notifications looked for.
+    private(set) var looks: UInt64 = 0
 
     /// - Parameters:
     ///   - named: the tenants that have an endpoint of their own.
@@ -133,7 +144,7 @@ struct WebhookQueue {
         }
         if count >= limit { makeRoom() }
         lastOrder += 1
-        byUser[UserKey(news.key), default: []].insert(news.key.conversation)
+        byUser[UserKey(news.key), default: OfUser()].conversations.insert(news.key.conversation)
         shares.add(news.key, from: news.sender, order: lastOrder)
         // What is gone and noted still is on the disk still.
         store(Item(notification: news, version: 0, order: lastOrder, isOnDisk: changed.contains(news.key)))
@@ -155,10 +166,14 @@ struct WebhookQueue {
 
     private mutating func store(_ item: Item) {
         var item = item
+        let key = item.notification.key
         lastVersion += 1
         item.version = lastVersion
-        items[item.notification.key] = item
-        noteChange(of: item.notification.key)
+        let user = UserKey(key)
+        if let old = items[key] { byUser[user]?.direct.remove(old.notification) }
+        if !item.notification.isCancel { byUser[user]?.direct.insert(item.notification) }
+        items[key] = item
+        noteChange(of: key)
         wait(item)
     }
 
@@ -187,6 +202,7 @@ struct WebhookQueue {
         item.telling = item.notification.count
         item.later = nil
         items[key] = item
+        byUser[UserKey(key)]?.underWay.insert(key.conversation)
         return Taken(notification: item.notification, version: item.version)
     }
 
@@ -230,6 +246,7 @@ struct WebhookQueue {
         let key = taken.notification.key
         guard var item = items[key], item.isUnderWay else { return nil }
         item.isUnderWay = false
+        byUser[UserKey(key)]?.underWay.remove(key.conversation)
         (item.taken, item.isTakenRead) = (nil, false)
         if let owed = item.owed { item.owed?.notBefore = max(owed.notBefore, time) }
         items[key] = item
@@ -247,13 +264,22 @@ struct WebhookQueue {
     mutating func confirmed(
         _ user: UserKey, _ channel: ChannelID, _ position: Position, of only: ChannelID? = nil
     ) -> Int {
-        guard let conversations = byUser[user] else { return 0 }
-        var count = 0
-        for conversation in conversations where only == nil || only == conversation {
+        guard let underWay = byUser[user]?.underWay else { return 0 }
+        for conversation in underWay where only == nil || only == conversation {
+            looks += 1
             let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
-            if let taken = items[key]?.taken, !taken.isCancel, taken.isCovered(by: position, of: channel) {
-                items[key]?.isTakenRead = true
+            guard let taken = items[key]?.taken, !taken.isCancel, taken.isCovered(by: position, of: channel) else {
+                continue
             }
+            items[key]?.isTakenRead = true
+        }
+        // A room's news are in the conversation itself, those of all direct ones in the inbox.
+        var covered = [only ?? channel]
+        if only == nil, channel == .user(user.user) { covered += byUser[user]?.direct.take(through: position) ?? [] }
+        looks += UInt64(covered.count)
+        var count = 0
+        for conversation in covered {
+            let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
             guard let waiting = self[key], !waiting.isCancel, waiting.isCovered(by: position, of: channel) else {
                 continue
             }
@@ -265,7 +291,7 @@ struct WebhookQueue {
 
     /// Forgets a user.
     mutating func forget(_ user: UserKey) {
-        for conversation in byUser[user] ?? [] {
+        for conversation in byUser[user]?.conversations ?? [] {
             let key = Key(tenant: user.tenant, user: user.user, conversation: conversation)
             items[key]?.owed = nil
             items[key]?.taken = nil
@@ -287,6 +313,8 @@ struct WebhookQueue {
         // Of what was never written there is nothing to be forgotten.
         if item.isOnDisk { noteChange(of: key) } else { changed.remove(key) }
         shares.remove(order: item.order)
+        let user = UserKey(key)
+        byUser[user]?.direct.remove(item.notification)
         if item.isUnderWay {
             guard !item.isVoid else { return }
             item.isVoid = true
@@ -296,9 +324,8 @@ struct WebhookQueue {
         }
         items[key] = nil
         due[slot(key.tenant)]?.remove(order: item.order)
-        let user = UserKey(key)
-        byUser[user]?.remove(key.conversation)
-        if byUser[user]?.isEmpty == true { byUser[user] = nil }
+        byUser[user]?.conversations.remove(key.conversation)
+        if byUser[user]?.conversations.isEmpty == true { byUser[user] = nil }
     }
 
     private mutating func makeRoom() {

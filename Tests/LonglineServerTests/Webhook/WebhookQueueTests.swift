@@ -128,6 +128,40 @@ import Testing
         #expect(queue.isEmpty)
     }
 
+    @Test func aConfirmationLooksAtNothingThatItDoesNotCover() throws {
+        let count: Offset = 500
+        let inbox = ChannelID.user(Self.user.user)
+        var queue = WebhookQueue(limit: 10_000)
+        var held = HeldNotifications(limit: 10_000)
+        func put(_ news: PendingNotification) {
+            queue.put(news)
+            held.put(news)
+        }
+        func confirm(_ channel: ChannelID, _ offset: Offset, epoch: Epoch = 1) -> [Int] {
+            let place = Position(epoch: epoch, offset: offset)
+            return [
+                queue.confirmed(Self.user, channel, place), held.confirmed(Self.user, channel, place).count,
+            ]
+        }
+        let rooms = try (1...count).map { try ChannelID("room/r\($0)") }
+        for room in rooms { put(news(7, of: room.description, channel: room)) }
+        for index in 1...count {
+            // Each of several, in an order of their own, and the last of them count.
+            put(news(count + 1 - index, of: "user/u\(index)"))
+            put(news(2 * count + index, of: "user/u\(index)"))
+            put(news(index, of: "user/old\(index)", epoch: 2))
+        }
+        for room in rooms { #expect(confirm(room, 6) == [0, 0]) }
+        for room in rooms { #expect(confirm(room, 7) == [1, 1]) }
+        #expect(confirm(inbox, 2 * count) == [0, 0])
+        for index in 1...count { #expect(confirm(inbox, 2 * count + index) == [1, 1]) }
+        #expect(confirm(inbox, .max) == [0, 0] && queue.count == Int(count) && held.count == Int(count))
+        #expect(confirm(inbox, count - 1, epoch: 2) == [Int(count) - 1, Int(count) - 1])
+        #expect(confirm(inbox, .max, epoch: 2) == [1, 1])
+        #expect(queue.isEmpty && held.count == 0)
+        #expect(queue.looks < 6 * count && held.looks < 6 * count)
+    }
+
     @Test func newsOfWhatIsReadWhileItIsBeingToldWaitForThatRequest() throws {
         for how in ["read", "forgotten", "dropped"] {
             var queue = WebhookQueue(limit: 1)
