@@ -12,8 +12,17 @@ final class CursorWriter: Sendable {
         var pending: [DeviceKey: [ChannelID: Position]] = [:]
         /// On their way to the store: a device that comes back meanwhile needs them too.
         var writing: [DeviceKey: [ChannelID: Position]] = [:]
+        /// Whose devices have places in either of them.
+        var byUser: [UserKey: Set<DeviceKey>] = [:]
         /// Who waits until nothing of a user is being written.
         var forgetting: [(user: UserKey, continuation: CheckedContinuation<Void, Never>)] = []
+
+        /// A device may have no places here any more.
+        mutating func looseEnd(_ device: DeviceKey) {
+            guard pending[device] == nil, writing[device] == nil else { return }
+            byUser[device.userKey]?.remove(device)
+            if byUser[device.userKey]?.isEmpty == true { byUser[device.userKey] = nil }
+        }
     }
 
     private let cursors: any DeviceCursors
@@ -39,7 +48,10 @@ final class CursorWriter: Sendable {
     /// Takes note of what a device confirmed, in the order it did.
     func put(_ device: DeviceKey, _ places: [ChannelPosition]) {
         guard !places.isEmpty else { return }
-        state.withLock { merge(places, into: &$0.pending[device, default: [:]]) }
+        state.withLock { state in
+            merge(places, into: &state.pending[device, default: [:]])
+            state.byUser[device.userKey, default: []].insert(device)
+        }
         pacer.noteWork()
     }
 
@@ -57,7 +69,10 @@ final class CursorWriter: Sendable {
     func forget(_ user: UserKey) async {
         await withCheckedContinuation { continuation in
             state.withLock { state in
-                for device in state.pending.keys where device.userKey == user { state.pending[device] = nil }
+                for device in state.byUser[user] ?? [] {
+                    state.pending[device] = nil
+                    state.looseEnd(device)
+                }
                 state.forgetting.append((user, continuation))
             }
             tellForgetting()
@@ -72,6 +87,18 @@ final class CursorWriter: Sendable {
             return done
         }
         for waiter in done { waiter.continuation.resume() }
+    }
+
+    /// Whether one of a user's devices confirmed a channel's entries up to a place, as far as it waits here or is being written.
+    func covers(_ place: ChannelPosition, of user: UserKey) -> Bool {
+        state.withLock { state in
+            (state.byUser[user] ?? []).contains { device in
+                [state.pending[device], state.writing[device]].contains { places in
+                    guard let known = places?[place.channel] else { return false }
+                    return known.epoch == place.position.epoch && known.offset >= place.position.offset
+                }
+            }
+        }
     }
 
     /// Writes what is put in, until ``stop()``; then writes the rest and returns.
@@ -99,7 +126,11 @@ final class CursorWriter: Sendable {
                     running -= 1
                 }
                 running += 1
-                group.addTask { await self.write(device, places) }
+                group.addTask {
+                    let hadRoom = await self.write(device, places)
+                    self.state.withLock { $0.looseEnd(device) }
+                    return hadRoom
+                }
             }
             for await one in group { hadRoom = hadRoom && one }
             return hadRoom

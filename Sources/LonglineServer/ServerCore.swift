@@ -99,7 +99,7 @@ final class ServerCore: Sendable {
             return
         }
         self.webhooks = try await WebhookDispatcher(
-            webhooks, store: store, registry: registry, log: log,
+            webhooks, store: store, cursors: cursors, registry: registry, log: log,
             clock: WebhookClock(wall: time))
     }
 

@@ -15,6 +15,9 @@ public protocol DeviceCursors: Sendable {
     /// The record as it is: that of ``advance(_:to:)`` with no cursors. It keeps nobody from writing.
     func cursors(of device: DeviceKey) async throws(StoreError) -> CursorRecord
 
+    /// The foremost place that any of a user's devices confirmed in a channel, in its current epoch; nil when there is none.
+    func confirmed(by user: UserID, in channel: ChannelKey) async throws(StoreError) -> Position?
+
     /// Takes note of a connect, and tells what was known of the device before it.
     func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError)
         -> ConnectAdmission

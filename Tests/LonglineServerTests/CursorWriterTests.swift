@@ -29,6 +29,8 @@ import Testing
             return CursorRecord(version: 1, cursors: [:])
         }
 
+        func confirmed(by user: UserID, in channel: ChannelKey) async -> Position? { nil }
+
         func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async -> ConnectAdmission {
             .returning
         }
@@ -56,6 +58,40 @@ import Testing
         writer.put(Self.device, [place(3, epoch: 2)])
         await writer.flush()
         #expect(cursors.writes.withLock { $0 } == [[place(3, epoch: 2)]])
+    }
+
+    @Test func whatWaitsOfAUsersDevicesIsKnownUntilItIsWritten() async {
+        let cursors = Cursors()
+        let writer = writer(cursors)
+        let user = Self.device.userKey
+        let tablet = identifier {
+            DeviceKey(tenant: Self.device.tenant, user: Self.device.user, device: try DeviceID("tablet"))
+        }
+        writer.put(Self.device, [place(7)])
+        writer.put(tablet, [place(9)])
+        #expect(writer.covers(place(9), of: user) && !writer.covers(place(10), of: user))
+        #expect(!writer.covers(place(7, epoch: 2), of: user))
+        let other = identifier { UserKey(tenant: Self.device.tenant, user: try UserID("eve")) }
+        #expect(!writer.covers(place(7), of: other))
+        // Nor does it go when it could not be written.
+        cursors.isFull.withLock { $0 = true }
+        await writer.flush()
+        #expect(writer.covers(place(9), of: user))
+        cursors.isFull.withLock { $0 = false }
+        let isKnown = Mutex<[Bool]>([])
+        let sought = place(7)
+        cursors.whileWriting.withLock {
+            $0 = {
+                let known = writer.covers(sought, of: user)
+                isKnown.withLock { $0.append(known) }
+            }
+        }
+        await writer.flush()
+        #expect(isKnown.withLock { $0.first } == true)
+        #expect(!writer.covers(sought, of: user))
+        writer.put(tablet, [place(11)])
+        await writer.forget(user)
+        #expect(!writer.covers(place(11), of: user))
     }
 
     @Test func whatFoundNoRoomIsWrittenLaterAndNeverBackwards() async {

@@ -56,6 +56,23 @@ import Testing
         }
     }
 
+    @Test("what any of a user's devices confirmed is known by its user", arguments: StoreKind.allCases)
+    func confirmedByUser(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let key = inbox("alice")
+            #expect(try await store.confirmed(by: user("alice"), in: key) == nil)
+            var places: [Position] = []
+            for id in 1...3 as ClosedRange<PublishID> { places.append(try await store.enter(request(id: id)).position) }
+            #expect(try await store.confirmed(by: user("alice"), in: key) == nil)
+            for (name, place) in [("tablet", places[1]), ("phone", places[0])] {
+                try await store.move(
+                    device("alice", name), to: [cursor(key.channel, place.epoch, place.offset)])
+            }
+            #expect(try await store.confirmed(by: user("alice"), in: key) == places[1])
+            #expect(try await store.confirmed(by: user("bob"), in: key) == nil)
+        }
+    }
+
     @Test("a device has cursors only where its user has a part", arguments: StoreKind.allCases)
     func aDeviceHasCursorsOnlyWhereItsUserHasAPart(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

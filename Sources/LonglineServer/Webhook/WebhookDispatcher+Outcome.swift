@@ -10,6 +10,8 @@ extension WebhookDispatcher {
         case told
         case muted
         case expired
+        /// One of the user's devices has it.
+        case confirmed
         /// What it is about was taken back.
         case retracted
         /// The endpoint will not take it, however often it is sent.
@@ -23,7 +25,7 @@ extension WebhookDispatcher {
             switch self {
             // Who rejects something is not down.
             case .told, .rejected: .answered
-            case .muted, .expired, .retracted, .postponed: .withdrawn
+            case .muted, .expired, .confirmed, .retracted, .postponed: .withdrawn
             case .failed: .failed
             }
         }
@@ -44,6 +46,7 @@ extension WebhookDispatcher {
             // What takes a push back is told of a conversation that was muted since as well.
             if !notification.isCancel {
                 if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
+                if try await isConfirmed(notification) { return .confirmed }
                 let isLastOver = notification.isLastOver(at: now)
                 let isLastGone = if isLastOver { true } else { try await isRetracted(notification, now: now) }
                 if isLastGone {
@@ -52,7 +55,7 @@ extension WebhookDispatcher {
                 }
             }
         } catch {
-            return .postponed("whether it is muted, or was taken back, is not known: \(error)")
+            return .postponed("whether it is muted, was confirmed, or was taken back, is not known: \(error)")
         }
         do {
             let body = try WebhookRequest.body(notification)
@@ -65,6 +68,17 @@ extension WebhookDispatcher {
         } catch {
             return .failed("\(error)", after: 0)
         }
+    }
+
+    /// Whether a device has the news. A session on another event loop may have confirmed them before they were noted here: that was
+    /// told to nobody but the cursors.
+    private func isConfirmed(_ notification: PendingNotification) async throws(StoreError) -> Bool {
+        let (key, channel) = (notification.key, notification.channel)
+        // In this order: what is written meanwhile, the store has then.
+        let place = ChannelPosition(channel: channel, position: notification.position)
+        if cursors.covers(place, of: UserKey(key)) { return true }
+        let known = try await store.confirmed(by: key.user, in: ChannelKey(tenant: key.tenant, channel: channel))
+        return known.map { notification.isCovered(by: $0, of: channel) } ?? false
     }
 
     /// Whether the last of the news was retracted since.

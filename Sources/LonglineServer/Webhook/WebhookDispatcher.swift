@@ -52,6 +52,8 @@ final class WebhookDispatcher: Sendable {
     }
 
     let store: any MessageStore
+    /// What the store will know of devices.
+    let cursors: CursorWriter
     private let registry: SessionRegistry
     private let endpoints: [TenantID?: Endpoint]
     private let journal: NotificationJournal?
@@ -73,10 +75,12 @@ final class WebhookDispatcher: Sendable {
 
     /// - Throws: ``ServerError/Code/invalidConfiguration``, or ``ServerError/Code/storeUnavailable`` for the journal.
     init(
-        _ configuration: WebhookConfiguration, store: any MessageStore, registry: SessionRegistry, log: EventLog,
-        clock: WebhookClock, group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+        _ configuration: WebhookConfiguration, store: any MessageStore, cursors: CursorWriter,
+        registry: SessionRegistry, log: EventLog, clock: WebhookClock,
+        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
     ) async throws(ServerError) {
         self.store = store
+        self.cursors = cursors
         self.registry = registry
         self.log = log
         self.clock = clock
@@ -442,7 +446,7 @@ final class WebhookDispatcher: Sendable {
             note(outcome, of: taken, endpoint.settings, now: now, in: &state)
         }
         switch outcome {
-        case .told, .muted, .expired, .retracted: break
+        case .told, .muted, .expired, .confirmed, .retracted: break
         case .rejected(let status):
             log.log(.notice, "the webhook rejected a notification", ["tenant": "\(tenant)", "status": "\(status)"])
         case .failed(let reason, _), .postponed(let reason):
@@ -466,7 +470,7 @@ final class WebhookDispatcher: Sendable {
         case .expired:
             state.statistics.expired += 1
             state.queue.giveUp(taken)
-        case .retracted:
+        case .confirmed, .retracted:
             state.statistics.cancelled += 1
             state.queue.giveUp(taken)
         case .postponed:

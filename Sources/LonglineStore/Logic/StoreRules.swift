@@ -59,6 +59,13 @@ enum StoreRules {
         return record
     }
 
+    /// The foremost cursor of a user's devices in a channel's current epoch.
+    static func confirmed(by user: UserID, in key: ChannelKey, _ tables: some StoreTables) throws -> Position? {
+        guard let channel = try tables.channel(key) else { return nil }
+        let offset = try tables.highestCursor(of: user, in: channel)
+        return offset > 0 ? Position(epoch: channel.epoch, offset: offset) : nil
+    }
+
     /// A device's own channels, and the broadcasts since it is known. One that isn't gets what comes from now on.
     static func channels(of device: DeviceKey, _ tables: some StoreTables) throws -> [Entitlement] {
         var result = try entitlements(of: device.user, in: device.tenant, tables)

@@ -121,6 +121,10 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         try perform { try StoreRules.cursors(of: device, $0.tables) }
     }
 
+    public func confirmed(by user: UserID, in channel: ChannelKey) async throws(StoreError) -> Position? {
+        try perform { try StoreRules.confirmed(by: user, in: channel, $0.tables) }
+    }
+
     public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)
         async throws(StoreError) -> ConnectAdmission
     {

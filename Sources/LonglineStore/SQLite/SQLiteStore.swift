@@ -296,6 +296,10 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await read { try StoreRules.cursors(of: device, $0) }
     }
 
+    public func confirmed(by user: UserID, in channel: ChannelKey) async throws(StoreError) -> Position? {
+        try await read { try StoreRules.confirmed(by: user, in: channel, $0) }
+    }
+
     public func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64)
         async throws(StoreError) -> ConnectAdmission
     {

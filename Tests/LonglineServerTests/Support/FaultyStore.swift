@@ -153,6 +153,11 @@ final class FaultyStore: MessageStore {
         return try await inner.cursors(of: device)
     }
 
+    func confirmed(by user: UserID, in channel: ChannelKey) async throws(StoreError) -> Position? {
+        if let error = current.cursors { throw error }
+        return try await inner.confirmed(by: user, in: channel)
+    }
+
     func admit(_ device: DeviceKey, producer: ProducerID, connectNumber: UInt64) async throws(StoreError)
         -> ConnectAdmission
     {

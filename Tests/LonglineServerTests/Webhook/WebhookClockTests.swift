@@ -49,6 +49,7 @@ private let bob = identifier { try UserID("bob") }
             store = InMemoryStore(clock: world.clock.wall)
             webhooks = try await WebhookDispatcher(
                 WebhookConfiguration(standard: settings, journalPath: folder + "/notifications.db"), store: store,
+                cursors: CursorWriter(cursors: store, delay: .seconds(1), onFailure: { _ in }),
                 registry: SessionRegistry(limits: ServerLimits()),
                 log: EventLog(
                     logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, linesPerSecond: 1, now: .now()),

@@ -26,7 +26,9 @@ private let bob = identifier { try UserID("bob") }
         settings.includesPayload = true
         let store = InMemoryStore(clock: time)
         let webhooks = try await WebhookDispatcher(
-            WebhookConfiguration(standard: settings), store: store, registry: SessionRegistry(limits: ServerLimits()),
+            WebhookConfiguration(standard: settings), store: store,
+            cursors: CursorWriter(cursors: store, delay: .seconds(1), onFailure: { _ in }),
+            registry: SessionRegistry(limits: ServerLimits()),
             log: EventLog(
                 logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, linesPerSecond: 1, now: .now()),
             clock: WebhookClock(wall: time, steady: time))

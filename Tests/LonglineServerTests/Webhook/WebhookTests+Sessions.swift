@@ -41,6 +41,43 @@ extension WebhookTests {
         }
     }
 
+    /// The loop that answers the publish may come behind the one that delivers it.
+    @Test(arguments: [true, false]) func whatWasConfirmedBeforeItWasNotedIsNotTold(isWritten: Bool) async throws {
+        let store = FaultyStore()
+        try await withWebhook(store: store) { server, backend in
+            let core = server.runtime.core
+            let webhooks = try #require(core.webhooks)
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("bob")
+            guard case .published(let published) = try await phone.message("one", to: bob) else {
+                return #expect(Bool(false), "not entered")
+            }
+            let inbox = ChannelKey(tenant: TokenIssuer.tenant, channel: .user(bob))
+            let head = try #require(try await store.head(of: inbox)).position
+            let place = ChannelPosition(channel: inbox.channel, position: head)
+            let user = UserKey(tenant: inbox.tenant, user: bob)
+            if !isWritten { store.set { $0.isFull = true } }
+            try await acknowledge(other, server, inbox.channel)
+            if isWritten {
+                while try await store.confirmed(by: bob, in: inbox) != head { await Task.yield() }
+            } else {
+                while !core.cursors.covers(place, of: user) { await Task.yield() }
+            }
+            let request = AppendRequest(
+                device: DeviceKey(tenant: inbox.tenant, user: ann, device: phone.device),
+                producer: ProducerID(high: 1, low: 1), channel: .user(ann),
+                publish: Publish(
+                    id: 1, tag: 1, after: 0, recipient: bob, timeToLive: 0, payload: ByteBuffer(string: "one")))
+            webhooks.entered(
+                request, published, expiry: 0, copy: InboxCopy(channel: inbox.channel, position: head))
+            #expect(webhooks.statistics.held == 1)
+            try await other.drop()
+            let statistics = try await statistics(server) { $0.held == 0 && $0.sent + $0.cancelled > 0 }
+            #expect(statistics.cancelled == 1 && statistics.waiting == 0 && backend.requests.isEmpty)
+            store.set { $0.isFull = false }
+        }
+    }
+
     @Test func anAppThatGoesToTheBackgroundIsToldWhatItDidNotConfirm() async throws {
         try await withWebhook({ endpoint, _ in endpoint.notifiesBackground = true }) { server, backend in
             let phone = try await server.connected("ann")
