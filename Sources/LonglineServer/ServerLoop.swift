@@ -257,6 +257,9 @@ final class ServerLoop {
         }
     }
 
+    /// The last link of those whose sessions were drained: any of the loop's will do.
+    private weak var poller: (any Link)?
+
     /// A session has something to do; ``drainDirty()`` comes before the tick ends.
     func markDirty(_ host: SessionHost) { dirty.append(host) }
 
@@ -264,11 +267,12 @@ final class ServerLoop {
     func drainDirty() {
         var left = Self.drainsPerTick
         while let host = dirty.popFirst() {
+            if let link = host.link { poller = link }
             host.drain()
             left -= 1
             if left == 0 {
                 if !dirty.isEmpty {
-                    host.link?.pollSockets()
+                    poller?.pollSockets()
                     reference.execute { $0.drainDirty() }
                 }
                 return

@@ -51,6 +51,16 @@ struct OtherUserTests {
         try await again.settle()
         await again.client.disconnect()
 
+        if teller == .configuration {
+            // Nor does alice's ticket let him in.
+            let later = try harness("bob", teller, storage, seed: 5)
+            let refused = await #expect(throws: ClientError.self) { try await later.client.connect() }
+            #expect(refused?.code == .otherUser && later.client.lastFailure?.code == .otherUser)
+            let unsent = await #expect(throws: ClientError.self) { try await later.client.send("bob's", to: .room("hall")) }
+            #expect(unsent?.code == .otherUser)
+            #expect(later.service.state.withLock { $0.requests.isEmpty })
+            await later.client.disconnect()
+        }
         try await bob.client.logout()
         let next = try harness("bob", teller, storage, seed: 4)
         try await next.client.connect()

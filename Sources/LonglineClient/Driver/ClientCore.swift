@@ -141,6 +141,8 @@ final class ClientCore: Sendable {
     let turns = Mutex(DriverTurns())
     /// What the last driver left to the next one.
     private let memory = Mutex<DriverMemory?>(nil)
+    /// The storage's end, once it is asked for.
+    private let wiping = Mutex<Task<Void, any Error>?>(nil)
     /// What a shared outbox needs beside; nil for one of this client's own.
     let sharing: SharingState?
 
@@ -243,10 +245,20 @@ final class ClientCore: Sendable {
     /// Why the client has ended for good; nil: it hasn't.
     var closed: ClientError? { turns.withLock { $0.closed } }
 
-    /// Wipes the storage, also when the caller's task is cancelled meanwhile: a database would not even begin then.
+    /// Wipes the storage, also when the caller's task is cancelled meanwhile: a database would not even begin then. Once for all who
+    /// ask: it may be another client's by the time of a second call.
     private func wipe() async throws {
         let storage = configuration.storage
-        try await Task { try await storage.erase() }.value
+        let wipe = wiping.withLock { wiping in
+            if let wiping { return wiping }
+            let wipe = Task { try await storage.erase() }
+            wiping = wipe
+            return wipe
+        }
+        do { try await wipe.value } catch {
+            wiping.withLock { $0 = nil }
+            throw error
+        }
     }
 
     /// Has the service erase the account; then ends the driver and wipes the storage.
@@ -335,6 +347,8 @@ final class ClientCore: Sendable {
         }
         let connecting = Task {
             do {
+                // The attempts begin, also where opening the storage takes longer than the caller waits.
+                try await start()
                 try await connect()
                 end.resolve(.success(()))
             } catch {

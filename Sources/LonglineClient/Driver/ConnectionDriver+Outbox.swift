@@ -11,7 +11,7 @@ extension ConnectionDriver {
     func send(
         _ submission: Submission, tracker: SendTracker, done: @escaping (Result<SendReceipt, ClientError>) -> Void
     ) {
-        if let error = ending { return done(.failure(error)) }
+        if let error = ending ?? otherUser(token: nil) { return done(.failure(error)) }
         guard let place = place(of: submission.destination) else {
             return afterUserIsKnown { [unowned self] error in
                 if let error { done(.failure(error)) } else { send(submission, tracker: tracker, done: done) }

@@ -99,7 +99,11 @@ extension ConnectionDriver {
 
     // MARK: What the app asks
 
-    var statuses: [SendStatus] { outbox.inOrder.filter { sends[$0.id] == nil }.map(status) }
+    var statuses: [SendStatus] {
+        let rows = outbox.inOrder.filter { sends[$0.id] == nil }.map(status)
+        if unentered.isEmpty { return rows }
+        return (unentered.values.map(\.status) + rows).sorted { $0.queuedAt < $1.queuedAt }
+    }
 
     func status(of send: SendID) -> SendStatus? {
         if let row = outbox.row(of: send) { return status(row) }

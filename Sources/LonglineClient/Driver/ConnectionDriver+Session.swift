@@ -153,6 +153,12 @@ extension ConnectionDriver {
         link.info = info
         link.announced = info
         outlets.lastFailure.set(nil)
+        if isErasureOpen {
+            // A service that keeps a session up has not erased its user.
+            erasureDoubt = schedule(in: .minutes(1)) { driver in
+                if driver.current === link, driver.erasure == nil { driver.isErasureOpen = false }
+            }
+        }
         publish(.connected(info))
         resolveConnectWaiters(nil)
         scheduleRefresh(expiry: connected.credentialExpiry)

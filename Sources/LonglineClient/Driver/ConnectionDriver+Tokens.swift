@@ -69,6 +69,13 @@ extension ConnectionDriver {
             guard driver.current === link, link.connectedAt != nil else { return }
             switch token {
             case .success(let token):
+                if let error = driver.otherUser(token: token) {
+                    // The session came by the stored user's ticket.
+                    driver.keepResumeTicket(nil)
+                    driver.endCurrent(farewell: Close(code: .normal, reason: error.message))
+                    _ = driver.stopsForOtherUser(token: token)
+                    return
+                }
                 _ = driver.session.refresh(token: token, now: driver.clock.now())
                 driver.pump()
             case .failure(let error):

@@ -22,23 +22,29 @@ extension ConnectionDriver {
 
     /// Stops where the app or its token names another user than the one whose messages are stored: they would leave in the other's
     /// name. The service verifies the token, and one that can't be read is taken for this user's.
+    /// - Parameter token: nil: it is the app's word alone that counts.
     /// - Returns: whether it did.
-    func stopsForOtherUser(token: String) -> Bool {
-        let named = [TokenSubject.read(from: token), configuration.user].compactMap { $0 }
-        guard let owner, let other = named.first(where: { $0 != owner }) else { return false }
-        logger.error(
-            "the login is another user's than what is stored", metadata: ["stored": "\(owner)", "login": "\(other)"])
+    func stopsForOtherUser(token: String?) -> Bool {
+        guard let error = otherUser(token: token) else { return false }
+        logger.error("the login is another user's than what is stored", metadata: ["reason": "\(error.message)"])
         statistics.failedAttempts += 1
-        let reason = "what is stored is \(owner)'s, and the login is \(other)'s"
+        outlets.lastFailure.set(error)
         // Nor does a later turn as the owner of a shared outbox connect by itself.
         core?.sharing?.wantsConnection(false)
         becomeIdle(
-            .stopped(.credentialInvalid, reason), .stopped(.credentialInvalid, reason: reason),
-            error: ClientError(
-                .otherUser, message: reason,
-                advice: "log out before another user logs in, or give each user a storage of their own",
-                closeCode: .credentialInvalid))
+            .stopped(.credentialInvalid, error.message), .stopped(.credentialInvalid, reason: error.message),
+            error: error)
         return true
+    }
+
+    /// The error where the app or its token names another user than the one whose messages are stored.
+    func otherUser(token: String?) -> ClientError? {
+        let named = [token.flatMap { TokenSubject.read(from: $0) }, configuration.user].compactMap { $0 }
+        guard let owner, let other = named.first(where: { $0 != owner }) else { return nil }
+        return ClientError(
+            .otherUser, message: "what is stored is \(owner)'s, and the login is \(other)'s",
+            advice: "log out before another user logs in, or give each user a storage of their own",
+            closeCode: .credentialInvalid)
     }
 
     /// Calls `done` once the user is known: gets a token for that, one for all who wait. A connection may be faster.

@@ -161,6 +161,8 @@ final class ConnectionDriver {
     var erasure: PendingAccountErasure?
     /// One was asked for and not refused: it may be done, or be under way.
     var isErasureOpen = false
+    /// Until a session's standing says that it was not done.
+    var erasureDoubt: DriverTimer?
     var statistics = ClientStatistics()
     /// The service's time in milliseconds since 1970, and when it was told; nil before the first connection.
     var serverClock: (time: UInt64, at: NIODeadline)?
@@ -431,6 +433,8 @@ final class ConnectionDriver {
     }
 
     private func obtainCredential(_ generation: UInt64, for target: AccessPoint) {
+        // A ticket is the stored user's, whoever the app says has logged in.
+        if stopsForOtherUser(token: nil) { return }
         if let ticket = usableTicket { return open(target, .ticket(ByteBuffer(bytes: ticket.bytes))) }
         if resumeTicket != nil { keepResumeTicket(nil) }
         // This one was looked at when it came.

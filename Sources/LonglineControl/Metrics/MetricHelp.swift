@@ -17,6 +17,8 @@ enum MetricHelp {
         "longline_delivered_total": "Entries sent to devices.",
         "longline_delivery_latency_seconds":
             "From an entry's time to its way out, of what came while the device was connected.",
+        "longline_early_connects_deferred_total":
+            "Connects in early data that had to complete their handshake before they were granted.",
         "longline_entries_trimmed_total": "Entries removed by retention.",
         "longline_frames_invalid_total": "Frames that could not be parsed.",
         "longline_frames_received_total": "Frames received.",

@@ -175,9 +175,11 @@ extension StoreLogic {
         guard try tables.countSettings(of: inbox) >= limits.settingsPerUser else { return true }
         let now = clock()
         let mutes = try tables.conversationsWithSettings(of: inbox).filter { $0.blocked == 0 }
-            .map { (conversation: $0, isForeign: try isRoomOfOthers($0.name, for: user, in: tenant)) }
-        var void = mutes.filter { $0.conversation.mutedUntil <= now }
-        if void.isEmpty { void = mutes.filter(\.isForeign) }
+        func looked(at some: [ConversationRecord]) throws -> [(conversation: ConversationRecord, isForeign: Bool)] {
+            try some.map { (conversation: $0, isForeign: try isRoomOfOthers($0.name, for: user, in: tenant)) }
+        }
+        var void = try looked(at: mutes.filter { $0.mutedUntil <= now })
+        if void.isEmpty { void = try looked(at: mutes).filter(\.isForeign) }
         for (var mute, isForeign) in void {
             mute.mutedUntil = 0
             try keep(mute, isForeign: isForeign, of: inbox)
