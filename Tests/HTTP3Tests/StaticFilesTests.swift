@@ -86,6 +86,25 @@ struct StaticFilesTests {
         }
     }
 
+    @Test("A pipe among the files is not served, and holds no thread")
+    func pipe() async throws {
+        try await withTree { tree in
+            #expect(mkfifo(tree.appendingPathComponent("pipe.txt").path, 0o600) == 0)
+            // One thread: held, it would serve nothing more.
+            let threads = NIOThreadPool(numberOfThreads: 1)
+            threads.start()
+            let handler = FileHandler(tree: try FileTree(tree.path), threads: threads)
+            try await withServer { request, body, responder in
+                try await handler.respond(request, body, responder)
+            } _: { world in
+                let connection = try await world.connect()
+                #expect(try await get(connection, "/pipe.txt").0.status == .notFound)
+                #expect(try await get(connection, "/").1 == "<p>hello</p>")
+            }
+            try await threads.shutdownGracefully()
+        }
+    }
+
     @Test("Ranges are read as RFC 9110 says")
     func ranges() {
         #expect(ByteRange.parse("bytes=0-", size: 10) == .part(0..<10))
