@@ -319,9 +319,9 @@ public final class LonglineServer: Service {
             advice: "the old ones stay in use; correct the source and reload again")
     }
 
-    /// Takes other limits from now on: ``ServerLimits/maximumPayload``, connections, sessions, publish rates, and those of tenants.
-    /// What else differs stays as it was at the start. Sessions that are up stay, with the largest payload that they were told;
-    /// everybody's burst of publishes is full again.
+    /// Takes other limits from now on: ``ServerLimits/maximumPayload``, connections, sessions, the rate of a user's connects,
+    /// publish rates, and those of tenants. What else differs stays as it was at the start. Sessions that are up stay, with the
+    /// largest payload that they were told; everybody's burst of publishes is full again.
     /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/invalidConfiguration``: the old ones then stay.
     public func reload(limits: ServerLimits) throws(ServerError) {
         let core = try requireRunning().runtime.core

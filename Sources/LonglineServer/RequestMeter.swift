@@ -2,7 +2,7 @@ import NIOCore
 import Synchronization
 
 /// What users may do at a rate only.
-enum RatedRequest: Hashable, Sendable {
+enum RatedRequest: Hashable, Sendable, CaseIterable {
     case connect, room, members, conversation, read, signal, presence
 }
 
@@ -19,6 +19,16 @@ final class RequestMeter: Sendable {
     private let shards: [LockedRates<Subject>]
 
     init(limits: ServerLimits) { shards = (0..<16).map { _ in LockedRates(limits) } }
+
+    /// Goes by other rates from now on. Where one differs, everybody's bursts are full then, as after a quiet time.
+    func update(_ limits: ServerLimits) {
+        for shard in shards {
+            shard.table.withLock { table in
+                guard !table.limits.hasSameRequestRates(as: limits) else { return }
+                table = RateTable(limits: limits)
+            }
+        }
+    }
 
     /// Counts one request.
     /// - Returns: nil when it may go on; otherwise, with nothing counted, when another try is worth it.
@@ -46,6 +56,10 @@ extension ServerLimits {
             case .presence: (presenceRequestsPerSecond, presenceRequestBurst)
             }
         return PublishRate(messagesPerSecond: perSecond, messageBurst: burst)
+    }
+
+    fileprivate func hasSameRequestRates(as other: ServerLimits) -> Bool {
+        RatedRequest.allCases.allSatisfy { rate(of: $0) == other.rate(of: $0) }
     }
 }
 

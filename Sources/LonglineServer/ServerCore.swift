@@ -113,6 +113,7 @@ final class ServerCore: Sendable {
             current = current.reloadable(from: other)
             registry.update(current)
             publishMeter.update(current)
+            requestMeter.update(current)
         }
     }
 

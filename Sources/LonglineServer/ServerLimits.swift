@@ -34,7 +34,7 @@ public struct ServerLimits: Sendable {
 
     /// How long a new connection may take to be accepted. Then: ``/LonglineWire/CloseCode/connectTimeout``.
     public var connectTimeout: TimeAmount = .seconds(10)
-    /// After this long without a frame the server gives a session up.
+    /// After this long without a packet the server gives a session up.
     public var idleTimeout: TimeAmount = .minutes(10)
     /// The shortest heartbeat interval a client may use.
     public var minimumHeartbeat: TimeAmount = .seconds(5)
@@ -163,7 +163,8 @@ public struct ServerLimits: Sendable {
     /// The default limits.
     public init() {}
 
-    /// These limits with what a running server takes from others: payload, sessions, connections, publish rates, tenants.
+    /// These limits with what a running server takes from others: payload, sessions, connections and their rate, publish
+    /// rates, tenants.
     func reloadable(from other: ServerLimits) -> ServerLimits {
         var limits = self
         limits.maximumPayload = other.maximumPayload
@@ -171,6 +172,8 @@ public struct ServerLimits: Sendable {
         limits.maximumSessions = other.maximumSessions
         limits.maximumSessionsPerTenant = other.maximumSessionsPerTenant
         limits.maximumSessionsPerUser = other.maximumSessionsPerUser
+        limits.connectsPerSecond = other.connectsPerSecond
+        limits.connectBurst = other.connectBurst
         limits.publishRatePerUser = other.publishRatePerUser
         limits.publishRatePerTenant = other.publishRatePerTenant
         limits.tenants = other.tenants

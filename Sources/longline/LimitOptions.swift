@@ -38,7 +38,10 @@ struct LimitOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Of these, those of one tenant.", valueName: "sessions"))
     var maximumSessionsPerTenant: Int = ServerLimits().maximumSessionsPerTenant
 
-    @Option(help: ArgumentHelp("Of these, those of one user.", valueName: "sessions"))
+    @Option(
+        help: ArgumentHelp(
+            "Of these, those of one user; above \(ServerLimits().maximumSessionsPerUser), a user may connect more often, too.",
+            valueName: "sessions"))
     var maximumSessionsPerUser: Int = ServerLimits().maximumSessionsPerUser
 
     @Option(

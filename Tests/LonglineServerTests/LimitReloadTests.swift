@@ -55,6 +55,25 @@ struct LimitReloadTests {
         await server.stop()
     }
 
+    @Test("Where a user may have more devices, they come back as fast as after a start with the new limit")
+    func connects() async throws {
+        let server = try await TestServer()
+        let core = server.runtime.core
+        let now = NIODeadline.uptimeNanoseconds(1_000_000_000)
+        func taken(_ most: Int) -> Int {
+            (0..<most).count { _ in core.requestMeter.wait(for: .connect, of: Self.ann, now: now) == nil }
+        }
+        #expect(taken(1_000) == 500)
+        // What does not concern it gives nobody another burst.
+        core.update(changed { $0.maximumPayload = 1000 })
+        #expect(taken(1) == 0)
+        core.update(changed { ($0.connectBurst, $0.connectsPerSecond) = (800, 40) })
+        #expect(core.admissionLimits.connectBurst == 800)
+        #expect(taken(1_000) == 800)
+        #expect(core.requestMeter.wait(for: .connect, of: Self.ann, now: now + .milliseconds(30)) == nil)
+        await server.stop()
+    }
+
     @Test("A session keeps the largest payload that it was told, and the next one is told another")
     func payload() async throws {
         try await withServer { server in
