@@ -31,8 +31,9 @@ extension LonglineServer {
         /// Where more keys come from, which may change while the server runs: a JWKS file (``KeySetFile``), for example. A
         /// source that fails at the start fails the start; later its last keys stay.
         public var tokenKeySources: [any TokenKeySource] = []
-        /// How often the sources are asked for changes; 1 second at least.
-        public var tokenKeyInterval = Duration.seconds(5)
+        /// How often every source is asked for changes, 1 second at least; nil: each as often as it says
+        /// (``TokenKeySource/interval``), files every 5 seconds and addresses every 60.
+        public var tokenKeyInterval: Duration?
         /// How long one of them may take to answer; then its last keys stay.
         public var tokenKeyDeadline = Duration.seconds(10)
         /// How far the clock of the tokens' signer may be from ours, up to an hour: a token is good so long before its
@@ -93,7 +94,9 @@ extension LonglineServer {
                     "the authorization policy needs a deadline, and one question in flight at least")
             }
             try webhooks?.validate()
-            try check(tokenKeyInterval >= .seconds(1), "token keys are asked for every second at most")
+            try check(
+                tokenKeySources.allSatisfy { (tokenKeyInterval ?? $0.interval) >= .seconds(1) },
+                "token keys are asked for every second at most")
             try check(tokenKeyDeadline > .zero, "sources of token keys need time to answer")
             try check(
                 tokenClockSkew >= .zero && tokenClockSkew <= .hours(1), "clocks may differ by nothing to an hour")

@@ -23,8 +23,8 @@ struct TokenKeyOptions: ParsableArguments {
     @Option(
         name: .customLong("jwks-interval"),
         help: """
-            How many seconds lie between two reads, up to 86400; by default 5, or 60 where a set is behind an address. SIGHUP \
-            reads at once.
+            How many seconds lie between two reads, up to 86400; by default 5, and 60 for a set behind an address. SIGHUP reads \
+            at once.
             """)
     var interval: Int?
 
@@ -56,7 +56,7 @@ struct TokenKeyOptions: ParsableArguments {
             configuration.tokenKeySources.append(
                 Self.isAddress(set) ? try KeySetAddress(url: set, trust: trust) : KeySetFile(path: set))
         }
-        configuration.tokenKeyInterval = .seconds(interval ?? (keySets.contains(where: Self.isAddress) ? 60 : 5))
+        configuration.tokenKeyInterval = interval.map { .seconds($0) }
         configuration.tokenClockSkew = .seconds(Int64(clockSkew))
     }
 }

@@ -14,6 +14,8 @@ public final class KeySetAddress: TokenKeySource {
     public let url: String
     /// The address without its query, where a secret may be.
     public let name: String
+    /// Every minute: others may ask there, too.
+    public var interval: Duration { .seconds(60) }
     private let client: HTTPClient
 
     /// A key set at this address.

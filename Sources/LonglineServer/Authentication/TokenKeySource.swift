@@ -3,11 +3,15 @@ public import LonglineKeys
 
 /// Where the keys come from that tokens are verified with, when they may change while the server runs.
 ///
-/// A server asks when it starts, then every ``LonglineServer/Configuration/tokenKeyInterval``, and when it is told to
-/// (``LonglineServer/reloadTokenKeys()``). ``KeySetFile`` and ``KeySetAddress`` are sources.
+/// A server asks when it starts, then every ``interval``, and when it is told to (``LonglineServer/reloadTokenKeys()``).
+/// ``KeySetFile`` and ``KeySetAddress`` are sources.
 public protocol TokenKeySource: Sendable {
     /// What log lines call it: a path, an address.
     var name: String { get }
+
+    /// How often a server asks for changes, unless ``LonglineServer/Configuration/tokenKeyInterval`` says it; 1 second at least, by
+    /// default 5.
+    var interval: Duration { get }
 
     /// All keys that are trusted now. While one key replaces another: both.
     ///
@@ -15,6 +19,11 @@ public protocol TokenKeySource: Sendable {
     /// the same isn't asked again before it returns.
     /// - Throws: when they can't be told; a server goes on with the keys it has.
     func keys() async throws -> [VerificationKey]
+}
+
+extension TokenKeySource {
+    /// Every 5 seconds, as fits what is on this machine.
+    public var interval: Duration { .seconds(5) }
 }
 
 /// A JWKS in a file (RFC 7517 section 5); see ``/LonglineKeys/JSONWebKeySet``.
@@ -97,7 +106,11 @@ actor TokenKeyring {
     /// - Parameter onlyFolder: asks the server's folder, and nobody that may be far away.
     /// - Returns: what went wrong, if something did.
     func reload(_ authenticator: Authenticator, onlyFolder: Bool = false) async -> (any Error)? {
-        let questions = sources.indices.filter { !onlyFolder || sources[$0] is DirectoryKeys }.map { question($0) }
+        await reload(sources.indices.filter { !onlyFolder || sources[$0] is DirectoryKeys }, authenticator)
+    }
+
+    private func reload(_ indices: [Int], _ authenticator: Authenticator) async -> (any Error)? {
+        let questions = indices.map { question($0) }
         var failure: (any Error)?
         for question in questions { failure = await question.value ?? failure }
         // One after another, so that what was read last is what stays.
@@ -111,10 +124,17 @@ actor TokenKeyring {
         return failure
     }
 
-    /// Reloads again and again, until it is cancelled.
-    func run(every interval: Duration, _ authenticator: Authenticator) async {
-        guard !sources.isEmpty else { return }
-        while (try? await Task.sleep(for: interval)) != nil { _ = await reload(authenticator) }
+    /// Asks each source again and again, until it is cancelled.
+    /// - Parameter interval: of every source; nil: of each its own.
+    func run(every interval: Duration?, _ authenticator: Authenticator) async {
+        await withTaskGroup(of: Void.self) { group in
+            for index in sources.indices {
+                let pause = interval ?? sources[index].interval
+                group.addTask {
+                    while (try? await Task.sleep(for: pause)) != nil { _ = await self.reload([index], authenticator) }
+                }
+            }
+        }
     }
 
     /// Asks one source, after what was asked before.

@@ -179,6 +179,47 @@ import Testing
         }
     }
 
+    /// Counts how often it is asked.
+    private final class CountingSource: TokenKeySource {
+        let name = "counting"
+        let interval: Duration
+        let asked: AsyncStream<Void>
+        private let key = SigningKey.generate(.edDSA).verificationKey
+        private let count = Mutex(0)
+        private let continuation: AsyncStream<Void>.Continuation
+
+        init(every interval: Duration) {
+            self.interval = interval
+            (asked, continuation) = AsyncStream.makeStream()
+        }
+
+        var times: Int { count.withLock { $0 } }
+
+        func keys() async throws -> [VerificationKey] {
+            count.withLock { $0 += 1 }
+            continuation.yield()
+            return [key]
+        }
+    }
+
+    @Test func eachSourceIsAskedAsOftenAsItSaysUnlessOneIntervalIsForAll() async throws {
+        #expect(KeySetFile(path: "/keys.json").interval == .seconds(5))
+        #expect(try KeySetAddress(url: "https://id.example.com/keys.json").interval == .seconds(60))
+        let (often, seldom) = (CountingSource(every: .milliseconds(1)), CountingSource(every: .seconds(86_400)))
+        let keyring = keyring([seldom, often])
+        let authenticator = try await authenticator(keyring)
+        func run(every interval: Duration?, until source: CountingSource) async {
+            let task = Task { await keyring.run(every: interval, authenticator) }
+            let most = source.times + 3
+            for await _ in source.asked where source.times >= most { break }
+            task.cancel()
+            await task.value
+        }
+        await run(every: nil, until: often)
+        #expect(seldom.times == 1, "at the start")
+        await run(every: .milliseconds(1), until: seldom)
+    }
+
     // MARK: An address
 
     @Test func aSetIsFetchedFromAnAddress() async throws {
