@@ -82,6 +82,20 @@ extension LonglineServer {
             self.addresses = addresses
         }
 
+        /// A server on a folder of its own, as `longline server` has it: with the folder's store and secrets, the keys that
+        /// `longline token` signs with, which take each other's place while it runs (`longline keys`), and the socket that
+        /// operators' commands reach it by. Keys of others are added in ``tokenKeys`` and ``tokenKeySources``.
+        /// - Throws: ``/LonglineKeys/AuthenticationError``, `QUICError`: the secrets can't be read.
+        public init(
+            directory: ServerDirectory, certificate: @escaping CertificateProvider, addresses: [SocketAddress]
+        ) throws {
+            self.init(
+                store: .directory(directory.storePath), certificate: certificate, tokenKeys: [], addresses: addresses)
+            tokenKeySources = [directory.tokenKeySource]
+            secrets = try directory.secrets()
+            controlSocketPath = directory.controlSocketPath
+        }
+
         func validate() throws(ServerError) {
             func check(_ holds: Bool, _ message: String) throws(ServerError) {
                 if !holds { throw ServerError(.invalidConfiguration, message: message) }

@@ -92,6 +92,9 @@ public struct ServerDirectory: Sendable {
     /// Where the store's files are.
     public var storePath: String { path + "/store" }
 
+    /// Whether a process has the store open, as a server that runs on this folder has.
+    package var isInUse: Bool { SQLiteStore.isOpen(at: storePath) }
+
     /// Where a server on this folder takes operators' requests; nil where the folder's path is too long for a socket's.
     public var controlSocketPath: String? { ServerControl.socketPath(ofFolder: path) }
 

@@ -11,7 +11,8 @@ struct KeysCommand: AsyncParsableCommand {
         abstract: "Show, prepare or rotate the keys that 'longline token' and the control layer sign with.",
         discussion: """
             A new key takes the old one's place with overlap: tokens that the old one signed stay good until it is removed, \
-            by the next rotation or by hand. A server that runs on the folder learns of it at once.
+            by the next rotation or by hand. A server that runs on the folder learns of it at once; one that can't be reached, in \
+            a process of its own without a control socket, is named.
             """,
         subcommands: [List.self, Prepare.self, Rotate.self, Remove.self], defaultSubcommand: List.self)
 
@@ -19,28 +20,44 @@ struct KeysCommand: AsyncParsableCommand {
         if TokenAlgorithm(rawValue: algorithm) == nil { throw ValidationError("--algorithm is EdDSA or ES256.") }
     }
 
+    /// What a server on the folder knows of its keys.
+    enum ServerKnowledge {
+        case told
+        /// A process has the store open and takes no requests.
+        case unreachable
+        case noServer
+
+        /// What the operator is told, behind what was done.
+        var remark: String {
+            switch self {
+            case .told: "the server that runs there knows"
+            case .noServer: "no server runs there"
+            case .unreachable:
+                "a process has the folder open that can't be told, without a control socket: restart it, or it may go on "
+                    + "with the keys before"
+            }
+        }
+    }
+
     struct Folder: ParsableArguments {
         @Option(name: [.long, .customLong("data-directory")], help: "The server's data folder.")
         var data: String = "longline-data"
 
         /// Has a server that runs on the folder read its keys again.
-        func tellServer() async throws { _ = try await isServerTold() }
+        func tellServer() async throws { _ = try await serverKnowledge() }
 
         /// Has a server that runs on the folder read its keys again.
-        /// - Returns: false: none runs there, as far as this process can tell.
-        func isServerTold() async throws -> Bool {
-            guard let control = try? ServerControl(folder: data) else { return false }
-            do throws(ServerError) { try await control.reloadTokenKeys() } catch {
-                // Without a server there is nobody to tell.
-                guard error.code == .notRunning else { throw error }
-                return false
+        func serverKnowledge() async throws -> ServerKnowledge {
+            if let control = try? ServerControl(folder: data) {
+                do throws(ServerError) {
+                    try await control.reloadTokenKeys()
+                    return .told
+                } catch {
+                    guard error.code == .notRunning else { throw error }
+                }
             }
-            return true
-        }
-
-        /// What the operator is told about the server, behind what was done.
-        static func remark(isTold: Bool) -> String {
-            isTold ? "the server that runs there knows" : "no server runs there"
+            // Without a server there is nobody to tell; with one that takes no requests nobody knows.
+            return try ServerDirectory(existing: data).isInUse ? .unreachable : .noServer
         }
     }
 
@@ -84,8 +101,8 @@ struct KeysCommand: AsyncParsableCommand {
         func run() async throws {
             let key = try await ServerDirectory(existing: folder.data).prepareSigningKey(
                 algorithm: TokenAlgorithm(rawValue: algorithm) ?? .edDSA)
-            let isTold = try await folder.isServerTold()
-            try Terminal.say("\(key.keyID) signs after the next rotation (\(Folder.remark(isTold: isTold)))")
+            let server = try await folder.serverKnowledge()
+            try Terminal.say("\(key.keyID) signs after the next rotation (\(server.remark))")
         }
     }
 
@@ -121,13 +138,15 @@ struct KeysCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let (key, isTold) = try await rotate { try await Task.sleep(for: $0) }
-            try Terminal.say("\(key.keyID) signs from now on (\(Folder.remark(isTold: isTold)))")
+            let (key, server) = try await rotate { try await Task.sleep(for: $0) }
+            try Terminal.say("\(key.keyID) signs from now on (\(server.remark))")
         }
 
         /// - Parameter wait: waits for so long.
-        /// - Returns: the key that signs now, and whether a server was told.
-        func rotate(_ wait: (Duration) async throws -> Void) async throws -> (key: SigningKey, isServerTold: Bool) {
+        /// - Returns: the key that signs now, and what a server knows.
+        func rotate(
+            _ wait: (Duration) async throws -> Void
+        ) async throws -> (key: SigningKey, server: ServerKnowledge) {
             let directory = try ServerDirectory(existing: folder.data)
             let algorithm = TokenAlgorithm(rawValue: algorithm) ?? .edDSA
             // What nothing is kept of was stolen, or the like: that can't wait. And without a control layer nobody gets the set.
@@ -143,7 +162,7 @@ struct KeysCommand: AsyncParsableCommand {
             let key = try await directory.rotateSigningKey(
                 keep: keep, algorithm: algorithm, trusted: folder.tellServer)
             // The control layer signs with it from now on, and with nothing kept the old key goes.
-            return (key, try await folder.isServerTold())
+            return (key, try await folder.serverKnowledge())
         }
     }
 
@@ -164,8 +183,8 @@ struct KeysCommand: AsyncParsableCommand {
             guard try ServerDirectory(existing: folder.data).removeTrustedKey(key) else {
                 throw ValidationError("No key \(key) is trusted.")
             }
-            let isTold = try await folder.isServerTold()
-            try Terminal.say("\(key) is not trusted any more (\(Folder.remark(isTold: isTold)))")
+            let server = try await folder.serverKnowledge()
+            try Terminal.say("\(key) is not trusted any more (\(server.remark))")
         }
     }
 }

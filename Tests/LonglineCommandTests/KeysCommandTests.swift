@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import LonglineControl
 import LonglineServer
+import LonglineStore
 import LonglineTestKit
 import Testing
 
@@ -90,6 +91,18 @@ struct KeysCommandTests {
         #expect(heard.status == 0 && heard.output.contains("(the server that runs there knows)"), "\(heard.output)")
         server.signal(SIGTERM)
         #expect(await server.status() == 0)
+    }
+
+    @Test("A server that can't be told is not taken for none")
+    func unreachable() async throws {
+        let (folder, directory) = try site()
+        let store = try SQLiteStore(SQLiteStoreConfiguration(directory: directory.storePath))
+        let said = try await ToolProcess.run(["keys", "rotate", "--keep", "0", "--data", folder.path])
+        #expect(said.status == 0 && !said.output.contains("no server runs there"), "\(said.output)")
+        #expect(said.output.contains("without a control socket: restart it"), "\(said.output)")
+        try await store.close()
+        let alone = try await ToolProcess.run(["keys", "rotate", "--keep", "0", "--data", folder.path])
+        #expect(alone.status == 0 && alone.output.contains("(no server runs there)"), "\(alone.output)")
     }
 
     @Test("A folder that an API key's command makes is named")

@@ -75,6 +75,14 @@ private let hall = identifier { try RoomID("hall") }
         configuration.tenants = [TokenIssuer.tenant]
         configuration.logger = silent
         configuration.limits.drainTimeout = .seconds(3)
+        try await serve(configuration, issuer, identity, body)
+    }
+
+    private func serve(
+        _ configuration: LonglineServer.Configuration, _ issuer: TokenIssuer,
+        _ identity: ServerDirectory.DevelopmentIdentity, _ body: (Site) async throws -> Void
+    ) async throws {
+        let silent = configuration.logger
         let server = LonglineServer(configuration: configuration)
         try await server.start()
         let connector = QUICLinkConnector(logger: silent)
@@ -290,6 +298,37 @@ private let hall = identifier { try RoomID("hall") }
                 let other = try await site.device("bob")
                 _ = try await other.connect(credential: .token(try await second.token("bob", "phone")))
                 #expect(try await other.text(.user(bob)) == "still here")
+            }
+        }
+    }
+
+    /// A server that is set up as the README shows goes by its folder's keys.
+    @Test func aFoldersKeyThatIsRotatedIsVoidAtOnce() async throws {
+        try await withFolder { folder in
+            let directory = try ServerDirectory(folder)
+            let identity = try directory.developmentIdentity(names: ["localhost"])
+            var configuration = try LonglineServer.Configuration(
+                directory: directory, certificate: { identity.credentials },
+                addresses: [try SocketAddress(ipAddress: "127.0.0.1", port: 0)])
+            configuration.tenants = [TokenIssuer.tenant]
+            configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            configuration.eventLoops = 1
+            configuration.limits.drainTimeout = .seconds(3)
+            func token(_ device: String) async throws -> String {
+                try await directory.sign(
+                    tenant: TokenIssuer.tenant, user: ann, device: try DeviceID(device), lifetime: 3_600_000)
+            }
+            let stolen = try await token("thief")
+            try await serve(configuration, try await TokenIssuer(), identity) { site in
+                let phone = try await site.device("ann")
+                _ = try await phone.connect(credential: .token(try await token("phone")))
+                try await directory.rotateSigningKey(keep: 0)
+                try await directory.control().reloadTokenKeys()
+                let thief = try await site.device("ann", "thief")
+                try await thief.send([(thief.connectFrame(.token(stolen)), .control)])
+                #expect(try await thief.closed() == .credentialInvalid)
+                let tablet = try await site.device("ann", "tablet")
+                _ = try await tablet.connect(credential: .token(try await token("tablet")))
             }
         }
     }

@@ -13,6 +13,15 @@ final class FileLock: Sendable {
     /// The open file; nil once it was released.
     private let descriptor: Mutex<CInt?>
 
+    /// Whether a process holds the lock.
+    static func isHeld(_ path: String) -> Bool {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        // For the moment of the question it is taken, by as many as like to ask.
+        defer { close(descriptor) }
+        return flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK
+    }
+
     /// Takes the lock, or says who can't have it.
     init(_ path: String) throws(StoreError) {
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
@@ -22,7 +31,7 @@ final class FileLock: Sendable {
                 advice: "let the server's user own the folder and the files in it")
         }
         FolderOwner.takes(descriptor, in: FolderOwner.folder(of: path))
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+        guard Self.take(descriptor) else {
             let code = errno
             close(descriptor)
             if code == EWOULDBLOCK {
@@ -35,6 +44,16 @@ final class FileLock: Sendable {
                 advice: "keep the store on a local file system")
         }
         self.descriptor = Mutex(descriptor)
+    }
+
+    /// Whoever asks whether the lock is held has it for a moment: that is no reason not to start.
+    private static func take(_ descriptor: CInt) -> Bool {
+        for _ in 0..<10 {
+            if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return true }
+            guard errno == EWOULDBLOCK else { return false }
+            usleep(1_000)
+        }
+        return flock(descriptor, LOCK_EX | LOCK_NB) == 0
     }
 
     func release() {

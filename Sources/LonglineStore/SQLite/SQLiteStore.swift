@@ -83,6 +83,9 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         self.pool = pool
     }
 
+    /// Whether a process has the store in this folder open.
+    package static func isOpen(at directory: String) -> Bool { StoreDirectory.isLocked(directory) }
+
     /// Writes what is queued, refuses what comes, and gives the files back. Reads under way end first.
     ///
     /// Afterwards the database file alone is complete. A second call does nothing.

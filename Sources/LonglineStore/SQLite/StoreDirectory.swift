@@ -38,8 +38,13 @@ struct StoreDirectory: Sendable {
                 .unavailable, message: "the store's folder \(path) can't be written: \(Self.text(errno))",
                 advice: "let the server's user own the folder, on a file system that isn't read-only")
         }
-        lock = try FileLock(path + "/store.lock")
+        lock = try FileLock(Self.lockFile(path))
     }
+
+    private static func lockFile(_ path: String) -> String { path + "/store.lock" }
+
+    /// Whether a process has the lock of this folder.
+    static func isLocked(_ path: String) -> Bool { FileLock.isHeld(lockFile(path)) }
 
     /// Whether the database is there, as a file without a byte.
     var hasEmptyDatabase: Bool {
