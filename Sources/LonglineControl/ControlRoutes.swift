@@ -19,6 +19,7 @@ struct ControlRoutes {
                 server: server, gate: gate, keys: keys, logins: LoginEpochs(database: configuration.database),
                 idempotency: idempotency, reader: reader, limits: configuration.limits, time: configuration.time
             ).routes,
+            UserRoutes(server: server, gate: gate).routes,
             AccessRoutes(
                 server: server, nodes: nodes, keys: keys, settings: access, time: configuration.time
             ).routes,

@@ -248,6 +248,17 @@ public final class LonglineServer: Service {
         do { try await erasure.finished() } catch { throw Self.notErased(error) }
     }
 
+    /// Erases an account as ``erase(user:in:)`` does, and waits no longer than a while once it is resolved durably: it goes on in any
+    /// case, also where it failed meanwhile.
+    /// - Returns: whether nothing is left.
+    package func erase(
+        user: UserID, in tenant: TenantID, waiting: Duration
+    ) async throws(ServerError) -> Bool {
+        let erasure = try await beginErasure(of: user, in: tenant)
+        // What goes wrong is in the log, and is tried again.
+        return (try? await erasure.isDone(within: waiting)) ?? false
+    }
+
     /// The erasure of an account, which goes on whoever waits for it.
     func beginErasure(of user: UserID, in tenant: TenantID) async throws(ServerError) -> Erasure {
         let runtime = try requireRunning().runtime

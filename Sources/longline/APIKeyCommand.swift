@@ -42,7 +42,10 @@ struct APIKeyCommand: AsyncParsableCommand {
         @Flag(name: .customLong("operator"), help: "An operator's key, for all tenants and for nodes.")
         var isOperator = false
 
-        @Option(help: "What it may be used for: tokens, revoke, publish, history, rooms, operate; separated by commas.")
+        @Option(
+            help: """
+                What it may be used for: tokens, revoke, erase, publish, history, rooms, operate; separated by commas.
+                """)
         var rights: String = Create.standardRights
 
         @Option(help: "What you call it.")

@@ -13,6 +13,7 @@ import Testing
     private static let calls: [(APIKeyRight, HTTPRequest.Method, String, String?)] = [
         (.tokens, .post, "/v1/tokens", #"{"user":"ann","device":"phone"}"#),
         (.revoke, .post, "/v1/tokens/revoke", #"{"user":"ann"}"#),
+        (.erase, .delete, "/v1/users/zoe", nil),
         (.publish, .post, "/v1/channels/all%2Fnews/messages", #"{"sender":"app","text":"x"}"#),
         (.history, .get, "/v1/channels/all%2Fnews/messages", nil),
         (.rooms, .put, "/v1/rooms/hall/members/ann", nil), (.rooms, .delete, "/v1/rooms/hall/members/ann", nil),

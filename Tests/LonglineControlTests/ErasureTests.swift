@@ -124,6 +124,43 @@ import Testing
         }
     }
 
+    @Test("an app's server erases an account, learns whether that is done, and may ask again")
+    func byRoute() async throws {
+        try await withControl { service in
+            let (key, eraser) = (try await service.appKey(), try await service.key([.erase]))
+            let token = try await service.token("ann", key: key)
+            let client = try await service.client("ann", "tablet", key: key)
+            try await client.connect()
+            func erase() async throws -> ControlService.Answer {
+                try await service.ask(.delete, "/v1/users/ann", key: eraser, on: .service)
+            }
+            // Who may revoke may not erase.
+            #expect(try await service.ask(.delete, "/v1/users/ann", key: key).problem == "forbidden")
+            #expect(service.server.devices(of: Self.ann, in: ControlService.tenant).count == 1)
+
+            let (reached, gate) = (Gate(), Gate())
+            service.server.alsoErase { _, _ in
+                reached.open()
+                await gate.wait()
+            }
+            let begun = try await erase()
+            #expect(begun.status == 202)
+            #expect(try begun.string("user") == "ann")
+            await reached.wait()
+            #expect(service.server.devices(of: Self.ann, in: ControlService.tenant) == [])
+            #expect(try await service.ask(.get, "/v1/access", key: token, on: .service).status == 401)
+            gate.open()
+            // Who has no account any more may be erased again.
+            for _ in 0..<2 {
+                var answer = try await erase()
+                while answer.status == 202 { answer = try await erase() }
+                #expect(answer.status == 204 && answer.body.isEmpty)
+                #expect(try await count("logins", of: "ann", in: service.database) == 0)
+            }
+            await client.disconnect()
+        }
+    }
+
     @Test("a result that comes in after the erasure is not kept")
     func underWay() async throws {
         try await withControl { service in

@@ -9,6 +9,8 @@ public enum APIKeyRight: String, Hashable, Sendable, CaseIterable {
     case tokens
     /// Revoke tokens, devices and users.
     case revoke
+    /// Erase accounts of users.
+    case erase
     /// Publish into the tenant's channels.
     case publish
     /// Read the tenant's channels.
