@@ -27,6 +27,7 @@ struct ControlRoutes {
                 server: server, gate: gate, idempotency: idempotency, reader: reader, time: configuration.time
             ).routes,
             MemberRoutes(server: server, gate: gate, reader: reader).routes,
+            RoomRoutes(server: server, gate: gate).routes,
             SessionRoutes(server: server, gate: gate, node: node).routes,
             NodeRoutes(
                 server: server, gate: gate, nodes: nodes, database: configuration.database, reader: reader

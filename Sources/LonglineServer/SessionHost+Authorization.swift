@@ -148,7 +148,7 @@ extension SessionHost {
             case .join: return AuthorizationQuestion(.join, by: device, in: .room(work.room))
             case .act(let action):
                 return AuthorizationQuestion(.manage, by: device, in: .room(work.room), change: action)
-            case .leave, .appoint: return nil
+            case .leave, .appoint, .dissolve: return nil
             }
         }
     }

@@ -37,6 +37,9 @@ public enum RoomChange: Hashable, Sendable {
     /// For the app's own server: the device's user becomes a member, and gets the role where one is named, whatever the room's
     /// settings say. A room that does not exist is made, with this user as its owner.
     case appoint(RoomRole?)
+    /// For the app's own server: every membership ends, as by an owner's ``/LonglineWire/RoomAction/delete``. The device's user,
+    /// who need not be a member, is the entry's sender. A room without members stays as it is.
+    case dissolve
     /// The user's membership ends.
     case leave
     /// What only an owner may do.
@@ -89,11 +92,20 @@ public struct MemberList: Hashable, Sendable {
     public var members: [RoomMember]
     /// Whether there are more behind the last one.
     public var more: Bool
+    /// Who may join by their own request.
+    public var joining: RoomJoining
+    /// Who may publish.
+    public var publishing: RoomPublishing
 
     /// A page.
-    public init(total: Int, members: [RoomMember], more: Bool) {
+    public init(
+        total: Int, members: [RoomMember], more: Bool, joining: RoomJoining = .anyone,
+        publishing: RoomPublishing = .members
+    ) {
         self.total = total
         self.members = members
         self.more = more
+        self.joining = joining
+        self.publishing = publishing
     }
 }

@@ -16,7 +16,8 @@ import Testing
         (.erase, .delete, "/v1/users/zoe", nil),
         (.publish, .post, "/v1/channels/all%2Fnews/messages", #"{"sender":"app","text":"x"}"#),
         (.history, .get, "/v1/channels/all%2Fnews/messages", nil),
-        (.rooms, .put, "/v1/rooms/hall/members/ann", nil), (.rooms, .delete, "/v1/rooms/hall/members/ann", nil),
+        (.rooms, .put, "/v1/rooms/hall/members/ann", nil), (.rooms, .get, "/v1/rooms/hall/members", nil),
+        (.rooms, .delete, "/v1/rooms/hall/members/ann", nil), (.rooms, .delete, "/v1/rooms/hall", nil),
         (.operate, .get, "/v1/users/ann/sessions", nil), (.operate, .delete, "/v1/users/ann/sessions", nil),
     ]
 

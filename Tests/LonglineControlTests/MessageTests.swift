@@ -317,4 +317,64 @@ import Testing
             await client.disconnect()
         }
     }
+
+    @Test("members and settings of a room come in pages, and a deletion ends it for all of them")
+    func rooms() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let hall = known { try RoomID("hall") }
+            let client = try await service.client("ann", key: key)
+            try await client.connect()
+            for name in ["ann", "bob", "carol"] {
+                #expect(try await service.ask(.put, "/v1/rooms/hall/members/\(name)", key: key).status == 200)
+            }
+            _ = try await client.setJoining(.byOwners, of: hall)
+            _ = try await client.setPublishing(.owners, in: hall)
+            func page(_ query: String) async throws -> ControlService.Answer {
+                try await service.ask(.get, "/v1/rooms/hall/members\(query)", key: key, on: .service)
+            }
+            func members(_ answer: ControlService.Answer) throws -> [String] {
+                try answer.array("members").compactMap { $0 as? [String: Any] }.map {
+                    "\($0["user"] as? String ?? "") \($0["role"] as? String ?? "")"
+                }
+            }
+            let first = try await page("?limit=2")
+            #expect(try members(first) == ["ann owner", "bob member"])
+            #expect(try first.object()["total"] as? Int == 3)
+            #expect(try first.string("joining") == "owners")
+            #expect(try first.string("publishing") == "owners")
+            let last = try await page("?limit=2&cursor=\(try first.string("cursor"))")
+            #expect(try members(last) == ["carol member"])
+            #expect(try last.object()["cursor"] == nil)
+            #expect(try await page("?cursor=a%2Fb").status == 400)
+            #expect(try await service.ask(.get, "/v1/rooms/none/members", key: key).status == 404)
+
+            // Again, it enters nothing more.
+            for _ in 0..<2 {
+                let deleted = try await service.ask(.delete, "/v1/rooms/hall?sender=app", key: key, on: .service)
+                #expect(deleted.status == 204)
+            }
+            #expect(try await service.ask(.delete, "/v1/rooms/none", key: key).status == 204)
+            #expect(try await page("").status == 404)
+            await #expect(throws: ClientError.self) { _ = try await client.members(of: hall, limit: 10) }
+            let log = try await service.ask(.get, "/v1/channels/room%2Fhall/messages", key: key)
+            let changes = try log.array("messages").compactMap { $0 as? [String: Any] }.filter {
+                $0["kind"] as? String == "changed"
+            }
+            #expect(changes.map { $0["sender"] as? String } == ["app", "ann", "ann"])
+
+            // Of what comes of the name afterwards, the members of before hear nothing.
+            #expect(try await service.ask(.put, "/v1/rooms/hall/members/bob", key: key).status == 200)
+            #expect(try await publish(service, "room%2Fhall", "not for ann", id: "1", key: key).status == 201)
+            #expect(try await publish(service, "user%2Fann", "for ann", id: "2", key: key).status == 201)
+            var texts: [String] = []
+            for await message in client.messages {
+                message.confirm()
+                texts.append(message.text)
+                if message.text == "for ann" { break }
+            }
+            #expect(!texts.contains("not for ann"))
+            await client.disconnect()
+        }
+    }
 }

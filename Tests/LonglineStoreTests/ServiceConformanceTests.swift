@@ -54,4 +54,23 @@ import Testing
             #expect(try await appoint("carol", .member) == .refused(.forbidden))
         }
     }
+
+    @Test("dissolves a room that it is no member of, once", arguments: StoreKind.allCases)
+    func dissolves(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let app = device("app")
+            #expect(try await store.change(room("r"), .dissolve, by: app) == .refused(.unknownChannel))
+            for name in ["alice", "bob"] { try await store.join(room("r"), by: device(name), create: true) }
+            _ = try await store.act(room("r"), .setPublishing(.owners), by: device("alice"))
+            let page = try await store.members(of: room("r"), in: tenant, for: nil, after: nil, limit: 9)
+            #expect(page?.joining == .anyone && page?.publishing == .owners)
+            let gone = try #require(try await store.change(room("r"), .dissolve, by: app).receipt)
+            #expect(gone.isNew && gone.isDeleted && gone.head == gone.position)
+            #expect(try await store.roles(of: room("r"), in: tenant).isEmpty)
+            let last = try await store.all(roomKey("r")).compactMap(\.entry).last
+            #expect(last?.change == .delete && last?.sender == app.user)
+            let again = try #require(try await store.change(room("r"), .dissolve, by: app).receipt)
+            #expect(!again.isNew && !again.isDeleted && again.head == gone.head)
+        }
+    }
 }

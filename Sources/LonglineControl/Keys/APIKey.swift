@@ -15,7 +15,7 @@ public enum APIKeyRight: String, Hashable, Sendable, CaseIterable {
     case publish
     /// Read the tenant's channels.
     case history
-    /// Change the members of the tenant's rooms.
+    /// See, change and delete the tenant's rooms.
     case rooms
     /// See and end sessions; without a tenant also nodes and figures.
     case operate

@@ -115,13 +115,23 @@ extension LonglineServer {
         case .member(let role): change = .appoint(role)
         case .none: change = .leave
         }
-        let outcome: RoomOutcome
-        do { outcome = try await runtime.core.store.change(room, change, by: device) } catch {
-            runtime.core.note(error, in: "room")
-            throw ServerError(.storeUnavailable, message: "the room could not be changed", cause: error)
-        }
-        if let receipt = outcome.receipt, receipt.isNew { await runtime.tell(receipt, device, room) }
-        return outcome
+        return try await runtime.change(room, change, by: device)
+    }
+
+    /// Deletes a room for the app's own server, whoever its owners are: one entry ends every membership. The members' sessions learn it at
+    /// once. Who joins it afterwards makes it anew.
+    /// - Parameters:
+    ///   - room: the room.
+    ///   - tenant: its tenant.
+    ///   - sender: who the entry says it was; need not be a member, nor a user.
+    /// - Returns: what was done; a room without members stays as it is. Refused with
+    ///   ``/LonglineWire/RefusalCode/unknownChannel`` where there never was such a room.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
+    public func delete(
+        _ room: RoomID, in tenant: TenantID, as sender: UserID
+    ) async throws(ServerError) -> RoomOutcome {
+        let device = DeviceKey(tenant: tenant, user: sender, device: Self.serviceDevice)
+        return try await requireRuntime().change(room, .dissolve, by: device)
     }
 
     /// What the app's own server is called where a device has to be named.
@@ -139,11 +149,25 @@ public enum RoomMembership: Hashable, Sendable {
 }
 
 extension ServerRuntime {
+    /// Changes a room, and tells whom it concerns.
+    fileprivate func change(
+        _ room: RoomID, _ change: RoomChange, by device: DeviceKey
+    ) async throws(ServerError) -> RoomOutcome {
+        let outcome: RoomOutcome
+        do { outcome = try await core.store.change(room, change, by: device) } catch {
+            core.note(error, in: "room")
+            throw ServerError(.storeUnavailable, message: "the room could not be changed", cause: error)
+        }
+        if let receipt = outcome.receipt, receipt.isNew { await tell(receipt, device, room) }
+        return outcome
+    }
+
     /// Tells the sessions of the user whose right changed, and wakes the room, on every loop.
     fileprivate func tell(_ receipt: RoomReceipt, _ device: DeviceKey, _ room: RoomID) async {
         let key = ChannelKey(tenant: device.tenant, channel: .room(room))
         let user = device.userKey
         let changed = receipt.entitlement.map { SessionChannel($0, cursor: nil, sent: $0.after) }
+        if receipt.isDeleted { try? await loops.first?.submit { $0.publishDeletion(of: key, at: receipt.position) } }
         for loop in loops {
             try? await loop.submit { loop in
                 // No link has the number 0: nobody asked.

@@ -28,6 +28,9 @@ extension StoreLogic {
             guard known.members == 0 || known.joining == .anyone else { return .refused(.forbidden) }
             return try enter(device.user, by: device, known)
         case .appoint(let role): return try appoint(role, by: device, known, key)
+        case .dissolve:
+            guard let known else { return .refused(.unknownChannel) }
+            return known.members > 0 ? try delete(by: device, known) : .done(Self.unchanged(known))
         case .leave:
             guard let known, let stay = try StoreRules.stay(of: device.user, in: known, tables) else {
                 return .refused(.unknownChannel)

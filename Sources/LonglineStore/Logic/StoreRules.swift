@@ -12,7 +12,8 @@ enum StoreRules {
         // One more than asked for tells whether there is a next page.
         let found = try tables.members(of: channel, after: after, limit: limit + 1)
         return MemberList(
-            total: channel.members, members: Array(found.prefix(limit)), more: found.count > limit)
+            total: channel.members, members: Array(found.prefix(limit)), more: found.count > limit,
+            joining: channel.joining, publishing: channel.publishing)
     }
 
     /// A stay with its end: that of a room that was deleted, made again and deleted again ended with the first of the two.

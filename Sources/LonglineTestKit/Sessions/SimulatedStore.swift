@@ -381,6 +381,7 @@ final class SimulatedStore {
             entry.recipient = user
             entry.payload = Entry.payload(of: .setRole(role, of: user))
         case .join, .appoint: entry.kind = .joined
+        case .dissolve: entry.payload = Entry.payload(of: .delete)
         case .leave: entry.kind = .left
         case .act(.add(let other)):
             entry.kind = .joined

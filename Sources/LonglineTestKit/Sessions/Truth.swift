@@ -141,7 +141,7 @@ public struct Truth {
         let isMember = room.members.contains(user)
         switch change {
         case .join: return isMember || room.members.isEmpty || room.joining == .anyone ? nil : .forbidden
-        case .appoint: return nil
+        case .appoint, .dissolve: return nil
         case .leave: return isMember ? nil : .unknownChannel
         case .act(let action):
             guard isMember else { return .unknownChannel }
