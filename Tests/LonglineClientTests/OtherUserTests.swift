@@ -56,7 +56,9 @@ struct OtherUserTests {
             let later = try harness("bob", teller, storage, seed: 5)
             let refused = await #expect(throws: ClientError.self) { try await later.client.connect() }
             #expect(refused?.code == .otherUser && later.client.lastFailure?.code == .otherUser)
-            let unsent = await #expect(throws: ClientError.self) { try await later.client.send("bob's", to: .room("hall")) }
+            let unsent = await #expect(throws: ClientError.self) {
+                try await later.client.send("bob's", to: .room("hall"))
+            }
             #expect(unsent?.code == .otherUser)
             #expect(later.service.state.withLock { $0.requests.isEmpty })
             await later.client.disconnect()
