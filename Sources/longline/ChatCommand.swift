@@ -38,6 +38,7 @@ struct ChatCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        ShellProcess.isTerminalTaken.store(isatty(STDIN_FILENO) != 0, ordering: .relaxed)
         let client = try options.makeClient {
             $0.confirmation = .explicit
             $0.compression = try compression.compression()

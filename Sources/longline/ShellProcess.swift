@@ -55,11 +55,14 @@ final class ShellProcess: Sendable {
 
     // MARK: Its start
 
+    /// This process reads the terminal itself: what a command asked for there would come in as lines of ours.
+    static let isTerminalTaken = Atomic(false)
+
     /// - Throws: ``TokenCommand/Failure/notStarted(_:)``.
     static func start(_ command: String) throws -> ShellProcess {
         let ends = try pipe()
         defer { close(ends.write) }
-        let leadsGroup = !isInForeground
+        let leadsGroup = isTerminalTaken.load(ordering: .relaxed) || !isInForeground
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }

@@ -2,6 +2,7 @@ import Foundation
 import GRDB
 import HTTPTypes
 import Logging
+import LonglineClient
 import LonglineServer
 import LonglineStore
 import LonglineTestKit
