@@ -78,11 +78,14 @@ enum Schemathesis {
     "The control layer's OpenAPI document, tried by schemathesis", .timeLimit(.minutes(10)),
     .enabled(if: Schemathesis.isInstalled, "\(Schemathesis.howToInstall)"))
 struct SchemathesisTests {
+    private static let rights = "tokens,revoke,erase,publish,history,rooms"
+
     @Test("App servers, clients and operators get what it says")
     func conformance() async throws {
         let server = try await ToolServer()
         let authority = server.data + "/certificate.pem"
-        let app = try await server.run("apikey", "create", "--tenant", "default", "--label", "shop")
+        let app = try await server.run(
+            "apikey", "create", "--tenant", "default", "--label", "shop", "--rights", Self.rights)
         let operators = try await server.run("apikey", "create", "--operator", "--label", "on-call")
         let token = try await server.run("token", "--user", "ann", "--device", "phone")
         let node = try await Schemathesis.node(

@@ -45,7 +45,8 @@ struct RoomRoutes: Sendable {
         let room = try context.parameter("id", RoomID.init)
         let limit = try request.query("limit", in: 1...Self.maximumPage, standard: 100)
         let after = try request.query("cursor").map { name throws(Problem) in
-            try checked("cursor", name, UserID.init)
+            guard let user = try? UserID(name) else { throw Problem(.notFound, "'cursor' is none that a page gave") }
+            return user
         }
         let read: MemberList?
         do {
