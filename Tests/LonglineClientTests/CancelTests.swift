@@ -1,4 +1,3 @@
-import GRDB
 import LonglineTestKit
 import LonglineWire
 import NIOCore
@@ -57,23 +56,9 @@ struct CancelTests {
 
     @Test("a message that could not be taken back durably before another process took over is told as that one ends it")
     func takenOver() async throws {
-        let directory = try TemporaryFolder()
-        func storage() throws -> SharedClientStorage {
-            try SharedClientStorage(path: directory.file("shared.sqlite"), pollInterval: .milliseconds(10))
+        try await takeOver { first, receipt in
+            await #expect(throws: ClientError.self) { try await first.client.cancel(receipt.send) }
+            #expect(receipt.state != .cancelled)
         }
-        let shared = try storage()
-        let first = try ClientHarness(storage: shared)
-        let receipt = try await first.client.send("a", to: .user("bob"))
-        try await first.settle()
-        try await shared.database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA query_only = 1") }
-        await #expect(throws: ClientError.self) { try await first.client.cancel(receipt.send) }
-        #expect(receipt.state != .cancelled)
-        // As when the process sleeps: it can't write any more that it gives the outbox up.
-        await first.client.core.yieldOwnership(.standby)
-        let second = try ClientHarness(storage: try storage(), seed: 2)
-        try await second.client.connect()
-        _ = try await receipt.acknowledged()
-        #expect(second.service.state.withLock { $0.entered.count } == 1)
-        await second.client.disconnect()
     }
 }

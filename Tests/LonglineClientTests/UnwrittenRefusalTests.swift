@@ -1,4 +1,3 @@
-import GRDB
 import LonglineTestKit
 import LonglineWire
 import NIOCore
@@ -92,26 +91,12 @@ struct UnwrittenRefusalTests {
 
     @Test("a refusal that could not be written before another process took over is told as that one ends it")
     func takenOver() async throws {
-        let directory = try TemporaryFolder()
-        func storage() throws -> SharedClientStorage {
-            try SharedClientStorage(path: directory.file("shared.sqlite"), pollInterval: .milliseconds(10))
+        try await takeOver { first, receipt in
+            try await first.client.run { driver in
+                driver.refused(Refused(id: 1, code: .forbidden))
+                driver.pump()
+            }
+            #expect(!receipt.state.isFinal)
         }
-        let shared = try storage()
-        let first = try ClientHarness(storage: shared)
-        let receipt = try await first.client.send("a", to: .user("bob"))
-        try await first.settle()
-        try await shared.database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA query_only = 1") }
-        try await first.client.run { driver in
-            driver.refused(Refused(id: 1, code: .forbidden))
-            driver.pump()
-        }
-        #expect(!receipt.state.isFinal)
-        // As when the process sleeps: it can't write any more that it gives the outbox up.
-        await first.client.core.yieldOwnership(.standby)
-        let second = try ClientHarness(storage: try storage(), seed: 2)
-        try await second.client.connect()
-        _ = try await receipt.acknowledged()
-        #expect(second.service.state.withLock { $0.entered.count } == 1)
-        await second.client.disconnect()
     }
 }
