@@ -13,9 +13,19 @@ extension Problem {
         case let failure as ServerError where (failure.cause as? StoreError)?.code == .overloaded:
             self.init(.overloaded, retryAfter: 1, cause: error)
         case let failure as ServerError where failure.code == .notRunning:
-            self.init(.unavailable, "the server does not run", retryAfter: 1, cause: error)
+            self = .notRunning(cause: error)
         default: self.init(.internalError, cause: error)
         }
+    }
+
+    /// What the store says of something that only reads it.
+    init(reading error: StoreError) {
+        self.init(error.isPassing ? .overloaded : .unavailable, retryAfter: 1, cause: error)
+    }
+
+    /// The server starts, or was stopped.
+    static func notRunning(cause: (any Error)? = nil) -> Problem {
+        Problem(.unavailable, "the server does not run", retryAfter: 1, cause: cause)
     }
 
     /// What is asked for would stay behind of a user of whom nothing is to be left.
@@ -56,7 +66,7 @@ extension LonglineServer {
     /// Asked before anything is written down that only the server brings to its end.
     /// - Throws: ``Problem`` while it starts, and from its stop on.
     func requireRunning() throws(Problem) {
-        guard isRunning else { throw Problem(.unavailable, "the server does not run", retryAfter: 1) }
+        guard isRunning else { throw Problem.notRunning() }
     }
 }
 

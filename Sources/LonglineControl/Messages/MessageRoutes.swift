@@ -207,7 +207,7 @@ struct MessageRoutes: Sendable {
             return .json(page)
         } catch let error as StoreError {
             if error.code == .unknownChannel { throw Problem(.notFound, "there is no such channel") }
-            throw Problem(error.isPassing ? .overloaded : .unavailable, retryAfter: 1, cause: error)
+            throw Problem(reading: error)
         }
     }
 

@@ -53,7 +53,7 @@ struct RoomRoutes: Sendable {
             read = try await server.openStore().members(
                 of: room, in: caller.tenant, for: nil, after: after, limit: limit)
         } catch let error as StoreError {
-            throw Problem(error.isPassing ? .overloaded : .unavailable, retryAfter: 1, cause: error)
+            throw Problem(reading: error)
         }
         // One that everybody left, or that was deleted, belongs to whoever joins it next.
         guard let found = read, found.total > 0 else { throw Problem(.notFound, "there is no such room") }
@@ -89,7 +89,7 @@ struct RoomRoutes: Sendable {
         switch try await server.delete(room, in: caller.tenant, as: sender) {
         case .done(let receipt):
             if receipt.isNew {
-                context.logger.notice(
+                context.audit.notice(
                     "room deleted",
                     metadata: ["tenant": "\(caller.tenant)", "room": "\(room)", "api_key": "\(caller.key.id)"])
             }

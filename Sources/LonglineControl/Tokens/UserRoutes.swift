@@ -28,7 +28,7 @@ struct UserRoutes: Sendable {
         let caller = try await gate.caller(request, .erase)
         let user = try context.parameter("id", UserID.init)
         let isDone = try await server.erase(user: user, in: caller.tenant, waiting: Self.patience)
-        context.logger.notice(
+        context.audit.notice(
             isDone ? "account erased" : "account is being erased",
             metadata: ["tenant": "\(caller.tenant)", "user": "\(user)", "api_key": "\(caller.key.id)"])
         return isDone ? .noContent : .json(UnderWay(user: user.description), status: .accepted)
