@@ -106,13 +106,7 @@ struct ConversationsCommand: AsyncParsableCommand {
 
     /// Whether a receipt may be this user's own of that place. It may be another's all the same: the list knows.
     static func mayConfirm(_ receipt: Receipt, _ destination: Destination, upTo place: Position) -> Bool {
-        let conversation: ChannelID =
-            switch destination {
-            case .user(let user): .user(user)
-            case .room(let room): .room(room)
-            case .all(let broadcast): .all(broadcast)
-            }
-        return receipt.kind == .read && receipt.conversation == conversation
+        receipt.kind == .read && receipt.conversation == destination.channel
             && receipt.position.epoch == place.epoch && receipt.position.offset >= place.offset
     }
 

@@ -139,7 +139,7 @@ extension LonglineClient {
 
 extension Destination {
     /// The name of the conversation: the room's, or that of the other side's inbox.
-    var channel: ChannelID {
+    package var channel: ChannelID {
         switch self {
         case .user(let user): .user(user)
         case .room(let room): .room(room)

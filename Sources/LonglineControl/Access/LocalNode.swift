@@ -39,11 +39,8 @@ struct LocalNode: NodeDirectory {
     /// Those of the addresses that are listened on which clients are told. A wildcard stands for loopback as well, where clients
     /// elsewhere would find themselves: unless it was named, it is left out as long as there is anything else.
     static func told(_ listening: [SocketAddress], configured: [SocketAddress]) -> [SocketAddress] {
-        let named = configured.compactMap(\.ipAddress)
-        let others = listening.filter { address in
-            guard let host = address.ipAddress, host == "::1" || host.hasPrefix("127.") else { return true }
-            return named.contains(host)
-        }
+        let named = configured.map(\.ipAddress)
+        let others = listening.filter { !$0.isLoopback || named.contains($0.ipAddress) }
         return others.isEmpty ? listening : others
     }
 

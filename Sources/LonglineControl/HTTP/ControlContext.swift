@@ -43,7 +43,14 @@ struct ControlContext: RequestContext {
     var isFromThisMachine: Bool {
         guard let remote else { return false }
         if case .unixDomainSocket = remote { return true }
-        guard let address = remote.ipAddress else { return false }
-        return address == "::1" || address.hasPrefix("127.") || address.hasPrefix("::ffff:127.")
+        return remote.isLoopback
+    }
+}
+
+extension SocketAddress {
+    /// Whether only processes of this machine come from it, or get to it.
+    var isLoopback: Bool {
+        guard let host = ipAddress else { return false }
+        return host == "::1" || host.hasPrefix("127.") || host.hasPrefix("::ffff:127.")
     }
 }

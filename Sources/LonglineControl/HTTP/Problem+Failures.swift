@@ -32,16 +32,7 @@ extension Problem {
     static let beingErased = Problem(.unavailable, "the user's account is being erased", retryAfter: 5)
 
     /// Whether it came of the caller's going away, however deep inside that was noticed.
-    var isGivenUp: Bool { cause.map(Self.isCancellation) ?? false }
-
-    private static func isCancellation(_ error: any Error) -> Bool {
-        switch error {
-        case is CancellationError: true
-        case let error as ServerError: error.cause.map(isCancellation) ?? false
-        case let error as ControlError: error.cause.map(isCancellation) ?? false
-        default: false
-        }
-    }
+    var isGivenUp: Bool { cause.map { Self.origin(of: $0) is CancellationError } ?? false }
 
     /// There is no room on the disk: nothing was done, and the same may succeed once somebody made room.
     static func storageFull(retryAfter: Int = fullDiskRetry, cause: (any Error)? = nil) -> Problem {
@@ -52,13 +43,22 @@ extension Problem {
     private static let fullDiskRetry = 10
 
     private static func isStorageFull(_ error: any Error) -> Bool {
-        switch error {
+        switch origin(of: error) {
         case let error as DatabaseError: error.isStorageFull
         case let error as StoreError: error.code == .storageFull
-        case let error as ServerError: error.cause.map(isStorageFull) ?? false
-        case let error as ControlError: error.cause.map(isStorageFull) ?? false
         default: false
         }
+    }
+
+    /// What a failure inside came of.
+    private static func origin(of error: any Error) -> any Error {
+        let cause: (any Error)? =
+            switch error {
+            case let error as ServerError: error.cause
+            case let error as ControlError: error.cause
+            default: nil
+            }
+        return cause.map(origin) ?? error
     }
 }
 
