@@ -390,12 +390,10 @@ final class ClientPaths {
 
     /// Goes on with a change as far as the phase allows.
     private func resumeChange() {
-        guard let change, let port = change.port, !change.begun else { return }
-        let reaches = self.reaches(port)
+        guard let change, let port = change.port, !change.begun, phase != .starting, phase != .ended else { return }
+        guard reaches(port) else { return refuse(change) }
         switch phase {
-        case .starting, .ended: break
-        case .handshaking where !reaches, .completed where !reaches, .confirmed where !reaches: refuse(change)
-        case .completed: break
+        case .starting, .completed, .ended: break
         case .handshaking:
             change.begun = true
             wanted = change.local

@@ -15,7 +15,7 @@ final class StopPipe: Sendable {
 
     /// - Throws: ``TokenCommand/Failure/notStarted(_:)``.
     init() throws {
-        let ends = try ShellProcess.pipe()
+        let ends = try ShellProcess.makePipe()
         descriptor = ends.read
         other = Mutex(ends.write)
     }
@@ -60,7 +60,7 @@ final class ShellProcess: Sendable {
 
     /// - Throws: ``TokenCommand/Failure/notStarted(_:)``.
     static func start(_ command: String) throws -> ShellProcess {
-        let ends = try pipe()
+        let ends = try makePipe()
         defer { close(ends.write) }
         let leadsGroup = isTerminalTaken.load(ordering: .relaxed) || !isInForeground
         var actions = posix_spawn_file_actions_t()
@@ -114,14 +114,9 @@ final class ShellProcess: Sendable {
     }
 
     /// A pipe that no other process gets.
-    static func pipe() throws -> (read: Int32, write: Int32) {
+    static func makePipe() throws -> (read: Int32, write: Int32) {
         var ends: [Int32] = [-1, -1]
-        #if canImport(Musl)
-            let code = Musl.pipe(&ends)
-        #else
-            let code = Glibc.pipe(&ends)
-        #endif
-        guard code == 0 else { throw TokenCommand.Failure.notStarted(String(cString: strerror(errno))) }
+        guard pipe(&ends) == 0 else { throw TokenCommand.Failure.notStarted(String(cString: strerror(errno))) }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         return (ends[0], ends[1])
     }
@@ -132,34 +127,31 @@ final class ShellProcess: Sendable {
     /// - Parameter limit: in bytes.
     /// - Throws: ``TokenCommand/Failure``, or `CancellationError`.
     func output(limit: Int, until stop: StopPipe) throws -> String {
+        let printed: [UInt8]
         do {
-            let printed = try read(limit: limit, until: stop)
+            printed = try readToEnd(limit: limit, until: stop)
             // One that prints no more may go on all the same.
             var pause: Int32 = 1
             while !hasEnded {
                 try wait(milliseconds: pause, until: stop)
                 pause = min(pause * 2, 100)
             }
-            let status = reap()
-            guard status == 0 else { throw TokenCommand.Failure.status(status) }
-            return String(decoding: printed, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         } catch {
             end()
             _ = reap()
             throw error
         }
+        let status = reap()
+        guard status == 0 else { throw TokenCommand.Failure.status(status) }
+        return String(decoding: printed, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
-    private func read(limit: Int, until stop: StopPipe) throws -> [UInt8] {
+    private func readToEnd(limit: Int, until stop: StopPipe) throws -> [UInt8] {
         var printed: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 4_096)
         while true {
             try wait(for: descriptor, milliseconds: -1, until: stop)
-            #if canImport(Musl)
-                let count = Musl.read(descriptor, &buffer, buffer.count)
-            #else
-                let count = Glibc.read(descriptor, &buffer, buffer.count)
-            #endif
+            let count = read(descriptor, &buffer, buffer.count)
             if count < 0 && errno == EINTR { continue }
             guard count > 0 else { return printed }
             guard printed.count + count <= limit else { throw TokenCommand.Failure.tooLong(limit: limit) }
@@ -229,7 +221,6 @@ final class ShellProcess: Sendable {
     /// - Returns: its status, as a shell has it.
     private func reap() -> Int32 {
         isReaped.withLock { isReaped in
-            guard !isReaped else { return 0 }
             var status: Int32 = 0
             while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
             isReaped = true
