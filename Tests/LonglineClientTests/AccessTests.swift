@@ -56,7 +56,7 @@ struct AccessTests {
     }
 
     /// A token that names its user.
-    private static func token(_ user: String) -> String {
+    static func token(_ user: String) -> String {
         let claims = Data(#"{"sub":"\#(user)"}"#.utf8).base64EncodedString().filter { $0 != "=" }
         return "e30.\(claims).c2ln"
     }

@@ -1,4 +1,3 @@
-import Foundation
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -16,11 +15,11 @@ struct OtherUserTests {
         _ user: String, _ teller: Teller, _ storage: any ClientStorage, seed: UInt64
     ) throws -> ClientHarness {
         let name = try UserID(user)
-        let claims = Data(#"{"sub":"\#(user)"}"#.utf8).base64EncodedString().filter { $0 != "=" }
+        let token = AccessTests.token(user)
         let control = FakeControl { _, _ in FakeControl.points(["best"]) }
         return try ClientHarness(storage: storage, seed: seed, control: teller == .controlLayer ? control : nil) {
             $0.user = teller == .configuration ? name : nil
-            if teller != .configuration { $0.tokenProvider = { "e30.\(claims).c2ln" } }
+            if teller != .configuration { $0.tokenProvider = { token } }
             if teller == .controlLayer { $0.control = [ControlService(url: "https://rt.example")] }
         }
     }

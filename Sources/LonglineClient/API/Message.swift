@@ -73,3 +73,18 @@ public struct Message: Sendable {
     /// From any thread, and harmless when repeated. For a message of a ``HistoryPage`` it does nothing.
     public func confirm() { confirmer?.confirm(channel, position) }
 }
+
+extension Message {
+    /// An entry of a channel's log as the app sees it.
+    init(
+        _ entry: Entry, in channel: ChannelID, epoch: Epoch, redelivered: Bool = false, isOwn: Bool,
+        gapBefore: MessageGap? = nil, confirmer: ConfirmationInbox? = nil
+    ) {
+        self.init(
+            channel: channel, position: Position(epoch: epoch, offset: entry.offset), kind: entry.kind,
+            sender: entry.sender, device: entry.device, recipient: entry.recipient, origin: entry.origin,
+            target: entry.target.map { Position(epoch: epoch, offset: $0) }, time: entry.time,
+            expiry: entry.expiry == 0 ? nil : entry.expiry, payload: entry.payload, redelivered: redelivered,
+            isOwn: isOwn, gapBefore: gapBefore, confirmer: confirmer)
+    }
+}

@@ -1,4 +1,5 @@
 public import LonglineWire
+import NIOCore
 import Synchronization
 
 /// A message that is durable in the outbox, and will be published once, however often the connection is lost.
@@ -195,5 +196,26 @@ final class Outcome<Value: Sendable>: Sendable {
             }
             waiter?.resume(throwing: CancellationError())
         }
+    }
+}
+
+extension Outcome {
+    /// What something comes to, for at most a time. Then, or when the caller is cancelled, its task is cancelled; one that goes on all
+    /// the same keeps nobody waiting.
+    /// - Parameter timedOut: the error then.
+    static func bounded(
+        by time: TimeAmount, on loop: any EventLoop, timedOut: @escaping @Sendable () -> ClientError,
+        _ body: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value {
+        let outcome = Outcome()
+        let timer = loop.scheduleTask(in: time) { outcome.resolve(.failure(timedOut())) }
+        let task = Task {
+            do { outcome.resolve(.success(try await body())) } catch { outcome.resolve(.failure(error)) }
+        }
+        defer {
+            timer.cancel()
+            task.cancel()
+        }
+        return try await outcome.value()
     }
 }

@@ -339,28 +339,15 @@ final class ClientCore: Sendable {
         }
     }
 
-    /// As ``connect()``, for so long.
+    /// As ``connect()``, for so long. The wait ends then, not the client's attempts.
     func connect(within limit: Duration) async throws {
-        let end = Outcome<Void>()
-        let timer = loop.scheduleTask(in: TimeAmount(limit)) { [self] in
-            end.resolve(.failure(notConnected(in: limit)))
-        }
-        let connecting = Task {
-            do {
+        try await Outcome.bounded(
+            by: TimeAmount(limit), on: loop, timedOut: { [self] in notConnected(in: limit) },
+            { [self] in
                 // The attempts begin, also where opening the storage takes longer than the caller waits.
                 try await start()
                 try await connect()
-                end.resolve(.success(()))
-            } catch {
-                end.resolve(.failure(error))
-            }
-        }
-        // The wait ends, not the client's attempts.
-        defer {
-            timer.cancel()
-            connecting.cancel()
-        }
-        try await end.value()
+            })
     }
 
     private func notConnected(in limit: Duration) -> ClientError {

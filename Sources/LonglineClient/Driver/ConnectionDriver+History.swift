@@ -120,14 +120,7 @@ extension ConnectionDriver {
             switch item {
             case .skip(let skip): absent.append(skip)
             case .entry(let entry):
-                messages.append(
-                    Message(
-                        channel: request.channel, position: Position(epoch: answer.epoch, offset: entry.offset),
-                        kind: entry.kind, sender: entry.sender, device: entry.device, recipient: entry.recipient,
-                        origin: entry.origin,
-                        target: entry.target.map { Position(epoch: answer.epoch, offset: $0) }, time: entry.time,
-                        expiry: entry.expiry == 0 ? nil : entry.expiry, payload: entry.payload, redelivered: false,
-                        isOwn: isOwn(entry), gapBefore: nil, confirmer: nil))
+                messages.append(Message(entry, in: request.channel, epoch: answer.epoch, isOwn: isOwn(entry)))
             }
         }
         // "Before" leaves out its place, and the page holds everything above its start.

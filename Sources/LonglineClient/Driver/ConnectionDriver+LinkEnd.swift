@@ -126,8 +126,9 @@ extension ConnectionDriver {
     }
 
     /// Stays away until the app acts.
-    private func stop(_ code: CloseCode, reason: String) {
-        let error = ClientError(stoppedBy: code, reason: reason)
+    /// - Parameter cause: what the app is told; nil: what goes with the code.
+    func stop(_ code: CloseCode, reason: String, cause: ClientError? = nil) {
+        let error = cause ?? ClientError(stoppedBy: code, reason: reason)
         if code == .evicted {
             // The next login comes with a token of its own.
             keepResumeTicket(nil)

@@ -155,7 +155,7 @@ extension ConnectionDriver {
         outlets.lastFailure.set(nil)
         if isErasureOpen {
             // A service that keeps a session up has not erased its user.
-            erasureDoubt = schedule(in: .minutes(1)) { driver in
+            _ = schedule(in: .minutes(1)) { driver in
                 if driver.current === link, driver.erasure == nil { driver.isErasureOpen = false }
             }
         }
@@ -199,11 +199,7 @@ extension ConnectionDriver {
         statistics.delivered += 1
         outlets.messages.append(
             Message(
-                channel: channel, position: position, kind: entry.kind, sender: entry.sender, device: entry.device,
-                recipient: entry.recipient, origin: entry.origin,
-                target: entry.target.map { Position(epoch: epoch, offset: $0) }, time: entry.time,
-                expiry: entry.expiry == 0 ? nil : entry.expiry, payload: entry.payload,
-                redelivered: deliver.redelivered, isOwn: isOwn,
+                entry, in: channel, epoch: epoch, redelivered: deliver.redelivered, isOwn: isOwn,
                 gapBefore: gapsBefore.removeValue(forKey: channel), confirmer: outlets.confirmations))
         if awayForUnread == nil, let reason = tooMuchUnread {
             awayForUnread = reason

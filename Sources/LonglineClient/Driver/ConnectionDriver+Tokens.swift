@@ -8,24 +8,13 @@ extension ConnectionDriver {
     /// How long the provider has for one answer.
     static let tokenPatience = TimeAmount.seconds(60)
 
-    /// Asks the app's provider, for at most a time. Then, or when its caller is cancelled, the provider's task is cancelled; one that
-    /// goes on all the same keeps nobody waiting.
+    /// Asks the app's provider, for at most a time.
     var boundedTokenProvider: @Sendable (TimeAmount) async throws -> String {
         let provider = configuration.tokenProvider
         let loop = loop
         return { time in
-            let outcome = Outcome<String>()
-            let timer = loop.scheduleTask(in: time) {
-                outcome.resolve(.failure(Self.tokenTimedOut(after: time)))
-            }
-            let asking = Task {
-                do { outcome.resolve(.success(try await provider())) } catch { outcome.resolve(.failure(error)) }
-            }
-            defer {
-                timer.cancel()
-                asking.cancel()
-            }
-            return try await outcome.value()
+            try await Outcome.bounded(
+                by: time, on: loop, timedOut: { Self.tokenTimedOut(after: time) }, provider)
         }
     }
 
@@ -73,7 +62,7 @@ extension ConnectionDriver {
                     // The session came by the stored user's ticket.
                     driver.keepResumeTicket(nil)
                     driver.endCurrent(farewell: Close(code: .normal, reason: error.message))
-                    _ = driver.stopsForOtherUser(token: token)
+                    driver.stop(forOtherUser: error)
                     return
                 }
                 _ = driver.session.refresh(token: token, now: driver.clock.now())

@@ -26,15 +26,14 @@ extension ConnectionDriver {
     /// - Returns: whether it did.
     func stopsForOtherUser(token: String?) -> Bool {
         guard let error = otherUser(token: token) else { return false }
+        stop(forOtherUser: error)
+        return true
+    }
+
+    func stop(forOtherUser error: ClientError) {
         logger.error("the login is another user's than what is stored", metadata: ["reason": "\(error.message)"])
         statistics.failedAttempts += 1
-        outlets.lastFailure.set(error)
-        // Nor does a later turn as the owner of a shared outbox connect by itself.
-        core?.sharing?.wantsConnection(false)
-        becomeIdle(
-            .stopped(.credentialInvalid, error.message), .stopped(.credentialInvalid, reason: error.message),
-            error: error)
-        return true
+        stop(.credentialInvalid, reason: error.message, cause: error)
     }
 
     /// The error where the app or its token names another user than the one whose messages are stored.

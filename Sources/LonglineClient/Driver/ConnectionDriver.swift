@@ -161,8 +161,6 @@ final class ConnectionDriver {
     var erasure: PendingAccountErasure?
     /// One was asked for and not refused: it may be done, or be under way.
     var isErasureOpen = false
-    /// Until a session's standing says that it was not done.
-    var erasureDoubt: DriverTimer?
     var statistics = ClientStatistics()
     /// The service's time in milliseconds since 1970, and when it was told; nil before the first connection.
     var serverClock: (time: UInt64, at: NIODeadline)?

@@ -101,11 +101,8 @@ public final class SQLiteClientStorage: ClientStorage {
         do {
             let database = try await ready()
             try await database.writeWithoutTransaction { database in
-                try Self.settling(database) {
-                    try database.inTransaction(.immediate) {
-                        for change in changes { try Self.apply(change, to: database) }
-                        return .commit
-                    }
+                try Self.settled(database) { database in
+                    for change in changes { try Self.apply(change, to: database) }
                 }
             }
         } catch {
@@ -113,21 +110,32 @@ public final class SQLiteClientStorage: ClientStorage {
         }
     }
 
-    /// Runs a transaction of which nothing comes back later when this throws.
+    /// A transaction of which nothing comes back later when this throws.
     ///
     /// Where the sync at its end fails, SQLite's log may hold it whole. A process that ended now would leave it to SQLite's recovery,
     /// which takes it in; so another one is written in its place.
-    static func settling<Value>(_ database: Database, _ transaction: () throws -> Value) throws -> Value {
-        do { return try transaction() } catch let error as DatabaseError where error.resultCode == .SQLITE_IOERR {
+    static func settled<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
+        do { return try inTransaction(database, body) } catch let error as DatabaseError
+            where error.resultCode == .SQLITE_IOERR
+        {
             // SQLite does not write what stands there already. A disk that doesn't take this either is asked with the next message.
-            try? database.inTransaction(.immediate) {
+            try? inTransaction(database) { database in
                 try database.execute(
                     sql: "INSERT OR REPLACE INTO fact VALUES ('opened', ?, NULL)",
                     arguments: [Int64.random(in: .min ... .max)])
-                return .commit
             }
             throw error
         }
+    }
+
+    static func inTransaction<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
+        var value: Value?
+        try database.inTransaction(.immediate) {
+            value = try body(database)
+            return .commit
+        }
+        guard let value else { throw ClientError(.storage, message: "a transaction had no result") }
+        return value
     }
 
     /// Wipes the file and lets go of its lock: the next login's storage may open it while this one still lives. Erased again without a

@@ -211,7 +211,8 @@ public final class SharedClientStorage: ClientStorage {
             var lock: CInt?
             var taken: Ownership?
             defer { if taken == nil, let lock { Foundation.close(lock) } }
-            let next = try Self.inTransaction(database) { database -> (isOwner: Bool, ownership: Ownership?) in
+            let next = try SQLiteClientStorage.inTransaction(database) {
+                database -> (isOwner: Bool, ownership: Ownership?) in
                 let row = try Self.owner(database)
                 if let row, !row.isReleased, row.generation == self.generation { return (true, nil) }
                 // Of a turn that is over nothing is held.
@@ -245,7 +246,7 @@ public final class SharedClientStorage: ClientStorage {
             guard let mine else { return }
             // The row first: a lock that is free before says that the owner died, which comes to the same.
             defer { if let lock = mine.lock { Foundation.close(lock) } }
-            try Self.inTransaction(database) { database in
+            try SQLiteClientStorage.inTransaction(database) { database in
                 try database.execute(
                     sql: "UPDATE owner SET token = NULL, challenge = NULL WHERE generation = ?",
                     arguments: [mine.generation])
@@ -366,19 +367,7 @@ public final class SharedClientStorage: ClientStorage {
 
     /// One transaction that may write: short, and alone.
     func transaction<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
-        try await onQueue { database in
-            try SQLiteClientStorage.settling(database) { try Self.inTransaction(database, body) }
-        }
-    }
-
-    private static func inTransaction<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
-        var value: Value?
-        try database.inTransaction(.immediate) {
-            value = try body(database)
-            return .commit
-        }
-        guard let value else { throw ClientError(.storage, message: "a transaction had no result") }
-        return value
+        try await onQueue { database in try SQLiteClientStorage.settled(database, body) }
     }
 
     /// A turn on the queue of all that writes.
