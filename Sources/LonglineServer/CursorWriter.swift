@@ -94,8 +94,7 @@ final class CursorWriter: Sendable {
         state.withLock { state in
             (state.byUser[user] ?? []).contains { device in
                 [state.pending[device], state.writing[device]].contains { places in
-                    guard let known = places?[place.channel] else { return false }
-                    return known.epoch == place.position.epoch && known.offset >= place.position.offset
+                    CursorRecord(version: 0, cursors: places ?? [:]).covers(place)
                 }
             }
         }

@@ -257,22 +257,21 @@ final class ServerLoop {
         }
     }
 
-    /// The last link of those whose sessions were drained: any of the loop's will do.
-    private weak var poller: (any Link)?
-
     /// A session has something to do; ``drainDirty()`` comes before the tick ends.
     func markDirty(_ host: SessionHost) { dirty.append(host) }
 
     /// Works off sessions that were woken, a bounded number before the loop's sockets get their turn again.
     func drainDirty() {
         var left = Self.drainsPerTick
+        // Any link of the loop's will do to look at its sockets.
+        var poller: (any Link)?
         while let host = dirty.popFirst() {
-            if let link = host.link { poller = link }
+            poller = host.link ?? poller
             host.drain()
             left -= 1
             if left == 0 {
                 if !dirty.isEmpty {
-                    poller?.pollSockets()
+                    (poller ?? dirty.lazy.compactMap { $0.link }.first)?.pollSockets()
                     reference.execute { $0.drainDirty() }
                 }
                 return

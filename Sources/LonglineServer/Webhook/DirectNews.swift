@@ -17,17 +17,9 @@ struct DirectNews {
     private static func isDirect(_ news: PendingNotification) -> Bool { news.channel == .user(news.key.user) }
 
     private func firstIndex(from position: Position) -> Int {
-        var (low, high) = (0, places.count)
-        while low < high {
-            let middle = (low + high) / 2
-            let place = places[middle].position
-            if (place.epoch, place.offset) < (position.epoch, position.offset) {
-                low = middle + 1
-            } else {
-                high = middle
-            }
+        places.partitionIndex {
+            ($0.position.epoch, $0.position.offset) >= (position.epoch, position.offset)
         }
-        return low
     }
 
     /// Takes note of news, if they are of direct messages: one for each conversation.
@@ -50,15 +42,22 @@ struct DirectNews {
         }
     }
 
+    /// The conversations whose news a confirmation may cover. Of direct messages they are those that it does, which are taken out.
+    /// - Parameter only: looks at this conversation; nil: at all.
+    mutating func covered(
+        by position: Position, of channel: ChannelID, of user: UserID, only: ChannelID?
+    ) -> [ChannelID] {
+        // A room's news are in the conversation itself, those of all direct ones in the inbox.
+        if let only { return [only] }
+        return channel == .user(user) ? [channel] + take(through: position) : [channel]
+    }
+
     /// Takes out what a device has that has the inbox's entries up to a position.
     /// - Returns: the conversations.
-    mutating func take(through position: Position) -> [ChannelID] {
+    private mutating func take(through position: Position) -> [ChannelID] {
         let start = firstIndex(from: Position(epoch: position.epoch, offset: 0))
-        var end = start
-        while end < places.count, places[end].position.epoch == position.epoch,
-            places[end].position.offset <= position.offset
-        {
-            end += 1
+        let end = places.partitionIndex {
+            ($0.position.epoch, $0.position.offset) > (position.epoch, position.offset)
         }
         let conversations = places[start..<end].map(\.conversation)
         places.removeSubrange(start..<end)

@@ -57,10 +57,8 @@ struct HeldNotifications {
     mutating func confirmed(
         _ user: UserKey, _ channel: ChannelID, _ position: Position, of only: ChannelID? = nil
     ) -> [PendingNotification] {
-        guard users[user] != nil else { return [] }
-        // A room's news are in the conversation itself, those of all direct ones in the inbox.
-        var covered = [only ?? channel]
-        if only == nil, channel == .user(user.user) { covered += users[user]?.direct.take(through: position) ?? [] }
+        guard let covered = users[user]?.direct.covered(by: position, of: channel, of: user.user, only: only)
+        else { return [] }
         looks += UInt64(covered.count)
         var gone: [PendingNotification] = []
         for conversation in covered {

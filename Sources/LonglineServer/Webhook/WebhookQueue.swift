@@ -273,9 +273,7 @@ struct WebhookQueue {
             }
             items[key]?.isTakenRead = true
         }
-        // A room's news are in the conversation itself, those of all direct ones in the inbox.
-        var covered = [only ?? channel]
-        if only == nil, channel == .user(user.user) { covered += byUser[user]?.direct.take(through: position) ?? [] }
+        let covered = byUser[user]?.direct.covered(by: position, of: channel, of: user.user, only: only) ?? []
         looks += UInt64(covered.count)
         var count = 0
         for conversation in covered {

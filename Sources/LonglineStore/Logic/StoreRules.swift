@@ -87,9 +87,11 @@ enum StoreRules {
         Entitlement(channel: room.key.channel, head: room.ends, after: stint.after, upTo: stint.left)
     }
 
+    /// A page of history; looking at an inbox that is not there makes none.
     static func page(
-        _ channel: ChannelRecord, _ range: LogRange, maximumEntries: Int, now: UInt64, _ tables: some StoreTables
+        _ key: ChannelKey, _ range: LogRange, maximumEntries: Int, now: UInt64, _ tables: some StoreTables
     ) throws -> LogPage {
+        guard let channel = try tables.channel(key) else { return try LogPage.absent(key) }
         let above = max(range.after, channel.first)
         let through = min(range.upTo ?? channel.head, channel.head)
         var result: LogPage

@@ -70,9 +70,8 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
 
     public func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage {
         try perform { logic in
-            guard let record = logic.tables.channel(channel) else { return try LogPage.absent(channel) }
-            return try StoreRules.page(
-                record, range, maximumEntries: logic.limits.pageEntries, now: now, logic.tables)
+            try StoreRules.page(
+                channel, range, maximumEntries: logic.limits.pageEntries, now: now, logic.tables)
         }
     }
 

@@ -67,8 +67,7 @@ package final class SingleThreadedStore {
 
     /// As ``ChannelLog/page(_:_:now:)``.
     package func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) throws -> LogPage {
-        guard let record = logic.tables.channel(channel) else { return try LogPage.absent(channel) }
-        return try StoreRules.page(record, range, maximumEntries: logic.limits.pageEntries, now: now, logic.tables)
+        try StoreRules.page(channel, range, maximumEntries: logic.limits.pageEntries, now: now, logic.tables)
     }
 
     /// As ``ChannelLog/head(of:)``.

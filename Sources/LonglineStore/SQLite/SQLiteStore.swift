@@ -243,12 +243,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     /// From the database, not the cache: history is mostly what nobody read lately.
     public func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage {
         let entries = limits.pageEntries
-        let page: LogPage? = try await read { tables in
-            guard let record = try tables.channel(channel) else { return nil }
-            return try StoreRules.page(record, range, maximumEntries: entries, now: now, tables)
-        }
-        if let page { return page }
-        return try LogPage.absent(channel)
+        return try await read { try StoreRules.page(channel, range, maximumEntries: entries, now: now, $0) }
     }
 
     public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {

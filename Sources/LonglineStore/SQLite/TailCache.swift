@@ -139,7 +139,7 @@ extension TailCache.State {
 
 extension RandomAccessCollection where Index == Int {
     /// The first index whose element satisfies a predicate that, once true, stays true; by binary search.
-    func partitionIndex(where isAbove: (Element) -> Bool) -> Int {
+    package func partitionIndex(where isAbove: (Element) -> Bool) -> Int {
         var low = startIndex
         var high = endIndex
         while low < high {
