@@ -10,41 +10,10 @@ public final class ReplayStore: Sendable {
     /// The answer to one binder.
     enum Verdict: Sendable { case fresh, seen, full }
 
-    /// What is forgotten in the order in which it came, when its time is over.
-    private struct Memory<Key: Hashable> {
-        private var known: Set<Key> = []
-        private var order = FIFO<(key: Key, expiry: UInt64, host: UInt64)>()
-        private var shares: [UInt64: Int] = [:]
-
-        var count: Int { known.count }
-
-        func contains(_ key: Key) -> Bool { known.contains(key) }
-
-        /// How many of a host's are known.
-        func share(of host: UInt64) -> Int { shares[host, default: 0] }
-
-        /// Only if it isn't known.
-        mutating func insert(_ key: Key, host: UInt64, expiry: UInt64) {
-            guard known.insert(key).inserted else { return }
-            shares[host, default: 0] += 1
-            order.append((key, expiry, host))
-        }
-
-        mutating func forget(expiredBy now: UInt64) {
-            while let oldest = order.first, oldest.expiry <= now { forgetOldest() }
-        }
-
-        mutating func forgetOldest() {
-            guard let (key, _, host) = order.popFirst() else { return }
-            known.remove(key)
-            if let count = shares[host] { shares[host] = count > 1 ? count - 1 : nil }
-        }
-    }
-
     private struct State {
-        var binders = Memory<[UInt8]>()
+        var binders = ExpiringKeys<[UInt8]>()
         /// By a part of their hashes.
-        var tickets = Memory<UInt64>()
+        var tickets = ExpiringKeys<UInt64>()
     }
 
     private let state = Mutex(State())
@@ -54,7 +23,7 @@ public final class ReplayStore: Sendable {
     /// Those of one host held at most.
     private var share: Int { max(1, capacity / 8) }
 
-    /// An empty store; one entry takes about 200 bytes, and a ticket about 80.
+    /// An empty store; one entry takes about 200 bytes, and a ticket about 100.
     /// - Parameter capacity: flights remembered at most, and tickets. Of more tickets the oldest are forgotten: their clients
     ///   resume without 0-RTT.
     public init(capacity: Int = 1_000_000) { self.capacity = capacity }
@@ -72,7 +41,8 @@ public final class ReplayStore: Sendable {
         state.withLock { state in
             state.binders.forget(expiredBy: now)
             if state.binders.contains(binder) { return .seen }
-            guard state.binders.count < capacity, state.binders.share(of: host) < share else { return .full }
+            if state.binders.count(of: host) >= share { state.binders.forgetOldest(of: host, expiredBy: now) }
+            guard state.binders.count < capacity, state.binders.count(of: host) < share else { return .full }
             state.binders.insert(binder, host: host, expiry: expiry)
             return .fresh
         }
@@ -83,7 +53,8 @@ public final class ReplayStore: Sendable {
         guard let key = Self.key(of: ticket) else { return }
         state.withLock { state in
             state.tickets.forget(expiredBy: now)
-            guard state.tickets.share(of: host) < share else { return }
+            if state.tickets.count(of: host) >= share { state.tickets.forgetOldest(of: host, expiredBy: now) }
+            guard state.tickets.count(of: host) < share else { return }
             state.tickets.insert(key, host: host, expiry: expiry)
             if state.tickets.count > capacity { state.tickets.forgetOldest() }
         }

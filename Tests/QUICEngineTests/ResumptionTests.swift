@@ -383,6 +383,34 @@ import Testing
         #expect(store.check([2], host: 2, expiry: 200, now: 100) == .seen)
     }
 
+    @Test("what the replay store got from a clock that was ahead is kept, and nothing else for as long")
+    func aClockThatWasAhead() {
+        let store = ReplayStore(capacity: 2)
+        let day: UInt64 = 24 * 3600
+        #expect(store.check([1], host: 1, expiry: 38 * day, now: 30 * day) == .fresh)
+        #expect(store.check([2], host: 2, expiry: 9 * day, now: day) == .fresh)
+        #expect(store.check([3], host: 3, expiry: 10 * day, now: 2 * day) == .full)
+        #expect(store.check([3], host: 3, expiry: 17 * day, now: 9 * day) == .fresh)
+        #expect(store.check([1], host: 1, expiry: 17 * day, now: 9 * day) == .seen)
+        #expect(store.count == 2)
+    }
+
+    @Test("the replay store forgets a part at a time, and a host's own share is free in time")
+    func forgettingIsBounded() {
+        let store = ReplayStore(capacity: 1000)
+        for number in 0..<1000 as Range<UInt64> {
+            let binder = [UInt8(number & 0xff), UInt8(number >> 8)]
+            #expect(store.check(binder, host: number / 125, expiry: 100, now: 0) == .fresh)
+        }
+        // The last host's are the last to be forgotten.
+        #expect(store.check([1], host: 7, expiry: 200, now: 100) == .fresh)
+        #expect(store.count > 900, "one call doesn't do it all")
+        for binder in 2..<20 as Range<UInt8> {
+            #expect(store.check([binder], host: 7, expiry: 200, now: 100) == .fresh)
+        }
+        #expect(store.count == 19)
+    }
+
     @Test("one host fills an eighth of the replay store") func oneHostFillsAnEighthOfTheReplayStore() {
         let store = ReplayStore(capacity: 80)
         func check(_ binder: UInt8, host: UInt64, now: UInt64 = 0) -> ReplayStore.Verdict {
