@@ -76,6 +76,11 @@ struct ExpiringKeys<Key: Hashable> {
         remove(slot)
     }
 
+    /// Forgets the one of a host that came first.
+    mutating func forgetOldest(of host: UInt64) {
+        if let slot = hosts[host]?.keys.first { remove(slot) }
+    }
+
     /// Forgets the one whose time is over first.
     mutating func forgetOldest() {
         if let slot = lines.first?.keys.first { remove(slot) }

@@ -24,8 +24,8 @@ public final class ReplayStore: Sendable {
     private var share: Int { max(1, capacity / 8) }
 
     /// An empty store; one entry takes about 200 bytes, and a ticket about 100.
-    /// - Parameter capacity: flights remembered at most, and tickets. Of more tickets the oldest are forgotten: their clients
-    ///   resume without 0-RTT.
+    /// - Parameter capacity: flights remembered at most, and tickets. Of more tickets, or of more than an eighth from one
+    ///   host, the oldest are forgotten: their clients resume without 0-RTT.
     public init(capacity: Int = 1_000_000) { self.capacity = capacity }
 
     /// Binders held now.
@@ -48,13 +48,13 @@ public final class ReplayStore: Sendable {
         }
     }
 
-    /// Records a ticket that was sealed for a client, unless its host has a full share.
+    /// Records a ticket that was sealed for a client. Where its host has a full share that is in place of the oldest of them: a client
+    /// returns with its newest.
     func noteSealed(_ ticket: UnsafeRawBufferPointer, host: UInt64, expiry: UInt64, now: UInt64) {
         guard let key = Self.key(of: ticket) else { return }
         state.withLock { state in
             state.tickets.forget(expiredBy: now)
-            if state.tickets.count(of: host) >= share { state.tickets.forgetOldest(of: host, expiredBy: now) }
-            guard state.tickets.count(of: host) < share else { return }
+            if state.tickets.count(of: host) >= share { state.tickets.forgetOldest(of: host) }
             state.tickets.insert(key, host: host, expiry: expiry)
             if state.tickets.count > capacity { state.tickets.forgetOldest() }
         }
