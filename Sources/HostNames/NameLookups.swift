@@ -6,8 +6,8 @@ internal import Synchronization
 package struct NameLookupLimits: Sendable {
     /// Lookups at a time.
     package var threads = 4
-    /// Lookups of one name at a time: one that hangs shall not take the threads that other names need.
-    package var lookupsOfName = 2
+    /// Threads that must be left to other names where a name is looked up once more because its lookups hang.
+    package var threadsLeft = 1
     /// Lookups that wait for a thread.
     package var queue = 64
     /// After this time a lookup may hang: an older answer is used instead of waiting on, and who asks anew isn't made to
@@ -46,7 +46,7 @@ package enum NameLookupError: Error, Hashable, CustomStringConvertible {
 /// holds up nobody else's work:
 /// ```
 ///  asked ──the name is being looked up, not for long yet,──────> joins ─┐
-///    │     or by as many threads as it may have                         │
+///    │     or another lookup of it leaves too few threads               │
 ///    ├────a thread, or a place in the queue──> begins ──────────────────┼─> answer: to all who wait for the name
 ///    └────neither──> busy                                               └─> no answer in time, an older one known: that one
 /// ```
@@ -145,8 +145,7 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
         let waiter = state.numbers
         var running = state.lookups[key] ?? []
         if let last = running.indices.last,
-            now - running[last].beganAt < limits.patience || running.count >= limits.lookupsOfName
-                || state.count >= limits.threads
+            now - running[last].beganAt < limits.patience || state.count + limits.threadsLeft >= limits.threads
         {
             running[last].waiting[waiter] = promise
             state.lookups[key] = running

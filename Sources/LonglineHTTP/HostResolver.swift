@@ -10,10 +10,12 @@ package final class HostResolver: Sendable {
     /// Gives a name's addresses in the order of preference; their ports don't count. Blocks.
     package typealias LookUp = NameLookups<SocketAddress>.LookUp
 
-    /// Threads for as many names whose name servers are gone, before other names wait behind them.
+    /// Threads for a dozen names whose name servers are gone, however often these are asked for, before other names wait
+    /// behind them.
     package static let standardLimits: NameLookupLimits = {
         var limits = NameLookupLimits()
         limits.threads = 16
+        limits.threadsLeft = 12
         limits.queue = 256
         limits.names = 256
         return limits

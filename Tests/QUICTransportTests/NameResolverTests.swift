@@ -97,22 +97,22 @@ struct NameResolverTests {
         #expect(try await held.asked.next() == "b.test")
     }
 
-    @Test("Who asks anew doesn't wait for a lookup that hangs, and its answer is for all")
-    func asksAgain() async throws {
+    @Test("Who asks anew doesn't wait for lookups that hang, and the answer is for all", arguments: 1...2)
+    func asksAgain(count: Int) async throws {
         let held = HeldAnswers([.failure(Self.failure)])
-        let hanging = Mutex(true)
+        let hanging = Mutex(count)
         let resolver = NameResolver(limits: limits { $0.patience = .zero }) { host in
-            let first = hanging.withLock { hanging in
-                defer { hanging = false }
-                return hanging
+            let hangs = hanging.withLock { left in
+                left -= 1
+                return left >= 0
             }
-            return try first ? held.lookUp(host) : [QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 0)]
+            return try hangs ? held.lookUp(host) : [QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 0)]
         }
-        let first = ask(resolver)
-        _ = try await held.asked.next()
+        let first = (1...count).map { _ in ask(resolver) }
+        for _ in first { _ = try await held.asked.next() }
         #expect(try await ask(resolver).get() == ["10.0.0.2"])
-        #expect(try await first.get() == ["10.0.0.2"])
-        held.release()
+        for one in first { #expect(try await one.get() == ["10.0.0.2"]) }
+        held.release(count)
     }
 
     @Test("However often a name that hangs is asked for, other names have threads left")
@@ -122,10 +122,30 @@ struct NameResolverTests {
         let resolver = NameResolver(limits: limits { $0.patience = .zero }) { host in
             try host == "dead.test" ? held.lookUp(host) : [QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 0)]
         }
-        let waiting = (1...4).map { _ in ask(resolver, "dead.test") }
-        for _ in 1...2 { _ = try await held.asked.next() }
+        let waiting = (1...6).map { _ in ask(resolver, "dead.test") }
+        for _ in 1...3 { _ = try await held.asked.next() }
         #expect(try await ask(resolver, "other.test").get() == ["10.0.0.2"])
-        held.release(4)
+        held.release(6)
+        for one in waiting { #expect(try await one.get() == ["10.0.0.1"]) }
+    }
+
+    @Test("As many names that hang as shall have threads leave one to others, however often they are asked for")
+    func manyNamesThatHang() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"])])
+        let resolver = NameResolver(
+            limits: limits {
+                $0.threads = 16
+                $0.threadsLeft = 12
+                $0.patience = .zero
+            }
+        ) { host in
+            try host.hasPrefix("dead") ? held.lookUp(host) : [QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 0)]
+        }
+        let waiting = (1...12).flatMap { name in (1...6).map { _ in ask(resolver, "dead\(name).test") } }
+        // Four for the first name, and one for each other.
+        for _ in 1...15 { _ = try await held.asked.next() }
+        #expect(try await ask(resolver, "other.test").get() == ["10.0.0.2"])
+        held.release(15)
         for one in waiting { #expect(try await one.get() == ["10.0.0.1"]) }
     }
 
