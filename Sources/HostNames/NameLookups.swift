@@ -132,7 +132,7 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
         return question
     }
 
-    /// Whoever asked waits no longer. The lookup itself goes on, for the next.
+    /// Whoever asked waits no longer. The lookup itself goes on, for the next, if it has a thread already.
     package func leave(_ question: Question) {
         let promise = state.withLock { state in Self.remove(question.waiter, of: question.key, from: &state) }
         promise?.fail(CancellationError())
@@ -160,6 +160,7 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
 
     /// On a thread of the pool.
     private func run(_ number: UInt64, _ host: String, _ key: String, isCancelled: Bool) {
+        guard isWanted(number, key) else { return }
         let result = Result { () throws -> [Address] in
             guard !isCancelled else { throw CancellationError() }
             let found = try lookUp(host)
@@ -187,8 +188,21 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
         for promise in waiting { promise.completeWith(result) }
     }
 
+    /// Whether anybody still waits for a lookup that has got its thread. Else it is over: others wait for the thread.
+    private func isWanted(_ number: UInt64, _ key: String) -> Bool {
+        state.withLock { state in
+            guard var running = state.lookups[key], let index = running.firstIndex(where: { $0.number == number }),
+                running[index].waiting.isEmpty
+            else { return true }
+            running.remove(at: index)
+            state.lookups[key] = running.isEmpty ? nil : running
+            state.count -= 1
+            return false
+        }
+    }
+
     /// The lookup takes too long: one who waits for it goes on with the last good answer, if it isn't too old. The lookup itself
-    /// goes on, for the next.
+    /// goes on, for the next, if it has a thread already.
     private func useKnown(for waiter: UInt64, of key: String) {
         let (promise, addresses) = state.withLock { state -> (EventLoopPromise<[Address]>?, [Address]) in
             guard let known = state.known[key], NIODeadline.now() - known.at < limits.memory else { return (nil, []) }

@@ -160,6 +160,23 @@ struct NameResolverTests {
         #expect(try await other.addresses.get().map(\.host) == ["10.0.0.1"])
     }
 
+    @Test("A lookup that nobody waits for when its turn comes takes no thread")
+    func leavesTheQueue() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"])])
+        let lookups = NameLookups(limits: limits { $0.threads = 1 }, threadNames: "test-", lookUp: held.lookUp)
+        let first = lookups.ask("a.test", on: loop)
+        let (gone, waiting) = (lookups.ask("b.test", on: loop), lookups.ask("c.test", on: loop))
+        lookups.leave(gone)
+        held.release(2)
+        for one in [first, waiting] { #expect(try await one.addresses.get().map(\.host) == ["10.0.0.1"]) }
+        #expect(try await held.asked.next() == "a.test")
+        #expect(try await held.asked.next() == "c.test")
+        await #expect(throws: CancellationError.self) { try await gone.addresses.get() }
+        // Its name can be asked for again.
+        held.release()
+        #expect(try await lookups.ask("b.test", on: loop).addresses.get().map(\.host) == ["10.0.0.1"])
+    }
+
     @Test("Where all threads hang and the queue is full, another name is refused at once")
     func bounded() async throws {
         let held = HeldAnswers([.success(["10.0.0.1"])])
