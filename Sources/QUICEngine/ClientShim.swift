@@ -116,12 +116,14 @@ extension ClientConfiguration {
         return writer.bytes.withUnsafeBytes { TLSHash.sha256($0) } ?? []
     }
 
-    /// The ticket, if it was issued for this server and client, in this version, and hasn't expired.
+    /// The ticket, if it was issued for this server and client, in this version, and hasn't expired. One that ends later than a new
+    /// one would is older than it says, or the clock was ahead: it may have come more than seven days ago (RFC 8446 section 4.6.1).
     var usableTicket: SessionTicket? { goodTicket.flatMap { $0.version == firstVersion ? $0 : nil } }
 
     private var goodTicket: SessionTicket? {
-        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > llq_wall_clock(),
-            sessionTicket.holder == ticketHolder
+        let now = llq_wall_clock()
+        guard let sessionTicket, sessionTicket.serverName == serverName, sessionTicket.expiresAt > now,
+            sessionTicket.expiresAt - now <= TicketKeyRing.ticketLifetime, sessionTicket.holder == ticketHolder
         else { return nil }
         return sessionTicket
     }

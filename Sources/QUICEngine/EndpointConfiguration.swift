@@ -102,7 +102,7 @@ public struct ClientConfiguration: Sendable {
     /// What the connection offers.
     public var transport = TransportSettings()
     /// A ticket of an earlier connection to this server. It is not used if it is of another name or version, if it has
-    /// expired, or if `verification` or the certificate of `identity` was another then.
+    /// expired or ends in more than seven days, or if `verification` or the certificate of `identity` was another then.
     public var sessionTicket: SessionTicket?
     /// A token of an earlier connection to this server, from this network.
     public var addressToken: [UInt8]?

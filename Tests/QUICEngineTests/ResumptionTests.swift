@@ -72,6 +72,20 @@ import Testing
         #expect(lifetime <= TicketKeyRing.ticketLifetime && lifetime > TicketKeyRing.ticketLifetime - 60)
     }
 
+    @Test(
+        "a stored ticket that ends in more than seven days isn't used",
+        arguments: [(0, true), (3600, false)] as [(UInt64, Bool)])
+    func aStoredTicketThatEndsTooLate(later: UInt64, isUsed: Bool) throws {
+        let world = try EngineWorld(tickets: true)
+        let ticket = try ticket(from: world)
+        let stored = SessionTicket(
+            session: ticket.session, transportParameters: ticket.transportParameters, serverName: ticket.serverName,
+            applicationProtocol: ticket.applicationProtocol, expiresAt: ticket.expiresAt + later,
+            holder: ticket.holder)
+        world.clientConfiguration.sessionTicket = try SessionTicket(bytes: stored.bytes)
+        #expect(try world.connected().client.handshake?.resumed == isUsed)
+    }
+
     @Test("0-RTT data arrives in the first flight") func test0RTTDataArrivesInTheFirstFlight() throws {
         let world = try EngineWorld(tickets: true)
         world.clientConfiguration.sessionTicket = try ticket(from: world)
