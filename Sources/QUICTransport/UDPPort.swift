@@ -273,8 +273,10 @@ final class UDPPort {
             socket.send($0, segmentSize: segmentSize, ecn: ecn, to: remote)
         }
         switch outcome {
+        case .sent:
+            return true
         // An error of one size: path MTU discovery asked for it.
-        case .sent, .failed(EMSGSIZE):
+        case .failed(EMSGSIZE) where segmentSize == 0:
             return true
         case .full, .closed:
             return false
@@ -283,7 +285,7 @@ final class UDPPort {
             handler.lastError = IOError(errnoCode: number, reason: "sendmsg")
             handler.breakChannel()
             return true
-        case .failed(let number) where segmentSize > 0 && (number == EIO || number == EINVAL):
+        case .failed(let number) where segmentSize > 0 && [EIO, EINVAL, EMSGSIZE].contains(number):
             sendApart(message, to: remote, ecn: ecn, segmentSize: segmentSize, socket, error: number)
             return true
         case .failed(let number):
@@ -293,13 +295,14 @@ final class UDPPort {
     }
 
     /// Sends the datagrams of a run one by one, because the kernel refused them together: devices without checksum offload
-    /// answer EIO, old kernels EINVAL. Where they leave so, the port joins no more.
+    /// answer EIO, old kernels EINVAL. Where they leave so, the port joins no more. A run whose datagrams are too large is
+    /// answered with EINVAL, too, or with EMSGSIZE: the last one may be smaller.
     private func sendApart(
         _ run: ByteBuffer, to remote: QUICSocketAddress, ecn: ECNCodepoint, segmentSize: Int, _ socket: DatagramSocket,
         error: CInt
     ) {
         var run = run
-        var isTooLarge = false
+        var isTooLarge = error == EMSGSIZE
         while let part = run.readSlice(length: min(segmentSize, run.readableBytes)), part.readableBytes > 0 {
             driver?.socketCounters.messagesSent += 1
             let outcome = part.withUnsafeReadableBytes { socket.send($0, segmentSize: 0, ecn: ecn, to: remote) }

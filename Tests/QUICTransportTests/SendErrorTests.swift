@@ -161,6 +161,25 @@ struct SendErrorTests {
         }
     }
 
+    @Test("What of a run that is too large leaves alone isn't lost with it, and runs are tried again")
+    func runTooLarge() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await roundTrips(1, on: connection)
+            send_faults_set_runs(UInt16(listener.port), EMSGSIZE, .max)
+            let before = await listener.counters().sockets
+            let stream = try await connection.openStream()
+            let sent = pattern(1 << 20)
+            async let received = stream.collect()
+            try await stream.send(sent)
+            #expect(try await received == sent)
+            #expect(send_faults_clear() > 1, "runs are tried again")
+            let after = await listener.counters().sockets
+            #expect(after.messagesSent > before.messagesSent + 700, "each datagram left alone")
+            #expect(after.sendErrors == 0 && after.socketFailures == 0)
+        }
+    }
+
     @Test("A run that fails for another reason ends no joining")
     func runThatFails() async throws {
         try await withPair(serve: echo) { client, listener, loop in
