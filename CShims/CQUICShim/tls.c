@@ -1,11 +1,10 @@
 #include "client_hello.h"
 #include "internal.h"
 #include "packet_protection.h"
+#include "tls.h"
 
 #include <arpa/inet.h>
-#include <gnutls/abstract.h>
 #include <gnutls/crypto.h>
-#include <gnutls/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +14,13 @@ enum { MAX_CLIENT_HELLO = 16384, TICKET_MASTER_LENGTH = 64, KEY_NAME_LENGTH = 16
 
 static ngtcp2_conn *get_conn(ngtcp2_crypto_conn_ref *ref) { return ((llq_conn *)ref->user_data)->conn; }
 
-static llq_conn *conn_of(gnutls_session_t session) {
+llq_conn *llq_conn_of(gnutls_session_t session) {
     ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(session);
     return ref->user_data;
 }
 
 static int on_key_log(gnutls_session_t session, const char *label, const gnutls_datum_t *secret) {
-    llq_conn *conn = conn_of(session);
+    llq_conn *conn = llq_conn_of(session);
     gnutls_datum_t client, server;
     char line[512];
     size_t used;
@@ -45,7 +44,7 @@ static int on_key_log(gnutls_session_t session, const char *label, const gnutls_
 /// Client: before and after each handshake message.
 static int on_message(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
                       const gnutls_datum_t *message) {
-    llq_conn *conn = conn_of(session);
+    llq_conn *conn = llq_conn_of(session);
     if (!incoming) return 0;
     if (type == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET && when == GNUTLS_HOOK_POST)
         llq_emit_simple(conn, LLQ_EVENT_TICKET);
@@ -58,99 +57,22 @@ static int on_message(gnutls_session_t session, unsigned type, unsigned when, un
     return 0;
 }
 
-/// SHA-256 of the SubjectPublicKeyInfo of a certificate in DER.
-static int public_key_hash(const gnutls_datum_t *der, uint8_t *hash) {
-    gnutls_x509_crt_t certificate = NULL;
-    gnutls_pubkey_t key = NULL;
-    gnutls_datum_t spki = {NULL, 0};
-    int rv = gnutls_x509_crt_init(&certificate);
-    if (rv == 0) rv = gnutls_x509_crt_import(certificate, der, GNUTLS_X509_FMT_DER);
-    if (rv == 0) rv = gnutls_pubkey_init(&key);
-    if (rv == 0) rv = gnutls_pubkey_import_x509(key, certificate, 0);
-    if (rv == 0) rv = gnutls_pubkey_export2(key, GNUTLS_X509_FMT_DER, &spki);
-    if (rv == 0) rv = gnutls_hash_fast(GNUTLS_DIG_SHA256, spki.data, spki.size, hash);
-    gnutls_free(spki.data);
-    if (key) gnutls_pubkey_deinit(key);
-    if (certificate) gnutls_x509_crt_deinit(certificate);
-    return rv;
-}
-
-/// The peer's certificates. GnuTLS puts those of a client's ticket into the session before it knows that the ticket is
-/// the client's: they count only once the ticket has resumed the session. Any client can offer the ticket of another with
-/// an age that makes GnuTLS go on without it, and show no certificate of its own.
-static const gnutls_datum_t *peer_chain(const llq_conn *conn, unsigned *count) {
-    *count = 0;
-    if (conn->is_server && !conn->certificate_shown && !gnutls_session_is_resumed(conn->session)) return NULL;
-    return gnutls_certificate_get_peers(conn->session, count);
-}
-
-/// Server: before each Certificate message of the client.
-static int on_certificate(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
-                          const gnutls_datum_t *message) {
-    (void)type;
-    (void)when;
-    // RFC 8446 section 4.4.2: an empty context, and the length of a list.
-    if (incoming)
-        conn_of(session)->certificate_shown = message->size > 4 && message->data[0] == 0 &&
-                                              (message->data[1] | message->data[2] | message->data[3]) != 0;
-    return 0;
-}
-
 /// Server: before each NewSessionTicket.
 static int on_ticket(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
                      const gnutls_datum_t *message) {
     (void)type;
     (void)when;
-    llq_conn *conn = conn_of(session);
+    llq_conn *conn = llq_conn_of(session);
     size_t length = 0;
     const uint8_t *ticket = incoming ? NULL : llq_session_ticket_identity(message->data, message->size, &length);
     if (ticket) conn->owner.ticket_sealed(conn->owner.context, ticket, length);
     return 0;
 }
 
-static int verify_client(gnutls_session_t session, llq_conn *conn) {
-    unsigned count = 0, status = 0;
-    gnutls_typed_vdata_st purpose = {.type = GNUTLS_DT_KEY_PURPOSE_OID,
-                                     .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_CLIENT};
-    if (!peer_chain(conn, &count) || count == 0)
-        return conn->client_certificates == LLQ_CLIENT_CERTIFICATES_REQUIRED ? GNUTLS_E_NO_CERTIFICATE_FOUND : 0;
-    int rv = gnutls_certificate_verify_peers(session, &purpose, 1, &status);
-    conn->verify_status = status;
-    if (rv < 0) return rv;
-    return status == 0 ? 0 : GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
-}
-
-static int on_verify(gnutls_session_t session) {
-    llq_conn *conn = conn_of(session);
-    if (conn->is_server) return verify_client(session, conn);
-    if (conn->verify == LLQ_VERIFY_NONE) return 0;
-    if (conn->verify == LLQ_VERIFY_PIN) {
-        unsigned count = 0;
-        const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &count);
-        uint8_t hash[32];
-        if (chain && count > 0 && public_key_hash(&chain[0], hash) == 0) {
-            for (size_t i = 0; i < conn->pin_count; i++)
-                if (memcmp(conn->pins + 32 * i, hash, 32) == 0) return 0;
-        }
-        conn->pin_mismatch = true;
-        return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
-    }
-    unsigned status = 0;
-    // A numeric address is compared with the certificate's addresses.
-    gnutls_typed_vdata_st wanted[] = {
-        {.type = GNUTLS_DT_DNS_HOSTNAME, .data = (unsigned char *)conn->server_name},
-        {.type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_SERVER},
-    };
-    int rv = gnutls_certificate_verify_peers(session, wanted, 2, &status);
-    conn->verify_status = status;
-    if (rv < 0) return rv;
-    return status == 0 ? 0 : GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
-}
-
 static int start_client(llq_conn *conn, const llq_tls *tls) {
     gnutls_session_t session = conn->session;
     int rv;
-    gnutls_session_set_verify_function(session, on_verify);
+    gnutls_session_set_verify_function(session, llq_on_verify);
     gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_ANY, GNUTLS_HOOK_BOTH, on_message);
     // A numeric address is no name for SNI (RFC 6066 section 3).
     struct in6_addr scratch;
@@ -180,8 +102,9 @@ static int start_server(llq_conn *conn, const llq_tls *tls) {
     gnutls_session_t session = conn->session;
     conn->tickets = tls->tickets && conn->owner.ticket_master;
     if (conn->client_certificates != LLQ_CLIENT_CERTIFICATES_NONE) {
-        gnutls_session_set_verify_function(session, on_verify);
-        gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE, on_certificate);
+        gnutls_session_set_verify_function(session, llq_on_verify);
+        gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
+                                           llq_on_certificate);
         gnutls_certificate_server_set_request(
             session, conn->client_certificates == LLQ_CLIENT_CERTIFICATES_REQUIRED ? GNUTLS_CERT_REQUIRE
                                                                                    : GNUTLS_CERT_REQUEST);
@@ -343,28 +266,12 @@ int llq_tls_receive(llq_conn *conn, ngtcp2_encryption_level level, uint64_t offs
     // GnuTLS doesn't look at the certificates of a resumed session; they may have expired.
     if (conn->is_server && conn->client_certificates != LLQ_CLIENT_CERTIFICATES_NONE &&
         gnutls_session_is_resumed(conn->session)) {
-        rv = verify_client(conn->session, conn);
+        rv = llq_verify_client(conn->session, conn);
         if (rv != 0) return failed(conn, rv);
     }
     // ngtcp2 0.12 returns nothing here, 1.x neither; the callback follows.
     ngtcp2_conn_tls_handshake_completed(conn->conn);
     return 0;
-}
-
-/// When the first of some certificates expires; 0: one can't be read.
-static uint64_t earliest_expiry(const gnutls_datum_t *chain, unsigned count) {
-    uint64_t earliest = UINT64_MAX;
-    for (unsigned i = 0; i < count; i++) {
-        gnutls_x509_crt_t certificate;
-        if (gnutls_x509_crt_init(&certificate) != 0) return 0;
-        time_t expiry = -1;
-        if (gnutls_x509_crt_import(certificate, &chain[i], GNUTLS_X509_FMT_DER) == 0)
-            expiry = gnutls_x509_crt_get_expiration_time(certificate);
-        gnutls_x509_crt_deinit(certificate);
-        if (expiry <= 0) return 0;
-        if ((uint64_t)expiry < earliest) earliest = (uint64_t)expiry;
-    }
-    return earliest;
 }
 
 /// Whether the client may have a ticket: it must not outlive what it stands for. (Its lifetime can't be changed: GnuTLS
@@ -376,10 +283,10 @@ static bool may_have_ticket(llq_conn *conn) {
     // It ends with the first one, whose certificates lived long enough.
     if (gnutls_session_is_resumed(conn->session)) return true;
     unsigned count = 0, sealed = 0;
-    const gnutls_datum_t *chain = peer_chain(conn, &count);
+    const gnutls_datum_t *chain = llq_peer_chain(conn, &count);
     // GnuTLS seals what is in the session, also certificates that the client didn't show.
     if (!chain || count == 0) return !gnutls_certificate_get_peers(conn->session, &sealed) || sealed == 0;
-    return earliest_expiry(chain, count) >= llq_wall_clock() + conn->ticket_lifetime;
+    return llq_earliest_expiry(chain, count) >= llq_wall_clock() + conn->ticket_lifetime;
 }
 
 int llq_tls_send_ticket(llq_conn *conn) {
@@ -421,58 +328,6 @@ size_t llq_tls_cipher_suite(const llq_conn *conn, char *destination, size_t capa
     if (!conn->session) return 0;
     const char *name = gnutls_cipher_get_name(gnutls_cipher_get(conn->session));
     return name ? copy(destination, capacity, name, strlen(name)) : 0;
-}
-
-const uint8_t *llq_tls_peer_certificate(const llq_conn *conn, size_t index, size_t *length) {
-    unsigned count = 0;
-    const gnutls_datum_t *chain = conn->session ? peer_chain(conn, &count) : NULL;
-    if (!chain || index >= count) return NULL;
-    *length = chain[index].size;
-    return chain[index].data;
-}
-
-/// RFC 8446 section 7.1.
-static int expand_label(gnutls_mac_algorithm_t mac, const uint8_t *secret, size_t secret_length, const char *label,
-                        size_t label_length, const uint8_t *context, size_t context_length, uint8_t *destination,
-                        size_t length) {
-    static const char prefix[] = "tls13 ";
-    uint8_t text[4 + 255 + 64];
-    size_t used = 0, full = sizeof prefix - 1 + label_length;
-    if (full > 255 || context_length > 64 || length > 65535) return GNUTLS_E_INVALID_REQUEST;
-    text[used++] = (uint8_t)(length >> 8);
-    text[used++] = (uint8_t)length;
-    text[used++] = (uint8_t)full;
-    memcpy(text + used, prefix, sizeof prefix - 1);
-    memcpy(text + used + sizeof prefix - 1, label, label_length);
-    used += full;
-    text[used++] = (uint8_t)context_length;
-    memcpy(text + used, context, context_length);
-    used += context_length;
-    gnutls_datum_t key = {(unsigned char *)(uintptr_t)secret, (unsigned)secret_length};
-    gnutls_datum_t info = {text, (unsigned)used};
-    return gnutls_hkdf_expand(mac, &key, &info, destination, length);
-}
-
-int llq_export(const uint8_t *secret, size_t secret_length, const char *label, size_t label_length,
-               const uint8_t *context, size_t context_length, uint8_t *destination, size_t length) {
-    if (secret_length != 32 && secret_length != 48) return GNUTLS_E_INVALID_REQUEST;
-    gnutls_mac_algorithm_t mac = secret_length == 48 ? GNUTLS_MAC_SHA384 : GNUTLS_MAC_SHA256;
-    gnutls_digest_algorithm_t digest = secret_length == 48 ? GNUTLS_DIG_SHA384 : GNUTLS_DIG_SHA256;
-    uint8_t hash[48], derived[48];
-    int rv = gnutls_hash_fast(digest, "", 0, hash);
-    if (rv == 0)
-        rv = expand_label(mac, secret, secret_length, label, label_length, hash, secret_length, derived, secret_length);
-    if (rv == 0) rv = gnutls_hash_fast(digest, context, context_length, hash);
-    if (rv == 0)
-        rv = expand_label(mac, derived, secret_length, "exporter", 8, hash, secret_length, destination, length);
-    gnutls_memset(derived, 0, sizeof derived);
-    return rv;
-}
-
-int llq_tls_export(const llq_conn *conn, const char *label, size_t label_length, const uint8_t *context,
-                   size_t context_length, uint8_t *destination, size_t length) {
-    return llq_export(conn->exporter, conn->exporter_length, label, label_length, context, context_length, destination,
-                      length);
 }
 
 uint8_t *llq_tls_session(const llq_conn *conn, size_t *length) {
