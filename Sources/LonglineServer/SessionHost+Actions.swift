@@ -42,7 +42,9 @@ extension SessionHost {
         if isInBackground { core.webhooks?.left(device.userKey) }
     }
 
-    private func perform(_ action: ServerAction) {
+    func perform(_ action: ServerAction) {
+        // Of a link that is refused as its device's session nothing takes effect.
+        if phase == .granted, action.takesEffect { return hold(action) }
         switch action {
         case .send(let frame, let lane): send(frame, lane: lane)
         case .openLane(let lane): link?.openLane(lane)

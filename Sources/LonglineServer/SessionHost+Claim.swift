@@ -26,6 +26,7 @@ extension SessionHost {
             replaced?.end(Self.replaced)
             enterAudiences()
             submitHeld()
+            performHeld()
             settleRefusals()
             if let late { tellSenders(of: late) }
             late = nil

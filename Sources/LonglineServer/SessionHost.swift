@@ -59,6 +59,8 @@ final class SessionHost: LinkHandler {
     var waitingChanges: Deque<(SessionHost) -> Void> = []
     /// Publishes that wait until this is the device's session.
     var held = HeldPublishes()
+    /// Requests that wait for the same.
+    var heldRequests = HeldRequests()
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
     /// What is to be refused, unless it was entered before.
@@ -319,6 +321,7 @@ final class SessionHost: LinkHandler {
         deferred = nil
         endLoad()
         dropHeld()
+        heldRequests.removeAll()
         heldChanges = []
         dropDecisions()
         refusals.removeAll()

@@ -223,6 +223,76 @@ private let tablet = identifier { try DevicePlatform("tablet") }
         }
     }
 
+    /// What a device asks for that lasts, or that others are told.
+    private func asks(_ hall: RoomID, of bob: UserID) -> [(Frame, LaneID)] {
+        let block = ConversationChange(request: 2, conversation: .user(bob), setting: .block(true))
+        let mark = ReadMark(conversation: .user(bob), position: Position(epoch: 1, offset: 1), isPrivate: false)
+        return [
+            (.join(RoomRequest(request: 1, room: hall)), .control), (.conversationSet(block), .control),
+            (.read(mark), .control), (.ping(Ping(nonce: 1, answerAfter: 0)), .control),
+        ]
+    }
+
+    private func members(_ store: FaultyStore, _ hall: RoomID) async throws -> [UserID] {
+        let list = try await store.members(of: hall, in: TokenIssuer.tenant, for: nil, after: nil, limit: 10)
+        return list?.members.map(\.user) ?? []
+    }
+
+    private func hasBlocked(_ bob: UserID, _ store: FaultyStore) async throws -> Bool {
+        try await store.settings(of: .user(bob), for: ann, in: TokenIssuer.tenant).isBlocked
+    }
+
+    @Test func whatIsAskedForWaitsForThePlace() async throws {
+        let store = FaultyStore()
+        let (hall, bob) = (try RoomID("hall"), try UserID("bob"))
+        try await withPolicy(.one, store: store) { server in
+            let (gate, open) = AsyncStream<Void>.makeStream()
+            defer { open.finish() }
+            store.set { $0.beforePlace = { for await _ in gate {} } }
+            let device = try await server.device("ann", "new")
+            _ = try await device.connect(credential: try await credential(server, "new", login: 5))
+            try await device.send(asks(hall, of: bob))
+            _ = try await device.next { if case .pong = $0 { true } else { nil } }
+            open.finish()
+            let joined = try await device.next { if case .roomAnswer(let answer) = $0 { answer } else { nil } }
+            #expect(joined.refusal == nil)
+            #expect(try await device.settings(2).settings.isBlocked)
+            #expect(try await members(store, hall) == [ann])
+            while store.marks.withLock({ $0.isEmpty }) { await Task.yield() }
+        }
+    }
+
+    @Test func nothingTakesEffectOfALinkThatDoesNotGetThePlace() async throws {
+        let store = FaultyStore()
+        let (hall, bob) = (try RoomID("hall"), try UserID("bob"))
+        try await withPolicy(.one, store: store) { server in
+            let (gate, open) = AsyncStream<Void>.makeStream()
+            defer { open.finish() }
+            store.set { $0.beforePlace = { for await _ in gate {} } }
+            let slow = try await server.device("ann", "slow")
+            _ = try await slow.connect(credential: try await credential(server, "slow", login: 5))
+            try await slow.send([(.logout, .control)])
+            try await slow.send(asks(hall, of: bob))
+            _ = try await slow.next { if case .pong = $0 { true } else { nil } }
+            while store.faults.withLock({ $0.beforePlace != nil }) { await Task.yield() }
+            let new = try await placed(server, "new", login: 6, loop: 1)
+            #expect(try await slow.closed() == .evicted)
+            open.finish()
+            // What was asked of the store, and how it was answered.
+            let loop = server.runtime.loops[0]
+            let (worked, appended) = (
+                loop.eventLoop.makePromise(of: Void.self), loop.eventLoop.makePromise(of: Void.self)
+            )
+            loop.execute { $0.whenAnswered(work: worked, appends: appended) }
+            try await worked.futureResult.and(appended.futureResult).map { _, _ in }.get()
+            #expect(try await members(store, hall).isEmpty)
+            #expect(try await !hasBlocked(bob, store))
+            let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("slow"))
+            #expect(try await store.generations(of: device).device == 0)
+            #expect(try await new.request(hall, number: 1).refusal == nil)
+        }
+    }
+
     @Test(arguments: 0..<24) func ofTwoLoginsAtOnceTheNewerStays(round: Int) async throws {
         try await withPolicy(.one) { server in
             let devices = [
