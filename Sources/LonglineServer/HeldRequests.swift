@@ -26,10 +26,10 @@ struct HeldRequests {
 }
 
 extension ServerAction {
-    /// Whether it changes what lasts, or what others are told.
+    /// Whether it changes what lasts, or what others are told, or by which login the session asks for its place.
     var takesEffect: Bool {
         switch self {
-        case .join, .leave, .manage, .markRead, .changeConversation, .logout, .eraseAccount: true
+        case .join, .leave, .manage, .markRead, .changeConversation, .refresh, .logout, .eraseAccount: true
         default: false
         }
     }

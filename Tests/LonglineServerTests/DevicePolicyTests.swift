@@ -338,6 +338,40 @@ private let tablet = identifier { try DevicePlatform("tablet") }
         }
     }
 
+    @Test func aRefreshThatComesBeforeThePlaceTakesItForTheNewLogin() async throws {
+        let store = FaultyStore()
+        try await withPolicy(.one, store: store) { server in
+            let (gate, open) = AsyncStream<Void>.makeStream()
+            defer { open.finish() }
+            store.set { $0.beforePlace = { for await _ in gate {} } }
+            let device = try await server.device("ann", "new")
+            _ = try await device.connect(credential: try await credential(server, "new", login: 5))
+            let token = try await server.issuer.token("ann", "new", login: 7, platform: phone)
+            try await device.send([
+                (.refresh(Refresh(token: token)), .control), (.ping(Ping(nonce: 1, answerAfter: 0)), .control),
+            ])
+            _ = try await device.next { if case .pong = $0 { true } else { nil } }
+            open.finish()
+            _ = try await device.next { if case .refreshed = $0 { true } else { nil } }
+            try await device.send([(.ping(Ping(nonce: 2, answerAfter: 0)), .control)])
+            let hasTicket = try await device.next { frame -> Bool? in
+                switch frame {
+                case .ticket: true
+                case .pong: false
+                default: nil
+                }
+            }
+            #expect(hasTicket)
+            let login = DeviceLogin(
+                device: DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("new")),
+                platform: phone, number: 7)
+            while try await store.place(of: login, policy: .one) != .held { await Task.yield() }
+            // A login between the two takes nothing.
+            let close = try await refusal(server, "other", try await credential(server, "other", login: 6), loop: 1)
+            #expect(close.code == .evicted)
+        }
+    }
+
     // MARK: What stays
 
     @Test func anEvictedDevicesCursorsWaitForItsNextLogin() async throws {
