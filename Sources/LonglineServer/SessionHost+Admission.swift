@@ -39,9 +39,8 @@ extension SessionHost {
     /// Whether a session may be made of the link now. What comes in early data may never complete its handshake, and so is no
     /// session that the registry counts: it needs room of its own.
     private func mayBeGranted() -> Bool {
-        guard !handshakeComplete, !isReserved, let device else { return true }
-        isReserved = core.registry.reserve(device, link: id)
-        return isReserved
+        guard !handshakeComplete, let device else { return true }
+        return core.registry.reserve(device, link: id)
     }
 
     private func awaitHandshake(_ admission: Admission) {

@@ -80,8 +80,6 @@ final class SessionHost: LinkHandler {
     var handshakeComplete = false
     /// Waits for the handshake: it came in early data, and there was no room for it beside the sessions.
     var deferred: Admission?
-    /// Whether the registry has room for this link until it claims.
-    var isReserved = false
     /// Whether its rooms count it among those that hear them.
     var isInAudience = false
     var isFresh = false
@@ -331,7 +329,7 @@ final class SessionHost: LinkHandler {
         if wasEstablished {
             core.registry.release(device, link: id, sent: sentPositions, now: now)
             core.webhooks?.left(device.userKey)
-        } else if isReserved {
+        } else {
             core.registry.giveBack(id)
         }
         endPresence()

@@ -152,7 +152,7 @@ final class SessionRegistry: Sendable {
     ///
     /// Such a link costs as much as a session and may never become one. So these links have the room that sessions leave, and take
     /// none of theirs; the first one of a device that has a session has that one's.
-    /// - Returns: false when there is none: the link has to complete its handshake first.
+    /// - Returns: false when there is none: the link has to complete its handshake first. A link that has room keeps it.
     func reserve(_ device: DeviceKey, link: UInt64) -> Bool {
         state.withLock { state in
             if state.early.contains(link) { return true }
@@ -171,7 +171,7 @@ final class SessionRegistry: Sendable {
             && state.attached.count + state.early.count < state.limits.maximumSessions
     }
 
-    /// A link ended that had found room by ``reserve(_:link:)``, and claimed nothing.
+    /// A link ended that claimed nothing: it gives back the room that it found by ``reserve(_:link:)``, if it did.
     func giveBack(_ link: UInt64) { state.withLock { $0.early.remove(link) } }
 
     /// Links that have room without a claim, for tests.
