@@ -63,8 +63,8 @@ struct SessionClaim: Sendable {
 ///      │                ▼ │
 ///      └───────────── detached
 /// ```
-/// Invariant: `perUser` and `perTenant` count `attached`, key by key; `detachedOfUser` names what is in `detached`; a device is never
-/// attached and detached at once; `early` names links that have claimed nothing yet.
+/// Invariant: `attachedOfUser` names what is in `attached`, `detachedOfUser` what is in `detached`; `perTenant` counts `attached`; a
+/// device is never attached and detached at once; `early` names links that have claimed nothing yet.
 final class SessionRegistry: Sendable {
     enum ClaimResult: Sendable {
         /// The link is the session now; the one before it, if there was one, has to be ended.
@@ -88,14 +88,14 @@ final class SessionRegistry: Sendable {
     }
 
     private struct State {
-        var attached: [DeviceKey: SessionClaim] = [:]
+        private(set) var attached: [DeviceKey: SessionClaim] = [:]
+        private(set) var attachedOfUser: [UserKey: Set<DeviceID>] = [:]
         private(set) var detached: [DeviceKey: Detached] = [:]
         private(set) var detachedOfUser: [UserKey: Set<DeviceID>] = [:]
         /// Detached sessions, oldest first; an entry whose stamp is not the device's is a leftover.
         var detachedOrder: Deque<(device: DeviceKey, stamp: UInt64)> = []
         var stamp: UInt64 = 0
-        var perUser: [UserKey: Int] = [:]
-        var perTenant: [TenantID: Int] = [:]
+        private(set) var perTenant: [TenantID: Int] = [:]
         var early = EarlyLinks()
         /// Attached devices whose app is in the background or in low power.
         var background: Set<DeviceKey> = []
@@ -105,6 +105,22 @@ final class SessionRegistry: Sendable {
 
         init(limits: ServerLimits) { self.limits = limits }
 
+        mutating func attach(_ claim: SessionClaim) {
+            guard attached.updateValue(claim, forKey: claim.device) == nil else { return }
+            attachedOfUser[claim.device.userKey, default: []].insert(claim.device.device)
+            perTenant[claim.device.tenant, default: 0] += 1
+        }
+
+        /// Takes a session away whose link ended.
+        mutating func release(_ device: DeviceKey) {
+            guard attached.removeValue(forKey: device) != nil else { return }
+            remove(device, from: &attachedOfUser)
+            decrement(&perTenant, device.tenant)
+        }
+
+        /// How many sessions a user has.
+        func count(of user: UserKey) -> Int { attachedOfUser[user]?.count ?? 0 }
+
         mutating func detach(_ device: DeviceKey, _ session: Detached) {
             if detached.updateValue(session, forKey: device) == nil {
                 detachedOfUser[device.userKey, default: []].insert(device.device)
@@ -113,9 +129,7 @@ final class SessionRegistry: Sendable {
 
         mutating func forget(_ device: DeviceKey) {
             guard detached.removeValue(forKey: device) != nil else { return }
-            let user = device.userKey
-            detachedOfUser[user]?.remove(device.device)
-            if detachedOfUser[user]?.isEmpty == true { detachedOfUser[user] = nil }
+            remove(device, from: &detachedOfUser)
         }
 
         mutating func forget(_ user: UserKey) {
@@ -165,7 +179,7 @@ final class SessionRegistry: Sendable {
 
     private func hasRoom(for device: DeviceKey, in state: borrowing State) -> Bool {
         let (user, tenant) = (device.userKey, device.tenant)
-        return state.perUser[user, default: 0] + state.early.count(of: user) < state.limits.maximumSessionsPerUser
+        return state.count(of: user) + state.early.count(of: user) < state.limits.maximumSessionsPerUser
             && state.perTenant[tenant, default: 0] + state.early.count(of: tenant)
                 < state.limits.maximumSessions(in: tenant)
             && state.attached.count + state.early.count < state.limits.maximumSessions
@@ -194,7 +208,7 @@ final class SessionRegistry: Sendable {
                 if sameOutbox && claim.connectNumber < current.connectNumber {
                     return .refused(Close(code: .stale, reason: "a later connect of this device is up"))
                 }
-                state.attached[claim.device] = claim
+                state.attach(claim)
                 // The new link says itself what its app is to its user.
                 setBackground(false, claim.device, in: &state)
                 state.takeovers += 1
@@ -207,11 +221,9 @@ final class SessionRegistry: Sendable {
                     return .refused(Close(code: .stale, reason: "a later connect of this outbox was up"))
                 }
                 if let close = refusal(for: claim.device, evicts: false, in: state) { return .refused(close) }
-                state.perUser[claim.device.userKey, default: 0] += 1
-                state.perTenant[claim.device.tenant, default: 0] += 1
                 state.forget(claim.device)
             }
-            state.attached[claim.device] = claim
+            state.attach(claim)
             return .accepted(replaced: nil)
         }
     }
@@ -221,7 +233,7 @@ final class SessionRegistry: Sendable {
     func renew(_ claim: SessionClaim) -> Bool {
         state.withLock { state in
             guard state.attached[claim.device]?.link == claim.link else { return false }
-            state.attached[claim.device] = claim
+            state.attach(claim)
             return true
         }
     }
@@ -230,10 +242,8 @@ final class SessionRegistry: Sendable {
     func release(_ device: DeviceKey, link: UInt64, sent: [ChannelPosition], now: NIODeadline) {
         state.withLock { state in
             guard let claim = state.attached[device], claim.link == link else { return }
-            state.attached[device] = nil
+            state.release(device)
             setBackground(false, device, in: &state)
-            decrement(&state.perUser, device.userKey)
-            decrement(&state.perTenant, device.tenant)
             guard state.limits.maximumDetachedSessions > 0 else { return }
             state.stamp += 1
             let session = Detached(
@@ -259,10 +269,7 @@ final class SessionRegistry: Sendable {
 
     /// The devices of a user that have a session now.
     func devices(of user: UserKey) -> [DeviceID] {
-        state.withLock { state in
-            guard state.perUser[user] != nil else { return [] }
-            return state.attached.keys.filter { $0.userKey == user }.map(\.device)
-        }
+        state.withLock { Array($0.attachedOfUser[user] ?? []) }
     }
 
     /// The app of an attached device went to the background, or came back.
@@ -285,13 +292,13 @@ final class SessionRegistry: Sendable {
     /// - Parameter inBackground: whether one counts whose app is in the background.
     func isReachable(_ user: UserKey, inBackground: Bool) -> Bool {
         state.withLock { state in
-            let all = state.perUser[user] ?? 0
+            let all = state.count(of: user)
             return inBackground ? all > 0 : all > state.backgroundPerUser[user] ?? 0
         }
     }
 
     /// Whether a user has a session now.
-    func isOnline(_ user: UserKey) -> Bool { state.withLock { $0.perUser[user] != nil } }
+    func isOnline(_ user: UserKey) -> Bool { state.withLock { $0.attachedOfUser[user] != nil } }
 
     /// Adds the registry's figures to a snapshot.
     func addStatistics(to statistics: inout ServerStatistics) {
@@ -305,7 +312,7 @@ final class SessionRegistry: Sendable {
     private func refusal(for device: DeviceKey, evicts: Bool, in state: borrowing State) -> Close? {
         // A device that is attached keeps its place.
         guard state.attached[device] == nil else { return nil }
-        if !evicts, state.perUser[device.userKey, default: 0] >= state.limits.maximumSessionsPerUser {
+        if !evicts, state.count(of: device.userKey) >= state.limits.maximumSessionsPerUser {
             return Close(code: .limitExceeded, reason: "too many devices of this user are connected")
         }
         let full =
@@ -370,6 +377,12 @@ private func decrement<Key: Hashable>(_ counts: inout [Key: Int], _ key: Key) {
         return
     }
     counts[key] = count - 1
+}
+
+private func remove(_ device: DeviceKey, from devices: inout [UserKey: Set<DeviceID>]) {
+    let user = device.userKey
+    devices[user]?.remove(device.device)
+    if devices[user]?.isEmpty == true { devices[user] = nil }
 }
 
 extension DeviceKey {

@@ -89,6 +89,27 @@ import Testing
         #expect(!registry.isOnline(Self.device.userKey))
     }
 
+    @Test func aUsersDevicesAreThoseThatHaveASession() {
+        let registry = SessionRegistry(limits: ServerLimits())
+        let (phone, tablet) = (Self.key("ann", "phone"), Self.key("ann", "tablet"))
+        for (link, device) in [
+            phone, tablet, Self.key("bob", "phone"), Self.key("ann", "desk", tenant: "other"),
+        ].enumerated() { _ = registry.claim(Self.claim(device, link: UInt64(link))) }
+        func devices() -> Set<DeviceID> { Set(registry.devices(of: phone.userKey)) }
+        #expect(devices() == [phone.device, tablet.device])
+        // A link that takes over is the same device's, and so is one with a later login.
+        _ = registry.claim(Self.claim(phone, link: 10, number: 2))
+        #expect(registry.renew(Self.claim(tablet, link: 1, login: 2)))
+        #expect(registry.devices(of: phone.userKey).count == 2)
+        registry.release(phone, link: 0, sent: [], now: .uptimeNanoseconds(1))
+        #expect(devices() == [phone.device, tablet.device], "the link that was replaced")
+        registry.release(phone, link: 10, sent: [], now: .uptimeNanoseconds(1))
+        #expect(devices() == [tablet.device])
+        registry.release(tablet, link: 1, sent: [], now: .uptimeNanoseconds(1))
+        #expect(devices().isEmpty && !registry.isOnline(phone.userKey))
+        #expect(registry.devices(of: Self.key("bob", "phone").userKey).count == 1)
+    }
+
     /// Its token is being refreshed when the device connects anew, by a credential of the login before.
     @Test func aReplacedLinkDoesNotTakeItsPlaceBackByARefresh() {
         let registry = SessionRegistry(limits: ServerLimits())
