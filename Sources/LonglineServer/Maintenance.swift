@@ -36,13 +36,13 @@ struct Maintenance: Sendable {
             if upkeep.own != nil {
                 group.addTask {
                     var steadiness = ClockSteadiness()
-                    await turns { await upkeep.sweep(&steadiness, at: .now) }
+                    await turns { await upkeep.sweep(&steadiness) }
                 }
             }
             if !retention.keepsAll, upkeep.store != nil {
                 group.addTask {
                     var steadiness = ClockSteadiness()
-                    await turns { await upkeep.retain(&steadiness, at: .now) }
+                    await turns { await upkeep.retain(&steadiness) }
                 }
             }
         }
@@ -78,10 +78,14 @@ struct Maintenance: Sendable {
 
 extension UpkeepPace {
     /// Takes the steps of a sweep through a store, to its end.
-    /// - Returns: what it forgot; nil when it was cancelled.
-    func sweep(_ store: any StoreMaintenance) async throws(StoreError) -> SweepReport? {
+    /// - Parameter goesOn: asked before each step.
+    /// - Returns: what it forgot; nil when it was cancelled, or does not go on.
+    func sweep(
+        _ store: any StoreMaintenance, while goesOn: () -> Bool = { true }
+    ) async throws(StoreError) -> SweepReport? {
         var report = SweepReport()
         repeat {
+            guard goesOn() else { return nil }
             let (step, took) = try await timed { () async throws(StoreError) in
                 try await store.sweep(from: report.next)
             }

@@ -16,8 +16,12 @@ struct RetentionSweep: Sendable {
     static let channelsPerTurn = 256
 
     /// Walks over all channels; returns early when its task is cancelled.
-    /// - Parameter progress: told what each turn did.
-    func run(_ progress: (RetentionReport) -> Void) async throws(StoreError) {
+    /// - Parameters:
+    ///   - progress: told what each turn did.
+    ///   - goesByAge: asked before anything is removed: whether the clock can be believed.
+    func run(
+        _ progress: (RetentionReport) -> Void, goesByAge: () -> Bool = { true }
+    ) async throws(StoreError) {
         var mark: UInt64? = policy.keepsAll ? nil : 0
         while let begin = mark {
             let (list, took) = try await pace.timed { () async throws(StoreError) in
@@ -30,20 +34,23 @@ struct RetentionSweep: Sendable {
             for channel in list.channels {
                 let rule = policy.rule(for: channel.key.channel)
                 guard rule.removesSome(of: channel, now: time()) else { continue }
-                guard try await trim(channel.key, rule, progress) else { return }
+                // Of a clock that was set, all channels seem old.
+                guard rule.reckoned(goesByAge()).removesSome(of: channel, now: time()) else { continue }
+                guard try await trim(channel.key, rule, progress, goesByAge) else { return }
             }
             mark = list.next
         }
     }
 
     /// - Returns: false when the sweep is cancelled.
-    private func trim(_ channel: ChannelKey, _ rule: Retention, _ progress: (RetentionReport) -> Void)
-        async throws(StoreError) -> Bool
-    {
+    private func trim(
+        _ channel: ChannelKey, _ rule: Retention, _ progress: (RetentionReport) -> Void, _ goesByAge: () -> Bool
+    ) async throws(StoreError) -> Bool {
         var isFirst = true
         while true {
+            let kept = rule.reckoned(goesByAge())
             let (step, took) = try await pace.timed { () async throws(StoreError) in
-                try await store.trim(channel, keep: rule)
+                try await store.trim(channel, keep: kept)
             }
             var turn = RetentionReport()
             turn.trimmed = isFirst && step.entries > 0 ? 1 : 0
@@ -54,6 +61,13 @@ struct RetentionSweep: Sendable {
             guard await pace.rests(took) else { return false }
             if !step.more { return true }
         }
+    }
+}
+
+extension Retention {
+    /// The same, without the age where that can't be told.
+    fileprivate func reckoned(_ goesByAge: Bool) -> Retention {
+        goesByAge ? self : Retention(entries: entries, bytes: bytes)
     }
 }
 

@@ -164,19 +164,23 @@ final class ServerCore: Sendable {
     }
 
     /// Removes what the policy does not keep, counts it and logs one line.
-    /// - Parameter logger: the operator's, which no peer can fill.
+    /// - Parameters:
+    ///   - logger: the operator's, which no peer can fill.
+    ///   - goesByAge: asked before anything is removed: whether the clock can be believed.
     /// - Returns: what this sweep did, as far as it came when its task is cancelled.
     func apply(
-        _ policy: RetentionPolicy, to store: any StoreMaintenance, logger: Logger
+        _ policy: RetentionPolicy, to store: any StoreMaintenance, logger: Logger, goesByAge: () -> Bool = { true }
     ) async throws(StoreError) -> RetentionReport {
         let start = ContinuousClock.now
         var report = RetentionReport()
         retention.withLock { $0.sweeps += 1 }
         do {
-            try await RetentionSweep(store: store, policy: policy, time: time, pace: upkeep).run { turn in
-                report.add(turn)
-                retention.withLock { $0.removed.add(turn) }
-            }
+            let sweep = RetentionSweep(store: store, policy: policy, time: time, pace: upkeep)
+            try await sweep.run(
+                { turn in
+                    report.add(turn)
+                    retention.withLock { $0.removed.add(turn) }
+                }, goesByAge: goesByAge)
         } catch {
             note(error, in: "retention")
             throw error

@@ -5,8 +5,8 @@ import NIOCore
 /// Removes from the store what is over: by retention, and what a sweep forgets.
 ///
 /// A machine may come up with its clock ahead, and have it set a moment later. What a clock that is wrong takes for over is gone, so
-/// nothing is removed by age until the clock has gone on for ``steadyTime`` as time does. What is removed by number and bytes needs no
-/// clock.
+/// nothing is removed by age until the clock has gone on for ``steadyTime`` as time does. A walk may take hours, and the clock is looked
+/// at again before each of its steps. What is removed by number and bytes needs no clock.
 struct StoreUpkeep: Sendable {
     let core: ServerCore
     /// Nil: it can't remove anything.
@@ -25,22 +25,35 @@ struct StoreUpkeep: Sendable {
     /// When retention comes first, unless its interval is shorter.
     private static let firstRetention = Duration.seconds(60)
 
+    private func look(_ steadiness: inout ClockSteadiness) -> Duration? {
+        steadiness.look(at: core.time(), core.upkeep.now())
+    }
+
+    private func isSteady(_ steadiness: inout ClockSteadiness) -> Bool {
+        (look(&steadiness) ?? .zero) >= Self.steadyTime
+    }
+
     /// A turn of the sweep; the first one looks at the clock.
-    /// - Parameter instant: when, by a clock that nobody sets.
     /// - Returns: how long it is until the next turn.
-    func sweep(_ steadiness: inout ClockSteadiness, at instant: ContinuousClock.Instant) async -> Duration {
-        guard let steady = steadiness.look(at: core.time(), instant) else { return Self.steadyTime }
-        guard steady >= Self.steadyTime else {
+    func sweep(_ steadiness: inout ClockSteadiness) async -> Duration {
+        guard let steady = look(&steadiness) else { return Self.steadyTime }
+        var goesOn = steady >= Self.steadyTime
+        if goesOn {
+            await sweep {
+                goesOn = isSteady(&steadiness)
+                return goesOn
+            }
+        }
+        guard goesOn else {
             logger.notice("the clock was set: the store is swept an hour later")
             return Self.sweepRetry
         }
-        await sweep()
         return Self.sweepInterval
     }
 
-    private func sweep() async {
+    private func sweep(while goesOn: () -> Bool) async {
         do {
-            guard let own, let report = try await core.upkeep.sweep(own) else { return }
+            guard let own, let report = try await core.upkeep.sweep(own, while: goesOn) else { return }
             logger.info(
                 "store swept",
                 metadata: [
@@ -53,18 +66,24 @@ struct StoreUpkeep: Sendable {
     }
 
     /// A turn of retention; the first one looks at the clock.
-    /// - Parameter instant: when, by a clock that nobody sets.
     /// - Returns: how long it is until the next turn.
-    func retain(_ steadiness: inout ClockSteadiness, at instant: ContinuousClock.Instant) async -> Duration {
+    func retain(_ steadiness: inout ClockSteadiness) async -> Duration {
         let interval = Duration.nanoseconds(retention.interval.nanoseconds)
-        guard let steady = steadiness.look(at: core.time(), instant) else { return min(interval, Self.firstRetention) }
+        guard let steady = look(&steadiness) else { return min(interval, Self.firstRetention) }
         let policy = steady >= Self.steadyTime ? retention : retention.withoutAges
-        let goesByAge = policy == retention
-        if steady == .zero, !goesByAge { logger.notice("the clock was set: nothing is removed by age for ten minutes") }
+        var goesByAge = policy == retention
+        if steady == .zero, !goesByAge { noteSet() }
         if let store, !policy.keepsAll {
             // A failure is counted and logged there, and the next turn begins anew.
-            _ = try? await core.apply(policy, to: store, logger: logger)
+            _ = try? await core.apply(policy, to: store, logger: logger) {
+                guard policy != policy.withoutAges, !isSteady(&steadiness) else { return goesByAge }
+                if goesByAge { noteSet() }
+                goesByAge = false
+                return false
+            }
         }
         return goesByAge ? interval : min(interval, Self.steadyTime)
     }
+
+    private func noteSet() { logger.notice("the clock was set: nothing is removed by age for ten minutes") }
 }
