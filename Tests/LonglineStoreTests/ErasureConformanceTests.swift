@@ -188,6 +188,7 @@ import Testing
         try await withStore(kind, limits: limits) { store async throws in
             try await fill(store)
             #expect(try await store.pendingErasures(limit: 10).isEmpty)
+            #expect(try await !store.isErasurePending(of: user("alice"), in: tenant))
             try await store.requestErasure(of: user("alice"), in: tenant)
             try await store.requestErasure(of: user("alice"), in: tenant)
             let pending = PendingErasure(tenant: tenant, user: user("alice"))
@@ -200,6 +201,10 @@ import Testing
             _ = try await erase(store, "alice")
             #expect(try await store.pendingErasures(limit: 10).isEmpty)
             #expect(try await !store.isErasurePending(of: user("alice"), in: tenant))
+            // Of an account that somebody made anew, too.
+            try await store.requestErasure(of: user("alice"), in: tenant)
+            #expect(try await store.isErasurePending(of: user("alice"), in: tenant))
+            #expect(try await !store.isErasurePending(of: user("bob"), in: tenant))
         }
     }
 }

@@ -32,6 +32,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     private let commits: GroupCommit
     private let checkpoints: Checkpointer
     private let faults: StoreFaults
+    private let erasures = ErasureWatch()
     let cache: TailCache
 
     /// Opens the store in a folder, or makes one there.
@@ -339,6 +340,8 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     // MARK: AccountErasure
 
     public func requestErasure(of user: UserID, in tenant: TenantID) async throws(StoreError) {
+        erasures.changes()
+        defer { erasures.changes() }
         try await write { try $0.requestErasure(of: user, in: tenant) }
     }
 
@@ -347,7 +350,16 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     }
 
     public func isErasurePending(of user: UserID, in tenant: TenantID) async throws(StoreError) -> Bool {
-        try await read { try $0.hasErasure(PendingErasure(tenant: tenant, user: user)) }
+        if erasures.isQuiet { return false }
+        let look = erasures.begin()
+        let (isPending, isAny) = try await read { tables in
+            (
+                try tables.hasErasure(PendingErasure(tenant: tenant, user: user)),
+                try !tables.erasures(limit: 1).isEmpty
+            )
+        }
+        if !isAny { erasures.foundNone(look) }
+        return isPending
     }
 
     public func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
