@@ -66,12 +66,12 @@ final class ModelServer {
     let scheduler: VirtualScheduler
     var random: SeededRandom
     var sessions: [Int: Hosted] = [:]
-    private var current: [DeviceID: Hosted] = [:]
-    private var sent: [DeviceID: [ChannelID: Position]] = [:]
-    private var pending: [Append] = []
-    private var isCommitScheduled = false
+    var current: [DeviceID: Hosted] = [:]
+    var sent: [DeviceID: [ChannelID: Position]] = [:]
+    var pending: [Append] = []
+    var isCommitScheduled = false
     /// Grows with every restart: what was started before it never ends.
-    private var life = 0
+    private(set) var life = 0
     private let configuration: ServerSessionConfiguration
     /// Publishes are refused for now with this probability.
     var refusesAppends = 0.02
@@ -111,7 +111,7 @@ final class ModelServer {
         self.configuration = configuration
     }
 
-    private func has(_ fault: SimulatedFault) -> Bool { store.faults.contains(fault) }
+    func has(_ fault: SimulatedFault) -> Bool { store.faults.contains(fault) }
 
     // MARK: Links
 
@@ -183,7 +183,7 @@ final class ModelServer {
         if let device = hosted.device, current[device] === hosted { current[device] = nil }
     }
 
-    private func noteSent(_ hosted: Hosted) {
+    func noteSent(_ hosted: Hosted) {
         guard let device = hosted.device else { return }
         for entry in hosted.session.sentPositions {
             let known = sent[device]?[entry.channel]
@@ -318,7 +318,7 @@ final class ModelServer {
     }
 
     /// What leaves for the client, seen by the watch.
-    private func send(_ frame: Frame, lane: LaneID, _ hosted: Hosted) {
+    func send(_ frame: Frame, lane: LaneID, _ hosted: Hosted) {
         var frame = frame
         if case .connected(var connected) = frame {
             connected.limits.channelWindow = Self.window
@@ -386,256 +386,5 @@ final class ModelServer {
                 self?.store.advance(user, device, to: [ChannelPosition(channel: channel, position: position)])
             }
         }
-    }
-
-    // MARK: Connect
-
-    private func authenticate(_ connect: Connect, _ hosted: Hosted) {
-        guard let (user, device, login) = simulation.owner(of: connect.credential) else {
-            return input(hosted) { $0.rejected(Close(code: .credentialInvalid), now: $1) }
-        }
-        if let close = refusal(of: user, device, login) { return input(hosted) { $0.rejected(close, now: $1) } }
-        let admission = write {
-            store.admit(user, device, producer: connect.producer, connectNumber: connect.connectNumber)
-        }
-        guard let admission else { return }
-        guard admission != .stale else { return input(hosted) { $0.rejected(Close(code: .stale), now: $1) } }
-        guard let record = write({ store.advance(user, device, to: connect.cursors) }) else { return }
-        for other in sessions.values where other.device == device { noteSent(other) }
-        hosted.device = device
-        hosted.user = user
-        hosted.producer = connect.producer
-        hosted.connectNumber = connect.connectNumber
-        hosted.login = login
-        hosted.isFresh = admission == .returning || admission == .firstOfDevice
-        let isResumed = sent[device] != nil
-        let tenant = simulation.tenant
-        let channels = store.channels(of: user, device).map { channel in
-            var channel = channel
-            channel.cursor = record.cursors[channel.channel]
-            channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: device)
-            return channel
-        }
-        hosted.wakes = []
-        let rights = Rights(of: user, in: simulation)
-        var identity = SessionIdentity(
-            tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1", expiry: 1 << 52,
-            mayPublish: true, mayReceive: true, mayJoin: true, mayManage: true)
-        rights.apply(to: &identity)
-        hosted.watch.stopped = rights.stopped
-        hosted.recoveries = recoveries(channels, connect, hosted, rights)
-        if has(.takeOverEarly) { establish(hosted) }
-        if has(.evictEarly) { _ = takePlace(hosted, user, device) }
-        later(hosted, within: slowestLoad) { [weak self, identity] in
-            self?.grant(
-                SessionGrant(
-                    identity: identity, session: UInt64(hosted.link.number), resumed: isResumed,
-                    cursorVersion: record.version,
-                    channels: channels, ticket: self?.simulation.ticket(for: connect.credential)), hosted)
-        }
-    }
-
-    private func grant(_ grant: SessionGrant, _ hosted: Hosted) {
-        input(hosted) { $0.authenticated(grant, time: simulation.wall.milliseconds, now: $1) }
-        let wakes = hosted.wakes ?? []
-        hosted.wakes = nil
-        simulation.noteConnected(early: hosted.link.isEarly)
-        guard !has(.forgetWakesWhileLoading) else { return }
-        for channel in wakes.sorted(by: { $0.description < $1.description }) { wake(hosted, channel) }
-        // A join or leave of another device may have come in between, too.
-        guard let user = hosted.user, let device = hosted.device else { return }
-        let known = Dictionary(uniqueKeysWithValues: grant.channels.map { ($0.channel, $0) })
-        hosted.broadcasts = Set(known.keys)
-        for var channel in store.channels(of: user, device) {
-            hosted.broadcasts.insert(channel.channel)
-            let old = known[channel.channel]
-            guard old?.after != channel.after || old?.upTo != channel.upTo else { continue }
-            channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: device)
-            input(hosted) { $0.channelChanged(channel, now: $1) }
-        }
-    }
-
-    func sent(_ channel: ChannelID, epoch: Epoch, to device: DeviceID) -> Offset? {
-        sent[device]?[channel].flatMap { $0.epoch == epoch ? $0.offset : nil }
-    }
-
-    // MARK: Places
-
-    /// Why a login is refused at once whose place another one has.
-    private func refusal(of user: UserID, _ device: DeviceID, _ login: UInt64) -> Close? {
-        guard simulation.hasOnePlace(user), !has(.ignorePlace),
-            case .refused(let holder, _) = store.place(user, device, login: login, takes: false)
-        else { return nil }
-        return Close(code: holder == device ? .replaced : .evicted)
-    }
-
-    /// Takes the place of a session's login, and ends the sessions that lose it.
-    /// - Returns: whether the session goes on.
-    private func takePlace(_ hosted: Hosted, _ user: UserID, _ device: DeviceID) -> Bool {
-        guard simulation.hasOnePlace(user), !has(.ignorePlace) else { return true }
-        if !hosted.link.isHandshakeComplete {
-            simulation.violation("\(device) took a place before its handshake was complete")
-        }
-        let written = write { store.place(user, device, login: hosted.login, takes: true) }
-        guard let answer = written ?? nil else { return false }
-        if case .refused(let holder, _) = answer {
-            let close = Close(code: holder == device ? .replaced : .evicted)
-            input(hosted) { $0.close(close, now: $1) }
-            return false
-        }
-        for other in inOrder where other.user == user && other.device != device && other.login <= hosted.login {
-            input(other) { $0.close(Close(code: .evicted), now: $1) }
-        }
-        return true
-    }
-
-    private func establish(_ hosted: Hosted) {
-        guard let device = hosted.device, let user = hosted.user, takePlace(hosted, user, device) else { return }
-        simulation.established(user, login: hosted.login)
-        if !hosted.link.isHandshakeComplete {
-            simulation.violation("a session took effect before its handshake was complete")
-        }
-        if let newer = current[device] {
-            if newer.login > hosted.login {
-                guard has(.ignoreLogin) else {
-                    return input(hosted) { $0.claimRefused(Close(code: .replaced), now: $1) }
-                }
-                simulation.violation("\(device)'s login \(newer.login) was ended for its login \(hosted.login)")
-            }
-            if newer.producer == hosted.producer, newer.connectNumber > hosted.connectNumber {
-                // Its handshake took so long that a later connect was established meanwhile.
-                guard has(.ignoreConnectNumber) else {
-                    return input(hosted) { $0.claimRefused(Close(code: .stale), now: $1) }
-                }
-                simulation.violation("\(device)'s connect \(hosted.connectNumber) took over from a later one")
-            }
-        }
-        let old = current.updateValue(hosted, forKey: device)
-        if let old, old !== hosted {
-            old.isReplaced = true
-            if !has(.keepOldSession) { input(old) { $0.close(Close(code: .replaced), now: $1) } }
-        }
-        hosted.isEstablished = true
-        for append in hosted.unsettled { self.append(append) }
-        hosted.unsettled = []
-    }
-
-    // MARK: The log
-
-    private func take(_ append: Append) {
-        if append.hosted.isFresh || append.hosted.link.isHandshakeComplete {
-            self.append(append)
-        } else {
-            append.hosted.held.append(append)
-        }
-    }
-
-    private func append(_ append: Append) {
-        var append = append
-        if append.refusal == nil, let user = append.hosted.user, simulation.isDeniedByApp(user) {
-            append.refusal = .forbidden
-        }
-        if let code = append.refusal, has(.refuseWithoutLedger) {
-            let refused = Refused(id: append.publish.id, code: code, retryAfter: 0)
-            return later(append.hosted) { [weak self] in self?.answer(append, .refused(refused)) }
-        }
-        if append.refusal != nil, !append.hosted.isEstablished { return append.hosted.unsettled.append(append) }
-        guard !random.happens(refusesAppends) else {
-            let refused = Refused(id: append.publish.id, code: .overloaded, retryAfter: 30)
-            return later(append.hosted) { [weak self] in self?.answer(append, .refused(refused)) }
-        }
-        pending.append(append)
-        if has(.surviveFailedSync), random.happens(0.05) { store.delaySync() }
-        if has(.acknowledgeBeforeDurable) || has(.deliverBeforeDurable) {
-            store.delaySync()
-            let life = life
-            scheduler.after(.milliseconds(200)) { [weak self] in if self?.life == life { self?.store.sync() } }
-        }
-        guard !isCommitScheduled else { return }
-        isCommitScheduled = true
-        let life = life
-        scheduler.after(.milliseconds(Int64.random(in: 1...12, using: &random))) { [weak self] in
-            guard let self, self.life == life else { return }
-            commit()
-        }
-    }
-
-    private func answer(_ append: Append, _ outcome: PublishOutcome) {
-        input(append.hosted) {
-            $0.appended(channel: append.channel, id: append.publish.id, outcome: outcome, now: $1)
-        }
-    }
-
-    /// One transaction for all publishes that wait; then the answers, between which the process may die as well.
-    private func commit() {
-        isCommitScheduled = false
-        let batch = pending.filter { $0.hosted.device != nil }
-        pending = []
-        var outcomes: [(Append, PublishOutcome)] = []
-        var woken: Set<ChannelID> = []
-        let isDone: Void? = write(torn: {
-            for append in batch {
-                guard let user = append.hosted.user, let device = append.hosted.device else { continue }
-                store.enterAnew(
-                    AppendRequest(
-                        device: store.key(user, device), producer: append.producer, channel: append.channel,
-                        publish: append.publish, refusal: append.refusal))
-            }
-        }) {
-            for append in batch {
-                guard let user = append.hosted.user, let device = append.hosted.device else { continue }
-                let result = store.append(
-                    append.publish, channel: append.channel, user: user, device: device, producer: append.producer,
-                    refusal: append.refusal)
-                outcomes.append((append, result.outcome))
-                woken.formUnion(result.woken)
-            }
-        }
-        guard isDone != nil else { return }
-        let life = life
-        let isDurable = store.isSynced
-        for (append, outcome) in outcomes where isDurable || !has(.deliverBeforeDurable) {
-            answer(append, outcome)
-            guard self.life == life else { return }
-        }
-        if isDurable || !has(.acknowledgeBeforeDurable) { wake(woken) }
-    }
-
-    func wake(_ channels: Set<ChannelID>) {
-        guard !has(.forgetWakes) else { return }
-        for channel in channels.sorted(by: { $0.description < $1.description }) {
-            for hosted in inOrder { wake(hosted, channel) }
-        }
-    }
-
-    private func wake(_ hosted: Hosted, _ channel: ChannelID) {
-        if hosted.wakes != nil {
-            hosted.wakes?.insert(channel)
-            return
-        }
-        guard let user = hosted.user, store.truth.stint(of: user, in: channel) != nil,
-            let head = store.head(channel)?.position
-        else { return }
-        if has(.pushDirectly), let lane = hosted.lanes.first(where: { $0.value.channel == channel })?.key,
-            let entry = store.truth.logs[channel]?.entries.last
-        {
-            send(.deliver(Deliver(entry: entry, redelivered: false)), lane: lane, hosted)
-        }
-        meet(hosted, channel, user)
-        input(hosted) { $0.logAdvanced(channel, head: head, now: $1) }
-    }
-
-    /// A broadcast that is newer than the session.
-    private func meet(_ hosted: Hosted, _ channel: ChannelID, _ user: UserID) {
-        guard case .all = channel, let device = hosted.device, hosted.broadcasts.insert(channel).inserted,
-            let news = store.channels(of: user, device).first(where: { $0.channel == channel })
-        else { return }
-        input(hosted) { $0.channelChanged(news, now: $1) }
-    }
-
-    private func read(_ channel: ChannelID, after: Offset, upTo: Offset?, bytes: Int, _ hosted: Hosted) {
-        guard !random.happens(0.01), let page = store.read(channel, after: after, upTo: upTo, maximumBytes: bytes)
-        else { return input(hosted) { $0.readFailed(channel, now: $1) } }
-        input(hosted) { $0.pageRead(channel, page: page, now: $1) }
     }
 }
