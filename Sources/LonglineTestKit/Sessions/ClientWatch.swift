@@ -2,7 +2,7 @@ import LonglineSession
 import LonglineWire
 
 /// Watches what a device sends on one link: a lane is finished only when every publish on it has its answer, and until then no
-/// publish is sent a second time.
+/// publish is sent a second time. Each publish gets one answer.
 struct ClientWatch {
     private var lanes: [LaneID: LaneHeader] = [:]
     private var unanswered: [LaneID: Set<PublishID>] = [:]
@@ -24,14 +24,17 @@ struct ClientWatch {
     }
 
     /// A frame of the server reaches the device.
-    mutating func received(_ frame: Frame) {
+    /// - Returns: what is wrong with it.
+    mutating func received(_ frame: Frame) -> String? {
         let id: PublishID
         switch frame {
         case .published(let published): id = published.id
         case .refused(let refused): id = refused.id
-        default: return
+        default: return nil
         }
-        for lane in unanswered.keys { unanswered[lane]?.remove(id) }
+        var isAwaited = false
+        for lane in unanswered.keys where unanswered[lane]?.remove(id) != nil { isAwaited = true }
+        return isAwaited ? nil : "publish \(id) is answered, and no answer is awaited"
     }
 
     /// The device finishes a lane.

@@ -5,7 +5,8 @@ import NIOCore
 /// Watches what a service promises about messages, and writes down every promise that is broken.
 ///
 /// It is told what apps publish, what they hear back and what they are given, and compares it with the ``Truth``. The rules:
-/// an acknowledged publish is in the log, once, where the acknowledgement says; a refused one is nowhere; one that its
+/// an acknowledged publish is in the log, once, where the acknowledgement says; a refused one is nowhere; no answer
+/// contradicts an earlier one; a publish that its
 /// app forgot, because it was restored or lost everything, is there at most once; a producer's order is kept in each
 /// channel; an app is given each entry it is entitled to, in order, once per life, marked when it was given it
 /// before; and what it is not given is skipped or reported lost, and truly absent.
@@ -97,7 +98,9 @@ public struct MessageChecker {
     }
 
     mutating func acknowledged(_ number: UInt64, at position: Position, in channel: ChannelID, truth: Truth) {
+        if refused.contains(number) { violation("message \(number) was acknowledged after it was refused") }
         acknowledged.insert(number)
+        lostByStore.remove(number)
         let entry = truth.logs[channel]?.entry(at: position.offset)
         if truth.logs[channel]?.epoch != position.epoch || entry.flatMap({ Self.number(of: $0.payload) }) != number {
             violation("message \(number) was acknowledged at \(position) in \(channel), and is not there")
@@ -105,7 +108,16 @@ public struct MessageChecker {
     }
 
     mutating func refused(_ number: UInt64, _ code: RefusalCode) {
-        if code == .outcomeUnknown { forgotten.insert(number) } else { refused.insert(number) }
+        // Whatever was answered before, this denies nothing of it.
+        if code == .outcomeUnknown {
+            forgotten.insert(number)
+            return
+        }
+        // Of what is gone with a store nothing is known any more, and the new one may judge otherwise.
+        if acknowledged.contains(number), !lostByStore.contains(number) {
+            violation("message \(number) was refused with \(code.rawValue) after it was acknowledged")
+        }
+        refused.insert(number)
     }
 
     /// An app died before it was told what became of a message.
@@ -318,7 +330,7 @@ public struct MessageChecker {
             if acknowledged.contains(number), count == 0, !lostByStore.contains(number) {
                 violation("message \(number) was acknowledged and is gone")
             }
-            if refused.contains(number), !acknowledged.contains(number), count > 0 {
+            if refused.contains(number), count > 0 {
                 violation("message \(number) was refused and entered")
             }
             let isAnswered =

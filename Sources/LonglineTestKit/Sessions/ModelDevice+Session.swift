@@ -6,7 +6,7 @@ import NIOCore
 extension ModelDevice {
     func take(_ frame: Frame, lane: LaneID) {
         var frame = frame
-        watch.received(frame)
+        if let problem = watch.received(frame) { simulation.violation("\(device): \(problem)") }
         if case .connected(let connected) = frame { noteRecord(connected) }
         switch frame {
         case .lane(let header): serverLanes[lane] = header

@@ -357,6 +357,7 @@ final class ModelServer {
             hosted.link.send(frame, lane: own, from: .server)
             return hosted.link.finish(own, from: .server)
         }
+        if case .published = frame, has(.answerTwice) { hosted.link.send(frame, lane: lane, from: .server) }
         for frame in damaged(frame, lane: lane, hosted) { hosted.link.send(frame, lane: lane, from: .server) }
         if case .deliver(let deliver) = frame, has(.confirmOnSend), let header = hosted.lanes[lane] {
             storeCursor(header.channel, Position(epoch: header.epoch, offset: deliver.entry.offset), hosted)

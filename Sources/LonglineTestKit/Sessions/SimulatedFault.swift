@@ -17,6 +17,10 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case tearTransaction
     /// The recipient's copy is another write than the sender's record: a crash comes in between.
     case copyApart
+    /// The server answers a publish a second time.
+    case answerTwice
+    /// The ledger refuses what it entered before.
+    case refuseEntered
     /// What a right that was taken away does not allow is refused without asking the ledger.
     case refuseWithoutLedger
     /// The store enters what is published into a room by somebody who left it.

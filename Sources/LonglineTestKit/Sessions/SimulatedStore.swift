@@ -135,6 +135,7 @@ final class SimulatedStore {
             let woken = record(published, previous: previous, copy: copy, request)
             return (.published(published), woken)
         case .duplicate(let published):
+            if faults.contains(.refuseEntered) { return (.refused(Refused(id: publish.id, code: .forbidden)), []) }
             guard faults.contains(.enterTwice) else { return (.published(published), []) }
             return (.published(published), enterAnew(request).woken)
         case .refused(let refused):

@@ -1,0 +1,86 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+import Testing
+
+@testable import LonglineTestKit
+
+/// What the simulation's checker has to find by itself: most of what no model of a server or client can be made to do.
+@Suite("The checker of the simulation")
+struct MessageCheckerTests {
+    private static let number: UInt64 = 7
+    private static let place = Position(epoch: Fixture.epoch, offset: 1)
+    private static var app: MessageChecker.App {
+        MessageChecker.App(number: 0, user: Fixture.user("alice"), device: Fixture.identity().device)
+    }
+
+    private static var publish: Publish {
+        var publish = Fixture.publish(1)
+        publish.payload = ByteBuffer(integer: number)
+        return publish
+    }
+
+    /// A checker that knows of one publish into alice's inbox.
+    private static func checker() -> MessageChecker {
+        var checker = MessageChecker()
+        checker.published(
+            OutboxRow(channel: Fixture.inbox, publish: publish, queuedAt: Fixture.start), by: app, at: Fixture.start)
+        return checker
+    }
+
+    /// The truth when that publish was entered.
+    private static func entered() -> Truth {
+        var entry = Fixture.entry(1, after: 0)
+        entry.sender = app.user
+        entry.payload = publish.payload
+        var truth = Truth()
+        _ = truth.enter(entry, at: place, in: Fixture.inbox)
+        return truth
+    }
+
+    @Test("One answer, given as often as it is asked for, is no violation")
+    func takesOneAnswer() {
+        var checker = Self.checker()
+        let truth = Self.entered()
+        checker.acknowledged(Self.number, at: Self.place, in: Fixture.inbox, truth: truth)
+        checker.acknowledged(Self.number, at: Self.place, in: Fixture.inbox, truth: truth)
+        checker.finish(apps: [], cursors: [:], truth: truth)
+        #expect(checker.violations.isEmpty)
+    }
+
+    @Test("A refusal behind an acknowledgement is one")
+    func noticesRefusalOfAcknowledged() {
+        var checker = Self.checker()
+        let truth = Self.entered()
+        checker.acknowledged(Self.number, at: Self.place, in: Fixture.inbox, truth: truth)
+        checker.refused(Self.number, .outcomeUnknown)
+        #expect(checker.violations.isEmpty, "which denies nothing")
+        checker.refused(Self.number, .forbidden)
+        #expect(checker.violations.count == 1)
+    }
+
+    @Test("An acknowledgement behind a refusal is one")
+    func noticesAcknowledgementOfRefused() {
+        var checker = Self.checker()
+        let truth = Self.entered()
+        checker.refused(Self.number, .forbidden)
+        checker.acknowledged(Self.number, at: Self.place, in: Fixture.inbox, truth: truth)
+        #expect(checker.violations.count == 1)
+        checker.finish(apps: [], cursors: [:], truth: truth)
+        #expect(checker.violations.count == 2, "it was refused, and is there")
+    }
+
+    @Test("What went with the store may be refused by the next one, until that acknowledges it")
+    func knowsLostStores() {
+        var checker = Self.checker()
+        let truth = Self.entered()
+        checker.acknowledged(Self.number, at: Self.place, in: Fixture.inbox, truth: truth)
+        checker.lost([Self.number], truth: Truth())
+        var other = checker
+        other.refused(Self.number, .forbidden)
+        #expect(other.violations.isEmpty)
+        checker.acknowledged(Self.number, at: Self.place, in: Fixture.inbox, truth: truth)
+        checker.refused(Self.number, .forbidden)
+        #expect(checker.violations.count == 1)
+    }
+}
