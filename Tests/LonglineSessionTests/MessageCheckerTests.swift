@@ -70,6 +70,24 @@ struct MessageCheckerTests {
         #expect(checker.violations.count == 2, "it was refused, and is there")
     }
 
+    @Test("What an outbox renumbered may be entered again by a state from before that, and nothing else")
+    func knowsRenumbering() {
+        var truth = Self.entered()
+        var again = Fixture.entry(2, after: 1)
+        again.sender = Self.app.user
+        again.producer = ProducerID(high: 1, low: 3)
+        again.payload = Self.publish.payload
+        _ = truth.enter(again, at: Position(epoch: Fixture.epoch, offset: 2), in: Fixture.inbox)
+        for isRenumbered in [false, true] {
+            var checker = Self.checker()
+            if isRenumbered { checker.renumbered([Self.number], from: Fixture.producer) }
+            checker.forgot(Self.app, kept: [Self.number], under: Fixture.producer)
+            checker.restarted(Self.app, cursors: [:], isOlder: true)
+            checker.finish(apps: [], cursors: [:], truth: truth)
+            #expect(checker.violations.count == (isRenumbered ? 0 : 1))
+        }
+    }
+
     @Test("What went with the store may be refused by the next one, until that acknowledges it")
     func knowsLostStores() {
         var checker = Self.checker()

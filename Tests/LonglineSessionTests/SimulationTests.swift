@@ -70,6 +70,7 @@ struct SimulationTests {
             counts.storeRestores += simulation.counts.storeRestores
             counts.deviceCrashes += simulation.counts.deviceCrashes
             counts.restores += simulation.counts.restores
+            counts.secondRestores += simulation.counts.secondRestores
             counts.twins += simulation.counts.twins
             counts.replays += simulation.counts.replays
             counts.early += simulation.counts.early

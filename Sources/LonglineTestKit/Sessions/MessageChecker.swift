@@ -7,7 +7,8 @@ import NIOCore
 /// It is told what apps publish, what they hear back and what they are given, and compares it with the ``Truth``. The rules:
 /// an acknowledged publish is in the log, once, where the acknowledgement says; a refused one is nowhere; no answer
 /// contradicts an earlier one; a publish that its
-/// app forgot, because it was restored or lost everything, is there at most once; a producer's order is kept in each
+/// app forgot, because it was restored or lost everything, is there at most once (but for what an outbox renumbered that is then
+/// restored to a state from before that, once more for each such restore); a producer's order is kept in each
 /// channel; an app is given each entry it is entitled to, in order, once per life, marked when it was given it
 /// before; and what it is not given is skipped or reported lost, and truly absent.
 public struct MessageChecker {
@@ -48,6 +49,10 @@ public struct MessageChecker {
     private var forgotten: Set<UInt64> = []
     /// Entered, and gone with a store that was replaced by its backup.
     private var lostByStore: Set<UInt64> = []
+    /// What waited in an outbox when that drew another producer, by the one before.
+    private var leftBehind: [ProducerID: Set<UInt64>] = [:]
+    /// How often a message may be entered, where that is more than once.
+    private var mayRepeat: [UInt64: Int] = [:]
     private var told: [App: [ChannelID: Position]] = [:]
     private var everGiven: [App: Set<Given>] = [:]
     private var givenInLife: [App: [ChannelID: Set<Position>]] = [:]
@@ -123,8 +128,15 @@ public struct MessageChecker {
     /// An app died before it was told what became of a message.
     mutating func forgot(_ number: UInt64) { forgotten.insert(number) }
 
-    /// An app forgot what became of these; the ones that it kept will be answered again.
-    mutating func forgot(_ app: App, kept: Set<UInt64>) {
+    /// An outbox drew another producer, and gave these new IDs.
+    mutating func renumbered(_ numbers: Set<UInt64>, from producer: ProducerID) {
+        leftBehind[producer, default: []].formUnion(numbers)
+    }
+
+    /// An app forgot what became of these; the ones that it kept, under a producer, will be answered again. Those that an earlier life
+    /// renumbered are known by their new IDs alone, and so entered once more.
+    mutating func forgot(_ app: App, kept: Set<UInt64>, under producer: ProducerID) {
+        for number in kept.intersection(leftBehind[producer] ?? []) { mayRepeat[number, default: 1] += 1 }
         for (number, origin) in published where origin.app == app {
             if kept.contains(number) {
                 refused.remove(number)
@@ -322,7 +334,8 @@ public struct MessageChecker {
         let running = Set(apps)
         for (number, origin) in published.sorted(by: { $0.key < $1.key }) {
             let count = places[number] ?? 0
-            if count > 1 { violation("message \(number) was entered \(count) times") }
+            let most = mayRepeat[number] ?? 1
+            if count > most { violation("message \(number) was entered \(count) times") }
             let isDirect = origin.recipient.map { $0 != origin.app.user } ?? false
             if copies[number] ?? 0 != (isDirect ? count : 0) {
                 violation("message \(number) has \(count) records and \(copies[number] ?? 0) copies")
@@ -330,7 +343,7 @@ public struct MessageChecker {
             if acknowledged.contains(number), count == 0, !lostByStore.contains(number) {
                 violation("message \(number) was acknowledged and is gone")
             }
-            if refused.contains(number), count > 0 {
+            if refused.contains(number), count > most - 1 {
                 violation("message \(number) was refused and entered")
             }
             let isAnswered =

@@ -74,6 +74,7 @@ extension ModelDevice {
         case .refused(let channel, let refused): takeRefused(refused, channel)
         case .renewProducer:
             simulation.counts.renewals += 1
+            simulation.checker.renumbered(waitingNumbers, from: durable.producer)
             renumber()
         case .deliver(let channel, let epoch, let deliver): give(deliver, epoch: epoch, channel: channel)
         case .skipped(let channel, let epoch, let skip):

@@ -231,8 +231,7 @@ final class ModelDevice {
         }
         if kind != .killed {
             wasRestored = true
-            simulation.checker.forgot(
-                app, kept: Set(durable.rows.compactMap { MessageChecker.number(of: $0.publish.payload) }))
+            simulation.checker.forgot(app, kept: waitingNumbers, under: durable.producer)
         }
         link?.cut(
             tellClient: false, tellServer: random.happens(0.5), losesToServer: random.happens(0.5), losesToClient: true)
@@ -249,6 +248,9 @@ final class ModelDevice {
     }
 
     func takeBackup() { backup = durable }
+
+    /// The messages in the outbox.
+    var waitingNumbers: Set<UInt64> { Set(durable.rows.compactMap { MessageChecker.number(of: $0.publish.payload) }) }
 
     /// A write to the device's disk. The process may die before it or behind it.
     /// - Returns: whether it lives.

@@ -7,7 +7,7 @@ public import NIOCore
 ///
 /// For a while apps publish, confirm, join, leave, dawdle and crash; links die in one direction or both, with or without a
 /// word; the server is killed at any of its writes and comes back with its store, or with a backup of it; its clock is set
-/// forward and back; devices sleep, are restored from a backup or lose everything, or meet a second one of their name;
+/// forward and back; devices sleep, are restored from a backup, once or twice, or lose everything, or meet a second one of their name;
 /// early flights are sent again by somebody else. Then everything heals, and what is owed has to arrive. The ``checker``
 /// has watched.
 public final class SessionSimulation {
@@ -44,6 +44,8 @@ public final class SessionSimulation {
         public var deviceCrashes = 0
         /// A device restored from a backup, or without anything.
         public var restores = 0
+        /// A device restored a second time, from the same backup or a later one.
+        public var secondRestores = 0
         /// Devices that met a second one of their name.
         public var twins = 0
         /// Compressed batches sent.
@@ -82,8 +84,10 @@ public final class SessionSimulation {
     /// Some twenty times what a run takes.
     private static let maximumEvents: UInt64 = 400_000
 
-    private let scheduler = VirtualScheduler()
+    let scheduler = VirtualScheduler()
     private var random: SeededRandom
+    /// Draws what happens in few runs: of its own, so that nothing else becomes rarer by it, or changes in the other runs.
+    var rare: SeededRandom
     private var server: ModelServer!
     private var devices: [ModelDevice] = []
     private var links: [SimulatedLink] = []
@@ -107,6 +111,7 @@ public final class SessionSimulation {
         self.seed = seed
         self.faults = faults
         random = SeededRandom(seed: seed)
+        rare = SeededRandom(seed: ~seed)
         tenant = try TenantID("tenant")
         rooms = [try RoomID("room"), try RoomID("hall")]
         news = try BroadcastID("news")
@@ -240,10 +245,12 @@ public final class SessionSimulation {
             let device = anyDevice()
             scheduler.after(.milliseconds(pick(100...1_000))) { device.takeBackup() }
             let kind = random.happens(0.7) ? ModelDevice.Restart.fromBackup : .withNothing
-            scheduler.after(.milliseconds(pick(1_100...1_900))) { [weak self] in
+            let time = pick(1_100...1_900)
+            scheduler.after(.milliseconds(time)) { [weak self] in
                 self?.counts.restores += 1
                 device.restart(kind)
             }
+            if rare.happens(0.5) { restoreAgain(device, since: time) }
         }
         if random.happens(0.25) {
             scheduler.after(.milliseconds(pick(100...1_500))) { [weak self] in self?.store.takeBackup() }
