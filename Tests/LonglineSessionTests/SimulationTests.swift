@@ -85,6 +85,7 @@ struct SimulationTests {
             counts.requests += simulation.counts.requests
             counts.replies += simulation.counts.replies
             counts.neighbours += simulation.counts.neighbours
+            counts.clockJumps += simulation.counts.clockJumps
             counts.olderRecords += simulation.counts.olderRecords
         }
         #expect(refusals > 0)

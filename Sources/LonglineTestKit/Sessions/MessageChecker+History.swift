@@ -11,7 +11,7 @@ struct AskedPage {
 /// What history promises: nothing but what its user may read, each entry as it is, and everything in the stretch that the page
 /// names.
 extension MessageChecker {
-    mutating func page(_ result: HistoryResult, of asked: AskedPage, to app: App, truth: Truth, latest time: UInt64) {
+    mutating func page(_ result: HistoryResult, of asked: AskedPage, to app: App, truth: Truth, wall: WallTime) {
         let request = asked.request
         let answer = result.answer
         let place = "history of \(request.channel) for \(app.device)"
@@ -37,7 +37,7 @@ extension MessageChecker {
         func isMissing(_ entry: Entry) -> Bool {
             entry.offset > max(stint.after, log.first) && entry.offset <= stint.upTo ?? .max
                 && !entries.contains(entry.offset) && !log.erased.contains(entry.offset)
-                && !(entry.expiry > 0 && entry.expiry <= time)
+                && !log.isOver(entry, wall)
         }
         for entry in log.entries(above: answer.start) where entry.offset <= answer.end && isMissing(entry) {
             violation("\(place): \(entry.offset) is missing in a page from \(answer.start) to \(answer.end)")

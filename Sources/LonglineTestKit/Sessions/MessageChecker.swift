@@ -184,13 +184,13 @@ public struct MessageChecker {
     }
 
     mutating func skipped(
-        _ skip: Skip, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth, latest time: UInt64
+        _ skip: Skip, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth, wall: WallTime
     ) {
         let log = truth.logs[channel] ?? Truth.Log(epoch: epoch)
         guard log.epoch == epoch else { return violation("\(channel) for \(app.device): a skip in another log") }
         let last = lastTold(app, channel, epoch: epoch)
         for entry in owed(after: last, before: skip.to + 1, in: log, channel, to: app, truth: truth)
-        where !(entry.expiry > 0 && entry.expiry <= time) && entry.offset > log.first
+        where !log.isOver(entry, wall) && entry.offset > log.first
             && !log.erased.contains(entry.offset)
         {
             violation("\(channel) for \(app.device): \(entry.offset) was skipped (\(skip.reason)), and is there")

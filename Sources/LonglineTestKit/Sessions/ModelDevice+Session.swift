@@ -80,7 +80,7 @@ extension ModelDevice {
         case .skipped(let channel, let epoch, let skip):
             skipEnds[channel, default: []].insert(Position(epoch: epoch, offset: skip.to))
             simulation.checker.skipped(
-                skip, epoch: epoch, in: channel, to: app, truth: truth, latest: simulation.wall.latest)
+                skip, epoch: epoch, in: channel, to: app, truth: truth, wall: simulation.wall)
         case .gap(let channel, let epoch, let gap):
             simulation.counts.gaps += 1
             simulation.checker.lost(gap, epoch: epoch, in: channel, to: app, truth: truth)
@@ -91,7 +91,7 @@ extension ModelDevice {
         case .history(let result):
             guard let asked = pages.removeValue(forKey: result.answer.request) else { return }
             simulation.counts.historyPages += result.answer.refusal == nil ? 1 : 0
-            simulation.checker.page(result, of: asked, to: app, truth: truth, latest: simulation.wall.latest)
+            simulation.checker.page(result, of: asked, to: app, truth: truth, wall: simulation.wall)
         case .members, .refreshed, .stopped, .behind, .observedAddress, .heartbeatLearned, .signal,
             .sendSignal, .presence,
             .presenceAnswered, .erasureRefused:

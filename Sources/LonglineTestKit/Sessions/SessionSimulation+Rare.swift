@@ -5,6 +5,30 @@ import NIOCore
 extension SessionSimulation {
     func rarely(_ range: ClosedRange<Int64>) -> Int64 { Int64.random(in: range, using: &rare) }
 
+    private func rarely(_ milliseconds: ClosedRange<Int64>, _ body: @escaping (SessionSimulation) -> Void) {
+        scheduler.after(.milliseconds(rarely(milliseconds))) { [weak self] in
+            guard let self, !isCalm else { return }
+            body(self)
+            rarely(milliseconds, body)
+        }
+    }
+
+    /// Each of these happens in some runs, a few times.
+    func rareChaos() {
+        if rare.happens(0.2) { rarely(100...1_500) { $0.jumpClock() } }
+    }
+
+    /// The server's clock goes minutes, hours or days wrong, for a moment or for good.
+    private func jumpClock() {
+        counts.clockJumps += 1
+        let unit = [60_000, 3_600_000, 86_400_000][Int(rarely(0...2))] as Int64
+        let jump = unit * rarely(1...9) * (rare.happens(0.5) ? 1 : -1)
+        note { "the clock is set by \(jump) ms" }
+        setClock(by: jump)
+        guard rare.happens(0.7) else { return }
+        scheduler.after(.milliseconds(rarely(10...600))) { [weak self] in self?.setClock(by: -jump) }
+    }
+
     /// A device that was restored at a time is restored again soon: from the same backup, or from one of its second life.
     func restoreAgain(_ device: ModelDevice, since time: Int64) {
         let again = time + rarely(100...500)

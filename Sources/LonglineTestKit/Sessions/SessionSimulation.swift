@@ -7,7 +7,7 @@ public import NIOCore
 ///
 /// For a while apps publish, confirm, join, leave, dawdle and crash; links die in one direction or both, with or without a
 /// word; the server is killed at any of its writes and comes back with its store, or with a backup of it; its clock is set
-/// forward and back; devices sleep, are restored from a backup, once or twice, or lose everything, or meet a second one of their name;
+/// forward and back, by up to days; devices sleep, are restored from a backup, once or twice, or lose everything, or meet a second one of their name;
 /// early flights are sent again by somebody else. Then everything heals, and what is owed has to arrive. The ``checker``
 /// has watched.
 public final class SessionSimulation {
@@ -70,6 +70,8 @@ public final class SessionSimulation {
         public var neighbours = 0
         /// CONNECTEDs that named an older record of cursors than the one before.
         public var olderRecords = 0
+        /// The server's clock set by minutes, hours or days.
+        public var clockJumps = 0
         /// Producers given up because an ID was used twice.
         public var renewals = 0
 
@@ -101,9 +103,9 @@ public final class SessionSimulation {
     private var deniedByApp: Set<UserID> = []
     /// Channels that users' credentials don't allow to receive now.
     private var stopped: [UserID: Set<ChannelID>] = [:]
-    private var isCalm = false
+    private(set) var isCalm = false
     /// What the wall clock is ahead of the scheduler, in milliseconds.
-    private var wallOffset: Int64 = 1_000_000
+    private var wallOffset: Int64 = 1_000_000_000_000
 
     /// A simulation that has not run.
     /// - Throws: ``LonglineWire/IdentifierError``, which it never does with the names it uses.
@@ -200,6 +202,12 @@ public final class SessionSimulation {
 
     // MARK: What goes wrong
 
+    /// Sets the server's clock forward or back.
+    func setClock(by milliseconds: Int64) {
+        wallOffset = max(10_000, wallOffset + milliseconds)
+        setWall()
+    }
+
     private func setWall() {
         wall.set(UInt64(max(1, Int64(scheduler.milliseconds) + wallOffset)))
     }
@@ -232,11 +240,9 @@ public final class SessionSimulation {
         repeatedly(500...3_000) { $0.anyDevice().refresh() }
         repeatedly(300...2_500) { $0.takeRight() }
         repeatedly(1_000...5_000) { $0.trim() }
-        repeatedly(200...3_000) { simulation in
-            simulation.wallOffset = max(10_000, simulation.wallOffset + simulation.pick(-3_000...3_000))
-            simulation.setWall()
-        }
+        repeatedly(200...3_000) { $0.setClock(by: $0.pick(-3_000...3_000)) }
         restores()
+        rareChaos()
     }
 
     /// What happens once in a run, if at all.

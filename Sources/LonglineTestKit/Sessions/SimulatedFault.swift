@@ -37,6 +37,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     // MARK: The log and the cursors
     /// A read gives entries whose time is over.
     case deliverExpired
+    /// A read skips entries whose time is not over.
+    case expireEarly
     /// An entry's time is the wall clock's, also when that was set back.
     case timeGoesBack
     /// A room is readable from its beginning.

@@ -7,16 +7,23 @@ internal import Synchronization
 /// A wall clock that can be set forward and back.
 final class WallTime: Sendable {
     private let value = Atomic<UInt64>(0)
-    private let highest = Atomic<UInt64>(0)
+    /// The last time of each stretch in which it was not set back.
+    private let stretches = Mutex<[UInt64]>([0])
 
     /// Milliseconds since 1970.
     var milliseconds: UInt64 { value.load(ordering: .relaxed) }
-    /// The latest time it ever showed.
-    var latest: UInt64 { highest.load(ordering: .relaxed) }
+    /// The present stretch.
+    var stretch: Int { stretches.withLock { $0.count - 1 } }
+
+    /// The latest time that it showed in a stretch or since.
+    func latest(since stretch: Int) -> UInt64 { stretches.withLock { $0.dropFirst(stretch).max() ?? 0 } }
 
     func set(_ milliseconds: UInt64) {
-        value.store(milliseconds, ordering: .relaxed)
-        highest.store(max(latest, milliseconds), ordering: .relaxed)
+        let last = value.exchange(milliseconds, ordering: .relaxed)
+        stretches.withLock { stretches in
+            if milliseconds < last { stretches.append(milliseconds) }
+            stretches[stretches.count - 1] = milliseconds
+        }
     }
 }
 
@@ -201,6 +208,9 @@ final class SimulatedStore {
         if truth.logs[request.channel]?.head.offset ?? 0 != previous {
             violation("\(request.channel) at \(published.position): the entry before is not at \(previous)")
         }
+        if published.time != max(wall.milliseconds, truth.logs[request.channel]?.entries.last?.time ?? 0) {
+            violation("\(request.channel) at \(published.position): its time is \(published.time)")
+        }
         if !truth.mayPublish(user, in: request.channel) {
             violation("\(request.channel) at \(published.position): \(user) may not publish")
         }
@@ -242,14 +252,15 @@ final class SimulatedStore {
 
     private func enter(_ entry: Entry, at position: Position, in channel: ChannelID) {
         if faults.contains(.timeGoesBack) { wallTimes[position] = wall.milliseconds }
-        if let problem = truth.enter(entry, at: position, in: channel) { violation(problem) }
+        if let problem = truth.enter(entry, at: position, in: channel, stretch: wall.stretch) { violation(problem) }
     }
 
     /// Marks the end of a transaction.
     func transactionEnded() { lastCopies = [] }
 
     func read(_ channel: ChannelID, after: Offset, upTo: Offset?, maximumBytes: Int) -> SessionPage? {
-        let time = faults.contains(.deliverExpired) ? 0 : wall.milliseconds
+        let ahead: UInt64 = faults.contains(.expireEarly) ? 60_000 : 0
+        let time = faults.contains(.deliverExpired) ? 0 : wall.milliseconds + ahead
         let upTo = faults.contains(.readAfterLeave) ? nil : upTo
         guard
             let page = try? real.read(

@@ -15,6 +15,8 @@ public struct Truth {
         public var first: Offset = 0
         /// What was retracted, messages and their edits: ``entries`` keeps them as they were.
         public var erased: Set<Offset> = []
+        /// The stretch of the wall clock in which an entry was made that expires.
+        var stretches: [Offset: Int] = [:]
         /// The last entry.
         public var head: Position { Position(epoch: epoch, offset: entries.last?.offset ?? 0) }
 
@@ -27,6 +29,11 @@ public struct Truth {
                 if entries[middle].offset > offset { high = middle } else { low = middle + 1 }
             }
             return entries[low...]
+        }
+
+        /// Whether there was a moment since an entry was made at which its time was over.
+        func isOver(_ entry: Entry, _ wall: WallTime) -> Bool {
+            entry.expiry > 0 && entry.expiry <= wall.latest(since: stretches[entry.offset] ?? 0)
         }
 
         /// The entry at an offset.
@@ -99,9 +106,9 @@ public struct Truth {
         return [.user(user)] + (rooms + broadcasts).sorted { $0.description < $1.description }
     }
 
-    /// Enters an entry that stands at a position.
+    /// Enters an entry that stands at a position, in a stretch of the wall clock.
     /// - Returns: what is wrong with that.
-    mutating func enter(_ entry: Entry, at position: Position, in channel: ChannelID) -> String? {
+    mutating func enter(_ entry: Entry, at position: Position, in channel: ChannelID, stretch: Int = 0) -> String? {
         var entry = entry
         var log = logs[channel] ?? Log(epoch: position.epoch)
         let place = "\(channel) at \(position)"
@@ -109,6 +116,7 @@ public struct Truth {
         guard position.offset > log.head.offset else { return "\(place): the log ends at \(log.head.offset)" }
         entry.previous = log.head.offset
         entry.offset = position.offset
+        if entry.expiry > 0 { log.stretches[entry.offset] = stretch }
         if entry.kind == .retracted {
             guard let target = entry.target else { return "\(place): a retraction of nothing" }
             log.erased.insert(target)
