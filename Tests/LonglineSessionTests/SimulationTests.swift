@@ -72,6 +72,7 @@ struct SimulationTests {
             counts.restores += simulation.counts.restores
             counts.secondRestores += simulation.counts.secondRestores
             counts.twins += simulation.counts.twins
+            counts.otherPhones += simulation.counts.otherPhones
             counts.replays += simulation.counts.replays
             counts.early += simulation.counts.early
             counts.gaps += simulation.counts.gaps

@@ -75,10 +75,16 @@ extension ModelServer {
 
     // MARK: Places
 
+    private func place(of user: UserID, _ device: DeviceID, _ number: UInt64, takes: Bool) -> PlaceAnswer? {
+        let login = DeviceLogin(
+            device: store.key(user, device), platform: simulation.platform(of: device), number: number)
+        return store.place(of: login, policy: simulation.policy(of: user), takes: takes)
+    }
+
     /// Why a login is refused at once whose place another one has.
     private func refusal(of user: UserID, _ device: DeviceID, _ login: UInt64) -> Close? {
-        guard simulation.hasOnePlace(user), !has(.ignorePlace),
-            case .refused(let holder, _) = store.place(user, device, login: login, takes: false)
+        guard simulation.policy(of: user) != .all, !has(.ignorePlace),
+            case .refused(let holder, _) = place(of: user, device, login, takes: false)
         else { return nil }
         return Close(code: holder == device ? .replaced : .evicted)
     }
@@ -86,18 +92,19 @@ extension ModelServer {
     /// Takes the place of a session's login, and ends the sessions that lose it.
     /// - Returns: whether the session goes on.
     private func takePlace(_ hosted: Hosted, _ user: UserID, _ device: DeviceID) -> Bool {
-        guard simulation.hasOnePlace(user), !has(.ignorePlace) else { return true }
+        guard simulation.policy(of: user) != .all, !has(.ignorePlace) else { return true }
         if !hosted.link.isHandshakeComplete {
             simulation.violation("\(device) took a place before its handshake was complete")
         }
-        let written = write { store.place(user, device, login: hosted.login, takes: true) }
+        let written = write { place(of: user, device, hosted.login, takes: true) }
         guard let answer = written ?? nil else { return false }
         if case .refused(let holder, _) = answer {
             let close = Close(code: holder == device ? .replaced : .evicted)
             input(hosted) { $0.close(close, now: $1) }
             return false
         }
-        for other in inOrder where other.user == user && other.device != device && other.login <= hosted.login {
+        for other in inOrder where other.user == user && other.login <= hosted.login {
+            guard let name = other.device, name != device, simulation.compete(name, device, of: user) else { continue }
             input(other) { $0.close(Close(code: .evicted), now: $1) }
         }
         return true
@@ -105,7 +112,7 @@ extension ModelServer {
 
     func establish(_ hosted: Hosted) {
         guard let device = hosted.device, let user = hosted.user, takePlace(hosted, user, device) else { return }
-        simulation.established(user, login: hosted.login)
+        simulation.established(user, device, login: hosted.login)
         if !hosted.link.isHandshakeComplete {
             simulation.violation("a session took effect before its handshake was complete")
         }

@@ -25,6 +25,8 @@ extension SessionSimulation {
         public var secondRestores = 0
         /// Devices that met a second one of their name.
         public var twins = 0
+        /// Another phone logged in by a user who may have one device of each platform.
+        public var otherPhones = 0
         /// Compressed batches sent.
         public var batches = 0
         /// Gaps that apps were told of.

@@ -1,3 +1,4 @@
+import LonglineStore
 import LonglineWire
 import NIOCore
 
@@ -15,6 +16,14 @@ extension SessionSimulation {
 
     /// Each of these happens in some runs, a few times.
     func rareChaos() {
+        let user = devices[3].user
+        if policy(of: user) == .onePerPlatform {
+            scheduler.after(.milliseconds(rarely(200...1_500))) { [weak self] in
+                guard let self else { return }
+                counts.otherPhones += 1
+                addDevice(user, otherPhone, login: nextLogin(of: user, after: 0)).connect()
+            }
+        }
         if rare.happens(0.2) { rarely(100...1_500) { $0.jumpClock() } }
     }
 

@@ -7,9 +7,9 @@ public import NIOCore
 ///
 /// For a while apps publish, confirm, join, leave, dawdle and crash; links die in one direction or both, with or without a
 /// word; the server is killed at any of its writes and comes back with its store, or with a backup of it; its clock is set
-/// forward and back, by up to days; devices sleep, are restored from a backup, once or twice, or lose everything, or meet a second one of their name;
-/// early flights are sent again by somebody else. Then everything heals, and what is owed has to arrive. The ``checker``
-/// has watched.
+/// forward and back, by up to days; devices sleep, are restored from a backup, once or twice, or lose everything, or meet
+/// a second one of their name; early flights are sent again by somebody else. Then everything heals, and what is owed has
+/// to arrive. The ``checker`` has watched.
 public final class SessionSimulation {
     /// The seed that makes this run.
     public let seed: UInt64
@@ -35,13 +35,17 @@ public final class SessionSimulation {
     /// Draws what happens in few runs: of its own, so that nothing else becomes rarer by it, or changes in the other runs.
     var rare: SeededRandom
     private var server: ModelServer!
-    private var devices: [ModelDevice] = []
+    private(set) var devices: [ModelDevice] = []
     private var links: [SimulatedLink] = []
     let rooms: [RoomID]
     let news: BroadcastID
     private var nextMessage: UInt64 = 1
-    /// The highest login of a user that has one place and ever had a session, in this life of the store.
-    private var highestLogins: [UserID: UInt64] = [:]
+    /// The highest login that ever had a place and a session, in this life of the store.
+    var highestLogins: [LoginPlace: UInt64] = [:]
+    let phone: DevicePlatform
+    let desktop: DevicePlatform
+    /// Carol's, where she has another one.
+    let otherPhone: DeviceID
     /// Users whose credentials don't allow to publish now, and whom the app's backend doesn't.
     private var withoutScope: Set<UserID> = []
     private var deniedByApp: Set<UserID> = []
@@ -61,6 +65,9 @@ public final class SessionSimulation {
         tenant = try TenantID("tenant")
         rooms = [try RoomID("room"), try RoomID("hall")]
         news = try BroadcastID("news")
+        phone = try DevicePlatform("phone")
+        desktop = try DevicePlatform("desktop")
+        otherPhone = try DeviceID("other-phone")
         store = SimulatedStore(tenant: tenant, wall: wall, random: SeededRandom(seed: random.next()), faults: faults)
         scheduler.advanced = { [unowned self] in setWall() }
         store.violation = { [unowned self] in violation($0) }
@@ -83,7 +90,7 @@ public final class SessionSimulation {
     }
 
     @discardableResult
-    private func addDevice(_ user: UserID, _ device: DeviceID, login: UInt64) -> ModelDevice {
+    func addDevice(_ user: UserID, _ device: DeviceID, login: UInt64) -> ModelDevice {
         let device = ModelDevice(
             app: MessageChecker.App(number: devices.count, user: user, device: device), login: login,
             simulation: self, scheduler: scheduler, random: SeededRandom(seed: random.next()))
@@ -214,8 +221,8 @@ public final class SessionSimulation {
             scheduler.after(.milliseconds(pick(300...2_000))) { [weak self] in
                 guard let self else { return }
                 counts.twins += 1
-                let last = hasOnePlace(device.user) ? highestLogin(of: device.user) : device.login
-                addDevice(device.user, device.device, login: last + 1).connect()
+                let login = nextLogin(of: device.user, after: device.login)
+                addDevice(device.user, device.device, login: login).connect()
             }
         }
     }
@@ -431,40 +438,4 @@ public final class SessionSimulation {
     func isWithoutScope(_ user: UserID) -> Bool { withoutScope.contains(user) }
     func stoppedChannels(of user: UserID) -> Set<ChannelID> { stopped[user] ?? [] }
     func isDeniedByApp(_ user: UserID) -> Bool { deniedByApp.contains(user) }
-
-    // MARK: Device policy
-
-    /// Whether a user may have one device: in every fourth run carol, who has two.
-    func hasOnePlace(_ user: UserID) -> Bool { seed % 4 == 3 && user.description == "carol" }
-
-    private func highestLogin(of user: UserID) -> UInt64 {
-        devices.filter { $0.user == user }.map(\.login).max() ?? 0
-    }
-
-    /// A session has its place: nobody may have one afterwards whose login is older.
-    func established(_ user: UserID, login: UInt64) {
-        guard hasOnePlace(user) else { return }
-        if login < highestLogins[user] ?? 0 { violation("a login of \(user) came back that had lost its place") }
-        highestLogins[user] = max(login, highestLogins[user] ?? 0)
-    }
-
-    /// In the end the newest login is there, and no other.
-    private func checkPlaces() {
-        for device in devices where hasOnePlace(device.user) {
-            let isNewest = device.login == highestLogin(of: device.user)
-            if isNewest == device.isOver {
-                violation(
-                    "\(device.device) of login \(device.login) \(isNewest ? "lost" : "has") \(device.user)'s only place"
-                )
-            }
-        }
-    }
-
-    func hasLaterLogin(than device: ModelDevice) -> Bool {
-        devices.contains { $0.device == device.device && $0.login > device.login }
-    }
-
-    func sharesDevice(_ device: ModelDevice) -> Bool {
-        devices.contains { $0.device == device.device && $0 !== device }
-    }
 }

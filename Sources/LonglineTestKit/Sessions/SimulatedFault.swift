@@ -91,6 +91,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case ignoreLogin
     /// A login that lost its place comes back, and keeps the device that has it.
     case ignorePlace
+    /// A login takes the places of all platforms.
+    case mixPlatforms
     /// A newer login takes the place before its handshake is complete.
     case evictEarly
     /// Commits do not wake sessions.

@@ -115,9 +115,9 @@ final class SimulatedStore {
     // MARK: Places
 
     /// What a login gets, asked for or taken.
-    func place(_ user: UserID, _ device: DeviceID, login: UInt64, takes: Bool) -> PlaceAnswer? {
-        let login = DeviceLogin(device: key(user, device), platform: .unknown, number: login)
-        return takes ? try? real.takePlace(of: login, policy: .one) : try? real.place(of: login, policy: .one)
+    func place(of login: DeviceLogin, policy: DevicePolicy, takes: Bool) -> PlaceAnswer? {
+        let policy = faults.contains(.mixPlatforms) ? .one : policy
+        return takes ? try? real.takePlace(of: login, policy: policy) : try? real.place(of: login, policy: policy)
     }
 
     // MARK: The log
