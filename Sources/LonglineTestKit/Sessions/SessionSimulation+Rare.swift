@@ -38,6 +38,18 @@ extension SessionSimulation {
         scheduler.after(.milliseconds(rarely(10...600))) { [weak self] in self?.setClock(by: -jump) }
     }
 
+    /// A rule for what a trim keeps: mostly so many entries.
+    func retention(entries: Int) -> Retention {
+        guard rare.happens(0.5) else { return Retention(entries: entries) }
+        counts.otherTrims += 1
+        let (age, bytes) = (UInt64(rarely(20...1_500)), Int(rarely(0...8_000)))
+        switch rarely(0...2) {
+        case 0: return Retention(age: age)
+        case 1: return Retention(bytes: bytes)
+        default: return Retention(age: age, entries: entries, bytes: bytes)
+        }
+    }
+
     /// A device that was restored at a time is restored again soon: from the same backup, or from one of its second life.
     func restoreAgain(_ device: ModelDevice, since time: Int64) {
         let again = time + rarely(100...500)

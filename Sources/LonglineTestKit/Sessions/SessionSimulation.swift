@@ -363,7 +363,7 @@ public final class SessionSimulation {
         let channel: ChannelID =
             random.happens(0.2) ? .all(news) : random.happens(0.5) ? .room(anyRoom()) : .user(anyDevice().user)
         note { "\(channel) is trimmed" }
-        store.trim(channel, keep: Int(pick(0...40)))
+        store.trim(channel, keep: retention(entries: Int(pick(0...40))))
     }
 
     /// The server's store is an older one now, without these messages.

@@ -57,6 +57,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case editByAnyone
     /// Nobody is told that a log was trimmed.
     case hideTrim
+    /// Retention by age takes what is younger.
+    case trimYoung
     /// A store restored from a backup keeps its epochs.
     case keepEpoch
     /// A cursor that arrives late goes back.

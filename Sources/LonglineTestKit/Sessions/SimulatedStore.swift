@@ -2,30 +2,6 @@ import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
-internal import Synchronization
-
-/// A wall clock that can be set forward and back.
-final class WallTime: Sendable {
-    private let value = Atomic<UInt64>(0)
-    /// The last time of each stretch in which it was not set back.
-    private let stretches = Mutex<[UInt64]>([0])
-
-    /// Milliseconds since 1970.
-    var milliseconds: UInt64 { value.load(ordering: .relaxed) }
-    /// The present stretch.
-    var stretch: Int { stretches.withLock { $0.count - 1 } }
-
-    /// The latest time that it showed in a stretch or since.
-    func latest(since stretch: Int) -> UInt64 { stretches.withLock { $0.dropFirst(stretch).max() ?? 0 } }
-
-    func set(_ milliseconds: UInt64) {
-        let last = value.exchange(milliseconds, ordering: .relaxed)
-        stretches.withLock { stretches in
-            if milliseconds < last { stretches.append(milliseconds) }
-            stretches[stretches.count - 1] = milliseconds
-        }
-    }
-}
 
 /// The store of a simulation: the rules of the real stores over tables in memory, the truth that is written down beside
 /// them, and the rules that are broken on purpose.
@@ -252,7 +228,7 @@ final class SimulatedStore {
 
     private func enter(_ entry: Entry, at position: Position, in channel: ChannelID) {
         if faults.contains(.timeGoesBack) { wallTimes[position] = wall.milliseconds }
-        if let problem = truth.enter(entry, at: position, in: channel, stretch: wall.stretch) { violation(problem) }
+        if let problem = truth.enter(entry, at: position, in: channel, made: wall.moment) { violation(problem) }
     }
 
     /// Marks the end of a transaction.
@@ -313,12 +289,11 @@ final class SimulatedStore {
         real.payload(of: offset, in: key(channel), from: from, maximumBytes: maximumBytes)
     }
 
-    func trim(_ channel: ChannelID, keep: Int) {
-        _ = try? real.trim(key(channel), keep: Retention(entries: keep))
-        truth.trim(channel, keep: keep)
-        if let head = head(channel), head.first != truth.logs[channel]?.first ?? 0 {
-            violation("\(channel) was trimmed up to \(head.first), and not as asked")
-        }
+    func trim(_ channel: ChannelID, keep: Retention) {
+        var asked = keep
+        if faults.contains(.trimYoung) { asked.age = keep.age.map { $0 / 2 } }
+        _ = try? real.trim(key(channel), keep: asked)
+        if let problem = truth.trim(channel, keep: keep, upTo: head(channel)?.first ?? 0, wall) { violation(problem) }
         if faults.contains(.trimLedger) { forgetLedger(of: channel) }
     }
 

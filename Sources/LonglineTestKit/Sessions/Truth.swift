@@ -15,8 +15,10 @@ public struct Truth {
         public var first: Offset = 0
         /// What was retracted, messages and their edits: ``entries`` keeps them as they were.
         public var erased: Set<Offset> = []
-        /// The stretch of the wall clock in which an entry was made that expires.
-        var stretches: [Offset: Int] = [:]
+        /// When each entry was made.
+        var moments: [Offset: WallTime.Moment] = [:]
+        private static let start = WallTime.Moment(stretch: 0, time: 0)
+
         /// The last entry.
         public var head: Position { Position(epoch: epoch, offset: entries.last?.offset ?? 0) }
 
@@ -33,7 +35,7 @@ public struct Truth {
 
         /// Whether there was a moment since an entry was made at which its time was over.
         func isOver(_ entry: Entry, _ wall: WallTime) -> Bool {
-            entry.expiry > 0 && entry.expiry <= wall.latest(since: stretches[entry.offset] ?? 0)
+            entry.expiry > 0 && entry.expiry <= wall.latest(since: moments[entry.offset] ?? Self.start)
         }
 
         /// The entry at an offset.
@@ -60,7 +62,7 @@ public struct Truth {
     }
 
     /// The logs.
-    public private(set) var logs: [ChannelID: Log] = [:]
+    public internal(set) var logs: [ChannelID: Log] = [:]
     /// Every stay of a user in a room, the last one at the end.
     private var stints: [ChannelID: [UserID: [Stint]]] = [:]
     /// Where delivery of what is broadcast begins for a device: behind the last entry there was when it was first seen.
@@ -106,9 +108,12 @@ public struct Truth {
         return [.user(user)] + (rooms + broadcasts).sorted { $0.description < $1.description }
     }
 
-    /// Enters an entry that stands at a position, in a stretch of the wall clock.
+    /// Enters an entry that stands at a position.
+    /// - Parameter moment: when that is.
     /// - Returns: what is wrong with that.
-    mutating func enter(_ entry: Entry, at position: Position, in channel: ChannelID, stretch: Int = 0) -> String? {
+    mutating func enter(
+        _ entry: Entry, at position: Position, in channel: ChannelID, made moment: WallTime.Moment? = nil
+    ) -> String? {
         var entry = entry
         var log = logs[channel] ?? Log(epoch: position.epoch)
         let place = "\(channel) at \(position)"
@@ -116,7 +121,7 @@ public struct Truth {
         guard position.offset > log.head.offset else { return "\(place): the log ends at \(log.head.offset)" }
         entry.previous = log.head.offset
         entry.offset = position.offset
-        if entry.expiry > 0 { log.stretches[entry.offset] = stretch }
+        log.moments[entry.offset] = moment
         if entry.kind == .retracted {
             guard let target = entry.target else { return "\(place): a retraction of nothing" }
             log.erased.insert(target)
@@ -197,13 +202,6 @@ public struct Truth {
     private mutating func end(_ user: UserID, _ channel: ChannelID, at offset: Offset) {
         guard let last = stints[channel]?[user]?.indices.last else { return }
         stints[channel]?[user]?[last].upTo = offset
-    }
-
-    /// Keeps the newest entries only.
-    mutating func trim(_ channel: ChannelID, keep: Int) {
-        guard let log = logs[channel] else { return }
-        let left = log.entries(above: log.first)
-        if left.count > keep { logs[channel]?.first = left[left.endIndex - keep - 1].offset }
     }
 
     /// The logs' new lives after a restore from a backup.
