@@ -86,6 +86,7 @@ struct SimulationTests {
             counts.requests += simulation.counts.requests
             counts.replies += simulation.counts.replies
             counts.neighbours += simulation.counts.neighbours
+            counts.blocks += simulation.counts.blocks
             counts.otherTrims += simulation.counts.otherTrims
             counts.clockJumps += simulation.counts.clockJumps
             counts.olderRecords += simulation.counts.olderRecords

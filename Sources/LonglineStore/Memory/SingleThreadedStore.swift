@@ -110,6 +110,13 @@ package final class SingleThreadedStore {
         try logic.takePlace(of: login, policy: policy)
     }
 
+    /// As ``Conversations/set(_:of:for:in:)``.
+    package func set(
+        _ setting: ConversationSetting, of conversation: ChannelID, for user: UserID, in tenant: TenantID
+    ) throws -> ConversationSettings? {
+        try logic.set(setting, of: conversation, for: user, in: tenant)
+    }
+
     /// As ``StoreMaintenance/trim(_:keep:)``.
     package func trim(_ channel: ChannelKey, keep: Retention) throws -> TrimReport {
         try logic.trim(channel, keep: keep)

@@ -337,7 +337,9 @@ public struct MessageChecker {
             let most = mayRepeat[number] ?? 1
             if count > most { violation("message \(number) was entered \(count) times") }
             let isDirect = origin.recipient.map { $0 != origin.app.user } ?? false
-            if copies[number] ?? 0 != (isDirect ? count : 0) {
+            // Of what was sent while it was blocked there is the record alone.
+            let withheld = truth.withheld[number] ?? 0
+            if copies[number] ?? 0 != (isDirect ? count - withheld : 0) {
                 violation("message \(number) has \(count) records and \(copies[number] ?? 0) copies")
             }
             if acknowledged.contains(number), count == 0, !lostByStore.contains(number) {

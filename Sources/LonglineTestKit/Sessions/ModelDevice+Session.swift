@@ -182,7 +182,7 @@ extension ModelDevice {
         else { return }
         let namesEntry = row.publish.kind.target != nil
         let isExpected =
-            [.payloadTooLarge, .unknownChannel, .forbidden].contains(refused.code)
+            [.payloadTooLarge, .unknownChannel, .forbidden, .blocked].contains(refused.code)
             || namesEntry && [.unknownTarget, .invalidTarget].contains(refused.code)
         let mayBeForgotten = wasRestored || putOff.contains(refused.id)
         if !isExpected, !(refused.code == .outcomeUnknown && mayBeForgotten) {

@@ -49,6 +49,8 @@ extension SessionSimulation {
         public var neighbours = 0
         /// CONNECTEDs that named an older record of cursors than the one before.
         public var olderRecords = 0
+        /// Users who blocked another.
+        public var blocks = 0
         /// Logs trimmed by age or by bytes.
         public var otherTrims = 0
         /// The server's clock set by minutes, hours or days.

@@ -25,6 +25,7 @@ extension SessionSimulation {
             }
         }
         if rare.happens(0.2) { rarely(100...1_500) { $0.jumpClock() } }
+        if rare.happens(0.25) { rarely(50...800) { $0.block() } }
     }
 
     /// The server's clock goes minutes, hours or days wrong, for a moment or for good.
@@ -36,6 +37,20 @@ extension SessionSimulation {
         setClock(by: jump)
         guard rare.happens(0.7) else { return }
         scheduler.after(.milliseconds(rarely(10...600))) { [weak self] in self?.setClock(by: -jump) }
+    }
+
+    /// A user blocks another for a while.
+    private func block() {
+        let users = [devices[0].user, devices[2].user, devices[3].user]
+        let first = Int(rarely(0...2))
+        let (user, other) = (users[first], users[(first + Int(rarely(1...2))) % users.count])
+        counts.blocks += 1
+        note { "\(user) blocks \(other)" }
+        store.block(other, by: user, true)
+        scheduler.after(.milliseconds(rarely(50...1_000))) { [weak self] in
+            self?.note { "\(user) blocks \(other) no more" }
+            self?.store.block(other, by: user, false)
+        }
     }
 
     /// A rule for what a trim keeps: mostly so many entries.

@@ -29,6 +29,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case publishAgainstSettings
     /// The last IDs go before the device does.
     case forgetLastIDs
+    /// A recipient who blocks the sender gets a copy all the same.
+    case deliverThroughBlock
     /// The recipient's copy names another place than the sender's record has.
     case copyWrongOrigin
     /// What another tenant's user of the same name does counts here.

@@ -125,6 +125,9 @@ final class SimulatedStore {
             if [.unknownTarget, .invalidTarget].contains(refused.code), refused.code != judged {
                 violation("\(channel): \(publish.kind) by \(user) is refused with \(refused.code)")
             }
+            if refused.code == .blocked, !isBlocking(user, publish.recipient) {
+                violation("\(channel): a publish by \(user) is refused, and nobody is blocked")
+            }
             if refused.code == .invalidTarget, faults.contains(.editByAnyone) {
                 let (published, woken) = enterAsAuthor(request)
                 return (published.map { .published($0) } ?? .refused(refused), woken)
@@ -194,6 +197,9 @@ final class SimulatedStore {
         if let refusal = truth.refusal(of: publish, by: user, in: request.channel, at: wall.milliseconds) {
             violation("\(request.channel) at \(published.position): \(publish.kind) may not be entered (\(refusal))")
         }
+        if isBlocking(user, publish.recipient) {
+            violation("\(request.channel) at \(published.position): \(user) blocks the recipient")
+        }
         var entry = Entry(
             offset: 0, previous: 0, kind: publish.kind.entryKind, sender: user, device: request.device.device,
             producer: request.producer, publishID: publish.id, recipient: publish.recipient, origin: nil,
@@ -202,6 +208,11 @@ final class SimulatedStore {
         enter(entry, at: published.position, in: request.channel)
         guard let recipient = publish.recipient, recipient != user else {
             if copy != nil { violation("a copy of what is no direct message") }
+            return [request.channel]
+        }
+        if truth.isWithheld(user, from: recipient, naming: named) {
+            if copy != nil { violation("\(request.channel) at \(published.position): a copy for \(recipient)") }
+            truth.withhold(copyOf: entry, at: published.position)
             return [request.channel]
         }
         guard let copy, copy.channel == .user(recipient) else {
@@ -302,6 +313,19 @@ final class SimulatedStore {
         for entry in truth.logs[channel]?.entries ?? [] where entry.publishID != 0 {
             aliases[LedgerKey(producer: entry.producer, channel: channel)] = .random(using: &random)
         }
+    }
+
+    // MARK: Blocks
+
+    private func isBlocking(_ user: UserID, _ other: UserID?) -> Bool {
+        other.map { truth.isBlocked($0, by: user) } ?? false
+    }
+
+    func block(_ other: UserID, by user: UserID, _ isBlocked: Bool) {
+        if isBlocked { truth.blocks[user, default: []].insert(other) } else { truth.blocks[user]?.remove(other) }
+        guard !faults.contains(.deliverThroughBlock) else { return }
+        let settings = try? real.set(.block(isBlocked), of: .user(other), for: user, in: tenant)
+        if settings?.isBlocked != isBlocked { violation("\(user) can't set a block of \(other)") }
     }
 
     // MARK: Rooms and devices

@@ -35,9 +35,22 @@ extension Truth {
         publish.kind.target.flatMap { logs[channel]?.entry(at: $0.offset) }
     }
 
-    /// Where what a direct message names stands in the other's inbox.
+    /// Where what a direct message names stands in the other's inbox; nil where it never got there, and that can be told.
     func counterpart(of named: Entry, in inbox: ChannelID) -> Offset? {
         if let origin = named.origin { return origin.offset }
-        return logs[inbox]?.entries.first { $0.origin?.offset == named.offset }?.offset
+        if let copy = logs[inbox]?.entries.first(where: { $0.origin?.offset == named.offset }) { return copy.offset }
+        // Of what is trimmed nobody knows whether it was there.
+        let place = named.offset + 1
+        return place > logs[inbox]?.first ?? 0 ? nil : place
+    }
+
+    // MARK: Blocks
+
+    /// Whether nothing of a user's direct messages reaches another.
+    func isBlocked(_ user: UserID, by other: UserID) -> Bool { blocks[other]?.contains(user) ?? false }
+
+    /// Whether a direct message has no copy: its recipient blocks its sender, or never got what it names.
+    func isWithheld(_ user: UserID, from recipient: UserID, naming named: Entry?) -> Bool {
+        isBlocked(user, by: recipient) || named.map { counterpart(of: $0, in: .user(recipient)) == nil } ?? false
     }
 }

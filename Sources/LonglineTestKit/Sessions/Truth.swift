@@ -70,6 +70,12 @@ public struct Truth {
     /// The rooms, as their logs say.
     private(set) var rooms: [ChannelID: RoomState] = [:]
 
+    /// Whom users block.
+    var blocks: [UserID: Set<UserID>] = [:]
+    /// Messages of which blocks kept copies back, with their numbers, and the places of these copies, which stay empty.
+    private(set) var withheld: [UInt64: Int] = [:]
+    private var emptyPlaces: Set<Offset> = []
+
     /// The range of a channel that a user may read now, or nil for none.
     public func stint(of user: UserID, in channel: ChannelID) -> Stint? {
         if channel == .user(user) { return Stint(after: 0, upTo: nil) }
@@ -119,6 +125,7 @@ public struct Truth {
         let place = "\(channel) at \(position)"
         guard log.epoch == position.epoch else { return "\(place): the log's epoch is \(log.epoch)" }
         guard position.offset > log.head.offset else { return "\(place): the log ends at \(log.head.offset)" }
+        if emptyPlaces.contains(position.offset) { return "\(place): the place tells of a block" }
         entry.previous = log.head.offset
         entry.offset = position.offset
         log.moments[entry.offset] = moment
@@ -131,6 +138,12 @@ public struct Truth {
         log.entries.append(entry)
         logs[channel] = log
         return problem.map { "\(place): \($0)" }
+    }
+
+    /// The copy of a record is kept back: nobody may find that out by the next offset.
+    mutating func withhold(copyOf record: Entry, at position: Position) {
+        if let number = MessageChecker.number(of: record.payload) { withheld[number, default: 0] += 1 }
+        emptyPlaces.insert(position.offset + 1)
     }
 
     // MARK: Rooms
@@ -160,7 +173,10 @@ public struct Truth {
             guard isMember else { return .unknownChannel }
             guard room.owners.contains(user) else { return .forbidden }
             switch action {
-            case .add(let other): return room.members.contains(other) || room.joining != .nobody ? nil : .forbidden
+            case .add(let other):
+                if room.members.contains(other) { return nil }
+                guard room.joining != .nobody else { return .forbidden }
+                return isBlocked(user, by: other) ? .limitReached : nil
             case .setRole(let role, let other):
                 guard room.members.contains(other) else { return .unknownRecipient }
                 return role == .member && room.owners == [other] ? .forbidden : nil
