@@ -87,6 +87,7 @@ struct SimulationTests {
             counts.replies += simulation.counts.replies
             counts.neighbours += simulation.counts.neighbours
             counts.blocks += simulation.counts.blocks
+            counts.fullDisks += simulation.counts.fullDisks
             counts.otherTrims += simulation.counts.otherTrims
             counts.clockJumps += simulation.counts.clockJumps
             counts.olderRecords += simulation.counts.olderRecords

@@ -160,6 +160,7 @@ extension ModelDevice {
         case .internalError
         where wasRestored || simulation.sharesDevice(self) || simulation.counts.storeRestores > 0:
             break
+        case .overloaded where simulation.counts.fullDisks > 0: break
         default: simulation.violation("\(device)'s session ended: \(end)")
         }
         guard let link else { return }

@@ -9,6 +9,9 @@ extension ModelServer {
             return input(hosted) { $0.rejected(Close(code: .credentialInvalid), now: $1) }
         }
         if let close = refusal(of: user, device, login) { return input(hosted) { $0.rejected(close, now: $1) } }
+        guard !isDiskFull else {
+            return input(hosted) { $0.rejected(Close(code: .overloaded, retryAfter: 30), now: $1) }
+        }
         let admission = write {
             store.admit(user, device, producer: connect.producer, connectNumber: connect.connectNumber)
         }
@@ -95,6 +98,10 @@ extension ModelServer {
         guard simulation.policy(of: user) != .all, !has(.ignorePlace) else { return true }
         if !hosted.link.isHandshakeComplete {
             simulation.violation("\(device) took a place before its handshake was complete")
+        }
+        guard !isDiskFull else {
+            input(hosted) { $0.close(Close(code: .overloaded, retryAfter: 30), now: $1) }
+            return false
         }
         let written = write { place(of: user, device, hosted.login, takes: true) }
         guard let answer = written ?? nil else { return false }

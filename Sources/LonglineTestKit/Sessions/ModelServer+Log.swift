@@ -54,6 +54,7 @@ extension ModelServer {
         isCommitScheduled = false
         let batch = pending.filter { $0.hosted.device != nil }
         pending = []
+        guard !isDiskFull else { return fail(batch) }
         var outcomes: [(Append, PublishOutcome)] = []
         var woken: Set<ChannelID> = []
         let isDone: Void? = write(torn: {
@@ -67,9 +68,7 @@ extension ModelServer {
         }) {
             for append in batch {
                 guard let user = append.hosted.user, let device = append.hosted.device else { continue }
-                let result = store.append(
-                    append.publish, channel: append.channel, user: user, device: device, producer: append.producer,
-                    refusal: append.refusal)
+                let result = enter(append, user, device)
                 outcomes.append((append, result.outcome))
                 woken.formUnion(result.woken)
             }
@@ -82,6 +81,30 @@ extension ModelServer {
             guard self.life == life else { return }
         }
         if isDurable || !has(.acknowledgeBeforeDurable) { wake(woken) }
+    }
+
+    private func enter(_ append: Append, _ user: UserID, _ device: DeviceID) -> (
+        outcome: PublishOutcome, woken: Set<ChannelID>
+    ) {
+        store.append(
+            append.publish, channel: append.channel, user: user, device: device, producer: append.producer,
+            refusal: append.refusal)
+    }
+
+    /// The disk takes nothing of a transaction: whatever it would have answered, all of its publishes are refused for now.
+    private func fail(_ batch: [Append]) {
+        let life = life
+        let answers = store.undone {
+            batch.map { append -> PublishOutcome in
+                guard let user = append.hosted.user, let device = append.hosted.device,
+                    has(.acknowledgeFailedWrite)
+                else {
+                    return .refused(Refused(id: append.publish.id, code: .storageFull, retryAfter: 30))
+                }
+                return enter(append, user, device).outcome
+            }
+        }
+        for (append, outcome) in zip(batch, answers) where self.life == life { answer(append, outcome) }
     }
 
     func wake(_ channels: Set<ChannelID>) {

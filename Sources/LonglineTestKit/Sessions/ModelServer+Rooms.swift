@@ -6,6 +6,11 @@ import LonglineWire
 extension ModelServer {
     func change(_ request: UInt64, _ room: RoomID, _ change: RoomChange, _ hosted: Hosted) {
         guard let user = hosted.user, let device = hosted.device else { return }
+        guard !isDiskFull else {
+            let answer = RoomAnswer(
+                request: request, refusal: .storageFull, position: Position(epoch: 0, offset: 0))
+            return input(hosted) { $0.roomAnswered(answer, channel: nil, now: $1) }
+        }
         let written = write { store.change(room, change, user: user, device: device) }
         guard let written else { return }
         guard case .done(let receipt) = written else {

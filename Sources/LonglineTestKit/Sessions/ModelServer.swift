@@ -75,6 +75,8 @@ final class ModelServer {
     private let configuration: ServerSessionConfiguration
     /// Publishes are refused for now with this probability.
     var refusesAppends = 0.02
+    /// Writes fail, and nothing else.
+    var isDiskFull = false
     /// A write is the process's last with this probability.
     var diesAtWrites = 0.004
     /// How long a session's channels take to load at most, in milliseconds.
@@ -382,10 +384,15 @@ final class ModelServer {
     private func storeCursor(_ channel: ChannelID, _ position: Position, _ hosted: Hosted) {
         guard let user = hosted.user, let device = hosted.device else { return }
         simulation.checker.storesCursor(position, in: channel, of: device)
-        later(hosted) { [weak self] in
-            _ = self?.write {
-                self?.store.advance(user, device, to: [ChannelPosition(channel: channel, position: position)])
-            }
+        let cursor = ChannelPosition(channel: channel, position: position)
+        later(hosted) { [weak self] in self?.keep(cursor, user, device, hosted) }
+    }
+
+    /// Writes a cursor, as soon as there is room.
+    private func keep(_ cursor: ChannelPosition, _ user: UserID, _ device: DeviceID, _ hosted: Hosted) {
+        guard !isDiskFull else {
+            return later(hosted, within: 60) { [weak self] in self?.keep(cursor, user, device, hosted) }
         }
+        _ = write { store.advance(user, device, to: [cursor]) }
     }
 }

@@ -51,6 +51,8 @@ extension SessionSimulation {
         public var olderRecords = 0
         /// Users who blocked another.
         public var blocks = 0
+        /// The server's disk full for a while.
+        public var fullDisks = 0
         /// Logs trimmed by age or by bytes.
         public var otherTrims = 0
         /// The server's clock set by minutes, hours or days.

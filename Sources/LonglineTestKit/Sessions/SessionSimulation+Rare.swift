@@ -26,6 +26,7 @@ extension SessionSimulation {
         }
         if rare.happens(0.2) { rarely(100...1_500) { $0.jumpClock() } }
         if rare.happens(0.25) { rarely(50...800) { $0.block() } }
+        if rare.happens(0.2) { scheduler.after(.milliseconds(rarely(100...1_700))) { [weak self] in self?.fillDisk() } }
     }
 
     /// The server's clock goes minutes, hours or days wrong, for a moment or for good.
@@ -50,6 +51,17 @@ extension SessionSimulation {
         scheduler.after(.milliseconds(rarely(50...1_000))) { [weak self] in
             self?.note { "\(user) blocks \(other) no more" }
             self?.store.block(other, by: user, false)
+        }
+    }
+
+    /// The server's disk takes nothing for a while.
+    private func fillDisk() {
+        counts.fullDisks += 1
+        note { "the disk is full" }
+        server.isDiskFull = true
+        scheduler.after(.milliseconds(rarely(30...600))) { [weak self] in
+            self?.note { "the disk has room again" }
+            self?.server.isDiskFull = false
         }
     }
 

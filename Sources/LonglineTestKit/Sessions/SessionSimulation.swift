@@ -34,7 +34,7 @@ public final class SessionSimulation {
     private var random: SeededRandom
     /// Draws what happens in few runs: of its own, so that nothing else becomes rarer by it, or changes in the other runs.
     var rare: SeededRandom
-    private var server: ModelServer!
+    private(set) var server: ModelServer!
     private(set) var devices: [ModelDevice] = []
     private var links: [SimulatedLink] = []
     let rooms: [RoomID]

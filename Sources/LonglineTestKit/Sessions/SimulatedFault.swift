@@ -71,6 +71,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case receiptOnSend
     /// The server answers a publish before it is durable.
     case acknowledgeBeforeDurable
+    /// The server answers publishes that a full disk did not take as if they were entered.
+    case acknowledgeFailedWrite
     /// The server shows an entry before it is durable.
     case deliverBeforeDurable
     /// The server goes on when the disk did not take a transaction.

@@ -75,6 +75,13 @@ final class SimulatedStore {
         lastCopies = []
     }
 
+    /// A transaction that ends without a trace, and what it would have answered.
+    func undone<Value>(_ body: () -> Value) -> Value {
+        let before = (real.copy(), truth)
+        defer { (real, truth) = before }
+        return body()
+    }
+
     func takeBackup() { if backup == nil { backup = (real.copy(), truth) } }
 
     /// Puts the backup back, if there is one.
