@@ -110,8 +110,12 @@ struct ChannelReceiver {
     /// - Returns: what the app is told, or nil when this device has it already.
     mutating func receive(_ gap: Gap, epoch: Epoch) -> Gap? {
         let last = place(in: epoch)
-        let shrank = gap.from.epoch == epoch && gap.first < gap.from.offset
-        if last.epoch == epoch, last.offset >= gap.first, !shrank { return nil }
+        // Told once: a device that stands at the log's end has lost nothing more.
+        let shrank = gap.from.epoch == epoch && gap.first < gap.from.offset && gap.first < last.offset
+        if last.epoch == epoch, last.offset >= gap.first, !shrank {
+            self.last = last
+            return nil
+        }
         self.last = Position(epoch: epoch, offset: gap.first)
         told = gap.first
         if shrank, let confirmed, confirmed.epoch == epoch, confirmed.offset > gap.first { self.confirmed = self.last }

@@ -201,15 +201,7 @@ extension ClientSession {
             }
         case .gap(let gap):
             guard keepsWindow(channel, epoch: epoch, now: now) else { return }
-            if let told = modify(channel, { $0.receiver.receive(gap, epoch: epoch) }) ?? nil {
-                // What was confirmed before may lie beyond the log's new end.
-                modify(channel) { state in
-                    state.forgetAcknowledgement()
-                    state.unconfirmed.took(Position(epoch: epoch, offset: told.first), cost: FrameCost.overhead)
-                }
-                actions.append(.gap(channel: channel, epoch: epoch, told))
-                publish(channel, now: now)
-            }
+            take(gap, channel: channel, epoch: epoch, now: now)
         default:
             violated(.unexpectedFrame, "a frame that has no place on a channel's lane", now: now)
         }
@@ -248,12 +240,7 @@ extension ClientSession {
             actions.append(.gap(channel: channel, epoch: epoch, gap))
             return true
         case .duplicate(confirmed: true):
-            // The server's cursor is behind: what was confirmed did not reach it.
-            if let offset = channels[channel]?.receiver.confirmedOffset(in: epoch) {
-                let position = Position(epoch: epoch, offset: offset)
-                modify(channel) { $0.acknowledgement.repeatNow(position, now: now) }
-                acknowledge(channel, now: now)
-            }
+            acknowledgeAgain(channel, epoch: epoch, now: now)
             return false
         case .broken:
             // The server goes on from a cursor that is not ours: the next CONNECT says where we are.
@@ -263,6 +250,37 @@ extension ClientSession {
         case .duplicate(confirmed: false), nil:
             return false
         }
+    }
+
+    /// A gap is told to the app where this device lacks what is gone. One that is not told is confirmed by the session, as far as the app
+    /// owes nothing before it: the server waits for that, and sends it on each link until then.
+    private mutating func take(_ gap: Gap, channel: ChannelID, epoch: Epoch, now: NIODeadline) {
+        let before = channels[channel]?.receiver.confirmed
+        guard let told = modify(channel, { $0.receiver.receive(gap, epoch: epoch) }) ?? nil else {
+            if modify(channel, { $0.receiver.confirmAbsent() }) == true {
+                cursorMoved(channel, now: now)
+            } else if channels[channel]?.receiver.confirmedOffset(in: epoch).map({ $0 >= gap.first }) == true {
+                acknowledgeAgain(channel, epoch: epoch, now: now)
+            }
+            return
+        }
+        // What was confirmed before may lie beyond the log's new end.
+        modify(channel) { state in
+            state.forgetAcknowledgement()
+            state.unconfirmed.took(Position(epoch: epoch, offset: told.first), cost: FrameCost.overhead)
+        }
+        actions.append(.gap(channel: channel, epoch: epoch, told))
+        // The cursor went back to the log's end: the server has to learn that place, which the app can't confirm any more.
+        if channels[channel]?.receiver.confirmed != before { cursorMoved(channel, now: now) }
+        publish(channel, now: now)
+    }
+
+    /// The server's cursor is behind: what was confirmed did not reach it.
+    private mutating func acknowledgeAgain(_ channel: ChannelID, epoch: Epoch, now: NIODeadline) {
+        guard let offset = channels[channel]?.receiver.confirmedOffset(in: epoch) else { return }
+        let position = Position(epoch: epoch, offset: offset)
+        modify(channel) { $0.acknowledgement.repeatNow(position, now: now) }
+        acknowledge(channel, now: now)
     }
 
     private mutating func processRefused(_ refused: Refused, channel: ChannelID, now: NIODeadline) {

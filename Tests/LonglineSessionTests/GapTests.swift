@@ -1,0 +1,98 @@
+import LonglineSession
+import LonglineWire
+import NIOCore
+import Testing
+
+/// What a device says of gaps: a server waits for the acknowledgement of each, and sends it again on every link until then.
+@Suite("Gaps")
+struct GapTests {
+    private let now = Fixture.start
+    private let lane = LaneID(rawValue: 1)
+
+    private func place(_ offset: Offset, epoch: Epoch = Fixture.epoch) -> Position {
+        Position(epoch: epoch, offset: offset)
+    }
+
+    /// A session that is connected, with a server's lane open for the inbox.
+    private func session(cursor: Offset?) -> ClientSession {
+        var configuration = ClientSessionConfiguration()
+        configuration.acknowledgeEvery = 1
+        let cursors = cursor.map { [Fixture.inbox: place($0)] } ?? [:]
+        var session = ClientSession(
+            configuration: configuration, producer: Fixture.producer, cursors: cursors, cursorVersion: 4)
+        _ = link(&session)
+        return session
+    }
+
+    /// - Returns: the cursors that CONNECT named.
+    private func link(_ session: inout ClientSession, epoch: Epoch = Fixture.epoch) -> [ChannelPosition] {
+        session.linkClosed(now: now)
+        session.linkOpened(
+            credential: .token("t"), connectNumber: 1, supportsPathChange: false, outbox: [], now: now)
+        let named = session.drain().frames.flatMap { frame -> [ChannelPosition] in
+            if case .connect(let connect) = frame { connect.cursors } else { [] }
+        }
+        let head = ChannelAnswer(channel: Fixture.inbox, head: place(0, epoch: epoch), recovery: .gap)
+        session.received(.connected(Fixture.connected([head])), lane: .control, now: now)
+        session.received(.lane(LaneHeader(channel: Fixture.inbox, epoch: epoch)), lane: lane, now: now)
+        _ = session.drain()
+        return named
+    }
+
+    private func receive(_ frame: Frame, _ session: inout ClientSession) -> [ClientAction] {
+        session.received(frame, lane: lane, now: now)
+        return session.drain()
+    }
+
+    @Test("A gap before what the app was done with is not told, and acknowledged as far as the app is")
+    func knownGap() {
+        var session = session(cursor: 9)
+        for first: Offset in [4, 9] {
+            let actions = receive(.gap(Gap(from: place(2), first: first)), &session)
+            #expect(actions.gaps.isEmpty && actions.acknowledged == [9], "first \(first)")
+        }
+    }
+
+    @Test("A gap before messages that the app holds is not told, and acknowledged with them")
+    func heldMessages() {
+        var session = session(cursor: 2)
+        let deliver = Deliver(entry: Fixture.entry(3, after: 2), redelivered: false)
+        #expect(receive(.deliver(deliver), &session).delivered == [3])
+        let actions = receive(.gap(Gap(from: place(2), first: 3)), &session)
+        #expect(actions.gaps.isEmpty && actions.acknowledged.isEmpty)
+        session.confirm(channel: Fixture.inbox, position: place(3), now: now)
+        #expect(session.drain().acknowledged == [3])
+    }
+
+    @Test("A log that lost its end is told of once: its place is acknowledged, and named in the next CONNECT")
+    func lostEnd() {
+        var session = session(cursor: 9)
+        let gap = Gap(from: place(9), first: 6)
+        let told = receive(.gap(gap), &session)
+        #expect(told.gaps == [gap] && told.acknowledged == [6])
+        #expect(session.cursor(of: Fixture.inbox) == place(6))
+        // The app's own confirmation of it has nothing to add.
+        session.confirm(channel: Fixture.inbox, position: place(6), now: now)
+        #expect(session.drain().acknowledged.isEmpty)
+
+        #expect(link(&session) == [ChannelPosition(channel: Fixture.inbox, position: place(6))])
+        // A server whose record only grows says it again.
+        let again = receive(.gap(gap), &session)
+        #expect(again.gaps.isEmpty && again.acknowledged == [6] && again.endCode == nil)
+        let next = Deliver(entry: Fixture.entry(7, after: 6), redelivered: false)
+        #expect(receive(.deliver(next), &session).delivered == [7])
+    }
+
+    @Test("The gap of a log of which nothing came, and of which nothing is gone, is confirmed by the session")
+    func nothingLost() {
+        var session = session(cursor: nil)
+        let next: Epoch = 78
+        _ = link(&session, epoch: next)
+        let actions = receive(.gap(Gap(from: place(0), first: 0)), &session)
+        #expect(actions.gaps.isEmpty && actions.acknowledged == [0])
+        let deliver = Deliver(entry: Fixture.entry(1, after: 0), redelivered: false)
+        #expect(receive(.deliver(deliver), &session).delivered == [1])
+        session.confirm(channel: Fixture.inbox, position: place(1, epoch: next), now: now)
+        #expect(session.drain().acknowledged == [1])
+    }
+}
