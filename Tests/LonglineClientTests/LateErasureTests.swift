@@ -75,6 +75,43 @@ struct LateErasureTests {
         try await hasEnded(harness, storage)
     }
 
+    @Test("of two who ask, each waits for as long as it wants to, whoever was first", arguments: [true, false])
+    func twoCallers(isFirstPatient: Bool) async throws {
+        let loop = VirtualLoop()
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage, loop: loop.loop)
+        harness.service.state.withLock { $0.erasureAnswer = Self.silence }
+        let client = harness.client
+        try await loop.running { try await client.connect() }
+        let isPatientAnswered = Counter()
+        let times: [Duration] = isFirstPatient ? [.seconds(90), .seconds(5)] : [.seconds(5), .seconds(90)]
+        var callers: [(time: Duration, task: Task<ClientError.Code?, Never>)] = []
+        for time in times {
+            let task = Task { () -> ClientError.Code? in
+                defer { if time == .seconds(90) { _ = isPatientAnswered.increment() } }
+                do { try await client.eraseAccount(timeout: time) } catch { return (error as? ClientError)?.code }
+                return nil
+            }
+            callers.append((time, task))
+            // Both wait before any time passes.
+            let count = callers.count
+            try await loop.running {
+                while try await client.core.ask({ $0.erasure?.inOrder.count ?? 0 }) < count { await Task.yield() }
+            }
+        }
+        #expect(harness.service.state.withLock { $0.erasures } == 1, "it is asked once")
+        await loop.pass(.seconds(5))
+        for caller in callers where caller.time == .seconds(5) {
+            #expect(try await loop.running { await caller.task.value } == .outcomeUnknown)
+        }
+        #expect(isPatientAnswered.count == 0)
+        harness.service.send(.close(Close(code: .loggedOut)))
+        for caller in callers where caller.time == .seconds(90) {
+            #expect(try await loop.running { await caller.task.value } == nil, "the account is erased")
+        }
+        #expect(await storage.load() == StoredClientState())
+    }
+
     @Test("an erasure that the service refused is none: a later logout by an operator leaves the storage as it is")
     func refused() async throws {
         let storage = InMemoryClientStorage()

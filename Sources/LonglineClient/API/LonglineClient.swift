@@ -118,7 +118,7 @@ public final class LonglineClient: Sendable {
     /// ``/LonglineWire/CloseCode/loggedOut`` or at the next connect ``/LonglineWire/CloseCode/credentialRevoked``, the client ends for good
     /// and wipes its storage without another call: its state is ``ConnectionState/stopped(_:reason:)`` then. That is remembered for as long
     /// as this client lives.
-    /// - Parameter timeout: how long to wait for the service's answer.
+    /// - Parameter timeout: how long to wait for the service's answer. Calls beside one another ask once, and each waits for its own time.
     /// - Throws: ``ClientError/Code/refused`` when the token gives no such right or the service can't now
     ///   (``ClientError/refusal``); ``ClientError/Code/notConnected`` without a connection, when the service was not asked;
     ///   ``ClientError/Code/outcomeUnknown`` when no answer came in time or the connection ended before it;

@@ -11,9 +11,30 @@ import NIOCore
 ///     '---- link lost, no answer in time --> unknown; the client goes on
 ///                                               '-- closed with loggedOut, or credentialRevoked --> over
 /// ```
+///
+/// It is asked once, and each caller waits for the answer as long as it wants to.
 struct PendingAccountErasure {
-    let timer: DriverTimer
-    var waiters: [(ClientError?) -> Void]
+    struct Waiter {
+        let timer: DriverTimer
+        let done: (ClientError?) -> Void
+    }
+
+    private var waiters: [UInt64: Waiter] = [:]
+    private var lastWaiter: UInt64 = 0
+
+    /// Nobody waits any more.
+    var isOver: Bool { waiters.isEmpty }
+
+    /// - Parameter makeTimer: for the number by which ``remove(_:)`` knows the waiter.
+    mutating func wait(_ makeTimer: (UInt64) -> DriverTimer, _ done: @escaping (ClientError?) -> Void) {
+        lastWaiter += 1
+        waiters[lastWaiter] = Waiter(timer: makeTimer(lastWaiter), done: done)
+    }
+
+    mutating func remove(_ id: UInt64) -> Waiter? { waiters.removeValue(forKey: id) }
+
+    /// All, in the order in which they asked.
+    var inOrder: [Waiter] { waiters.sorted { $0.key < $1.key }.map(\.value) }
 }
 
 extension ConnectionDriver {
@@ -21,20 +42,26 @@ extension ConnectionDriver {
     /// client has ended and its storage can be wiped; with an error otherwise.
     func eraseAccount(within patience: TimeAmount, _ done: @escaping (ClientError?) -> Void) {
         guard case .none = logout else { return done(Self.loggedOut) }
-        guard erasure == nil else {
-            erasure?.waiters.append(done)
-            return
+        if erasure == nil {
+            guard session.eraseAccount(now: clock.now()) else {
+                return done(
+                    ClientError(.notConnected, message: "the client isn't connected", advice: "call connect() first"))
+            }
+            isErasureOpen = true
+            erasure = PendingAccountErasure()
         }
-        guard session.eraseAccount(now: clock.now()) else {
-            return done(
-                ClientError(.notConnected, message: "the client isn't connected", advice: "call connect() first"))
+        let timer = { (id: UInt64) in
+            self.schedule(in: patience) { driver in driver.giveUpErasure(id, after: patience) }
         }
-        let timer = schedule(in: patience) { driver in
-            driver.answerErasure(Self.erasureUnknown("no answer in \(Duration(patience))"))
-        }
-        isErasureOpen = true
-        erasure = PendingAccountErasure(timer: timer, waiters: [done])
+        erasure?.wait(timer, done)
         pump()
+    }
+
+    /// A caller's time is over; others may wait longer.
+    private func giveUpErasure(_ id: UInt64, after patience: TimeAmount) {
+        guard let waiter = erasure?.remove(id) else { return }
+        if erasure?.isOver == true { erasure = nil }
+        waiter.done(Self.erasureUnknown("no answer in \(Duration(patience))"))
     }
 
     func erasureRefused(_ refusal: ErasureRefused) {
@@ -54,10 +81,8 @@ extension ConnectionDriver {
             answerErasure(Self.erasureUnknown(end.reason))
             return false
         }
-        let waiters = erasure?.waiters ?? []
-        erasure?.timer.cancel()
-        erasure = nil
-        endForGood(.acknowledged, [{ _ in for waiter in waiters { waiter(nil) } }])
+        let waiters = takeErasureWaiters()
+        endForGood(.acknowledged, [{ _ in for done in waiters { done(nil) } }])
         return true
     }
 
@@ -74,10 +99,14 @@ extension ConnectionDriver {
     }
 
     func answerErasure(_ error: ClientError) {
-        guard let asked = erasure else { return }
+        for done in takeErasureWaiters() { done(error) }
+    }
+
+    private func takeErasureWaiters() -> [(ClientError?) -> Void] {
+        let waiters = erasure?.inOrder ?? []
         erasure = nil
-        asked.timer.cancel()
-        for waiter in asked.waiters { waiter(error) }
+        for waiter in waiters { waiter.timer.cancel() }
+        return waiters.map(\.done)
     }
 
     static func erasureUnknown(_ reason: String) -> ClientError {
