@@ -42,6 +42,46 @@ struct DisconnectTests {
         }
     }
 
+    @Test(
+        "who connects behind a disconnection that nobody waits for is connected in the end", arguments: [true, false])
+    func connectsBehind(isShared: Bool) async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(storage: isShared ? try storage(directory) : InMemoryClientStorage())
+        let client = harness.client
+        try await client.connect()
+        for round in UInt64(1)...20 {
+            let disconnecting = Task { await client.disconnect() }
+            while client.core.turns.withLock({ $0.disconnections }) < round { await Task.yield() }
+            try await client.connect()
+            await disconnecting.value
+            guard case .connected = client.state else { return #expect(Bool(false), "\(client.state)") }
+        }
+        _ = try await client.send("a", to: .user("bob")).acknowledged()
+        await client.disconnect()
+        guard case .disconnected = client.state else { return #expect(Bool(false), "\(client.state)") }
+    }
+
+    @Test("a disconnection that comes to the loop behind the connect that was called after it is done before that")
+    func overtaken() async throws {
+        let harness = try ClientHarness()
+        let client = harness.client
+        try await client.connect()
+        let handle = try await client.core.handle()
+        let number = client.core.turns.withLock { turns in
+            turns.disconnect()
+            return turns.disconnections
+        }
+        try await client.connect()
+        #expect(harness.service.state.withLock { $0.connects.count } == 2, "the connection before it has ended")
+        await withCheckedContinuation { continuation in
+            handle.run { $0.disconnect(number) { continuation.resume() } }
+        }
+        guard case .connected = client.state else { return #expect(Bool(false), "\(client.state)") }
+        _ = try await client.send("a", to: .user("bob")).acknowledged()
+        #expect(harness.service.state.withLock { $0.connects.count } == 2)
+        await client.disconnect()
+    }
+
     @Test("who is busy with a message while the app disconnects and comes back has read its last one")
     func busyReader() async throws {
         let client = try await withBusyReader { harness in

@@ -91,7 +91,8 @@ public final class LonglineClient: Sendable {
     /// Says goodbye and stays away until ``connect()``.
     ///
     /// What the app confirmed is told to the service and is on disk; messages that wait in the outbox stay there.
-    /// Returns within ``Configuration/closeTimeout`` or so. The sequence of ``messages`` ends.
+    /// Returns within ``Configuration/closeTimeout`` or so. The sequence of ``messages`` ends. A ``connect()`` or ``start()`` that is called
+    /// while this goes on connects again behind the farewell: the last call holds.
     public func disconnect() async {
         await core.disconnect()
     }

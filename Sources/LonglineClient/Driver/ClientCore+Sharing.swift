@@ -280,12 +280,12 @@ extension ClientCore {
             var isTold = false
             while !Task.isCancelled {
                 do {
-                    guard let self, let sharing else { return }
+                    guard let self else { return }
                     return try await ownedHandle().run { driver in
                         // The app may have disconnected meanwhile, and a service that said "stop" waits for the app.
-                        guard sharing.wantsConnection else { return }
+                        guard let asked = self.wishToConnect() else { return }
                         if goesOn, case .stopped = driver.phase { return }
-                        _ = driver.connect(nil)
+                        _ = driver.connect(after: asked, nil)
                     }
                 } catch {
                     // The client has ended, or the file can't be read now.
@@ -299,6 +299,11 @@ extension ClientCore {
                 }
             }
         }
+    }
+
+    /// How many disconnections there were before the app's wish to be connected; nil: it has none.
+    private func wishToConnect() -> UInt64? {
+        turns.withLock { sharing?.wantsConnection == true ? $0.disconnections : nil }
     }
 
     /// Takes messages that were put in for the owner into its outbox, as far as there is room.
@@ -397,14 +402,17 @@ extension ClientCore {
     }
 
     /// Gives the outbox to whoever wants it.
-    func yieldOwnership(_ state: ConnectionState) async {
+    /// - Parameter unlessWanted: keeps it where the app wants to be connected, as it asked again meanwhile.
+    func yieldOwnership(_ state: ConnectionState, unlessWanted: Bool = false) async {
         guard let sharing else { return }
-        let ending = turns.withLock { turns in
-            turns.end { driver in
+        let ending = turns.withLock { turns -> Task<Void, Never>? in
+            if unlessWanted, sharing.wantsConnection { return nil }
+            return turns.end { driver in
                 await self.retire(driver, state)
                 try? await sharing.storage.release()
             }
         }
+        guard let ending else { return }
         keepContending(goesOn: true)
         await ending.value
     }

@@ -203,6 +203,7 @@ final class ClientCore: Sendable {
                 fetcher: fetcher, outlets: outlets, random: random())
             driver.core = self
             driver.handedOver = handed
+            driver.disconnections = turns.withLock { $0.disconnections }
             if let memory { driver.goOn(from: memory) }
             driver.takeOverFollowed()
             // The driver holds its outlets, and they only know it.
@@ -328,7 +329,7 @@ final class ClientCore: Sendable {
                         done(.failure(error))
                         return 0
                     }
-                    return driver.connect { error in done(error.map { .failure($0) } ?? .success(())) }
+                    return driver.connect(after: asked) { done($0.map { .failure($0) } ?? .success(())) }
                 } cancel: { driver, id in
                     driver.cancelConnectWaiter(id)
                 }
@@ -362,7 +363,7 @@ final class ClientCore: Sendable {
             return try await handle(since: asked).call(ignoring: ()) { [self] driver, done in
                 let error = disconnection(since: asked)
                 defer { done(error.map { .failure($0) } ?? .success(())) }
-                return error == nil ? driver.connect(nil) : 0
+                return error == nil ? driver.connect(after: asked, nil) : 0
             }
         }
         // Who waits for its turn is told by the states.
@@ -388,14 +389,15 @@ final class ClientCore: Sendable {
     }
 
     func disconnect() async {
-        turns.withLock { turns in
+        let number = turns.withLock { turns in
             turns.disconnect()
             sharing?.wantsConnection(false)
+            return turns.disconnections
         }
-        guard let sharing else { return await endConnection() }
+        guard let sharing else { return await endConnection(number) }
         let ending = Task {
-            await endConnection()
-            await yieldOwnership(.disconnected)
+            await endConnection(number)
+            await yieldOwnership(.disconnected, unlessWanted: true)
             finishDisconnecting(sharing)
         }
         // A file that another process has locked is given up when it can be; nobody waits for that. The connection's end had most of
@@ -415,10 +417,10 @@ final class ClientCore: Sendable {
         }
     }
 
-    private func endConnection() async {
+    private func endConnection(_ number: UInt64) async {
         guard let handle = try? await existing() else { return }
         await withCheckedContinuation { continuation in
-            handle.run { $0.disconnect { continuation.resume() } }
+            handle.run { $0.disconnect(number) { continuation.resume() } }
         }
     }
 

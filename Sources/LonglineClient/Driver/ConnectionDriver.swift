@@ -156,6 +156,8 @@ final class ConnectionDriver {
     var disconnectTimer: DriverTimer?
     /// Disconnects whose changes are neither on disk nor known to be unwritable.
     var unwrittenDisconnects = 0
+    /// The last of the app's disconnections that was done, or came before this driver.
+    var disconnections: UInt64 = 0
     var logout = LogoutState.none
     /// The account's erasure that was asked for and is not answered.
     var erasure: PendingAccountErasure?
