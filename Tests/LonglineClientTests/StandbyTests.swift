@@ -114,6 +114,51 @@ struct StandbyTests {
         await harness.client.disconnect()
     }
 
+    @Test("what needs the connection is refused in standby by name, and takes effect in the own turn")
+    func needsTheConnection() async throws {
+        let directory = try TemporaryFolder()
+        let owner = try storage(directory)
+        #expect(try await owner.contend())
+        let harness = try ClientHarness(storage: try storage(directory))
+        let client = harness.client
+        try await client.start()
+        for await state in client.states { if case .standby = state { break } }
+        let room = try RoomID("hall")
+        let calls: [@Sendable () async throws -> Void] = [
+            { try await client.setMode(.background) }, { try await client.setUrgency(.bulk, of: .room(room)) },
+            { _ = try await client.join(room) },
+        ]
+        for call in calls {
+            let error = await #expect(throws: ClientError.self) { try await call() }
+            #expect(error?.code == .storageInUse)
+        }
+        try await owner.close()
+        for await state in client.states { if case .connected = state { break } }
+        #expect(harness.service.state.withLock { $0.modes.isEmpty && $0.rooms.isEmpty })
+        for call in calls { try await call() }
+        while harness.service.state.withLock({ $0.modes }) != [.background] { await Task.yield() }
+        #expect(harness.service.state.withLock { $0.rooms.map(\.room) } == [room])
+        await client.disconnect()
+    }
+
+    @Test("a call that comes to a driver whose turn has ended says that another process has the outbox")
+    func turnEnded() async throws {
+        let directory = try TemporaryFolder()
+        let client = try ClientHarness(storage: try storage(directory)).client
+        try await client.connect()
+        let handle = try await client.core.handle()
+        // The call has its driver, and another process is faster.
+        await client.core.yieldOwnership(.standby)
+        let room = try RoomID("hall")
+        let error = await #expect(throws: ClientError.self) {
+            try await handle.call(ignoring: Position(epoch: 0, offset: 0)) { driver, done in
+                driver.requestRoom(room, .join, done: done)
+            }
+        }
+        #expect(error?.code == .ownershipLost)
+        await client.disconnect()
+    }
+
     @Test("a task that was cancelled is told so in standby", arguments: [true, false])
     func cancelled(waitsForRoom: Bool) async throws {
         let directory = try TemporaryFolder()

@@ -171,7 +171,8 @@ public final class LonglineClient: Sendable {
     /// ``LonglineWire/SessionMode/lowPower`` everything but the inbox for up to 5 minutes (its defaults), and sends it with the next thing it has to send. Nothing is lost or reordered. Back in the foreground everything comes at
     /// once. Each ``LonglineWire/SessionMode/foreground`` asks the connection whether it lives; while there is none, the next
     /// attempt begins at once, or as soon as the service allows.
-    /// - Throws: ``ClientError`` when the durable state can't be read.
+    /// - Throws: ``ClientError`` when the durable state can't be read; ``ClientError/Code/storageInUse`` while another process of the app
+    ///   owns a shared outbox: say it again when ``states`` leaves ``ConnectionState/standby``.
     public func setMode(_ mode: SessionMode) async throws { try await run { $0.setMode(mode) } }
 
     /// Says how urgent a channel is: what is sent into it, and what the service sends of it. It lasts as long as this client;
@@ -183,7 +184,7 @@ public final class LonglineClient: Sendable {
     ///   - urgency: from now on.
     ///   - channel: the inbox of this user, or a room.
     /// - Throws: ``ClientError``: ``ClientError/Code/tooManyRequests`` when 256 channels have another urgency than chat, or
-    ///   when the durable state can't be read.
+    ///   when the durable state can't be read; ``ClientError/Code/storageInUse`` as for ``setMode(_:)``.
     public func setUrgency(_ urgency: Urgency, of channel: ChannelID) async throws {
         if let error = try await core.ask({ $0.setUrgency(urgency, of: channel) }) { throw error }
     }
@@ -273,7 +274,9 @@ public final class LonglineClient: Sendable {
     /// Joins a room, which is made when it doesn't exist: who joins a room without members is its owner. Waits for a
     /// connection if there is none; joining twice is joining once.
     /// - Returns: the place of the join in the room's log: what comes after it is delivered.
-    /// - Throws: ``ClientError``: ``ClientError/Code/refused``, ``ClientError/Code/notConnected`` before ``connect()``.
+    /// - Throws: ``ClientError``: ``ClientError/Code/refused``, ``ClientError/Code/notConnected`` before ``connect()``;
+    ///   ``ClientError/Code/storageInUse`` while another process of the app owns a shared outbox, and
+    ///   ``ClientError/Code/ownershipLost`` when it takes over before the answer: the room may be joined then.
     @discardableResult
     public func join(_ room: RoomID) async throws -> Position { try await request(room, .join) }
 

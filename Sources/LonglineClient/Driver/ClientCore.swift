@@ -25,6 +25,7 @@ struct DriverHandle: Sendable {
     /// - Parameters:
     ///   - start: returns the number by which `cancel` knows the wait.
     ///   - cancel: ends the wait when the task is cancelled.
+    /// - Throws: also ``ClientError/Code/ownershipLost`` where another process took over before it could start.
     func call<Value: Sendable>(
         ignoring: Value,
         _ start: @escaping @Sendable (ConnectionDriver, @escaping (Result<Value, ClientError>) -> Void) -> UInt64,
@@ -36,6 +37,8 @@ struct DriverHandle: Sendable {
             run { driver in
                 // A task that was cancelled before waits for nothing.
                 guard !wait.withLock({ $0.isCancelled }) else { return }
+                // Another process took over on the way here: "not connected", with the advice to connect, would be wrong.
+                guard !driver.isRetired else { return outcome.resolve(.failure(ConnectionDriver.retired)) }
                 let id = start(driver) { result in
                     outcome.resolve(result.mapError { $0 as any Error })
                 }
