@@ -52,6 +52,28 @@ import Testing
         } catch { Issue.record("\(error)") }
     }
 
+    @Test("what names a message that is gone comes with its place all the same, and an edit with the whole content")
+    func targetIsGone() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        let inbox = ChannelID.user(must("alice"))
+        let start = Position(epoch: FakeService.epoch, offset: 0)
+        harness.service.send(.gap(Gap(from: start, first: 5)), in: inbox)
+        for (offset, kind) in [(Offset(6), EntryKind.edited), (7, .reacted), (8, .retracted)] {
+            let entry = Entry(
+                offset: offset, previous: offset - 1, kind: kind, sender: must("bob"), device: device,
+                producer: ProducerID(high: 9, low: 9), publishID: offset, recipient: nil, origin: nil, target: 3,
+                time: 0, expiry: 0, payload: ByteBuffer(string: "\(kind)"))
+            harness.service.send(.deliver(Deliver(entry: entry, redelivered: false)), in: inbox)
+        }
+        let received = await harness.client.receive(3)
+        #expect(received.map(\.kind) == [.edited, .reacted, .retracted])
+        #expect(received.allSatisfy { $0.target == Position(epoch: FakeService.epoch, offset: 3) })
+        #expect(received.map(\.text) == received.map { "\($0.kind)" })
+        #expect(received.first?.gapBefore?.upTo.offset == 5)
+        await harness.client.disconnect()
+    }
+
     private let device: DeviceID = { do { return try DeviceID("d") } catch { fatalError("\(error)") } }()
 }
 
