@@ -64,6 +64,7 @@ final class FakeService: LinkConnector {
         /// What CONNECTED says.
         var version: UInt32 = 1
         var credentialExpiry: UInt64 = 0
+        var channels: [ChannelAnswer] = []
         /// Connects with a lower number are stale.
         var newestConnect: UInt64 = 0
         var refreshed: [String] = []
@@ -344,10 +345,10 @@ final class FakeLink: MobileLink, LinkAttempt {
     }
 
     private func answer(_ connect: Connect) {
-        let (expiry, version) = service.state.withLock { state in
+        let (expiry, version, channels) = service.state.withLock { state in
             state.connects.append(connect)
             for cursor in connect.cursors { state.acknowledged[cursor.channel] = cursor.position.offset }
-            return (state.credentialExpiry, state.version)
+            return (state.credentialExpiry, state.version, state.channels)
         }
         let isStale = service.state.withLock { connect.connectNumber < $0.newestConnect }
         if isStale { return deliver(.close(Close(code: .stale)), lane: .control) }
@@ -366,7 +367,7 @@ final class FakeLink: MobileLink, LinkAttempt {
                     limits: SessionLimits(
                         maximumPayload: 15_000, channelWindow: 65_536, maximumUnacknowledged: 1024,
                         minimumHeartbeat: 1000, idleTimeout: 30_000),
-                    cursorVersion: 0, channels: [])), lane: .control)
+                    cursorVersion: 0, channels: channels)), lane: .control)
         deliver(.ticket(Ticket(ticket: ByteBuffer(string: "resume"), expiry: .max)), lane: .control)
         handler?.sessionTicketReceived(Array("tls".utf8), link: self)
         deliverLog()

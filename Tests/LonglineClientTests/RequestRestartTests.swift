@@ -39,6 +39,33 @@ struct RequestRestartTests {
         }
     }
 
+    @Test("so is one in place of what a log lost behind the app's own place, though no gap tells of that")
+    func shorterLogBehindTheApp() async throws {
+        let inbox = ChannelID.user(try UserID("alice"))
+        func place(_ offset: Offset) -> Position { Position(epoch: FakeService.epoch, offset: offset) }
+        var state = StoredClientState()
+        state.cursors[inbox] = place(9)
+        let storage = InMemoryClientStorage(state)
+        let harness = try ClientHarness(storage: storage) { $0.cursorStore = Store(position: [inbox: place(6)]) }
+        harness.service.state.withLock {
+            $0.channels = [ChannelAnswer(channel: inbox, head: place(7), recovery: .recovered)]
+        }
+        try await harness.client.connect()
+        for (offset, text) in [(Offset(7), "handed over before"), (8, "anew")] {
+            let entry = Entry(
+                offset: offset, previous: offset - 1, kind: .request, sender: try UserID("zoe"),
+                device: try DeviceID("d"), producer: ProducerID(high: 9, low: 9), publishID: offset, recipient: nil,
+                origin: Position(epoch: 5, offset: offset), time: 0, expiry: 0, payload: ByteBuffer(string: text))
+            harness.service.send(.deliver(Deliver(entry: entry, redelivered: true)), in: inbox)
+        }
+        var requests = harness.client.requests.makeAsyncIterator()
+        #expect(await requests.next()?.text == "anew")
+        try await harness.settle()
+        try await harness.settle()
+        #expect(await storage.load().cursors[inbox] == place(8), "the next process goes on behind it")
+        await harness.client.disconnect()
+    }
+
     @Test("one that comes in place of what a log lost is handed over")
     func shorterLog() async throws {
         let inbox = ChannelID.user(try UserID("alice"))

@@ -136,6 +136,7 @@ extension ConnectionDriver {
         if connected.resumed { statistics.resumedSessions += 1 }
         if link.handshake?.earlyDataAccepted == true { statistics.earlyDataAccepted += 1 }
         for answer in connected.channels { learnUser(fromChannel: answer.channel) }
+        noteHeads(connected.channels)
         serverClock = (connected.serverTime, clock.now())
         hiddenLimit = Int(clamping: connected.limits.channelWindow / 4)
         // The session has ended it already, to say its own cursors on the next one for instance: nothing can be asked over it.
@@ -270,6 +271,17 @@ extension ConnectionDriver {
     private func wasHandedOver(_ position: Position, in channel: ChannelID) -> Bool {
         guard let last = handedOver[channel], last.epoch == position.epoch else { return false }
         return position.offset <= last.offset
+    }
+
+    /// A log that ends before the place up to which requests were handed over lost its end since. Where the app's own place is before
+    /// that end, no gap tells of it: what is entered beyond the end from now on was never handed over.
+    private func noteHeads(_ answers: [ChannelAnswer]) {
+        for answer in answers {
+            let (channel, end) = (answer.channel, answer.head)
+            guard wasHandedOver(end, in: channel), handedOver[channel] != end else { continue }
+            handedOver[channel] = end
+            pending.cursors[channel] = end
+        }
     }
 
     /// Takes in what the app confirmed.
