@@ -143,6 +143,29 @@ import Testing
         try await store.close()
     }
 
+    @Test("a database that is missing where a store was open is refused; without the identity it is a beginning")
+    func aMissingDatabase() async throws {
+        let folder = try TemporaryFolder()
+        let store = try SQLiteStore(configuration(folder.path))
+        try await store.enter(request(id: 1))
+        try await store.close()
+        let copy = folder.file("kept-elsewhere")
+        try FileManager.default.moveItem(atPath: folder.file("longline.db"), toPath: copy)
+        let error = #expect(throws: StoreError.self) { try SQLiteStore(configuration(folder.path)) }
+        #expect(error?.code == .unavailable && error?.message.contains("is missing, but a store was open here") == true)
+        // Nothing took its place: what is put back is there.
+        #expect(!FileManager.default.fileExists(atPath: folder.file("longline.db")))
+        try FileManager.default.moveItem(atPath: copy, toPath: folder.file("longline.db"))
+        let again = try SQLiteStore(configuration(folder.path))
+        #expect(!again.wasRestored)
+        try await again.close()
+
+        for file in ["longline.db", "store.identity"] { try FileManager.default.removeItem(atPath: folder.file(file)) }
+        let new = try SQLiteStore(configuration(folder.path))
+        #expect(!new.wasRestored)
+        try await new.close()
+    }
+
     @Test("an empty file where a store was open is refused, and where none was is a beginning that the log has")
     func anEmptyDatabase() async throws {
         let folder = try TemporaryFolder()

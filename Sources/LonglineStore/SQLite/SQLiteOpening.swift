@@ -7,7 +7,7 @@ enum SQLiteOpening {
     static func open(
         _ directory: StoreDirectory, _ configuration: SQLiteStoreConfiguration, _ faults: StoreFaults = StoreFaults()
     ) throws(StoreError) -> DatabasePool {
-        try refuseEmptyDatabase(directory, configuration.logger)
+        try refuseLostDatabase(directory, configuration.logger)
         let leftover = try LeftoverLog.settle(besideDatabase: directory.database, faults)
         if leftover > 0 {
             configuration.logger.notice(
@@ -48,15 +48,18 @@ enum SQLiteOpening {
         }
     }
 
-    /// A file without a byte is no database that was closed here: it is what a copy leaves that was killed. Where no store was open
-    /// before it is what a first start leaves that was.
-    private static func refuseEmptyDatabase(_ directory: StoreDirectory, _ logger: Logger) throws(StoreError) {
-        guard directory.hasEmptyDatabase else { return }
-        guard !directory.hasIdentity else {
+    /// Where a store was open, a database that is not there was lost: a server that began with nothing in its place would forget all that
+    /// it acknowledged, without a word. Nor is a file without a byte a database that was closed here: it is what a copy leaves that was
+    /// killed. Where no store was open before it is what a first start leaves that was.
+    private static func refuseLostDatabase(_ directory: StoreDirectory, _ logger: Logger) throws(StoreError) {
+        let isEmpty = directory.hasEmptyDatabase
+        if directory.hasIdentity, isEmpty || directory.lacksDatabase {
             throw StoreError(
-                .unavailable, message: "\(directory.database) is an empty file, but a store was open here",
+                .unavailable,
+                message: "\(directory.database) is \(isEmpty ? "an empty file" : "missing"), but a store was open here",
                 advice: "restore a backup that is complete; to begin with nothing, remove it and store.identity")
         }
+        guard isEmpty else { return }
         logger.warning(
             "the store's database is an empty file: the store begins with nothing",
             metadata: ["file": "\(directory.database)"])

@@ -52,6 +52,9 @@ struct StoreDirectory: Sendable {
         return stat(database, &status) == 0 && status.st_size == 0
     }
 
+    /// Whether there is no file of the database.
+    var lacksDatabase: Bool { access(database, F_OK) != 0 && errno == ENOENT }
+
     // MARK: Identity
 
     /// Whether a store was open here.
