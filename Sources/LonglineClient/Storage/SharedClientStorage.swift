@@ -130,8 +130,6 @@ public final class SharedClientStorage: ClientStorage {
             looking.busyMode = .timeout(patience)
             looking.readonly = true
             reader = try DatabaseQueue(path: path, configuration: looking)
-        } catch let error as ClientError {
-            throw error
         } catch {
             throw SQLiteClientStorage.describe(error, path: path)
         }
@@ -179,8 +177,6 @@ public final class SharedClientStorage: ClientStorage {
             try await database.writeWithoutTransaction { database in
                 try SQLiteClientStorage.erase(database) { try self.checkOwnership(database) }
             }
-        } catch let error as ClientError {
-            throw error
         } catch {
             throw describe(error)
         }
@@ -346,8 +342,6 @@ public final class SharedClientStorage: ClientStorage {
     func reading<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
         do {
             return try await reader.read(body)
-        } catch let error as ClientError {
-            throw error
         } catch let error as CancellationError {
             throw error
         } catch {
@@ -376,8 +370,6 @@ public final class SharedClientStorage: ClientStorage {
     ) async throws -> Value {
         do {
             return try await database.writeWithoutTransaction(body)
-        } catch let error as ClientError {
-            throw error
         } catch let error as CancellationError {
             throw error
         } catch {
