@@ -71,8 +71,11 @@ struct LogoutTests {
         let storage = InMemoryClientStorage()
         let harness = try ClientHarness(storage: storage)
         let client = harness.client
+        // Only silence is waited for until it is over.
+        let isSilent = if case .pong = answer { true } else { false }
         func code() async -> ClientError? {
-            do { try await client.eraseAccount(timeout: .milliseconds(50)) } catch { return error as? ClientError }
+            let timeout: Duration = isSilent ? .milliseconds(50) : .seconds(3_600)
+            do { try await client.eraseAccount(timeout: timeout) } catch { return error as? ClientError }
             return nil
         }
         #expect(await code()?.code == .notConnected, "before the first connect")

@@ -9,8 +9,13 @@ import NIOSSL
 import QUICEngine
 import QUICTransport
 import Synchronization
+import Testing
 
 @testable import LonglineClient
+
+#if canImport(Glibc)
+    import Glibc
+#endif
 
 /// A control layer on loopback that answers over HTTP/3 and HTTPS as a test says, each with a certificate of its own.
 final class StubControl: Sendable {
@@ -31,7 +36,8 @@ final class StubControl: Sendable {
     private let https: (any Channel)?
     private let silent: (any Channel)?
     private let http3: HTTP3Server?
-    private let closedPort: Int
+    private let closed: ClosedPort?
+    private let httpsPort: Int
     private let group: MultiThreadedEventLoopGroup
 
     private final class AskedLog: Sendable {
@@ -52,10 +58,17 @@ final class StubControl: Sendable {
             asked.all.withLock { $0.append(request) }
             return answer
         }
-        let listening = try await Self.listen(https ?? certificates.good, group, answering)
-        closedPort = listening.localAddress?.port ?? 0
-        if https == nil { try await listening.close() }
-        self.https = https == nil ? nil : listening
+        if let https {
+            let listening = try await Self.listen(https, group, answering)
+            httpsPort = listening.localAddress?.port ?? 0
+            self.https = listening
+            closed = nil
+        } else {
+            let closed = try ClosedPort()
+            httpsPort = closed.port
+            self.closed = closed
+            self.https = nil
+        }
         if let http3 {
             silent = nil
             self.http3 = try await Self.serve(http3, group) { request, responder in
@@ -80,7 +93,7 @@ final class StubControl: Sendable {
     /// How it is named to a client.
     var service: ControlService {
         ControlService(
-            url: "https://127.0.0.1:\(closedPort)",
+            url: "https://127.0.0.1:\(httpsPort)",
             http3Port: http3?.localAddresses.first?.port ?? silent?.localAddress?.port)
     }
 
@@ -128,6 +141,31 @@ final class StubControl: Sendable {
             }
             .bind(host: "127.0.0.1", port: 0).get()
     }
+}
+
+/// A TCP port of loopback that refuses connections, for as long as this lives: one that was given back may be another test's.
+private final class ClosedPort: Sendable {
+    let port: Int
+    private let descriptor: CInt
+
+    init() throws {
+        let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+        self.descriptor = descriptor
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        // Bound, so that nobody else gets it, and never listened on.
+        let isBound = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, size) == 0 && getsockname(descriptor, $0, &size) == 0
+            }
+        }
+        port = Int(UInt16(bigEndian: address.sin_port))
+        try #require(isBound)
+    }
+
+    deinit { close(descriptor) }
 }
 
 /// Certificates of two services; making a key takes time.
