@@ -12,52 +12,29 @@ internal import QUICEngine
 ///      another address answers first +-+ its attempt        v                       v
 ///  any --closed--> ended (sockets linger until the engine's closing period is over, then close)
 /// ```
-/// A change that a newer one takes the place of while the engine is on its path already is overtaken:
-/// ```
-///  begun --newer change--> overtaken --the newer begins, or the path fails--> gone
-///    ^                      |     \--validated--> current
-///    +--- the newer fails --+
-/// ```
 final class ClientPaths {
-    private enum Phase { case starting, handshaking, completed, confirmed, ended }
-
-    /// A change of path under way.
-    private final class Change {
-        /// nil: nobody waits, or has been told.
-        var promise: EventLoopPromise<Void>?
-        /// What was asked for; port 0 leaves the choice to the system.
-        let local: SocketAddress
-        var port: UDPPort?
-        var begun = false
-        var validated = false
-        var changed = false
-
-        init(to local: SocketAddress, promise: EventLoopPromise<Void>?) {
-            self.local = local
-            self.promise = promise
-        }
-    }
+    enum Phase { case starting, handshaking, completed, confirmed, ended }
 
     /// The cycle ends when the connection lets go of this object, behind its last event.
-    private let connection: QUICLoopConnection
-    private let driver: LoopDriver
+    let connection: QUICLoopConnection
+    let driver: LoopDriver
     private var configuration: ClientConfiguration
     private let resolver: NameResolver
     private let attemptDelay: TimeAmount
     private let onMemory: (QUICConnectionEvent) -> Void
-    private var phase = Phase.starting
+    private(set) var phase = Phase.starting
     private var host = ""
     /// The host's, in the order in which they are tried.
-    private var addresses: [SocketAddress] = []
+    private(set) var addresses: [SocketAddress] = []
     /// The local address that the application asked for last; nil: the routing table chooses.
-    private var wanted: SocketAddress?
+    var wanted: SocketAddress?
     private var remote: SocketAddress?
     /// nil once the server answered.
     private(set) var race: AddressRace?
-    private var current: UDPPort?
-    private var change: Change?
+    var current: UDPPort?
+    var change: Change?
     /// The engine is on its path until `change` begins.
-    private var overtaken: Change?
+    var overtaken: Change?
     private var restarts = 0
     private var surfacedEarlyData = false
     private var isSilent = false
@@ -154,7 +131,7 @@ final class ClientPaths {
 
     /// Binds a socket that the engine can tell from every other. Ports that lost their number to a rebinding keep their
     /// identity, so the kernel may hand out a number that is in use as one.
-    private func openPort(
+    func openPort(
         on local: SocketAddress, tries: Int = bindTries, then body: @escaping (Result<UDPPort, any Error>) -> Void
     ) {
         let port = driver.makePort(group: nil)
@@ -189,6 +166,29 @@ final class ClientPaths {
         } catch {
             fail(error)
         }
+    }
+
+    /// Another attempt, from another socket.
+    func restart(on port: UDPPort) {
+        restarts += 1
+        guard restarts <= Self.restartLimit else {
+            return connection.close(code: 0, reason: "too many changes of path before the handshake")
+        }
+        connection.debug("an attempt starts again on a new path", ["local": "\(port.identity)"])
+        endRace()
+        let old = current
+        current = port
+        // It was sent from the old address, maybe in another network, and is no proof for the new one.
+        configuration.addressToken = nil
+        if let abandoned = connection.engine { giveUp(abandoned, on: old) }
+        // The host's addresses of the new path's family: the one that the old attempt went to first.
+        var reachable = addresses.filter { QUICSocketAddress($0)?.isIPv6 == port.identity.isIPv6 }
+        if let index = reachable.firstIndex(where: { $0 == remote }) { reachable.swapAt(0, index) }
+        let race = AddressRace(self, addresses: reachable, delay: attemptDelay)
+        self.race = race
+        remote = race.next() ?? remote
+        attempt(on: port)
+        if let remote { race.began(toward: remote) }
     }
 
     // MARK: Several addresses
@@ -347,159 +347,7 @@ final class ClientPaths {
         }
     }
 
-    // MARK: Changing the path
-
-    func change(to local: SocketAddress, promise: EventLoopPromise<Void>?) {
-        supersede()
-        let change = Change(to: local, promise: promise)
-        self.change = change
-        // A connection that has no socket yet starts from the newest address: its own would be abandoned at once.
-        openPort(on: local) { result in
-            switch result {
-            case .success(let port):
-                guard self.change === change else { return self.driver.remove(port) }
-                change.port = port
-                self.resumeChange()
-            case .failure(let error):
-                guard self.change === change else { return }
-                self.goBack()
-                promise?.fail(
-                    QUICTransportError(
-                        .pathChangeFailed, "no socket could be bound to \(local)", cause: "\(error)",
-                        advice: "Migrate to an address that this machine has."))
-            }
-        }
-    }
-
-    private func supersede() {
-        guard let old = change else { return }
-        change = nil
-        old.promise?.fail(
-            QUICTransportError(
-                .superseded, "a newer change of path took this one's place", advice: "Wait for the newer one."))
-        old.promise = nil
-        guard let port = old.port, port !== current else { return }
-        if old.begun, phase == .confirmed { overtaken = old } else { retire(port) }
-    }
-
-    /// A change couldn't begin: what it overtook goes on, whose path the engine is on.
-    private func goBack() {
-        change = overtaken
-        overtaken = nil
-    }
-
-    /// Goes on with a change as far as the phase allows.
-    private func resumeChange() {
-        guard let change, let port = change.port, !change.begun, phase != .starting, phase != .ended else { return }
-        guard reaches(port) else { return refuse(change) }
-        switch phase {
-        case .starting, .completed, .ended: break
-        case .handshaking:
-            change.begun = true
-            wanted = change.local
-            restart(on: port)
-        case .confirmed:
-            change.begun = true
-            migrate(change, to: port)
-        }
-    }
-
-    private func migrate(_ change: Change, to port: UDPPort) {
-        guard let engine = connection.engine else { return }
-        do throws(QUICError) {
-            try engine.migrate(to: port.identity, now: .now())
-            if let port = overtaken?.port { retire(port) }
-            overtaken = nil
-            driver.needsTick()
-        } catch {
-            goBack()
-            change.promise?.fail(QUICTransportError(error))
-            driver.remove(port)
-        }
-    }
-
-    /// Whether the server has an address of the socket's family. A handshake may go to any of the host's, a connection stays with the
-    /// one that it has.
-    private func reaches(_ port: UDPPort) -> Bool {
-        if phase != .handshaking { return connection.engine?.path.remote.isIPv6 == port.identity.isIPv6 }
-        return addresses.contains { QUICSocketAddress($0)?.isIPv6 == port.identity.isIPv6 }
-    }
-
-    private func refuse(_ change: Change) {
-        goBack()
-        if let port = change.port { driver.remove(port) }
-        change.promise?.fail(
-            QUICTransportError(
-                .pathChangeFailed, "the server's address is of another family than \(change.local)",
-                advice: "The old path stays in use; connect again from the new address."))
-    }
-
-    private func restart(on port: UDPPort) {
-        restarts += 1
-        guard restarts <= Self.restartLimit else {
-            return connection.close(code: 0, reason: "too many changes of path before the handshake")
-        }
-        connection.debug("an attempt starts again on a new path", ["local": "\(port.identity)"])
-        endRace()
-        let old = current
-        current = port
-        // It was sent from the old address, maybe in another network, and is no proof for the new one.
-        configuration.addressToken = nil
-        if let abandoned = connection.engine { giveUp(abandoned, on: old) }
-        // The host's addresses of the new path's family: the one that the old attempt went to first.
-        var reachable = addresses.filter { QUICSocketAddress($0)?.isIPv6 == port.identity.isIPv6 }
-        if let index = reachable.firstIndex(where: { $0 == remote }) { reachable.swapAt(0, index) }
-        let race = AddressRace(self, addresses: reachable, delay: attemptDelay)
-        self.race = race
-        remote = race.next() ?? remote
-        attempt(on: port)
-        if let remote { race.began(toward: remote) }
-    }
-
-    /// The change that has begun on a path, and the socket it goes to.
-    private func begun(on path: QUICPath) -> (change: Change, port: UDPPort)? {
-        guard phase == .confirmed else { return nil }
-        for case let change? in [change, overtaken] where change.begun && change.port?.identity == path.local {
-            if let port = change.port { return (change, port) }
-        }
-        return nil
-    }
-
-    private func pathAnswered(_ path: QUICPath, _ mark: (Change) -> Void) {
-        guard let (change, port) = begun(on: path) else { return }
-        mark(change)
-        guard change.validated, change.changed else { return }
-        if let old = current, old !== port { retire(old) }
-        current = port
-        finish(change)
-    }
-
-    private func pathFailed(_ path: QUICPath) {
-        guard let (change, port) = begun(on: path) else { return }
-        remove(change)
-        driver.remove(port)
-        change.promise?.fail(
-            QUICTransportError(
-                .pathChangeFailed, "the new path did not answer", advice: "The old path stays in use; try another."))
-    }
-
-    private func remove(_ change: Change) {
-        if change === overtaken { overtaken = nil } else { self.change = nil }
-    }
-
-    private func finish(_ change: Change) {
-        remove(change)
-        change.promise?.succeed(())
-    }
-
-    func rebind(promise: EventLoopPromise<Void>?) {
-        guard let current else {
-            promise?.fail(
-                QUICTransportError(.pathChangeFailed, "there is no socket yet", advice: "Try after the first packet."))
-            return
-        }
-        current.rebind().cascade(to: promise)
-    }
+    // MARK: Sockets
 
     /// From now on the connection's sockets drop everything, in both directions.
     func goSilent() {
@@ -512,7 +360,7 @@ final class ClientPaths {
 
     /// Closes a socket once packets that are still on their way to it have come: three probe timeouts after the last one that
     /// leaves by it.
-    private func retire(_ port: UDPPort) {
+    func retire(_ port: UDPPort) {
         port.owner = nil
         guard let engine = connection.engine else { return driver.remove(port) }
         guard !engine.isClosed, let probe = engine.probeTimeout else {
