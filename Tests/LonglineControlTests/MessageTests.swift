@@ -239,6 +239,10 @@ import Testing
             let wrong = HistoryCursor(order: .newest, channel: ChannelTag(news), epoch: 12, offset: 3).text
             let expired = try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=\(wrong)", key: key)
             #expect(expired.status == 410)
+            // Of the first version: newest, epoch 12, offset 3, and no channel.
+            let first = "AQAAAAAAAAAADAAAAAAAAAAD"
+            let old = try await service.ask(.get, "/v1/channels/all%2Fnews/messages?cursor=\(first)", key: key)
+            #expect(old.status == 410 && old.problem == "cursor-expired")
         }
     }
 

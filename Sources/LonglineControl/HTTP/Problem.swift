@@ -84,7 +84,7 @@ struct Problem: Error, Sendable {
             case .payloadTooLarge: "The message is too large"
             case .limitReached: "A limit is reached"
             case .blocked: "The sender blocked the recipient"
-            case .cursorExpired: "The cursor belongs to another life of the channel"
+            case .cursorExpired: "The cursor counts no more"
             case .idempotencyKeyMissing: "An idempotency key is needed"
             case .idempotencyKeyReused: "The idempotency key was used with another request"
             case .idempotencyKeyInUse: "A request with this idempotency key is under way"

@@ -44,15 +44,22 @@ struct HistoryCursor: Hashable, Sendable {
         return Base64URL.encode(Data(bytes))
     }
 
-    /// 1 named no channel.
     private static let version: UInt8 = 2
+    /// Named no channel: version, order, epoch and offset.
+    private static let versionWithoutChannel: (number: UInt8, bytes: Int) = (1, 18)
 
-    /// - Throws: ``Problem`` when it is none that was given out.
+    /// - Throws: ``Problem`` when it is none that was given out, or was given out by a version that named no channel.
     static func read(_ text: String?) throws(Problem) -> HistoryCursor? {
         guard let text else { return nil }
-        guard text.utf8.count <= 64, let bytes = Base64URL.decode(text.utf8), bytes.count == 26,
-            bytes[bytes.startIndex] == version, bytes[bytes.startIndex + 1] <= 1
-        else { throw Problem(.notFound, "'cursor' is none that a page gave") }
+        let unknown = Problem(.notFound, "'cursor' is none that a page gave")
+        guard text.utf8.count <= 64, let bytes = Base64URL.decode(text.utf8), let first = bytes.first,
+            bytes.dropFirst().first.map({ $0 <= 1 }) == true
+        else { throw unknown }
+        // Whose page it is behind is not known: who pages has to begin anew, as after a restore.
+        guard first != versionWithoutChannel.number || bytes.count != versionWithoutChannel.bytes else {
+            throw Problem(.cursorExpired, "'cursor' is of an earlier version: begin with the first page")
+        }
+        guard first == version, bytes.count == 26 else { throw unknown }
         let numbers = Array(bytes.dropFirst(2))
         func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
         return HistoryCursor(
