@@ -112,12 +112,23 @@ struct ServerCommand: AsyncParsableCommand {
     var tenants: Set<TenantID> { Set(tenant.compactMap { try? TenantID($0) }) }
 
     /// What to know where the control layer has nothing to tell clients but the addresses that a wildcard stands for.
-    func accessWarning(_ settings: ResolvedSettings) -> SettingProblem? {
-        guard !controlOptions.control.isEmpty, controlOptions.access.accessPoint.isEmpty else { return nil }
-        let listening = host.compactMap { try? Self.address($0, port: port).ipAddress }
+    /// - Parameter running: what is in force; nil: all that this command says will be. Where a server listens stays until its end,
+    ///   whatever its settings say since.
+    func accessWarning(
+        _ settings: ResolvedSettings, running: [SettingKey: ResolvedSettings.Entry]? = nil
+    ) -> SettingProblem? {
+        let (key, control) = (SettingKey("host"), SettingKey("control"))
+        // Neither has a default that matters here.
+        let hosts = running.map { $0[key]?.value.items ?? [] } ?? host
+        let isServing = running.map { $0[control]?.value.items.isEmpty == false } ?? !controlOptions.control.isEmpty
+        guard isServing, controlOptions.access.accessPoint.isEmpty else { return nil }
+        let listening = hosts.compactMap { try? Self.address($0, port: port).ipAddress }
         guard let wildcard = listening.first(where: { $0 == "0.0.0.0" || $0 == "::" }) else { return nil }
+        // Where something else is said by now, its place would mislead.
+        let said = settings.entries[key]
+        let isInForce = running.map { $0[key]?.value == said?.value } ?? true
         return SettingProblem(
-            settings.entries[SettingKey("host")]?.origin, key: "host",
+            isInForce ? said?.origin : nil, key: "host",
             "for \(wildcard) clients are told every address of this machine: say with access-point where they reach it")
     }
 

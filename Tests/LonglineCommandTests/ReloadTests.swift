@@ -164,6 +164,32 @@ struct ReloadTests {
         #expect(await site.server.status() == 0)
     }
 
+    @Test("What clients are told is warned of by where the server listens, not by where it would after a restart")
+    func accessWarning() async throws {
+        let warning = "clients are told every address of this machine"
+        let folder = try TemporaryFolder()
+        func settings(_ host: String) -> String {
+            "host: [\(host)]\nport: 0\nevent-loops: 1\ncontrol: [0]\ndata: \(folder.path)/data\n"
+        }
+        for (first, second) in [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")] {
+            let file = try folder.write("c.yaml", settings(first))
+            let server = try ToolProcess(["server", "--config", file])
+            #expect(await server.line(with: "longline control ready for clients") != nil, "\(server.output)")
+            let before = server.output.count
+            try folder.write("c.yaml", settings(second))
+            server.signal(SIGHUP)
+            #expect(await server.line(with: "configuration reloaded") != nil, "\(server.output)")
+            let said = server.output.dropFirst(before)
+            #expect(said.contains { $0.contains("setting needs a restart") && $0.contains("host") })
+            let warned = said.filter { $0.contains("for 0.0.0.0 \(warning)") }
+            #expect(warned.count == (first == "0.0.0.0" ? 1 : 0), "\(server.output)")
+            // It would name a line that says something else.
+            #expect(warned.allSatisfy { !$0.contains(file) })
+            server.signal(SIGTERM)
+            #expect(await server.status() == 0)
+        }
+    }
+
     @Test("A file that is read at the start only, and holds something else now, needs a restart as another path does")
     func startFiles() async throws {
         let keys = try TemporaryFolder()

@@ -108,7 +108,7 @@ struct ServerReloader: Service, CustomStringConvertible {
         command.logs.applyLevel()
         for setting in changed { running[setting.key] = settings.entries[setting.key] }
         for warning in settings.warnings { logger.warning("\(warning)") }
-        if let warning = command.accessWarning(settings) { logger.warning("\(warning)") }
+        if let warning = command.accessWarning(settings, running: running) { logger.warning("\(warning)") }
         logger.notice(
             "configuration reloaded",
             metadata: ["changed": "\(changed.map { "\($0.key)" }.joined(separator: ", "))"])
