@@ -61,14 +61,19 @@ struct TokenCommandTests {
     @Test("It ends with the tool that waits for it")
     func endOfTool() async throws {
         let folder = try TemporaryFolder()
-        let path = folder.file("number")
-        let said = try await ToolProcess.run([
-            "conversations", "--timeout", "1", "--server", "127.0.0.1:1", "--insecure", "--token-command",
-            "echo $$ > '\(path)'; exec sleep 1000",
-        ])
-        #expect(said.status == 1, "\(said.output)")
+        let (made, path) = (folder.file("made"), folder.file("number"))
+        let input = Pipe()
+        let chat = try ToolProcess(
+            [
+                "chat", "--server", "127.0.0.1:1", "--insecure", "--token-command",
+                "echo $$ > '\(made)'; mv '\(made)' '\(path)'; exec sleep 1000",
+            ], standardInput: input.fileHandleForReading)
+        while !FileManager.default.fileExists(atPath: path) { await Task.yield() }
         let number = try String(contentsOfFile: path, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
-        #expect(!number.isEmpty)
+        #expect(runs(number))
+        // There is nothing more to send.
+        try input.fileHandleForWriting.close()
+        #expect(await chat.status() == 0, "\(chat.output)")
         while runs(number) { await Task.yield() }
     }
 }
