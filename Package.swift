@@ -99,6 +99,7 @@ let package = Package(
         .target(name: "CDatagramSocket", path: "CShims/CDatagramSocket"),
         // zlib, for batches of frames.
         .target(name: "CDeflate", path: "CShims/CDeflate", linkerSettings: [.linkedLibrary("z")]),
+        .target(name: "CProcessSpawn", path: "CShims/CProcessSpawn"),
         .target(name: "CSocketSteering", path: "CShims/CSocketSteering"),
         .target(
             name: "QUICEngine", dependencies: ["CGnuTLS", "CNgtcp2", "CQUICShim"], swiftSettings: settings),
@@ -185,8 +186,9 @@ let package = Package(
         .executableTarget(
             name: "longline",
             dependencies: [
-                "LonglineClient", "LonglineControl", "LonglineKeys", "LonglineServer", "LonglineSettings",
-                "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport", argumentParser, metrics,
+                "CProcessSpawn", "LonglineClient", "LonglineControl", "LonglineKeys", "LonglineServer",
+                "LonglineSettings", "LonglineStore", "LonglineWire", "QUICEngine", "QUICTransport", argumentParser,
+                metrics,
                 logging, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],

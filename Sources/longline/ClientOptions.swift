@@ -42,7 +42,8 @@ struct ClientOptions: ParsableArguments {
         name: .long,
         help: """
             A shell command that prints a signed token, run for every new login; it is ended when it takes over a minute. Its \
-            standard input is empty: one that asks a person opens /dev/tty, which it can in a terminal's foreground, but not in a chat typed there.
+            standard input is empty, and no other file is open in it: one that asks a person opens /dev/tty, which it can in a \
+            terminal's foreground, but not in a chat typed there.
             """)
     var tokenCommand: String?
 

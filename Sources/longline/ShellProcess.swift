@@ -1,3 +1,4 @@
+import CProcessSpawn
 import Foundation
 import Synchronization
 
@@ -69,6 +70,8 @@ final class ShellProcess: Sendable {
         posix_spawn_file_actions_adddup2(&actions, ends.write, STDOUT_FILENO)
         // Ours may be the lines that a chat sends, which ssh for one would read.
         posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+        // Sockets and files of ours are not its affair, whoever opened them. Where that can't be had, most close by themselves.
+        _ = llp_close_from(&actions, STDERR_FILENO + 1)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -116,8 +119,8 @@ final class ShellProcess: Sendable {
     /// A pipe that no other process gets.
     static func makePipe() throws -> (read: Int32, write: Int32) {
         var ends: [Int32] = [-1, -1]
-        guard pipe(&ends) == 0 else { throw TokenCommand.Failure.notStarted(String(cString: strerror(errno))) }
-        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        let code = llp_pipe(&ends)
+        guard code == 0 else { throw TokenCommand.Failure.notStarted(String(cString: strerror(code))) }
         return (ends[0], ends[1])
     }
 

@@ -4,6 +4,10 @@ import Testing
 
 @testable import longline
 
+#if canImport(Glibc)
+    import Glibc
+#endif
+
 @Suite("A command that prints a token", .timeLimit(.minutes(1)))
 struct TokenCommandTests {
     /// Whether a process has not ended; one that nobody waited for yet has.
@@ -45,6 +49,17 @@ struct TokenCommandTests {
         for number in numbers {
             while runs(number) { await Task.yield() }
         }
+    }
+
+    @Test("It has nothing open that this process has")
+    func descriptors() async throws {
+        let folder = try TemporaryFolder()
+        let path = try folder.write("of ours", "")
+        let descriptor = open(path, O_RDONLY)
+        try #require(descriptor > STDERR_FILENO)
+        defer { close(descriptor) }
+        let seen = try await TokenCommand("readlink /proc/$$/fd/\(descriptor); true").token()
+        #expect(!seen.hasSuffix("of ours"))
     }
 
     @Test("One runs at a time")
