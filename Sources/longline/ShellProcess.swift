@@ -41,15 +41,23 @@ final class ShellProcess: Sendable {
 
     private let pid: pid_t
     private let descriptor: Int32
-    /// Whether it leads a process group. In the foreground of a terminal it stays in ours: so it can ask a person there, and hears Ctrl-C.
-    private let leadsGroup: Bool
-    /// A number is somebody else's once it was waited for.
-    private let isReaped = Mutex(false)
+    /// How the terminal was that it may ask a person at. nil: there is none, and it leads a process group; else it stays in ours, and
+    /// hears Ctrl-C.
+    private let terminal: TerminalSettings?
 
-    private init(pid: pid_t, descriptor: Int32, leadsGroup: Bool) {
+    private struct State {
+        /// A number is somebody else's once it was waited for.
+        var isReaped = false
+        /// Where it is in our process group: what it started, from the first signal on.
+        var descendants = ProcessDescendants()
+    }
+
+    private let state = Mutex(State())
+
+    private init(pid: pid_t, descriptor: Int32, terminal: TerminalSettings?) {
         self.pid = pid
         self.descriptor = descriptor
-        self.leadsGroup = leadsGroup
+        self.terminal = terminal
     }
 
     deinit { close(descriptor) }
@@ -63,7 +71,7 @@ final class ShellProcess: Sendable {
     static func start(_ command: String) throws -> ShellProcess {
         let ends = try makePipe()
         defer { close(ends.write) }
-        let leadsGroup = isTerminalTaken.load(ordering: .relaxed) || !isInForeground
+        let terminal = isTerminalTaken.load(ordering: .relaxed) ? nil : TerminalSettings()
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
@@ -82,7 +90,7 @@ final class ShellProcess: Sendable {
         sigaddset(&signals, SIGPIPE)
         posix_spawnattr_setsigdefault(&attributes, &signals)
         posix_spawnattr_setpgroup(&attributes, 0)
-        let group = leadsGroup ? POSIX_SPAWN_SETPGROUP : 0
+        let group = terminal == nil ? POSIX_SPAWN_SETPGROUP : 0
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | group))
         let variables = ProcessInfo.processInfo.environment.map { "\($0.key)=\($0.value)" }
         var pid: pid_t = 0
@@ -93,18 +101,10 @@ final class ShellProcess: Sendable {
             close(ends.read)
             throw TokenCommand.Failure.notStarted(String(cString: strerror(code)))
         }
-        let process = ShellProcess(pid: pid, descriptor: ends.read, leadsGroup: leadsGroup)
+        let process = ShellProcess(pid: pid, descriptor: ends.read, terminal: terminal)
         _ = endsWithThisProcess
         running.withLock { $0[pid] = process }
         return process
-    }
-
-    /// Whether this process may ask the person at the terminal.
-    private static var isInForeground: Bool {
-        let terminal = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC)
-        guard terminal >= 0 else { return false }
-        defer { close(terminal) }
-        return tcgetpgrp(terminal) == getpgrp()
     }
 
     /// Texts as exec(3) takes them.
@@ -183,50 +183,49 @@ final class ShellProcess: Sendable {
 
     /// Whether it has ended, waited for or not.
     private var hasEnded: Bool {
-        isReaped.withLock { isReaped in
-            guard !isReaped else { return true }
+        state.withLock { state in
+            guard !state.isReaped else { return true }
             var change = siginfo_t()
             let code = waitid(P_PID, id_t(pid), &change, WEXITED | WNOHANG | WNOWAIT)
             return code != 0 || change.si_signo != 0
         }
     }
 
+    /// Whether what it started has ended as well, as far as that is known.
+    private var isAllOver: Bool { hasEnded && state.withLock { $0.descendants.haveEnded } }
+
     /// Asks it and what it started to end, and a moment later sees to it.
     private func end() {
         signal(SIGTERM)
         let last = ContinuousClock.now + Self.grace
-        while !hasEnded, ContinuousClock.now < last { Thread.sleep(forTimeInterval: 0.01) }
+        while !isAllOver, ContinuousClock.now < last { Thread.sleep(forTimeInterval: 0.01) }
         signal(SIGKILL)
+        terminal?.restore()
     }
 
     private func signal(_ number: Int32) {
-        isReaped.withLock { isReaped in
-            guard !isReaped else { return }
-            let targets = leadsGroup ? [-pid] : Self.family(of: pid)
-            for target in targets { kill(target, number) }
+        state.withLock { state in
+            if terminal == nil {
+                if !state.isReaped { kill(-pid, number) }
+                return
+            }
+            if !state.isReaped {
+                // Before it hears of it: what it started would be found no more.
+                state.descendants.look(below: pid)
+                kill(pid, number)
+            }
+            state.descendants.lookAgain()
+            state.descendants.signal(number)
         }
-    }
-
-    /// A process and those that it started, as far as they are not orphans.
-    private static func family(of pid: pid_t) -> [pid_t] {
-        var family = [pid]
-        var next = 0
-        while next < family.count {
-            let path = "/proc/\(family[next])/task/\(family[next])/children"
-            let children = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
-            family += children.split(whereSeparator: \.isWhitespace).compactMap { pid_t($0) }
-            next += 1
-        }
-        return family
     }
 
     /// Waits for its end.
     /// - Returns: its status, as a shell has it.
     private func reap() -> Int32 {
-        isReaped.withLock { isReaped in
+        state.withLock { state in
             var status: Int32 = 0
             while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
-            isReaped = true
+            state.isReaped = true
             Self.running.withLock { $0[pid] = nil }
             let signal = status & 0x7f
             return signal == 0 ? (status >> 8) & 0xff : 128 + signal

@@ -8,6 +8,9 @@ import Testing
     import Glibc
 #endif
 
+/// Runs a command at a terminal of its own.
+private let scriptProgram = "/usr/bin/script"
+
 @Suite("A command that prints a token", .timeLimit(.minutes(1)))
 struct TokenCommandTests {
     /// Whether a process has not ended; one that nobody waited for yet has.
@@ -60,6 +63,56 @@ struct TokenCommandTests {
         defer { close(descriptor) }
         let seen = try await TokenCommand("readlink /proc/$$/fd/\(descriptor); true").token()
         #expect(!seen.hasSuffix("of ours"))
+    }
+
+    @Test(
+        "One that asks at the terminal and is ended leaves nothing of it running, and the terminal as it was",
+        .enabled(if: FileManager.default.isExecutableFile(atPath: scriptProgram), "script of util-linux is missing"))
+    func terminal() async throws {
+        let folder = try TemporaryFolder()
+        let input = folder.file("input")
+        try #require(mkfifo(input, 0o600) == 0)
+        // Not closed by who opens it to read until it is closed here.
+        let writer = open(input, O_RDWR | O_CLOEXEC)
+        try #require(writer >= 0)
+        // As who asks for a password does; what it started does not heed being asked to end, and outlives it.
+        try folder.write(
+            "ask",
+            """
+            stty -echo < /dev/tty
+            trap '' TERM HUP; sleep 1000 & trap - TERM HUP
+            echo $$ $! > made; mv made numbers; wait
+            """)
+        try folder.write(
+            "run",
+            """
+            cd '\(folder.path)'
+            stty -a > before
+            "$TOOL" chat --server 127.0.0.1:1 --insecure --token-command "$(cat ask)" < input
+            echo $? > status
+            stty -a > after
+            """)
+        let process = Process()
+        process.executableURL = URL(filePath: scriptProgram)
+        process.arguments = ["-q", "-e", "-c", "sh '\(folder.file("run"))'", "/dev/null"]
+        process.environment = ProcessInfo.processInfo.environment.merging(
+            ["SHELL": "/bin/sh", "TOOL": try HelperProgram.url("longline").path]) { _, given in given }
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = FileHandle.nullDevice
+        try process.run()
+        let numbers = folder.file("numbers")
+        while !FileManager.default.fileExists(atPath: numbers) { await Task.yield() }
+        // The end of what is piped to the chat, and so of the chat.
+        close(writer)
+        while process.isRunning { await Task.yield() }
+        func text(_ name: String) throws -> String { try String(contentsOfFile: folder.file(name), encoding: .utf8) }
+        let status = try text("status")
+        #expect(status == "0\n")
+        let (before, after) = (try text("before"), try text("after"))
+        #expect(before.contains(" echo ") && after == before)
+        for number in try text("numbers").split(whereSeparator: \.isWhitespace) {
+            while runs(String(number)) { await Task.yield() }
+        }
     }
 
     @Test("One runs at a time")
