@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import NIOCore
 import NIOPosix
+import Synchronization
 import UnixSignals
 
 /// Shows the main job on real sockets, and fails when an expectation does not hold.
@@ -23,16 +24,20 @@ struct DemoCommand: AsyncParsableCommand {
     var verbose = false
 
     func run() async throws {
-        let signals = await UnixSignalsSequence(trapping: .sighup, .sigint, .sigterm)
+        // What is ignored from the start stays so: nohup means that a hangup ends nothing.
+        let signals = await UnixSignalsSequence(
+            trapping: [.sighup, .sigint, .sigterm].filter { !Self.isIgnored($0.rawValue) })
         let directory = try workDirectory()
         let isTemporary = keep == nil
         defer { if isTemporary { Self.remove(directory) } }
         let group = MultiThreadedEventLoopGroup.singleton
         let port = try await freePort(on: group)
         let server = DemoServerProcess(dataDirectory: directory.appendingPathComponent("server"), port: port)
+        let end = DemoEnd()
         // Whoever ends this process ends a server that nobody else would end, too.
         let interruption = Task {
             for await signal in signals {
+                guard end.take() else { return }
                 await server.killForGood()
                 if isTemporary { Self.remove(directory) }
                 Foundation.exit(128 + signal.rawValue)
@@ -40,15 +45,21 @@ struct DemoCommand: AsyncParsableCommand {
         }
         defer { interruption.cancel() }
         print("Starting the server on 127.0.0.1:\(port) …")
-        let report: DemoReport
+        let outcome: Result<DemoReport, any Error>
         do {
             try await server.start()
-            report = try await demonstrate(server, in: directory, on: group)
+            outcome = .success(try await demonstrate(server, in: directory, on: group))
         } catch {
-            await server.stop()
-            throw error
+            outcome = .failure(error)
         }
         await server.stop()
+        guard end.take() else {
+            // What came of it was the signal's doing, which ends the process.
+            await interruption.value
+            return
+        }
+        let report = try outcome.get()
+        if let failure = report.failure { print("\nThe demonstration stopped early: \(failure)") }
         print("\n\(report.table())\n")
         guard report.passed else {
             print("At least one expectation did not hold.")
@@ -66,20 +77,23 @@ struct DemoCommand: AsyncParsableCommand {
             to: SocketAddress(ipAddress: "127.0.0.1", port: server.port), roundTrip: Demonstration.roundTrip, on: group)
         let demonstration = Demonstration(
             directory: directory, server: server, relay: relay, group: group, logger: logger)
-        do {
-            try await demonstration.run()
-        } catch {
-            print("\nThe demonstration stopped early: \(error)")
-        }
+        do { try await demonstration.run() } catch { demonstration.report.failure = "\(error)" }
         await relay.close()
         return demonstration.report
     }
 
-    /// A device that still writes may put a file back meanwhile.
+    /// A device that still writes may put a file into a folder that is just being emptied.
     private static func remove(_ directory: URL) {
-        for _ in 0..<3 where FileManager.default.fileExists(atPath: directory.path) {
+        for _ in 0..<100 where FileManager.default.fileExists(atPath: directory.path) {
             try? FileManager.default.removeItem(at: directory)
         }
+    }
+
+    /// Whether a signal does nothing to this process.
+    static func isIgnored(_ number: Int32) -> Bool {
+        let before = signal(number, SIG_IGN)
+        defer { signal(number, before) }
+        return unsafeBitCast(before, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
     }
 
     private func workDirectory() throws -> URL {
@@ -97,5 +111,15 @@ struct DemoCommand: AsyncParsableCommand {
         let port = channel.localAddress?.port ?? 0
         try await channel.close()
         return port
+    }
+}
+
+/// Who ends the process: the demonstration when its server is gone, or the first signal before that.
+private final class DemoEnd: Sendable {
+    private let isTaken = Atomic(false)
+
+    /// - Returns: false where the other does.
+    func take() -> Bool {
+        isTaken.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged
     }
 }

@@ -10,7 +10,10 @@ struct DemoReport {
 
     private(set) var rows: [Row] = []
 
-    var passed: Bool { !rows.isEmpty && rows.allSatisfy(\.passed) }
+    /// Why it stopped before its last step; nil: it did not.
+    var failure: String?
+
+    var passed: Bool { failure == nil && !rows.isEmpty && rows.allSatisfy(\.passed) }
 
     mutating func record(step: Int, _ expectation: String, seen: String, passed: Bool) {
         rows.append(Row(step: step, expectation: expectation, seen: seen, passed: passed))

@@ -14,7 +14,7 @@ final class DemoServerProcess: Sendable {
 
     private struct State {
         var running: Running?
-        /// No other is started.
+        /// No other is started, and the folder is given up.
         var isOver = false
     }
 
@@ -52,13 +52,25 @@ final class DemoServerProcess: Sendable {
         let (end, ended) = AsyncStream.makeStream(of: Void.self)
         child.terminationHandler = { _ in ended.finish() }
         try state.withLock { state in
-            guard !state.isOver else { throw StartFailure(description: "the demonstration is over") }
+            try Self.requireGoing(state)
             try child.run()
             state.running = Running(identifier: child.processIdentifier, end: Task { for await _ in end {} })
         }
         guard await Self.saysReady(output.fileHandleForReading) else {
             throw StartFailure(description: "the server ended before it was ready; its messages are above")
         }
+    }
+
+    /// Makes something that has files, unless ``killForGood()`` came before: then nothing may come into a folder that goes.
+    func make<Made: Sendable>(_ body: () throws -> Made) throws -> Made {
+        try state.withLock { state in
+            try Self.requireGoing(state)
+            return try body()
+        }
+    }
+
+    private static func requireGoing(_ state: State) throws {
+        guard !state.isOver else { throw StartFailure(description: "the demonstration is over") }
     }
 
     /// Without the settings that are meant for other servers: their files, certificates and ports.

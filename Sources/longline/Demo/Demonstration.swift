@@ -68,6 +68,12 @@ final class Demonstration {
 
     /// A device with storage of its own on disk. `label` tells devices of one name apart.
     func device(_ user: String, _ device: String) throws -> DemoDevice {
+        let made = try server.make { try makeDevice(user, device) }
+        devices.append(made)
+        return made
+    }
+
+    private func makeDevice(_ user: String, _ device: String) throws -> DemoDevice {
         let name = "\(user)/\(device)"
         let files = directory.appendingPathComponent("devices/\(user)-\(device)", isDirectory: true)
         try FileManager.default.createDirectory(at: files, withIntermediateDirectories: true)
@@ -87,9 +93,7 @@ final class Demonstration {
         configuration.eventLoopGroup = group
         configuration.logger = logger
         configuration.agent = "longline-demo"
-        let made = DemoDevice(name: name, client: try LonglineClient(configuration: configuration))
-        devices.append(made)
-        return made
+        return DemoDevice(name: name, client: try LonglineClient(configuration: configuration))
     }
 
     func record(_ step: Int, _ expectation: String, _ seen: String, _ passed: Bool) {
