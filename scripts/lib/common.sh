@@ -97,19 +97,17 @@ install_system_packages() {
         fail "missing packages, and neither root nor sudo to install them: $missing" "$advice"
     fi
     note "installing: $missing"
-    local log
-    log=$(mktemp)
     # A stale package list makes installs fail with 404, so it is brought up to date first; being offline is no error
     # yet, the packages may be in apt's cache.
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update >"$log" 2>&1 || note "apt-get update failed, trying on"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update >/dev/null 2>&1 || note "apt-get update failed, trying on"
+    # In a variable: whoever interrupts it leaves no file behind.
+    local said
     # shellcheck disable=SC2086 # a list of package names
-    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing \
-        >>"$log" 2>&1 </dev/null; then
-        tail -n 15 "$log" >&2
-        rm -f "$log"
+    if ! said=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing \
+        2>&1 </dev/null); then
+        tail -n 15 <<<"$said" >&2
         fail "apt-get could not install: $missing" "$advice"
     fi
-    rm -f "$log"
 }
 
 # What the interop tests were written with.
