@@ -26,6 +26,7 @@ struct ControlRoutes {
             MessageRoutes(
                 server: server, gate: gate, idempotency: idempotency, reader: reader, time: configuration.time
             ).routes,
+            RetractionRoutes(server: server, gate: gate, idempotency: idempotency, time: configuration.time).routes,
             MemberRoutes(server: server, gate: gate, reader: reader).routes,
             RoomRoutes(server: server, gate: gate).routes,
             SessionRoutes(server: server, gate: gate, node: node).routes,

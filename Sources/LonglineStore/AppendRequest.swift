@@ -13,7 +13,8 @@ public struct AppendRequest: Sendable {
     /// Why it is not to be entered; nil: it is. Then nothing is stored, and only the ledger is asked: what was entered before
     /// is acknowledged again, anything else is refused with this code, for good. The payload does not count.
     public var refusal: RefusalCode?
-    /// Whether the app's own server publishes: then neither membership nor the room's settings count, but the room has to exist.
+    /// Whether the app's own server publishes: then neither membership nor the room's settings count, but the room has to exist. It may
+    /// retract what it names whoever wrote it.
     public var isService: Bool
 
     /// An append request.
@@ -27,6 +28,14 @@ public struct AppendRequest: Sendable {
         self.producer = producer
         self.channel = channel
         self.publish = publish
+    }
+}
+
+extension AppendRequest {
+    /// Whether the app's own server takes a message back: who wrote it does not count, nor who blocked whom.
+    var isModeration: Bool {
+        guard isService, case .retract = publish.kind else { return false }
+        return true
     }
 }
 

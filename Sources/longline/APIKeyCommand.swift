@@ -44,7 +44,7 @@ struct APIKeyCommand: AsyncParsableCommand {
 
         @Option(
             help: """
-                What it may be used for: tokens, revoke, erase, publish, history, rooms, operate; separated by commas.
+                What it may be used for: tokens, revoke, erase, publish, history, retract, rooms, operate; separated by commas.
                 """)
         var rights: String = Create.standardRights
 

@@ -78,7 +78,7 @@ enum Schemathesis {
     "The control layer's OpenAPI document, tried by schemathesis", .timeLimit(.minutes(10)),
     .enabled(if: Schemathesis.isInstalled, "\(Schemathesis.howToInstall)"))
 struct SchemathesisTests {
-    private static let rights = "tokens,revoke,erase,publish,history,rooms"
+    private static let rights = "tokens,revoke,erase,publish,history,retract,rooms"
 
     @Test("App servers, clients and operators get what it says")
     func conformance() async throws {

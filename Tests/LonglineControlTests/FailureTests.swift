@@ -363,7 +363,17 @@ import Testing
             let ended = try await service.ask(.delete, "/v1/users/ann/sessions?tenant=acme", key: operatorKey)
             let drained = try await service.ask(
                 .post, "/v1/nodes/\(service.control.nodeID)/drain", key: operatorKey)
-            for (line, answer) in [("revoked", revoked), ("sessions ended", ended), ("node drained", drained)] {
+            let published = try await service.ask(
+                .post, "/v1/channels/all%2Fnews/messages", key: key, json: #"{"sender":"app","text":"x"}"#,
+                headers: [.idempotencyKey: "k"])
+            let offset = try #require(try published.object()["offset"] as? NSNumber)
+            let retracted = try await service.ask(
+                .delete, "/v1/channels/all%2Fnews/messages/\(offset)?epoch=\(try published.string("epoch"))",
+                key: try await service.key([.retract]))
+            for (line, answer) in [
+                ("revoked", revoked), ("sessions ended", ended), ("node drained", drained),
+                ("message retracted", retracted),
+            ] {
                 let id = try #require(answer.headers[.requestID])
                 #expect(
                     service.log.lines.contains { $0.hasPrefix("notice \(line) ") && $0.contains("request=\(id)") })

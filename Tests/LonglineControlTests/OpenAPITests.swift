@@ -19,6 +19,7 @@ import Testing
             // Each answers something else than "there is nothing here".
             for operation in documented {
                 let path = operation.path.replacing("{id}", with: "x").replacing("{user}", with: "y")
+                    .replacing("{offset}", with: "1")
                 let answer = try await service.ask(known { .init(rawValue: operation.method) ?? .get }, path)
                 #expect(answer.status != 404 && answer.status != 405, "\(operation)")
             }

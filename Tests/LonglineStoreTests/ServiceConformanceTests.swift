@@ -32,6 +32,60 @@ import Testing
         }
     }
 
+    private func retraction(
+        of target: Position, by sender: String = "app", to channel: ChannelID? = nil, recipient: String? = nil,
+        id: PublishID
+    ) -> AppendRequest {
+        var made = request(sender, to: channel, recipient: recipient, id: id, after: 0, "rules")
+        made.publish.kind = .retract(target)
+        made.isService = true
+        return made
+    }
+
+    @Test("retracts what others wrote into a room that it is no member of, once", arguments: StoreKind.allCases)
+    func retracts(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let hall = ChannelID.room(room("r"))
+            for name in ["alice", "bob"] { try await store.join(room("r"), by: device(name), create: true) }
+            let said = try await store.enter(request("alice", to: hall, id: 1, "rude")).position
+            // Who is no owner may not, nor may a stranger.
+            for (name, code) in [("bob", RefusalCode.invalidTarget), ("carol", .unknownChannel)] {
+                var other = retraction(of: said, by: name, to: hall, id: 1)
+                other.isService = false
+                #expect(try await store.append(other) == .refused(Refused(id: 1, code: code)))
+            }
+            try await store.enter(retraction(of: said, to: hall, id: 1))
+            let again = try await store.append(retraction(of: said, to: hall, id: 2))
+            #expect(again == .refused(Refused(id: 2, code: .unknownTarget)))
+            let log = try await store.all(roomKey("r"))
+            #expect(!log.contains { $0.text == "rude" })
+            let last = log.compactMap(\.entry).last
+            #expect(last?.kind == .retracted && last?.target == said.offset && last?.sender == user("app"))
+            // An edit stays its author's affair.
+            var edit = retraction(of: said, to: hall, id: 3)
+            let kept = try await store.enter(request("alice", to: hall, id: 2, "kind")).position
+            edit.publish.kind = .edit(kept)
+            #expect(try await store.append(edit).refused?.code == .unknownTarget)
+        }
+    }
+
+    @Test(
+        "retracts a direct message from both inboxes, whoever blocked the other meanwhile",
+        arguments: StoreKind.allCases, [("alice", "bob"), ("bob", "alice")])
+    func retractsBetweenBlocked(_ kind: StoreKind, _ block: (by: String, of: String)) async throws {
+        try await withStore(kind) { store async throws in
+            let record = try await store.append(request("alice", recipient: "bob", id: 1, "rude"))
+            let (sent, copy) = (try #require(record.published).position, try #require(record.copy).position)
+            _ = try await store.set(.block(true), of: .user(user(block.of)), for: user(block.by), in: tenant)
+            try await store.enter(retraction(of: sent, by: "alice", recipient: "bob", id: 2))
+            for (name, place) in [("alice", sent), ("bob", copy)] {
+                let log = try await store.all(inbox(name))
+                #expect(log.map(\.text) == ["<retracted>", "retracted"], "\(name)")
+                #expect(log.compactMap(\.entry).last?.target == place.offset, "\(name)")
+            }
+        }
+    }
+
     @Test("appoints members and owners where nobody may join", arguments: StoreKind.allCases)
     func appoints(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

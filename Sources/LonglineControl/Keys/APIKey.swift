@@ -15,6 +15,8 @@ public enum APIKeyRight: String, Hashable, Sendable, CaseIterable {
     case publish
     /// Read the tenant's channels.
     case history
+    /// Retract messages of the tenant's channels, whoever wrote them.
+    case retract
     /// See, change and delete the tenant's rooms.
     case rooms
     /// See and end sessions; without a tenant also nodes and figures.

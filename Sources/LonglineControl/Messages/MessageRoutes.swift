@@ -119,9 +119,9 @@ struct MessageRoutes: Sendable {
     }
 
     /// How many publishes of one API key into one channel may overtake another.
-    private static let attempts = 8
+    static let attempts = 8
 
-    private static func problem(_ refused: Refused) -> Problem {
+    static func problem(_ refused: Refused) -> Problem {
         switch refused.code {
         case .unknownChannel: Problem(.notFound, "there is no such channel")
         case .payloadTooLarge: Problem(.payloadTooLarge)

@@ -100,6 +100,6 @@ struct RoomRoutes: Sendable {
         }
     }
 
-    /// Who the room's last entry says deleted it, unless the request names somebody.
-    private static let standardSender = "app-server"
+    /// Who an entry says did what nobody is named for.
+    static let standardSender = "app-server"
 }

@@ -136,6 +136,14 @@ final class IdempotencyKeys: Sendable {
         }
     }
 
+    /// A number, above all that the API key had before, for what is done once whoever asks for it again, and so needs no key.
+    func number(of apiKey: String) async throws -> UInt64 {
+        let now = time()
+        return try await database.pool.write { db in
+            UInt64(clamping: try Self.nextNumber(of: apiKey, now: now, db))
+        }
+    }
+
     /// Never below the time in milliseconds: numbers go on growing where the database is an older copy.
     private static func nextNumber(of apiKey: String, now: UInt64, _ db: Database) throws -> Int64 {
         let last = try Int64.fetchOne(db, sql: "SELECT last FROM numbers WHERE api_key = ?", arguments: [apiKey]) ?? 0

@@ -19,6 +19,9 @@ public struct ServicePublish: Sendable {
     public var id: PublishID
     /// Tells this publish from another with the same ID.
     public var tag: PublishTag
+    /// What it does; a message is entered unless told otherwise. With ``/LonglineWire/PublishKind/retract(_:)`` any message of the channel
+    /// is taken back, whoever wrote it: a direct message by its author's record, with the author as ``sender``.
+    public var kind: PublishKind
     /// The message.
     public var payload: ByteBuffer
     /// How long it is worth delivering, in milliseconds from now; 0 for ever.
@@ -27,7 +30,7 @@ public struct ServicePublish: Sendable {
     /// A publish.
     public init(
         tenant: TenantID, channel: ChannelID, sender: UserID, device: DeviceID, producer: ProducerID, id: PublishID,
-        tag: PublishTag, payload: ByteBuffer, timeToLive: UInt64 = 0
+        tag: PublishTag, payload: ByteBuffer, timeToLive: UInt64 = 0, kind: PublishKind = .message
     ) {
         self.tenant = tenant
         self.channel = channel
@@ -38,6 +41,7 @@ public struct ServicePublish: Sendable {
         self.tag = tag
         self.payload = payload
         self.timeToLive = timeToLive
+        self.kind = kind
     }
 }
 
@@ -46,7 +50,7 @@ extension LonglineServer {
     /// are woken.
     ///
     /// Scopes, membership, rates and the app's own decision don't count; the room has to exist. A direct message is entered in
-    /// the inbox of its sender, and the recipient's copy follows from it; a block holds.
+    /// the inbox of its sender, and the recipient's copy follows from it; a block holds, but for a retraction.
     /// - Returns: where it stands. For a direct message that is the sender's record.
     /// - Throws: ``ServerError/Code/notRunning``.
     public func publish(_ message: ServicePublish) async throws(ServerError) -> AppendOutcome {
@@ -66,8 +70,8 @@ extension LonglineServer {
             device: DeviceKey(tenant: message.tenant, user: message.sender, device: message.device),
             producer: message.producer, channel: channel,
             publish: Publish(
-                id: message.id, tag: message.tag, after: 0, recipient: recipient, timeToLive: message.timeToLive,
-                payload: message.payload),
+                id: message.id, tag: message.tag, after: 0, recipient: recipient, kind: message.kind,
+                timeToLive: message.timeToLive, payload: message.payload),
             isService: true)
         // One loop takes them all, so that they reach the store in the order of the calls.
         guard let loop = runtime.loops.first else { return refused(.overloaded) }

@@ -10,7 +10,7 @@ extension StoreLogic {
         case refused(RefusalCode)
     }
 
-    /// Judges what a publish names. The publisher is a member of the channel.
+    /// Judges what a publish names. The publisher is a member of the channel, or the app's own server.
     func target(of request: AppendRequest, in channel: ChannelRecord, now: UInt64) throws -> Target {
         let publish = request.publish
         let user = request.device.user
@@ -20,7 +20,7 @@ extension StoreLogic {
             return publish.kind == .request && recipient == nil ? .refused(.unknownRecipient) : .none
         }
         guard position.epoch == channel.epoch, let named = try tables.entry(at: position.offset, in: channel),
-            try isReadable(named, by: user, in: channel), named.absence(at: now) == nil
+            try request.isModeration || isReadable(named, by: user, in: channel), named.absence(at: now) == nil
         else { return .refused(.unknownTarget) }
         // What is said of a direct message goes to whom the message went or came from, and to nobody else.
         guard named.peer == recipient else { return .refused(.invalidTarget) }
@@ -31,7 +31,7 @@ extension StoreLogic {
             let edits = try tables.edits(of: named.offset, in: channel, limit: limits.editsPerMessage)
             guard edits.count < limits.editsPerMessage else { return .refused(.tooMany) }
         case .retract:
-            guard named.kind == .message, try mayRetract(named, user, in: channel) else {
+            guard named.kind == .message, try request.isModeration || mayRetract(named, user, in: channel) else {
                 return .refused(.invalidTarget)
             }
         case .react:

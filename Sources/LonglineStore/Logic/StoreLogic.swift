@@ -175,7 +175,7 @@ struct StoreLogic<Tables: StoreTables> {
 
         // Looked up once for the block and the entry: each look costs a publish something.
         let conversation = try conversation(with: publish.recipient, of: channel)
-        if let conversation, conversation.blocked != 0 { return refused(.blocked) }
+        if let conversation, conversation.blocked != 0, !request.isModeration { return refused(.blocked) }
         // By the clock, and not by the channel's time, which may be ahead of it.
         let draft = Self.draft(request, naming: named, time: now)
         let entry = try enter(draft, in: &channel, now: now)
@@ -219,7 +219,7 @@ struct StoreLogic<Tables: StoreTables> {
         // Who is blocked is not told: what they send stays theirs alone.
         guard var inbox = try channel(key) else { return nil }
         let conversation = try conversation(.user(record.sender), of: inbox)
-        guard conversation.blocked == 0 else { return nil }
+        guard conversation.blocked == 0 || request.isModeration else { return nil }
         var copy = record
         copy.recipient = nil
         copy.origin = origin
