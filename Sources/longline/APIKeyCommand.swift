@@ -44,7 +44,8 @@ struct APIKeyCommand: AsyncParsableCommand {
 
         @Option(
             help: """
-                What it may be used for: tokens, revoke, erase, publish, history, retract, rooms, operate; separated by commas.
+                What it may be used for: tokens, revoke, erase, publish, history, retract, rooms, operate; separated by commas. \
+                docs/control.md says which routes each is for.
                 """)
         var rights: String = Create.standardRights
 

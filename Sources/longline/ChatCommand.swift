@@ -22,6 +22,7 @@ struct ChatCommand: AsyncParsableCommand {
               /migrate [ADDR]   move the connection to a new port, or to another local address
               /state            show the connection
               /quit             end, as the end of the input does, once the service has what was typed
+
             What is typed while there is no connection is sent when there is one.
             Where the input is no terminal, a line waits until there is room for it, the lines behind /join wait for the room, and \
             the status is not 0 when a line or a command failed or was refused.

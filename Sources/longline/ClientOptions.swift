@@ -50,7 +50,11 @@ struct ClientOptions: ParsableArguments {
     @Option(name: .long, help: "Believe certificates of this authority (a PEM file) instead of the system's.")
     var ca: String?
 
-    @Option(name: .long, help: "Believe only this public key: SHA-256 of its SubjectPublicKeyInfo, as 64 hex digits.")
+    @Option(
+        name: .long,
+        help: """
+            Believe only this public key: SHA-256 of its SubjectPublicKeyInfo, as 64 hex digits. Give it several times for several.
+            """)
     var pin: [String] = []
 
     @Flag(name: .long, help: "Believe anyone. Whoever is on the path can then read and change everything.")

@@ -8,7 +8,7 @@ struct HistoryCommand: AsyncParsableCommand {
         commandName: "history", abstract: "Print a channel's past.",
         discussion:
             """
-            Prints the newest messages of the user's own inbox or a room, oldest first, and what to ask for the messages \
+            Prints the newest messages of the user's own inbox, a room or a broadcast, oldest first, and what to ask for the messages \
             before or after them. Nothing counts as processed by it, and no cursor moves. It connects as the token's \
             device: another connection of the same device ends.
             """)

@@ -11,8 +11,8 @@ struct KeysCommand: AsyncParsableCommand {
         abstract: "Show, prepare or rotate the keys that 'longline token' and the control layer sign with.",
         discussion: """
             A new key takes the old one's place with overlap: tokens that the old one signed stay good until it is removed, \
-            by the next rotation or by hand. A server that runs on the folder learns of it at once; one that can't be reached, in \
-            a process of its own without a control socket, is named.
+            by the next rotation or by hand. A server that runs on the folder learns of it at once. Where one can't be told, in a \
+            process of yours without a control socket, the command says so: restart that process.
             """,
         subcommands: [List.self, Prepare.self, Rotate.self, Remove.self], defaultSubcommand: List.self)
 

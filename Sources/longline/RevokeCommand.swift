@@ -8,7 +8,7 @@ import LonglineWire
 struct RevokeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "revoke",
-        abstract: "Shut out a user, a device or one token of a running server, at once.",
+        abstract: "Shut a user, a device or one token out of a running server, at once.",
         discussion: """
             It is durable when the command returns, and live sessions have ended with 3002. It reaches the server by the \
             socket control.sock in its data folder, so run it as the same user on the same machine.

@@ -23,7 +23,10 @@ struct SendCommand: AsyncParsableCommand {
     var edit: String?
 
     @Option(
-        name: .long, help: "Take a message of one's own back: its place. The text is a reason, and may be left out.")
+        name: .long,
+        help: """
+            Take a message back, one's own or as an owner of its room: its place. The text is a reason, and may be left out.
+            """)
     var retract: String?
 
     @Option(name: .long, help: "React to a message: its place. The text is the reaction; without any it is taken back.")
