@@ -1,3 +1,6 @@
+// Swift counts the C library's sets of signals to the module that includes <spawn.h>.
+import CProcessSpawn
+
 #if canImport(Musl)
     import Musl
 #else
