@@ -222,7 +222,12 @@ struct LogoutTests {
         // Nor can the old one be used beside it.
         let late = await #expect(throws: ClientError.self) { try await old.client.core.configuration.storage.load() }
         #expect(late?.code == .storageInUse)
+        // Nor does it wipe the file once nobody has it open.
         try storage.close()
+        try await old.client.core.configuration.storage.erase()
+        let again = try SQLiteClientStorage(path: path)
+        #expect(try await again.load() == kept)
+        try again.close()
     }
 
     @Test("nothing of the messages and tickets is left in the file")

@@ -1,5 +1,6 @@
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineClient
