@@ -268,12 +268,18 @@ public struct MessageChecker {
 
     /// A new life of the app goes on from the cursors it kept. `isOlder`: from an older state than its last.
     mutating func restarted(_ app: App, cursors: [ChannelID: Position], isOlder: Bool) {
-        for (channel, cursor) in cursors { checkDone(cursor, in: channel, by: app, "behind the cursor") }
+        // Those of a backup were looked at when it was made: the life between may have begun with nothing.
+        if !isOlder { checkCursors(cursors, by: app) }
         told[app] = cursors
         givenInLife[app] = [:]
         guard isOlder else { return }
         restored.insert(app)
         processed[app] = cursors.mapValues { [$0.epoch: $0.offset] }
+    }
+
+    /// Cursors that an app keeps have nothing behind them that it was not done with.
+    mutating func checkCursors(_ cursors: [ChannelID: Position], by app: App) {
+        for (channel, cursor) in cursors { checkDone(cursor, in: channel, by: app, "behind the cursor") }
     }
 
     private func lastTold(_ app: App, _ channel: ChannelID, epoch: Epoch) -> Offset {

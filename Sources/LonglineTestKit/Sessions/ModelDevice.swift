@@ -247,7 +247,10 @@ final class ModelDevice {
         reconnectLater()
     }
 
-    func takeBackup() { backup = durable }
+    func takeBackup() {
+        backup = durable
+        simulation.checker.checkCursors(durable.cursors, by: app)
+    }
 
     /// The messages in the outbox.
     var waitingNumbers: Set<UInt64> { Set(durable.rows.compactMap { MessageChecker.number(of: $0.publish.payload) }) }
