@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import HTTPTypes
+import Logging
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -383,6 +384,41 @@ import Testing
             let id = try #require(failed.headers[.requestID])
             #expect(
                 service.log.lines.contains { $0.hasPrefix("error request failed") && $0.contains("request=\(id)") })
+        }
+    }
+
+    @Test("a method that there is not is its sender's mistake, and hides nothing that goes wrong")
+    func refusedMethods() async throws {
+        try await withControl({ $0.limits.logLinesPerSecond = 1 }) { service in
+            let key = try await service.appKey()
+            for _ in 0..<100 {
+                #expect(service.control.responder.refusal(.notImplemented).head.status == .notImplemented)
+            }
+            let lines = service.log.lines.filter { $0.contains("problem=not-implemented") }
+            #expect(lines.allSatisfy { $0.hasPrefix("info request failed") }, "\(lines)")
+            try await service.database.pool.write { try $0.execute(sql: "DROP TABLE logins") }
+            let failed = try await service.ask(.post, "/v1/tokens", key: key, json: #"{"user":"ann","device":"phone"}"#)
+            let id = try #require(failed.headers[.requestID])
+            #expect(
+                service.log.lines.contains { $0.hasPrefix("error request failed") && $0.contains("request=\(id)") })
+        }
+    }
+
+    @Test("what is refused on purpose is no error, and what went wrong inside is one")
+    func levels() {
+        let deliberate: [Problem] = [Problem(.overloaded), Problem(.noAccessPoint), .beingErased, .notRunning()]
+        for problem in deliberate {
+            #expect(problem.level == Logger.Level.warning, "\(problem.kind)")
+        }
+        let failures: [Problem] = [
+            Problem(answering: DeadlineExceeded()), Problem(.overloaded, cause: DeadlineExceeded()), .storageFull(),
+            Problem(.internalError),
+        ]
+        for problem in failures {
+            #expect(problem.level == Logger.Level.error, "\(problem.kind)")
+        }
+        for kind in Problem.Kind.allCases where kind.status.code < 500 || kind == .notImplemented {
+            #expect(Problem(kind).level == Logger.Level.info, "\(kind)")
         }
     }
 

@@ -137,7 +137,7 @@ public struct ControlResponder: Sendable {
             return logger.info("request given up", metadata: metadata)
         }
         if let cause = problem.cause { metadata["cause"] = "\(cause)" }
-        logger.log(level: status.code >= 500 ? .error : .info, "request failed", metadata: metadata)
+        logger.log(level: problem.level, "request failed", metadata: metadata)
     }
 }
 

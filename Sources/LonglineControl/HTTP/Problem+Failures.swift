@@ -1,4 +1,5 @@
 import GRDB
+import Logging
 import LonglineServer
 import LonglineStore
 
@@ -30,6 +31,16 @@ extension Problem {
 
     /// What is asked for would stay behind of a user of whom nothing is to be left.
     static let beingErased = Problem(.unavailable, "the user's account is being erased", retryAfter: 5)
+
+    /// Of the log's line about it: an error for what went wrong inside, a warning for what is refused on purpose for now, and for a
+    /// mistake of the caller's no more than info, whatever its status says.
+    var level: Logger.Level {
+        switch kind {
+        case .internalError, .storageFull: .error
+        case .overloaded, .noAccessPoint, .unavailable: cause == nil ? .warning : .error
+        default: .info
+        }
+    }
 
     /// Whether it came of the caller's going away, however deep inside that was noticed.
     var isGivenUp: Bool { cause.map { Self.origin(of: $0) is CancellationError } ?? false }
