@@ -41,7 +41,9 @@ public final class LonglineControl: Service {
         let access = CurrentAccess(configuration.access)
         self.access = access
         let metrics = configuration.metrics ?? PrometheusMetrics()
-        sampler = StatisticsSampler(server, interval: configuration.sampleInterval, metrics: metrics)
+        let log = EventLog(
+            logger: configuration.logger, linesPerSecond: configuration.limits.logLinesPerSecond, now: .now())
+        sampler = StatisticsSampler(server, log: log, interval: configuration.sampleInterval, metrics: metrics)
         let idempotency = IdempotencyKeys(
             configuration.database, time: configuration.time, logger: configuration.logger)
         janitor = ControlJanitor(
@@ -51,9 +53,7 @@ public final class LonglineControl: Service {
         let routes = ControlRoutes(
             server: server, configuration: configuration, node: nodeID, access: access, sampler: sampler,
             metrics: metrics, idempotency: idempotency)
-        let limited = EventLog(
-            logger: configuration.logger, linesPerSecond: configuration.limits.logLinesPerSecond, now: .now()
-        ).limited
+        let limited = log.limited
         let responder = ControlResponder(
             table: routes.table, logger: limited, audit: configuration.logger, limits: configuration.limits,
             requests: RequestCounters(factory: metrics))

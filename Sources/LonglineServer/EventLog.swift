@@ -41,7 +41,7 @@ package final class EventLog: Sendable {
     }
 
     /// Log lines left out so far.
-    var dropped: UInt64 { state.withLock { $0.errors.droppedInAll + $0.others.droppedInAll } }
+    package var dropped: UInt64 { state.withLock { $0.errors.droppedInAll + $0.others.droppedInAll } }
 
     /// A logger with the same limit, for parts that log by themselves.
     package var limited: Logger {

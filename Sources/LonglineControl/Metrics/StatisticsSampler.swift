@@ -48,6 +48,8 @@ actor StatisticsSampler: Service {
     }
 
     private let server: LonglineServer
+    /// The control layer's own, whose lines left out count with the server's.
+    private let log: EventLog
     private let interval: Duration
     private var exporter: StatisticsMetrics
     /// The reading under way, for all who ask meanwhile.
@@ -60,8 +62,9 @@ actor StatisticsSampler: Service {
     private(set) var samples: [Sample] = []
     private(set) var load = NodeLoad()
 
-    init(_ server: LonglineServer, interval: Duration, metrics: PrometheusMetrics) {
+    init(_ server: LonglineServer, log: EventLog, interval: Duration, metrics: PrometheusMetrics) {
         self.server = server
+        self.log = log
         self.interval = interval
         exporter = StatisticsMetrics(metrics)
     }
@@ -92,8 +95,9 @@ actor StatisticsSampler: Service {
     private func read() async throws -> Reading {
         if let reading { return try await reading.value }
         readings += 1
-        let task = Task { [server, number = readings] in
-            let statistics = try await server.statistics()
+        let task = Task { [server, log, number = readings] in
+            var statistics = try await server.statistics()
+            statistics.logLinesDropped += log.dropped
             return Reading(
                 number: number, at: .now, statistics: statistics, delays: try await server.loopDelays())
         }
