@@ -12,16 +12,20 @@ package final class EventLog: Sendable {
         var bucket: TokenBucket
         var dropped: UInt64 = 0
         var droppedInAll: UInt64 = 0
+        /// When it was told last how many were left out.
+        var told: NIODeadline?
 
         /// Takes a line's place.
-        /// - Returns: how many were left out before it; nil when it is, too.
+        /// - Returns: how many left out before it are to be told; nil when it is left out, too.
         mutating func take(now: NIODeadline) -> UInt64? {
             guard bucket.take(now: now) else {
                 dropped += 1
                 droppedInAll += 1
                 return nil
             }
-            defer { dropped = 0 }
+            // In a lasting flood each line that gets a place has others before it that got none.
+            guard dropped > 0, told.map({ now - $0 >= EventLog.noticeInterval }) ?? true else { return 0 }
+            defer { (dropped, told) = (0, now) }
             return dropped
         }
     }
@@ -31,11 +35,20 @@ package final class EventLog: Sendable {
         var others: Share
     }
 
+    /// The least time between two lines that say how many others were left out, of errors and of all others each.
+    static let noticeInterval = TimeAmount.seconds(1)
+
     private let logger: Logger
+    private let clock: @Sendable () -> NIODeadline
     private let state: Mutex<State>
 
-    package init(logger: Logger, linesPerSecond: Double, now: NIODeadline) {
+    /// - Parameter clock: what time it is when a line comes.
+    package init(
+        logger: Logger, linesPerSecond: Double, now: NIODeadline,
+        clock: @escaping @Sendable () -> NIODeadline = { NIODeadline.now() }
+    ) {
         self.logger = logger
+        self.clock = clock
         let share = Share(bucket: TokenBucket(perSecond: linesPerSecond, burst: linesPerSecond * 2, now: now))
         state = Mutex(State(errors: share, others: share))
     }
@@ -55,9 +68,9 @@ package final class EventLog: Sendable {
         logger.log(level: level, message(), metadata: metadata)
     }
 
-    /// Whether one more line of a level may be written now; says first how many were left out before it.
+    /// Whether one more line of a level may be written now; says first how many were left out before it, now and then.
     fileprivate func admit(_ level: Logger.Level) -> Bool {
-        let now = NIODeadline.now()
+        let now = clock()
         let isError = level >= .error
         let skipped: UInt64? = state.withLock { state in
             isError ? state.errors.take(now: now) : state.others.take(now: now)

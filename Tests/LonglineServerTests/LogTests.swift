@@ -52,6 +52,28 @@ import Testing
         while !isLeftOut("error") { log.log(.error, "the store failed") }
     }
 
+    @Test func aFloodIsToldOfOnceASecond() {
+        let lines = RecordedLines()
+        let time = Mutex(NIODeadline.uptimeNanoseconds(0))
+        let log = EventLog(logger: lines.logger, linesPerSecond: 50, now: .uptimeNanoseconds(0)) {
+            time.withLock { $0 }
+        }
+        for millisecond in 0..<UInt64(10_000) {
+            time.withLock { $0 = .uptimeNanoseconds(millisecond * 1_000_000) }
+            log.log(.notice, "credential refused")
+        }
+        // The burst, and 50 lines of each second.
+        let written = lines.lines.count { $0.message == "credential refused" }
+        #expect((590...610).contains(written), "\(written) lines")
+        func notices() -> [RecordedLines.Line] { lines.lines.filter { $0.message == "log lines left out" } }
+        #expect((9...11).contains(notices().count), "\(notices().count) notices")
+        // Together they say of every line that is missing.
+        time.withLock { $0 = .uptimeNanoseconds(12_000_000_000) }
+        log.log(.notice, "credential refused")
+        let told = notices().reduce(UInt64(0)) { $0 + (UInt64("\($1.metadata["lines"] ?? "")") ?? 0) }
+        #expect(told == log.dropped && told > 0)
+    }
+
     /// What a session says at the most talkative level, from its connect to its end, with a webhook that fails.
     @Test func noLineHoldsASecret() async throws {
         let lines = RecordedLines()
