@@ -104,6 +104,40 @@ import Testing
         }
     }
 
+    @Test(
+        "a connection of HTTP/1 ends with the answer to its last request, however its client says that it is",
+        arguments: [
+            ("HTTP/1.1", "Connection: close\r\n"), ("HTTP/1.1", "connection:Close\r\n"),
+            ("HTTP/1.1", "Connection: close, TE\r\n"), ("HTTP/1.1", "Connection: TE ,\tCLOSE\r\n"),
+            ("HTTP/1.1", "Connection: TE\r\nConnection: close\r\n"), ("HTTP/1.0", ""),
+            ("HTTP/1.0", "Connection: TE\r\n"), ("HTTP/1.0", "Connection: close, keep-alive\r\n"),
+        ])
+    func lastRequest(version: String, fields: String) async throws {
+        try await withControl { service in
+            let connection = try await RawConnection(service, "http/1.1")
+            try await connection.send("GET /.well-known/jwks.json \(version)\r\nHost: x\r\n\(fields)\r\n")
+            let answer = await connection.end()
+            #expect(answer.hasPrefix("HTTP/1.1 200"))
+            #expect(answer.lowercased().contains("\r\nconnection: close\r\n"))
+        }
+    }
+
+    @Test(
+        "and goes on where its client does not",
+        arguments: [
+            ("HTTP/1.1", ""), ("HTTP/1.1", "Connection: keep-alive, closed\r\n"),
+            ("HTTP/1.0", "Connection: Keep-Alive\r\n"),
+        ])
+    func furtherRequest(version: String, fields: String) async throws {
+        try await withControl { service in
+            let connection = try await RawConnection(service, "http/1.1")
+            for _ in 0..<2 {
+                try await connection.send("GET /.well-known/jwks.json \(version)\r\nHost: x\r\n\(fields)\r\n")
+                #expect(await connection.receives("HTTP/1.1 200"))
+            }
+        }
+    }
+
     // MARK: The guard, in virtual time
 
     /// A socket that takes nothing until it is told to.

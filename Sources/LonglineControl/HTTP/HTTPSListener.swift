@@ -107,7 +107,9 @@ final class HTTPSListener: Service {
                 var head = response.head
                 if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
                 let isLast = !isStream && (problem != nil || Self.leavesBody(request, response.head.status))
-                if isLast { head.headerFields[.connection] = "close" }
+                // Hummingbird ends the connection behind this one, and does not say so.
+                let isClientsLast = !isStream && request.headers[.connection] == "close"
+                if isLast || isClientsLast { head.headerFields[.connection] = "close" }
                 try await writer.write(response: head, body: response.body)
                 // What comes of the body is not worth reading: the end of the connection says so.
                 if isLast { throw UnreadBody() }

@@ -35,6 +35,7 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
         let pipeline = context.pipeline.syncOperations
         if let codec = try? pipeline.handler(type: HTTP1ToHTTPServerCodec.self) {
             try? pipeline.addHandler(HTTP10Requests(), position: .before(codec))
+            try? pipeline.addHandler(LastRequests(), position: .before(codec))
         }
     }
 

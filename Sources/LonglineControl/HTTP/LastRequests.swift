@@ -1,0 +1,23 @@
+import NIOCore
+import NIOHTTP1
+
+/// Has whoever is behind this know the last request of a connection, however its client says that it is (RFC 9112, section 9.3): by
+/// `close` among the options of any of its Connection fields, or by HTTP/1.0 without `keep-alive`. Hummingbird looks for one
+/// spelling, `Connection: close` and nothing else, and that is what such a request gets.
+final class LastRequests: ChannelInboundHandler, RemovableChannelHandler, Sendable {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias InboundOut = HTTPServerRequestPart
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard case .head(var head) = unwrapInboundIn(data), Self.isLast(head) else {
+            return context.fireChannelRead(data)
+        }
+        head.headers.replaceOrAdd(name: "Connection", value: "close")
+        context.fireChannelRead(wrapInboundOut(.head(head)))
+    }
+
+    private static func isLast(_ head: HTTPRequestHead) -> Bool {
+        let options = head.headers[canonicalForm: "Connection"].map { $0.lowercased() }
+        return options.contains("close") || head.version == .http1_0 && !options.contains("keep-alive")
+    }
+}
