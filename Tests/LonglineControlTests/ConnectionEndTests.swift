@@ -138,6 +138,35 @@ import Testing
         }
     }
 
+    @Test("a client that keeps its connection alive by PINGs is served on")
+    func pings() async throws {
+        try await withControl { service in
+            let connection = try await RawConnection(service, "h2")
+            try await connection.send(RawConnection.preface())
+            for number in 1_001...1_020 {
+                try await connection.send(RawConnection.frame(6, Array("ping\(number)".utf8)))
+                #expect(await connection.receives("\u{0}\u{0}\u{8}\u{6}\u{1}\u{0}\u{0}\u{0}\u{0}ping\(number)"))
+            }
+            try await connection.send(RawConnection.get("/.well-known/jwks.json"))
+            #expect(await connection.receives("\"keys\""))
+        }
+    }
+
+    @Test("a flood of PINGs ends the connection, and the client is told why")
+    func pingFlood() async throws {
+        try await withControl { service in
+            let connection = try await RawConnection(service, "h2")
+            try await connection.send(RawConnection.preface())
+            let ping = RawConnection.frame(6, [UInt8](repeating: 1, count: 8))
+            try await connection.send(Array(repeatElement(ping, count: 400).joined()))
+            let received = await connection.end()
+            // GOAWAY with ENHANCE_YOUR_CALM; the last stream is 0.
+            #expect(
+                received.contains(
+                    "\u{0}\u{0}\u{8}\u{7}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{b}"))
+        }
+    }
+
     // MARK: The guard, in virtual time
 
     /// A socket that takes nothing until it is told to.

@@ -69,7 +69,7 @@ final class OpenConnections: Sendable {
 }
 
 /// Tells the guard when TLS is up; for HTTP/2, says how large headers may be, where Hummingbird leaves the protocol's library its
-/// 16 KiB.
+/// 16 KiB, and puts ``ClientPings`` before Hummingbird.
 private final class HandshakeWatch: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
@@ -86,7 +86,9 @@ private final class HandshakeWatch: ChannelInboundHandler {
         context.fireUserInboundEventTriggered(event)
         guard case .handshakeCompleted? = event as? TLSUserEvent else { return }
         guarded.handshakeCompleted()
-        guard (try? context.pipeline.syncOperations.handler(type: NIOHTTP2Handler.self)) != nil else { return }
+        let pipeline = context.pipeline.syncOperations
+        guard let http2 = try? pipeline.handler(type: NIOHTTP2Handler.self) else { return }
+        try? pipeline.addHandler(ClientPings(), position: .after(http2))
         let setting = HTTP2Setting(parameter: .maxHeaderListSize, value: headerBytes)
         let frame = HTTP2Frame(streamID: .rootStream, payload: .settings(.settings([setting])))
         context.channel.writeAndFlush(frame, promise: nil)
@@ -95,3 +97,19 @@ private final class HandshakeWatch: ChannelInboundHandler {
 
 @available(*, unavailable)
 extension HandshakeWatch: Sendable {}
+
+/// Keeps a client's PINGs from Hummingbird, which ends a connection at the third of its life that comes within 30 seconds of
+/// another, with what is under way and without a word. `NIOHTTP2Handler` has answered them, and ends a flood: behind 200 PINGs and
+/// SETTINGS in 30 seconds it says GOAWAY. The answers to Hummingbird's own PINGs pass.
+private final class ClientPings: ChannelInboundHandler {
+    typealias InboundIn = HTTP2Frame
+    typealias InboundOut = HTTP2Frame
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if case .ping(_, ack: false) = unwrapInboundIn(data).payload { return }
+        context.fireChannelRead(data)
+    }
+}
+
+@available(*, unavailable)
+extension ClientPings: Sendable {}
