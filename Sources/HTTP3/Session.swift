@@ -139,6 +139,8 @@ final class Session {
         guard state == .starting else { return }
         state = .open
         meter.count(.connections)
+        // The port's other protocols may have announced that they take some, and a flood costs us more than the peer.
+        connection.refuseDatagrams()
         watchIdleness()
         outbound.control.writeVarint(StreamType.control)
         var settings = ByteBuffer()

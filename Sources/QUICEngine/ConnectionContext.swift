@@ -39,6 +39,8 @@ enum EngineNote {
 /// Notes and the stream bytes that belong to them.
 final class Notebook {
     fileprivate(set) var notes: [EngineNote] = []
+    /// Datagrams that were refused.
+    fileprivate(set) var refusedDatagrams: UInt64 = 0
     var bytes = ByteQueue()
 
     /// One note for what follows on directly: most packets of a transfer carry the next bytes of one stream.
@@ -85,6 +87,7 @@ final class EngineStorage {
     func give(_ notebook: Notebook) {
         guard notebooks.count < 2, notebook.notes.capacity <= Self.largestKept else { return }
         notebook.notes.removeAll(keepingCapacity: true)
+        notebook.refusedDatagrams = 0
         if notebook.bytes.capacity > MemoryPool.pieceSize {
             notebook.bytes.removeAll(pool: memory)
         } else {
@@ -106,6 +109,8 @@ final class ConnectionContext {
     private var tokenNote: Int?
     /// The stream whose bytes came last and are welcome: what follows goes where it is read, without a detour.
     @exclusivity(unchecked) var sink: EngineStream?
+    /// Datagrams are counted, and nothing is made of them.
+    @exclusivity(unchecked) var refusesDatagrams = false
     let storage: EngineStorage
     let ticketMasters: TicketMasters?
     /// Server: of the endpoint; nil: there is no 0-RTT.
@@ -273,6 +278,7 @@ final class ConnectionContext {
         case LLQ_EVENT_MAX_STREAMS_BIDI: book.notes.append(.streamCredit(bidirectional: true))
         case LLQ_EVENT_MAX_STREAMS_UNI: book.notes.append(.streamCredit(bidirectional: false))
         case LLQ_EVENT_MAX_STREAM_DATA: book.notes.append(.streamWindow(event.stream_id))
+        case LLQ_EVENT_DATAGRAM where refusesDatagrams: book.refusedDatagrams += 1
         case LLQ_EVENT_DATAGRAM:
             book.notes.append(.datagram(Array(bytes), early: event.flags & UInt32(LLQ_FLAG_EARLY) != 0))
         case LLQ_EVENT_DATAGRAM_ACKED: book.notes.append(.datagramAcknowledged(event.value))

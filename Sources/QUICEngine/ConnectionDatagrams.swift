@@ -118,6 +118,10 @@ extension QUICEngineConnection {
         return max(0, min(room, Int(min(frame, 65535)) - 3))
     }
 
+    /// Drops the peer's datagrams from now on before anything is made of them: for a protocol without datagrams whose port has
+    /// others with them. They are acknowledged, not reported, and counted in ``EndpointCounters/datagramFramesDropped``.
+    public func refuseDatagrams() { context.refusesDatagrams = true }
+
     func reportDatagramSize() {
         guard handshake != nil, let size = maxDatagramSize, size != reportedDatagramSize else { return }
         reportedDatagramSize = size

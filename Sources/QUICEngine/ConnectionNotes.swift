@@ -20,6 +20,7 @@ extension QUICEngineConnection {
                 }
             }
             for stop in stops { process(stop) }
+            endpoint.counters.datagramFramesDropped += book.refusedDatagrams
             context.storage.give(book)
         }
     }

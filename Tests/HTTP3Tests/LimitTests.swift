@@ -40,6 +40,18 @@ struct LimitTests {
         }
     }
 
+    @Test("Datagrams are dropped before anything is made of them, and the connection goes on")
+    func datagrams() async throws {
+        try await withRawClient { world, peer in
+            try await peer.openControl()
+            for _ in 0..<3 {
+                #expect(try await peer.connection.deliverDatagram(ByteBuffer(string: "x")) == .acknowledged)
+            }
+            #expect(await world.server.counters().engine.datagramFramesDropped == 3)
+            try await peer.expectAlive()
+        }
+    }
+
     @Test("A client doesn't send a section that is larger than the server takes, and doesn't take one itself")
     func clientSection() async throws {
         var limits = HTTP3Limits()

@@ -60,6 +60,23 @@ import Testing
         #expect(world.clientSide.datagramsExpired == [1, 3], "nothing is reported of the one that was taken back")
     }
 
+    @Test("a side that refuses datagrams is told of none, and they are acknowledged and counted")
+    func datagramsThatAreRefused() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        #expect(try client.offer([1], id: 1))
+        world.simulation.run(for: .milliseconds(200))
+        server.refuseDatagrams()
+        // Two packets: what is counted for one is not counted again for the next.
+        for ids in [UInt64(2)...6, 7...8] {
+            for id in ids { #expect(try client.offer([UInt8(id)], id: id)) }
+            world.simulation.run(for: .milliseconds(200))
+        }
+        #expect(world.serverSide.datagrams == [[1]])
+        #expect(world.clientSide.datagramsAcknowledged.sorted() == Array(1...8))
+        #expect(world.server.counters.datagramFramesDropped == 7)
+    }
+
     @Test("the largest datagram follows the path's MTU") func theLargestDatagramFollowsThePathsMTU() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()
