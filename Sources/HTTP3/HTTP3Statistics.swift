@@ -2,9 +2,9 @@ internal import Synchronization
 
 /// What a server or client counted since it was made, over all its connections.
 public struct HTTP3Statistics: Sendable, Hashable {
-    /// Connections that came to speak HTTP/3.
+    /// Connections that came to speak HTTP/3, once their handshake was complete.
     public var connections: UInt64 = 0
-    /// Connections that were closed because there were too many.
+    /// Connections that were closed then because there were too many; they count here alone.
     public var surplusConnections: UInt64 = 0
     /// Requests whose header section came in (server) or left (client).
     public var requests: UInt64 = 0

@@ -100,6 +100,7 @@ final class Session {
         case .accepted, .earlyDataPossible: begin()
         case .handshakeCompleted:
             isHandshakeComplete = true
+            meter.count(.connections)
             if isServer, let limit = limits.openRequests { connection.raiseBidirectionalStreamLimit(to: limit) }
             begin()
             onProgress?()
@@ -138,7 +139,6 @@ final class Session {
     private func begin() {
         guard state == .starting else { return }
         state = .open
-        meter.count(.connections)
         // The port's other protocols may have announced that they take some, and a flood costs us more than the peer.
         connection.refuseDatagrams()
         watchIdleness()

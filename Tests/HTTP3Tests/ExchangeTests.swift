@@ -98,6 +98,21 @@ struct ExchangeTests {
         }
     }
 
+    @Test("A connection counts once its handshake is complete, and not before")
+    func halfOpen() async throws {
+        try await withServer { _, _, responder in
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            // It gives up when it sees the server's certificate.
+            var stranger = clientConfiguration()
+            stranger.serverName = "elsewhere.test"
+            _ = await expectError(.connectFailed) { _ = try await world.connect(stranger) }
+            let connection = try await world.connect()
+            #expect(try await connection.request(.to("/")).status == .ok)
+            #expect(world.server.statistics.connections == 1 && world.client.statistics.connections == 1)
+        }
+    }
+
     @Test("Repeated fields enter the dynamic tables of both sides and come out whole")
     func dynamicTable() async throws {
         let agent = String(repeating: "agent/", count: 20)

@@ -88,7 +88,7 @@ enum MetricHelp {
     private static let control = [
         "longline_control_request_seconds": "How long requests to the control layer took, by route.",
         "longline_control_requests_total": "Requests to the control layer, by route and status.",
-        "longline_http3_connections_accepted_total": "Connections of HTTP/3 accepted.",
+        "longline_http3_connections_accepted_total": "Connections of HTTP/3 accepted, with the handshake done.",
         "longline_http3_connections_surplus_total": "Connections of HTTP/3 closed because there were too many.",
         "longline_http3_protocol_errors_total": "Connections of HTTP/3 that ended with a protocol error.",
         "longline_http3_requests_cancelled_total": "Requests over HTTP/3 that were taken back.",
