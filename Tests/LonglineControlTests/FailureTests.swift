@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import HTTP3
 import HTTPTypes
 import Logging
 import LonglineWire
@@ -32,6 +33,18 @@ import Testing
         func makeAsyncIterator() -> AsyncIterator { AsyncIterator() }
     }
 
+    /// A body that HTTP/3 gives up.
+    private struct Failing: AsyncSequence, Sendable {
+        let code: HTTP3Error.Code
+
+        struct AsyncIterator: AsyncIteratorProtocol {
+            let code: HTTP3Error.Code
+            mutating func next() async throws -> ByteBuffer? { throw HTTP3Error(code, "a test's", advice: "") }
+        }
+
+        func makeAsyncIterator() -> AsyncIterator { AsyncIterator(code: code) }
+    }
+
     private func post<Body: AsyncSequence & Sendable>(
         _ service: ControlService, _ body: Body, key: String
     ) async throws -> HTTPResponse where Body.Element == ByteBuffer, Body.AsyncIterator: SendableMetatype {
@@ -53,6 +66,20 @@ import Testing
             // Without a key nothing of it is read.
             let refused = try await post(service, Stalled(), key: "x")
             #expect(refused.status == .unauthorized)
+        }
+    }
+
+    @Test(
+        "a body that HTTP/3 gives up has the status of what was wrong with it",
+        arguments: [
+            (HTTP3Error.Code.fieldSectionTooLarge, HTTPResponse.Status.requestHeaderFieldsTooLarge),
+            (HTTP3Error.Code.timeout, HTTPResponse.Status.requestTimeout),
+            (HTTP3Error.Code.streamReset, HTTPResponse.Status.badRequest),
+        ])
+    func failingBody(code: HTTP3Error.Code, status: HTTPResponse.Status) async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            #expect(try await post(service, Failing(code: code), key: key).status == status)
         }
     }
 

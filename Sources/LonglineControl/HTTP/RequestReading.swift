@@ -58,6 +58,8 @@ struct RequestReader: Sendable {
             throw tooLarge
         } catch let error as HTTP3Error where error.code == .timeout {
             throw Problem(.bodyTimeout)
+        } catch let error as HTTP3Error where error.code == .fieldSectionTooLarge {
+            throw Problem(.headersTooLarge, "the trailer section is too large")
         } catch {
             throw Problem(.invalidRequest, "the body did not come to its end", cause: error)
         }
