@@ -238,6 +238,10 @@ extension QUICEngineConnection {
         return .peerTransport(code: close.code, reason: reason)
     }
 
+    /// TRANSPORT_PARAMETER_ERROR, and VERSION_NEGOTIATION_ERROR (RFC 9368) for the versions among the parameters. They come in a TLS
+    /// extension, so that TLS fails with them, and has no word for it.
+    private static let parameterErrors: Set<UInt64> = [0x08, 0x11]
+
     private func localFailure(_ shim: OpaquePointer, code: UInt64, result: Int32) -> QUICCloseReason {
         let tlsError = llq_tls_error(shim)
         guard handshake == nil, tlsError != 0 else {
@@ -254,6 +258,14 @@ extension QUICEngineConnection {
                 QUICError(
                     .handshakeFailed, "The server's transport parameters don't fit a qlog record",
                     advice: "Connect to this server without a trace."))
+        }
+        if Self.parameterErrors.contains(code) {
+            return .handshakeFailed(
+                QUICError(
+                    .handshakeFailed,
+                    "The \(isServer ? "client" : "server")'s transport parameters break a rule of QUIC",
+                    cause: errorName(result),
+                    advice: "The other side has a defect, or a setting that QUIC doesn't allow: TLS isn't to blame."))
         }
         let status = llq_tls_verify_status(shim)
         if status != 0 {

@@ -166,6 +166,35 @@ import Testing
         #expect(world.server.counters.handshakesCompleted == 0)
     }
 
+    @Test("a server's transport parameters that break a rule are told as what they are, and not as a failure of TLS")
+    func aServersTransportParametersBreakARule() throws {
+        let world = try EngineWorld()
+        // active_connection_id_limit, and a value that it must not have (RFC 9000 section 18.2).
+        let (parameter, tooFew): ([UInt8], UInt8) = ([0x0e, 1, 7], 1)
+        var changed = 0
+        world.server.rewrite = { plaintext, header in
+            guard let first = header.first, first & 0xb0 == 0xa0 else { return }
+            for start in plaintext.indices.dropLast(2) {
+                guard (0..<3).allSatisfy({ plaintext[start + $0] == parameter[$0] }) else { continue }
+                plaintext[start + 2] = tooFew
+                changed += 1
+            }
+        }
+        let client = try world.connect()
+        world.simulation.run(for: .seconds(3))
+        #expect(changed > 0, "the parameter was sent")
+        guard case .handshakeFailed(let error)? = client.closeReason else {
+            Issue.record("\(String(describing: client.closeReason))")
+            return
+        }
+        #expect(error.message == "The server's transport parameters break a rule of QUIC")
+        #expect(error.cause == "ERR_TRANSPORT_PARAM")
+        guard case .peerTransport(0x08, _)? = world.serverSide.connections.first?.closeReason else {
+            Issue.record("\(String(describing: world.serverSide.connections.first?.closeReason))")
+            return
+        }
+    }
+
     static let notEarly: [[UInt8]] = [
         numbers(0x02, 0, 0, 0, 0), numbers(0x06, 0, 1) + [1], numbers(0x07, 1) + [1],
         [0x1b, 1, 2, 3, 4, 5, 6, 7, 8], numbers(0x19, 0), [0x1e],
