@@ -9,6 +9,10 @@ struct FileTree: Sendable {
     /// - Throws: if there is no such directory.
     init(_ directory: String) throws {
         root = try Self.resolve(directory)
+        var isDirectory: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: root, isDirectory: &isDirectory), isDirectory.boolValue else {
+            throw POSIXError(.ENOTDIR)
+        }
     }
 
     /// The file that a request's path names; nil: none that may be shown. Looks at the disk, so not on an event loop.
@@ -18,7 +22,9 @@ struct FileTree: Sendable {
         guard let path = try? Self.resolve(wanted), path.hasPrefix(root + "/") || path == root else { return nil }
         var isDirectory: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else { return nil }
-        return isDirectory.boolValue ? file(requestPath: parts + ["index.html"]) : path
+        if isDirectory.boolValue { return file(requestPath: parts + ["index.html"]) }
+        // What ends with a slash would be a directory; as one, the relative links in it would lead elsewhere.
+        return Self.path(requestPath).hasSuffix("/") ? nil : path
     }
 
     private func file(requestPath parts: [String]) -> String? {
@@ -33,7 +39,7 @@ struct FileTree: Sendable {
 
     /// The names between the slashes, once percent signs are decoded; nil: one of them leads elsewhere, or is hidden.
     static func parts(_ requestPath: String) -> [String]? {
-        let path = requestPath.prefix { $0 != "?" && $0 != "#" }
+        let path = Self.path(requestPath)
         guard path.hasPrefix("/") else { return nil }
         var parts: [String] = []
         for raw in path.split(separator: "/") {
@@ -44,6 +50,8 @@ struct FileTree: Sendable {
         }
         return parts
     }
+
+    private static func path(_ requestPath: String) -> Substring { requestPath.prefix { $0 != "?" && $0 != "#" } }
 
     private static func resolve(_ path: String) throws -> String {
         guard let resolved = realpath(path, nil) else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }

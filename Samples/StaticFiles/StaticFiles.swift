@@ -14,17 +14,31 @@ import QUICTransport
 //     gtlsclient --download=. --exit-on-all-streams-close 127.0.0.1 4433 https://localhost/index.html
 
 @main struct StaticFiles {
-    static func main() async throws {
-        guard CommandLine.arguments.count > 1, let port = Int(CommandLine.arguments.dropFirst(2).first ?? "4433") else {
-            print("static-files DIRECTORY [PORT]")
-            exit(64)
+    static func main() async {
+        switch Invocation(Array(CommandLine.arguments.dropFirst())) {
+        case .help: print(Invocation.helpText)
+        case .misuse(let problem): fail("\(problem)\nUsage: \(Invocation.usage)", status: 64)
+        case .serve(let directory, let port):
+            guard let tree = try? FileTree(directory) else {
+                fail("'\(directory)' is no directory that can be read", status: 66)
+            }
+            do { try await serve(tree, port: port) } catch { fail("\(error)", status: 1) }
         }
+    }
+
+    /// Says why on standard error, and ends the program.
+    private static func fail(_ problem: String, status: Int32) -> Never {
+        FileHandle.standardError.write(Data("static-files: \(problem)\n".utf8))
+        exit(status)
+    }
+
+    private static func serve(_ tree: FileTree, port: Int) async throws {
         let now = UInt64(Date().timeIntervalSince1970)
         let certificate = try DevelopmentCertificate.generate(names: ["localhost"], now: now)
         try certificate.certificatePEM.write(toFile: "localhost.pem", atomically: true, encoding: .utf8)
 
         let threads = NIOThreadPool.singleton
-        let handler = FileHandler(tree: try FileTree(CommandLine.arguments[1]), threads: threads)
+        let handler = FileHandler(tree: tree, threads: threads)
         let tls = try TLSServerContext(
             credentials: certificate.credentials, applicationProtocols: [HTTP3Service.applicationProtocol])
         let server = try await HTTP3Server.bind(

@@ -86,6 +86,44 @@ struct StaticFilesTests {
         }
     }
 
+    @Test("A path with a slash at its end names a directory, and no file")
+    func slash() async throws {
+        try await withTree { tree in
+            let files = try FileTree(tree.path)
+            for path in ["/", "/?a/", "//", "/index.html", "/index.html?a/", "/sub/a%20b.txt"] {
+                #expect(files.file(path) != nil, "\(path)")
+            }
+            for path in ["/index.html/", "/index.html/?a", "/index.html//", "/sub/a%20b.txt/", "/sub/"] {
+                #expect(files.file(path) == nil, "\(path)")
+            }
+        }
+    }
+
+    @Test("What is no directory is refused before anything is served")
+    func noDirectory() async throws {
+        try await withTree { tree in
+            for name in ["none", "index.html"] {
+                #expect(throws: POSIXError.self) { _ = try FileTree(tree.appendingPathComponent(name).path) }
+            }
+        }
+    }
+
+    @Test("The command line asks for a directory and a port, or for help")
+    func commandLine() {
+        #expect(Invocation(["site"]) == .serve(directory: "site", port: 4433))
+        #expect(Invocation(["site", "0"]) == .serve(directory: "site", port: 0))
+        for arguments in [["--help"], ["-h"], ["site", "--help"]] { #expect(Invocation(arguments) == .help) }
+        let wrong: [[String]] = [
+            [], ["site", "http"], ["site", "65536"], ["site", "-1"], ["--port"], ["a", "1", "2"],
+        ]
+        for arguments in wrong {
+            guard case .misuse = Invocation(arguments) else {
+                Issue.record("\(arguments)")
+                continue
+            }
+        }
+    }
+
     @Test("A pipe among the files is not served, and holds no thread")
     func pipe() async throws {
         try await withTree { tree in
