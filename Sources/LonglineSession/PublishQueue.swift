@@ -163,7 +163,8 @@ struct PublishQueue {
         skipSpent()
     }
 
-    /// Continues behind the last ID that the ledger holds: rows given up in an earlier process are not waited for.
+    /// Continues behind the last ID that the ledger holds: rows given up in an earlier process are not waited for, nor those that a
+    /// server restored from a backup acknowledged and does not have any more.
     private mutating func rewind(lastID: PublishID) {
         isDraining = true
         guard let first = slots.first, first.row.publish.id > lastID, first.row.publish.after > lastID else { return }

@@ -100,6 +100,19 @@ struct PublishQueueTests {
         #expect(take(&queue, at: now + .seconds(1)) == [9])
     }
 
+    @Test("Rows that a restored server acknowledged and lacks are stepped over, and their successors follow in order")
+    func restored() {
+        var queue = queue([4, 5, 6, 7])
+        #expect(take(&queue) == [4, 5, 6, 7])
+        #expect(queue.published(4) == true)
+        #expect(queue.published(5) == true)
+        queue.linkClosed()
+        #expect(takeAll(&queue, at: now).map(\.after) == [5, 6])
+        #expect(refuse(&queue, 6, .outOfOrder, last: 2) == .retry)
+        #expect(refuse(&queue, 7, .outOfOrder, last: 2) == .retry)
+        #expect(takeAll(&queue, at: now).map(\.after) == [2, 6])
+    }
+
     @Test("What was in flight when the link went is sent again, in order")
     func linkClosed() {
         var queue = queue([1, 2, 3])
