@@ -238,7 +238,7 @@ struct ServerCommand: AsyncParsableCommand {
 
             Talk to it:
               longline token --data \(data) --user alice --device phone > alice.token
-              longline chat --server \(place)\(trust) --token-file alice.token --to bob
+              longline chat --server \(place)\(trust) --token-file alice.token --to user/bob
 
             """
         return text

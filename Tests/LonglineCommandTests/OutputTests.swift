@@ -37,6 +37,8 @@ struct OutputTests {
             server(folder, ["--log-level", "trace", "--log-format", format.rawValue]), standardError: try sink.open())
         let ready = try #require(await server.line(with: "longline server ready on"), "\(server.output)")
         let place = try #require(ready.firstMatch(of: /on (127[0-9.:]+), certificate pin ([0-9a-f]+)/))
+        // What it tells to try is what the help and the README have.
+        #expect(await server.line(with: "longline chat --server", "--to user/bob") != nil, "\(server.output)")
         let token = try await ToolProcess.run(
             ["token", "--data", "\(folder.path)/data", "--user", "ann", "--device", "phone"])
         let said = try await ToolProcess.run([
