@@ -7,6 +7,9 @@
 // not know for STREAM, and skips the ranges of an ACK frame that it has no room for without a check, so that frames behind
 // such a one would pass unseen. Where the guard can't go on it leaves a type that ngtcp2 refuses, too.
 //
+// ngtcp2 0.12 doesn't look at a STREAM_DATA_BLOCKED frame's stream, which may be one that there can't be. A STREAM frame without
+// data takes its place: it opens the same streams, breaks the same rules, and does nothing else (RFC 9000 section 19.13).
+//
 // It runs on packets that ngtcp2 then discards as duplicates too; what it remembers doesn't mind repetition.
 
 #include "CQUICShim.h"
@@ -94,6 +97,18 @@ static int inspect_new_cid(llq_frame_guard *guard, llq_reader *r, uint8_t *start
     return 1;
 }
 
+/// Reads a STREAM_DATA_BLOCKED frame after its type.
+static int replace_blocked(llq_reader *r, uint8_t *start, int contain) {
+    if (llq_skip_varints(r, 1)) return -1;
+    uint8_t *limit = r->position;
+    if (llq_skip_varints(r, 1)) return -1;
+    if (!contain) return 0;
+    // The limit becomes the length, and PADDING.
+    *start = 0x0a;
+    memset(limit, 0, (size_t)(r->position - limit));
+    return 0;
+}
+
 static int tell_stop(llq_reader *r, const llq_guard_listener *listener) {
     uint64_t stream_id, code;
     if (llq_read_varint(r, &stream_id) || llq_read_varint(r, &code)) return -1;
@@ -137,6 +152,7 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
         case 0x02:
         case 0x03: rv = note_ack(guard, &r, type == 0x03, listener); break;
         case 0x05: rv = tell_stop(&r, listener); break;
+        case 0x15: rv = replace_blocked(&r, start, contain); break;
         case 0x18:
             rv = inspect_new_cid(guard, &r, start, contain);
             if (rv > 0) overwritten++;

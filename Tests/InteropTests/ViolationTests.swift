@@ -75,7 +75,10 @@ struct Violation: Sendable, CustomTestStringConvertible {
         Violation(name: "credit for a stream that only the client writes", frames: "110210", codes: [0x05]),
         Violation(name: "STOP_SENDING on a stream that only the client writes", frames: "050200", codes: [0x05]),
         Violation(name: "credit for the server's stream that isn't open", frames: "110110", codes: [0x05]),
+        Violation(name: "blocked on a stream that only the server writes", frames: "150309", codes: [0x05]),
+        Violation(name: "blocked on the server's stream that isn't open", frames: "150109", codes: [0x05]),
         Violation(name: "a stream beyond the limit", frames: "0880009c4041", codes: [0x04]),
+        Violation(name: "blocked on a stream beyond the limit", frames: "1580009c4009", codes: [0x04]),
         Violation(name: "data behind a stream's end", frames: "0b..0541414141410e..050141", codes: [0x06]),
         Violation(name: "a reset that shortens an ended stream", frames: "0b..05414141414104..0003", codes: [0x06]),
         // Whoever sees a handshake can make Initial packets, so ngtcp2 doesn't let one with an error end it.

@@ -128,6 +128,16 @@ import Testing
         #expect(frameGuard.inspect([0x01] + frame + behind) == [0x01, 0x20] + frame.dropFirst() + behind)
     }
 
+    @Test("STREAM without data takes the place of STREAM_DATA_BLOCKED, with the same stream")
+    func blockedStreams() {
+        let frameGuard = Guard()
+        let frames: [UInt8] = [0x01, 0x15, 4, 0x44, 0x00, 0x15, 0x40, 7, 9, 0x10, 1]
+        let expected: [UInt8] = [0x01, 0x0a, 4, 0, 0, 0x0a, 0x40, 7, 0, 0x10, 1]
+        #expect(frameGuard.inspect(frames) == expected)
+        #expect(frameGuard.inspect(expected) == expected)
+        #expect(frameGuard.inspect([0x15, 4]) == [0x20, 4], "truncated")
+    }
+
     @Test("a packet that comes twice does no harm") func aPacketThatComesTwiceDoesNoHarm() {
         let frameGuard = Guard()
         for sequence in 1...6 as ClosedRange<UInt16> {

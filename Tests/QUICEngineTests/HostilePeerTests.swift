@@ -62,6 +62,18 @@ import Testing
                 "a stop of a stream that the victim doesn't send on", of: victim, numbers(0x05, its + 2, 9),
                 .streamState),
             Attack(
+                "word of being blocked on a stream that only the victim sends on", of: victim,
+                numbers(0x15, victims + 2, 9), .streamState),
+            Attack(
+                "word of being blocked on a stream that the victim never opened", of: victim,
+                numbers(0x15, victims + 400, 9), .streamState),
+            Attack(
+                "word of being blocked on a stream too many", of: victim, numbers(0x15, its + 4 * 1000, 9),
+                .streamLimit),
+            Attack(
+                "word of being blocked on a unidirectional stream too many", of: victim,
+                numbers(0x15, its + 2 + 4 * 1000, 9), .streamLimit),
+            Attack(
                 "two ends of one stream", of: victim,
                 stream(its, at: 0, [1, 2, 3], fin: true) + stream(its, at: 0, [1, 2, 3, 4], fin: true), .finalSize),
             Attack(
@@ -140,6 +152,27 @@ import Testing
         world.simulation.run(for: .seconds(10)) { world.clientSide.finished.contains(stream) }
         #expect(world.clientSide.received[stream] == pattern(3000))
         #expect(world.server.connectionCount == 1)
+    }
+
+    @Test("a peer that says that it is blocked on a stream, old or new, goes on with it")
+    func blockedStreamsGoOn() throws {
+        let world = try EngineWorld()
+        let hook = hook(world.client)
+        let (client, server) = try world.connected()
+        let (old, new) = (try client.open(), try client.open())
+        try client.send([1], on: old)
+        world.simulation.run(for: .seconds(4))
+        hook.frames = Self.numbers(0x15, old.rawValue, 1, 0x15, new.rawValue, 0)
+        // What is in the packet that is replaced never arrives.
+        #expect(try client.offer(pattern(700), id: 1))
+        world.simulation.run(for: .seconds(1))
+        #expect(hook.frames == nil, "the packet was sent")
+        #expect(world.serverSide.datagrams.isEmpty)
+        for stream in [old, new] { try client.send(pattern(3000), on: stream, finish: true) }
+        world.simulation.run(for: .seconds(5)) { world.serverSide.finished.isSuperset(of: [old, new]) }
+        #expect(world.serverSide.received[old] == [1] + pattern(3000))
+        #expect(world.serverSide.received[new] == pattern(3000))
+        #expect(server.closeReason == nil && world.server.counters.containedFrames == 0)
     }
 
     static let misplaced: [[UInt8]] = [

@@ -46,8 +46,8 @@ typedef struct llq_guard_listener {
     void *context;
 } llq_guard_listener;
 /// Reads the frames of a decrypted 1-RTT or 0-RTT packet and, if `contain`, overwrites NEW_CONNECTION_ID frames ngtcp2
-/// 0.12 would abort on; returns how many. A frame that is malformed or unknown becomes one that ngtcp2 closes the connection at:
-/// nothing behind it is read.
+/// 0.12 would abort on; returns how many. STREAM_DATA_BLOCKED, of which it checks nothing, becomes STREAM without data then.
+/// A frame that is malformed or unknown becomes one that ngtcp2 closes the connection at: nothing behind it is read.
 size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain,
                          const llq_guard_listener *listener);
 
