@@ -68,4 +68,46 @@ struct OtherUserTests {
         #expect(try await next.client.send("bob's", to: .user("carol")).channel.description == "user/bob")
         await next.client.disconnect()
     }
+
+    @Test("a fresh token of another user takes no session over that came by the stored user's ticket")
+    func refresh() async throws {
+        let storage = InMemoryClientStorage()
+        let first = try harness("alice", .token, storage, seed: 1)
+        try await first.client.connect()
+        try await first.settle()
+        await first.client.disconnect()
+        #expect(await storage.load().resumeTicket != nil)
+
+        let (virtual, calls, token) = (VirtualLoop(), Counter(), AccessTests.token("bob"))
+        let later = try ClientHarness(storage: storage, seed: 2, loop: virtual.loop) {
+            $0.user = nil
+            $0.tokenProvider = {
+                _ = calls.increment()
+                return token
+            }
+        }
+        let (client, service) = (later.client, later.service)
+        service.state.withLock {
+            $0.credentialExpiry = 10_000
+            $0.refusedPrefix = "not yet"
+            $0.refusedCode = .overloaded
+        }
+        try await virtual.running {
+            try await client.connect()
+            _ = try await client.send("not yet", to: .room("hall"))
+        }
+        #expect(calls.count == 0, "the ticket is enough")
+        try await virtual.pass(.seconds(8)) {
+            if case .stopped(.credentialInvalid, _) = client.state { return true }
+            return service.state.withLock { !$0.refreshed.isEmpty }
+        }
+        #expect(calls.count == 1)
+        #expect(client.lastFailure?.code == .otherUser)
+        #expect(service.state.withLock { $0.refreshed.isEmpty && $0.requests.count == 1 })
+        // Nothing else is written then: the next process would go on with the ticket.
+        try await virtual.pass(.zero) { await storage.load().resumeTicket == nil }
+        let (left, alice) = (await storage.load(), try UserID("alice"))
+        #expect(left.user == alice && left.outbox.count == 1)
+        try await virtual.running { await client.disconnect() }
+    }
 }

@@ -61,6 +61,7 @@ extension ConnectionDriver {
                 if let error = driver.otherUser(token: token) {
                     // The session came by the stored user's ticket.
                     driver.keepResumeTicket(nil)
+                    driver.scheduleFlush()
                     driver.endCurrent(farewell: Close(code: .normal, reason: error.message))
                     driver.stop(forOtherUser: error)
                     return
