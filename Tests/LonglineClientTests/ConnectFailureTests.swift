@@ -45,6 +45,24 @@ struct ConnectFailureTests {
         try await virtual.running { await client.disconnect() }
     }
 
+    @Test("who waits for less time than the storage takes to open has begun the attempts all the same")
+    func slowStorage() async throws {
+        let virtual = VirtualLoop()
+        let storage = GatedStorage()
+        await storage.shut(.load)
+        let harness = try ClientHarness(storage: storage, loop: virtual.loop)
+        let client = harness.client
+        let error = try await virtual.running {
+            await #expect(throws: ClientError.self) { try await client.connect(within: .zero) }
+        }
+        #expect(error?.code == .timedOut)
+        await storage.waitUntilHeld()
+        #expect(harness.service.state.withLock { $0.requests.isEmpty })
+        await storage.open()
+        try await virtual.pass(.zero) { client.state.isConnected }
+        try await virtual.running { await client.disconnect() }
+    }
+
     @Test("who disconnects ends that wait as well")
     func disconnected() async throws {
         let harness = try ClientHarness()

@@ -1,3 +1,4 @@
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -73,6 +74,73 @@ struct LateErasureTests {
         let gone = await #expect(throws: ClientError.self) { try await client.connect() }
         #expect(gone?.code == .loggedOut)
         try await hasEnded(harness, storage)
+    }
+
+    @Test("so it does when it gave a shared outbox up after it had asked, and owns it again")
+    func nextOwner() async throws {
+        let directory = try TemporaryFolder()
+        func open() throws -> SharedClientStorage {
+            try SharedClientStorage(
+                path: directory.file("shared.sqlite"), takeOverAfter: .seconds(60), pollInterval: .milliseconds(10))
+        }
+        let storage = try open()
+        let harness = try ClientHarness(storage: storage)
+        let client = harness.client
+        harness.service.state.withLock { $0.erasureAnswer = Self.silence }
+        try await client.connect()
+        _ = try await client.send("a", to: .user("bob")).acknowledged()
+        #expect(await outcome(of: harness) == .outcomeUnknown)
+        await client.disconnect()
+        #expect(!storage.isOwner)
+        harness.service.state.withLock { $0.answers = [.close(Close(code: .credentialRevoked))] }
+        let gone = await #expect(throws: ClientError.self) { try await client.connect() }
+        try #require(gone?.code == .loggedOut)
+        // It gives the file up when that is wiped.
+        while storage.isOwner { await Task.yield() }
+        let next = try open()
+        while try await !next.contend() { await Task.yield() }
+        #expect(try await next.load() == StoredClientState())
+        try await next.close()
+    }
+
+    @Test(
+        "a session that goes on for a minute shows that the account was not erased: a later logout by an operator wipes nothing",
+        arguments: [(58, true), (61, false)])
+    func neverDone(seconds: Int, isOpen: Bool) async throws {
+        let virtual = VirtualLoop()
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage, loop: virtual.loop)
+        let (client, service) = (harness.client, harness.service)
+        service.state.withLock { $0.erasureAnswer = .close(Close(code: .internalError)) }
+        let error = try await virtual.running {
+            try await client.connect()
+            _ = try await client.send("a", to: .user("bob")).acknowledged()
+            return await #expect(throws: ClientError.self) {
+                try await client.eraseAccount(timeout: .seconds(3_600))
+            }
+        }
+        #expect(error?.code == .outcomeUnknown)
+        // It is connected again within this second.
+        try await virtual.pass(.seconds(1)) {
+            service.state.withLock { $0.connects.count } == 2 && client.state.isConnected
+        }
+        for _ in 0..<seconds { await virtual.pass(.seconds(1)) }
+        service.send(.close(Close(code: .loggedOut)))
+        try await virtual.running {
+            for await state in client.states { if case .stopped(.loggedOut, _) = state { break } }
+        }
+        if isOpen {
+            let ended = try await virtual.running {
+                await #expect(throws: ClientError.self) { try await client.connect() }
+            }
+            #expect(ended?.code == .loggedOut)
+            try await virtual.running { while await storage.load() != StoredClientState() { await Task.yield() } }
+        } else {
+            // The app may log in again, and goes on with what is stored.
+            try await virtual.running { try await client.connect() }
+            #expect(await storage.load() != StoredClientState())
+            try await virtual.running { await client.disconnect() }
+        }
     }
 
     @Test("of two who ask, each waits for as long as it wants to, whoever was first", arguments: [true, false])

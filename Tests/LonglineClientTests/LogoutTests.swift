@@ -185,10 +185,10 @@ struct LogoutTests {
         let harness = try ClientHarness(storage: storage)
         try await harness.client.connect()
         try await harness.settle()
-        await storage.shut()
+        await storage.shut(.apply)
         let client = harness.client
         async let sent: Bool = isLoggedOut { _ = try await client.send("a", to: .user("bob")) }
-        await storage.waitForWrite()
+        await storage.waitUntilHeld()
         async let result = client.logout()
         for await state in client.states { if case .stopped = state { break } }
         #expect(await storage.erasures == 0)
@@ -196,6 +196,42 @@ struct LogoutTests {
         #expect(reason(try await result) == nil)
         #expect(try await sent)
         #expect(await storage.erasures == 1)
+        #expect(await storage.load() == StoredClientState())
+    }
+
+    @Test("however many end the client at once, the storage is wiped once: it may be the next login's by then")
+    func wipedOnce() async throws {
+        let storage = GatedStorage()
+        let harness = try ClientHarness(storage: storage)
+        let client = harness.client
+        try await client.connect()
+        try await harness.settle()
+        await storage.shut(.erase)
+        let first = Task { try await client.logout() }
+        await storage.waitUntilHeld()
+        let second = Task { try await client.logout() }
+        // As a late answer to an erasure of the account does.
+        client.core.accountWasErased()
+        await storage.open()
+        for logout in [first, second] { #expect(reason(try await logout.value) == nil) }
+        #expect(reason(try await client.logout()) == nil)
+        #expect(await storage.erasures == 1)
+    }
+
+    @Test("a storage that could not be wiped is wiped by the next logout")
+    func wipedLater() async throws {
+        let storage = GatedStorage()
+        let harness = try ClientHarness(storage: storage)
+        let client = harness.client
+        try await client.connect()
+        _ = try await client.send("a", to: .user("bob")).acknowledged()
+        try await harness.settle()
+        await storage.failErasure()
+        let error = await #expect(throws: ClientError.self) { try await client.logout() }
+        #expect(error?.code == .storage)
+        #expect(await storage.load() != StoredClientState())
+        #expect(reason(try await client.logout()) == nil)
+        #expect(await storage.erasures == 2)
         #expect(await storage.load() == StoredClientState())
     }
 
@@ -327,41 +363,5 @@ struct AccountErasureTests {
             let head = try await store.head(of: ChannelKey(tenant: tenant, channel: .user(alice)))
             #expect(head?.position.offset ?? 0 == 0)
         }
-    }
-}
-
-/// A storage whose writes wait while it is shut.
-private actor GatedStorage: ClientStorage {
-    private let inner = InMemoryClientStorage()
-    private var isShut = false
-    private var waiting: [CheckedContinuation<Void, Never>] = []
-    private var observers: [CheckedContinuation<Void, Never>] = []
-    private(set) var erasures = 0
-
-    func shut() { isShut = true }
-    func open() {
-        isShut = false
-        for continuation in waiting { continuation.resume() }
-        waiting = []
-    }
-    /// Returns once a write waits.
-    func waitForWrite() async {
-        if waiting.isEmpty { await withCheckedContinuation { observers.append($0) } }
-    }
-
-    func load() async -> StoredClientState { await inner.load() }
-    func apply(_ changes: [StorageChange]) async {
-        if isShut {
-            await withCheckedContinuation { continuation in
-                waiting.append(continuation)
-                for observer in observers { observer.resume() }
-                observers = []
-            }
-        }
-        await inner.apply(changes)
-    }
-    func erase() async {
-        erasures += 1
-        await inner.erase()
     }
 }

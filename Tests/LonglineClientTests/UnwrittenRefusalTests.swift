@@ -32,6 +32,7 @@ struct UnwrittenRefusalTests {
         #expect(receipt.state == .sent)
         let status = try await client.status(of: receipt.send)
         #expect(status?.state == .sent && status?.isCancellable == false)
+        #expect(try await client.outbox().map(\.send) == [receipt.send], "it may be sent again")
         #expect(try await client.cancel(receipt.send) == .tooLate(.sent))
         let again = try #require(try await client.receipt(for: receipt.send))
         #expect(again.state == .sent)
@@ -56,6 +57,7 @@ struct UnwrittenRefusalTests {
             #expect(each.state == .refused(.forbidden))
         }
         #expect(try await client.status(of: receipt.send)?.state == .refused(.forbidden))
+        #expect(try await client.outbox().isEmpty)
         #expect(await client.statistics.refused == 1)
         let written = await storage.inner.load()
         #expect(written.outbox.isEmpty && written.outcomes.map(\.state) == [.refused(.forbidden)])
