@@ -51,7 +51,7 @@ final class ServerLoop {
     private var idleWaiters: [EventLoopPromise<Void>] = []
 
     /// Sessions worked off in one go, before the loop's sockets get their turn.
-    private static let drainsPerTick = 256
+    static let drainsPerTick = 256
 
     init(core: ServerCore, eventLoop: any EventLoop) {
         eventLoop.preconditionInEventLoop()

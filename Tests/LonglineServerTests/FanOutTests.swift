@@ -1,3 +1,4 @@
+import LonglineLinks
 import LonglineSession
 import LonglineStore
 import LonglineWire
@@ -70,6 +71,39 @@ private let hall = identifier { try RoomID("hall") }
                 polls += device.polls
             }
             #expect(polls >= Self.size / FanOut.sessionsPerTick)
+        }
+    }
+
+    @Test(
+        "so they have between sessions that have something else to do, also where the last one's link is gone",
+        arguments: [false, true])
+    func otherWork(isGone: Bool) async throws {
+        try await withServer(loops: 1) { server in
+            var devices: [TestDevice] = []
+            for number in 0..<(ServerLoop.drainsPerTick + 12) {
+                devices.append(try await server.connected("u\(number)"))
+            }
+            let users = devices.map { UserKey(tenant: TokenIssuer.tenant, user: $0.user) }
+            let last = ServerLoop.drainsPerTick - 1
+            if isGone { devices.remove(at: last) }
+            /// How often the loop looked so far.
+            func polls() async throws -> Int {
+                var polls = 0
+                for device in devices {
+                    try await device.send([(.ping(Ping(nonce: 1, answerAfter: 0)), .control)])
+                    _ = try await device.next { if case .pong = $0 { true } else { nil } }
+                    polls += device.polls
+                }
+                return polls
+            }
+            let before = try await polls()
+            try await server.runtime.loops[0].submit { loop in
+                let hosts = users.flatMap { loop.sessions(of: .user($0)) }
+                for host in hosts { loop.markDirty(host) }
+                if isGone, let link = hosts[last].link { hosts[last].linkClosed(link, reason: .idleTimeout) }
+                loop.drainDirty()
+            }
+            #expect(try await polls() == before + 1)
         }
     }
 

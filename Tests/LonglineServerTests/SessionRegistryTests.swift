@@ -6,7 +6,7 @@ import Testing
 
 @testable import LonglineServer
 
-@Suite struct SessionRegistryTests {
+@Suite(.timeLimit(.minutes(1))) struct SessionRegistryTests {
     private final class Handle: SessionHandle {
         let ends = Mutex<[Close]>([])
         func end(_ close: Close) { ends.withLock { $0.append(close) } }
@@ -108,6 +108,29 @@ import Testing
         registry.release(tablet, link: 1, sent: [], now: .uptimeNanoseconds(1))
         #expect(devices().isEmpty && !registry.isOnline(phone.userKey))
         #expect(registry.devices(of: Self.key("bob", "phone").userKey).count == 1)
+    }
+
+    /// Word that another link took the device over is on its way to the one that had it, when that one's fresh token was verified.
+    @Test func aHostDoesNotTakeItsPlaceBackByARefresh() async throws {
+        try await withServer(loops: 1) { server in
+            let phone = try await server.connected("ann")
+            let (registry, handle) = (server.runtime.core.registry, Handle())
+            let other = SessionClaim(
+                device: Self.device, link: .max, session: 99, loginEpoch: 1, producer: ProducerID(high: 0, low: 1),
+                connectNumber: 1, handle: handle)
+            guard case .accepted(replaced: .some(_)) = registry.claim(other) else {
+                return #expect(Bool(false), "the phone had no session")
+            }
+            let token = try await server.issuer.token("ann", "phone")
+            try await phone.send([(.refresh(Refresh(token: token)), .control)])
+            #expect(try await phone.closed() == .replaced)
+            guard case .attached(session: let session, _) = registry.earlierSession(of: Self.device, now: .now()) else {
+                return #expect(Bool(false), "the other one lost its place")
+            }
+            #expect(session == 99)
+            #expect(handle.ends.withLock { $0.isEmpty })
+            registry.release(Self.device, link: .max, sent: [], now: .now())
+        }
     }
 
     /// Its token is being refreshed when the device connects anew, by a credential of the login before.
