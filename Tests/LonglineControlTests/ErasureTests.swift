@@ -125,6 +125,44 @@ import Testing
         }
     }
 
+    @Test("a login that is about to be written when the account's erasure is resolved is none")
+    func loginUnderWay() async throws {
+        try await withControl { service in
+            let (key, server, gate) = (try await service.appKey(), service.server, Gate())
+            // The store's first step waits, so that the erasure goes on for as long as it takes.
+            server.alsoErase { _, _ in await gate.wait() }
+            let (isHeld, release) = (Flag(), DispatchSemaphore(value: 0))
+            defer {
+                release.signal()
+                gate.open()
+            }
+            try await service.database.pool.writeWithoutTransaction { db in
+                db.add(
+                    function: DatabaseFunction("hold", argumentCount: 0) { _ in
+                        isHeld.set()
+                        release.wait()
+                        return nil
+                    })
+                try db.execute(sql: "CREATE TEMP TRIGGER held BEFORE INSERT ON logins BEGIN SELECT hold(); END")
+            }
+            let issuing = Task {
+                try await service.ask(
+                    .post, "/v1/tokens", key: key, json: #"{"user":"ann","device":"phone","login":true}"#,
+                    headers: [.idempotencyKey: "k"])
+            }
+            while !isHeld.isSet { await Task.yield() }
+            let erasure = Task { try await server.erase(user: Self.ann, in: ControlService.tenant) }
+            while try await !server.isErasurePending(of: Self.ann, in: ControlService.tenant) { await Task.yield() }
+            release.signal()
+            let answer = try await issuing.value
+            #expect(answer.status == 503 && answer.problem == "unavailable")
+            gate.open()
+            try await erasure.value
+            #expect(try await count("logins", of: "ann", in: service.database) == 0)
+            #expect(try await count("idempotency", of: "ann", in: service.database) == 0)
+        }
+    }
+
     @Test("an app's server erases an account, learns whether that is done, and may ask again")
     func byRoute() async throws {
         try await withControl { service in

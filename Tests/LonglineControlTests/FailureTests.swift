@@ -406,9 +406,13 @@ import Testing
             let retracted = try await service.ask(
                 .delete, "/v1/channels/all%2Fnews/messages/\(offset)?epoch=\(try published.string("epoch"))",
                 key: try await service.key([.retract]))
+            let erased = try await service.ask(.delete, "/v1/users/zoe", key: try await service.key([.erase]))
+            #expect(try await service.ask(.put, "/v1/rooms/hall/members/bob", key: key).status == 200)
+            let deleted = try await service.ask(.delete, "/v1/rooms/hall?sender=app", key: key)
             for (line, answer) in [
                 ("revoked", revoked), ("sessions ended", ended), ("node drained", drained),
-                ("message retracted", retracted),
+                // "is being erased" where that takes longer than the request waits.
+                ("message retracted", retracted), ("account", erased), ("room deleted", deleted),
             ] {
                 let id = try #require(answer.headers[.requestID])
                 #expect(
