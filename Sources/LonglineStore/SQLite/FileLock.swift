@@ -47,11 +47,12 @@ final class FileLock: Sendable {
     }
 
     /// Whoever asks whether the lock is held has it for a moment: that is no reason not to start.
-    private static func take(_ descriptor: CInt) -> Bool {
+    /// - Parameter pause: passes the time between two tries.
+    static func take(_ descriptor: CInt, pause: () -> Void = { _ = usleep(1_000) }) -> Bool {
         for _ in 0..<10 {
             if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return true }
             guard errno == EWOULDBLOCK else { return false }
-            usleep(1_000)
+            pause()
         }
         return flock(descriptor, LOCK_EX | LOCK_NB) == 0
     }
