@@ -89,12 +89,7 @@ struct AuthorizationOptions: ParsableArguments {
     /// With a token file or LONGLINE_AUTHORIZE_TOKEN set, the token goes along as a bearer token.
     func settings() throws -> AuthorizationSettings? {
         guard let authorizeURL else { return nil }
-        let secret: String? =
-            if let authorizeTokenFile {
-                try Self.token(inFile: authorizeTokenFile)
-            } else {
-                try Self.tokenInEnvironment.map { try Self.token($0, from: Self.tokenVariable) }
-            }
+        let secret = try secret(inEnvironment: Self.tokenInEnvironment)
         let headers = secret.map { [(name: "authorization", value: "Bearer \($0)")] } ?? []
         var settings = AuthorizationSettings(
             try HTTPAuthorizationPolicy(
@@ -106,6 +101,13 @@ struct AuthorizationOptions: ParsableArguments {
         settings.maximumCached = authorizeCache
         settings.maximumInFlight = authorizeInFlight
         return settings
+    }
+
+    /// The bearer token that the questions carry; nil: none.
+    /// - Parameter variable: what LONGLINE_AUTHORIZE_TOKEN holds.
+    func secret(inEnvironment variable: String?) throws -> String? {
+        if let authorizeTokenFile { return try Self.token(inFile: authorizeTokenFile) }
+        return try variable.map { try Self.token($0, from: Self.tokenVariable) }
     }
 
     static func token(inFile file: String) throws -> String {

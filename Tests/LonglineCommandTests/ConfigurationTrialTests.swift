@@ -1,3 +1,4 @@
+import ArgumentParser
 import Foundation
 import LonglineServer
 import LonglineSettings
@@ -150,7 +151,10 @@ struct ConfigurationTrialTests {
         }
         let good = evaluate("secret\n")
         #expect(good.problems == [] && good.command != nil)
-        #expect(try AuthorizationOptions.token("secret\n", from: "the variable") == "secret")
+        // What a backend is sent.
+        let options = try AuthorizationOptions.parse(["--authorize-url", "https://x"])
+        #expect(try options.secret(inEnvironment: "secret\n") == "secret")
+        #expect(try options.secret(inEnvironment: nil) == nil)
     }
 
     @Test("What is right is not refused")

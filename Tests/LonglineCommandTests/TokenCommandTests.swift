@@ -115,6 +115,37 @@ struct TokenCommandTests {
         }
     }
 
+    @Test(
+        "Beside a chat that reads the terminal itself it is not of those whom the terminal asks",
+        .enabled(if: FileManager.default.isExecutableFile(atPath: scriptProgram), "script of util-linux is missing"))
+    func besideTheChat() async throws {
+        let folder = try TemporaryFolder()
+        // Its number and its process group's; then the chat's end, which is told nothing by the terminal.
+        try folder.write(
+            "ask", "cut -d ' ' -f 1,5 /proc/$$/stat > '\(folder.file("group"))'; kill -TERM $PPID")
+        try folder.write(
+            "run",
+            """
+            "$TOOL" chat --server 127.0.0.1:1 --insecure --token-command "$(cat '\(folder.file("ask"))')"
+            exit 0
+            """)
+        let process = Process()
+        process.executableURL = URL(filePath: scriptProgram)
+        process.arguments = ["-q", "-c", "sh '\(folder.file("run"))'", "/dev/null"]
+        process.environment = ProcessInfo.processInfo.environment.merging(
+            ["SHELL": "/bin/sh", "TOOL": try HelperProgram.url("longline").path]) { _, given in given }
+        // The end of it would be the end of the chat.
+        let input = Pipe()
+        process.standardInput = input
+        process.standardOutput = FileHandle.nullDevice
+        try process.run()
+        while process.isRunning { await Task.yield() }
+        try input.fileHandleForWriting.close()
+        let numbers = try String(contentsOfFile: folder.file("group"), encoding: .utf8)
+            .split(whereSeparator: \.isWhitespace)
+        #expect(numbers.count == 2 && numbers.first == numbers.last, "\(numbers)")
+    }
+
     @Test("One runs at a time")
     func turns() async throws {
         let folder = try TemporaryFolder()
