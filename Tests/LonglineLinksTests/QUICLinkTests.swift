@@ -58,6 +58,55 @@ struct QUICLinkTests {
         }
     }
 
+    /// What came to the server of ``busyLoop()``.
+    private final class Arrivals: Sendable {
+        let frames = Atomic(0)
+        let hasGivenUp = Atomic(false)
+    }
+
+    /// Fills the link's loop with tasks that make tasks and have it look at its sockets, until a second frame has come.
+    private static func keepBusy(_ link: any Link, _ arrivals: Arrivals, until end: NIODeadline) {
+        guard arrivals.frames.load(ordering: .relaxed) < 2 else { return }
+        guard .now() < end else { return arrivals.hasGivenUp.store(true, ordering: .relaxed) }
+        link.pollSockets()
+        link.eventLoop.assumeIsolated().execute { Self.keepBusy(link, arrivals, until: end) }
+    }
+
+    @Test("A loop that never runs out of tasks reads what comes, where a link is told to look at the sockets")
+    func busyLoop() async throws {
+        let (serverGroup, clientGroup) = (
+            MultiThreadedEventLoopGroup(numberOfThreads: 1), MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        )
+        let (server, arrivals) = (LinkLog(), Arrivals())
+        let listener = try await QUICLinkListener.bind(
+            addresses: [SocketAddress(ipAddress: "127.0.0.1", port: 0)],
+            configuration: QUICLinkServerConfiguration(tls: serverTLS()), group: serverGroup
+        ) { _ in
+            TestHandler(log: server) { event, link in
+                guard case .frame = event else { return }
+                guard arrivals.frames.add(1, ordering: .relaxed).newValue == 1 else { return }
+                link.send(pong(1), lane: .control)
+                Self.keepBusy(link, arrivals, until: .now() + .seconds(20))
+            }
+        }
+        let connector = QUICLinkConnector()
+        let target = QUICLinkTarget(
+            host: "127.0.0.1", port: listener.localAddresses.first?.port ?? 0, serverName: "localhost",
+            verification: .certificateAuthority(pem: certificate.certificatePEM))
+        _ = try await connector.link(target, on: clientGroup.next()) { event, link in
+            if event == .established { link.send(ping(1), lane: .control) }
+            if case .frame = event { link.send(ping(2), lane: .control) }
+        }
+        #expect(try await server.frame().frame == ping(1))
+        #expect(try await server.frame().frame == ping(2))
+        let hasGivenUp = arrivals.hasGivenUp.load(ordering: .relaxed)
+        #expect(!hasGivenUp)
+        await connector.shutdownGracefully()
+        await listener.shutdownGracefully(timeout: .seconds(1))
+        try await clientGroup.shutdownGracefully()
+        try await serverGroup.shutdownGracefully()
+    }
+
     @Test("A frame that can't be written closes the link instead of leaving a hole")
     func unsendable() async throws {
         try await withLinks { connector, target, server, loop in
