@@ -1,3 +1,4 @@
+import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
