@@ -159,6 +159,7 @@ import Testing
         let places = places(2 * CursorWriter.channelLimit)
         for half in [places.prefix(CursorWriter.channelLimit), places.suffix(CursorWriter.channelLimit)] {
             writer.put(Self.device, Array(half))
+            #expect(writer.waiting(for: Self.device).count == CursorWriter.channelLimit)
             #expect(await writer.flush() == false)
             #expect(writer.waiting(for: Self.device).count == CursorWriter.channelLimit)
         }

@@ -103,14 +103,24 @@ extension TestDevice {
         }
     }
 
-    @Test("a deletion reaches every member in its place, and the room made again is none of theirs", arguments: [0, 1])
-    func deletion(loop: Int) async throws {
+    @Test(
+        "a deletion reaches every member in its place, and the room made again is none of theirs", arguments: [0, 1],
+        [false, true])
+    func deletion(loop: Int, byService: Bool) async throws {
         try await withServer { server in
             let owner = try await server.connected("ann")
             let member = try await server.connected("bob", loop: 1)
             for device in [owner, member] { _ = try await device.request(hall, number: 1) }
-            let deleted = try await owner.act(.delete, number: 2)
-            #expect(deleted.refusal == nil)
+            let end: Offset
+            if byService {
+                let service = DeviceKey(tenant: TokenIssuer.tenant, user: eve, device: LonglineServer.serviceDevice)
+                let outcome = try await server.runtime.change(hall, .dissolve, by: service)
+                end = try #require(outcome.receipt).position.offset
+            } else {
+                let deleted = try await owner.act(.delete, number: 2)
+                #expect(deleted.refusal == nil)
+                end = deleted.position.offset
+            }
             let next = try await server.connected("eve", loop: loop)
             #expect(try await next.request(hall, number: 1).refusal == nil)
             try await next.publish("a new life", to: .room(hall))
@@ -120,10 +130,10 @@ extension TestDevice {
             for (device, user) in [(owner, ann), (member, bob)] {
                 #expect(try await device.text(.user(user)) == "ping")
                 let last = device.untaken(.room(hall)).last?.entry
-                #expect(last?.offset == deleted.position.offset && last?.change == .delete)
+                #expect(last?.offset == end && last?.change == .delete)
                 #expect(try await device.refusal("still here", to: .room(hall)) == .unknownChannel)
                 let history = try await device.history(.room(hall))
-                #expect(history.head.end == deleted.position.offset)
+                #expect(history.head.end == end)
             }
             #expect(try await next.members().members == [RoomMember(user: eve, role: .owner)])
         }

@@ -154,7 +154,7 @@ public enum RoomMembership: Hashable, Sendable {
 
 extension ServerRuntime {
     /// Changes a room, and tells whom it concerns.
-    fileprivate func change(
+    func change(
         _ room: RoomID, _ change: RoomChange, by device: DeviceKey
     ) async throws(ServerError) -> RoomOutcome {
         let outcome: RoomOutcome
