@@ -25,6 +25,11 @@ struct DisconnectTests {
                 isShared ? try storage(directory, name: "\(round).sqlite") : InMemoryClientStorage()
             let harness = try ClientHarness(storage: shared) { $0.cursorStore = gate }
             let client = harness.client
+            // Readers of before are told of the end.
+            let reading = Task {
+                for await _ in client.messages {}
+                for await _ in client.requests {}
+            }
             let connecting = Task { if waits { try await client.connect() } else { try await client.start() } }
             while gate.asked.count == 0 { await Task.yield() }
             let disconnecting = Task { await client.disconnect() }
@@ -36,6 +41,7 @@ struct DisconnectTests {
             await disconnecting.value
             guard case .disconnected = client.state else { return #expect(Bool(false), "\(client.state)") }
             #expect(harness.service.state.withLock { $0.requests.isEmpty }, "no link was opened")
+            await reading.value
             // The next call is another wish.
             try await client.connect()
             await client.disconnect()

@@ -98,16 +98,17 @@ struct DriverTurns {
     }
 
     /// The driver of the moment; one that nobody asked for before opens when the end of the last is over.
+    /// - Parameter open: is told how many disconnections there were when it was asked for: those behind concern the driver that it makes.
     mutating func current(
-        since disconnections: UInt64?, _ open: @escaping @Sendable () async throws -> DriverHandle
+        since disconnections: UInt64?, _ open: @escaping @Sendable (UInt64) async throws -> DriverHandle
     ) throws(ClientError) -> Task<DriverHandle, any Error> {
         if let closed { throw closed }
         if let error = disconnection(since: disconnections) { throw error }
         if let task { return task }
-        let ending = ending
+        let (ending, before) = (ending, self.disconnections)
         let opening = Task {
             await ending?.value
-            return try await open()
+            return try await open(before)
         }
         task = opening
         return opening
@@ -168,7 +169,7 @@ final class ClientCore: Sendable {
     /// - Parameter disconnections: for who wants to connect, how many there were before; after another one it opens nothing.
     func handle(since disconnections: UInt64? = nil) async throws -> DriverHandle {
         let task = try turns.withLock { turns in
-            try turns.current(since: disconnections) { try await self.open() }
+            try turns.current(since: disconnections) { try await self.open(behind: $0) }
         }
         do {
             return try await task.value
@@ -187,7 +188,8 @@ final class ClientCore: Sendable {
         return try await task.value
     }
 
-    private func open() async throws -> DriverHandle {
+    /// - Parameter disconnections: how many there were before.
+    private func open(behind disconnections: UInt64) async throws -> DriverHandle {
         let ownership = try await takeOwnership()
         var state = try await configuration.storage.load()
         var handedOver: [ChannelID: Position] = [:]
@@ -206,7 +208,7 @@ final class ClientCore: Sendable {
                 fetcher: fetcher, outlets: outlets, random: random())
             driver.core = self
             driver.handedOver = handed
-            driver.disconnections = turns.withLock { $0.disconnections }
+            driver.disconnections = disconnections
             if let memory { driver.goOn(from: memory) }
             driver.takeOverFollowed()
             // The driver holds its outlets, and they only know it.

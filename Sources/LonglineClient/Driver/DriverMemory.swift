@@ -28,7 +28,9 @@ extension ConnectionDriver {
     /// Of a driver that has ended.
     var memory: DriverMemory {
         DriverMemory(
-            session: session.memory, ledger: ledger, gapsBefore: gapsBefore, cursors: pending.cursors,
+            session: session.memory, ledger: ledger, gapsBefore: gapsBefore,
+            // Not a log's end that was noted for the requests alone: the next driver finds that itself.
+            cursors: pending.cursors.filter { session.cursor(of: $0.key) == $0.value },
             watched: presence.accepted, visibility: presence.visibility, network: appNetwork, reads: reads.places,
             statistics: statistics, isErasureOpen: isErasureOpen, isInOutage: isInOutage)
     }
