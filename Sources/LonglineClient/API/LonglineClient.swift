@@ -148,7 +148,8 @@ public final class LonglineClient: Sendable {
     /// Moves the connection to another local address while it goes on, or to a new port of the same one when `local` is
     /// nil (RFC 9000 section 9). Returns when the new path is validated.
     /// - Throws: ``ClientError`` of code ``ClientError/Code/notConnected`` or ``ClientError/Code/migrationFailed``; the
-    ///   old path goes on if it still works.
+    ///   old path goes on if it still works. ``ClientError/Code/storageInUse`` or ``ClientError/Code/ownershipLost`` where another
+    ///   process of the app has the outbox.
     public func migrate(to local: SocketAddress? = nil) async throws {
         let handle = try await core.handle()
         try await handle.call(ignoring: ()) { driver, done in
@@ -264,7 +265,8 @@ public final class LonglineClient: Sendable {
     }
 
     /// The app took note of a gap that ``notices`` told. Without this the gap counts as seen once a later message of the
-    /// channel is confirmed, and is told again by every new process until then.
+    /// channel is confirmed, and is told again by every new process until then. Not so that of a log which lost its end: the
+    /// cursor goes back at once, and the loss is told once.
     ///
     /// Covers the messages before the gap as well, as ``Message/confirm()`` does.
     public func confirm(_ gap: MessageGap, in channel: ChannelID) {

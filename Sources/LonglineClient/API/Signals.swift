@@ -33,7 +33,8 @@ extension LonglineClient {
     ///   - lifetime: how long it is worth delivering, a millisecond to a minute. Typing is said again before it is over.
     /// - Returns: whether it left this device's session; false without a connection.
     /// - Throws: ``ClientError``: ``ClientError/Code/payloadTooLarge``, ``ClientError/Code/storage`` when the durable
-    ///   state can't be read.
+    ///   state can't be read, ``ClientError/Code/storageInUse`` or ``ClientError/Code/ownershipLost`` where another process of the app
+    ///   has the outbox.
     @discardableResult
     public func signal(
         _ kind: SignalKind, _ payload: ByteBuffer = ByteBuffer(), to destination: Destination,
