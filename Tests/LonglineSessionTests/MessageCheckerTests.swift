@@ -80,11 +80,43 @@ struct MessageCheckerTests {
         _ = truth.enter(again, at: Position(epoch: Fixture.epoch, offset: 2), in: Fixture.inbox)
         for isRenumbered in [false, true] {
             var checker = Self.checker()
-            if isRenumbered { checker.renumbered([Self.number], from: Fixture.producer) }
+            if isRenumbered { checker.renumbered([Self.number], from: Fixture.producer, to: again.producer) }
             checker.forgot(Self.app, kept: [Self.number], under: Fixture.producer)
             checker.restarted(Self.app, cursors: [:], isOlder: true)
             checker.finish(apps: [], cursors: [:], truth: truth)
             #expect(checker.violations.count == (isRenumbered ? 0 : 1))
+        }
+    }
+
+    @Test("Restored to that state, an outbox enters it once, whatever producers it draws then")
+    func noticesDoublesOfRenumbered() {
+        var truth = Self.entered()
+        var again = Fixture.entry(2, after: 1)
+        again.sender = Self.app.user
+        again.producer = ProducerID(high: 1, low: 3)
+        again.payload = Self.publish.payload
+        _ = truth.enter(again, at: Position(epoch: Fixture.epoch, offset: 2), in: Fixture.inbox)
+        var checker = Self.checker()
+        checker.renumbered([Self.number], from: Fixture.producer, to: ProducerID(high: 1, low: 2))
+        checker.forgot(Self.app, kept: [Self.number], under: Fixture.producer)
+        checker.restarted(Self.app, cursors: [:], isOlder: true)
+        checker.renumbered([Self.number], from: Fixture.producer, to: again.producer)
+        checker.finish(apps: [], cursors: [:], truth: truth)
+        #expect(checker.violations.count == 1)
+    }
+
+    @Test("A message that a backup brings back has to be answered, though it was given up before")
+    func noticesRestoredWithoutAnswer() {
+        for isBack in [false, true] {
+            var checker = Self.checker()
+            checker.forgot(Self.app, kept: [], under: ProducerID(high: 1, low: 3))
+            checker.restarted(Self.app, cursors: [:], isOlder: true)
+            if isBack {
+                checker.forgot(Self.app, kept: [Self.number], under: Fixture.producer)
+                checker.restarted(Self.app, cursors: [:], isOlder: true)
+            }
+            checker.finish(apps: [Self.app], cursors: [:], truth: Truth())
+            #expect(checker.violations.count == (isBack ? 1 : 0))
         }
     }
 

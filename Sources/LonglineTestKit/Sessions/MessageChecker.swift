@@ -53,6 +53,8 @@ public struct MessageChecker {
     private var leftBehind: [ProducerID: Set<UInt64>] = [:]
     /// How often a message may be entered, where that is more than once.
     private var mayRepeat: [UInt64: Int] = [:]
+    /// The producers that a message has been under in the present state of its outbox: by these it is entered once at most.
+    private var producers: [UInt64: Set<ProducerID>] = [:]
     private var told: [App: [ChannelID: Position]] = [:]
     private var everGiven: [App: Set<Given>] = [:]
     private var givenInLife: [App: [ChannelID: Set<Position>]] = [:]
@@ -129,18 +131,22 @@ public struct MessageChecker {
     mutating func forgot(_ number: UInt64) { forgotten.insert(number) }
 
     /// An outbox drew another producer, and gave these new IDs.
-    mutating func renumbered(_ numbers: Set<UInt64>, from producer: ProducerID) {
+    mutating func renumbered(_ numbers: Set<UInt64>, from producer: ProducerID, to next: ProducerID) {
         leftBehind[producer, default: []].formUnion(numbers)
+        for number in numbers { producers[number, default: [producer]].insert(next) }
     }
 
     /// An app forgot what became of these; the ones that it kept, under a producer, will be answered again. Those that an earlier life
     /// renumbered are known by their new IDs alone, and so entered once more.
     mutating func forgot(_ app: App, kept: Set<UInt64>, under producer: ProducerID) {
         for number in kept.intersection(leftBehind[producer] ?? []) { mayRepeat[number, default: 1] += 1 }
+        leftBehind[producer]?.subtract(kept)
         for (number, origin) in published where origin.app == app {
             if kept.contains(number) {
                 refused.remove(number)
                 acknowledged.remove(number)
+                forgotten.remove(number)
+                producers[number] = [producer]
             } else if !acknowledged.contains(number), !refused.contains(number) {
                 forgotten.insert(number)
             }
@@ -318,6 +324,7 @@ public struct MessageChecker {
 
     private mutating func checkPlaces(_ truth: Truth, _ apps: [App]) {
         var places: [UInt64: Int] = [:]
+        var placesByProducer: [UInt64: [ProducerID: Int]] = [:]
         var copies: [UInt64: Int] = [:]
         for (channel, log) in truth.logs.sorted(by: { $0.key.description < $1.key.description }) {
             checkOrder(log, channel)
@@ -328,6 +335,7 @@ public struct MessageChecker {
                 }
                 if entry.origin == nil {
                     places[number, default: 0] += 1
+                    placesByProducer[number, default: [:]][entry.producer, default: 0] += 1
                     if published[number]?.channel != channel { violation("message \(number) stands in \(channel)") }
                 } else {
                     copies[number, default: 0] += 1
@@ -351,7 +359,12 @@ public struct MessageChecker {
             if acknowledged.contains(number), count == 0, !lostByStore.contains(number) {
                 violation("message \(number) was acknowledged and is gone")
             }
-            if refused.contains(number), count > most - 1 {
+            // What earlier states of its outbox entered under other producers is not what the present one was answered.
+            let present = producers[number].map { known in
+                known.reduce(0) { $0 + (placesByProducer[number]?[$1] ?? 0) }
+            }
+            if let present, present > 1 { violation("message \(number) was entered \(present) times by one outbox") }
+            if refused.contains(number), present ?? count > 0 {
                 violation("message \(number) was refused and entered")
             }
             let isAnswered =

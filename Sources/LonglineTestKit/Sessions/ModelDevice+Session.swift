@@ -74,8 +74,9 @@ extension ModelDevice {
         case .refused(let channel, let refused): takeRefused(refused, channel)
         case .renewProducer:
             simulation.counts.renewals += 1
-            simulation.checker.renumbered(waitingNumbers, from: durable.producer)
+            let before = durable.producer
             renumber()
+            simulation.checker.renumbered(waitingNumbers, from: before, to: durable.producer)
         case .deliver(let channel, let epoch, let deliver): give(deliver, epoch: epoch, channel: channel)
         case .skipped(let channel, let epoch, let skip):
             skipEnds[channel, default: []].insert(Position(epoch: epoch, offset: skip.to))
@@ -152,7 +153,7 @@ extension ModelDevice {
             // Restored from a backup: the number has to get beyond what was used since.
             durable.connectNumber += staleStep
             staleStep *= 2
-        case .evicted: isOver = true
+        case .evicted where simulation.policy(of: app.user) != .all: isOver = true
         case .replaced:
             if simulation.hasLaterLogin(than: self) { isOver = true }
         case .normal, .idle, .connectTimeout, .shuttingDown: break

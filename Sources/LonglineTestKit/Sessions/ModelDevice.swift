@@ -308,6 +308,8 @@ final class ModelDevice {
 
     func renumber() {
         durable.producer = .random(using: &random)
+        // They are other messages' from now on.
+        putOff = []
         durable.nextID = 1
         durable.lastID = [:]
         durable.connectNumber = 1
