@@ -42,8 +42,13 @@ struct ProcessDescendants {
     }
 
     private static func children(of pid: pid_t) -> [pid_t] {
-        let text = (try? String(contentsOfFile: "/proc/\(pid)/task/\(pid)/children", encoding: .utf8)) ?? ""
-        return text.split(whereSeparator: \.isWhitespace).compactMap { pid_t($0) }
+        let threads = "/proc/\(pid)/task"
+        // Each file tells only what that thread started, and a program in Go for one starts others from any of its threads.
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: threads)) ?? []
+        return names.flatMap { name in
+            let text = (try? String(contentsOfFile: "\(threads)/\(name)/children", encoding: .utf8)) ?? ""
+            return text.split(whereSeparator: \.isWhitespace).compactMap { pid_t($0) }
+        }
     }
 }
 

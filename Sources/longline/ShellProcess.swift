@@ -210,12 +210,25 @@ final class ShellProcess: Sendable {
                 return
             }
             if !state.isReaped {
-                // Before it hears of it: what it started would be found no more.
+                // Before it hears of it, and while it starts nothing more: what it started would be found no more.
+                halt()
+                defer { kill(pid, SIGCONT) }
                 state.descendants.look(below: pid)
                 kill(pid, number)
             }
             state.descendants.lookAgain()
             state.descendants.signal(number)
+        }
+    }
+
+    /// Halts it until `SIGCONT`, as far as it can be halted soon: one that waits for a child's exec(3) or for a disk is not.
+    private func halt() {
+        guard kill(pid, SIGSTOP) == 0 else { return }
+        for _ in 0..<100 {
+            var change = siginfo_t()
+            let code = waitid(P_PID, id_t(pid), &change, WSTOPPED | WEXITED | WNOHANG | WNOWAIT)
+            guard code == 0, change.si_signo == 0 else { return }
+            Thread.sleep(forTimeInterval: 0.001)
         }
     }
 

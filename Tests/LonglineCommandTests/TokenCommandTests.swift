@@ -19,6 +19,39 @@ struct TokenCommandTests {
         return !text.contains(") Z ")
     }
 
+    /// Who starts what is to be ended, and does not heed being asked to end.
+    enum Starter: CaseIterable {
+        case shell
+        /// Of a process whose first thread starts nothing, as with programs in Go.
+        case otherThread
+
+        private static let python = "/usr/bin/python3"
+
+        var isThere: Bool { self == .shell || FileManager.default.isExecutableFile(atPath: Self.python) }
+
+        /// Of the shell: they write down the numbers of all that is started.
+        var lines: String {
+            switch self {
+            case .shell:
+                "trap '' TERM HUP; sleep 1000 & trap - TERM HUP; echo $$ $! > made; mv made numbers"
+            case .otherThread:
+                "trap '' HUP; \(Self.python) start.py $$ & trap - HUP"
+            }
+        }
+
+        /// It is gone at once when it is asked to end, and what it started is nobody's then.
+        static let program = """
+            import os, subprocess, sys, threading
+            def start():
+                child = subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; echo; exec sleep 1000"], stdout=subprocess.PIPE)
+                child.stdout.readline()
+                with open("made", "w") as made: print(sys.argv[1], os.getpid(), child.pid, file=made)
+                os.rename("made", "numbers")
+                child.wait()
+            threading.Thread(target=start).start()
+            """
+    }
+
     @Test("What it prints is the token, and what goes wrong is named")
     func outcomes() async throws {
         #expect(try await TokenCommand("echo; echo ' abc '").token() == "abc")
@@ -67,8 +100,9 @@ struct TokenCommandTests {
 
     @Test(
         "One that asks at the terminal and is ended leaves nothing of it running, and the terminal as it was",
-        .enabled(if: FileManager.default.isExecutableFile(atPath: scriptProgram), "script of util-linux is missing"))
-    func terminal() async throws {
+        .enabled(if: FileManager.default.isExecutableFile(atPath: scriptProgram), "script of util-linux is missing"),
+        arguments: Starter.allCases.filter(\.isThere))
+    func terminal(starter: Starter) async throws {
         let folder = try TemporaryFolder()
         let input = folder.file("input")
         try #require(mkfifo(input, 0o600) == 0)
@@ -80,9 +114,10 @@ struct TokenCommandTests {
             "ask",
             """
             stty -echo < /dev/tty
-            trap '' TERM HUP; sleep 1000 & trap - TERM HUP
-            echo $$ $! > made; mv made numbers; wait
+            \(starter.lines)
+            wait
             """)
+        try folder.write("start.py", Starter.program)
         try folder.write(
             "run",
             """
