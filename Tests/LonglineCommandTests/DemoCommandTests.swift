@@ -68,4 +68,23 @@ struct DemoCommandTests {
         #expect(process.terminationStatus == 128 + SIGTERM)
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == [])
     }
+
+    @Test("Asking whether a signal is ignored changes nothing about it")
+    func askingChangesNothing() throws {
+        // Nobody sends it to the tests' own process.
+        let number = SIGURG
+        var asked = sigaction()
+        // signal(2) would not set this.
+        asked.sa_flags = SA_ONSTACK
+        var before = sigaction()
+        let code = sigaction(number, &asked, &before)
+        try #require(code == 0)
+        defer { sigaction(number, &before, nil) }
+        #expect(!DemoCommand.isIgnored(number))
+        var now = sigaction()
+        sigaction(number, nil, &now)
+        #expect(now.sa_flags & SA_ONSTACK != 0)
+        signal(number, SIG_IGN)
+        #expect(DemoCommand.isIgnored(number))
+    }
 }

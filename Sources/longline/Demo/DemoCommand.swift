@@ -6,6 +6,12 @@ import NIOPosix
 import Synchronization
 import UnixSignals
 
+#if canImport(Musl)
+    import Musl
+#else
+    import Glibc
+#endif
+
 /// Shows the main job on real sockets, and fails when an expectation does not hold.
 struct DemoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -91,9 +97,14 @@ struct DemoCommand: AsyncParsableCommand {
 
     /// Whether a signal does nothing to this process.
     static func isIgnored(_ number: Int32) -> Bool {
-        let before = signal(number, SIG_IGN)
-        defer { signal(number, before) }
-        return unsafeBitCast(before, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
+        var action = sigaction()
+        guard sigaction(number, nil, &action) == 0 else { return false }
+        #if canImport(Musl)
+            let handler = action.__sa_handler.sa_handler
+        #else
+            let handler = action.__sigaction_handler.sa_handler
+        #endif
+        return unsafeBitCast(handler, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
     }
 
     private func workDirectory() throws -> URL {
