@@ -99,12 +99,17 @@ install_system_packages() {
     note "installing: $missing"
     # A stale package list makes installs fail with 404, so it is brought up to date first; being offline is no error
     # yet, the packages may be in apt's cache.
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update >/dev/null 2>&1 || note "apt-get update failed, trying on"
-    # In a variable: whoever interrupts it leaves no file behind.
-    local said
+    # In variables: whoever interrupts it leaves no file behind.
+    local said complaints
+    said=$(as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get update 2>&1 </dev/null) ||
+        note "apt-get update failed, trying on"
+    # All but its progress: where it reaches nobody it warns, and does not fail.
+    complaints=$(grep -vE '^((Hit|Get|Ign):|Fetched |Reading |Building )' <<<"$said" | tail -n 15) || true
     # shellcheck disable=SC2086 # a list of package names
     if ! said=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing \
         2>&1 </dev/null); then
+        # A package that can't be found may only be one that the update did not bring.
+        if [ -n "$complaints" ]; then printf '%s\n' "apt-get update:" "$complaints" "apt-get install:" >&2; fi
         tail -n 15 <<<"$said" >&2
         fail "apt-get could not install: $missing" "$advice"
     fi
