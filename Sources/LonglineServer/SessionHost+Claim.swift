@@ -25,7 +25,6 @@ extension SessionHost {
             catchUpOnPresence()
             replaced?.end(Self.replaced)
             enterAudiences()
-            submitHeld()
             performHeld()
             settleRefusals()
             if let late { tellSenders(of: late) }

@@ -57,10 +57,8 @@ final class SessionHost: LinkHandler {
     /// Whether a change is on its way to the store, and those that begin when it is answered.
     var changeIsUnderWay = false
     var waitingChanges: Deque<(SessionHost) -> Void> = []
-    /// Publishes that wait until this is the device's session.
-    var held = HeldPublishes()
-    /// Requests that wait for the same.
-    var heldRequests = HeldRequests()
+    /// What waits until this is the device's session.
+    var held = HeldWork()
     /// What waits for the app's decision.
     var decisions = PendingDecisions()
     /// What is to be refused, unless it was entered before.
@@ -319,7 +317,6 @@ final class SessionHost: LinkHandler {
         deferred = nil
         endLoad()
         dropHeld()
-        heldRequests.removeAll()
         heldChanges = []
         dropDecisions()
         refusals.removeAll()

@@ -33,37 +33,7 @@ struct WaitingPublishes {
     }
 }
 
-/// Publishes that wait until the link is its device's session, in the order in which they came: early ones for the handshake, and
-/// those behind it for the session's place, which takes a moment where the tenant has a device policy.
-struct HeldPublishes {
-    var requests: [AppendRequest] = []
-    var waiting = WaitingPublishes()
-}
-
 extension SessionHost {
-    /// Keeps a publish until this is the device's session.
-    func hold(_ request: AppendRequest) {
-        guard held.waiting.count < core.limits.appendsPerSession,
-            hasRoom(for: request, beside: held.waiting, loop.heldPublishes)
-        else { return refuseWithoutRoom(request) }
-        held.waiting.add(request)
-        loop.heldPublishes.add(request)
-        held.requests.append(request.inOwnStorage)
-    }
-
-    /// This is the device's session now.
-    func submitHeld() {
-        guard !held.requests.isEmpty else { return }
-        let requests = held.requests
-        dropHeld()
-        for request in requests { submit(request) }
-    }
-
-    func dropHeld() {
-        loop.heldPublishes.remove(all: held.waiting)
-        held = HeldPublishes()
-    }
-
     /// Whether a publish may wait together with what waits of this session and of the loop. The first of a session always fits the
     /// session, whatever its size.
     func hasRoom(

@@ -16,10 +16,12 @@ private let tablet = identifier { try DevicePlatform("tablet") }
 @Suite(.timeLimit(.minutes(1))) struct DevicePolicyTests {
     private func withPolicy(
         _ policy: DevicePolicy, store: any MessageStore = InMemoryStore(), limits: ServerLimits = ServerLimits(),
-        _ body: (TestServer) async throws -> Void
+        authorization: AuthorizationSettings? = nil, _ body: (TestServer) async throws -> Void
     ) async throws {
         let policies = DevicePolicies(tenants: [TokenIssuer.tenant: policy])
-        try await TestServer(store: store, limits: limits, devicePolicies: policies).use(body)
+        let server = try await TestServer(
+            store: store, limits: limits, authorization: authorization, devicePolicies: policies)
+        try await server.use(body)
     }
 
     private func credential(
@@ -259,6 +261,44 @@ private let tablet = identifier { try DevicePlatform("tablet") }
             #expect(try await device.settings(2).settings.isBlocked)
             #expect(try await members(store, hall) == [ann])
             while store.marks.withLock({ $0.isEmpty }) { await Task.yield() }
+        }
+    }
+
+    /// The app decides about a room's requests and publishes in the order in which they came: it is asked about the join first.
+    @Test func whatIsPublishedBehindAJoinWaitsBehindItForThePlace() async throws {
+        let store = FaultyStore()
+        let hall = try RoomID("hall")
+        let app = ScriptedPolicy { _ in .allow(for: .zero) }
+        app.hold { $0.action == .publish }
+        defer { app.release() }
+        var authorization = AuthorizationSettings(app)
+        authorization.deadline = .seconds(60)
+        try await withPolicy(.one, store: store, authorization: authorization) { server in
+            let (gate, open) = AsyncStream<Void>.makeStream()
+            defer { open.finish() }
+            store.set { $0.beforePlace = { for await _ in gate {} } }
+            let device = try await server.device("ann", "new")
+            _ = try await device.connect(credential: try await credential(server, "new", login: 5))
+            var frames: [(Frame, LaneID)] = [(.join(RoomRequest(request: 1, room: hall)), .control)]
+            frames += device.publishFrames("hello", to: .room(hall))
+            frames.append((.ping(Ping(nonce: 1, answerAfter: 0)), .control))
+            try await device.send(frames)
+            _ = try await device.next { if case .pong = $0 { true } else { nil } }
+            #expect(app.asked.isEmpty)
+            open.finish()
+            await app.waitUntilHeld()
+            try #require(app.asked.map(\.action) == [.join, .publish])
+            let joined = try await device.next { if case .roomAnswer(let answer) = $0 { answer } else { nil } }
+            #expect(joined.refusal == nil)
+            app.release()
+            let isPublished = try await device.next { frame -> Bool? in
+                switch frame {
+                case .published: true
+                case .refused: false
+                default: nil
+                }
+            }
+            #expect(isPublished)
         }
     }
 

@@ -1,0 +1,79 @@
+import LonglineSession
+import LonglineStore
+
+/// What waits until the link is its device's session, in the order in which it came: publishes in early data for the handshake, and
+/// what takes effect behind it for the session's place, which the store gives where the tenant has a device policy. Of a link that does
+/// not get it nothing takes effect.
+///
+/// One line, as the order counts: a publish into a room is refused for good ahead of the join that came before it.
+/// Bounded: publishes by their number and bytes, of the session and of the loop; the session has few requests open at a time, and of
+/// places read, which have no answer, only so many wait.
+struct HeldWork {
+    enum Item {
+        case publish(AppendRequest)
+        case request(ServerAction)
+    }
+
+    private(set) var items: [Item] = []
+    /// The publishes among them.
+    private(set) var publishes = WaitingPublishes()
+
+    /// With more requests than these no place read waits.
+    static let requestLimit = 256
+
+    /// The caller saw to it that there is room.
+    mutating func hold(_ publish: AppendRequest) {
+        publishes.add(publish)
+        items.append(.publish(publish.inOwnStorage))
+    }
+
+    /// - Returns: false when there is no room: nothing waits for an answer then.
+    mutating func hold(_ request: ServerAction) -> Bool {
+        if case .markRead = request, items.count - publishes.count >= Self.requestLimit { return false }
+        items.append(.request(request))
+        return true
+    }
+}
+
+extension ServerAction {
+    /// Whether it changes what lasts, or what others are told, or by which login the session asks for its place.
+    var takesEffect: Bool {
+        switch self {
+        case .join, .leave, .manage, .markRead, .changeConversation, .refresh, .logout, .eraseAccount: true
+        default: false
+        }
+    }
+}
+
+extension SessionHost {
+    /// Keeps a publish until this is the device's session.
+    func hold(_ publish: AppendRequest) {
+        guard held.publishes.count < core.limits.appendsPerSession,
+            hasRoom(for: publish, beside: held.publishes, loop.heldPublishes)
+        else { return refuseWithoutRoom(publish) }
+        loop.heldPublishes.add(publish)
+        held.hold(publish)
+    }
+
+    /// Keeps a request until this is the device's session.
+    func hold(_ request: ServerAction) {
+        if !held.hold(request) { loop.statistics.readsDropped += 1 }
+    }
+
+    /// This is the device's session now.
+    func performHeld() {
+        let items = held.items
+        dropHeld()
+        for item in items {
+            switch item {
+            case .publish(let publish): submit(publish)
+            case .request(let request): perform(request)
+            }
+        }
+    }
+
+    func dropHeld() {
+        loop.heldPublishes.remove(all: held.publishes)
+        held = HeldWork()
+    }
+}
