@@ -36,11 +36,18 @@ struct HeldWork {
 }
 
 extension ServerAction {
-    /// Whether it changes what lasts, or what others are told, or by which login the session asks for its place.
+    /// Whether it is a request that changes what lasts, or what others are told, or by which login the session asks for its place.
+    ///
+    /// `storeCursor` and `delivered` do as well, and wait for nothing: they say what the device has got, which is true whoever gets the
+    /// place. Publishes wait by themselves, signals are dropped until then, and what concerns presence is noted and told then.
     var takesEffect: Bool {
         switch self {
         case .join, .leave, .manage, .markRead, .changeConversation, .refresh, .logout, .eraseAccount: true
-        default: false
+        case .storeCursor, .delivered: false
+        case .append, .refuse, .signal, .signalDropped, .sendSignal, .watch, .unwatch, .setVisibility: false
+        case .read, .readPayload, .readHistory, .listMembers, .listConversations: false
+        case .authenticate, .established, .forget, .close: false
+        case .openLane, .prioritize, .send, .finishLane, .awaitDelivery: false
         }
     }
 }

@@ -255,6 +255,9 @@ private let tablet = identifier { try DevicePlatform("tablet") }
             _ = try await device.connect(credential: try await credential(server, "new", login: 5))
             try await device.send(asks(hall, of: bob))
             _ = try await device.next { if case .pong = $0 { true } else { nil } }
+            #expect(try await members(store, hall).isEmpty)
+            #expect(try await !hasBlocked(bob, store))
+            #expect(store.marks.withLock { $0.isEmpty })
             open.finish()
             let joined = try await device.next { if case .roomAnswer(let answer) = $0 { answer } else { nil } }
             #expect(joined.refusal == nil)
@@ -330,7 +333,23 @@ private let tablet = identifier { try DevicePlatform("tablet") }
             let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: try DeviceID("slow"))
             #expect(try await store.generations(of: device).device == 0)
             #expect(try await new.request(hall, number: 1).refusal == nil)
+            #expect(store.marks.withLock { $0.isEmpty })
         }
+    }
+
+    /// The session bounds what has an answer; of what has none, only so much waits.
+    @Test func ofPlacesReadOnlySoManyWait() throws {
+        let mark = ReadMark(
+            conversation: .user(ann), position: Position(epoch: 1, offset: 1), isPrivate: false)
+        let join = ServerAction.join(RoomRequest(request: 1, room: try RoomID("hall")))
+        var held = HeldWork()
+        for _ in 1..<HeldWork.requestLimit {
+            let isHeld = held.hold(.markRead(mark))
+            #expect(isHeld)
+        }
+        let answers = [held.hold(join), held.hold(.markRead(mark)), held.hold(join)]
+        #expect(answers == [true, false, true], "what waits for an answer has one")
+        #expect(held.items.count == HeldWork.requestLimit + 1)
     }
 
     @Test(arguments: 0..<24) func ofTwoLoginsAtOnceTheNewerStays(round: Int) async throws {
