@@ -3,6 +3,7 @@ import GRDB
 import HTTP3
 import HTTPTypes
 import Logging
+import LonglineStore
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -445,13 +446,20 @@ import Testing
 
     @Test("what is refused on purpose is no error, and what went wrong inside is one")
     func levels() {
-        let deliberate: [Problem] = [Problem(.overloaded), Problem(.noAccessPoint), .beingErased, .notRunning()]
+        let busy = StoreError(.overloaded, message: "too much at once")
+        let full = StoreError(.storageFull, message: "no room")
+        let deliberate: [Problem] = [
+            Problem(.overloaded), Problem(.noAccessPoint), .beingErased, .notRunning(), Problem(reading: busy),
+            Problem(answering: ServerError(.notRunning, message: "the server isn't running")),
+            Problem(answering: ServerError(.storeUnavailable, message: "not stored", cause: busy)),
+        ]
         for problem in deliberate {
             #expect(problem.level == Logger.Level.warning, "\(problem.kind)")
         }
         let failures: [Problem] = [
             Problem(answering: DeadlineExceeded()), Problem(.overloaded, cause: DeadlineExceeded()), .storageFull(),
-            Problem(.internalError),
+            Problem(.internalError), Problem(reading: full), Problem(reading: StoreError(.closed, message: "closed")),
+            Problem(answering: ServerError(.storeUnavailable, message: "not stored", cause: full)),
         ]
         for problem in failures {
             #expect(problem.level == Logger.Level.error, "\(problem.kind)")

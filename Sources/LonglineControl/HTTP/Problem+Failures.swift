@@ -37,9 +37,15 @@ extension Problem {
     var level: Logger.Level {
         switch kind {
         case .internalError, .storageFull: .error
-        case .overloaded, .noAccessPoint, .unavailable: cause == nil ? .warning : .error
+        case .overloaded, .noAccessPoint, .unavailable: cause.map(Self.isDeliberate) ?? true ? .warning : .error
         default: .info
         }
+    }
+
+    /// Whether a failure inside is a refusal for now: the server does not run, or the store has too much at once.
+    private static func isDeliberate(_ cause: any Error) -> Bool {
+        if let failure = cause as? ServerError, failure.code == .notRunning { return true }
+        return (origin(of: cause) as? StoreError)?.code == .overloaded
     }
 
     /// Whether it came of the caller's going away, however deep inside that was noticed.
