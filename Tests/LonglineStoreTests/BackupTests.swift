@@ -153,6 +153,9 @@ import Testing
         try FileManager.default.moveItem(atPath: folder.file("longline.db"), toPath: copy)
         let error = #expect(throws: StoreError.self) { try SQLiteStore(configuration(folder.path)) }
         #expect(error?.code == .unavailable && error?.message.contains("is missing, but a store was open here") == true)
+        // Nobody is told to remove what is not there.
+        #expect(error?.advice.contains("remove store.identity, and longline.db") == true)
+        #expect(error?.advice.hasSuffix("where they are") == true)
         // Nothing took its place: what is put back is there.
         #expect(!FileManager.default.fileExists(atPath: folder.file("longline.db")))
         try FileManager.default.moveItem(atPath: copy, toPath: folder.file("longline.db"))

@@ -57,7 +57,8 @@ enum SQLiteOpening {
             throw StoreError(
                 .unavailable,
                 message: "\(directory.database) is \(isEmpty ? "an empty file" : "missing"), but a store was open here",
-                advice: "restore a backup that is complete; to begin with nothing, remove it and store.identity")
+                advice: "restore a backup that is complete; to begin with nothing, remove store.identity,"
+                    + " and longline.db, longline.db-wal and longline.db-shm where they are")
         }
         guard isEmpty else { return }
         logger.warning(
