@@ -190,10 +190,11 @@ extension Exchange {
     // MARK: Answers of our own
 
     /// Answers in place of a handler, whatever state the request is in.
-    func refuse(_ status: HTTPResponse.Status) {
+    /// - Parameter failure: what the handler threw, if one did.
+    func refuse(_ status: HTTPResponse.Status, after failure: (any Error)? = nil) {
         guard case .head = sending else { return }
         let (head, body) =
-            session.refusal?(status)
+            session.refusal?(status, failure)
             ?? (HTTPResponse(status: status, headerFields: [.contentLength: "0"]), ByteBuffer())
         do {
             try send(head, body: body, trailers: nil, finish: true)

@@ -70,6 +70,19 @@ public struct HTTP3Error: Error, Sendable, Hashable, CustomStringConvertible {
         isUnsent || code == .goingAway || code == .requestRejected || code == .tooManyRequests
     }
 
+    /// Whether it was the peer, or the connection to it, that brought it about, and no mistake of this side's. At a server a client
+    /// that announces a small SETTINGS_MAX_FIELD_SECTION_SIZE causes a `fieldSectionTooLarge` with every response, for one.
+    public var isCausedByPeer: Bool {
+        switch code {
+        case .connectionClosed, .cancelled, .streamReset, .bodyRefused, .malformedMessage, .fieldSectionTooLarge,
+            .bodyTooLarge, .timeout:
+            true
+        case .connectFailed, .goingAway, .requestRejected, .invalidMessage, .invalidState, .tooManyRequests,
+            .invalidConfiguration:
+            false
+        }
+    }
+
     /// The request never left: there was no connection any more.
     var isUnsent = false
 

@@ -28,9 +28,11 @@ public struct HTTP3ServerOptions: Sendable {
     /// Too Early, and the client sends again after the handshake. Unless set, safe methods are served (RFC 9110 section 9.2.1).
     /// Called on the connection's loop.
     public var acceptsEarlyRequest: @Sendable (HTTPRequest) -> Bool = { $0.method.isSafe }
-    /// Makes the answer to a request that no handler answers, from its status: 408, 413, 425, 431, 500 or 501. A `Content-Length` has
-    /// to be right; the body is left out where the method has none. Unless set, the status alone. Called on the connection's loop.
-    public var refusal: (@Sendable (HTTPResponse.Status) -> (head: HTTPResponse, body: ByteBuffer))?
+    /// Makes the answer to a request that no handler answers, from its status: 408, 413, 425, 431, 500 or 501, and from what the
+    /// handler threw, if one did: an ``HTTP3Error`` says whether it ``HTTP3Error/isCausedByPeer``. A `Content-Length` has to be right;
+    /// the body is left out where the method has none. Unless set, the status alone. Called on the connection's loop.
+    public var refusal:
+        (@Sendable (_ status: HTTPResponse.Status, _ failure: (any Error)?) -> (head: HTTPResponse, body: ByteBuffer))?
     /// For what ends requests and connections, at debug level; nothing of a request's fields or body is logged.
     public var logger = Logger(label: "longline.http3")
 
@@ -158,7 +160,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         running -= 1
         if let failure { log(failure, exchange) }
         switch exchange.sending {
-        case .head: exchange.refuse(Self.status(for: failure, of: exchange))
+        case .head: exchange.refuse(Self.status(for: failure, of: exchange), after: failure)
         case .body where !exchange.finishes:
             exchange.abandon(.internalError, .state("the handler left the response unfinished"))
         case .body, .ended, .failed: break

@@ -23,7 +23,8 @@ final class Session {
     /// Server: what to do with a request. Called once for each, when its header section and what came with that were read.
     @exclusivity(unchecked) var onRequest: ((Exchange, RequestHead) -> Void)?
     /// Server: makes the answer that no handler gives.
-    @exclusivity(unchecked) var refusal: ((HTTPResponse.Status) -> (head: HTTPResponse, body: ByteBuffer))?
+    @exclusivity(unchecked) var refusal:
+        ((HTTPResponse.Status, (any Error)?) -> (head: HTTPResponse, body: ByteBuffer))?
     /// Called once, when the connection is over.
     @exclusivity(unchecked) var onClosed: ((QUICCloseReason) -> Void)?
     /// Client: something changed that requests may wait for.

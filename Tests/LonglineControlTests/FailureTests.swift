@@ -460,9 +460,14 @@ import Testing
             Problem(answering: DeadlineExceeded()), Problem(.overloaded, cause: DeadlineExceeded()), .storageFull(),
             Problem(.internalError), Problem(reading: full), Problem(reading: StoreError(.closed, message: "closed")),
             Problem(answering: ServerError(.storeUnavailable, message: "not stored", cause: full)),
+            Problem(.internalError, cause: HTTP3Error(.invalidState, "a test's", advice: "")),
         ]
         for problem in failures {
             #expect(problem.level == Logger.Level.error, "\(problem.kind)")
+        }
+        for code in [HTTP3Error.Code.fieldSectionTooLarge, .streamReset, .connectionClosed] {
+            let problem = Problem(.internalError, cause: HTTP3Error(code, "a test's", advice: ""))
+            #expect(problem.level == Logger.Level.info, "\(code)")
         }
         for kind in Problem.Kind.allCases where kind.status.code < 500 || kind == .notImplemented {
             #expect(Problem(kind).level == Logger.Level.info, "\(kind)")

@@ -124,6 +124,42 @@ import Testing
         }
     }
 
+    @Test("A client that takes no header section is no failure of the service")
+    func noSections() async throws {
+        try await withFront { service, front in
+            let client = QUICClient()
+            let connection = try await client.connect(
+                host: "127.0.0.1", port: try #require(service.server.addresses.first?.port),
+                configuration: front.configuration, on: front.loop)
+            // The control stream, with SETTINGS_MAX_FIELD_SECTION_SIZE = 0.
+            let control = try await connection.openStream(bidirectional: false)
+            try await control.write(ByteBuffer(bytes: [0x00, 0x04, 0x02, 0x06, 0x00]))
+            while !service.log.lines.contains(where: { $0.contains("problem=internal-error") }) {
+                let stream = try await connection.openStream()
+                // HEADERS: GET, https, "/", and the authority.
+                let head: [UInt8] = [0x01, 0x10, 0x00, 0x00, 0xd1, 0xd7, 0xc1, 0x50, 0x09]
+                do {
+                    try await stream.write(ByteBuffer(bytes: head + Array("localhost".utf8)))
+                    try await stream.finish()
+                    while try await stream.read() != nil {}
+                } catch let error as QUICTransportError {
+                    // No answer can be given: the stream ends with a code.
+                    #expect(error.code != .connectionClosed, "\(error)")
+                }
+            }
+            let line = try #require(service.log.lines.first { $0.contains("problem=internal-error") })
+            #expect(line.hasPrefix("info request failed") && line.contains("fieldSectionTooLarge"), "\(line)")
+            let figures = try await service.ask(.get, "/metrics", from: "127.0.0.1")
+            let counts = String(decoding: figures.body, as: UTF8.self).split(separator: "\n")
+                .filter { $0.contains("longline_control_requests") }
+            #expect(counts.contains { $0.contains(#"status="cancelled""#) }, "\(counts)")
+            #expect(!counts.contains { $0.contains(#"status="500""#) }, "\(counts)")
+            // The control stream has to last as long as the connection.
+            try? await control.finish()
+            await client.shutdownGracefully(timeout: .seconds(1))
+        }
+    }
+
     @Test("failures have the same answers as over HTTPS, and operators' routes are not there")
     func failures() async throws {
         try await withFront { _, front in

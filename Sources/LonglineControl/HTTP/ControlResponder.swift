@@ -110,12 +110,18 @@ public struct ControlResponder: Sendable {
     }
 
     /// The answer to a request that a listener refuses by itself, of which no more is known.
-    func refusal(_ status: HTTPResponse.Status) -> (head: HTTPResponse, body: ByteBuffer) {
+    /// - Parameter failure: why an answer that was made already could not be given.
+    func refusal(
+        _ status: HTTPResponse.Status, after failure: (any Error)? = nil
+    ) -> (head: HTTPResponse, body: ByteBuffer) {
         let requestID = RequestName.next()
         let logger = Self.naming(requestID, self.logger)
-        let problem = Problem(answering: status)
+        var problem = Problem(answering: status)
+        problem.cause = failure
         log(problem, .get, nil, isGivenUp: false, to: logger)
-        requests.count(.get, nil, status: "\(problem.kind.status.code)", .zero)
+        // Anybody can refuse all answers: that must not look like a service that fails.
+        let counted = problem.isCausedByCaller ? RequestCounters.cancelled : "\(problem.kind.status.code)"
+        requests.count(.get, nil, status: counted, .zero)
         let document = problem.document(requestID: requestID)
         var response = problem.response(document)
         complete(&response, requestID)

@@ -30,7 +30,7 @@ final class HTTP3Front: Service {
         options.limits.bodyTimeout = .init(limits.bodyTimeout) + .seconds(1)
         options.limits.writeTimeout = .init(limits.idleTimeout)
         options.logger = server.configuration.logger
-        options.refusal = { [responder] in responder.refusal($0) }
+        options.refusal = { [responder] in responder.refusal($0, after: $1) }
         service = HTTP3Service(options: options)
         self.responder = responder
         grace = limits.closeTimeout

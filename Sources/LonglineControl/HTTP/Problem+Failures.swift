@@ -1,4 +1,5 @@
 import GRDB
+import HTTP3
 import Logging
 import LonglineServer
 import LonglineStore
@@ -36,7 +37,8 @@ extension Problem {
     /// mistake of the caller's no more than info, whatever its status says.
     var level: Logger.Level {
         switch kind {
-        case .internalError, .storageFull: .error
+        case .internalError: isCausedByCaller ? .info : .error
+        case .storageFull: .error
         case .overloaded, .noAccessPoint, .unavailable: cause.map(Self.isDeliberate) ?? true ? .warning : .error
         default: .info
         }
@@ -47,6 +49,10 @@ extension Problem {
         if let failure = cause as? ServerError, failure.code == .notRunning { return true }
         return (origin(of: cause) as? StoreError)?.code == .overloaded
     }
+
+    /// Whether there is no answer because the caller, or the connection to it, takes none: an answer over HTTP/3 may be larger than
+    /// the caller says it takes.
+    var isCausedByCaller: Bool { kind == .internalError && (cause as? HTTP3Error)?.isCausedByPeer == true }
 
     /// Whether it came of the caller's going away, however deep inside that was noticed.
     var isGivenUp: Bool { cause.map { Self.origin(of: $0) is CancellationError } ?? false }
