@@ -13,9 +13,12 @@ extension QUICLoopConnection {
 
     /// Drops the peer's datagrams from now on, at little cost: for a protocol without datagrams on a port whose others have them,
     /// once the handshake has begun. None is reported; they count in
-    /// ``/QUICEngine/EndpointCounters/datagramFramesDropped``. Nothing happens before a client's first packet and after the end.
+    /// ``/QUICEngine/EndpointCounters/datagramFramesDropped``. A client's further attempts drop them, too. Nothing happens after the
+    /// end.
     public func refuseDatagrams() {
-        if !isOver { engine?.refuseDatagrams() }
+        guard !isOver else { return }
+        refusesDatagrams = true
+        engine?.refuseDatagrams()
     }
 
     /// Bidirectional streams that the peer may have opened by now, those that are over among them: it has been told of no more. nil

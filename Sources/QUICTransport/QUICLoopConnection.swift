@@ -29,6 +29,8 @@ public final class QUICLoopConnection {
     @exclusivity(unchecked) var client: ClientPaths?
     /// Client: an attempt started again and doesn't know the application's streams yet. They take nothing until it does.
     @exclusivity(unchecked) var awaitsReplay = false
+    /// The peer's datagrams are dropped, whichever attempt they come by.
+    @exclusivity(unchecked) var refusesDatagrams = false
     /// Whether the driver has this connection on its list for the end of the batch.
     @exclusivity(unchecked) var isTouched = false
     /// Whether a client's socket received something in this tick.
@@ -489,6 +491,7 @@ public final class QUICLoopConnection {
         self.engine = engine
         self.awaitsReplay = awaitsReplay
         lastPackets = 0
+        if refusesDatagrams { engine.refuseDatagrams() }
     }
 
     /// Ends a connection that the engine doesn't know, on the loop's next turn: never inside the caller.

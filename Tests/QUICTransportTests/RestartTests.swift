@@ -12,10 +12,11 @@ struct RestartTests {
     /// An early connection whose packets are lost as long as they come from 127.0.0.1.
     private func withEarlyConnection(
         _ change: @escaping @Sendable (inout TransportSettings) -> Void,
+        serve: @escaping @Sendable (QUICConnection) async throws -> Void = echo,
         body: (QUICConnection) async throws -> Void
     ) async throws {
         let cache = InMemorySessionCache()
-        try await withPair(sessionCache: cache, yieldsEarly: true, serve: echo) { client, listener, loop in
+        try await withPair(sessionCache: cache, yieldsEarly: true, serve: serve) { client, listener, loop in
             let relay = try await Relay.open(to: loopback(port: listener.port))
             func connect(early: Bool) async throws -> QUICConnection {
                 try await client.connect(
@@ -107,6 +108,28 @@ struct RestartTests {
             var count: [DatagramOutcome: Int] = [:]
             for outcome in outcomes { count[try await outcome.value, default: 0] += 1 }
             #expect(count == [.acknowledged: 8, .lost: 12])
+        }
+    }
+
+    @Test("A client that refuses datagrams refuses those of the new attempt as well")
+    func datagramsThatAreRefused() async throws {
+        let delivered = Mailbox<Void>(limit: 4, policy: .refuse)
+        let serve: @Sendable (QUICConnection) async throws -> Void = { connection in
+            try await withThrowingDiscardingTaskGroup { group in
+                group.addTask { try await echo(connection) }
+                for try await datagram in connection.datagrams {
+                    while try await connection.deliverDatagram(datagram) != .acknowledged {}
+                    delivered.put(())
+                }
+            }
+        }
+        try await withEarlyConnection({ _ in }, serve: serve) { connection in
+            _ = try await connection.call { $0.connection?.refuseDatagrams() }
+            try await connection.migrate(to: loopback("127.0.0.2"))
+            while try await connection.deliverDatagram(ByteBuffer(string: "back")) != .acknowledged {}
+            _ = try await delivered.next()
+            let dropped = try await connection.call { $0.connection?.driver.engine.counters.datagramFramesDropped }
+            #expect(try #require(dropped) > 0)
         }
     }
 
