@@ -1,4 +1,5 @@
 import LonglineSession
+import LonglineStore
 import LonglineWire
 import NIOCore
 
