@@ -6,7 +6,8 @@ internal import Synchronization
 package struct NameLookupLimits: Sendable {
     /// Lookups at a time.
     package var threads = 4
-    /// Threads that must be left to other names where a name is looked up once more because its lookups hang.
+    /// Threads for one lookup each of as many names. The others but one are for further lookups of names whose lookups hang, and
+    /// the last is left to other names.
     package var threadsLeft = 1
     /// Lookups that wait for a thread.
     package var queue = 64
@@ -46,7 +47,7 @@ package enum NameLookupError: Error, Hashable, CustomStringConvertible {
 /// holds up nobody else's work:
 /// ```
 ///  asked ──the name is being looked up, not for long yet,──────> joins ─┐
-///    │     or another lookup of it leaves too few threads               │
+///    │     or further lookups have all the threads that they may        │
 ///    ├────a thread, or a place in the queue──> begins ──────────────────┼─> answer: to all who wait for the name
 ///    └────neither──> busy                                               └─> no answer in time, an older one known: that one
 /// ```
@@ -64,6 +65,8 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
     private struct Lookup {
         var number: UInt64
         var beganAt: NIODeadline
+        /// It began beside another lookup of the same name.
+        var isFurther: Bool
         var waiting: [UInt64: EventLoopPromise<[Address]>] = [:]
     }
 
@@ -77,6 +80,8 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
         var lookups: [String: [Lookup]] = [:]
         /// Those that have a thread or wait for one.
         var count = 0
+        /// Of these the ones that began beside another lookup of the same name.
+        var further = 0
         var numbers: UInt64 = 0
         var known: [String: Known] = [:]
     }
@@ -145,17 +150,35 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
         let waiter = state.numbers
         var running = state.lookups[key] ?? []
         if let last = running.indices.last,
-            now - running[last].beganAt < limits.patience || state.count + limits.threadsLeft >= limits.threads
+            now - running[last].beganAt < limits.patience || !hasThreadForFurther(state)
         {
             running[last].waiting[waiter] = promise
             state.lookups[key] = running
             return .joined
         }
         guard state.count < limits.threads + limits.queue else { return .refused }
+        let isFurther = !running.isEmpty
         state.count += 1
-        running.append(Lookup(number: waiter, beganAt: now, waiting: [waiter: promise]))
+        if isFurther { state.further += 1 }
+        running.append(Lookup(number: waiter, beganAt: now, isFurther: isFurther, waiting: [waiter: promise]))
         state.lookups[key] = running
         return .begins(waiter)
+    }
+
+    /// Whether a name may have a lookup beside one that hangs. Such lookups take no threads that are for names' first ones, and never
+    /// the last.
+    private func hasThreadForFurther(_ state: State) -> Bool {
+        state.further < limits.threads - limits.threadsLeft - 1 && state.count + 1 < limits.threads
+    }
+
+    /// A lookup is over.
+    private static func end(_ number: UInt64, of key: String, in state: inout State) {
+        guard var running = state.lookups[key], let index = running.firstIndex(where: { $0.number == number }) else {
+            return
+        }
+        state.count -= 1
+        if running.remove(at: index).isFurther { state.further -= 1 }
+        state.lookups[key] = running.isEmpty ? nil : running
     }
 
     /// On a thread of the pool.
@@ -168,7 +191,6 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
             return found
         }
         let waiting = state.withLock { state in
-            state.count -= 1
             var running = state.lookups[key] ?? []
             var waiting: [EventLoopPromise<[Address]>] = []
             if case .success(let found) = result {
@@ -181,8 +203,8 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
             } else {
                 waiting += running.first { $0.number == number }.map { Array($0.waiting.values) } ?? []
             }
-            running.removeAll { $0.number == number }
-            state.lookups[key] = running.isEmpty ? nil : running
+            state.lookups[key] = running
+            Self.end(number, of: key, in: &state)
             return waiting
         }
         for promise in waiting { promise.completeWith(result) }
@@ -191,12 +213,10 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
     /// Whether anybody still waits for a lookup that has got its thread. Else it is over: others wait for the thread.
     private func isWanted(_ number: UInt64, _ key: String) -> Bool {
         state.withLock { state in
-            guard var running = state.lookups[key], let index = running.firstIndex(where: { $0.number == number }),
-                running[index].waiting.isEmpty
-            else { return true }
-            running.remove(at: index)
-            state.lookups[key] = running.isEmpty ? nil : running
-            state.count -= 1
+            guard let lookup = state.lookups[key]?.first(where: { $0.number == number }), lookup.waiting.isEmpty else {
+                return true
+            }
+            Self.end(number, of: key, in: &state)
             return false
         }
     }

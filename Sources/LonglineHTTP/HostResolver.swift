@@ -11,7 +11,7 @@ package final class HostResolver: Sendable {
     package typealias LookUp = NameLookups<SocketAddress>.LookUp
 
     /// Threads for a dozen names whose name servers are gone, however often these are asked for, before other names wait
-    /// behind them.
+    /// behind them; and three for asking anew, when a name server is back that lookups still wait for.
     package static let standardLimits: NameLookupLimits = {
         var limits = NameLookupLimits()
         limits.threads = 16

@@ -149,6 +149,28 @@ struct NameResolverTests {
         for one in waiting { #expect(try await one.get() == ["10.0.0.1"]) }
     }
 
+    @Test("However many names' lookups hang, who asks for one of them anew is answered while there are threads")
+    func asksAgainAfterManyHang() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"])])
+        let hung = Mutex(Set<String>())
+        let resolver = NameResolver(
+            limits: limits {
+                $0.threads = 16
+                $0.threadsLeft = 12
+                $0.patience = .zero
+            }
+        ) { host in
+            let hangs = hung.withLock { $0.insert(host).inserted }
+            return try hangs ? held.lookUp(host) : [QUICSocketAddress(ipv4: (10, 0, 0, 2), port: 0)]
+        }
+        let waiting = (1...6).map { ask(resolver, "name\($0).test") }
+        for _ in waiting { _ = try await held.asked.next() }
+        // More than there may be of these at a time: each ends, and counts no more.
+        for name in 1...6 { #expect(try await ask(resolver, "name\(name).test").get() == ["10.0.0.2"]) }
+        for one in waiting { #expect(try await one.get() == ["10.0.0.2"]) }
+        held.release(6)
+    }
+
     @Test("Who waits no longer is told so, and the others go on to wait")
     func leaves() async throws {
         let held = HeldAnswers([.success(["10.0.0.1"])])
