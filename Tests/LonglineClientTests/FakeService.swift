@@ -116,12 +116,6 @@ final class FakeService: LinkConnector {
         link.eventLoop.execute { link.value.end(.failed("cut")) }
     }
 
-    /// The newest link's client is gone without a word: nothing leaves it any more, and nothing reaches it.
-    func silence() {
-        guard let link = links.withLock({ $0.last }) else { return }
-        link.eventLoop.execute { link.value.goSilent() }
-    }
-
     /// Says something on the newest link.
     func send(_ frame: Frame, lane: LaneID = .control) {
         guard let link = links.withLock({ $0.last }) else { return }

@@ -8,8 +8,6 @@ final class FaultyDisk: ClientStorage {
         var writes = 0
         var fails: @Sendable ([StorageChange]) -> Bool = { _ in false }
         var isClosed = false
-        var isDead = false
-        var underWay = 0
         var waiting: [CheckedContinuation<Void, Never>] = []
     }
 
@@ -41,14 +39,6 @@ final class FaultyDisk: ClientStorage {
         for continuation in waiting { continuation.resume() }
     }
 
-    /// The process ends here: nothing that it writes from now on is there for the next one.
-    /// - Returns: what is.
-    func die() async -> StoredClientState {
-        state.withLock { $0.isDead = true }
-        while state.withLock({ $0.underWay > 0 }) { await Task.yield() }
-        return await inner.load()
-    }
-
     func load() async throws -> StoredClientState { await inner.load() }
 
     func apply(_ changes: [StorageChange]) async throws {
@@ -62,13 +52,7 @@ final class FaultyDisk: ClientStorage {
         }
         let fails = state.withLock { $0.fails }
         if fails(changes) { throw ClientError(.storage, message: "the disk is full") }
-        let isDead = state.withLock { state in
-            if !state.isDead { state.underWay += 1 }
-            return state.isDead
-        }
-        guard !isDead else { throw ClientError(.storage, message: "the process is gone") }
         await inner.apply(changes)
-        state.withLock { $0.underWay -= 1 }
     }
 
     func erase() async throws { await inner.erase() }
