@@ -70,16 +70,19 @@ struct StoreUpkeep: Sendable {
     func retain(_ steadiness: inout ClockSteadiness) async -> Duration {
         let interval = Duration.nanoseconds(retention.interval.nanoseconds)
         guard let steady = look(&steadiness) else { return min(interval, Self.firstRetention) }
-        let policy = steady >= Self.steadyTime ? retention : retention.withoutAges
-        var goesByAge = policy == retention
+        let hasAges = retention != retention.withoutAges
+        let needsClock = hasAges && steady >= Self.steadyTime
+        var goesByAge = needsClock || !hasAges
         if steady == .zero, !goesByAge { noteSet() }
+        let policy = goesByAge ? retention : retention.withoutAges
         if let store, !policy.keepsAll {
             // A failure is counted and logged there, and the next turn begins anew.
             _ = try? await core.apply(policy, to: store, logger: logger) {
-                guard policy != policy.withoutAges, !isSteady(&steadiness) else { return goesByAge }
-                if goesByAge { noteSet() }
-                goesByAge = false
-                return false
+                if needsClock, !isSteady(&steadiness) {
+                    if goesByAge { noteSet() }
+                    goesByAge = false
+                }
+                return goesByAge
             }
         }
         return goesByAge ? interval : min(interval, Self.steadyTime)

@@ -25,6 +25,15 @@ extension Problem {
         self.init(error.isPassing ? .overloaded : .unavailable, retryAfter: 1, cause: error)
     }
 
+    /// What the store says of a channel that is read.
+    init(readingChannel error: StoreError) {
+        if error.code == .unknownChannel {
+            self.init(.notFound, "there is no such channel")
+        } else {
+            self.init(reading: error)
+        }
+    }
+
     /// The server starts, or was stopped.
     static func notRunning(cause: (any Error)? = nil) -> Problem {
         Problem(.unavailable, "the server does not run", retryAfter: 1, cause: cause)

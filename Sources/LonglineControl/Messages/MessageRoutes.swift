@@ -206,8 +206,7 @@ struct MessageRoutes: Sendable {
             let page = try await page(key, limit: limit, order, cursor)
             return .json(page)
         } catch let error as StoreError {
-            if error.code == .unknownChannel { throw Problem(.notFound, "there is no such channel") }
-            throw Problem(reading: error)
+            throw Problem(readingChannel: error)
         }
     }
 

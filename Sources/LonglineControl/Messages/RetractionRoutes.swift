@@ -125,8 +125,7 @@ struct RetractionRoutes: Sendable {
             let page = try await server.openStore().page(key, range, now: time())
             return (page.items.first, page.epoch)
         } catch let error as StoreError {
-            if error.code == .unknownChannel { throw Problem(.notFound, "there is no such channel") }
-            throw Problem(reading: error)
+            throw Problem(readingChannel: error)
         }
     }
 }

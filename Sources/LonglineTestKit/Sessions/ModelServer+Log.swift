@@ -94,17 +94,18 @@ extension ModelServer {
     /// The disk takes nothing of a transaction: whatever it would have answered, all of its publishes are refused for now.
     private func fail(_ batch: [Append]) {
         let life = life
-        let answers = store.undone {
-            batch.map { append -> PublishOutcome in
-                guard let user = append.hosted.user, let device = append.hosted.device,
-                    has(.acknowledgeFailedWrite)
-                else {
-                    return .refused(Refused(id: append.publish.id, code: .storageFull, retryAfter: 30))
-                }
-                return enter(append, user, device).outcome
-            }
-        }
+        let answers =
+            has(.acknowledgeFailedWrite) ? store.undone { batch.map(outcomeIfEntered) } : batch.map(Self.withoutRoom)
         for (append, outcome) in zip(batch, answers) where self.life == life { answer(append, outcome) }
+    }
+
+    private func outcomeIfEntered(_ append: Append) -> PublishOutcome {
+        guard let user = append.hosted.user, let device = append.hosted.device else { return Self.withoutRoom(append) }
+        return enter(append, user, device).outcome
+    }
+
+    private static func withoutRoom(_ append: Append) -> PublishOutcome {
+        .refused(Refused(id: append.publish.id, code: .storageFull, retryAfter: 30))
     }
 
     func wake(_ channels: Set<ChannelID>) {
