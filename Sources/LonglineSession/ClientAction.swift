@@ -53,7 +53,8 @@ public enum ClientAction: Sendable {
     case storeTicket(Ticket)
     /// A publish was entered: its outbox row goes.
     case published(channel: ChannelID, Published)
-    /// A publish was refused for good: its row goes and the app is told. Temporary refusals are handled inside.
+    /// A publish was refused for good: its row goes and the app is told. The channel's other rows wait until the host says that the
+    /// row is off the disk (``ClientSession/rowRemoved(_:from:now:)``). Temporary refusals are handled inside.
     case refused(channel: ChannelID, Refused)
     /// The producer is used up (`id-reused`): the host draws a new one and renumbers its outbox, then reconnects.
     case renewProducer

@@ -271,6 +271,15 @@ public struct ClientSession: Sendable {
         return taken
     }
 
+    /// The row of a publish that was refused for good (``ClientAction/refused(channel:_:)``) is off the disk: the channel goes on.
+    ///
+    /// Before that nothing of the channel leaves. A later process that finds the row sends it again, and it may be entered then: behind
+    /// what had left meanwhile.
+    public mutating func rowRemoved(_ id: PublishID, from channel: ChannelID, now: NIODeadline) {
+        guard modify(channel, { $0.queue.removed(id) }) != nil else { return }
+        publish(channel, now: now)
+    }
+
     /// The app is done with everything up to `position`: an entry, or the ``/LonglineWire/Gap/first`` of a gap.
     ///
     /// What it never got, or what belongs to another epoch, moves nothing.

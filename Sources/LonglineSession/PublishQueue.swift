@@ -5,13 +5,15 @@ import NIOCore
 ///
 /// ```
 ///  waiting --sent--> inFlight --PUBLISHED--> gone
-///     ^                 |-------refused for good--> gone, and the next row's `after` skips it
+///     ^                 |-------refused for good--> gone, and the next row's `after` skips it; nothing leaves until
+///     |                 |                           the host removed its row from the disk
 ///     |                 |-------id-reused--> spent (waits for a new producer)
 ///     '-----------------'  out-of-order, refused for now, link closed
 /// ```
 ///
 /// After a refusal that sends rows back to `waiting`, nothing leaves until every answer under way has come (each publish
-/// gets exactly one per link); then all leave again in order. So a refusal can never reorder the channel.
+/// gets exactly one per link); then all leave again in order. So a refusal can never reorder the channel; nor can a process that
+/// ends before a refusal is on the disk, and whose next life finds the row again.
 struct PublishQueue {
     private enum State { case waiting, inFlight, spent }
 
@@ -33,6 +35,8 @@ struct PublishQueue {
     private var highestSent: PublishID = 0
     /// The last row given up at the end of the queue: a later row that names it continues from its `after`.
     private var givenUp: (id: PublishID, after: PublishID)?
+    /// Rows given up that are still on the host's disk.
+    private var unremoved: Set<PublishID> = []
     /// A rewind since which no row was answered for good is followed by a pause, so that no refusal can be answered for ever at full speed.
     private var rewound = false
     /// Set while the lane has to be changed: nothing new leaves.
@@ -49,7 +53,9 @@ struct PublishQueue {
     }
 
     /// Whether rows wait, and nothing but the window holds them back.
-    var isReady: Bool { !isDraining && !isPaused && retryAt == nil && next < slots.count }
+    var isReady: Bool {
+        !isDraining && !isPaused && unremoved.isEmpty && retryAt == nil && next < slots.count
+    }
 
     /// The oldest row's ID.
     var firstID: PublishID? { slots.first?.row.publish.id }
@@ -62,10 +68,11 @@ struct PublishQueue {
     /// - Parameter maySent: whether an earlier process may have sent them.
     mutating func reset(_ rows: [OutboxRow], maySent: Bool) {
         let highest = maySent ? max(highestSent, rows.last?.publish.id ?? 0) : highestSent
-        let givenUp = givenUp
+        let (givenUp, unremoved) = (givenUp, unremoved)
         self = PublishQueue()
         highestSent = highest
         self.givenUp = givenUp
+        self.unremoved = unremoved
         for row in rows { append(row) }
     }
 
@@ -171,9 +178,13 @@ struct PublishQueue {
         slots[offset: 0].row.publish.after = lastID
     }
 
+    /// A row that was given up is off the host's disk.
+    mutating func removed(_ id: PublishID) { unremoved.remove(id) }
+
     private mutating func giveUp(_ index: Int) {
         rewound = false
         let publish = slots[offset: index].row.publish
+        unremoved.insert(publish.id)
         let after = index > 0 ? slots[offset: index - 1].row.publish.id : publish.after
         if index + 1 < slots.count {
             slots[offset: index + 1].row.publish.after = after

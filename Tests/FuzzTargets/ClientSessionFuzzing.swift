@@ -6,7 +6,7 @@ import NIOCore
 /// A server says what it likes to a ``ClientSession`` whose app publishes and confirms.
 ///
 /// The session never traps; a publish is answered once; the app is given each channel in order; it keeps to the server's
-/// limits, and once a link ended it says nothing more on it.
+/// limits, and once a link ended it says nothing more on it. Nothing leaves behind a refused publish that is still on the disk.
 final class ClientSessionFuzzing {
     private enum Step: UInt8, CaseIterable {
         case frame, frameAgain, datagram, signal, subscribe, open, bytes, finish, time, writable, publish, confirm,
@@ -32,6 +32,8 @@ final class ClientSessionFuzzing {
     private var confirmed: [ChannelID: Position] = [:]
     private var mayConfirm: [(ChannelID, Position)] = []
     private var lanesInUse: Set<LaneID> = []
+    /// Refused, and still on the disk.
+    private var unremoved: [(channel: ChannelID, id: PublishID)] = []
 
     static func run(_ choices: SessionChoices) throws { try ClientSessionFuzzing(choices).run() }
 
@@ -84,6 +86,8 @@ final class ClientSessionFuzzing {
         case .finish: session.laneFinished(choices.lane(), now: now)
         case .time:
             now = now + choices.time()
+            for (channel, id) in unremoved { session.rowRemoved(id, from: channel, now: now) }
+            unremoved = []
             session.deadlineReached(now: now, random: &random)
             if let next = session.nextDeadline, next <= now { throw FuzzFinding("a deadline that stays due") }
         case .writable: session.laneWritable(choices.lane(), choices.input.byte() & 1 == 0, now: now)
@@ -155,7 +159,9 @@ final class ClientSessionFuzzing {
             guard isOpen else { throw FuzzFinding("a link ends twice") }
             isOpen = false
         case .published(let channel, let published): try answered(channel, published.id)
-        case .refused(let channel, let refused): try answered(channel, refused.id)
+        case .refused(let channel, let refused):
+            try answered(channel, refused.id)
+            unremoved.append((channel, refused.id))
         case .renewProducer: renew()
         case .deliver(let channel, let epoch, let deliver):
             let entry = deliver.entry
@@ -200,6 +206,7 @@ final class ClientSessionFuzzing {
         }
         nextID = PublishID(rows.count) + 1
         lastID = last
+        unremoved = []
         session.producerRenewed(ProducerID(high: 2, low: connectNumber))
     }
 
@@ -219,6 +226,9 @@ final class ClientSessionFuzzing {
         case .publish(let publish):
             guard rows.contains(where: { $0.channel == header.channel && $0.publish.id == publish.id }) else {
                 throw FuzzFinding("\(publish.id) is sent, and no row of \(header.channel)")
+            }
+            if let before = unremoved.first(where: { $0.channel == header.channel }) {
+                throw FuzzFinding("\(publish.id) is sent while \(before.id) may be found again")
             }
         case .acknowledge: break
         default: throw FuzzFinding("\(frame.name) on a channel's lane")

@@ -11,16 +11,18 @@ import Synchronization
 
 /// A client on a fake service, with short delays and a seeded random source.
 struct ClientHarness {
-    let service = FakeService()
+    let service: FakeService
     let client: LonglineClient
     let tokens: Counter
 
     /// - Parameter clock: nil: the system's, or that of a loop whose time only a test moves.
     init(
         storage: any ClientStorage = InMemoryClientStorage(), seed: UInt64 = 1, clock: DriverClock? = nil,
-        control: FakeControl? = nil, loop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next(),
+        service: FakeService = FakeService(), control: FakeControl? = nil,
+        loop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next(),
         _ change: (inout LonglineClient.Configuration) -> Void = { _ in }
     ) throws {
+        self.service = service
         let tokens = Counter()
         self.tokens = tokens
         let ownClock =

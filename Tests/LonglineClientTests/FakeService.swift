@@ -116,6 +116,12 @@ final class FakeService: LinkConnector {
         link.eventLoop.execute { link.value.end(.failed("cut")) }
     }
 
+    /// The newest link's client is gone without a word: nothing leaves it any more, and nothing reaches it.
+    func silence() {
+        guard let link = links.withLock({ $0.last }) else { return }
+        link.eventLoop.execute { link.value.goSilent() }
+    }
+
     /// Says something on the newest link.
     func send(_ frame: Frame, lane: LaneID = .control) {
         guard let link = links.withLock({ $0.last }) else { return }
@@ -386,9 +392,8 @@ final class FakeLink: MobileLink, LinkAttempt {
                 return refuse(state.refusedCode)
             }
             if publish.id <= last {
-                guard let row = known.first(where: { $0.publish.id == publish.id }) else {
-                    return refuse(.outcomeUnknown)
-                }
+                // It forgets nothing: an ID that it does not know was passed over.
+                guard let row = known.first(where: { $0.publish.id == publish.id }) else { return refuse(.idReused) }
                 guard row.publish.tag == publish.tag else { return refuse(.idReused) }
             } else {
                 if publish.after > last { return refuse(.outOfOrder) }

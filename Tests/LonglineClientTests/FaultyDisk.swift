@@ -8,6 +8,8 @@ final class FaultyDisk: ClientStorage {
         var writes = 0
         var fails: @Sendable ([StorageChange]) -> Bool = { _ in false }
         var isClosed = false
+        var isDead = false
+        var underWay = 0
         var waiting: [CheckedContinuation<Void, Never>] = []
     }
 
@@ -39,6 +41,14 @@ final class FaultyDisk: ClientStorage {
         for continuation in waiting { continuation.resume() }
     }
 
+    /// The process ends here: nothing that it writes from now on is there for the next one.
+    /// - Returns: what is.
+    func die() async -> StoredClientState {
+        state.withLock { $0.isDead = true }
+        while state.withLock({ $0.underWay > 0 }) { await Task.yield() }
+        return await inner.load()
+    }
+
     func load() async throws -> StoredClientState { await inner.load() }
 
     func apply(_ changes: [StorageChange]) async throws {
@@ -52,7 +62,13 @@ final class FaultyDisk: ClientStorage {
         }
         let fails = state.withLock { $0.fails }
         if fails(changes) { throw ClientError(.storage, message: "the disk is full") }
+        let isDead = state.withLock { state in
+            if !state.isDead { state.underWay += 1 }
+            return state.isDead
+        }
+        guard !isDead else { throw ClientError(.storage, message: "the process is gone") }
         await inner.apply(changes)
+        state.withLock { $0.underWay -= 1 }
     }
 
     func erase() async throws { await inner.erase() }

@@ -7,8 +7,9 @@ import Testing
 
 @testable import LonglineClient
 
-/// A client whose app does anything in any order, on a service, a network and a disk that fail at any time: in the end every message
-/// has one outcome, which is what the service knows, and everything that was said to the app arrived in order.
+/// A client whose app does anything in any order, on a service, a network and a disk that fail at any time, and in processes that
+/// end at any time, where its clock may be wrong: in the end every message has one outcome, which is what the service knows and every
+/// process was told, and everything that was said to the app arrived in order.
 @Suite("Apps that do anything", .timeLimit(.minutes(5)))
 struct RandomAppTests {
     @Test(
@@ -30,8 +31,18 @@ private final class RandomApp: Sendable {
         var receipt: SendReceipt
     }
 
+    /// A process of the app.
+    private struct Life {
+        var harness: ClientHarness
+        var disk: FaultyDisk
+    }
+
     private struct State {
         var random: SeededRandom
+        var life: Life
+        var lives: UInt64 = 1
+        /// What a later process knew nothing of.
+        var forgotten: [String] = []
         var sent: [Sent] = []
         /// What `send` threw for: it must never be entered.
         var rejected: [String] = []
@@ -40,9 +51,9 @@ private final class RandomApp: Sendable {
         var isOver = false
     }
 
-    private let virtual = VirtualLoop()
-    private let disk = FaultyDisk()
-    private let harness: ClientHarness
+    private let seed: UInt64
+    private let virtual: VirtualLoop
+    private let clock: DriverClock
     private let state: Mutex<State>
     private let passed: Elapsed
     private let inbox: ChannelID
@@ -50,24 +61,39 @@ private final class RandomApp: Sendable {
     /// The time that passed on the loop.
     private final class Elapsed: Sendable {
         private let nanoseconds = Mutex<Int64>(0)
+        /// What the wall clock is wrong by, in milliseconds.
+        let error = Mutex<Int64>(0)
         func pass(_ time: TimeAmount) { nanoseconds.withLock { $0 += time.nanoseconds } }
         var total: Int64 { nanoseconds.withLock { $0 } }
     }
 
     init(seed: UInt64) throws {
-        state = Mutex(State(random: SeededRandom(seed: seed)))
+        self.seed = seed
         let passed = Elapsed()
         self.passed = passed
-        let clock = DriverClock(
+        clock = DriverClock(
             now: { NIODeadline.uptimeNanoseconds(300_000_000_000) + .nanoseconds(passed.total) },
-            wall: { 1_700_000_000_000 + UInt64(passed.total / 1_000_000) })
+            wall: { UInt64(1_700_000_000_000 + passed.total / 1_000_000 + passed.error.withLock { $0 }) })
         inbox = .user(try UserID("alice"))
-        harness = try ClientHarness(storage: disk, seed: seed, clock: clock, loop: virtual.loop) {
+        virtual = VirtualLoop()
+        let life = try RandomApp.life(FaultyDisk(), FakeService(), seed: seed, clock: clock, virtual)
+        state = Mutex(State(random: SeededRandom(seed: seed), life: life))
+    }
+
+    private static func life(
+        _ disk: FaultyDisk, _ service: FakeService, seed: UInt64, clock: DriverClock, _ virtual: VirtualLoop
+    ) throws -> Life {
+        let harness = try ClientHarness(
+            storage: disk, seed: seed, clock: clock, service: service, loop: virtual.loop
+        ) {
             $0.confirmation = .explicit
             $0.backOff = BackOffPolicy(base: .milliseconds(50), maximum: .seconds(1))
         }
+        return Life(harness: harness, disk: disk)
     }
 
+    private var harness: ClientHarness { state.withLock { $0.life.harness } }
+    private var disk: FaultyDisk { state.withLock { $0.life.disk } }
     private var client: LonglineClient { harness.client }
 
     private func pick(_ range: ClosedRange<Int>) -> Int {
@@ -106,7 +132,7 @@ private final class RandomApp: Sendable {
         return problems
     }
 
-    /// Reads and confirms until the end; each connection's sequence ends with it.
+    /// Reads and confirms until the end; each connection's sequence ends with it, and so with its process.
     private func read() async {
         while !state.withLock({ $0.isOver }) {
             for await message in client.messages {
@@ -120,7 +146,7 @@ private final class RandomApp: Sendable {
     // MARK: What happens
 
     private func step(_ number: Int) async throws {
-        switch pick(0...19) {
+        switch pick(0...21) {
         case 0...6: try await send(number)
         case 7: try await cancel()
         case 8: harness.service.cut()
@@ -136,8 +162,35 @@ private final class RandomApp: Sendable {
             let text = "post \(number)"
             state.withLock { $0.posted.append(text) }
             try harness.service.post(text, in: inbox)
+        case 20: try await restart()
+        case 21:
+            let hours = Int64(pick(-48...48))
+            passed.error.withLock { $0 = hours * 3_600_000 }
         case 17: _ = try? await during { try await self.client.rebind() }
         default: await passTime(.milliseconds(Int64(pick(0...2_000))))
+        }
+    }
+
+    /// The process ends without a word, and the next one begins with what is on the disk.
+    private func restart() async throws {
+        let (old, lives) = state.withLock { state in
+            state.lives += 1
+            return (state.life, state.lives)
+        }
+        let stored = await old.disk.die()
+        old.harness.service.silence()
+        try await during { await old.harness.client.disconnect() }
+        // Where it was never connected its reader waits still.
+        old.harness.client.core.outlets.messages.finish()
+        // Its random numbers are others: a process must not rely on what the one before drew.
+        let life = try Self.life(
+            FaultyDisk(stored), old.harness.service, seed: seed &+ lives << 32, clock: clock, virtual)
+        state.withLock { $0.life = life }
+        for (index, message) in state.withLock({ $0.sent }).enumerated() where !message.receipt.state.isFinal {
+            let receipt = try await during { try await life.harness.client.receipt(for: message.receipt.send) }
+            state.withLock { state in
+                if let receipt { state.sent[index].receipt = receipt } else { state.forgotten.append(message.text) }
+            }
         }
     }
 
@@ -203,7 +256,9 @@ private final class RandomApp: Sendable {
         try await during { try await self.client.start() }
         // What the disk did not take is written now, and not when the client tries again by itself.
         try await during { try await self.harness.settle() }
-        let (receipts, posted) = state.withLock { ($0.sent.map(\.receipt), $0.posted) }
+        let (receipts, posted) = state.withLock { state in
+            (state.sent.filter { !state.forgotten.contains($0.text) }.map(\.receipt), state.posted)
+        }
         try await during {
             while !receipts.allSatisfy({ $0.state.isFinal })
                 || !Set(posted).isSubset(of: self.state.withLock { Set($0.received) })
@@ -215,7 +270,7 @@ private final class RandomApp: Sendable {
     }
 
     private func problems() async throws -> [String] {
-        var problems: [String] = []
+        var problems = state.withLock { $0.forgotten.map { "\($0) is unknown to a later process" } }
         let (sent, rejected, posted, received) = state.withLock { ($0.sent, $0.rejected, $0.posted, $0.received) }
         let entered = harness.service.state.withLock { $0.entered.map { String(buffer: $0.publish.payload) } }
         for message in sent {

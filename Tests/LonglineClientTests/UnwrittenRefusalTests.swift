@@ -68,6 +68,41 @@ struct UnwrittenRefusalTests {
         await client.disconnect()
     }
 
+    @Test("what was sent behind it does not overtake it: a later process may have it entered yet")
+    func staysInOrder() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage)
+        harness.service.state.withLock { $0.refusedPrefix = "no" }
+        for text in ["no", "yes"] { _ = try await harness.client.send(text, to: .room("hall")) }
+        storage.fail(where: { changes in
+            changes.contains { change in if case .outcome = change { true } else { false } }
+        })
+        let notices = harness.client.notices
+        try await harness.client.connect()
+        for await notice in notices { if case .storageFailed = notice { break } }
+        // Whatever could leave has left by then.
+        for _ in 0..<5 { try await harness.settle() }
+        let entered = { (harness: ClientHarness) in
+            harness.service.state.withLock { $0.entered.map { String(buffer: $0.publish.payload) } }
+        }
+        #expect(entered(harness).isEmpty)
+
+        // The process ends here, and what stood in the first message's way is gone.
+        let kept = await storage.inner.load()
+        let later = try ClientHarness(storage: InMemoryClientStorage(kept), seed: 2)
+        try await later.client.connect()
+        while entered(later).count < 2 { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(entered(later) == ["no", "yes"])
+        await later.client.disconnect()
+
+        // Where the process lives on, the second one leaves once the disk is well again.
+        storage.fail(false)
+        try await harness.settle()
+        while entered(harness).isEmpty { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(entered(harness) == ["yes"])
+        await harness.client.disconnect()
+    }
+
     @Test("a disconnection leaves it open, and it is told later all the same")
     func disconnected() async throws {
         let storage = FaultyDisk()
@@ -93,9 +128,10 @@ struct UnwrittenRefusalTests {
 
     @Test("a refusal that could not be written before another process took over is told as that one ends it")
     func takenOver() async throws {
+        let hall = try RoomID("hall")
         try await takeOver { first, receipt in
             try await first.client.run { driver in
-                driver.refused(Refused(id: 1, code: .forbidden))
+                driver.refused(Refused(id: 1, code: .forbidden), in: .room(hall))
                 driver.pump()
             }
             #expect(!receipt.state.isFinal)

@@ -70,6 +70,8 @@ struct ClientPayloadTests {
         var actions = session.drain()
         #expect(actions.frames.parts == [Part(offset: 0, bytes: ByteBuffer())])
         session.laneWritable(one, true, now: now)
+        #expect(session.drain().publishes.isEmpty, "the row is on the disk")
+        session.rowRemoved(1, from: Fixture.inbox, now: now)
         actions += session.drain()
         #expect(actions.publishes.map(\.id) == [2])
     }

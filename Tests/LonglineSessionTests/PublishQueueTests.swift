@@ -72,10 +72,31 @@ struct PublishQueueTests {
         #expect(queue.published(4) == true)
         #expect(refuse(&queue, 5, .payloadTooLarge) == .givenUp)
         #expect(refuse(&queue, 6, .outOfOrder, last: 4) == .retry)
+        queue.removed(5)
         #expect(takeAll(&queue, at: now).map(\.after) == [4])
         #expect(refuse(&queue, 6, .payloadTooLarge) == .givenUp)
+        queue.removed(6)
         queue.append(Fixture.row(7, after: 6))
         #expect(takeAll(&queue, at: now).map(\.after) == [4])
+    }
+
+    @Test("Nothing leaves behind a row given up that a later process would find, on this link or the next")
+    func waitsForRemoval() {
+        var queue = queue([4, 5, 6, 7])
+        #expect(take(&queue, limit: 2) == [4, 5])
+        #expect(refuse(&queue, 4, .payloadTooLarge) == .givenUp)
+        #expect(refuse(&queue, 5, .outOfOrder) == .retry)
+        #expect(take(&queue, limit: 1) == [])
+        queue.linkClosed()
+        queue.reset([Fixture.row(5), Fixture.row(6, after: 5), Fixture.row(7, after: 6)], maySent: false)
+        #expect(take(&queue, limit: 1) == [])
+        queue.removed(4)
+        #expect(take(&queue, limit: 1) == [5])
+        #expect(refuse(&queue, 5, .payloadTooLarge) == .givenUp)
+        queue.removed(4)
+        #expect(take(&queue) == [])
+        queue.removed(5)
+        #expect(take(&queue) == [6, 7])
     }
 
     @Test("A row that was not sent yet steps over the one given up before it")
@@ -84,6 +105,7 @@ struct PublishQueueTests {
         #expect(take(&queue, limit: 2) == [4, 5])
         #expect(queue.published(4) == true)
         #expect(refuse(&queue, 5, .payloadTooLarge) == .givenUp)
+        queue.removed(5)
         #expect(takeAll(&queue, at: now).map(\.after) == [4])
     }
 

@@ -62,7 +62,10 @@ extension ConnectionDriver {
         entered(row, published)
     }
 
-    func refused(_ refused: Refused) { endUnentered(refused.id, as: SendState(refusal: refused.code)) }
+    func refused(_ refused: Refused, in channel: ChannelID) {
+        guard !endUnentered(refused.id, as: SendState(refusal: refused.code)) else { return }
+        session.rowRemoved(refused.id, from: channel, now: clock.now())
+    }
 
     /// Rows that no frame can carry would end every link that they are sent on, and nothing behind them would ever leave.
     func giveUpUnrepresentable() {

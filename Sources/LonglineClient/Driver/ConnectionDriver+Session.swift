@@ -47,7 +47,7 @@ extension ConnectionDriver {
         case .storeTicket(let ticket):
             keepResumeTicket(StoredSecret(bytes: Array(ticket.ticket.readableBytesView), expiry: ticket.expiry))
         case .published(let channel, let published): acknowledged(channel, published)
-        case .refused(_, let refused): self.refused(refused)
+        case .refused(let channel, let refused): self.refused(refused, in: channel)
         case .renewProducer: needsNewProducer = true
         case .deliver(let channel, let epoch, let deliver): delivered(channel, epoch, deliver)
         case .skipped(let channel, let epoch, let skip):

@@ -182,7 +182,7 @@ extension ModelDevice {
     private func takeRefused(_ refused: Refused, _ channel: ChannelID) {
         guard let row = durable.rows.first(where: { $0.publish.id == refused.id }),
             let number = MessageChecker.number(of: row.publish.payload)
-        else { return }
+        else { return input { $0.rowRemoved(refused.id, from: channel, now: $1) } }
         let namesEntry = row.publish.kind.target != nil
         let isExpected =
             [.payloadTooLarge, .unknownChannel, .forbidden, .blocked].contains(refused.code)
@@ -198,6 +198,7 @@ extension ModelDevice {
         }
         if isAlive {
             simulation.checker.refused(number, refused.code)
+            input { $0.rowRemoved(refused.id, from: channel, now: $1) }
         } else if !durable.rows.contains(where: { $0.publish.tag == row.publish.tag }) {
             simulation.checker.forgot(number)
         }
