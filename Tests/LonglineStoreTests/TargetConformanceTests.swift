@@ -210,4 +210,33 @@ import Testing
             #expect(try await texts(store, inbox("bob")) == ["new", "retracted "])
         }
     }
+
+    @Test(
+        "what a block kept back is never named in the other inbox, also once that is trimmed",
+        arguments: StoreKind.allCases)
+    func whatABlockKeptBackIsNeverNamed(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            func block(_ isBlocked: Bool) async throws {
+                _ = try await store.set(.block(isBlocked), of: .user(user("alice")), for: user("bob"), in: tenant)
+            }
+            try await store.enter(request(recipient: "bob", id: 1, "before"))
+            try await block(true)
+            let unheard = try await store.enter(request(recipient: "bob", id: 2, "unheard")).position
+            try await block(false)
+            let heard = try await store.append(request(recipient: "bob", id: 3, "heard"))
+            _ = try await store.trim(inbox("bob"), keep: Retention(entries: 0))
+            // What it says would be heard by an edit of it.
+            let edit = try await store.append(remark(.edit(unheard), recipient: "bob", id: 4, "unheard, too"))
+            #expect(edit.isEntered && edit.copy == nil)
+            var retraction = remark(.retract(unheard), recipient: "bob", id: 5)
+            retraction.isService = true
+            let moderated = try await store.append(retraction)
+            #expect(moderated.isEntered && moderated.copy == nil)
+            #expect(try await store.all(inbox("bob")).compactMap(\.entry).isEmpty)
+            // A device may have the other, although the log does not.
+            let sent = try #require(heard.published).position
+            try await store.enter(remark(.edit(sent), recipient: "bob", id: 6, "heard!"))
+            #expect(try await entries(store, inbox("bob")).map(\.target) == [heard.copy?.position.offset])
+        }
+    }
 }

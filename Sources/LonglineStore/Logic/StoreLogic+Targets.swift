@@ -82,9 +82,9 @@ extension StoreLogic {
         // A received message is the other side's record, whether it is still in their log or not.
         if let origin = named.origin { return origin.offset }
         let place = named.offset + 1
-        // Trimmed there: a device may have it all the same.
-        guard place > inbox.first else { return place }
-        return try copy(of: named, in: inbox) == nil ? nil : place
+        if place > inbox.first { return try copy(of: named, in: inbox) == nil ? nil : place }
+        // Trimmed there: a device may have it all the same, if it ever was there.
+        return try tables.isCopyWithheld(of: named.offset) ? nil : place
     }
 
     /// The recipient's copy of a record, while it is in their log.

@@ -206,6 +206,8 @@ struct StoreLogic<Tables: StoreTables> {
     ) throws -> InboxCopy? {
         guard let recipient = record.recipient, recipient != record.sender else { return nil }
         if let copy = try enterCopy(of: record, for: recipient, origin, request, named, now) { return copy }
+        // Once the recipient's log is trimmed nothing else tells.
+        if record.kind == .message { try tables.withholdCopy(of: record.offset) }
         // The copy's place in the sequence is used up, or who is blocked could tell by the next one's offset.
         _ = try tables.nextOffset()
         return nil

@@ -152,6 +152,9 @@ protocol StoreTables: AnyObject {
     func entry(at offset: Offset, in channel: ChannelRecord) throws -> Entry?
     /// The edits of an entry, at most `limit`, in their order.
     func edits(of offset: Offset, in channel: ChannelRecord, limit: Int) throws -> [EntrySummary]
+    /// Notes of a direct message's record that its recipient got no copy. It goes with the record.
+    func withholdCopy(of record: Offset) throws
+    func isCopyWithheld(of record: Offset) throws -> Bool
     /// Leaves the place of an entry and takes the rest: see ``LonglineWire/Entry/erase()``.
     func erase(_ offset: Offset, in channel: ChannelRecord) throws
 

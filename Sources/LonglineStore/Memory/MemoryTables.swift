@@ -38,6 +38,8 @@ final class MemoryTables: StoreTables {
     private var broadcasts: [TenantID: [ChannelKey]] = [:]
     /// By channel, in the order of their offsets.
     private var logs: [Int64: [Entry]] = [:]
+    /// Records of direct messages of which there is no copy.
+    private var withheldCopies: Set<Offset> = []
     var devices: [DeviceKey: DeviceRecord] = [:]
     var producers: [ProducerKey: ProducerRecord] = [:]
     var ledgers: [LedgerKey: Ledger] = [:]
@@ -66,6 +68,7 @@ final class MemoryTables: StoreTables {
         let copy = MemoryTables(headBytes: headBytes)
         (copy.lastID, copy.sequence) = (lastID, sequence)
         (copy.channels, copy.keys, copy.logs, copy.broadcasts) = (channels, keys, logs, broadcasts)
+        copy.withheldCopies = withheldCopies
         (copy.devices, copy.producers, copy.ledgers) = (devices, producers, ledgers)
         (copy.stintsByUser, copy.membersByRoom) = (stintsByUser, membersByRoom)
         copy.deletionsByRoom = deletionsByRoom
@@ -137,6 +140,7 @@ final class MemoryTables: StoreTables {
 
     func removeEntries(in channel: ChannelRecord, through offset: Offset) {
         let count = (logs[channel.id] ?? []).partitionIndex { $0.offset > offset }
+        if !withheldCopies.isEmpty { withheldCopies.subtract((logs[channel.id] ?? []).prefix(count).map(\.offset)) }
         logs[channel.id]?.removeFirst(count)
     }
 
@@ -184,6 +188,10 @@ final class MemoryTables: StoreTables {
             EntrySummary(offset: $0.offset, time: $0.time, bytes: $0.payload.readableBytes)
         }
     }
+
+    func withholdCopy(of record: Offset) { withheldCopies.insert(record) }
+
+    func isCopyWithheld(of record: Offset) -> Bool { withheldCopies.contains(record) }
 
     func erase(_ offset: Offset, in channel: ChannelRecord) {
         let index = (logs[channel.id] ?? []).partitionIndex { $0.offset >= offset }

@@ -100,6 +100,10 @@ enum SQLiteSchema {
             // What time it was at an offset, for entries with a time that the clock has not reached.
             try db.execute(sql: "CREATE TABLE clock (offset INTEGER PRIMARY KEY, time INTEGER NOT NULL)")
         }
+        migrator.registerMigration("copies that were withheld") { db in
+            // Whether a block kept the copy of a direct message back. Of those before nobody knows.
+            try db.execute(sql: "ALTER TABLE entries ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0")
+        }
         return migrator
     }
 

@@ -41,6 +41,15 @@ extension SQLiteTables {
         ).map { EntrySummary(offset: $0[0], time: $0[1], bytes: $0[2]) }
     }
 
+    func withholdCopy(of record: Offset) throws {
+        try run("UPDATE entries SET withheld = 1 WHERE offset = ?", [Int64(record)])
+    }
+
+    func isCopyWithheld(of record: Offset) throws -> Bool {
+        try row("SELECT withheld FROM entries WHERE offset = ?", [Int64(clamping: record)]).map { $0[0] as Bool }
+            ?? false
+    }
+
     func erase(_ offset: Offset, in channel: ChannelRecord) throws {
         let large = try largePayload(of: offset, in: channel)
         try run(

@@ -35,13 +35,10 @@ extension Truth {
         publish.kind.target.flatMap { logs[channel]?.entry(at: $0.offset) }
     }
 
-    /// Where what a direct message names stands in the other's inbox; nil where it never got there, and that can be told.
+    /// Where what a direct message names stands in the other's inbox, or stood before it was trimmed; nil where it never got there.
     func counterpart(of named: Entry, in inbox: ChannelID) -> Offset? {
         if let origin = named.origin { return origin.offset }
-        if let copy = logs[inbox]?.entries.first(where: { $0.origin?.offset == named.offset }) { return copy.offset }
-        // Of what is trimmed nobody knows whether it was there.
-        let place = named.offset + 1
-        return place > logs[inbox]?.first ?? 0 ? nil : place
+        return logs[inbox]?.entries.first { $0.origin?.offset == named.offset }?.offset
     }
 
     // MARK: Blocks
