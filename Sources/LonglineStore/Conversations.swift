@@ -41,7 +41,7 @@ public protocol Conversations: Sendable {
     ) async throws(StoreError) -> ConversationSettings
 
     /// Those of `others` with whom a user is not in touch: one of the two blocked the other. Nothing passes between them but
-    /// what is said in rooms.
+    /// what is said in rooms, and that a message that had arrived was taken back.
     func outOfTouch(
         _ user: UserID, with others: [UserID], in tenant: TenantID
     ) async throws(StoreError) -> Set<UserID>

@@ -343,10 +343,10 @@ import Testing
             #expect(during.isEntered && during.copy == nil)
             #expect(try await store.all(inbox("alice")).map(\.text) == ["before", "during"])
             #expect(try await store.all(inbox("bob")).map(\.text) == ["before"])
-            // What was there stays there.
-            var retraction = request(recipient: "bob", id: 3, "")
-            retraction.publish.kind = .retract(try #require(before.published).position)
-            #expect(try await store.append(retraction).copy == nil)
+            // What was there stays as it was.
+            var edit = request(recipient: "bob", id: 3, "else")
+            edit.publish.kind = .edit(try #require(before.published).position)
+            #expect(try await store.append(edit).copy == nil)
             #expect(try await store.all(inbox("bob")).map(\.text) == ["before"])
             // No receipts, either way; and what never arrived is never delivered, whatever else arrives.
             try await store.enter(request("carol", recipient: "bob", id: 1))
@@ -371,6 +371,34 @@ import Testing
             #expect(try await store.all(inbox("bob")).map(\.text) == ["before", "hello", "after"])
             #expect(try await store.receipts(for: [note]) == [note])
             #expect(try await store.outOfTouch(user("alice"), with: [user("bob")], in: tenant).isEmpty)
+        }
+    }
+
+    @Test("who is blocked takes back what had arrived, without a word", arguments: StoreKind.allCases)
+    func whoIsBlockedTakesBackWhatHadArrived(_ kind: StoreKind) async throws {
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            let arrived = try await store.append(request(recipient: "bob", id: 1, "arrived"))
+            clock.advance(10)
+            try await store.enter(request("carol", recipient: "bob", id: 1, "other"))
+            clock.advance(10)
+            _ = try await store.set(.block(true), of: direct("alice"), for: user("bob"), in: tenant)
+            let withheld = try await store.enter(request(recipient: "bob", id: 2, "withheld")).position
+            func retract(_ position: Position, id: PublishID) async throws -> AppendOutcome {
+                var retraction = request(recipient: "bob", id: id, "a reason")
+                retraction.publish.kind = .retract(position)
+                return try await store.append(retraction)
+            }
+            #expect(try await retract(withheld, id: 3).copy == nil, "it was never there")
+            let sent = try #require(arrived.published).position
+            #expect(try await retract(sent, id: 4).copy != nil)
+            let log = try await store.all(inbox("bob"))
+            #expect(log.map(\.text) == ["<retracted>", "other", "retracted"])
+            let last = log.compactMap(\.entry).last
+            #expect(last?.target == arrived.copy?.position.offset && last?.payload.readableBytes == 0)
+            let items = try await list(store, "bob").items
+            #expect(items.map(\.conversation) == [direct("carol"), direct("alice")])
+            #expect(items.map(\.unread) == [1, 0])
         }
     }
 

@@ -111,7 +111,8 @@ extension LonglineClient {
     }
 
     /// Blocks a user: what they send does not arrive any more, and they are not told; they get no receipts either, and
-    /// neither sees the other's presence or gets the other's signals, but in rooms. What is there stays. This user can't send to them before ``unblock(_:)``.
+    /// neither sees the other's presence or gets the other's signals, but in rooms. What is there stays, unless they take it back.
+    /// This user can't send to them before ``unblock(_:)``.
     /// - Returns: the settings as they are now.
     /// - Throws: as ``mute(_:for:)``.
     @discardableResult

@@ -218,10 +218,11 @@ struct StoreLogic<Tables: StoreTables> {
         _ now: UInt64
     ) throws -> InboxCopy? {
         let key = ChannelKey(tenant: request.device.tenant, channel: .user(recipient))
-        // Who is blocked is not told: what they send stays theirs alone.
         guard var inbox = try channel(key) else { return nil }
         let conversation = try conversation(.user(record.sender), of: inbox)
-        guard conversation.blocked == 0 || request.isModeration else { return nil }
+        // Who is blocked is not told: what they send stays theirs alone. Only what they take back goes all the same.
+        let isBlocked = conversation.blocked != 0 && !request.isModeration
+        guard !isBlocked || record.kind == .retracted else { return nil }
         var copy = record
         copy.recipient = nil
         copy.origin = origin
@@ -229,9 +230,12 @@ struct StoreLogic<Tables: StoreTables> {
             guard let target = try counterpart(of: named, in: inbox) else { return nil }
             copy.target = target
         }
+        // A reason would be a word that arrives.
+        if isBlocked { copy.payload = ByteBuffer() }
         copy = try enter(copy, in: &inbox, now: now)
         precondition(copy.offset == record.offset + 1, "a copy is drawn right after its record")
-        try note(copy, in: conversation)
+        // Nor does it bring the conversation to the front of the list.
+        if !isBlocked { try note(copy, in: conversation) }
         if let target = copy.target, copy.kind == .retracted { try erase(target, from: &inbox) }
         return InboxCopy(channel: key.channel, position: Position(epoch: inbox.epoch, offset: copy.offset))
     }

@@ -217,7 +217,7 @@ final class SimulatedStore {
             if copy != nil { violation("a copy of what is no direct message") }
             return [request.channel]
         }
-        if truth.isWithheld(user, from: recipient, naming: named) {
+        if truth.isWithheld(entry, from: recipient, naming: named) {
             if copy != nil { violation("\(request.channel) at \(published.position): a copy for \(recipient)") }
             truth.withhold(copyOf: entry, at: published.position)
             return [request.channel]
@@ -225,6 +225,10 @@ final class SimulatedStore {
         guard let copy, copy.channel == .user(recipient) else {
             violation("\(request.channel) at \(published.position): no copy for \(recipient)")
             return [request.channel]
+        }
+        if truth.isBlocked(user, by: recipient) {
+            truth.withholdNumber(of: entry)
+            entry.payload = ByteBuffer()
         }
         entry.recipient = nil
         entry.origin = published.position

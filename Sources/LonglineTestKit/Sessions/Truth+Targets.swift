@@ -43,11 +43,13 @@ extension Truth {
 
     // MARK: Blocks
 
-    /// Whether nothing of a user's direct messages reaches another.
+    /// Whether nothing of a user's direct messages reaches another, but for retractions.
     func isBlocked(_ user: UserID, by other: UserID) -> Bool { blocks[other]?.contains(user) ?? false }
 
-    /// Whether a direct message has no copy: its recipient blocks its sender, or never got what it names.
-    func isWithheld(_ user: UserID, from recipient: UserID, naming named: Entry?) -> Bool {
-        isBlocked(user, by: recipient) || named.map { counterpart(of: $0, in: .user(recipient)) == nil } ?? false
+    /// Whether a direct message has no copy: its recipient blocks its sender, who does not take anything back, or never got what it
+    /// names.
+    func isWithheld(_ record: Entry, from recipient: UserID, naming named: Entry?) -> Bool {
+        if record.kind != .retracted, isBlocked(record.sender, by: recipient) { return true }
+        return named.map { counterpart(of: $0, in: .user(recipient)) == nil } ?? false
     }
 }

@@ -142,8 +142,13 @@ public struct Truth {
 
     /// The copy of a record is kept back: nobody may find that out by the next offset.
     mutating func withhold(copyOf record: Entry, at position: Position) {
-        if let number = MessageChecker.number(of: record.payload) { withheld[number, default: 0] += 1 }
+        withholdNumber(of: record)
         emptyPlaces.insert(position.offset + 1)
+    }
+
+    /// The copy of a record does not have its payload.
+    mutating func withholdNumber(of record: Entry) {
+        if let number = MessageChecker.number(of: record.payload) { withheld[number, default: 0] += 1 }
     }
 
     // MARK: Rooms
