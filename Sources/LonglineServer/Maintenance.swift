@@ -78,20 +78,20 @@ struct Maintenance: Sendable {
 
 extension UpkeepPace {
     /// Takes the steps of a sweep through a store, to its end.
-    /// - Parameter goesOn: asked before each step.
-    /// - Returns: what it forgot; nil when it was cancelled, or does not go on.
+    /// - Parameters:
+    ///   - report: what was forgotten so far: known as well where it does not come to its end, or fails.
+    ///   - goesOn: asked before each step.
+    /// - Returns: whether it came to its end; false when it was cancelled, or does not go on.
     func sweep(
-        _ store: any StoreMaintenance, while goesOn: () -> Bool = { true }
-    ) async throws(StoreError) -> SweepReport? {
-        var report = SweepReport()
+        _ store: any StoreMaintenance, _ report: inout SweepReport, while goesOn: () -> Bool = { true }
+    ) async throws(StoreError) -> Bool {
         repeat {
-            guard goesOn() else { return nil }
-            let (step, took) = try await timed { () async throws(StoreError) in
-                try await store.sweep(from: report.next)
-            }
+            guard goesOn() else { return false }
+            let place = report.next
+            let (step, took) = try await timed { () async throws(StoreError) in try await store.sweep(from: place) }
             report.add(step)
-            guard await rests(took) else { return nil }
+            guard await rests(took) else { break }
         } while report.next != nil
-        return report
+        return report.next == nil
     }
 }

@@ -52,17 +52,23 @@ struct StoreUpkeep: Sendable {
     }
 
     private func sweep(while goesOn: () -> Bool) async {
+        guard let own else { return }
+        var report = SweepReport()
         do {
-            guard let own, let report = try await core.upkeep.sweep(own, while: goesOn) else { return }
-            logger.info(
-                "store swept",
-                metadata: [
-                    "devices": "\(report.devices)", "producers": "\(report.producers)",
-                    "channels": "\(report.channels)",
-                ])
+            let isThrough = try await core.upkeep.sweep(own, &report, while: goesOn)
+            logger.info(isThrough ? "store swept" : "store swept in part", metadata: Self.counts(report))
         } catch {
-            logger.error("the store was not swept", metadata: ["error": "\(error)"])
+            var metadata = Self.counts(report)
+            metadata["error"] = "\(error)"
+            logger.error("the store was not swept to the end", metadata: metadata)
         }
+    }
+
+    private static func counts(_ report: SweepReport) -> Logger.Metadata {
+        [
+            "devices": "\(report.devices)", "producers": "\(report.producers)", "tokens": "\(report.tokens)",
+            "channels": "\(report.channels)",
+        ]
     }
 
     /// A turn of retention; the first one looks at the clock.

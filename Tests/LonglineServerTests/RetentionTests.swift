@@ -135,8 +135,10 @@ private let hall = identifier { try RoomID("hall") }
         for user in ["ann", "bob"] { _ = await store.append([try note(user, 1)]) }
         clock.withLock { $0 += StoreLimits().unseen + 1 }
         let rests = Mutex(0)
-        let report = try await UpkeepPace(rest: { _ in rests.withLock { $0 += 1 } }).sweep(store)
-        #expect(report == SweepReport(devices: 2))
+        var report = SweepReport()
+        let pace = UpkeepPace(rest: { _ in rests.withLock { $0 += 1 } })
+        var isThrough = try await pace.sweep(store, &report)
+        #expect(isThrough && report == SweepReport(devices: 2))
         var steps = 0
         var place: SweepPlace?
         repeat {
@@ -145,7 +147,9 @@ private let hall = identifier { try RoomID("hall") }
         } while place != nil
         #expect(steps > 1 && rests.withLock { $0 } == steps)
         let cancelled = UpkeepPace(rest: { _ in throw CancellationError() })
-        #expect(try await cancelled.sweep(store) == nil)
+        report = SweepReport()
+        isThrough = try await cancelled.sweep(store, &report)
+        #expect(!isThrough && report.next != nil)
     }
 
     @Test("a sweep that is cancelled stops at its next rest")

@@ -186,4 +186,21 @@ private let ann = identifier { try UserID("ann") }
         #expect(try await store.isRevoked(token: "stolen", in: tenant), "its time is not over")
         #expect(wait == .seconds(3_600) && fixture.sawItSet)
     }
+
+    /// The first rest is the one behind presence, the second behind devices.
+    @Test("a sweep that ends before its time says what it did until then")
+    func sweepSaysWhatItDid() async throws {
+        let fixture = Fixture()
+        let store = InMemoryStore(clock: { fixture.wall })
+        try await note(1, of: ann, to: store)
+        let upkeep = try await fixture.upkeep(store)
+        var steadiness = ClockSteadiness()
+        _ = await upkeep.sweep(&steadiness)
+        fixture.pass(Duration.milliseconds(StoreLimits().unseen) + .seconds(1))
+        fixture.resting([{}, { fixture.set { $0 += Self.year } }])
+        _ = await upkeep.sweep(&steadiness)
+        let lines = fixture.lines.lines.filter { $0.message.hasPrefix("store swept") }
+        #expect(lines.map(\.message) == ["store swept in part"])
+        #expect(lines.first?.metadata["devices"].map { "\($0)" } == "1")
+    }
 }
