@@ -246,6 +246,30 @@ import Testing
         }
     }
 
+    @Test("a page of history ends before it has too many bytes, and has a large message alone")
+    func bytes() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            let text = String(repeating: "x", count: FrameLimits.maximumPayload)
+            for number in 0..<70 {
+                #expect(try await publish(service, "all%2Fnews", text, id: "\(number)", key: key).status == 201)
+            }
+            let first = try await history(service, "all%2Fnews", "?limit=100", key: key)
+            #expect(first.texts.count == (1 << 20) / FrameLimits.maximumPayload)
+            let cursor = try #require(first.cursor)
+            let rest = try await history(service, "all%2Fnews", "?limit=100&cursor=\(cursor)", key: key)
+            #expect(first.texts.count + rest.texts.count == 70 && rest.cursor == nil)
+            for number in 0..<2 {
+                let answer = try await publish(service, "all%2Flarge", text + "x", id: "large-\(number)", key: key)
+                #expect(answer.status == 201)
+            }
+            for order in ["newest", "oldest"] {
+                let page = try await history(service, "all%2Flarge", "?limit=100&order=\(order)", key: key)
+                #expect(page.texts == [text + "x"] && page.cursor != nil)
+            }
+        }
+    }
+
     @Test("a large message comes back whole, and one that is too large is refused")
     func large() async throws {
         try await withControl(limits: { $0.maximumPayload = 100_000 }) { service in
