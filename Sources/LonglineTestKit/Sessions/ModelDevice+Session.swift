@@ -191,8 +191,9 @@ extension ModelDevice {
         if !isExpected, !(refused.code == .outcomeUnknown && mayBeForgotten) {
             simulation.violation("\(device)'s publish \(refused.id) was refused for no reason: \(refused)")
         }
+        if has(.goOnBeforeRemoved) { input { $0.rowRemoved(refused.id, from: channel, now: $1) } }
         // The app is told once the row is gone: a row that is still there would be sent again.
-        let isAlive = write { durable in
+        let isAlive = write(dies: 0.02) { durable in
             durable.rows.removeAll { $0.publish.id == refused.id }
             if durable.lastID[channel] == refused.id { durable.lastID[channel] = row.publish.after }
         }

@@ -256,9 +256,10 @@ final class ModelDevice {
     var waitingNumbers: Set<UInt64> { Set(durable.rows.compactMap { MessageChecker.number(of: $0.publish.payload) }) }
 
     /// A write to the device's disk. The process may die before it or behind it.
+    /// - Parameter dies: with this probability, or ``diesAtWrites`` where that is higher.
     /// - Returns: whether it lives.
-    func write(_ body: (inout Durable) -> Void) -> Bool {
-        guard random.happens(diesAtWrites) else {
+    func write(dies: Double = 0, _ body: (inout Durable) -> Void) -> Bool {
+        guard random.happens(max(diesAtWrites, dies)) else {
             body(&durable)
             return true
         }

@@ -141,6 +141,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case confirmEarly
     /// The client acknowledges what has arrived.
     case acknowledgeOnArrival
+    /// The client goes on in a channel before a row that was refused is off the disk.
+    case goOnBeforeRemoved
     /// The client draws new IDs for messages that wait when a link is lost.
     case renumberOnReconnect
     /// The client draws new tags for messages that wait when a link is lost.
