@@ -293,7 +293,8 @@ struct ChannelSender {
             unconfirmed.remove(first.cost, isInParts: first.isInParts)
             unacknowledged.removeFirst()
         }
-        if offset > sent {
+        if offset >= sent {
+            // What is still owed tells the device nothing: it would answer with what was acknowledged already.
             sent = offset
             notice = nil
             takeUpNext()

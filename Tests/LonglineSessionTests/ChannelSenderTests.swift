@@ -87,6 +87,14 @@ struct ChannelSenderTests {
         #expect(sender.startRead(window: 1_000, readBytes: 1_000)?.after == 7)
     }
 
+    @Test("Of a gap whose place the device acknowledges before it leaves nothing is sent, and nothing waits for it")
+    func knownGap() {
+        var sender = ChannelSender(Fixture.channel(head: 9, cursor: cursor(12)))
+        guard case .moved = sender.acknowledge(9) else { return #expect(Bool(false)) }
+        #expect(sender.takeNotice(window: 1_000) == nil)
+        #expect(sender.isIdle && sender.unacknowledgedBytes == 0)
+    }
+
     @Test("A place between two entries is as good as the one before it")
     func placesBetween() {
         func page(_ sender: inout ChannelSender, _ page: SessionPage) -> [Frame]? {
