@@ -122,6 +122,13 @@ struct ChannelReceiver {
         return Gap(from: last, first: gap.first)
     }
 
+    /// The server names the log's last entry. Where that lies before what came, the log lost its end, as with a gap that says so.
+    /// - Returns: what the app is told, or nil when the log goes as far as what came.
+    mutating func logEnds(at head: Position) -> Gap? {
+        guard let last, last.epoch == head.epoch, head.offset < last.offset else { return nil }
+        return receive(Gap(from: last, first: head.offset), epoch: head.epoch)
+    }
+
     /// The app is done with everything up to `position`.
     /// - Returns: whether the cursor moved. What was never received, or belongs to another epoch, moves nothing.
     mutating func confirm(_ position: Position) -> Bool {

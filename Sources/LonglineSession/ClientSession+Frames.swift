@@ -42,6 +42,7 @@ extension ClientSession {
             canProbe: supportsPathChange, now: now)
         actions.append(.connected(connected))
         claimUnknownCursors(connected.channels, now: now)
+        noteHeads(connected.channels, now: now)
         while phase == .connected, let item = held.next() {
             switch item {
             case .frame(let frame, let lane): process(frame, lane: lane, now: now)
@@ -85,6 +86,20 @@ extension ClientSession {
             isBehind = true
         }
         if isBehind { close(Close(code: .normal, reason: "resuming from this device's own cursors"), now: now) }
+    }
+
+    /// A log that ends before what came lost its end. The server's GAP tells that only where its cursor of this device is beyond the end:
+    /// it does not know what waits for the app, and a record that is as old as the log knows of no more than that.
+    private mutating func noteHeads(_ answers: [ChannelAnswer], now: NIODeadline) {
+        guard phase == .connected else { return }
+        for answer in answers {
+            let channel = answer.channel
+            let before = channels[channel]?.receiver.confirmed
+            guard let gap = modify(channel, { $0.receiver.logEnds(at: answer.head) }) ?? nil else { continue }
+            // No frame of the server's: nothing of the window is taken by it.
+            actions.append(.gap(channel: channel, epoch: answer.head.epoch, gap))
+            if channels[channel]?.receiver.confirmed != before { cursorMoved(channel, now: now) }
+        }
     }
 
     /// From now on CONNECT names the channel: before all others, as it has no room for more than so many.

@@ -27,4 +27,26 @@ struct ChannelReceiverTests {
         let told = receiver.receive(gap, epoch: 2)
         #expect(told == gap)
     }
+
+    @Test("A log that ends before what came takes the device back to its end, once")
+    func logEnds() {
+        func place(_ offset: Offset) -> Position { Position(epoch: 1, offset: offset) }
+        for (confirmed, cursor) in [(Offset(2), Offset(2)), (8, 5)] {
+            var receiver = ChannelReceiver(confirmed: place(confirmed))
+            for offset in confirmed + 1...9 {
+                _ = receiver.receive(
+                    Deliver(entry: Fixture.entry(offset, after: offset - 1), redelivered: false), epoch: 1)
+            }
+            let nothing = receiver.logEnds(at: place(9))
+            #expect(nothing == nil)
+            let told = receiver.logEnds(at: place(5))
+            #expect(told == Gap(from: place(9), first: 5))
+            #expect(receiver.last == place(5) && receiver.confirmed == place(cursor))
+            let again = receiver.logEnds(at: place(5))
+            #expect(again == nil)
+            let next = receiver.receive(
+                Deliver(entry: Fixture.entry(6, after: 5), redelivered: false), epoch: 1)
+            #expect(next == .accept)
+        }
+    }
 }

@@ -24,19 +24,30 @@ struct GapTests {
         return session
     }
 
-    /// - Returns: the cursors that CONNECT named.
-    private func link(_ session: inout ClientSession, epoch: Epoch = Fixture.epoch) -> [ChannelPosition] {
+    /// A link of the session, up to the lane's header.
+    /// - Parameter head: the log's last entry, where CONNECTED has room for the channel.
+    /// - Returns: the cursors that CONNECT named, and what came of CONNECTED.
+    private func link(
+        _ session: inout ClientSession, epoch: Epoch = Fixture.epoch, head: Offset? = nil
+    ) -> (named: [ChannelPosition], actions: [ClientAction]) {
         session.linkClosed(now: now)
         session.linkOpened(
             credential: .token("t"), connectNumber: 1, supportsPathChange: false, outbox: [], now: now)
         let named = session.drain().frames.flatMap { frame -> [ChannelPosition] in
             if case .connect(let connect) = frame { connect.cursors } else { [] }
         }
-        let head = ChannelAnswer(channel: Fixture.inbox, head: place(0, epoch: epoch), recovery: .gap)
-        session.received(.connected(Fixture.connected([head])), lane: .control, now: now)
+        let answers = head.map {
+            [ChannelAnswer(channel: Fixture.inbox, head: place($0, epoch: epoch), recovery: .recovered)]
+        }
+        session.received(.connected(Fixture.connected(answers ?? [])), lane: .control, now: now)
+        let actions = session.drain()
         session.received(.lane(LaneHeader(channel: Fixture.inbox, epoch: epoch)), lane: lane, now: now)
         _ = session.drain()
-        return named
+        return (named, actions)
+    }
+
+    private func deliver(_ offset: Offset, after previous: Offset) -> Frame {
+        .deliver(Deliver(entry: Fixture.entry(offset, after: previous), redelivered: false))
     }
 
     private func receive(_ frame: Frame, _ session: inout ClientSession) -> [ClientAction] {
@@ -75,12 +86,62 @@ struct GapTests {
         session.confirm(channel: Fixture.inbox, position: place(6), now: now)
         #expect(session.drain().acknowledged.isEmpty)
 
-        #expect(link(&session) == [ChannelPosition(channel: Fixture.inbox, position: place(6))])
+        #expect(link(&session).named == [ChannelPosition(channel: Fixture.inbox, position: place(6))])
         // A server whose record only grows says it again.
         let again = receive(.gap(gap), &session)
         #expect(again.gaps.isEmpty && again.acknowledged == [6] && again.endCode == nil)
         let next = Deliver(entry: Fixture.entry(7, after: 6), redelivered: false)
         #expect(receive(.deliver(next), &session).delivered == [7])
+    }
+
+    @Test("A lost end behind the cursor is told by where the log ends, and what comes in its place is given to the app")
+    func lostBehindCursor() {
+        var session = session(cursor: 2)
+        for offset: Offset in 3...6 { _ = receive(deliver(offset, after: offset - 1), &session) }
+        session.confirm(channel: Fixture.inbox, position: place(3), now: now)
+        #expect(session.drain().acknowledged == [3])
+        // The server goes on from the cursor, and says nothing of what it does not know.
+        let told = link(&session, head: 4).actions
+        #expect(told.gaps == [Gap(from: place(6), first: 4)] && told.acknowledged.isEmpty)
+        #expect(session.cursor(of: Fixture.inbox) == place(3))
+        let again = receive(deliver(4, after: 3), &session)
+        #expect(again.delivered.isEmpty && again.endCode == nil)
+        for offset: Offset in 5...7 {
+            #expect(receive(deliver(offset, after: offset - 1), &session).delivered == [offset])
+        }
+        // What the app held before the end is confirmed with the gap.
+        session.confirm(channel: Fixture.inbox, position: place(4), now: now)
+        #expect(session.drain().acknowledged == [4])
+        #expect(link(&session, head: 7).actions.gaps.isEmpty)
+    }
+
+    @Test("A cursor beyond a lost end goes back, whether the server's GAP tells of it or not")
+    func cursorBeyondEnd() {
+        for tells in [true, false] {
+            var session = session(cursor: 9)
+            let told = link(&session, head: 6).actions
+            #expect(told.gaps == [Gap(from: place(9), first: 6)] && told.acknowledged == [6])
+            #expect(session.cursor(of: Fixture.inbox) == place(6))
+            if tells {
+                let again = receive(.gap(Gap(from: place(9), first: 6)), &session)
+                #expect(again.gaps.isEmpty && again.acknowledged == [6])
+            } else {
+                // Its record went back further.
+                #expect(receive(deliver(6, after: 5), &session).acknowledged == [6])
+            }
+            #expect(receive(deliver(7, after: 6), &session).delivered == [7])
+            #expect(link(&session, head: 7).named.map(\.position) == [place(6)])
+        }
+    }
+
+    @Test("Where a log ends says nothing of another life of it, nor of what a device has not got yet")
+    func ordinaryEnds() {
+        for (head, epoch) in [(Offset(9), Fixture.epoch), (12, Fixture.epoch), (0, 78)] {
+            var session = session(cursor: 9)
+            let actions = link(&session, epoch: epoch, head: head).actions
+            #expect(actions.gaps.isEmpty && actions.endCode == nil)
+            #expect(session.cursor(of: Fixture.inbox) == place(9))
+        }
     }
 
     @Test("The gap of a log of which nothing came, and of which nothing is gone, is confirmed by the session")
