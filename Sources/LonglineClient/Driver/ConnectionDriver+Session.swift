@@ -60,8 +60,7 @@ extension ConnectionDriver {
             let lost = MessageGap(from: gap.from, upTo: Position(epoch: epoch, offset: gap.first))
             gapsBefore[channel] = lost
             hiddenBehindGaps[channel] = nil
-            // A log that lost its end: what comes in place of that was never handed over.
-            if gap.from.epoch == epoch, gap.first < gap.from.offset { handedOver[channel] = nil }
+            if gap.from.epoch == epoch, gap.first < gap.from.offset { noteEnd(lost.upTo, of: channel) }
             ledger.lost(upTo: lost.upTo, in: channel)
             // A log that lost its end takes the cursor back with it.
             keepCursor(of: channel)
@@ -273,15 +272,17 @@ extension ConnectionDriver {
         return position.offset <= last.offset
     }
 
-    /// A log that ends before the place up to which requests were handed over lost its end since. Where the app's own place is before
-    /// that end, no gap tells of it: what is entered beyond the end from now on was never handed over.
+    /// A log that ends before what this device keeps of it lost its end since. Where all that the session knows of is before that end,
+    /// no gap tells of it.
     private func noteHeads(_ answers: [ChannelAnswer]) {
-        for answer in answers {
-            let (channel, end) = (answer.channel, answer.head)
-            guard wasHandedOver(end, in: channel), handedOver[channel] != end else { continue }
-            handedOver[channel] = end
-            pending.cursors[channel] = end
-        }
+        for answer in answers { noteEnd(answer.head, of: answer.channel) }
+    }
+
+    /// What is entered beyond a log's end from now on was never handed over.
+    private func noteEnd(_ end: Position, of channel: ChannelID) {
+        guard wasHandedOver(end, in: channel), handedOver[channel] != end else { return }
+        handedOver[channel] = end
+        pending.cursors[channel] = end
     }
 
     /// Takes in what the app confirmed.

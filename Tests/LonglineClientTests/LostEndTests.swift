@@ -1,0 +1,87 @@
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineClient
+
+/// A log that lost its end while a client was away that had been given it, and goes on in the same process.
+@Suite("Lost ends", .timeLimit(.minutes(1)))
+struct LostEndTests {
+    private struct Store: CursorStore {
+        var position: [ChannelID: Position]
+        func cursors() async throws -> [ChannelID: Position] { position }
+    }
+
+    private func place(_ offset: Offset) -> Position { Position(epoch: FakeService.epoch, offset: offset) }
+
+    /// The next link's CONNECTED names this as the log's last entry.
+    private func end(_ channel: ChannelID, at offset: Offset, _ harness: ClientHarness) {
+        let answer = ChannelAnswer(channel: channel, head: place(offset), recovery: .recovered)
+        harness.service.state.withLock { $0.channels = [answer] }
+    }
+
+    @Test("what comes in place of what the app held is given to it, behind the gap")
+    func held() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        let room = ChannelID.room(try RoomID("a"))
+        for index in 1...3 { try harness.service.post("\(index)", in: room) }
+        var messages = harness.client.messages.makeAsyncIterator()
+        let notices = harness.client.notices
+        try #require(await messages.next()).confirm()
+        let second = try #require(await messages.next())
+        let third = try #require(await messages.next())
+        try await harness.settle()
+        harness.service.state.withLock { _ = $0.log[room]?.removeLast() }
+        try harness.service.post("3 anew", in: room)
+        end(room, at: 2, harness)
+        await harness.lose()
+        let anew = try #require(await messages.next())
+        let lost = MessageGap(from: place(3), upTo: place(2))
+        #expect(anew.text == "3 anew" && anew.gapBefore == lost)
+        for await notice in notices {
+            guard case .gap(let channel, let gap) = notice else { continue }
+            #expect(channel == room && gap == lost)
+            break
+        }
+        #expect(second.position == place(2) && third.position == anew.position)
+        anew.confirm()
+        try await harness.settle()
+        try await harness.settle()
+        #expect(await storage.load().cursors[room] == place(3))
+        await harness.client.disconnect()
+    }
+
+    @Test("requests that were handed over before the end are not forgotten, though the app's own place is before them")
+    func requests() async throws {
+        let inbox = ChannelID.user(try UserID("alice"))
+        var state = StoredClientState()
+        state.cursors[inbox] = place(7)
+        let storage = InMemoryClientStorage(state)
+        let harness = try ClientHarness(storage: storage) {
+            $0.cursorStore = Store(position: [inbox: place(5)])
+            $0.confirmation = .explicit
+        }
+        end(inbox, at: 8, harness)
+        try await harness.client.connect()
+        for (offset, kind) in [(Offset(6), EntryKind.message), (7, .request), (8, .message)] {
+            let entry = Entry(
+                offset: offset, previous: offset - 1, kind: kind, sender: try UserID("zoe"),
+                device: try DeviceID("d"), producer: ProducerID(high: 9, low: 9), publishID: offset, recipient: nil,
+                origin: Position(epoch: 5, offset: offset), time: 0, expiry: 0, payload: ByteBuffer(string: "x"))
+            harness.service.send(.deliver(Deliver(entry: entry, redelivered: true)), in: inbox)
+        }
+        var messages = harness.client.messages.makeAsyncIterator()
+        let notices = harness.client.notices
+        for _ in 0..<2 { _ = await messages.next() }
+        end(inbox, at: 7, harness)
+        await harness.lose()
+        for await notice in notices { if case .gap = notice { break } }
+        try await harness.settle()
+        try await harness.settle()
+        #expect(await storage.load().cursors[inbox] == place(7))
+        await harness.client.disconnect()
+    }
+}
