@@ -84,4 +84,23 @@ struct LostEndTests {
         #expect(await storage.load().cursors[inbox] == place(7))
         await harness.client.disconnect()
     }
+
+    @Test("what the user reads of it counts, though more had been read of what is lost")
+    func reads() async throws {
+        let harness = try ClientHarness()
+        let room = ChannelID.room(try RoomID("a"))
+        try await harness.client.connect()
+        func isSaid(_ offset: Offset) -> Bool {
+            let mark = ReadMark(conversation: room, position: place(offset), isPrivate: false)
+            return harness.service.state.withLock { $0.frames.contains(.read(mark)) }
+        }
+        try await harness.client.markRead(.room("a"), upTo: place(9))
+        while !isSaid(9) { await Task.yield() }
+        end(room, at: 4, harness)
+        await harness.lose()
+        try await harness.client.connect()
+        try await harness.client.markRead(.room("a"), upTo: place(5))
+        while !isSaid(5) { await Task.yield() }
+        await harness.client.disconnect()
+    }
 }

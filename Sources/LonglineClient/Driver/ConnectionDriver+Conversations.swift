@@ -202,6 +202,19 @@ extension ConnectionDriver {
         }
     }
 
+    /// Read places beyond a log's end are of what it lost: the service takes none of them, and what is read next is before them.
+    func forgetReads(beyond end: Position, in channel: ChannelID) {
+        for (conversation, place) in reads.places where place.epoch == end.epoch && place.offset > end.offset {
+            let isThere =
+                switch (channel, conversation) {
+                // The places of all direct messages are those of the user's inbox.
+                case (.user, .user): true
+                default: channel == conversation
+                }
+            if isThere { reads.places[conversation] = nil }
+        }
+    }
+
     /// Says what was not said on this link.
     func sendReads() {
         guard case .connected = phase else { return }

@@ -278,8 +278,9 @@ extension ConnectionDriver {
         for answer in answers { noteEnd(answer.head, of: answer.channel) }
     }
 
-    /// What is entered beyond a log's end from now on was never handed over.
+    /// What is entered beyond a log's end from now on was neither handed over nor read.
     private func noteEnd(_ end: Position, of channel: ChannelID) {
+        forgetReads(beyond: end, in: channel)
         guard wasHandedOver(end, in: channel), handedOver[channel] != end else { return }
         handedOver[channel] = end
         pending.cursors[channel] = end
