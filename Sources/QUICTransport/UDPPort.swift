@@ -61,6 +61,9 @@ final class UDPPort {
     private var staged: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress)?
     /// Flushes that the channel has not done yet, because the socket's buffer is full. Until it has, it sends all.
     private var flushesPending = 0
+    /// The channel has the rest of a run that the kernel refused: one that it is refused, too, would end it. So none is joined until it
+    /// has sent all.
+    private var isJoiningPaused = false
 
     init(eventLoop: any EventLoop, options: QUICSocketOptions, group: SteeringGroup?, driver: LoopDriver) {
         self.eventLoop = eventLoop
@@ -233,7 +236,10 @@ final class UDPPort {
         var run = run
         // A socket may end in the midst of a run.
         while state == .bound, let handler, run.readableBytes > 0 {
-            let joined = usesSegmentation ? segmentSize * Self.maximumSegments : segmentSize
+            // The channel has sent all.
+            if staged == nil, flushesPending == 0 { isJoiningPaused = false }
+            let joins = usesSegmentation && !isJoiningPaused
+            let joined = joins ? segmentSize * Self.maximumSegments : segmentSize
             guard let part = run.readSlice(length: min(joined, run.readableBytes)), part.readableBytes > 0 else {
                 return
             }
@@ -286,7 +292,7 @@ final class UDPPort {
             handler.breakChannel()
             return true
         case .failed(let number) where segmentSize > 0 && [EIO, EINVAL, EMSGSIZE].contains(number):
-            sendApart(message, to: remote, ecn: ecn, segmentSize: segmentSize, socket, error: number)
+            sendApart(message, to: remote, ecn: ecn, segmentSize: segmentSize, handler, socket, error: number)
             return true
         case .failed(let number):
             sendFailed(remote, error: number)
@@ -296,26 +302,37 @@ final class UDPPort {
 
     /// Sends the datagrams of a run one by one, because the kernel refused them together: devices without checksum offload
     /// answer EIO, old kernels EINVAL. Where they leave so, the port joins no more. A run whose datagrams are too large is
-    /// answered with EINVAL, too, or with EMSGSIZE: the last one may be smaller.
+    /// answered with EINVAL, too, or with EMSGSIZE: the last one may be smaller. What the socket's buffer doesn't hold is left to
+    /// the channel, as of any other message.
     private func sendApart(
-        _ run: ByteBuffer, to remote: QUICSocketAddress, ecn: ECNCodepoint, segmentSize: Int, _ socket: DatagramSocket,
-        error: CInt
+        _ run: ByteBuffer, to remote: QUICSocketAddress, ecn: ECNCodepoint, segmentSize: Int, _ handler: PortHandler,
+        _ socket: DatagramSocket, error: CInt
     ) {
         var run = run
         var isTooLarge = error == EMSGSIZE
+        var isFull = false
         while let part = run.readSlice(length: min(segmentSize, run.readableBytes)), part.readableBytes > 0 {
             driver?.socketCounters.messagesSent += 1
-            let outcome = part.withUnsafeReadableBytes { socket.send($0, segmentSize: 0, ecn: ecn, to: remote) }
+            let outcome: DatagramSocket.Outcome =
+                isFull
+                ? .full : part.withUnsafeReadableBytes { socket.send($0, segmentSize: 0, ecn: ecn, to: remote) }
             switch outcome {
             // The path takes no datagrams of this size any more: path MTU discovery finds that out, and the peer is there.
-            case .failed(EMSGSIZE): isTooLarge = true
+            // Only a last one that is smaller is worth another try.
+            case .failed(EMSGSIZE):
+                isTooLarge = true
+                run.moveReaderIndex(to: run.writerIndex - run.readableBytes % segmentSize)
             case .sent where usesSegmentation && !isTooLarge:
                 usesSegmentation = false
                 driver?.logger.info(
                     "the kernel joins no datagrams here; they leave one by one",
                     metadata: ["local": "\(boundAddress)", "error": "\(error)"])
             case .sent: break
-            case .full, .closed: return
+            case .full:
+                isFull = true
+                isJoiningPaused = true
+                stage(part, to: remote, ecn: ecn, segmentSize: nil, handler)
+            case .closed: return
             // It wasn't that they were joined. The rest is lost, as it would have been together.
             case .failed(let number): return sendFailed(remote, error: number)
             }

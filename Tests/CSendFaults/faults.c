@@ -6,17 +6,23 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+#define LARGEST_EACH 16
 static struct {
     uint16_t local_port, remote_port;
     int error, count, hits;
     /// Instead of `error`, the first time; 0: none.
     int first_error;
     int runs_only;
+    /// Instead of `error`, one for each call; 0: it passes.
+    bool has_each;
+    int each[LARGEST_EACH], calls;
 } fault;
 
 static void set(uint16_t local_port, uint16_t remote_port, int first_error, int error, int count, int runs_only) {
@@ -28,6 +34,7 @@ static void set(uint16_t local_port, uint16_t remote_port, int first_error, int 
     fault.count = count;
     fault.hits = 0;
     fault.runs_only = runs_only;
+    fault.has_each = false;
     pthread_mutex_unlock(&lock);
 }
 
@@ -39,6 +46,16 @@ void send_faults_set_runs(uint16_t local_port, int error, int count) { set(local
 
 void send_faults_set_behind_full(uint16_t local_port, uint16_t remote_port, int error) {
     set(local_port, remote_port, EAGAIN, error, 2, 0);
+}
+
+void send_faults_set_each(uint16_t local_port, const int *errors, int count) {
+    pthread_mutex_lock(&lock);
+    memset(&fault, 0, sizeof fault);
+    fault.local_port = local_port;
+    fault.has_each = true;
+    fault.count = count < LARGEST_EACH ? count : LARGEST_EACH;
+    for (int i = 0; i < fault.count; i++) fault.each[i] = errors[i];
+    pthread_mutex_unlock(&lock);
 }
 
 static int is_run(const struct msghdr *message) {
@@ -74,9 +91,10 @@ static int error_for(int descriptor, const struct msghdr *message) {
         if (is_inet && (fault.local_port == 0 || port_of((struct sockaddr *)&local) == fault.local_port) &&
             (fault.remote_port == 0 || port_of(message->msg_name) == fault.remote_port) &&
             (!fault.runs_only || is_run(message))) {
-            error = fault.first_error && fault.hits == 0 ? fault.first_error : fault.error;
+            if (fault.has_each) error = fault.each[fault.calls++];
+            else error = fault.first_error && fault.hits == 0 ? fault.first_error : fault.error;
             fault.count--;
-            fault.hits++;
+            if (error) fault.hits++;
         }
     }
     pthread_mutex_unlock(&lock);

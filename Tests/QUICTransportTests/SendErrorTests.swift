@@ -1,6 +1,8 @@
 import CSendFaults
 import Glibc
+import Logging
 import NIOCore
+import NIOPosix
 import QUICEngine
 import Testing
 
@@ -198,5 +200,116 @@ struct SendErrorTests {
             #expect(sockets.sendErrors == 3)
             #expect(sockets.segmentedMessagesSent > 10)
         }
+    }
+
+    // MARK: Runs of a lone port
+
+    private static let segmentSize = 100
+    /// The last one is smaller.
+    private static let datagramsPerRun = 5
+
+    /// The datagrams of some runs, in order.
+    private func datagrams(ofRuns runs: Range<Int>) -> [[UInt8]] {
+        runs.flatMap { run in
+            (0..<Self.datagramsPerRun).map { index in
+                let isLast = index == Self.datagramsPerRun - 1
+                return [UInt8](
+                    repeating: UInt8(run * Self.datagramsPerRun + index),
+                    count: isLast ? Self.segmentSize / 2 : Self.segmentSize)
+            }
+        }
+    }
+
+    /// Has a port that no connection uses send runs, so many before each flush, over errors of its first calls.
+    /// - Returns: what arrived, how many of the errors were met, and what the port counted.
+    private func send(
+        runs: [Int], over errors: [CInt]
+    ) async throws -> (arrived: [[UInt8]], hits: CInt, counters: QUICSocketCounters) {
+        let (receiver, remote) = try openReceiver()
+        defer { close(receiver) }
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        let handle = try await LoopHandle.make(
+            on: loop, configuration: EndpointConfiguration(), sockets: QUICSocketOptions(),
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, metrics: nil, accept: nil)
+        let port = try await loop.submit {
+            NIOLoopBound(handle.value.makePort(group: nil), eventLoop: loop)
+        }.get()
+        let local = try loopback()
+        try await loop.flatSubmit { port.value.bind(to: local) }.get()
+        let number = try await loop.submit { port.value.identity.port }.get()
+        send_faults_set_each(number, errors, CInt(errors.count))
+        var sent = 0
+        for count in runs {
+            let next = (sent..<sent + count).map { ByteBuffer(bytes: datagrams(ofRuns: $0..<$0 + 1).joined()) }
+            sent += count
+            try await loop.submit {
+                for run in next { port.value.send(run, to: remote, ecn: .ect0, segmentSize: Self.segmentSize) }
+                port.value.flush()
+            }.get()
+        }
+        let hits = send_faults_clear()
+        let counters = try await loop.submit {
+            port.value.close()
+            handle.value.closePorts()
+            return handle.value.socketCounters
+        }.get()
+        try await group.shutdownGracefully()
+        // On loopback what was sent is there.
+        var arrived: [[UInt8]] = []
+        var buffer = [UInt8](repeating: 0, count: 2 * Self.segmentSize)
+        while true {
+            let length = recv(receiver, &buffer, buffer.count, 0)
+            guard length >= 0 else { return (arrived, hits, counters) }
+            arrived.append(Array(buffer[..<length]))
+        }
+    }
+
+    private func openReceiver() throws -> (descriptor: CInt, address: QUICSocketAddress) {
+        let descriptor = socket(AF_INET, CInt(SOCK_DGRAM.rawValue | SOCK_NONBLOCK.rawValue), 0)
+        var storage = sockaddr_in()
+        storage.sin_family = sa_family_t(AF_INET)
+        storage.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        let address = withUnsafeMutablePointer(to: &storage) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address -> QUICSocketAddress? in
+                var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+                guard bind(descriptor, address, length) == 0, getsockname(descriptor, address, &length) == 0 else {
+                    return nil
+                }
+                return QUICSocketAddress(sockaddr: address, length: Int(length))
+            }
+        }
+        return (descriptor, try #require(address))
+    }
+
+    @Test(
+        "What of a refused run a full socket has no room for leaves behind the rest, and no run with it",
+        arguments: [EIO, EINVAL, EMSGSIZE], [0, 1, 3])
+    func fullBehindRefusedRun(error: CInt, sentBefore: Int) async throws {
+        let (arrived, hits, counters) = try await send(
+            runs: [2], over: [error] + [CInt](repeating: 0, count: sentBefore) + [EAGAIN])
+        #expect(hits == 2)
+        #expect(arrived == datagrams(ofRuns: 0..<2))
+        #expect(counters.segmentedMessagesSent == 1)
+        #expect(counters.sendErrors == 0 && counters.socketFailures == 0)
+    }
+
+    @Test("Runs are joined again once a full socket has taken what was left of one that was refused")
+    func joinedAgain() async throws {
+        let (arrived, hits, counters) = try await send(runs: [2, 1], over: [EIO, EAGAIN])
+        #expect(hits == 2)
+        #expect(arrived == datagrams(ofRuns: 0..<3))
+        #expect(counters.segmentedMessagesSent == 2)
+    }
+
+    @Test(
+        "Where one datagram of a run is too large the others of its size aren't tried",
+        arguments: [EMSGSIZE, EINVAL])
+    func tooLargeOnce(error: CInt) async throws {
+        let (arrived, hits, counters) = try await send(runs: [1, 1], over: [error, EMSGSIZE])
+        #expect(hits == 2)
+        #expect(arrived == Array(datagrams(ofRuns: 0..<2).dropFirst(Self.datagramsPerRun - 1)))
+        #expect(counters.messagesSent == 4, "a run, its first and its last datagram, and another run")
+        #expect(counters.sendErrors == 0)
     }
 }

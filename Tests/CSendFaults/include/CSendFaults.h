@@ -16,6 +16,9 @@ void send_faults_set_runs(uint16_t local_port, int error, int count);
 /// with `error`.
 void send_faults_set_behind_full(uint16_t local_port, uint16_t remote_port, int error);
 
+/// The next `count` calls, 16 at most, that send from `local_port` fail with these errors, one after the other; 0: it passes.
+void send_faults_set_each(uint16_t local_port, const int *errors, int count);
+
 /// Ends the fault. Returns how many calls it hit.
 int send_faults_clear(void);
 
