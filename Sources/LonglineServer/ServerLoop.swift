@@ -257,7 +257,7 @@ final class ServerLoop {
         }
     }
 
-    /// A session has something to do; ``drainDirty()`` comes before the tick ends.
+    /// A session has something to do; ``drainDirty()`` comes before the tick ends, or the session is drained by itself.
     func markDirty(_ host: SessionHost) { dirty.append(host) }
 
     /// Works off sessions that were woken, a bounded number before the loop's sockets get their turn again.
@@ -266,6 +266,8 @@ final class ServerLoop {
         // Any link of the loop's will do to look at its sockets.
         var poller: (any Link)?
         while let host = dirty.popFirst() {
+            // Not one that was drained since, as its link's batch ended.
+            guard host.isDirty else { continue }
             poller = host.link ?? poller
             host.drain()
             left -= 1

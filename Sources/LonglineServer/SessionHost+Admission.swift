@@ -92,7 +92,6 @@ extension SessionHost {
         endLoad()
         guard phase == .connecting else { return }
         session.rejected(rejection.close, now: now)
-        wake()
     }
 
     private func grant(_ prepared: PreparedGrant, _ admission: Admission, attempts: Int) {
@@ -140,7 +139,6 @@ extension SessionHost {
         core.log.log(
             .info, "session granted",
             metadata(["resumed": "\(prepared.earlier != nil)", "agent": "\(connect?.agent ?? "")"]))
-        wake()
     }
 
     private func subscribe(to channels: [SessionChannel]) {
