@@ -41,10 +41,13 @@ struct EarlyDataJournal {
     mutating func stopped(_ stream: QUICStreamID, code: UInt64) { entries.append(.stopped(stream, code: code)) }
 
     mutating func prioritized(_ stream: QUICStreamID, _ priority: StreamPriority) {
-        // One for each stream, so that an application that keeps changing its mind doesn't fill the journal.
-        entries.removeAll {
+        // One for each stream since the last write, so that an application that keeps changing its mind doesn't fill the journal. Those
+        // before it stay: how much room a write found went by them.
+        let lastWrite = entries.lastIndex { if case .wrote = $0 { true } else { false } } ?? entries.startIndex
+        let known = entries[lastWrite...].firstIndex {
             if case .prioritized(stream, _) = $0 { true } else { false }
         }
+        if let known { entries.remove(at: known) }
         entries.append(.prioritized(stream, priority))
     }
 

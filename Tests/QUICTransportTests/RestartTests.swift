@@ -78,6 +78,25 @@ struct RestartTests {
         }
     }
 
+    @Test("An early write that only an urgent stream had room for goes on, whatever the stream's priority is by then")
+    func urgentWrite() async throws {
+        try await withEarlyConnection {
+            $0.streamSendBuffer = 16 << 10
+            $0.connectionSendBuffer = 16 << 10
+        } body: { connection in
+            let stream = try await connection.openStream()
+            let urgent = try await connection.openStream(priority: StreamPriority(urgency: 0))
+            try await stream.write(ByteBuffer(bytes: pattern(16 << 10)))
+            try await urgent.write(ByteBuffer(bytes: pattern(1 << 10)))
+            urgent.setPriority(.standard)
+            try await connection.migrate(to: loopback("127.0.0.2"))
+            for (each, count) in [(stream, 16 << 10), (urgent, 1 << 10)] {
+                try await each.finish()
+                #expect(try await each.collect() == pattern(count))
+            }
+        }
+    }
+
     @Test("A handshake that is waited for no more goes on")
     func cancelledHandshake() async throws {
         try await withEarlyConnection { _ in
