@@ -1,0 +1,55 @@
+internal import NIOCore
+
+/// The only handler in a port's channel.
+final class PortHandler: ChannelInboundHandler {
+    typealias InboundIn = AddressedEnvelope<ByteBuffer>
+    typealias OutboundOut = AddressedEnvelope<ByteBuffer>
+
+    /// nil before the port took it and after it was let go.
+    weak var port: UDPPort?
+    /// What closed the channel, as far as it is known.
+    var lastError: (any Error)?
+    /// The channel's socket; nil: it can't be used directly.
+    var socket: DatagramSocket?
+    private var context: ChannelHandlerContext?
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+        socket = nil
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        port?.received(unwrapInboundIn(data))
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) { port?.readComplete() }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        port?.writabilityChanged(context.channel.isWritable)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { lastError = error }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        port?.died(self, error: lastError)
+    }
+
+    func write(_ envelope: AddressedEnvelope<ByteBuffer>, promise: EventLoopPromise<Void>?) {
+        guard let context else {
+            promise?.fail(ChannelError.ioOnClosedChannel)
+            return
+        }
+        context.write(wrapOutboundOut(envelope), promise: promise)
+    }
+
+    func flush() { context?.flush() }
+
+    func breakChannel() { context?.close(promise: nil) }
+
+    /// Closes the channel without telling the port.
+    func detach() {
+        port = nil
+        context?.close(promise: nil)
+    }
+}
