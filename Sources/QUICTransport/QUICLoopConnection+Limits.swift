@@ -11,16 +11,6 @@ extension QUICLoopConnection {
         driver.needsTick()
     }
 
-    /// Drops the peer's datagrams from now on, at little cost: for a protocol without datagrams on a port whose others have them,
-    /// once the handshake has begun. None is reported; they count in
-    /// ``/QUICEngine/EndpointCounters/datagramFramesDropped``. A client's further attempts drop them, too. Nothing happens after the
-    /// end.
-    public func refuseDatagrams() {
-        guard !isOver else { return }
-        refusesDatagrams = true
-        engine?.refuseDatagrams()
-    }
-
     /// Bidirectional streams that the peer may have opened by now, those that are over among them: it has been told of no more. nil
     /// before a client's first packet and after the end.
     public var peerBidirectionalStreamLimit: UInt64? { isOver ? nil : engine?.peerBidirectionalStreamLimit }

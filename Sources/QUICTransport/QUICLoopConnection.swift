@@ -280,48 +280,6 @@ public final class QUICLoopConnection {
         driver.needsTick()
     }
 
-    // MARK: Datagrams
-
-    /// The largest datagram that can be sent now, in bytes; nil: none. `maxDatagramSizeChanged` tells of changes.
-    public var maxDatagramSize: Int? { !isOver ? engine?.maxDatagramSize : nil }
-
-    /// Queues an unreliable datagram.
-    /// - Parameters:
-    ///   - bytes: at most ``maxDatagramSize``.
-    ///   - id: comes back in `datagramAcknowledged`, `datagramLost` or `datagramExpired`.
-    ///   - lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
-    /// - Returns: false if the queue is full; it was dropped then.
-    /// - Throws: `datagramNotSupported`, `datagramTooLarge`, `closed`.
-    public func sendDatagram(
-        _ bytes: ByteBuffer, id: UInt64, lifetime: TimeAmount? = nil
-    ) throws(QUICError) -> Bool {
-        guard let engine = try live() else { return false }
-        let deadline = lifetime.map { QUICInstant.now().advanced(byNanoseconds: UInt64(max(0, $0.nanoseconds))) }
-        let outcome: Result<Bool, QUICError> = bytes.withUnsafeReadableBytes { memory in
-            do throws(QUICError) {
-                return .success(try engine.sendDatagram(memory, id: id, deadline: deadline))
-            } catch {
-                return .failure(error)
-            }
-        }
-        let queued = try outcome.get()
-        if queued { client?.journal?.sent(datagram: bytes, id: id, deadline: deadline) }
-        driver.needsTick()
-        return queued
-    }
-
-    /// Whether a datagram waits to be sent.
-    public func isDatagramWaiting(_ id: UInt64) -> Bool { engine?.isDatagramWaiting(id) ?? false }
-
-    /// Takes a datagram back that was not sent yet; nothing is reported of it then. Not before the handshake: what was
-    /// offered as early data is sent.
-    /// - Returns: false if it has left, or was dropped.
-    @discardableResult
-    public func withdrawDatagram(_ id: UInt64) -> Bool {
-        guard !isOver, client?.journal == nil else { return false }
-        return engine?.withdrawDatagram(id) ?? false
-    }
-
     // MARK: Paths
 
     /// Client: moves to another local address; port 0 lets the system choose one. The connection, its streams and
@@ -437,7 +395,7 @@ public final class QUICLoopConnection {
         driver.logger.debug(message(), metadata: logMetadata.merging(more()) { $1 })
     }
 
-    private func live() throws(QUICError) -> QUICEngineConnection? {
+    func live() throws(QUICError) -> QUICEngineConnection? {
         guard !isOver else {
             throw QUICError(.closed, "the connection is closed", advice: "Connect again if the work isn't done.")
         }
