@@ -267,17 +267,14 @@ struct SendErrorTests {
 
     private func openReceiver() throws -> (descriptor: CInt, address: QUICSocketAddress) {
         let descriptor = socket(AF_INET, CInt(SOCK_DGRAM.rawValue | SOCK_NONBLOCK.rawValue), 0)
-        var storage = sockaddr_in()
-        storage.sin_family = sa_family_t(AF_INET)
-        storage.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        let address = withUnsafeMutablePointer(to: &storage) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address -> QUICSocketAddress? in
-                var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-                guard bind(descriptor, address, length) == 0, getsockname(descriptor, address, &length) == 0 else {
-                    return nil
-                }
-                return QUICSocketAddress(sockaddr: address, length: Int(length))
-            }
+        let isBound = QUICSocketAddress(ipv4: (127, 0, 0, 1), port: 0).withSockaddr { bind(descriptor, $0, $1) == 0 }
+        var bytes = [UInt8](repeating: 0, count: 128)
+        let address = bytes.withUnsafeMutableBytes { bytes -> QUICSocketAddress? in
+            var length = socklen_t(bytes.count)
+            guard isBound, let any = bytes.bindMemory(to: sockaddr.self).baseAddress,
+                getsockname(descriptor, any, &length) == 0
+            else { return nil }
+            return QUICSocketAddress(sockaddr: any, length: Int(length))
         }
         return (descriptor, try #require(address))
     }
