@@ -91,6 +91,10 @@ struct SimulationTests {
             counts.otherTrims += simulation.counts.otherTrims
             counts.clockJumps += simulation.counts.clockJumps
             counts.olderRecords += simulation.counts.olderRecords
+            counts.serviceOrders += simulation.counts.serviceOrders
+            counts.serviceRepeats += simulation.counts.serviceRepeats
+            counts.erasures += simulation.counts.erasures
+            counts.newAccounts += simulation.counts.newAccounts
         }
         #expect(refusals > 0)
         for child in Mirror(reflecting: counts).children where !["links", "connects"].contains(child.label) {

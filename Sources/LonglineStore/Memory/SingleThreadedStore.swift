@@ -121,4 +121,35 @@ package final class SingleThreadedStore {
     package func trim(_ channel: ChannelKey, keep: Retention) throws -> TrimReport {
         try logic.trim(channel, keep: keep)
     }
+
+    // MARK: Erasure
+
+    /// As ``AccountErasure/requestErasure(of:in:)``.
+    package func requestErasure(of user: UserID, in tenant: TenantID) throws {
+        try logic.requestErasure(of: user, in: tenant)
+    }
+
+    /// As ``AccountErasure/pendingErasures(limit:)``, all of them.
+    package var pendingErasures: [PendingErasure] { logic.tables.erasures(limit: .max) }
+
+    /// As ``AccountErasure/erase(user:in:)``.
+    package func erase(user: UserID, in tenant: TenantID) throws -> ErasureStep { try logic.erase(user, in: tenant) }
+
+    /// As ``Revocations/revoke(user:in:)``.
+    package func revoke(user: UserID, in tenant: TenantID) throws { try logic.revoke(user, device: nil, in: tenant) }
+
+    /// A user's present generation.
+    package func generation(of user: UserID, in tenant: TenantID) -> UInt64 {
+        logic.tables.generation(of: user, device: nil, in: tenant)
+    }
+
+    /// Where a channel's log begins and ends, without making an inbox that is not there.
+    package func ends(of channel: ChannelKey) -> ChannelHead? { logic.tables.channel(channel)?.ends }
+
+    /// What a user decided about a conversation.
+    package func settings(
+        of conversation: ChannelID, for user: UserID, in tenant: TenantID
+    ) throws -> ConversationSettings {
+        try StoreRules.settings(of: conversation, for: user, in: tenant, logic.tables)
+    }
 }

@@ -12,6 +12,7 @@ struct AskedPage {
 /// names.
 extension MessageChecker {
     mutating func page(_ result: HistoryResult, of asked: AskedPage, to app: App, truth: Truth, wall: WallTime) {
+        guard !isErased(app) else { return }
         let request = asked.request
         let answer = result.answer
         let place = "history of \(request.channel) for \(app.device)"

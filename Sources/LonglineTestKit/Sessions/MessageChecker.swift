@@ -60,6 +60,10 @@ public struct MessageChecker {
     private var givenInLife: [App: [ChannelID: Set<Position>]] = [:]
     private var processed: [App: [ChannelID: [Epoch: Offset]]] = [:]
     private var restored: Set<App> = []
+    /// Installations whose account is being erased: what is still under way to them does not count, and the server's side is watched.
+    private var erased: Set<App> = []
+    /// What the app's own server is promised.
+    var services = ServiceWatch()
     /// The highest place that a device ever said it was done with.
     private var confirmed: [DeviceID: [ChannelID: [Epoch: Offset]]] = [:]
 
@@ -108,6 +112,7 @@ public struct MessageChecker {
         if refused.contains(number) { violation("message \(number) was acknowledged after it was refused") }
         acknowledged.insert(number)
         lostByStore.remove(number)
+        if let origin = published[number], isErased(origin.app) { return }
         let entry = truth.logs[channel]?.entry(at: position.offset)
         if truth.logs[channel]?.epoch != position.epoch || entry.flatMap({ Self.number(of: $0.payload) }) != number {
             violation("message \(number) was acknowledged at \(position) in \(channel), and is not there")
@@ -156,6 +161,7 @@ public struct MessageChecker {
     /// The server's store was replaced by an older one, in which these messages are missing.
     mutating func lost(_ numbers: Set<UInt64>, truth: Truth) {
         lostByStore.formUnion(numbers)
+        services.storeReplaced()
         // What a device was told of the old lives says nothing of the new ones; of a life that goes on, only what is there.
         for (app, places) in told {
             for (channel, place) in places {
@@ -165,9 +171,18 @@ public struct MessageChecker {
         }
     }
 
+    /// It is on the disk that a user's account is to be erased, with these installations.
+    mutating func erasing(_ user: UserID, apps: [App]) {
+        erased.formUnion(apps)
+        services.erasureResolved(user)
+    }
+
+    func isErased(_ app: App) -> Bool { erased.contains(app) }
+
     // MARK: Receiving
 
     mutating func delivered(_ deliver: Deliver, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth) {
+        guard !isErased(app) else { return }
         deliveries += 1
         let entry = deliver.entry
         let place = "\(channel) at \(entry.offset) for \(app.device)"
@@ -192,6 +207,7 @@ public struct MessageChecker {
     mutating func skipped(
         _ skip: Skip, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth, wall: WallTime
     ) {
+        guard !isErased(app) else { return }
         let log = truth.logs[channel] ?? Truth.Log(epoch: epoch)
         guard log.epoch == epoch else { return violation("\(channel) for \(app.device): a skip in another log") }
         let last = lastTold(app, channel, epoch: epoch)
@@ -205,6 +221,7 @@ public struct MessageChecker {
     }
 
     mutating func lost(_ gap: Gap, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth) {
+        guard !isErased(app) else { return }
         let log = truth.logs[channel] ?? Truth.Log(epoch: epoch)
         guard log.epoch == epoch else { return violation("\(channel) for \(app.device): a gap in another log") }
         let last = lastTold(app, channel, epoch: epoch)
@@ -307,6 +324,7 @@ public struct MessageChecker {
     ///   - cursors: what the server stored of their devices.
     mutating func finish(apps: [App], cursors: [DeviceID: [ChannelID: Position]], truth: Truth) {
         checkPlaces(truth, apps)
+        for problem in services.problems(truth: truth) { violation(problem) }
         for app in apps {
             for channel in truth.channels(of: app.user) {
                 guard let log = truth.logs[channel] else { continue }
@@ -326,10 +344,10 @@ public struct MessageChecker {
         var places: [UInt64: Int] = [:]
         var placesByProducer: [UInt64: [ProducerID: Int]] = [:]
         var copies: [UInt64: Int] = [:]
-        for (channel, log) in truth.logs.sorted(by: { $0.key.description < $1.key.description }) {
+        for (channel, log) in truth.allLogs {
             checkOrder(log, channel)
             for entry in log.entries where entry.publishID != 0 {
-                guard let number = Self.number(of: entry.payload) else { continue }
+                guard let number = Self.number(of: entry.payload), !services.knows(number) else { continue }
                 if let origin = published[number], origin.payload != entry.payload {
                     violation("message \(number) in \(channel) is not what was published")
                 }
@@ -376,13 +394,14 @@ public struct MessageChecker {
     }
 
     private mutating func checkOrder(_ log: Truth.Log, _ channel: ChannelID) {
-        var lastID: [ProducerID: PublishID] = [:]
+        // The app's own server has one outbox, for whomever it publishes.
+        var lastID: [UserID: [ProducerID: PublishID]] = [:]
         var lastNumber: [MessageChecker.App: UInt64] = [:]
         for entry in log.entries where entry.publishID != 0 && entry.origin == nil {
-            if entry.publishID <= lastID[entry.producer] ?? 0 {
+            if entry.publishID <= lastID[entry.sender]?[entry.producer] ?? 0 {
                 violation("\(channel) at \(entry.offset): \(entry.device)'s publish \(entry.publishID) is out of order")
             }
-            lastID[entry.producer] = entry.publishID
+            lastID[entry.sender, default: [:]][entry.producer] = entry.publishID
             guard let number = Self.number(of: entry.payload), let app = published[number]?.app,
                 !restored.contains(app)
             else { continue }

@@ -40,8 +40,14 @@ final class ModelDevice {
     private(set) var wasRestored = false
     /// Whether the app stays away.
     private(set) var isOffline = false
-    /// Whether a later login ended it for good.
+    /// Whether a later login, or the end of its account, ended it for good.
     var isOver = false
+    /// The user's generation when its credential was issued.
+    var generation: UInt64 = 0
+    /// Whether its account is or was erased.
+    var isErased = false
+    /// Whether it logged in while that was going on: it may be refused, or have an account anew.
+    var mayBeErased = false
     /// Nothing happens before, although time goes on.
     private var asleepUntil = NIODeadline.uptimeNanoseconds(0)
     private var waiting: [() -> Void] = []

@@ -5,8 +5,12 @@ import LonglineWire
 /// Connects, takeovers and the places that logins hold.
 extension ModelServer {
     func authenticate(_ connect: Connect, _ hosted: Hosted) {
-        guard let (user, device, login) = simulation.owner(of: connect.credential) else {
+        guard let holder = simulation.device(of: connect.credential) else {
             return input(hosted) { $0.rejected(Close(code: .credentialInvalid), now: $1) }
+        }
+        let (user, device, login) = (holder.user, holder.device, holder.login)
+        guard holder.generation >= store.generation(of: user) || has(.trustErasedCredentials) else {
+            return input(hosted) { $0.rejected(Close(code: .credentialRevoked), now: $1) }
         }
         if let close = refusal(of: user, device, login) { return input(hosted) { $0.rejected(close, now: $1) } }
         guard !isDiskFull else {
@@ -17,6 +21,10 @@ extension ModelServer {
         }
         guard let admission else { return }
         guard admission != .stale else { return input(hosted) { $0.rejected(Close(code: .stale), now: $1) } }
+        guard admission != .erasing else { return input(hosted) { $0.rejected(Close(code: .loggedOut), now: $1) } }
+        if holder.isErased || store.isErasing(user) {
+            simulation.violation("\(device) is let in, and the account of \(user) is or was erased")
+        }
         guard let record = write({ store.advance(user, device, to: connect.cursors) }) else { return }
         for other in sessions.values where other.device == device { noteSent(other) }
         hosted.device = device

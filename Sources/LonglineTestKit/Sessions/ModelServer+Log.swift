@@ -34,6 +34,11 @@ extension ModelServer {
             let life = life
             scheduler.after(.milliseconds(200)) { [weak self] in if self?.life == life { self?.store.sync() } }
         }
+        commitSoon()
+    }
+
+    /// What waits goes with the next transaction.
+    func commitSoon() {
         guard !isCommitScheduled else { return }
         isCommitScheduled = true
         let life = life
@@ -53,9 +58,12 @@ extension ModelServer {
     private func commit() {
         isCommitScheduled = false
         let batch = pending.filter { $0.hosted.device != nil }
+        let orders = pendingService
         pending = []
-        guard !isDiskFull else { return fail(batch) }
+        pendingService = []
+        guard !isDiskFull else { return fail(batch, orders) }
         var outcomes: [(Append, PublishOutcome)] = []
+        var replies: [(ServiceAppend, PublishOutcome)] = []
         var woken: Set<ChannelID> = []
         let isDone: Void? = write(torn: {
             for append in batch {
@@ -72,6 +80,11 @@ extension ModelServer {
                 outcomes.append((append, result.outcome))
                 woken.formUnion(result.woken)
             }
+            for order in orders {
+                let result = enter(order)
+                replies.append((order, result.outcome))
+                woken.formUnion(result.woken)
+            }
         }
         guard isDone != nil else { return }
         let life = life
@@ -80,32 +93,44 @@ extension ModelServer {
             answer(append, outcome)
             guard self.life == life else { return }
         }
+        for (order, outcome) in replies {
+            order.reply(outcome)
+            guard self.life == life else { return }
+        }
         if isDurable || !has(.acknowledgeBeforeDurable) { wake(woken) }
     }
 
     private func enter(_ append: Append, _ user: UserID, _ device: DeviceID) -> (
         outcome: PublishOutcome, woken: Set<ChannelID>
     ) {
-        store.append(
+        if append.hosted.isForgotten {
+            simulation.violation("a publish of \(user) is entered behind the first step of the account's erasure")
+        }
+        return store.append(
             append.publish, channel: append.channel, user: user, device: device, producer: append.producer,
             refusal: append.refusal)
     }
 
     /// The disk takes nothing of a transaction: whatever it would have answered, all of its publishes are refused for now.
-    private func fail(_ batch: [Append]) {
+    private func fail(_ batch: [Append], _ orders: [ServiceAppend]) {
         let life = life
         let answers =
-            has(.acknowledgeFailedWrite) ? store.undone { batch.map(outcomeIfEntered) } : batch.map(Self.withoutRoom)
+            has(.acknowledgeFailedWrite)
+            ? store.undone { batch.map(outcomeIfEntered) }
+            : batch.map { Self.withoutRoom($0.publish.id) }
         for (append, outcome) in zip(batch, answers) where self.life == life { answer(append, outcome) }
+        for order in orders where self.life == life { order.reply(Self.withoutRoom(order.number)) }
     }
 
     private func outcomeIfEntered(_ append: Append) -> PublishOutcome {
-        guard let user = append.hosted.user, let device = append.hosted.device else { return Self.withoutRoom(append) }
+        guard let user = append.hosted.user, let device = append.hosted.device else {
+            return Self.withoutRoom(append.publish.id)
+        }
         return enter(append, user, device).outcome
     }
 
-    private static func withoutRoom(_ append: Append) -> PublishOutcome {
-        .refused(Refused(id: append.publish.id, code: .storageFull, retryAfter: 30))
+    private static func withoutRoom(_ id: PublishID) -> PublishOutcome {
+        .refused(Refused(id: id, code: .storageFull, retryAfter: 30))
     }
 
     func wake(_ channels: Set<ChannelID>) {

@@ -45,6 +45,10 @@ final class ModelServer {
         var namesAll = false
         /// Channels that CONNECTED has room for.
         var answers = FrameLimits.maximumCursors
+        /// Its user's account is being erased, and nothing is sent to it any more.
+        var isShutOut = false
+        /// The erasure's first step was taken: nothing of it is entered any more.
+        var isForgotten = false
 
         init(session: ServerSession, link: SimulatedLink) {
             self.session = session
@@ -69,6 +73,11 @@ final class ModelServer {
     var current: [DeviceID: Hosted] = [:]
     var sent: [DeviceID: [ChannelID: Position]] = [:]
     var pending: [Append] = []
+    /// What the app's own server publishes, which goes with the rest.
+    var pendingService: [ServiceAppend] = []
+    /// Accounts whose erasure this process is at.
+    var erasing: Set<UserID> = []
+    private(set) lazy var control = ModelControl(server: self)
     var isCommitScheduled = false
     /// Grows with every restart: what was started before it never ends.
     private(set) var life = 0
@@ -161,6 +170,9 @@ final class ModelServer {
         life += 1
         store.crash()
         pending = []
+        pendingService = []
+        erasing = []
+        control.restarted()
         isCommitScheduled = false
         for hosted in inOrder {
             hosted.isOver = true
@@ -171,6 +183,7 @@ final class ModelServer {
         sessions = [:]
         current = [:]
         sent = [:]
+        resumeErasures()
         guard fromBackup else { return }
         let before = store.truth.numbers
         if store.restore() { simulation.restored(lost: before.subtracting(store.truth.numbers)) }
@@ -178,7 +191,7 @@ final class ModelServer {
 
     var inOrder: [Hosted] { sessions.values.sorted { $0.link.number < $1.link.number } }
 
-    private func forget(_ hosted: Hosted) {
+    func forget(_ hosted: Hosted) {
         noteSent(hosted)
         hosted.isOver = true
         sessions[hosted.link.number] = nil
@@ -322,6 +335,9 @@ final class ModelServer {
     /// What leaves for the client, seen by the watch.
     func send(_ frame: Frame, lane: LaneID, _ hosted: Hosted) {
         var frame = frame
+        if hosted.isShutOut {
+            simulation.violation("link \(hosted.link.number): \(frame.name) is sent to a device of an erased account")
+        }
         if case .connected(var connected) = frame {
             connected.limits.channelWindow = Self.window
             if has(.lieAboutRecovery) {

@@ -57,6 +57,14 @@ extension SessionSimulation {
         public var otherTrims = 0
         /// The server's clock set by minutes, hours or days.
         public var clockJumps = 0
+        /// Messages of the app's own server.
+        public var serviceOrders = 0
+        /// Messages of the app's own server that it asked for again.
+        public var serviceRepeats = 0
+        /// Accounts that were to be erased.
+        public var erasures = 0
+        /// Devices of such an account that logged in once more.
+        public var newAccounts = 0
         /// Producers given up because an ID was used twice.
         public var renewals = 0
 

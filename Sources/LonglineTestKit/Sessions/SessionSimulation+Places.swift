@@ -53,7 +53,10 @@ extension SessionSimulation {
     /// In the end the newest login of each place is there, and no other.
     func checkPlaces() {
         for device in devices {
-            guard let place = place(of: device.device, device.user) else { continue }
+            // Places go with an account.
+            guard let place = place(of: device.device, device.user), !store.erasedUsers.contains(device.user) else {
+                continue
+            }
             let rivals = devices.filter { self.place(of: $0.device, $0.user) == place }
             let isNewest = !rivals.contains { $0.login > device.login }
             if isNewest == device.isOver {

@@ -8,8 +8,8 @@ public import NIOCore
 /// For a while apps publish, confirm, join, leave, dawdle and crash; links die in one direction or both, with or without a
 /// word; the server is killed at any of its writes and comes back with its store, or with a backup of it; its clock is set
 /// forward and back, by up to days; devices sleep, are restored from a backup, once or twice, or lose everything, or meet
-/// a second one of their name; early flights are sent again by somebody else. Then everything heals, and what is owed has
-/// to arrive. The ``checker`` has watched.
+/// a second one of their name; early flights are sent again by somebody else; the app's own server publishes, and has an account erased.
+/// Then everything heals, and what is owed has to arrive. The ``checker`` has watched.
 public final class SessionSimulation {
     /// The seed that makes this run.
     public let seed: UInt64
@@ -34,6 +34,8 @@ public final class SessionSimulation {
     private var random: SeededRandom
     /// Draws what happens in few runs: of its own, so that nothing else becomes rarer by it, or changes in the other runs.
     var rare: SeededRandom
+    /// Draws what the app's own server does, likewise.
+    var extra: SeededRandom
     private(set) var server: ModelServer!
     private(set) var devices: [ModelDevice] = []
     private var links: [SimulatedLink] = []
@@ -46,6 +48,12 @@ public final class SessionSimulation {
     let desktop: DevicePlatform
     /// Carol's, where she has another one.
     let otherPhone: DeviceID
+    /// Whom the app's own server publishes for, beside the users, and what it is called as a device.
+    let shop: UserID
+    let serviceDevice: DeviceID
+    /// The number of its next message, far above those of devices, and the messages that it has an answer to.
+    var nextOrder: UInt64 = 1 << 32
+    var settledOrders: Set<UInt64> = []
     /// Users whose credentials don't allow to publish now, and whom the app's backend doesn't.
     private var withoutScope: Set<UserID> = []
     private var deniedByApp: Set<UserID> = []
@@ -62,15 +70,20 @@ public final class SessionSimulation {
         self.faults = faults
         random = SeededRandom(seed: seed)
         rare = SeededRandom(seed: ~seed)
+        extra = SeededRandom(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
         tenant = try TenantID("tenant")
         rooms = [try RoomID("room"), try RoomID("hall")]
         news = try BroadcastID("news")
         phone = try DevicePlatform("phone")
         desktop = try DevicePlatform("desktop")
         otherPhone = try DeviceID("other-phone")
+        shop = try UserID("shop")
+        serviceDevice = try DeviceID("api-1")
         store = SimulatedStore(tenant: tenant, wall: wall, random: SeededRandom(seed: random.next()), faults: faults)
         scheduler.advanced = { [unowned self] in setWall() }
         store.violation = { [unowned self] in violation($0) }
+        store.erasureResolved = { [unowned self] in erasureResolved($0) }
+        store.accountErased = { [unowned self] in accountErased($0) }
         checker.report = { [unowned self] text in note { "VIOLATION \(text)" } }
         setWall()
         server = ModelServer(
@@ -94,6 +107,8 @@ public final class SessionSimulation {
         let device = ModelDevice(
             app: MessageChecker.App(number: devices.count, user: user, device: device), login: login,
             simulation: self, scheduler: scheduler, random: SeededRandom(seed: random.next()))
+        device.generation = store.generation(of: user)
+        device.mayBeErased = store.isErasing(user)
         devices.append(device)
         return device
     }
@@ -121,6 +136,7 @@ public final class SessionSimulation {
             violation("the sessions don't come to rest")
         }
         checkPlaces()
+        checkErasures()
         let apps = devices.filter { !$0.isOver }.map(\.app)
         var cursors: [DeviceID: [ChannelID: Position]] = [:]
         for app in apps { cursors[app.device] = store.advance(app.user, app.device, to: []).cursors }
@@ -194,6 +210,7 @@ public final class SessionSimulation {
         repeatedly(200...3_000) { $0.setClock(by: $0.pick(-3_000...3_000)) }
         restores()
         rareChaos()
+        accountChaos()
     }
 
     /// What happens once in a run, if at all.
@@ -212,8 +229,10 @@ public final class SessionSimulation {
         if random.happens(0.25) {
             scheduler.after(.milliseconds(pick(100...1_500))) { [weak self] in self?.store.takeBackup() }
             scheduler.after(.milliseconds(pick(300...1_900))) { [weak self] in
-                self?.note { "the server is restored from a backup" }
-                self?.server.restart(fromBackup: true)
+                // Who was erased since would be there again, until the operator does it once more.
+                guard let self, counts.erasures == 0 else { return }
+                note { "the server is restored from a backup" }
+                server.restart(fromBackup: true)
             }
         }
         if random.happens(0.25) {
@@ -428,9 +447,10 @@ public final class SessionSimulation {
         }
     }
 
-    func owner(of credential: Credential) -> (UserID, DeviceID, login: UInt64)? {
+    /// The device that a credential was issued to.
+    func device(of credential: Credential) -> ModelDevice? {
         let name = Self.name(credential)
-        return devices.first { "\($0.device)/\($0.login)" == name }.map { ($0.user, $0.device, $0.login) }
+        return devices.first { "\($0.device)/\($0.login)" == name }
     }
 
     // MARK: Rights

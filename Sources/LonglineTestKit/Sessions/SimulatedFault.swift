@@ -82,6 +82,32 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     /// A page of history leaves an entry out.
     case holeInHistory
 
+    // MARK: The app's own server, and accounts that are erased
+    /// The control layer forgets keys under way when the process ends.
+    case forgetKeys
+    /// The control layer draws a new number for a message that may have been entered before.
+    case renumberResumed
+    /// The control layer answers a repetition with where the channel ends then.
+    case answerAnew
+    /// The control layer takes messages of a sender whose account is being erased.
+    case publishForErased
+    /// The control layer goes on answering for a sender whose account was erased.
+    case keepAnswersOfErased
+    /// The sessions of an erased account go on.
+    case keepErasedSessions
+    /// The server takes credentials from before an erasure.
+    case trustErasedCredentials
+    /// The server lets devices in while their account is being erased.
+    case admitErasing
+    /// An erasure does not wait for what its user's sessions have under way.
+    case eraseBeforeWrites
+    /// A new process does not go on with the erasures of the one before.
+    case forgetErasures
+    /// What erased users sent to others goes with them.
+    case loseWhatErasedSent
+    /// Nothing can be sent to the name of an erased user any more.
+    case refuseToErased
+
     // MARK: Sessions
     /// The server takes connects that were overtaken.
     case ignoreConnectNumber

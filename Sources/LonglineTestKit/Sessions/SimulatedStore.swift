@@ -13,17 +13,22 @@ final class SimulatedStore {
         let channel: ChannelID
     }
 
-    private(set) var truth = Truth()
-    private var real: SingleThreadedStore
+    var truth = Truth()
+    var real: SingleThreadedStore
     /// What a crash goes back to.
     private var synced: (real: SingleThreadedStore, truth: Truth)?
     private var backup: (real: SingleThreadedStore, truth: Truth)?
-    private let tenant: TenantID
+    let tenant: TenantID
     private let wall: WallTime
     private var random: SeededRandom
     let faults: Set<SimulatedFault>
     /// Told what a store must never do.
     var violation: (String) -> Void = { _ in }
+    /// Told when it is on the disk that an account is to be erased, and when nothing is left of it.
+    var erasureResolved: (UserID) -> Void = { _ in }
+    var accountErased: (UserID) -> Void = { _ in }
+    /// Users whose account is or was erased.
+    var erasedUsers: Set<UserID> = []
 
     // What the broken rules need.
     private var tags: [LedgerKey: [PublishID: PublishTag]] = [:]
@@ -39,6 +44,8 @@ final class SimulatedStore {
     static let remembered = 24
     /// What one frame carries of a payload: little, so that many go in parts.
     static let partBytes = 500
+    /// What one step of an erasure does: little, so that there are some.
+    private static let stepRows = 40
 
     init(tenant: TenantID, wall: WallTime, random: SeededRandom, faults: Set<SimulatedFault>) {
         self.tenant = tenant
@@ -47,12 +54,13 @@ final class SimulatedStore {
         self.faults = faults
         var limits = StoreLimits()
         limits.headBytes = Self.partBytes
+        limits.trimEntries = Self.stepRows
         real = SingleThreadedStore(
             limits: limits, remembered: Self.remembered, clock: { wall.milliseconds },
             random: SeededRandom(seed: self.random.next()))
     }
 
-    private func key(_ channel: ChannelID) -> ChannelKey { ChannelKey(tenant: tenant, channel: channel) }
+    func key(_ channel: ChannelID) -> ChannelKey { ChannelKey(tenant: tenant, channel: channel) }
 
     func key(_ user: UserID, _ device: DeviceID) -> DeviceKey { DeviceKey(tenant: tenant, user: user, device: device) }
 
@@ -109,10 +117,14 @@ final class SimulatedStore {
 
     func append(
         _ publish: Publish, channel: ChannelID, user: UserID, device: DeviceID, producer: ProducerID,
-        refusal: RefusalCode? = nil
+        refusal: RefusalCode? = nil, isService: Bool = false
     ) -> (outcome: PublishOutcome, woken: Set<ChannelID>) {
+        if faults.contains(.refuseToErased), let recipient = publish.recipient, erasedUsers.contains(recipient) {
+            return (.refused(Refused(id: publish.id, code: .unknownRecipient)), [])
+        }
         var request = AppendRequest(
-            device: key(user, device), producer: producer, channel: channel, publish: publish, refusal: refusal)
+            device: key(user, device), producer: producer, channel: channel, publish: publish, refusal: refusal,
+            isService: isService)
         let key = LedgerKey(producer: producer, channel: channel)
         if let alias = aliases[key] { request.producer = alias }
         if faults.contains(.ignoreAfter) { request.publish.after = 0 }
@@ -197,7 +209,7 @@ final class SimulatedStore {
         if published.time != max(wall.milliseconds, truth.logs[request.channel]?.entries.last?.time ?? 0) {
             violation("\(request.channel) at \(published.position): its time is \(published.time)")
         }
-        if !truth.mayPublish(user, in: request.channel) {
+        if !request.isService, !truth.mayPublish(user, in: request.channel) {
             violation("\(request.channel) at \(published.position): \(user) may not publish")
         }
         let named = truth.named(by: publish, in: request.channel)
@@ -297,6 +309,9 @@ final class SimulatedStore {
                 if hiddenCopies.contains(position) {
                     return [.skip(Skip(previous: entry.previous, to: entry.offset, reason: .retracted))]
                 }
+                if faults.contains(.loseWhatErasedSent), erasedUsers.contains(entry.sender) {
+                    return [.skip(Skip(previous: entry.previous, to: entry.offset, reason: .retracted))]
+                }
                 if let time = wallTimes[position] { entry.time = time }
                 if faults.contains(.copyWrongOrigin) { entry.origin?.offset += 1 }
                 return [.entry(entry)]
@@ -314,7 +329,7 @@ final class SimulatedStore {
     func trim(_ channel: ChannelID, keep: Retention) {
         var asked = keep
         if faults.contains(.trimYoung) { asked.age = keep.age.map { $0 / 2 } }
-        _ = try? real.trim(key(channel), keep: asked)
+        while let report = try? real.trim(key(channel), keep: asked), report.more {}
         if let problem = truth.trim(channel, keep: keep, upTo: head(channel)?.first ?? 0, wall) { violation(problem) }
         if faults.contains(.trimLedger) { forgetLedger(of: channel) }
     }
@@ -390,7 +405,7 @@ final class SimulatedStore {
     }
 
     /// Writes the entries down that a change has to make.
-    private func record(
+    func record(
         _ change: RoomChange, _ receipt: RoomReceipt, _ user: UserID, _ device: DeviceID, in channel: ChannelID
     ) {
         var entry = Entry(
@@ -450,10 +465,11 @@ final class SimulatedStore {
     }
 
     func admit(_ user: UserID, _ device: DeviceID, producer: ProducerID, connectNumber: UInt64) -> ConnectAdmission {
-        truth.connects(device)
         let answer = try? real.admit(key(user, device), producer: producer, connectNumber: connectNumber)
+        if answer == .erasing, !faults.contains(.admitErasing) { return .erasing }
+        truth.connects(device)
         let trusts =
-            answer == .stale && faults.contains(.ignoreConnectNumber)
+            answer == .erasing || answer == .stale && faults.contains(.ignoreConnectNumber)
             || answer == .repeated && !faults.isDisjoint(with: [.trustRepeatedConnect, .ignoreConnectNumber])
         return trusts ? .returning : answer ?? .stale
     }

@@ -63,6 +63,8 @@ public struct Truth {
 
     /// The logs.
     public internal(set) var logs: [ChannelID: Log] = [:]
+    /// Inboxes that went with their users' accounts.
+    private var erasedLogs: [(channel: ChannelID, log: Log)] = []
     /// Every stay of a user in a room, the last one at the end.
     private var stints: [ChannelID: [UserID: [Stint]]] = [:]
     /// Where delivery of what is broadcast begins for a device: behind the last entry there was when it was first seen.
@@ -225,6 +227,17 @@ public struct Truth {
         stints[channel]?[user]?[last].upTo = offset
     }
 
+    // MARK: Erasure
+
+    /// Where a user was is forgotten, as the first thing of an account.
+    mutating func forgetStays(of user: UserID) { for room in stints.keys { stints[room]?[user] = nil } }
+
+    /// Nothing is left of an account: who has the name from now on has another inbox, and devices that are seen for the first time.
+    mutating func forget(_ user: UserID, _ devices: [DeviceID]) {
+        if let log = logs.removeValue(forKey: .user(user)) { erasedLogs.append((channel: .user(user), log: log)) }
+        for device in devices { begins[device] = nil }
+    }
+
     /// The logs' new lives after a restore from a backup.
     mutating func changeEpochs(_ epoch: (ChannelID) -> Epoch?) {
         for channel in logs.keys {
@@ -232,8 +245,13 @@ public struct Truth {
         }
     }
 
+    /// The logs that are or ever were there, in one order.
+    var allLogs: [(channel: ChannelID, log: Log)] {
+        logs.sorted { $0.key.description < $1.key.description }.map { (channel: $0.key, log: $0.value) } + erasedLogs
+    }
+
     /// The numbers of the messages in all logs.
     var numbers: Set<UInt64> {
-        Set(logs.values.flatMap { $0.entries.compactMap { MessageChecker.number(of: $0.payload) } })
+        Set(allLogs.flatMap { $0.log.entries.compactMap { MessageChecker.number(of: $0.payload) } })
     }
 }

@@ -1,0 +1,114 @@
+import LonglineWire
+import NIOCore
+
+/// What the app's own server does, in few runs: it publishes, asking again for what it got no answer to, and has accounts erased.
+extension SessionSimulation {
+    func draw(_ range: ClosedRange<Int64>) -> Int64 { Int64.random(in: range, using: &extra) }
+
+    /// Whether the server is killed now, at a moment that matters.
+    func killsServer(_ probability: Double) -> Bool { !isCalm && extra.happens(probability) }
+
+    /// The names of a user's devices.
+    func names(of user: UserID) -> [DeviceID] { devices.filter { $0.user == user }.map(\.device) }
+
+    func accountChaos() {
+        let erases = extra.happens(0.2)
+        if extra.happens(erases ? 0.6 : 0.15) { orderRepeatedly() }
+        guard erases else { return }
+        let user = devices[[0, 2, 3][Int(draw(0...2))]].user
+        scheduler.after(.milliseconds(draw(300...1_500))) { [weak self] in self?.erase(user) }
+    }
+
+    // MARK: Publishes
+
+    private func orderRepeatedly() {
+        scheduler.after(.milliseconds(draw(20...220))) { [weak self] in
+            guard let self, !isCalm else { return }
+            let users = [devices[0].user, devices[2].user, devices[3].user, shop]
+            let channel: ChannelID =
+                switch draw(0...9) {
+                case 0: .all(news)
+                case 1..<5: .room(rooms[Int(draw(0...1))])
+                default: .user(users[Int(draw(0...2))])
+                }
+            var payload = ByteBuffer(integer: nextOrder)
+            payload.writeRepeatingByte(7, count: Int(draw(0...(extra.happens(0.1) ? 1_500 : 40))))
+            let order = ServiceOrder(
+                number: nextOrder, sender: users[Int(draw(0...3))], channel: channel, payload: payload)
+            nextOrder += 1
+            counts.serviceOrders += 1
+            checker.services.ordered(order)
+            ask(order)
+            orderRepeatedly()
+        }
+    }
+
+    /// Asks for a message until there is an answer, and once more now and then.
+    private func ask(_ order: ServiceOrder, isRepeat: Bool = false) {
+        guard isRepeat || !settledOrders.contains(order.number) else { return }
+        server.control.publish(order) { [weak self] answer in
+            guard let self else { return }
+            // Some answers are lost on their way.
+            guard isCalm || !extra.happens(0.15) else { return }
+            note { "message \(order.number) of the app's server: \(answer)" }
+            if let problem = checker.services.answered(order, answer, truth: store.durable) { violation(problem) }
+            if answer != .later { settledOrders.insert(order.number) }
+            guard case .entered = answer, !isCalm, extra.happens(0.4) else { return }
+            askAgain(order, within: 20...900, isRepeat: true)
+        }
+        scheduler.after(.milliseconds(draw(30...300))) { [weak self] in
+            guard let self, !settledOrders.contains(order.number) else { return }
+            askAgain(order, within: 0...30, isRepeat: false)
+        }
+    }
+
+    private func askAgain(_ order: ServiceOrder, within range: ClosedRange<Int64>, isRepeat: Bool) {
+        scheduler.after(.milliseconds(draw(range))) { [weak self] in
+            self?.counts.serviceRepeats += 1
+            self?.ask(order, isRepeat: isRepeat)
+        }
+    }
+
+    // MARK: Erasures
+
+    /// The app's own server has an account erased, and asks until that is resolved.
+    private func erase(_ user: UserID) {
+        note { "the account of \(user) is to be erased" }
+        guard server.erase(user) else {
+            scheduler.after(.milliseconds(draw(30...200))) { [weak self] in self?.erase(user) }
+            return
+        }
+        guard extra.happens(0.8) else { return }
+        scheduler.after(.milliseconds(draw(5...700))) { [weak self] in self?.logInAnew(user) }
+    }
+
+    /// A device of an account that is or was being erased is logged in once more.
+    private func logInAnew(_ user: UserID) {
+        guard !isCalm, let old = devices.first(where: { $0.user == user }) else { return }
+        counts.newAccounts += 1
+        let highest = devices.filter { $0.user == user }.map(\.login).max() ?? 0
+        addDevice(user, old.device, login: nextLogin(of: user, after: highest + 9)).connect()
+    }
+
+    /// It is on the disk that an account is erased: what its devices hear from now on doesn't count any more.
+    func erasureResolved(_ user: UserID) {
+        counts.erasures += 1
+        for device in devices where device.user == user { device.isErased = true }
+        checker.erasing(user, apps: devices.filter { $0.user == user }.map(\.app))
+    }
+
+    /// Nothing is left of an account.
+    func accountErased(_ user: UserID) {
+        note { "the account of \(user) is erased" }
+        highestLogins = highestLogins.filter { $0.key.user != user }
+        checker.services.erased(user)
+    }
+
+    /// In the end every erasure was brought to its end, and each device has heard of it.
+    func checkErasures() {
+        for user in store.erasing { violation("the erasure of \(user) never came to its end") }
+        for device in devices where device.isErased && !device.isOver {
+            violation("\(device.device) \(device.app.number) never heard that its account was erased")
+        }
+    }
+}
