@@ -36,6 +36,12 @@ extension ModelDevice {
         }
     }
 
+    /// Has its user's account erased, if it is connected.
+    func eraseAccount() {
+        guard !isOver, !isAsleep else { return }
+        input { session, now in _ = session.eraseAccount(now: now) }
+    }
+
     func setMode(_ mode: SessionMode) {
         guard !isOver, !isAsleep else { return }
         input { session, now in session.setMode(mode, now: now) }

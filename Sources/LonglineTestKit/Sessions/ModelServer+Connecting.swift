@@ -46,6 +46,7 @@ extension ModelServer {
         var identity = SessionIdentity(
             tenant: tenant, user: user, device: device, loginEpoch: login, tokenID: "1", expiry: 1 << 52,
             mayPublish: true, mayReceive: true, mayJoin: true, mayManage: true)
+        identity.mayErase = true
         rights.apply(to: &identity)
         hosted.watch.stopped = rights.stopped
         hosted.recoveries = recoveries(channels, connect, hosted, rights)

@@ -46,6 +46,12 @@ extension ModelServer {
         return true
     }
 
+    /// A device has its user's account erased.
+    func eraseAccount(of hosted: Hosted) {
+        guard let user = hosted.user, !erase(user) else { return }
+        input(hosted) { $0.erasureRefused(ErasureRefused(code: .storageFull, retryAfter: 30), now: $1) }
+    }
+
     /// A new process goes on with what an earlier one did not bring to its end.
     func resumeErasures() {
         guard !store.erasing.isEmpty, !has(.forgetErasures) else { return }

@@ -309,8 +309,9 @@ final class ModelServer {
         case .forget(let channel):
             noteSent(hosted)
             hosted.forgotten.insert(channel)
-        case .logout, .eraseAccount, .signal, .signalDropped, .sendSignal, .watch, .unwatch, .setVisibility:
-            break  // No model device logs out, erases, signals or watches.
+        case .eraseAccount: later(hosted) { [weak self] in self?.eraseAccount(of: hosted) }
+        case .logout, .signal, .signalDropped, .sendSignal, .watch, .unwatch, .setVisibility:
+            break  // No model device logs out, signals or watches.
         case .delivered(let sender, let origin): reached(sender, origin, hosted)
         // No model device asks.
         case .markRead, .listConversations, .changeConversation: break

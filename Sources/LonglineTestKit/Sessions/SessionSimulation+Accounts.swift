@@ -16,7 +16,8 @@ extension SessionSimulation {
         if extra.happens(erases ? 0.6 : 0.15) { orderRepeatedly() }
         guard erases else { return }
         let user = devices[[0, 2, 3][Int(draw(0...2))]].user
-        scheduler.after(.milliseconds(draw(300...1_500))) { [weak self] in self?.erase(user) }
+        let isOwn = extra.happens(0.4)
+        scheduler.after(.milliseconds(draw(300...1_500))) { [weak self] in self?.erase(user, isOwn: isOwn) }
     }
 
     // MARK: Publishes
@@ -71,15 +72,16 @@ extension SessionSimulation {
 
     // MARK: Erasures
 
-    /// The app's own server has an account erased, and asks until that is resolved.
-    private func erase(_ user: UserID) {
+    /// The app's own server has an account erased, or a device of its user its own, and asks until that is resolved.
+    private func erase(_ user: UserID, isOwn: Bool) {
+        guard !isCalm, !store.erasedUsers.contains(user) else { return }
         note { "the account of \(user) is to be erased" }
-        guard server.erase(user) else {
-            scheduler.after(.milliseconds(draw(30...200))) { [weak self] in self?.erase(user) }
+        if isOwn {
+            devices.first { $0.user == user && !$0.isOver }?.eraseAccount()
+        } else if server.erase(user) {
             return
         }
-        guard extra.happens(0.8) else { return }
-        scheduler.after(.milliseconds(draw(5...700))) { [weak self] in self?.logInAnew(user) }
+        scheduler.after(.milliseconds(draw(30...200))) { [weak self] in self?.erase(user, isOwn: isOwn) }
     }
 
     /// A device of an account that is or was being erased is logged in once more.
@@ -95,6 +97,8 @@ extension SessionSimulation {
         counts.erasures += 1
         for device in devices where device.user == user { device.isErased = true }
         checker.erasing(user, apps: devices.filter { $0.user == user }.map(\.app))
+        guard extra.happens(0.8) else { return }
+        scheduler.after(.milliseconds(draw(5...700))) { [weak self] in self?.logInAnew(user) }
     }
 
     /// Nothing is left of an account.
