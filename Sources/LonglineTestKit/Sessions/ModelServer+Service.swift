@@ -98,7 +98,7 @@ extension ModelServer {
         guard !isDiskFull else { return soon(20...80) { $0.waitForWrites(of: user) } }
         for append in pending where append.hosted.user == user { append.hosted.isForgotten = true }
         guard write({ control.forget(user) }) != nil else { return }
-        takeStep(user)
+        soon(0...150) { $0.takeStep(user) }
     }
 
     private func takeStep(_ user: UserID) {
@@ -107,7 +107,7 @@ extension ModelServer {
         wake(step.rooms)
         if step.isDone { return finishErasure(of: user) }
         if simulation.killsServer(0.08) { return kill() }
-        soon(3...30) { $0.takeStep(user) }
+        soon(3...60) { $0.takeStep(user) }
     }
 
     private func finishErasure(of user: UserID) {

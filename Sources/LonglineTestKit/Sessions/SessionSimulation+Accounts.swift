@@ -25,23 +25,28 @@ extension SessionSimulation {
     private func orderRepeatedly() {
         scheduler.after(.milliseconds(draw(20...220))) { [weak self] in
             guard let self, !isCalm else { return }
-            let users = [devices[0].user, devices[2].user, devices[3].user, shop]
-            let channel: ChannelID =
-                switch draw(0...9) {
-                case 0: .all(news)
-                case 1..<5: .room(rooms[Int(draw(0...1))])
-                default: .user(users[Int(draw(0...2))])
-                }
-            var payload = ByteBuffer(integer: nextOrder)
-            payload.writeRepeatingByte(7, count: Int(draw(0...(extra.happens(0.1) ? 1_500 : 40))))
-            let order = ServiceOrder(
-                number: nextOrder, sender: users[Int(draw(0...3))], channel: channel, payload: payload)
-            nextOrder += 1
-            counts.serviceOrders += 1
-            checker.services.ordered(order)
-            ask(order)
+            order(from: writers[Int(draw(0...3))])
             orderRepeatedly()
         }
+    }
+
+    /// In whose name the app's server publishes.
+    private var writers: [UserID] { [devices[0].user, devices[2].user, devices[3].user, shop] }
+
+    private func order(from sender: UserID) {
+        let channel: ChannelID =
+            switch draw(0...9) {
+            case 0: .all(news)
+            case 1..<5: .room(rooms[Int(draw(0...1))])
+            default: .user(writers[Int(draw(0...2))])
+            }
+        var payload = ByteBuffer(integer: nextOrder)
+        payload.writeRepeatingByte(7, count: Int(draw(0...(extra.happens(0.1) ? 1_500 : 40))))
+        let order = ServiceOrder(number: nextOrder, sender: sender, channel: channel, payload: payload)
+        nextOrder += 1
+        counts.serviceOrders += 1
+        checker.services.ordered(order)
+        ask(order)
     }
 
     /// Asks for a message until there is an answer, and once more now and then.
@@ -97,8 +102,16 @@ extension SessionSimulation {
         counts.erasures += 1
         for device in devices where device.user == user { device.isErased = true }
         checker.erasing(user, apps: devices.filter { $0.user == user }.map(\.app))
+        // Much of what comes now comes while the erasure is under way.
+        if extra.happens(0.5) {
+            scheduler.after(.milliseconds(draw(0...20))) { [weak self] in
+                guard let self, !isCalm else { return }
+                order(from: user)
+            }
+        }
         guard extra.happens(0.8) else { return }
-        scheduler.after(.milliseconds(draw(5...700))) { [weak self] in self?.logInAnew(user) }
+        let wait = draw(extra.happens(0.5) ? 0...20 : 5...700)
+        scheduler.after(.milliseconds(wait)) { [weak self] in self?.logInAnew(user) }
     }
 
     /// Nothing is left of an account.
