@@ -63,8 +63,10 @@ extension ConnectionDriver {
     }
 
     func refused(_ refused: Refused, in channel: ChannelID) {
-        guard !endUnentered(refused.id, as: SendState(refusal: refused.code)) else { return }
-        session.rowRemoved(refused.id, from: channel, now: clock.now())
+        guard endUnentered(refused.id, as: SendState(refusal: refused.code)) else {
+            return session.rowRemoved(refused.id, from: channel, now: clock.now())
+        }
+        refusedRows[refused.id] = channel
     }
 
     /// Rows that no frame can carry would end every link that they are sent on, and nothing behind them would ever leave.
@@ -116,8 +118,9 @@ extension ConnectionDriver {
         trackers = renumber(trackers)
         leftRows = Set(leftRows.compactMap { renumbered[$0] })
         unwritten = Set(unwritten.compactMap { renumbered[$0] })
-        // The new producer's first batch holds every row with its mark.
+        // The new producer's first batch holds every row with its mark, and none that was refused.
         unmarked = []
+        refusedRows = [:]
         pending.producer = producer
         pending.inserts = pending.inserts.compactMap { renumbered[$0] }
         pending.adopted = renumber(pending.adopted)
@@ -238,6 +241,10 @@ extension ConnectionDriver {
                 handToSession(id)
             }
             becameDurable(batch.outcomes)
+            for id in batch.removes {
+                guard let channel = refusedRows.removeValue(forKey: id) else { continue }
+                session.rowRemoved(id, from: channel, now: clock.now())
+            }
         }
         let waiting = afterFlush
         afterFlush = []

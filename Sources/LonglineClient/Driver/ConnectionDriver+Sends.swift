@@ -1,4 +1,3 @@
-import LonglineSession
 import LonglineWire
 import NIOCore
 
@@ -63,7 +62,7 @@ extension ConnectionDriver {
         leftRows.remove(id)
         pending.outcomes.append(row.outcome(state))
         unentered[row.send] = UnenteredMessage(
-            row: id, status: status, end: state, isNoticed: isNoticed, tracker: trackers.removeValue(forKey: id))
+            status: status, end: state, isNoticed: isNoticed, tracker: trackers.removeValue(forKey: id))
         outlets.room.send(())
         return true
     }
@@ -72,7 +71,6 @@ extension ConnectionDriver {
     func becameDurable(_ written: [StoredOutcome]) {
         for outcome in written {
             guard let message = unentered.removeValue(forKey: outcome.send) else { continue }
-            session.rowRemoved(message.row, from: outcome.channel, now: clock.now())
             if outcome.state == .cancelled {
                 statistics.cancelled += 1
             } else {
@@ -162,8 +160,6 @@ extension ConnectionDriver {
 ///
 /// There are never more than the outbox had rows on the disk: while that takes nothing, nothing comes into the outbox.
 struct UnenteredMessage {
-    /// The ID that its row had.
-    var row: PublishID
     /// What it is until then.
     var status: SendStatus
     /// What it is from then on.

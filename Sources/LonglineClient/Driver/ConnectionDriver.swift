@@ -89,6 +89,8 @@ final class ConnectionDriver {
     var outcomes: OutcomeMemory
     /// Messages that will never be entered, until that is on disk.
     var unentered: [SendID: UnenteredMessage] = [:]
+    /// Rows that the service refused and that are still on the disk: the session sends nothing behind them.
+    var refusedRows: [PublishID: ChannelID] = [:]
     var connectNumber: UInt64
     var reservedConnectNumber: UInt64
     /// Up to here the reservation is on disk.
