@@ -14,7 +14,7 @@ import Testing
         try SQLiteSchema.migrator.migrate(queue)
         return try queue.write { db in
             let tables = SQLiteTables(db)
-            let channel = try tables.addChannel(roomKey("r"), epoch: 1)
+            let channel = try tables.addChannel(roomKey("r"), epoch: 1, begin: 0)
             var statements: [String] = []
             db.trace { event in
                 if case .statement(let statement) = event, statement.sql.hasPrefix("SELECT") {

@@ -88,4 +88,43 @@ import Testing
         #expect(!left.contains { $0.offset == 7 || $0.kind == .edited })
         try await store.close()
     }
+
+    private func beginnings(_ folder: TemporaryFolder) throws -> [Int64] {
+        let queue = try DatabaseQueue(path: folder.file("longline.db"))
+        defer { try? queue.close() }
+        return try queue.read { db in try Int64.fetchAll(db, sql: "SELECT \"begin\" FROM channels ORDER BY id") }
+    }
+
+    @Test("a channel of which nobody noted where it began begins at its first entry, where that is known")
+    func beginningsOfChannels() async throws {
+        let folder = try TemporaryFolder()
+        try SQLiteFixture.schema(
+            "copies that were withheld", folder.path,
+            [
+                "UPDATE store SET sequence = 1024",
+                // One without a first entry, one with it, and one whose first entry was trimmed.
+                """
+                INSERT INTO channels (id, tenant, name, epoch, head, first, entries) VALUES
+                    (1, 'acme', 'user/alice', 1, 0, 0, 0), (2, 'acme', 'user/bob', 1, 9, 0, 1),
+                    (3, 'acme', 'user/carol', 1, 7, 7, 0)
+                """,
+                """
+                INSERT INTO entries (offset, channel, previous, kind, sender, device, producer_high, producer_low,
+                    publish_id, origin_epoch, origin_offset, time, expiry, payload)
+                VALUES (9, 2, 0, 0, 'alice', 'phone', 1, 1, 1, 1, 8, 1, 0, x'6869')
+                """,
+            ])
+        let store = try open(folder)
+        // What bob has of alice's came from an inbox before hers.
+        let epoch = try #require(try await store.head(of: inbox("bob"))).position.epoch
+        var reaction = request("bob", recipient: "alice", id: 1, "+1")
+        reaction.publish.kind = .react(Position(epoch: epoch, offset: 9))
+        let outcome = try await store.append(reaction)
+        #expect(outcome.isEntered && outcome.copy == nil)
+        try await store.enter(request("dave", id: 1))
+        try await store.close()
+        let place = try #require(outcome.published).position.offset
+        // A reaction that has no copy uses up the place of one.
+        #expect(try beginnings(folder) == [1_024, 8, 0, Int64(place) + 1])
+    }
 }

@@ -239,4 +239,38 @@ import Testing
             #expect(try await entries(store, inbox("bob")).map(\.target) == [heard.copy?.position.offset])
         }
     }
+
+    @Test(
+        "what an inbox held that went with its account is never named to who has the name now",
+        arguments: StoreKind.allCases)
+    func whatWentWithAnAccountIsNeverNamed(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let sent = try await store.enter(request(recipient: "bob", id: 1, "to the first")).position
+            let answer = try await store.append(request("bob", recipient: "alice", id: 1, "from the first"))
+            let received = try #require(answer.copy).position
+            while !(try await store.erase(user: user("bob"), in: tenant)).isDone {}
+            var id: PublishID = 1
+            func expectNoCopy(_ kinds: [PublishKind], _ state: String) async throws {
+                for said in kinds {
+                    id += 1
+                    let outcome = try await store.append(remark(said, recipient: "bob", id: id, "of the first"))
+                    #expect(outcome.isEntered && outcome.copy == nil, "\(said), and bob's inbox is \(state)")
+                }
+            }
+            let remarks: [PublishKind] = [.edit(sent), .react(sent), .react(received)]
+            try await expectNoCopy(remarks, "made by it")
+            try await store.enter(request("carol", recipient: "bob", id: 1, "to the second"))
+            try await expectNoCopy(remarks, "whole")
+            #expect(try await texts(store, inbox("bob")) == ["to the second"])
+            _ = try await store.trim(inbox("bob"), keep: Retention(entries: 0))
+            try await expectNoCopy(remarks + [.retract(sent)], "trimmed")
+            #expect(try await entries(store, inbox("bob")).isEmpty)
+            // Of what the second got, what is said arrives, trimmed or not.
+            let news = try await store.append(request(recipient: "bob", id: id + 1, "to the second"))
+            _ = try await store.trim(inbox("bob"), keep: Retention(entries: 0))
+            let edit = PublishKind.edit(try #require(news.published).position)
+            try await store.enter(remark(edit, recipient: "bob", id: id + 2, "to the second!"))
+            #expect(try await entries(store, inbox("bob")).map(\.target) == [news.copy?.position.offset])
+        }
+    }
 }

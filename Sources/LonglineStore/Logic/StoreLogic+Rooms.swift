@@ -20,7 +20,7 @@ extension StoreLogic {
                 guard try makesPlace(for: device.user, in: nil, tenant: device.tenant) else {
                     return .refused(.limitReached)
                 }
-                return try enter(device.user, by: device, tables.addChannel(key, epoch: drawEpoch()))
+                return try enter(device.user, by: device, addChannel(key))
             }
             if let stay = try StoreRules.stay(of: device.user, in: known, tables) {
                 return .done(Self.unchanged(known, stay, device.user))
@@ -54,7 +54,7 @@ extension StoreLogic {
             guard try makesPlace(for: device.user, in: known, tenant: device.tenant) else {
                 return .refused(.limitReached)
             }
-            let joined = try enter(device.user, by: device, known ?? tables.addChannel(key, epoch: drawEpoch()))
+            let joined = try enter(device.user, by: device, known ?? addChannel(key))
             guard role == .owner, case .done(let receipt) = joined, let room = try tables.channel(key) else {
                 return joined
             }

@@ -77,11 +77,14 @@ extension StoreLogic {
     /// Where what a direct message names stands in the recipient's inbox.
     ///
     /// A copy is drawn right after its record (``StoreLogic/copyToRecipient(_:origin:request:named:now:)``), and both know it.
-    /// - Returns: nil when there is no such thing: the recipient never got what is named.
+    /// - Returns: nil when there is no such thing: the recipient never got what is named, or only into an inbox that is gone, with its
+    ///   account or by a sweep.
     func counterpart(of named: Entry, in inbox: ChannelRecord) throws -> Offset? {
+        let place = named.origin?.offset ?? named.offset + 1
+        // What stood in an inbox before this one is not for who has the name now.
+        guard place > inbox.begin else { return nil }
         // A received message is the other side's record, whether it is still in their log or not.
-        if let origin = named.origin { return origin.offset }
-        let place = named.offset + 1
+        if named.origin != nil { return place }
         if place > inbox.first { return try copy(of: named, in: inbox) == nil ? nil : place }
         // Trimmed there: a device may have it all the same, if it ever was there.
         return try tables.isCopyWithheld(of: named.offset) ? nil : place

@@ -38,7 +38,11 @@ struct StoreLogic<Tables: StoreTables> {
     mutating func channel(_ key: ChannelKey) throws -> ChannelRecord? {
         if let known = try tables.channel(key) { return known }
         guard case .user = key.channel else { return nil }
-        return try tables.addChannel(key, epoch: drawEpoch())
+        return try addChannel(key)
+    }
+
+    mutating func addChannel(_ key: ChannelKey) throws -> ChannelRecord {
+        try tables.addChannel(key, epoch: drawEpoch(), begin: tables.lastOffset())
     }
 
     /// Why a publish can't be the first of a broadcast, which it makes; nil when it can.
@@ -127,7 +131,7 @@ struct StoreLogic<Tables: StoreTables> {
             guard try seenProducer(request.producer, of: device, now: clock(), step: Self.seenStep) != nil else {
                 return refused(.overloaded, retryAfter: limits.retryAfter)
             }
-            place = try tables.addChannel(key, epoch: drawEpoch())
+            place = try addChannel(key)
         }
         guard var channel = place else { return refused(.unknownChannel) }
 

@@ -6,6 +6,8 @@ struct ChannelRecord: Hashable, Sendable {
     let id: Int64
     let key: ChannelKey
     var epoch: Epoch
+    /// The last offset drawn when it was made: at or below lies nothing of it. 0 where that is not known.
+    let begin: Offset
     /// The last entry; 0 for none yet.
     var head: Offset = 0
     /// The last entry that was trimmed; 0 for none.
@@ -115,7 +117,7 @@ struct UnreadCount: Hashable, Sendable {
 /// Calls come from one writer at a time. Ids are the tables' own, above 0 and never used again.
 protocol StoreTables: AnyObject {
     func channel(_ key: ChannelKey) throws -> ChannelRecord?
-    func addChannel(_ key: ChannelKey, epoch: Epoch) throws -> ChannelRecord
+    func addChannel(_ key: ChannelKey, epoch: Epoch, begin: Offset) throws -> ChannelRecord
     func update(_ channel: ChannelRecord) throws
     /// Draws from the one sequence that all channels share.
     func nextOffset() throws -> Offset

@@ -92,8 +92,8 @@ final class MemoryTables: StoreTables {
 
     func channel(_ key: ChannelKey) -> ChannelRecord? { channels[key] }
 
-    func addChannel(_ key: ChannelKey, epoch: Epoch) -> ChannelRecord {
-        let record = ChannelRecord(id: nextID(), key: key, epoch: epoch)
+    func addChannel(_ key: ChannelKey, epoch: Epoch, begin: Offset) -> ChannelRecord {
+        let record = ChannelRecord(id: nextID(), key: key, epoch: epoch, begin: begin)
         channels[key] = record
         keys[record.id] = key
         if case .all = key.channel { broadcasts[key.tenant, default: []].append(key) }

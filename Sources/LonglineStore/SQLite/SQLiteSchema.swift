@@ -104,6 +104,9 @@ enum SQLiteSchema {
             // Whether a block kept the copy of a direct message back. Of those before nobody knows.
             try db.execute(sql: "ALTER TABLE entries ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0")
         }
+        migrator.registerMigration("beginnings of channels") { db in
+            for statement in beginnings { try db.execute(sql: statement) }
+        }
         return migrator
     }
 
@@ -157,6 +160,17 @@ enum SQLiteSchema {
         "DROP INDEX members",
         // With "left", which is NULL, SQLite before 3.41 too reads no row beside the index.
         "CREATE INDEX members ON stints (room, life, user, role, \"left\") WHERE \"left\" IS NULL",
+    ]
+
+    /// The last offset drawn when a channel was made. Of one from before that was never trimmed the first entry tells, where it has one;
+    /// of others nobody knows.
+    private static let beginnings = [
+        "ALTER TABLE channels ADD COLUMN \"begin\" INTEGER NOT NULL DEFAULT 0",
+        """
+        UPDATE channels SET "begin" = coalesce(
+            (SELECT offset - 1 FROM entries WHERE channel = channels.id ORDER BY offset LIMIT 1),
+            (SELECT sequence FROM store)) WHERE first = 0
+        """,
     ]
 
     private static let first = [

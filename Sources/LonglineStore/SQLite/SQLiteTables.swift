@@ -152,19 +152,19 @@ final class SQLiteTables {
     // MARK: Channels
 
     static let channelColumns =
-        "id, epoch, head, first, time, entries, bytes, members, owners, deleted, joining, publishing"
-    static let channelColumnCount = 12
+        "id, epoch, \"begin\", head, first, time, entries, bytes, members, owners, deleted, joining, publishing"
+    static let channelColumnCount = 13
 
     /// A channel out of a row that begins with ``channelColumns``.
     /// - Throws: ``StoreError`` when the row was not written by a store.
     static func channel(_ row: Row, _ key: ChannelKey) throws -> ChannelRecord {
-        guard let joining = RoomJoining(rawValue: row[10]), let publishing = RoomPublishing(rawValue: row[11]) else {
+        guard let joining = RoomJoining(rawValue: row[11]), let publishing = RoomPublishing(rawValue: row[12]) else {
             throw StoreError(.unavailable, message: "channel \(row[0] as Int64) has unknown settings")
         }
         return ChannelRecord(
-            id: row[0], key: key, epoch: Epoch(bitPattern: row[1]), head: row[2], first: row[3], time: row[4],
-            entries: row[5], bytes: row[6], members: row[7], owners: row[8], deleted: row[9], joining: joining,
-            publishing: publishing)
+            id: row[0], key: key, epoch: Epoch(bitPattern: row[1]), begin: row[2], head: row[3], first: row[4],
+            time: row[5], entries: row[6], bytes: row[7], members: row[8], owners: row[9], deleted: row[10],
+            joining: joining, publishing: publishing)
     }
 }
 
@@ -180,14 +180,14 @@ extension SQLiteTables: StoreTables {
         return record
     }
 
-    func addChannel(_ key: ChannelKey, epoch: Epoch) throws -> ChannelRecord {
+    func addChannel(_ key: ChannelKey, epoch: Epoch, begin: Offset) throws -> ChannelRecord {
         try run(
             """
-            INSERT INTO channels (id, tenant, name, epoch) VALUES (
-                1 + max(coalesce((SELECT max(id) FROM channels), 0), (SELECT removed_channel FROM store)), ?, ?, ?)
+            INSERT INTO channels (id, tenant, name, epoch, "begin") VALUES (
+                1 + max(coalesce((SELECT max(id) FROM channels), 0), (SELECT removed_channel FROM store)), ?, ?, ?, ?)
             """,
-            [key.tenant.description, key.channel.description, Int64(bitPattern: epoch)])
-        let record = ChannelRecord(id: db.lastInsertedRowID, key: key, epoch: epoch)
+            [key.tenant.description, key.channel.description, Int64(bitPattern: epoch), Int64(begin)])
+        let record = ChannelRecord(id: db.lastInsertedRowID, key: key, epoch: epoch, begin: begin)
         channels[key] = record
         return record
     }

@@ -35,9 +35,10 @@ extension Truth {
         publish.kind.target.flatMap { logs[channel]?.entry(at: $0.offset) }
     }
 
-    /// Where what a direct message names stands in the other's inbox, or stood before it was trimmed; nil where it never got there.
+    /// Where what a direct message names stands in the other's inbox, or stood before it was trimmed; nil where it never got there, or
+    /// only into one that went with its account.
     func counterpart(of named: Entry, in inbox: ChannelID) -> Offset? {
-        if let origin = named.origin { return origin.offset }
+        if let origin = named.origin { return logs[inbox]?.entry(at: origin.offset)?.offset }
         return logs[inbox]?.entries.first { $0.origin?.offset == named.offset }?.offset
     }
 
