@@ -95,10 +95,7 @@ final class ModelControl {
         } else if server.has(.renumberResumed) {
             renumber(order)
         }
-        if server.store.isErasing(order.sender) {
-            guard server.has(.publishForErased) else { return giveUp(request, .later) }
-            server.simulation.violation("a message of \(order.sender) is taken, whose account is being erased")
-        }
+        if server.store.isErasing(order.sender), !server.has(.publishForErased) { return giveUp(request, .later) }
         enter(request, isRepeated: request.isResumed, attempts: Self.attempts)
     }
 

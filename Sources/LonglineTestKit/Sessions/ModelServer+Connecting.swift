@@ -32,6 +32,7 @@ extension ModelServer {
         hosted.producer = connect.producer
         hosted.connectNumber = connect.connectNumber
         hosted.login = login
+        hosted.generation = holder.generation
         hosted.isFresh = admission == .returning || admission == .firstOfDevice
         let isResumed = sent[device] != nil
         let tenant = simulation.tenant

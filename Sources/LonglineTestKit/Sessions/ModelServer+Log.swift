@@ -103,8 +103,9 @@ extension ModelServer {
     private func enter(_ append: Append, _ user: UserID, _ device: DeviceID) -> (
         outcome: PublishOutcome, woken: Set<ChannelID>
     ) {
-        if append.hosted.isForgotten {
-            simulation.violation("a publish of \(user) is entered behind the first step of the account's erasure")
+        // Between its steps the store looks; it may have been over in one.
+        if append.hosted.generation < store.generation(of: user), !store.isErasing(user) {
+            simulation.violation("a publish of \(user) is entered that is from before the account's erasure")
         }
         return store.append(
             append.publish, channel: append.channel, user: user, device: device, producer: append.producer,

@@ -47,8 +47,8 @@ final class ModelServer {
         var answers = FrameLimits.maximumCursors
         /// Its user's account is being erased, and nothing is sent to it any more.
         var isShutOut = false
-        /// The erasure's first step was taken: nothing of it is entered any more.
-        var isForgotten = false
+        /// The user's generation when its credential was issued.
+        var generation: UInt64 = 0
 
         init(session: ServerSession, link: SimulatedLink) {
             self.session = session

@@ -103,8 +103,9 @@ extension SessionSimulation {
         for device in devices where device.user == user { device.isErased = true }
         checker.erasing(user, apps: devices.filter { $0.user == user }.map(\.app))
         // Much of what comes now comes while the erasure is under way.
-        if extra.happens(0.5) {
-            scheduler.after(.milliseconds(draw(0...20))) { [weak self] in
+        if extra.happens(0.7) {
+            let wait = draw(extra.happens(0.3) ? 0...20 : 40...250)
+            scheduler.after(.milliseconds(wait)) { [weak self] in
                 guard let self, !isCalm else { return }
                 order(from: user)
             }

@@ -40,6 +40,7 @@ extension SimulatedStore {
             violation("\(user)'s erasure failed")
             return Step(isDone: true, rooms: [])
         }
+        truth.partlyErased.insert(user)
         for place in step.left { recordLeave(of: user, nobody, place) }
         for room in truth.rooms.keys where truth.isMember(user, of: room) {
             violation("\(user) is erased, and stays a member of \(room)")
@@ -50,7 +51,10 @@ extension SimulatedStore {
             truth.blocks[user]?.remove(other)
         }
         truth.forgetStays(of: user)
-        if step.isDone { checkErased(user, devices) }
+        if step.isDone {
+            truth.partlyErased.remove(user)
+            checkErased(user, devices)
+        }
         return Step(isDone: step.isDone, rooms: Set(step.left.map(\.channel)))
     }
 

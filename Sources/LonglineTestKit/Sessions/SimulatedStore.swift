@@ -212,6 +212,9 @@ final class SimulatedStore {
         if !request.isService, !truth.mayPublish(user, in: request.channel) {
             violation("\(request.channel) at \(published.position): \(user) may not publish")
         }
+        if truth.partlyErased.contains(user) {
+            violation("\(request.channel) at \(published.position): the account of \(user) is being erased")
+        }
         let named = truth.named(by: publish, in: request.channel)
         if let refusal = truth.refusal(of: publish, by: user, in: request.channel, at: wall.milliseconds) {
             violation("\(request.channel) at \(published.position): \(publish.kind) may not be entered (\(refusal))")

@@ -77,6 +77,8 @@ public struct Truth {
     /// Messages of which blocks kept copies back, with their numbers, and the places of these copies, which stay empty.
     private(set) var withheld: [UInt64: Int] = [:]
     private var emptyPlaces: Set<Offset> = []
+    /// Users whose erasure took its first step, and did not come to its end: nothing of theirs may be entered any more.
+    var partlyErased: Set<UserID> = []
 
     /// The range of a channel that a user may read now, or nil for none.
     public func stint(of user: UserID, in channel: ChannelID) -> Stint? {
