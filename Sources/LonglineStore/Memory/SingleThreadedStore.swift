@@ -143,6 +143,9 @@ package final class SingleThreadedStore {
         logic.tables.generation(of: user, device: nil, in: tenant)
     }
 
+    /// Whether there is a record of a device.
+    package func knows(_ device: DeviceKey) -> Bool { logic.tables.device(device) != nil }
+
     /// Where a channel's log begins and ends, without making an inbox that is not there.
     package func ends(of channel: ChannelKey) -> ChannelHead? { logic.tables.channel(channel)?.ends }
 

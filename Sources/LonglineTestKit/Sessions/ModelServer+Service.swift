@@ -103,7 +103,8 @@ extension ModelServer {
 
     private func takeStep(_ user: UserID) {
         guard !isDiskFull else { return soon(20...80) { $0.takeStep(user) } }
-        guard let step = write({ store.erase(user, devices: simulation.names(of: user)) }) else { return }
+        let devices = simulation.names(of: user) + [simulation.serviceDevice]
+        guard let step = write({ store.erase(user, devices: devices) }) else { return }
         wake(step.rooms)
         if step.isDone { return finishErasure(of: user) }
         if simulation.killsServer(0.08) { return kill() }

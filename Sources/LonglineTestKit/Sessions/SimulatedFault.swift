@@ -103,6 +103,12 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case eraseBeforeWrites
     /// A new process does not go on with the erasures of the one before.
     case forgetErasures
+    /// An erasure leaves a room without a word.
+    case hideErasedLeave
+    /// An erasure leaves the inbox behind.
+    case keepErasedInbox
+    /// An erasure leaves a device behind.
+    case keepErasedDevice
     /// What erased users sent to others goes with them.
     case loseWhatErasedSent
     /// Nothing can be sent to the name of an erased user any more.
