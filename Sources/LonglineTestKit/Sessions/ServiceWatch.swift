@@ -10,8 +10,8 @@ struct ServiceWatch {
     private var mayBeForgotten: Set<UInt64> = []
     private var isForgotten: Set<UInt64> = []
     private var erasing: Set<UserID> = []
-    /// Whether the store was replaced by an older one, which may lack what was answered.
-    private var isReplaced = false
+    /// Those from before the store was replaced by an older one, which may lack what was answered.
+    private var beforeReplacement: Set<UInt64> = []
 
     func knows(_ number: UInt64) -> Bool { orders[number] != nil }
 
@@ -35,7 +35,7 @@ struct ServiceWatch {
     }
 
     mutating func storeReplaced() {
-        isReplaced = true
+        beforeReplacement = Set(orders.keys)
         answers = [:]
     }
 
@@ -52,7 +52,8 @@ struct ServiceWatch {
         if isForgotten.contains(number), case .entered = answer {
             return "message \(number) of \(order.sender) is still known, whose account was erased"
         }
-        return first == answer || isReplaced ? nil : "message \(number) was answered with \(first), then with \(answer)"
+        return first == answer || beforeReplacement.contains(number)
+            ? nil : "message \(number) was answered with \(first), then with \(answer)"
     }
 
     private func problem(of answer: ServiceAnswer, _ order: ServiceOrder, _ truth: Truth) -> String? {
@@ -61,10 +62,10 @@ struct ServiceWatch {
             let log = truth.logs[place.channel]
             let entry = log?.epoch == place.position.epoch ? log?.entry(at: place.position.offset) : nil
             let isThere = entry.flatMap { MessageChecker.number(of: $0.payload) } == order.number
-            return isThere && place.channel == order.log || isReplaced
+            return isThere && place.channel == order.log || beforeReplacement.contains(order.number)
                 ? nil : "message \(order.number) was answered at \(place.position), and is not there"
         case .refused(let code):
-            // The rest is not judged by the message.
+            // The app's own server may publish everywhere, and its messages are valid: only a block refuses one.
             return code == .blocked ? nil : "message \(order.number) was refused with \(code.rawValue) for no reason"
         case .unknown:
             return mayBeUnknown(order, truth) ? nil : "nobody knows what became of message \(order.number)"
@@ -73,10 +74,18 @@ struct ServiceWatch {
     }
 
     private func mayBeUnknown(_ order: ServiceOrder, _ truth: Truth) -> Bool {
-        if isReplaced || mayBeForgotten.contains(order.number) { return true }
-        // A ledger remembers so many of one sender.
+        if beforeReplacement.contains(order.number) || mayBeForgotten.contains(order.number) { return true }
+        // One ledger knows all that the app's own server publishes for a user into a log, and remembers so many. What the user's own
+        // devices publish there is in others.
         let entries = truth.logs[order.log]?.entries ?? []
-        return entries.count { $0.sender == order.sender && $0.origin == nil } >= SimulatedStore.remembered
+        return entries.count { isInLedger($0, beside: order) } >= SimulatedStore.remembered
+    }
+
+    private func isInLedger(_ entry: Entry, beside order: ServiceOrder) -> Bool {
+        guard entry.publishID != 0, entry.origin == nil, let number = MessageChecker.number(of: entry.payload) else {
+            return false
+        }
+        return number != order.number && orders[number]?.sender == order.sender
     }
 
     /// What is wrong in the end.
@@ -104,8 +113,9 @@ struct ServiceWatch {
                 problems.append("message \(number) has \(count) records and \(copies[number] ?? 0) copies")
             }
             switch answers[number] {
-            case nil where !isReplaced: problems.append("message \(number) of the app's server never got an answer")
-            case .entered? where count == 0 && !isReplaced:
+            case nil where !beforeReplacement.contains(number):
+                problems.append("message \(number) of the app's server never got an answer")
+            case .entered? where count == 0 && !beforeReplacement.contains(number):
                 problems.append("message \(number) was answered and is gone")
             case .refused? where count > 0: problems.append("message \(number) was refused and entered")
             default: break
