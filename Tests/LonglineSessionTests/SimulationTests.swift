@@ -93,6 +93,7 @@ struct SimulationTests {
             counts.olderRecords += simulation.counts.olderRecords
             counts.serviceOrders += simulation.counts.serviceOrders
             counts.serviceRepeats += simulation.counts.serviceRepeats
+            counts.serviceBursts += simulation.counts.serviceBursts
             counts.erasures += simulation.counts.erasures
             counts.newAccounts += simulation.counts.newAccounts
         }

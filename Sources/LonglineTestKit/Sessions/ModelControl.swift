@@ -146,14 +146,17 @@ final class ModelControl {
     private func take(_ outcome: PublishOutcome, of request: Request, isRepeated: Bool, attempts: Int) {
         switch outcome {
         case .published(let published):
-            if server.simulation.killsServer(0.06) { return server.kill() }
+            if server.simulation.killsServer(0.06) {
+                server.kill()
+                return server.simulation.orderMany(like: request.order)
+            }
             let place = ChannelPosition(channel: request.order.log, position: published.position)
             // What can't be kept is answered all the same: it was done.
             if !server.isDiskFull {
                 guard server.write({ keep(place, of: request.order) }) != nil else { return }
             }
             end(request, .entered(place))
-        case .refused(let refused) where refused.code == .idReused || refused.code == .outcomeUnknown && !isRepeated:
+        case .refused(let refused) where mayRenumber(after: refused.code, isRepeated: isRepeated):
             // A later number went first.
             guard !server.isDiskFull else { return giveUp(request, .later) }
             guard server.write({ renumber(request.order) }) != nil else { return }
@@ -161,5 +164,10 @@ final class ModelControl {
         case .refused(let refused) where refused.code == .outcomeUnknown: end(request, .unknown)
         case .refused(let refused): giveUp(request, refused.code.isTemporary ? .later : .refused(refused.code))
         }
+    }
+
+    /// Whether a number that was refused so certainly entered nothing.
+    private func mayRenumber(after code: RefusalCode, isRepeated: Bool) -> Bool {
+        code == .idReused || code == .outcomeUnknown && (!isRepeated || server.has(.renumberForgotten))
     }
 }

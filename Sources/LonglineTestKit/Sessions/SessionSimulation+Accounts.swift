@@ -6,7 +6,7 @@ extension SessionSimulation {
     func draw(_ range: ClosedRange<Int64>) -> Int64 { Int64.random(in: range, using: &extra) }
 
     /// Whether the server is killed now, at a moment that matters.
-    func killsServer(_ probability: Double) -> Bool { !isCalm && extra.happens(probability) }
+    func killsServer(_ probability: Double) -> Bool { !isCalm && !isOrderingMany && extra.happens(probability) }
 
     /// The names of a user's devices.
     func names(of user: UserID) -> [DeviceID] { devices.filter { $0.user == user }.map(\.device) }
@@ -40,6 +40,25 @@ extension SessionSimulation {
             case 1..<5: .room(rooms[Int(draw(0...1))])
             default: .user(writers[Int(draw(0...2))])
             }
+        order(from: sender, in: channel)
+    }
+
+    /// The server died before a message was answered: before that is asked for again more are published for its sender there, once in
+    /// a run at most, than the ledger remembers.
+    func orderMany(like first: ServiceOrder) {
+        guard !hasOrderedMany, extra.happens(0.7) else { return }
+        hasOrderedMany = true
+        scheduler.after(.milliseconds(draw(0...5))) { [weak self] in
+            guard let self, !isCalm else { return }
+            counts.serviceBursts += 1
+            // Else the server would hardly ever take all of them.
+            isOrderingMany = true
+            for _ in 0..<SimulatedStore.remembered + 6 { order(from: first.sender, in: first.channel) }
+            isOrderingMany = false
+        }
+    }
+
+    private func order(from sender: UserID, in channel: ChannelID) {
         var payload = ByteBuffer(integer: nextOrder)
         payload.writeRepeatingByte(7, count: Int(draw(0...(extra.happens(0.1) ? 1_500 : 40))))
         let order = ServiceOrder(number: nextOrder, sender: sender, channel: channel, payload: payload)

@@ -61,6 +61,8 @@ extension SessionSimulation {
         public var serviceOrders = 0
         /// Messages of the app's own server that it asked for again.
         public var serviceRepeats = 0
+        /// More of these into one log than its ledger remembers.
+        public var serviceBursts = 0
         /// Accounts that were to be erased.
         public var erasures = 0
         /// Devices of such an account that logged in once more.

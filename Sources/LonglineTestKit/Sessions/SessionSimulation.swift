@@ -54,6 +54,9 @@ public final class SessionSimulation {
     /// The number of its next message, far above those of devices, and the messages that it has an answer to.
     var nextOrder: UInt64 = 1 << 32
     var settledOrders: Set<UInt64> = []
+    /// Whether it has published, or is just publishing, more than a ledger remembers.
+    var hasOrderedMany = false
+    var isOrderingMany = false
     /// Users whose credentials don't allow to publish now, and whom the app's backend doesn't.
     private var withoutScope: Set<UserID> = []
     private var deniedByApp: Set<UserID> = []

@@ -87,6 +87,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case forgetKeys
     /// The control layer draws a new number for a message that may have been entered before.
     case renumberResumed
+    /// The control layer draws a new number for a message that may have been entered, as the ledger has forgotten it.
+    case renumberForgotten
     /// The control layer answers a repetition with where the channel ends then.
     case answerAnew
     /// The control layer takes messages of a sender whose account is being erased.
