@@ -157,7 +157,8 @@ extension ModelDevice {
         case .evicted where simulation.policy(of: app.user) != .all: isOver = true
         case .replaced:
             if simulation.hasLaterLogin(than: self) { isOver = true }
-        case .loggedOut where isErased || mayBeErased, .credentialRevoked where isErased || mayBeErased: isOver = true
+        case .loggedOut where sawErasure: isOver = true
+        case .credentialRevoked where generation < simulation.store.generation(of: user): isOver = true
         case .normal, .idle, .connectTimeout, .shuttingDown: break
         // An older state than the server remembers: the session resumes from its own cursor.
         case .internalError

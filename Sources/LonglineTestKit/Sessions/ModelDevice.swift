@@ -46,8 +46,8 @@ final class ModelDevice {
     var generation: UInt64 = 0
     /// Whether its account is or was erased.
     var isErased = false
-    /// Whether it logged in while that was going on: it may be refused, or have an account anew.
-    var mayBeErased = false
+    /// Whether an erasure of its account was under way at any time of its present link.
+    var sawErasure = false
     /// Nothing happens before, although time goes on.
     private var asleepUntil = NIODeadline.uptimeNanoseconds(0)
     private var waiting: [() -> Void] = []
@@ -125,6 +125,7 @@ final class ModelDevice {
         }
         let link = simulation.openLink(isEarly: durable.hasTicket)
         self.link = link
+        sawErasure = simulation.store.isErasing(user)
         lanes = [:]
         serverLanes = [:]
         watch = ClientWatch()

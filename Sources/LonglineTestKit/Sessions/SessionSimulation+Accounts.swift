@@ -119,7 +119,10 @@ extension SessionSimulation {
     /// It is on the disk that an account is erased: what its devices hear from now on doesn't count any more.
     func erasureResolved(_ user: UserID) {
         counts.erasures += 1
-        for device in devices where device.user == user { device.isErased = true }
+        for device in devices where device.user == user {
+            device.isErased = true
+            device.sawErasure = true
+        }
         checker.erasing(user, apps: devices.filter { $0.user == user }.map(\.app))
         // Much of what comes now comes while the erasure is under way.
         if extra.happens(0.7) {

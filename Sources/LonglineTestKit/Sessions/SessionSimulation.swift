@@ -111,7 +111,6 @@ public final class SessionSimulation {
             app: MessageChecker.App(number: devices.count, user: user, device: device), login: login,
             simulation: self, scheduler: scheduler, random: SeededRandom(seed: random.next()))
         device.generation = store.generation(of: user)
-        device.mayBeErased = store.isErasing(user)
         devices.append(device)
         return device
     }
