@@ -48,6 +48,24 @@ struct MessageCheckerTests {
         #expect(checker.violations.isEmpty)
     }
 
+    @Test("An acknowledgement to an account that was erased since is right where its inbox had the message")
+    func looksIntoErasedInbox() {
+        var checker = Self.checker()
+        var truth = Self.entered()
+        checker.erasing(Self.app.user, apps: [Self.app])
+        truth.forget(Self.app.user, [Self.app.device])
+        checker.acknowledged(Self.number, at: Self.place, in: Fixture.inbox, truth: truth)
+        #expect(checker.violations.isEmpty)
+        var other = Self.place
+        other.offset += 1
+        checker.acknowledged(Self.number, at: other, in: Fixture.inbox, truth: truth)
+        #expect(checker.violations.count == 1)
+        other = Self.place
+        other.epoch += 1
+        checker.acknowledged(Self.number, at: other, in: Fixture.inbox, truth: truth)
+        #expect(checker.violations.count == 2)
+    }
+
     @Test("A refusal behind an acknowledgement is one")
     func noticesRefusalOfAcknowledged() {
         var checker = Self.checker()

@@ -112,9 +112,8 @@ public struct MessageChecker {
         if refused.contains(number) { violation("message \(number) was acknowledged after it was refused") }
         acknowledged.insert(number)
         lostByStore.remove(number)
-        if let origin = published[number], isErased(origin.app) { return }
-        let entry = truth.logs[channel]?.entry(at: position.offset)
-        if truth.logs[channel]?.epoch != position.epoch || entry.flatMap({ Self.number(of: $0.payload) }) != number {
+        let entry = truth.log(channel, of: position.epoch)?.entry(at: position.offset)
+        if entry.flatMap({ Self.number(of: $0.payload) }) != number {
             violation("message \(number) was acknowledged at \(position) in \(channel), and is not there")
         }
     }

@@ -231,7 +231,7 @@ public struct Truth {
 
     // MARK: Erasure
 
-    /// Where a user was is forgotten, as the first thing of an account.
+    /// Where a user was is forgotten: an erasure begins with it, so that from its first step on the user is in no room any more.
     mutating func forgetStays(of user: UserID) { for room in stints.keys { stints[room]?[user] = nil } }
 
     /// Nothing is left of an account: who has the name from now on has another inbox, and devices that are seen for the first time.
@@ -245,6 +245,12 @@ public struct Truth {
         for channel in logs.keys {
             if let epoch = epoch(channel) { logs[channel]?.epoch = epoch }
         }
+    }
+
+    /// A channel's log of an epoch: what arrives late may speak of an inbox that went with its user's account.
+    func log(_ channel: ChannelID, of epoch: Epoch) -> Log? {
+        if let log = logs[channel], log.epoch == epoch { return log }
+        return erasedLogs.last { $0.channel == channel && $0.log.epoch == epoch }?.log
     }
 
     /// The logs that are or ever were there, in one order.
