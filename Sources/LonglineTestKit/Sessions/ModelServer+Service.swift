@@ -3,8 +3,8 @@ import LonglineStore
 import LonglineWire
 import NIOCore
 
-/// What the app's own server asks for: its publishes, and erasures of accounts, which are resolved durably and then go on step by step
-/// whatever happens to the process meanwhile.
+/// What the app's own server publishes, and the erasures of accounts that it or a device asks for: these are resolved durably, and then go
+/// on step by step whatever happens to the process meanwhile.
 extension ModelServer {
     /// A publish of the app's own server, with the number that the ledger knows it by.
     struct ServiceAppend {

@@ -1,7 +1,8 @@
 import LonglineWire
 import NIOCore
 
-/// What the app's own server does, in few runs: it publishes, asking again for what it got no answer to, and has accounts erased.
+/// What happens to accounts, in few runs: the app's own server publishes for them, asking again for what it got no answer to, and it or
+/// one of their devices has them erased.
 extension SessionSimulation {
     func draw(_ range: ClosedRange<Int64>) -> Int64 { Int64.random(in: range, using: &extra) }
 
