@@ -103,9 +103,10 @@ extension ModelServer {
     private func enter(_ append: Append, _ user: UserID, _ device: DeviceID) -> (
         outcome: PublishOutcome, woken: Set<ChannelID>
     ) {
-        // Between its steps the store looks; it may have been over in one.
-        if append.hosted.generation < store.generation(of: user), !store.isErasing(user) {
-            simulation.violation("a publish of \(user) is entered that is from before the account's erasure")
+        // The first step may have been the last one, and what it does may be why the publish is refused now.
+        let isFirstStepTaken = store.truth.partlyErased.contains(user) || !store.isErasing(user)
+        if append.hosted.generation < store.generation(of: user), isFirstStepTaken {
+            simulation.violation("a publish of \(user) is taken behind the first step of the account's erasure")
         }
         return store.append(
             append.publish, channel: append.channel, user: user, device: device, producer: append.producer,
