@@ -234,6 +234,28 @@ import Testing
         }
     }
 
+    @Test("what went to a former user of the name does not count as arrived", arguments: StoreKind.allCases)
+    func whatWentToAFormerUserDoesNotArrive(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            func bobs() async throws -> ConversationItem { try await item(store, "alice", direct("bob")) }
+            func arrive(_ outcome: AppendOutcome) async throws {
+                let place = try #require(outcome.copy).position
+                let cursor = ChannelPosition(channel: direct("bob"), position: place)
+                _ = try await store.advance(device("bob"), to: [cursor])
+                _ = try await read(store, "bob", direct("alice"), place)
+            }
+            try await store.enter(request(recipient: "bob", id: 1))
+            while !(try await store.erase(user: user("bob"), in: tenant)).isDone {}
+            try await arrive(store.append(request("carol", recipient: "bob", id: 1)))
+            #expect(try await bobs().peerDelivered == 0)
+            #expect(try await bobs().peerRead == 0)
+            let second = try await store.append(request(recipient: "bob", id: 2))
+            try await arrive(second)
+            #expect(try await bobs().peerDelivered == second.published?.position.offset)
+            #expect(try await bobs().peerRead == second.published?.position.offset)
+        }
+    }
+
     @Test("what is read in private is nobody else's to know", arguments: StoreKind.allCases)
     func whatIsReadInPrivateIsNobodyElsesToKnow(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

@@ -4,7 +4,8 @@ import LonglineWire
 ///
 /// The other side's progress is not stored: it follows from the other side's cursors and read place. One sequence of offsets
 /// serves all channels, and a copy is drawn right after its record, so what a user sent is before a place of the recipient's
-/// inbox exactly when its record's offset is below that place.
+/// inbox exactly when its record's offset is below that place. What was sent before that inbox was made, to one that went with its
+/// account, can't be told from it once something was sent since.
 extension StoreLogic {
     /// A conversation about which something may be known, made on first sight.
     func conversation(_ name: ChannelID, of inbox: ChannelRecord) throws -> ConversationRecord {

@@ -204,7 +204,7 @@ struct StoreLogic<Tables: StoreTables> {
     }
 
     /// The recipient's copy of a direct message, keyed by the sender's record; none for a note to self, and for what is
-    /// said of a message that the recipient never got.
+    /// said of a message that the recipient never got, or only in an inbox that is gone.
     private mutating func copyToRecipient(
         _ record: Entry, origin: Position, request: AppendRequest, named: Entry?, now: UInt64
     ) throws -> InboxCopy? {
