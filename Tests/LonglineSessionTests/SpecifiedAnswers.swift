@@ -62,7 +62,7 @@ enum SpecifiedAnswers {
             "LonglineStoreTests/TargetConformanceTests", "aRequestIsAnsweredByWhomItWasPutTo"
         ),
         "PUBLISH | recipient | blocked by the publishing user": (
-            "LonglineStoreTests/ConversationConformanceTests", "whoIsBlockedSeesNothingOfTheOtherSide"
+            "LonglineStoreTests/ConversationConformanceTests+Blocks", "whoIsBlockedSeesNothingOfTheOtherSide"
         ),
         "PUBLISH | following | over *maximum payload* with the payload": (
             "LonglineSessionTests/LargePayloadTests", "refused"
