@@ -66,6 +66,15 @@ struct ClientHarness {
     }
 }
 
+/// What an app keeps of its own places, which stays as it is.
+struct FixedCursors: CursorStore {
+    let positions: [ChannelID: Position]
+
+    init(_ positions: [ChannelID: Position]) { self.positions = positions }
+
+    func cursors() async throws -> [ChannelID: Position] { positions }
+}
+
 /// Counts from 1.
 final class Counter: Sendable {
     private let value = Mutex(0)

@@ -332,15 +332,11 @@ struct DeliveryTests {
 
     @Test("an app's own cursors take the place of the client's")
     func cursorStore() async throws {
-        struct Store: CursorStore {
-            var position: [ChannelID: Position]
-            func cursors() async throws -> [ChannelID: Position] { position }
-        }
         let channel = ChannelID.room(try RoomID("a"))
         var state = StoredClientState()
         state.cursors[channel] = Position(epoch: FakeService.epoch, offset: 1)
         let harness = try ClientHarness(storage: InMemoryClientStorage(state)) {
-            $0.cursorStore = Store(position: [channel: Position(epoch: FakeService.epoch, offset: 2)])
+            $0.cursorStore = FixedCursors([channel: Position(epoch: FakeService.epoch, offset: 2)])
         }
         for index in 1...3 { try harness.service.post("\(index)", in: channel) }
         try await harness.client.connect()

@@ -8,11 +8,6 @@ import Testing
 /// A log that lost its end while a client was away that had been given it, and goes on in the same process.
 @Suite("Lost ends", .timeLimit(.minutes(1)))
 struct LostEndTests {
-    private struct Store: CursorStore {
-        var position: [ChannelID: Position]
-        func cursors() async throws -> [ChannelID: Position] { position }
-    }
-
     private func place(_ offset: Offset) -> Position { Position(epoch: FakeService.epoch, offset: offset) }
 
     /// The next link's CONNECTED names this as the log's last entry.
@@ -61,7 +56,7 @@ struct LostEndTests {
         state.cursors[inbox] = place(7)
         let storage = InMemoryClientStorage(state)
         let harness = try ClientHarness(storage: storage) {
-            $0.cursorStore = Store(position: [inbox: place(5)])
+            $0.cursorStore = FixedCursors([inbox: place(5)])
             $0.confirmation = .explicit
         }
         end(inbox, at: 8, harness)

@@ -8,17 +8,12 @@ import Testing
 /// Requests of others, when the process that they came to is not the one that reads on.
 @Suite("Requests across a restart", .timeLimit(.minutes(1)))
 struct RequestRestartTests {
-    private struct Store: CursorStore {
-        var position: [ChannelID: Position]
-        func cursors() async throws -> [ChannelID: Position] { position }
-    }
-
     @Test("a request that was handed over does not come again, though the app's own cursors are behind it")
     func once() async throws {
         let inbox = ChannelID.user(try UserID("alice"))
         let origin = Position(epoch: 5, offset: 1)
         // Of requests the app has no place: its own record stays at the last message.
-        let store = Store(position: [inbox: Position(epoch: FakeService.epoch, offset: 1)])
+        let store = FixedCursors([inbox: Position(epoch: FakeService.epoch, offset: 1)])
         let storage = InMemoryClientStorage()
         let asked = ["first", "second", "third", "fourth"]
         for process in 1...3 {
@@ -47,7 +42,7 @@ struct RequestRestartTests {
         var state = StoredClientState()
         state.cursors[inbox] = place(9)
         let storage = InMemoryClientStorage(state)
-        let harness = try ClientHarness(storage: storage) { $0.cursorStore = Store(position: [inbox: place(6)]) }
+        let harness = try ClientHarness(storage: storage) { $0.cursorStore = FixedCursors([inbox: place(6)]) }
         harness.service.state.withLock {
             $0.channels = [ChannelAnswer(channel: inbox, head: place(7), recovery: .recovered)]
         }
@@ -72,7 +67,7 @@ struct RequestRestartTests {
         let inbox = ChannelID.user(try UserID("alice"))
         var state = StoredClientState()
         state.cursors[inbox] = Position(epoch: FakeService.epoch, offset: 9)
-        let store = Store(position: [inbox: Position(epoch: FakeService.epoch, offset: 6)])
+        let store = FixedCursors([inbox: Position(epoch: FakeService.epoch, offset: 6)])
         let harness = try ClientHarness(storage: InMemoryClientStorage(state)) { $0.cursorStore = store }
         try await harness.client.connect()
         let gap = Gap(from: Position(epoch: FakeService.epoch, offset: 6), first: 2)

@@ -47,12 +47,8 @@ struct UnrepresentableTests {
 
     @Test("a cursor of the app's own store that can't be is told by name")
     func cursor() async throws {
-        struct Store: CursorStore {
-            var position: [ChannelID: Position]
-            func cursors() async throws -> [ChannelID: Position] { position }
-        }
         let channel = ChannelID.room(try RoomID("a"))
-        let harness = try ClientHarness { $0.cursorStore = Store(position: [channel: beyond]) }
+        let harness = try ClientHarness { $0.cursorStore = FixedCursors([channel: beyond]) }
         let error = await #expect(throws: ClientError.self) { try await harness.client.start() }
         #expect(error?.code == .storage && error?.message.contains("room/a") == true)
     }

@@ -241,15 +241,20 @@ extension ConnectionDriver {
                 handToSession(id)
             }
             becameDurable(batch.outcomes)
-            for id in batch.removes {
-                guard let channel = refusedRows.removeValue(forKey: id) else { continue }
-                session.rowRemoved(id, from: channel, now: clock.now())
-            }
+            if !refusedRows.isEmpty { releaseChannels(batch.removes) }
         }
         let waiting = afterFlush
         afterFlush = []
         for waiter in waiting { waiter(error) }
         pump()
+    }
+
+    /// Rows are off the disk: what waits behind those that were refused may leave.
+    private func releaseChannels(_ removed: [PublishID]) {
+        for id in removed {
+            guard let channel = refusedRows.removeValue(forKey: id) else { continue }
+            session.rowRemoved(id, from: channel, now: clock.now())
+        }
     }
 
     private func becameDurable(_ id: PublishID) {
