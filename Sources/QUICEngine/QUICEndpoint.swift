@@ -55,8 +55,9 @@ public final class QUICEndpoint: CustomReflectable {
     @exclusivity(unchecked) private var fullLocals: Set<QUICSocketAddress> = []
     @exclusivity(unchecked) private var held: [QUICEngineConnection] = []
     @exclusivity(unchecked) private var events = FIFO<QueuedEvent>()
-    /// Connections whose peers wait until less is held.
-    @exclusivity(unchecked) private var withheld: [QUICEngineConnection] = []
+    /// Connections whose peers wait until less is held. By name: one that has ended must not be held, with all that it holds, until
+    /// there is less.
+    @exclusivity(unchecked) private var withheld: [ConnectionHandle] = []
     private var clientCredentials: [ClientCredentials: TLSCredentials] = [:]
 
     private struct ClientCredentials: Hashable {
@@ -109,14 +110,14 @@ public final class QUICEndpoint: CustomReflectable {
     var isFull: Bool { bufferedBytes >= configuration.maxBufferedBytes }
 
     func noteWithheld(_ connection: QUICEngineConnection) {
-        withheld.append(connection)
+        withheld.append(connection.handle)
         counters.windowsWithheld += 1
     }
 
     private func grantWithheld() {
         let waiting = withheld
         withheld = []
-        for connection in waiting { connection.grantWithheldWindow() }
+        for handle in waiting { connections[handle.rawValue]?.grantWithheldWindow() }
     }
 
     /// Lets timers act that are due; at any other time it does nothing.

@@ -114,6 +114,39 @@ import Testing
         #expect(again.client.handshake != nil)
     }
 
+    @Test("an endpoint that was full is free again when its connections end, though their peers were kept waiting")
+    func anEndpointThatWasFullIsFreeWhenItsConnectionsEnd() throws {
+        let world = try EngineWorld(maxBufferedBytes: 250_000) { server, client in
+            server.transport.connectionWindow = 100_000
+            server.transport.streamWindow = 100_000
+            client.transport.streamSendBuffer = 400_000
+        }
+        world.serverSide.reads = false
+        try fill(world)
+        #expect(world.server.bufferedBytes == 294_000 && world.server.counters.windowsWithheld == 3)
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        world.simulation.run(for: .seconds(120))
+        #expect(world.serverSide.closed.count == 3)
+        world.forget()
+        #expect(world.server.bufferedBytes == 0)
+        world.network.setBlackhole(EngineWorld.clientAddress, false)
+        #expect(try world.connected().client.handshake != nil)
+    }
+
+    /// Three connections whose bytes nobody reads but for a few, when all together hold too much for more.
+    private func fill(_ world: EngineWorld) throws {
+        var servers: [QUICEngineConnection] = []
+        for _ in 0..<3 {
+            let (client, server) = try world.connected()
+            try client.send(pattern(300_000), on: client.open())
+            world.simulation.run(for: .seconds(5))
+            servers.append(server)
+        }
+        for (stream, server) in zip(world.serverSide.opened, servers) {
+            world.serverSide.drain(stream, of: server, limit: 2_000)
+        }
+    }
+
     @Test("what a connection holds is held no more once it is gone, sent, received and datagrams")
     func whatAConnectionHoldsGoesWithIt() throws {
         let world = try EngineWorld()
