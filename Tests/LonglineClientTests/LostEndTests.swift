@@ -42,10 +42,39 @@ struct LostEndTests {
             break
         }
         #expect(second.position == place(2) && third.position == anew.position)
+        // The app is done with what is lost only now: that says nothing of what stands there since.
+        for (message, offset) in [(third, Offset(1)), (second, 2), (third, 2), (anew, 3)] {
+            message.confirm()
+            for _ in 0..<2 { try await harness.settle() }
+            #expect(await storage.load().cursors[room] == place(offset))
+        }
+        await harness.client.disconnect()
+    }
+
+    @Test("the message at the log's new end is confirmed without the gap behind it, which is told with the next one")
+    func newEnd() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        try await harness.client.connect()
+        let room = ChannelID.room(try RoomID("a"))
+        for index in 1...2 { try harness.service.post("\(index)", in: room) }
+        var messages = harness.client.messages.makeAsyncIterator()
+        let notices = harness.client.notices
+        let first = try #require(await messages.next())
+        _ = try #require(await messages.next())
+        harness.service.state.withLock { _ = $0.log[room]?.removeLast() }
+        end(room, at: 1, harness)
+        await harness.lose()
+        for await notice in notices { if case .gap = notice { break } }
+        first.confirm()
+        for _ in 0..<2 { try await harness.settle() }
+        #expect(await storage.load().cursors[room] == place(1))
+        try harness.service.post("2 anew", in: room)
+        let anew = try #require(await messages.next())
+        #expect(anew.text == "2 anew" && anew.gapBefore == MessageGap(from: place(2), upTo: place(1)))
         anew.confirm()
-        try await harness.settle()
-        try await harness.settle()
-        #expect(await storage.load().cursors[room] == place(3))
+        for _ in 0..<2 { try await harness.settle() }
+        #expect(await storage.load().cursors[room] == place(2))
         await harness.client.disconnect()
     }
 

@@ -231,24 +231,51 @@ struct ConfirmationLedgerTests {
     func hidden() {
         var ledger = ConfirmationLedger()
         #expect(ledger.passed(at(1), in: channel) == at(1))
-        ledger.delivered(at(2), in: channel)
+        let first = ledger.delivered(at(2), in: channel)
         #expect(ledger.passed(at(3), in: channel) == nil)
         #expect(ledger.passed(at(4), in: channel) == nil)
-        ledger.delivered(at(5), in: channel)
-        #expect(ledger.confirmed(at(2), in: channel) == at(4))
+        let second = ledger.delivered(at(5), in: channel)
+        #expect(ledger.confirmed(.message(first), in: channel) == at(4))
         #expect(ledger.count == 1)
-        #expect(ledger.confirmed(at(5), in: channel) == at(5))
+        #expect(ledger.confirmed(.message(second), in: channel) == at(5))
         #expect(ledger.count == 0)
     }
 
     @Test("a confirmation covers what came before it, and repeating it does nothing")
     func cumulative() {
         var ledger = ConfirmationLedger()
-        for offset in 1...4 { ledger.delivered(at(Offset(offset)), in: channel) }
-        #expect(ledger.confirmed(at(3), in: channel) == at(3))
-        #expect(ledger.confirmed(at(3), in: channel) == nil)
-        #expect(ledger.confirmed(at(1), in: channel) == nil)
-        #expect(ledger.confirmed(at(4, epoch: 2), in: channel) == nil)
-        #expect(ledger.confirmed(at(4), in: channel) == at(4))
+        let messages = (1...4).map { ledger.delivered(at($0), in: channel) }
+        #expect(ledger.confirmed(.message(messages[2]), in: channel) == at(3))
+        #expect(ledger.confirmed(.message(messages[2]), in: channel) == nil)
+        #expect(ledger.confirmed(.message(messages[0]), in: channel) == nil)
+        #expect(ledger.confirmed(.gap(at(4)), in: channel) == nil)
+        #expect(ledger.confirmed(.message(messages[3]), in: channel) == at(4))
+    }
+
+    @Test("what is lost with a log's end is confirmed by nothing, and confirms nothing that stands there since")
+    func lostEnd() {
+        var ledger = ConfirmationLedger()
+        let old = (1...3).map { ledger.delivered(at($0), in: channel) }
+        #expect(!ledger.owesGap(in: channel))
+        ledger.lost(upTo: at(2), in: channel)
+        let new = ledger.delivered(at(3), in: channel)
+        #expect(ledger.confirmed(.message(old[2]), in: channel) == nil)
+        #expect(ledger.confirmed(.message(old[1]), in: channel) == at(2))
+        #expect(ledger.owesGap(in: channel))
+        #expect(ledger.confirmed(.gap(at(2)), in: channel) == at(2))
+        #expect(!ledger.owesGap(in: channel))
+        #expect(ledger.confirmed(.gap(at(2)), in: channel) == nil)
+        #expect(ledger.confirmed(.message(new), in: channel) == at(3))
+        #expect(ledger.count == 0)
+    }
+
+    @Test("nothing of a log that was made anew is confirmed by what was there before it")
+    func anotherEpoch() {
+        var ledger = ConfirmationLedger()
+        let old = ledger.delivered(at(1), in: channel)
+        ledger.lost(upTo: at(0, epoch: 2), in: channel)
+        let new = ledger.delivered(at(1, epoch: 2), in: channel)
+        #expect(ledger.confirmed(.message(old), in: channel) == nil)
+        #expect(ledger.confirmed(.message(new), in: channel) == at(1, epoch: 2))
     }
 }

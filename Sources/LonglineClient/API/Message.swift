@@ -63,22 +63,23 @@ public struct Message: Sendable {
     public let gapBefore: MessageGap?
 
     /// nil in a page of history.
-    let confirmer: ConfirmationInbox?
+    let confirmer: MessageConfirmer?
 
     /// The payload as text; bytes that are not UTF-8 are replaced.
     public var text: String { String(buffer: payload) }
 
     /// The app is done with this message and everything before it in its channel: none of it comes again.
     ///
-    /// From any thread, and harmless when repeated. For a message of a ``HistoryPage`` it does nothing.
-    public func confirm() { confirmer?.confirm(channel, position) }
+    /// From any thread, and harmless when repeated. For a message of a ``HistoryPage`` it does nothing; nor for one that its log has lost
+    /// since with its end, though another may stand at its place by now.
+    public func confirm() { confirmer?.confirm(in: channel) }
 }
 
 extension Message {
     /// An entry of a channel's log as the app sees it.
     init(
         _ entry: Entry, in channel: ChannelID, epoch: Epoch, redelivered: Bool = false, isOwn: Bool,
-        gapBefore: MessageGap? = nil, confirmer: ConfirmationInbox? = nil
+        gapBefore: MessageGap? = nil, confirmer: MessageConfirmer? = nil
     ) {
         self.init(
             channel: channel, position: Position(epoch: epoch, offset: entry.offset), kind: entry.kind,

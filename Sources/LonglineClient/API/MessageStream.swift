@@ -51,7 +51,7 @@ public struct MessageStream: AsyncSequence, Sendable {
 /// Carries the app's confirmations to the client's loop, one hop for many.
 final class ConfirmationInbox: Sendable {
     private struct State {
-        var waiting: [(ChannelID, Position)] = []
+        var waiting: [(ChannelID, ConfirmedItem)] = []
         var wake: (@Sendable () -> Void)?
     }
 
@@ -62,18 +62,27 @@ final class ConfirmationInbox: Sendable {
         state.withLock { $0.wake = wake }
     }
 
-    func confirm(_ channel: ChannelID, _ position: Position) {
+    func confirm(_ item: ConfirmedItem, in channel: ChannelID) {
         let wake = state.withLock { state in
-            state.waiting.append((channel, position))
+            state.waiting.append((channel, item))
             return state.waiting.count == 1 ? state.wake : nil
         }
         wake?()
     }
 
-    func drain() -> [(ChannelID, Position)] {
+    func drain() -> [(ChannelID, ConfirmedItem)] {
         state.withLock { state in
             defer { state.waiting = [] }
             return state.waiting
         }
     }
+}
+
+/// Confirms one delivery of a message.
+struct MessageConfirmer: Sendable {
+    let inbox: ConfirmationInbox
+    /// As ``ConfirmationLedger`` numbered it.
+    let delivery: UInt64
+
+    func confirm(in channel: ChannelID) { inbox.confirm(.message(delivery), in: channel) }
 }

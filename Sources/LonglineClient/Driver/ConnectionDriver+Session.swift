@@ -195,12 +195,13 @@ extension ConnectionDriver {
         }
         let isOwn = isOwn(entry)
         if isOwn, isHidden(entry, in: channel) { return passed(position, in: channel) }
-        ledger.delivered(position, in: channel)
+        let delivery = ledger.delivered(position, in: channel)
         statistics.delivered += 1
         outlets.messages.append(
             Message(
                 entry, in: channel, epoch: epoch, redelivered: deliver.redelivered, isOwn: isOwn,
-                gapBefore: gapsBefore.removeValue(forKey: channel), confirmer: outlets.confirmations))
+                gapBefore: gapsBefore.removeValue(forKey: channel),
+                confirmer: MessageConfirmer(inbox: outlets.confirmations, delivery: delivery)))
         if awayForUnread == nil, let reason = tooMuchUnread {
             awayForUnread = reason
             session.close(Close(code: .normal, reason: reason), now: clock.now())
@@ -254,9 +255,8 @@ extension ConnectionDriver {
 
     private func confirm(_ position: Position, in channel: ChannelID) {
         session.confirm(channel: channel, position: position, now: clock.now())
-        if let gap = gapsBefore[channel]?.upTo, gap.epoch == position.epoch, gap.offset <= position.offset {
-            gapsBefore[channel] = nil
-        }
+        // A message that stands where the log ends now says nothing of what is lost behind it.
+        if gapsBefore[channel] != nil, !ledger.owesGap(in: channel) { gapsBefore[channel] = nil }
         keepCursor(of: channel)
     }
 
@@ -291,8 +291,8 @@ extension ConnectionDriver {
         // They wait for the next driver.
         guard !isRetired else { return }
         noticeTime()
-        for (channel, position) in outlets.confirmations.drain() {
-            if let reached = ledger.confirmed(position, in: channel) { confirm(reached, in: channel) }
+        for (channel, item) in outlets.confirmations.drain() {
+            if let reached = ledger.confirmed(item, in: channel) { confirm(reached, in: channel) }
         }
         pump()
     }

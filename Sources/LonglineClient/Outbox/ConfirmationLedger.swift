@@ -1,17 +1,33 @@
 import DequeModule
 import LonglineWire
 
+/// What the app is done with, and with it everything before that in its channel.
+enum ConfirmedItem: Hashable, Sendable {
+    /// A message, by the number of its delivery: where a log lost its end, another one may stand at its place by now.
+    case message(UInt64)
+    /// A gap, by the place up to which messages are gone.
+    case gap(Position)
+}
+
 /// Which delivered places of each channel the app has not confirmed yet.
 ///
 /// A confirmation is cumulative. Places that the app never sees (its own echo, a skipped range) are confirmed by
 /// themselves, but only once everything before them was: a cursor must not run past a message that the app holds.
 struct ConfirmationLedger: Sendable {
+    private enum Content: Equatable, Sendable {
+        case message(UInt64)
+        case gap
+        /// Nothing that the app sees.
+        case absent
+    }
+
     private struct Place: Sendable {
         var position: Position
-        var visible: Bool
+        var content: Content
     }
 
     private var open: [ChannelID: Deque<Place>] = [:]
+    private var deliveries: UInt64 = 0
 
     /// Places that wait for a confirmation.
     var count: Int { open.values.reduce(0) { $0 + $1.count } }
@@ -24,37 +40,48 @@ struct ConfirmationLedger: Sendable {
         }
     }
 
-    /// A message went to the app.
-    mutating func delivered(_ position: Position, in channel: ChannelID) {
-        open[channel, default: []].append(Place(position: position, visible: true))
+    /// A message goes to the app.
+    /// - Returns: the number of this delivery, by which the app confirms it. No other one has it.
+    mutating func delivered(_ position: Position, in channel: ChannelID) -> UInt64 {
+        deliveries += 1
+        open[channel, default: []].append(Place(position: position, content: .message(deliveries)))
+        return deliveries
     }
 
     /// Messages before `position` are gone, and the app has to confirm that it knows. Places of another epoch, or beyond
     /// the end of a log that got shorter, mean nothing any more.
     mutating func lost(upTo position: Position, in channel: ChannelID) {
         open[channel, default: []].removeAll {
-            $0.position.epoch != position.epoch || $0.position.offset >= position.offset
+            $0.position.epoch != position.epoch || $0.position.offset > position.offset
         }
-        delivered(position, in: channel)
+        open[channel, default: []].append(Place(position: position, content: .gap))
     }
+
+    /// Whether the app has not confirmed yet that it knows of a gap.
+    func owesGap(in channel: ChannelID) -> Bool { open[channel]?.contains { $0.content == .gap } ?? false }
 
     /// A place that the app doesn't see.
     /// - Returns: the place to confirm now, or nil while the app holds something before it.
     mutating func passed(_ position: Position, in channel: ChannelID) -> Position? {
         guard let places = open[channel], !places.isEmpty else { return position }
-        open[channel, default: []].append(Place(position: position, visible: false))
+        open[channel, default: []].append(Place(position: position, content: .absent))
         return nil
     }
 
-    /// The app confirmed everything up to `position`.
+    /// The app confirmed `item`, and everything before it.
     /// - Returns: the place to confirm to the service, or nil when nothing new was confirmed.
-    mutating func confirmed(_ position: Position, in channel: ChannelID) -> Position? {
+    mutating func confirmed(_ item: ConfirmedItem, in channel: ChannelID) -> Position? {
         // Taken out while it is changed, so that the change is made in place.
         guard var places = open.removeValue(forKey: channel) else { return nil }
         defer { if !places.isEmpty { open[channel] = places } }
-        // Only a place that is waiting can be confirmed: another epoch's, or one confirmed before, is not there.
-        guard var end = places.firstIndex(where: { $0.position == position }) else { return nil }
-        while end + 1 < places.count, !places[end + 1].visible { end += 1 }
+        // Only what is waiting can be confirmed: what is lost with a log's end, or was confirmed before, is not there.
+        let index =
+            switch item {
+            case .message(let delivery): places.firstIndex { $0.content == .message(delivery) }
+            case .gap(let position): places.lastIndex { $0.content == .gap && $0.position == position }
+            }
+        guard var end = index else { return nil }
+        while end + 1 < places.count, places[end + 1].content == .absent { end += 1 }
         let reached = places[end].position
         places.removeFirst(end + 1)
         return reached
