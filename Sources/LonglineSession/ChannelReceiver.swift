@@ -9,15 +9,16 @@ struct ChannelReceiver {
     private(set) var last: Position?
     /// What the app confirmed.
     private(set) var confirmed: Position?
-    /// The last offset that the app was told of and has to confirm; what follows it up to ``last`` is absent on purpose.
-    private var told: Offset
+    /// The last place that the app was told of and has to confirm; what follows it up to ``last`` is absent on purpose. nil: none. That
+    /// another log took the place of one is told with offset 0 where nothing of the new one is gone.
+    private var told: Position?
     /// The place at which the chain broke on an earlier link. A second break there is reported to the app as a loss.
     private var brokenAt: Position?
 
     init(confirmed: Position?) {
         self.confirmed = confirmed
         last = confirmed
-        told = confirmed?.offset ?? 0
+        told = confirmed
     }
 
     /// Takes over what an earlier session of this process received beyond the cursor.
@@ -29,13 +30,13 @@ struct ChannelReceiver {
         let cursor = confirmed?.offset ?? 0
         guard cursor >= earlier.confirmedOffset(in: received.epoch) ?? 0, received.offset > cursor else { return }
         last = received
-        told = max(told, earlier.told)
+        if let place = earlier.told, place.epoch == received.epoch, place.offset >= cursor { told = place }
     }
 
     /// Whether this place arrived and is not confirmed.
     func isUnconfirmed(_ position: Position) -> Bool {
         guard let last, position.epoch == last.epoch else { return false }
-        return position.offset <= last.offset && position.offset > confirmedOffset(in: last.epoch) ?? 0
+        return position.offset <= last.offset && confirmedOffset(in: last.epoch).map { position.offset > $0 } ?? true
     }
 
     enum Result: Equatable {
@@ -58,7 +59,7 @@ struct ChannelReceiver {
         let entry = deliver.entry
         let result = receive(previous: entry.previous, offset: entry.offset, mayOverlap: false, epoch: epoch)
         switch result {
-        case .accept, .lost: told = entry.offset
+        case .accept, .lost: told = Position(epoch: epoch, offset: entry.offset)
         case .duplicate, .broken: break
         }
         return result
@@ -68,7 +69,7 @@ struct ChannelReceiver {
     mutating func receive(_ skip: Skip, epoch: Epoch) -> Result {
         let result = receive(previous: skip.previous, offset: skip.to, mayOverlap: true, epoch: epoch)
         switch result {
-        case .lost(let gap): told = gap.first
+        case .lost(let gap): told = Position(epoch: epoch, offset: gap.first)
         case .accept, .duplicate, .broken: break
         }
         return result
@@ -77,8 +78,14 @@ struct ChannelReceiver {
     /// Takes a range that is absent on purpose as confirmed, when all that the app was told of is.
     /// - Returns: whether the cursor moved.
     mutating func confirmAbsent() -> Bool {
-        guard let last, told <= confirmedOffset(in: last.epoch) ?? 0 else { return false }
+        guard let last, !owesConfirmation(in: last.epoch) else { return false }
         return confirm(last)
+    }
+
+    /// Whether the app has to confirm something that it was told of in a log's life.
+    private func owesConfirmation(in epoch: Epoch) -> Bool {
+        guard let told, told.epoch == epoch else { return false }
+        return confirmedOffset(in: epoch).map { $0 < told.offset } ?? true
     }
 
     /// The end of what was received, for what comes in a log's life.
@@ -117,7 +124,7 @@ struct ChannelReceiver {
             return nil
         }
         self.last = Position(epoch: epoch, offset: gap.first)
-        told = gap.first
+        told = self.last
         if shrank, let confirmed, confirmed.epoch == epoch, confirmed.offset > gap.first { self.confirmed = self.last }
         return Gap(from: last, first: gap.first)
     }
@@ -135,7 +142,8 @@ struct ChannelReceiver {
         guard let last, position.epoch == last.epoch, position.offset <= last.offset else { return false }
         if let confirmed, confirmed.epoch == position.epoch, position.offset <= confirmed.offset { return false }
         // Nothing but absences follows what the app was told last: it is done with them too.
-        confirmed = position.offset >= told ? last : position
+        let owes = told.map { $0.epoch == position.epoch && $0.offset > position.offset } ?? false
+        confirmed = owes ? position : last
         return true
     }
 

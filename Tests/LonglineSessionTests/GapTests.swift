@@ -144,6 +144,36 @@ struct GapTests {
         }
     }
 
+    @Test("That another log took the place of one waits for the app, whatever comes again or behind it")
+    func anotherLog() {
+        let next: Epoch = 78
+        var session = session(cursor: 9)
+        _ = link(&session, epoch: next)
+        let gap = Gap(from: place(9), first: 0)
+        #expect(receive(.gap(gap), &session).gaps == [gap])
+        // The app has not seen it when the link is lost: its next process has to be told.
+        #expect(link(&session, epoch: next).named == [ChannelPosition(channel: Fixture.inbox, position: place(9))])
+        let again = receive(.gap(gap), &session)
+        #expect(again.gaps.isEmpty && again.acknowledged.isEmpty)
+        #expect(session.cursor(of: Fixture.inbox) == place(9))
+        let behind = receive(.skip(Skip(previous: 0, to: 3, reason: .notEntitled)), &session)
+        #expect(behind.acknowledged.isEmpty && session.cursor(of: Fixture.inbox) == place(9))
+        session.confirm(channel: Fixture.inbox, position: place(0, epoch: next), now: now)
+        #expect(session.drain().acknowledged == [3])
+        #expect(session.cursor(of: Fixture.inbox) == place(3, epoch: next))
+    }
+
+    @Test("That all of a log is lost waits for an app that was done with nothing of it")
+    func lostAll() {
+        var session = session(cursor: nil)
+        #expect(receive(deliver(1, after: 0), &session).delivered == [1])
+        #expect(link(&session, head: 0).actions.gaps == [Gap(from: place(1), first: 0)])
+        let behind = receive(.skip(Skip(previous: 0, to: 3, reason: .notEntitled)), &session)
+        #expect(behind.acknowledged.isEmpty && session.cursor(of: Fixture.inbox) == nil)
+        session.confirm(channel: Fixture.inbox, position: place(0), now: now)
+        #expect(session.drain().acknowledged == [3])
+    }
+
     @Test("The gap of a log of which nothing came, and of which nothing is gone, is confirmed by the session")
     func nothingLost() {
         var session = session(cursor: nil)
