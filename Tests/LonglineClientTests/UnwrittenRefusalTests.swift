@@ -103,6 +103,97 @@ struct UnwrittenRefusalTests {
         await harness.client.disconnect()
     }
 
+    @Test("a new producer waits for the disk as well: nothing leaves before, and then what waits does in its order")
+    func renewedProducer() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage)
+        harness.service.state.withLock { $0.refusedPrefix = "no" }
+        let refused = try await harness.client.send("no", to: .room("hall"))
+        let waiting = try await [
+            harness.client.send("1", to: .room("hall")), harness.client.send("2", to: .room("hall")),
+        ]
+        storage.fail(where: { changes in
+            changes.contains { change in if case .outcome = change { true } else { false } }
+        })
+        let notices = harness.client.notices
+        try await harness.client.connect()
+        for await notice in notices { if case .storageFailed = notice { break } }
+        try await harness.client.run { $0.needsNewProducer = true }
+        harness.service.cut()
+        while await harness.client.statistics.failedAttempts < 3 { await Task.yield() }
+        #expect(entered(by: harness).isEmpty)
+        #expect(harness.service.state.withLock { $0.connects.count } == 1)
+
+        // The process ends here: the next one finds the old producer's rows, all of them.
+        let kept = await storage.inner.load()
+        let old = try #require(kept.producer)
+        let later = try ClientHarness(storage: InMemoryClientStorage(kept), seed: 2)
+        try await later.client.connect()
+        while entered(by: later).count < 3 { await Task.yield() }
+        #expect(entered(by: later).map(\.text) == ["no", "1", "2"])
+        #expect(entered(by: later).allSatisfy { $0.producer == old })
+        await later.client.disconnect()
+
+        // Where the process lives on, what was not refused leaves once the disk is well again.
+        storage.fail(false)
+        for receipt in waiting { _ = try await receipt.acknowledged() }
+        let error = await #expect(throws: ClientError.self) { try await refused.acknowledged() }
+        #expect(error?.refusal == .forbidden)
+        #expect(entered(by: harness).map(\.text) == ["1", "2"])
+        #expect(entered(by: harness).allSatisfy { $0.producer != old })
+        for _ in 0..<2 { try await harness.settle() }
+        let written = await storage.inner.load()
+        #expect(written.outbox.isEmpty && written.producer == entered(by: harness).first?.producer)
+        await harness.client.disconnect()
+    }
+
+    @Test("a new producer that is due while the refusal is being written begins behind it")
+    func renewedDuringWrite() async throws {
+        let virtual = VirtualLoop()
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage, loop: virtual.loop)
+        harness.service.state.withLock { state in
+            state.refusedPrefix = "no"
+            state.refusedCode = .overloaded
+        }
+        let (old, receipts) = try await virtual.running {
+            let receipts = try await [
+                harness.client.send("no", to: .room("hall")), harness.client.send("yes", to: .room("hall")),
+            ]
+            try await harness.client.connect()
+            while harness.service.state.withLock({ $0.refusals.count }) < 2 { await Task.yield() }
+            for _ in 0..<2 { try await harness.settle() }
+            let old = try #require(await storage.inner.load().producer)
+            return (old, receipts)
+        }
+        storage.close()
+        harness.service.state.withLock { $0.refusedCode = .forbidden }
+        // It is sent again, and refused for good this time.
+        try await virtual.pass(.seconds(1)) { storage.waiting == 1 }
+        try await virtual.running {
+            try await harness.client.run { $0.needsNewProducer = true }
+            await harness.lose()
+        }
+        try await virtual.pass(.milliseconds(10)) {
+            try await harness.client.core.ask { if case .preparing = $0.phase { true } else { false } }
+        }
+        #expect(storage.waiting == 1 && entered(by: harness).isEmpty)
+        #expect(harness.service.state.withLock { $0.connects.count } == 1)
+
+        storage.open()
+        try await virtual.pass(.zero) { !entered(by: harness).isEmpty }
+        try await virtual.running {
+            _ = try await receipts[1].acknowledged()
+            let error = await #expect(throws: ClientError.self) { try await receipts[0].acknowledged() }
+            #expect(error?.refusal == .forbidden)
+            for _ in 0..<2 { try await harness.settle() }
+        }
+        #expect(entered(by: harness).map(\.text) == ["yes"] && entered(by: harness).first?.producer != old)
+        let written = await storage.inner.load()
+        #expect(written.outbox.isEmpty && written.producer == entered(by: harness).first?.producer)
+        try await virtual.running { await harness.client.disconnect() }
+    }
+
     @Test("a disconnection leaves it open, and it is told later all the same")
     func disconnected() async throws {
         let storage = FaultyDisk()
@@ -137,4 +228,12 @@ struct UnwrittenRefusalTests {
             #expect(!receipt.state.isFinal)
         }
     }
+}
+
+private func entered(by harness: ClientHarness) -> [FakeService.Entered] {
+    harness.service.state.withLock { $0.entered }
+}
+
+extension FakeService.Entered {
+    fileprivate var text: String { String(buffer: publish.payload) }
 }
