@@ -113,7 +113,8 @@ extension LonglineServer {
                 "token keys are asked for every second at most")
             try check(tokenKeyDeadline > .zero, "sources of token keys need time to answer")
             try check(
-                tokenClockSkew >= .zero && tokenClockSkew <= .hours(1), "clocks may differ by nothing to an hour")
+                tokenClockSkew >= .zero && tokenClockSkew <= .milliseconds(Int64(StoreLimits.largestTokenSkew)),
+                "clocks may differ by nothing to an hour")
             try check(eventLoops >= 1, "at least one event loop is needed")
             try check(
                 (1...FrameLimits.maximumWholePayload).contains(limits.maximumPayload),

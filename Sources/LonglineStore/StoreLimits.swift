@@ -42,6 +42,9 @@ public struct StoreLimits: Hashable, Sendable {
     /// How long a device or an outbox may be unseen before the sweep forgets it, in milliseconds: 180 days, longer than any
     /// resume ticket lives.
     public var unseen: UInt64 = 180 * 24 * 3_600 * 1_000
+    /// For how long after they expired tokens may still be taken, in milliseconds, as clocks differ: until then it is kept which were
+    /// revoked.
+    public static let largestTokenSkew: UInt64 = 3_600_000
     /// What a publish is told to wait when there is no room for it, in milliseconds.
     public var retryAfter: UInt64 = 1_000
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LonglineServer
+import LonglineStore
 import NIOCore
 
 /// Where the keys come from that tokens are verified with.
@@ -36,8 +37,13 @@ struct TokenKeyOptions: ParsableArguments {
     @Option(help: "How many seconds the clock of the tokens' signer may be from this one's, up to 3600.")
     var clockSkew: Int = 30
 
+    /// The most that these are, in seconds.
+    static let largestClockSkew = Int(StoreLimits.largestTokenSkew / 1_000)
+
     func validate() throws {
-        guard (0...3600).contains(clockSkew) else { throw ValidationError("--clock-skew has to be 0 to 3600.") }
+        guard (0...Self.largestClockSkew).contains(clockSkew) else {
+            throw ValidationError("--clock-skew has to be 0 to \(Self.largestClockSkew).")
+        }
         if let interval, !(1...86_400).contains(interval) {
             throw ValidationError("--jwks-interval has to be 1 to 86400.")
         }

@@ -33,15 +33,12 @@ struct SweepStep {
 }
 
 extension StoreLogic {
-    /// Who verifies tokens takes them for so long after they expired, at most, in milliseconds: until then it has to be known which
-    /// were revoked.
-    static var largestSkew: UInt64 { 3_600_000 }
-
     func sweep(from place: SweepPlace?) throws -> SweepReport {
         let now = clock()
         let rule = SweepRule(
             unseenSince: now > limits.unseen ? now - limits.unseen : 0,
-            expiredAt: now > Self.largestSkew ? now - Self.largestSkew : 0, rows: max(limits.trimEntries, 1))
+            expiredAt: now > StoreLimits.largestTokenSkew ? now - StoreLimits.largestTokenSkew : 0,
+            rows: max(limits.trimEntries, 1))
         let place = place ?? SweepPlace(stage: .presence)
         let step = try tables.sweep(place.stage, after: place.mark, rule)
         var report = SweepReport()

@@ -40,7 +40,7 @@ enum ServerSettings {
         Trait("jwks", .list(.text)),
         Trait("jwks-interval", .integer(1...86_400), "seconds"),
         Trait("jwks-ca", .file),
-        Trait("clock-skew", .integer(0...3600), "seconds"),
+        Trait("clock-skew", .integer(0...TokenKeyOptions.largestClockSkew), "seconds"),
         Trait("accept-credentials-from-before-restore", .flag),
         Trait("authorize.url", .text),
         Trait("authorize.ca", .file),
