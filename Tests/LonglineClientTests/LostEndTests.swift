@@ -109,6 +109,37 @@ struct LostEndTests {
         await harness.client.disconnect()
     }
 
+    @Test("a reply that names the place of a lost request is not taken for its own")
+    func replies() async throws {
+        let harness = try ClientHarness()
+        let client = harness.client
+        let inbox = ChannelID.user(try UserID("alice"))
+        try await client.connect()
+        for text in ["1", "2"] { _ = try await client.send(text, to: .room("a")).acknowledged() }
+        let asking = Task { try await client.request(to: UserID("bob"), text: "lost", deadline: .seconds(60)) }
+        while try await client.core.ask({ $0.requestPlaces[Position(epoch: FakeService.epoch, offset: 3)] == nil }) {
+            await Task.yield()
+        }
+        harness.service.state.withLock {
+            $0.channels = [ChannelAnswer(channel: inbox, head: place(1), recovery: .fresh)]
+        }
+        await harness.lose()
+        try await client.connect()
+        // Another device of the user asked meanwhile, and got that place.
+        let reply = Entry(
+            offset: 4, previous: 0, kind: .reply, sender: try UserID("bob"), device: try DeviceID("d"),
+            producer: ProducerID(high: 9, low: 9), publishID: 1, recipient: nil,
+            origin: Position(epoch: 5, offset: 1), target: 3, time: 0, expiry: 0, payload: ByteBuffer(string: "x"))
+        harness.service.send(.deliver(Deliver(entry: reply, redelivered: false)), in: inbox)
+        while try await client.core.ask({ $0.statistics.lateReplies == 0 && !$0.requestWaiters.isEmpty }) {
+            await Task.yield()
+        }
+        #expect(await client.statistics.lateReplies == 1)
+        asking.cancel()
+        _ = await asking.result
+        await client.disconnect()
+    }
+
     @Test("what the user reads of it counts, though more had been read of what is lost")
     func reads() async throws {
         let harness = try ClientHarness()

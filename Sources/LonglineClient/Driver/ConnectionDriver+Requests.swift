@@ -66,6 +66,15 @@ extension ConnectionDriver {
         waiter.done(result)
     }
 
+    /// Records of requests beyond the end of the user's inbox are lost: a reply that names such a place is of what stands there by now.
+    func forgetRequests(beyond end: Position, in channel: ChannelID) {
+        guard case .user = channel else { return }
+        for (place, id) in requestPlaces where place.epoch == end.epoch && place.offset > end.offset {
+            requestPlaces[place] = nil
+            requestWaiters[id]?.place = nil
+        }
+    }
+
     /// A publish was entered, or its record came: whoever waits for its reply knows the place now.
     func requestEntered(_ tracker: SendTracker, at place: Position) {
         guard let id = requestWaiters.first(where: { $0.value.tracker === tracker })?.key else { return }

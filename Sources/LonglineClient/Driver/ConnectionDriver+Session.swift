@@ -278,9 +278,10 @@ extension ConnectionDriver {
         for answer in answers { noteEnd(answer.head, of: answer.channel) }
     }
 
-    /// What is entered beyond a log's end from now on was neither handed over nor read.
+    /// What is entered beyond a log's end from now on was neither handed over nor read, and is no request of this device's.
     private func noteEnd(_ end: Position, of channel: ChannelID) {
         forgetReads(beyond: end, in: channel)
+        forgetRequests(beyond: end, in: channel)
         guard wasHandedOver(end, in: channel), handedOver[channel] != end else { return }
         handedOver[channel] = end
         pending.cursors[channel] = end
