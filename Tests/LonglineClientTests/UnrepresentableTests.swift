@@ -106,13 +106,36 @@ struct UnrepresentableTests {
             state: .refused(.payloadTooLarge))
         var failed = PendingWrites()
         failed.inserts = [1, 2]
-        failed.adopted = [1: given, 2: waiting]
+        failed.adopted = [given, waiting]
         failed.outcomes = [outcome]
         var pending = PendingWrites()
         pending.restore(failed)
         #expect(
             pending.changes(outbox: Outbox(producer: ProducerID(high: 1, low: 2)))
                 == [.adopted(given), .outcome(outcome)])
+    }
+
+    @Test("so it does where a new producer begins before that is written")
+    func writtenUnderNewProducer() async throws {
+        let storage = FaultyDisk()
+        let harness = try ClientHarness(storage: storage) { $0.outbox = OutboxLimits(bytes: 10) }
+        try await harness.settle()
+        storage.fail(true)
+        let submission = Submission(
+            send: SendID(high: 1, low: 1), destination: .room(try RoomID("a")), timeToLive: 0, queuedAt: 5,
+            payload: ByteBuffer(string: "more than ten"))
+        try await harness.client.run { $0.adopt([submission]) { _ in } }
+        try await harness.client.run { driver in driver.afterDurable { _ in driver.renewProducer() } }
+        try await harness.settle()
+        let written = Mutex<[StorageChange]>([])
+        storage.fail(where: { changes in
+            written.withLock { $0 += changes }
+            return false
+        })
+        try await harness.settle()
+        #expect(written.withLock { $0.contains(.adopted(submission.send)) })
+        #expect(await storage.inner.load().outcomes.map(\.state) == [.refused(.payloadTooLarge)])
+        await harness.client.disconnect()
     }
 
     @Test("one in a shared outbox that is larger than its owner's may be is given up, and what is behind it is sent")

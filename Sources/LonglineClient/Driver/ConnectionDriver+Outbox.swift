@@ -123,7 +123,6 @@ extension ConnectionDriver {
         refusedRows = [:]
         pending.producer = producer
         pending.inserts = pending.inserts.compactMap { renumbered[$0] }
-        pending.adopted = renumber(pending.adopted)
         pending.removes = []
         pending.attempts = []
         pending.rechains = [:]
@@ -222,7 +221,7 @@ extension ConnectionDriver {
 
     private func flushed(_ batch: PendingWrites, error: ClientError?) {
         isFlushing = false
-        for send in batch.adopted.values { adopting.remove(send) }
+        for send in batch.adopted { adopting.remove(send) }
         if let error {
             if error.code == .ownershipLost { onOwnershipLost?() }
             // They wait where they waited before.
@@ -282,12 +281,13 @@ extension ConnectionDriver {
             logger.error("the durable state was not written", metadata: ["error": "\(error)"])
             outlets.notices.send(.storageFailed(error))
         }
+        let adopted = Set(batch.adopted)
         for id in batch.inserts.reversed() {
             unwritten.remove(id)
             guard let given = outbox.giveUp(id) else { continue }
             if let rechained = given.rechained { pending.rechains[rechained.id] = rechained.after }
             let tracker = trackers.removeValue(forKey: id)
-            if let tracker, let send = batch.adopted[id] { core?.sharing?.follow([send: tracker]) }
+            if let tracker, adopted.contains(given.row.send) { core?.sharing?.follow([given.row.send: tracker]) }
             sends.removeValue(forKey: id)?.done(.failure(error))
         }
         if !batch.inserts.isEmpty { outlets.room.send(()) }

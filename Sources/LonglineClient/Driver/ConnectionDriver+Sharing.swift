@@ -18,7 +18,7 @@ extension ConnectionDriver {
                 let (row, isTooLarge) = try take(submission, at: place)
                 adopting.insert(row.send)
                 trackers[row.id] = core?.sharing?.handOver(row.send)
-                pending.adopted[row.id] = row.send
+                pending.adopted.append(row.send)
                 // An earlier version of the app may have put it in.
                 if isTooLarge { giveUpTooLarge(row) } else if !row.isRepresentable { giveUpUnrepresentable(row) }
             } catch {

@@ -11,7 +11,7 @@ struct PendingWrites: Sendable {
     var attempts: [PublishID] = []
     var outcomes: [StoredOutcome] = []
     /// Messages of other processes whose rows are among ``inserts``, or that ended in a batch that failed.
-    var adopted: [PublishID: SendID] = [:]
+    var adopted: [SendID] = []
     var rechains: [PublishID: PublishID] = [:]
     var chains: Set<ChannelID> = []
     var connectNumber: UInt64?
@@ -40,13 +40,13 @@ struct PendingWrites: Sendable {
         var changes: [StorageChange] = []
         if let producer {
             changes.append(.producer(producer))
-            changes += adopted.values.map { .adopted($0) }
+            changes += adopted.map { .adopted($0) }
             changes += outbox.inOrder.map { .insert($0) }
             changes += outbox.chains.map { .chain($0, $1) }
             changes.append(.lastID(outbox.lastID))
         } else {
             // Rows that were given up between their insert and this batch are not there any more.
-            changes += adopted.sorted { $0.key < $1.key }.map { .adopted($1) }
+            changes += adopted.map { .adopted($0) }
             changes += inserts.compactMap { outbox.rows[$0] }.map { .insert($0) }
             if !inserts.isEmpty { changes.append(.lastID(outbox.lastID)) }
             changes += removes.map { .remove($0) }
@@ -74,7 +74,7 @@ struct PendingWrites: Sendable {
         var restored = failed
         restored.inserts = []
         let ended = Set(failed.outcomes.map(\.send))
-        restored.adopted = failed.adopted.filter { ended.contains($0.value) }
+        restored.adopted = failed.adopted.filter { ended.contains($0) }
         if let producer {
             // A newer producer begins from nothing and writes every row again.
             restored.producer = producer
@@ -85,7 +85,7 @@ struct PendingWrites: Sendable {
             restored.connectNumber = nil
         }
         restored.inserts += inserts
-        restored.adopted.merge(adopted) { $1 }
+        restored.adopted += adopted
         restored.removes += removes
         restored.attempts += attempts
         restored.outcomes += outcomes
