@@ -236,6 +236,43 @@ struct OwnershipTests {
         await client.disconnect()
     }
 
+    @Test("a cursor that went back with its log's end is not forgotten where the file could not be written by then")
+    func cursorThatWentBack() async throws {
+        let directory = try TemporaryFolder()
+        let shared = try storage(directory)
+        let room = ChannelID.room(try RoomID("r"))
+        func place(_ offset: Offset) -> Position { Position(epoch: FakeService.epoch, offset: offset) }
+        let harness = try ClientHarness(storage: shared) { $0.confirmation = .explicit }
+        let client = harness.client
+        try await client.connect()
+        for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
+        var messages = client.messages.makeAsyncIterator()
+        for _ in 0..<3 { try #require(await messages.next()).confirm() }
+        for _ in 0..<2 { try await harness.settle() }
+        #expect(try await shared.load().cursors[room] == place(3))
+
+        try await shared.fail(true)
+        harness.service.state.withLock { state in
+            _ = state.log[room]?.removeLast()
+            state.channels = [ChannelAnswer(channel: room, head: place(2), recovery: .recovered)]
+        }
+        let notices = client.notices
+        await harness.lose()
+        for await notice in notices { if case .gap = notice { break } }
+        await client.core.yieldOwnership(.standby)
+        // By the time that this process is the owner again the log is as long as it was.
+        try harness.service.post("c anew", in: room)
+        harness.service.state.withLock {
+            $0.channels = [ChannelAnswer(channel: room, head: place(3), recovery: .recovered)]
+        }
+        try await shared.fail(false)
+        let anew = try #require(await messages.next())
+        #expect(anew.text == "c anew")
+        anew.confirm()
+        await client.disconnect()
+        #expect(try await confirmed(in: room, directory) == place(3))
+    }
+
     @Test(
         "mode, urgencies, visibility, watched users and read places last for later connections", arguments: End.allCases
     )

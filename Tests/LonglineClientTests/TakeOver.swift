@@ -18,7 +18,7 @@ func takeOver(behind end: (_ first: ClientHarness, SendReceipt) async throws -> 
     let first = try ClientHarness(storage: shared)
     let receipt = try await first.client.send("a", to: .user("bob"))
     try await first.settle()
-    try await shared.database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA query_only = 1") }
+    try await shared.fail(true)
     try await end(first, receipt)
     // As when the process sleeps: it can't write any more that it gives the outbox up.
     await first.client.core.yieldOwnership(.standby)
@@ -27,4 +27,11 @@ func takeOver(behind end: (_ first: ClientHarness, SendReceipt) async throws -> 
     _ = try await receipt.acknowledged()
     #expect(second.service.state.withLock { $0.entered.count } == 1)
     await second.client.disconnect()
+}
+
+extension SharedClientStorage {
+    /// Whether what this process writes fails from now on.
+    func fail(_ fails: Bool) async throws {
+        try await database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA query_only = \(fails ? 1 : 0)") }
+    }
 }

@@ -199,7 +199,7 @@ final class ClientCore: Sendable {
             state.cursors = try await store.cursors().checkedCursors()
         }
         let memory = memory.withLock { $0 }
-        if let memory { state.advance(by: memory) }
+        if let memory { state.goOn(from: memory) }
         let loop = loop
         let (loaded, handed) = (state, handedOver)
         let handle = try await loop.submit { [self] in

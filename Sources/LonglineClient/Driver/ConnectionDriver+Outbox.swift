@@ -230,6 +230,8 @@ extension ConnectionDriver {
         } else {
             retries = 0
             durableConnectNumber = batch.connectNumber ?? durableConnectNumber
+            // What waits now may be the place that the cursor went back to, and what was written one from before.
+            if !setBack.isEmpty { setBack = setBack.filter { pending.cursors[$0] != nil } }
             // A new producer's first batch holds every row.
             let marked = Set(batch.attempts)
             let written = Set(batch.inserts)

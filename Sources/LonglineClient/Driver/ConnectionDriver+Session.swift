@@ -60,10 +60,12 @@ extension ConnectionDriver {
             let lost = MessageGap(from: gap.from, upTo: Position(epoch: epoch, offset: gap.first))
             gapsBefore[channel] = lost
             hiddenBehindGaps[channel] = nil
-            if gap.from.epoch == epoch, gap.first < gap.from.offset { noteEnd(lost.upTo, of: channel) }
+            let lostEnd = gap.from.epoch == epoch && gap.first < gap.from.offset
+            if lostEnd { noteEnd(lost.upTo, of: channel) }
             ledger.lost(upTo: lost.upTo, in: channel)
-            // A log that lost its end takes the cursor back with it.
+            // A log that lost its end takes the cursor back with it. What the app keeps itself nobody takes back.
             keepCursor(of: channel)
+            if lostEnd, configuration.cursorStore == nil { setBack.insert(channel) }
             outlets.notices.send(.gap(channel, lost))
         case .roomAnswered(let answer): roomAnswered(answer)
         case .members(let page): membersArrived(page)

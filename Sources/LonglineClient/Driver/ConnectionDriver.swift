@@ -134,6 +134,8 @@ final class ConnectionDriver {
     /// What own messages weigh that went by unseen behind these gaps, and how much may.
     var hiddenBehindGaps: [ChannelID: Int] = [:]
     var hiddenLimit = 0
+    /// Channels whose log lost its end, until the place that this took the cursor back to is on disk: the one there is beyond the end.
+    var setBack: Set<ChannelID> = []
     /// With the app's own cursors: up to where earlier processes handed over the requests of the user's inbox.
     var handedOver: [ChannelID: Position] = [:]
     var roomRequests: [UInt64: RoomWaiter] = [:]

@@ -11,6 +11,8 @@ struct DriverMemory: Sendable {
     var gapsBefore: [ChannelID: MessageGap]
     /// What the app confirmed and no disk has.
     var cursors: [ChannelID: Position]
+    /// Channels among these whose log lost its end since a disk had a place of them.
+    var setBack: Set<ChannelID>
     var watched: Set<UserID>
     var visibility: PresenceVisibility?
     /// The network's name as the app gave it.
@@ -30,7 +32,7 @@ extension ConnectionDriver {
         DriverMemory(
             session: session.memory, ledger: ledger, gapsBefore: gapsBefore,
             // Not a log's end that was noted for the requests alone: the next driver finds that itself.
-            cursors: pending.cursors.filter { session.cursor(of: $0.key) == $0.value },
+            cursors: pending.cursors.filter { session.cursor(of: $0.key) == $0.value }, setBack: setBack,
             watched: presence.accepted, visibility: presence.visibility, network: appNetwork, reads: reads.places,
             statistics: statistics, isErasureOpen: isErasureOpen, isInOutage: isInOutage)
     }
@@ -43,6 +45,7 @@ extension ConnectionDriver {
         ledger.keep { [session] position, channel in session.isUnconfirmed(position, in: channel) }
         gapsBefore = memory.gapsBefore.filter { session.isUnconfirmed($0.value.upTo, in: $0.key) }
         pending.cursors = memory.cursors.filter { session.cursor(of: $0.key) == $0.value }
+        setBack = memory.setBack.intersection(pending.cursors.keys)
         presence.accepted = memory.watched
         presence.visibility = memory.visibility
         appNetwork = memory.network
@@ -54,11 +57,13 @@ extension ConnectionDriver {
 }
 
 extension StoredClientState {
-    /// Advances the cursors by what an earlier driver of this process could not write any more.
-    mutating func advance(by memory: DriverMemory) {
+    /// Moves the cursors to where an earlier driver of this process had them and could not write any more: forward, and back where a log
+    /// lost its end. What another process was done with meanwhile comes once more then; what came in place of the end would not at all.
+    mutating func goOn(from memory: DriverMemory) {
         for (channel, position) in memory.cursors {
             let known = cursors[channel] ?? Position(epoch: position.epoch, offset: 0)
-            if known.epoch == position.epoch, known.offset < position.offset { cursors[channel] = position }
+            guard known.epoch == position.epoch else { continue }
+            if known.offset < position.offset || memory.setBack.contains(channel) { cursors[channel] = position }
         }
     }
 }
