@@ -348,6 +348,17 @@ struct OwnershipTests {
         sharing.stop(ClientError(.disconnected, message: "over"))
     }
 
+    @Test("a tracker that meets one of which nothing is known any more is told so")
+    func trackerOfWhatIsForgotten() async throws {
+        let (known, new) = (SendTracker(.sent), SendTracker())
+        known.end(ClientError(.outcomeUnknown, message: "forgotten"))
+        known.tell(new)
+        #expect(new.state == .sent)
+        try #require(new.outcome.isResolved)
+        let error = await #expect(throws: ClientError.self) { try await new.outcome.value() }
+        #expect(error?.code == .outcomeUnknown)
+    }
+
     @Test("the states tell of a disconnection once", arguments: [true, false])
     func statesOnce(isShared: Bool) async throws {
         let directory = try TemporaryFolder()

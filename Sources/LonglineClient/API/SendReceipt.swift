@@ -54,6 +54,8 @@ final class SendTracker: Sendable {
         /// Others of the same message, which nobody else changes.
         var others: [SendTracker] = []
         var isOver = false
+        /// Why nothing follows, where it is over without a final state.
+        var failure: ClientError?
     }
 
     let outcome = Outcome<Published>()
@@ -83,7 +85,10 @@ final class SendTracker: Sendable {
 
     /// Nothing follows, whatever the state is.
     func end(_ error: ClientError) {
-        let (readers, others) = tracked.withLock { $0.end() }
+        let (readers, others) = tracked.withLock { tracked -> ([AsyncStream<SendState>.Continuation], [SendTracker]) in
+            if !tracked.isOver { tracked.failure = error }
+            return tracked.end()
+        }
         for reader in readers { reader.finish() }
         outcome.resolve(.failure(error))
         for other in others { other.end(error) }
@@ -92,11 +97,12 @@ final class SendTracker: Sendable {
     /// From now on another one of the same message, which nobody else changes any more, is told what this one is.
     func tell(_ other: SendTracker) {
         guard other !== self else { return }
-        let state = tracked.withLock { tracked in
+        let (state, failure) = tracked.withLock { tracked -> (SendState, ClientError?) in
             if !tracked.isOver { tracked.others.append(other) }
-            return tracked.state
+            return (tracked.state, tracked.failure)
         }
         other.change(to: state)
+        if let failure { other.end(failure) }
     }
 
     func states() -> AsyncStream<SendState> {
