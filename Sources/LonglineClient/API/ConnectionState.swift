@@ -135,6 +135,7 @@ public enum ClientNotice: Sendable {
 public struct MessageGap: Hashable, Sendable {
     /// The device's last place.
     public var from: Position
-    /// Everything up to here is gone.
+    /// Everything up to here is gone. Where it is before ``from`` in the same epoch, the log lost its end, and what the device had beyond
+    /// this place is gone there.
     public var upTo: Position
 }

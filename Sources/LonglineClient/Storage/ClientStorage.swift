@@ -208,7 +208,8 @@ extension ClientStorage {
 ///
 /// The app writes each message's ``Message/position`` in the transaction that holds the message's effect, and confirms
 /// the message after the commit. When a client starts it asks for these positions instead of its own, so a crash
-/// between the two neither repeats nor loses an effect. Requests have no position: of them the client keeps its own record.
+/// between the two neither repeats nor loses an effect. Requests have no position: of them the client keeps its own record. Where a log
+/// lost its end (``MessageGap``) the app takes its record back by itself.
 public protocol CursorStore: Sendable {
     /// The last position per channel that the app committed.
     func cursors() async throws -> [ChannelID: Position]
