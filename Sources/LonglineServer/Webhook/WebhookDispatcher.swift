@@ -28,29 +28,6 @@ final class WebhookDispatcher: Sendable {
         let client: HTTPClient
     }
 
-    private struct State {
-        var queue: WebhookQueue
-        var held: HeldNotifications
-        /// What endpoints were told that take cancels, until a device has it.
-        var told: HeldNotifications
-        /// Those with messages that their members were not told of.
-        var rooms: [ChannelKey: RoomNews] = [:]
-        /// Those whose members are being looked up.
-        var telling: [ChannelKey: RoomNews] = [:]
-        /// Who was erased meanwhile: they may be among the members that were looked up before.
-        var forgotten: Set<UserKey> = []
-        /// Who is being erased: of them nothing is noted.
-        var erasing: Set<UserKey> = []
-        var outlets: WebhookOutlets
-        var statistics = WebhookStatistics()
-
-        mutating func forget(_ user: UserKey) {
-            queue.forget(user)
-            _ = held.take(user)
-            _ = told.take(user)
-        }
-    }
-
     let store: any MessageStore
     /// What the store will know of devices.
     let cursors: CursorWriter
@@ -443,7 +420,7 @@ final class WebhookDispatcher: Sendable {
         let now = clock.steady()
         change { state in
             state.outlets.ended(outcome.end, of: tenant, now: now)
-            note(outcome, of: taken, endpoint.settings, now: now, in: &state)
+            state.note(outcome, of: taken, endpoint.settings, now: now)
         }
         switch outcome {
         case .told, .muted, .expired, .confirmed, .retracted: break
@@ -452,51 +429,5 @@ final class WebhookDispatcher: Sendable {
         case .failed(let reason, _), .postponed(let reason):
             log.log(.notice, "a notification was not told", ["tenant": "\(tenant)", "reason": "\(reason)"])
         }
-    }
-
-    private func note(
-        _ outcome: Outcome, of taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64,
-        in state: inout State
-    ) {
-        switch outcome {
-        case .told:
-            noteTold(taken, settings, now: now, in: &state)
-        case .rejected:
-            state.statistics.rejected += 1
-            state.queue.giveUp(taken)
-        case .muted:
-            state.statistics.muted += 1
-            state.queue.giveUp(taken)
-        case .expired:
-            state.statistics.expired += 1
-            state.queue.giveUp(taken)
-        case .confirmed, .retracted:
-            state.statistics.cancelled += 1
-            state.queue.giveUp(taken)
-        case .postponed:
-            state.queue.postpone(taken, until: now + settings.backOff.wholeMilliseconds)
-        case .failed(_, let after):
-            state.statistics.failures += 1
-            let wait = max(after, settings.wait(failures: taken.notification.failures))
-            state.queue.failed(taken, until: now + wait)
-        }
-    }
-
-    private func noteTold(
-        _ taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64, in state: inout State
-    ) {
-        let (wasRead, wasForgotten) = (state.queue.wasRead(taken), state.queue.wasForgotten(taken))
-        state.queue.told(taken)
-        guard !taken.notification.isCancel else {
-            state.statistics.cancelsSent += 1
-            return
-        }
-        state.statistics.sent += 1
-        guard settings.tellsCancels, !wasForgotten else { return }
-        // A device got it while the request was under way.
-        guard !wasRead else { return state.queue.cancel(taken.notification.cancel(at: now)) }
-        var told = taken.notification
-        told.payload = nil
-        state.told.put(told)
     }
 }

@@ -1,0 +1,73 @@
+import LonglineStore
+import LonglineWire
+
+extension WebhookDispatcher {
+    /// What is to be told, to whom it was told, and what is being found out.
+    struct State {
+        var queue: WebhookQueue
+        var held: HeldNotifications
+        /// What endpoints were told that take cancels, until a device has it.
+        var told: HeldNotifications
+        /// Those with messages that their members were not told of.
+        var rooms: [ChannelKey: RoomNews] = [:]
+        /// Those whose members are being looked up.
+        var telling: [ChannelKey: RoomNews] = [:]
+        /// Who was erased meanwhile: they may be among the members that were looked up before.
+        var forgotten: Set<UserKey> = []
+        /// Who is being erased: of them nothing is noted.
+        var erasing: Set<UserKey> = []
+        var outlets: WebhookOutlets
+        var statistics = WebhookStatistics()
+
+        mutating func forget(_ user: UserKey) {
+            queue.forget(user)
+            _ = held.take(user)
+            _ = told.take(user)
+        }
+
+        /// Counts what became of a request, and decides whether the notification waits on.
+        /// - Parameter now: by the steady clock, in milliseconds.
+        mutating func note(
+            _ outcome: Outcome, of taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64
+        ) {
+            switch outcome {
+            case .told:
+                noteTold(taken, settings, now: now)
+            case .rejected:
+                statistics.rejected += 1
+                queue.giveUp(taken)
+            case .muted:
+                statistics.muted += 1
+                queue.giveUp(taken)
+            case .expired:
+                statistics.expired += 1
+                queue.giveUp(taken)
+            case .confirmed, .retracted:
+                statistics.cancelled += 1
+                queue.giveUp(taken)
+            case .postponed:
+                queue.postpone(taken, until: now + settings.backOff.wholeMilliseconds)
+            case .failed(_, let after):
+                statistics.failures += 1
+                let wait = max(after, settings.wait(failures: taken.notification.failures))
+                queue.failed(taken, until: now + wait)
+            }
+        }
+
+        private mutating func noteTold(_ taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64) {
+            let (wasRead, wasForgotten) = (queue.wasRead(taken), queue.wasForgotten(taken))
+            queue.told(taken)
+            guard !taken.notification.isCancel else {
+                statistics.cancelsSent += 1
+                return
+            }
+            statistics.sent += 1
+            guard settings.tellsCancels, !wasForgotten else { return }
+            // A device got it while the request was under way.
+            guard !wasRead else { return queue.cancel(taken.notification.cancel(at: now)) }
+            var news = taken.notification
+            news.payload = nil
+            told.put(news)
+        }
+    }
+}
