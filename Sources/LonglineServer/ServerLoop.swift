@@ -119,6 +119,9 @@ final class ServerLoop {
     /// Who waits for that, for tests.
     var idleWaiterCount: Int { idleWaiters.count }
 
+    /// Who waits for work that is under way, for tests.
+    var workWaiterCount: Int { work.waiterCount }
+
     func checkIdle() {
         guard !idleWaiters.isEmpty, hosts.isEmpty, work.isEmpty, appends.isEmpty, reads.isEmpty, progress.isEmpty
         else { return }

@@ -7,6 +7,8 @@ struct WorkTracker {
     private var waiters: [(left: Set<UInt64>, promise: EventLoopPromise<Void>)] = []
 
     var isEmpty: Bool { underWay.isEmpty }
+    /// Who waits, for tests.
+    var waiterCount: Int { waiters.count }
 
     /// Something begins; its number goes to ``end(_:)``.
     mutating func begin() -> UInt64 {

@@ -2,6 +2,7 @@ import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineServer
@@ -177,6 +178,62 @@ private let hall = identifier { try RoomID("hall") }
             #expect(try await phone.closed() == .loggedOut)
             #expect(try await server.store.pendingErasures(limit: 10).isEmpty)
             #expect(try await server.store.erase(user: ann, in: TokenIssuer.tenant).isDone)
+        }
+    }
+
+    private func order(_ id: PublishID) throws -> ServicePublish {
+        ServicePublish(
+            tenant: TokenIssuer.tenant, channel: .user(bob), sender: ann, device: try DeviceID("api"),
+            producer: ProducerID(high: 1, low: 1), id: id, tag: 1, payload: ByteBuffer(string: "hi bob"))
+    }
+
+    /// It was asked for before the account was to go: it is entered before that goes, and goes with it.
+    @Test func anErasureWaitsForWhatTheAppsServerPublishesAsTheUser() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let runtime = server.runtime
+            let (asked, held) = (AsyncStream.makeStream(of: Void.self), AsyncStream.makeStream(of: Void.self))
+            store.set {
+                $0.afterErasurePending = {
+                    asked.continuation.finish()
+                    for await _ in held.stream {}
+                }
+            }
+            let message = try order(1)
+            let publish = Task { try await runtime.publish(message) }
+            for await _ in asked.stream {}
+            let isErased = Mutex(false)
+            let erasure = Task {
+                let user = UserKey(tenant: TokenIssuer.tenant, user: ann)
+                try await runtime.core.beginErasure(user, on: runtime.loops).finished()
+                isErased.withLock { $0 = true }
+            }
+            // Until it waits, or came to its end without.
+            while try await runtime.loops[0].submit({ $0.workWaiterCount }) == 0, !isErased.withLock({ $0 }) {
+                await Task.yield()
+            }
+            held.continuation.finish()
+            let outcome = try await publish.value
+            guard case .entered? = outcome else { return #expect(Bool(false), "it was not entered: \(outcome as Any)") }
+            try await erasure.value
+            #expect(try await store.head(of: inbox(bob))?.position.offset ?? 0 > 0)
+            #expect(try await store.head(of: inbox(ann))?.position.offset ?? 0 == 0)
+            let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: message.device)
+            #expect(try await store.admit(device, producer: message.producer, connectNumber: 1) == .firstOfDevice)
+        }
+    }
+
+    @Test func whileAnAccountIsBeingErasedTheAppsServerPublishesNothingAsTheUser() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            try await store.requestErasure(of: ann, in: TokenIssuer.tenant)
+            #expect(try await server.runtime.publish(try order(1)) == nil)
+            #expect(try await store.head(of: inbox(bob))?.position.offset ?? 0 == 0)
+            await server.runtime.core.resumeErasures(on: server.runtime.loops)
+            guard case .entered? = try await server.runtime.publish(try order(2)) else {
+                Issue.record("whoever has the name next is written for")
+                return
+            }
         }
     }
 

@@ -80,14 +80,13 @@ struct MessageRoutes: Sendable {
         let author = UserKey(tenant: caller.tenant, user: sender)
         let result = try await idempotency.once(key, of: caller.key.id, about: author, request: digest) {
             number, isResumed in
-            // Behind the key's row: an erasure that is resolved from here on finds it.
-            guard try await !server.isErasurePending(of: sender, in: caller.tenant) else { throw Problem.beingErased }
-            return try ControlJSON.encode(try await enter(message, key, caller.key, number, isResumed))
+            try ControlJSON.encode(try await enter(message, key, caller.key, number, isResumed))
         }
         return .json(result, status: .created)
     }
 
-    /// Enters it, with a number that the ledger takes.
+    /// Enters it, with a number that the ledger takes. Behind the key's row: an erasure that is resolved from here on finds it, and waits for
+    /// what is entered until then.
     private func enter(
         _ message: ServicePublish, _ key: String, _ apiKey: APIKeyInfo, _ number: UInt64, _ isResumed: Bool
     ) async throws -> Entered {
@@ -96,7 +95,8 @@ struct MessageRoutes: Sendable {
         // Whether the store may have had this number before.
         var isRepeated = isResumed
         for _ in 0..<Self.attempts {
-            switch try await server.publish(message) {
+            guard let outcome = try await server.publishUnlessErasing(message) else { throw Problem.beingErased }
+            switch outcome {
             case .entered(let published, _, _, _), .duplicate(let published):
                 let place = message.channel.isInbox ? ChannelID.user(message.sender) : message.channel
                 return Entered(

@@ -47,13 +47,13 @@ struct RetractionRoutes: Sendable {
                 throw Problem(.invalidRequest, "'sender' is not for direct messages, whose author takes them back")
             }
             let sender = try target.author ?? named ?? UserID(RoomRoutes.standardSender)
-            guard try await !server.isErasurePending(of: sender, in: caller.tenant) else { throw Problem.beingErased }
-            let outcome = try await server.publish(
+            let outcome = try await server.publishUnlessErasing(
                 ServicePublish(
                     tenant: caller.tenant, channel: target.channel, sender: sender,
                     device: try MessageRoutes.device(of: caller.key), producer: MessageRoutes.producer(of: caller.key),
                     id: try await idempotency.number(of: caller.key.id), tag: .random(in: .min ... .max),
                     payload: reason, kind: .retract(target.position)))
+            guard let outcome else { throw Problem.beingErased }
             switch outcome {
             case .entered, .duplicate:
                 context.audit.notice(

@@ -1,3 +1,4 @@
+import LonglineLinks
 import LonglineSession
 public import LonglineStore
 public import LonglineWire
@@ -50,41 +51,24 @@ extension LonglineServer {
     /// are woken.
     ///
     /// Scopes, membership, rates and the app's own decision don't count; the room has to exist. A direct message is entered in
-    /// the inbox of its sender, and the recipient's copy follows from it; a block holds, but for a retraction.
+    /// the inbox of its sender, and the recipient's copy follows from it; a block holds, but for a retraction. While the sender's account
+    /// is being erased it is refused with ``/LonglineWire/RefusalCode/overloaded``, and nothing is entered; an erasure that is asked for
+    /// meanwhile waits until it is.
     /// - Returns: where it stands. For a direct message that is the sender's record.
-    /// - Throws: ``ServerError/Code/notRunning``.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
     public func publish(_ message: ServicePublish) async throws(ServerError) -> AppendOutcome {
-        let runtime = try requireRuntime()
-        func refused(_ code: RefusalCode, retryAfter: UInt64 = 0) -> AppendOutcome {
-            .refused(Refused(id: message.id, code: code, retryAfter: retryAfter))
-        }
-        guard message.payload.readableBytes <= runtime.core.admissionLimits.maximumPayload(in: message.tenant) else {
-            return refused(.payloadTooLarge)
-        }
-        var (channel, recipient) = (message.channel, UserID?.none)
-        if case .user(let user) = message.channel {
-            channel = .user(message.sender)
-            if user != message.sender { recipient = user }
-        }
-        let request = AppendRequest(
-            device: DeviceKey(tenant: message.tenant, user: message.sender, device: message.device),
-            producer: message.producer, channel: channel,
-            publish: Publish(
-                id: message.id, tag: message.tag, after: 0, recipient: recipient, kind: message.kind,
-                timeToLive: message.timeToLive, payload: message.payload),
-            isService: true)
-        // One loop takes them all, so that they reach the store in the order of the calls.
-        guard let loop = runtime.loops.first else { return refused(.overloaded) }
-        let reply = loop.eventLoop.makePromise(of: AppendOutcome.self)
-        let retryAfter = configuration.limits.retryAfter.wholeMilliseconds
-        loop.execute { loop in
-            guard !loop.append(request, reply: reply) else { return }
-            reply.succeed(
-                .refused(Refused(id: request.publish.id, code: .overloaded, retryAfter: retryAfter)))
-        }
-        do { return try await reply.futureResult.get() } catch {
-            throw ServerError(.notRunning, message: "the server stopped", cause: error)
-        }
+        if let outcome = try await publishUnlessErasing(message) { return outcome }
+        return .refused(Refused(id: message.id, code: .overloaded, retryAfter: Self.erasureRetry))
+    }
+
+    /// How long who publishes as a user whose account is being erased is told to wait, in milliseconds.
+    private static let erasureRetry: UInt64 = 5_000
+
+    /// Publishes as ``publish(_:)`` does.
+    /// - Returns: nil while the sender's account is being erased.
+    /// - Throws: as ``publish(_:)``.
+    package func publishUnlessErasing(_ message: ServicePublish) async throws(ServerError) -> AppendOutcome? {
+        try await requireRuntime().publish(message)
     }
 
     /// The store, for reading on behalf of the app's own server.
@@ -153,6 +137,37 @@ public enum RoomMembership: Hashable, Sendable {
 }
 
 extension ServerRuntime {
+    /// Publishes for the app's own server: see ``LonglineServer/publishUnlessErasing(_:)``.
+    func publish(_ message: ServicePublish) async throws(ServerError) -> AppendOutcome? {
+        func refused(_ code: RefusalCode) -> AppendOutcome { .refused(Refused(id: message.id, code: code)) }
+        guard message.payload.readableBytes <= core.admissionLimits.maximumPayload(in: message.tenant) else {
+            return refused(.payloadTooLarge)
+        }
+        var (channel, recipient) = (message.channel, UserID?.none)
+        if case .user(let user) = message.channel {
+            channel = .user(message.sender)
+            if user != message.sender { recipient = user }
+        }
+        let request = AppendRequest(
+            device: DeviceKey(tenant: message.tenant, user: message.sender, device: message.device),
+            producer: message.producer, channel: channel,
+            publish: Publish(
+                id: message.id, tag: message.tag, after: 0, recipient: recipient, kind: message.kind,
+                timeToLive: message.timeToLive, payload: message.payload),
+            isService: true)
+        // One loop takes them all, so that they reach the store in the order of the calls.
+        guard let loop = loops.first else { return refused(.overloaded) }
+        let reply = loop.eventLoop.makePromise(of: AppendOutcome.self)
+        loop.execute { $0.publishUnlessErasing(request, reply: reply) }
+        do { return try await reply.futureResult.get() } catch is AccountIsBeingErased {
+            return nil
+        } catch let error as StoreError {
+            throw ServerError(.storeUnavailable, message: "the store could not be asked", cause: error)
+        } catch {
+            throw ServerError(.notRunning, message: "the server stopped", cause: error)
+        }
+    }
+
     /// Changes a room, and tells whom it concerns.
     func change(
         _ room: RoomID, _ change: RoomChange, by device: DeviceKey
@@ -179,5 +194,39 @@ extension ServerRuntime {
                 loop.wake([key: receipt.head])
             }
         }
+    }
+}
+
+/// Why a publish of the app's own server was not entered.
+private struct AccountIsBeingErased: Error {}
+
+extension ServerLoop {
+    /// Publishes as a user whose account is not being erased.
+    ///
+    /// It is under way from before the store is asked until the store answered: an erasure waits for what it finds under way once it is
+    /// resolved, so that nothing of the user's is entered behind its steps.
+    fileprivate func publishUnlessErasing(_ request: AppendRequest, reply: EventLoopPromise<AppendOutcome>) {
+        let (reference, store, sender, work) = (self.reference, core.store, request.device.userKey, beginWork())
+        reply.futureResult.whenComplete { _ in reference.run { $0.endWork(work) } }
+        LoopExecutor.start(on: executor) {
+            do throws(StoreError) {
+                let isErasing = try await store.isErasurePending(of: sender.user, in: sender.tenant)
+                reference.run { loop in
+                    if isErasing {
+                        reply.fail(AccountIsBeingErased())
+                    } else {
+                        loop.appendOrRefuse(request, reply: reply)
+                    }
+                }
+            } catch {
+                reply.fail(error)
+            }
+        }
+    }
+
+    private func appendOrRefuse(_ request: AppendRequest, reply: EventLoopPromise<AppendOutcome>) {
+        guard !append(request, reply: reply) else { return }
+        let retryAfter = core.limits.retryAfter.wholeMilliseconds
+        reply.succeed(.refused(Refused(id: request.publish.id, code: .overloaded, retryAfter: retryAfter)))
     }
 }

@@ -32,6 +32,8 @@ final class FaultyStore: MessageStore {
         var beforePlace: (@Sendable () async -> Void)?
         /// Runs, once, when pending erasures were read and before they are answered.
         var afterPendingErasures: (@Sendable () async -> Void)?
+        /// Runs, once, when it was read whether an erasure is pending and before that is answered.
+        var afterErasurePending: (@Sendable () async -> Void)?
         /// Erasures take steps without end.
         var erasesForever = false
         /// Runs, once, when a credential's revocations were read and before the last of them is answered.
@@ -206,7 +208,9 @@ final class FaultyStore: MessageStore {
     }
 
     func isErasurePending(of user: UserID, in tenant: TenantID) async throws(StoreError) -> Bool {
-        try await inner.isErasurePending(of: user, in: tenant)
+        let answer = try await inner.isErasurePending(of: user, in: tenant)
+        await take(\.afterErasurePending)?()
+        return answer
     }
 
     func erase(user: UserID, in tenant: TenantID) async throws(StoreError) -> ErasureStep {
