@@ -80,13 +80,13 @@ public struct ServerLimits: Sendable {
     /// Where tenants may take more or less than these limits say.
     public var tenants: [TenantID: TenantLimits] = [:]
 
-    /// Publishes of one session that wait for the store; also of those that wait for the app's decision, and for the handshake.
-    /// Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    /// Publishes of one session that wait for the store; also of those that wait for the app's decision or a change of their room, and
+    /// for the handshake. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var appendsPerSession = 2048
     /// Payload bytes of publishes that wait for the store, per event loop. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var appendBytesPerLoop = 64 * 1024 * 1024
-    /// Bytes of one session's publishes that wait for the app's decision, and of those that wait for the handshake: payloads, and
-    /// 512 for each. One may always wait. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
+    /// Bytes of one session's publishes that wait for the app's decision or a change of their room, and of those that wait for the
+    /// handshake: payloads, and 512 for each. One may always wait. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var waitingBytesPerSession = 4 * 1024 * 1024
     /// The same of all sessions of an event loop. Beyond: ``/LonglineWire/RefusalCode/overloaded``.
     public var waitingBytesPerLoop = 64 * 1024 * 1024

@@ -24,8 +24,8 @@ final class ServerLoop {
     var statistics = ServerStatistics()
     var history = WakeHistory()
     var appends = AppendQueue()
-    /// What of the sessions waits until they are established, and for the app's decisions, before it gets to ``appends``. Apart: who fills
-    /// the one does not take the others' place in the other.
+    /// What of the sessions waits until they are established, and for the app's decisions or a change of its room, before it gets to
+    /// ``appends``. Apart: who fills the one does not take the others' place in the other.
     var heldPublishes = WaitingPublishes()
     var undecidedPublishes = WaitingPublishes()
     var reads = ReadQueue()

@@ -4,7 +4,7 @@ import LonglineStore
 import LonglineWire
 import NIOCore
 
-/// What waits for the app's decision, in the order in which it came, channel by channel.
+/// What waits for the app's decision, or behind a change of its room, in the order in which it came, channel by channel.
 ///
 /// Bounded: publishes by their number and bytes, of the session and of the loop, requests by their number.
 struct PendingDecisions {
@@ -17,6 +17,8 @@ struct PendingDecisions {
     private(set) var count = 0
     /// The publishes among them.
     private(set) var publishes = WaitingPublishes()
+    /// Where the app is being asked about the first.
+    var asked: Set<ChannelID> = []
 
     func isEmpty(_ channel: ChannelID) -> Bool { channels[channel] == nil }
     func first(_ channel: ChannelID) -> Item? { channels[channel]?.first }
@@ -72,14 +74,30 @@ extension SessionHost {
     }
 
     private func submit(_ item: PendingDecisions.Item, _ channel: ChannelID) {
-        guard let gate = core.authorization else { return perform(item, refusal: nil) }
-        if decisions.isEmpty(channel), let refusal = known(item, gate) { return perform(item, refusal: refusal) }
         let isFirst = decisions.isEmpty(channel)
+        if isFirst, !isBehindChange(item), let refusal = known(item) { return perform(item, refusal: refusal) }
         guard wait(item, channel) else { return }
-        if isFirst { ask(channel, gate) }
+        if isFirst { goOn(channel) }
     }
 
-    /// Puts in line what waits for a decision, or refuses it.
+    /// Whether it is a publish into a room that a change of this session's is on its way to: as a member or not is judged behind that.
+    /// Changes are in order by themselves.
+    private func isBehindChange(_ item: PendingDecisions.Item) -> Bool {
+        guard case .append(let request) = item, case .room(let room) = request.channel else { return false }
+        return roomChanges[room] != nil
+    }
+
+    /// A change of a room leaves for the store.
+    func roomChangeBegins(in room: RoomID) { roomChanges[room, default: 0] += 1 }
+
+    /// A change of a room was answered: what waits behind it goes on.
+    func roomChangeEnded(in room: RoomID) {
+        let left = roomChanges[room, default: 1] - 1
+        roomChanges[room] = left > 0 ? left : nil
+        if left == 0 { goOn(.room(room)) }
+    }
+
+    /// Puts in line what has to wait, or refuses it.
     /// - Returns: whether it waits.
     private func wait(_ item: PendingDecisions.Item, _ channel: ChannelID) -> Bool {
         let hasPlace = decisions.count < core.limits.appendsPerSession
@@ -111,26 +129,35 @@ extension SessionHost {
         decisions = PendingDecisions()
     }
 
-    /// Asks about the first that waits in a channel.
-    private func ask(_ channel: ChannelID, _ gate: AuthorizationGate) {
-        guard let item = decisions.first(channel), let question = question(of: item) else { return }
-        offLoop {
-            await gate.refusal(of: question)
-        } then: { host, refusal in
-            host.decided(channel, refusal, gate)
-        }
-    }
-
-    /// Takes the decision about the first that waits, then goes on as far as answers are known.
-    private func decided(_ channel: ChannelID, _ refusal: RefusalCode?, _ gate: AuthorizationGate) {
-        guard phase != .ended, let first = decisions.first(channel) else { return }
-        takeFirst(channel)
-        perform(first, refusal: refusal)
-        while phase != .ended, let next = decisions.first(channel) {
-            guard let refusal = known(next, gate) else { return ask(channel, gate) }
+    /// Does what waits in a channel, as far as its turn came and the answers are known; then asks.
+    private func goOn(_ channel: ChannelID) {
+        while phase != .ended, !decisions.asked.contains(channel), let next = decisions.first(channel),
+            !isBehindChange(next)
+        {
+            guard let refusal = known(next) else { return ask(channel, next) }
             takeFirst(channel)
             perform(next, refusal: refusal)
         }
+    }
+
+    /// Asks about the first that waits in a channel.
+    private func ask(_ channel: ChannelID, _ item: PendingDecisions.Item) {
+        guard let gate = core.authorization, let question = question(of: item) else { return }
+        decisions.asked.insert(channel)
+        offLoop {
+            await gate.refusal(of: question)
+        } then: { host, refusal in
+            host.decided(channel, refusal)
+        }
+    }
+
+    /// Takes the decision about the first that waits, then goes on.
+    private func decided(_ channel: ChannelID, _ refusal: RefusalCode?) {
+        decisions.asked.remove(channel)
+        guard phase != .ended, let first = decisions.first(channel) else { return }
+        takeFirst(channel)
+        perform(first, refusal: refusal)
+        goOn(channel)
     }
 
     /// What the app would be asked; nil for what it isn't asked about: leaving, and notes to oneself.
@@ -154,8 +181,8 @@ extension SessionHost {
     }
 
     /// - Returns: nil when the app has to be asked.
-    private func known(_ item: PendingDecisions.Item, _ gate: AuthorizationGate) -> RefusalCode?? {
-        guard let question = question(of: item) else { return .some(nil) }
+    private func known(_ item: PendingDecisions.Item) -> RefusalCode?? {
+        guard let gate = core.authorization, let question = question(of: item) else { return .some(nil) }
         return gate.known(question)
     }
 

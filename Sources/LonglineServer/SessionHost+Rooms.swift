@@ -68,12 +68,14 @@ extension SessionHost {
         guard let device else { return }
         if let refusal = refusal(of: work) { return refuse(work, refusal) }
         let core = self.core
+        roomChangeBegins(in: work.room)
         inOrder {
             await Result { () async throws(StoreError) in
                 try await core.store.change(work.room, work.change, by: device)
             }
         } then: { host, result in
             host.roomChanged(work, device, result)
+            host.roomChangeEnded(in: work.room)
         }
     }
 

@@ -57,9 +57,11 @@ final class SessionHost: LinkHandler {
     /// Whether a change is on its way to the store, and those that begin when it is answered.
     var changeIsUnderWay = false
     var waitingChanges: Deque<(SessionHost) -> Void> = []
+    /// The changes of rooms among these, by room.
+    var roomChanges: [RoomID: Int] = [:]
     /// What waits until this is the device's session.
     var held = HeldWork()
-    /// What waits for the app's decision.
+    /// What waits for the app's decision, or behind a change of its room.
     var decisions = PendingDecisions()
     /// What is to be refused, unless it was entered before.
     var refusals = PendingRefusals()

@@ -9,7 +9,8 @@ import Testing
 private let ann = identifier { try UserID("ann") }
 private let bob = identifier { try UserID("bob") }
 
-/// Publishes that wait ahead of the store's queue, for the app's decision or the handshake: they are bounded over all channels.
+/// Publishes that wait ahead of the store's queue, for the app's decision, the handshake, or a change of their room: they are bounded over
+/// all channels.
 @Suite(.timeLimit(.minutes(1))) struct WaitingPublishTests {
     private let large = String(repeating: "x", count: 15_000)
 
@@ -145,6 +146,34 @@ private let bob = identifier { try UserID("bob") }
             #expect(try await answers(other).isEmpty)
             policy.release()
             #expect(Set(try await answers(2, other).map(\.id)) == [2, 3])
+        }
+    }
+
+    // MARK: For a change of the room
+
+    @Test(arguments: [false, true]) func whatComesBehindAJoinIsJudgedBehindIt(isAsked: Bool) async throws {
+        let (store, held) = (FaultyStore(), AsyncStream.makeStream(of: Void.self))
+        store.set { $0.beforeChange = { for await _ in held.stream {} } }
+        let authorization = isAsked ? AuthorizationSettings(ScriptedPolicy { _ in .allow(for: .seconds(60)) }) : nil
+        try await TestServer(store: store, authorization: authorization).use { server in
+            defer { held.continuation.finish() }
+            let phone = try await server.connected("ann")
+            let hall = identifier { try RoomID("room-1") }
+            let join = Frame.join(RoomRequest(request: 1, room: hall))
+            let frames =
+                (1...2).flatMap { phone.publishFrames("\($0)", to: .room(hall)) }
+                + phone.publishFrames("elsewhere", to: .user(ann))
+            try await phone.send([(join, .control)] + frames)
+            // What does not wait for the join would be with the store by now, or soon.
+            #expect(try await answers(1, phone) == [.entered(3)])
+            #expect(try await waiting(server, \.undecidedPublishes) == 2)
+            held.continuation.finish()
+            #expect(try await answers(2, phone) == [.entered(1), .entered(2)])
+            #expect(try await waiting(server, \.undecidedPublishes) == 0)
+            // So it is with a leave.
+            let leave = Frame.leave(RoomRequest(request: 2, room: hall))
+            try await phone.send([(leave, .control)] + phone.publishFrames("late", to: .room(hall)))
+            #expect(try await answers(1, phone) == [Answer(id: 4, code: .unknownChannel)])
         }
     }
 
