@@ -95,13 +95,29 @@ struct ConversationsCommand: AsyncParsableCommand {
         guard !Self.isRead(destination, upTo: last, in: conversations) else { return conversations }
         let receipts = client.receipts
         try await client.markRead(destination, upTo: last)
-        for await receipt in receipts where Self.mayConfirm(receipt, destination, upTo: last) {
+        let marked = try await Self.confirmed(destination, upTo: last, by: receipts) { () -> [Conversation]? in
             // Something new elsewhere may have moved it down meanwhile.
             let conversations = try await list(client, max(limit, 50))
-            if Self.isRead(destination, upTo: last, in: conversations) { return Array(conversations.prefix(limit)) }
+            return Self.isRead(destination, upTo: last, in: conversations) ? conversations : nil
         }
-        throw ClientError(
-            .disconnected, message: "\(destination) may not be marked as read: the client was disconnected")
+        guard let marked else {
+            throw ClientError(
+                .disconnected, message: "\(destination) may not be marked as read: the client was disconnected")
+        }
+        return Array(marked.prefix(limit))
+    }
+
+    /// Waits until this user's own mark is stored.
+    /// - Parameter list: what is stored, once the mark is among it: asked with each receipt that may be the mark's.
+    /// - Returns: that; nil when no more receipts come.
+    static func confirmed<Stored>(
+        _ destination: Destination, upTo place: Position, by receipts: AsyncStream<Receipt>,
+        _ list: () async throws -> Stored?
+    ) async throws -> Stored? {
+        for await receipt in receipts where mayConfirm(receipt, destination, upTo: place) {
+            if let stored = try await list() { return stored }
+        }
+        return nil
     }
 
     /// Whether a receipt may be this user's own of that place. It may be another's all the same: the list knows.

@@ -24,6 +24,29 @@ struct ConversationsCommandTests {
         #expect(!confirms(.user(bob), epoch: 6) && !confirms(.user(bob), offset: 4))
     }
 
+    @Test("Somebody else's receipt of the same place ends no wait for one's own")
+    func othersReceipt() async throws {
+        let place = Position(epoch: 7, offset: 5)
+        let room = try RoomID("tea")
+        let (receipts, continuation) = AsyncStream.makeStream(of: Receipt.self)
+        for user in [try UserID("bob"), try UserID("carol"), try UserID("ann")] {
+            continuation.yield(Receipt(conversation: .room(room), user: user, kind: .read, position: place))
+        }
+        continuation.finish()
+        // As the list tells: bob's and carol's were there before ann's was stored.
+        var asked = 0
+        func list() -> Int? {
+            asked += 1
+            return asked == 3 ? asked : nil
+        }
+        let confirmed = try await ConversationsCommand.confirmed(.room(room), upTo: place, by: receipts) { list() }
+        #expect(confirmed == 3)
+        let (none, end) = AsyncStream.makeStream(of: Receipt.self)
+        end.finish()
+        let unconfirmed = try await ConversationsCommand.confirmed(.room(room), upTo: place, by: none) { list() }
+        #expect(unconfirmed == nil && asked == 3)
+    }
+
     @Test("A conversation that was marked as read is read when the command ends, in a room where others read too")
     func read() async throws {
         let folder = try TemporaryFolder()
