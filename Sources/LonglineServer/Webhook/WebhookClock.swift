@@ -33,15 +33,18 @@ struct WebhookClock: Sendable {
         return notification
     }
 
-    /// As it came from the disk. The clock may have been ahead when it was written: it waits no longer than anything is put off.
-    /// - Parameter longest: the longest time that something is put off.
-    func read(_ notification: PendingNotification, longest: UInt64) -> PendingNotification {
+    /// As it came from the disk. The clock may have been ahead when it was written: it waits no longer than anything is put off. It may be
+    /// ahead now: it is no older than what is tried for a while yet.
+    /// - Parameters:
+    ///   - longest: the longest time that something is put off.
+    ///   - oldest: the age that it has at most.
+    func read(_ notification: PendingNotification, longest: UInt64, oldest: UInt64) -> PendingNotification {
         let (wall, steady) = (wall(), steady())
         var notification = notification
         let (age, rest) = (
             wall - min(wall, notification.since), notification.notBefore - min(wall, notification.notBefore)
         )
-        notification.since = steady - min(steady, age)
+        notification.since = steady - min(steady, age, oldest)
         notification.notBefore = steady + min(rest, longest)
         return notification
     }

@@ -82,7 +82,9 @@ final class WebhookDispatcher: Sendable {
                 }
                 queue.restore(
                     kept.compactMap { kept in
-                        endpoint(kept).map { clock.read(kept, longest: $0.settings.longestWait) }
+                        endpoint(kept).map {
+                            clock.read(kept, longest: $0.settings.longestWait, oldest: $0.settings.oldestAtStart)
+                        }
                     })
                 // Of tenants that had a webhook before the server was started anew: they are forgotten.
                 queue.restoreChanges(kept.filter { endpoint($0) == nil }.map(\.key))

@@ -44,7 +44,8 @@ public struct WebhookSettings: Sendable {
     public var backOff = Duration.seconds(1)
     /// The longest wait.
     public var maximumBackOff = Duration.seconds(300)
-    /// How long telling is tried, from the first of the news on.
+    /// How long telling is tried, from the first of the news on. What an earlier process left is tried for an hour after the start, or for
+    /// this where that is less, however old the clock says that it is.
     public var maximumAge = Duration.seconds(24 * 3_600)
     /// After so many failures in a row the endpoint is left alone for ``breakTime``.
     public var breakAfter = 5

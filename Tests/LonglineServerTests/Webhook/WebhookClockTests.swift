@@ -158,12 +158,45 @@ private let bob = identifier { try UserID("bob") }
         let before = WebhookClock(wall: { 50_000 }, steady: { 1_000 })
         let written = before.written(news)
         #expect(written.since == 49_900 && written.notBefore == 50_300 && written.time == 5)
-        #expect(before.read(written, longest: 10_000) == news)
+        #expect(before.read(written, longest: 10_000, oldest: 60_000) == news)
         // The next process, a while later, and one whose clock is far behind.
-        let after = WebhookClock(wall: { 50_100 }, steady: { 7_000 }).read(written, longest: 10_000)
+        let after = WebhookClock(wall: { 50_100 }, steady: { 7_000 }).read(written, longest: 10_000, oldest: 60_000)
         #expect(after.since == 6_800 && after.notBefore == 7_200)
-        let behind = WebhookClock(wall: { 10 }, steady: { 7_000 }).read(written, longest: 10_000)
+        let behind = WebhookClock(wall: { 10 }, steady: { 7_000 }).read(written, longest: 10_000, oldest: 60_000)
         #expect(behind.since == 7_000 && behind.notBefore == 17_000)
+        // And one whose clock is far ahead.
+        let ahead = WebhookClock(wall: { Self.day }, steady: { 70_000 }).read(written, longest: 10_000, oldest: 60_000)
+        #expect(ahead.since == 10_000 && ahead.notBefore == 70_000)
+    }
+
+    @Test func whatAnEarlierProcessLeftIsTriedForAnHourAtLeast() {
+        var settings = WebhookSettings(
+            url: "http://127.0.0.1/", key: WebhookKey(id: "1", secret: Array(repeating: 7, count: 16)))
+        #expect(settings.oldestAtStart == Self.day - 3_600_000)
+        settings.maximumAge = .seconds(60)
+        #expect(settings.oldestAtStart == 0)
+    }
+
+    /// A clock may be ahead when a process starts, and all that the one before it left seem too old.
+    @Test func whatAnEarlierProcessLeftIsToldHoweverOldTheClockSaysThatItIs() async throws {
+        let folder = try TemporaryFolder()
+        let journal = try NotificationJournal(path: folder.path + "/notifications.db")
+        let before = Self.start - 90 * Self.day
+        try await journal.apply(
+            keep: [
+                PendingNotification(
+                    key: PendingNotification.Key(tenant: TokenIssuer.tenant, user: bob, conversation: .user(ann)),
+                    channel: .user(bob), position: Position(epoch: 1, offset: 1), sender: ann, count: 1, time: before,
+                    expiry: 0, payload: nil, since: before, notBefore: before + 1_000)
+            ], forget: [])
+        try journal.close()
+        let bench = try await Bench(folder.path)
+        // Bob has an inbox: where there is none nothing is to be told.
+        _ = try await bench.enter(from: identifier { try UserID("eve") })
+        bench.pass(5_000)
+        try await bench.run { $0.waiting == 0 }
+        #expect(bench.webhooks.statistics.sent == 2 && bench.webhooks.statistics.expired == 0)
+        try await bench.backend.stop()
     }
 
     @Test func aClockThatIsAheadMakesNothingTooOldToBeTold() async throws {
