@@ -1,3 +1,4 @@
+import CQUICShim
 import LonglineTestKit
 import Testing
 
@@ -31,6 +32,58 @@ import Testing
         #expect(world.server.bufferedBytes == 0)
         _ = try world.connected()
     }
+
+    private static let stopCode: UInt64 = 0x1a2b
+
+    /// The peer sees none of the STOP_SENDING frames with ``stopCode``, as one that means harm does: an honest one would reset.
+    private func hideStops(of endpoint: QUICEndpoint) {
+        let code = Frames.varint(Self.stopCode)
+        endpoint.rewrite = { plaintext, header in
+            guard let first = header.first, first & 0x80 == 0 else { return }
+            for start in plaintext.indices where plaintext[start] == 0x05 && start + 1 < plaintext.count {
+                let end = start + (plaintext[start + 1] < 0x40 ? 2 : 3) + code.count
+                guard end <= plaintext.count, plaintext[end - code.count..<end].elementsEqual(code) else { continue }
+                // PING, so that the packet is acknowledged, and PADDING.
+                plaintext[start] = 0x01
+                for index in start + 1..<end { plaintext[index] = 0 }
+            }
+        }
+    }
+
+    @Test("data behind a gap of streams that were stopped counts, too, or isn't kept", arguments: [true, false])
+    func dataBehindAGapOfStoppedStreams(bidirectional: Bool) throws {
+        let world = try EngineWorld()
+        let packets = CraftedPackets(of: world.client)
+        hideStops(of: world.server)
+        let (client, server) = try world.connected()
+        let streams = try (0..<30).map { _ in try client.open(bidirectional: bidirectional) }
+        for stream in streams { try client.send([1], on: stream) }
+        world.simulation.run(for: .seconds(1))
+        for stream in streams { server.stopSending(stream, code: Self.stopCode) }
+        world.simulation.run(for: .seconds(1))
+        #expect(world.clientSide.stops.isEmpty && world.serverSide.opened.count == streams.count)
+        // 31 pieces of 8 KiB each: together more than the connection may hold. Its window doesn't end that, as each byte is given back.
+        for start in stride(from: 0, to: streams.count, by: 3) where server.closeReason == nil {
+            let frames = streams[start..<start + 3].flatMap { Frames.sparse($0.rawValue, pieces: 31) }
+            try packets.send(frames, on: client)
+            world.simulation.run(for: .milliseconds(100))
+            #expect(packets.isSent)
+            if start == 0 { #expect((world.server.bufferedBytes > 600_000) == Self.keepsStoppedStreams) }
+        }
+        guard Self.keepsStoppedStreams else {
+            #expect(server.closeReason == nil && world.server.bufferedBytes < 600_000)
+            return
+        }
+        guard case .localTransport(code: 0, _)? = server.closeReason else {
+            Issue.record("\(String(describing: server.closeReason))")
+            return
+        }
+        #expect(world.server.counters.connectionsEndedForMemory == 1)
+        #expect(world.server.bufferedBytes == 0)
+    }
+
+    /// ngtcp2 0.12 does.
+    private static let keepsStoppedStreams = llq_keeps_stopped_streams() != 0
 
     @Test("a connection that has large windows may fill them out of order")
     func aConnectionThatHasLargeWindowsMayFillThem() throws {
