@@ -12,6 +12,8 @@ public struct QUICError: Error, Sendable, Hashable, CustomStringConvertible {
         case handshakeFailed
         /// The handshake wasn't complete within ``TransportSettings/handshakeTimeout``.
         case handshakeTimeout
+        /// Client: nothing could be sent: the server's name has no address, or there is no route or no socket.
+        case unreachable
         /// The handshake isn't complete yet.
         case notEstablished
         /// The connection is closing or closed.

@@ -108,10 +108,10 @@ extension QUICError {
         switch error {
         case let error as QUICError: self = error
         case let error as QUICTransportError:
-            self.init(.handshakeFailed, error.message, cause: error.cause, advice: error.advice)
+            self.init(.unreachable, error.message, cause: error.cause, advice: error.advice)
         default:
             self.init(
-                .handshakeFailed, "no socket could be opened", cause: "\(error)",
+                .unreachable, "no socket could be opened", cause: "\(error)",
                 advice: "Check the local address and the limit of open files.")
         }
     }

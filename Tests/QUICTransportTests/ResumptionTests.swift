@@ -365,6 +365,25 @@ struct ResumptionTests {
         }
     }
 
+    @Test("A connect that couldn't send anything leaves the cached ticket where it is")
+    func nothingSent() async throws {
+        let cache = WatchedSessionCache()
+        try await withPair(sessionCache: cache, serve: echo) { client, listener, loop in
+            try await prime(cache, client, listener, on: loop)
+            let error = await #expect(throws: QUICTransportError.self) {
+                // Of another family than the server's only address.
+                _ = try await client.connect(to: listener, localAddress: loopback("::1"), on: loop)
+            }
+            guard case .handshakeFailed(let reason) = error?.closeReason else {
+                Issue.record("\(error.map { "\($0)" } ?? "no error")")
+                return
+            }
+            #expect(reason.code == .unreachable)
+            let connection = try await client.connect(to: listener, on: loop)
+            #expect(try await connection.handshake().resumed)
+        }
+    }
+
     @Test("A replaced ticket replaces, and a full cache forgets the oldest server")
     func cache() throws {
         let cache = InMemorySessionCache(capacity: 2)
