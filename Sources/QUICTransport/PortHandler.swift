@@ -9,6 +9,8 @@ final class PortHandler: ChannelInboundHandler {
     weak var port: UDPPort?
     /// What closed the channel, as far as it is known.
     var lastError: (any Error)?
+    /// That was an error of a write.
+    var metWriteError = false
     /// The channel's socket; nil: it can't be used directly.
     var socket: DatagramSocket?
     private var context: ChannelHandlerContext?

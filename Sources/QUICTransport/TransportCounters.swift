@@ -21,7 +21,8 @@ public struct QUICSocketCounters: Sendable, Hashable {
     /// Runs dropped because their remote address is none to send to, or because the kernel refused an earlier one to it while the
     /// socket's buffer is full.
     public var blockedRuns: UInt64 = 0
-    /// Messages lost because the kernel refused to send them (a firewall, no route, no memory); their sockets serve on.
+    /// Messages lost because the kernel refused to send them (a firewall, no route, no memory). Their sockets serve on, but for those
+    /// that count in ``socketFailures``.
     public var sendErrors: UInt64 = 0
     /// Datagrams handed to the loop that their connection ID names, because the kernel gave them to another.
     public var handedOver: UInt64 = 0

@@ -51,8 +51,6 @@ final class UDPPort {
     private var handler: PortHandler?
     private var retryDelay = TimeAmount.zero
     private var retry: Scheduled<Void>?
-    /// Once a channel ended by a send error, the remote that causes the next one is looked for.
-    private var tracesWrites = false
     /// Remotes that the kernel refused to send to. Nothing for them is given to the channel, which would end.
     private var refused: Set<QUICSocketAddress> = []
     /// The error that was logged last.
@@ -264,9 +262,7 @@ final class UDPPort {
         let envelope = AddressedEnvelope(
             remoteAddress: SocketAddress(remote), data: message,
             metadata: .init(ecnState: .init(ecn), packetInfo: nil, segmentSize: segmentSize))
-        if let staged {
-            handler.write(staged.envelope, promise: tracesWrites ? traced(staged.remote, handler) : nil)
-        }
+        if let staged { handler.write(staged.envelope, promise: traced(staged, handler)) }
         staged = (envelope, remote)
     }
 
@@ -366,30 +362,36 @@ final class UDPPort {
         guard let last = staged, let handler else { return }
         staged = nil
         flushesPending += 1
-        let promise = traced(last.remote, handler)
+        let promise = traced(last, handler)
         promise.futureResult.assumeIsolated().whenComplete { _ in self.flushesPending -= 1 }
         handler.write(last.envelope, promise: promise)
         handler.flush()
     }
 
-    /// A promise on a write learns the error that closes a channel: the last one of a flush, and all once a send failed, so
-    /// that the remote is found for which it does.
-    private func traced(_ remote: QUICSocketAddress, _ handler: PortHandler) -> EventLoopPromise<Void> {
+    /// A promise on a write learns what the kernel said of it, as `sendDirectly` does.
+    private func traced(
+        _ message: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress), _ handler: PortHandler
+    ) -> EventLoopPromise<Void> {
         let promise = eventLoop.makePromise(of: Void.self)
+        let (remote, isRun) = (message.remote, message.envelope.metadata?.segmentSize != nil)
         promise.futureResult.assumeIsolated().whenFailure { error in
-            if self.tracesWrites {
-                self.writeFailed(remote, error)
-            } else if error is IOError {
-                handler.lastError = error
+            switch error {
+            case ChannelError.writeHostUnreachable: self.sendFailed(remote, error: EHOSTUNREACH)
+            // It closes the channel, and the messages behind the one that met it end with it, by the same error.
+            case let failure as IOError where !handler.metWriteError:
+                handler.metWriteError = true
+                handler.lastError = failure
+                self.writeFailed(remote, error: failure.errnoCode, isRun: isRun)
+            default: break
             }
         }
         return promise
     }
 
-    private func writeFailed(_ remote: QUICSocketAddress, _ error: any Error) {
-        guard let failure = error as? IOError, let handler, handler.lastError == nil else { return }
-        handler.lastError = failure
-        if Self.concernsRemote(failure.errnoCode) { refuse(remote) }
+    private func writeFailed(_ remote: QUICSocketAddress, error: CInt, isRun: Bool) {
+        // Devices without checksum offload answer EIO, old kernels EINVAL.
+        if isRun, error == EIO || error == EINVAL { usesSegmentation = false }
+        sendFailed(remote, error: error)
     }
 
     /// Whether an error says something about where the message was to go, and not about this machine or the run alone.
@@ -409,12 +411,6 @@ final class UDPPort {
         // A port that can't send doesn't hold up the others: what is polled for it meanwhile is lost.
         isWritable = true
         driver?.socketCounters.socketFailures += 1
-        // Which write failed isn't known unless writes are traced. A run is the likely cause where none was ever sent
-        // successfully: devices without checksum offload answer EIO, old kernels EINVAL.
-        if usesSegmentation, let failure = error as? IOError, failure.errnoCode == EIO || failure.errnoCode == EINVAL {
-            usesSegmentation = false
-        }
-        tracesWrites = true
         driver?.logger.debug(
             "a UDP socket failed and is bound again",
             metadata: ["local": "\(boundAddress)", "error": "\(error.map { "\($0)" } ?? "none")"])

@@ -62,6 +62,7 @@ struct SendErrorTests {
         try await goOn(over: { send_faults_set_behind_full($0, 0, error) }, hits: 2) {
             #expect($0.socketFailures == 1)
             #expect($0.socketsRebound == 1)
+            #expect($0.sendErrors == 1)
         }
     }
 
@@ -299,6 +300,16 @@ struct SendErrorTests {
         #expect(arrived == datagrams(ofRuns: 0..<2))
         #expect(counters.segmentedMessagesSent == 1)
         #expect(counters.sendErrors == 0 && counters.socketFailures == 0)
+    }
+
+    @Test(
+        "What the kernel refuses behind a full buffer counts as what it refuses at once",
+        arguments: [[EHOSTUNREACH], [EAGAIN, EHOSTUNREACH]])
+    func countedAlike(errors: [CInt]) async throws {
+        let (arrived, hits, counters) = try await send(runs: [1, 1], over: errors, expecting: Self.datagramsPerRun)
+        #expect(hits == errors.count)
+        #expect(arrived == datagrams(ofRuns: 1..<2))
+        #expect(counters.sendErrors == 1 && counters.socketFailures == 0)
     }
 
     @Test("Runs are joined again once a full socket has taken what was left of one that was refused")
