@@ -14,6 +14,8 @@ public struct QUICError: Error, Sendable, Hashable, CustomStringConvertible {
         case handshakeTimeout
         /// Client: nothing could be sent: the server's name has no address, or there is no route or no socket.
         case unreachable
+        /// Client: the network takes no packets of 1,200 bytes, so that QUIC can't be used there (RFC 9000 section 14).
+        case pathTooSmall
         /// The handshake isn't complete yet.
         case notEstablished
         /// The connection is closing or closed.

@@ -10,6 +10,7 @@ internal import QUICEngine
 ///  untried --socket--> one more attempt runs, all others go on ------+
 ///                             |
 ///                             +-- one is answered --> the connection's own; the race is over, the others are closed
+///                             +-- the first packet of each is too large for its interface --> the connection is over
 /// ```
 /// Only the connection's own attempt carries what the application does early: the journal repeats it on the winner, so that a
 /// server with several addresses doesn't get it from each.
@@ -53,6 +54,8 @@ final class AddressRace {
     private var runners: [Runner] = []
     /// Where the latest attempt goes.
     private var newest: SocketAddress?
+    /// Where attempts go of which no packet of the needed size was found too large.
+    private var possible: Set<SocketAddress> = []
     private var timer: Scheduled<Void>?
     private var isOpening = false
     private var isOver = false
@@ -69,6 +72,7 @@ final class AddressRace {
     /// An attempt has begun: the next one waits for its answer, but not for long.
     func began(toward remote: SocketAddress) {
         newest = remote
+        possible.insert(remote)
         guard !isOver, !untried.isEmpty else { return }
         timer = paths.eventLoop.assumeIsolated().scheduleTask(in: delay) { self.tryNext() }
     }
@@ -80,6 +84,20 @@ final class AddressRace {
         paths.eventLoop.assumeIsolated().execute { if remote == self.newest { self.tryNext() } }
     }
 
+    /// The interface by which packets go to an address takes none of the size that QUIC needs: no attempt there gets anywhere.
+    func takesTooLittle(toward remote: SocketAddress) {
+        guard possible.remove(remote) != nil else { return }
+        paths.eventLoop.assumeIsolated().execute {
+            if remote == self.newest { self.tryNext() }
+            self.endIfImpossible()
+        }
+    }
+
+    /// Only where all that was tried is too small: of the others one may answer, or time is what they lack.
+    private func endIfImpossible() {
+        if !isOver, !isOpening, untried.isEmpty, possible.isEmpty { paths.endForSize() }
+    }
+
     private func tryNext() {
         timer?.cancel()
         timer = nil
@@ -89,7 +107,7 @@ final class AddressRace {
             self.isOpening = false
             guard case .success((let remote, let port)) = result,
                 let engine = self.paths.attemptBeside(toward: remote, on: port, of: self)
-            else { return }
+            else { return self.endIfImpossible() }
             let runner = Runner(remote: remote, port: port, engine: engine, race: self)
             engine.userData = runner
             self.runners.append(runner)

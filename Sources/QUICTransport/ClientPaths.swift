@@ -256,6 +256,15 @@ final class ClientPaths {
         race = nil
     }
 
+    /// No address of the host can be sent the packets that a handshake begins with.
+    func endForSize() {
+        guard phase == .handshaking, let engine = connection.engine, !engine.isClosed, engine.packetsReceived == 0
+        else { return }
+        giveUp(engine, on: current)
+        connection.dispatch(.closed(.handshakeFailed(.pathTooSmall)))
+        driver.touch(connection)
+    }
+
     private func fail(_ error: any Error) { connection.end(.handshakeFailed(QUICError(keepingFromHandshake: error))) }
 
     // MARK: Events

@@ -254,5 +254,5 @@ extension QUICCloseReason {
     }
 
     /// What keeps the first packet from leaving says nothing of the ticket in it.
-    private static let codesBeforeTLS: Set<QUICError.Code> = [.unreachable, .connectionLimit]
+    private static let codesBeforeTLS: Set<QUICError.Code> = [.unreachable, .pathTooSmall, .connectionLimit]
 }

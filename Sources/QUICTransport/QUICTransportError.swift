@@ -1,3 +1,4 @@
+internal import Glibc
 public import QUICEngine
 
 /// What went wrong between an application and its QUIC connection, in words a person can act on.
@@ -103,6 +104,14 @@ extension QUICTransportError {
 }
 
 extension QUICError {
+    /// Wherever the first packet may go, the interface is too small for it.
+    static var pathTooSmall: QUICError {
+        QUICError(
+            .pathTooSmall, "the network takes no packets of 1,200 bytes, which QUIC needs",
+            cause: String(cString: strerror(EMSGSIZE)),
+            advice: "Raise the interface's MTU to 1,280 or more, or use another network or another transport.")
+    }
+
     /// What keeps a client from sending its first packet.
     init(keepingFromHandshake error: any Error) {
         switch error {

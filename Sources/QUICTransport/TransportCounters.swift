@@ -24,6 +24,9 @@ public struct QUICSocketCounters: Sendable, Hashable {
     /// Messages lost because the kernel refused to send them (a firewall, no route, no memory). Their sockets serve on, but for those
     /// that count in ``socketFailures``.
     public var sendErrors: UInt64 = 0
+    /// Messages lost whose datagrams have at most 1,200 bytes, because the interface takes only smaller ones: QUIC can't be used
+    /// there (RFC 9000 section 14).
+    public var minimumSizeErrors: UInt64 = 0
     /// Datagrams handed to the loop that their connection ID names, because the kernel gave them to another.
     public var handedOver: UInt64 = 0
     /// Datagrams lost on that way because the other loop's queue was full.
@@ -69,6 +72,7 @@ public struct QUICTransportCounters: Sendable, Hashable {
         sockets.unroutableRuns += other.sockets.unroutableRuns
         sockets.blockedRuns += other.sockets.blockedRuns
         sockets.sendErrors += other.sockets.sendErrors
+        sockets.minimumSizeErrors += other.sockets.minimumSizeErrors
         sockets.handedOver += other.sockets.handedOver
         sockets.handoverDropped += other.sockets.handoverDropped
         sockets.socketsSteered += other.sockets.socketsSteered

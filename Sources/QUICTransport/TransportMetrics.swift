@@ -34,6 +34,7 @@ final class TransportMetrics {
             entry("socket_failures", { $0.sockets.socketFailures }),
             entry("sockets_rebound", { $0.sockets.socketsRebound }),
             entry("send_errors", { $0.sockets.sendErrors }),
+            entry("minimum_size_errors", { $0.sockets.minimumSizeErrors }),
             entry("runs_dropped", { $0.sockets.blockedRuns + $0.sockets.unroutableRuns }),
             entry("datagrams_from_refused_paths", { $0.engine.datagramsFromRefusedPaths }),
             entry("handshakes_completed", { $0.engine.handshakesCompleted }),

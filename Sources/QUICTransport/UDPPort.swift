@@ -27,6 +27,8 @@ final class UDPPort {
     /// Datagrams in one message: UDP_MAX_SEGMENTS of the oldest kernels that can do it.
     private static let maximumSegments = 64
     private static let refusedFor = TimeAmount.seconds(10)
+    /// Bytes of payload that a path must take for QUIC to be used on it (RFC 9000 section 14).
+    private static let leastPayload = 1200
 
     let eventLoop: any EventLoop
     /// The local address in the engine's paths.
@@ -55,6 +57,7 @@ final class UDPPort {
     private var refused: Set<QUICSocketAddress> = []
     /// The error that was logged last.
     private var loggedError: CInt = 0
+    private var loggedSize = false
     /// The last run that the channel shall send, written with the flush.
     private var staged: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress)?
     /// Flushes that the channel has not done yet, because the socket's buffer is full. Until it has, it sends all.
@@ -277,8 +280,8 @@ final class UDPPort {
         switch outcome {
         case .sent:
             return true
-        // An error of one size: path MTU discovery asked for it.
         case .failed(EMSGSIZE) where segmentSize == 0:
+            tooLarge(message.readableBytes, to: remote)
             return true
         case .full, .closed:
             return false
@@ -317,6 +320,7 @@ final class UDPPort {
             // Only a last one that is smaller is worth another try.
             case .failed(EMSGSIZE):
                 isTooLarge = true
+                tooLarge(part.readableBytes, to: remote)
                 run.moveReaderIndex(to: run.writerIndex - run.readableBytes % segmentSize)
             case .sent where usesSegmentation && !isTooLarge:
                 usesSegmentation = false
@@ -333,6 +337,18 @@ final class UDPPort {
             case .failed(let number): return sendFailed(remote, error: number)
             }
         }
+    }
+
+    /// A datagram is larger than the interface takes. Above the size that QUIC needs, path MTU discovery asked for that.
+    private func tooLarge(_ size: Int, to remote: QUICSocketAddress) {
+        guard size <= Self.leastPayload else { return }
+        driver?.socketCounters.minimumSizeErrors += 1
+        owner?.client?.race?.takesTooLittle(toward: SocketAddress(remote))
+        guard !loggedSize else { return }
+        loggedSize = true
+        driver?.logger.info(
+            "the network takes no packets of 1,200 bytes here: QUIC can't be used",
+            metadata: ["local": "\(boundAddress)", "remote": "\(remote)", "size": "\(size)"])
     }
 
     /// A message was lost.
@@ -373,15 +389,17 @@ final class UDPPort {
         _ message: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress), _ handler: PortHandler
     ) -> EventLoopPromise<Void> {
         let promise = eventLoop.makePromise(of: Void.self)
-        let (remote, isRun) = (message.remote, message.envelope.metadata?.segmentSize != nil)
+        let (remote, segmentSize) = (message.remote, message.envelope.metadata?.segmentSize)
+        let size = segmentSize ?? message.envelope.data.readableBytes
         promise.futureResult.assumeIsolated().whenFailure { error in
             switch error {
+            case ChannelError.writeMessageTooLarge: self.tooLarge(size, to: remote)
             case ChannelError.writeHostUnreachable: self.sendFailed(remote, error: EHOSTUNREACH)
             // It closes the channel, and the messages behind the one that met it end with it, by the same error.
             case let failure as IOError where !handler.metWriteError:
                 handler.metWriteError = true
                 handler.lastError = failure
-                self.writeFailed(remote, error: failure.errnoCode, isRun: isRun)
+                self.writeFailed(remote, error: failure.errnoCode, isRun: segmentSize != nil)
             default: break
             }
         }

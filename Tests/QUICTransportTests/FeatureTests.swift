@@ -104,7 +104,7 @@ struct FeatureTests {
         #expect(try metrics.expectCounter("quic_bytes_received", role).totalValue > 3600)
         #expect(try metrics.expectCounter("quic_handshakes_failed", role).totalValue == 0)
         for name in [
-            "sockets_rebound", "send_errors", "runs_dropped", "datagrams_from_refused_paths",
+            "sockets_rebound", "send_errors", "minimum_size_errors", "runs_dropped", "datagrams_from_refused_paths",
             "connections_refused_for_memory", "connections_ended_for_memory", "windows_withheld",
         ] {
             #expect(try metrics.expectCounter("quic_\(name)", role).totalValue == 0)

@@ -227,6 +227,24 @@ struct SendErrorTests {
     private func send(
         runs: [Int], over errors: [CInt], expecting expected: Int
     ) async throws -> (arrived: [[UInt8]], hits: CInt, counters: QUICSocketCounters) {
+        var sent = 0
+        let messages = runs.map { count -> [ByteBuffer] in
+            defer { sent += count }
+            return (sent..<sent + count).map { ByteBuffer(bytes: datagrams(ofRuns: $0..<$0 + 1).joined()) }
+        }
+        return try await send(messages, segmentSize: Self.segmentSize, over: errors, expecting: expected)
+    }
+
+    /// The same with one datagram that is lost.
+    func send(
+        datagramOf size: Int, over errors: [CInt]
+    ) async throws -> (arrived: [[UInt8]], hits: CInt, counters: QUICSocketCounters) {
+        try await send([[ByteBuffer(repeating: 1, count: size)]], segmentSize: size, over: errors, expecting: 0)
+    }
+
+    private func send(
+        _ messages: [[ByteBuffer]], segmentSize: Int, over errors: [CInt], expecting expected: Int
+    ) async throws -> (arrived: [[UInt8]], hits: CInt, counters: QUICSocketCounters) {
         let (receiver, remote) = try openReceiver()
         defer { close(receiver) }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -241,12 +259,9 @@ struct SendErrorTests {
         try await loop.flatSubmit { port.value.bind(to: local) }.get()
         let number = try await loop.submit { port.value.identity.port }.get()
         send_faults_set_each(number, errors, CInt(errors.count))
-        var sent = 0
-        for count in runs {
-            let next = (sent..<sent + count).map { ByteBuffer(bytes: datagrams(ofRuns: $0..<$0 + 1).joined()) }
-            sent += count
+        for next in messages {
             try await loop.submit {
-                for run in next { port.value.send(run, to: remote, ecn: .ect0, segmentSize: Self.segmentSize) }
+                for run in next { port.value.send(run, to: remote, ecn: .ect0, segmentSize: segmentSize) }
                 port.value.flush()
             }.get()
         }

@@ -1,0 +1,94 @@
+import CSendFaults
+import Glibc
+import Logging
+import LonglineTestKit
+import NIOCore
+import QUICEngine
+import Testing
+
+@testable import QUICTransport
+
+/// Interfaces that take no packets of the size that QUIC needs (RFC 9000 section 14).
+extension SendErrorTests {
+    private static let name = "service.test"
+
+    /// Runs with a client that knows the server by these addresses, and tries the next one only where there is no hope.
+    private func withClient(
+        of addresses: [String], sessionCache: (any SessionCache)? = nil, logger: Logger = RecordedLines().logger,
+        _ body: (_ client: QUICClient, _ listener: QUICListener, _ loop: any EventLoop) async throws -> Void
+    ) async throws {
+        let resolver = NameResolver { _ in addresses.compactMap { QUICSocketAddress(numericHost: $0, port: 0) } }
+        try await withPair(serve: echo) { _, listener, loop in
+            let client = QUICClient(
+                sessionCache: sessionCache, logger: logger, resolver: resolver, attemptDelay: .hours(1))
+            let outcome: Result<Void, any Error>
+            do { outcome = .success(try await body(client, listener, loop)) } catch { outcome = .failure(error) }
+            send_faults_clear()
+            await client.shutdownGracefully(timeout: .seconds(1))
+            try outcome.get()
+        }
+    }
+
+    /// A function of its own: the handle must be gone before its loop is.
+    private func visit(
+        _ client: QUICClient, _ listener: QUICListener, on loop: any EventLoop,
+        until isDone: () async throws -> Bool = { true }
+    ) async throws {
+        let connection = try await client.connect(
+            host: Self.name, port: listener.port, configuration: clientConfiguration(), on: loop)
+        repeat { try await connection.roundTrip() } while try await !isDone()
+        #expect(await connection.remoteAddress() == listener.localAddresses.first)
+        connection.close()
+        _ = try await connection.closed()
+    }
+
+    @Test(
+        "Where packets of 1,200 bytes leave to no address of the host the connect fails at once, and says so",
+        arguments: [["127.0.0.1"], ["127.0.0.1", "127.0.0.2"]])
+    func tooSmallForQUIC(addresses: [String]) async throws {
+        let (cache, lines) = (InMemorySessionCache(), RecordedLines())
+        try await withClient(of: addresses, sessionCache: cache, logger: lines.logger) { client, listener, loop in
+            let key = SessionCacheKey(
+                serverName: "localhost", port: listener.port, applicationProtocol: protocolName)
+            try await visit(client, listener, on: loop) { cache.session(for: key)?.ticket != nil }
+
+            send_faults_set(0, UInt16(listener.port), EMSGSIZE, .max)
+            let configuration = clientConfiguration { $0.handshakeTimeout = .seconds(3600) }
+            let error = await #expect(throws: QUICTransportError.self) {
+                _ = try await client.connect(
+                    host: Self.name, port: listener.port, configuration: configuration, on: loop)
+            }
+            #expect(error?.code == .connectFailed && error?.description.contains("1,200 bytes") == true)
+            guard case .handshakeFailed(let reason) = error?.closeReason else {
+                Issue.record("\(error.map { "\($0)" } ?? "no error")")
+                return
+            }
+            #expect(reason.code == .pathTooSmall)
+            let counters = await client.counters()
+            #expect(counters.sockets.minimumSizeErrors >= addresses.count && counters.sockets.sendErrors == 0)
+            #expect(counters.connections == 0)
+            #expect(lines.lines.contains { $0.level == .info && $0.message.contains("1,200 bytes") })
+            #expect(cache.session(for: key)?.ticket != nil, "which nothing is wrong with")
+        }
+    }
+
+    @Test("An address to which packets of 1,200 bytes don't leave is not waited for")
+    func oneAddressTooSmall() async throws {
+        try await withClient(of: ["127.0.0.2", "127.0.0.1"]) { client, listener, loop in
+            send_faults_set(0, UInt16(listener.port), EMSGSIZE, 1)
+            try await visit(client, listener, on: loop)
+            #expect(send_faults_clear() == 1)
+            #expect(await client.counters().sockets.minimumSizeErrors == 1)
+        }
+    }
+
+    @Test("Packets that are too large for the path count only if QUIC needs them", arguments: [1200, 1201])
+    func countedSize(size: Int) async throws {
+        for errors in [[EMSGSIZE], [EAGAIN, EMSGSIZE]] {
+            let (arrived, hits, counters) = try await send(datagramOf: size, over: errors)
+            #expect(hits == errors.count && arrived.isEmpty)
+            #expect(counters.minimumSizeErrors == (size > 1200 ? 0 : 1))
+            #expect(counters.sendErrors == 0 && counters.socketFailures == 0)
+        }
+    }
+}
