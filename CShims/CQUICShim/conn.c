@@ -413,6 +413,8 @@ int llq_contains_frames(void) { return !LLQ_NGTCP2_1; }
 
 int llq_keeps_stopped_streams(void) { return !LLQ_NGTCP2_1; }
 
+int llq_gives_ids_unacknowledged(void) { return !LLQ_NGTCP2_1; }
+
 int llq_conn_has_stream(llq_conn *conn, int64_t stream_id) {
     // No stream has user data: this only asks whether there is a stream.
     return ngtcp2_conn_set_stream_user_data(conn->conn, stream_id, NULL) == 0;

@@ -189,6 +189,19 @@ extension QUICEngineConnection {
         endWithoutError("The connection has carried all the unidirectional streams it can; connect again")
     }
 
+    /// ngtcp2 0.12 gives the peer another connection ID for each that it retires, and keeps the frame until it is acknowledged: a peer
+    /// that retires all and acknowledges no such packet makes it keep eight more in every probe timeout, for as long as it likes. So
+    /// it gets `maxGivenIDs`, and one more every four seconds, which is as often as a NAT may rebind all the time. Who uses them up
+    /// otherwise connects again.
+    var hasUsedUpIDs: Bool {
+        let earned = (now.nanoseconds - createdAt.nanoseconds) / Self.nanosecondsPerID
+        return givenIDs - Int(clamping: earned) > endpoint.maxGivenIDs
+    }
+
+    private static let nanosecondsPerID: UInt64 = 4_000_000_000
+
+    func endForGivenIDs() { endWithoutError("The connection has used up its connection IDs; connect again") }
+
     func endWithoutError(_ reason: String) {
         guard shim != nil, !isClosed else { return }
         end(.localTransport(code: 0, reason: reason))

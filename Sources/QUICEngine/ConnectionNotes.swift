@@ -48,7 +48,9 @@ extension QUICEngineConnection {
             let version = shim.map { QUICVersion(rawValue: llq_conn_version($0)) } ?? .v1
             emit(.addressToken(AddressToken.keep(token, version: version)))
         case .path(let path, let valid): pathAnswered(path, valid: valid)
-        case .localIDAdded(let id): endpoint.addRoute(id, to: self)
+        case .localIDAdded(let id):
+            givenIDs += 1
+            endpoint.addRoute(id, to: self)
         case .localIDRemoved(let id): endpoint.removeRoute(id, of: self)
         case .peerResetToken(let token, let active):
             if active { learn(resetToken: token) } else { forget(resetToken: token) }

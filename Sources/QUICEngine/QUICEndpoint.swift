@@ -72,6 +72,8 @@ public final class QUICEndpoint: CustomReflectable {
     static let expectedIDs = 8
     /// See `endForStreamRecords`. A test lowers it.
     var maxPeerStreamRecords = 4096
+    /// See `hasUsedUpIDs`. A test lowers it.
+    var maxGivenIDs = llq_gives_ids_unacknowledged() != 0 ? 4096 : Int.max
 
     /// Makes an endpoint.
     /// - Parameters:

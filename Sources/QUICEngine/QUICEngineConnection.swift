@@ -51,6 +51,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var joinedEnds = JoinedEnds()
     /// The peer's unidirectional streams that ended, of which ngtcp2 keeps a record as long as it keeps the connection.
     var peerStreamRecords = 0
+    /// Connection IDs that the peer was given after the handshake.
+    var givenIDs = 0
     /// Bidirectional streams that the peer may have open beyond what the settings said.
     var raisedStreams: UInt64 = 0
     /// Bidirectional streams of the peer that are over and that it may have others for.
@@ -352,6 +354,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// After anything that may have changed what is to be sent or when to wake up.
     func afterInput() {
         if peerStreamRecords > endpoint.maxPeerStreamRecords { endForStreamRecords() }
+        if givenIDs > endpoint.maxGivenIDs, hasUsedUpIDs { endForGivenIDs() }
         guard let shim else { return }
         countReadMemory(shim)
         loseDatagrams(shim)

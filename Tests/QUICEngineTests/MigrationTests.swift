@@ -77,6 +77,26 @@ import Testing
         }
     }
 
+    @Test("a peer that uses up connection IDs is sent away and may come again")
+    func aPeerThatUsesUpConnectionIDsIsSentAway() throws {
+        let world = try EngineWorld()
+        world.server.maxGivenIDs = 20
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        // Each move takes an ID and retires the one before.
+        let addresses = [EngineWorld.otherClientAddress, EngineWorld.clientAddress]
+        for move in 0..<60 where server.closeReason == nil {
+            try client.migrate(to: addresses[move % 2], now: world.network.now)
+            client.ping(now: world.network.now)
+            world.simulation.run(for: .seconds(2))
+        }
+        guard case .localTransport(0, _)? = server.closeReason, case .peerTransport(0, _)? = client.closeReason else {
+            Issue.record("\(String(describing: server.closeReason)) \(String(describing: client.closeReason))")
+            return
+        }
+        _ = try world.connected()
+    }
+
     @Test("a policy keeps a connection from paths it refuses") func aPolicyKeepsAConnectionFromPaths() throws {
         let world = try EngineWorld { server, _ in
             server.pathPolicy = { new, current in

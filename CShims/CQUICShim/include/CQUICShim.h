@@ -310,6 +310,9 @@ const char *llq_ngtcp2_version(void);
 int llq_contains_frames(void);
 /// Whether ngtcp2 tells nothing more of a peer's unidirectional stream behind `llq_conn_stop_sending`, its end neither.
 int llq_keeps_stopped_streams(void);
+/// Whether ngtcp2 gives another connection ID for each that the peer retires, however many of its frames for that aren't
+/// acknowledged yet.
+int llq_gives_ids_unacknowledged(void);
 
 #ifdef __cplusplus
 }
