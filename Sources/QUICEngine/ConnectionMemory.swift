@@ -23,8 +23,11 @@ extension QUICEngineConnection {
     }
 
     /// Counts it among what the endpoint's connections hold.
-    func countReadMemory(_ shim: OpaquePointer) {
+    /// - Returns: whether it is more than before.
+    func countReadMemory(_ shim: OpaquePointer) -> Bool {
+        let before = countedReadMemory
         setCounted(max(0, llq_conn_read_memory(shim) - Self.ordinaryReadMemory))
+        return countedReadMemory > before
     }
 
     /// It is gone with the C connection.
@@ -33,13 +36,43 @@ extension QUICEngineConnection {
     private func setCounted(_ count: Int) {
         guard count != countedReadMemory else { return }
         context.storage.memory.held += count - countedReadMemory
+        if isServer { endpoint.addReadMemory(count - countedReadMemory, of: handshakeAddressKey) }
         countedReadMemory = count
     }
 
-    /// Whoever makes ngtcp2 hold more than that is sent away with NO_ERROR: on 0.12 an honest peer can, by hundreds of unidirectional
-    /// streams whose packets came out of order.
+    /// Whoever makes ngtcp2 hold more than that, or has most where its address has too much, is sent away with NO_ERROR: on 0.12 an
+    /// honest peer can, by hundreds of unidirectional streams whose packets came out of order.
     func endForReadMemory() {
         endpoint.counters.connectionsEndedForMemory += 1
         endWithoutError("The connection holds more data out of order than it may; connect again")
+    }
+}
+
+/// With a thousand connections and a packet on each, one host would else take all that those of an endpoint may hold: nobody could
+/// connect any more, and those that live could send no more than what their windows are.
+extension QUICEndpoint {
+    /// What the connections from one address may have out of order together: an eighth of what all may hold, and in any case what one
+    /// connection may.
+    static func readMemoryShare(of configuration: EndpointConfiguration) -> Int {
+        let ofOne = configuration.server.map { QUICEngineConnection.readMemoryLimit($0.transport) } ?? 0
+        return max(configuration.maxBufferedBytes / 8, leastReadMemoryShare, ofOne)
+    }
+
+    private static let leastReadMemoryShare = 16 << 20
+
+    func addReadMemory(_ count: Int, of address: UInt64) {
+        let total = readMemoryByAddress[address, default: 0] + count
+        readMemoryByAddress[address] = total > 0 ? total : nil
+    }
+
+    /// Where those of an address have more, the one goes that has most: not that of an honest neighbour behind the same NAT, and not
+    /// that of a host whose address somebody else writes on handshakes.
+    func boundReadMemory(of address: UInt64) {
+        while readMemoryByAddress[address, default: 0] > maxReadMemoryPerAddress {
+            let largest = connections.values.lazy.filter { $0.handshakeAddressKey == address && !$0.isClosed }
+                .max { $0.countedReadMemory < $1.countedReadMemory }
+            guard let largest, largest.countedReadMemory > 0 else { return }
+            largest.endForReadMemory()
+        }
     }
 }

@@ -39,6 +39,10 @@ public final class QUICEndpoint: CustomReflectable {
     var handshakesByAddress: [UInt64: Int] = [:]
     /// Established connections by where they came from.
     var connectionsByAddress: [UInt64: Int] = [:]
+    /// Server: what its connections have out of order, by where they came from.
+    @exclusivity(unchecked) var readMemoryByAddress: [UInt64: Int] = [:]
+    /// A test lowers it.
+    var maxReadMemoryPerAddress: Int
     /// Packets that belong to no connection: refusals, resets, repeated closes.
     var loosePackets = FIFO<(bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)>()
     /// From the clock of our calls to the wall clock; nil: not needed yet.
@@ -96,6 +100,7 @@ public final class QUICEndpoint: CustomReflectable {
         resetLimit = RateLimit(perSecond: configuration.statelessResetsPerSecond)
         refusalLimit = RateLimit(perSecond: configuration.refusalsPerSecond)
         server = try configuration.server.map { configuration throws(QUICError) in try ServerRole(configuration) }
+        maxReadMemoryPerAddress = Self.readMemoryShare(of: configuration)
     }
 
     /// Nothing: an endpoint refers to all its connections.

@@ -355,8 +355,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     func afterInput() {
         if peerStreamRecords > endpoint.maxPeerStreamRecords { endForStreamRecords() }
         if givenIDs > endpoint.maxGivenIDs, hasUsedUpIDs { endForGivenIDs() }
+        if let shim, countReadMemory(shim) { endpoint.boundReadMemory(of: handshakeAddressKey) }
         guard let shim else { return }
-        countReadMemory(shim)
         loseDatagrams(shim)
         noticePath(shim)
         reportDatagramSize()

@@ -33,6 +33,41 @@ import Testing
         _ = try world.connected()
     }
 
+    @Test("one address can't take all that connections may hold, and loses the connection that has most")
+    func oneAddressIsBounded() throws {
+        let world = try EngineWorld()
+        world.server.maxReadMemoryPerAddress = 2_200_000
+        let packets = CraftedPackets(of: world.client)
+        var clients: [QUICEngineConnection] = []
+        var servers: [QUICEngineConnection] = []
+        // The first two have some 950 kB, the third has less, and with it they have too much.
+        for streams in [4, 4, 3] as [UInt64] {
+            let (client, server) = try world.connected()
+            #expect(servers.allSatisfy { $0.closeReason == nil })
+            clients.append(client)
+            servers.append(server)
+            try packets.send((0..<streams).flatMap { Frames.sparse(4 * $0, pieces: 31) }, on: client)
+            world.simulation.run(for: .seconds(1))
+            #expect(packets.isSent)
+        }
+        #expect(world.server.counters.connectionsEndedForMemory == 1)
+        #expect(servers.filter { $0.closeReason == nil }.count == 2)
+        #expect(servers[2].closeReason == nil)
+
+        // Another address has a share of its own.
+        let other = try world.connect(from: EngineWorld.otherClientAddress)
+        world.simulation.run(for: .seconds(2)) { world.clientSide.confirmed.contains(other.handle) }
+        try packets.send((0..<4).flatMap { Frames.sparse(4 * $0, pieces: 31) }, on: other)
+        world.simulation.run(for: .seconds(1))
+        #expect(packets.isSent && other.closeReason == nil)
+        #expect(world.server.bufferedBytes > 2_300_000)
+        #expect(world.server.counters.connectionsEndedForMemory == 1)
+
+        for client in clients + [other] { client.close(code: 0, reason: "", now: world.network.now) }
+        world.simulation.run(for: .seconds(2))
+        #expect(world.server.readMemoryByAddress.isEmpty && world.server.bufferedBytes == 0)
+    }
+
     private static let stopCode: UInt64 = 0x1a2b
 
     /// The peer sees none of the STOP_SENDING frames with ``stopCode``, as one that means harm does: an honest one would reset.
