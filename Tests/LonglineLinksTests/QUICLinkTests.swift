@@ -377,6 +377,20 @@ struct QUICLinkTests {
         }
     }
 
+    @Test("Where nothing can be sent it isn't the handshake that failed, for which a ticket could be to blame")
+    func nothingSent() async throws {
+        try await withLinks { connector, target, _, loop in
+            var target = target
+            // Of another family than the server's only address.
+            target.localAddress = try SocketAddress(ipAddress: "::1", port: 0)
+            let log = try await connector.link(target, on: loop)
+            guard case .failed = try await log.closed() else {
+                Issue.record("nothing should have left")
+                return
+            }
+        }
+    }
+
     @Test("A server of another protocol is refused in the handshake")
     func wrongProtocol() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
