@@ -20,6 +20,8 @@ extension ClientPaths {
         var begun = false
         var validated = false
         var changed = false
+        /// The interface takes no packets of the size that QUIC needs.
+        var isTooSmall = false
 
         init(to local: SocketAddress, promise: EventLoopPromise<Void>?) {
             self.local = local
@@ -136,7 +138,10 @@ extension ClientPaths {
         driver.remove(port)
         change.promise?.fail(
             QUICTransportError(
-                .pathChangeFailed, "the new path did not answer", advice: "The old path stays in use; try another."))
+                .pathChangeFailed,
+                change.isTooSmall
+                    ? "the new path takes no packets of 1,200 bytes, which QUIC needs" : "the new path did not answer",
+                advice: "The old path stays in use; try another."))
     }
 
     private func remove(_ change: Change) {

@@ -256,6 +256,12 @@ final class ClientPaths {
         race = nil
     }
 
+    /// The interface of one of the connection's sockets takes no packets of the size that QUIC needs.
+    func takesTooLittle(_ port: UDPPort, toward remote: SocketAddress) {
+        race?.takesTooLittle(toward: remote)
+        for case let change? in [change, overtaken] where change.port === port { change.isTooSmall = true }
+    }
+
     /// No address of the host can be sent the packets that a handshake begins with.
     func endForSize() {
         guard phase == .handshaking, let engine = connection.engine, !engine.isClosed, engine.packetsReceived == 0

@@ -343,7 +343,7 @@ final class UDPPort {
     private func tooLarge(_ size: Int, to remote: QUICSocketAddress) {
         guard size <= Self.leastPayload else { return }
         driver?.socketCounters.minimumSizeErrors += 1
-        owner?.client?.race?.takesTooLittle(toward: SocketAddress(remote))
+        owner?.client?.takesTooLittle(self, toward: SocketAddress(remote))
         guard !loggedSize else { return }
         loggedSize = true
         driver?.logger.info(

@@ -3,6 +3,7 @@ import Glibc
 import Logging
 import LonglineTestKit
 import NIOCore
+import NIOPosix
 import QUICEngine
 import Testing
 
@@ -79,6 +80,25 @@ extension SendErrorTests {
             try await visit(client, listener, on: loop)
             #expect(send_faults_clear() == 1)
             #expect(await client.counters().sockets.minimumSizeErrors == 1)
+        }
+    }
+
+    @Test("A change of path to where packets of 1,200 bytes don't leave fails, and says so")
+    func changeToTooSmallPath() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let reserved = try await DatagramBootstrap(group: loop).bind(host: "127.0.0.2", port: 0).get()
+            let port = try #require(reserved.localAddress?.port)
+            try await reserved.close()
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            send_faults_set(UInt16(port), 0, EMSGSIZE, .max)
+            let error = await #expect(throws: QUICTransportError.self) {
+                try await connection.migrate(to: loopback("127.0.0.2", port: port))
+            }
+            #expect(send_faults_clear() > 0)
+            #expect(error?.code == .pathChangeFailed && error?.message.contains("1,200 bytes") == true)
+            try await connection.roundTrip()
+            #expect(await connection.localAddress()?.ipAddress == "127.0.0.1")
         }
     }
 
