@@ -19,10 +19,13 @@ final class HandoverQueue: Sendable {
 
     /// Datagrams.
     private static let limit = 4096
+    /// Of an honest peer's size the limit above comes first: a stranger's can have 64 KiB.
+    private static let byteLimit = 8 << 20
 
     private struct State {
         var items: [HandedDatagrams] = []
         var datagrams = 0
+        var bytes = 0
     }
 
     private let state = Mutex(State())
@@ -38,9 +41,12 @@ final class HandoverQueue: Sendable {
     /// - Returns: whether it was taken.
     func offer(_ item: HandedDatagrams) -> Bool {
         let offer: Offer = state.withLock { state in
-            guard state.datagrams + item.count <= Self.limit else { return .full }
+            guard state.datagrams + item.count <= Self.limit,
+                state.bytes + item.bytes.readableBytes <= Self.byteLimit
+            else { return .full }
             state.items.append(item)
             state.datagrams += item.count
+            state.bytes += item.bytes.readableBytes
             return state.items.count == 1 ? .first : .queued
         }
         if offer == .first { eventLoop.execute(wake) }
@@ -52,6 +58,7 @@ final class HandoverQueue: Sendable {
             let taken = state.items
             state.items.removeAll(keepingCapacity: true)
             state.datagrams = 0
+            state.bytes = 0
             return taken
         }
     }

@@ -89,6 +89,15 @@ struct PartsTests {
         #expect(taken == 4096 / 3, "datagrams count")
         #expect(queue.take().count == taken)
         #expect(queue.offer(item))
+        _ = queue.take()
+
+        let large = HandedDatagrams(
+            bytes: ByteBuffer(repeating: 1, count: 65_000), segmentSize: 65_000, path: path, ecn: .notECT)
+        taken = 0
+        while queue.offer(large), taken < 100_000 { taken += 1 }
+        #expect(taken == (8 << 20) / 65_000, "and bytes")
+        #expect(queue.take().count == taken)
+        #expect(queue.offer(large))
     }
 
     @Test("Joined datagrams go to their owners in as few pieces as can be, in order")
