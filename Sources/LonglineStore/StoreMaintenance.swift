@@ -21,7 +21,7 @@ public protocol StoreMaintenance: Sendable {
     /// A sweep forgets devices and outboxes that were unseen for ``StoreLimits/unseen``, with their ledgers and cursors, and
     /// revoked tokens that have expired by themselves. Then channels that nothing is left of: rooms without members and entries,
     /// and inboxes without entries whose users have no device, no room and no settings, once nothing was entered there for so
-    /// long. Made again, they begin a new epoch.
+    /// long, and with a room what its former members read there. Made again, they begin a new epoch.
     /// - Parameter place: where the step before ended (``SweepReport/next``); nil to begin.
     func sweep(from place: SweepPlace?) async throws(StoreError) -> SweepReport
 }

@@ -127,4 +127,35 @@ import Testing
         // A reaction that has no copy uses up the place of one.
         #expect(try beginnings(folder) == [1_024, 8, 0, Int64(place) + 1])
     }
+    private func conversations(_ folder: TemporaryFolder) throws -> [String] {
+        let queue = try DatabaseQueue(path: folder.file("longline.db"))
+        defer { try? queue.close() }
+        return try queue.read { db in try String.fetchAll(db, sql: "SELECT name FROM conversations ORDER BY name") }
+    }
+
+    @Test("what sweeps of earlier versions left of rooms that are gone goes with the next one")
+    func readsOfRoomsThatAreGone() async throws {
+        let folder = try TemporaryFolder()
+        try SQLiteFixture.schema(
+            "beginnings of channels", folder.path,
+            [
+                "UPDATE store SET sequence = 1024, removed_channel = 7",
+                """
+                INSERT INTO channels (id, tenant, name, epoch, head, entries, members, owners) VALUES
+                    (1, 'acme', 'user/alice', 1, 3, 1, 0, 0), (2, 'acme', 'room/hall', 1, 5, 1, 1, 1)
+                """,
+                """
+                INSERT INTO stints (tenant, user, room, after, joined, role) VALUES ('acme', 'alice', 2, 0, 5, 1)
+                """,
+                """
+                INSERT INTO conversations (owner, name, last, time, incoming, unread, read, shared, muted_until, blocked)
+                VALUES (1, 'room/gone', 0, 0, 0, 0, 4, 4, 0, 0), (1, 'room/hall', 0, 0, 0, 0, 5, 5, 0, 0),
+                    (1, 'user/carol', 3, 1, 0, 0, 0, 0, 0, 0)
+                """,
+            ])
+        let store = try open(folder)
+        _ = try await store.sweep()
+        try await store.close()
+        #expect(try conversations(folder) == ["room/hall", "user/carol"])
+    }
 }

@@ -103,6 +103,40 @@ import Testing
         }
     }
 
+    @Test("what a user read in rooms that are gone goes with them, in bounded steps")
+    func whatWasReadGoesInBoundedSteps() async throws {
+        let rows = 2
+        try await withStore(rows) { store, clock, path in
+            let names = (0..<7).map { "room\($0)" }
+            try await store.enter(request(recipient: "bob", id: 1))
+            for name in names {
+                let channel = ChannelID.room(room(name))
+                _ = try await store.join(room(name), by: device("alice"), create: true)
+                let place = try await store.enter(request(to: channel, id: 1)).position
+                let mark = ReadMark(conversation: channel, position: place, isPrivate: false)
+                _ = try await store.markRead([ReadNote(tenant: tenant, user: user("alice"), mark: mark)])
+            }
+            #expect(try counts(path)["conversations"] == 7 + 2)
+            for name in names.dropLast() {
+                _ = try await store.leave(room(name), by: device("alice"))
+                while try await store.trim(roomKey(name), keep: Retention(entries: 0)).more {}
+            }
+            clock.advance(store.limits.unseen + 1)
+            try await store.enter(request(recipient: "bob", id: 2))
+            var place: SweepPlace?
+            var last = try counts(path)["conversations", default: 0]
+            repeat {
+                place = try await store.sweep(from: place).next
+                let left = try counts(path)["conversations", default: 0]
+                #expect(last - left <= rows)
+                last = left
+            } while place != nil
+            // That of the room that is there, and the two sides of what was said to bob.
+            #expect(last == 1 + 2)
+            #expect(try counts(path)["stints"] == 1)
+        }
+    }
+
     @Test("a device that comes back during a sweep has the outboxes that are left, and no others")
     func aDeviceComesBackDuringASweep() async throws {
         try await withStore(2) { store, clock, path in

@@ -3,7 +3,7 @@ import LonglineWire
 /// What a sweep goes through, in this order: an inbox is somebody's as long as a device of its user is there, and what hangs on
 /// removed channels is collected behind them.
 enum SweepStage: Int, CaseIterable, Sendable {
-    case presence, devices, outboxes, tokens, channels, ledgers, cursors, stints
+    case presence, devices, outboxes, tokens, channels, ledgers, cursors, conversations, stints
 
     var next: SweepStage? { SweepStage(rawValue: rawValue + 1) }
 }
@@ -47,7 +47,7 @@ extension StoreLogic {
         case .outboxes: report.producers = step.removed
         case .tokens: report.tokens = step.removed
         case .channels: report.channels = step.removed
-        case .presence, .ledgers, .cursors, .stints: break
+        case .presence, .ledgers, .cursors, .conversations, .stints: break
         }
         if let mark = step.next {
             report.next = SweepPlace(stage: place.stage, mark: mark)

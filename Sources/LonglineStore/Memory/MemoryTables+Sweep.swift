@@ -17,7 +17,7 @@ extension MemoryTables {
             return SweepStep(removed: before - tokens.count, next: nil)
         case .channels: return removeEmptyChannels(rule)
         // What hangs on a channel went with it.
-        case .ledgers, .cursors, .stints: return SweepStep(removed: 0, next: nil)
+        case .ledgers, .cursors, .conversations, .stints: return SweepStep(removed: 0, next: nil)
         }
     }
 
@@ -57,12 +57,20 @@ extension MemoryTables {
         for channel in gone.prefix(rule.rows) {
             ledgers = ledgers.filter { $0.key.channel != channel.id }
             for device in cursors.keys { cursors[device]?[channel.id] = nil }
-            for user in stintsByUser.keys { stintsByUser[user]?[channel.id] = nil }
+            for user in stintsByUser.keys { forgetStay(of: user, in: channel) }
             (membersByRoom[channel.id], deletionsByRoom[channel.id]) = (nil, nil)
             conversations[channel.id] = nil
             remove(channel)
         }
         return SweepStep(removed: min(gone.count, rule.rows), next: gone.count > rule.rows ? SweepMark() : nil)
+    }
+
+    private func forgetStay(of user: UserKey, in room: ChannelRecord) {
+        guard stintsByUser[user]?.removeValue(forKey: room.id) != nil,
+            let inbox = channels[ChannelKey(tenant: user.tenant, channel: .user(user.user))],
+            let known = conversation(room.key.channel, of: inbox), !known.hasSettings
+        else { return }
+        removeConversation(known.name, of: inbox)
     }
 
     /// Of an inbox: whether its user has no device, no stay and no settings.

@@ -107,6 +107,10 @@ enum SQLiteSchema {
         migrator.registerMigration("beginnings of channels") { db in
             for statement in beginnings { try db.execute(sql: statement) }
         }
+        migrator.registerMigration("what was read in rooms that are gone") { db in
+            // Sweeps left it where channels were removed: the next one looks.
+            try db.execute(sql: "UPDATE store SET orphans = 1 WHERE removed_channel > 0")
+        }
         return migrator
     }
 

@@ -6,11 +6,17 @@ import LonglineWire
 extension SQLiteTables {
     private typealias Values = [any DatabaseValueConvertible]
 
-    /// A table and the columns of its primary key, names before numbers.
+    /// A table and the columns of its primary key, names before numbers or behind them.
     private struct Swept {
         let table: String
         var names: [String] = []
         var numbers: [String] = []
+        var beginsWithNumbers = false
+
+        /// In the order of the key.
+        func ordered<Item>(_ names: [Item], _ numbers: [Item]) -> [Item] {
+            beginsWithNumbers ? numbers + names : names + numbers
+        }
     }
 
     /// A range of a table's primary key, as a condition and its values.
@@ -22,13 +28,13 @@ extension SQLiteTables {
     }
 
     private func range(of swept: Swept, after mark: SweepMark, rows: Int) throws -> SweptRange {
-        let columns = swept.names + swept.numbers
+        let columns = swept.ordered(swept.names, swept.numbers)
         let key = "(\(columns.joined(separator: ", ")))"
         let places = "(\(columns.map { _ in "?" }.joined(separator: ", ")))"
         // No name is empty, and numbers are above 0.
         let names = mark.names.isEmpty ? swept.names.map { _ in "" } : mark.names
         let numbers = mark.numbers.isEmpty ? swept.numbers.map { _ in 0 } : mark.numbers
-        let above = (names as Values) + (numbers as Values)
+        let above = swept.ordered(names as Values, numbers as Values)
         let last = try row(
             """
             SELECT \(columns.joined(separator: ", ")) FROM \(swept.table) WHERE \(key) > \(places)
@@ -36,11 +42,10 @@ extension SQLiteTables {
             """, above + [rows - 1])
         guard let last else { return SweptRange(condition: "\(key) > \(places)", values: above, end: nil) }
         let end = SweepMark(
-            names: swept.names.indices.map { last[$0] as String },
-            numbers: swept.numbers.indices.map { last[swept.names.count + $0] as Int64 })
+            names: swept.names.map { last[$0] as String }, numbers: swept.numbers.map { last[$0] as Int64 })
         return SweptRange(
             condition: "\(key) > \(places) AND \(key) <= \(places)",
-            values: above + (end.names as Values) + (end.numbers as Values), end: end)
+            values: above + swept.ordered(end.names as Values, end.numbers as Values), end: end)
     }
 
     /// Removes up to `limit` rows of a table, named by the columns of its key.
@@ -75,6 +80,7 @@ extension SQLiteTables {
         case .outboxes: return try sweepOutboxes(after: mark, rule)
         case .channels: return try sweepChannels(after: mark, rule)
         case .ledgers, .cursors, .stints: return try collect(stage, after: mark, rule)
+        case .conversations: return try collectConversations(after: mark, rule)
         }
     }
 
@@ -207,11 +213,13 @@ extension SQLiteTables {
         forget(channel)
     }
 
+    /// Whether channels were removed since what names them was collected last.
+    private func hasOrphans() throws -> Bool { try row("SELECT orphans FROM store", []).map { $0[0] as Bool } ?? false }
+
     /// Removes what names channels that are gone. These rows are in the order of something else, and an index for the sweep would
     /// cost every publish; so all of them are looked at, once channels were removed.
     private func collect(_ stage: SweepStage, after mark: SweepMark, _ rule: SweepRule) throws -> SweepStep {
-        let hasOrphans = try row("SELECT orphans FROM store", []).map { $0[0] as Bool } ?? false
-        guard hasOrphans else { return SweepStep(removed: 0, next: nil) }
+        guard try hasOrphans() else { return SweepStep(removed: 0, next: nil) }
         let (swept, channel) =
             switch stage {
             case .ledgers: (Swept(table: "ledgers", numbers: ["producer", "channel"]), "channel")
@@ -231,6 +239,28 @@ extension SQLiteTables {
         try run("DELETE FROM \(swept.table) WHERE \(orphaned)", range.values)
         let removed = db.changesCount
         if stage == .stints, range.end == nil { try run("UPDATE store SET orphans = 0", []) }
+        return SweepStep(removed: removed, next: range.end)
+    }
+
+    /// Removes what users did in rooms of which they have no stay any more. It names the room, and not the room's row: one of that
+    /// name that was made since is another. Settings stay, as many as a user may have.
+    private func collectConversations(after mark: SweepMark, _ rule: SweepRule) throws -> SweepStep {
+        guard try hasOrphans() else { return SweepStep(removed: 0, next: nil) }
+        let swept = Swept(table: "conversations", names: ["name"], numbers: ["owner"], beginsWithNumbers: true)
+        let range = try range(of: swept, after: mark, rows: rule.rows)
+        // In this order each of the three is found by a key of its own. A name behind `user/` is a user's.
+        try run(
+            """
+            DELETE FROM conversations WHERE \(range.condition) AND name > 'room/' AND name < 'room0'
+            AND muted_until = 0 AND blocked = 0 AND NOT EXISTS (
+                SELECT 1 FROM channels AS inboxes
+                CROSS JOIN channels AS rooms ON rooms.tenant = inboxes.tenant AND rooms.name = conversations.name
+                CROSS JOIN stints ON stints.tenant = inboxes.tenant AND stints.user = substr(inboxes.name, 6)
+                    AND stints.room = rooms.id
+                WHERE inboxes.id = conversations.owner)
+            """, range.values)
+        let removed = db.changesCount
+        if removed > 0 { conversations.removeAll() }
         return SweepStep(removed: removed, next: range.end)
     }
 }
