@@ -65,6 +65,23 @@ import Testing
         try await store.close()
     }
 
+    @Test("a channel that was trimmed empty leaves nothing in the cache, and is read on")
+    func aChannelThatWasTrimmedEmptyLeavesNothing() async throws {
+        let folder = try TemporaryFolder()
+        let store = try SQLiteStore(configuration(folder.path), random: SeededRandom(seed: 1))
+        for index in 0..<10 { try await store.enter(request("user\(index)", id: 1)) }
+        #expect(store.cache.channelCount == 10)
+        for index in 0..<10 { _ = try await store.trim(inbox("user\(index)"), keep: Retention(entries: 0)) }
+        #expect(store.cache.channelCount == 0 && store.cache.bytes == 0)
+        let head = try #require(try await store.head(of: inbox("user0")))
+        #expect(head.first == head.position.offset && head.first > 0)
+        #expect(try await store.all(inbox("user0"), after: head.first).isEmpty)
+        try await store.enter(request("user0", id: 2, "more"))
+        #expect(store.cache.channelCount == 1)
+        #expect(try await store.all(inbox("user0"), after: head.first).map(\.text) == ["more"])
+        try await store.close()
+    }
+
     @Test("a long channel keeps its tail only, and reads on from the database")
     func aLongChannelKeepsItsTailOnlyAndReadsOnFromTheDatabase() async throws {
         let folder = try TemporaryFolder()

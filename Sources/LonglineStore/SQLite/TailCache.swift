@@ -60,7 +60,8 @@ final class TailCache: Sendable {
                     tail.start = channel.first
                 }
                 assert((tail.entries.last?.offset ?? tail.start) == channel.head, "the tail reaches the head")
-                state.put(tail, key)
+                // One without entries counts no bytes, and would be there for good.
+                if !tail.entries.isEmpty { state.put(tail, key) }
             }
             if state.youngBytes > maximumBytes / 2 {
                 state.old = state.young
@@ -115,6 +116,9 @@ final class TailCache: Sendable {
     func ends(_ key: ChannelKey) -> ChannelHead? {
         state.withLock { state in (state.young[key] ?? state.old[key])?.channel.ends }
     }
+
+    /// Channels of which something is held, for tests.
+    var channelCount: Int { state.withLock { $0.young.count + $0.old.count } }
 
     /// Bytes held, about; for tests and metrics.
     var bytes: Int {
