@@ -151,7 +151,7 @@ extension ServerLoop {
         case .entered: statistics.published += 1
         case .duplicate: statistics.duplicates += 1
         case .refused(let refused):
-            statistics.refusals[refused.code, default: 0] += 1
+            statistics.countRefusal(refused.code)
             if refused.code == .storageFull { core.log.log(.error, "a publish found the store full") }
         }
     }

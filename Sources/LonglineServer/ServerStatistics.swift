@@ -115,15 +115,30 @@ public struct ServerStatistics: Hashable, Sendable {
     public var webhooks = WebhookStatistics()
     /// Log lines left out because there were too many.
     public var logLinesDropped: UInt64 = 0
-    /// Publishes and requests refused, by code.
+    /// Publishes and requests refused, by code: up to ``highestRefusal``.
     public var refusals: [RefusalCode: UInt64] = [:]
+    /// Those with codes above it, together. Only the app's own decision gives such codes.
+    public var otherRefusals: UInt64 = 0
     /// Links closed by the server, by code.
     public var closes: [CloseCode: UInt64] = [:]
     /// Links closed by the client or lost.
     public var closedByPeer: UInt64 = 0
 
+    /// The highest refusal code that is counted by itself. An app may give any number for one, and a count of each would take memory, and
+    /// a series of the metrics, for each.
+    public static let highestRefusal = RefusalCode(rawValue: 255)
+
     /// All zero.
     public init() {}
+
+    /// Counts a publish or request that was refused.
+    mutating func countRefusal(_ code: RefusalCode) {
+        if code.rawValue > Self.highestRefusal.rawValue {
+            otherRefusals += 1
+        } else {
+            refusals[code, default: 0] += 1
+        }
+    }
 
     /// Adds what another part of the server counted.
     mutating func add(_ other: ServerStatistics) {
@@ -176,6 +191,7 @@ public struct ServerStatistics: Hashable, Sendable {
         signalsOnLane += other.signalsOnLane
         signalsDropped.merge(other.signalsDropped, uniquingKeysWith: +)
         refusals.merge(other.refusals, uniquingKeysWith: +)
+        otherRefusals += other.otherRefusals
         closes.merge(other.closes, uniquingKeysWith: +)
         closedByPeer += other.closedByPeer
     }

@@ -199,7 +199,7 @@ extension SessionHost {
     /// Refuses a publish for now, before it gets to the store.
     /// - Parameter retryAfter: when another try is worth it; nil: as the limits say, for codes that are worth one.
     func refuse(_ request: AppendRequest, _ code: RefusalCode, retryAfter: TimeAmount? = nil) {
-        loop.statistics.refusals[code, default: 0] += 1
+        loop.statistics.countRefusal(code)
         let wait = retryAfter ?? (code.isTemporary ? core.limits.retryAfter : .zero)
         // A fraction of a millisecond is not nothing.
         let milliseconds = wait > .zero ? max(1, wait.wholeMilliseconds) : 0

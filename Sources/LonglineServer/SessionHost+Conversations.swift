@@ -59,7 +59,7 @@ extension SessionHost {
     }
 
     private func refuse(_ request: ConversationsRequest, _ code: RefusalCode) {
-        loop.statistics.refusals[code, default: 0] += 1
+        loop.statistics.countRefusal(code)
         session.conversationsListed(
             ConversationsPage(request: request.request, refusal: code, retryAfter: retryAfter(code)), now: now)
     }
@@ -125,7 +125,7 @@ extension SessionHost {
 
     private func refuse(_ change: ConversationChange, _ code: RefusalCode) {
         guard phase != .ended else { return }
-        loop.statistics.refusals[code, default: 0] += 1
+        loop.statistics.countRefusal(code)
         session.conversationChanged(
             ConversationState(
                 request: change.request, refusal: code, conversation: change.conversation,

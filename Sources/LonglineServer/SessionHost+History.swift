@@ -35,7 +35,7 @@ extension SessionHost {
     /// Counts an answer that leaves.
     func count(_ page: HistoryAnswer) {
         if let refusal = page.refusal {
-            loop.statistics.refusals[refusal, default: 0] += 1
+            loop.statistics.countRefusal(refusal)
         } else {
             loop.statistics.historyPages += 1
         }

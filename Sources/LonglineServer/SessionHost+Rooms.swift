@@ -125,7 +125,7 @@ extension SessionHost {
 
     func refuse(_ work: RoomWork, _ code: RefusalCode) {
         guard phase != .ended else { return }
-        loop.statistics.refusals[code, default: 0] += 1
+        loop.statistics.countRefusal(code)
         let answer = RoomAnswer(request: work.request, refusal: code, position: Position(epoch: 0, offset: 0))
         session.roomAnswered(answer, channel: nil, now: now)
     }
@@ -166,7 +166,7 @@ extension SessionHost {
     }
 
     private func answer(_ page: MembersPage) {
-        if let refusal = page.refusal { loop.statistics.refusals[refusal, default: 0] += 1 }
+        if let refusal = page.refusal { loop.statistics.countRefusal(refusal) }
         session.membersRead(page, now: now)
     }
 }

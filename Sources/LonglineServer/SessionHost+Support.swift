@@ -159,7 +159,7 @@ extension SessionHost {
             guard case .failure(let error) = result, host.phase != .ended else { return }
             core.note(error, in: "erasure")
             let code = error.refusal
-            host.loop.statistics.refusals[code, default: 0] += 1
+            host.loop.statistics.countRefusal(code)
             let retryAfter = core.limits.retryAfter.wholeMilliseconds
             host.session.erasureRefused(ErasureRefused(code: code, retryAfter: retryAfter), now: host.now)
         }

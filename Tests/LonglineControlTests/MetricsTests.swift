@@ -52,12 +52,16 @@ import Testing
         var statistics = ServerStatistics()
         statistics.published = 5
         statistics.closes = [.replaced: 2]
+        statistics.refusals = [.forbidden: 4]
+        statistics.otherRefusals = 3
         exporter.record(statistics, load: NodeLoad())
         exporter.record(statistics, load: NodeLoad())
         statistics.published = 8
         exporter.record(statistics, load: NodeLoad())
         #expect(metrics.text().contains("longline_published_total 8\n"))
         #expect(metrics.text().contains(#"longline_closes_total{code="5005"} 2"#))
+        #expect(metrics.text().contains(#"longline_refusals_total{code="5"} 4"#))
+        #expect(metrics.text().contains(#"longline_refusals_total{code="other"} 3"#))
     }
 
     @Test("of a server that come in another order are not counted twice")

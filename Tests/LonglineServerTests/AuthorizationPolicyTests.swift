@@ -63,6 +63,25 @@ private let vault = identifier { try RoomID("vault") }
         }
     }
 
+    @Test func codesThatTheAppMadeUpAreCountedTogether() async throws {
+        let last = Mutex<UInt32>(254)
+        let policy = ScriptedPolicy { _ in
+            let code = last.withLock { last in
+                last += 1
+                return last
+            }
+            return .deny(RefusalCode(rawValue: code), for: .zero)
+        }
+        try await withServer(policy) { server in
+            let phone = try await server.connected("ann")
+            for code in 255...258 as ClosedRange<UInt32> {
+                #expect(refusal(try await phone.message("hi", to: bob))?.code.rawValue == code)
+            }
+            let statistics = await server.runtime.statistics()
+            #expect(statistics.refusals == [RefusalCode(rawValue: 255): 1] && statistics.otherRefusals == 3)
+        }
+    }
+
     // MARK: What is asked
 
     @Test(arguments: [0, 1, 2, 3, 11, 20] as [UInt32])

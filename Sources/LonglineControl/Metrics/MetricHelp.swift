@@ -45,7 +45,7 @@ enum MetricHelp {
         "longline_publishes_without_room_total": "Publishes refused because too many waited.",
         "longline_reads_total": "Reads of the log.",
         "longline_reads_dropped_total": "Places that users read and that were not stored: too many at once.",
-        "longline_refusals_total": "Publishes and requests refused, by code.",
+        "longline_refusals_total": "Publishes and requests refused, by code; those above 255 are other.",
         "longline_sessions": "Sessions established now.",
         "longline_sessions_detached": "Ended sessions that are remembered for a return.",
         "longline_sessions_granted_total": "Sessions granted.",

@@ -81,6 +81,7 @@ struct StatisticsMetrics {
         for (code, refusals) in now.refusals {
             count("longline_refusals", ("code", "\(code.rawValue)"), refusals)
         }
+        count("longline_refusals", ("code", "other"), now.otherRefusals)
         for (label, path) in Self.gauges + Self.hookGauges { gauge(label, [], Double(now[keyPath: path])) }
         if let expiry = now.certificateExpiry {
             gauge("longline_certificate_expiry_timestamp_seconds", [], Double(expiry))

@@ -11,7 +11,7 @@ extension SessionHost {
         let users = request.users.map { UserKey(tenant: tenant, user: $0) }
         let new = Set(request.users).subtracting(watched).count
         guard takes(.presence), loop.watch(users, new: new, for: self) else {
-            loop.statistics.refusals[.overloaded, default: 0] += 1
+            loop.statistics.countRefusal(.overloaded)
             return session.watched(
                 request, refusal: .overloaded, retryAfter: limits.retryAfter.wholeMilliseconds, now: now)
         }
