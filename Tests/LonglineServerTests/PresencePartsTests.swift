@@ -17,6 +17,7 @@ private func key(_ name: String, _ tenant: TenantID = TokenIssuer.tenant) -> Use
     private final class Table {
         private var table = PresenceWatchers<Watcher>()
         var count: Int { table.count }
+        var unreadCount: Int { table.unreadCount }
         func add(_ watcher: Watcher, to user: UserKey) -> PresenceUpdate? {
             table.add(watcher, to: user)
             return table.known(of: user)
@@ -59,6 +60,23 @@ private func key(_ name: String, _ tenant: TenantID = TokenIssuer.tenant) -> Use
         let taken = watchers.takeUnread(limit: 10)
         watchers.putBack(taken)
         #expect(watchers.takeUnread(limit: 10) == [key("eve")], "a read that failed is done again")
+    }
+
+    @Test func whoComesAndGoesWhileNothingCanBeReadLeavesNothing() {
+        let watchers = Table()
+        let one = Watcher()
+        _ = watchers.add(one, to: key("ann"))
+        for round in 0..<200 {
+            for name in ["bob", "user\(round)"] {
+                _ = watchers.add(one, to: key(name))
+                watchers.putBack(watchers.takeUnread(limit: 1))
+                #expect(!watchers.remove(one, from: key(name)))
+            }
+            #expect(watchers.unreadCount < 30)
+        }
+        #expect(watchers.count == 1)
+        #expect(watchers.takeUnread(limit: 10) == [key("ann")], "who is watched all the time still waits")
+        #expect(watchers.unreadCount == 0)
     }
 
     @Test func recordsAreReadTenantByTenant() throws {

@@ -16,14 +16,20 @@ struct PresenceWatchers<Watcher: AnyObject> {
         var watchers: [ObjectIdentifier: Watcher] = [:]
         /// Whether the user's home knows of this loop.
         var isAsked = false
+        /// Which of the user's places in ``unread`` counts.
+        var turn: UInt64 = 0
     }
 
     private var users: [UserKey: Watched] = [:]
     /// Users whose record has to be read first, in the order in which they came. Those that are forgotten meanwhile are
-    /// passed over.
-    private var unread: Deque<UserKey> = []
+    /// passed over, and taken out when they are more than the users that are watched.
+    private var unread: Deque<(user: UserKey, turn: UInt64)> = []
+    private var lastTurn: UInt64 = 0
     /// Pairs of user and watcher.
     private(set) var count = 0
+
+    /// Places in the order of those whose record has to be read, for tests.
+    var unreadCount: Int { unread.count }
 
     /// What is known of a user; nil while it is not.
     func known(of user: UserKey) -> PresenceUpdate? { users[user]?.update }
@@ -32,7 +38,7 @@ struct PresenceWatchers<Watcher: AnyObject> {
     mutating func add(_ watcher: Watcher, to user: UserKey) {
         if users[user] == nil {
             users[user] = Watched()
-            unread.append(user)
+            queue(user)
         }
         if users[user]?.watchers.updateValue(watcher, forKey: ObjectIdentifier(watcher)) == nil { count += 1 }
     }
@@ -49,16 +55,31 @@ struct PresenceWatchers<Watcher: AnyObject> {
     /// Takes out users of one tenant whose record has to be read.
     mutating func takeUnread(limit: Int) -> [UserKey] {
         var taken: [UserKey] = []
-        while taken.count < limit, let user = unread.first {
+        while taken.count < limit, let (user, turn) = unread.first {
             if let tenant = taken.first?.tenant, tenant != user.tenant { break }
             unread.removeFirst()
-            if users[user]?.isAsked == false { taken.append(user) }
+            if let watched = users[user], watched.turn == turn, !watched.isAsked { taken.append(user) }
         }
         return taken
     }
 
     /// The records could not be read: again, later.
-    mutating func putBack(_ failed: [UserKey]) { unread.append(contentsOf: failed) }
+    mutating func putBack(_ failed: [UserKey]) {
+        for user in failed where users[user]?.isAsked == false { queue(user) }
+    }
+
+    /// Has a user's record read, behind those of others.
+    private mutating func queue(_ user: UserKey) {
+        lastTurn += 1
+        users[user]?.turn = lastTurn
+        unread.append((user, lastTurn))
+        // Who watches and forgets while nothing can be read leaves a place each time.
+        guard unread.count > 2 * users.count + Self.spare else { return }
+        let watched = users
+        unread.removeAll { place in watched[place.user]?.turn != place.turn }
+    }
+
+    private static var spare: Int { 16 }
 
     /// The record was read.
     /// - Returns: whether the user's home has to be asked: somebody still wants to know, and it was not yet.
