@@ -127,6 +127,23 @@ import Testing
         #expect(try await erasures.join(user) {}.isDone(within: .seconds(60)))
     }
 
+    @Test func whoAsksAgainAndAgainLeavesNothingWhileAnErasureGoesOn() async throws {
+        let erasures = Erasures()
+        let user = UserKey(tenant: try TenantID("acme"), user: try UserID("ann"))
+        let (gate, open) = AsyncStream.makeStream(of: Void.self)
+        let erasure = erasures.join(user) { for await _ in gate {} }
+        for _ in 0..<5 {
+            #expect(try await erasures.join(user) {}.isDone(within: .milliseconds(1)) == false)
+            #expect(erasure.waiterCount == 0)
+        }
+        let waiting = Task { try await erasure.isDone(within: .seconds(60)) }
+        while erasure.waiterCount == 0 { await Task.yield() }
+        open.finish()
+        #expect(try await waiting.value)
+        #expect(erasure.waiterCount == 0)
+        #expect(try await erasure.isDone(within: .zero), "who asks later is told at once")
+    }
+
     @Test func onlyItsOwnerMayOpenIt() async throws {
         try await withSocket { _ in
             ControlAnswer()

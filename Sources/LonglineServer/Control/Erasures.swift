@@ -16,7 +16,7 @@ import Synchronization
 /// ``stop()`` ends them between two steps: what is resolved goes on at the next start.
 final class Erasures: Sendable {
     private struct UnderWay {
-        let task: Task<Void, any Error>
+        let erasure: Erasure
         /// Whether somebody joined since the task looked last.
         var isAskedAgain = false
     }
@@ -32,30 +32,34 @@ final class Erasures: Sendable {
     func stop() {
         state.withLock { state in
             state.isStopped = true
-            for erasure in state.underWay.values { erasure.task.cancel() }
+            for underWay in state.underWay.values { underWay.erasure.task.cancel() }
         }
     }
 
     /// Begins an erasure, or joins the one under way.
     func join(_ user: UserKey, _ erase: @escaping @Sendable () async throws -> Void) -> Erasure {
         state.withLock { state in
-            if let erasure = state.underWay[user] {
+            if let underWay = state.underWay[user] {
                 state.underWay[user]?.isAskedAgain = true
-                return Erasure(task: erasure.task)
+                return underWay.erasure
             }
+            let end = ErasureEnd()
             let task = Task { [weak self] in
                 // Behind the lines below: it may be cancelled there.
                 self?.state.withLock { _ in }
                 do {
                     repeat { try await erase() } while self?.goesOn(user) ?? false
+                    end.settle(.success(()))
                 } catch {
                     self?.end(user)
+                    end.settle(.failure(error))
                     throw error
                 }
             }
             if state.isStopped { task.cancel() }
-            state.underWay[user] = UnderWay(task: task)
-            return Erasure(task: task)
+            let erasure = Erasure(task: task, end: end)
+            state.underWay[user] = UnderWay(erasure: erasure)
+            return erasure
         }
     }
 
@@ -77,6 +81,10 @@ final class Erasures: Sendable {
 /// One user's erasure under way, for whoever asked for it.
 struct Erasure: Sendable {
     fileprivate let task: Task<Void, any Error>
+    fileprivate let end: ErasureEnd
+
+    /// Who waits for a while, for tests.
+    var waiterCount: Int { end.waiterCount }
 
     /// Waits for its end.
     func finished() async throws { try await task.value }
@@ -84,6 +92,6 @@ struct Erasure: Sendable {
     /// Waits for its end for a while; the erasure goes on either way.
     /// - Returns: whether it is done.
     func isDone(within waiting: Duration) async throws -> Bool {
-        try await task.value(within: waiting) != nil
+        try await end.came(within: waiting)
     }
 }
