@@ -3,7 +3,6 @@ import GRDB
 import HTTPTypes
 import Logging
 import LonglineClient
-import LonglineServer
 import LonglineStore
 import LonglineTestKit
 import LonglineWire
@@ -11,6 +10,7 @@ import Synchronization
 import Testing
 
 @testable import LonglineControl
+@testable import LonglineServer
 
 @Suite("What is kept of an erased user", .timeLimit(.minutes(2))) struct ErasureTests {
     private static let ann = known { try UserID("ann") }
@@ -58,7 +58,7 @@ import Testing
         }
     }
 
-    @Test("who asks for a token, or writes as the user, while the account is erased is told to come again")
+    @Test("who asks for a token, writes as the user or makes it a member while it is erased is told to come again")
     func meanwhile() async throws {
         try await withControl { service in
             let key = try await service.appKey()
@@ -86,6 +86,7 @@ import Testing
             let answers = [
                 try await issue(login: true), try await issue(login: false),
                 try await issue(login: true, [.idempotencyKey: "k"]), try await publish(),
+                try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key),
             ]
             for answer in answers {
                 #expect(answer.status == 503 && answer.problem == "unavailable")
@@ -99,6 +100,7 @@ import Testing
             // The keys were given back.
             #expect(try await issue(login: true, [.idempotencyKey: "k"]).status == 201)
             #expect(try await publish().status == 201)
+            #expect(try await service.ask(.put, "/v1/rooms/hall/members/ann", key: key).status == 200)
         }
     }
 
@@ -153,6 +155,9 @@ import Testing
             while !isHeld.isSet { await Task.yield() }
             let erasure = Task { try await server.erase(user: Self.ann, in: ControlService.tenant) }
             while try await !server.isErasurePending(of: Self.ann, in: ControlService.tenant) { await Task.yield() }
+            // Whatever of the user's the control layer forgets, it forgets behind the login.
+            let loop = try #require(try server.requireRuntime().loops.first)
+            while try await loop.submit({ $0.workWaiterCount }) == 0 { await Task.yield() }
             release.signal()
             let answer = try await issuing.value
             #expect(answer.status == 503 && answer.problem == "unavailable")

@@ -237,6 +237,57 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    /// It was asked for before the account was to go: it is made before that goes, and goes with it.
+    @Test func anErasureWaitsForAMembershipThatTheAppsServerIsMaking() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let runtime = server.runtime
+            let (asked, held) = (AsyncStream.makeStream(of: Void.self), AsyncStream.makeStream(of: Void.self))
+            store.set {
+                $0.afterErasurePending = {
+                    asked.continuation.finish()
+                    for await _ in held.stream {}
+                }
+            }
+            let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: LonglineServer.serviceDevice)
+            let making = Task { try await runtime.set(.member(nil), of: device, in: hall) }
+            for await _ in asked.stream {}
+            let isErased = Mutex(false)
+            let erasure = Task {
+                try await runtime.core.beginErasure(device.userKey, on: runtime.loops).finished()
+                isErased.withLock { $0 = true }
+            }
+            // Until it waits, or came to its end without.
+            while try await runtime.loops[0].submit({ $0.workWaiterCount }) == 0, !isErased.withLock({ $0 }) {
+                await Task.yield()
+            }
+            held.continuation.finish()
+            guard case .done? = try await making.value else {
+                Issue.record("nobody was made a member")
+                return
+            }
+            try await erasure.value
+            let channels = try await store.entitlements(of: ann, in: TokenIssuer.tenant).map(\.channel)
+            #expect(!channels.contains(.room(hall)))
+            #expect(try await runtime.loops[0].submit { $0.workWaiterCount } == 0)
+        }
+    }
+
+    @Test func whileAnAccountIsBeingErasedTheAppsServerMakesItNoMember() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let device = DeviceKey(tenant: TokenIssuer.tenant, user: ann, device: LonglineServer.serviceDevice)
+            try await store.requestErasure(of: ann, in: TokenIssuer.tenant)
+            #expect(try await server.runtime.set(.member(nil), of: device, in: hall) == nil)
+            #expect(try await store.head(of: ChannelKey(tenant: TokenIssuer.tenant, channel: .room(hall))) == nil)
+            await server.runtime.core.resumeErasures(on: server.runtime.loops)
+            guard case .done? = try await server.runtime.set(.member(nil), of: device, in: hall) else {
+                Issue.record("whoever has the name next is made a member")
+                return
+            }
+        }
+    }
+
     /// The list of pending erasures is old when a user's turn comes: another erased the user meanwhile, who signed up again.
     @Test func anAccountThatWasMadeAnewIsNotErasedByAnOldList() async throws {
         let store = FaultyStore()

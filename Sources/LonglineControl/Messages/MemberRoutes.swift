@@ -43,7 +43,9 @@ struct MemberRoutes: Sendable {
         let user = try context.parameter("user", UserID.init)
         let order = try await reader.optionalJSON(Order.self, request)
         let role: RoomRole? = order?.role.map { $0 == .owner ? .owner : .member }
-        switch try await server.set(.member(role), of: user, in: room, tenant: caller.tenant) {
+        let outcome = try await server.setUnlessErasing(.member(role), of: user, in: room, tenant: caller.tenant)
+        guard let outcome else { throw Problem.beingErased }
+        switch outcome {
         case .done(let receipt):
             return .json(
                 Membership(

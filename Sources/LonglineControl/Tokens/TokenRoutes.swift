@@ -141,7 +141,10 @@ struct TokenRoutes: Sendable {
         _ claims: TokenClaims, login: Bool, under name: IdempotencyKeys.Name?
     ) async throws -> Issued {
         let device = DeviceKey(tenant: claims.tenant, user: claims.user, device: claims.device)
-        guard try await !isBeingErased(device) else { throw Problem.beingErased }
+        guard let work = try await server.beginUnlessErasing(device.user, in: device.tenant) else {
+            throw Problem.beingErased
+        }
+        defer { work.end() }
         // Before the login: a revocation in between makes the token void, never the other way round.
         let generations = try await server.generations(of: device)
         let keep: @Sendable (UInt64, Database) throws -> Void = { epoch, db in
@@ -152,9 +155,8 @@ struct TokenRoutes: Sendable {
         let epoch: UInt64
         if login {
             epoch = try await logins.allot(device, now: time(), with: keep)
-            // It may be behind what the erasure forgets here, and is forgotten then whoever waits for the answer.
-            if try await isBeingErased(device) {
-                try await Task { [logins] in try await logins.database.forget(device.user, in: device.tenant) }.value
+            // An erasure that was resolved meanwhile voids the token, and forgets the login behind this.
+            guard try await !server.isErasurePending(of: device.user, in: device.tenant) else {
                 throw Problem.beingErased
             }
         } else {
@@ -163,10 +165,6 @@ struct TokenRoutes: Sendable {
             epoch = last
         }
         return Issued(claims, loginEpoch: epoch, generations)
-    }
-
-    private func isBeingErased(_ device: DeviceKey) async throws -> Bool {
-        try await server.isErasurePending(of: device.user, in: device.tenant)
     }
 
     private func sign(_ issued: Issued, _ tenant: TenantID) async throws -> Issued {

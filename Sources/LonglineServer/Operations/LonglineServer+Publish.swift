@@ -85,7 +85,8 @@ extension LonglineServer {
     }
 
     /// Makes a user a member of a room for the app's own server, or ends the membership, whatever the room's settings say.
-    /// The user's sessions and the room learn it at once.
+    /// The user's sessions and the room learn it at once. While the user's account is being erased nobody is made a member: that is refused
+    /// with ``/LonglineWire/RefusalCode/overloaded``; an erasure that is asked for meanwhile waits until it is done, and ends it.
     /// - Parameters:
     ///   - user: who becomes a member, or is none any more.
     ///   - room: the room; it is made when it does not exist.
@@ -96,14 +97,17 @@ extension LonglineServer {
     public func set(
         _ membership: RoomMembership, of user: UserID, in room: RoomID, tenant: TenantID
     ) async throws(ServerError) -> RoomOutcome {
-        let runtime = try requireRuntime()
+        try await setUnlessErasing(membership, of: user, in: room, tenant: tenant) ?? .refused(.overloaded)
+    }
+
+    /// Makes or ends a membership as ``set(_:of:in:tenant:)`` does.
+    /// - Returns: nil while the account of who is to be a member is being erased.
+    /// - Throws: as ``set(_:of:in:tenant:)``.
+    package func setUnlessErasing(
+        _ membership: RoomMembership, of user: UserID, in room: RoomID, tenant: TenantID
+    ) async throws(ServerError) -> RoomOutcome? {
         let device = DeviceKey(tenant: tenant, user: user, device: Self.serviceDevice)
-        let change: RoomChange
-        switch membership {
-        case .member(let role): change = .appoint(role)
-        case .none: change = .leave
-        }
-        return try await runtime.change(room, change, by: device)
+        return try await requireRuntime().set(membership, of: device, in: room)
     }
 
     /// Deletes a room for the app's own server, whoever its owners are: one entry ends every membership. The members' sessions learn it at
@@ -165,6 +169,19 @@ extension ServerRuntime {
             throw ServerError(.storeUnavailable, message: "the store could not be asked", cause: error)
         } catch {
             throw ServerError(.notRunning, message: "the server stopped", cause: error)
+        }
+    }
+
+    /// Makes or ends a membership: see ``LonglineServer/setUnlessErasing(_:of:in:tenant:)``.
+    func set(
+        _ membership: RoomMembership, of device: DeviceKey, in room: RoomID
+    ) async throws(ServerError) -> RoomOutcome? {
+        switch membership {
+        case .member(let role):
+            guard let work = try await beginUnlessErasing(device.userKey) else { return nil }
+            defer { work.end() }
+            return try await change(room, .appoint(role), by: device)
+        case .none: return try await change(room, .leave, by: device)
         }
     }
 
