@@ -68,6 +68,12 @@ import Testing
             let list = try await store.conversations(of: user("bob"), in: tenant, after: nil, limit: 9, now: 0).items
             #expect(list.first { $0.conversation == .user(user("alice")) }?.unread == 1)
             #expect(list.first { $0.conversation == .room(hall) }?.settings.mutedUntil == 5_000)
+            // Who wrote before that was noted learns what arrives all the same.
+            let end = try #require(try await store.head(of: inbox("bob"))).position
+            let cursor = ChannelPosition(channel: .user(user("bob")), position: end)
+            _ = try await store.advance(device("bob"), to: [cursor])
+            let alices = try await store.conversations(of: user("alice"), in: tenant, after: nil, limit: 9, now: 0)
+            #expect(alices.items.first { $0.conversation == .user(user("bob")) }?.peerDelivered == 1)
         }
         if version >= 3 {
             let rest = try await store.payload(of: 10, in: roomKey("hall"), from: 6, maximumBytes: 100)

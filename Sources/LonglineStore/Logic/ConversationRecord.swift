@@ -8,6 +8,8 @@ struct ConversationRecord: Hashable, Sendable {
     /// The last entry of a direct conversation in the user's inbox, and its time; 0 for none.
     var last: Offset = 0
     var time: UInt64 = 0
+    /// The last message of the user's own, or request; 0 for none, and for one from before that was noted.
+    var sent: Offset = 0
     /// The last message of the other side's.
     var incoming: Offset = 0
     /// Messages of the other side's above `read`.

@@ -5,7 +5,7 @@ import LonglineWire
 /// The other side's progress is not stored: it follows from the other side's cursors and read place. One sequence of offsets
 /// serves all channels, and a copy is drawn right after its record, so what a user sent is before a place of the recipient's
 /// inbox exactly when its record's offset is below that place. What was sent before that inbox was made, to one that went with its
-/// account, can't be told from it once something was sent since.
+/// account, can't be told from it once a message was sent since.
 extension StoreLogic {
     /// A conversation about which something may be known, made on first sight.
     func conversation(_ name: ChannelID, of inbox: ChannelRecord) throws -> ConversationRecord {
@@ -23,6 +23,8 @@ extension StoreLogic {
         var conversation = known
         conversation.last = entry.offset
         conversation.time = entry.time
+        // What names another entry may have no copy.
+        if entry.origin == nil, !entry.kind.namesEntry { conversation.sent = entry.offset }
         if entry.countsAsUnread {
             conversation.incoming = entry.offset
             conversation.unread += 1

@@ -84,8 +84,8 @@ extension StoreRules {
         guard offset > 1, let inbox = try tables.channel(ChannelKey(tenant: tenant, channel: .user(told))),
             let others = try tables.channel(ChannelKey(tenant: tenant, channel: .user(teller))),
             let own = try tables.conversation(.user(teller), of: inbox), own.blocked == 0, own.last > 0,
-            // What went to whoever had the name before never arrived.
-            own.last >= others.begin
+            // What went to whoever had the name before never arrived. Of who sent no message since that is noted the last entry has to do.
+            (own.sent > 0 ? own.sent : own.last) >= others.begin
         else { return nil }
         // What was sent since the block never arrived.
         let blocked = try tables.conversation(.user(told), of: others)?.blocked ?? 0

@@ -111,6 +111,10 @@ enum SQLiteSchema {
             // Sweeps left it where channels were removed: the next one looks.
             try db.execute(sql: "UPDATE store SET orphans = 1 WHERE removed_channel > 0")
         }
+        migrator.registerMigration("last messages that were sent") { db in
+            // Of those before the conversation's last entry stands for it.
+            try db.execute(sql: "ALTER TABLE conversations ADD COLUMN sent INTEGER NOT NULL DEFAULT 0")
+        }
         return migrator
     }
 

@@ -4,7 +4,7 @@ import LonglineWire
 /// Conversations. Those that change are written once at the end of a transaction, however many entries they got in it.
 extension SQLiteTables {
     private static let conversationColumns =
-        "name, last, time, incoming, unread, read, shared, muted_until, blocked"
+        "name, last, time, incoming, unread, read, shared, muted_until, blocked, sent"
 
     private static func conversation(_ row: Row, of inbox: ChannelRecord) throws -> ConversationRecord {
         var record = ConversationRecord(owner: inbox.id, name: try ChannelID(row[0] as String))
@@ -16,6 +16,7 @@ extension SQLiteTables {
         record.shared = row[6]
         record.mutedUntil = row[7]
         record.blocked = row[8]
+        record.sent = row[9]
         return record
     }
 
@@ -42,12 +43,12 @@ extension SQLiteTables {
             try run(
                 """
                 INSERT OR REPLACE INTO conversations (owner, name, last, time, incoming, unread, read, shared,
-                    muted_until, blocked) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    muted_until, blocked, sent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 [
                     record.owner, record.name.description, Int64(record.last), Int64(record.time),
                     Int64(record.incoming), record.unread, Int64(record.read), Int64(record.shared),
-                    Int64(record.mutedUntil), Int64(record.blocked),
+                    Int64(record.mutedUntil), Int64(record.blocked), Int64(record.sent),
                 ])
         }
         dirtyConversations.removeAll(keepingCapacity: true)
