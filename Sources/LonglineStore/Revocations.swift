@@ -1,6 +1,10 @@
 public import LonglineWire
 
 /// Who has been shut out. Durable, and compared by generation, never by clock.
+///
+/// Generations outlive their devices, and stay until the account is erased: nobody knows how long the tokens live that they void, and a
+/// device that began at 0 again would have revocations below what its later tokens carry. Tokens that were shut out by their ID are
+/// forgotten when they have expired.
 public protocol Revocations: Sendable {
     /// The generation of a user and of one of its devices; each starts at 0 and grows with every revocation.
     func generations(of device: DeviceKey) async throws(StoreError) -> RevocationGenerations

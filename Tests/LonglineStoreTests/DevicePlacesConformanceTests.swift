@@ -78,7 +78,9 @@ private let tablet = must { try DevicePlatform("tablet") }
         }
     }
 
-    @Test("a place outlives its device and the sweep, and goes with the account", arguments: StoreKind.allCases)
+    @Test(
+        "a place and a revocation outlive their device and the sweep, and go with the account",
+        arguments: StoreKind.allCases)
     func aPlaceOutlivesItsDevice(_ kind: StoreKind) async throws {
         let clock = TestClock()
         try await withStore(kind, clock: clock) { store async throws in
@@ -87,6 +89,8 @@ private let tablet = must { try DevicePlatform("tablet") }
             try await store.revoke(device: device("alice", "a"))
             clock.advance(400 * 24 * 3_600 * 1_000)
             #expect(try await store.sweep().devices == 1)
+            // A token from before may be good for years.
+            #expect(try await store.generations(of: device("alice", "a")).device == 1)
             #expect(try await take(store, login("b", phone, 4), .one) == refused("a", 5))
             while try await !store.erase(user: user("alice"), in: tenant).isDone {}
             #expect(try await take(store, login("b", phone, 1), .one) == .taken)
