@@ -7,8 +7,10 @@ import Testing
 
 /// Statements whose cost must not grow with what a user piles up: the index that each goes by, as SQLite plans it here.
 @Suite struct StatementPlanTests {
-    /// The plans of the SELECTs that the tables make, with values that SQLite doesn't know when it plans.
-    private func plans(_ body: (SQLiteTables, ChannelRecord) throws -> Void) throws -> [String] {
+    /// The plans of the statements of one kind that the tables make, with values that SQLite doesn't know when it plans.
+    private func plans(
+        of verb: String = "SELECT", _ body: (SQLiteTables, ChannelRecord) throws -> Void
+    ) throws -> [String] {
         let queue = try DatabaseQueue()
         defer { try? queue.close() }
         try SQLiteSchema.migrator.migrate(queue)
@@ -17,7 +19,7 @@ import Testing
             let channel = try tables.addChannel(roomKey("r"), epoch: 1, begin: 0)
             var statements: [String] = []
             db.trace { event in
-                if case .statement(let statement) = event, statement.sql.hasPrefix("SELECT") {
+                if case .statement(let statement) = event, statement.sql.hasPrefix(verb) {
                     statements.append(statement.sql)
                 }
             }
@@ -46,6 +48,20 @@ import Testing
         let plans = try plans { tables, _ in _ = try tables.sweep(.channels, after: SweepMark(), rule) }
         let expected = "SEARCH conversations USING COVERING INDEX conversations_with_settings (owner=?)"
         #expect(plans.contains { $0.contains(expected) })
+    }
+
+    @Test("a sweep finds a user's stay in a room without the user's others, or the room's") func stays() throws {
+        let rule = SweepRule(unseenSince: 1, expiredAt: 1, rows: 10)
+        let plans = try plans(of: "DELETE") { tables, _ in
+            try tables.run("UPDATE store SET orphans = 1", [])
+            _ = try tables.sweep(.conversations, after: SweepMark(), rule)
+        }
+        #expect(plans.count == 1)
+        #expect(
+            plans.allSatisfy { plan in
+                plan.contains("SEARCH conversations USING PRIMARY KEY")
+                    && plan.contains("SEARCH stints USING PRIMARY KEY (tenant=? AND user=? AND room=?)")
+            }, "\(plans)")
     }
 
     @Test("a page of members has nobody of a former life of the room to pass over") func members() throws {
