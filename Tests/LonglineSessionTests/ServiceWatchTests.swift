@@ -156,10 +156,22 @@ struct ServiceWatchTests {
         #expect(watch.problems(truth: truth).count == 1)
     }
 
+    /// Messages of one sender, and the truth behind the entries of all of them but for the first, by growing numbers from 1 on.
+    private static func overtaken(by count: Int) -> (watch: ServiceWatch, truth: Truth) {
+        var watch = Self.watch()
+        var truth = Truth()
+        for number in 8..<8 + UInt64(count) {
+            watch.ordered(message(number))
+            enter(message(number), in: &truth)
+        }
+        return (watch, truth)
+    }
+
     @Test("Nobody knows what became of a message once the ledger has forgotten it, and not before")
     func excusesForgottenLedger() {
         var watch = Self.watch()
         var truth = Self.entered(1)
+        watch.asked(Self.order, as: 1)
         let others = (8..<8 + UInt64(SimulatedStore.remembered)).map { Self.message($0) }
         // What a device of the same user publishes is in another ledger.
         for number in 1_000..<1_000 + UInt64(SimulatedStore.remembered) { Self.enter(Self.message(number), in: &truth) }
@@ -174,5 +186,19 @@ struct ServiceWatchTests {
             Self.enter(other, in: &truth)
         }
         #expect(watch.answered(Self.order, .unknown, truth: truth) == nil)
+    }
+
+    @Test("The ledger forgets the lowest numbers first, whether it entered the message or not")
+    func excusesLowestNumbersAlone() {
+        // One more than is remembered, of which the first one's number is 1.
+        let (unnumbered, truth) = Self.overtaken(by: SimulatedStore.remembered + 1)
+        var unasked = unnumbered
+        #expect(unasked.answered(Self.order, .unknown, truth: truth) != nil, "the ledger was not asked for it")
+        var later = unnumbered
+        later.asked(Self.order, as: 2)
+        #expect(later.answered(Self.order, .unknown, truth: truth) != nil, "the ledger remembers back to its number")
+        var first = unnumbered
+        first.asked(Self.order, as: 1)
+        #expect(first.answered(Self.order, .unknown, truth: truth) == nil)
     }
 }

@@ -14,6 +14,7 @@ extension ModelServer {
     }
 
     func publish(_ order: ServiceOrder, as number: PublishID, reply: @escaping (PublishOutcome) -> Void) {
+        simulation.checker.services.asked(order, as: number)
         pendingService.append(ServiceAppend(order: order, number: number, reply: reply))
         commitSoon()
     }

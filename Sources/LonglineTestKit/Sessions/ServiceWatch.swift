@@ -6,6 +6,8 @@ import NIOCore
 struct ServiceWatch {
     private var orders: [UInt64: ServiceOrder] = [:]
     private var answers: [UInt64: ServiceAnswer] = [:]
+    /// By which number the ledger was last asked for a message.
+    private var numbers: [UInt64: PublishID] = [:]
     /// Of which nobody may know any more what became of them, as their sender's account is or was erased.
     private var mayBeForgotten: Set<UInt64> = []
     private var isForgotten: Set<UInt64> = []
@@ -19,6 +21,9 @@ struct ServiceWatch {
         orders[order.number] = order
         if erasing.contains(order.sender) { mayBeForgotten.insert(order.number) }
     }
+
+    /// The ledger is asked for a message, by a number.
+    mutating func asked(_ order: ServiceOrder, as number: PublishID) { numbers[order.number] = number }
 
     /// An account is to be erased.
     mutating func erasureResolved(_ user: UserID) {
@@ -75,16 +80,15 @@ struct ServiceWatch {
 
     private func mayBeUnknown(_ order: ServiceOrder, _ truth: Truth) -> Bool {
         if beforeReplacement.contains(order.number) || mayBeForgotten.contains(order.number) { return true }
-        // One ledger knows all that the app's own server publishes for a user into a log, and remembers so many. What the user's own
-        // devices publish there is in others.
+        guard let asked = numbers[order.number] else { return false }
+        // One ledger knows all that the app's own server publishes for a user into a log. It remembers so many, and forgets the lowest
+        // numbers first; those grow along the log. What the user's own devices publish there is in others.
         let entries = truth.logs[order.log]?.entries ?? []
-        return entries.count { isInLedger($0, beside: order) } >= SimulatedStore.remembered
+        return entries.count { $0.publishID > asked && isInLedger($0, beside: order) } >= SimulatedStore.remembered
     }
 
     private func isInLedger(_ entry: Entry, beside order: ServiceOrder) -> Bool {
-        guard entry.publishID != 0, entry.origin == nil, let number = MessageChecker.number(of: entry.payload) else {
-            return false
-        }
+        guard entry.origin == nil, let number = MessageChecker.number(of: entry.payload) else { return false }
         return number != order.number && orders[number]?.sender == order.sender
     }
 
