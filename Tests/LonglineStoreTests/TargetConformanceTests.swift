@@ -240,16 +240,40 @@ import Testing
         }
     }
 
+    /// How an inbox comes to be gone.
+    enum InboxEnd: String, CaseIterable { case erased, swept }
+
+    private func end(_ name: String, _ end: InboxEnd, _ store: AnyStore, _ clock: TestClock) async throws {
+        switch end {
+        case .erased: while !(try await store.erase(user: user(name), in: tenant)).isDone {}
+        case .swept:
+            clock.advance(StoreLimits().unseen + 1)
+            // Alice is seen, and hers stays.
+            try await store.enter(request(id: 2, "note"))
+            _ = try await store.trim(inbox(name), keep: Retention(entries: 0))
+            let report = try await store.sweep()
+            #expect(report.devices == 1 && report.channels == 1)
+        }
+        let list = try await store.channels(after: 0, limit: 10).channels
+        #expect(!list.contains { $0.key == inbox(name) })
+    }
+
     @Test(
-        "what an inbox held that went with its account is never named to who has the name now",
-        arguments: StoreKind.allCases)
-    func whatWentWithAnAccountIsNeverNamed(_ kind: StoreKind) async throws {
-        try await withStore(kind) { store async throws in
-            let sent = try await store.enter(request(recipient: "bob", id: 1, "to the first")).position
+        "what an inbox held that is gone is never named to who has the name now", arguments: StoreKind.allCases,
+        InboxEnd.allCases)
+    func whatIsGoneIsNeverNamed(_ kind: StoreKind, _ end: InboxEnd) async throws {
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            let first = try await store.append(request(recipient: "bob", id: 1, "to the first"))
+            let sent = try #require(first.published).position
+            let kept = try #require(first.copy)
             let answer = try await store.append(request("bob", recipient: "alice", id: 1, "from the first"))
             let received = try #require(answer.copy).position
-            while !(try await store.erase(user: user("bob"), in: tenant)).isDone {}
-            var id: PublishID = 1
+            let question = try await store.append(remark(.request, by: "bob", recipient: "alice", id: 2, "why?"))
+            let asked = try #require(question.copy).position
+            try await self.end("bob", end, store, clock)
+            // Behind the note, if there is one.
+            var id: PublishID = 2
             func expectNoCopy(_ kinds: [PublishKind], _ state: String) async throws {
                 for said in kinds {
                     id += 1
@@ -257,7 +281,7 @@ import Testing
                     #expect(outcome.isEntered && outcome.copy == nil, "\(said), and bob's inbox is \(state)")
                 }
             }
-            let remarks: [PublishKind] = [.edit(sent), .react(sent), .react(received)]
+            let remarks: [PublishKind] = [.edit(sent), .react(sent), .react(received), .reply(asked)]
             try await expectNoCopy(remarks, "made by it")
             try await store.enter(request("carol", recipient: "bob", id: 1, "to the second"))
             try await expectNoCopy(remarks, "whole")
@@ -271,6 +295,10 @@ import Testing
             let edit = PublishKind.edit(try #require(news.published).position)
             try await store.enter(remark(edit, recipient: "bob", id: id + 2, "to the second!"))
             #expect(try await entries(store, inbox("bob")).map(\.target) == [news.copy?.position.offset])
+            // A cursor of the first one's inbox is no place in the second's.
+            #expect(news.copy?.position.epoch != kept.position.epoch)
+            let old = ChannelPosition(channel: kept.channel, position: kept.position)
+            #expect(try await store.advance(device("bob"), to: [old]).cursors.isEmpty)
         }
     }
 }
