@@ -253,7 +253,9 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "LonglineSessionTests",
-            dependencies: ["LonglineSession", "LonglineWire", "LonglineTestKit", "QUICEngine", nioCore],
+            dependencies: [
+                "LonglineSession", "LonglineStore", "LonglineWire", "LonglineTestKit", "QUICEngine", nioCore,
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "LonglineWireTests", dependencies: ["LonglineWire", "LonglineTestKit", nioCore],

@@ -201,4 +201,25 @@ struct ServiceWatchTests {
         first.asked(Self.order, as: 1)
         #expect(first.answered(Self.order, .unknown, truth: truth) == nil)
     }
+
+    @Test("Nobody asks any more for a message whose key is forgotten, and for a later one somebody does")
+    func excusesExpiredKeys() {
+        var watch = Self.watch()
+        watch.keysExpired()
+        #expect(watch.problems(truth: Truth()).isEmpty)
+        #expect(watch.problems(truth: Self.entered(1)).isEmpty)
+        #expect(watch.problems(truth: Self.entered(2)).count == 1, "it is entered once all the same")
+        watch.ordered(Self.message(8))
+        #expect(watch.problems(truth: Truth()).count == 1, "no answer")
+    }
+
+    @Test("A message to a room that is gone is refused, and to one that is there it is not")
+    func excusesSweptRooms() {
+        var gone = Self.watch()
+        #expect(gone.answered(Self.order, .refused(.unknownChannel), truth: Truth()) == nil)
+        var there = Self.watch()
+        var truth = Truth()
+        Self.enter(Self.message(8), in: &truth)
+        #expect(there.answered(Self.order, .refused(.unknownChannel), truth: truth) != nil)
+    }
 }

@@ -96,6 +96,9 @@ struct SimulationTests {
             counts.serviceBursts += simulation.counts.serviceBursts
             counts.erasures += simulation.counts.erasures
             counts.newAccounts += simulation.counts.newAccounts
+            counts.halfYears += simulation.counts.halfYears
+            counts.sweptDevices += simulation.counts.sweptDevices
+            counts.sweptChannels += simulation.counts.sweptChannels
         }
         #expect(refusals > 0)
         for child in Mirror(reflecting: counts).children where !["links", "connects"].contains(child.label) {

@@ -122,6 +122,29 @@ package final class SingleThreadedStore {
         try logic.trim(channel, keep: keep)
     }
 
+    // MARK: Sweeps
+
+    /// What a step of a sweep looks at.
+    package enum SweepPart: Sendable { case devices, outboxes, channels, others }
+
+    /// What the step that begins at a place looks at; nil is the beginning.
+    package static func part(at place: SweepPlace?) -> SweepPart {
+        switch place?.stage {
+        case .devices?: .devices
+        case .outboxes?: .outboxes
+        case .channels?: .channels
+        case .presence?, .tokens?, .ledgers?, .cursors?, .stints?, nil: .others
+        }
+    }
+
+    /// As ``StoreMaintenance/sweep(from:)``.
+    package func sweep(from place: SweepPlace?) throws -> SweepReport { try logic.sweep(from: place) }
+
+    /// Whether there is a record of an outbox of a device.
+    package func knows(_ producer: ProducerID, of device: DeviceKey) -> Bool {
+        logic.tables.device(device).map { logic.tables.producer(producer, of: $0) != nil } ?? false
+    }
+
     // MARK: Erasure
 
     /// As ``AccountErasure/requestErasure(of:in:)``.

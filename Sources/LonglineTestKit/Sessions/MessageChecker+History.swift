@@ -22,8 +22,9 @@ extension MessageChecker {
             return
         }
         // Nothing was entered in a log that is not written down.
-        let log = truth.logs[request.channel] ?? Truth.Log(epoch: answer.epoch)
-        guard log.epoch == answer.epoch else { return violation("\(place): a page of another log") }
+        guard let log = truth.readableLog(request.channel, of: answer.epoch) else {
+            return violation("\(place): a page of another log")
+        }
         var entries: Set<Offset> = []
         for item in result.items {
             guard case .entry(let entry) = item else { continue }

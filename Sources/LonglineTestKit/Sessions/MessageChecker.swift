@@ -10,7 +10,8 @@ import NIOCore
 /// app forgot, because it was restored or lost everything, is there at most once (but for what an outbox renumbered that is then
 /// restored to a state from before that, once more for each such restore); a producer's order is kept in each
 /// channel; an app is given each entry it is entitled to, in order, once per life, marked when it was given it
-/// before; and what it is not given is skipped or reported lost, and truly absent.
+/// before; and what it is not given is skipped or reported lost, and truly absent. Once a sweep took a ledger, what that knew may be entered
+/// once more.
 public struct MessageChecker {
     /// An installation of an app; two can bear the name of one device.
     struct App: Hashable {
@@ -26,6 +27,12 @@ public struct MessageChecker {
         let time: NIODeadline
         let timeToLive: UInt64
         let payload: ByteBuffer
+    }
+
+    private struct Outbox: Hashable {
+        let user: UserID
+        let producer: ProducerID
+        let era: Int
     }
 
     private struct Given: Hashable {
@@ -131,6 +138,10 @@ public struct MessageChecker {
         refused.insert(number)
     }
 
+    /// Messages that outboxes still hold, though their apps may have been told that they are entered: the ledgers that know them may be
+    /// swept now, and then they are judged anew.
+    mutating func mayBeJudgedAnew(_ numbers: Set<UInt64>) { acknowledged.subtract(numbers) }
+
     /// An app died before it was told what became of a message.
     mutating func forgot(_ number: UInt64) { forgotten.insert(number) }
 
@@ -185,7 +196,7 @@ public struct MessageChecker {
         deliveries += 1
         let entry = deliver.entry
         let place = "\(channel) at \(entry.offset) for \(app.device)"
-        guard let log = truth.logs[channel], log.epoch == epoch, log.entry(at: entry.offset) == entry else {
+        guard let log = truth.readableLog(channel, of: epoch), log.entry(at: entry.offset) == entry else {
             return violation("\(place): given what is not in the log")
         }
         if !truth.mayRead(entry.offset, of: channel, app.user, app.device) {
@@ -207,8 +218,9 @@ public struct MessageChecker {
         _ skip: Skip, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth, wall: WallTime
     ) {
         guard !isErased(app) else { return }
-        let log = truth.logs[channel] ?? Truth.Log(epoch: epoch)
-        guard log.epoch == epoch else { return violation("\(channel) for \(app.device): a skip in another log") }
+        guard let log = truth.readableLog(channel, of: epoch) else {
+            return violation("\(channel) for \(app.device): a skip in another log")
+        }
         let last = lastTold(app, channel, epoch: epoch)
         for entry in owed(after: last, before: skip.to + 1, in: log, channel, to: app, truth: truth)
         where !log.isOver(entry, wall) && entry.offset > log.first
@@ -221,8 +233,9 @@ public struct MessageChecker {
 
     mutating func lost(_ gap: Gap, epoch: Epoch, in channel: ChannelID, to app: App, truth: Truth) {
         guard !isErased(app) else { return }
-        let log = truth.logs[channel] ?? Truth.Log(epoch: epoch)
-        guard log.epoch == epoch else { return violation("\(channel) for \(app.device): a gap in another log") }
+        guard let log = truth.readableLog(channel, of: epoch) else {
+            return violation("\(channel) for \(app.device): a gap in another log")
+        }
         let last = lastTold(app, channel, epoch: epoch)
         for entry in owed(after: last, before: gap.first + 1, in: log, channel, to: app, truth: truth)
         where entry.offset > log.first {
@@ -304,6 +317,11 @@ public struct MessageChecker {
         for (channel, cursor) in cursors { checkDone(cursor, in: channel, by: app, "behind the cursor") }
     }
 
+    /// Whether an app stands in a life of a log that a sweep took.
+    func hasSweptPlace(_ app: App, truth: Truth) -> Bool {
+        told[app]?.contains { truth.lives[$0.key] != nil && truth.logs[$0.key]?.epoch != $0.value.epoch } ?? false
+    }
+
     private func lastTold(_ app: App, _ channel: ChannelID, epoch: Epoch) -> Offset {
         told[app]?[channel].flatMap { $0.epoch == epoch ? $0.offset : nil } ?? 0
     }
@@ -340,9 +358,7 @@ public struct MessageChecker {
     }
 
     private mutating func checkPlaces(_ truth: Truth, _ apps: [App]) {
-        var places: [UInt64: Int] = [:]
-        var placesByProducer: [UInt64: [ProducerID: Int]] = [:]
-        var copies: [UInt64: Int] = [:]
+        var places = MessagePlaces()
         for (channel, log) in truth.allLogs {
             checkOrder(log, channel)
             for entry in log.entries where entry.publishID != 0 {
@@ -350,38 +366,36 @@ public struct MessageChecker {
                 if let origin = published[number], origin.payload != entry.payload {
                     violation("message \(number) in \(channel) is not what was published")
                 }
+                places.add(entry, number, truth.era(of: entry, in: log))
                 if entry.origin == nil {
-                    places[number, default: 0] += 1
-                    placesByProducer[number, default: [:]][entry.producer, default: 0] += 1
                     if published[number]?.channel != channel { violation("message \(number) stands in \(channel)") }
-                } else {
-                    copies[number, default: 0] += 1
-                    if published[number]?.recipient.map({ .user($0) }) != channel {
-                        violation("message \(number) is no copy for \(channel)")
-                    }
+                } else if published[number]?.recipient.map({ .user($0) }) != channel {
+                    violation("message \(number) is no copy for \(channel)")
                 }
             }
         }
         let running = Set(apps)
         for (number, origin) in published.sorted(by: { $0.key < $1.key }) {
-            let count = places[number] ?? 0
-            let most = mayRepeat[number] ?? 1
-            if count > most { violation("message \(number) was entered \(count) times") }
+            let count = places.count(of: number)
+            let inOneEra = places.most(of: number)
+            if inOneEra > mayRepeat[number] ?? 1 { violation("message \(number) was entered \(inOneEra) times") }
             let isDirect = origin.recipient.map { $0 != origin.app.user } ?? false
             // Of what was sent while it was blocked there is the record alone.
             let withheld = truth.withheld[number] ?? 0
-            if copies[number] ?? 0 != (isDirect ? count - withheld : 0) {
-                violation("message \(number) has \(count) records and \(copies[number] ?? 0) copies")
+            let copies = places.copies[number] ?? 0
+            if copies != (isDirect ? count - withheld : 0) {
+                violation("message \(number) has \(count) records and \(copies) copies")
             }
             if acknowledged.contains(number), count == 0, !lostByStore.contains(number) {
                 violation("message \(number) was acknowledged and is gone")
             }
             // What earlier states of its outbox entered under other producers is not what the present one was answered.
-            let present = producers[number].map { known in
-                known.reduce(0) { $0 + (placesByProducer[number]?[$1] ?? 0) }
-            }
-            if let present, present > 1 { violation("message \(number) was entered \(present) times by one outbox") }
-            if refused.contains(number), present ?? count > 0 {
+            let present = producers[number]
+            let byOne = present == nil ? 0 : places.most(of: number, by: present)
+            if byOne > 1 { violation("message \(number) was entered \(byOne) times by one outbox") }
+            // Who refused it knows nothing of what was entered before a sweep took the ledger.
+            let era = truth.era(of: origin.app.user, origin.app.device, in: origin.channel)
+            if refused.contains(number), places.count(of: number, by: present, in: era) > 0 {
                 violation("message \(number) was refused and entered")
             }
             let isAnswered =
@@ -393,21 +407,23 @@ public struct MessageChecker {
     }
 
     private mutating func checkOrder(_ log: Truth.Log, _ channel: ChannelID) {
-        // The app's own server has one outbox, for whomever it publishes.
-        var lastID: [UserID: [ProducerID: PublishID]] = [:]
-        var lastNumber: [MessageChecker.App: UInt64] = [:]
+        // The app's own server has one outbox, for whomever it publishes. What a sweep took is forgotten, and may be entered again.
+        var lastID: [Outbox: PublishID] = [:]
+        var lastNumber: [App: [Int: UInt64]] = [:]
         for entry in log.entries where entry.publishID != 0 && entry.origin == nil {
-            if entry.publishID <= lastID[entry.sender]?[entry.producer] ?? 0 {
+            let era = log.eras[entry.offset] ?? 0
+            let outbox = Outbox(user: entry.sender, producer: entry.producer, era: era)
+            if entry.publishID <= lastID[outbox] ?? 0 {
                 violation("\(channel) at \(entry.offset): \(entry.device)'s publish \(entry.publishID) is out of order")
             }
-            lastID[entry.sender, default: [:]][entry.producer] = entry.publishID
+            lastID[outbox] = entry.publishID
             guard let number = Self.number(of: entry.payload), let app = published[number]?.app,
                 !restored.contains(app)
             else { continue }
-            if number <= lastNumber[app] ?? 0 {
+            if number <= lastNumber[app]?[era] ?? 0 {
                 violation("\(channel) at \(entry.offset): \(entry.device)'s message \(number) is out of order")
             }
-            lastNumber[app] = number
+            lastNumber[app, default: [:]][era] = number
         }
     }
 }

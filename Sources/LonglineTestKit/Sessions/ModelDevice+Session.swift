@@ -164,6 +164,8 @@ extension ModelDevice {
         case .internalError
         where wasRestored || simulation.sharesDevice(self) || simulation.counts.storeRestores > 0:
             break
+        // A room that a sweep took was made again, and the session began when it was gone: the next one tells of the gap.
+        case .internalError where simulation.checker.hasSweptPlace(app, truth: simulation.store.truth): break
         case .overloaded where simulation.counts.fullDisks > 0: break
         default: simulation.violation("\(device)'s session ended: \(end)")
         }

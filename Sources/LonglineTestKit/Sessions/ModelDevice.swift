@@ -195,6 +195,15 @@ final class ModelDevice {
         }
     }
 
+    /// The app is not there for half a year: its process is gone, and no ticket lasts that long.
+    /// - Parameter time: how much of that is left.
+    func stayAway(for time: TimeAmount) {
+        durable.hasTicket = false
+        backup.hasTicket = false
+        restart()
+        goOffline(for: time)
+    }
+
     /// The device sleeps: what arrives and what is due waits, its clock goes on.
     func sleep(for time: TimeAmount) {
         guard !isAsleep else { return }

@@ -61,7 +61,7 @@ extension ModelServer {
         }
     }
 
-    private func soon(_ range: ClosedRange<Int64>, _ body: @escaping (ModelServer) -> Void) {
+    func soon(_ range: ClosedRange<Int64>, _ body: @escaping (ModelServer) -> Void) {
         let life = life
         scheduler.after(.milliseconds(simulation.draw(range))) { [weak self] in
             guard let self, self.life == life else { return }

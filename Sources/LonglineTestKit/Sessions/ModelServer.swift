@@ -344,6 +344,7 @@ final class ModelServer {
             if has(.lieAboutRecovery) {
                 for index in connected.channels.indices { connected.channels[index].recovery = .recovered }
             }
+            if has(.recoverSwept) { connected.channels = connected.channels.map(recovered) }
             check(connected, hosted)
             frame = .connected(connected)
         }
@@ -381,6 +382,12 @@ final class ModelServer {
         if case .deliver(let deliver) = frame, has(.confirmOnSend), let header = hosted.lanes[lane] {
             storeCursor(header.channel, Position(epoch: header.epoch, offset: deliver.entry.offset), hosted)
         }
+    }
+
+    /// For a rule that is broken: of what a sweep took nothing seems to be gone.
+    private func recovered(_ answer: ChannelAnswer) -> ChannelAnswer {
+        guard answer.recovery == .gap, store.truth.lives[answer.channel] != nil else { return answer }
+        return ChannelAnswer(channel: answer.channel, head: answer.head, recovery: .recovered)
     }
 
     /// What the broken rules make of a part, or of a batch.

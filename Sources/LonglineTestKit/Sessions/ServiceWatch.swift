@@ -14,6 +14,8 @@ struct ServiceWatch {
     private var erasing: Set<UserID> = []
     /// Those from before the store was replaced by an older one, which may lack what was answered.
     private var beforeReplacement: Set<UInt64> = []
+    /// Those that are not asked for any more.
+    private var expired: Set<UInt64> = []
 
     func knows(_ number: UInt64) -> Bool { orders[number] != nil }
 
@@ -21,6 +23,9 @@ struct ServiceWatch {
         orders[order.number] = order
         if erasing.contains(order.sender) { mayBeForgotten.insert(order.number) }
     }
+
+    /// The keys of all messages so far are forgotten, as nobody asked for so long: nobody asks any more.
+    mutating func keysExpired() { expired = Set(orders.keys) }
 
     /// The ledger is asked for a message, by a number.
     mutating func asked(_ order: ServiceOrder, as number: PublishID) { numbers[order.number] = number }
@@ -70,8 +75,10 @@ struct ServiceWatch {
             return isThere && place.channel == order.log || beforeReplacement.contains(order.number)
                 ? nil : "message \(order.number) was answered at \(place.position), and is not there"
         case .refused(let code):
-            // The app's own server may publish everywhere, and its messages are valid: only a block refuses one.
-            return code == .blocked ? nil : "message \(order.number) was refused with \(code.rawValue) for no reason"
+            // The app's own server may publish everywhere, and its messages are valid: only a block refuses one, or that a sweep took the
+            // room.
+            let isExpected = code == .blocked || code == .unknownChannel && truth.logs[order.log] == nil
+            return isExpected ? nil : "message \(order.number) was refused with \(code.rawValue) for no reason"
         case .unknown:
             return mayBeUnknown(order, truth) ? nil : "nobody knows what became of message \(order.number)"
         case .later: return nil
@@ -117,7 +124,7 @@ struct ServiceWatch {
                 problems.append("message \(number) has \(count) records and \(copies[number] ?? 0) copies")
             }
             switch answers[number] {
-            case nil where !beforeReplacement.contains(number):
+            case nil where !beforeReplacement.contains(number) && !expired.contains(number):
                 problems.append("message \(number) of the app's server never got an answer")
             case .entered? where count == 0 && !beforeReplacement.contains(number):
                 problems.append("message \(number) was answered and is gone")

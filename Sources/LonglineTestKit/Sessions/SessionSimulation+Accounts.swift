@@ -71,7 +71,7 @@ extension SessionSimulation {
 
     /// Asks for a message until there is an answer, and once more now and then.
     private func ask(_ order: ServiceOrder, isRepeat: Bool = false) {
-        guard isRepeat || !settledOrders.contains(order.number) else { return }
+        guard order.number >= firstOrder, isRepeat || !settledOrders.contains(order.number) else { return }
         server.control.publish(order) { [weak self] answer in
             guard let self else { return }
             // Some answers are lost on their way.

@@ -67,6 +67,12 @@ extension SessionSimulation {
         public var erasures = 0
         /// Devices of such an account that logged in once more.
         public var newAccounts = 0
+        /// Half years in which nobody was there.
+        public var halfYears = 0
+        /// Devices that a sweep took.
+        public var sweptDevices = 0
+        /// Inboxes and rooms that a sweep took.
+        public var sweptChannels = 0
         /// Producers given up because an ID was used twice.
         public var renewals = 0
 

@@ -8,7 +8,8 @@ public import NIOCore
 /// For a while apps publish, confirm, join, leave, dawdle and crash; links die in one direction or both, with or without a
 /// word; the server is killed at any of its writes and comes back with its store, or with a backup of it; its clock is set
 /// forward and back, by up to days; devices sleep, are restored from a backup, once or twice, or lose everything, or meet
-/// a second one of their name; early flights are sent again by somebody else; the app's own server publishes, and has an account erased.
+/// a second one of their name; early flights are sent again by somebody else; the app's own server publishes, and has an account erased;
+/// nobody is there for half a year, and what was unused is swept.
 /// Then everything heals, and what is owed has to arrive. The ``checker`` has watched.
 public final class SessionSimulation {
     /// The seed that makes this run.
@@ -36,6 +37,8 @@ public final class SessionSimulation {
     var rare: SeededRandom
     /// Draws what the app's own server does, likewise.
     var extra: SeededRandom
+    /// Draws what happens around a half year in which nobody is there, likewise.
+    var idle: SeededRandom
     private(set) var server: ModelServer!
     private(set) var devices: [ModelDevice] = []
     private var links: [SimulatedLink] = []
@@ -54,6 +57,8 @@ public final class SessionSimulation {
     /// The number of its next message, far above those of devices, and the messages that it has an answer to.
     var nextOrder: UInt64 = 1 << 32
     var settledOrders: Set<UInt64> = []
+    /// The first one whose key is not forgotten.
+    var firstOrder: UInt64 = 0
     /// Whether it has published, or is just publishing, more than a ledger remembers.
     var hasOrderedMany = false
     var isOrderingMany = false
@@ -74,6 +79,7 @@ public final class SessionSimulation {
         random = SeededRandom(seed: seed)
         rare = SeededRandom(seed: ~seed)
         extra = SeededRandom(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
+        idle = SeededRandom(seed: seed &* 0xD6E8_FEB8_6659_FD93 &+ 2)
         tenant = try TenantID("tenant")
         rooms = [try RoomID("room"), try RoomID("hall")]
         news = try BroadcastID("news")
@@ -213,6 +219,7 @@ public final class SessionSimulation {
         restores()
         rareChaos()
         accountChaos()
+        idleChaos()
     }
 
     /// What happens once in a run, if at all.
@@ -393,6 +400,11 @@ public final class SessionSimulation {
         highestLogins = [:]
         checker.lost(lost, truth: store.truth)
         // What the old life still had under way is lost, and its early data refused by the server's TLS, which started anew.
+        loseLinks()
+    }
+
+    /// Nothing that is under way arrives, and nobody can send it again.
+    func loseLinks() {
         for link in links { link.cut(tellClient: false, tellServer: false, losesToServer: true, losesToClient: true) }
         links = []
     }

@@ -82,6 +82,11 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     /// A page of history leaves an entry out.
     case holeInHistory
 
+    /// A sweep goes by a clock that is ahead, and takes devices that are in use.
+    case sweepUsed
+    /// CONNECTED says that nothing is gone of a log that a sweep took.
+    case recoverSwept
+
     // MARK: The app's own server, and accounts that are erased
     /// The control layer forgets keys under way when the process ends.
     case forgetKeys

@@ -19,7 +19,7 @@ final class SimulatedStore {
     private var synced: (real: SingleThreadedStore, truth: Truth)?
     private var backup: (real: SingleThreadedStore, truth: Truth)?
     let tenant: TenantID
-    private let wall: WallTime
+    let wall: WallTime
     private var random: SeededRandom
     let faults: Set<SimulatedFault>
     /// Told what a store must never do.
@@ -130,7 +130,9 @@ final class SimulatedStore {
         if faults.contains(.ignoreAfter) { request.publish.after = 0 }
         if faults.contains(.ignoreTag), let known = tags[key]?[publish.id] { request.publish.tag = known }
         let judged = truth.refusal(of: publish, by: user, in: channel, at: wall.milliseconds)
-        switch real.append(request) {
+        let outcome = real.append(request)
+        noteUse(of: request, outcome)
+        switch outcome {
         case .entered(let published, let previous, _, let copy):
             if let refusal { violation("publish \(publish.id) is entered, and was to be refused with \(refusal)") }
             if faults.contains(.ignoreTag) { tags[key, default: [:]][publish.id] = publish.tag }
@@ -469,6 +471,7 @@ final class SimulatedStore {
 
     func admit(_ user: UserID, _ device: DeviceID, producer: ProducerID, connectNumber: UInt64) -> ConnectAdmission {
         let answer = try? real.admit(key(user, device), producer: producer, connectNumber: connectNumber)
+        noteUse(of: key(user, device), producer, answer)
         if answer == .erasing, !faults.contains(.admitErasing) { return .erasing }
         truth.connects(device)
         let trusts =
@@ -480,6 +483,7 @@ final class SimulatedStore {
     /// Moves cursors, and answers the record as it is then.
     func advance(_ user: UserID, _ device: DeviceID, to cursors: [ChannelPosition]) -> CursorRecord {
         for cursor in cursors { lateCursors[device, default: [:]][cursor.channel] = cursor.position }
+        if !cursors.isEmpty { truth.use(key(user, device), nil, at: wall.milliseconds) }
         var record =
             (try? real.advance(key(user, device), to: cursors)) ?? CursorRecord(version: 0, cursors: [:])
         if faults.contains(.cursorGoesBack), let late = lateCursors[device] {

@@ -17,6 +17,10 @@ public struct Truth {
         public var erased: Set<Offset> = []
         /// When each entry was made.
         var moments: [Offset: WallTime.Moment] = [:]
+        /// How often a sweep had taken the channel when this life began.
+        var life = 0
+        /// How often one had taken the device of an entry, or an outbox of that, where it ever had.
+        var eras: [Offset: Int] = [:]
         private static let start = WallTime.Moment(stretch: 0, time: 0)
 
         /// The last entry.
@@ -63,8 +67,8 @@ public struct Truth {
 
     /// The logs.
     public internal(set) var logs: [ChannelID: Log] = [:]
-    /// Inboxes that went with their users' accounts.
-    private var erasedLogs: [(channel: ChannelID, log: Log)] = []
+    /// Logs that are gone, with their user's account or by a sweep, and the stays in swept rooms.
+    private var goneLogs: [(channel: ChannelID, log: Log, stints: [UserID: [Stint]])] = []
     /// Every stay of a user in a room, the last one at the end.
     private var stints: [ChannelID: [UserID: [Stint]]] = [:]
     /// Where delivery of what is broadcast begins for a device: behind the last entry there was when it was first seen.
@@ -79,6 +83,11 @@ public struct Truth {
     private var emptyPlaces: Set<Offset> = []
     /// Users whose erasure took its first step, and did not come to its end: nothing of theirs may be entered any more.
     var partlyErased: Set<UserID> = []
+    /// When devices were used, and their outboxes: what a sweep goes by.
+    var uses: [DeviceKey: DeviceUse] = [:]
+    /// How often a sweep took a device or an outbox of it, and how often it took a channel.
+    var eras: [UserID: [DeviceID: Int]] = [:]
+    var lives: [ChannelID: Int] = [:]
 
     /// The range of a channel that a user may read now, or nil for none.
     public func stint(of user: UserID, in channel: ChannelID) -> Stint? {
@@ -104,8 +113,14 @@ public struct Truth {
     func mayRead(_ offset: Offset, of channel: ChannelID, _ user: UserID, _ device: DeviceID?) -> Bool {
         if channel == .user(user) { return true }
         if case .all = channel { return offset > device.flatMap { begins[$0] } ?? .max }
-        return (stints[channel]?[user] ?? []).contains { offset > $0.after && offset <= $0.upTo ?? .max }
+        func isIn(_ stays: [Stint]?) -> Bool {
+            stays?.contains { offset > $0.after && offset <= $0.upTo ?? .max } ?? false
+        }
+        return isIn(stints[channel]?[user]) || goneLogs.contains { $0.channel == channel && isIn($0.stints[user]) }
     }
+
+    /// Whether a user is or was in a room that is there.
+    func hasStay(_ user: UserID) -> Bool { stints.values.contains { $0[user] != nil } }
 
     func isMember(_ user: UserID, of channel: ChannelID) -> Bool {
         stint(of: user, in: channel).map { $0.upTo == nil } ?? false
@@ -125,14 +140,18 @@ public struct Truth {
         _ entry: Entry, at position: Position, in channel: ChannelID, made moment: WallTime.Moment? = nil
     ) -> String? {
         var entry = entry
-        var log = logs[channel] ?? Log(epoch: position.epoch)
+        var log = logs[channel] ?? Log(epoch: position.epoch, life: lives[channel] ?? 0)
         let place = "\(channel) at \(position)"
+        if log.entries.isEmpty, goneLogs.contains(where: { $0.channel == channel && $0.log.epoch == log.epoch }) {
+            return "\(place): the log goes on in the life of one that is gone"
+        }
         guard log.epoch == position.epoch else { return "\(place): the log's epoch is \(log.epoch)" }
         guard position.offset > log.head.offset else { return "\(place): the log ends at \(log.head.offset)" }
         if emptyPlaces.contains(position.offset) { return "\(place): the place tells of a block" }
         entry.previous = log.head.offset
         entry.offset = position.offset
         log.moments[entry.offset] = moment
+        if entry.origin == nil { log.eras[entry.offset] = eras[entry.sender]?[entry.device] }
         if entry.kind == .retracted {
             guard let target = entry.target else { return "\(place): a retraction of nothing" }
             log.erased.insert(target)
@@ -232,12 +251,31 @@ public struct Truth {
     // MARK: Erasure
 
     /// Where a user was is forgotten: an erasure begins with it, so that from its first step on the user is in no room any more.
-    mutating func forgetStays(of user: UserID) { for room in stints.keys { stints[room]?[user] = nil } }
+    mutating func forgetStays(of user: UserID) {
+        for room in stints.keys { stints[room]?[user] = nil }
+        for index in goneLogs.indices { goneLogs[index].stints[user] = nil }
+    }
 
     /// Nothing is left of an account: who has the name from now on has another inbox, and devices that are seen for the first time.
     mutating func forget(_ user: UserID, _ devices: [DeviceID]) {
-        if let log = logs.removeValue(forKey: .user(user)) { erasedLogs.append((channel: .user(user), log: log)) }
+        end(.user(user))
         for device in devices { begins[device] = nil }
+        uses = uses.filter { $0.key.user != user }
+    }
+
+    /// A channel is gone, and nobody is in it any more.
+    mutating func end(_ channel: ChannelID) {
+        let stays = stints.removeValue(forKey: channel) ?? [:]
+        rooms[channel] = nil
+        guard let log = logs.removeValue(forKey: channel) else { return }
+        goneLogs.append((channel: channel, log: log, stints: stays))
+    }
+
+    /// A device is gone: it is seen for the first time when it comes back.
+    mutating func end(_ device: DeviceKey) {
+        begins[device.device] = nil
+        uses[device] = nil
+        eras[device.user, default: [:]][device.device, default: 0] += 1
     }
 
     /// The logs' new lives after a restore from a backup.
@@ -247,15 +285,29 @@ public struct Truth {
         }
     }
 
-    /// A channel's log of an epoch: what arrives late may speak of an inbox that went with its user's account.
+    /// A channel's log of an epoch: what arrives late may speak of one that is gone.
     func log(_ channel: ChannelID, of epoch: Epoch) -> Log? {
         if let log = logs[channel], log.epoch == epoch { return log }
-        return erasedLogs.last { $0.channel == channel && $0.log.epoch == epoch }?.log
+        return goneLogs.last { $0.channel == channel && $0.log.epoch == epoch }?.log
+    }
+
+    /// A channel's log in which an entry stands that a device may be sent, or told of, now. A room may be swept while what was in it is
+    /// under way to somebody who was there; an inbox never is while its user is connected.
+    func readableLog(_ channel: ChannelID, where isIt: (Log) -> Bool) -> Log? {
+        if let log = logs[channel], isIt(log) { return log }
+        guard case .room = channel else { return nil }
+        return goneLogs.last { $0.channel == channel && isIt($0.log) }?.log
+    }
+
+    /// A channel's log of an epoch, in which nothing may have been entered yet; nil where the channel has another.
+    func readableLog(_ channel: ChannelID, of epoch: Epoch) -> Log? {
+        readableLog(channel) { $0.epoch == epoch } ?? (logs[channel] == nil ? Log(epoch: epoch) : nil)
     }
 
     /// The logs that are or ever were there, in one order.
     var allLogs: [(channel: ChannelID, log: Log)] {
-        logs.sorted { $0.key.description < $1.key.description }.map { (channel: $0.key, log: $0.value) } + erasedLogs
+        let present = logs.sorted { $0.key.description < $1.key.description }.map { (channel: $0.key, log: $0.value) }
+        return present + goneLogs.map { (channel: $0.channel, log: $0.log) }
     }
 
     /// The numbers of the messages in all logs.

@@ -85,7 +85,7 @@ struct WireWatch {
             }
             // Judged as soon as it begins: what is seen of it has to be what is there.
             arriving[lane] = deliver.entry
-            guard let log = truth.logs[channel], let whole = log.entry(at: deliver.entry.offset),
+            guard let whole = chainLog(of: channel, truth)?.entry(at: deliver.entry.offset),
                 whole.head(deliver.entry.payload.readableBytes) == deliver.entry
             else { return "\(channel) at \(deliver.entry.offset) begins, and is not durable" }
             return delivered(whole, isInParts: true, channel, user, device, truth, time)
@@ -126,7 +126,8 @@ struct WireWatch {
         guard case .deliver(let deliver) = frame else { return nil }
         let entry = deliver.entry
         let place = "history of \(channel) at \(entry.offset)"
-        guard let log = truth.logs[channel], let whole = log.entry(at: entry.offset),
+        guard let log = truth.readableLog(channel, where: { $0.entry(at: entry.offset) != nil }),
+            let whole = log.entry(at: entry.offset),
             entry.following > 0 ? whole.head(entry.payload.readableBytes) == entry : whole == entry
         else { return "\(place) is sent, and is not durable" }
         guard let user, truth.mayReadPast(entry.offset, of: channel, user) else {
@@ -136,10 +137,17 @@ struct WireWatch {
         return entry.expiry > 0 && entry.expiry <= time ? "\(place) is sent, and its time is over" : nil
     }
 
+    /// The log that a channel's chain is of.
+    private func chainLog(of channel: ChannelID, _ truth: Truth) -> Truth.Log? {
+        guard let epoch = chains[channel]?.epoch else { return nil }
+        return truth.readableLog(channel, of: epoch)
+    }
+
     private func answered(_ published: Published, _ channel: ChannelID, _ truth: Truth) -> String? {
-        guard let log = truth.logs[channel], log.epoch == published.position.epoch,
-            log.entry(at: published.position.offset)?.publishID == published.id
-        else { return "publish \(published.id) is acknowledged at \(published.position), and is not durable" }
+        let log = truth.readableLog(channel, of: published.position.epoch)
+        guard log?.entry(at: published.position.offset)?.publishID == published.id else {
+            return "publish \(published.id) is acknowledged at \(published.position), and is not durable"
+        }
         return nil
     }
 
@@ -148,8 +156,9 @@ struct WireWatch {
         _ time: UInt64
     ) -> String? {
         let place = "\(channel) at \(entry.offset)"
-        guard let log = truth.logs[channel], log.epoch == chains[channel]?.epoch, log.entry(at: entry.offset) == entry
-        else { return "\(place) is sent, and is not durable" }
+        guard let log = chainLog(of: channel, truth), log.entry(at: entry.offset) == entry else {
+            return "\(place) is sent, and is not durable"
+        }
         if log.erased.contains(entry.offset) { return "\(place) is sent, and was retracted" }
         guard let user, truth.mayRead(entry.offset, of: channel, user, device) else {
             return "\(place) is sent to a stranger"
