@@ -18,6 +18,8 @@ public struct MessageChecker {
         let number: Int
         let user: UserID
         let device: DeviceID
+
+        var name: DeviceName { DeviceName(user: user, device: device) }
     }
 
     private struct Origin {
@@ -72,7 +74,7 @@ public struct MessageChecker {
     /// What the app's own server is promised.
     var services = ServiceWatch()
     /// The highest place that a device ever said it was done with.
-    private var confirmed: [DeviceID: [ChannelID: [Epoch: Offset]]] = [:]
+    private var confirmed: [DeviceName: [ChannelID: [Epoch: Offset]]] = [:]
 
     /// Nothing seen yet.
     public init() {}
@@ -260,16 +262,16 @@ public struct MessageChecker {
 
     /// A device tells the server what it is done with.
     mutating func acknowledges(_ position: Position, in channel: ChannelID, by app: App) {
-        noteConfirmed(position, in: channel, by: app.device)
+        noteConfirmed(position, in: channel, by: app.name)
         checkDone(position, in: channel, by: app, "acknowledged")
     }
 
     /// A connect names the cursors that moved.
     mutating func connects(_ cursors: [ChannelPosition], by app: App) {
-        for cursor in cursors { noteConfirmed(cursor.position, in: cursor.channel, by: app.device) }
+        for cursor in cursors { noteConfirmed(cursor.position, in: cursor.channel, by: app.name) }
     }
 
-    private mutating func noteConfirmed(_ position: Position, in channel: ChannelID, by device: DeviceID) {
+    private mutating func noteConfirmed(_ position: Position, in channel: ChannelID, by device: DeviceName) {
         let known = confirmed[device]?[channel]?[position.epoch] ?? 0
         confirmed[device, default: [:]][channel, default: [:]][position.epoch] = max(known, position.offset)
     }
@@ -284,20 +286,23 @@ public struct MessageChecker {
     }
 
     /// The server stores a cursor.
-    mutating func storesCursor(_ position: Position, in channel: ChannelID, of device: DeviceID) {
+    mutating func storesCursor(_ position: Position, in channel: ChannelID, of device: DeviceName) {
         let said = confirmed[device]?[channel]?[position.epoch] ?? 0
-        if position.offset > said { violation("\(channel): \(position) is stored, and \(device) confirmed \(said)") }
+        if position.offset > said {
+            violation("\(channel): \(position) is stored, and \(device.device) confirmed \(said)")
+        }
     }
 
     /// The server tells a sender that a device has a direct message.
     mutating func reached(
-        _ origin: Position, from sender: UserID, in inbox: ChannelID, on device: DeviceID, truth: Truth
+        _ origin: Position, from sender: UserID, in inbox: ChannelID, on device: DeviceName, truth: Truth
     ) {
         guard let log = truth.logs[inbox], let copy = log.entries.last(where: { $0.origin?.offset == origin.offset })
         else { return violation("\(sender) is told that \(origin) arrived, of which there is no copy in \(inbox)") }
         if copy.sender != sender { violation("\(sender) is told of \(copy.sender)'s message in \(inbox)") }
         if copy.offset > confirmed[device]?[inbox]?[log.epoch] ?? 0 {
-            violation("\(sender) is told that \(copy.offset) in \(inbox) arrived, and \(device) never confirmed it")
+            violation(
+                "\(sender) is told that \(copy.offset) in \(inbox) arrived, and \(device.device) never confirmed it")
         }
     }
 
@@ -339,7 +344,7 @@ public struct MessageChecker {
     /// - Parameters:
     ///   - apps: those that still take part.
     ///   - cursors: what the server stored of their devices.
-    mutating func finish(apps: [App], cursors: [DeviceID: [ChannelID: Position]], truth: Truth) {
+    mutating func finish(apps: [App], cursors: [DeviceName: [ChannelID: Position]], truth: Truth) {
         checkPlaces(truth, apps)
         for problem in services.problems(truth: truth) { violation(problem) }
         for app in apps {
@@ -349,7 +354,7 @@ public struct MessageChecker {
                 for entry in owed(after: last, before: .max, in: log, channel, to: app, truth: truth) {
                     violation("\(channel) at \(entry.offset) never reached \(app.device), which ends at \(last)")
                 }
-                let cursor = cursors[app.device]?[channel].flatMap { $0.epoch == log.epoch ? $0.offset : nil } ?? 0
+                let cursor = cursors[app.name]?[channel].flatMap { $0.epoch == log.epoch ? $0.offset : nil } ?? 0
                 if cursor < last {
                     violation("\(channel): the server's cursor of \(app.device) is \(cursor), not \(last)")
                 }

@@ -155,7 +155,7 @@ final class ModelDevice {
         if has(.retagOnReconnect) {
             for index in durable.rows.indices { durable.rows[index].publish.tag = random.next() }
         }
-        let credential = simulation.credential(for: device, login: login, ticket: durable.hasTicket)
+        let credential = simulation.credential(for: app.name, login: login, ticket: durable.hasTicket)
         let number = durable.connectNumber + (has(.connectBeforeStored) ? 1 : 0)
         let rows = durable.rows
         input {

@@ -9,6 +9,7 @@ extension ModelServer {
             return input(hosted) { $0.rejected(Close(code: .credentialInvalid), now: $1) }
         }
         let (user, device, login) = (holder.user, holder.device, holder.login)
+        let name = holder.app.name
         guard holder.generation >= store.generation(of: user) || has(.trustErasedCredentials) else {
             return input(hosted) { $0.rejected(Close(code: .credentialRevoked), now: $1) }
         }
@@ -26,7 +27,7 @@ extension ModelServer {
             simulation.violation("\(device) is let in, and the account of \(user) is or was erased")
         }
         guard let record = write({ store.advance(user, device, to: connect.cursors) }) else { return }
-        for other in sessions.values where other.device == device { noteSent(other) }
+        for other in sessions.values where other.name == name { noteSent(other) }
         hosted.device = device
         hosted.user = user
         hosted.producer = connect.producer
@@ -34,12 +35,12 @@ extension ModelServer {
         hosted.login = login
         hosted.generation = holder.generation
         hosted.isFresh = admission == .returning || admission == .firstOfDevice
-        let isResumed = sent[device] != nil
+        let isResumed = sent[name] != nil
         let tenant = simulation.tenant
         let channels = store.channels(of: user, device).map { channel in
             var channel = channel
             channel.cursor = record.cursors[channel.channel]
-            channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: device)
+            channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: name)
             return channel
         }
         hosted.wakes = []
@@ -70,19 +71,19 @@ extension ModelServer {
         guard !has(.forgetWakesWhileLoading) else { return }
         for channel in wakes.sorted(by: { $0.description < $1.description }) { wake(hosted, channel) }
         // A join or leave of another device may have come in between, too.
-        guard let user = hosted.user, let device = hosted.device else { return }
+        guard let user = hosted.user, let device = hosted.device, let name = hosted.name else { return }
         let known = Dictionary(uniqueKeysWithValues: grant.channels.map { ($0.channel, $0) })
         hosted.broadcasts = Set(known.keys)
         for var channel in store.channels(of: user, device) {
             hosted.broadcasts.insert(channel.channel)
             let old = known[channel.channel]
             guard old?.after != channel.after || old?.upTo != channel.upTo else { continue }
-            channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: device)
+            channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: name)
             input(hosted) { $0.channelChanged(channel, now: $1) }
         }
     }
 
-    func sent(_ channel: ChannelID, epoch: Epoch, to device: DeviceID) -> Offset? {
+    func sent(_ channel: ChannelID, epoch: Epoch, to device: DeviceName) -> Offset? {
         sent[device]?[channel].flatMap { $0.epoch == epoch ? $0.offset : nil }
     }
 
@@ -128,12 +129,13 @@ extension ModelServer {
     }
 
     func establish(_ hosted: Hosted) {
-        guard let device = hosted.device, let user = hosted.user, takePlace(hosted, user, device) else { return }
+        guard let name = hosted.name, takePlace(hosted, name.user, name.device) else { return }
+        let (user, device) = (name.user, name.device)
         simulation.established(user, device, login: hosted.login)
         if !hosted.link.isHandshakeComplete {
             simulation.violation("a session took effect before its handshake was complete")
         }
-        if let newer = current[device] {
+        if let newer = current[name] {
             if newer.login > hosted.login {
                 guard has(.ignoreLogin) else {
                     return input(hosted) { $0.claimRefused(Close(code: .replaced), now: $1) }
@@ -148,7 +150,7 @@ extension ModelServer {
                 simulation.violation("\(device)'s connect \(hosted.connectNumber) took over from a later one")
             }
         }
-        let old = current.updateValue(hosted, forKey: device)
+        let old = current.updateValue(hosted, forKey: name)
         if let old, old !== hosted {
             old.isReplaced = true
             if !has(.keepOldSession) { input(old) { $0.close(Close(code: .replaced), now: $1) } }

@@ -39,11 +39,11 @@ extension ModelServer {
 
     /// A room as a session's user may read it now.
     private func channel(_ room: RoomID, of hosted: Hosted) -> SessionChannel? {
-        guard let user = hosted.user, let device = hosted.device else { return nil }
+        guard let user = hosted.user, let device = hosted.device, let name = hosted.name else { return nil }
         guard var channel = store.channels(of: user, device).first(where: { $0.channel == .room(room) }) else {
             return nil
         }
-        channel.sent = sent(.room(room), epoch: channel.head.epoch, to: device)
+        channel.sent = sent(.room(room), epoch: channel.head.epoch, to: name)
         return channel
     }
 }

@@ -118,5 +118,7 @@ extension ModelServer {
     }
 
     /// What ended sessions left behind for their devices' next ones.
-    private func forgetSent(to user: UserID) { for device in simulation.names(of: user) { sent[device] = nil } }
+    private func forgetSent(to user: UserID) {
+        for device in simulation.names(of: user) { sent[DeviceName(user: user, device: device)] = nil }
+    }
 }

@@ -12,6 +12,10 @@ final class ModelServer {
         var watch = WireWatch()
         var device: DeviceID?
         var user: UserID?
+        var name: DeviceName? {
+            guard let user, let device else { return nil }
+            return DeviceName(user: user, device: device)
+        }
         var producer: ProducerID?
         var connectNumber: UInt64 = 0
         var login: UInt64 = 0
@@ -70,8 +74,8 @@ final class ModelServer {
     let scheduler: VirtualScheduler
     var random: SeededRandom
     var sessions: [Int: Hosted] = [:]
-    var current: [DeviceID: Hosted] = [:]
-    var sent: [DeviceID: [ChannelID: Position]] = [:]
+    var current: [DeviceName: Hosted] = [:]
+    var sent: [DeviceName: [ChannelID: Position]] = [:]
     var pending: [Append] = []
     /// What the app's own server publishes, which goes with the rest.
     var pendingService: [ServiceAppend] = []
@@ -195,15 +199,15 @@ final class ModelServer {
         noteSent(hosted)
         hosted.isOver = true
         sessions[hosted.link.number] = nil
-        if let device = hosted.device, current[device] === hosted { current[device] = nil }
+        if let name = hosted.name, current[name] === hosted { current[name] = nil }
     }
 
     func noteSent(_ hosted: Hosted) {
-        guard let device = hosted.device else { return }
+        guard let name = hosted.name else { return }
         for entry in hosted.session.sentPositions {
-            let known = sent[device]?[entry.channel]
+            let known = sent[name]?[entry.channel]
             if known?.epoch != entry.position.epoch || (known?.offset ?? 0) < entry.position.offset {
-                sent[device, default: [:]][entry.channel] = entry.position
+                sent[name, default: [:]][entry.channel] = entry.position
             }
         }
     }
@@ -329,8 +333,8 @@ final class ModelServer {
 
     /// A sender is told that a message is with its recipient: then the recipient's device has confirmed the copy.
     private func reached(_ sender: UserID, _ origin: Position, _ hosted: Hosted) {
-        guard let user = hosted.user, let device = hosted.device else { return }
-        simulation.checker.reached(origin, from: sender, in: .user(user), on: device, truth: store.truth)
+        guard let name = hosted.name else { return }
+        simulation.checker.reached(origin, from: sender, in: .user(name.user), on: name, truth: store.truth)
     }
 
     /// What leaves for the client, seen by the watch.
@@ -407,7 +411,7 @@ final class ModelServer {
 
     private func storeCursor(_ channel: ChannelID, _ position: Position, _ hosted: Hosted) {
         guard let user = hosted.user, let device = hosted.device else { return }
-        simulation.checker.storesCursor(position, in: channel, of: device)
+        simulation.checker.storesCursor(position, in: channel, of: DeviceName(user: user, device: device))
         let cursor = ChannelPosition(channel: channel, position: position)
         later(hosted) { [weak self] in self?.keep(cursor, user, device, hosted) }
     }

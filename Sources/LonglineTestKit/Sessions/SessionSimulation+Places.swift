@@ -67,10 +67,10 @@ extension SessionSimulation {
     }
 
     func hasLaterLogin(than device: ModelDevice) -> Bool {
-        devices.contains { $0.device == device.device && $0.login > device.login }
+        devices.contains { $0.app.name == device.app.name && $0.login > device.login }
     }
 
     func sharesDevice(_ device: ModelDevice) -> Bool {
-        devices.contains { $0.device == device.device && $0 !== device }
+        devices.contains { $0.app.name == device.app.name && $0 !== device }
     }
 }

@@ -146,8 +146,8 @@ public final class SessionSimulation {
         checkPlaces()
         checkErasures()
         let apps = devices.filter { !$0.isOver }.map(\.app)
-        var cursors: [DeviceID: [ChannelID: Position]] = [:]
-        for app in apps { cursors[app.device] = store.advance(app.user, app.device, to: []).cursors }
+        var cursors: [DeviceName: [ChannelID: Position]] = [:]
+        for app in apps { cursors[app.name] = store.advance(app.user, app.device, to: []).cursors }
         checker.finish(apps: apps, cursors: cursors, truth: store.durable)
     }
 
@@ -446,8 +446,9 @@ public final class SessionSimulation {
 
     // MARK: Credentials
 
-    func credential(for device: DeviceID, login: UInt64, ticket: Bool) -> Credential {
-        ticket ? .ticket(ByteBuffer(string: "\(device)/\(login)")) : .token("\(device)/\(login)")
+    func credential(for device: DeviceName, login: UInt64, ticket: Bool) -> Credential {
+        let name = "\(device.user)/\(device.device)/\(login)"
+        return ticket ? .ticket(ByteBuffer(string: name)) : .token(name)
     }
 
     func ticket(for credential: Credential) -> Ticket {
@@ -464,7 +465,7 @@ public final class SessionSimulation {
     /// The device that a credential was issued to.
     func device(of credential: Credential) -> ModelDevice? {
         let name = Self.name(credential)
-        return devices.first { "\($0.device)/\($0.login)" == name }
+        return devices.first { "\($0.user)/\($0.device)/\($0.login)" == name }
     }
 
     // MARK: Rights

@@ -36,7 +36,7 @@ final class SimulatedStore {
     private var hiddenCopies: Set<Position> = []
     private var lastCopies: [Position] = []
     private var wallTimes: [Position: UInt64] = [:]
-    private var lateCursors: [DeviceID: [ChannelID: Position]] = [:]
+    private var lateCursors: [DeviceKey: [ChannelID: Position]] = [:]
     /// Far above every ID and connect number of a simulation.
     private var neighbourID: UInt64 = 1 << 40
 
@@ -473,7 +473,7 @@ final class SimulatedStore {
         let answer = try? real.admit(key(user, device), producer: producer, connectNumber: connectNumber)
         noteUse(of: key(user, device), producer, answer)
         if answer == .erasing, !faults.contains(.admitErasing) { return .erasing }
-        truth.connects(device)
+        truth.connects(DeviceName(user: user, device: device))
         let trusts =
             answer == .erasing || answer == .stale && faults.contains(.ignoreConnectNumber)
             || answer == .repeated && !faults.isDisjoint(with: [.trustRepeatedConnect, .ignoreConnectNumber])
@@ -482,10 +482,11 @@ final class SimulatedStore {
 
     /// Moves cursors, and answers the record as it is then.
     func advance(_ user: UserID, _ device: DeviceID, to cursors: [ChannelPosition]) -> CursorRecord {
+        let device = key(user, device)
         for cursor in cursors { lateCursors[device, default: [:]][cursor.channel] = cursor.position }
-        if !cursors.isEmpty { truth.use(key(user, device), nil, at: wall.milliseconds) }
+        if !cursors.isEmpty { truth.use(device, nil, at: wall.milliseconds) }
         var record =
-            (try? real.advance(key(user, device), to: cursors)) ?? CursorRecord(version: 0, cursors: [:])
+            (try? real.advance(device, to: cursors)) ?? CursorRecord(version: 0, cursors: [:])
         if faults.contains(.cursorGoesBack), let late = lateCursors[device] {
             record.cursors.merge(late) { $1.epoch == $0.epoch ? $1 : $0 }
         }

@@ -72,7 +72,7 @@ public struct Truth {
     /// Every stay of a user in a room, the last one at the end.
     private var stints: [ChannelID: [UserID: [Stint]]] = [:]
     /// Where delivery of what is broadcast begins for a device: behind the last entry there was when it was first seen.
-    private var begins: [DeviceID: Offset] = [:]
+    private var begins: [DeviceName: Offset] = [:]
     /// The rooms, as their logs say.
     private(set) var rooms: [ChannelID: RoomState] = [:]
 
@@ -99,12 +99,12 @@ public struct Truth {
     /// The range of a channel that is delivered to a device of a user, or nil for none.
     func stint(of user: UserID, on device: DeviceID, in channel: ChannelID) -> Stint? {
         guard var stint = stint(of: user, in: channel) else { return nil }
-        if case .all = channel { stint.after = begins[device] ?? .max }
+        if case .all = channel { stint.after = begins[DeviceName(user: user, device: device)] ?? .max }
         return stint
     }
 
     /// A device connects; from its first time on it gets what is broadcast.
-    mutating func connects(_ device: DeviceID) {
+    mutating func connects(_ device: DeviceName) {
         guard begins[device] == nil else { return }
         begins[device] = logs.values.map(\.head.offset).max() ?? 0
     }
@@ -112,7 +112,7 @@ public struct Truth {
     /// Whether a user's device may be given, or once was given, an offset.
     func mayRead(_ offset: Offset, of channel: ChannelID, _ user: UserID, _ device: DeviceID?) -> Bool {
         if channel == .user(user) { return true }
-        if case .all = channel { return offset > device.flatMap { begins[$0] } ?? .max }
+        if case .all = channel { return offset > device.flatMap { begins[DeviceName(user: user, device: $0)] } ?? .max }
         func isIn(_ stays: [Stint]?) -> Bool {
             stays?.contains { offset > $0.after && offset <= $0.upTo ?? .max } ?? false
         }
@@ -259,7 +259,7 @@ public struct Truth {
     /// Nothing is left of an account: who has the name from now on has another inbox, and devices that are seen for the first time.
     mutating func forget(_ user: UserID, _ devices: [DeviceID]) {
         end(.user(user))
-        for device in devices { begins[device] = nil }
+        for device in devices { begins[DeviceName(user: user, device: device)] = nil }
         uses = uses.filter { $0.key.user != user }
     }
 
@@ -273,7 +273,7 @@ public struct Truth {
 
     /// A device is gone: it is seen for the first time when it comes back.
     mutating func end(_ device: DeviceKey) {
-        begins[device.device] = nil
+        begins[DeviceName(user: device.user, device: device.device)] = nil
         uses[device] = nil
         eras[device.user, default: [:]][device.device, default: 0] += 1
     }
