@@ -151,4 +151,34 @@ struct MessageCheckerTests {
         checker.refused(Self.number, .forbidden)
         #expect(checker.violations.count == 1)
     }
+
+    @Test("Nothing of one user leaves, stands in a log or names a place as another's")
+    func noticesWhatIsAnothers() {
+        let bob = MessageChecker.App(number: 1, user: Fixture.user("bob"), device: Self.app.device)
+        var checker = Self.checker()
+        checker.sent(Self.publish, isStored: true, by: Self.app, at: Fixture.start)
+        checker.connects([ChannelPosition(channel: Fixture.inbox, position: Self.place)], by: Self.app)
+        #expect(checker.violations.isEmpty)
+        checker.sent(Self.publish, isStored: true, by: bob, at: Fixture.start)
+        #expect(checker.violations.count == 1)
+        checker.connects([ChannelPosition(channel: Fixture.inbox, position: Self.place)], by: bob)
+        #expect(checker.violations.count == 2)
+        var entry = Fixture.entry(1, after: 0)
+        (entry.sender, entry.payload) = (bob.user, Self.publish.payload)
+        var truth = Truth()
+        _ = truth.enter(entry, at: Self.place, in: Fixture.inbox)
+        checker.finish(apps: [], cursors: [:], truth: truth)
+        #expect(checker.violations.count == 3)
+    }
+
+    @Test("Who shares a device's name has neither its cursors nor its beginning")
+    func tellsUsersOfOneDeviceApart() {
+        let bob = MessageChecker.App(number: 1, user: Fixture.user("bob"), device: Self.app.device)
+        var checker = Self.checker()
+        checker.acknowledges(Self.place, in: Fixture.room, by: Self.app)
+        checker.storesCursor(Self.place, in: Fixture.room, of: Self.app.name)
+        #expect(checker.violations.isEmpty)
+        checker.storesCursor(Self.place, in: Fixture.room, of: bob.name)
+        #expect(checker.violations.count == 1)
+    }
 }

@@ -96,6 +96,7 @@ struct SimulationTests {
             counts.serviceBursts += simulation.counts.serviceBursts
             counts.erasures += simulation.counts.erasures
             counts.newAccounts += simulation.counts.newAccounts
+            counts.switches += simulation.counts.switches
             counts.halfYears += simulation.counts.halfYears
             counts.sweptDevices += simulation.counts.sweptDevices
             counts.sweptChannels += simulation.counts.sweptChannels

@@ -10,8 +10,8 @@ import NIOCore
 /// app forgot, because it was restored or lost everything, is there at most once (but for what an outbox renumbered that is then
 /// restored to a state from before that, once more for each such restore); a producer's order is kept in each
 /// channel; an app is given each entry it is entitled to, in order, once per life, marked when it was given it
-/// before; and what it is not given is skipped or reported lost, and truly absent. Once a sweep took a ledger, what that knew may be entered
-/// once more.
+/// before; nothing of one user leaves, or arrives, as another's; and what it is not given is skipped or reported lost, and
+/// truly absent. Once a sweep took a ledger, what that knew may be entered once more.
 public struct MessageChecker {
     /// An installation of an app; two can bear the name of one device.
     struct App: Hashable {
@@ -104,11 +104,12 @@ public struct MessageChecker {
     mutating func withdrawn(_ number: UInt64) { published[number] = nil }
 
     /// A publish leaves a device.
-    mutating func sent(_ publish: Publish, isStored: Bool, at time: NIODeadline) {
+    mutating func sent(_ publish: Publish, isStored: Bool, by app: App, at time: NIODeadline) {
         guard let number = Self.number(of: publish.payload) else { return }
         guard isStored, let origin = published[number] else {
             return violation("message \(number) left before it was on the disk")
         }
+        if origin.app != app { violation("message \(number) of \(origin.app.user) leaves as one of \(app.user)") }
         guard origin.timeToLive > 0 else { return }
         let waited = UInt64(max(0, (time - origin.time).nanoseconds) / 1_000_000)
         let left = origin.timeToLive > waited ? origin.timeToLive - waited : 1
@@ -268,7 +269,12 @@ public struct MessageChecker {
 
     /// A connect names the cursors that moved.
     mutating func connects(_ cursors: [ChannelPosition], by app: App) {
-        for cursor in cursors { noteConfirmed(cursor.position, in: cursor.channel, by: app.name) }
+        for cursor in cursors {
+            if case .user(let user) = cursor.channel, user != app.user {
+                violation("\(app.device) of \(app.user) names a place in the inbox of \(user)")
+            }
+            noteConfirmed(cursor.position, in: cursor.channel, by: app.name)
+        }
     }
 
     private mutating func noteConfirmed(_ position: Position, in channel: ChannelID, by device: DeviceName) {
@@ -370,6 +376,9 @@ public struct MessageChecker {
                 guard let number = Self.number(of: entry.payload), !services.knows(number) else { continue }
                 if let origin = published[number], origin.payload != entry.payload {
                     violation("message \(number) in \(channel) is not what was published")
+                }
+                if let user = published[number]?.app.user, user != entry.sender {
+                    violation("message \(number) of \(user) is entered as one of \(entry.sender)")
                 }
                 places.add(entry, number, truth.era(of: entry, in: log))
                 if entry.origin == nil {

@@ -126,7 +126,7 @@ extension ModelDevice {
                 frame = .publish(publish)
             }
             let isStored = durable.rows.contains { $0.publish.tag == publish.tag && $0.publish.id == publish.id }
-            simulation.checker.sent(publish, isStored: isStored, at: scheduler.now)
+            simulation.checker.sent(publish, isStored: isStored, by: app, at: scheduler.now)
         case .acknowledge(let acknowledge):
             if let header = lanes[lane] {
                 let position = Position(epoch: header.epoch, offset: acknowledge.offset)
@@ -157,8 +157,8 @@ extension ModelDevice {
         case .evicted where simulation.policy(of: app.user) != .all: isOver = true
         case .replaced:
             if simulation.hasLaterLogin(than: self) { isOver = true }
-        case .loggedOut where sawErasure: isOver = true
-        case .credentialRevoked where generation < simulation.store.generation(of: user): isOver = true
+        case .loggedOut where sawErasure || isLoggingOut: isOver = true
+        case .credentialRevoked where isLoggingOut || generation < simulation.store.generation(of: user): isOver = true
         case .normal, .idle, .connectTimeout, .shuttingDown: break
         // An older state than the server remembers: the session resumes from its own cursor.
         case .internalError
@@ -172,6 +172,7 @@ extension ModelDevice {
         guard let link else { return }
         link.close(from: .client)
         leaveLink()
+        if isOver { wipe() }
     }
 
     private func takePublished(_ published: Published, _ channel: ChannelID) {

@@ -40,8 +40,12 @@ final class ModelDevice {
     private(set) var wasRestored = false
     /// Whether the app stays away.
     private(set) var isOffline = false
-    /// Whether a later login, or the end of its account, ended it for good.
+    /// Whether a later login, a logout, or the end of its account, ended it for good.
     var isOver = false
+    /// Told what was on the disk, once its user has logged out and that is wiped; nil while nobody does.
+    private var afterLogout: ((Durable) -> Void)?
+    /// Whether the server knows that its user logged out.
+    var isRevoked = false
     /// The user's generation when its credential was issued.
     var generation: UInt64 = 0
     /// Whether its account is or was erased.
@@ -231,6 +235,43 @@ final class ModelDevice {
 
     /// For a while the app takes long to be done with anything.
     func becomeSlow(for time: TimeAmount) { slowUntil = scheduler.now + time }
+
+    // MARK: Logout
+
+    /// Whether its user is about to log out.
+    var isLoggingOut: Bool { afterLogout != nil }
+
+    /// Logs its user out: the disk is wiped once the server has answered, and soon without an answer, also where it knows nothing of it.
+    func logOut(then next: @escaping (Durable) -> Void) {
+        guard !isOver, afterLogout == nil else { return }
+        afterLogout = next
+        if !isAsleep { input { session, now in _ = session.logOut(now: now) } }
+        scheduler.after(.milliseconds(Int64.random(in: 30...200, using: &random))) { [weak self] in self?.wipe() }
+    }
+
+    /// Nothing of the user is left here, who is logged out.
+    func wipe() {
+        guard let next = afterLogout else { return }
+        afterLogout = nil
+        isOver = true
+        if let link {
+            link.close(from: .client)
+            leaveLink()
+        }
+        life += 1
+        simulation.checker.forgot(app, kept: [], under: durable.producer)
+        let left = durable
+        durable = Durable(producer: .random(using: &random))
+        backup = durable
+        next(left)
+    }
+
+    /// For a rule that is broken: the app begins with what the user before left on the disk.
+    func inherit(_ left: Durable) {
+        durable = left
+        durable.hasTicket = false
+        restart()
+    }
 
     // MARK: The process and its disk
 

@@ -13,6 +13,9 @@ extension ModelServer {
         guard holder.generation >= store.generation(of: user) || has(.trustErasedCredentials) else {
             return input(hosted) { $0.rejected(Close(code: .credentialRevoked), now: $1) }
         }
+        guard !holder.isRevoked else {
+            return input(hosted) { $0.rejected(Close(code: .credentialRevoked), now: $1) }
+        }
         if let close = refusal(of: user, device, login) { return input(hosted) { $0.rejected(close, now: $1) } }
         guard !isDiskFull else {
             return input(hosted) { $0.rejected(Close(code: .overloaded, retryAfter: 30), now: $1) }
@@ -81,6 +84,19 @@ extension ModelServer {
             channel.sent = sent(channel.channel, epoch: channel.head.epoch, to: name)
             input(hosted) { $0.channelChanged(channel, now: $1) }
         }
+    }
+
+    /// Makes a device's credentials void, and ends its sessions.
+    func logOut(_ hosted: Hosted) {
+        guard let name = hosted.name else { return }
+        guard !isDiskFull else {
+            return input(hosted) { $0.close(Close(code: .overloaded, retryAfter: 30), now: $1) }
+        }
+        guard write({ simulation.revoke(name, upTo: hosted.login) }) != nil else { return }
+        for other in inOrder where other.name == name && other.login <= hosted.login {
+            input(other) { $0.close(Close(code: .loggedOut, reason: "logged out"), now: $1) }
+        }
+        sent[name] = nil
     }
 
     func sent(_ channel: ChannelID, epoch: Epoch, to device: DeviceName) -> Offset? {

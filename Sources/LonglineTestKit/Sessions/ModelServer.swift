@@ -314,8 +314,9 @@ final class ModelServer {
             noteSent(hosted)
             hosted.forgotten.insert(channel)
         case .eraseAccount: later(hosted) { [weak self] in self?.eraseAccount(of: hosted) }
-        case .logout, .signal, .signalDropped, .sendSignal, .watch, .unwatch, .setVisibility:
-            break  // No model device logs out, signals or watches.
+        case .logout: later(hosted) { [weak self] in self?.logOut(hosted) }
+        case .signal, .signalDropped, .sendSignal, .watch, .unwatch, .setVisibility:
+            break  // No model device signals or watches.
         case .delivered(let sender, let origin): reached(sender, origin, hosted)
         // No model device asks.
         case .markRead, .listConversations, .changeConversation: break

@@ -67,6 +67,8 @@ extension SessionSimulation {
         public var erasures = 0
         /// Devices of such an account that logged in once more.
         public var newAccounts = 0
+        /// Devices on which one user logged out, and another one in.
+        public var switches = 0
         /// Half years in which nobody was there.
         public var halfYears = 0
         /// Devices that a sweep took.

@@ -9,7 +9,7 @@ public import NIOCore
 /// word; the server is killed at any of its writes and comes back with its store, or with a backup of it; its clock is set
 /// forward and back, by up to days; devices sleep, are restored from a backup, once or twice, or lose everything, or meet
 /// a second one of their name; early flights are sent again by somebody else; the app's own server publishes, and has an account erased;
-/// nobody is there for half a year, and what was unused is swept.
+/// nobody is there for half a year, and what was unused is swept; a user logs out, and another one in on the same device.
 /// Then everything heals, and what is owed has to arrive. The ``checker`` has watched.
 public final class SessionSimulation {
     /// The seed that makes this run.
@@ -39,6 +39,8 @@ public final class SessionSimulation {
     var extra: SeededRandom
     /// Draws what happens around a half year in which nobody is there, likewise.
     var idle: SeededRandom
+    /// Draws who takes turns on a device, likewise.
+    var turns: SeededRandom
     private(set) var server: ModelServer!
     private(set) var devices: [ModelDevice] = []
     private var links: [SimulatedLink] = []
@@ -80,6 +82,7 @@ public final class SessionSimulation {
         rare = SeededRandom(seed: ~seed)
         extra = SeededRandom(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
         idle = SeededRandom(seed: seed &* 0xD6E8_FEB8_6659_FD93 &+ 2)
+        turns = SeededRandom(seed: seed &* 0xA076_1D64_78BD_642F &+ 1)
         tenant = try TenantID("tenant")
         rooms = [try RoomID("room"), try RoomID("hall")]
         news = try BroadcastID("news")
@@ -220,6 +223,7 @@ public final class SessionSimulation {
         rareChaos()
         accountChaos()
         idleChaos()
+        switchChaos()
     }
 
     /// What happens once in a run, if at all.
@@ -465,7 +469,9 @@ public final class SessionSimulation {
     /// The device that a credential was issued to.
     func device(of credential: Credential) -> ModelDevice? {
         let name = Self.name(credential)
-        return devices.first { "\($0.user)/\($0.device)/\($0.login)" == name }
+        let holder = devices.first { "\($0.user)/\($0.device)/\($0.login)" == name }
+        guard faults.contains(.serveFormerUser) else { return holder }
+        return holder.flatMap { holder in devices.first { $0.device == holder.device } }
     }
 
     // MARK: Rights

@@ -132,6 +132,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case takeOverEarly
     /// The server goes on reading from links that were taken over.
     case keepOldSession
+    /// The server takes a device for that of the user who had one of its name before.
+    case serveFormerUser
     /// The server ends a session of a later login for a connect of an earlier one.
     case ignoreLogin
     /// A login that lost its place comes back, and keeps the device that has it.
@@ -204,6 +206,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case finishLanesEarly
     /// The client does not say its cursors again to a server whose record is an older one.
     case ignoreOlderRecord
+    /// A logout leaves the storage as it is for the next user.
+    case keepStoresOnSwitch
     /// The client sends a connect number before it is on the disk.
     case connectBeforeStored
 }
