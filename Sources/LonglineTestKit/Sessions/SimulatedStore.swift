@@ -132,6 +132,7 @@ final class SimulatedStore {
         let judged = truth.refusal(of: publish, by: user, in: channel, at: wall.milliseconds)
         let outcome = real.append(request)
         noteUse(of: request, outcome)
+        checkForgotten(request, outcome)
         switch outcome {
         case .entered(let published, let previous, _, let copy):
             if let refusal { violation("publish \(publish.id) is entered, and was to be refused with \(refusal)") }
