@@ -326,36 +326,4 @@ extension ConnectionDriver {
         endTrackers(Self.shutDown)
         outlets.finish()
     }
-
-    // MARK: Small durable facts
-
-    func keepResumeTicket(_ ticket: StoredSecret?) {
-        resumeTicket = ticket
-        pending.resumeTicket = .some(ticket)
-    }
-
-    func keepTransportTicket(_ ticket: [UInt8], for accessPoint: AccessPoint) {
-        let key = accessPoint.description
-        let secret = StoredSecret(bytes: ticket, expiry: clock.wall() + Self.transportTicketLife)
-        transportTickets[key] = secret
-        pending.transportTickets[key] = .some(secret)
-        scheduleFlush()
-    }
-
-    /// TLS 1.3 caps a ticket at seven days (RFC 8446 section 4.6.1).
-    private static let transportTicketLife: UInt64 = 7 * 86_400_000
-
-    func keepAddressToken(_ token: [UInt8], for accessPoint: AccessPoint) {
-        addressTokens[accessPoint.description] = token
-        pending.addressTokens[accessPoint.description] = .some(token)
-        scheduleFlush()
-    }
-
-    /// Each token is used once: everybody on the way can read it, and would know the device again in another network.
-    func takeAddressToken(for accessPoint: AccessPoint) -> [UInt8]? {
-        guard let token = addressTokens.removeValue(forKey: accessPoint.description) else { return nil }
-        pending.addressTokens[accessPoint.description] = .some(nil)
-        scheduleFlush()
-        return token
-    }
 }

@@ -241,6 +241,7 @@ final class ConnectionDriver {
             configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
             cursorVersion: state.cursorVersion)
         applyAccess()
+        forgetOldAccessPoints()
         giveUpUnrepresentable()
     }
 

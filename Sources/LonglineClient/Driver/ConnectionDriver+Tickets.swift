@@ -1,0 +1,63 @@
+/// What shortens the next connect: tickets and address tokens.
+extension ConnectionDriver {
+    /// TLS 1.3 caps a ticket at seven days (RFC 8446 section 4.6.1).
+    private static let transportTicketLife: UInt64 = 7 * 86_400_000
+    /// Of so many access points TLS tickets and address tokens are kept.
+    static let rememberedAccessPoints = 16
+
+    func keepResumeTicket(_ ticket: StoredSecret?) {
+        resumeTicket = ticket
+        pending.resumeTicket = .some(ticket)
+    }
+
+    func keepTransportTicket(_ ticket: [UInt8], for accessPoint: AccessPoint) {
+        let key = accessPoint.description
+        let secret = StoredSecret(bytes: ticket, expiry: clock.wall() + Self.transportTicketLife)
+        transportTickets[key] = secret
+        pending.transportTickets[key] = .some(secret)
+        forgetOldAccessPoints(but: key)
+        scheduleFlush()
+    }
+
+    func keepAddressToken(_ token: [UInt8], for accessPoint: AccessPoint) {
+        let key = accessPoint.description
+        addressTokens[key] = token
+        pending.addressTokens[key] = .some(token)
+        forgetOldAccessPoints(but: key)
+        scheduleFlush()
+    }
+
+    /// Each token is used once: everybody on the way can read it, and would know the device again in another network.
+    func takeAddressToken(for accessPoint: AccessPoint) -> [UInt8]? {
+        guard let token = addressTokens.removeValue(forKey: accessPoint.description) else { return nil }
+        pending.addressTokens[accessPoint.description] = .some(nil)
+        scheduleFlush()
+        return token
+    }
+
+    /// Nodes come and go, and what is of use at none would stay on the disk: forgets, with the next flush, the access points whose
+    /// TLS ticket's time is over, and all but the newest.
+    /// - Parameter newest: something was kept of it just now.
+    func forgetOldAccessPoints(but newest: String? = nil) {
+        let now = clock.wall()
+        for (point, ticket) in transportTickets where point != newest && ticket.expiry != 0 && ticket.expiry <= now {
+            forget(accessPoint: point)
+        }
+        let points = Set(transportTickets.keys).union(addressTokens.keys)
+        guard points.count > Self.rememberedAccessPoints else { return }
+        // An address token doesn't tell how old it is; the ticket does that came over the same link.
+        func lastUse(_ point: String) -> (UInt64, String) {
+            (point == newest ? .max : transportTickets[point]?.expiry ?? 0, point)
+        }
+        for point in points.sorted(by: { lastUse($0) > lastUse($1) }).dropFirst(Self.rememberedAccessPoints) {
+            forget(accessPoint: point)
+        }
+    }
+
+    private func forget(accessPoint: String) {
+        if transportTickets.removeValue(forKey: accessPoint) != nil {
+            pending.transportTickets[accessPoint] = .some(nil)
+        }
+        if addressTokens.removeValue(forKey: accessPoint) != nil { pending.addressTokens[accessPoint] = .some(nil) }
+    }
+}
