@@ -69,6 +69,54 @@ struct TokenTests {
         await harness.client.disconnect()
     }
 
+    @Test("who asks while a call is waited for shares it, and who asks behind its end has another")
+    func shared() async throws {
+        let (calls, answer) = (Counter(), Outcome<String>())
+        let tokens = TokenCalls {
+            _ = calls.increment()
+            return try await answer.value()
+        }
+        let questions = (1...3).map { _ in Task { try await tokens.token() } }
+        while tokens.waiting < 3 || calls.count == 0 { await Task.yield() }
+        // Who gives up leaves the call to the others.
+        questions[0].cancel()
+        await #expect(throws: CancellationError.self) { try await questions[0].value }
+        #expect(tokens.waiting == 2)
+        answer.resolve(.success("token"))
+        for question in questions.dropFirst() { #expect(try await question.value == "token") }
+        #expect(calls.count == 1)
+        #expect(try await tokens.token() == "token")
+        #expect(calls.count == 2)
+    }
+
+    @Test("of a provider that goes on when it is cancelled few calls are under way, and a late token is used")
+    func deaf() async throws {
+        let (virtual, calls) = (VirtualLoop(), Counter())
+        let hung = Mutex<[CheckedContinuation<String, Never>]>([])
+        let harness = try ClientHarness(loop: virtual.loop) {
+            $0.accessPoints = [AccessPoint(host: "one", port: 1)]
+            $0.backOff = BackOffPolicy(base: .seconds(1), maximum: .seconds(1))
+            $0.tokenProvider = {
+                _ = calls.increment()
+                return await withCheckedContinuation { continuation in hung.withLock { $0.append(continuation) } }
+            }
+        }
+        let client = harness.client
+        try await virtual.running { try await client.start() }
+        let attempts = TokenCalls.limit + 3
+        while try await virtual.running({ await client.statistics.failedAttempts }) < attempts {
+            await virtual.pass(.seconds(5))
+        }
+        #expect(calls.count == TokenCalls.limit)
+        while client.core.tokens.waiting == 0 { await virtual.pass(.seconds(1)) }
+        hung.withLock { $0.removeLast() }.resume(returning: "late")
+        while !client.state.isConnected { await virtual.pass(.milliseconds(10)) }
+        #expect(calls.count == TokenCalls.limit)
+        #expect(harness.service.state.withLock { $0.connects.map(\.credential) } == [.token("late")])
+        for continuation in hung.withLock({ $0 }) { continuation.resume(returning: "never") }
+        try await virtual.running { await client.disconnect() }
+    }
+
     @Test("a direct message that waits to know its user ends with a disconnection", arguments: [true, false])
     func unknownUser(disconnects: Bool) async throws {
         let (virtual, calls, ended) = (VirtualLoop(), Counter(), Counter())

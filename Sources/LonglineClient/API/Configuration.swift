@@ -69,7 +69,8 @@ extension LonglineClient {
         /// The name the certificate must carry, when it isn't the access point's host.
         public var serverName: String?
         /// Where tokens come from. User and device are in the token. One that gives no answer in 60 seconds has failed: its task is
-        /// cancelled then, and it is asked again with back-off.
+        /// cancelled then, and it is asked again with back-off. A call that goes on all the same keeps its place: with four of them under
+        /// way no other is begun, and what the last one brings late is used.
         public var tokenProvider: TokenProvider
         /// Where the outbox, the cursors and the tickets are kept.
         public var storage: any ClientStorage

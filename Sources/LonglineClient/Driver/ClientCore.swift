@@ -139,6 +139,8 @@ final class ClientCore: Sendable {
     let clock: DriverClock
     private let connector: any LinkConnector
     private let fetcher: AccessFetcher?
+    /// Shared by the drivers of a shared outbox, as a call may outlast the one that began it.
+    let tokens: TokenCalls
     private let random: @Sendable () -> any RandomNumberGenerator
     /// What messages are named by.
     private let names = Mutex(SystemRandomPool())
@@ -160,6 +162,7 @@ final class ClientCore: Sendable {
         self.clock = clock
         self.connector = connector
         self.fetcher = fetcher
+        tokens = TokenCalls(configuration.tokenProvider)
         self.random = random
         let sends = outlets.sends
         sharing = (configuration.storage as? SharedClientStorage).map { SharingState(storage: $0, sends: sends) }
@@ -205,7 +208,7 @@ final class ClientCore: Sendable {
         let handle = try await loop.submit { [self] in
             let driver = ConnectionDriver(
                 configuration: configuration, state: loaded, loop: loop, clock: clock, connector: connector,
-                fetcher: fetcher, outlets: outlets, random: random())
+                fetcher: fetcher, tokens: tokens, outlets: outlets, random: random())
             driver.core = self
             driver.handedOver = handed
             driver.disconnections = disconnections

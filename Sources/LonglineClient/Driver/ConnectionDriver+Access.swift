@@ -85,6 +85,7 @@ extension ConnectionDriver {
     func askAnew() {
         guard question != nil else { return }
         attempts -= 1
+        tokens.beginAnew()
         beginAttempt()
     }
 

@@ -10,11 +10,11 @@ extension ConnectionDriver {
 
     /// Asks the app's provider, for at most a time.
     var boundedTokenProvider: @Sendable (TimeAmount) async throws -> String {
-        let provider = configuration.tokenProvider
-        let loop = loop
+        let (tokens, loop) = (tokens, loop)
         return { time in
-            try await Outcome.bounded(
-                by: time, on: loop, timedOut: { Self.tokenTimedOut(after: time) }, provider)
+            try await Outcome.bounded(by: time, on: loop, timedOut: { Self.tokenTimedOut(after: time) }) {
+                try await tokens.token()
+            }
         }
     }
 

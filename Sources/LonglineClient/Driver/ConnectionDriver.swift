@@ -39,6 +39,8 @@ final class ConnectionDriver {
     let connector: any LinkConnector
     /// Asks the control layer; nil: there is none.
     let fetcher: AccessFetcher?
+    /// Calls the app's token provider.
+    let tokens: TokenCalls
     let outlets: ClientOutlets
     var logger: Logger
     var random: any RandomNumberGenerator
@@ -189,8 +191,8 @@ final class ConnectionDriver {
 
     init(
         configuration: LonglineClient.Configuration, state: StoredClientState, loop: any EventLoop,
-        clock: DriverClock, connector: any LinkConnector, fetcher: AccessFetcher?, outlets: ClientOutlets,
-        random: any RandomNumberGenerator
+        clock: DriverClock, connector: any LinkConnector, fetcher: AccessFetcher?, tokens: TokenCalls,
+        outlets: ClientOutlets, random: any RandomNumberGenerator
     ) {
         self.configuration = configuration
         self.loop = loop
@@ -198,6 +200,7 @@ final class ConnectionDriver {
         self.clock = clock
         self.connector = connector
         self.fetcher = fetcher
+        self.tokens = tokens
         self.outlets = outlets
         self.logger = configuration.logger
         var random = random
