@@ -34,10 +34,10 @@ final class TokenCalls: Sendable {
         let wasOld: Bool
     }
 
-    private let provider: LonglineClient.Configuration.TokenProvider
+    private let provider: LonglineClient.TokenProvider
     private let state = Mutex(State())
 
-    init(_ provider: @escaping LonglineClient.Configuration.TokenProvider) { self.provider = provider }
+    init(_ provider: @escaping LonglineClient.TokenProvider) { self.provider = provider }
 
     /// How many wait for a token.
     var waiting: Int { state.withLock { $0.calls.reduce(0) { $0 + $1.waiting.count } } }

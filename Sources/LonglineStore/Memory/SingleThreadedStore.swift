@@ -133,7 +133,7 @@ package final class SingleThreadedStore {
         case .devices?: .devices
         case .outboxes?: .outboxes
         case .channels?: .channels
-        case .presence?, .tokens?, .ledgers?, .cursors?, .stints?, nil: .others
+        case .presence?, .tokens?, .ledgers?, .cursors?, .conversations?, .stints?, nil: .others
         }
     }
 
