@@ -80,7 +80,7 @@ extension SessionHost {
     }
 
     private func refusal(of work: RoomWork) -> RefusalCode? {
-        guard case .join = work.change else { return nil }
+        guard work.isJoin else { return nil }
         let isMember = rooms[work.room].map { $0.upTo == nil } ?? false
         let stays = rooms.values.count { $0.upTo == nil }
         return !isMember && stays >= core.limits.roomsPerUser ? .limitReached : nil
@@ -97,7 +97,8 @@ extension SessionHost {
             let answered = tell(receipt, device, work.room)
             if phase != .ended {
                 let answer = RoomAnswer(request: work.request, refusal: nil, position: receipt.position)
-                session.roomAnswered(answer, channel: answered, now: now)
+                let settings = work.isJoin ? receipt.settings : nil
+                session.roomAnswered(answer, settings: settings, channel: answered, now: now)
             }
             guard receipt.isNew else { return }
             let key = ChannelKey(tenant: device.tenant, channel: .room(work.room))
@@ -153,6 +154,7 @@ extension SessionHost {
     private func membersListed(_ request: MembersRequest, _ result: Result<MemberList?, StoreError>) {
         guard phase != .ended else { return }
         let page: MembersPage
+        var settings: RoomSettings?
         switch result {
         case .failure(let error):
             core.note(error, in: "members")
@@ -161,13 +163,18 @@ extension SessionHost {
         case .success(let list?):
             page = MembersPage(
                 request: request.request, total: UInt64(list.total), members: list.members, more: list.more)
+            settings = list.role.map {
+                RoomSettings(
+                    room: request.room, position: list.head, joining: list.joining, publishing: list.publishing,
+                    role: $0)
+            }
         }
-        answer(page)
+        answer(page, settings)
     }
 
-    private func answer(_ page: MembersPage) {
+    private func answer(_ page: MembersPage, _ settings: RoomSettings? = nil) {
         if let refusal = page.refusal { loop.statistics.countRefusal(refusal) }
-        session.membersRead(page, now: now)
+        session.membersRead(page, settings: settings, now: now)
     }
 }
 
@@ -177,6 +184,8 @@ struct RoomWork: Sendable {
     let request: UInt64
     let room: RoomID
     let change: RoomChange
+
+    var isJoin: Bool { if case .join = change { true } else { false } }
 
     init(_ request: RoomRequest, _ change: RoomChange) {
         self.request = request.request

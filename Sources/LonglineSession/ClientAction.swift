@@ -64,10 +64,10 @@ public enum ClientAction: Sendable {
     case skipped(channel: ChannelID, epoch: Epoch, Skip)
     /// Something was lost to this device: say it to the app. The cursor goes on from ``/LonglineWire/Gap/first`` in `epoch`.
     case gap(channel: ChannelID, epoch: Epoch, Gap)
-    /// The answer to a join, a leave or a change of a room.
-    case roomAnswered(RoomAnswer)
-    /// The answer to a request for members.
-    case members(MembersPage)
+    /// The answer to a join, a leave or a change of a room, and the settings that came right before it.
+    case roomAnswered(RoomAnswer, RoomSettings?)
+    /// The answer to a request for members, and the settings that came right before it.
+    case members(MembersPage, RoomSettings?)
     /// Where a user is, at first and after each change.
     case presence(PresenceUpdate)
     /// The answer to a request for presence.

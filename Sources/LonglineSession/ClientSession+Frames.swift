@@ -125,6 +125,8 @@ extension ClientSession {
     }
 
     private mutating func processControl(_ frame: Frame, now: NIODeadline) {
+        let settings = roomSettings
+        roomSettings = nil
         if processConversations(frame) { return }
         switch frame {
         case .close(let close):
@@ -156,10 +158,12 @@ extension ClientSession {
             actions.append(.stopped(stopped.channel))
         case .behind(let lag):
             actions.append(.behind(lag))
+        case .roomSettings(let settings):
+            roomSettings = settings
         case .roomAnswer(let answer):
-            if roomRequests.remove(answer.request) != nil { actions.append(.roomAnswered(answer)) }
+            if roomRequests.remove(answer.request) != nil { actions.append(.roomAnswered(answer, settings)) }
         case .membersPage(let page):
-            if memberRequests.remove(page.request) != nil { actions.append(.members(page)) }
+            if memberRequests.remove(page.request) != nil { actions.append(.members(page, settings)) }
         default:
             violated(.unexpectedFrame, "a frame that has no place on the control lane", now: now)
         }

@@ -68,6 +68,8 @@ public struct ClientSession: Sendable {
     var roomRequests: Set<UInt64> = []
     /// Requests for members without an answer.
     var memberRequests: Set<UInt64> = []
+    /// What the last frame of lane 0 said of a room: it belongs to the answer right behind it, and to nothing else.
+    var roomSettings: RoomSettings?
     var history = HistoryReceiver()
     var conversationRequests = ConversationRequests()
     /// Requests for presence without an answer.
@@ -191,6 +193,7 @@ public struct ClientSession: Sendable {
         observedAddress = ""
         roomRequests = []
         memberRequests = []
+        roomSettings = nil
         history = HistoryReceiver()
         conversationRequests.removeAll()
         presenceRequests = []

@@ -242,11 +242,17 @@ extension ServerSession {
     /// Answers ``ServerAction/join(_:)``, ``ServerAction/leave(_:)`` or ``ServerAction/manage(_:)``.
     /// - Parameters:
     ///   - answer: what the client is told.
+    ///   - settings: the room's, for a join that was done: a client that may receive the room is told them right before.
     ///   - channel: the room as the session may read it from now on (after a leave with
     ///     ``SessionChannel/upTo``); nil when nothing changed for this user.
     ///   - now: the time of this call.
-    public mutating func roomAnswered(_ answer: RoomAnswer, channel: SessionChannel?, now: NIODeadline) {
+    public mutating func roomAnswered(
+        _ answer: RoomAnswer, settings: RoomSettings? = nil, channel: SessionChannel?, now: NIODeadline
+    ) {
         guard case .up = phase, roomRequests.remove(answer.request) != nil else { return }
+        if let settings, identity?.may(.receive, .room(settings.room)) == true {
+            actions.append(.send(.roomSettings(settings), lane: .control))
+        }
         actions.append(.send(.roomAnswer(answer), lane: .control))
         if let channel { channelChanged(channel, now: now) }
     }

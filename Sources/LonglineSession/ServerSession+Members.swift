@@ -26,10 +26,14 @@ extension ServerSession {
     }
 
     /// Answers ``ServerAction/listMembers(_:)``.
-    public mutating func membersRead(_ page: MembersPage, now: NIODeadline) {
+    /// - Parameters:
+    ///   - page: what the client is told.
+    ///   - settings: the room's, where there is a page: the client is told them right before.
+    ///   - now: the time of this call.
+    public mutating func membersRead(_ page: MembersPage, settings: RoomSettings? = nil, now: NIODeadline) {
         guard case .up = phase, memberList.isReading, memberList.waiting.first?.request == page.request else { return }
         memberList.isReading = false
-        answerMembers(with: page)
+        answerMembers(with: page, settings)
         advanceMembers()
     }
 
@@ -52,8 +56,9 @@ extension ServerSession {
         }
     }
 
-    private mutating func answerMembers(with page: MembersPage) {
+    private mutating func answerMembers(with page: MembersPage, _ settings: RoomSettings? = nil) {
         memberList.waiting.removeFirst()
+        if let settings { actions.append(.send(.roomSettings(settings), lane: .control)) }
         actions.append(.send(.membersPage(page), lane: .control))
     }
 }

@@ -69,18 +69,22 @@ public struct RoomReceipt: Hashable, Sendable {
     public var user: UserID?
     /// What that user may read from now on.
     public var entitlement: Entitlement?
+    /// The room's settings and that user's role, as of ``head``; nil where the user is no member now.
+    public var settings: RoomSettings?
     /// Whether every membership ended with ``position``.
     public var isDeleted = false
 
     /// A receipt.
     public init(
-        position: Position, head: Position, isNew: Bool, user: UserID? = nil, entitlement: Entitlement? = nil
+        position: Position, head: Position, isNew: Bool, user: UserID? = nil, entitlement: Entitlement? = nil,
+        settings: RoomSettings? = nil
     ) {
         self.position = position
         self.head = head
         self.isNew = isNew
         self.user = user
         self.entitlement = entitlement
+        self.settings = settings
     }
 }
 
@@ -96,16 +100,22 @@ public struct MemberList: Hashable, Sendable {
     public var joining: RoomJoining
     /// Who may publish.
     public var publishing: RoomPublishing
+    /// The log's last entry when it was so.
+    public var head: Position
+    /// What the reader is there; nil for an operator.
+    public var role: RoomRole?
 
     /// A page.
     public init(
-        total: Int, members: [RoomMember], more: Bool, joining: RoomJoining = .anyone,
-        publishing: RoomPublishing = .members
+        total: Int, members: [RoomMember], more: Bool, joining: RoomJoining, publishing: RoomPublishing,
+        head: Position, role: RoomRole?
     ) {
         self.total = total
         self.members = members
         self.more = more
         self.joining = joining
         self.publishing = publishing
+        self.head = head
+        self.role = role
     }
 }

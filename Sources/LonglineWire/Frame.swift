@@ -30,6 +30,8 @@ public enum Frame: Hashable, Sendable {
     case leave(RoomRequest)
     /// Client: an owner changes a room.
     case room(RoomCommand)
+    /// Server: a room's settings, right before the answer to a join that was done, and before a page of members.
+    case roomSettings(RoomSettings)
     /// Server: the answer to a join, a leave or a ``Frame/room(_:)``.
     case roomAnswer(RoomAnswer)
     /// Client: asks for a page of a room's members.

@@ -4,6 +4,7 @@ enum FrameType: UInt64, CaseIterable {
     case connected = 0x03
     case cursors = 0x56
     case ahead = 0x58
+    case roomSettings = 0x5a
     case close = 0x05
     case ping = 0x07
     case pong = 0x09
@@ -72,6 +73,7 @@ enum FrameType: UInt64, CaseIterable {
         case .acknowledge: "ACK"
         case .join: "JOIN"
         case .leave: "LEAVE"
+        case .roomSettings: "ROOM_SETTINGS"
         case .roomAnswer: "ROOM_ANSWER"
         case .mode: "MODE"
         case .history: "HISTORY"
@@ -122,6 +124,7 @@ extension Frame {
         case .refreshed: .refreshed
         case .join: .join
         case .leave: .leave
+        case .roomSettings: .roomSettings
         case .roomAnswer: .roomAnswer
         case .mode: .mode
         case .history: .history

@@ -226,10 +226,12 @@ final class ServerSessionFuzzing {
         guard !roomRequests.isEmpty else { return }
         let request = roomRequests.removeFirst()
         let isDone = choices.input.byte() & 3 != 0
+        let position = choices.position()
+        let settings = RoomSettings(
+            room: request.room, position: position, joining: .anyone, publishing: .members, role: .owner)
         session.roomAnswered(
-            RoomAnswer(
-                request: request.request, refusal: isDone ? nil : .unknownChannel, position: choices.position()),
-            channel: isDone ? channel(.room(request.room)) : nil, now: now)
+            RoomAnswer(request: request.request, refusal: isDone ? nil : .unknownChannel, position: position),
+            settings: isDone ? settings : nil, channel: isDone ? channel(.room(request.room)) : nil, now: now)
     }
 
     private func answerRefresh() {

@@ -187,6 +187,9 @@ struct SessionChoices {
         case 39: return .erasureRefused(ErasureRefused(code: .overloaded, retryAfter: number()))
         case 40: return .encodings(Encodings([BatchEncoding(rawValue: UInt32(input.byte() & 3))], plain: [channel()]))
         case 41, 42: return .batch(batch())
+        case 43:
+            return .roomSettings(
+                RoomSettings(room: room, position: position(), joining: .byOwners, publishing: .owners, role: .member))
         case 44: return .cursors(Cursors(places(), areAll: input.byte() & 1 == 1))
         case 45: return .ahead(CursorsAhead(places()))
         default: return .lane(LaneHeader(channel: channel(), epoch: 7))

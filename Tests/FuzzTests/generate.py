@@ -199,8 +199,8 @@ def sessions():
     yield "server-cursors", bytes([SERVER, 6]) + cursors + connect + grant
     yield "server-cursors-too-many", bytes([SERVER, 6]) + bytes([0, 0, 44, 1, 0, 0, 3, 0, 0]) * 13 + connect + grant
     yield "server-cursors-late", bytes([SERVER, 6]) + connect + cursors + grant
-    # 40 and 41: encodings and batches, 44 and 45: cursors and what is ahead of them.
-    for kind in (*range(20), 40, 41, 44, 45):
+    # 40 and 41: encodings and batches, 43: a room's settings, 44 and 45: cursors and what is ahead of them.
+    for kind in (*range(20), 40, 41, 43, 44, 45):
         yield f"server-type-{kind:02}", bytes([SERVER, 6]) + connect + grant + bytes([0, 0, kind] + [3] * 12)
         yield f"server-lane-type-{kind:02}", bytes([SERVER, 6]) + connect + grant + publish + bytes([1, 0, kind] + [3] * 12)
     # Client: 11 link, 13 accept, 2 open(channel, epoch, lane), 7 publish, 8 confirm, 0 frame, 1 frameAgain.
@@ -215,7 +215,7 @@ def sessions():
     yield "client-link-again", bytes([CLIENT]) + (link + accept + opened) * 3
     ahead = bytes([0, 0, 45, 2, 0, 0, 60, 0, 1, 60, 0])
     yield "client-ahead", bytes([CLIENT]) + link + ahead + accept + opened + bytes([1, 0, 15] + [3, 1, 5, 5, 5] + [8, 0]) * 3 + link
-    for kind in (*range(20), 40, 41, 44, 45):
+    for kind in (*range(20), 40, 41, 43, 44, 45):
         yield f"client-type-{kind:02}", bytes([CLIENT]) + link + accept + bytes([0, 0, kind] + [3] * 12)
         yield f"client-lane-type-{kind:02}", bytes([CLIENT]) + link + accept + opened + bytes([1, 0, kind] + [3] * 12)
 

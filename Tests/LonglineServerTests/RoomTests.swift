@@ -30,6 +30,21 @@ extension TestDevice {
         }
     }
 
+    /// The next frames that answer something about rooms, in their order.
+    fileprivate func aboutRooms(_ count: Int) async throws -> [Frame] {
+        var frames: [Frame] = []
+        while frames.count < count {
+            let answer = try await next { frame -> Frame? in
+                switch frame {
+                case .roomSettings, .roomAnswer, .membersPage: frame
+                default: nil
+                }
+            }
+            frames.append(answer)
+        }
+        return frames
+    }
+
     fileprivate func refusal(_ text: String, to channel: ChannelID) async throws -> RefusalCode? {
         if case .refused(let refused) = try await publish(text, to: channel) { return refused.code }
         return nil
@@ -100,6 +115,54 @@ extension TestDevice {
             while try await member.delivered(.room(hall), kind: .changed).entry.change != .setRole(.owner, of: bob) {}
             #expect(try await member.refusal("now I may", to: .room(hall)) == nil)
             #expect(try await member.members().members == [RoomMember(user: bob, role: .owner)])
+        }
+    }
+
+    @Test("who joins or reads a page of members is told the settings and the own role right before, and nobody else is")
+    func settingsAreTold() async throws {
+        try await withServer { server in
+            let owner = try await server.connected("ann")
+            let member = try await server.connected("bob", loop: 1)
+            func join(_ device: TestDevice, _ number: UInt64) async throws {
+                try await device.send([(.join(RoomRequest(request: number, room: hall)), .control)])
+            }
+            func settings(_ position: Position, _ publishing: RoomPublishing, _ role: RoomRole) -> Frame {
+                .roomSettings(
+                    RoomSettings(
+                        room: hall, position: position, joining: .anyone, publishing: publishing, role: role))
+            }
+            func place(_ frame: Frame?) throws -> Position {
+                guard case .roomAnswer(let answer)? = frame, answer.refusal == nil else { throw CancellationError() }
+                return answer.position
+            }
+            try await join(owner, 1)
+            var told = try await owner.aboutRooms(2)
+            let made = try place(told.last)
+            #expect(told.first == settings(made, .members, .owner))
+            let limited = try await owner.act(.setPublishing(.owners), number: 2)
+            try await join(member, 1)
+            told = try await member.aboutRooms(2)
+            let joined = try place(told.last)
+            #expect(told.first == settings(joined, .owners, .member) && joined.offset > limited.position.offset)
+            let promoted = try await owner.act(.setRole(.owner, of: bob), number: 3)
+            // Joined already: told once more, as it is now.
+            try await join(member, 2)
+            told = try await member.aboutRooms(2)
+            #expect(told.first == settings(promoted.position, .owners, .owner))
+            #expect(try place(told.last) == joined)
+            let request = MembersRequest(request: 3, room: hall, after: nil, limit: 1)
+            try await member.send([(.members(request), .control)])
+            told = try await member.aboutRooms(2)
+            let page = MembersPage(request: 3, total: 2, members: [RoomMember(user: ann, role: .owner)], more: true)
+            #expect(told == [settings(promoted.position, .owners, .owner), .membersPage(page)])
+
+            // Other answers have none, nor have refusals.
+            #expect(try await member.request(hall, number: 4, leave: true).refusal == nil)
+            _ = try await owner.act(.setJoining(.nobody), number: 4)
+            #expect(try await member.request(hall, number: 5).refusal == .forbidden)
+            #expect(try await member.members().refusal == .unknownChannel)
+            try await member.send([(.members(MembersRequest(request: 6, room: hall, after: nil, limit: 0)), .control)])
+            #expect(try await member.aboutRooms(1) == [.membersPage(MembersPage(request: 6, refusal: .invalidRange))])
         }
     }
 

@@ -243,6 +243,12 @@ struct FrameFields {
             name: "ROOM_ANSWER", type: 0x25, isFromClient: false,
             fields: [fixed("request"), word("refusal"), position("position")]),
         FrameFields(
+            name: "ROOM_SETTINGS", type: 0x5a, isFromClient: false,
+            fields: [
+                identifier("room"), position("position"), choice("joining", over: 2), choice("publishing", over: 1),
+                choice("role", over: 1),
+            ]),
+        FrameFields(
             name: "ROOM", type: 0x2d, isFromClient: true,
             fields: request + [
                 choice("action", over: 5), identifier("user"),

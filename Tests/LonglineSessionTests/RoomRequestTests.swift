@@ -98,6 +98,45 @@ struct RoomRequestTests {
         #expect(session.drain().closeCode == .unexpectedFrame, "a number that waits")
     }
 
+    private var settings: RoomSettings {
+        RoomSettings(
+            room: hall, position: Position(epoch: Fixture.epoch, offset: 9), joining: .byOwners, publishing: .owners,
+            role: .member)
+    }
+
+    @Test(
+        "A room's settings are told right before the answer to a join and before a page, in a frame that may be skipped"
+    )
+    func settingsFirst() {
+        let told = Frame.roomSettings(settings)
+        #expect(told.typeNumber.isMultiple(of: 2))
+        let answer = RoomAnswer(request: 1, refusal: nil, position: settings.position)
+        var session = server()
+        session.received(.join(RoomRequest(request: 1, room: hall)), lane: .control, early: false, now: now)
+        _ = session.drain()
+        session.roomAnswered(answer, settings: settings, channel: nil, now: now)
+        #expect(session.drain().frames == [told, .roomAnswer(answer)])
+        // An answer that nobody waits for has none either.
+        session.roomAnswered(answer, settings: settings, channel: nil, now: now)
+        #expect(session.drain().isEmpty)
+
+        let page = MembersPage(request: 2, total: 2, members: [], more: true)
+        let request = MembersRequest(request: 2, room: hall, after: nil, limit: 10)
+        session.received(.members(request), lane: .control, early: false, now: now)
+        _ = session.drain()
+        session.membersRead(page, settings: settings, now: now)
+        #expect(session.drain().frames == [told, .membersPage(page)])
+        session.membersRead(page, settings: settings, now: now)
+        #expect(session.drain().isEmpty)
+
+        // Who may not receive the room joins it all the same, and is told nothing of it.
+        session = server(mayReceive: false)
+        session.received(.join(RoomRequest(request: 1, room: hall)), lane: .control, early: false, now: now)
+        _ = session.drain()
+        session.roomAnswered(answer, settings: settings, channel: nil, now: now)
+        #expect(session.drain().frames == [.roomAnswer(answer)])
+    }
+
     @Test("Who may not receive a room does not see who is in it, and a page has 1 to 100 members")
     func membersRefused() {
         for (mayReceive, limit, code) in [
@@ -190,5 +229,48 @@ struct RoomRequestTests {
         }
         isTaken = session.manage(RoomCommand(request: 9, room: hall, action: .delete), now: now)
         #expect(isTaken)
+    }
+
+    @Test("A client takes a room's settings with the answer right behind them, and with no other one")
+    func clientSettings() {
+        var session = ClientSession(
+            configuration: ClientSessionConfiguration(), producer: Fixture.producer, cursors: [:], cursorVersion: 0)
+        func open() {
+            session.linkOpened(
+                credential: .token("token"), connectNumber: 1, supportsPathChange: false, outbox: [], now: now)
+            session.received(.connected(Fixture.connected()), lane: .control, now: now)
+        }
+        /// What is told with each answer.
+        func told(_ frames: Frame...) -> [RoomSettings?] {
+            for frame in frames { session.received(frame, lane: .control, now: now) }
+            return session.drain().compactMap { action -> RoomSettings?? in
+                switch action {
+                case .roomAnswered(_, let settings), .members(_, let settings): .some(settings)
+                default: nil
+                }
+            }
+        }
+        func ask(_ request: UInt64) {
+            _ = session.join(hall, request: request, now: now)
+            _ = session.listMembers(MembersRequest(request: request, room: hall, after: nil, limit: 1), now: now)
+        }
+        func answer(_ request: UInt64) -> Frame {
+            .roomAnswer(RoomAnswer(request: request, refusal: nil, position: settings.position))
+        }
+        func page(_ request: UInt64) -> Frame {
+            .membersPage(MembersPage(request: request, total: 0, members: [], more: false))
+        }
+        open()
+        for request in 1...3 as ClosedRange<UInt64> { ask(request) }
+        // A server that is older tells none.
+        #expect(told(answer(1), page(1)) == [nil, nil])
+        #expect(told(.roomSettings(settings), answer(2), page(2)) == [settings, nil])
+        #expect(told(.roomSettings(settings), page(3), answer(3)) == [settings, nil])
+        // What the link before said last means nothing on the next one.
+        #expect(told(.roomSettings(settings)).isEmpty)
+        session.linkClosed(now: now)
+        open()
+        ask(4)
+        #expect(told(answer(4), page(4)) == [nil, nil])
     }
 }

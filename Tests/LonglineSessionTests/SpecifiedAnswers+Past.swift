@@ -2,7 +2,7 @@ import LonglineSession
 import LonglineWire
 import NIOCore
 
-/// What history, heartbeats and limits get, in the table's words.
+/// What history, heartbeats, limits and settings get, in the table's words.
 extension SpecifiedAnswers {
     private static func history(
         _ request: UInt64, _ channel: ChannelID = Fixture.inbox, epoch: Epoch = 0, from: Offset = 60,
@@ -88,6 +88,21 @@ extension SpecifiedAnswers {
                 .pong(Pong(nonce: 99, observedAddress: "192.0.2.1:1")), lane: .control, now: now)
             let actions = session.drain()
             return actions.isEmpty ? "proof of life, as any packet" : "\(actions)"
+        },
+        "ROOM_SETTINGS |  | not right before the frame that it is for": {
+            var session = connectedClient()
+            _ = session.listMembers(MembersRequest(request: 1, room: hall, after: nil, limit: 10), now: now)
+            _ = session.drain()
+            let settings = Frame.roomSettings(
+                RoomSettings(
+                    room: hall, position: Position(epoch: 1, offset: 5), joining: .anyone, publishing: .members,
+                    role: .owner))
+            let between = Frame.pong(Pong(nonce: 99, observedAddress: "192.0.2.1:1"))
+            let page = Frame.membersPage(MembersPage(request: 1, total: 0, members: [], more: false))
+            for frame in [settings, between, page] { session.received(frame, lane: .control, now: now) }
+            let actions = session.drain()
+            guard case .members(_, let told)? = actions.last else { return "\(actions)" }
+            return told == nil ? "ignored" : "\(actions)"
         },
         "HISTORY_PAGE | request | of nothing asked": {
             page(.historyPage(HistoryAnswer(request: 9, epoch: 1, start: 0, end: 0, more: false, items: 0)))

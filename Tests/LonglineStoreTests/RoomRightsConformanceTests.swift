@@ -124,6 +124,52 @@ import Testing
         }
     }
 
+    @Test(
+        "a join and a page of members tell the settings, the own role and the place that they are of",
+        arguments: StoreKind.allCases)
+    func settingsAreToldWithTheirPlace(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            func join(_ device: DeviceKey) async throws -> RoomReceipt {
+                try #require(try await store.change(hall, .join(create: true), by: device).receipt)
+            }
+            func act(_ action: RoomAction) async throws -> RoomReceipt {
+                try #require(try await store.act(hall, action, by: alice).receipt)
+            }
+            func settings(_ place: Position, _ joining: RoomJoining, _ publishing: RoomPublishing, _ role: RoomRole)
+                -> RoomSettings
+            {
+                RoomSettings(room: hall, position: place, joining: joining, publishing: publishing, role: role)
+            }
+            let made = try await join(alice)
+            #expect(made.settings == settings(made.position, .anyone, .members, .owner))
+            #expect(try await act(.setPublishing(.owners)).settings == nil, "about no user")
+            let joined = try await join(bob)
+            #expect(joined.settings == settings(joined.position, .anyone, .owners, .member))
+            #expect(made.settings?.mayPublish == true && joined.settings?.mayPublish == false)
+            let limited = try await act(.setJoining(.byOwners))
+            let again = try await join(bob)
+            #expect(again.position == joined.position)
+            #expect(again.settings == settings(limited.position, .byOwners, .owners, .member))
+
+            let promoted = try await act(.setRole(.owner, of: bob.user))
+            for reader in [bob.user, nil] {
+                let list = try #require(
+                    try await store.members(of: hall, in: tenant, for: reader, after: nil, limit: 1))
+                #expect(list.joining == .byOwners && list.publishing == .owners && list.head == promoted.position)
+                #expect(list.role == (reader == nil ? nil : .owner))
+            }
+            #expect(try await store.change(hall, .leave, by: bob).receipt?.settings == nil)
+            let added = try await act(.add(bob.user))
+            #expect(added.settings == settings(added.position, .byOwners, .owners, .member))
+            let appointed = try #require(try await store.change(hall, .appoint(.owner), by: carol).receipt)
+            #expect(appointed.head.offset > appointed.position.offset)
+            #expect(appointed.settings == settings(appointed.head, .byOwners, .owners, .owner))
+            #expect(try await act(.delete).settings == nil)
+            let remade = try await join(bob)
+            #expect(remade.settings == settings(remade.position, .anyone, .members, .owner))
+        }
+    }
+
     @Test("a deletion ends every stay with one entry, and the room can be made again", arguments: StoreKind.allCases)
     func deletionEndsEveryStay(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

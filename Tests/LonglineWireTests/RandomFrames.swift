@@ -27,6 +27,7 @@ enum RandomFrames {
                 RoomAnswer(
                     request: random.next(), refusal: Bool.random(using: &random) ? refusal(&random) : nil,
                     position: position(&random))),
+            .roomSettings(roomSettings(&random)),
             .room(RoomCommand(request: random.next(), room: room(&random), action: roomAction(&random))),
             .members(
                 MembersRequest(
@@ -238,6 +239,14 @@ enum RandomFrames {
             .setPublishing(.members), .setPublishing(.owners), .delete,
         ]
         return actions.randomElement(using: &random) ?? .delete
+    }
+
+    static func roomSettings(_ random: inout SeededRandom) -> RoomSettings {
+        RoomSettings(
+            room: room(&random), position: position(&random),
+            joining: RoomJoining.allCases.randomElement(using: &random) ?? .anyone,
+            publishing: RoomPublishing.allCases.randomElement(using: &random) ?? .members,
+            role: RoomRole.allCases.randomElement(using: &random) ?? .member)
     }
 
     static func membersPage(_ random: inout SeededRandom) -> MembersPage {

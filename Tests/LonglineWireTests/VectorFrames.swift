@@ -28,6 +28,7 @@ extension Frame {
                 RoomAnswer(
                     request: try fields.opaque("request"),
                     refusal: refusal == 0 ? nil : RefusalCode(rawValue: refusal), position: try fields.position()))
+        case "ROOM_SETTINGS": self = .roomSettings(try RoomSettings(fields))
         case "MODE":
             let modes: [String: SessionMode] = [
                 "foreground": .foreground, "background": .background, "lowPower": .lowPower,
@@ -208,6 +209,16 @@ extension RoomCommand {
         self.init(
             request: try fields.opaque("request"), room: try RoomID(try fields.string("room")),
             action: try #require(action))
+    }
+}
+
+extension RoomSettings {
+    init(_ fields: Fields) throws {
+        self.init(
+            room: try RoomID(try fields.string("room")), position: try fields.position(),
+            joining: try fields.choice("joining", ["anyone": .anyone, "byOwners": .byOwners, "nobody": .nobody]),
+            publishing: try fields.choice("publishing", ["members": .members, "owners": .owners]),
+            role: try fields.choice("role", ["member": .member, "owner": .owner]))
     }
 }
 

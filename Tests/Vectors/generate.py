@@ -52,6 +52,8 @@ MODES = {"foreground": 0, "background": 1, "lowPower": 2}
 DIRECTIONS = {"older": 0, "newer": 1}
 ACTIONS = {"add": 0, "remove": 1, "setRole": 2, "setJoining": 3, "setPublishing": 4, "delete": 5}
 ROLES = {"member": 0, "owner": 1}
+JOININGS = {"anyone": 0, "byOwners": 1, "nobody": 2}
+PUBLISHINGS = {"members": 0, "owners": 1}
 PRESENCES = {"offline": 0, "away": 1, "online": 2}
 VISIBILITIES = {"everything": 0, "stateOnly": 1, "nothing": 2}
 URGENCIES = {"control": 0, "chat": 1, "bulk": 2}
@@ -149,6 +151,8 @@ FRAMES = {
     "JOIN": (0x21, lambda f: opaque(f["request"]) + string(f["room"])),
     "LEAVE": (0x23, lambda f: opaque(f["request"]) + string(f["room"])),
     "ROOM_ANSWER": (0x25, lambda f: opaque(f["request"]) + varint(f["refusal"]) + position(f)),
+    "ROOM_SETTINGS": (0x5A, lambda f: string(f["room"]) + position(f) + bytes([
+        JOININGS[f["joining"]], PUBLISHINGS[f["publishing"]], ROLES[f["role"]]])),
     "MODE": (0x27, lambda f: bytes([MODES[f["mode"]]])),
     "HISTORY": (0x29, lambda f: opaque(f["request"]) + string(f["channel"]) + opaque(f["epoch"]) + varint(f["from"])
                 + bytes([DIRECTIONS[f["direction"]]]) + varint(f["limit"])),
@@ -353,6 +357,14 @@ VALID = [
         "request": "0000000000000001", "refusal": 0, "epoch": EPOCH, "offset": "5"}),
     ("room answer, refused", "ROOM_ANSWER", {
         "request": "0000000000000002", "refusal": 4, "epoch": "0" * 16, "offset": "0"}),
+    ("room settings, as a room begins, of a member", "ROOM_SETTINGS", {
+        "room": "team-7", "epoch": EPOCH, "offset": "5", "joining": "anyone", "publishing": "members", "role": "member"}),
+    ("room settings, owners add and publish, of an owner", "ROOM_SETTINGS", {
+        "room": "r" * 64, "epoch": "f" * 16, "offset": LARGEST, "joining": "byOwners", "publishing": "owners",
+        "role": "owner"}),
+    ("room settings, nobody may join", "ROOM_SETTINGS", {
+        "room": "team-7", "epoch": EPOCH, "offset": "16384", "joining": "nobody", "publishing": "owners",
+        "role": "member"}),
     ("mode, foreground", "MODE", {"mode": "foreground"}),
     ("mode, background", "MODE", {"mode": "background"}),
     ("mode, low power", "MODE", {"mode": "lowPower"}),
@@ -602,6 +614,13 @@ INVALID = [
     ("MODE: unknown mode", raw(0x27, b"\3"), "malformed"),
     ("MODE: empty", raw(0x27, b""), "malformed"),
     ("ROOM_ANSWER: refusal over 2^32 - 1", raw(0x25, bytes(8) + varint(1 << 32) + bytes(8) + b"\0"), "malformed"),
+    ("ROOM_SETTINGS: a room with its prefix",
+     raw(0x5A, string("room/a") + bytes(8) + b"\1\0\0\0"), "malformed"),
+    ("ROOM_SETTINGS: a name over its limit",
+     raw(0x5A, string("n" * 65) + bytes(8) + b"\1\0\0\0"), "limitExceeded"),
+    ("ROOM_SETTINGS: unknown joining", raw(0x5A, string("a") + bytes(8) + b"\1\3\0\0"), "malformed"),
+    ("ROOM_SETTINGS: unknown publishing", raw(0x5A, string("a") + bytes(8) + b"\1\0\2\0"), "malformed"),
+    ("ROOM_SETTINGS: unknown role", raw(0x5A, string("a") + bytes(8) + b"\1\0\0\2"), "malformed"),
     ("HISTORY: unknown direction", raw(0x29, bytes(8) + string("room/a") + bytes(8) + b"\1\2\1"), "malformed"),
     ("HISTORY: no channel", raw(0x29, bytes(8) + string("a") + bytes(8) + b"\1\0\1"), "malformed"),
     ("HISTORY: name over its limit", raw(0x29, bytes(8) + string("room/" + "n" * 65) + bytes(8) + b"\1\0\1"),

@@ -67,8 +67,8 @@ extension ConnectionDriver {
             keepCursor(of: channel)
             if lostEnd, configuration.cursorStore == nil { setBack.insert(channel) }
             outlets.notices.send(.gap(channel, lost))
-        case .roomAnswered(let answer): roomAnswered(answer)
-        case .members(let page): membersArrived(page)
+        case .roomAnswered(let answer, _): roomAnswered(answer)
+        case .members(let page, _): membersArrived(page)
         case .presence(let update): presenceArrived(update)
         case .presenceAnswered(let answer): presenceAnswered(answer)
         case .erasureRefused(let refusal): erasureRefused(refusal)

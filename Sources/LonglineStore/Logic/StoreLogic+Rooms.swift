@@ -63,6 +63,8 @@ extension StoreLogic {
             }
             var both = receipt
             both.head = promoted.head
+            both.settings?.position = promoted.head
+            both.settings?.role = .owner
             return .done(both)
         }
         guard let role, role != stay.role else { return .done(Self.unchanged(known, stay, device.user)) }
@@ -217,12 +219,14 @@ extension StoreLogic {
     ) -> RoomReceipt {
         RoomReceipt(
             position: Position(epoch: room.epoch, offset: entry.offset), head: room.ends.position, isNew: true,
-            user: user, entitlement: stint.map { StoreRules.entitlement($0, in: room) })
+            user: user, entitlement: stint.map { StoreRules.entitlement($0, in: room) },
+            settings: stint.flatMap { StoreRules.settings($0, in: room) })
     }
 
     private static func unchanged(_ room: ChannelRecord, _ stay: Stint? = nil, _ user: UserID? = nil) -> RoomReceipt {
         RoomReceipt(
             position: Position(epoch: room.epoch, offset: stay?.joined ?? room.head), head: room.ends.position,
-            isNew: false, user: user, entitlement: stay.map { StoreRules.entitlement($0, in: room) })
+            isNew: false, user: user, entitlement: stay.map { StoreRules.entitlement($0, in: room) },
+            settings: stay.flatMap { StoreRules.settings($0, in: room) })
     }
 }

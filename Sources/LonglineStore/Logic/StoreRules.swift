@@ -7,13 +7,17 @@ enum StoreRules {
         _ tables: some StoreTables
     ) throws -> MemberList? {
         guard let channel = try tables.channel(ChannelKey(tenant: tenant, channel: .room(room))) else { return nil }
-        if let reader, try stay(of: reader, in: channel, tables) == nil { return nil }
+        var role: RoomRole?
+        if let reader {
+            guard let stay = try stay(of: reader, in: channel, tables) else { return nil }
+            role = stay.role
+        }
         let limit = max(limit, 1)
         // One more than asked for tells whether there is a next page.
         let found = try tables.members(of: channel, after: after, limit: limit + 1)
         return MemberList(
             total: channel.members, members: Array(found.prefix(limit)), more: found.count > limit,
-            joining: channel.joining, publishing: channel.publishing)
+            joining: channel.joining, publishing: channel.publishing, head: channel.ends.position, role: role)
     }
 
     /// A stay with its end: that of a room that was deleted, made again and deleted again ended with the first of the two.
@@ -81,6 +85,14 @@ enum StoreRules {
                 Entitlement(channel: channel.key.channel, head: channel.ends, after: after, upTo: nil))
         }
         return result
+    }
+
+    /// What a member learns of a room; nil once the stay has ended.
+    static func settings(_ stint: Stint, in channel: ChannelRecord) -> RoomSettings? {
+        guard stint.left == nil, case .room(let room) = channel.key.channel else { return nil }
+        return RoomSettings(
+            room: room, position: channel.ends.position, joining: channel.joining, publishing: channel.publishing,
+            role: stint.role)
     }
 
     static func entitlement(_ stint: Stint, in room: ChannelRecord) -> Entitlement {

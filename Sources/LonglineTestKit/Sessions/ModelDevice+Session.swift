@@ -87,7 +87,7 @@ extension ModelDevice {
             simulation.counts.gaps += 1
             simulation.checker.lost(gap, epoch: epoch, in: channel, to: app, truth: truth)
             confirmLater(channel, Position(epoch: epoch, offset: gap.first))
-        case .roomAnswered(let answer):
+        case .roomAnswered(let answer, _):
             guard answer.refusal == nil, let room = rooms.removeValue(forKey: answer.request) else { return }
             simulation.checker.changedRoom(at: answer.position, in: room, by: app, truth: truth)
         case .history(let result):
