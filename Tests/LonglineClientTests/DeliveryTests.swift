@@ -350,8 +350,10 @@ struct DeliveryTests {
         let harness = try ClientHarness()
         harness.service.state.withLock { $0.cutsRoomRequest = true }
         try await harness.client.start()
-        let position = try await harness.client.join(RoomID("a"))
-        #expect(position.offset == 5)
+        let receipt = try await harness.client.join(RoomID("a"))
+        #expect(receipt.position.offset == 5)
+        // An older service says nothing of the room's settings.
+        #expect(receipt.settings == nil)
         #expect(harness.service.state.withLock { $0.rooms.count } == 2)
         await harness.client.disconnect()
         let error = await #expect(throws: ClientError.self) { try await harness.client.join(RoomID("a")) }

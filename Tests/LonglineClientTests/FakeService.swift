@@ -56,6 +56,8 @@ final class FakeService: LinkConnector {
         var cutIn: Int?
         /// Cut the link instead of answering the next room request.
         var cutsRoomRequest = false
+        /// Whether room requests are left without an answer.
+        var leavesRoomRequests = false
         /// IDs of this producer are answered as used with another tag.
         var spentProducer: ProducerID?
         /// Refuse payloads that begin so.
@@ -309,6 +311,7 @@ final class FakeLink: MobileLink, LinkAttempt {
                 return state.cutsRoomRequest
             }
             if cuts { return end(.failed("cut")) }
+            if service.state.withLock({ $0.leavesRoomRequests }) { return }
             let position = Position(epoch: FakeService.epoch, offset: 5)
             deliver(.roomAnswer(RoomAnswer(request: room.request, refusal: nil, position: position)), lane: .control)
         case .refresh(let refresh): service.state.withLock { $0.refreshed.append(refresh.token) }

@@ -45,6 +45,43 @@ struct LiveRoomsTests {
         await service.stop()
     }
 
+    @Test("a member knows whether it may publish: its join and a page of members tell it, and every change since")
+    func settings() async throws {
+        let (hall, bob) = (try RoomID("hall"), try UserID("bob"))
+        let service = try await LiveService()
+        let owner = try service.client("ann")
+        let member = try service.client("bob")
+        for client in [owner, member] { try await client.connect() }
+        let made = try await owner.join(hall)
+        let first = RoomSettings(
+            room: hall, position: made.position, joining: .anyone, publishing: .members, role: .owner)
+        #expect(made.settings == first && first.mayPublish)
+        try await owner.setPublishing(.owners, in: hall)
+        var settings = try #require(try await member.join(hall).settings)
+        #expect(settings.publishing == .owners && settings.role == .member && !settings.mayPublish)
+        #expect(await refusal { _ = try await member.send("no", to: .room(hall)).acknowledged() } == .forbidden)
+        try await owner.setRole(.owner, of: bob, in: hall)
+        try await owner.setJoining(.byOwners, of: hall)
+        try await owner.setRole(.member, of: bob, in: hall)
+        try await owner.setPublishing(.members, in: hall)
+        let seen = await member.receive(5)
+        var may: [Bool] = []
+        for message in seen {
+            settings.apply(message, for: bob)
+            may.append(settings.mayPublish)
+        }
+        #expect(may == [false, true, true, false, true])
+        #expect(settings.joining == .byOwners)
+        // What the app put together is what the service says, and what is older changes nothing.
+        #expect(try await member.members(of: hall, limit: 1).settings == settings)
+        let latest = settings
+        for message in seen { settings.apply(message, for: bob) }
+        #expect(settings == latest)
+        _ = try await member.send("yes", to: .room(hall)).acknowledged()
+        for client in [owner, member] { await client.disconnect() }
+        await service.stop()
+    }
+
     @Test("a page of members is asked for on a connection, and within its limits")
     func limits() async throws {
         let hall = try RoomID("hall")

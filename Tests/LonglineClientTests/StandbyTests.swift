@@ -150,8 +150,9 @@ struct StandbyTests {
         // The call has its driver, and another process is faster.
         await client.core.yieldOwnership(.standby)
         let room = try RoomID("hall")
+        let none = JoinReceipt(position: Position(epoch: 0, offset: 0), settings: nil)
         let error = await #expect(throws: ClientError.self) {
-            try await handle.call(ignoring: Position(epoch: 0, offset: 0)) { driver, done in
+            try await handle.call(ignoring: none) { driver, done in
                 driver.requestRoom(room, .join, done: done)
             }
         }

@@ -275,12 +275,12 @@ public final class LonglineClient: Sendable {
 
     /// Joins a room, which is made when it doesn't exist: who joins a room without members is its owner. Waits for a
     /// connection if there is none; joining twice is joining once.
-    /// - Returns: the place of the join in the room's log: what comes after it is delivered.
+    /// - Returns: the place of the join in the room's log, and the room's settings.
     /// - Throws: ``ClientError``: ``ClientError/Code/refused``, ``ClientError/Code/notConnected`` before ``connect()``;
     ///   ``ClientError/Code/storageInUse`` while another process of the app owns a shared outbox, and
     ///   ``ClientError/Code/ownershipLost`` when it takes over before the answer: the room may be joined then.
     @discardableResult
-    public func join(_ room: RoomID) async throws -> Position { try await request(room, .join) }
+    public func join(_ room: RoomID) async throws -> JoinReceipt { try await ask(room, .join) }
 
     /// Leaves a room. Waits for a connection if there is none.
     /// - Returns: the place of the leave in the room's log: the last that this user may read.
@@ -289,8 +289,13 @@ public final class LonglineClient: Sendable {
     public func leave(_ room: RoomID) async throws -> Position { try await request(room, .leave) }
 
     func request(_ room: RoomID, _ kind: ConnectionDriver.RoomRequestKind) async throws -> Position {
+        try await ask(room, kind).position
+    }
+
+    private func ask(_ room: RoomID, _ kind: ConnectionDriver.RoomRequestKind) async throws -> JoinReceipt {
         let handle = try await core.handle()
-        return try await handle.call(ignoring: Position(epoch: 0, offset: 0)) { driver, done in
+        let none = JoinReceipt(position: Position(epoch: 0, offset: 0), settings: nil)
+        return try await handle.call(ignoring: none) { driver, done in
             driver.requestRoom(room, kind, done: done)
         } cancel: { driver, id in
             driver.cancelRoomRequest(id)
@@ -314,7 +319,8 @@ public final class LonglineClient: Sendable {
 
     func members(_ request: MembersRequest, timeout: Duration) async throws -> MemberPage {
         let handle = try await core.handle()
-        return try await handle.call(ignoring: MemberPage(total: 0, members: [], hasMore: false)) { driver, done in
+        let none = MemberPage(total: 0, members: [], hasMore: false, settings: nil)
+        return try await handle.call(ignoring: none) { driver, done in
             driver.requestMembers(request, timeout: TimeAmount(timeout), done: done)
         } cancel: { driver, id in
             driver.cancelMembers(id)

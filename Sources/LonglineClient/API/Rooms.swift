@@ -8,6 +8,41 @@ public struct MemberPage: Sendable {
     public let members: [RoomMember]
     /// Whether there are more behind the last one: ask with its name as `after`.
     public let hasMore: Bool
+    /// The room's settings, and what this user is there; nil from an older service, which doesn't tell.
+    public let settings: RoomSettings?
+}
+
+/// A membership that the service has on its disk.
+public struct JoinReceipt: Hashable, Sendable {
+    /// The place of the join in the room's log: what comes after it is delivered.
+    public let position: Position
+    /// The room's settings, and what this user is there; nil without the right to receive the room, and from an older service, which
+    /// doesn't tell.
+    public let settings: RoomSettings?
+}
+
+extension RoomSettings {
+    /// Takes in what a message says of the room's settings or of the user's role. So they stay what they are: an app applies each
+    /// message as it comes. What is in them already (at or below ``/LonglineWire/RoomSettings/position``) changes nothing, nor
+    /// does a message of another channel.
+    ///
+    /// Two things it can't tell: what lies in a gap (``Message/gapBefore``), and the settings of another stay, after a message by
+    /// which this user left or joined. A page of members has the present ones.
+    public mutating func apply(_ message: Message, for user: UserID) {
+        guard message.channel == .room(room), let change = message.change else { return }
+        apply(change, at: message.position, for: user)
+    }
+
+    mutating func apply(_ change: RoomAction, at place: Position, for user: UserID?) {
+        guard place.epoch == position.epoch, place.offset > position.offset else { return }
+        position = place
+        switch change {
+        case .setJoining(let joining): self.joining = joining
+        case .setPublishing(let publishing): self.publishing = publishing
+        case .setRole(let role, let member): if member == user { self.role = role }
+        case .add, .remove, .delete: break
+        }
+    }
 }
 
 /// What an owner of a room does with it. Each call waits for a connection if there is none, and changes nothing where it is so

@@ -8,6 +8,7 @@ extension ConnectionDriver {
     struct MembersWaiter {
         var request: MembersRequest
         var isSent = false
+        var changes = RoomChanges()
         var timer: DriverTimer?
         var done: (Result<MemberPage, ClientError>) -> Void
     }
@@ -78,7 +79,7 @@ extension ConnectionDriver {
         }
     }
 
-    func membersArrived(_ page: MembersPage) {
+    func membersArrived(_ page: MembersPage, _ told: RoomSettings?) {
         defer { sendMembersRequests() }
         guard let waiter = membersWaiters.removeValue(forKey: page.request) else { return }
         waiter.timer?.cancel()
@@ -91,7 +92,10 @@ extension ConnectionDriver {
                         advice: Self.advice(refusal), refusal: refusal)))
         } else {
             waiter.done(
-                .success(MemberPage(total: Int(clamping: page.total), members: page.members, hasMore: page.more)))
+                .success(
+                    MemberPage(
+                        total: Int(clamping: page.total), members: page.members, hasMore: page.more,
+                        settings: settings(told, of: waiter.request.room, waiter.changes))))
         }
     }
 }

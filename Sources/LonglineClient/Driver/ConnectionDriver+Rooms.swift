@@ -24,7 +24,8 @@ extension ConnectionDriver {
         var kind: RoomRequestKind
         /// Whether it went out on the present link.
         var isSent = false
-        var done: (Result<Position, ClientError>) -> Void
+        var changes = RoomChanges()
+        var done: (Result<JoinReceipt, ClientError>) -> Void
     }
 
     private static let maximumRoomRequests = 256
@@ -32,7 +33,7 @@ extension ConnectionDriver {
     /// Joins, leaves or changes a room, now or once connected. What is so already stays, so a request without an answer is
     /// sent again.
     func requestRoom(
-        _ room: RoomID, _ kind: RoomRequestKind, done: @escaping (Result<Position, ClientError>) -> Void
+        _ room: RoomID, _ kind: RoomRequestKind, done: @escaping (Result<JoinReceipt, ClientError>) -> Void
     ) -> UInt64 {
         lastRoomRequest += 1
         let id = lastRoomRequest
@@ -75,7 +76,7 @@ extension ConnectionDriver {
         }
     }
 
-    func roomAnswered(_ answer: RoomAnswer) {
+    func roomAnswered(_ answer: RoomAnswer, _ told: RoomSettings?) {
         defer { sendRoomRequests() }
         guard let waiter = roomRequests.removeValue(forKey: answer.request) else { return }
         if let refusal = answer.refusal {
@@ -85,7 +86,26 @@ extension ConnectionDriver {
                         .refused, message: "\(waiter.kind.verb) room \(waiter.room) was refused (\(refusal.rawValue))",
                         advice: Self.advice(refusal), refusal: refusal)))
         } else {
-            waiter.done(.success(answer.position))
+            let settings = self.settings(told, of: waiter.room, waiter.changes)
+            waiter.done(.success(JoinReceipt(position: answer.position, settings: settings)))
+        }
+    }
+
+    /// The settings that came with an answer, if they are the room's, with what its log said of them meanwhile.
+    func settings(_ told: RoomSettings?, of room: RoomID, _ changes: RoomChanges) -> RoomSettings? {
+        guard var settings = told, settings.room == room else { return nil }
+        changes.apply(to: &settings, for: user)
+        return settings
+    }
+
+    /// An entry may overtake an answer whose settings are of a place before it.
+    func noteChange(_ entry: Entry, at position: Position, in channel: ChannelID) {
+        guard case .room(let room) = channel, let change = entry.change else { return }
+        for (id, waiter) in roomRequests where waiter.isSent && waiter.room == room {
+            roomRequests[id]?.changes.note(change, at: position, for: user)
+        }
+        for (id, waiter) in membersWaiters where waiter.isSent && waiter.request.room == room {
+            membersWaiters[id]?.changes.note(change, at: position, for: user)
         }
     }
 
@@ -104,6 +124,33 @@ extension ConnectionDriver {
         case .limitReached: "the user is in as many rooms as one may be: leave one first"
         case .overloaded, .storageFull: "try again in a while"
         default: ""
+        }
+    }
+}
+
+/// What a room's log said of its settings, and of the user's role, while an answer about the room was under way.
+struct RoomChanges {
+    private enum Kind { case joining, publishing, role }
+
+    /// The last of each kind.
+    private var last: [Kind: (change: RoomAction, place: Position)] = [:]
+
+    mutating func note(_ change: RoomAction, at place: Position, for user: UserID?) {
+        let kind: Kind
+        switch change {
+        case .setJoining: kind = .joining
+        case .setPublishing: kind = .publishing
+        case .setRole(_, let member):
+            guard member == user else { return }
+            kind = .role
+        case .add, .remove, .delete: return
+        }
+        last[kind] = (change, place)
+    }
+
+    func apply(to settings: inout RoomSettings, for user: UserID?) {
+        for (change, place) in last.values.sorted(by: { $0.place.offset < $1.place.offset }) {
+            settings.apply(change, at: place, for: user)
         }
     }
 }

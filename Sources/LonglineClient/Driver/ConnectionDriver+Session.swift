@@ -67,8 +67,8 @@ extension ConnectionDriver {
             keepCursor(of: channel)
             if lostEnd, configuration.cursorStore == nil { setBack.insert(channel) }
             outlets.notices.send(.gap(channel, lost))
-        case .roomAnswered(let answer, _): roomAnswered(answer)
-        case .members(let page, _): membersArrived(page)
+        case .roomAnswered(let answer, let settings): roomAnswered(answer, settings)
+        case .members(let page, let settings): membersArrived(page, settings)
         case .presence(let update): presenceArrived(update)
         case .presenceAnswered(let answer): presenceAnswered(answer)
         case .erasureRefused(let refusal): erasureRefused(refusal)
@@ -191,6 +191,7 @@ extension ConnectionDriver {
     private func delivered(_ channel: ChannelID, _ epoch: Epoch, _ deliver: Deliver) {
         let entry = deliver.entry
         let position = Position(epoch: epoch, offset: entry.offset)
+        noteChange(entry, at: position, in: channel)
         if entry.kind == .request || entry.kind == .reply {
             if !wasHandedOver(position, in: channel) { requestDelivered(entry, at: position) }
             return passed(position, in: channel)
