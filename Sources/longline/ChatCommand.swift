@@ -16,7 +16,7 @@ struct ChatCommand: AsyncParsableCommand {
               /all NAME         talk to everybody, in the broadcast of a name, where the token allows it
               /join ROOM        join a room (it is made when it doesn't exist), and talk to it
               /leave ROOM       leave a room
-              /members          who is in the room you talk to
+              /members          who is in the room you talk to, and who may join and publish
               /add USER, /remove USER, /owner USER, /member USER, /joining WHO, /publishing WHO, /delete
                                 change the room you talk to, as its owner (see 'longline room --help')
               /migrate [ADDR]   move the connection to a new port, or to another local address

@@ -7,7 +7,7 @@ struct RoomCommandLine: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "room", abstract: "Show a room's members, or change a room that you own.",
         discussion: """
-              longline room members ROOM              who is in it; you have to be a member
+              longline room members ROOM              who is in it, and who may join and publish; you have to be a member
               longline room join ROOM                 join it; who joins a room without members is its owner
               longline room leave ROOM
               longline room add ROOM USER             make a user a member

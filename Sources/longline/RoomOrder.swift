@@ -67,12 +67,29 @@ extension Terminal {
         }
     }
 
-    /// Everybody who is in a room, a line each.
+    /// What a room's settings allow.
+    static func describe(_ settings: RoomSettings) -> String {
+        let joining =
+            switch settings.joining {
+            case .anyone: "anyone may join"
+            case .byOwners: "owners add members"
+            case .nobody: "nobody may join"
+            }
+        let publishing =
+            switch settings.publishing {
+            case .members: "members may publish"
+            case .owners: "only owners may publish"
+            }
+        return "\(joining), \(publishing), you are \(settings.role == .owner ? "an owner" : "a member")"
+    }
+
+    /// Everybody who is in a room, a line each; on standard error before them what its settings allow.
     static func members(of room: RoomID, _ client: LonglineClient, _ line: (String) throws -> Void) async throws {
         var last: UserID?
         var hasMore = true
         while hasMore {
             let page = try await client.members(of: room, after: last)
+            if last == nil, let settings = page.settings { Output.report("* \(describe(settings))") }
             for member in page.members { try line("\(member.user)\(member.role == .owner ? " (owner)" : "")") }
             last = page.members.last?.user
             hasMore = page.hasMore && last != nil

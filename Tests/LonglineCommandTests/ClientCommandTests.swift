@@ -131,6 +131,29 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("Who lists a room's members is told who may join and publish, and what one is there, beside the list")
+    func roomSettings() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let ann = place + (try await token(folder, "ann", "phone"))
+            let bob = place + (try await token(folder, "bob", "phone"))
+            for (command, whose) in [
+                (["join", "tea"], ann), (["publishing", "tea", "owners"], ann), (["join", "tea"], bob),
+                (["joining", "tea", "owners"], ann),
+            ] {
+                let done = try await ToolProcess.run(["room"] + command + whose)
+                #expect(done.status == 0, "\(command): \(done.output)")
+            }
+            for (whose, role) in [(ann, "an owner"), (bob, "a member")] {
+                let said = try await ToolProcess.run(["room", "members", "tea"] + whose)
+                let lines = said.output.split(separator: "\n")
+                let settings = "* owners add members, only owners may publish, you are \(role)"
+                #expect(said.status == 0 && lines.contains(Substring(settings)), "\(said.output)")
+                #expect(lines.contains("ann (owner)") && lines.contains("bob"), "\(said.output)")
+            }
+        }
+    }
+
     @Test("A token may end with a line, wherever it comes from")
     func tokenWithLine() async throws {
         let folder = try TemporaryFolder()
