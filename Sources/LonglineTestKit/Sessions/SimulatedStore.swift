@@ -406,6 +406,9 @@ final class SimulatedStore {
         case .done(let receipt):
             if expected != nil { violation("\(user)'s \(change) was not refused") }
             if receipt.isNew { record(change, receipt, user, device, in: channel) }
+            if !truth.tellsSettings(receipt, in: channel) {
+                violation("\(change) tells \(String(describing: receipt.settings))")
+            }
         }
         return outcome
     }

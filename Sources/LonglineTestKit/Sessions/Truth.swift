@@ -189,6 +189,18 @@ public struct Truth {
         rooms[channel]?.members.min { stint(of: $0, in: channel)?.after ?? 0 < stint(of: $1, in: channel)?.after ?? 0 }
     }
 
+    /// Whether a change tells the room's settings as they are, where the user that it is about is a member, and else none.
+    func tellsSettings(_ receipt: RoomReceipt, in channel: ChannelID) -> Bool {
+        guard let user = receipt.user, let room = rooms[channel], room.members.contains(user) else {
+            return receipt.settings == nil
+        }
+        guard let settings = receipt.settings else { return false }
+        let isOwner = room.owners.contains(user)
+        return channel == .room(settings.room) && settings.position == receipt.head
+            && settings.joining == room.joining && settings.publishing == room.publishing
+            && settings.role == (isOwner ? .owner : .member)
+    }
+
     /// Why a change of a room is refused, or nil.
     func refusal(of change: RoomChange, in channel: ChannelID, by user: UserID) -> RefusalCode? {
         let room = rooms[channel] ?? RoomState()
