@@ -248,7 +248,7 @@ struct ConfirmationLedgerTests {
         #expect(ledger.confirmed(.message(messages[2]), in: channel) == at(3))
         #expect(ledger.confirmed(.message(messages[2]), in: channel) == nil)
         #expect(ledger.confirmed(.message(messages[0]), in: channel) == nil)
-        #expect(ledger.confirmed(.gap(at(4)), in: channel) == nil)
+        #expect(ledger.confirmed(.gap(MessageGap(from: at(3), upTo: at(4))), in: channel) == nil)
         #expect(ledger.confirmed(.message(messages[3]), in: channel) == at(4))
     }
 
@@ -257,14 +257,15 @@ struct ConfirmationLedgerTests {
         var ledger = ConfirmationLedger()
         let old = (1...3).map { ledger.delivered(at($0), in: channel) }
         #expect(!ledger.owesGap(in: channel))
-        ledger.lost(upTo: at(2), in: channel)
+        let gap = MessageGap(from: at(3), upTo: at(2))
+        ledger.lost(gap, in: channel)
         let new = ledger.delivered(at(3), in: channel)
         #expect(ledger.confirmed(.message(old[2]), in: channel) == nil)
         #expect(ledger.confirmed(.message(old[1]), in: channel) == at(2))
         #expect(ledger.owesGap(in: channel))
-        #expect(ledger.confirmed(.gap(at(2)), in: channel) == at(2))
+        #expect(ledger.confirmed(.gap(gap), in: channel) == at(2))
         #expect(!ledger.owesGap(in: channel))
-        #expect(ledger.confirmed(.gap(at(2)), in: channel) == nil)
+        #expect(ledger.confirmed(.gap(gap), in: channel) == nil)
         #expect(ledger.confirmed(.message(new), in: channel) == at(3))
         #expect(ledger.count == 0)
     }
@@ -273,9 +274,36 @@ struct ConfirmationLedgerTests {
     func anotherEpoch() {
         var ledger = ConfirmationLedger()
         let old = ledger.delivered(at(1), in: channel)
-        ledger.lost(upTo: at(0, epoch: 2), in: channel)
+        ledger.lost(MessageGap(from: at(1), upTo: at(0, epoch: 2)), in: channel)
         let new = ledger.delivered(at(1, epoch: 2), in: channel)
         #expect(ledger.confirmed(.message(old), in: channel) == nil)
         #expect(ledger.confirmed(.message(new), in: channel) == at(1, epoch: 2))
+    }
+
+    @Test("a gap is not confirmed by an older one at the same place")
+    func gapsAtOnePlace() {
+        var ledger = ConfirmationLedger()
+        let gaps = [MessageGap(from: at(5), upTo: at(2)), MessageGap(from: at(3), upTo: at(2))]
+        for gap in gaps { ledger.lost(gap, in: channel) }
+        #expect(ledger.confirmed(.gap(gaps[0]), in: channel) == at(2))
+        #expect(ledger.owesGap(in: channel))
+        #expect(ledger.confirmed(.gap(gaps[1]), in: channel) == at(2))
+        #expect(!ledger.owesGap(in: channel))
+    }
+
+    @Test("places the app doesn't see are confirmed by themselves where another process confirmed all before them")
+    func hiddenBehindConfirmed() throws {
+        var ledger = ConfirmationLedger()
+        let other = ChannelID.room(try RoomID("b"))
+        ledger.lost(MessageGap(from: at(0), upTo: at(1)), in: channel)
+        for offset in [Offset(2), 3] { #expect(ledger.passed(at(offset), in: channel) == nil) }
+        let message = ledger.delivered(at(4), in: channel)
+        #expect(ledger.passed(at(5), in: channel) == nil)
+        _ = ledger.delivered(at(1), in: other)
+        #expect(ledger.passed(at(2), in: other) == nil)
+        let reached = ledger.keep { position, channel in channel == other || position.offset > 1 }
+        #expect(reached == [channel: at(3)])
+        #expect(ledger.count == 4)
+        #expect(ledger.confirmed(.message(message), in: channel) == at(5))
     }
 }

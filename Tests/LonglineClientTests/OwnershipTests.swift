@@ -236,6 +236,28 @@ struct OwnershipTests {
         await client.disconnect()
     }
 
+    @Test("what the app does not see is confirmed where another process confirmed what it waited for")
+    func hiddenBehindConfirmedElsewhere() async throws {
+        let directory = try TemporaryFolder()
+        let room = ChannelID.room(try RoomID("r"))
+        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
+        let client = harness.client
+        try await client.connect()
+        try harness.service.post("a", in: room)
+        let connect = harness.service.state.withLock { $0.connects.last }
+        try harness.service.post("own", in: room, producer: try #require(connect).producer)
+        while await client.statistics.unconfirmed < 2 { await Task.yield() }
+        await client.disconnect()
+        let other = try storage(directory)
+        #expect(try await other.contend())
+        try await other.apply([.cursor(room, Position(epoch: FakeService.epoch, offset: 1))])
+        try await other.close()
+        try await client.connect()
+        #expect(await client.statistics.unconfirmed == 0)
+        await client.disconnect()
+        #expect(try await confirmed(in: room, directory) == Position(epoch: FakeService.epoch, offset: 2))
+    }
+
     @Test("a cursor that went back with its log's end is not forgotten where the file could not be written by then")
     func cursorThatWentBack() async throws {
         let directory = try TemporaryFolder()

@@ -270,7 +270,7 @@ public final class LonglineClient: Sendable {
     ///
     /// Covers the messages before the gap as well, as ``Message/confirm()`` does.
     public func confirm(_ gap: MessageGap, in channel: ChannelID) {
-        core.outlets.confirmations.confirm(.gap(gap.upTo), in: channel)
+        core.outlets.confirmations.confirm(.gap(gap), in: channel)
     }
 
     /// Joins a room, which is made when it doesn't exist: who joins a room without members is its owner. Waits for a

@@ -62,7 +62,7 @@ extension ConnectionDriver {
             hiddenBehindGaps[channel] = nil
             let lostEnd = gap.from.epoch == epoch && gap.first < gap.from.offset
             if lostEnd { noteEnd(lost.upTo, of: channel) }
-            ledger.lost(upTo: lost.upTo, in: channel)
+            ledger.lost(lost, in: channel)
             // A log that lost its end takes the cursor back with it. What the app keeps itself nobody takes back.
             keepCursor(of: channel)
             if lostEnd, configuration.cursorStore == nil { setBack.insert(channel) }
@@ -256,7 +256,8 @@ extension ConnectionDriver {
         if let reached = ledger.passed(position, in: channel) { confirm(reached, in: channel) }
     }
 
-    private func confirm(_ position: Position, in channel: ChannelID) {
+    /// Nothing that the app has in hand is up to here.
+    func confirm(_ position: Position, in channel: ChannelID) {
         session.confirm(channel: channel, position: position, now: clock.now())
         // A message that stands where the log ends now says nothing of what is lost behind it.
         if gapsBefore[channel] != nil, !ledger.owesGap(in: channel) { gapsBefore[channel] = nil }

@@ -42,7 +42,7 @@ extension ConnectionDriver {
         session.goOn(from: memory.session)
         // Another process may have confirmed some of it, or found that the log is another one.
         ledger = memory.ledger
-        ledger.keep { [session] position, channel in session.isUnconfirmed(position, in: channel) }
+        let reached = ledger.keep { [session] position, channel in session.isUnconfirmed(position, in: channel) }
         gapsBefore = memory.gapsBefore.filter { session.isUnconfirmed($0.value.upTo, in: $0.key) }
         pending.cursors = memory.cursors.filter { session.cursor(of: $0.key) == $0.value }
         setBack = memory.setBack.intersection(pending.cursors.keys)
@@ -53,6 +53,7 @@ extension ConnectionDriver {
         statistics = memory.statistics
         isErasureOpen = memory.isErasureOpen
         isInOutage = memory.isInOutage
+        for (channel, position) in reached { confirm(position, in: channel) }
     }
 }
 

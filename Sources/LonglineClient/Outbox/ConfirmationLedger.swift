@@ -5,8 +5,8 @@ import LonglineWire
 enum ConfirmedItem: Hashable, Sendable {
     /// A message, by the number of its delivery: where a log lost its end, another one may stand at its place by now.
     case message(UInt64)
-    /// A gap, by the place up to which messages are gone.
-    case gap(Position)
+    /// A gap, as the app was told it: one log may lose its end at one place more than once.
+    case gap(MessageGap)
 }
 
 /// Which delivered places of each channel the app has not confirmed yet.
@@ -16,7 +16,7 @@ enum ConfirmedItem: Hashable, Sendable {
 struct ConfirmationLedger: Sendable {
     private enum Content: Equatable, Sendable {
         case message(UInt64)
-        case gap
+        case gap(MessageGap)
         /// Nothing that the app sees.
         case absent
     }
@@ -33,11 +33,19 @@ struct ConfirmationLedger: Sendable {
     var count: Int { open.values.reduce(0) { $0 + $1.count } }
 
     /// Another process may have confirmed some: forgets what does not wait any more.
-    mutating func keep(where isWaiting: (Position, ChannelID) -> Bool) {
+    /// - Returns: the places to confirm now, by channel: of those that the app doesn't see and that nothing is before any more, which
+    ///   no confirmation of the app's would take along.
+    mutating func keep(where isWaiting: (Position, ChannelID) -> Bool) -> [ChannelID: Position] {
+        var reached: [ChannelID: Position] = [:]
         for (channel, places) in open {
-            let left = places.filter { isWaiting($0.position, channel) }
+            var left: Deque<Place> = places.filter { isWaiting($0.position, channel) }
+            while let first = left.first, first.content == .absent {
+                reached[channel] = first.position
+                left.removeFirst()
+            }
             open[channel] = left.isEmpty ? nil : left
         }
+        return reached
     }
 
     /// A message goes to the app.
@@ -48,17 +56,19 @@ struct ConfirmationLedger: Sendable {
         return deliveries
     }
 
-    /// Messages before `position` are gone, and the app has to confirm that it knows. Places of another epoch, or beyond
-    /// the end of a log that got shorter, mean nothing any more.
-    mutating func lost(upTo position: Position, in channel: ChannelID) {
+    /// Messages are gone, and the app has to confirm that it knows. Places of another epoch, or beyond the end of a log that got
+    /// shorter, mean nothing any more.
+    mutating func lost(_ gap: MessageGap, in channel: ChannelID) {
         open[channel, default: []].removeAll {
-            $0.position.epoch != position.epoch || $0.position.offset > position.offset
+            $0.position.epoch != gap.upTo.epoch || $0.position.offset > gap.upTo.offset
         }
-        open[channel, default: []].append(Place(position: position, content: .gap))
+        open[channel, default: []].append(Place(position: gap.upTo, content: .gap(gap)))
     }
 
     /// Whether the app has not confirmed yet that it knows of a gap.
-    func owesGap(in channel: ChannelID) -> Bool { open[channel]?.contains { $0.content == .gap } ?? false }
+    func owesGap(in channel: ChannelID) -> Bool {
+        open[channel]?.contains { if case .gap = $0.content { true } else { false } } ?? false
+    }
 
     /// A place that the app doesn't see.
     /// - Returns: the place to confirm now, or nil while the app holds something before it.
@@ -78,7 +88,8 @@ struct ConfirmationLedger: Sendable {
         let index =
             switch item {
             case .message(let delivery): places.firstIndex { $0.content == .message(delivery) }
-            case .gap(let position): places.lastIndex { $0.content == .gap && $0.position == position }
+            // Of two that are alike the app knows of the first, at least.
+            case .gap(let gap): places.firstIndex { $0.content == .gap(gap) }
             }
         guard var end = index else { return nil }
         while end + 1 < places.count, places[end + 1].content == .absent { end += 1 }
