@@ -40,6 +40,8 @@ struct AppendQueue {
     private var waiters: [(answered: UInt64, promise: EventLoopPromise<Void>)] = []
 
     var isEmpty: Bool { waiting.isEmpty && underWay.isEmpty }
+    /// Who waits for publishes to be answered, for tests.
+    var waiterCount: Int { waiters.count }
 
     /// Batches handed to the store at a time: about the ticks that pass during a transaction.
     fileprivate static let maximumUnderWay = 16

@@ -1,11 +1,12 @@
 import LonglineSession
 import LonglineStore
 
-/// What waits until the link is its device's session, in the order in which it came: publishes in early data for the handshake, and
-/// what takes effect behind it for the session's place, which the store gives where the tenant has a device policy. Of a link that does
-/// not get it nothing takes effect.
+/// What waits until the link is its device's session, in the order in which it came here: publishes in early data for the handshake,
+/// and what takes effect behind it for the session's place, which the store gives where the tenant has a device policy. Of a link that
+/// does not get it nothing takes effect.
 ///
-/// One line, as the order counts: a publish into a room is refused for good ahead of the join that came before it.
+/// One line, as the order counts: a publish into a room is refused for good ahead of the join that came before it. Requests in early
+/// data are not among it: the session keeps them, and they come behind all publishes of that.
 /// Bounded: publishes by their number and bytes, of the session and of the loop; the session has few requests open at a time, and of
 /// places read, which have no answer, only so many wait.
 struct HeldWork {

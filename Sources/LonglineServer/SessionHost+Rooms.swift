@@ -69,14 +69,25 @@ extension SessionHost {
         if let refusal = refusal(of: work) { return refuse(work, refusal) }
         let core = self.core
         roomChangeBegins(in: work.room)
-        inOrder {
-            await Result { () async throws(StoreError) in
+        let published = publishesAnswered()
+        inOrder { () async -> Result<RoomOutcome, StoreError> in
+            // What was published before it is judged by the room as it was. No publish that counts here waits for a change.
+            try? await published?.get()
+            return await Result { () async throws(StoreError) in
                 try await core.store.change(work.room, work.change, by: device)
             }
         } then: { host, result in
             host.roomChanged(work, device, result)
             host.roomChangeEnded(in: work.room)
         }
+    }
+
+    /// Succeeds once the store has answered what this session published up to now; nil: it has.
+    private func publishesAnswered() -> EventLoopFuture<Void>? {
+        guard appendsWaiting > 0 else { return nil }
+        let promise = loop.eventLoop.makePromise(of: Void.self)
+        loop.appends.whenAnswered(promise)
+        return promise.futureResult
     }
 
     private func refusal(of work: RoomWork) -> RefusalCode? {

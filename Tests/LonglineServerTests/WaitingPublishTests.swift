@@ -2,6 +2,7 @@ import LonglineSession
 import LonglineStore
 import LonglineWire
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import LonglineServer
@@ -174,6 +175,63 @@ private let bob = identifier { try UserID("bob") }
             let leave = Frame.leave(RoomRequest(request: 2, room: hall))
             try await phone.send([(leave, .control)] + phone.publishFrames("late", to: .room(hall)))
             #expect(try await answers(1, phone) == [Answer(id: 4, code: .unknownChannel)])
+        }
+    }
+
+    /// A member publishes and leaves in one go; the store has not answered the publish until `held` ends.
+    private func publishAndLeave(
+        _ server: TestServer, _ store: FaultyStore, _ phone: TestDevice, until held: AsyncStream<Void>
+    ) async throws {
+        let hall = identifier { try RoomID("room-1") }
+        #expect(try await phone.request(hall, number: 1).refusal == nil)
+        let isChanged = Mutex(false)
+        let change: @Sendable () async -> Void = { isChanged.withLock { $0 = true } }
+        store.set {
+            $0.beforeAppend = { for await _ in held {} }
+            $0.beforeChange = change
+        }
+        let leave = Frame.leave(RoomRequest(request: 2, room: hall))
+        try await phone.send(phone.publishFrames("bye", to: .room(hall)) + [(leave, .control)])
+        // Until the leave waits, or is with the store.
+        while try await server.runtime.loops[0].submit({ $0.appends.waiterCount }) == 0, !isChanged.withLock({ $0 }) {
+            await Task.yield()
+        }
+        let isTooEarly = isChanged.withLock { $0 }
+        #expect(!isTooEarly)
+    }
+
+    @Test(arguments: [false, true]) func whatComesAheadOfALeaveIsEnteredAheadOfIt(isAsked: Bool) async throws {
+        let (store, held) = (FaultyStore(), AsyncStream.makeStream(of: Void.self))
+        let authorization = isAsked ? AuthorizationSettings(ScriptedPolicy { _ in .allow(for: .seconds(60)) }) : nil
+        try await TestServer(store: store, authorization: authorization).use { server in
+            defer { held.continuation.finish() }
+            let phone = try await server.connected("ann")
+            try await publishAndLeave(server, store, phone, until: held.stream)
+            held.continuation.finish()
+            #expect(try await answers(1, phone) == [.entered(1)])
+            let left = try await phone.next { if case .roomAnswer(let answer) = $0 { answer } else { nil } }
+            #expect(left.request == 2 && left.refusal == nil)
+            #expect(try await server.runtime.loops[0].submit { $0.appends.waiterCount } == 0)
+        }
+    }
+
+    @Test func aLeaveBehindAPublishIsMadeAlsoWhereItsLinkIsGoneByThen() async throws {
+        let (store, held) = (FaultyStore(), AsyncStream.makeStream(of: Void.self))
+        try await TestServer(store: store).use { server in
+            defer { held.continuation.finish() }
+            let phone = try await server.connected("ann")
+            try await publishAndLeave(server, store, phone, until: held.stream)
+            try await phone.drop()
+            held.continuation.finish()
+            // All that the loop began is over then, and nothing of it is left.
+            let loop = server.runtime.loops[0]
+            let idle = loop.eventLoop.makePromise(of: Void.self)
+            loop.execute { $0.whenIdle(idle) }
+            try await idle.futureResult.get()
+            let hall = ChannelKey(tenant: TokenIssuer.tenant, channel: room(1))
+            let page = try await store.read(hall, after: 0, upTo: nil, maximumBytes: .max, now: 0)
+            #expect(page.items.count == 3, "the join, the publish and the leave")
+            #expect(try await loop.submit { $0.appends.waiterCount } == 0)
         }
     }
 
