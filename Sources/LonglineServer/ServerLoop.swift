@@ -28,6 +28,8 @@ final class ServerLoop {
     /// ``appends``. Apart: who fills the one does not take the others' place in the other.
     var heldPublishes = WaitingPublishes()
     var undecidedPublishes = WaitingPublishes()
+    /// What the app's server publishes, before it gets to ``appends``.
+    var lookups = ServiceLookups()
     var reads = ReadQueue()
     var progress = ProgressQueue()
     var signals: SignalRelay

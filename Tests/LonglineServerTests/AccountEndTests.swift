@@ -223,6 +223,35 @@ private let hall = identifier { try RoomID("hall") }
         }
     }
 
+    @Test func whatTheAppsServerPublishesIsEnteredInTheOrderOfTheCallsWhicheverAccountIsLookedUpFirst() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let runtime = server.runtime
+            let (asked, held) = (AsyncStream.makeStream(of: Void.self), AsyncStream.makeStream(of: Void.self))
+            store.set {
+                $0.afterErasurePending = {
+                    asked.continuation.finish()
+                    for await _ in held.stream {}
+                }
+            }
+            let orders = [try order(1), try order(2)]
+            let first = Task { try await runtime.publish(orders[0]) }
+            for await _ in asked.stream {}
+            let second = Task { try await runtime.publish(orders[1]) }
+            // Until it waits, or was entered without.
+            while try await runtime.loops[0].submit({ $0.lookups.waiting.count }) < 2,
+                try await store.head(of: inbox(ann))?.position.offset ?? 0 == 0
+            {
+                await Task.yield()
+            }
+            held.continuation.finish()
+            for outcome in [try await first.value, try await second.value] {
+                guard case .entered? = outcome else { return #expect(Bool(false), "not entered: \(outcome as Any)") }
+            }
+            #expect(try await runtime.loops[0].submit { $0.lookups.waiting.count } == 0)
+        }
+    }
+
     @Test func whileAnAccountIsBeingErasedTheAppsServerPublishesNothingAsTheUser() async throws {
         let store = FaultyStore()
         try await withServer(store: store) { server in

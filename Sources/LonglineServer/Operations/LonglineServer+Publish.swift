@@ -1,4 +1,3 @@
-import LonglineLinks
 import LonglineSession
 public import LonglineStore
 public import LonglineWire
@@ -211,39 +210,5 @@ extension ServerRuntime {
                 loop.wake([key: receipt.head])
             }
         }
-    }
-}
-
-/// Why a publish of the app's own server was not entered.
-private struct AccountIsBeingErased: Error {}
-
-extension ServerLoop {
-    /// Publishes as a user whose account is not being erased.
-    ///
-    /// It is under way from before the store is asked until the store answered: an erasure waits for what it finds under way once it is
-    /// resolved, so that nothing of the user's is entered behind its steps.
-    fileprivate func publishUnlessErasing(_ request: AppendRequest, reply: EventLoopPromise<AppendOutcome>) {
-        let (reference, store, sender, work) = (self.reference, core.store, request.device.userKey, beginWork())
-        reply.futureResult.whenComplete { _ in reference.run { $0.endWork(work) } }
-        LoopExecutor.start(on: executor) {
-            do throws(StoreError) {
-                let isErasing = try await store.isErasurePending(of: sender.user, in: sender.tenant)
-                reference.run { loop in
-                    if isErasing {
-                        reply.fail(AccountIsBeingErased())
-                    } else {
-                        loop.appendOrRefuse(request, reply: reply)
-                    }
-                }
-            } catch {
-                reply.fail(error)
-            }
-        }
-    }
-
-    private func appendOrRefuse(_ request: AppendRequest, reply: EventLoopPromise<AppendOutcome>) {
-        guard !append(request, reply: reply) else { return }
-        let retryAfter = core.limits.retryAfter.wholeMilliseconds
-        reply.succeed(.refused(Refused(id: request.publish.id, code: .overloaded, retryAfter: retryAfter)))
     }
 }
