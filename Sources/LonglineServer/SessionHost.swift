@@ -239,8 +239,8 @@ final class SessionHost: LinkHandler {
         guard phase != .ended else { return }
         switch result {
         case .success(let page): session.pageRead(channel, page: page, now: now)
-        case .failure(let error) where error.code == .overloaded || error.code == .unknownChannel:
-            session.readFailed(channel, now: now)
+        case .failure(let error) where error.code == .overloaded: session.readFailed(channel, now: now)
+        case .failure(let error) where error.code == .unknownChannel: session.logGone(channel, now: now)
         case .failure(let error): session.close(Close(error, limits: core.limits), now: now)
         }
         wake()

@@ -277,6 +277,9 @@ struct ChannelSender {
         return .send(frames)
     }
 
+    /// What is read of a log that is no more.
+    var nothingLeft: SessionPage { SessionPage(epoch: epoch, items: [], head: limit, first: limit) }
+
     enum AcknowledgeResult { case moved(Position), old, beyond }
 
     /// Takes the device's word that it is done with everything up to `offset`.

@@ -66,6 +66,13 @@ extension ServerSession {
         shareLanes(of: channel, now: now)
     }
 
+    /// Answers ``ServerAction/read(channel:after:upTo:maximumBytes:)``: there is no such log any more. What the device has not got of it
+    /// is gone, and it is told so. That is the end of it: whoever is in a room made anew hears so by its own epoch.
+    public mutating func logGone(_ channel: ChannelID, now: NIODeadline) {
+        guard let page = modify(channel, { $0.sender?.nothingLeft }) ?? nil else { return }
+        pageRead(channel, page: page, now: now)
+    }
+
     /// In place, as all that asks about a channel for each message: a copy would retain everything that waits in it.
     private mutating func isReading(_ channel: ChannelID) -> Bool {
         modify(channel) { $0.sender?.isReading == true } == true

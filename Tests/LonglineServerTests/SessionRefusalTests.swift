@@ -422,6 +422,25 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    /// The sweep took it, as nothing was left.
+    @Test func whatIsLeftToReadOfALogThatIsGoneIsToldToBeLost() async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let phone = try await server.connected("ann")
+            store.set { $0.reads = StoreError(.unknownChannel, message: "gone") }
+            guard case .published(let published) = try await phone.publish("x", to: .user(ann)) else {
+                Issue.record("it was not entered")
+                return
+            }
+            let gap = try await phone.next { if case .gap(let gap) = $0 { gap } else { nil } }
+            #expect(gap.first == published.position.offset)
+            // The session goes on.
+            store.set { $0.reads = nil }
+            try await phone.publish("y", to: .user(ann))
+            #expect(try await phone.text(.user(ann)) == "y")
+        }
+    }
+
     // MARK: The end
 
     @Test func drainingTellsEveryClientToComeBackAtATimeOfItsOwn() async throws {

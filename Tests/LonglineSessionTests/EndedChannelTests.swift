@@ -104,4 +104,19 @@ struct EndedChannelTests {
         visit(4, &session)
         #expect(session.drain().closeCode == .limitExceeded)
     }
+
+    @Test("What the device has not got of a log that is gone is told to be lost, and not asked for again")
+    func logIsGone() {
+        var session = up { $0.maximumEndedChannels = 0 }
+        session.channelChanged(Fixture.channel(room(1), head: 11, after: 9, upTo: 11, sent: 9), now: now)
+        #expect(session.drain().reads == [9])
+        session.logGone(room(1), now: now)
+        let actions = session.drain()
+        #expect(actions.frames.contains(.gap(Gap(from: Position(epoch: Fixture.epoch, offset: 9), first: 11))))
+        #expect(actions.closeCode == nil && actions.reads.isEmpty)
+        session.deadlineReached(now: now + .seconds(2))
+        #expect(session.drain().reads.isEmpty)
+        confirm(1, &session)
+        #expect(forgotten(session.drain()) == [room(1)])
+    }
 }
