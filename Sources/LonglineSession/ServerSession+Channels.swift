@@ -90,6 +90,7 @@ extension ServerSession {
     /// The user's right to a channel changed: a join, a leave, or a channel that is new.
     public mutating func channelChanged(_ channel: SessionChannel, now: NIODeadline) {
         guard case .up = phase else { return }
+        let channel = takenUp(channel)
         let mayReceive = identity?.may(.receive, channel.channel) == true
         if channels[channel.channel] == nil { channels[channel.channel] = newChannel(channel.channel) }
         strangers.remove(channel.channel)

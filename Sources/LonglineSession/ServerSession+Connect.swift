@@ -60,6 +60,7 @@ extension ServerSession {
             }
             channels[channel.channel] = state
         }
+        keepPlacesElsewhere(claimed)
         let connected = Connected(
             version: version, session: grant.session, resumed: grant.resumed, serverTime: time,
             observedAddress: observedAddress, credentialExpiry: grant.identity.expiry, limits: limits,

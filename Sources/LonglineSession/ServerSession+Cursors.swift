@@ -40,6 +40,28 @@ extension ServerSession {
         return connect
     }
 
+    /// Of other rooms' places only so many are kept. Who joins a room again beyond them needs a link more.
+    private static let maximumPlacesElsewhere = 128
+
+    /// Keeps the places that the device named in rooms that its session does not begin with.
+    mutating func keepPlacesElsewhere(_ claimed: [ChannelID: Position]) {
+        for (channel, place) in claimed where channels[channel]?.sender == nil {
+            guard placesElsewhere.count < Self.maximumPlacesElsewhere else { return }
+            if case .room = channel { placesElsewhere[channel] = place }
+        }
+    }
+
+    /// A channel that the session takes up only now. Where the device has a place in a log that was there before it, that is gone, and the
+    /// device has to be told before it gets anything of this one: to it that would be a hole.
+    mutating func takenUp(_ channel: SessionChannel) -> SessionChannel {
+        guard channels[channel.channel]?.sender == nil,
+            let place = placesElsewhere.removeValue(forKey: channel.channel), place.epoch != channel.head.epoch
+        else { return channel }
+        var channel = channel
+        channel.cursor = place
+        return channel
+    }
+
     /// Where delivery begins in a channel. The device knows best: one restored from a backup is behind the record.
     /// - Parameter claim: the place that it named there.
     /// - Returns: the place, and whether the record counts for nothing because the device has no place at all.

@@ -95,6 +95,9 @@ public struct ServerSession: Sendable {
     /// An erasure of the account was asked for, and was not refused yet.
     var isErasing = false
 
+    /// Places that the device named in rooms that it is not in, or that are not there now.
+    var placesElsewhere: [ChannelID: Position] = [:]
+
     var connectBy: NIODeadline?
     var lastPacket: NIODeadline
     var expiresAt: NIODeadline?
@@ -336,6 +339,7 @@ public struct ServerSession: Sendable {
         roomLines = nil
         promisedParts = []
         failedReads.removeAll()
+        placesElsewhere = [:]
         pendingPong = nil
         hold = DeliveryHold()
         signals.removeAll()

@@ -7,12 +7,14 @@ import Testing
 struct EndedChannelTests {
     private let now = Fixture.start
 
-    private func up(_ change: (inout ServerSessionConfiguration) -> Void) -> ServerSession {
+    private func up(
+        _ change: (inout ServerSessionConfiguration) -> Void, places: [ChannelPosition] = []
+    ) -> ServerSession {
         var configuration = ServerSessionConfiguration()
         change(&configuration)
         var session = ServerSession(configuration: configuration, observedAddress: "", now: now)
         session.handshakeCompleted(now: now)
-        session.received(.connect(Fixture.connect()), lane: .control, early: false, now: now)
+        session.received(.connect(Fixture.connect(cursors: places)), lane: .control, early: false, now: now)
         let grant = SessionGrant(
             identity: Fixture.identity(), session: 1, resumed: false, cursorVersion: 0, channels: [Fixture.channel()],
             ticket: nil)
@@ -118,5 +120,24 @@ struct EndedChannelTests {
         #expect(session.drain().reads.isEmpty)
         confirm(1, &session)
         #expect(forgotten(session.drain()) == [room(1)])
+    }
+
+    @Test("Who joins a room that was made anew is told first that the log is gone in which the device has a place")
+    func madeAnew() {
+        let old = Position(epoch: Fixture.epoch - 1, offset: 5)
+        let left = Position(epoch: Fixture.epoch, offset: 5)
+        let places = [
+            ChannelPosition(channel: room(1), position: old), ChannelPosition(channel: room(2), position: left),
+        ]
+        var session = up({ _ in }, places: places)
+        session.channelChanged(Fixture.channel(room(1), head: 1, sent: 0), now: now)
+        let actions = session.drain()
+        #expect(actions.frames.contains(.gap(Gap(from: old, first: 0))))
+        #expect(actions.reads == [0])
+        // A log that is the same goes on behind what the device has no right to.
+        session.channelChanged(Fixture.channel(room(2), head: 9, after: 8, sent: 8), now: now)
+        let again = session.drain()
+        #expect(again.frames.contains(.skip(Skip(previous: 0, to: 8, reason: .notEntitled))))
+        #expect(again.reads == [8])
     }
 }
