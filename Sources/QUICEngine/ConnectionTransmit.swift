@@ -300,15 +300,8 @@ extension QUICEngineConnection {
 
     /// After what was buffered comes CONNECTION_CLOSE, and the connection is gone.
     private func finishClose(into buffer: UnsafeMutableRawBufferPointer) -> QUICTransmit? {
-        guard let close = pendingClose, shim != nil else { return nil }
-        pendingClose = nil
-        let reason = Array(close.reason.utf8)
-        let packet = reason.withUnsafeBufferPointer {
-            writeClose(
-                llq_close(
-                    kind: Int32(LLQ_CLOSE_APPLICATION), code: close.code, reason: $0.baseAddress,
-                    reason_length: $0.count))
-        }
+        guard pendingClose != nil, shim != nil else { return nil }
+        let packet = writePendingClose()
         endpoint.retire(self, packet: packet, alreadySent: true)
         guard let packet, packet.bytes.count <= buffer.count else { return nil }
         bytesSent += UInt64(packet.bytes.count)
@@ -316,5 +309,17 @@ extension QUICEngineConnection {
         buffer.copyBytes(from: packet.bytes)
         return QUICTransmit(
             path: packet.path, ecn: packet.ecn, segmentSize: packet.bytes.count, length: packet.bytes.count)
+    }
+
+    /// The CONNECTION_CLOSE of a close that waits, which waits no longer; nil: none does, or it can't be written.
+    func writePendingClose() -> (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)? {
+        guard let close = pendingClose else { return nil }
+        pendingClose = nil
+        return Array(close.reason.utf8).withUnsafeBufferPointer {
+            writeClose(
+                llq_close(
+                    kind: Int32(LLQ_CLOSE_APPLICATION), code: close.code, reason: $0.baseAddress,
+                    reason_length: $0.count))
+        }
     }
 }

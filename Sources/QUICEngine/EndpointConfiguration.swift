@@ -23,8 +23,8 @@ public struct EndpointConfiguration: Sendable {
     /// yet acknowledged, what data out of order takes, and 32 KiB for each half-open handshake; 1 GiB. Beyond it new connections are
     /// refused with CONNECTION_REFUSED, connecting throws ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let
     /// its peer send more until less is held. Those that live keep the windows that they were given. Of what takes memory out of order
-    /// the connections of one IPv4 address or IPv6 /64 may have an eighth, but always 16 MiB and what one connection may have; beyond
-    /// it the one of them that has most ends with NO_ERROR.
+    /// the connections of one IPv4 address or IPv6 /64 may have an eighth, but always 16 MiB and what ``ServerConfiguration/transport``
+    /// lets one connection have; beyond it those of them that have most end with NO_ERROR, until an eighth of that is free.
     public var maxBufferedBytes = 1 << 30
     /// Stateless resets sent a second at most; 100. Beyond it what they answer is dropped in silence.
     public var statelessResetsPerSecond = 100

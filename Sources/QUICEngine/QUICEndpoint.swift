@@ -40,7 +40,7 @@ public final class QUICEndpoint: CustomReflectable {
     /// Established connections by where they came from.
     var connectionsByAddress: [UInt64: Int] = [:]
     /// Server: what its connections have out of order, by where they came from.
-    @exclusivity(unchecked) var readMemoryByAddress: [UInt64: Int] = [:]
+    @exclusivity(unchecked) var readMemoryByAddress: [UInt64: AddressReadMemory] = [:]
     /// A test lowers it.
     var maxReadMemoryPerAddress: Int
     /// Packets that belong to no connection: refusals, resets, repeated closes.

@@ -355,7 +355,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     func afterInput() {
         if peerStreamRecords > endpoint.maxPeerStreamRecords { endForStreamRecords() }
         if givenIDs > endpoint.maxGivenIDs, hasUsedUpIDs { endForGivenIDs() }
-        if let shim, countReadMemory(shim) { endpoint.boundReadMemory(of: handshakeAddressKey) }
+        if let shim, countReadMemory(shim) { endpoint.boundReadMemory(of: handshakeAddressKey, now: now) }
         guard let shim else { return }
         loseDatagrams(shim)
         noticePath(shim)

@@ -68,6 +68,68 @@ import Testing
         #expect(world.server.readMemoryByAddress.isEmpty && world.server.bufferedBytes == 0)
     }
 
+    /// Connections from one address, each with some 190 kB out of order for each of its streams.
+    private func holding(
+        streams: [UInt64], in world: EngineWorld
+    ) throws -> [(client: QUICEngineConnection, server: QUICEngineConnection)] {
+        let packets = CraftedPackets(of: world.client)
+        let pairs = try streams.map { count in
+            let pair = try world.connected()
+            try packets.send((0..<count).flatMap { Frames.sparse(4 * $0, pieces: 31) }, on: pair.client)
+            world.simulation.run(for: .seconds(1))
+            #expect(packets.isSent && pair.server.countedReadMemory > 100_000)
+            return pair
+        }
+        // Their clocks stand still while nothing comes.
+        world.simulation.run(for: .seconds(5))
+        return pairs
+    }
+
+    /// Has them hold one byte more than those of an address may.
+    private func exceedShare(_ world: EngineWorld, of server: QUICEngineConnection) {
+        let held = world.server.readMemoryByAddress[server.handshakeAddressKey]?.total ?? 0
+        world.server.maxReadMemoryPerAddress = held - 1
+        world.server.boundReadMemory(of: server.handshakeAddressKey, now: world.network.now)
+    }
+
+    @Test("those that have most go together, so that each next packet doesn't ask again who has")
+    func thoseThatHaveMostGoTogether() throws {
+        let world = try EngineWorld()
+        let servers = try holding(streams: [UInt64](repeating: 1, count: 10), in: world).map { $0.server }
+        _ = try world.connected()
+        let address = servers[0].handshakeAddressKey
+        #expect(world.server.readMemoryByAddress[address]?.holders == Set(servers.map(\.handle.rawValue)))
+        let largest = servers.sorted {
+            ($1.countedReadMemory, $0.handle.rawValue) < ($0.countedReadMemory, $1.handle.rawValue)
+        }
+        let timeouts = servers.map(\.probeTimeout)
+        exceedShare(world, of: servers[0])
+        // Two tenths are more than an eighth, and one isn't.
+        #expect(largest.prefix(2).allSatisfy { $0.closeReason != nil })
+        #expect(largest.dropFirst(2).allSatisfy { $0.closeReason == nil })
+        #expect(world.server.counters.connectionsEndedForMemory == 2)
+        #expect(world.server.readMemoryByAddress[address]?.holders.count == 8)
+        // Their closing period begins now, and not when something last came.
+        for (server, timeout) in zip(servers, timeouts) where server.closeReason != nil {
+            let period = 3 * (timeout?.nanoseconds ?? 0)
+            #expect(server.quietAfter == world.network.now.advanced(byNanoseconds: period))
+        }
+    }
+
+    @Test("a connection that is closed and still sends isn't spared at its neighbours' cost")
+    func aClosedConnectionIsNotSpared() throws {
+        let world = try EngineWorld()
+        let pairs = try holding(streams: [3, 2], in: world)
+        pairs[0].server.close(code: 7, reason: "over", now: world.network.now)
+        #expect(pairs[0].server.quietAfter == nil, "its close waits")
+        exceedShare(world, of: pairs[0].server)
+        #expect(pairs[0].server.quietAfter != nil && pairs[1].server.closeReason == nil)
+        #expect(world.server.counters.connectionsEndedForMemory == 1)
+        world.simulation.run(for: .seconds(1))
+        #expect(pairs[0].client.closeReason == .peerApplication(code: 7, reason: "over"))
+        #expect(pairs[1].client.closeReason == nil)
+    }
+
     private static let stopCode: UInt64 = 0x1a2b
 
     /// The peer sees none of the STOP_SENDING frames with ``stopCode``, as one that means harm does: an honest one would reset.
