@@ -191,11 +191,11 @@ extension QUICEngineConnection {
 
     /// ngtcp2 0.12 gives the peer another connection ID for each that it retires, and keeps the frame until it is acknowledged: a peer
     /// that retires all and acknowledges no such packet makes it keep eight more in every probe timeout, for as long as it likes. So
-    /// it gets `maxGivenIDs`, and one more every four seconds, which is as often as a NAT may rebind all the time. Who uses them up
-    /// otherwise connects again.
+    /// it gets `maxGivenIDs`, and one more every four seconds, which is as often as a NAT may rebind all the time; but of these only as
+    /// many again, as what isn't acknowledged stays however slowly it came. Who uses them up connects again.
     var hasUsedUpIDs: Bool {
         let earned = (now.nanoseconds - createdAt.nanoseconds) / Self.nanosecondsPerID
-        return givenIDs - Int(clamping: earned) > endpoint.maxGivenIDs
+        return givenIDs - min(Int(clamping: earned), endpoint.maxGivenIDs) > endpoint.maxGivenIDs
     }
 
     private static let nanosecondsPerID: UInt64 = 4_000_000_000

@@ -77,8 +77,10 @@ import Testing
         }
     }
 
-    @Test("a peer that uses up connection IDs is sent away and may come again")
-    func aPeerThatUsesUpConnectionIDsIsSentAway() throws {
+    @Test(
+        "a peer that uses up connection IDs is sent away and may come again, however slowly it does",
+        arguments: [2, 8] as [UInt64])
+    func aPeerThatUsesUpConnectionIDsIsSentAway(secondsPerMove: UInt64) throws {
         let world = try EngineWorld()
         world.server.maxGivenIDs = 20
         let (client, server) = try world.connected()
@@ -88,7 +90,7 @@ import Testing
         for move in 0..<60 where server.closeReason == nil {
             try client.migrate(to: addresses[move % 2], now: world.network.now)
             client.ping(now: world.network.now)
-            world.simulation.run(for: .seconds(2))
+            world.simulation.run(for: .seconds(secondsPerMove))
         }
         guard case .localTransport(0, _)? = server.closeReason, case .peerTransport(0, _)? = client.closeReason else {
             Issue.record("\(String(describing: server.closeReason)) \(String(describing: client.closeReason))")
