@@ -280,7 +280,7 @@ extension QUICEngineConnection {
 
     private func forget(resetToken token: [UInt8]) {
         resetTokens.remove(token)
-        endpoint.removeResetToken(token)
+        endpoint.removeResetToken(token, of: self)
     }
 
     private func reportTicket() {

@@ -366,7 +366,10 @@ public final class QUICEndpoint: CustomReflectable {
     static let maxRetiredIDs = 32
 
     func addResetToken(_ token: [UInt8], for connection: QUICEngineConnection) { resetTokenOwners[token] = connection }
-    func removeResetToken(_ token: [UInt8]) { resetTokenOwners[token] = nil }
+    /// Unless another connection's peer has named the same one since: what that says of its connection stays.
+    func removeResetToken(_ token: [UInt8], of connection: QUICEngineConnection) {
+        if resetTokenOwners[token] === connection { resetTokenOwners[token] = nil }
+    }
 
     func sendLoose(_ bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint = .notECT) {
         guard loosePackets.count < Self.maxLoosePackets else { return }
@@ -415,9 +418,7 @@ public final class QUICEndpoint: CustomReflectable {
         if connection.countsForAddress, let count = connectionsByAddress[connection.handshakeAddressKey] {
             connectionsByAddress[connection.handshakeAddressKey] = count > 1 ? count - 1 : nil
         }
-        for token in connection.resetTokens where resetTokenOwners[token] === connection {
-            resetTokenOwners[token] = nil
-        }
+        for token in connection.resetTokens { removeResetToken(token, of: connection) }
         let route = connection.route
         route.connection = nil
         if let original = connection.originalID { route.ids.append(original) }

@@ -75,6 +75,20 @@ import Testing
         #expect(world.client.counters.statelessResetsReceived == 1)
     }
 
+    @Test("a reset token that another connection's peer named, too, stays when the first one's is retired")
+    func aResetTokenOfAnotherConnectionStays() throws {
+        let world = try EngineWorld()
+        let (first, _) = try world.connected()
+        let (second, _) = try world.connected()
+        let token = [UInt8](repeating: 7, count: 16)
+        first.learn(resetToken: token)
+        second.learn(resetToken: token)
+        world.client.removeResetToken(token, of: first)
+        #expect(world.client.resetTokenOwners[token] === second)
+        world.client.removeResetToken(token, of: second)
+        #expect(world.client.resetTokenOwners[token] == nil)
+    }
+
     @Test("stateless resets are limited and never larger than what they answer")
     func statelessResetsAreLimitedAndNeverLargerThanWhatTheyAnswer() throws {
         let world = try EngineWorld()
