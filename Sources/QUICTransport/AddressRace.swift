@@ -94,7 +94,7 @@ final class AddressRace {
     }
 
     /// Only where all that was tried is too small: of the others one may answer, or time is what they lack.
-    private func endIfImpossible() {
+    func endIfImpossible() {
         if !isOver, !isOpening, untried.isEmpty, possible.isEmpty { paths.endForSize() }
     }
 

@@ -47,6 +47,7 @@ extension ClientPaths {
                     QUICTransportError(
                         .pathChangeFailed, "no socket could be bound to \(local)", cause: "\(error)",
                         advice: "Migrate to an address that this machine has."))
+                self.race?.endIfImpossible()
             }
         }
     }
@@ -112,6 +113,7 @@ extension ClientPaths {
             QUICTransportError(
                 .pathChangeFailed, "the server's address is of another family than \(change.local)",
                 advice: "The old path stays in use; connect again from the new address."))
+        race?.endIfImpossible()
     }
 
     /// The change that has begun on a path, and the socket it goes to.

@@ -266,6 +266,8 @@ final class ClientPaths {
     func endForSize() {
         guard phase == .handshaking, let engine = connection.engine, !engine.isClosed, engine.packetsReceived == 0
         else { return }
+        // An application that moves the attempt elsewhere waits for the socket there; if there is none, this is asked again.
+        if let change, !change.begun { return }
         giveUp(engine, on: current)
         connection.dispatch(.closed(.handshakeFailed(.pathTooSmall)))
         driver.touch(connection)

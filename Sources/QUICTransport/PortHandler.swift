@@ -10,7 +10,7 @@ final class PortHandler: ChannelInboundHandler {
     /// What closed the channel, as far as it is known.
     var lastError: (any Error)?
     /// That was an error of a write.
-    var metWriteError = false
+    private var metWriteError = false
     /// The channel's socket; nil: it can't be used directly.
     var socket: DatagramSocket?
     private var context: ChannelHandlerContext?
@@ -46,6 +46,16 @@ final class PortHandler: ChannelInboundHandler {
     }
 
     func flush() { context?.flush() }
+
+    /// A write failed, and the channel closes.
+    /// - Returns: whether it was this write that met the error. The messages behind it fail with the same one; and so do all where
+    ///   reading or polling met it, of which the channel tells first.
+    func isMet(_ failure: IOError) -> Bool {
+        guard !metWriteError, (lastError as? IOError)?.errnoCode != failure.errnoCode else { return false }
+        metWriteError = true
+        lastError = failure
+        return true
+    }
 
     func breakChannel() { context?.close(promise: nil) }
 

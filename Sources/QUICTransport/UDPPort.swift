@@ -351,10 +351,14 @@ final class UDPPort {
             metadata: ["local": "\(boundAddress)", "remote": "\(remote)", "size": "\(size)"])
     }
 
-    /// A message was lost.
     private func sendFailed(_ remote: QUICSocketAddress, error: CInt) {
+        sendFailed(remote, error: error, concernsRemote: Self.concernsRemote(error))
+    }
+
+    /// A message was lost.
+    private func sendFailed(_ remote: QUICSocketAddress, error: CInt, concernsRemote: Bool) {
         driver?.socketCounters.sendErrors += 1
-        if Self.concernsRemote(error) {
+        if concernsRemote {
             refuse(remote)
             owner?.client?.race?.cannotSend(to: SocketAddress(remote))
         }
@@ -395,10 +399,7 @@ final class UDPPort {
             switch error {
             case ChannelError.writeMessageTooLarge: self.tooLarge(size, to: remote)
             case ChannelError.writeHostUnreachable: self.sendFailed(remote, error: EHOSTUNREACH)
-            // It closes the channel, and the messages behind the one that met it end with it, by the same error.
-            case let failure as IOError where !handler.metWriteError:
-                handler.metWriteError = true
-                handler.lastError = failure
+            case let failure as IOError where handler.isMet(failure):
                 self.writeFailed(remote, error: failure.errnoCode, isRun: segmentSize != nil)
             default: break
             }
@@ -407,9 +408,10 @@ final class UDPPort {
     }
 
     private func writeFailed(_ remote: QUICSocketAddress, error: CInt, isRun: Bool) {
-        // Devices without checksum offload answer EIO, old kernels EINVAL.
-        if isRun, error == EIO || error == EINVAL { usesSegmentation = false }
-        sendFailed(remote, error: error)
+        // Devices without checksum offload answer EIO, old kernels EINVAL: nothing is wrong with where it was to go.
+        let isOfRun = isRun && (error == EIO || error == EINVAL)
+        if isOfRun { usesSegmentation = false }
+        sendFailed(remote, error: error, concernsRemote: !isOfRun && Self.concernsRemote(error))
     }
 
     /// Whether an error says something about where the message was to go, and not about this machine or the run alone.

@@ -83,6 +83,29 @@ extension SendErrorTests {
         }
     }
 
+    @Test("Where packets of 1,200 bytes don't leave a connect goes on while it waits for a socket elsewhere")
+    func movedElsewhere() async throws {
+        try await withClient(of: ["127.0.0.1"]) { client, listener, loop in
+            send_faults_set(0, UInt16(listener.port), EMSGSIZE, .max)
+            let (port, local) = (listener.port, try loopback("127.0.0.2"))
+            let bound = try await loop.submit {
+                let connection = client.connect(
+                    host: Self.name, port: port, configuration: clientConfiguration(), on: loop, handler: Bystander())
+                connection.client?.change = ClientPaths.Change(to: local, promise: nil)
+                return NIOLoopBound(connection, eventLoop: loop)
+            }.get()
+            while await client.counters().sockets.minimumSizeErrors == 0 {}
+            try await loop.submit {
+                let connection = bound.value
+                #expect(connection.closeReason == nil)
+                // There is none.
+                connection.client?.change = nil
+                connection.client?.race?.endIfImpossible()
+                #expect(connection.closeReason == .handshakeFailed(.pathTooSmall))
+            }.get()
+        }
+    }
+
     @Test("A change of path to where packets of 1,200 bytes don't leave fails, and says so")
     func changeToTooSmallPath() async throws {
         try await withPair(serve: echo) { client, listener, loop in
@@ -111,4 +134,9 @@ extension SendErrorTests {
             #expect(counters.sendErrors == 0 && counters.socketFailures == 0)
         }
     }
+}
+
+private final class Bystander: QUICConnectionHandler {
+    func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {}
+    func batchEnded(on connection: QUICLoopConnection) {}
 }

@@ -264,6 +264,8 @@ struct SendErrorTests {
                 for run in next { port.value.send(run, to: remote, ecn: .ect0, segmentSize: segmentSize) }
                 port.value.flush()
             }.get()
+            // One whose channel ended is bound again at once.
+            while try await loop.submit({ port.value.state == .down }).get() {}
         }
         let hits = send_faults_clear()
         let counters = try await loop.submit {
@@ -325,6 +327,29 @@ struct SendErrorTests {
         #expect(hits == errors.count)
         #expect(arrived == datagrams(ofRuns: 1..<2))
         #expect(counters.sendErrors == 1 && counters.socketFailures == 0)
+    }
+
+    @Test(
+        "A run that the kernel refuses behind a full buffer shuts nobody out, and none is joined any more",
+        arguments: [EIO, EINVAL])
+    func refusedRunBehindFullBuffer(error: CInt) async throws {
+        let (arrived, hits, counters) = try await send(
+            runs: [1, 1], over: [EAGAIN, error, EAGAIN], expecting: Self.datagramsPerRun)
+        #expect(hits == 3)
+        #expect(arrived == datagrams(ofRuns: 1..<2))
+        #expect(counters.segmentedMessagesSent == 1 && counters.blockedRuns == 0)
+        #expect(counters.sendErrors == 1 && counters.socketFailures == 1)
+    }
+
+    @Test("An error by which reading ends the channel is none of what was to be sent, which fails with it")
+    func readErrorEndsWrites() {
+        let (read, written) = (PortHandler(), PortHandler())
+        read.lastError = IOError(errnoCode: ENETDOWN, reason: "recvmsg")
+        #expect(!read.isMet(IOError(errnoCode: ENETDOWN, reason: "recvmsg")))
+        // One that ended nothing is no reason to miss the next.
+        written.lastError = IOError(errnoCode: ECONNREFUSED, reason: "recvmsg")
+        #expect(written.isMet(IOError(errnoCode: EPERM, reason: "sendmsg")))
+        #expect(!written.isMet(IOError(errnoCode: EPERM, reason: "sendmsg")))
     }
 
     @Test("Runs are joined again once a full socket has taken what was left of one that was refused")
