@@ -462,9 +462,7 @@ extension LinkCloseReason {
         case .peerApplication(let code, let reason):
             self = .peer(code: CloseCode(rawValue: UInt32(clamping: code)), reason: reason)
         case .idleTimeout: self = .idleTimeout
-        // Nothing has left: it wasn't the handshake that failed, and no ticket is to blame.
-        case .handshakeFailed(let error) where error.code == .unreachable || error.code == .pathTooSmall:
-            self = .failed(reason.summary)
+        case .handshakeFailed(let error) where error.code.precedesFirstPacket: self = .failed(reason.summary)
         case .handshakeFailed, .handshakeTimeout, .versionNegotiation: self = .handshakeFailed(reason.summary)
         default: self = .failed(reason.summary)
         }

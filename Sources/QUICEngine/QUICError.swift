@@ -61,3 +61,13 @@ public struct QUICError: Error, Sendable, Hashable, CustomStringConvertible {
         return "\(code.rawValue): \(message)\(reason). \(advice)"
     }
 }
+
+extension QUICError.Code {
+    /// Client: whether it keeps the first packet from leaving. Then no handshake failed, and no ticket is to blame.
+    package var precedesFirstPacket: Bool {
+        switch self {
+        case .unreachable, .pathTooSmall, .connectionLimit: true
+        default: false
+        }
+    }
+}

@@ -247,12 +247,9 @@ extension QUICCloseReason {
     /// client's handshake is complete.
     fileprivate var isOfTLS: Bool {
         switch self {
-        case .handshakeFailed(let error): !Self.codesBeforeTLS.contains(error.code)
+        case .handshakeFailed(let error): !error.code.precedesFirstPacket
         case .peerTransport(let code, _), .localTransport(let code, _): (0x100...0x1ff).contains(code)
         default: false
         }
     }
-
-    /// What keeps the first packet from leaving says nothing of the ticket in it.
-    private static let codesBeforeTLS: Set<QUICError.Code> = [.unreachable, .pathTooSmall, .connectionLimit]
 }
