@@ -42,6 +42,8 @@ public enum LinkCloseReason: Hashable, Sendable {
     case idleTimeout
     /// The handshake failed; the text is for logs and names no secrets.
     case handshakeFailed(String)
+    /// The handshake wasn't complete in time, and nothing said why: often nobody is there, or the network loses everything.
+    case handshakeTimeout
     /// The transport failed in another way; the text is for logs and names no secrets.
     case failed(String)
 }

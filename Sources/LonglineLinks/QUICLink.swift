@@ -463,7 +463,8 @@ extension LinkCloseReason {
             self = .peer(code: CloseCode(rawValue: UInt32(clamping: code)), reason: reason)
         case .idleTimeout: self = .idleTimeout
         case .handshakeFailed(let error) where error.code.precedesFirstPacket: self = .failed(reason.summary)
-        case .handshakeFailed, .handshakeTimeout, .versionNegotiation: self = .handshakeFailed(reason.summary)
+        case .handshakeFailed, .versionNegotiation: self = .handshakeFailed(reason.summary)
+        case .handshakeTimeout: self = .handshakeTimeout
         default: self = .failed(reason.summary)
         }
     }

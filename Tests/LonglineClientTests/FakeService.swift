@@ -25,6 +25,10 @@ final class FakeService: LinkConnector {
         case silence
         /// The TLS handshake fails.
         case handshakeFailure
+        /// Nothing answers the TLS handshake, and the transport says so.
+        case handshakeTimeout
+        /// Nothing answers it, and the transport is still waiting.
+        case nobody
     }
 
     struct Entered: Equatable, Sendable {
@@ -106,6 +110,8 @@ final class FakeService: LinkConnector {
             switch answer {
             case .fail(let error): failed.value(error)
             case .handshakeFailure: bound.value.end(.handshakeFailed("certificate"))
+            case .handshakeTimeout: bound.value.end(.handshakeTimeout)
+            case .nobody: break
             case .accept, .acceptThenSilence, .close, .silence: bound.value.establish()
             }
         }
@@ -356,7 +362,7 @@ final class FakeLink: MobileLink, LinkAttempt {
         let isStale = service.state.withLock { connect.connectNumber < $0.newestConnect }
         if isStale { return deliver(.close(Close(code: .stale)), lane: .control) }
         switch answer {
-        case .silence, .fail, .handshakeFailure: return
+        case .silence, .fail, .handshakeFailure, .handshakeTimeout, .nobody: return
         case .close(let close): return deliver(.close(close), lane: .control)
         case .accept, .acceptThenSilence: break
         }

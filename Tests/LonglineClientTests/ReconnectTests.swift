@@ -164,6 +164,35 @@ struct ReconnectTests {
         await harness.client.disconnect()
     }
 
+    @Test(
+        "silence is not held against a TLS ticket, unless two attempts with it meet it in a row",
+        arguments: [FakeService.Answer.handshakeTimeout, .nobody])
+    func silentTicket(silence: FakeService.Answer) async throws {
+        let virtual = VirtualLoop()
+        let harness = try ClientHarness(loop: virtual.loop) {
+            $0.accessPoints = [AccessPoint(host: "one", port: 1)]
+            $0.connectTimeout = .seconds(20)
+        }
+        let (client, service) = (harness.client, harness.service)
+        func connected(by attempts: Int) async {
+            while service.state.withLock({ $0.requests.count }) < attempts || !client.state.isConnected {
+                await virtual.pass(.seconds(1))
+            }
+        }
+        try await virtual.running { try await client.start() }
+        await connected(by: 1)
+        // The handshake between them ends the first row.
+        for (silences, attempts) in [(1, 3), (2, 6)] {
+            service.state.withLock { $0.answers = [FakeService.Answer](repeating: silence, count: silences) }
+            service.cut()
+            await connected(by: attempts)
+        }
+        let tls = Array("tls".utf8)
+        let tickets = service.state.withLock { $0.requests.map(\.sessionTicket) }
+        #expect(tickets == [nil, tls, tls, tls, tls, nil])
+        try await virtual.running { await client.disconnect() }
+    }
+
     @Test("an address token is used for one attempt only, whatever comes of it, also over a restart")
     func addressToken() async throws {
         let storage = InMemoryClientStorage()

@@ -25,6 +25,11 @@ struct LinkCloseReasonTests {
         }
     }
 
+    @Test("A handshake that took too long is told from one that failed")
+    func handshakeTimeout() {
+        #expect(LinkCloseReason(.handshakeTimeout) == .handshakeTimeout)
+    }
+
     private func reason(of code: QUICError.Code) -> LinkCloseReason {
         LinkCloseReason(.handshakeFailed(QUICError(code, "It didn't work", advice: "Try again.")))
     }

@@ -110,6 +110,7 @@ extension ConnectionDriver {
         attemptTimer = schedule(in: TimeAmount(configuration.connectTimeout)) { driver in
             guard driver.current === link else { return }
             driver.giveUpCurrent()
+            driver.handshakeTimedOut(on: link)
             driver.attemptFailed(
                 ClientError(
                     .connectFailed, message: "no answer from \(target) in \(driver.configuration.connectTimeout)"))

@@ -48,9 +48,11 @@ extension ConnectionDriver {
         case .peer(let code, let reason): end = .closed(link.farewell ?? Close(code: code, reason: reason))
         case .idleTimeout: end = lost("nothing came for the idle timeout")
         case .handshakeFailed(let text):
-            // The ticket may be what broke it: the next attempt does without, and gets a new one if it comes through.
-            if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
+            handshakeFailed(on: link)
             end = .failed(ClientError(.connectFailed, message: text))
+        case .handshakeTimeout:
+            handshakeTimedOut(on: link)
+            end = lost("the handshake took too long")
         case .failed(let text): end = lost(text)
         }
         if link.connectedAt == nil { statistics.failedAttempts += 1 }

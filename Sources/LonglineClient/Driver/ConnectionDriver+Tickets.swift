@@ -35,6 +35,24 @@ extension ConnectionDriver {
         return token
     }
 
+    /// The handshake failed. A ticket may be what broke it: the next attempt does without, and gets a new one if it comes through.
+    func handshakeFailed(on link: DriverLink) {
+        silentTickets.remove(link.accessPoint)
+        if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
+    }
+
+    /// Nothing came in time. That is the network's way, and a ticket isn't to blame for it; without one the next connect would not be
+    /// one flight. But a server, or something before it, may drop what begins with a ticket without a word: after two such attempts
+    /// in a row one does without.
+    func handshakeTimedOut(on link: DriverLink) {
+        guard link.usedSessionTicket, link.handshake == nil else { return }
+        if silentTickets.remove(link.accessPoint) == nil {
+            silentTickets.insert(link.accessPoint)
+        } else {
+            suspectTickets.insert(link.accessPoint)
+        }
+    }
+
     /// Nodes come and go, and what is of use at none would stay on the disk: forgets, with the next flush, the access points whose
     /// TLS ticket's time is over, and all but the newest.
     /// - Parameter newest: something was kept of it just now.

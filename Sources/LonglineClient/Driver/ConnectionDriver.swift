@@ -111,8 +111,10 @@ final class ConnectionDriver {
     var resumeTicket: StoredSecret?
     var transportTickets: [String: StoredSecret]
     var addressTokens: [String: [UInt8]]
-    /// Access points whose TLS ticket was used for a handshake that failed.
+    /// Access points whose TLS ticket was used for a handshake that failed, or for two in a row that nothing came of.
     var suspectTickets: Set<AccessPoint> = []
+    /// Those whose TLS ticket was used for the last handshake, and nothing came of it.
+    var silentTickets: Set<AccessPoint> = []
     var pending = PendingWrites()
     var isFlushing = false
     var flushScheduled = false
