@@ -225,7 +225,10 @@ private let hall = identifier { try RoomID("hall") }
 
     @Test func whatTheAppsServerPublishesIsEnteredInTheOrderOfTheCallsWhicheverAccountIsLookedUpFirst() async throws {
         let store = FaultyStore()
-        try await withServer(store: store) { server in
+        var limits = ServerLimits()
+        // Two of them may wait.
+        limits.appendBytesPerLoop = 1_200
+        try await withServer(store: store, limits: limits) { server in
             let runtime = server.runtime
             let (asked, held) = (AsyncStream.makeStream(of: Void.self), AsyncStream.makeStream(of: Void.self))
             store.set {
@@ -234,7 +237,7 @@ private let hall = identifier { try RoomID("hall") }
                     for await _ in held.stream {}
                 }
             }
-            let orders = [try order(1), try order(2)]
+            let orders = [try order(1), try order(2), try order(3)]
             let first = Task { try await runtime.publish(orders[0]) }
             for await _ in asked.stream {}
             let second = Task { try await runtime.publish(orders[1]) }
@@ -244,7 +247,19 @@ private let hall = identifier { try RoomID("hall") }
             {
                 await Task.yield()
             }
+            let isAnswered = Mutex(false)
+            let third = Task {
+                defer { isAnswered.withLock { $0 = true } }
+                return try await runtime.publish(orders[2])
+            }
+            while try await runtime.loops[0].submit({ $0.lookups.waiting.count }) < 3, !isAnswered.withLock({ $0 }) {
+                await Task.yield()
+            }
             held.continuation.finish()
+            guard case .refused(let refused)? = try await third.value else {
+                return #expect(Bool(false), "more may wait than the limit says")
+            }
+            #expect(refused.code == .overloaded)
             for outcome in [try await first.value, try await second.value] {
                 guard case .entered? = outcome else { return #expect(Bool(false), "not entered: \(outcome as Any)") }
             }

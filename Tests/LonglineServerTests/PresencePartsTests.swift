@@ -69,7 +69,6 @@ private func key(_ name: String, _ tenant: TenantID = TokenIssuer.tenant) -> Use
         for round in 0..<200 {
             for name in ["bob", "user\(round)"] {
                 _ = watchers.add(one, to: key(name))
-                watchers.putBack(watchers.takeUnread(limit: 1))
                 #expect(!watchers.remove(one, from: key(name)))
             }
             #expect(watchers.unreadCount < 30)
@@ -77,6 +76,20 @@ private func key(_ name: String, _ tenant: TenantID = TokenIssuer.tenant) -> Use
         #expect(watchers.count == 1)
         #expect(watchers.takeUnread(limit: 10) == [key("ann")], "who is watched all the time still waits")
         #expect(watchers.unreadCount == 0)
+    }
+
+    @Test func whoIsForgottenAndWatchedAgainHasOnePlaceTheLast() {
+        let watchers = Table()
+        let one = Watcher()
+        _ = watchers.add(one, to: key("bob"))
+        _ = watchers.remove(one, from: key("bob"))
+        for name in ["eve", "bob"] { _ = watchers.add(one, to: key(name)) }
+        let taken = watchers.takeUnread(limit: 10)
+        #expect(taken == [key("eve"), key("bob")])
+        // Of a read that failed nothing is done again for who is watched no more.
+        _ = watchers.remove(one, from: key("eve"))
+        watchers.putBack(taken)
+        #expect(watchers.unreadCount == 1 && watchers.takeUnread(limit: 10) == [key("bob")])
     }
 
     @Test func recordsAreReadTenantByTenant() throws {

@@ -158,7 +158,9 @@ extension TestDevice {
 
             // Other answers have none, nor have refusals.
             #expect(try await member.request(hall, number: 4, leave: true).refusal == nil)
-            _ = try await owner.act(.setJoining(.nobody), number: 4)
+            let closing = RoomCommand(request: 4, room: hall, action: .setJoining(.nobody))
+            try await owner.send([(.room(closing), .control)])
+            _ = try place(try await owner.aboutRooms(1).first)
             #expect(try await member.request(hall, number: 5).refusal == .forbidden)
             #expect(try await member.members().refusal == .unknownChannel)
             try await member.send([(.members(MembersRequest(request: 6, room: hall, after: nil, limit: 0)), .control)])
