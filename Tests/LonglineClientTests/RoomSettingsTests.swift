@@ -45,6 +45,22 @@ struct RoomSettingsTests {
         await client.disconnect()
     }
 
+    @Test("what is said of the room's present log behind the settings changes them, and of roles only the own")
+    func applied() throws {
+        let (hall, ann, bob) = (try RoomID("hall"), try UserID("ann"), try UserID("bob"))
+        let before = settings(of: hall, at: 3)
+        func after(_ change: RoomAction, _ offset: Offset, epoch: Epoch = FakeService.epoch) -> RoomSettings {
+            var settings = before
+            settings.apply(change, at: Position(epoch: epoch, offset: offset), for: ann)
+            return settings
+        }
+        #expect(after(.setPublishing(.owners), 3) == before)
+        #expect(after(.setPublishing(.owners), 4, epoch: FakeService.epoch &+ 1) == before)
+        #expect(!after(.setPublishing(.owners), 4).mayPublish && before.mayPublish)
+        #expect(after(.setRole(.owner, of: bob), 4).role == .member)
+        #expect(after(.setRole(.owner, of: ann), 4).role == .owner)
+    }
+
     @Test("a change that overtakes the answer whose settings are older is in them", arguments: [true, false], 0...2)
     func overtaken(isJoin: Bool, head: Int) async throws {
         let hall = try RoomID("hall")

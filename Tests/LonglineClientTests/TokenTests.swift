@@ -117,6 +117,32 @@ struct TokenTests {
         try await virtual.running { await client.disconnect() }
     }
 
+    @Test("how a call ends that was old when somebody came to wait for it is no answer for that one")
+    func old() async throws {
+        let hung = Mutex<[CheckedContinuation<String, any Error>]>([])
+        // It doesn't mind being cancelled.
+        let tokens = TokenCalls {
+            try await withCheckedThrowingContinuation { continuation in hung.withLock { $0.append(continuation) } }
+        }
+        let limit = TokenCalls.limit
+        var questions: [Task<String, any Error>] = []
+        for count in 1...limit {
+            questions.append(Task { try await tokens.token() })
+            while hung.withLock({ $0.count }) < count { await Task.yield() }
+            tokens.beginAnew()
+        }
+        questions.append(Task { try await tokens.token() })
+        while tokens.waiting <= limit { await Task.yield() }
+        #expect(hung.withLock { $0.count } == limit, "it waits for the last one")
+        hung.withLock { $0[limit - 1] }.resume(throwing: CancellationError())
+        await #expect(throws: CancellationError.self) { try await questions[limit - 1].value }
+        while hung.withLock({ $0.count }) == limit { await Task.yield() }
+        hung.withLock { $0[limit] }.resume(returning: "new")
+        #expect(try await questions[limit].value == "new")
+        for continuation in hung.withLock({ Array($0.prefix(limit - 1)) }) { continuation.resume(returning: "late") }
+        for question in questions.prefix(limit - 1) { #expect(try await question.value == "late") }
+    }
+
     @Test("a direct message that waits to know its user ends with a disconnection", arguments: [true, false])
     func unknownUser(disconnects: Bool) async throws {
         let (virtual, calls, ended) = (VirtualLoop(), Counter(), Counter())
