@@ -46,6 +46,8 @@ public final class SharedClientStorage: ClientStorage {
     private let token: SendID
     private let lockPath: String
     let held = Mutex<Ownership?>(nil)
+    /// Reads that use ``reader``, and whether no more may begin.
+    private let looks = Mutex((underWay: 0, isClosed: false))
     private let contention = Mutex<Contention?>(nil)
 
     /// What the owner knows itself by.
@@ -186,6 +188,9 @@ public final class SharedClientStorage: ClientStorage {
     /// Gives up ownership and closes the file. Later calls fail.
     public func close() async throws {
         try await release()
+        // A connection that is closed may not be asked for anything: GRDB looks at it before it finds that out, and the process ends.
+        looks.withLock { $0.isClosed = true }
+        while looks.withLock({ $0.underWay > 0 }) { try? await Task.sleep(for: .milliseconds(1)) }
         let (database, reader) = (database, reader)
         try await SQLiteClientStorage.elsewhere {
             try reader.close()
@@ -340,6 +345,12 @@ public final class SharedClientStorage: ClientStorage {
 
     /// One look at the file, which no writer holds up.
     func reading<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
+        let isOpen = looks.withLock { looks in
+            if !looks.isClosed { looks.underWay += 1 }
+            return !looks.isClosed
+        }
+        guard isOpen else { throw describe(DatabaseError(resultCode: .SQLITE_MISUSE, message: "the file was closed")) }
+        defer { looks.withLock { $0.underWay -= 1 } }
         do {
             return try await reader.read(body)
         } catch let error as CancellationError {
