@@ -174,6 +174,28 @@ struct StorageFaultTests {
         try await locker.unlock()
         try await shared.close()
     }
+
+    @Test("a look whose turn comes when the file was closed is told so", arguments: RestartTests.Kind.allCases)
+    func lookBehindClose(kind: RestartTests.Kind) async throws {
+        let directory = try TemporaryFolder()
+        let (storage, database) = try open(kind, directory.file("client.sqlite"))
+        switch storage {
+        case let storage as SharedClientStorage:
+            _ = try await storage.version()
+            try await storage.close()
+            let error = await #expect(throws: ClientError.self) { try await storage.version() }
+            #expect(error?.code == .storage)
+        case let storage as SQLiteClientStorage: try storage.close()
+        default: break
+        }
+        await #expect(throws: (any Error).self) { try await storage.load() }
+        // As one that waited for the connection while it was closed.
+        #expect(throws: DatabaseError.self) {
+            try database.writeWithoutTransaction { database in
+                try SQLiteClientStorage.inTransaction(database, .deferred) { try SQLiteClientStorage.readState($0) }
+            }
+        }
+    }
 }
 
 /// Another process that begins to write, and hangs.

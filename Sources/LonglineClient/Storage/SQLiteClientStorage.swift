@@ -91,7 +91,9 @@ public final class SQLiteClientStorage: ClientStorage {
     public func load() async throws -> StoredClientState {
         do {
             let database = try await ready()
-            return try await database.read { try Self.readState($0) }
+            return try await database.writeWithoutTransaction { database in
+                try Self.inTransaction(database, .deferred) { try Self.readState($0) }
+            }
         } catch {
             throw Self.describe(error, path: path)
         }
@@ -115,7 +117,7 @@ public final class SQLiteClientStorage: ClientStorage {
     /// Where the sync at its end fails, SQLite's log may hold it whole. A process that ended now would leave it to SQLite's recovery,
     /// which takes it in; so another one is written in its place.
     static func settled<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
-        do { return try inTransaction(database, body) } catch let error as DatabaseError
+        do { return try inTransaction(database, .immediate, body) } catch let error as DatabaseError
             where error.resultCode == .SQLITE_IOERR
         {
             // SQLite does not write what stands there already. A disk that doesn't take this either is asked with the next message.
@@ -128,9 +130,13 @@ public final class SQLiteClientStorage: ClientStorage {
         }
     }
 
-    static func inTransaction<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
+    /// A transaction. To read, too: `DatabaseQueue.read` asks a connection that was closed while it waited for its turn whether it is in a
+    /// transaction, which ends the process; this throws there.
+    static func inTransaction<Value>(
+        _ database: Database, _ kind: Database.TransactionKind = .immediate, _ body: (Database) throws -> Value
+    ) throws -> Value {
         var value: Value?
-        try database.inTransaction(.immediate) {
+        try database.inTransaction(kind) {
             value = try body(database)
             return .commit
         }

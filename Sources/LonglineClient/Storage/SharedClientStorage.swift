@@ -46,8 +46,6 @@ public final class SharedClientStorage: ClientStorage {
     private let token: SendID
     private let lockPath: String
     let held = Mutex<Ownership?>(nil)
-    /// Reads that use ``reader``, and whether no more may begin.
-    private let looks = Mutex((underWay: 0, isClosed: false))
     private let contention = Mutex<Contention?>(nil)
 
     /// What the owner knows itself by.
@@ -188,9 +186,6 @@ public final class SharedClientStorage: ClientStorage {
     /// Gives up ownership and closes the file. Later calls fail.
     public func close() async throws {
         try await release()
-        // A connection that is closed may not be asked for anything: GRDB looks at it before it finds that out, and the process ends.
-        looks.withLock { $0.isClosed = true }
-        while looks.withLock({ $0.underWay > 0 }) { try? await Task.sleep(for: .milliseconds(1)) }
         let (database, reader) = (database, reader)
         try await SQLiteClientStorage.elsewhere {
             try reader.close()
@@ -208,7 +203,7 @@ public final class SharedClientStorage: ClientStorage {
     /// This and ``release()`` change what is held within their turn on the database's queue: each sees all of the other or nothing.
     /// - Returns: whether this process is the owner now.
     func contend() async throws -> Bool {
-        try await onQueue { database in
+        try await onQueue(of: database) { database in
             var lock: CInt?
             var taken: Ownership?
             defer { if taken == nil, let lock { Foundation.close(lock) } }
@@ -239,7 +234,7 @@ public final class SharedClientStorage: ClientStorage {
 
     /// Lets another process take over at once. Does nothing when this one isn't the owner.
     func release() async throws {
-        try await onQueue { database in
+        try await onQueue(of: database) { database in
             let mine = self.held.withLock { held in
                 defer { held = nil }
                 return held
@@ -345,19 +340,7 @@ public final class SharedClientStorage: ClientStorage {
 
     /// One look at the file, which no writer holds up.
     func reading<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
-        let isOpen = looks.withLock { looks in
-            if !looks.isClosed { looks.underWay += 1 }
-            return !looks.isClosed
-        }
-        guard isOpen else { throw describe(DatabaseError(resultCode: .SQLITE_MISUSE, message: "the file was closed")) }
-        defer { looks.withLock { $0.underWay -= 1 } }
-        do {
-            return try await reader.read(body)
-        } catch let error as CancellationError {
-            throw error
-        } catch {
-            throw describe(error)
-        }
+        try await onQueue(of: reader) { database in try SQLiteClientStorage.inTransaction(database, .deferred, body) }
     }
 
     /// Nobody owns a shared file for longer than a transaction.
@@ -372,15 +355,15 @@ public final class SharedClientStorage: ClientStorage {
 
     /// One transaction that may write: short, and alone.
     func transaction<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
-        try await onQueue { database in try SQLiteClientStorage.settled(database, body) }
+        try await onQueue(of: database) { database in try SQLiteClientStorage.settled(database, body) }
     }
 
-    /// A turn on the queue of all that writes.
+    /// A turn on a connection's queue. Where the file was closed before it comes, this throws.
     private func onQueue<Value: Sendable>(
-        _ body: @escaping @Sendable (Database) throws -> Value
+        of connection: DatabaseQueue, _ body: @escaping @Sendable (Database) throws -> Value
     ) async throws -> Value {
         do {
-            return try await database.writeWithoutTransaction(body)
+            return try await connection.writeWithoutTransaction(body)
         } catch let error as CancellationError {
             throw error
         } catch {
