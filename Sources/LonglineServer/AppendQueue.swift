@@ -59,6 +59,13 @@ struct AppendQueue {
 }
 
 extension ServerLoop {
+    /// Succeeds once the store has answered every publish that the sessions handed over up to now.
+    func appendsAnswered() -> EventLoopFuture<Void> {
+        let promise = eventLoop.makePromise(of: Void.self)
+        appends.whenAnswered(promise)
+        return promise.futureResult
+    }
+
     /// Queues a publish.
     /// - Returns: false when there is no room for it now.
     func append(_ request: AppendRequest, from host: SessionHost) -> Bool {

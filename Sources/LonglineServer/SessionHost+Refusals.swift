@@ -53,8 +53,6 @@ extension SessionHost {
 extension LoopReference {
     /// Returns once the store has answered every publish that the loop's sessions handed over up to now.
     fileprivate func appendsAnswered() async {
-        let promise = eventLoop.makePromise(of: Void.self)
-        execute { $0.appends.whenAnswered(promise) }
-        try? await promise.futureResult.get()
+        try? await submit { $0.appendsAnswered() }.get()
     }
 }

@@ -69,7 +69,7 @@ extension SessionHost {
         if let refusal = refusal(of: work) { return refuse(work, refusal) }
         let core = self.core
         roomChangeBegins(in: work.room)
-        let published = publishesAnswered()
+        let published = appendsWaiting > 0 ? loop.appendsAnswered() : nil
         inOrder { () async -> Result<RoomOutcome, StoreError> in
             // What was published before it is judged by the room as it was. No publish that counts here waits for a change.
             try? await published?.get()
@@ -80,14 +80,6 @@ extension SessionHost {
             host.roomChanged(work, device, result)
             host.roomChangeEnded(in: work.room)
         }
-    }
-
-    /// Succeeds once the store has answered what this session published up to now; nil: it has.
-    private func publishesAnswered() -> EventLoopFuture<Void>? {
-        guard appendsWaiting > 0 else { return nil }
-        let promise = loop.eventLoop.makePromise(of: Void.self)
-        loop.appends.whenAnswered(promise)
-        return promise.futureResult
     }
 
     private func refusal(of work: RoomWork) -> RefusalCode? {

@@ -78,14 +78,14 @@ struct ChannelReceiver {
     /// Takes a range that is absent on purpose as confirmed, when all that the app was told of is.
     /// - Returns: whether the cursor moved.
     mutating func confirmAbsent() -> Bool {
-        guard let last, !owesConfirmation(in: last.epoch) else { return false }
+        guard let last, !owes(behind: confirmedOffset(in: last.epoch), in: last.epoch) else { return false }
         return confirm(last)
     }
 
-    /// Whether the app has to confirm something that it was told of in a log's life.
-    private func owesConfirmation(in epoch: Epoch) -> Bool {
+    /// Whether the app has to confirm something that it was told of in a log's life behind an offset; nil: anything.
+    private func owes(behind offset: Offset?, in epoch: Epoch) -> Bool {
         guard let told, told.epoch == epoch else { return false }
-        return confirmedOffset(in: epoch).map { $0 < told.offset } ?? true
+        return offset.map { $0 < told.offset } ?? true
     }
 
     /// The end of what was received, for what comes in a log's life.
@@ -142,8 +142,7 @@ struct ChannelReceiver {
         guard let last, position.epoch == last.epoch, position.offset <= last.offset else { return false }
         if let confirmed, confirmed.epoch == position.epoch, position.offset <= confirmed.offset { return false }
         // Nothing but absences follows what the app was told last: it is done with them too.
-        let owes = told.map { $0.epoch == position.epoch && $0.offset > position.offset } ?? false
-        confirmed = owes ? position : last
+        confirmed = owes(behind: position.offset, in: position.epoch) ? position : last
         return true
     }
 

@@ -67,7 +67,7 @@ extension ConnectionDriver {
 
     /// A resume ticket whose time isn't over.
     var usableTicket: StoredSecret? {
-        resumeTicket.flatMap { $0.expiry == 0 || $0.expiry > clock.wall() ? $0 : nil }
+        resumeTicket.flatMap { $0.isOver(at: clock.wall()) ? nil : $0 }
     }
 
     private func obtainCredential(_ generation: UInt64, for target: AccessPoint) {
@@ -97,7 +97,7 @@ extension ConnectionDriver {
         let usesTicket: Bool
         if case .ticket = credential { usesTicket = true } else { usesTicket = false }
         var ticket = transportTickets[target.description].flatMap {
-            $0.expiry == 0 || $0.expiry > clock.wall() ? $0.bytes : nil
+            $0.isOver(at: clock.wall()) ? nil : $0.bytes
         }
         if suspectTickets.remove(target) != nil { ticket = nil }
         connectNumber += connectStep

@@ -58,7 +58,7 @@ extension ConnectionDriver {
     /// - Parameter newest: something was kept of it just now.
     func forgetOldAccessPoints(but newest: String? = nil) {
         let now = clock.wall()
-        for (point, ticket) in transportTickets where point != newest && ticket.expiry != 0 && ticket.expiry <= now {
+        for (point, ticket) in transportTickets where point != newest && ticket.isOver(at: now) {
             forget(accessPoint: point)
         }
         let points = Set(transportTickets.keys).union(addressTokens.keys)

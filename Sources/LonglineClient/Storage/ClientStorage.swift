@@ -58,6 +58,9 @@ public struct StoredSecret: Hashable, Sendable {
         self.bytes = bytes
         self.expiry = expiry
     }
+
+    /// Whether its time is over, by the wall clock.
+    func isOver(at time: UInt64) -> Bool { expiry != 0 && expiry <= time }
 }
 
 /// What a client learned about a network: how long a quiet connection stays open there.
