@@ -220,7 +220,7 @@ extension QUICEngineConnection {
 
     /// The same where it was all streams together that filled the buffer.
     private func reportWritableToAll() {
-        guard owesWritableToAll, sendBufferBytes <= settings.sendBufferOfAll / 2 else { return }
+        guard owesWritableToAll, sendBufferBytes <= settings.sendBufferOfAll / 2, hasAddressRoom else { return }
         owesWritableToAll = false
         reportWritable { _ in true }
     }

@@ -55,6 +55,7 @@ extension QUICEngineConnection {
         if accepted < bytes.count {
             state.owesWritable = true
             if state.sendBuffer.count < settings.streamSendBuffer {
+                if addressRoom(isUrgent: state.isUrgent) <= 0 { endpoint.counters.writesWithheld += 1 }
                 if isBackgroundFull(for: state) {
                     owesWritableToBackground = true
                 } else if state.isUrgent {
@@ -105,7 +106,8 @@ extension QUICEngineConnection {
     private func sendRoom(of stream: EngineStream) -> Int {
         let room = min(
             settings.streamSendBuffer - stream.sendBuffer.count,
-            settings.sendBuffer(for: stream.priority) - sendBufferBytes)
+            settings.sendBuffer(for: stream.priority) - sendBufferBytes,
+            addressRoom(isUrgent: stream.isUrgent))
         return max(0, stream.isBackground ? min(room, settings.backgroundSendBuffer - backgroundBytes) : room)
     }
 

@@ -24,7 +24,9 @@ public struct EndpointConfiguration: Sendable {
     /// refused with CONNECTION_REFUSED, connecting throws ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let
     /// its peer send more until less is held. Those that live keep the windows that they were given. Of what takes memory out of order
     /// the connections of one IPv4 address or IPv6 /64 may have an eighth, but always 16 MiB and what ``ServerConfiguration/transport``
-    /// lets one connection have; beyond it those of them that have most end with NO_ERROR, until an eighth of that is free.
+    /// lets one connection have; beyond it those of them that have most end with NO_ERROR, until an eighth of that is free. As much they
+    /// may have sent and not acknowledged, but always what fills two connections' send buffers: the more they have, the less of it one
+    /// of them is left, though 16 KiB in any case, and writers wait.
     public var maxBufferedBytes = 1 << 30
     /// Stateless resets sent a second at most; 100. Beyond it what they answer is dropped in silence.
     public var statelessResetsPerSecond = 100
@@ -169,6 +171,9 @@ public struct EndpointCounters: Sendable, Hashable {
     public var connectionsEndedForMemory: UInt64 = 0
     /// Times that a connection's peer was not allowed to send more because of ``EndpointConfiguration/maxBufferedBytes``.
     public var windowsWithheld: UInt64 = 0
+    /// Times that a stream took less than was written to it because the connections from its peer's address have too much to send, of
+    /// what those of an address may have of ``EndpointConfiguration/maxBufferedBytes``.
+    public var writesWithheld: UInt64 = 0
     /// Connections accepted, as a server.
     public var connectionsAccepted: UInt64 = 0
     /// Connections begun, as a client.

@@ -295,6 +295,7 @@ extension QUICEndpoint {
         routes[first] = connection.route
         connection.countsAsHandshake = true
         connection.handshakeAddressKey = path.remote.hostKey
+        joinSendMemory(connection)
         handshakesInProgress += 1
         handshakesByAddress[path.remote.hostKey, default: 0] += 1
         counters.connectionsAccepted += 1

@@ -43,6 +43,10 @@ public final class QUICEndpoint: CustomReflectable {
     @exclusivity(unchecked) var readMemoryByAddress: [UInt64: AddressReadMemory] = [:]
     /// A test lowers it.
     var maxReadMemoryPerAddress: Int
+    /// Server: what its connections have to send, by where they came from.
+    var sendMemoryByAddress: [UInt64: AddressSendMemory] = [:]
+    /// A test lowers it.
+    var maxSendMemoryPerAddress: Int
     /// Packets that belong to no connection: refusals, resets, repeated closes.
     var loosePackets = FIFO<(bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)>()
     /// From the clock of our calls to the wall clock; nil: not needed yet.
@@ -101,6 +105,7 @@ public final class QUICEndpoint: CustomReflectable {
         refusalLimit = RateLimit(perSecond: configuration.refusalsPerSecond)
         server = try configuration.server.map { configuration throws(QUICError) in try ServerRole(configuration) }
         maxReadMemoryPerAddress = Self.readMemoryShare(of: configuration)
+        maxSendMemoryPerAddress = Self.sendMemoryShare(of: configuration)
     }
 
     /// Nothing: an endpoint refers to all its connections.
@@ -411,6 +416,7 @@ public final class QUICEndpoint: CustomReflectable {
         llq_conn_free(shim)
         connection.shim = nil
         connection.forgetReadMemory()
+        leaveSendMemory(connection)
         connection.quietAfter = connection.now.advanced(byNanoseconds: period)
         connection.sendQueue.removeAll()
         deadlines.set(nil, for: connection)

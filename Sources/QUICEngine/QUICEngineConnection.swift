@@ -35,7 +35,11 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     @exclusivity(unchecked) var streams = StreamTable()
     /// Bytes in the send buffers of all streams.
-    @exclusivity(unchecked) var sendBufferBytes = 0
+    @exclusivity(unchecked) var sendBufferBytes = 0 {
+        didSet { addressSendMemory?.total += sendBufferBytes - oldValue }
+    }
+    /// Server: what all connections from its first address have in theirs; nil once it is over.
+    @exclusivity(unchecked) var addressSendMemory: AddressSendMemory?
     /// A write was short because of all streams together.
     @exclusivity(unchecked) var owesWritableToAll = false
     /// Of the bytes in send buffers, those of streams below the standard urgency.

@@ -98,6 +98,7 @@ extension EndpointCounters {
         connectionsRefusedForMemory += other.connectionsRefusedForMemory
         connectionsEndedForMemory += other.connectionsEndedForMemory
         windowsWithheld += other.windowsWithheld
+        writesWithheld += other.writesWithheld
         connectionsAccepted += other.connectionsAccepted
         connectionsInitiated += other.connectionsInitiated
         handshakesCompleted += other.handshakesCompleted

@@ -48,6 +48,7 @@ final class TransportMetrics {
             entry("connections_refused_for_memory", { $0.engine.connectionsRefusedForMemory }),
             entry("connections_ended_for_memory", { $0.engine.connectionsEndedForMemory }),
             entry("windows_withheld", { $0.engine.windowsWithheld }),
+            entry("writes_withheld", { $0.engine.writesWithheld }),
             entry("stateless_resets_sent", { $0.engine.statelessResetsSent }),
             entry("stateless_resets_received", { $0.engine.statelessResetsReceived }),
             entry("protocol_errors", { $0.engine.protocolErrors }),

@@ -106,6 +106,7 @@ struct FeatureTests {
         for name in [
             "sockets_rebound", "send_errors", "minimum_size_errors", "runs_dropped", "datagrams_from_refused_paths",
             "connections_refused_for_memory", "connections_ended_for_memory", "windows_withheld",
+            "writes_withheld",
         ] {
             #expect(try metrics.expectCounter("quic_\(name)", role).totalValue == 0)
         }

@@ -131,5 +131,6 @@ enum MetricHelp {
         "quic_stateless_resets_sent_total": "Stateless resets sent.",
         "quic_version_negotiations_sent_total": "Version negotiations sent.",
         "quic_windows_withheld_total": "Windows that were not opened because memory was short.",
+        "quic_writes_withheld_total": "Writes that had to wait because their peer's address had too much to be sent.",
     ]
 }

@@ -1,0 +1,96 @@
+import LonglineTestKit
+import Testing
+
+@testable import QUICEngine
+
+/// What peers that acknowledge nothing make a server hold of what it sends.
+@Suite struct SendMemoryTests {
+    private static let share = 1_000_000
+    private static let size = 400_000
+
+    /// Its connections have one stream each, on which the server writes as much as is taken.
+    private final class Writers {
+        private var left: [ConnectionHandle: Int] = [:]
+        private var streams: [ConnectionHandle: QUICStreamID] = [:]
+
+        func begin(on connection: QUICEngineConnection) throws -> Int {
+            let id = try connection.open(bidirectional: false)
+            streams[connection.handle] = id
+            left[connection.handle] = SendMemoryTests.size
+            return try write(on: connection)
+        }
+
+        func write(on connection: QUICEngineConnection) throws -> Int {
+            guard let id = streams[connection.handle], let count = left[connection.handle], count > 0 else { return 0 }
+            let taken = try connection.send([UInt8](repeating: 7, count: count), on: id, finish: true)
+            left[connection.handle] = count - taken
+            return taken
+        }
+
+        func stream(of connection: QUICEngineConnection) throws -> QUICStreamID {
+            try #require(streams[connection.handle])
+        }
+
+        var areDone: Bool { left.values.allSatisfy { $0 == 0 } }
+    }
+
+    private func makeWorld() throws -> EngineWorld {
+        let world = try EngineWorld { server, client in
+            server.transport.streamSendBuffer = 2 * Self.size
+            client.transport.streamWindow = 1 << 20
+        }
+        world.server.maxSendMemoryPerAddress = Self.share
+        return world
+    }
+
+    @Test(
+        "connections of one address that take nothing leave room to send to the next ones, and to all other addresses")
+    func oneAddressIsBounded() throws {
+        let world = try makeWorld()
+        let writers = Writers()
+        let pairs = try (0..<7).map { _ in try world.connected() }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        let taken = try pairs.map { try writers.begin(on: $0.server) }
+        // Half of what is free each time, and in the end what everybody has.
+        #expect(taken == [400_000, 300_000, 150_000, 75_000, 37_500, 18_750, 16_384])
+        #expect(world.server.counters.writesWithheld == 6)
+        #expect(pairs.allSatisfy { $0.server.closeReason == nil })
+        // What is more urgent than the others is never kept waiting by what those wrote.
+        let last = pairs[6].server
+        let urgent = try last.open(bidirectional: false)
+        last.setPriority(StreamPriority(urgency: 0), of: urgent)
+        let bulk = try writers.stream(of: last)
+        #expect(last.writableBytes(urgent) == 2_048 && last.writableBytes(bulk) == 0)
+
+        let other = try world.connect(from: EngineWorld.otherClientAddress)
+        world.simulation.run(for: .seconds(2)) { world.clientSide.confirmed.contains(other.handle) }
+        let server = try #require(world.serverSide.connections.last)
+        #expect(try writers.begin(on: server) == Self.size)
+        for connection in [other] + pairs.map(\.client) {
+            connection.close(code: 0, reason: "", now: world.network.now)
+        }
+        world.network.setBlackhole(EngineWorld.clientAddress, false)
+        world.simulation.run(for: .seconds(20))
+        #expect(world.server.sendMemoryByAddress.isEmpty && world.server.connectionCount == 0)
+    }
+
+    @Test("writers that had to wait for their address's share are woken by what their own peers acknowledge")
+    func writersAreWoken() throws {
+        let world = try makeWorld()
+        let writers = Writers()
+        let pairs = try (0..<7).map { _ in try world.connected() }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        for pair in pairs { _ = try writers.begin(on: pair.server) }
+        #expect(!writers.areDone)
+        world.network.setBlackhole(EngineWorld.clientAddress, false)
+        world.serverHost.onEvent = { connection, event in
+            if case .streamWritable = event { _ = try? writers.write(on: connection) }
+        }
+        world.simulation.run(for: .seconds(25)) {
+            writers.areDone && world.server.sendMemoryByAddress.values.allSatisfy { $0.total == 0 }
+        }
+        #expect(writers.areDone && pairs.allSatisfy { $0.server.sendBufferBytes == 0 && $0.server.closeReason == nil })
+        #expect(world.clientSide.received.values.reduce(0) { $0 + $1.count } == 7 * Self.size)
+        #expect(world.server.sendMemoryByAddress.values.map(\.total) == [0])
+    }
+}
