@@ -166,11 +166,7 @@ extension SessionHost {
         case .success(let list?):
             page = MembersPage(
                 request: request.request, total: UInt64(list.total), members: list.members, more: list.more)
-            settings = list.role.map {
-                RoomSettings(
-                    room: request.room, position: list.head, joining: list.joining, publishing: list.publishing,
-                    role: $0)
-            }
+            settings = list.settings
         }
         answer(page, settings)
     }

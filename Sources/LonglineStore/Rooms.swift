@@ -102,13 +102,13 @@ public struct MemberList: Hashable, Sendable {
     public var publishing: RoomPublishing
     /// The log's last entry when it was so.
     public var head: Position
-    /// What the reader is there; nil for an operator.
-    public var role: RoomRole?
+    /// The same as a member is told it, with the reader's own role; nil for an operator.
+    public var settings: RoomSettings?
 
     /// A page.
     public init(
         total: Int, members: [RoomMember], more: Bool, joining: RoomJoining, publishing: RoomPublishing,
-        head: Position, role: RoomRole?
+        head: Position, settings: RoomSettings?
     ) {
         self.total = total
         self.members = members
@@ -116,6 +116,6 @@ public struct MemberList: Hashable, Sendable {
         self.joining = joining
         self.publishing = publishing
         self.head = head
-        self.role = role
+        self.settings = settings
     }
 }

@@ -156,7 +156,8 @@ import Testing
                 let list = try #require(
                     try await store.members(of: hall, in: tenant, for: reader, after: nil, limit: 1))
                 #expect(list.joining == .byOwners && list.publishing == .owners && list.head == promoted.position)
-                #expect(list.role == (reader == nil ? nil : .owner))
+                let told = reader == nil ? nil : settings(promoted.position, .byOwners, .owners, .owner)
+                #expect(list.settings == told)
             }
             #expect(try await store.change(hall, .leave, by: bob).receipt?.settings == nil)
             let added = try await act(.add(bob.user))

@@ -7,17 +7,18 @@ enum StoreRules {
         _ tables: some StoreTables
     ) throws -> MemberList? {
         guard let channel = try tables.channel(ChannelKey(tenant: tenant, channel: .room(room))) else { return nil }
-        var role: RoomRole?
+        var settings: RoomSettings?
         if let reader {
             guard let stay = try stay(of: reader, in: channel, tables) else { return nil }
-            role = stay.role
+            settings = Self.settings(stay, in: channel)
         }
         let limit = max(limit, 1)
         // One more than asked for tells whether there is a next page.
         let found = try tables.members(of: channel, after: after, limit: limit + 1)
         return MemberList(
             total: channel.members, members: Array(found.prefix(limit)), more: found.count > limit,
-            joining: channel.joining, publishing: channel.publishing, head: channel.ends.position, role: role)
+            joining: channel.joining, publishing: channel.publishing, head: channel.ends.position,
+            settings: settings)
     }
 
     /// A stay with its end: that of a room that was deleted, made again and deleted again ended with the first of the two.
