@@ -21,7 +21,12 @@ public final class QUICClient: Sendable {
     private struct State {
         var loops: [ObjectIdentifier: LoopHandle] = [:]
         var isShutDown = false
+        /// Servers that did not answer the last attempt, which began with a ticket.
+        var silentTickets: Set<SessionCacheKey> = []
     }
+
+    /// Of so many servers it is known; all are forgotten beyond that.
+    private static let rememberedSilences = 64
 
     /// A client. It binds no socket yet.
     /// - Parameters:
@@ -124,14 +129,17 @@ public final class QUICClient: Sendable {
                 guard !isRenewal else { return }
                 self.sessionCache?.store(ticket: ticket, for: server.key)
                 if let connection { self.plan(ticket, for: server, beside: connection) }
-            case .handshakeCompleted(let info) where info.resumed && !isRenewal:
+            case .handshakeCompleted(let info):
+                self.state.withLock { _ = $0.silentTickets.remove(server.key) }
                 // Not every server sends another ticket to who came with one.
-                if let ticket = configuration.sessionTicket, let connection {
+                if info.resumed, !isRenewal, let ticket = configuration.sessionTicket, let connection {
                     self.plan(ticket, for: server, beside: connection)
                 }
             case .addressToken(let token): self.sessionCache?.store(addressToken: token, for: server.key)
             case .closed(let reason) where reason.isOfTLS:
                 if let ticket = configuration.sessionTicket { self.forget(ticket, for: server.key) }
+            case .closed(.handshakeTimeout):
+                if let ticket = configuration.sessionTicket { self.wentUnanswered(ticket, for: server.key) }
             default: break
             }
         }
@@ -145,6 +153,19 @@ public final class QUICClient: Sendable {
         guard let sessionCache, let known = sessionCache.session(for: key), known.ticket == ticket else { return }
         sessionCache.remove(key)
         if let token = known.addressToken { sessionCache.store(addressToken: token, for: key) }
+    }
+
+    /// Nothing came in time. That is the network's way, and a ticket isn't to blame for it; without one the next connect would not be
+    /// one flight. But a server, or something before it, may drop what begins with a ticket without a word: after two such attempts
+    /// in a row one does without.
+    private func wentUnanswered(_ ticket: SessionTicket, for key: SessionCacheKey) {
+        let isSecond = state.withLock { state in
+            guard state.silentTickets.remove(key) == nil else { return true }
+            if state.silentTickets.count >= Self.rememberedSilences { state.silentTickets.removeAll() }
+            state.silentTickets.insert(key)
+            return false
+        }
+        if isSecond { forget(ticket, for: key) }
     }
 
     /// Sees to it that a ticket is renewed in time, as long as a connection to its server lives.

@@ -62,6 +62,38 @@ struct ResumptionTests {
         }
     }
 
+    @Test("A ticket with which two connects in a row have no answer is dropped, and one that is lost in between is not")
+    func silentTicket() async throws {
+        let cache = WatchedSessionCache()
+        try await withPair(sessionCache: cache, yieldsEarly: true, serve: echo) { client, listener, loop in
+            try await prime(cache, client, listener, on: loop)
+            // The same server as far as the cache knows.
+            let deaf = try await DeafSocket.open("127.0.0.2", port: listener.port, on: loop)
+            let key = SessionCacheKey(serverName: "localhost", port: listener.port, applicationProtocol: protocolName)
+            func connectInVain() async {
+                let configuration = clientConfiguration { $0.handshakeTimeout = .milliseconds(100) }
+                let error = await #expect(throws: QUICTransportError.self) {
+                    _ = try await client.connect(
+                        host: "127.0.0.2", port: listener.port, configuration: configuration, on: loop)
+                }
+                #expect(error?.closeReason == .handshakeTimeout)
+            }
+            await connectInVain()
+            let answered = try await client.connect(to: listener, on: loop)
+            #expect(try await answered.handshake().resumed)
+            try await answered.roundTrip()
+            answered.close()
+            _ = try await answered.closed()
+            await connectInVain()
+            #expect(cache.session(for: key)?.ticket != nil)
+            await connectInVain()
+            #expect(cache.session(for: key)?.ticket == nil)
+            let last = try await client.connect(to: listener, on: loop)
+            #expect(try await !last.handshake().resumed)
+            try await deaf.close()
+        }
+    }
+
     @Test("A client that was here before is spared the address check")
     func addressToken() async throws {
         let cache = InMemorySessionCache()
