@@ -168,8 +168,14 @@ extension ModelServer {
     }
 
     func read(_ channel: ChannelID, after: Offset, upTo: Offset?, bytes: Int, _ hosted: Hosted) {
-        guard !random.happens(0.01), let page = store.read(channel, after: after, upTo: upTo, maximumBytes: bytes)
-        else { return input(hosted) { $0.readFailed(channel, now: $1) } }
-        input(hosted) { $0.pageRead(channel, page: page, now: $1) }
+        guard !random.happens(0.01) else { return input(hosted) { $0.readFailed(channel, now: $1) } }
+        do {
+            let page = try store.read(channel, after: after, upTo: upTo, maximumBytes: bytes)
+            input(hosted) { $0.pageRead(channel, page: page, now: $1) }
+        } catch let error as StoreError where error.code == .unknownChannel {
+            input(hosted) { $0.logGone(channel, now: $1) }
+        } catch {
+            simulation.violation("\(channel) can't be read: \(error)")
+        }
     }
 }

@@ -274,14 +274,12 @@ final class SimulatedStore {
     /// Marks the end of a transaction.
     func transactionEnded() { lastCopies = [] }
 
-    func read(_ channel: ChannelID, after: Offset, upTo: Offset?, maximumBytes: Int) -> SessionPage? {
+    /// Throws ``StoreError`` of code ``StoreError/Code/unknownChannel`` where there is no such log any more.
+    func read(_ channel: ChannelID, after: Offset, upTo: Offset?, maximumBytes: Int) throws -> SessionPage {
         let ahead: UInt64 = faults.contains(.expireEarly) ? 60_000 : 0
         let time = faults.contains(.deliverExpired) ? 0 : wall.milliseconds + ahead
         let upTo = faults.contains(.readAfterLeave) ? nil : upTo
-        guard
-            let page = try? real.read(
-                key(channel), after: after, upTo: upTo, maximumBytes: maximumBytes, now: time)
-        else { return nil }
+        let page = try real.read(key(channel), after: after, upTo: upTo, maximumBytes: maximumBytes, now: time)
         return shown(page, of: channel)
     }
 
