@@ -255,6 +255,22 @@ public struct MessageChecker {
         }
     }
 
+    /// The settings that came with the answer to a join. What they say can be looked at as long as the room's log ends where they were read.
+    mutating func toldSettings(
+        _ settings: RoomSettings, behind joined: Position, in channel: ChannelID, _ app: App, truth: Truth
+    ) {
+        let place = settings.position
+        if channel != .room(settings.room) || place.epoch != joined.epoch || place.offset < joined.offset {
+            violation("\(app.device) joined \(channel) at \(joined) and is told \(settings)")
+        }
+        guard truth.logs[channel]?.head == place, let room = truth.rooms[channel], room.members.contains(app.user)
+        else { return }
+        let role = room.owners.contains(app.user) ? RoomRole.owner : .member
+        if (settings.joining, settings.publishing, settings.role) != (room.joining, room.publishing, role) {
+            violation("\(app.device) is told \(settings), and \(channel) is \(room)")
+        }
+    }
+
     /// The app is done with everything up to a place.
     mutating func processed(_ position: Position, in channel: ChannelID, by app: App) {
         let known = processed[app]?[channel]?[position.epoch] ?? 0

@@ -86,10 +86,15 @@ extension ModelDevice {
         case .gap(let channel, let epoch, let gap):
             simulation.counts.gaps += 1
             simulation.checker.lost(gap, epoch: epoch, in: channel, to: app, truth: truth)
-            confirmLater(channel, Position(epoch: epoch, offset: gap.first))
-        case .roomAnswered(let answer, _):
+            let first = Position(epoch: epoch, offset: gap.first)
+            handedGaps[channel, default: []].append((number: handedPlaces, upTo: first))
+            confirmLater(channel, first)
+        case .roomAnswered(let answer, let settings):
             guard answer.refusal == nil, let room = rooms.removeValue(forKey: answer.request) else { return }
             simulation.checker.changedRoom(at: answer.position, in: room, by: app, truth: truth)
+            if let settings {
+                simulation.checker.toldSettings(settings, behind: answer.position, in: room, app, truth: truth)
+            }
         case .history(let result):
             guard let asked = pages.removeValue(forKey: result.answer.request) else { return }
             simulation.counts.historyPages += result.answer.refusal == nil ? 1 : 0
@@ -210,6 +215,13 @@ extension ModelDevice {
         }
     }
 
+    /// Whether a gap came since that says so. Where a log lost its end another message may stand at that place by now.
+    private func isLost(_ position: Position, handedAs number: Int, in channel: ChannelID) -> Bool {
+        handedGaps[channel]?.contains {
+            $0.number >= number && (position.epoch != $0.upTo.epoch || position.offset > $0.upTo.offset)
+        } ?? false
+    }
+
     /// The app is done some time later, in order; what it is done with is on its disk before the session hears of it.
     private func confirmLater(_ channel: ChannelID, _ position: Position) {
         if has(.confirmEarly) { durable.cursors[channel] = position }
@@ -218,7 +230,8 @@ extension ModelDevice {
                 self?.input { $0.confirm(channel: channel, position: position, now: $1) }
             }
         }
-        let life = life
+        handedPlaces += 1
+        let (life, number) = (life, handedPlaces)
         let delay = Int64.random(in: scheduler.now < slowUntil ? 50...400 : 0...60, using: &random)
         let soon = scheduler.now + .milliseconds(delay)
         let time = max(soon, confirmTimes[channel] ?? soon)
@@ -226,6 +239,7 @@ extension ModelDevice {
         scheduler.at(time) { [weak self] in
             guard let self, self.life == life else { return }
             whenAwake { device in
+                guard !device.isLost(position, handedAs: number, in: channel) else { return }
                 device.simulation.checker.processed(position, in: channel, by: device.app)
                 guard device.write({ $0.cursors[channel] = position }) else { return }
                 device.input { $0.confirm(channel: channel, position: position, now: $1) }

@@ -37,6 +37,9 @@ final class ModelDevice {
     var nextRequest: UInt64 = 1
     var rooms: [UInt64: ChannelID] = [:]
     var confirmTimes: [ChannelID: NIODeadline] = [:]
+    /// How many places the app was given, and of the gaps how many were before each.
+    var handedPlaces = 0
+    var handedGaps: [ChannelID: [(number: Int, upTo: Position)]] = [:]
     private(set) var wasRestored = false
     /// Whether the app stays away.
     private(set) var isOffline = false

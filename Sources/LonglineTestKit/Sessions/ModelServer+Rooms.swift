@@ -25,7 +25,9 @@ extension ModelServer {
         let answer = RoomAnswer(request: request, refusal: nil, position: receipt.position)
         let own = receipt.isDeleted || receipt.user == user ? channel(room, of: hosted) : nil
         if let own, own.upTo == nil { hosted.forgotten.remove(own.channel) }
-        input(hosted) { $0.roomAnswered(answer, channel: own, now: $1) }
+        var settings: RoomSettings?
+        if case .join = change { settings = receipt.settings }
+        input(hosted) { $0.roomAnswered(answer, settings: settings, channel: own, now: $1) }
         wake([.room(room)])
     }
 
