@@ -202,9 +202,17 @@ extension QUICEngineConnection {
 
     func endForGivenIDs() { endWithoutError("The connection has used up its connection IDs; connect again") }
 
-    func endWithoutError(_ reason: String) {
+    /// Ends the connection with ``QUICCloseReason/pathTooSmall``: its owner learned that its path takes no packets of 1,200 bytes. RFC
+    /// 9000 section 14 lets nothing but CONNECTION_CLOSE leave on such a path. Does nothing on one that is closed.
+    public func endForPathSize(now: QUICInstant) {
+        advance(to: now)
+        endWithoutError("The path takes no packets of 1,200 bytes any more", told: .pathTooSmall)
+    }
+
+    /// - Parameter told: what the application learns; nil: the same as the peer.
+    func endWithoutError(_ reason: String, told: QUICCloseReason? = nil) {
         guard shim != nil, !isClosed else { return }
-        end(.localTransport(code: 0, reason: reason))
+        end(told ?? .localTransport(code: 0, reason: reason))
         let packet = Array(reason.utf8).withUnsafeBufferPointer {
             writeClose(
                 llq_close(

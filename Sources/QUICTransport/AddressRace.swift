@@ -143,7 +143,7 @@ extension QUICCloseReason {
     fileprivate var isAnswer: Bool {
         switch self {
         case .handshakeFailed, .peerApplication, .peerTransport, .statelessReset, .versionNegotiation: true
-        case .idleTimeout, .handshakeTimeout, .localApplication, .localTransport, .abandoned: false
+        case .idleTimeout, .handshakeTimeout, .localApplication, .localTransport, .pathTooSmall, .abandoned: false
         }
     }
 }

@@ -31,13 +31,15 @@ final class ClientPaths {
     private var remote: SocketAddress?
     /// nil once the server answered.
     private(set) var race: AddressRace?
-    var current: UDPPort?
+    var current: UDPPort? { didSet { if current !== oldValue { refusals = nil } } }
     var change: Change?
     /// The engine is on its path until `change` begins.
     var overtaken: Change?
     private var restarts = 0
     private var surfacedEarlyData = false
     private var isSilent = false
+    /// When the present path's socket first refused a packet that QUIC needs, and when it did last.
+    private var refusals: (since: NIODeadline, last: NIODeadline)?
     /// nil once the handshake completed: nothing starts again then.
     var journal: EarlyDataJournal? = EarlyDataJournal()
 
@@ -45,6 +47,10 @@ final class ClientPaths {
     private static let restartLimit = 16
     /// How often a bound socket may turn out to have an identity in use before that is an error.
     private static let bindTries = 8
+    /// A path on which packets of 1,200 bytes are refused for so long ends its connection; one on which none was for a minute is judged
+    /// anew.
+    private static let refusalTime = TimeAmount.seconds(1)
+    private static let refusalMemory = TimeAmount.minutes(1)
 
     /// - Parameters:
     ///   - attemptDelay: how long an address has to answer before another one of the host is tried, too.
@@ -260,6 +266,32 @@ final class ClientPaths {
     func takesTooLittle(_ port: UDPPort, toward remote: SocketAddress) {
         race?.takesTooLittle(toward: remote)
         for case let change? in [change, overtaken] where change.port === port { change.isTooSmall = true }
+        noteRefusal(by: port)
+    }
+
+    /// On a path that takes no packets of 1,200 bytes only small ones get through: whoever waits for more would wait for ever, as those
+    /// keep the connection alive. A refusal that passes, as while an interface is set up, ends nothing, and neither does one on a path
+    /// that is left just now.
+    private func noteRefusal(by port: UDPPort) {
+        guard isOnlyPath(port) else { return }
+        let now = NIODeadline.now()
+        guard let known = refusals, now - known.last < Self.refusalMemory else {
+            refusals = (now, now)
+            return
+        }
+        refusals = (known.since, now)
+        guard now - known.since >= Self.refusalTime else { return }
+        // Not inside the writing of packets.
+        eventLoop.assumeIsolated().execute {
+            guard self.isOnlyPath(port), let engine = self.connection.engine else { return }
+            engine.endForPathSize(now: .now())
+            self.driver.needsTick()
+        }
+    }
+
+    /// Whether a socket is that of a connection that is up, and that is not about to leave it.
+    private func isOnlyPath(_ port: UDPPort) -> Bool {
+        (phase == .completed || phase == .confirmed) && port === current && change == nil && overtaken == nil
     }
 
     /// No address of the host can be sent the packets that a handshake begins with.

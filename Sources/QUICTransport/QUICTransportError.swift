@@ -139,6 +139,7 @@ extension QUICCloseReason {
         case .localApplication(let code, let reason): "closed here with code \(code): \(reason)"
         case .localTransport(let code, let reason): "closed by our transport with code \(code): \(reason)"
         case .statelessReset: "the peer lost the connection's state"
+        case .pathTooSmall: "the path takes no packets of 1,200 bytes any more, which QUIC needs"
         case .versionNegotiation(let offered):
             "no QUIC version in common; the server speaks \(offered.filter { !$0.isReserved }.map { "\($0)" }.joined(separator: ", "))"
         case .abandoned: "given up"

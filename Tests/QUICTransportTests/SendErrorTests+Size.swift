@@ -125,6 +125,27 @@ extension SendErrorTests {
         }
     }
 
+    @Test(
+        "A connection whose path takes no packets of 1,200 bytes any more ends, and says so; one refused packet ends nothing"
+    )
+    func pathBecameTooSmall() async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            send_faults_set(0, UInt16(listener.port), EMSGSIZE, 1)
+            try await connection.roundTrip()
+            #expect(send_faults_clear() == 1)
+            #expect(await client.counters().sockets.minimumSizeErrors == 1)
+
+            send_faults_set(0, UInt16(listener.port), EMSGSIZE, .max)
+            let stream = try await connection.openStream()
+            try await stream.send([1])
+            #expect(try await connection.closed() == .pathTooSmall)
+            send_faults_clear()
+            #expect(await client.counters().connections == 0)
+        }
+    }
+
     @Test("Packets that are too large for the path count only if QUIC needs them", arguments: [1200, 1201])
     func countedSize(size: Int) async throws {
         for errors in [[EMSGSIZE], [EAGAIN, EMSGSIZE]] {
