@@ -1,4 +1,4 @@
-import LonglineWire
+public import LonglineWire
 import NIOCore
 
 /// The places that this device says it has, and those that the server has for it. See ``ServerSession``'s half.
@@ -7,6 +7,13 @@ import NIOCore
 /// moved since the server's record was seen. A session's first connect names all there are, and says so: its storage may be an older
 /// one, or new, and nothing else tells the server.
 extension ClientSession {
+    /// The places that the present link's `CONNECT` named, and what went before it: once the session is connected, the server has them.
+    public var namedCursors: [ChannelID: Position] { connectCursors }
+
+    /// The server has the place in a channel in which nothing comes any more, and doesn't list it. The next connects don't name it until
+    /// it moves, or the server's record turns out to be an older one.
+    public mutating func nameNoMore(_ channel: ChannelID) { movedCursors.remove(channel) }
+
     /// What goes before `CONNECT`, and the cursors in it.
     mutating func nameCursors() -> (before: [Frame], cursors: [ChannelPosition]) {
         let size = configuration.cursorsPerFrame

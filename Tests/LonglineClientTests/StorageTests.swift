@@ -47,7 +47,9 @@ struct StorageTests {
                     state: states[Int.random(in: 0..<states.count, using: &random)]))
         case 7: return .chain(channel, number())
         case 8: return .connectNumber(number())
-        case 9: return .cursor(channel, Position(epoch: number(), offset: number()))
+        case 9:
+            guard random.happens(0.7) else { return .forgetCursor(channel) }
+            return .cursor(channel, Position(epoch: number(), offset: number()))
         case 10: return .cursorVersion(number())
         case 11: return .resumeTicket(secret)
         case 12: return .transportTicket(point, secret)

@@ -109,6 +109,30 @@ extension ConnectionDriver {
         }
     }
 
+    /// Where the user's stay in a room ends, and whether another one has begun.
+    func noteStay(_ entry: Entry, at position: Position, in channel: ChannelID) {
+        guard case .room = channel, let user else { return }
+        if entry.endsStay(of: user) {
+            endedStays[channel] = position
+        } else if entry.kind == .joined, entry.member == user {
+            endedStays[channel] = nil
+        }
+    }
+
+    /// Forgets the cursors of rooms that the user left, once the service has accepted a connect that named them at the end or behind it:
+    /// else every room of the user's life would be named at each start. Whoever joins again gets the new stay from its beginning
+    /// whatever cursor there is, and nothing of the old one.
+    func forgetEndedStays() {
+        for (channel, end) in endedStays {
+            guard let named = session.namedCursors[channel], named.epoch == end.epoch, named.offset >= end.offset
+            else { continue }
+            endedStays[channel] = nil
+            session.nameNoMore(channel)
+            pending.cursors[channel] = nil
+            pending.forgottenCursors.insert(channel)
+        }
+    }
+
     func failRoomRequests(_ error: ClientError) {
         let waiters = roomRequests
         roomRequests = [:]

@@ -138,6 +138,7 @@ extension ConnectionDriver {
         if link.handshake?.earlyDataAccepted == true { statistics.earlyDataAccepted += 1 }
         for answer in connected.channels { learnUser(fromChannel: answer.channel) }
         noteHeads(connected.channels)
+        forgetEndedStays()
         serverClock = (connected.serverTime, clock.now())
         hiddenLimit = Int(clamping: connected.limits.channelWindow / 4)
         // The session has ended it already, to say its own cursors on the next one for instance: nothing can be asked over it.
@@ -192,6 +193,7 @@ extension ConnectionDriver {
         let entry = deliver.entry
         let position = Position(epoch: epoch, offset: entry.offset)
         noteChange(entry, at: position, in: channel)
+        noteStay(entry, at: position, in: channel)
         if entry.kind == .request || entry.kind == .reply {
             if !wasHandedOver(position, in: channel) { requestDelivered(entry, at: position) }
             return passed(position, in: channel)
@@ -268,6 +270,7 @@ extension ConnectionDriver {
     private func keepCursor(of channel: ChannelID) {
         guard let cursor = session.cursor(of: channel), !wasHandedOver(cursor, in: channel) else { return }
         pending.cursors[channel] = cursor
+        pending.forgottenCursors.remove(channel)
     }
 
     /// Whether an earlier process was done with a place of the inbox, but for messages, of which the app keeps its own record.

@@ -158,6 +158,8 @@ public enum StorageChange: Hashable, Sendable {
     case connectNumber(UInt64)
     /// The app confirmed everything up to here.
     case cursor(ChannelID, Position)
+    /// The user left a room, the app is done with the end, and the service knows that: nothing is kept of its cursor.
+    case forgetCursor(ChannelID)
     /// The version of the service's cursor record.
     case cursorVersion(UInt64)
     /// The user this storage belongs to.
@@ -288,6 +290,7 @@ extension StoredClientState {
         case .chain(let channel, let id): chains[channel] = id
         case .connectNumber(let number): connectNumber = number
         case .cursor(let channel, let position): cursors[channel] = position
+        case .forgetCursor(let channel): cursors[channel] = nil
         case .cursorVersion(let version): cursorVersion = version
         case .user(let user): self.user = user
         case .resumeTicket(let ticket): resumeTicket = ticket

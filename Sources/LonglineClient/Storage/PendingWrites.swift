@@ -16,6 +16,8 @@ struct PendingWrites: Sendable {
     var chains: Set<ChannelID> = []
     var connectNumber: UInt64?
     var cursors: [ChannelID: Position] = [:]
+    /// None of which is among ``cursors``.
+    var forgottenCursors: Set<ChannelID> = []
     var cursorVersion: UInt64?
     var user: UserID?
     /// The outer optional: whether it changed.
@@ -30,7 +32,8 @@ struct PendingWrites: Sendable {
     var isEmpty: Bool {
         producer == nil && inserts.isEmpty && removes.isEmpty && attempts.isEmpty && outcomes.isEmpty
             && rechains.isEmpty && chains.isEmpty
-            && connectNumber == nil && cursors.isEmpty && cursorVersion == nil && user == nil && resumeTicket == nil
+            && connectNumber == nil && cursors.isEmpty && forgottenCursors.isEmpty && cursorVersion == nil
+            && user == nil && resumeTicket == nil
             && transportTickets.isEmpty && addressTokens.isEmpty && networks.isEmpty
             && access == nil && controlRoutes == nil
     }
@@ -57,6 +60,7 @@ struct PendingWrites: Sendable {
         changes += outcomes.map { .outcome($0) }
         if let connectNumber { changes.append(.connectNumber(connectNumber)) }
         changes += cursors.map { .cursor($0, $1) }
+        changes += forgottenCursors.map { .forgetCursor($0) }
         if let cursorVersion { changes.append(.cursorVersion(cursorVersion)) }
         if let user { changes.append(.user(user)) }
         if let resumeTicket { changes.append(.resumeTicket(resumeTicket)) }
@@ -93,6 +97,9 @@ struct PendingWrites: Sendable {
         restored.chains.formUnion(chains)
         restored.connectNumber = connectNumber ?? restored.connectNumber
         restored.cursors.merge(cursors) { $1 }
+        for channel in forgottenCursors { restored.cursors[channel] = nil }
+        restored.forgottenCursors.subtract(cursors.keys)
+        restored.forgottenCursors.formUnion(forgottenCursors)
         restored.cursorVersion = cursorVersion ?? restored.cursorVersion
         restored.user = user ?? restored.user
         restored.resumeTicket = resumeTicket ?? restored.resumeTicket

@@ -45,6 +45,8 @@ extension SQLiteClientStorage {
             try database.execute(
                 sql: "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)",
                 arguments: [channel.description, bits(position.epoch), bits(position.offset)])
+        case .forgetCursor(let channel):
+            try database.execute(sql: "DELETE FROM cursor WHERE channel = ?", arguments: [channel.description])
         case .cursorVersion(let version): try set(Fact.cursorVersion, number: version, in: database)
         case .user(let user): try set(Fact.user, bytes: Array(user.description.utf8), in: database)
         case .resumeTicket(let secret): try set(Fact.resumeTicket, secret: secret, in: database)
