@@ -66,9 +66,8 @@ import Testing
         world.simulation.run(for: .seconds(2)) { world.clientSide.confirmed.contains(other.handle) }
         let server = try #require(world.serverSide.connections.last)
         #expect(try writers.begin(on: server) == Self.size)
-        for connection in [other] + pairs.map(\.client) {
-            connection.close(code: 0, reason: "", now: world.network.now)
-        }
+        let clients = [other] + pairs.map { $0.client }
+        for connection in clients { connection.close(code: 0, reason: "", now: world.network.now) }
         world.network.setBlackhole(EngineWorld.clientAddress, false)
         world.simulation.run(for: .seconds(20))
         #expect(world.server.sendMemoryByAddress.isEmpty && world.server.connectionCount == 0)
