@@ -73,6 +73,19 @@ import Testing
         #expect(world.server.sendMemoryByAddress.isEmpty && world.server.connectionCount == 0)
     }
 
+    @Test(
+        "the share is an eighth of what all may hold, and lets one connection alone fill its buffer, however large that is"
+    )
+    func sizeOfTheShare() throws {
+        #expect(try EngineWorld().server.maxSendMemoryPerAddress == 128 << 20)
+        let size = 1 << 30
+        let large = try EngineWorld { server, _ in server.transport.connectionSendBuffer = size }
+        #expect(large.server.maxSendMemoryPerAddress / 2 == size + size / 8)
+        let largest = try EngineWorld { server, _ in server.transport.connectionSendBuffer = .max }
+        let (_, server) = try largest.connected()
+        #expect(try server.send([1], on: server.open(bidirectional: false)) == 1)
+    }
+
     @Test("writers that had to wait for their address's share are woken by what their own peers acknowledge")
     func writersAreWoken() throws {
         let world = try makeWorld()
