@@ -47,6 +47,24 @@ struct EndedStayTests {
         await client.disconnect()
     }
 
+    @Test("what the disk did not take is forgotten with the next batch, unless the room has a place again")
+    func isForgottenLater() throws {
+        let (hall, den) = (ChannelID.room(try RoomID("hall")), ChannelID.room(try RoomID("den")))
+        let place = Position(epoch: 1, offset: 2)
+        var failed = PendingWrites()
+        failed.forgottenCursors = [hall]
+        failed.cursors = [den: place]
+        var nothing = PendingWrites()
+        nothing.restore(failed)
+        #expect(nothing.forgottenCursors == [hall] && nothing.cursors == [den: place])
+        var newer = PendingWrites()
+        newer.cursors = [hall: place]
+        newer.forgottenCursors = [den]
+        #expect(!newer.isEmpty)
+        newer.restore(failed)
+        #expect(newer.forgottenCursors == [den] && newer.cursors == [hall: place])
+    }
+
     @Test("who joins a forgotten room again gets the new stay, and nothing of the old one")
     func newStay() async throws {
         let hall = try RoomID("hall")
