@@ -1,4 +1,5 @@
 import LonglineWire
+import Synchronization
 import Testing
 
 @testable import LonglineClient
