@@ -219,6 +219,7 @@ extension Exchange {
             deadline = nil
             expectedLength = head.contentLength
             method = head.request.method
+            awaitsContinue = head.expectsContinue
             if !isPriorityUpdated, head.priority != priority { setPriority(head.priority) }
             session.meter.count(.requests)
             announced = head
@@ -375,7 +376,18 @@ extension Exchange {
         clockReader(waits: true)
         parse()
         if isReceivingOver, let reader { deliverRest(to: reader) }
+        if reader != nil { askForBody() }
         retireIfDone()
+    }
+
+    /// Server: somebody waits for a body whose client waits to be asked for it.
+    private func askForBody() {
+        guard awaitsContinue else { return }
+        awaitsContinue = false
+        // Who has begun to send it, or has the answer, needs no asking.
+        guard receivedLength == 0, case .head = sending else { return }
+        // Where it can't be sent, the client sends the body unasked, after a time of its own.
+        try? send(HTTPResponse(status: .continue), body: nil, trailers: nil, finish: false)
     }
 
     /// Hands a reader what is left once nothing more comes: salvaged bytes, the end, or why there is none.

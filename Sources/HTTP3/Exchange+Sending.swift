@@ -27,6 +27,7 @@ extension Exchange {
         let status = response.status
         let length = try session.lines.append(response, status: status)
         if status.kind == .informational {
+            if status == .continue { awaitsContinue = false }
             try sendInformational()
             return
         }

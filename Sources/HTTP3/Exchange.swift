@@ -49,6 +49,8 @@ final class Exchange {
     @exclusivity(unchecked) var isParsing = false
     /// The body has more bytes than allowed: its reader learns it.
     @exclusivity(unchecked) var isBodyTooLarge = false
+    /// Server: the client sends its body once it is asked for it (RFC 9110 section 10.1.1), which it wasn't yet.
+    @exclusivity(unchecked) var awaitsContinue = false
 
     // Sending
     @exclusivity(unchecked) var sending = Sending.head

@@ -13,7 +13,8 @@ public import QUICTransport
 /// The task is cancelled when the client gives the request up or the connection ends. A handler that throws, or returns without a
 /// response, is answered for with 500 (408 and 413 where it passes on that the body was too slow or too large); one that leaves a
 /// response unfinished resets its stream with H3_INTERNAL_ERROR. What it didn't read of the request's body is refused with
-/// H3_NO_ERROR.
+/// H3_NO_ERROR. A client that waits to be asked for the body (RFC 9110 section 10.1.1) is asked, with an interim 100, when the
+/// handler first waits for it.
 public typealias HTTP3Handler =
     @Sendable (_ request: HTTPRequest, _ body: HTTP3Body, _ responder: HTTP3Responder) async throws -> Void
 

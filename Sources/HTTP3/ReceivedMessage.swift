@@ -6,6 +6,8 @@ struct RequestHead {
     var request: HTTPRequest
     var contentLength: UInt64?
     var priority: HTTP3Priority
+    /// The client waits for an interim response before it sends the body (RFC 9110 section 10.1.1).
+    var expectsContinue: Bool
 }
 
 /// What a header section of a response said.
@@ -34,6 +36,7 @@ struct MessageReader {
         var contentLength: UInt64?
         var host: String?
         var priority: String?
+        var expectsContinue = false
     }
 
     private static func malformed(_ what: String) -> Violation { .stream(.messageError, what) }
@@ -52,7 +55,8 @@ struct MessageReader {
         if let name = pseudo.protocol { request.extendedConnectProtocol = name }
         return RequestHead(
             request: request, contentLength: parts.contentLength,
-            priority: parts.priority.flatMap { HTTP3Priority(fieldValue: $0) } ?? .standard)
+            priority: parts.priority.flatMap { HTTP3Priority(fieldValue: $0) } ?? .standard,
+            expectsContinue: parts.expectsContinue)
     }
 
     mutating func response(_ section: llh3_section) throws(Violation) -> ResponseHead {
@@ -200,6 +204,8 @@ struct MessageReader {
             // It becomes the request's authority.
             parts.host = line.value
             return
+        case 6 where name.canonicalName == "expect":
+            if line.value.lowercased() == "100-continue" { parts.expectsContinue = true }
         case _ where name.isOfConnection:
             throw Self.malformed("a field of HTTP/1.1's connections: \(name.canonicalName)")
         case 8 where name.canonicalName == "priority":
