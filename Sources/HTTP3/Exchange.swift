@@ -116,6 +116,9 @@ final class Exchange {
 
     var isHandling: Bool { handling != nil }
 
+    /// Client: whether the server may say that it hasn't looked at the request.
+    private var isUnanswered: Bool { if !session.isServer, case .head = receiving { true } else { false } }
+
     /// Nobody here has anything to do with it any more; what we sent may be on its way.
     private var isDoneWith: Bool { isReceivingOver && isSendingOver && !isHandling }
 
@@ -188,7 +191,7 @@ final class Exchange {
     func wasReset(_ code: UInt64) {
         guard !isReceivingOver else { return }
         session.meter.count(.cancelled)
-        let error = HTTP3Error.reset(code)
+        let error = HTTP3Error.reset(code, isUnanswered: isUnanswered)
         failReceiving(error, stop: nil)
         if session.isServer {
             // Nobody waits for the answer, or the request isn't whole: either way there is none to give.
@@ -212,7 +215,7 @@ final class Exchange {
         }
         if case .failed = sending { return }
         session.meter.count(.cancelled)
-        let error = HTTP3Error.reset(code)
+        let error = HTTP3Error.reset(code, isUnanswered: isUnanswered)
         failSending(error, reset: nil)
         failReceiving(error, stop: .requestCancelled)
         task?.cancel()

@@ -124,11 +124,13 @@ extension HTTP3Error {
         HTTP3Error(.invalidState, message, advice: "One task reads, one writes, and each part is sent once, in order.")
     }
 
-    /// The peer reset its side of a stream.
-    static func reset(_ code: UInt64) -> HTTP3Error {
+    /// The peer reset its side of a stream, or refused ours.
+    /// - Parameter isUnanswered: whether H3_REQUEST_REJECTED can mean what it says: only a server rejects (RFC 9114 section 4.1.1), and
+    ///   nothing that it has answered.
+    static func reset(_ code: UInt64, isUnanswered: Bool) -> HTTP3Error {
         let code = HTTP3ErrorCode(rawValue: code)
         switch code {
-        case .requestRejected:
+        case .requestRejected where isUnanswered:
             return HTTP3Error(
                 .requestRejected, "the server didn't process the request", advice: "Send it again.",
                 protocolCode: code)

@@ -166,6 +166,24 @@ struct BadResponseTests {
         }
     }
 
+    @Test("A server that rejects a request which it has begun to answer has processed it")
+    func rejectedLate() async throws {
+        let answered = Happening<Void>()
+        try await withRawServer { peer in
+            try await peer.openControl()
+            let stream = try await peer.nextRequest()
+            try await stream.answer(Self.ok + RawPeer.data("half"), finish: false)
+            try await answered.value()
+            stream.reset(code: HTTP3ErrorCode.requestRejected.rawValue)
+            _ = try await peer.connection.closed()
+        } _: { connection, _ in
+            let response = try await connection.request(.to("/"))
+            answered.tell()
+            let error = await expectError(.streamReset) { _ = try await response.body.collect(upTo: 100) }
+            #expect(error?.wasNotProcessed == false && error?.protocolCode == .requestRejected)
+        }
+    }
+
     @Test("A request that the server rejected, or will not process, is known to be unprocessed")
     func unprocessed() async throws {
         try await withRawServer { peer in

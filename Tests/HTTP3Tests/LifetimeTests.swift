@@ -56,6 +56,30 @@ struct CancellationTests {
         }
     }
 
+    @Test(
+        "A client that says it has rejected its own request has brought the request's end about itself",
+        arguments: [true, false])
+    func rejectedByClient(resets: Bool) async throws {
+        let started = Happening<Void>()
+        let seen = Happening<HTTP3Error>()
+        try await withRawClient { _, body, responder in
+            started.tell()
+            do {
+                while try await body.read() != nil {}
+                try await responder.respond(HTTPResponse(status: .ok))
+            } catch let error as HTTP3Error {
+                seen.tell(error)
+            }
+        } _: { _, peer in
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get), finish: false)
+            try await started.value()
+            let code = HTTP3ErrorCode.requestRejected.rawValue
+            resets ? stream.reset(code: code) : stream.stopSending(code: code)
+            let error = try await seen.value()
+            #expect(error.isCausedByPeer && !error.wasNotProcessed && error.protocolCode == .requestRejected)
+        }
+    }
+
     @Test("A handler that gives its request up before it has waited for anything is cancelled, too")
     func givenUpAtOnce() async throws {
         let cancelled = Happening<Bool>()
