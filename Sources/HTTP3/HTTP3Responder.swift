@@ -18,7 +18,7 @@ public struct HTTP3Responder: Sendable {
     /// Sends a whole response.
     /// - Parameters:
     ///   - response: its final status and header fields. A body is left out where method or status forbid it; the content length
-    ///     is sent as it is given.
+    ///     is sent as it is given, but with 204, which has none.
     ///   - body: all of the body.
     ///   - trailers: a trailer section.
     /// - Throws: ``HTTP3Error``: `invalidMessage`, `fieldSectionTooLarge`, `invalidState` after another response, `cancelled`,

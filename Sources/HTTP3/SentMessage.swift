@@ -28,13 +28,16 @@ extension FieldLines {
     mutating func append(_ response: HTTPResponse, status: HTTPResponse.Status) throws -> UInt64? {
         guard status.code != 101 else { throw Self.invalid("HTTP/3 has no status 101") }
         append(name: ":status", value: Self.text(status.code))
-        return try append(response.headerFields, isTrailer: false)
+        // Clients take a response for malformed that has a length where none may be (RFC 9110 section 8.6).
+        let hasLength = status.kind != .informational && status.code != 204
+        return try append(response.headerFields, isTrailer: false, hasLength: hasLength)
     }
 
     /// Header or trailer lines.
+    /// - Parameter hasLength: whether a content length is sent where there is one.
     /// - Returns: the content length that they state.
     @discardableResult
-    mutating func append(_ fields: HTTPFields, isTrailer: Bool) throws -> UInt64? {
+    mutating func append(_ fields: HTTPFields, isTrailer: Bool, hasLength: Bool = true) throws -> UInt64? {
         var contentLength: UInt64?
         for field in fields {
             let name = field.name.canonicalName
@@ -47,10 +50,12 @@ extension FieldLines {
             case 2 where name == "te" && field.value.lowercased() != "trailers":
                 throw Self.invalid("TE says more than trailers")
             case 14 where name == "content-length":
-                guard !isTrailer, let length = UInt64(field.value), contentLength ?? length == length else {
-                    throw Self.invalid("an invalid content length")
-                }
+                // Signs, which numbers of Swift may have, are none of its digits.
+                guard !isTrailer, field.value.utf8.allSatisfy({ (48...57).contains($0) }),
+                    let length = UInt64(field.value), contentLength ?? length == length
+                else { throw Self.invalid("an invalid content length") }
                 contentLength = length
+                if !hasLength { continue }
             default: break
             }
             field.withUnsafeBytesOfValue { append(name: name, valueBytes: $0, flags: Self.flags(field)) }

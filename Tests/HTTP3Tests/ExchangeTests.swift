@@ -151,6 +151,24 @@ struct ExchangeTests {
         }
     }
 
+    @Test("Responses that can have no content length are sent without one")
+    func withoutLength() async throws {
+        try await withServer { _, _, responder in
+            try await responder.sendInformational(
+                HTTPResponse(status: .earlyHints, headerFields: [.contentLength: "5", .eTag: "x"]))
+            try await responder.respond(
+                HTTPResponse(status: .noContent, headerFields: [.contentLength: "5", .eTag: "y"]),
+                body: ByteBuffer(string: "hello"))
+        } _: { world in
+            let connection = try await world.connect()
+            let interim = Happening<HTTPResponse>()
+            let response = try await connection.request(.to("/")) { interim.tell($0) }
+            #expect(response.status == .noContent && response.head.headerFields == [.eTag: "y"])
+            #expect(try await response.body.collect(upTo: 10).readableBytes == 0)
+            #expect(try await interim.value().headerFields == [.eTag: "x"])
+        }
+    }
+
     @Test("Interim responses come before the response, and 101 can't be sent")
     func informational() async throws {
         try await withServer { _, _, responder in
@@ -185,6 +203,7 @@ struct ExchangeTests {
             let bad: [HTTPRequest] = [
                 .to("/", .connect), .to(""), .to("/a b"), .to("/", .get, [.connection: "close"]),
                 .to("/", .get, [.transferEncoding: "chunked"]), .to("/", .get, [.te: "gzip"]),
+                .to("/", .get, [.contentLength: "+0"]), .to("/", .get, [.contentLength: "-0"]),
                 HTTPRequest(method: .get, scheme: "https", authority: nil, path: "/"),
             ]
             for request in bad {
