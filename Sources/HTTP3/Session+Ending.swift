@@ -18,6 +18,8 @@ extension Session {
         guard isServer else {
             // A client's names a push, and there is none.
             sendGoaway(0)
+            // What waits for a stream can go elsewhere at once.
+            onProgress?()
             return closeIfDrained()
         }
         guard !exchanges.isEmpty || isHandshakeComplete else { return close(.noError) }

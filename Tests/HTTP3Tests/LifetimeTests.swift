@@ -236,6 +236,44 @@ struct DrainTests {
         }
     }
 
+    @Test("A client that shuts down lets requests go that wait for a stream, whatever those under way do")
+    func clientWaiting() async throws {
+        let (began, goesOn) = (Happening<Void>(), Happening<Void>())
+        var limits = HTTP3Limits()
+        limits.waitingRequests = 1
+        let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 1 }
+        try await withServer(clientLimits: limits, configuration: configuration) { _, _, responder in
+            began.tell()
+            try await goesOn.value()
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let connection = try await world.connect()
+            async let first = connection.request(.to("/")).status
+            try await began.value()
+            try await withThrowingTaskGroup(of: HTTP3Error.Code?.self) { group in
+                for _ in 0..<2 {
+                    group.addTask {
+                        do {
+                            _ = try await connection.request(.to("/"))
+                            return nil
+                        } catch let error as HTTP3Error {
+                            return error.wasNotProcessed ? error.code : nil
+                        }
+                    }
+                }
+                // There is one place to wait in: the other has it.
+                let surplus: HTTP3Error.Code? = try await group.next() ?? nil
+                #expect(surplus == .tooManyRequests)
+                async let stopped: Void = connection.shutdownGracefully()
+                let waiting: HTTP3Error.Code? = try await group.next() ?? nil
+                #expect(waiting == .goingAway)
+                goesOn.tell()
+                await stopped
+            }
+            #expect(try await first == .ok)
+        }
+    }
+
     @Test("A client that shuts down says so with a GOAWAY, which names no push")
     func clientGoaway() async throws {
         let seen = Happening<UInt64>()
