@@ -4,7 +4,7 @@ import HTTPTypes
 import NIOCore
 import NIOPosix
 
-/// Answers GET and HEAD with files, whole or one range of them (RFC 9110 section 14).
+/// Answers GET and HEAD with files, whole or one range of them (RFC 9110 section 14), on conditions of the client's (section 13).
 struct FileHandler: Sendable {
     /// Bytes read from a file, and kept, at a time for one response.
     private static let pieceSize: Int64 = 64 << 10
@@ -30,20 +30,27 @@ struct FileHandler: Sendable {
     private func send(
         _ file: OpenFile, _ path: String, _ request: HTTPRequest, _ responder: HTTP3Responder
     ) async throws {
-        let size = file.size
+        let (size, tag) = (file.size, file.tag)
+        if let list = request.headerFields[.ifMatch], !tag.isNamed(in: list, weakly: false) {
+            return try await plain(responder, .preconditionFailed)
+        }
+        if let list = request.headerFields[.ifNoneMatch], tag.isNamed(in: list, weakly: true) {
+            return try await responder.respond(HTTPResponse(status: .notModified, headerFields: [.eTag: tag.text]))
+        }
         var fields: HTTPFields = [
-            .contentType: FileTree.contentType(path), .acceptRanges: "bytes", .xContentTypeOptions: "nosniff",
+            .contentType: FileTree.contentType(path), .acceptRanges: "bytes", .eTag: tag.text,
+            .xContentTypeOptions: "nosniff",
         ]
         var part = 0..<size
         var status = HTTPResponse.Status.ok
-        switch request.headerFields[.range].map({ ByteRange.parse($0, size: size) }) {
-        case .unsatisfiable?:
+        switch wanted(request, file) {
+        case .unsatisfiable:
             return try await plain(responder, .rangeNotSatisfiable, [.contentRange: "bytes */\(size)"])
-        case .part(let range)?:
+        case .part(let range):
             part = range
             status = .partialContent
             fields[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(size)"
-        case .whole?, nil: break
+        case .whole: break
         }
         fields[.contentLength] = "\(part.count)"
         let head = HTTPResponse(status: status, headerFields: fields)
@@ -59,6 +66,14 @@ struct FileHandler: Sendable {
             offset += Int64(piece.readableBytes)
         }
         try await writer.finish()
+    }
+
+    /// Only GET has ranges (RFC 9110 section 14.2), and those of a file that has changed fit no part that the client has
+    /// (section 13.1.5).
+    private func wanted(_ request: HTTPRequest, _ file: OpenFile) -> ByteRange {
+        guard request.method == .get, let text = request.headerFields[.range] else { return .whole }
+        if let known = request.headerFields[.ifRange], known != file.tag.text { return .whole }
+        return ByteRange.parse(text, size: file.size)
     }
 
     private func plain(
@@ -83,12 +98,17 @@ enum ByteRange: Equatable {
         let ends = text.dropFirst(6).split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
         guard ends.count == 2 else { return .whole }
         if ends[0].isEmpty {
-            guard let count = Int64(ends[1]), count >= 0 else { return .whole }
+            guard let count = number(ends[1]) else { return .whole }
             return count == 0 || size == 0 ? .unsatisfiable : .part(max(0, size - count)..<size)
         }
-        guard let first = Int64(ends[0]), first >= 0 else { return .whole }
-        let last = ends[1].isEmpty ? size - 1 : Int64(ends[1])
+        guard let first = number(ends[0]) else { return .whole }
+        let last = ends[1].isEmpty ? size - 1 : number(ends[1])
         guard let last, last >= first || ends[1].isEmpty else { return .whole }
         return first >= size ? .unsatisfiable : .part(first..<min(last, size - 1) + 1)
+    }
+
+    /// Digits alone: numbers of Swift may have a sign.
+    private static func number(_ text: Substring) -> Int64? {
+        text.utf8.allSatisfy { (48...57).contains($0) } ? Int64(text) : nil
     }
 }

@@ -5,6 +5,8 @@ import NIOPosix
 struct FileTree: Sendable {
     /// The directory, without symbolic links.
     private let root: String
+    /// What the path of everything in it begins with.
+    private var start: String { root == "/" ? root : root + "/" }
 
     /// - Throws: if there is no such directory.
     init(_ directory: String) throws {
@@ -19,7 +21,7 @@ struct FileTree: Sendable {
     func file(_ requestPath: String) -> String? {
         guard let parts = Self.parts(requestPath) else { return nil }
         let wanted = ([root] + parts).joined(separator: "/")
-        guard let path = try? Self.resolve(wanted), path.hasPrefix(root + "/") || path == root else { return nil }
+        guard let path = try? Self.resolve(wanted), path.hasPrefix(start) || path == root else { return nil }
         var isDirectory: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else { return nil }
         if isDirectory.boolValue { return file(requestPath: parts + ["index.html"]) }
@@ -29,7 +31,7 @@ struct FileTree: Sendable {
 
     private func file(requestPath parts: [String]) -> String? {
         let wanted = ([root] + parts).joined(separator: "/")
-        guard let path = try? Self.resolve(wanted), path.hasPrefix(root + "/") else { return nil }
+        guard let path = try? Self.resolve(wanted), path.hasPrefix(start) else { return nil }
         var isDirectory: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), !isDirectory.boolValue else {
             return nil

@@ -4,6 +4,7 @@ import NIOCore
 /// A file that is open for reading, closed when nobody has it any more. Every call looks at the disk.
 final class OpenFile: Sendable {
     let size: Int64
+    let tag: EntityTag
     private let descriptor: Int32
 
     /// - Parameter path: of a regular file that is no symbolic link.
@@ -17,6 +18,7 @@ final class OpenFile: Sendable {
             throw POSIXError(.EINVAL)
         }
         size = Int64(status.st_size)
+        tag = EntityTag(status)
     }
 
     deinit { close(descriptor) }

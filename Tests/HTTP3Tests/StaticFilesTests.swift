@@ -39,10 +39,11 @@ struct StaticFilesTests {
     }
 
     private func get(
-        _ connection: HTTP3ClientConnection, _ path: String, _ method: HTTPRequest.Method = .get, range: String? = nil
+        _ connection: HTTP3ClientConnection, _ path: String, _ method: HTTPRequest.Method = .get, range: String? = nil,
+        fields: HTTPFields = [:]
     ) async throws -> (HTTPResponse, String) {
-        var request = HTTPRequest.to(path, method)
-        request.headerFields[.range] = range
+        var request = HTTPRequest.to(path, method, fields)
+        if let range { request.headerFields[.range] = range }
         let response = try await connection.request(request)
         return (response.head, String(buffer: try await response.body.collect(upTo: 1 << 20)))
     }
@@ -66,6 +67,51 @@ struct StaticFilesTests {
                 #expect(try await get(connection, "/", .post).0.status == .methodNotAllowed)
             }
         }
+    }
+
+    @Test("HEAD tells of the whole file, also where a range is asked for")
+    func headOfRange() async throws {
+        try await withTree { tree in
+            try await withFiles(tree) { connection in
+                for range in ["bytes=3-7", "bytes=99-"] {
+                    let (head, nothing) = try await get(connection, "/index.html", .head, range: range)
+                    #expect(head.status == .ok && head.headerFields[.contentLength] == "12" && nothing.isEmpty)
+                    #expect(head.headerFields[.contentRange] == nil)
+                }
+            }
+        }
+    }
+
+    @Test("A client is told that it has the file, and gets parts of no other version than it knows")
+    func conditional() async throws {
+        try await withTree { tree in
+            try await withFiles(tree) { connection in
+                let first = try await get(connection, "/").0
+                let tag = try #require(first.headerFields[.eTag])
+                for list in [tag, "W/\(tag)", "\"other\", \(tag)", "*"] {
+                    let (same, nothing) = try await get(connection, "/", fields: [.ifNoneMatch: list])
+                    #expect(same.status == .notModified && same.headerFields[.eTag] == tag && nothing.isEmpty)
+                }
+                let (other, page) = try await get(connection, "/", fields: [.ifNoneMatch: "\"other\""])
+                #expect(other.status == .ok && page == "<p>hello</p>")
+                let conditions: [(String, HTTPResponse.Status)] = [(tag, .ok), ("W/\(tag)", .preconditionFailed)]
+                for (list, status) in conditions {
+                    let answer = try await get(connection, "/", fields: [.ifMatch: list]).0
+                    #expect(answer.status == status)
+                }
+                let part = try await get(connection, "/", fields: [.range: "bytes=3-7", .ifRange: tag]).1
+                #expect(part == "hello")
+                try Data("<p>changed</p>".utf8).write(to: tree.appendingPathComponent("index.html"))
+                let (whole, changed) = try await get(connection, "/", fields: [.range: "bytes=3-7", .ifRange: tag])
+                #expect(whole.status == .ok && changed == "<p>changed</p>")
+            }
+        }
+    }
+
+    @Test("The directory may be the topmost one")
+    func topmost() throws {
+        let files = try FileTree("/")
+        #expect(files.file("/etc/passwd") != nil && files.file("/etc/\(UUID())") == nil)
     }
 
     @Test(
@@ -155,6 +201,7 @@ struct StaticFilesTests {
         #expect(ByteRange.parse("bytes=0-", size: 0) == .unsatisfiable)
         for text in [
             "bytes=5-2", "bytes=a-b", "bytes=1-2,3-4", "lines=1-2", "bytes=", "bytes=1", "bytes=9223372036854775808-",
+            "bytes=+1-2", "bytes=1-+2", "bytes=-+2",
         ] {
             #expect(ByteRange.parse(text, size: 10) == .whole)
         }
