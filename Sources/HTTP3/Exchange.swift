@@ -66,6 +66,8 @@ final class Exchange {
     @exclusivity(unchecked) var priority = HTTP3Priority.standard
     /// A PRIORITY_UPDATE came: it outweighs the header field, whichever was sent first (RFC 9218 section 7).
     @exclusivity(unchecked) var isPriorityUpdated = false
+    /// Server: the handler has said what it is, and the client has no more say (RFC 9218 section 8).
+    @exclusivity(unchecked) var isPriorityDecided = false
     @exclusivity(unchecked) var isStreamClosed = false
     /// Server: the request, until what came with its header section is worked off.
     @exclusivity(unchecked) var announced: RequestHead?

@@ -53,10 +53,10 @@ public struct HTTP3Responder: Sendable {
         }
     }
 
-    /// Decides when the response is sent, whatever the client asked for (RFC 9218 section 8).
+    /// Decides when the response is sent, whatever the client asked for or will ask for (RFC 9218 section 8).
     public func setPriority(_ priority: HTTP3Priority) {
         exchange.perform {
-            $0.isPriorityUpdated = true
+            $0.isPriorityDecided = true
             $0.setPriority(priority)
         }
     }

@@ -365,6 +365,7 @@ final class Session {
             throw .connection(.idError, "PRIORITY_UPDATE for a stream that may not be opened")
         }
         if let exchange = exchange(QUICStreamID(rawValue: id)) {
+            guard !exchange.isPriorityDecided else { return }
             exchange.isPriorityUpdated = true
             exchange.setPriority(priority)
         } else if id >= nextRequestStream {

@@ -91,6 +91,32 @@ struct PriorityTests {
         }
     }
 
+    @Test("What the handler has decided stays, whatever the client asks for afterwards")
+    func decided() async throws {
+        let (decided, go) = (Happening<Void>(), Happening<Void>())
+        let seen = Happening<HTTP3Priority>()
+        try await withRawClient { request, _, responder in
+            guard request.path == "/decided" else { return try await responder.respond(HTTPResponse(status: .ok)) }
+            responder.setPriority(HTTP3Priority(urgency: 2))
+            decided.tell()
+            try await go.value()
+            seen.tell(await responder.priority())
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { _, peer in
+            let control = try await peer.openControl()
+            let fields = RawPeer.get.map { $0.0 == ":path" ? (":path", "/decided") : $0 }
+            let stream = try await peer.send(RawPeer.headers(fields))
+            try await decided.value()
+            let update = RawPeer.varint(stream.id.rawValue) + Array("u=0".utf8)
+            try await control.write(ByteBuffer(bytes: RawPeer.frame(FrameType.priorityUpdateRequest, update)))
+            // What was sent before a request that is answered has come, too.
+            try await peer.expectAlive()
+            go.tell()
+            #expect(try await seen.value() == HTTP3Priority(urgency: 2))
+            #expect(try await status(stream) == "200")
+        }
+    }
+
     /// The control stream's bytes have been acknowledged: the server has acted on them.
     private func untilSent(_ connection: HTTP3ClientConnection) async throws {
         while let statistics = await connection.transportStatistics(), statistics.sendBufferBytes > 0 {
