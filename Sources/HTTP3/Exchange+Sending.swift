@@ -137,8 +137,8 @@ extension Exchange {
     // MARK: The stream
 
     func writable() {
-        if writerSince != nil { writerSince = .now() }
         flush()
+        if writerSince != nil { clockWriter(waits: true) }
     }
 
     /// Gives the stream what it takes.
@@ -160,7 +160,7 @@ extension Exchange {
         }
         guard out.isEmpty, let writer else { return }
         self.writer = nil
-        writerSince = nil
+        clockWriter(waits: false)
         writer.finish(.success(()))
     }
 
@@ -168,7 +168,9 @@ extension Exchange {
     /// - Returns: whether it took them all.
     private func give(_ bytes: inout ByteBuffer) throws(QUICError) -> Bool {
         let ends = finishes && out.isEmpty
+        let before = bytes.readableBytes
         try connection.write(&bytes, to: id, finish: ends)
+        writerProgress += before - bytes.readableBytes
         guard bytes.readableBytes == 0 else { return false }
         if ends { sending = .ended }
         return true
@@ -185,7 +187,7 @@ extension Exchange {
             return waiter.finish(.failure(HTTP3Error.state("another task writes the body")))
         }
         writer = waiter
-        if session.isServer { writerSince = .now() }
+        clockWriter(waits: true)
     }
 
     // MARK: Answers of our own

@@ -89,9 +89,11 @@ final class Exchange {
     @exclusivity(unchecked) var readerWaited = TimeAmount.zero
     @exclusivity(unchecked) var readerProgress = 0
     @exclusivity(unchecked) var writerSince: NIODeadline?
-    /// Server: what of a whole response the client's flow control holds back, and since when it is that much.
+    @exclusivity(unchecked) private var writerWaited = TimeAmount.zero
+    @exclusivity(unchecked) var writerProgress = 0
+    /// Server: what of a whole response the client's flow control holds back, and since when it is nearly that much.
     @exclusivity(unchecked) var heldBack: (bytes: Int, since: NIODeadline)?
-    /// Server: what the client hasn't acknowledged of one that is done with, and since when it is that much.
+    /// Server: what the client hasn't acknowledged of one that is done with, and since when it is nearly that much.
     @exclusivity(unchecked) private var leftover: (bytes: Int, since: NIODeadline)?
 
     init(_ id: QUICStreamID, session: Session) {
@@ -284,12 +286,15 @@ final class Exchange {
                     .timeout, "the request's body comes too slowly", advice: "The client is too slow.",
                     protocolCode: .requestIncomplete), stop: .requestIncomplete)
         }
-        if let since = writerSince ?? heldBackSince(now), now - since > session.limits.writeTimeout {
+        if let waited = writerSince.map({ writerWaited + (now - $0) }) ?? heldBackSince(now).map({ now - $0 }),
+            waited > session.limits.writeTimeout
+        {
             session.meter.count(.timeouts)
             abandon(
                 .requestCancelled,
                 HTTP3Error(
-                    .timeout, "the client takes nothing of the response", advice: "It has given up, or is too slow.",
+                    .timeout, "the client takes nothing of the response, or little",
+                    advice: "It has given up, or is too slow.",
                     protocolCode: .requestCancelled))
         }
     }
@@ -297,7 +302,8 @@ final class Exchange {
     /// A client that neither ends its side nor acknowledges more of ours has had its time.
     private func checkLeftover(_ now: NIODeadline) {
         let bytes = connection.unacknowledgedBytes(id)
-        guard let leftover, leftover.bytes == bytes else {
+        guard let leftover, leftover.bytes == bytes || (bytes > 0 && !isProgress(from: leftover.bytes, to: bytes))
+        else {
             self.leftover = (bytes, now)
             return
         }
@@ -318,10 +324,26 @@ final class Exchange {
         let unsent = connection.unsentBytes(id)
         if unsent == 0 {
             heldBack = nil
-        } else if heldBack?.bytes != unsent {
+        } else if heldBack.map({ isProgress(from: $0.bytes, to: unsent) }) ?? true {
             heldBack = (unsent, now)
         }
         return heldBack?.since
+    }
+
+    /// Whether a client that has left so many bytes of a response, and then so many, has taken what it must.
+    private func isProgress(from before: Int, to after: Int) -> Bool { before - after >= session.limits.writeProgress }
+
+    /// The writer came to wait, or the stream took bytes of it, perhaps all.
+    func clockWriter(waits: Bool) {
+        guard session.isServer else { return }
+        let now = NIODeadline.now()
+        if writerProgress >= session.limits.writeProgress {
+            writerProgress = 0
+            writerWaited = .zero
+        } else if let since = writerSince {
+            writerWaited = writerWaited + (now - since)
+        }
+        writerSince = waits ? now : nil
     }
 
     /// The reader came to wait, or has what it waited for.

@@ -26,10 +26,13 @@ public struct HTTP3Limits: Sendable, Hashable {
     public var bodyTimeout = TimeAmount.seconds(30)
     /// Server: bytes of a body that must come within ``bodyTimeout``; 1,024, or the body's end.
     public var bodyProgress = 1024
-    /// Server: how long a write may wait for a client that takes nothing, and a response that was written as a whole for one that takes
-    /// or acknowledges nothing; 5 minutes. Then the write throws ``HTTP3Error/Code/timeout``, and the stream ends with
-    /// H3_REQUEST_CANCELLED. As long the end of the client's side is waited for, once nobody needs it.
+    /// Server: how long a write may wait for a client to take ``writeProgress`` more bytes, and a response that was written as a whole
+    /// for one to take or acknowledge them; 5 minutes. Time in which nothing waits doesn't count. Then the write throws
+    /// ``HTTP3Error/Code/timeout``, and the stream ends with H3_REQUEST_CANCELLED. As long the end of the client's side is waited for,
+    /// once nobody needs it.
     public var writeTimeout = TimeAmount.minutes(5)
+    /// Server: bytes of a response that a client must take within ``writeTimeout``; 1,024, or the rest of what was written.
+    public var writeProgress = 1024
     /// Server: how long a connection may have no request; nil: as long as the transport keeps it, whose idle timeout a client can
     /// hold off. Then it is told (GOAWAY) and closed with H3_NO_ERROR. nil. Kept to within a quarter of it. A request is over when the
     /// client has its response, whether or not it has ended its side of the stream.
@@ -58,6 +61,7 @@ public struct HTTP3Limits: Sendable, Hashable {
         limits.concurrentHandlers = max(concurrentHandlers, 1)
         limits.waitingRequests = max(waitingRequests, 0)
         limits.bodyProgress = max(bodyProgress, 1)
+        limits.writeProgress = max(writeProgress, 1)
         limits.idleTimeout = idleTimeout.map { max($0, .milliseconds(10)) }
         return limits
     }

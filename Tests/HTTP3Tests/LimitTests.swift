@@ -244,6 +244,72 @@ struct LimitTests {
         }
     }
 
+    @Test("A client that takes a streamed response too slowly is given up, though it takes something all the time")
+    func slowStream() async throws {
+        var limits = HTTP3Limits()
+        limits.writeTimeout = .milliseconds(50)
+        // More than there is: no client is fast enough.
+        limits.writeProgress = 1 << 40
+        let ended = Happening<HTTP3Error.Code?>()
+        try await withServer(limits: limits) { _, _, responder in
+            let writer = try await responder.start(HTTPResponse(status: .ok))
+            do {
+                while true { try await writer.write(pattern(100_000)) }
+            } catch {
+                ended.tell((error as? HTTP3Error)?.code)
+            }
+        } _: { world in
+            let connection = try await world.connect()
+            let response = try await connection.request(.to("/"))
+            _ = await expectError(.cancelled) { while try await response.body.read() != nil {} }
+            #expect(try await ended.value() == .timeout)
+        }
+    }
+
+    @Test(
+        "A client that takes too little of a response that was written as a whole is given up, its handler running or not",
+        arguments: [true, false])
+    func slowWhole(handlerStays: Bool) async throws {
+        var limits = HTTP3Limits()
+        limits.writeProgress = 1 << 20
+        let start = NIODeadline.now()
+        let later = start + limits.writeTimeout + .minutes(1)
+        let held = Mutex<OnLoop<Exchange>?>(nil)
+        let (written, go, isGivenUp) = (Happening<Void>(), Happening<Void>(), Happening<Bool>())
+        try await withServer(limits: limits) { request, _, responder in
+            if request.path == "/whole" {
+                try await responder.respond(HTTPResponse(status: .ok), body: ByteBuffer(repeating: 1, count: 10_000))
+                held.withLock { $0 = responder.exchange }
+                written.tell()
+                if handlerStays { try await go.value() }
+                return
+            }
+            if let exchange = held.withLock({ $0 })?.here {
+                exchange.checkDeadline(request.path == "/later" ? later : start)
+                if case .failed = exchange.sending { isGivenUp.tell(true) } else { isGivenUp.tell(false) }
+            }
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            let client = QUICClient()
+            let peer = try await world.connectRaw(client, clientConfiguration { $0.streamWindow = 1_000 })
+            func get(_ path: String) async throws -> QUICStream {
+                try await peer.send(RawPeer.headers(RawPeer.get.map { $0.0 == ":path" ? (":path", path) : $0 }))
+            }
+            let whole = try await get("/whole")
+            try await written.value()
+            #expect(try await status(try await get("/now")) == "200")
+            #expect(try await isGivenUp.value() == false)
+            // More than the first window: some was taken since.
+            var taken = 0
+            while taken <= 1_000, let bytes = try await whole.read() { taken += bytes.readableBytes }
+            #expect(try await status(try await get("/later")) == "200")
+            #expect(try await isGivenUp.value())
+            #expect(world.server.statistics.timeouts == 1)
+            go.tell()
+            await client.shutdownGracefully(timeout: .seconds(1))
+        }
+    }
+
     @Test("A client that takes no response is told that the server failed, and not that its request did")
     func smallSections() async throws {
         try await withRawClient { _, _, responder in
