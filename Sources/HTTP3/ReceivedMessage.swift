@@ -93,11 +93,9 @@ struct MessageReader {
         _ pseudo: Pseudo, _ method: HTTPRequest.Method, host: String?
     ) throws(Violation) {
         if let authority = pseudo.authority {
-            guard !authority.isEmpty, !authority.utf8.contains(UInt8(ascii: "@")) else {
-                throw malformed("the authority is empty or has user information")
-            }
+            guard TargetSyntax.isAuthority(authority) else { throw malformed("the authority can't be one") }
             if let host, host != authority { throw malformed("authority and Host differ") }
-        } else if let host, host.utf8.contains(where: { $0 <= 0x20 || $0 >= 0x7f || $0 == UInt8(ascii: "@") }) {
+        } else if let host, !host.isEmpty, !TargetSyntax.isAuthority(host) {
             throw malformed("Host, which stands in for the authority, can't be one")
         }
         if method == .connect, pseudo.protocol == nil {
@@ -109,8 +107,8 @@ struct MessageReader {
         guard pseudo.protocol == nil || method == .connect else {
             throw malformed("only CONNECT has a protocol")
         }
-        guard let scheme = pseudo.scheme, !scheme.isEmpty, let path = pseudo.path, !path.isEmpty else {
-            throw malformed("a request lacks scheme or path")
+        guard let scheme = pseudo.scheme, TargetSyntax.isScheme(scheme), let path = pseudo.path, !path.isEmpty else {
+            throw malformed("a request lacks scheme or path, or the scheme can't be one")
         }
         // Schemes are the same in capitals (RFC 3986 section 3.1).
         guard ["https", "http"].contains(scheme.lowercased()) else { return }

@@ -10,12 +10,13 @@ extension FieldLines {
         if request.method == .connect {
             throw Self.invalid("CONNECT isn't supported")
         }
-        guard let scheme = request.scheme, !scheme.isEmpty, let path = request.path, !path.isEmpty,
-            Self.isVisible(scheme), Self.isVisible(path)
+        guard let scheme = request.scheme, TargetSyntax.isScheme(scheme), let path = request.path, !path.isEmpty,
+            Self.isVisible(path)
         else { throw Self.invalid("the request has no scheme or path, or a character that can't be in one") }
         append(name: ":scheme", value: scheme)
-        guard let authority = request.authority, !authority.isEmpty, Self.isVisible(authority) else {
-            throw Self.invalid("the request has no authority, or a character that can't be in one")
+        guard let authority = request.authority, TargetSyntax.isAuthority(authority) else {
+            throw Self.invalid(
+                "the request has no authority, or one with user information or a character that can't be in one")
         }
         append(name: ":authority", value: authority)
         append(name: ":path", value: path)

@@ -22,7 +22,9 @@ enum HTTP3Rules {
         guard let scheme = request.scheme, !scheme.isEmpty, let path = request.path, !path.isEmpty,
             isVisible(scheme), isVisible(path)
         else { throw FuzzFinding("a request without scheme or path: \(request)") }
-        if let authority = request.authority, !isVisible(authority) || authority.contains("@") {
+        if let authority = request.authority,
+            authority.utf8.contains(where: { !isVisible($0) || "/?#@\\".utf8.contains($0) })
+        {
             throw FuzzFinding("the authority \(authority)")
         }
         if ["https", "http"].contains(scheme.lowercased()) {
@@ -115,7 +117,8 @@ enum HTTP3Rules {
         return Array(value.drop(while: isSpace).reversed().drop(while: isSpace).reversed())
     }
 
-    private static func isVisible(_ text: String) -> Bool { text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f } }
+    private static func isVisible(_ text: String) -> Bool { text.utf8.allSatisfy(isVisible) }
+    private static func isVisible(_ byte: UInt8) -> Bool { byte > 0x20 && byte < 0x7f }
 
     /// RFC 9110 section 5.6.2.
     private static func isTokenByte(_ byte: UInt8) -> Bool {

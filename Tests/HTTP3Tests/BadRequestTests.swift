@@ -160,6 +160,15 @@ struct BadStreams: CustomTestStringConvertible, Sendable {
             "user information", .messageError,
             request: fields(RawPeer.get[0], RawPeer.get[1], (":authority", "a@b"), RawPeer.get[3])),
         BadStreams(
+            "an authority with a path", .messageError,
+            request: fields(RawPeer.get[0], RawPeer.get[1], (":authority", "localhost/a"), RawPeer.get[3])),
+        BadStreams(
+            "Host with a query", .messageError,
+            request: fields(RawPeer.get[0], RawPeer.get[1], RawPeer.get[3], ("host", "localhost?a"))),
+        BadStreams(
+            "a scheme with a slash", .messageError,
+            request: fields(RawPeer.get[0], (":scheme", "x/y"), RawPeer.get[2], RawPeer.get[3])),
+        BadStreams(
             "user information in Host", .messageError,
             request: fields(RawPeer.get[0], RawPeer.get[1], RawPeer.get[3], ("host", "a@b"))),
         BadStreams(

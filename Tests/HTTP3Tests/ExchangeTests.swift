@@ -205,6 +205,9 @@ struct ExchangeTests {
                 .to("/", .get, [.transferEncoding: "chunked"]), .to("/", .get, [.te: "gzip"]),
                 .to("/", .get, [.contentLength: "+0"]), .to("/", .get, [.contentLength: "-0"]),
                 HTTPRequest(method: .get, scheme: "https", authority: nil, path: "/"),
+                HTTPRequest(method: .get, scheme: "https", authority: "user@localhost", path: "/"),
+                HTTPRequest(method: .get, scheme: "https", authority: "localhost/", path: "/"),
+                HTTPRequest(method: .get, scheme: "ht/tps", authority: "localhost", path: "/"),
             ]
             for request in bad {
                 _ = await expectError(.invalidMessage) { _ = try await connection.request(request) }
