@@ -183,9 +183,13 @@ struct BadStreams: CustomTestStringConvertible, Sendable {
         BadStreams("more than the content length", .messageError, request: join(announcing("3"), RawPeer.data("four"))),
         BadStreams("no request at all", .requestIncomplete, request: []),
         BadStreams("only a frame of an unknown type", .requestIncomplete, request: frame(0x21, [1, 2, 3])),
+        BadStreams("empty DATA without end", .excessiveLoad, request: join(get, idle(1001, RawPeer.data("")))),
+        BadStreams("unknown frames without end", .excessiveLoad, request: idle(1001, frame(0x21))),
     ]
 
     private static let longName = RawPeer.headers(RawPeer.get + [(String(repeating: "n", count: 300), "")])
+    /// Frames that say nothing.
+    static func idle(_ count: Int, _ frame: [UInt8]) -> [UInt8] { Array(repeatElement(frame, count: count).joined()) }
     private static func join(_ parts: [UInt8]...) -> [UInt8] { Array(parts.joined()) }
     private static func fields(_ fields: (String, String)...) -> [UInt8] { RawPeer.headers(fields) }
     private static func announcing(_ length: String) -> [UInt8] {
@@ -261,6 +265,20 @@ struct BadRequestTests {
                 while true { try await ignored.write(ByteBuffer(repeating: 0, count: 1000)) }
             }
             #expect(error?.applicationCode == HTTP3ErrorCode.streamCreationError.rawValue)
+        }
+    }
+
+    @Test("Frames that say nothing are passed over, however many, where others are between them")
+    func idleFrames() async throws {
+        try await withRawClient(handler: { _, body, responder in
+            let all = try await body.collect(upTo: 10)
+            try await responder.respond(HTTPResponse(status: all.readableBytes == 1 ? .ok : .badRequest))
+        }) { _, peer in
+            let idle = BadStreams.idle(500, RawPeer.frame(0x21)) + BadStreams.idle(500, RawPeer.data(""))
+            let unknown = BadStreams.idle(1000, RawPeer.frame(0x21))
+            let parts = [unknown, RawPeer.headers(RawPeer.get), idle, RawPeer.data("x"), idle]
+            let stream = try await peer.send(Array(parts.joined()))
+            #expect(try await status(stream) == "200")
         }
     }
 
