@@ -197,6 +197,7 @@ final class Exchange {
     func wasReset(_ code: UInt64) {
         guard !isReceivingOver else { return }
         session.meter.count(.cancelled)
+        defer { session.limitCancellations() }
         let error = HTTP3Error.reset(code, isUnanswered: isUnanswered)
         failReceiving(error, stop: nil)
         if session.isServer {
@@ -221,6 +222,7 @@ final class Exchange {
         }
         if case .failed = sending { return }
         session.meter.count(.cancelled)
+        defer { session.limitCancellations() }
         let error = HTTP3Error.reset(code, isUnanswered: isUnanswered)
         failSending(error, reset: nil)
         failReceiving(error, stop: .requestCancelled)
@@ -231,6 +233,7 @@ final class Exchange {
     /// Both directions of the stream are done; what is unread can still be read.
     func closed() {
         isStreamClosed = true
+        if case .ended = sending { session.noteAnswered() }
         parse()
         announce()
         retireIfDone()

@@ -44,6 +44,10 @@ public struct HTTP3Limits: Sendable, Hashable {
     /// rejected with H3_REQUEST_REJECTED. How many requests a client may have open is ``openRequests``, or the transport's
     /// ``/QUICEngine/TransportSettings/maxBidirectionalStreams``.
     public var concurrentHandlers = 256
+    /// Server: requests that a client may give up at once, by a reset or by refusing the response, and again in the course of each half
+    /// minute from then on; 1,000. Each request whose response the client takes makes up for one. Who gives up more, each of which makes
+    /// place for another at once, means to exhaust the server: the connection ends with H3_EXCESSIVE_LOAD.
+    public var cancellations = 1000
     /// Client: requests that wait for the server to allow another stream; 1,000. More fail with
     /// ``HTTP3Error/Code/tooManyRequests``.
     public var waitingRequests = 1000
@@ -59,6 +63,7 @@ public struct HTTP3Limits: Sendable, Hashable {
         limits.encoderTableCapacity = min(max(encoderTableCapacity, 0), 64 << 10)
         limits.blockedStreams = min(max(blockedStreams, 0), 1 << 16)
         limits.concurrentHandlers = max(concurrentHandlers, 1)
+        limits.cancellations = max(cancellations, 1)
         limits.waitingRequests = max(waitingRequests, 0)
         limits.bodyProgress = max(bodyProgress, 1)
         limits.writeProgress = max(writeProgress, 1)

@@ -67,6 +67,8 @@ final class Session {
     /// Server: priorities of requests that haven't come yet (RFC 9218 section 7.1). Limited by ``heldPriorities``; the first goes.
     @exclusivity(unchecked) var earlyPriorities: [(stream: UInt64, priority: HTTP3Priority)] = []
     static let heldPriorities = 64
+    /// Server: requests that the client gives up.
+    @exclusivity(unchecked) private var cancellations: RateLimit
     @exclusivity(unchecked) var sweep: Scheduled<Void>?
     @exclusivity(unchecked) var finalGoaway: Scheduled<Void>?
     /// Server: since when there is no request, and what looks at that.
@@ -89,6 +91,7 @@ final class Session {
         self.encoder = encoder
         self.decoder = decoder
         control = ControlStreamReader(isServer: connection.isServer)
+        cancellations = RateLimit(limits.cancellations)
     }
 
     // MARK: Events
@@ -303,6 +306,15 @@ final class Session {
             close(code, reason: what)
         }
     }
+
+    /// The peer gave an exchange up.
+    func limitCancellations() {
+        guard isServer, state != .closed, !cancellations.admits(.now()) else { return }
+        fail(.connection(.excessiveLoad, "the client gives up too many requests"))
+    }
+
+    /// The peer has the whole answer of an exchange.
+    func noteAnswered() { cancellations.forgive() }
 
     private func log(_ message: Logger.Message, _ what: String, _ code: HTTP3ErrorCode) {
         guard logger.logLevel <= .debug else { return }

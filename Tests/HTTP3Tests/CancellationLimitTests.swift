@@ -1,0 +1,84 @@
+import HTTPTypes
+import NIOCore
+import QUICEngine
+import QUICTransport
+import Testing
+
+@testable import HTTP3
+
+/// A client that makes requests only to give them up (CVE-2023-44487).
+@Suite("Requests given up", .timeLimit(.minutes(1)))
+struct CancellationLimitTests {
+    private static let wait = RawPeer.headers(RawPeer.get.map { $0.0 == ":path" ? (":path", "/wait") : $0 })
+
+    @Test("So many times something may happen at once, and again as time passes")
+    func rate() {
+        var rate = RateLimit(10)
+        let start = NIODeadline.now()
+        func admitted(_ seconds: Int64, of count: Int) -> Int {
+            (0..<count).filter { _ in rate.admits(start + .seconds(seconds)) }.count
+        }
+        #expect(admitted(0, of: 11) == 10)
+        // What was refused counts, too; then one more is forgotten every three seconds.
+        #expect(admitted(3, of: 1) == 0)
+        #expect(admitted(9, of: 2) == 1)
+        #expect(admitted(100, of: 11) == 10)
+        for _ in 0..<3 { rate.forgive() }
+        #expect(admitted(100, of: 3) == 2)
+        for _ in 0..<100 { rate.forgive() }
+        #expect(admitted(100, of: 11) == 10)
+    }
+
+    @Test("Who takes as many responses as he gives requests up may give up any number")
+    func answered() async throws {
+        var limits = HTTP3Limits()
+        limits.cancellations = 5
+        let (started, over) = (Happening<Void>(), Happening<Void>())
+        try await withRawClient(limits: limits) { request, _, responder in
+            guard request.path == "/wait" else { return try await responder.respond(HTTPResponse(status: .ok)) }
+            started.tell()
+            await untilCancelled()
+            over.tell()
+        } _: { world, peer in
+            for _ in 0..<20 {
+                let stream = try await peer.send(Self.wait, finish: false)
+                try await started.value()
+                stream.reset(code: HTTP3ErrorCode.requestCancelled.rawValue)
+                try await over.value()
+                try await peer.expectAlive()
+            }
+            #expect(world.server.statistics.cancelled == 20)
+        }
+    }
+
+    @Test(
+        "A client may give up as many requests as are allowed, and more end its connection", arguments: [true, false])
+    func flood(resets: Bool) async throws {
+        var limits = HTTP3Limits()
+        limits.cancellations = 5
+        let (started, over) = (Happening<Void>(), Happening<Void>())
+        try await withRawClient(limits: limits) { request, _, responder in
+            guard request.path == "/wait" else { return try await responder.respond(HTTPResponse(status: .ok)) }
+            started.tell()
+            await untilCancelled()
+            over.tell()
+        } _: { world, peer in
+            let code = HTTP3ErrorCode.requestCancelled.rawValue
+            for _ in 0..<5 {
+                let stream = try await peer.send(Self.wait, finish: false)
+                try await started.value()
+                resets ? stream.reset(code: code) : stream.stopSending(code: code)
+                try await over.value()
+            }
+            try await peer.expectAlive()
+            #expect(world.server.statistics.cancelled == 5)
+            // However slow the test: more than are forgotten meanwhile.
+            for _ in 0..<20 {
+                guard let stream = try? await peer.send(Self.wait, finish: false) else { break }
+                resets ? stream.reset(code: code) : stream.stopSending(code: code)
+            }
+            try await peer.expectClose(.excessiveLoad)
+            #expect(world.server.statistics.protocolErrors == 1)
+        }
+    }
+}
