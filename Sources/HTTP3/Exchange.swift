@@ -123,7 +123,7 @@ final class Exchange {
     var isHandling: Bool { handling != nil }
 
     /// Client: whether the server may say that it hasn't looked at the request.
-    private var isUnanswered: Bool { if !session.isServer, case .head = receiving { true } else { false } }
+    var isUnanswered: Bool { if !session.isServer, case .head = receiving { true } else { false } }
 
     /// Nobody here has anything to do with it any more; what we sent may be on its way.
     private var isDoneWith: Bool { isReceivingOver && isSendingOver && !isHandling }

@@ -55,8 +55,8 @@ extension Session {
         receivedGoaway = id
         guard !isServer else { return }
         if state == .open { state = .draining }
-        // What the server won't process can be sent elsewhere.
-        for exchange in exchanges.values where exchange.id.rawValue >= id {
+        // What the server won't process can be sent elsewhere; what it has begun to answer it does process, whatever it says.
+        for exchange in exchanges.values where exchange.id.rawValue >= id && exchange.isUnanswered {
             meter.count(.rejected)
             exchange.abandon(.requestCancelled, .goingAway)
         }

@@ -184,6 +184,28 @@ struct BadResponseTests {
         }
     }
 
+    @Test("A GOAWAY takes back no response that has begun")
+    func goawayLate() async throws {
+        let (answered, told) = (Happening<Void>(), Happening<Void>())
+        try await withRawServer { peer in
+            let control = try await peer.openControl()
+            let stream = try await peer.nextRequest()
+            try await stream.answer(Self.ok + RawPeer.data("half"), finish: false)
+            try await answered.value()
+            try await control.write(ByteBuffer(bytes: RawPeer.frame(0x7, [0])))
+            try await told.value()
+            try await stream.answer(RawPeer.data("half"))
+            _ = try await peer.connection.closed()
+        } _: { connection, client in
+            let response = try await connection.request(.to("/"))
+            answered.tell()
+            while await connection.isUsable() { await Task.yield() }
+            told.tell()
+            #expect(try await response.body.collect(upTo: 100) == ByteBuffer(string: "halfhalf"))
+            #expect(client.statistics.rejected == 0)
+        }
+    }
+
     @Test("A request that the server rejected, or will not process, is known to be unprocessed")
     func unprocessed() async throws {
         try await withRawServer { peer in
