@@ -211,7 +211,8 @@ final class Session {
     func remove(_ exchange: Exchange) {
         if lastExchange === exchange { lastExchange = nil }
         exchanges[exchange.id] = nil
-        if exchanges.isEmpty { watchIdleness() }
+        // Others may be there that are over but for their client's end of the stream.
+        watchIdleness()
         if !blocked.isEmpty { blocked.removeAll { $0 == exchange.id } }
         if state == .draining { needsFlush() }
     }

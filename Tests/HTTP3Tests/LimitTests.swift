@@ -341,6 +341,42 @@ struct LimitTests {
         }
     }
 
+    @Test("The time without a request begins anew with each that ends, whatever other streams there are")
+    func idleAnew() async throws {
+        struct Look: Sendable {
+            let idleSince: NIODeadline
+            let streams: Int
+        }
+        var limits = HTTP3Limits()
+        limits.idleTimeout = .hours(1)
+        let (started, release) = (Happening<Void>(), Happening<Void>())
+        let looks = Happening<Look>()
+        try await withRawClient(limits: limits) { request, _, responder in
+            if request.path == "/stays" {
+                started.tell()
+                try await release.value()
+            } else if let session = responder.exchange.here?.session {
+                looks.tell(Look(idleSince: session.idleSince, streams: session.exchanges.count))
+            }
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { _, peer in
+            let fields = RawPeer.get.map { $0.0 == ":path" ? (":path", "/stays") : $0 }
+            let stays = try await peer.send(RawPeer.headers(fields))
+            try await started.value()
+            try await peer.expectAlive()
+            let first = try await looks.value()
+            var last = first
+            repeat {
+                try await peer.expectAlive()
+                last = try await looks.value()
+                // Those before it are gone once there are but it and the one that stays.
+            } while last.streams > 2
+            #expect(last.idleSince > first.idleSince)
+            release.tell()
+            #expect(try await status(stays) == "200")
+        }
+    }
+
     @Test("A request that takes longer than a connection may be idle is answered")
     func busy() async throws {
         var limits = HTTP3Limits()
