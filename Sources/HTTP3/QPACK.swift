@@ -135,7 +135,8 @@ final class FieldDecoder {
     @exclusivity(unchecked) private(set) var section = llh3_section()
 
     init?(capacity: Int, blockedStreams: Int) {
-        guard let decoder = llh3_decoder_new(capacity, blockedStreams, 1000) else { return nil }
+        // All that may wait go on with one instruction of the peer, and are acknowledged before any of that can leave.
+        guard let decoder = llh3_decoder_new(capacity, blockedStreams, max(1000, blockedStreams)) else { return nil }
         self.decoder = decoder
     }
 

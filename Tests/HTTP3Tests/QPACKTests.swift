@@ -87,6 +87,33 @@ struct QPACKTests {
         #expect(pair.decoder.section.count == 3)
     }
 
+    @Test("As many sections as may wait go on with one entry, and each is acknowledged")
+    func manyBlocked() throws {
+        let count = 12_000
+        let decoder = try #require(FieldDecoder(capacity: 4096, blockedStreams: count))
+        // Required insert count 1 is written as 2, the base is the count, and the line is the first entry.
+        let section: [UInt8] = [2, 0, 0x80]
+        var waiting: [BlockedSection] = []
+        for number in 0..<count {
+            let outcome = try section.withUnsafeBytes {
+                try decoder.decode($0, stream: UInt64(number) * 4, limit: 4096)
+            }
+            if case .blocked(let one) = outcome { waiting.append(one) }
+        }
+        #expect(waiting.count == count)
+        let instructions = RawPeer.integer(4096, prefix: 5, flags: 0x20) + [0x41, 0x61, 0x01, 0x62]
+        try instructions.withUnsafeBytes { try decoder.read($0) }
+        var decoded = 0
+        for number in waiting.indices {
+            let outcome = try decoder.resume(&waiting[number], stream: UInt64(number) * 4, limit: 4096)
+            if case .decoded = outcome { decoded += 1 }
+        }
+        #expect(decoded == count)
+        var answer = ByteBuffer()
+        decoder.takeInstructions(into: &answer)
+        #expect(answer.readableBytes >= count)
+    }
+
     @Test(
         "A peer that announces another capacity than ours, or a huge one, is understood",
         arguments: [64, 100, 220, 65_536])
